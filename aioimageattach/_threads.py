@@ -1,0 +1,116 @@
+"""The one door to worker threads: two pools, one for files and one for pixels.
+
+Whatever runs here has ended when the caller goes on, also when the caller is cancelled: a cancelled write never
+makes a file appear after the call is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+import anyio
+
+__all__ = ["cores", "finish", "io_executor", "run_io", "run_pixels", "set_workers"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_executors: dict[str, ThreadPoolExecutor] = {}
+_sizes: dict[str, int] = {}
+
+
+def cores() -> int:
+    """The number of cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # pragma: no cover - macOS and Windows
+        return os.cpu_count() or 1
+
+
+def set_workers(*, io: int | None = None, pixels: int | None = None) -> None:
+    """Set how many threads may read and write files, and how many may work on pixels, at the same time.
+
+    Call it at start-up, in each process. The defaults are 32 for files and one more than the cores for pixels.
+
+    Args:
+        io: Threads for files, at least 1; ``None`` leaves it as it is.
+        pixels: Threads for pixels, at least 1; ``None`` leaves it as it is.
+    """
+    for name, size in (("io", io), ("pixels", pixels)):
+        if size is None:
+            continue
+        if size < 1:
+            raise ValueError(f"{name}: expected at least 1 worker, got {size}")
+        _sizes[name] = size
+        old = _executors.pop(name, None)
+        if old is not None:
+            old.shutdown(wait=False)
+
+
+def _executor(name: str, default: int) -> ThreadPoolExecutor:
+    found = _executors.get(name)
+    if found is None:
+        size = _sizes.get(name, default)
+        found = _executors.setdefault(name, ThreadPoolExecutor(size, thread_name_prefix=f"aioimageattach-{name}"))
+    return found
+
+
+def io_executor() -> ThreadPoolExecutor:
+    """The pool for files."""
+    return _executor("io", 32)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_executors.clear)  # a child has none of its parent's threads
+
+
+async def finish(work: Awaitable[R]) -> R:
+    """Wait until the work has ended, whatever cancels us meanwhile; then raise the cancellation, if one came."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # seen: the cancellation is what the caller gets
+        raise cancelled
+    return task.result()
+
+
+async def _run(executor: ThreadPoolExecutor, call: Callable[[], R], undo: Callable[[R], Any] | None) -> R:
+    job = executor.submit(contextvars.copy_context().run, call)
+    waiter = asyncio.wrap_future(job)
+    try:
+        return await asyncio.shield(waiter)
+    except asyncio.CancelledError:
+        if not job.cancel():
+            try:
+                await finish(asyncio.wait([waiter]))
+            finally:
+                if undo is not None and waiter.exception() is None:
+                    executor.submit(undo, waiter.result())
+        raise
+
+
+async def run_io(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a blocking call on files in a thread, and wait for its end even when cancelled."""
+    return await _run(io_executor(), lambda: call(*args, **kwargs), None)
+
+
+async def open_io(call: Callable[[], R], undo: Callable[[R], Any]) -> R:
+    """Run a call that opens something; when cancelled, what it opened is closed with ``undo``."""
+    return await _run(io_executor(), call, undo)
+
+
+async def run_pixels(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a call that computes (pixels, compression, hashing) in a thread, and wait for its end even when cancelled."""
+    return await _run(_executor("pixels", cores() + 1), lambda: call(*args, **kwargs), None)

@@ -1,0 +1,165 @@
+"""Every error this library raises.
+
+::
+
+    ImageAttachError
+    ├── ContextError (LookupError)                  no current store
+    ├── DeclarationError (TypeError)                a model or a call that cannot work as written
+    ├── StoreError                                  .store .name
+    │   ├── StoreFileNotFoundError (FileNotFoundError)
+    │   ├── StoreUnavailableError (ConnectionError) worth a retry; .attempts
+    │   ├── StorePermissionError (PermissionError)  .status .code
+    │   ├── StoreFileExistsError (FileExistsError)  a put never overwrites
+    │   └── InvalidKeyError (ValueError)
+    ├── ImageError
+    │   ├── UnreadableImageError (ValueError)
+    │   ├── UnsupportedImageError (ValueError)      .mimetype .allowed
+    │   ├── ImageTooLargeError (ValueError)         .limit .actual
+    │   ├── NoOriginalError (FileNotFoundError)
+    │   ├── NotLoadedError (RuntimeError)           the rows of a set are not loaded
+    │   └── DetachedError (RuntimeError)            the owner is in no session
+    └── OffloadError
+
+Catch the root to catch them all, or the builtin parent for its meaning.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ContextError",
+    "DeclarationError",
+    "DetachedError",
+    "ImageAttachError",
+    "ImageError",
+    "ImageTooLargeError",
+    "InvalidKeyError",
+    "NoOriginalError",
+    "NotLoadedError",
+    "OffloadError",
+    "StoreError",
+    "StoreFileExistsError",
+    "StoreFileNotFoundError",
+    "StorePermissionError",
+    "StoreUnavailableError",
+    "UnreadableImageError",
+    "UnsupportedImageError",
+]
+
+
+class ImageAttachError(Exception):
+    """The root of every error of this library."""
+
+
+class ContextError(ImageAttachError, LookupError):
+    """A store was needed and none is set: no argument, context, session or default names one."""
+
+
+class DeclarationError(ImageAttachError, TypeError):
+    """A model or a call cannot work as it is written; the message says what to write instead."""
+
+
+class StoreError(ImageAttachError):
+    """A store could not do what it was asked.
+
+    Args:
+        message: What was expected, what came, what to do.
+        store: The store's own short description; never holds a secret.
+        name: The name of the file within the store.
+    """
+
+    def __init__(self, message: str, *, store: str | None = None, name: str | None = None) -> None:
+        super().__init__(message)
+        self.store = store
+        self.name = name
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class StoreFileNotFoundError(StoreError, FileNotFoundError):
+    """The store has no file of that name."""
+
+
+class StoreFileExistsError(StoreError, FileExistsError):
+    """The store already has a file of that name; a file is never overwritten."""
+
+
+class StoreUnavailableError(StoreError, ConnectionError):
+    """The store did not answer, is full or answered with a passing fault; worth a retry later."""
+
+    def __init__(
+        self, message: str, *, store: str | None = None, name: str | None = None, attempts: int = 1
+    ) -> None:
+        super().__init__(message, store=store, name=name)
+        self.attempts = attempts
+
+
+class StorePermissionError(StoreError, PermissionError):
+    """The store refused access: file permissions, a read-only mount, or credentials."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        store: str | None = None,
+        name: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, store=store, name=name)
+        self.status = status
+        self.code = code
+
+
+class InvalidKeyError(StoreError, ValueError):
+    """A name, an object type, an identifier or a revision that no file may have."""
+
+
+class ImageError(ImageAttachError):
+    """A picture, or a set of pictures, could not be used as asked."""
+
+
+class UnreadableImageError(ImageError, ValueError):
+    """The bytes are no picture, or a broken one."""
+
+
+class UnsupportedImageError(ImageError, ValueError):
+    """A picture of a kind that is not allowed here, or that needs an extra that is not installed."""
+
+    def __init__(
+        self, message: str, *, mimetype: str | None = None, allowed: frozenset[str] = frozenset()
+    ) -> None:
+        super().__init__(message)
+        self.mimetype = mimetype
+        self.allowed = allowed
+
+
+class ImageTooLargeError(ImageError, ValueError):
+    """A picture beyond a limit: bytes, sides, pixels, frames, metadata or time.
+
+    ``limit`` and ``actual`` are in the unit that the message names.
+    """
+
+    def __init__(self, message: str, *, limit: float | None = None, actual: float | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.actual = actual
+
+
+class NoOriginalError(ImageError, FileNotFoundError):
+    """The image set has no original picture yet."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NotLoadedError(ImageError, RuntimeError):
+    """The rows of an image set are not loaded, and a synchronous call cannot fetch them."""
+
+
+class DetachedError(ImageError, RuntimeError):
+    """The owner of an image set is in no session where the call needs one."""
+
+
+class OffloadError(ImageAttachError):
+    """An offloaded column could not be read or written."""

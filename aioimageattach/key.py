@@ -1,0 +1,151 @@
+"""The value that names one immutable file, and the pure rules that make names of it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from .exc import InvalidKeyError
+
+__all__ = ["EXTENSIONS", "VECTOR_TYPES", "ImageKey", "check_name", "extension", "file_name", "make_revision"]
+
+VECTOR_TYPES: Final = frozenset({"image/svg+xml", "application/pdf"})
+"""The vector image types; their thumbnails are PNG."""
+
+EXTENSIONS: Final = MappingProxyType(
+    {
+        "application/pdf": ".pdf",
+        "image/avif": ".avif",
+        "image/gif": ".gif",
+        "image/heic": ".heic",
+        "image/jpeg": ".jpg",
+        "image/png": ".png",
+        "image/svg+xml": ".svg",
+        "image/tiff": ".tif",
+        "image/webp": ".webp",
+    }
+)
+"""File name extensions of new files by type; a type that is not here gets none."""
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts like the numbers it writes
+_TIME_CHARS: Final = 10
+_RANDOM_CHARS: Final = 16
+_OBJECT_TYPE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,126}[A-Za-z0-9_~-]|[A-Za-z0-9_]", re.ASCII)
+_REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,63}", re.ASCII)
+_RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.ASCII | re.IGNORECASE)
+_MAX_SIDE: Final = 2**31 - 1
+
+
+def _base32(number: int, chars: int) -> str:
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(5 * (chars - 1), -1, -5))
+
+
+def make_revision(now: float | None = None) -> str:
+    """Return a new revision: 26 characters, in order of time, with 80 random bits, safe in any file name and URL.
+
+    The form is that of a ULID in lower case: 10 characters of milliseconds since 1970, 16 of randomness.
+
+    Args:
+        now: Seconds since 1970; ``None`` means the present.
+    """
+    milliseconds = int((time.time() if now is None else now) * 1000)
+    return _base32(milliseconds, _TIME_CHARS) + _base32(secrets.randbits(80), _RANDOM_CHARS)
+
+
+def extension(mimetype: str) -> str:
+    """Return the file name extension of new files of that type, with its dot; empty where none is known."""
+    return EXTENSIONS.get(mimetype, "")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageKey:
+    """Names one immutable file.
+
+    Args:
+        object_type: What kind of picture, by default the table's name; one safe path segment.
+        object_id: Whose picture; ``None`` where the database has yet to make it.
+        width: In pixels, as displayed.
+        height: In pixels, as displayed.
+        mimetype: Such as ``"image/jpeg"``.
+        revision: Which upload; ``None`` for a file in the layout of SQLAlchemy-ImageAttach.
+
+    Raises:
+        InvalidKeyError: A part may be in no file name; nothing was read or written.
+    """
+
+    object_type: str
+    object_id: int | None
+    width: int
+    height: int
+    mimetype: str
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.object_type, str) or not _OBJECT_TYPE.fullmatch(self.object_type):
+            raise InvalidKeyError(
+                "object_type: expected letters, digits, '_', '-', '.' and '~', at most 128, beginning and ending "
+                f"with none of '.-~' and '.': got {self.object_type!r:.80}"
+            )
+        if _RESERVED.fullmatch(self.object_type):
+            raise InvalidKeyError(f"object_type: {self.object_type!r} is the name of a device on Windows; name another")
+        if self.object_id is not None and type(self.object_id) is not int:
+            raise InvalidKeyError(f"object_id: expected an int, got {self.object_id!r:.80}")
+        for label, side in (("width", self.width), ("height", self.height)):
+            if type(side) is not int or not 0 < side <= _MAX_SIDE:
+                raise InvalidKeyError(f"{label}: expected pixels from 1 to {_MAX_SIDE}, got {side!r:.80}")
+        if self.revision is not None and (
+            not isinstance(self.revision, str) or not _REVISION.fullmatch(self.revision)
+        ):
+            raise InvalidKeyError(
+                "revision: expected 8 to 64 letters, digits, '_' and '-', beginning with a letter or digit: "
+                f"got {self.revision!r:.80}"
+            )
+
+
+def file_name(key: ImageKey) -> str:
+    """Return the name that the built-in stores give the file of a key with a revision.
+
+    ``object_type/rrrrr/rr/revision.WIDTHxHEIGHT.ext``: the revision's first characters are its time, so that a folder
+    holds the files of 33 seconds and a folder of folders those of nine hours, and names in order are names by age.
+
+    Raises:
+        InvalidKeyError: The key has no revision.
+    """
+    revision = key.revision
+    if revision is None:
+        raise InvalidKeyError(f"a key without a revision has no name in this layout: {key!r}")
+    shard = f"{revision[:5]}/{revision[5:7]}"
+    return f"{key.object_type}/{shard}/{revision}.{key.width}x{key.height}{extension(key.mimetype)}"
+
+
+def check_name(name: str) -> str:
+    """Return the name if a store may have a file of it.
+
+    A name is segments joined by ``/``: none empty, ``.`` or ``..``, no control character, backslash or NUL,
+    at most 1,024 bytes in UTF-8.
+
+    Raises:
+        InvalidKeyError: It is not so.
+    """
+    problem = None
+    if not isinstance(name, str) or not name:
+        problem = "expected a text that is not empty"
+    elif any(segment in ("", ".", "..") for segment in name.split("/")):
+        problem = "a segment is empty, '.' or '..'"
+    elif "\\" in name or any(ord(c) < 32 or ord(c) == 127 for c in name):
+        problem = "a backslash or a control character stands in it"
+    else:
+        try:
+            size = len(name.encode())
+        except UnicodeEncodeError:
+            problem = "it is not encodable as UTF-8"
+        else:
+            if size > 1024:
+                problem = f"it has {size:,} bytes, 1,024 are allowed"
+    if problem is not None:
+        raise InvalidKeyError(f"name {name!r:.80}: {problem}")
+    return name

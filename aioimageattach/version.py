@@ -1,0 +1,12 @@
+"""The version of this library, and the oldest SQLAlchemy it works with."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["SQLA_COMPAT_VERSION", "SQLA_COMPAT_VERSION_INFO", "VERSION", "VERSION_INFO"]
+
+VERSION_INFO: Final = (0, 1, 0)
+VERSION: Final = "0.1.0"
+SQLA_COMPAT_VERSION_INFO: Final = (2, 0, 46)
+SQLA_COMPAT_VERSION: Final = "2.0.46"
