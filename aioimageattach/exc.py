@@ -87,9 +87,7 @@ class StoreFileExistsError(StoreError, FileExistsError):
 class StoreUnavailableError(StoreError, ConnectionError):
     """The store did not answer, is full or answered with a passing fault; worth a retry later."""
 
-    def __init__(
-        self, message: str, *, store: str | None = None, name: str | None = None, attempts: int = 1
-    ) -> None:
+    def __init__(self, message: str, *, store: str | None = None, name: str | None = None, attempts: int = 1) -> None:
         super().__init__(message, store=store, name=name)
         self.attempts = attempts
 
@@ -126,9 +124,7 @@ class UnreadableImageError(ImageError, ValueError):
 class UnsupportedImageError(ImageError, ValueError):
     """A picture of a kind that is not allowed here, or that needs an extra that is not installed."""
 
-    def __init__(
-        self, message: str, *, mimetype: str | None = None, allowed: frozenset[str] = frozenset()
-    ) -> None:
+    def __init__(self, message: str, *, mimetype: str | None = None, allowed: frozenset[str] = frozenset()) -> None:
         super().__init__(message)
         self.mimetype = mimetype
         self.allowed = allowed

@@ -97,9 +97,7 @@ class ImageKey:
         for label, side in (("width", self.width), ("height", self.height)):
             if type(side) is not int or not 0 < side <= _MAX_SIDE:
                 raise InvalidKeyError(f"{label}: expected pixels from 1 to {_MAX_SIDE}, got {side!r:.80}")
-        if self.revision is not None and (
-            not isinstance(self.revision, str) or not _REVISION.fullmatch(self.revision)
-        ):
+        if self.revision is not None and (not isinstance(self.revision, str) or not _REVISION.fullmatch(self.revision)):
             raise InvalidKeyError(
                 "revision: expected 8 to 64 letters, digits, '_' and '-', beginning with a letter or digit: "
                 f"got {self.revision!r:.80}"

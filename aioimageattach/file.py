@@ -1,0 +1,465 @@
+"""Async files: what a store gives, what may be attached, and the spool in between."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import io
+import mmap
+import os
+import tempfile
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import IO, Any, Final, Protocol, Self, TypeAlias, cast, runtime_checkable
+
+from ._threads import run_io
+from .exc import DeclarationError, ImageTooLargeError, StoreUnavailableError
+
+__all__ = [
+    "CHUNK",
+    "AsyncFile",
+    "AsyncReadable",
+    "FileProxy",
+    "ReusableFileProxy",
+    "SeekableFileProxy",
+    "Source",
+    "Spool",
+    "SpoolFile",
+    "SyncReadable",
+    "as_reader",
+]
+
+CHUNK: Final = 1024 * 1024
+"""How many bytes move at once where the choice is ours: about what makes a thread hop worth it."""
+
+SPOOL_MEMORY: Final = 4 * 1024 * 1024
+"""Up to so many bytes a spool stays in memory; a larger one goes to a temporary file."""
+
+_INLINE_HASH: Final = 64 * 1024  # hashing so much costs what a thread hop costs
+
+
+@runtime_checkable
+class SyncReadable(Protocol):
+    """A file opened for reading bytes: ``open(path, "rb")``, ``io.BytesIO``, ``upload.file``."""
+
+    def read(self, size: int = ..., /) -> bytes: ...
+
+
+@runtime_checkable
+class AsyncReadable(Protocol):
+    """An asynchronous file: aiofiles, anyio, Starlette's ``UploadFile``, aiohttp's ``StreamReader``."""
+
+    def read(self, size: int = ..., /) -> Awaitable[bytes]: ...
+
+
+Source: TypeAlias = "bytes | bytearray | memoryview | SyncReadable | AsyncReadable | AsyncIterable[bytes] | IO[bytes]"
+"""Whatever bytes can be read from: bytes, a sync or async file, an HTTP response's stream, an async iterator."""
+
+Read: TypeAlias = "Callable[[int], Awaitable[bytes]]"
+
+
+class AsyncFile(Protocol):
+    """What :meth:`Store.open() <aioimageattach.store.Store.open>` gives: an async file and context manager."""
+
+    async def read(self, size: int = -1, /) -> bytes: ...
+    async def readline(self, size: int = -1, /) -> bytes: ...
+    async def readlines(self, hint: int = -1, /) -> list[bytes]: ...
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    async def __anext__(self) -> bytes: ...
+    async def aclose(self) -> None: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def _checked(data: object) -> bytes:
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, (bytearray, memoryview)):
+        return bytes(data)
+    raise DeclarationError(f"expected a file that reads bytes, got {type(data).__name__}; open it in binary mode")
+
+
+class _Chunked:
+    """Reads of any size over an iterator of pieces of any size."""
+
+    def __init__(self, source: AsyncIterable[Any]) -> None:
+        self._pieces = aiter(source)
+        self._rest = memoryview(b"")
+
+    async def read(self, size: int) -> bytes:
+        while not self._rest:
+            try:
+                self._rest = memoryview(_checked(await anext(self._pieces)))
+            except StopAsyncIteration:
+                return b""
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(found)
+
+
+def _blocking(source: object) -> Callable[[int], object] | None:
+    """The blocking ``read`` of a source that has one."""
+    read = getattr(source, "read", None)
+    if read is None or inspect.iscoroutinefunction(read) or hasattr(source, "aiter_bytes"):
+        return None
+    return cast("Callable[[int], object]", read)
+
+
+def as_reader(source: Source) -> Read:
+    """Return ``await read(size)`` over any source: at most ``size`` bytes, ``b""`` at the end.
+
+    Args:
+        source: Bytes, a sync or async binary file, an aiohttp or httpx response or stream, or an async iterator.
+            It stays the caller's to close. A sync file is read in a worker thread.
+
+    Raises:
+        DeclarationError: It is none of these, or a file opened for text.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        source = io.BytesIO(source)
+    if isinstance(source, io.BytesIO):
+        memory = source
+
+        async def read_memory(size: int) -> bytes:
+            return memory.read(size)
+
+        return read_memory
+    if hasattr(source, "aiter_bytes"):  # httpx.Response
+        return _Chunked(source.aiter_bytes()).read
+    content = getattr(source, "content", None)
+    if hasattr(content, "iter_chunked"):  # aiohttp.ClientResponse
+        source = cast("AsyncReadable", content)
+    blocking = _blocking(source)
+    if blocking is not None:
+        call = blocking
+
+        async def read_blocking(size: int) -> bytes:
+            return _checked(await run_io(call, size))
+
+        return read_blocking
+    if isinstance(source, AsyncReadable):
+        call_async = source.read
+
+        async def read_async(size: int) -> bytes:
+            return _checked(await call_async(size))
+
+        return read_async
+    if isinstance(source, AsyncIterable):
+        return _Chunked(source).read
+    hint = "open the path and pass the file" if isinstance(source, (str, os.PathLike)) else "see Source"
+    raise DeclarationError(f"expected bytes, a binary file or an async iterator, got {type(source).__name__}: {hint}")
+
+
+class FileProxy:
+    """An async file over anything readable: ``read``, lines, chunks, ``async with``.
+
+    Args:
+        wrapped: What to read from.
+        close: Awaited by :meth:`aclose`; by default ``wrapped``'s own ``aclose`` or ``close`` is.
+    """
+
+    def __init__(self, wrapped: Source, *, close: Callable[[], Awaitable[None]] | None = None) -> None:
+        self._wrapped = wrapped
+        self._read = as_reader(wrapped)
+        self._close = close
+        self._ahead = b""
+        self.closed = False
+
+    async def read(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes, all that is left where it is negative; ``b""`` at the end.
+
+        Raises:
+            ValueError: The file is closed.
+        """
+        self._check_open()
+        if size == 0:
+            return b""
+        if size > 0:
+            if self._ahead:
+                found, self._ahead = self._ahead[:size], self._ahead[size:]
+                return found
+            return await self._read(size)
+        pieces = [self._ahead]
+        self._ahead = b""
+        while piece := await self._read(CHUNK):
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def readline(self, size: int = -1, /) -> bytes:
+        """Return one line with its line feed, or at most ``size`` bytes of it where ``size`` is not negative."""
+        self._check_open()
+        searched = 0
+        while True:
+            end = self._ahead.find(b"\n", searched) + 1
+            if end == 0 and not 0 <= size <= len(self._ahead):
+                searched = len(self._ahead)
+                piece = await self._read(CHUNK)
+                if piece:
+                    self._ahead += piece
+                    continue
+            end = end or len(self._ahead)
+            if 0 <= size < end:
+                end = size
+            line, self._ahead = self._ahead[:end], self._ahead[end:]
+            return line
+
+    async def readlines(self, hint: int = -1, /) -> list[bytes]:
+        """Return the lines that are left, or no more once they have ``hint`` bytes together, where it is positive."""
+        lines: list[bytes] = []
+        total = 0
+        async for line in self:
+            lines.append(line)
+            total += len(line)
+            if 0 < hint <= total:
+                break
+        return lines
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        line = await self.readline()
+        if not line:
+            raise StopAsyncIteration
+        return line
+
+    async def chunks(self, size: int = CHUNK) -> AsyncIterator[bytes]:
+        """Iterate over what is left in pieces of at most ``size`` bytes, as a streaming response wants it."""
+        while piece := await self.read(size):
+            yield piece
+
+    async def aclose(self) -> None:
+        """Close the file; doing so again changes nothing."""
+        if self.closed:
+            return
+        self.closed = True
+        self._ahead = b""
+        if self._close is not None:
+            await self._close()
+            return
+        close = getattr(self._wrapped, "aclose", None) or getattr(self._wrapped, "close", None)
+        if close is None:
+            return
+        outcome = close() if isinstance(self._wrapped, io.BytesIO) or inspect.iscoroutinefunction(close) else None
+        if inspect.isawaitable(outcome):
+            await outcome
+        elif outcome is None and not isinstance(self._wrapped, io.BytesIO):
+            await run_io(close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on a closed file")
+
+
+class SeekableFileProxy(FileProxy):
+    """A :class:`FileProxy` over a seekable file."""
+
+    async def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move to ``offset`` bytes from the start, the current position or the end; return the new position."""
+        self._check_open()
+        if whence == os.SEEK_CUR:
+            offset -= len(self._ahead)
+        self._ahead = b""
+        return await self._call("seek", offset, whence)
+
+    async def tell(self) -> int:
+        """Return the position in bytes."""
+        self._check_open()
+        return await self._call("tell") - len(self._ahead)
+
+    async def _call(self, method: str, *args: int) -> int:
+        call = getattr(self._wrapped, method)
+        if isinstance(self._wrapped, io.BytesIO):
+            return int(call(*args))
+        if inspect.iscoroutinefunction(call):
+            return int(await call(*args))
+        return int(await run_io(call, *args))
+
+
+class ReusableFileProxy(SeekableFileProxy):
+    """A :class:`SeekableFileProxy` that leaves the wrapped file open, where it was when the context was entered."""
+
+    initial_offset: int
+
+    async def __aenter__(self) -> Self:
+        self.initial_offset = await self.tell()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.seek(self.initial_offset)
+
+
+class Spool:
+    """Bytes read once from a source, with their number and fingerprint, to be read any number of times.
+
+    They stay in memory up to :data:`SPOOL_MEMORY` and go to an unnamed temporary file beyond it, which vanishes with
+    the last reference, or with the process.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._hash = hashlib.sha256()
+        self._pieces: list[bytes] = []
+        self._file: IO[bytes] | None = None
+        self._view: memoryview | None = None
+
+    @property
+    def sha256(self) -> str:
+        """The fingerprint of the bytes, 64 hexadecimal digits."""
+        return self._hash.hexdigest()
+
+    @classmethod
+    async def fill(cls, source: Source, *, limit: int | None = None) -> Self:
+        """Read a source to its end.
+
+        Args:
+            source: See :data:`Source`; read from where it stands, and the caller's to close.
+            limit: The most bytes it may have; ``None`` for no limit.
+
+        Raises:
+            ImageTooLargeError: It has more; no more than the limit and a chunk was read.
+            DeclarationError: It is nothing that bytes can be read from.
+            StoreUnavailableError: The temporary file could not be written.
+
+        Effects: On an error or a cancellation nothing is left, in memory or in the temporary directory.
+        """
+        spool = cls()
+        if isinstance(source, bytes):
+            if limit is not None and len(source) > limit:
+                raise spool._too_large(limit, len(source))
+            if len(source) > _INLINE_HASH:
+                await run_io(spool._hash.update, source)
+            else:
+                spool._hash.update(source)
+            spool.size = len(source)
+            spool._view = memoryview(source)
+            return spool
+        blocking = None if isinstance(source, (bytearray, memoryview, io.BytesIO)) else _blocking(source)
+        if blocking is not None and not hasattr(getattr(source, "content", None), "iter_chunked"):
+            stop = threading.Event()
+            try:
+                await run_io(spool._pump, blocking, limit, stop)
+            finally:
+                stop.set()
+        else:
+            await spool._drain(as_reader(source), limit)
+        spool._seal()
+        return spool
+
+    def _too_large(self, limit: int, actual: int) -> ImageTooLargeError:
+        return ImageTooLargeError(
+            f"the file has more than {limit:,} bytes, which is the limit", limit=limit, actual=actual
+        )
+
+    async def _drain(self, read: Read, limit: int | None) -> None:
+        pieces: list[bytes] = []
+        waiting = 0
+        while piece := await read(CHUNK):
+            pieces.append(piece)
+            waiting += len(piece)
+            if limit is not None and self.size + waiting > limit:
+                raise self._too_large(limit, self.size + waiting)
+            if waiting >= CHUNK:
+                await run_io(self._absorb, pieces)
+                pieces, waiting = [], 0
+        if waiting > _INLINE_HASH or self._file is not None and pieces:
+            await run_io(self._absorb, pieces)
+        else:
+            self._absorb(pieces)
+
+    def _pump(self, read: Callable[[int], object], limit: int | None, stop: threading.Event) -> None:
+        while not stop.is_set() and (piece := _checked(read(CHUNK))):
+            if limit is not None and self.size + len(piece) > limit:
+                raise self._too_large(limit, self.size + len(piece))
+            self._absorb([piece])
+
+    def _absorb(self, pieces: list[bytes]) -> None:
+        """Hash and keep some pieces; may block."""
+        for piece in pieces:
+            self._hash.update(piece)
+            self.size += len(piece)
+        if self._file is None and self.size <= SPOOL_MEMORY:
+            self._pieces += pieces
+            return
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it lives as long as the spool
+                self._file.writelines(self._pieces)
+                self._pieces = []
+            self._file.writelines(pieces)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"the upload could not be kept in {tempfile.gettempdir()}: {error.strerror}"
+            ) from error
+
+    def _seal(self) -> None:
+        if self._file is not None:
+            self._view = memoryview(mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_READ))
+        else:
+            self._view = memoryview(b"".join(self._pieces))
+        self._pieces = []
+
+    @property
+    def view(self) -> memoryview:
+        """The bytes, not copied: memory, or a read-only map of the temporary file."""
+        if self._view is None:
+            raise ValueError("the spool is not filled yet")
+        return self._view
+
+    def open(self) -> SpoolFile:
+        """Return a new async file over the bytes, from their start; any number may be open at once."""
+        return SpoolFile(self)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __repr__(self) -> str:
+        return f"<Spool of {self.size:,} bytes>"
+
+
+class _Cursor:
+    """A position in a spool, with the three methods that a :class:`SeekableFileProxy` wraps."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._view = spool.view
+        self._on_disk = spool._file is not None
+        self._position = 0
+
+    async def read(self, size: int) -> bytes:
+        found = self._view[self._position : self._position + size]
+        self._position += len(found)
+        return await run_io(bytes, found) if self._on_disk else bytes(found)
+
+    async def seek(self, offset: int, whence: int) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self._view)}[whence]
+        if base + offset < 0:
+            raise ValueError(f"seek to {base + offset}: expected a position of 0 or more")
+        self._position = base + offset
+        return self._position
+
+    async def tell(self) -> int:
+        return self._position
+
+    async def aclose(self) -> None:
+        self._view = memoryview(b"")
+
+
+class SpoolFile(SeekableFileProxy):
+    """An async file over a spool. A store may take its :attr:`view` instead of reading it piece by piece."""
+
+    def __init__(self, spool: Spool) -> None:
+        super().__init__(_Cursor(spool))
+        self.spool = spool
+        self.size = spool.size
