@@ -1,0 +1,70 @@
+"""What every test stands on: databases of its own, and a guard against blocking the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pyvips
+from blockbuster import BlockBuster, BlockBusterFunction
+
+from tests.databases import DRIVERS, MAIN_DRIVERS, Database, Servers
+
+
+@pytest.fixture(scope="session")
+def _blockbuster() -> BlockBuster:
+    guard = BlockBuster(["aioimageattach"])
+    for owner, name in (
+        (pyvips.Operation, "call"),
+        (pyvips.Image, "copy_memory"),
+        (pyvips.Image, "write_to_memory"),
+    ):
+        guard.functions[f"pyvips.{owner.__name__}.{name}"] = BlockBusterFunction(
+            owner, name, scanned_modules=["aioimageattach"]
+        )
+    return guard
+
+
+@pytest.fixture(autouse=True)
+def blocking_guard(_blockbuster: BlockBuster) -> Iterator[BlockBuster]:
+    """Let any blocking call of the package fail that runs in an event loop; libvips' work is one."""
+    _blockbuster.activate()
+    try:
+        yield _blockbuster
+    finally:
+        _blockbuster.deactivate()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """The database servers that this run has reached."""
+    servers = Servers()
+    yield servers
+    servers.close()
+
+
+@pytest.fixture(params=MAIN_DRIVERS)
+async def database(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> AsyncIterator[Database]:
+    """An empty database: SQLite, PostgreSQL and MariaDB, each by its main driver."""
+    database = servers.database(MAIN_DRIVERS[request.param], tmp_path)
+    yield database
+    await database.aclose()
+
+
+@pytest.fixture(params=DRIVERS)
+async def any_driver_database(
+    request: pytest.FixtureRequest, servers: Servers, tmp_path: Path
+) -> AsyncIterator[Database]:
+    """An empty database by each of the five drivers."""
+    database = servers.database(request.param, tmp_path)
+    yield database
+    await database.aclose()
+
+
+@pytest.fixture
+async def sqlite_database(servers: Servers, tmp_path: Path) -> AsyncIterator[Database]:
+    """An empty SQLite database in a file."""
+    database = servers.database("aiosqlite", tmp_path)
+    yield database
+    await database.aclose()

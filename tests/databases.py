@@ -1,0 +1,225 @@
+"""Real databases for the tests: each test gets one that is empty, each run of the suite its own."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import secrets
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import psycopg
+import pymysql
+import pytest
+from sqlalchemy import URL, Connection, MetaData, event, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A module that speaks to a database, and the names SQLAlchemy knows both by."""
+
+    database: str
+    dialect: str
+
+
+DRIVERS = {
+    "aiosqlite": Driver("sqlite", "sqlite+aiosqlite"),
+    "asyncpg": Driver("postgresql", "postgresql+asyncpg"),
+    "psycopg": Driver("postgresql", "postgresql+psycopg"),
+    "asyncmy": Driver("mariadb", "mysql+asyncmy"),
+    "aiomysql": Driver("mariadb", "mariadb+aiomysql"),  # the other of the two names that MariaDB goes by
+}
+MAIN_DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mariadb": "asyncmy"}
+REQUIRED = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+# Beginning of the names that this machine's runs give their databases; the process id follows.
+PREFIX = f"aioimageattach_{zlib.crc32(platform.node().encode()):08x}_"
+
+
+@dataclass
+class Database:
+    """An empty database of the test's own.
+
+    Attributes:
+        name: ``sqlite``, ``postgresql`` or ``mariadb``.
+        driver: The name of the module that speaks to it.
+        url: For ``create_async_engine``, complete, also in another process.
+    """
+
+    name: str
+    driver: str
+    url: URL
+    _engines: list[AsyncEngine] = field(default_factory=list)
+
+    def engine(self, **options: Any) -> AsyncEngine:
+        """Return a new engine, disposed at the end of the test; options go to ``create_async_engine``."""
+        engine = create_async_engine(self.url, **options)
+        if self.name == "sqlite":
+            transactional(engine, autocommit=options.get("isolation_level") == "AUTOCOMMIT")
+        self._engines.append(engine)
+        return engine
+
+    async def create(self, metadata: MetaData) -> None:
+        """Create the tables."""
+        engine = self.engine(poolclass=NullPool)
+        async with engine.begin() as connection:
+            await connection.run_sync(metadata.create_all)
+
+    async def aclose(self) -> None:
+        """Close every engine's connections."""
+        for engine in self._engines:
+            await engine.dispose()
+
+
+def transactional(engine: AsyncEngine, *, autocommit: bool = False) -> None:
+    """Make SQLite's transactions and savepoints real, as SQLAlchemy's SQLite page tells, and foreign keys checked.
+
+    The driver begins a transaction only before it writes, and so lets a savepoint commit by itself.
+    """
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("isolation_level", "") != "AUTOCOMMIT" and not autocommit:
+            connection.exec_driver_sql("BEGIN")
+
+
+class Server(Protocol):
+    """A database server on which this run of the suite keeps one database."""
+
+    def empty(self) -> URL:
+        """Return the address of the database, after taking everything out of it."""
+
+    def close(self) -> None:
+        """Drop the database."""
+
+
+def stale(names: Iterator[str]) -> Iterator[str]:
+    """Yield the databases that killed runs of this machine have left behind."""
+    for name in names:
+        match = re.fullmatch(PREFIX + r"(\d+)_\w+", name)
+        if match and not Path(f"/proc/{match[1]}").exists() and Path("/proc/self").exists():
+            yield name
+
+
+def own_name() -> str:
+    return f"{PREFIX}{os.getpid()}_{secrets.token_hex(3)}"
+
+
+class PostgreSQL:
+    """Keeps one database; its schema is dropped and made again between tests."""
+
+    def __init__(self) -> None:
+        address = os.environ.get("TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
+        self.address = make_url(address)
+        self.name = own_name()
+        self.admin = self._connect(self.address.database)
+        rows = self.admin.execute("SELECT datname FROM pg_database").fetchall()
+        for name in stale(row[0] for row in rows):
+            self.admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+        self.admin.execute(f"CREATE DATABASE {self.name}".encode())
+        self.admin.execute(f"ALTER DATABASE {self.name} SET synchronous_commit = off".encode())
+        self.inside = self._connect(self.name)
+
+    def _connect(self, database: str | None) -> psycopg.Connection:
+        url = self.address.set(drivername="postgresql", database=database)
+        return psycopg.connect(url.render_as_string(hide_password=False), autocommit=True, connect_timeout=3)
+
+    def empty(self) -> URL:
+        self.inside.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        self.inside.execute("DROP SCHEMA public CASCADE")
+        self.inside.execute("CREATE SCHEMA public")
+        return self.address.set(database=self.name)
+
+    def close(self) -> None:
+        self.inside.close()
+        self.admin.execute(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)".encode())
+        self.admin.close()
+
+
+class MariaDB:
+    """Keeps one database, dropped and made again between tests."""
+
+    def __init__(self) -> None:
+        self.address = make_url(os.environ.get("TEST_MARIADB_URL", "mysql://root@127.0.0.1:3306"))
+        self.name = own_name()
+        self.admin = pymysql.connect(
+            host=self.address.host or "127.0.0.1",
+            port=self.address.port or 3306,
+            user=self.address.username,
+            password=self.address.password or "",
+            autocommit=True,
+            connect_timeout=3,
+        )
+        for name in stale(row[0] for row in self._rows("SHOW DATABASES")):
+            self._rows(f"DROP DATABASE IF EXISTS {name}")
+
+    def _rows(self, statement: str) -> tuple[tuple[Any, ...], ...]:
+        with closing(self.admin.cursor()) as cursor:
+            cursor.execute(statement)
+            return tuple(cursor.fetchall())
+
+    def _drop(self) -> None:
+        for (thread,) in self._rows(f"SELECT id FROM information_schema.processlist WHERE db = '{self.name}'"):
+            with suppress(pymysql.Error):  # it may have gone meanwhile
+                self._rows(f"KILL {thread}")
+        self._rows(f"DROP DATABASE IF EXISTS {self.name}")
+
+    def empty(self) -> URL:
+        self._drop()
+        self._rows(f"CREATE DATABASE {self.name} CHARACTER SET utf8mb4")
+        return self.address.set(database=self.name)
+
+    def close(self) -> None:
+        self._drop()
+        self.admin.close()
+
+
+class Servers:
+    """The servers of one run of the suite, each reached when the first test asks for it."""
+
+    KINDS: ClassVar[dict[str, Callable[[], Server]]] = {"postgresql": PostgreSQL, "mariadb": MariaDB}
+
+    def __init__(self) -> None:
+        self._servers: dict[str, Server] = {}
+        self._missing: dict[str, str] = {}
+
+    def database(self, driver: str, folder: Path) -> Database:
+        """Return an empty database spoken to by that driver; skip the test where none can be reached."""
+        name, dialect = DRIVERS[driver].database, DRIVERS[driver].dialect
+        if name == "sqlite":
+            url = URL.create(dialect, database=str(folder / f"{secrets.token_hex(4)}.sqlite"))
+        else:
+            url = self._server(name).empty().set(drivername=dialect)
+        return Database(name, driver, url)
+
+    def _server(self, name: str) -> Server:
+        if name not in self._servers and name not in self._missing:
+            try:
+                self._servers[name] = self.KINDS[name]()
+            except (psycopg.OperationalError, pymysql.OperationalError) as error:
+                self._missing[name] = f"{name} cannot be reached (TEST_{name.upper()}_URL names it): {error}"
+        if name in self._missing:
+            if REQUIRED:
+                pytest.fail(self._missing[name])
+            pytest.skip(self._missing[name])
+        return self._servers[name]
+
+    def close(self) -> None:
+        """Drop what this run made."""
+        for server in self._servers.values():
+            server.close()
