@@ -20,6 +20,7 @@ from sqlalchemy import URL, Connection, MetaData, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+
 @dataclass(frozen=True, slots=True)
 class Driver:
     """A module that speaks to a database, and the names SQLAlchemy knows both by."""
