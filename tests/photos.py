@@ -82,16 +82,16 @@ def grained(name: str = "coffee", size: tuple[int, int] = (4000, 3000)) -> Image
 
 @cache
 def large(orientation: int = 1) -> bytes:
-    """A 12-megapixel JPEG of about 4 MB, 4000 × 3000 as stored, with EXIF, a place and the profile Display P3.
+    """A 12-megapixel JPEG of about 4 MB, 4000 x 3000 as stored, with EXIF, a place and the profile Display P3.
 
-    Orientations 5 to 8 make it 3000 × 4000 as displayed.
+    Orientations 5 to 8 make it 3000 x 4000 as displayed.
     """
     return saved(grained(), "JPEG", quality=90, exif=exif(orientation), icc_profile=DISPLAY_P3)
 
 
 @cache
 def oriented(orientation: int, file_format: str = "JPEG") -> bytes:
-    """Chelsea, stored so that she is upright, 451 × 300, once the orientation is applied."""
+    """Chelsea, stored so that she is upright, 451 x 300, once the orientation is applied."""
     back = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -109,25 +109,25 @@ def oriented(orientation: int, file_format: str = "JPEG") -> bytes:
 
 @cache
 def progressive() -> bytes:
-    """A progressive JPEG, 600 × 400."""
+    """A progressive JPEG, 600 x 400."""
     return saved(opened("coffee"), "JPEG", quality=85, progressive=True)
 
 
 @cache
 def cmyk() -> bytes:
-    """A CMYK JPEG without a profile, inks inverted as Adobe's programs write them, 600 × 400."""
+    """A CMYK JPEG without a profile, inks inverted as Adobe's programs write them, 600 x 400."""
     return saved(opened("coffee").convert("CMYK"), "JPEG", quality=90)
 
 
 @cache
 def grey() -> bytes:
-    """A JPEG of one band, 512 × 512."""
+    """A JPEG of one band, 512 x 512."""
     return photo("camera")
 
 
 @cache
 def png() -> bytes:
-    """An 8-bit RGB PNG with a place in its EXIF and texts in chunks, 451 × 300."""
+    """An 8-bit RGB PNG with a place in its EXIF and texts in chunks, 451 x 300."""
     from PIL.PngImagePlugin import PngInfo
 
     texts = PngInfo()
@@ -138,7 +138,7 @@ def png() -> bytes:
 
 @cache
 def transparent_png() -> bytes:
-    """An 8-bit RGBA PNG, 451 × 300, opaque on the left and clear on the right."""
+    """An 8-bit RGBA PNG, 451 x 300, opaque on the left and clear on the right."""
     picture = opened("chelsea").convert("RGBA")
     picture.putalpha(Image.linear_gradient("L").rotate(90).resize(picture.size))
     return saved(picture, "PNG")
@@ -146,7 +146,7 @@ def transparent_png() -> bytes:
 
 @cache
 def deep_png() -> bytes:
-    """A 16-bit PNG with alpha, 160 × 120, written by hand: red grows to the right, the lower half is half clear."""
+    """A 16-bit PNG with alpha, 160 x 120, written by hand: red grows to the right, the lower half is half clear."""
     width, height = 160, 120
     rows = bytearray()
     for y in range(height):
@@ -174,7 +174,7 @@ def png_file(header: bytes, data: bytes, *between: bytes) -> bytes:
 
 @cache
 def palette_png() -> bytes:
-    """A PNG with a palette of 64 colours, one of them clear, 451 × 300."""
+    """A PNG with a palette of 64 colours, one of them clear, 451 x 300."""
     return saved(opened("chelsea").quantize(64), "PNG", transparency=3)
 
 
@@ -185,34 +185,34 @@ def _frames(count: int) -> list[Image.Image]:
 
 @cache
 def animated_gif(frames: int = 5) -> bytes:
-    """An animated GIF, 320 × 214, 80 ms a frame, for ever, with a comment."""
+    """An animated GIF, 320 x 214, 80 ms a frame, for ever, with a comment."""
     first, *rest = (frame.quantize(128) for frame in _frames(frames))
     return saved(first, "GIF", save_all=True, append_images=rest, duration=80, loop=0, comment=b"somebody private")
 
 
 @cache
 def animated_webp(frames: int = 5) -> bytes:
-    """An animated WebP, 320 × 214, 80 ms a frame, for ever."""
+    """An animated WebP, 320 x 214, 80 ms a frame, for ever."""
     first, *rest = _frames(frames)
     return saved(first, "WEBP", save_all=True, append_images=rest, duration=80, loop=0, quality=75, exif=exif(1))
 
 
 @cache
 def webp(*, lossless: bool = False) -> bytes:
-    """A WebP with alpha and a place, 451 × 300."""
+    """A WebP with alpha and a place, 451 x 300."""
     picture = Image.open(io.BytesIO(transparent_png()))
     return saved(picture, "WEBP", lossless=lossless, exif=exif(1), icc_profile=DISPLAY_P3)
 
 
 @cache
 def avif() -> bytes:
-    """An AVIF with a place, 451 × 300."""
+    """An AVIF with a place, 451 x 300."""
     return saved(opened("chelsea"), "AVIF", quality=60, speed=10, exif=exif(1))
 
 
 @cache
 def tiff() -> bytes:
-    """A TIFF compressed with LZW, 451 × 300."""
+    """A TIFF compressed with LZW, 451 x 300."""
     return saved(opened("chelsea"), "TIFF", compression="tiff_lzw")
 
 
@@ -221,7 +221,7 @@ SVG = (
     b'<svg xmlns="http://www.w3.org/2000/svg" width="240" height="120" viewBox="0 0 240 120">'
     b'<rect width="240" height="120" fill="#0a64c8"/><circle cx="60" cy="60" r="50" fill="#ffd700"/></svg>\n'
 )
-"""A drawing of 240 × 120: a golden disc on blue."""
+"""A drawing of 240 x 120: a golden disc on blue."""
 
 
 @cache
