@@ -1,0 +1,262 @@
+"""Which store is meant when nobody names one: per task, per session, per process.
+
+In this order: the ``store=`` argument, the store a picture was attached with, the innermost :class:`store_context`,
+the store bound to the session, the default of the process.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any, Final, TypeVar, cast
+
+from .exc import ContextError, DeclarationError
+from .file import AsyncFile, Source
+from .store import Store
+
+__all__ = [
+    "ContextError",
+    "LocalProxyStore",
+    "bind_store",
+    "current_store",
+    "get_current_store",
+    "pop_store_context",
+    "push_store_context",
+    "resolve_store",
+    "set_default_store",
+    "store_context",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_INFO: Final = "aioimageattach.store"
+_stack: ContextVar[tuple[Store, ...]] = ContextVar("aioimageattach.store", default=())
+_default: Store | None = None
+
+
+def _real(store: Store) -> Store:
+    while isinstance(store, LocalProxyStore):
+        store = store.get_current_object()
+    if not isinstance(store, Store):
+        raise DeclarationError(f"expected a Store, got {type(store).__name__}")
+    return store
+
+
+class store_context:  # noqa: N801 - the name users know
+    """Set the current store for a block, or for the calls of the decorated function.
+
+    Contexts nest, end with their block whatever happens in it, and belong to the task that entered them: a task
+    started inside inherits the store, no other task sees it.
+
+    Args:
+        store: The store to use inside.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._tokens: list[Token[tuple[Store, ...]]] = []
+
+    def __enter__(self) -> Store:
+        self._tokens.append(_stack.set((*_stack.get(), _real(self.store))))
+        return self.store
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        token = self._tokens.pop()
+        try:
+            _stack.reset(token)
+        except ValueError:
+            pass  # left in another context than entered, where the store was never set
+
+    def __call__(self, function: F) -> F:
+        """Decorate a function or a coroutine function: each call runs in a context of its own."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise DeclarationError(
+                f"store_context cannot decorate the generator {function.__qualname__}; use `with` inside it"
+            )
+        store = self.store
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def wrapper(*args: Any, **kwargs: Any) -> Any:
+                with store_context(store):
+                    return await function(*args, **kwargs)
+
+        else:
+
+            @functools.wraps(function)
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
+                with store_context(store):
+                    return function(*args, **kwargs)
+
+        return cast("F", wrapper)
+
+
+def push_store_context(store: Store) -> None:
+    """Set the current store until :func:`pop_store_context`, for hooks that cannot use ``with``."""
+    _stack.set((*_stack.get(), _real(store)))
+
+
+def pop_store_context() -> Store:
+    """Undo the last :func:`push_store_context` of this task and return its store.
+
+    Raises:
+        ContextError: None was pushed here.
+    """
+    stack = _stack.get()
+    if not stack:
+        raise ContextError("no store was pushed in this task")
+    _stack.set(stack[:-1])
+    return stack[-1]
+
+
+def set_default_store(store: Store | None) -> None:
+    """Set the store of the whole process, used where no context and no session names one; ``None`` unsets it."""
+    global _default
+    _default = None if store is None else _real(store)
+
+
+def bind_store(target: Any, store: Store) -> None:
+    """Bind a store to a session, or to every session that a sessionmaker makes from now on.
+
+    Args:
+        target: An ``AsyncSession`` or ``async_sessionmaker`` (or the synchronous ones behind them).
+        store: The store that its pictures use where neither an argument nor a context names one.
+    """
+    store = _real(store)
+    if hasattr(target, "info"):
+        target.info[_INFO] = store
+    elif hasattr(target, "kw"):
+        target.kw["info"] = {**(target.kw.get("info") or {}), _INFO: store}
+    else:
+        raise DeclarationError(f"expected a session or a sessionmaker, got {type(target).__name__}")
+
+
+def resolve_store(*candidates: Store | None, session: Any = None) -> Store:
+    """Return the first store of: the candidates, the current context, the session's, the process's.
+
+    Raises:
+        ContextError: There is none.
+    """
+    for candidate in candidates:
+        if candidate is not None:
+            return _real(candidate)
+    stack = _stack.get()
+    if stack:
+        return stack[-1]
+    bound = None if session is None else session.info.get(_INFO)
+    if bound is not None:
+        return cast("Store", bound)
+    if _default is not None:
+        return _default
+    raise ContextError(
+        "no current store: pass store=..., or use `with store_context(store):`, bind_store(sessionmaker, store) "
+        "or set_default_store(store)"
+    )
+
+
+def get_current_store() -> Store:
+    """Return the store of the current context, or the default of the process.
+
+    Raises:
+        ContextError: There is none.
+    """
+    return resolve_store()
+
+
+class LocalProxyStore(Store):
+    """A store that stands for another one, asked for anew at each use.
+
+    Args:
+        get_current_object: Returns the store it stands for now.
+        repr_string: What ``repr()`` shows.
+    """
+
+    def __init__(self, get_current_object: Callable[[], Store], repr_string: str | None = None) -> None:
+        self.get_current_object = get_current_object
+        self._repr = repr_string
+
+    @property
+    def needs_object_id(self) -> bool:  # type: ignore[override]
+        """As the store it stands for."""
+        return self.get_current_object().needs_object_id
+
+    async def put_file(
+        self,
+        file: Source,
+        object_type: str,
+        object_id: int | None,
+        width: int,
+        height: int,
+        mimetype: str,
+        reproducible: bool,
+        *,
+        revision: str | None = None,
+    ) -> None:
+        """See :meth:`Store.put_file <aioimageattach.store.Store.put_file>`."""
+        await self.get_current_object().put_file(
+            file, object_type, object_id, width, height, mimetype, reproducible, revision=revision
+        )
+
+    async def get_file(
+        self,
+        object_type: str,
+        object_id: int | None,
+        width: int,
+        height: int,
+        mimetype: str,
+        *,
+        revision: str | None = None,
+    ) -> AsyncFile:
+        """See :meth:`Store.get_file <aioimageattach.store.Store.get_file>`."""
+        return await self.get_current_object().get_file(
+            object_type, object_id, width, height, mimetype, revision=revision
+        )
+
+    def get_url(
+        self,
+        object_type: str,
+        object_id: int | None,
+        width: int,
+        height: int,
+        mimetype: str,
+        *,
+        revision: str | None = None,
+    ) -> str:
+        """See :meth:`Store.get_url <aioimageattach.store.Store.get_url>`."""
+        return self.get_current_object().get_url(object_type, object_id, width, height, mimetype, revision=revision)
+
+    async def delete_file(
+        self,
+        object_type: str,
+        object_id: int | None,
+        width: int,
+        height: int,
+        mimetype: str,
+        *,
+        revision: str | None = None,
+    ) -> None:
+        """See :meth:`Store.delete_file <aioimageattach.store.Store.delete_file>`."""
+        await self.get_current_object().delete_file(
+            object_type, object_id, width, height, mimetype, revision=revision
+        )
+
+    def make_revision(self) -> str:
+        """As the store it stands for."""
+        return self.get_current_object().make_revision()
+
+    def __eq__(self, other: object) -> bool:
+        return self.get_current_object() == other
+
+    __hash__ = Store.__hash__
+
+    def __repr__(self) -> str:
+        return self._repr or repr(self.get_current_object())
+
+
+current_store: Final = LocalProxyStore(get_current_store, "aioimageattach.context.current_store")
+"""Stands for the store of the current context, wherever a store is expected."""
