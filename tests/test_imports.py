@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import pytest
 
@@ -122,5 +123,9 @@ def test_all_names_what_is_there(name: str) -> None:
     public = getattr(module, "__all__", [])
     assert len(set(public)) == len(public)
     assert [item for item in public if not hasattr(module, item)] == []
-    defined = {item for item, value in vars(module).items() if getattr(value, "__module__", None) == name}
+    defined = {
+        item
+        for item, value in vars(module).items()
+        if getattr(value, "__module__", None) == name and not isinstance(value, TypeVar | ParamSpec)
+    }
     assert {item for item in defined if not item.startswith("_")} - set(public) == set()

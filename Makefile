@@ -1,0 +1,89 @@
+# `make help` tells what there is. Everything that is installed goes into .venv* beside this file.
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+# The older of the two SQLAlchemy lines that are supported.
+SQLALCHEMY_20 ?= sqlalchemy>=2.0.46,<2.1
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+INSTALLED_20 := .venv-sa20/.installed
+EXTRAS := heif,pdf,s3
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-sa20 test-pythons check format docs bench build clean distclean
+
+help:  ## Tell what there is
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+install: $(INSTALLED)  ## Make .venv with everything that the other targets need
+
+$(INSTALLED): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]' --group dev
+	@touch $@
+
+# An environment that borrows everything of .venv but SQLAlchemy, of which it has the older line.
+$(INSTALLED_20): $(INSTALLED)
+	$(BIN)/python -m venv --clear --without-pip .venv-sa20
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> "$$(.venv-sa20/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
+	$(BIN)/python -m pip --python .venv-sa20/bin/python install --quiet --ignore-installed --no-deps '$(SQLALCHEMY_20)'
+	@touch $@
+
+demo: $(INSTALLED)  ## Run the gallery and show it in a browser
+	$(BIN)/python -m examples.gallery
+
+test: $(INSTALLED)  ## Run all tests and measure their coverage
+	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
+
+test-sa20: $(INSTALLED_20)  ## Run all tests on SQLAlchemy 2.0
+	.venv-sa20/bin/python -c 'import sqlalchemy as s; assert s.__version__.startswith("2.0."), s.__version__'
+	.venv-sa20/bin/python -m pytest $(PYTEST_ARGS)
+
+test-pythons:  ## Run all tests on each other Python that is here, from 3.12 on
+	@for python in $$(.ci/pythons); do \
+		venv=".venv-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])')"; \
+		echo "== $$venv"; \
+		test -x $$venv/bin/python || $$python -m venv $$venv || exit 1; \
+		$$venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1' || exit 1; \
+		$$venv/bin/python -m pip install --quiet --editable '.[$(EXTRAS)]' --group test || exit 1; \
+		$$venv/bin/python -m pytest $(PYTEST_ARGS) || exit 1; \
+	done
+
+check: $(INSTALLED) docs  ## Check form, types, imports and docs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/pyright --ignoreexternal --verifytypes aioimageattach
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/docs tests/typing
+
+format: $(INSTALLED)  ## Bring the code into form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(INSTALLED)  ## Build the documentation into docs/_build/html
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
+
+bench: $(INSTALLED)  ## Run the benchmarks
+	$(BIN)/python -m tests.bench
+
+build: $(INSTALLED)  ## Build the distributions and try the wheel in an empty environment
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	.ci/smoke dist/*.whl
+
+clean:  ## Remove what was built and cached
+	rm -rf build dist docs/_build docs/reference/api .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache \
+		.import_linter_cache
+	find aioimageattach docs examples tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+distclean: clean  ## Remove the environments, too
+	rm -rf .venv .venv-*

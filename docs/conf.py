@@ -1,0 +1,89 @@
+"""How Sphinx builds the documentation."""
+
+from __future__ import annotations
+
+import pkgutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import aioimageattach  # noqa: E402 - found by the line above
+from aioimageattach.version import VERSION  # noqa: E402
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+project = "aioimageattach"
+author = "aioimageattach contributors"
+copyright = "2026, aioimageattach contributors"
+version = release = VERSION
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build", "changelog/*.*.md"]
+source_suffix = {".md": "markdown"}
+myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+napoleon_numpy_docstring = False
+napoleon_custom_sections = ["Effects"]
+python_maximum_signature_line_length = 100
+
+html_theme = "furo"
+html_title = f"aioimageattach {VERSION}"
+html_static_path = ["_static"]
+
+KINDS = ("added", "changed", "fixed", "removed")
+MODULE = """# `{name}`
+
+```{{eval-rst}}
+.. automodule:: {name}
+   :members:
+   :show-inheritance:
+```
+"""
+
+
+def public_modules() -> list[str]:
+    """Return the modules that have a page: all but the private ones and those that only pass names on."""
+    found = pkgutil.walk_packages(aioimageattach.__path__, "aioimageattach.")
+    return [module.name for module in found if not module.ispkg and "._" not in module.name]
+
+
+def write_reference(_app: Sphinx) -> None:
+    """Write a page for each public module into ``reference/api``, and take those of vanished modules away."""
+    folder = HERE / "reference" / "api"
+    folder.mkdir(exist_ok=True)
+    pages = {f"{name}.md": MODULE.format(name=name) for name in public_modules()}
+    for path in folder.glob("*.md"):
+        if path.name not in pages:
+            path.unlink()
+    for file, text in pages.items():
+        path = folder / file
+        if not path.exists() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8")
+
+
+def insert_fragments(_app: Sphinx, page: str, source: list[str]) -> None:
+    """Put the fragments of the changelog where its page has ``FRAGMENTS``, those of one kind together."""
+    if page != "changelog/index":
+        return
+    parts = []
+    for kind in KINDS:
+        texts = [path.read_text("utf-8").strip() for path in sorted((HERE / "changelog").glob(f"*.{kind}.md"))]
+        if texts:
+            parts.append(f"### {kind.capitalize()}")
+            parts.extend("- " + text.replace("\n", "\n  ") for text in texts)
+    source[0] = source[0].replace("FRAGMENTS", "\n\n".join(parts))
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("builder-inited", write_reference)
+    app.connect("source-read", insert_fragments)
+    app.connect("env-get-outdated", lambda *_: ["changelog/index"])

@@ -1,0 +1,188 @@
+"""The code of the documentation runs and says the truth."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests import photos
+from tests.databases import Database
+
+ROOT = Path(__file__).parent.parent.parent
+PIECE = re.compile(
+    r"<!--\s*setup\s*\n(?P<setup>.*?)-->"
+    r"|(?:<!--\s*skip:(?P<skip>.*?)-->\s*)?^(?P<fence>`{3,})python *\n(?P<block>.*?)^(?P=fence)\s*$"
+    r"|^(?P<other>`{3,}).*?^(?P=other)\s*$",
+    re.DOTALL | re.MULTILINE,
+)
+OUTCOME = re.compile(r"#\s*→\s*(.+?)\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Code of a page.
+
+    Attributes:
+        code: With empty lines before it, so that its line numbers are those of the page.
+        skip: Why it does not run.
+    """
+
+    code: str
+    skip: str | None
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """Yield the Python code of a page and its hidden set-up, in order."""
+    for piece in PIECE.finditer(page):
+        if piece["other"]:
+            continue
+        name = "setup" if piece["setup"] is not None else "block"
+        skip = piece["skip"]
+        if skip is not None and not skip.strip():
+            raise ValueError("a skipped block says why: <!-- skip: reason -->")
+        before = page.count("\n", 0, piece.start(name))
+        yield Block("\n" * before + piece[name], skip.strip() if skip else None)
+
+
+async def run(code: str, file: str, namespace: dict[str, object]) -> None:
+    """Run code statement by statement, and compare what stands after ``# →`` with the value before it."""
+    lines = code.splitlines()
+    for statement in ast.parse(code, file).body:
+        promised = OUTCOME.search(lines[(statement.end_lineno or 1) - 1])
+        if promised and not isinstance(statement, ast.Expr):
+            raise SyntaxError(f"{file}:{statement.end_lineno}: only an expression has a value to promise")
+        tree = ast.Expression(statement.value) if isinstance(statement, ast.Expr) else ast.Module([statement], [])
+        mode = "eval" if isinstance(tree, ast.Expression) else "exec"
+        program = compile(tree, file, mode, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        value = eval(program, namespace)
+        if program.co_flags & inspect.CO_COROUTINE:
+            value = await value
+        if promised:
+            assert repr(value) == promised[1], f"{file}:{statement.end_lineno}"
+
+
+def pages() -> dict[str, list[Block]]:
+    files = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    found = {
+        str(file.relative_to(ROOT)): list(blocks(file.read_text("utf-8")))
+        for file in sorted(files)
+        if not file.is_relative_to(ROOT / "docs" / "_build")
+    }
+    return {name: page for name, page in found.items() if page}
+
+
+PAGES = pages()
+
+
+@pytest.mark.parametrize("page", PAGES)
+async def test_the_code_of_each_page_runs(
+    page: str, sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blocks of a page run in order, in one namespace and an empty folder, and have the values they promise."""
+    module = ModuleType(re.sub(r"\W", "_", page))
+    namespace = vars(module)
+    namespace.update(engine=sqlite_database.engine(), photo=photos.photo("chelsea"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # where SQLAlchemy looks up annotations
+    (folder := tmp_path / "page").mkdir()
+    monkeypatch.chdir(folder)
+    try:
+        for block in PAGES[page]:
+            if block.skip is None:
+                await run(block.code, str(ROOT / page), namespace)
+    finally:
+        for value in [*namespace.values()]:
+            if isinstance(value, AsyncEngine):
+                await value.dispose()
+
+
+@pytest.mark.parametrize(
+    "reason", [f"{name}: {block.skip}" for name, page in PAGES.items() for block in page if block.skip]
+)
+def test_code_that_does_not_run(reason: str) -> None:
+    """What is not run is seen in the report, with its reason."""
+    pytest.skip(reason)
+
+
+PAGE = """# A page
+
+```console
+$ python
+```
+
+````md
+```python
+raise RuntimeError("an example of an example")
+```
+````
+
+<!-- setup
+import asyncio
+number = 1
+-->
+
+```python
+await asyncio.sleep(0, number)  # → 1
+number += 1
+```
+
+<!-- skip: it needs a printer -->
+
+```python
+nonsense
+```
+
+```python
+[
+    number,
+]  # → [2]
+```
+"""
+
+
+async def test_pages_are_read_as_written() -> None:
+    """Hidden set-up and visible blocks run in order; other fences do not, skipped blocks say why."""
+    found = list(blocks(PAGE))
+    assert [block.skip for block in found] == [None, None, "it needs a printer", None]
+    namespace: dict[str, object] = {}
+    for block in found:
+        if block.skip is None:
+            await run(block.code, "page.md", namespace)
+    assert namespace["number"] == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("1 + 1  # → 3", AssertionError),
+        ("x = 1  # → 1", SyntaxError),
+        ("undefined", NameError),
+        ("1 +", SyntaxError),
+    ],
+)
+async def test_what_is_wrong_fails(code: str, error: type[Exception]) -> None:
+    """A page with a wrong value, a promise without a value or broken code fails."""
+    with pytest.raises(error):
+        await run(code, "page.md", {})
+
+
+async def test_errors_name_the_line_of_the_page() -> None:
+    """The traceback of a failing block leads to the page."""
+    (block,) = blocks("# Title\n\n```python\nfine = 1\n1 / 0\n```\n")
+    with pytest.raises(ZeroDivisionError) as caught:
+        await run(block.code, "page.md", {})
+    assert (caught.traceback[-1].path.name, caught.traceback[-1].lineno + 1) == ("page.md", 5)
+
+
+def test_a_skipped_block_says_why() -> None:
+    """A reason is asked for."""
+    with pytest.raises(ValueError, match="says why"):
+        list(blocks("<!-- skip: -->\n```python\n1\n```\n"))
