@@ -61,7 +61,7 @@ check: $(INSTALLED) docs  ## Check form, types, imports and docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright
-	$(BIN)/pyright --ignoreexternal --verifytypes aioimageattach
+	PYTHONPATH=. $(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes aioimageattach
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/docs tests/typing
 

@@ -83,7 +83,15 @@ def pages() -> dict[str, list[Block]]:
 PAGES = pages()
 
 
-@pytest.mark.parametrize("page", PAGES)
+SKIPPED = [
+    pytest.param(name, marks=pytest.mark.skip(reason=f"{name}: {block.skip}"), id=f"{name}: skipped block")
+    for name, page in PAGES.items()
+    for block in page
+    if block.skip
+]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *SKIPPED])
 async def test_the_code_of_each_page_runs(
     page: str, sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,14 +110,6 @@ async def test_the_code_of_each_page_runs(
         for value in [*namespace.values()]:
             if isinstance(value, AsyncEngine):
                 await value.dispose()
-
-
-@pytest.mark.parametrize(
-    "reason", [f"{name}: {block.skip}" for name, page in PAGES.items() for block in page if block.skip]
-)
-def test_code_that_does_not_run(reason: str) -> None:
-    """What is not run is seen in the report, with its reason."""
-    pytest.skip(reason)
 
 
 PAGE = """# A page
@@ -179,7 +179,7 @@ async def test_errors_name_the_line_of_the_page() -> None:
     (block,) = blocks("# Title\n\n```python\nfine = 1\n1 / 0\n```\n")
     with pytest.raises(ZeroDivisionError) as caught:
         await run(block.code, "page.md", {})
-    assert (caught.traceback[-1].path.name, caught.traceback[-1].lineno + 1) == ("page.md", 5)
+    assert (str(caught.traceback[-1].path), caught.traceback[-1].lineno + 1) == ("page.md", 5)
 
 
 def test_a_skipped_block_says_why() -> None:
