@@ -7,6 +7,7 @@ makes a file appear after the call is over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import os
 from collections.abc import Awaitable, Callable
@@ -15,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import anyio
 
-__all__ = ["cores", "finish", "io_executor", "run_io", "run_pixels", "set_workers"]
+__all__ = ["cores", "finish", "io_executor", "run_io", "run_io_until", "run_pixels", "set_workers"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,48 +70,60 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_executors.clear)  # a child has none of its parent's threads
 
 
-async def finish(work: Awaitable[R]) -> R:
-    """Wait until the work has ended, whatever cancels us meanwhile; then raise the cancellation, if one came."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
+async def _outlast(task: asyncio.Future[Any]) -> None:
+    """Wait until the task is done, whatever cancels us."""
     with anyio.CancelScope(shield=True):
         while not task.done():
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # seen: the cancellation is what the caller gets
-        raise cancelled
+
+
+async def finish(
+    work: Awaitable[R],
+    *,
+    stop: Callable[[], object] | None = None,
+    undo: Callable[[R], Awaitable[object]] | None = None,
+) -> R:
+    """Wait until the work has ended, whatever cancels us meanwhile; then raise the cancellation, if one came.
+
+    Args:
+        work: Awaited in a task of its own, which no cancellation reaches.
+        stop: Called at a cancellation, to tell the work that it may end early.
+        undo: Awaited with the result that nobody takes, where the work succeeded after all.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        if stop is not None:
+            stop()
+        await _outlast(task)
+        if not task.cancelled() and task.exception() is None and undo is not None:
+            await _outlast(asyncio.ensure_future(undo(task.result())))
+        raise
     return task.result()
 
 
-async def _run(executor: ThreadPoolExecutor, call: Callable[[], R], undo: Callable[[R], Any] | None) -> R:
+async def _run(executor: ThreadPoolExecutor, call: Callable[[], R], stop: Callable[[], object] | None = None) -> R:
     job = executor.submit(contextvars.copy_context().run, call)
-    waiter = asyncio.wrap_future(job)
-    try:
-        return await asyncio.shield(waiter)
-    except asyncio.CancelledError:
-        if not job.cancel():
-            try:
-                await finish(asyncio.wait([waiter]))
-            finally:
-                if undo is not None and waiter.exception() is None:
-                    executor.submit(undo, waiter.result())
-        raise
+
+    def end() -> None:
+        if not job.cancel() and stop is not None:
+            stop()
+
+    return await finish(asyncio.wrap_future(job), stop=end)
 
 
 async def run_io(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a blocking call on files in a thread, and wait for its end even when cancelled."""
-    return await _run(io_executor(), lambda: call(*args, **kwargs), None)
+    return await _run(io_executor(), lambda: call(*args, **kwargs))
 
 
-async def open_io(call: Callable[[], R], undo: Callable[[R], Any]) -> R:
-    """Run a call that opens something; when cancelled, what it opened is closed with ``undo``."""
-    return await _run(io_executor(), call, undo)
+async def run_io_until(stop: Callable[[], object], call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """:func:`run_io` of a long call, which ``stop`` tells to end early when the caller is cancelled."""
+    return await _run(io_executor(), lambda: call(*args, **kwargs), stop)
 
 
 async def run_pixels(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a call that computes (pixels, compression, hashing) in a thread, and wait for its end even when cancelled."""
-    return await _run(_executor("pixels", cores() + 1), lambda: call(*args, **kwargs), None)
+    return await _run(_executor("pixels", cores() + 1), lambda: call(*args, **kwargs))

@@ -9,17 +9,18 @@ import mmap
 import os
 import tempfile
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import IO, Any, Final, Protocol, Self, TypeAlias, cast, runtime_checkable
 
-from ._threads import run_io
+from ._threads import run_io, run_io_until
 from .exc import DeclarationError, ImageTooLargeError, StoreUnavailableError
 
 __all__ = [
     "CHUNK",
     "AsyncFile",
     "AsyncReadable",
+    "Cursor",
     "FileProxy",
     "ReusableFileProxy",
     "SeekableFileProxy",
@@ -27,6 +28,7 @@ __all__ = [
     "Spool",
     "SpoolFile",
     "SyncReadable",
+    "as_blocks",
     "as_reader",
 ]
 
@@ -79,6 +81,8 @@ def _checked(data: object) -> bytes:
         return data
     if isinstance(data, (bytearray, memoryview)):
         return bytes(data)
+    if inspect.iscoroutine(data):
+        data.close()
     raise DeclarationError(f"expected a file that reads bytes, got {type(data).__name__}; open it in binary mode")
 
 
@@ -99,12 +103,47 @@ class _Chunked:
         return bytes(found)
 
 
+def _stream(source: object) -> object:
+    """What to read of an HTTP response; anything else is what it is."""
+    if callable(pieces := getattr(source, "aiter_bytes", None)):  # httpx
+        return pieces()
+    content = getattr(source, "content", None)
+    return content if hasattr(content, "iter_chunked") else source  # aiohttp
+
+
 def _blocking(source: object) -> Callable[[int], object] | None:
     """The blocking ``read`` of a source that has one."""
     read = getattr(source, "read", None)
-    if read is None or inspect.iscoroutinefunction(read) or hasattr(source, "aiter_bytes"):
+    return None if inspect.iscoroutinefunction(read) else cast("Callable[[int], object] | None", read)
+
+
+def _slices(data: memoryview) -> Iterator[memoryview]:
+    for start in range(0, len(data), CHUNK):
+        yield data[start : start + CHUNK]
+
+
+def as_blocks(source: Source) -> Iterator[bytes | memoryview] | None:
+    """Return an iterator over what a source holds from where it stands, in blocks of at most 1 MiB.
+
+    It may block, so it belongs into a worker thread, all of it in one hop.
+
+    Args:
+        source: Bytes, a sync binary file or a :class:`SpoolFile`; it stays the caller's to close.
+
+    Returns:
+        The blocks, which are not copied where the source is in memory; ``None`` for an asynchronous source, which
+        :func:`as_reader` reads.
+    """
+    if isinstance(source, SpoolFile):
+        return _slices(source.take())
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data = memoryview(source)
+        return _slices(data.cast("B") if data.c_contiguous else memoryview(data.tobytes()))
+    read = _blocking(_stream(source))
+    if read is None:
         return None
-    return cast("Callable[[int], object]", read)
+    call = read
+    return iter(lambda: _checked(call(CHUNK)), b"")
 
 
 def as_reader(source: Source) -> Read:
@@ -126,12 +165,8 @@ def as_reader(source: Source) -> Read:
             return memory.read(size)
 
         return read_memory
-    if hasattr(source, "aiter_bytes"):  # httpx.Response
-        return _Chunked(source.aiter_bytes()).read
-    content = getattr(source, "content", None)
-    if hasattr(content, "iter_chunked"):  # aiohttp.ClientResponse
-        source = cast("AsyncReadable", content)
-    blocking = _blocking(source)
+    stream = _stream(source)
+    blocking = _blocking(stream)
     if blocking is not None:
         call = blocking
 
@@ -139,15 +174,15 @@ def as_reader(source: Source) -> Read:
             return _checked(await run_io(call, size))
 
         return read_blocking
-    if isinstance(source, AsyncReadable):
-        call_async = source.read
+    if isinstance(stream, AsyncReadable):
+        call_async = stream.read
 
         async def read_async(size: int) -> bytes:
             return _checked(await call_async(size))
 
         return read_async
-    if isinstance(source, AsyncIterable):
-        return _Chunked(source).read
+    if isinstance(stream, AsyncIterable):
+        return _Chunked(stream).read
     hint = "open the path and pass the file" if isinstance(source, (str, os.PathLike)) else "see Source"
     raise DeclarationError(f"expected bytes, a binary file or an async iterator, got {type(source).__name__}: {hint}")
 
@@ -165,6 +200,7 @@ class FileProxy:
         self._read = as_reader(wrapped)
         self._close = close
         self._ahead = b""
+        self._at = 0
         self.closed = False
 
     async def read(self, size: int = -1, /) -> bytes:
@@ -177,33 +213,44 @@ class FileProxy:
         if size == 0:
             return b""
         if size > 0:
-            if self._ahead:
-                found, self._ahead = self._ahead[:size], self._ahead[size:]
-                return found
-            return await self._read(size)
-        pieces = [self._ahead]
-        self._ahead = b""
-        while piece := await self._read(CHUNK):
-            pieces.append(piece)
+            return self._take(size) or await self._read(size)
+        pieces = [self._take(len(self._ahead))]
+        try:
+            while piece := await self._read(CHUNK):
+                pieces.append(piece)
+        except BaseException:
+            self._keep(pieces)
+            raise
         return b"".join(pieces)
 
     async def readline(self, size: int = -1, /) -> bytes:
         """Return one line with its line feed, or at most ``size`` bytes of it where ``size`` is not negative."""
         self._check_open()
-        searched = 0
-        while True:
-            end = self._ahead.find(b"\n", searched) + 1
-            if end == 0 and not 0 <= size <= len(self._ahead):
-                searched = len(self._ahead)
-                piece = await self._read(CHUNK)
-                if piece:
-                    self._ahead += piece
-                    continue
-            end = end or len(self._ahead)
-            if 0 <= size < end:
-                end = size
-            line, self._ahead = self._ahead[:end], self._ahead[end:]
-            return line
+        pieces: list[bytes] = []
+        left = size
+        try:
+            while left != 0 and not (pieces and pieces[-1].endswith(b"\n")):
+                if self._at == len(self._ahead):
+                    self._keep([await self._read(CHUNK)])
+                    if not self._ahead:
+                        break
+                end = self._ahead.find(b"\n", self._at) + 1 or len(self._ahead)
+                piece = self._take(min(end - self._at, left) if left > 0 else end - self._at)
+                pieces.append(piece)
+                left -= len(piece) if left > 0 else 0
+        except BaseException:
+            self._keep(pieces)
+            raise
+        return b"".join(pieces)
+
+    def _take(self, size: int) -> bytes:
+        found = self._ahead[self._at : self._at + size]
+        self._at += len(found)
+        return found
+
+    def _keep(self, pieces: list[bytes]) -> None:
+        """Let the pieces be what is read next; nothing else is waiting."""
+        self._ahead, self._at = b"".join(pieces), 0
 
     async def readlines(self, hint: int = -1, /) -> list[bytes]:
         """Return the lines that are left, or no more once they have ``hint`` bytes together, where it is positive."""
@@ -235,18 +282,23 @@ class FileProxy:
         if self.closed:
             return
         self.closed = True
-        self._ahead = b""
+        self._keep([])
         if self._close is not None:
             await self._close()
             return
-        close = getattr(self._wrapped, "aclose", None) or getattr(self._wrapped, "close", None)
-        if close is None:
-            return
-        outcome = close() if isinstance(self._wrapped, io.BytesIO) or inspect.iscoroutinefunction(close) else None
-        if inspect.isawaitable(outcome):
-            await outcome
-        elif outcome is None and not isinstance(self._wrapped, io.BytesIO):
-            await run_io(close)
+        for method in ("aclose", "close"):
+            if hasattr(self._wrapped, method):
+                await self._call(method)
+                return
+
+    async def _call(self, method: str, *args: int) -> Any:
+        """Call a method of the wrapped file, in a thread if it may block."""
+        call = getattr(self._wrapped, method)
+        if inspect.iscoroutinefunction(call):
+            return await call(*args)
+        if isinstance(self._wrapped, io.BytesIO) or _stream(self._wrapped) is not self._wrapped:
+            return call(*args)
+        return await run_io(call, *args)
 
     async def __aenter__(self) -> Self:
         return self
@@ -268,22 +320,14 @@ class SeekableFileProxy(FileProxy):
         """Move to ``offset`` bytes from the start, the current position or the end; return the new position."""
         self._check_open()
         if whence == os.SEEK_CUR:
-            offset -= len(self._ahead)
-        self._ahead = b""
-        return await self._call("seek", offset, whence)
+            offset -= len(self._ahead) - self._at
+        self._keep([])
+        return int(await self._call("seek", offset, whence))
 
     async def tell(self) -> int:
         """Return the position in bytes."""
         self._check_open()
-        return await self._call("tell") - len(self._ahead)
-
-    async def _call(self, method: str, *args: int) -> int:
-        call = getattr(self._wrapped, method)
-        if isinstance(self._wrapped, io.BytesIO):
-            return int(call(*args))
-        if inspect.iscoroutinefunction(call):
-            return int(await call(*args))
-        return int(await run_io(call, *args))
+        return int(await self._call("tell")) - len(self._ahead) + self._at
 
 
 class ReusableFileProxy(SeekableFileProxy):
@@ -301,6 +345,14 @@ class ReusableFileProxy(SeekableFileProxy):
         await self.seek(self.initial_offset)
 
 
+def _too_large(limit: int, actual: int) -> ImageTooLargeError:
+    return ImageTooLargeError(f"the file has more than {limit:,} bytes, which is the limit", limit=limit, actual=actual)
+
+
+def _temporary_directory() -> str:
+    return tempfile.tempdir or "the temporary directory"
+
+
 class Spool:
     """Bytes read once from a source, with their number and fingerprint, to be read any number of times.
 
@@ -310,9 +362,10 @@ class Spool:
 
     def __init__(self) -> None:
         self.size = 0
+        self.on_disk = False
         self._hash = hashlib.sha256()
         self._pieces: list[bytes] = []
-        self._file: IO[bytes] | None = None
+        self._file: io.FileIO | None = None
         self._view: memoryview | None = None
 
     @property
@@ -338,7 +391,7 @@ class Spool:
         spool = cls()
         if isinstance(source, bytes):
             if limit is not None and len(source) > limit:
-                raise spool._too_large(limit, len(source))
+                raise _too_large(limit, len(source))
             if len(source) > _INLINE_HASH:
                 await run_io(spool._hash.update, source)
             else:
@@ -346,22 +399,16 @@ class Spool:
             spool.size = len(source)
             spool._view = memoryview(source)
             return spool
-        blocking = None if isinstance(source, (bytearray, memoryview, io.BytesIO)) else _blocking(source)
-        if blocking is not None and not hasattr(getattr(source, "content", None), "iter_chunked"):
-            stop = threading.Event()
-            try:
-                await run_io(spool._pump, blocking, limit, stop)
-            finally:
-                stop.set()
-        else:
-            await spool._drain(as_reader(source), limit)
-        spool._seal()
+        blocks = as_blocks(source)
+        try:
+            if blocks is not None:
+                stop = threading.Event()
+                await run_io_until(stop.set, spool._pump, blocks, limit, stop)
+            else:
+                await spool._drain(as_reader(source), limit)
+        finally:
+            spool._close()
         return spool
-
-    def _too_large(self, limit: int, actual: int) -> ImageTooLargeError:
-        return ImageTooLargeError(
-            f"the file has more than {limit:,} bytes, which is the limit", limit=limit, actual=actual
-        )
 
     async def _drain(self, read: Read, limit: int | None) -> None:
         pieces: list[bytes] = []
@@ -370,20 +417,23 @@ class Spool:
             pieces.append(piece)
             waiting += len(piece)
             if limit is not None and self.size + waiting > limit:
-                raise self._too_large(limit, self.size + waiting)
+                raise _too_large(limit, self.size + waiting)
             if waiting >= CHUNK:
                 await run_io(self._absorb, pieces)
                 pieces, waiting = [], 0
-        if waiting > _INLINE_HASH or self._file is not None and pieces:
-            await run_io(self._absorb, pieces)
+        if self.size + waiting > _INLINE_HASH:
+            await run_io(self._finish, pieces)
         else:
-            self._absorb(pieces)
+            self._finish(pieces)
 
-    def _pump(self, read: Callable[[int], object], limit: int | None, stop: threading.Event) -> None:
-        while not stop.is_set() and (piece := _checked(read(CHUNK))):
-            if limit is not None and self.size + len(piece) > limit:
-                raise self._too_large(limit, self.size + len(piece))
-            self._absorb([piece])
+    def _pump(self, blocks: Iterator[bytes | memoryview], limit: int | None, stop: threading.Event) -> None:
+        for block in blocks:
+            if limit is not None and self.size + len(block) > limit:
+                raise _too_large(limit, self.size + len(block))
+            self._absorb([bytes(block)])
+            if stop.is_set():
+                return
+        self._finish([])
 
     def _absorb(self, pieces: list[bytes]) -> None:
         """Hash and keep some pieces; may block."""
@@ -395,21 +445,32 @@ class Spool:
             return
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it lives as long as the spool
-                self._file.writelines(self._pieces)
-                self._pieces = []
-            self._file.writelines(pieces)
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `_close`
+                pieces, self._pieces = [*self._pieces, *pieces], []
+            for piece in pieces:
+                rest = memoryview(piece)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise StoreUnavailableError(
-                f"the upload could not be kept in {tempfile.gettempdir()}: {error.strerror}"
+                f"the upload could not be kept in {_temporary_directory()}: {error.strerror}; free space there, or set "
+                "TMPDIR to a directory that has some"
             ) from error
 
-    def _seal(self) -> None:
-        if self._file is not None:
-            self._view = memoryview(mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_READ))
-        else:
+    def _finish(self, pieces: list[bytes]) -> None:
+        self._absorb(pieces)
+        if self._file is None:
             self._view = memoryview(b"".join(self._pieces))
+        else:
+            self._view = memoryview(mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_READ))
+            self.on_disk = True
         self._pieces = []
+
+    def _close(self) -> None:
+        """Let go of the temporary file: the map holds it, or nothing does."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     @property
     def view(self) -> memoryview:
@@ -429,37 +490,55 @@ class Spool:
         return f"<Spool of {self.size:,} bytes>"
 
 
-class _Cursor:
-    """A position in a spool, with the three methods that a :class:`SeekableFileProxy` wraps."""
+class Cursor:
+    """A position in bytes of a known number, with the methods that a :class:`SeekableFileProxy` wraps but ``read``."""
 
-    def __init__(self, spool: Spool) -> None:
-        self._view = spool.view
-        self._on_disk = spool._file is not None
-        self._position = 0
-
-    async def read(self, size: int) -> bytes:
-        found = self._view[self._position : self._position + size]
-        self._position += len(found)
-        return await run_io(bytes, found) if self._on_disk else bytes(found)
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.position = 0
 
     async def seek(self, offset: int, whence: int) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: len(self._view)}[whence]
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
         if base + offset < 0:
             raise ValueError(f"seek to {base + offset}: expected a position of 0 or more")
-        self._position = base + offset
-        return self._position
+        self.position = base + offset
+        return self.position
 
     async def tell(self) -> int:
-        return self._position
+        return self.position
+
+
+class _SpoolCursor(Cursor):
+    def __init__(self, spool: Spool) -> None:
+        super().__init__(spool.size)
+        self._view = spool.view
+        self._on_disk = spool.on_disk
+
+    def take(self, size: int) -> memoryview:
+        found = self._view[self.position : self.position + size]
+        self.position += len(found)
+        return found
+
+    async def read(self, size: int = -1, /) -> bytes:
+        found = self.take(size)
+        return await run_io(bytes, found) if self._on_disk else bytes(found)
 
     async def aclose(self) -> None:
         self._view = memoryview(b"")
 
 
 class SpoolFile(SeekableFileProxy):
-    """An async file over a spool. A store may take its :attr:`view` instead of reading it piece by piece."""
+    """An async file over a spool. A store may :meth:`take` it whole instead of reading it piece by piece."""
 
     def __init__(self, spool: Spool) -> None:
-        super().__init__(_Cursor(spool))
+        self._cursor = _SpoolCursor(spool)
+        super().__init__(self._cursor)
         self.spool = spool
         self.size = spool.size
+
+    def take(self) -> memoryview:
+        """Return the bytes from where the file stands to the end, not copied, and move to the end."""
+        self._check_open()
+        self._cursor.position -= len(self._ahead) - self._at
+        self._keep([])
+        return self._cursor.take(self.size)

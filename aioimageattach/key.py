@@ -11,7 +11,18 @@ from typing import Final
 
 from .exc import InvalidKeyError
 
-__all__ = ["EXTENSIONS", "VECTOR_TYPES", "ImageKey", "check_name", "extension", "file_name", "make_revision"]
+__all__ = [
+    "EXTENSIONS",
+    "LEGACY_EXTENSIONS",
+    "VECTOR_TYPES",
+    "ImageKey",
+    "check_mimetype",
+    "check_name",
+    "extension",
+    "file_name",
+    "guess_extension",
+    "make_revision",
+]
 
 VECTOR_TYPES: Final = frozenset({"image/svg+xml", "application/pdf"})
 """The vector image types; their thumbnails are PNG."""
@@ -31,13 +42,28 @@ EXTENSIONS: Final = MappingProxyType(
 )
 """File name extensions of new files by type; a type that is not here gets none."""
 
+LEGACY_EXTENSIONS: Final = MappingProxyType(
+    {
+        "application/pdf": ".pdf",
+        "image/bmp": ".bmp",
+        "image/gif": ".gif",
+        "image/jpeg": ".jpe",
+        "image/png": ".png",
+        "image/svg+xml": ".svg",
+        "image/tiff": ".tiff",
+    }
+)
+"""File name extensions in the layouts of SQLAlchemy-ImageAttach by type."""
+
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts like the numbers it writes
 _TIME_CHARS: Final = 10
 _RANDOM_CHARS: Final = 16
 _OBJECT_TYPE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,126}[A-Za-z0-9_~-]|[A-Za-z0-9_]", re.ASCII)
 _REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,63}", re.ASCII)
+_MIMETYPE: Final = re.compile(r"[A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$&^.+-]{0,126}", re.ASCII)
 _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.ASCII | re.IGNORECASE)
 _MAX_SIDE: Final = 2**31 - 1
+_MAX_ID_BITS: Final = 512
 
 
 def _base32(number: int, chars: int) -> str:
@@ -54,6 +80,25 @@ def make_revision(now: float | None = None) -> str:
     """
     milliseconds = int((time.time() if now is None else now) * 1000)
     return _base32(milliseconds, _TIME_CHARS) + _base32(secrets.randbits(80), _RANDOM_CHARS)
+
+
+def guess_extension(mimetype: str) -> str | None:
+    """Return the extension that SQLAlchemy-ImageAttach gave a type, with its dot; ``None`` where it knew none.
+
+    It asked the machine it ran on, which may have known more types than Python itself did.
+    """
+    return LEGACY_EXTENSIONS.get(mimetype)
+
+
+def check_mimetype(mimetype: str) -> str:
+    """Return the type if it is of the form ``type/subtype`` (RFC 6838), without parameters.
+
+    Raises:
+        InvalidKeyError: It is not so.
+    """
+    if not isinstance(mimetype, str) or not _MIMETYPE.fullmatch(mimetype):
+        raise InvalidKeyError(f"mimetype: expected one such as 'image/jpeg', got {mimetype!r:.80}")
+    return mimetype
 
 
 def extension(mimetype: str) -> str:
@@ -87,16 +132,19 @@ class ImageKey:
     def __post_init__(self) -> None:
         if not isinstance(self.object_type, str) or not _OBJECT_TYPE.fullmatch(self.object_type):
             raise InvalidKeyError(
-                "object_type: expected letters, digits, '_', '-', '.' and '~', at most 128, beginning and ending "
-                f"with none of '.-~' and '.': got {self.object_type!r:.80}"
+                "object_type: expected at most 128 letters, digits, '_', '-', '.' and '~', beginning with a letter, a "
+                f"digit or '_' and not ending with '.': got {self.object_type!r:.80}"
             )
         if _RESERVED.fullmatch(self.object_type):
             raise InvalidKeyError(f"object_type: {self.object_type!r} is the name of a device on Windows; name another")
         if self.object_id is not None and type(self.object_id) is not int:
             raise InvalidKeyError(f"object_id: expected an int, got {self.object_id!r:.80}")
+        if self.object_id is not None and self.object_id.bit_length() > _MAX_ID_BITS:
+            raise InvalidKeyError(f"object_id: expected at most {_MAX_ID_BITS} bits, got {self.object_id.bit_length()}")
         for label, side in (("width", self.width), ("height", self.height)):
             if type(side) is not int or not 0 < side <= _MAX_SIDE:
                 raise InvalidKeyError(f"{label}: expected pixels from 1 to {_MAX_SIDE}, got {side!r:.80}")
+        check_mimetype(self.mimetype)
         if self.revision is not None and (not isinstance(self.revision, str) or not _REVISION.fullmatch(self.revision)):
             raise InvalidKeyError(
                 "revision: expected 8 to 64 letters, digits, '_' and '-', beginning with a letter or digit: "

@@ -1,0 +1,77 @@
+"""The files beneath a directory in order of name. All of it blocks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from ...exc import InvalidKeyError
+from ...store import ObjectInfo
+from .paths import check_path
+from .tree import Tree
+
+__all__ = ["info", "walk"]
+
+
+def info(name: str, status: os.stat_result) -> ObjectInfo:
+    """Return what a store says of a file."""
+    return ObjectInfo(name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+
+def walk(tree: Tree, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
+    """Iterate over the files whose names begin with ``prefix`` and come after ``start_after``, in order of name.
+
+    It holds the entries of the directories on the way to the present one, and no descriptor between two files.
+    """
+    top = prefix.rpartition("/")[0]
+    if top and not _is_path(top):
+        return
+    waiting = [_scan(tree, top, prefix, start_after)]
+    while waiting:
+        found = next(waiting[-1], None)
+        if found is None:
+            waiting.pop()
+        elif isinstance(found, str):
+            waiting.append(_scan(tree, found, prefix, start_after))
+        else:
+            yield found
+
+
+def _scan(tree: Tree, path: str, prefix: str, start_after: str) -> Iterator[ObjectInfo | str]:
+    """One directory: its files, and the paths of its directories, in order of the names beneath."""
+    found: list[tuple[str, ObjectInfo | str]] = []
+    above = f"{path}/" if path else ""
+    try:
+        with tree.at(path) as fd, os.scandir(fd) as entries:
+            for entry in entries:
+                name = above + entry.name
+                below = f"{name}/"
+                if entry.is_dir(follow_symlinks=False):
+                    past = start_after > below and not start_after.startswith(below)
+                    if not past and (below.startswith(prefix) or prefix.startswith(below)) and _is_path(name):
+                        found.append((below, name))
+                elif entry.is_file(follow_symlinks=False) and name.startswith(prefix) and name > start_after:
+                    status = _status(entry)
+                    if status is not None and _is_path(name):
+                        found.append((name, info(name, status)))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if isinstance(error, NotADirectoryError) and error.filename == tree.root:
+            raise
+    found.sort(key=lambda pair: pair[0])
+    return (what for _, what in found)
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    try:
+        return entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _is_path(name: str) -> bool:
+    try:
+        check_path(name)
+    except InvalidKeyError:
+        return False
+    return True

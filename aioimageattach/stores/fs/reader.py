@@ -1,0 +1,40 @@
+"""An open file of the disk, or a range of one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..._threads import finish
+from ...file import Cursor, SeekableFileProxy
+from .disk import hop
+
+__all__ = ["DiskFile"]
+
+
+class _Window(Cursor):
+    """The bytes of an open file from ``start`` to ``end``, read by position: one hop a read, none to seek."""
+
+    def __init__(self, file: Any, start: int, end: int) -> None:
+        super().__init__(end - start)
+        self._file = file
+        self._start = start
+
+    async def read(self, size: int = -1, /) -> bytes:
+        size = min(size, self.size - self.position)
+        if size <= 0:
+            return b""
+        found = await hop(os.pread, self._file.fileno(), size, self._start + self.position)
+        self.position += len(found)
+        return found
+
+    async def aclose(self) -> None:
+        await finish(self._file.close())
+
+
+class DiskFile(SeekableFileProxy):
+    """An async file of the disk, with ``size`` in bytes."""
+
+    def __init__(self, file: Any, start: int, end: int) -> None:
+        super().__init__(_Window(file, start, end))
+        self.size = end - start

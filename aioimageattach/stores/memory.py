@@ -1,0 +1,92 @@
+"""A store in memory, for tests and examples."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from ..exc import InvalidKeyError, StoreFileExistsError, StoreFileNotFoundError
+from ..file import FileProxy, SeekableFileProxy, Source
+from ..key import ImageKey, check_name, guess_extension
+from ..store import KeyedStore, ObjectInfo
+
+__all__ = ["MemoryStore"]
+
+
+class MemoryStore(KeyedStore):
+    """Keeps files in memory, gone with the process; tasks and threads may share it.
+
+    Args:
+        base_url: What the names are appended to for URLs, with or without a slash at its end.
+    """
+
+    def __init__(self, base_url: str = "memory:/") -> None:
+        self.base_url = base_url if base_url.endswith("/") else f"{base_url}/"
+        self._files: dict[str, tuple[bytes, datetime]] = {}
+        self._lock = threading.Lock()
+
+    async def put_object(
+        self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
+    ) -> None:
+        """Read the source to its end, then keep its bytes under a name that no file has yet."""
+        check_name(name)
+        blob = await FileProxy(data).read()
+        with self._lock:
+            if name in self._files:
+                raise StoreFileExistsError(
+                    f"there is {name!r} already; a file is never overwritten", store=repr(self), name=name
+                )
+            self._files[name] = (blob, datetime.now(UTC))
+
+    async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> SeekableFileProxy:
+        """Open a file, or the bytes from ``start`` up to but not including ``end`` of it."""
+        if start < 0 or (end is not None and end < start):
+            raise ValueError(f"expected 0 <= start <= end, got start={start} and end={end}")
+        return SeekableFileProxy(io.BytesIO(self._found(name)[0][start:end]))
+
+    async def head_object(self, name: str) -> ObjectInfo:
+        """Return a file's size and time of change."""
+        blob, modified_at = self._found(name)
+        return ObjectInfo(name, len(blob), modified_at)
+
+    async def delete_object(self, name: str) -> None:
+        """Delete a file; one that is not there is no error."""
+        check_name(name)
+        with self._lock:
+            self._files.pop(name, None)
+
+    async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Iterate over the files of the moment whose names begin with ``prefix``, in order of name."""
+        with self._lock:
+            files = sorted(self._files.items())
+        for name, (blob, modified_at) in files:
+            if name.startswith(prefix) and name > start_after:
+                yield ObjectInfo(name, len(blob), modified_at)
+
+    def url_of(self, name: str) -> str:
+        """Return the URL of a name by calculation alone."""
+        return self.base_url + quote(check_name(name), safe="/")
+
+    def legacy_name(self, key: ImageKey) -> str:
+        """Return ``object_type/object_id/WIDTHxHEIGHT.EXT``.
+
+        Raises:
+            InvalidKeyError: The key has no ``object_id``.
+        """
+        if key.object_id is None:
+            raise InvalidKeyError(f"the old layout needs an object_id: {key!r}", store=repr(self))
+        return f"{key.object_type}/{key.object_id}/{key.width}x{key.height}{guess_extension(key.mimetype)}"
+
+    def __repr__(self) -> str:
+        return f"<MemoryStore of {len(self._files)} files>"
+
+    def _found(self, name: str) -> tuple[bytes, datetime]:
+        check_name(name)
+        with self._lock:
+            found = self._files.get(name)
+        if found is None:
+            raise StoreFileNotFoundError(f"there is no file {name!r}", store=repr(self), name=name)
+        return found
