@@ -1,0 +1,1 @@
+"""Files that follow their rows through the transactions of a session."""

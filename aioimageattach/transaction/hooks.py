@@ -1,0 +1,348 @@
+"""The only listeners on sessions: they feed the journal, upload before a flush and discard after a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import event, inspect
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import InstanceState, Session, SessionTransaction
+
+from .._greenlet import await_, in_bridge
+from .._threads import finish
+from ..context import resolve_store
+from ..exc import ContextError, DeclarationError, ImageAttachError, ImageError, StoreError
+from ..file import Spool
+from ..key import ImageKey
+from ..store import Store
+from .journal import Journal, StoredFile
+
+__all__ = ["CONCURRENCY", "DISCARD_TIMEOUT", "FileRow", "Record", "record_of", "session_lock"]
+
+CONCURRENCY: Final = 8
+"""How many files of one flush or one clean-up are on their way at once."""
+
+DISCARD_TIMEOUT: Final = 30.0
+"""Seconds that the clean-up at the end of a transaction may take."""
+
+_JOURNAL: Final = "aioimageattach.journal"
+_LATE: Final = "aioimageattach.late"
+_LOCK: Final = "aioimageattach.lock"
+
+_log = logging.getLogger("aioimageattach.transaction")
+
+
+class FileRow:
+    """A mapped class whose rows own one file each."""
+
+    def _stored_key(self) -> ImageKey | None:
+        """The key of the file, ``None`` where the columns it is made of are not loaded."""
+        raise NotImplementedError
+
+    def _renew(self, store: Store) -> None:
+        """Take a new revision: the present one may have reached the store."""
+        raise NotImplementedError
+
+    @classmethod
+    def _settle(cls, session: Session, rows: Sequence[Any]) -> Sequence[FileRow]:
+        """The rows that have to go because of the rows that come and go, as the database has them now and locked.
+
+        Called in the flush, after the uploads.
+        """
+        raise NotImplementedError
+
+
+@dataclass(slots=True)
+class Record:
+    """What is known of the file of a row beside its columns.
+
+    Args:
+        store: Where the file is, or is to be put.
+        spool: The bytes, until they are in the store.
+        file: The name under which it was put, or tried to be put, or stood before the row was deleted.
+        reproducible: Whether the bytes can be made again.
+    """
+
+    store: Store | None = None
+    spool: Spool | None = None
+    file: StoredFile | None = None
+    reproducible: bool = False
+
+
+_records: WeakKeyDictionary[InstanceState[Any], Record] = WeakKeyDictionary()
+
+
+def record_of(row: object) -> Record:
+    """Return the record of a row, a new one if it has none yet."""
+    state: InstanceState[Any] = inspect(row, raiseerr=True)
+    found = _records.get(state)
+    if found is None:
+        found = _records[state] = Record()
+    return found
+
+
+def session_lock(session: Session) -> asyncio.Lock:
+    """Return the lock for our own statements on a session, which one task at a time may use."""
+    return cast("asyncio.Lock", session.info.setdefault(_LOCK, asyncio.Lock()))
+
+
+def _journal(session: Session) -> Journal:
+    return cast("Journal", session.info.setdefault(_JOURNAL, Journal()))
+
+
+def _root_or_savepoint(transaction: SessionTransaction | None) -> SessionTransaction | None:
+    while transaction is not None and not transaction.nested and transaction.parent is not None:
+        transaction = transaction.parent
+    return transaction
+
+
+def _current(session: Session) -> SessionTransaction:
+    found = session.get_nested_transaction() or session.get_transaction()
+    return session.begin() if found is None else found
+
+
+# --- transactions ----------------------------------------------------------------------------------------------------
+
+
+@event.listens_for(Session, "after_transaction_create")
+def _created(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None or transaction.nested:
+        _journal(session).begin(transaction, _root_or_savepoint(transaction.parent))
+
+
+@event.listens_for(Session, "after_begin")
+def _began(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    token = _root_or_savepoint(transaction)
+    assert token is not None
+    binds = getattr(session, "_Session__binds", {})
+    if connection is session.bind or any(connection is bind for bind in binds.values()):
+        _journal(session).shared(token)
+    level = connection.get_execution_options().get("isolation_level") or getattr(
+        connection.dialect, "_on_connect_isolation_level", None
+    )
+    if level == "AUTOCOMMIT":
+        _journal(session).permanent(token)
+
+
+@event.listens_for(Session, "before_commit")
+def _committing(session: Session) -> None:
+    if session.get_nested_transaction() is None:
+        session.flush()
+        root = session.get_transaction()
+        if root is not None:
+            _journal(session).sending(root)
+
+
+@event.listens_for(Session, "after_commit")
+def _committed(session: Session) -> None:
+    _journal(session).committed(_current(session))
+
+
+@event.listens_for(Session, "after_rollback")
+def _rolled_back(session: Session) -> None:
+    _journal(session).rolled_back(_current(session))
+
+
+@event.listens_for(Session, "after_transaction_end")
+def _ended(session: Session, transaction: SessionTransaction) -> None:
+    verdict = _journal(session).end(transaction)
+    if verdict.doubtful:
+        _log.warning(
+            "the outcome of a transaction is unknown: %d files are kept, and sweep removes those that no row names",
+            len(verdict.doubtful),
+        )
+    if not verdict.discard:
+        return
+    if in_bridge():
+        await_(finish(_discard(verdict.discard)))
+    else:
+        _log.warning("%d files are left for sweep: the session ended outside the event loop", len(verdict.discard))
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+@event.listens_for(Session, "before_flush")
+def _before_flush(session: Session, context: object, instances: object) -> None:
+    journal = _journal(session)
+    token = _current(session)
+    root = session.get_transaction()
+    assert root is not None
+    journal.flushing(root, True)
+    waiting = []
+    changed: dict[type[FileRow], list[FileRow]] = {}
+    for row in session.new:
+        if isinstance(row, FileRow):
+            changed.setdefault(type(row), []).append(row)
+            record = _records.get(inspect(row))
+            if record is None:
+                continue
+            if record.spool is not None:
+                waiting.append((row, record))
+            elif record.file is not None and not journal.holds(record.file):
+                raise ImageError(
+                    f"the file of {row!r} went with the transaction it was attached in; attach the picture again"
+                )
+    for row in session.deleted:
+        if isinstance(row, FileRow):
+            changed.setdefault(type(row), []).append(row)
+            _remember(session, row)
+    early = [(row, record) for row, record in waiting if not _needs_insert(row, record)]
+    if early:
+        _put_all(journal, token, early)
+    for cls, rows in changed.items():
+        for row in cls._settle(session, rows):
+            record = record_of(row)
+            record.store = resolve_store(record.store, session=session)
+            key = row._stored_key()
+            assert key is not None
+            record.file = StoredFile(record.store, key)
+            session.delete(row)
+
+
+@event.listens_for(Session, "pending_to_persistent")
+def _inserted(session: Session, row: object) -> None:
+    if isinstance(row, FileRow):
+        record = record_of(row)
+        if record.spool is not None:
+            session.info.setdefault(_LATE, []).append(row)
+            return
+        file = record.file or _file_of(session, row)
+        if file is not None:
+            record.file = file
+            _journal(session).named(_current(session), file)
+
+
+@event.listens_for(Session, "after_flush_postexec")
+def _after_flush(session: Session, context: object) -> None:
+    journal = _journal(session)
+    late = [(row, record_of(row)) for row in session.info.pop(_LATE, ())]
+    if late:
+        token = _current(session)
+        _put_all(journal, token, late)
+        for _, record in late:
+            assert record.file is not None
+            journal.named(token, record.file)
+    root = session.get_transaction()
+    assert root is not None
+    journal.flushing(root, False)
+
+
+@event.listens_for(Session, "persistent_to_deleted")
+def _deleted(session: Session, row: object) -> None:
+    if isinstance(row, FileRow):
+        file = record_of(row).file or _file_of(session, row)
+        if file is None:
+            _log.warning("the file of a deleted %s is left for sweep: its row was not loaded", type(row).__name__)
+        else:
+            _journal(session).dropped(_current(session), file)
+
+
+def _needs_insert(row: FileRow, record: Record) -> bool:
+    """Whether the store has to wait for the database to identify the row."""
+    assert record.store is not None
+    if not record.store.needs_object_id:
+        return False
+    key = row._stored_key()
+    return key is None or key.object_id is None
+
+
+def _remember(session: Session, row: FileRow) -> None:
+    """Note where the file of a row that is about to be deleted stands; refuse the deletion if nobody knows."""
+    record = record_of(row)
+    if record.file is not None or record.spool is not None:
+        return
+    record.store = resolve_store(record.store, session=session)
+    key = row._stored_key()
+    if key is None:
+        session.refresh(row)
+        key = row._stored_key()
+    assert key is not None
+    record.file = StoredFile(record.store, key)
+
+
+def _file_of(session: Session, row: FileRow) -> StoredFile | None:
+    """The file of a row that nobody told us of before, if its columns are loaded and a store is known."""
+    key = row._stored_key()
+    try:
+        return None if key is None else StoredFile(resolve_store(record_of(row).store, session=session), key)
+    except ContextError:
+        return None
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _put_all(journal: Journal, token: SessionTransaction, jobs: list[tuple[FileRow, Record]]) -> None:
+    """Upload the files of a flush; on failure none of them is left, and the rows wait as before."""
+    if not in_bridge():
+        raise DeclarationError("pictures are uploaded by an AsyncSession; this session is used without one")
+    files = []
+    for row, record in jobs:
+        assert record.store is not None
+        if record.file is not None:
+            row._renew(record.store)
+        key = row._stored_key()
+        assert key is not None
+        record.file = StoredFile(record.store, key)
+        files.append(record.file)
+    await_(_upload([record for _, record in jobs], files, journal, token))
+
+
+async def _upload(records: list[Record], files: list[StoredFile], journal: Journal, token: SessionTransaction) -> None:
+    turn = asyncio.Semaphore(CONCURRENCY)
+    begun: list[StoredFile] = []
+
+    async def put(record: Record, file: StoredFile) -> None:
+        assert record.spool is not None
+        async with turn:
+            begun.append(file)
+            async with record.spool.open() as data:
+                try:
+                    await file.store.put(file.key, data, reproducible=record.reproducible)
+                except ImageAttachError:
+                    raise
+                except Exception as error:
+                    raise StoreError(
+                        f"{file.store!r} could not put {file.key!r}: {error}", store=repr(file.store)
+                    ) from error
+
+    tasks = [asyncio.ensure_future(put(record, file)) for record, file in zip(records, files, strict=True)]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        try:
+            await finish(asyncio.wait(tasks))
+        finally:
+            await finish(_discard(begun))
+        raise
+    for record, file in zip(records, files, strict=True):
+        record.spool = None
+        journal.uploaded(token, file)
+
+
+async def _discard(files: Sequence[StoredFile]) -> None:
+    """Delete files; log what fails, and leave it to sweep."""
+    turn = asyncio.Semaphore(CONCURRENCY)
+    left = set(files)
+
+    async def delete(file: StoredFile) -> None:
+        async with turn:
+            try:
+                await file.store.discard(file.key)
+            except Exception as error:
+                _log.warning("%r could not delete %r, sweep will: %s", file.store, file.key, error)
+            left.discard(file)
+
+    try:
+        async with asyncio.timeout(DISCARD_TIMEOUT):
+            await asyncio.gather(*(delete(file) for file in files))
+    except TimeoutError:
+        _log.warning("%d files were not deleted within %g s, sweep will", len(left), DISCARD_TIMEOUT)

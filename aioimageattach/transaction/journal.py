@@ -1,0 +1,149 @@
+"""The ledger of one session: what was uploaded, what is to be deleted, what is to be undone.
+
+A plain state machine: it knows nothing of SQLAlchemy, and does nothing to any store. A transaction is any hashable
+token; a savepoint's is begun with its parent's. The caller reports what happens, and is told at the end of each
+transaction which files no committed row will name.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from ..key import ImageKey
+from ..store import Store
+
+__all__ = ["Journal", "StoredFile", "Verdict"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredFile:
+    """One file in one store."""
+
+    store: Store
+    key: ImageKey
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StoredFile) and self.store is other.store and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash((id(self.store), self.key))
+
+
+class _Event(enum.Enum):
+    UPLOADED = enum.auto()  # the file is in the store
+    NAMED = enum.auto()  # a row that names it was inserted
+    DROPPED = enum.auto()  # the row that named it was deleted
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A transaction that has not ended."""
+
+    parent: Hashable | None
+    events: list[tuple[_Event, StoredFile]] = field(default_factory=list)
+    committed: bool = False
+    sent: bool = False
+    unflushed: bool = False
+    rolled_back: bool = False
+    shared: bool = False
+    permanent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the end of a transaction means for files.
+
+    Args:
+        discard: Files that no row will ever name.
+        doubtful: Files kept because nobody can say whether the transaction was committed.
+    """
+
+    discard: tuple[StoredFile, ...] = ()
+    doubtful: tuple[StoredFile, ...] = ()
+
+
+class Journal:
+    """The open transactions of one session, and what happened to files in each."""
+
+    def __init__(self) -> None:
+        self._frames: dict[Hashable, _Frame] = {}
+
+    def begin(self, token: Hashable, parent: Hashable | None = None) -> None:
+        """A transaction began; with a parent, a savepoint within it."""
+        self._frames[token] = _Frame(parent)
+
+    def uploaded(self, token: Hashable, file: StoredFile) -> None:
+        """A file was put for a row that is to be inserted in this transaction."""
+        self._frames[token].events.append((_Event.UPLOADED, file))
+
+    def named(self, token: Hashable, file: StoredFile) -> None:
+        """A row that names the file was inserted."""
+        self._frames[token].events.append((_Event.NAMED, file))
+
+    def dropped(self, token: Hashable, file: StoredFile) -> None:
+        """The row that named the file was deleted."""
+        self._frames[token].events.append((_Event.DROPPED, file))
+
+    def shared(self, token: Hashable) -> None:
+        """The transaction is part of one that somebody else ends."""
+        self._frames[token].shared = True
+
+    def permanent(self, token: Hashable) -> None:
+        """The database makes every statement of the transaction permanent at once."""
+        self._frames[token].permanent = True
+
+    def flushing(self, token: Hashable, unflushed: bool) -> None:
+        """A flush began, so COMMIT cannot be on its way; or it succeeded."""
+        self._frames[token].unflushed = unflushed
+
+    def sending(self, token: Hashable) -> None:
+        """Everything is flushed and COMMIT is about to be sent, if no further flush fails."""
+        self._frames[token].sent = True
+
+    def holds(self, file: StoredFile) -> bool:
+        """Whether the file was put in a transaction that is still open."""
+        return any((_Event.UPLOADED, file) in frame.events for frame in self._frames.values())
+
+    def committed(self, token: Hashable) -> None:
+        """The database said that it committed, or released the savepoint."""
+        self._frames[token].committed = True
+
+    def rolled_back(self, token: Hashable) -> None:
+        """The database said that it rolled back."""
+        self._frames[token].rolled_back = True
+
+    def end(self, token: Hashable) -> Verdict:
+        """A transaction is over; return what that means for its files."""
+        frame = self._frames.pop(token, None)
+        if frame is None:
+            return Verdict()
+        parent = None if frame.parent is None else self._frames.get(frame.parent)
+        if parent is not None:
+            parent.shared |= frame.shared
+            parent.permanent |= frame.permanent
+            if frame.committed or frame.permanent or (frame.shared and not frame.rolled_back):
+                parent.events += frame.events
+                return Verdict()
+            return _rolled_back(frame)
+        if frame.committed:
+            return _doubtful(frame) if frame.shared else _committed(frame)
+        sent = frame.sent and not frame.unflushed
+        if sent or frame.permanent or (frame.shared and not frame.rolled_back):
+            return _doubtful(frame)
+        return _rolled_back(frame)
+
+
+def _committed(frame: _Frame) -> Verdict:
+    last = {file: event for event, file in frame.events}
+    gone = tuple(file for file, event in last.items() if event is not _Event.NAMED)
+    return Verdict(discard=gone)
+
+
+def _rolled_back(frame: _Frame) -> Verdict:
+    return Verdict(discard=tuple({file: None for event, file in frame.events if event is _Event.UPLOADED}))
+
+
+def _doubtful(frame: _Frame) -> Verdict:
+    return Verdict(doubtful=tuple({file: None for _, file in frame.events}))
