@@ -1,0 +1,45 @@
+"""Attach images to SQLAlchemy entities, asynchronously: rows in the database, bytes in a store."""
+
+from __future__ import annotations
+
+from .context import (
+    bind_store,
+    current_store,
+    get_current_store,
+    pop_store_context,
+    push_store_context,
+    set_default_store,
+    store_context,
+)
+from .entity import Image, ImageSubset, MultipleImageSet, SingleImageSet, image_attachment
+from .exc import ContextError, ImageAttachError, ImageError, StoreError
+from .imaging.geometry import Recipe
+from .imaging.limits import ImageLimits
+from .key import ImageKey
+from .store import KeyedStore, Store
+from .version import VERSION as __version__
+
+__all__ = [
+    "ContextError",
+    "Image",
+    "ImageAttachError",
+    "ImageError",
+    "ImageKey",
+    "ImageLimits",
+    "ImageSubset",
+    "KeyedStore",
+    "MultipleImageSet",
+    "Recipe",
+    "SingleImageSet",
+    "Store",
+    "StoreError",
+    "__version__",
+    "bind_store",
+    "current_store",
+    "get_current_store",
+    "image_attachment",
+    "pop_store_context",
+    "push_store_context",
+    "set_default_store",
+    "store_context",
+]

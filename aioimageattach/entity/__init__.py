@@ -1,0 +1,21 @@
+"""Image rows, image sets, and the attachment that gives them to an owner."""
+
+from __future__ import annotations
+
+from ..key import VECTOR_TYPES
+from .attachment import image_attachment
+from .image import Image
+from .imageset import BaseImageSet
+from .multiple import ImageSubset, MultipleImageSet
+from .single import ImageSet, SingleImageSet
+
+__all__ = [
+    "VECTOR_TYPES",
+    "BaseImageSet",
+    "Image",
+    "ImageSet",
+    "ImageSubset",
+    "MultipleImageSet",
+    "SingleImageSet",
+    "image_attachment",
+]

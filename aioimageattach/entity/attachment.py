@@ -1,0 +1,125 @@
+"""The descriptor that makes image sets of a relationship."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
+
+from sqlalchemy import event, inspect
+from sqlalchemy.orm import InstrumentedAttribute, Mapper, relationship
+from typing_extensions import TypeVar
+
+from ..exc import DeclarationError
+from .image import Image, plant
+from .imageset import Rows
+from .multiple import MultipleImageSet
+from .single import SingleImageSet
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["image_attachment"]
+
+I = TypeVar("I", bound=Image)  # noqa: E741
+S = TypeVar("S", default=SingleImageSet[I])
+
+_DEFAULTS = {"lazy": "selectin", "cascade": "all, delete-orphan", "overlaps": "__*"}
+
+
+class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
+    """Give the instances of a mapped class a picture, or many.
+
+    It stands over one ordinary one-to-many relationship, named ``<attribute>_images``, which it adds to the mapping.
+    On an instance the attribute is the image set, on the class it is the relationship's attribute, for
+    ``selectinload(User.picture)``, joins and ``any()``. Image rows arrive with their owner (``lazy="selectin"``) and
+    go with it.
+
+    ::
+
+        picture = image_attachment(UserPicture)
+        picture = image_attachment["UserPicture"]("UserPicture")     # typed, where the class comes later
+        picture: ClassVar[image_attachment[UserPicture]] = image_attachment("UserPicture")   # dataclass, SQLModel
+        photos = image_attachment(PostPhoto, uselist=True)
+
+    Args:
+        argument: The image class, its name, or a callable that returns it.
+        uselist: Whether an owner has many pictures.
+        arguments: What else :func:`sqlalchemy.orm.relationship` takes.
+    """
+
+    @overload
+    def __init__(
+        self: image_attachment[I, SingleImageSet[I]],
+        argument: type[I] | str | Callable[[], type[I]],
+        *,
+        uselist: Literal[False] = False,
+        **arguments: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: image_attachment[I, MultipleImageSet[I]],
+        argument: type[I] | str | Callable[[], type[I]],
+        *,
+        uselist: Literal[True],
+        **arguments: Any,
+    ) -> None: ...
+    def __init__(
+        self, argument: type[I] | str | Callable[[], type[I]], *, uselist: bool = False, **arguments: Any
+    ) -> None:
+        self.argument = argument
+        self.uselist = uselist
+        self.arguments = arguments
+        self.name = ""
+
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, item):
+            return cls
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @property
+    def key(self) -> str:
+        """The name of the relationship."""
+        return f"{self.name}_images"
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> InstrumentedAttribute[list[I]]: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> S: ...
+    def __get__(self, instance: object | None, owner: type | None = None) -> Any:
+        if instance is None:
+            attribute = getattr(owner, self.key, None)
+            return self if attribute is None else attribute  # not mapped yet
+        mapper = cast("Mapper[Any]", inspect(type(instance)))
+        if self.key not in mapper.relationships:
+            raise DeclarationError(
+                f"{type(instance).__name__}.{self.name} has no relationship: a class with concrete inheritance "
+                "declares its attachments anew"
+            )
+        rows: Rows[I] = Rows(instance, self.name, mapper.relationships[self.key])
+        return MultipleImageSet(rows) if self.uselist else SingleImageSet(rows)
+
+    def __set__(self, instance: object, value: object) -> None:
+        raise DeclarationError(
+            f"{type(instance).__name__}.{self.name} is not assigned to: `await owner.{self.name}.from_file(...)`"
+        )
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+@event.listens_for(Mapper, "after_mapper_constructed")
+def _plant(mapper: Mapper[Any], cls: type) -> None:
+    for base in cls.__mro__:
+        if base is not cls and mapper.concrete and inspect(base, raiseerr=False) is not None:
+            break
+        for attachment in [found for found in vars(base).values() if isinstance(found, image_attachment)]:
+            if not mapper.has_property(attachment.key):
+                arguments: dict[str, Any] = {**_DEFAULTS, **attachment.arguments}
+                mapper.add_property(attachment.key, relationship(attachment.argument, **arguments))
+                plant(mapper, attachment.key)

@@ -1,0 +1,295 @@
+"""The row of one physical image."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from html import escape
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import BigInteger, Boolean, DateTime, Integer, String, inspect, select, tuple_
+from sqlalchemy.dialects.mysql import DATETIME
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import Mapped, Mapper, RelationshipProperty, Session, mapped_column
+
+from ..context import resolve_store
+from ..exc import DeclarationError, NotLoadedError
+from ..file import AsyncFile
+from ..imaging.limits import DEFAULT_LIMITS, ImageLimits
+from ..key import ImageKey
+from ..store import Store
+from ..transaction.hooks import FileRow, record_of
+
+__all__ = ["Image"]
+
+_KEY_COLUMNS = ("width", "height", "mimetype", "revision")
+_SIZE = frozenset({"width", "height", "variant"})
+
+
+def utcnow() -> datetime:
+    """Return the present, aware, in UTC, to the microsecond on every database."""
+    return datetime.now(UTC)
+
+
+class Image(FileRow):
+    """Mixin of the row of one physical image: the original, or one thumbnail of it.
+
+    Declare a class with it, your declarative base, and a foreign key to the owner that is part of the primary key::
+
+        class UserPicture(Base, Image):
+            __tablename__ = "user_picture"
+            user_id: Mapped[int] = mapped_column(ForeignKey("user.id"), primary_key=True)
+
+    Override :attr:`object_type` when the table gets another name, :attr:`object_id` for a store whose names are made
+    of it and an owner whose key is neither an integer nor a UUID, and :attr:`__image_limits__` to accept other
+    pictures.
+    """
+
+    __image_limits__: ClassVar[ImageLimits] = DEFAULT_LIMITS
+    """What pictures are accepted, and how large."""
+
+    if TYPE_CHECKING:
+        width: Mapped[int]
+        """Width of the displayed picture in pixels; part of the primary key."""
+        height: Mapped[int]
+        """Height of the displayed picture in pixels; part of the primary key."""
+        variant: Mapped[str]
+        """The look, where it is not that of the original; part of the primary key."""
+        mimetype: Mapped[str]
+        """Such as ``"image/jpeg"``, found in the content."""
+        original: Mapped[bool]
+        """Whether this is the original or made from it."""
+        created_at: Mapped[datetime]
+        """When the row was made, in UTC."""
+        revision: Mapped[str | None]
+        """Which upload; ``None`` for a row of SQLAlchemy-ImageAttach."""
+        byte_size: Mapped[int | None]
+        """Size of the file in bytes; ``None`` for a row of SQLAlchemy-ImageAttach."""
+        sha256: Mapped[str | None]
+        """Fingerprint of the file, 64 hexadecimal digits; ``None`` for a row of SQLAlchemy-ImageAttach."""
+    else:  # un-annotated at run time: dataclass and SQLModel mappings would make constructor arguments of them
+        width = mapped_column(Integer, primary_key=True, autoincrement=False, sort_order=1)
+        height = mapped_column(Integer, primary_key=True, autoincrement=False, sort_order=2)
+        variant = mapped_column(String(32), primary_key=True, default="", sort_order=3)
+        mimetype = mapped_column(String(255), nullable=False, sort_order=4)
+        original = mapped_column(Boolean, nullable=False, default=False, sort_order=5)
+        created_at = mapped_column(
+            DateTime(timezone=True).with_variant(DATETIME(fsp=6), "mysql", "mariadb"),
+            nullable=False,
+            default=utcnow,
+            sort_order=6,
+        )
+        revision = mapped_column(String(64), nullable=True, unique=True, sort_order=7)
+        byte_size = mapped_column(BigInteger, nullable=True, sort_order=8)
+        sha256 = mapped_column(String(64), nullable=True, sort_order=9)
+
+    @property
+    def object_type(self) -> str:
+        """What kind of picture this is to the store: the table's name with ``-`` for ``_``, unless overridden."""
+        return str(_mapper(type(self)).local_table.description).replace("_", "-")
+
+    @property
+    def object_id(self) -> int:
+        """Whose picture this is to the store: the owner's key, if it is one integer or UUID.
+
+        Raises:
+            DeclarationError: It is neither, and the class does not say what else it is.
+        """
+        found = _plain_object_id(self)
+        if found is None:
+            raise DeclarationError(
+                f"{type(self).__name__}.object_id: the key besides width, height and variant is "
+                f"{self.identity_map!r}, not one integer or UUID; define a property object_id that makes an int of it"
+            )
+        return found
+
+    @classmethod
+    def identity_attributes(cls) -> tuple[str, ...]:
+        """Return the names of the primary key's attributes."""
+        mapper = _mapper(cls)
+        return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
+
+    @property
+    def identity_map(self) -> dict[str, Any]:
+        """The primary key's attributes and their values."""
+        self._require_loaded()
+        return {name: self.__dict__.get(name) for name in self.identity_attributes()}
+
+    @hybrid_property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels; in SQL a pair to compare with."""
+        self._require_loaded()
+        return self.width, self.height
+
+    @size.inplace.expression
+    @classmethod
+    def _size_expression(cls) -> Any:
+        return tuple_(cls.width, cls.height)
+
+    @property
+    def reproducible(self) -> bool:
+        """Whether the file can be made again from another one."""
+        return not self.original
+
+    @property
+    def key(self) -> ImageKey:
+        """What the store knows the file by.
+
+        Raises:
+            NotLoadedError: The row's columns are expired.
+        """
+        self._require_loaded()
+        found = self._stored_key()
+        assert found is not None
+        return found
+
+    def locate(self, store: Store | None = None) -> str:
+        """Return the URL of the file: a calculation, with no query and no I/O.
+
+        Args:
+            store: The store; ``None`` for the one it was attached with in this session, or the current one.
+
+        Raises:
+            ContextError: No store is named anywhere.
+            NotLoadedError: The row's columns are expired.
+        """
+        self._require_loaded()
+        return self._store(store).locate(self)
+
+    async def open_file(self, store: Store | None = None, use_seek: bool = False) -> AsyncFile:
+        """Open the file; close it with ``async with`` or ``aclose()``.
+
+        Args:
+            store: As for :meth:`locate`.
+            use_seek: Whether it has to have ``seek`` and ``tell``.
+
+        Raises:
+            StoreFileNotFoundError: The store has no such file.
+            ContextError: No store is named anywhere.
+            NotLoadedError: The row's columns are expired.
+        """
+        spool = record_of(self).spool
+        if spool is not None:
+            return spool.open()
+        self._require_loaded()
+        return await self._store(store).open(self, use_seek)
+
+    async def make_blob(self, store: Store | None = None) -> bytes:
+        """Return the bytes of the file; see :meth:`open_file`."""
+        async with await self.open_file(store) as file:
+            return await file.read()
+
+    def __html__(self) -> str:
+        """Return an ``<img>`` element, for templates."""
+        url = escape(self.locate())
+        return f'<img src="{url}" width="{self.width}" height="{self.height}">'
+
+    def _store(self, store: Store | None) -> Store:
+        return resolve_store(store, record_of(self).store, session=inspect(self).session)
+
+    def _require_loaded(self) -> None:
+        state = inspect(self)
+        if state.key is not None and not state.dict.keys() >= {*_KEY_COLUMNS}:
+            raise NotLoadedError(
+                f"the columns of this {type(self).__name__} are expired, as after a commit: "
+                "`await session.refresh(image)`, or make sessions with expire_on_commit=False"
+            )
+
+    # --- what the session's hooks ask --------------------------------------------------------------------------------
+
+    def _stored_key(self) -> ImageKey | None:
+        state = inspect(self)
+        if state.key is not None and not state.dict.keys() >= {*_KEY_COLUMNS}:
+            return None
+        revision = self.revision
+        overridden = type(self).object_id is not Image.object_id
+        object_id = self.object_id if overridden or revision is None else _plain_object_id(self)
+        return ImageKey(self.object_type, object_id, self.width, self.height, self.mimetype, revision)
+
+    def _renew(self, store: Store) -> None:
+        self.revision = store.make_revision()
+
+    @classmethod
+    def _settle(cls, session: Session, rows: Sequence[Any]) -> list[FileRow]:
+        found: list[FileRow] = []
+        for names in _groups(cls):
+            sets = {
+                values
+                for row in rows
+                if row.__dict__.get("original")
+                and None not in (values := tuple(row.__dict__.get(name) for name in names))
+            }
+            for values in sorted(sets, key=repr):
+                query = (
+                    select(cls)
+                    .where(*(getattr(cls, name) == value for name, value in zip(names, values, strict=True)))
+                    .with_for_update()
+                    .execution_options(populate_existing=True)
+                )
+                with session.no_autoflush:
+                    found += session.scalars(query)
+            for row in list(session.deleted):  # somebody else was first: a DELETE would find nothing and warn
+                if (
+                    isinstance(row, cls)
+                    and row not in found
+                    and tuple(row.__dict__.get(name) for name in names) in sets
+                ):
+                    session.expunge(row)
+        return found
+
+
+def _mapper(cls: type[Any]) -> Mapper[Any]:
+    return cast("Mapper[Any]", inspect(cls))
+
+
+_attachments: WeakKeyDictionary[Mapper[Any], list[str]] = WeakKeyDictionary()
+"""The relationships to images that were planted, by owner."""
+
+
+def plant(mapper: Mapper[Any], name: str) -> None:
+    """Note that the relationship of that name leads from an owner to its images."""
+    _attachments.setdefault(mapper, []).append(name)
+
+
+def owner_columns(cls: type[Any], relationship: RelationshipProperty[Any]) -> dict[str, str]:
+    """Return the image's attributes that hold the owner's key, with the owner's attributes they are copied from."""
+    mapper = _mapper(cls)
+    return {
+        mapper.get_property_by_column(remote).key: relationship.parent.get_property_by_column(local).key
+        for local, remote in relationship.local_remote_pairs
+    }
+
+
+def discriminators(cls: type[Any], *owner: str) -> tuple[str, ...]:
+    """Return the attributes of the primary key that tell apart the image sets of one owner."""
+    mapper = _mapper(cls)
+    return tuple(
+        mapper.get_property_by_column(column).key
+        for column in mapper.primary_key
+        if mapper.get_property_by_column(column).key not in _SIZE
+        and mapper.get_property_by_column(column).key not in owner
+        and column.default is None
+        and column.server_default is None
+    )
+
+
+def _groups(cls: type[Any]) -> list[tuple[str, ...]]:
+    """For each attachment of a class, the attributes whose values all images of one set share."""
+    groups = []
+    for owner, names in list(_attachments.items()):
+        for name in names:
+            relationship = owner.relationships[name]
+            if issubclass(cls, relationship.mapper.class_):
+                columns = tuple(owner_columns(cls, relationship))
+                groups.append(columns + discriminators(cls, *columns))
+    return groups
+
+
+def _plain_object_id(image: Image) -> int | None:
+    names = discriminators(type(image))
+    value = image.__dict__.get(names[0]) if len(names) == 1 else None
+    if isinstance(value, uuid.UUID):
+        return value.int
+    return value if type(value) is int else None

@@ -1,0 +1,654 @@
+"""What every image set can do: one original and its thumbnails, attached to one owner."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
+
+from sqlalchemy import inspect, select
+from sqlalchemy.exc import IntegrityError, NoResultFound
+from sqlalchemy.ext.asyncio import AsyncSession, async_object_session
+from sqlalchemy.orm import InstanceState, RelationshipProperty, with_parent
+from sqlalchemy.orm.attributes import set_attribute, set_committed_value
+
+from .._threads import run_pixels
+from ..context import resolve_store
+from ..exc import DeclarationError, DetachedError, NoOriginalError, NotLoadedError, UnreadableImageError
+from ..file import AsyncFile, Source, Spool
+from ..imaging.geometry import Fit, Recipe
+from ..imaging.metadata import strip_metadata as strip
+from ..imaging.probe import probe
+from ..imaging.thumbnail import Rendering, render
+from ..store import Store
+from ..transaction.hooks import record_of, session_lock
+from ._flight import single_flight
+from .image import Image, owner_columns, utcnow
+
+__all__ = ["BaseImageSet", "Rows"]
+
+I = TypeVar("I", bound=Image)  # noqa: E741
+
+
+class Rows(Generic[I]):
+    """The image rows of one owner: an ordinary relationship, seen from an image set."""
+
+    __slots__ = ("name", "owner", "relationship")
+
+    def __init__(self, owner: object, name: str, relationship: RelationshipProperty[Any]) -> None:
+        self.owner = owner
+        self.name = name
+        self.relationship = relationship
+
+    @property
+    def cls(self) -> type[I]:
+        """The class of the rows."""
+        return cast("type[I]", self.relationship.mapper.class_)
+
+    @property
+    def state(self) -> InstanceState[Any]:
+        """The owner's state."""
+        return cast("InstanceState[Any]", inspect(self.owner))
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The rows' attributes that hold the owner's key, with the owner's attributes they are copied from."""
+        return owner_columns(self.cls, self.relationship)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether :meth:`all` needs no query."""
+        state = self.state
+        if state.key is None:
+            return True
+        rows = state.dict.get(self.relationship.key)
+        return rows is not None and all(
+            row.__dict__.keys() >= _NEEDED or inspect(row).key is None or not self._alive(row) for row in rows
+        )
+
+    def all(self) -> list[I]:
+        """The rows that are there and not about to be deleted.
+
+        Raises:
+            NotLoadedError: They are not loaded.
+        """
+        if not self.loaded:
+            attribute = f"{type(self.owner).__name__}.{self.name}"
+            raise NotLoadedError(
+                f"the images of {attribute} are not loaded: query with "
+                f"`select(...).options(selectinload({attribute}))`, or `await owner.{self.name}.load()` first; "
+                "sessions made with expire_on_commit=False keep them after a commit"
+            )
+        return [row for row in getattr(self.owner, self.relationship.key) if self._alive(row)]
+
+    def _alive(self, row: I) -> bool:
+        state = inspect(row)
+        if state.deleted or state.was_deleted:
+            return False
+        session = state.session
+        if session is None:
+            return not state.detached or self.state.session is None
+        return not (state.key is not None and row in session.deleted)
+
+    def session(self) -> AsyncSession | None:
+        """The session of the owner; ``None`` where it was not added to one yet.
+
+        Raises:
+            DetachedError: It was in one, and is no longer.
+            DeclarationError: It is in one that is not used through an ``AsyncSession``.
+        """
+        session = async_object_session(self.owner)
+        if session is None:
+            if self.state.session is not None:
+                raise DeclarationError(f"{type(self.owner).__name__} is in a Session; image sets need an AsyncSession")
+            if self.state.key is not None:
+                raise DetachedError(
+                    f"this {type(self.owner).__name__} is in no session: merge it into one before changing its images"
+                )
+        return session
+
+    async def load(self, *, again: bool = False) -> None:
+        """Load the rows, unless they are; pending changes are not flushed."""
+        if self.loaded and not again:
+            return
+        session = self.session()
+        if session is None:
+            return
+        async with session_lock(session.sync_session):
+            if self.loaded and not again:
+                return
+            await self._load(session)
+
+    async def _load(self, session: AsyncSession, *, locked: bool = False) -> None:
+        attribute = getattr(type(self.owner), self.relationship.key)
+        query = select(self.cls).where(with_parent(self.owner, attribute))
+        if self.relationship.order_by:
+            query = query.order_by(*self.relationship.order_by)
+        if locked:
+            query = query.with_for_update(read=True).execution_options(populate_existing=True)
+        with session.no_autoflush:
+            if self.state.expired_attributes.intersection(self.columns.values()):
+                await session.refresh(self.owner, list(self.columns.values()))
+            rows = list(await session.scalars(query))
+        before = self.state.dict.get(self.relationship.key, ())
+        rows += [row for row in before if inspect(row).pending]
+        set_committed_value(self.owner, self.relationship.key, rows)
+
+    def build(self, values: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> I:
+        """Return a new row that belongs to the owner, in no session and no collection yet."""
+        mapper = self.relationship.mapper
+        row = self.cls(*args, **kwargs) if args or kwargs else mapper.class_manager.new_instance()
+        if self.state.key is not None:
+            for name, source in self.columns.items():
+                set_attribute(row, name, self.state.dict[source])
+        for name, value in values.items():
+            set_attribute(row, name, value)
+        return cast("I", row)
+
+    def append(self, row: I) -> None:
+        """Make the row one of the owner's; it is inserted with the next flush."""
+        getattr(self.owner, self.relationship.key).append(row)
+
+    async def remove(self, row: I) -> None:
+        """Take a row away; it is deleted with the next flush."""
+        session = self.session()
+        if session is None or inspect(row).key is None:
+            getattr(self.owner, self.relationship.key).remove(row)
+            return
+        async with session_lock(session.sync_session):
+            if self._alive(row):
+                await session.delete(row)
+
+
+_NEEDED = frozenset({"width", "height", "variant", "mimetype", "original", "revision", "created_at"})
+
+
+class BaseImageSet(ABC, Generic[I]):
+    """One picture in its sizes: an original, and the thumbnails made of it.
+
+    What waits is awaited and loads what it needs; everything else works on the rows that are loaded, without a query,
+    and so in templates. An image set is a view: it holds nothing, and two of the same owner are equal.
+    """
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Rows[I]) -> None:
+        self._rows = rows
+
+    @property
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """The key attributes that tell this set from others of the same owner."""
+
+    # --- without waiting ---------------------------------------------------------------------------------------------
+
+    @property
+    def images(self) -> list[I]:
+        """The original and its thumbnails."""
+        identity = self.identity.items()
+        return [row for row in self._rows.all() if all(getattr(row, name) == value for name, value in identity)]
+
+    @property
+    def original(self) -> I | None:
+        """The original image, ``None`` where none is attached."""
+        return next((row for row in self.images if row.original), None)
+
+    def require_original(self) -> I:
+        """Return the original image.
+
+        Raises:
+            NoOriginalError: None is attached.
+        """
+        original = self.original
+        if original is None:
+            raise NoOriginalError(f"{self!r} has no original image yet; attach one with from_file() or from_blob()")
+        return original
+
+    def find_thumbnail(
+        self,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        ratio: float | None = None,
+        fit: Fit | None = None,
+        format: str | None = None,
+        variant: str | None = None,
+    ) -> I:
+        """Return the image of that size, which may be the original; a look in memory.
+
+        Args:
+            width: In pixels; alone, any height.
+            height: In pixels; alone, any width.
+            ratio: As it was made with; needs the original.
+            fit: As it was made with.
+            format: As it was made with.
+            variant: As it was made with.
+
+        Raises:
+            NoResultFound: There is no image of that size and look.
+            NotLoadedError: The rows are not loaded.
+        """
+        recipe = Recipe(width=width, height=height, ratio=ratio, fit=fit, format=format, variant=variant)
+        found = self._find(recipe)
+        if found is None and fit is None and variant is None and width is not None and height is not None:
+            found = self._match(width, height, self._look(Recipe(width=width, format=format)))
+        if found is None:
+            raise NoResultFound(f"{self!r} has no image for {_describe(recipe)}; generate_thumbnail() makes it")
+        return found
+
+    def _look(self, recipe: Recipe) -> str:
+        original = self.original
+        return recipe.look("" if original is None else original.mimetype)
+
+    def _find(self, recipe: Recipe) -> I | None:
+        """The image that a recipe makes, if it is there."""
+        original = self.original
+        look = self._look(recipe)
+        if original is None or (recipe.ratio is None and (recipe.width is None or recipe.height is None)):
+            if recipe.ratio is not None:
+                return None
+            return self._match(recipe.width, recipe.height, look)
+        return self._match(*recipe.target(original.size), look)
+
+    def _match(self, width: int | None, height: int | None, look: str) -> I | None:
+        matches = [
+            row
+            for row in self.images
+            if row.variant == look and width in (None, row.width) and height in (None, row.height)
+        ]
+        return min(matches, key=lambda row: row.original, default=None)
+
+    def locate(self, store: Store | None = None) -> str:
+        """Return the URL of the original; see :meth:`Image.locate`.
+
+        Raises:
+            NoOriginalError: None is attached.
+        """
+        return self.require_original().locate(store)
+
+    @property
+    def width(self) -> int:
+        """Width of the original in pixels."""
+        return self.require_original().width
+
+    @property
+    def height(self) -> int:
+        """Height of the original in pixels."""
+        return self.require_original().height
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the original in pixels."""
+        return self.require_original().size
+
+    @property
+    def mimetype(self) -> str:
+        """Type of the original."""
+        return self.require_original().mimetype
+
+    def __iter__(self) -> Iterator[I]:
+        return iter(self.images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __bool__(self) -> bool:
+        return self.original is not None
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        same = self._rows.owner is other._rows.owner and self._rows.name == other._rows.name
+        return same and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash((id(self._rows.owner), self._rows.name))
+
+    def __html__(self) -> str:
+        """Return an ``<img>`` element of the original, for templates; empty where none is attached."""
+        original = self.original
+        return "" if original is None else original.__html__()
+
+    def __repr__(self) -> str:
+        key = "".join(f" {name}={value!r}" for name, value in self.identity.items())
+        return f"<{type(self).__name__} {type(self._rows.owner).__name__}.{self._rows.name}{key}>"
+
+    # --- attaching ---------------------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Load the rows from the database, also where they are loaded already; pending changes are not flushed."""
+        await self._rows.load(again=True)
+
+    async def from_file(
+        self,
+        file: Source,
+        store: Store | None = None,
+        extra_args: Sequence[Any] | None = None,
+        extra_kwargs: Mapping[str, Any] | None = None,
+        *,
+        strip_metadata: bool = False,
+    ) -> I:
+        """Attach a picture; it takes the place of the one attached before, and of its thumbnails.
+
+        Args:
+            file: Bytes, a sync or async file, a response's stream or an async iterator; read once, from where it
+                stands to its end, and yours to close.
+            store: Where it is to be stored; ``None`` for the current store.
+            extra_args: Passed to the image class's constructor.
+            extra_kwargs: Passed to the image class's constructor.
+            strip_metadata: Whether to take EXIF, GPS, XMP and comments out of it, without touching a pixel.
+
+        Returns:
+            The new image, pending in the session.
+
+        Raises:
+            ContextError: No store is named anywhere; nothing was read.
+            UnreadableImageError: It is no picture, or a broken one.
+            UnsupportedImageError: Its type is not among those the image class allows.
+            ImageTooLargeError: It is beyond a limit of the image class.
+            DetachedError: The owner is in no session any more.
+
+        Effects: The bytes are spooled: in memory up to 4 MiB, beyond that in a temporary file. They go to the store
+        with the next flush. On an error or a cancellation everything is as before.
+        """
+        store = self._store(store)
+        spool = await Spool.fill(file, limit=self._limits.max_bytes)
+        found = await run_pixels(probe, spool.view, self._limits)
+        if strip_metadata:
+            spool = await Spool.fill(await run_pixels(strip, spool.view, found.mimetype))
+        return await self._attach(
+            spool, (found.width, found.height), found.mimetype, store, True, extra_args, extra_kwargs
+        )
+
+    async def from_blob(
+        self,
+        blob: bytes | bytearray | memoryview,
+        store: Store | None = None,
+        extra_args: Sequence[Any] | None = None,
+        extra_kwargs: Mapping[str, Any] | None = None,
+        *,
+        strip_metadata: bool = False,
+    ) -> I:
+        """Attach a picture from its bytes; see :meth:`from_file`."""
+        return await self.from_file(blob, store, extra_args, extra_kwargs, strip_metadata=strip_metadata)
+
+    async def from_raw_file(
+        self,
+        raw_file: Source,
+        store: Store | None = None,
+        size: tuple[int, int] | None = None,
+        mimetype: str | None = None,
+        original: bool = True,
+        extra_args: Sequence[Any] | None = None,
+        extra_kwargs: Mapping[str, Any] | None = None,
+    ) -> I:
+        """Attach a file whose size and type you know, unexamined; see :meth:`from_file`.
+
+        Args:
+            raw_file: As for :meth:`from_file`.
+            store: Where it is to be stored; ``None`` for the current store.
+            size: Width and height in pixels, as displayed; ``None`` to look.
+            mimetype: Its type; ``None`` to look.
+            original: Whether it is the original, or a thumbnail made elsewhere.
+            extra_args: Passed to the image class's constructor.
+            extra_kwargs: Passed to the image class's constructor.
+        """
+        store = self._store(store)
+        spool = await Spool.fill(raw_file, limit=self._limits.max_bytes)
+        if not spool.size:
+            raise UnreadableImageError("the file is empty")
+        if size is None or mimetype is None:
+            found = await run_pixels(probe, spool.view, self._limits)
+            size, mimetype = size or (found.width, found.height), mimetype or found.mimetype
+        return await self._attach(spool, size, mimetype, store, original, extra_args, extra_kwargs)
+
+    async def delete(self) -> None:
+        """Take the picture and its thumbnails away; the rows go with the next flush, the files after the commit."""
+        await self._rows.load()
+        for row in self.images:
+            await self._rows.remove(row)
+
+    # --- thumbnails --------------------------------------------------------------------------------------------------
+
+    async def generate_thumbnail(
+        self,
+        ratio: float | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        filter: str | None = None,
+        store: Store | None = None,
+        *,
+        fit: Fit | None = None,
+        format: str | None = None,
+        quality: int | None = None,
+        animated: bool = False,
+        background: tuple[int, int, int] = (255, 255, 255),
+        variant: str | None = None,
+        preprocess: Callable[[Any], Any] | None = None,
+        postprocess: Callable[[Any], Any] | None = None,
+    ) -> I:
+        """Return the thumbnail of that size and look, made from the original if it is not there yet.
+
+        Args:
+            ratio: Times the original's sides; alone.
+            width: In pixels; alone, the height follows.
+            height: In pixels; alone, the width follows.
+            filter: The kernel that resizes; see :class:`~aioimageattach.imaging.Recipe` for this and what follows.
+            store: Where the original is, and the thumbnail is to be; ``None`` for the one the original was attached
+                with in this session, or the current one.
+            fit: How to fill the box where both sides are given; ``None`` means ``"cover"``.
+            format: ``None`` keeps the original's.
+            quality: 1 to 100; ``None`` means the format's default.
+            animated: Whether an animation keeps its frames.
+            background: The colour of bars, and of clear parts in JPEG.
+            variant: Your name for the look.
+            preprocess: Called with the whole ``pyvips.Image``, in a worker thread.
+            postprocess: Called with the resized one.
+
+        Returns:
+            The image: one that was there, or a new one pending in the session.
+
+        Raises:
+            NoOriginalError: No picture is attached.
+            StoreFileNotFoundError: The original's file is missing in the store.
+            ImageTooLargeError: The thumbnail would be beyond a limit.
+            ValueError: An argument is out of range.
+        """
+        recipe = Recipe(
+            ratio=ratio,
+            width=width,
+            height=height,
+            filter=filter,
+            fit=fit,
+            format=format,
+            quality=quality,
+            animated=animated,
+            background=background,
+            variant=variant,
+            preprocess=preprocess,
+            postprocess=postprocess,
+        )
+        return (await self.generate_thumbnails([recipe], store=store))[0]
+
+    async def generate_thumbnails(self, recipes: Sequence[int | Recipe], store: Store | None = None) -> list[I]:
+        """Return several thumbnails, those that are not there yet made from one decode of the original.
+
+        Args:
+            recipes: Widths in pixels, or recipes.
+            store: As for :meth:`generate_thumbnail`, whose errors it raises.
+        """
+        wanted = [recipe if isinstance(recipe, Recipe) else Recipe(width=recipe) for recipe in recipes]
+        await self._rows.load()
+        original = self.require_original()
+        store = self._store(store, original)
+        found = {recipe: self._find(recipe) for recipe in wanted}
+        made = await self._render(original, [recipe for recipe, row in found.items() if row is None], store)
+        spools = [await Spool.fill(rendering.blob) for rendering in made]
+        self._check_original(original)
+        for rendering, spool in zip(made, spools, strict=True):
+            row = self._match(rendering.width, rendering.height, self._look(rendering.recipe))
+            if row is None:
+                row = self._thumbnail(rendering, store, spool)
+                self._rows.append(row)
+            found[rendering.recipe] = row
+        return [cast("I", found[recipe]) for recipe in wanted]
+
+    async def get_or_generate_thumbnail(
+        self,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        ratio: float | None = None,
+        fit: Fit | None = None,
+        format: str | None = None,
+        store: Store | None = None,
+        **look: Any,
+    ) -> I:
+        """Return the thumbnail of that size and look, in the database already when this returns.
+
+        Unlike :meth:`generate_thumbnail` it is safe where other tasks, transactions or processes want the same one at
+        the same time: all get the same row, and nobody's transaction fails for it. It flushes the session, and waits
+        for another transaction that is about to insert the same row.
+
+        Args:
+            width: In pixels; alone, the height follows.
+            height: In pixels; alone, the width follows.
+            ratio: Times the original's sides; alone.
+            fit: As for :meth:`generate_thumbnail`.
+            format: As for :meth:`generate_thumbnail`.
+            store: As for :meth:`generate_thumbnail`.
+            look: The other arguments of :class:`~aioimageattach.imaging.Recipe`.
+
+        Raises:
+            Error: What :meth:`generate_thumbnail` raises, and what the database does where it cannot serialise.
+        """
+        recipe = Recipe(width=width, height=height, ratio=ratio, fit=fit, format=format, **look)
+        await self._rows.load()
+        session = self._rows.session()
+        original = self.require_original()
+        found = self._find(recipe)
+        if session is None or (found is not None and inspect(found).key is not None):
+            return found or (await self.generate_thumbnails([recipe], store=store))[0]
+        store = self._store(store, original)
+        [rendering] = await self._render(original, [recipe], store)
+        async with session_lock(session.sync_session):
+            found = self._find(recipe)
+            if found is not None:
+                if inspect(found).key is None:
+                    await session.flush()
+                return found
+            self._check_original(original)
+            row = self._thumbnail(rendering, store, await Spool.fill(rendering.blob))
+            if inspect(self._rows.owner).key is None:
+                self._rows.append(row)
+                await session.flush()
+                return row
+            try:
+                async with session.begin_nested():
+                    session.add(row)
+            except IntegrityError:
+                await self._rows._load(session, locked=True)
+                found = self._find(recipe)
+                if found is None:
+                    raise
+                return found
+            rows = getattr(self._rows.owner, self._rows.relationship.key)
+            set_committed_value(self._rows.owner, self._rows.relationship.key, [*rows, row])
+            return row
+
+    async def open_file(self, store: Store | None = None, use_seek: bool = False) -> AsyncFile:
+        """Open the file of the original; see :meth:`Image.open_file`."""
+        await self._rows.load()
+        return await self.require_original().open_file(store, use_seek)
+
+    async def make_blob(self, store: Store | None = None) -> bytes:
+        """Return the bytes of the original; see :meth:`Image.open_file`."""
+        await self._rows.load()
+        return await self.require_original().make_blob(store)
+
+    # --- behind it ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _limits(self) -> Any:
+        return self._rows.cls.__image_limits__
+
+    def _store(self, store: Store | None, original: Image | None = None) -> Store:
+        known = None if original is None else record_of(original).store
+        return resolve_store(store, known, session=self._rows.state.session)
+
+    async def _attach(
+        self,
+        spool: Spool,
+        size: tuple[int, int],
+        mimetype: str,
+        store: Store,
+        original: bool,
+        extra_args: Sequence[Any] | None,
+        extra_kwargs: Mapping[str, Any] | None,
+    ) -> I:
+        self._rows.session()
+        await self._rows.load()
+        while old := [row for row in self.images if original or (row.size == size and row.variant == "")]:
+            for row in old:
+                record = record_of(row)
+                record.store = record.store or store
+                await self._rows.remove(row)
+        row = self._row(spool, size, mimetype, store, original, "", extra_args or (), extra_kwargs or {})
+        self._rows.append(row)
+        return row
+
+    def _row(
+        self,
+        spool: Spool,
+        size: tuple[int, int],
+        mimetype: str,
+        store: Store,
+        original: bool,
+        variant: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> I:
+        values = {
+            **self.identity,
+            "width": size[0],
+            "height": size[1],
+            "variant": variant,
+            "mimetype": mimetype,
+            "original": original,
+            "created_at": utcnow(),
+            "revision": store.make_revision(),
+            "byte_size": spool.size,
+            "sha256": spool.sha256,
+        }
+        row = self._rows.build(values, args, kwargs or {})
+        record = record_of(row)
+        record.store, record.spool, record.reproducible = store, spool, not original
+        return row
+
+    async def _render(self, original: I, recipes: Sequence[Recipe], store: Store) -> list[Rendering]:
+        """Make thumbnails of the original; tasks that want the same ones at the same time share the work."""
+        if not recipes:
+            return []
+        work = partial(self._decode, original, recipes, store)
+        return await single_flight((id(store), original.key, tuple(recipes)), work)
+
+    async def _decode(self, original: I, recipes: Sequence[Recipe], store: Store) -> list[Rendering]:
+        spool = record_of(original).spool
+        if spool is None:
+            async with await store.open(original) as file:
+                spool = await Spool.fill(file, limit=self._limits.max_bytes)
+        return await run_pixels(render, spool.view, recipes, self._limits)
+
+    def _thumbnail(self, rendering: Rendering, store: Store, spool: Spool) -> I:
+        look = self._look(rendering.recipe)
+        return self._row(spool, (rendering.width, rendering.height), rendering.mimetype, store, False, look)
+
+    def _check_original(self, original: I) -> None:
+        if self.original is not original:
+            raise NoOriginalError(f"the original of {self!r} was replaced while a thumbnail was made of it")
+
+
+def _describe(recipe: Recipe) -> str:
+    words = ((name, getattr(recipe, name)) for name in ("width", "height", "ratio", "fit", "format", "variant"))
+    return ", ".join(f"{name}={value!r}" for name, value in words if value is not None)

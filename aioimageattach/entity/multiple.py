@@ -1,0 +1,108 @@
+"""Any number of pictures per owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+from ..exc import DeclarationError
+from .image import Image, discriminators
+from .imageset import BaseImageSet, Rows
+
+__all__ = ["ImageSubset", "MultipleImageSet"]
+
+I = TypeVar("I", bound=Image)  # noqa: E741
+
+
+class ImageSubset(BaseImageSet[I]):
+    """One of the many pictures of an owner; what :meth:`MultipleImageSet.get_image_set` gives."""
+
+    __slots__ = ("_identity",)
+
+    def __init__(self, rows: Rows[I], identity: dict[str, Any]) -> None:
+        super().__init__(rows)
+        self._identity = identity
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The key attributes that tell this picture from the owner's others."""
+        return dict(self._identity)
+
+
+class MultipleImageSet(Generic[I]):
+    """All the pictures of an owner; what ``image_attachment(..., uselist=True)`` gives.
+
+    Its elements are image sets: it is iterated, counted and asked for one by its key. It is a view, as they are.
+    """
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Rows[I]) -> None:
+        self._rows = rows
+
+    def get_image_set(self, **key: Any) -> ImageSubset[I]:
+        """Return the picture of that key, attached or not: an empty one is there to attach to.
+
+        Args:
+            key: A value for each attribute of the primary key that tells the owner's pictures apart.
+
+        Raises:
+            DeclarationError: One is missing, or is not such an attribute.
+        """
+        names = self._discriminators()
+        if key.keys() != set(names):
+            unknown = ", ".join(sorted(key.keys() - set(names)))
+            missing = ", ".join(name for name in names if name not in key)
+            raise DeclarationError(
+                f"get_image_set() of {self!r} takes {', '.join(names)}"
+                + (f"; missing: {missing}" if missing else "")
+                + (f"; unknown: {unknown}" if unknown else "")
+            )
+        empty = [name for name, value in key.items() if value is None]
+        if empty:
+            raise DeclarationError(f"get_image_set() of {self!r}: {', '.join(empty)} may not be None")
+        return ImageSubset(self._rows, {name: key[name] for name in names})
+
+    @property
+    def image_sets(self) -> list[ImageSubset[I]]:
+        """The attached pictures, in order of their keys, or as the relationship's ``order_by`` has them.
+
+        Raises:
+            NotLoadedError: The rows are not loaded.
+        """
+        names = self._discriminators()
+        keys = list(dict.fromkeys(tuple(getattr(row, name) for name in names) for row in self._rows.all()))
+        if not self._rows.relationship.order_by:
+            keys.sort()
+        return [ImageSubset(self._rows, dict(zip(names, key, strict=True))) for key in keys]
+
+    async def load(self) -> None:
+        """Load the rows from the database, also where they are loaded already; pending changes are not flushed."""
+        await self._rows.load(again=True)
+
+    async def delete(self) -> None:
+        """Take all pictures away; the rows go with the next flush, the files after the commit."""
+        await self._rows.load()
+        for row in self._rows.all():
+            await self._rows.remove(row)
+
+    def __iter__(self) -> Iterator[ImageSubset[I]]:
+        return iter(self.image_sets)
+
+    def __len__(self) -> int:
+        return len(self.image_sets)
+
+    def __bool__(self) -> bool:
+        return bool(self._rows.all())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {type(self._rows.owner).__name__}.{self._rows.name}>"
+
+    def _discriminators(self) -> tuple[str, ...]:
+        names = discriminators(self._rows.cls, *self._rows.columns)
+        if not names:
+            raise DeclarationError(
+                f"{self._rows.cls.__name__} cannot tell several pictures of one owner apart: give it another column "
+                "in its primary key, such as order_index, or declare the attachment without uselist=True"
+            )
+        return names
