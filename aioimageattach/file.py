@@ -498,10 +498,13 @@ class Cursor:
         self.position = 0
 
     async def seek(self, offset: int, whence: int) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"seek to {base + offset}: expected a position of 0 or more")
-        self.position = base + offset
+        bases = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}
+        if whence not in bases:
+            raise ValueError(f"whence: expected {os.SEEK_SET}, {os.SEEK_CUR} or {os.SEEK_END}, got {whence!r}")
+        position = bases[whence] + offset
+        if position < 0:
+            raise ValueError(f"seek to {position}: expected a position of 0 or more")
+        self.position = position
         return self.position
 
     async def tell(self) -> int:
@@ -519,7 +522,7 @@ class _SpoolCursor(Cursor):
         self.position += len(found)
         return found
 
-    async def read(self, size: int = -1, /) -> bytes:
+    async def read(self, size: int = CHUNK, /) -> bytes:
         found = self.take(size)
         return await run_io(bytes, found) if self._on_disk else bytes(found)
 

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from ..._threads import finish
-from ...file import Cursor, SeekableFileProxy
+from ...file import CHUNK, Cursor, SeekableFileProxy
 from .disk import hop
 
 __all__ = ["DiskFile"]
@@ -20,7 +20,7 @@ class _Window(Cursor):
         self._file = file
         self._start = start
 
-    async def read(self, size: int = -1, /) -> bytes:
+    async def read(self, size: int = CHUNK, /) -> bytes:
         size = min(size, self.size - self.position)
         if size <= 0:
             return b""
