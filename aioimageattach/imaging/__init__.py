@@ -1,0 +1,25 @@
+"""Pictures in, pictures out: limits, sizes, headers, thumbnails, metadata.
+
+Nothing here knows of a database, a store or an event loop: every function is synchronous and takes buffers, and belongs
+into a worker thread. Importing it loads no decoder; libvips comes with the first picture.
+"""
+
+from __future__ import annotations
+
+from .geometry import Fit, Recipe
+from .limits import DEFAULT_LIMITS, ImageLimits
+from .metadata import strip_metadata
+from .probe import Probe, probe
+from .thumbnail import Rendering, render
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "Fit",
+    "ImageLimits",
+    "Probe",
+    "Recipe",
+    "Rendering",
+    "probe",
+    "render",
+    "strip_metadata",
+]

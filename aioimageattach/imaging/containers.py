@@ -1,0 +1,229 @@
+"""The outer structure of picture files: walks over segments, chunks, blocks and boxes, in plain Python.
+
+Each walk is over a view of single bytes, yields what is well formed and ends where that ends, without an error: callers
+that need more look at the last thing yielded. No walk decodes pixels or copies the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+__all__ = ["Item", "Part", "gif_parts", "heif_items", "jpeg_parts", "png_parts", "riff_parts", "top_boxes"]
+
+_MARKER: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_SOS: Final = 0xDA
+_EOI: Final = 0xD9
+
+
+class Part(NamedTuple):
+    """One piece of a file: its name, where it starts, where its content starts, and where it ends."""
+
+    name: bytes
+    start: int
+    body: int
+    end: int
+
+
+def _number(view: memoryview, start: int, size: int) -> int:
+    return int.from_bytes(view[start : start + size], "big")
+
+
+def jpeg_parts(view: memoryview) -> Iterator[Part]:
+    """Yield the segments of a JPEG by marker (ITU T.81 B.1), ending with EOI; a scan's data belongs to its SOS."""
+    yield Part(b"\xd8", 0, 2, 2)
+    position = 2
+    while found := _MARKER.search(view, position):
+        start, marker = found.start(), view[found.start() + 1]
+        body = start + 4
+        if marker == _EOI:
+            yield Part(b"\xd9", start, start + 2, start + 2)
+            return
+        if marker in (0x01, 0xD8):  # these have no length
+            position = start + 2
+            continue
+        end = start + 2 + _number(view, start + 2, 2)
+        if end < body or end > len(view):
+            return
+        if marker == _SOS:
+            following = _MARKER.search(view, end)
+            end = following.start() if following else len(view)
+        yield Part(bytes([marker]), start, body, end)
+        position = end
+
+
+def png_parts(view: memoryview) -> Iterator[Part]:
+    """Yield the chunks of a PNG, ending with IEND; a part reaches to the end of its checksum."""
+    position = 8
+    while position + 12 <= len(view):
+        end = position + 12 + _number(view, position, 4)
+        if end > len(view):
+            return
+        name = bytes(view[position + 4 : position + 8])
+        yield Part(name, position, position + 8, end)
+        if name == b"IEND":
+            return
+        position = end
+
+
+def riff_parts(view: memoryview, start: int = 12, end: int | None = None) -> Iterator[Part]:
+    """Yield the chunks of a RIFF file, by default of all of it; a part reaches to the end of its padding."""
+    if end is None:
+        end = min(len(view), 8 + int.from_bytes(view[4:8], "little"))
+    while start + 8 <= end:
+        size = int.from_bytes(view[start + 4 : start + 8], "little")
+        if start + 8 + size > end:
+            return
+        stop = min(start + 8 + size + (size & 1), end)
+        yield Part(bytes(view[start : start + 4]), start, start + 8, stop)
+        start = stop
+
+
+def _past_blocks(view: memoryview, position: int) -> int:
+    """The position after a list of sub-blocks and its end, or past the file's end."""
+    length = len(view)
+    while position < length:
+        size = view[position]
+        position += size + 1
+        if not size:
+            return position
+    return length + 1
+
+
+def gif_parts(view: memoryview) -> Iterator[Part]:
+    """Yield the blocks of a GIF: ``header`` with the global colours, ``,`` for a frame, ``;`` for the end.
+
+    Extensions go by ``!`` and their label's byte; the body is where their sub-blocks begin.
+    """
+    if len(view) < 13:
+        return
+    position = 13 + (3 << (view[10] & 7) + 1 if view[10] & 0x80 else 0)
+    yield Part(b"header", 0, 6, min(position, len(view)))
+    while position < len(view):
+        start, kind = position, view[position]
+        if kind == 0x3B:
+            yield Part(b";", start, start + 1, start + 1)
+            return
+        if kind == 0x21 and start + 2 < len(view):
+            body = start + 2
+            name = b"!" + bytes(view[start + 1 : start + 2])
+        elif kind == 0x2C and start + 10 < len(view):
+            colours = view[start + 9]
+            body = start + 10 + (3 << (colours & 7) + 1 if colours & 0x80 else 0) + 1
+            name = b","
+        else:
+            return
+        position = _past_blocks(view, body)
+        if position > len(view):
+            return
+        yield Part(name, start, body, position)
+
+
+def _boxes(view: memoryview, start: int, end: int) -> Iterator[Part]:
+    while start + 8 <= end:
+        size, body = _number(view, start, 4), start + 8
+        if size == 1:
+            size, body = _number(view, start + 8, 8), start + 16
+        stop = end if size == 0 else start + size
+        if stop < body or stop > end:
+            return
+        yield Part(bytes(view[start + 4 : start + 8]), start, body, stop)
+        start = stop
+
+
+def top_boxes(view: memoryview) -> Iterator[Part]:
+    """Yield the outermost boxes of a file of ISO 14496-12, such as AVIF and HEIC."""
+    return _boxes(view, 0, len(view))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item of HEIF (ISO 23008-12): its type, the media type of ``mime`` items, and where its bytes lie."""
+
+    number: int
+    kind: bytes
+    content_type: bytes
+    extents: tuple[tuple[int, int], ...]
+
+
+class _Reader:
+    """Reads numbers in order; past the end it raises IndexError."""
+
+    def __init__(self, view: memoryview, start: int, end: int) -> None:
+        self._view, self._at, self._end = view, start, end
+
+    def number(self, size: int) -> int:
+        if self._at + size > self._end:
+            raise IndexError
+        value = _number(self._view, self._at, size)
+        self._at += size
+        return value
+
+    def text(self) -> bytes:
+        rest = bytes(self._view[self._at : min(self._end, self._at + 256)])
+        text, zero, _ = rest.partition(b"\0")
+        if not zero:
+            raise IndexError
+        self._at += len(text) + 1
+        return text
+
+
+def heif_items(view: memoryview) -> list[Item] | None:
+    """Return the items of a HEIF file, or ``None`` where their table is missing or is not understood."""
+    meta = next((box for box in top_boxes(view) if box.name == b"meta"), None)
+    if meta is None:
+        return None
+    tables = {box.name: box for box in _boxes(view, meta.body + 4, meta.end)}
+    if b"iinf" not in tables or b"iloc" not in tables:
+        return None
+    data = tables.get(b"idat")
+    try:
+        kinds = _item_kinds(view, tables[b"iinf"])
+        places = _item_places(view, tables[b"iloc"], data)
+    except IndexError:
+        return None
+    return [Item(number, *kind, places.get(number, ())) for number, kind in kinds.items()]
+
+
+def _item_kinds(view: memoryview, table: Part) -> dict[int, tuple[bytes, bytes]]:
+    head = _Reader(view, table.body, table.end)
+    wide = head.number(4) >> 24
+    head.number(4 if wide else 2)
+    kinds = {}
+    for box in _boxes(view, table.body + (8 if wide else 6), table.end):
+        entry = _Reader(view, box.body, box.end)
+        version = entry.number(4) >> 24
+        if box.name != b"infe" or version < 2:
+            raise IndexError
+        number = entry.number(2 if version == 2 else 4)
+        entry.number(2)
+        kind = entry.number(4).to_bytes(4, "big")
+        entry.text()
+        kinds[number] = (kind, entry.text() if kind == b"mime" else b"")
+    return kinds
+
+
+def _item_places(view: memoryview, table: Part, data: Part | None) -> dict[int, tuple[tuple[int, int], ...]]:
+    reader = _Reader(view, table.body, table.end)
+    version = reader.number(4) >> 24
+    sizes = reader.number(2)
+    offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
+    index_size = sizes & 15 if version in (1, 2) else 0
+    places = {}
+    for _ in range(reader.number(4 if version == 2 else 2)):
+        number = reader.number(4 if version == 2 else 2)
+        method = reader.number(2) & 15 if version in (1, 2) else 0
+        source = reader.number(2)
+        base = reader.number(base_size)
+        extents = []
+        for _ in range(reader.number(2)):
+            reader.number(index_size)
+            start, length = base + reader.number(offset_size), reader.number(length_size)
+            first, last = (data.body, data.end) if method == 1 and data is not None else (0, len(view))
+            if source or method > 1 or (method == 1 and data is None) or first + start + length > last:
+                raise IndexError
+            extents.append((first + start, first + start + length))
+        places[number] = tuple(extents)
+    return places
