@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pkgutil
 import sys
 from pathlib import Path
@@ -44,22 +45,42 @@ MODULE = """# `{name}`
 ```{{eval-rst}}
 .. automodule:: {name}
    :members:
+   :ignore-module-all:
    :show-inheritance:
 ```
+"""
+PACKAGE = """# `{name}`
+
+```{{eval-rst}}
+.. automodule:: {name}
+   :no-members:
+```
+
+{names}
 """
 
 
 def public_modules() -> list[str]:
-    """Return the modules that have a page: all but the private ones and those that only pass names on."""
+    """Return the modules that have a page: all but the private ones."""
     found = pkgutil.walk_packages(aioimageattach.__path__, "aioimageattach.")
-    return [module.name for module in found if not module.ispkg and "._" not in module.name]
+    return ["aioimageattach", *(module.name for module in found if "._" not in module.name)]
+
+
+def page(name: str) -> str:
+    """Return a module's page: what it defines, or, of a package, where what it passes on is defined."""
+    module = importlib.import_module(name)
+    if not hasattr(module, "__path__"):
+        return MODULE.format(name=name)
+    homes = {item: getattr(getattr(module, item), "__module__", "") for item in getattr(module, "__all__", [])}
+    names = [f"- {{py:obj}}`{item} <{home}.{item}>`" if home else f"- `{item}`" for item, home in homes.items()]
+    return PACKAGE.format(name=name, names="\n".join(names))
 
 
 def write_reference(_app: Sphinx) -> None:
     """Write a page for each public module into ``reference/api``, and take those of vanished modules away."""
     folder = HERE / "reference" / "api"
     folder.mkdir(exist_ok=True)
-    pages = {f"{name}.md": MODULE.format(name=name) for name in public_modules()}
+    pages = {f"{name}.md": page(name) for name in public_modules()}
     for path in folder.glob("*.md"):
         if path.name not in pages:
             path.unlink()
