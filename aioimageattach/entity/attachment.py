@@ -10,9 +10,10 @@ from sqlalchemy.orm import InstrumentedAttribute, Mapper, relationship
 from typing_extensions import TypeVar
 
 from ..exc import DeclarationError
-from .image import Image, plant
-from .imageset import Rows
+from ._sets import plant
+from .image import Image
 from .multiple import MultipleImageSet
+from .rows import Rows
 from .single import SingleImageSet
 
 if TYPE_CHECKING:

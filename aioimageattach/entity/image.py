@@ -6,13 +6,12 @@ import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
-from typing import TYPE_CHECKING, Any, ClassVar, cast
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlalchemy import BigInteger, Boolean, DateTime, Integer, String, inspect, select, tuple_
+from sqlalchemy import BigInteger, Boolean, DateTime, Integer, String, inspect, tuple_
 from sqlalchemy.dialects.mysql import DATETIME
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import Mapped, Mapper, RelationshipProperty, Session, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from ..context import resolve_store
 from ..exc import DeclarationError, NotLoadedError
@@ -21,11 +20,11 @@ from ..imaging.limits import DEFAULT_LIMITS, ImageLimits
 from ..key import ImageKey
 from ..store import Store
 from ..transaction.hooks import FileRow, record_of
+from ._sets import discriminators, mapper_of, settle
 
 __all__ = ["Image"]
 
 _KEY_COLUMNS = ("width", "height", "mimetype", "revision")
-_SIZE = frozenset({"width", "height", "variant"})
 
 
 def utcnow() -> datetime:
@@ -88,7 +87,7 @@ class Image(FileRow):
     @property
     def object_type(self) -> str:
         """What kind of picture this is to the store: the table's name with ``-`` for ``_``, unless overridden."""
-        return str(_mapper(type(self)).local_table.description).replace("_", "-")
+        return str(mapper_of(type(self)).local_table.description).replace("_", "-")
 
     @property
     def object_id(self) -> int:
@@ -108,7 +107,7 @@ class Image(FileRow):
     @classmethod
     def identity_attributes(cls) -> tuple[str, ...]:
         """Return the names of the primary key's attributes."""
-        mapper = _mapper(cls)
+        mapper = mapper_of(cls)
         return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
 
     @property
@@ -212,79 +211,8 @@ class Image(FileRow):
         self.revision = store.make_revision()
 
     @classmethod
-    def _settle(cls, session: Session, rows: Sequence[Any]) -> list[FileRow]:
-        found: list[FileRow] = []
-        for names in _groups(cls):
-            sets = {
-                values
-                for row in rows
-                if row.__dict__.get("original")
-                and None not in (values := tuple(row.__dict__.get(name) for name in names))
-            }
-            for values in sorted(sets, key=repr):
-                query = (
-                    select(cls)
-                    .where(*(getattr(cls, name) == value for name, value in zip(names, values, strict=True)))
-                    .with_for_update()
-                    .execution_options(populate_existing=True)
-                )
-                with session.no_autoflush:
-                    found += session.scalars(query)
-            for row in list(session.deleted):  # somebody else was first: a DELETE would find nothing and warn
-                if (
-                    isinstance(row, cls)
-                    and row not in found
-                    and tuple(row.__dict__.get(name) for name in names) in sets
-                ):
-                    session.expunge(row)
-        return found
-
-
-def _mapper(cls: type[Any]) -> Mapper[Any]:
-    return cast("Mapper[Any]", inspect(cls))
-
-
-_attachments: WeakKeyDictionary[Mapper[Any], list[str]] = WeakKeyDictionary()
-"""The relationships to images that were planted, by owner."""
-
-
-def plant(mapper: Mapper[Any], name: str) -> None:
-    """Note that the relationship of that name leads from an owner to its images."""
-    _attachments.setdefault(mapper, []).append(name)
-
-
-def owner_columns(cls: type[Any], relationship: RelationshipProperty[Any]) -> dict[str, str]:
-    """Return the image's attributes that hold the owner's key, with the owner's attributes they are copied from."""
-    mapper = _mapper(cls)
-    return {
-        mapper.get_property_by_column(remote).key: relationship.parent.get_property_by_column(local).key
-        for local, remote in relationship.local_remote_pairs
-    }
-
-
-def discriminators(cls: type[Any], *owner: str) -> tuple[str, ...]:
-    """Return the attributes of the primary key that tell apart the image sets of one owner."""
-    mapper = _mapper(cls)
-    return tuple(
-        mapper.get_property_by_column(column).key
-        for column in mapper.primary_key
-        if mapper.get_property_by_column(column).key not in _SIZE
-        and mapper.get_property_by_column(column).key not in owner
-        and column.default is None
-        and column.server_default is None
-    )
-
-
-def _groups(cls: type[Any]) -> list[tuple[str, ...]]:
-    """For each attachment of a class, the attributes whose values all images of one set share."""
-    groups = []
-    for owner, names in list(_attachments.items()):
-        for name in names:
-            relationship = owner.relationships[name]
-            if issubclass(cls, relationship.mapper.class_):
-                columns = tuple(owner_columns(cls, relationship))
-                groups.append(columns + discriminators(cls, *columns))
-    return groups
+    def _settle(cls, session: Session, rows: Sequence[Any]) -> Sequence[FileRow]:
+        return settle(session, cls, rows)
 
 
 def _plain_object_id(image: Image) -> int | None:

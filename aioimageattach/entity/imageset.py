@@ -7,161 +7,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
-from sqlalchemy import inspect, select
+from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError, NoResultFound
-from sqlalchemy.ext.asyncio import AsyncSession, async_object_session
-from sqlalchemy.orm import InstanceState, RelationshipProperty, with_parent
-from sqlalchemy.orm.attributes import set_attribute, set_committed_value
+from sqlalchemy.orm.attributes import set_committed_value
 
 from .._threads import run_pixels
 from ..context import resolve_store
-from ..exc import DeclarationError, DetachedError, NoOriginalError, NotLoadedError, UnreadableImageError
+from ..exc import NoOriginalError, UnreadableImageError
 from ..file import AsyncFile, Source, Spool
 from ..imaging.geometry import Fit, Recipe
 from ..imaging.metadata import strip_metadata as strip
 from ..imaging.probe import probe
 from ..imaging.thumbnail import Rendering, render
 from ..store import Store
-from ..transaction.hooks import record_of, session_lock
+from ..transaction.hooks import SourceRow, record_of, session_lock
 from ._flight import single_flight
-from .image import Image, owner_columns, utcnow
+from .image import Image, utcnow
+from .rows import Rows
 
-__all__ = ["BaseImageSet", "Rows"]
+__all__ = ["BaseImageSet"]
 
 I = TypeVar("I", bound=Image)  # noqa: E741
-
-
-class Rows(Generic[I]):
-    """The image rows of one owner: an ordinary relationship, seen from an image set."""
-
-    __slots__ = ("name", "owner", "relationship")
-
-    def __init__(self, owner: object, name: str, relationship: RelationshipProperty[Any]) -> None:
-        self.owner = owner
-        self.name = name
-        self.relationship = relationship
-
-    @property
-    def cls(self) -> type[I]:
-        """The class of the rows."""
-        return cast("type[I]", self.relationship.mapper.class_)
-
-    @property
-    def state(self) -> InstanceState[Any]:
-        """The owner's state."""
-        return cast("InstanceState[Any]", inspect(self.owner))
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """The rows' attributes that hold the owner's key, with the owner's attributes they are copied from."""
-        return owner_columns(self.cls, self.relationship)
-
-    @property
-    def loaded(self) -> bool:
-        """Whether :meth:`all` needs no query."""
-        state = self.state
-        if state.key is None:
-            return True
-        rows = state.dict.get(self.relationship.key)
-        return rows is not None and all(
-            row.__dict__.keys() >= _NEEDED or inspect(row).key is None or not self._alive(row) for row in rows
-        )
-
-    def all(self) -> list[I]:
-        """The rows that are there and not about to be deleted.
-
-        Raises:
-            NotLoadedError: They are not loaded.
-        """
-        if not self.loaded:
-            attribute = f"{type(self.owner).__name__}.{self.name}"
-            raise NotLoadedError(
-                f"the images of {attribute} are not loaded: query with "
-                f"`select(...).options(selectinload({attribute}))`, or `await owner.{self.name}.load()` first; "
-                "sessions made with expire_on_commit=False keep them after a commit"
-            )
-        return [row for row in getattr(self.owner, self.relationship.key) if self._alive(row)]
-
-    def _alive(self, row: I) -> bool:
-        state = inspect(row)
-        if state.deleted or state.was_deleted:
-            return False
-        session = state.session
-        if session is None:
-            return not state.detached or self.state.session is None
-        return not (state.key is not None and row in session.deleted)
-
-    def session(self) -> AsyncSession | None:
-        """The session of the owner; ``None`` where it was not added to one yet.
-
-        Raises:
-            DetachedError: It was in one, and is no longer.
-            DeclarationError: It is in one that is not used through an ``AsyncSession``.
-        """
-        session = async_object_session(self.owner)
-        if session is None:
-            if self.state.session is not None:
-                raise DeclarationError(f"{type(self.owner).__name__} is in a Session; image sets need an AsyncSession")
-            if self.state.key is not None:
-                raise DetachedError(
-                    f"this {type(self.owner).__name__} is in no session: merge it into one before changing its images"
-                )
-        return session
-
-    async def load(self, *, again: bool = False) -> None:
-        """Load the rows, unless they are; pending changes are not flushed."""
-        if self.loaded and not again:
-            return
-        session = self.session()
-        if session is None:
-            return
-        async with session_lock(session.sync_session):
-            if self.loaded and not again:
-                return
-            await self._load(session)
-
-    async def _load(self, session: AsyncSession, *, locked: bool = False) -> None:
-        attribute = getattr(type(self.owner), self.relationship.key)
-        query = select(self.cls).where(with_parent(self.owner, attribute))
-        if self.relationship.order_by:
-            query = query.order_by(*self.relationship.order_by)
-        if locked:
-            query = query.with_for_update(read=True).execution_options(populate_existing=True)
-        with session.no_autoflush:
-            if self.state.expired_attributes.intersection(self.columns.values()):
-                await session.refresh(self.owner, list(self.columns.values()))
-            rows = list(await session.scalars(query))
-        before = self.state.dict.get(self.relationship.key, ())
-        rows += [row for row in before if inspect(row).pending]
-        set_committed_value(self.owner, self.relationship.key, rows)
-
-    def build(self, values: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> I:
-        """Return a new row that belongs to the owner, in no session and no collection yet."""
-        mapper = self.relationship.mapper
-        row = self.cls(*args, **kwargs) if args or kwargs else mapper.class_manager.new_instance()
-        if self.state.key is not None:
-            for name, source in self.columns.items():
-                set_attribute(row, name, self.state.dict[source])
-        for name, value in values.items():
-            set_attribute(row, name, value)
-        return cast("I", row)
-
-    def append(self, row: I) -> None:
-        """Make the row one of the owner's; it is inserted with the next flush."""
-        getattr(self.owner, self.relationship.key).append(row)
-
-    async def remove(self, row: I) -> None:
-        """Take a row away; it is deleted with the next flush."""
-        session = self.session()
-        if session is None or inspect(row).key is None:
-            getattr(self.owner, self.relationship.key).remove(row)
-            return
-        async with session_lock(session.sync_session):
-            if self._alive(row):
-                await session.delete(row)
-
-
-_NEEDED = frozenset({"width", "height", "variant", "mimetype", "original", "revision", "created_at"})
 
 
 class BaseImageSet(ABC, Generic[I]):
@@ -489,7 +355,7 @@ class BaseImageSet(ABC, Generic[I]):
         for rendering, spool in zip(made, spools, strict=True):
             row = self._match(rendering.width, rendering.height, self._look(rendering.recipe))
             if row is None:
-                row = self._thumbnail(rendering, store, spool)
+                row = self._thumbnail(original, rendering, store, spool)
                 self._rows.append(row)
             found[rendering.recipe] = row
         return [cast("I", found[recipe]) for recipe in wanted]
@@ -539,7 +405,7 @@ class BaseImageSet(ABC, Generic[I]):
                     await session.flush()
                 return found
             self._check_original(original)
-            row = self._thumbnail(rendering, store, await Spool.fill(rendering.blob))
+            row = self._thumbnail(original, rendering, store, await Spool.fill(rendering.blob))
             if inspect(self._rows.owner).key is None:
                 self._rows.append(row)
                 await session.flush()
@@ -640,9 +506,11 @@ class BaseImageSet(ABC, Generic[I]):
                 spool = await Spool.fill(file, limit=self._limits.max_bytes)
         return await run_pixels(render, spool.view, recipes, self._limits)
 
-    def _thumbnail(self, rendering: Rendering, store: Store, spool: Spool) -> I:
+    def _thumbnail(self, original: I, rendering: Rendering, store: Store, spool: Spool) -> I:
         look = self._look(rendering.recipe)
-        return self._row(spool, (rendering.width, rendering.height), rendering.mimetype, store, False, look)
+        row = self._row(spool, (rendering.width, rendering.height), rendering.mimetype, store, False, look)
+        record_of(row).source = SourceRow(original, original.key)
+        return row
 
     def _check_original(self, original: I) -> None:
         if self.original is not original:

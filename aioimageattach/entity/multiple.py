@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 from ..exc import DeclarationError
-from .image import Image, discriminators
-from .imageset import BaseImageSet, Rows
+from ._sets import discriminators
+from .image import Image
+from .imageset import BaseImageSet
+from .rows import Rows
 
 __all__ = ["ImageSubset", "MultipleImageSet"]
 

@@ -22,7 +22,7 @@ from ..key import ImageKey
 from ..store import Store
 from .journal import Journal, StoredFile
 
-__all__ = ["CONCURRENCY", "DISCARD_TIMEOUT", "FileRow", "Record", "record_of", "session_lock"]
+__all__ = ["CONCURRENCY", "DISCARD_TIMEOUT", "FileRow", "Record", "SourceRow", "record_of", "session_lock"]
 
 CONCURRENCY: Final = 8
 """How many files of one flush or one clean-up are on their way at once."""
@@ -57,6 +57,14 @@ class FileRow:
         raise NotImplementedError
 
 
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """A row, and the key its file had when something was made of it."""
+
+    row: FileRow
+    key: ImageKey
+
+
 @dataclass(slots=True)
 class Record:
     """What is known of the file of a row beside its columns.
@@ -66,12 +74,14 @@ class Record:
         spool: The bytes, until they are in the store.
         file: The name under which it was put, or tried to be put, or stood before the row was deleted.
         reproducible: Whether the bytes can be made again.
+        source: The row whose file they were made from.
     """
 
     store: Store | None = None
     spool: Spool | None = None
     file: StoredFile | None = None
     reproducible: bool = False
+    source: SourceRow | None = None
 
 
 _records: WeakKeyDictionary[InstanceState[Any], Record] = WeakKeyDictionary()

@@ -1,0 +1,131 @@
+"""Which rows are one image set in the database, and what a flush has to do about the others of a set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import inspect, select
+from sqlalchemy.orm import Mapper, RelationshipProperty, Session
+
+from ..exc import NoOriginalError
+from ..transaction.hooks import FileRow, record_of
+
+__all__ = ["discriminators", "mapper_of", "owner_columns", "plant", "settle"]
+
+SIZE = frozenset({"width", "height", "variant"})
+
+_attachments: WeakKeyDictionary[Mapper[Any], list[str]] = WeakKeyDictionary()
+
+
+def mapper_of(cls: type[Any]) -> Mapper[Any]:
+    """Return the mapper of a class."""
+    return cast("Mapper[Any]", inspect(cls))
+
+
+def plant(mapper: Mapper[Any], name: str) -> None:
+    """Note that the relationship of that name leads from an owner to its images."""
+    _attachments.setdefault(mapper, []).append(name)
+
+
+def owner_columns(cls: type[Any], relationship: RelationshipProperty[Any]) -> dict[str, str]:
+    """Return the image's attributes that hold the owner's key, with the owner's attributes they are copied from."""
+    mapper = mapper_of(cls)
+    return {
+        mapper.get_property_by_column(remote).key: relationship.parent.get_property_by_column(local).key
+        for local, remote in relationship.local_remote_pairs
+    }
+
+
+def discriminators(cls: type[Any], *owner: str) -> tuple[str, ...]:
+    """Return the attributes of the primary key that tell apart the image sets of one owner.
+
+    They are those besides the owner's, size and look that the database does not fill in by itself.
+    """
+    mapper = mapper_of(cls)
+    keys = ((column, mapper.get_property_by_column(column).key) for column in mapper.primary_key)
+    return tuple(
+        key
+        for column, key in keys
+        if key not in SIZE and key not in owner and column.default is None and column.server_default is None
+    )
+
+
+def _attached(cls: type[Any]) -> Iterator[RelationshipProperty[Any]]:
+    for owner, names in list(_attachments.items()):
+        for name in names:
+            relationship = owner.relationships[name]
+            if issubclass(cls, relationship.mapper.class_):
+                yield relationship
+
+
+def settle(session: Session, cls: type[Any], rows: Sequence[Any]) -> list[FileRow]:
+    """Bring the sets of some rows in order before they are inserted or deleted.
+
+    A new original, or the deletion of one, makes every row of its set go that the database has by now, also those of
+    other transactions. A new thumbnail is refused where the original it was made from is no longer there.
+
+    Locks come in one order: the original, by its whole key so that no gap is locked; where there is none, the owner;
+    then the set. So of two transactions the second waits for the first, and sees what it did.
+
+    Returns:
+        The rows that have to go, as they are in the database.
+
+    Raises:
+        NoOriginalError: The original of a new thumbnail was replaced or deleted meanwhile.
+    """
+    gone: list[FileRow] = []
+    with session.no_autoflush:
+        for row in rows:
+            _check_source(session, row)
+        for relationship in _attached(cls):
+            owner = owner_columns(cls, relationship)
+            names = (*owner, *discriminators(cls, *owner))
+            sets: dict[tuple[Any, ...], Any] = {}
+            for row in rows:
+                values = tuple(row.__dict__.get(name) for name in names)
+                if row.__dict__.get("original") and None not in values:
+                    sets[values] = row if row in session.deleted else sets.get(values)
+            for values in sorted(sets, key=repr):
+                gone += _lock(session, cls, relationship, dict(zip(names, values, strict=True)), sets[values])
+    return gone
+
+
+def _lock(
+    session: Session, cls: type[Any], relationship: RelationshipProperty[Any], key: dict[str, Any], original: Any
+) -> list[FileRow]:
+    if original is None or _again(session, original, read=False) is None:
+        pairs = [
+            (local, key[mapper_of(cls).get_property_by_column(remote).key])
+            for local, remote in relationship.local_remote_pairs
+        ]
+        owner = select(*(local for local, _ in pairs)).where(*(local == value for local, value in pairs))
+        session.execute(owner.with_for_update(key_share=True))
+    query = select(cls).where(*(getattr(cls, name) == value for name, value in key.items()))
+    found = list(session.scalars(query.with_for_update().execution_options(populate_existing=True)))
+    present = {id(row) for row in found}
+    for row in list(session.deleted):
+        if isinstance(row, cls) and id(row) not in present and key.items() <= row.__dict__.items():
+            session.expunge(row)  # somebody else was first: a DELETE would find nothing and warn
+    return found
+
+
+def _again(session: Session, row: Any, *, read: bool) -> Any:
+    """Lock a row and read it anew; ``None`` where it is gone."""
+    mapper = mapper_of(type(row))
+    identity = zip(mapper.primary_key, inspect(row).identity, strict=True)
+    query = select(type(row)).where(*(column == value for column, value in identity))
+    return session.scalars(query.with_for_update(read=read).execution_options(populate_existing=True)).first()
+
+
+def _check_source(session: Session, row: Any) -> None:
+    source = record_of(row).source
+    if source is None or row not in session.new or inspect(source.row).key is None:
+        return
+    found = _again(session, source.row, read=True)
+    if found is None or found.key != source.key:
+        raise NoOriginalError(
+            f"the original that a new {type(row).__name__} was made from was replaced or deleted meanwhile; "
+            "roll back, or make the thumbnail anew"
+        )
