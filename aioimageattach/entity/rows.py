@@ -12,7 +12,8 @@ from sqlalchemy.orm.attributes import set_attribute, set_committed_value
 
 from ..exc import DeclarationError, DetachedError, NotLoadedError
 from ..transaction.hooks import session_lock
-from .image import Image, owner_columns
+from ._sets import owner_columns
+from .image import Image
 
 __all__ = ["Rows"]
 
