@@ -62,7 +62,7 @@ check: $(INSTALLED) docs  ## Check form, types, imports and docs
 	$(BIN)/mypy
 	$(BIN)/pyright
 	PYTHONPATH=. $(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes aioimageattach
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -q tests/docs tests/typing
 
 format: $(INSTALLED)  ## Bring the code into form
@@ -81,8 +81,7 @@ build: $(INSTALLED)  ## Build the distributions and try the wheel in an empty en
 	.ci/smoke dist/*.whl
 
 clean:  ## Remove what was built and cached
-	rm -rf build dist docs/_build docs/reference/api .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache \
-		.import_linter_cache
+	rm -rf build dist docs/_build docs/reference/api .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find aioimageattach docs examples tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 distclean: clean  ## Remove the environments, too
