@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["image_attachment"]
 
-I = TypeVar("I", bound=Image)  # noqa: E741
+I = TypeVar("I", bound=Image, default=Any)  # noqa: E741
 S = TypeVar("S", default=SingleImageSet[I])
 
 _DEFAULTS = {"lazy": "selectin", "cascade": "all, delete-orphan", "overlaps": "__*"}
