@@ -32,7 +32,10 @@ def _number(view: memoryview, start: int, size: int) -> int:
 
 
 def jpeg_parts(view: memoryview) -> Iterator[Part]:
-    """Yield the segments of a JPEG by marker (ITU T.81 B.1), ending with EOI; a scan's data belongs to its SOS."""
+    """Yield the segments of a JPEG by marker (ITU T.81 B.1), ending with EOI.
+
+    The data of a scan follows its SOS as a part named ``\\0``: whoever stops at SOS spares the search for its end.
+    """
     yield Part(b"\xd8", 0, 2, 2)
     position = 2
     while found := _MARKER.search(view, position):
@@ -47,11 +50,12 @@ def jpeg_parts(view: memoryview) -> Iterator[Part]:
         end = start + 2 + _number(view, start + 2, 2)
         if end < body or end > len(view):
             return
-        if marker == _SOS:
-            following = _MARKER.search(view, end)
-            end = following.start() if following else len(view)
         yield Part(bytes([marker]), start, body, end)
         position = end
+        if marker == _SOS:
+            following = _MARKER.search(view, end)
+            position = following.start() if following else len(view)
+            yield Part(b"\0", end, end, position)
 
 
 def png_parts(view: memoryview) -> Iterator[Part]:

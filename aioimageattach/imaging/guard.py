@@ -99,7 +99,7 @@ def _jpeg(view: memoryview, limits: ImageLimits) -> Structure:
                 limits.check_size(*size, at_once=True)
             if scans > allowed:
                 raise ImageTooLargeError(f"the JPEG has more than {allowed:,} scans", limit=allowed)
-        else:
+        elif marker:
             metadata.add(part.end - part.body)
     if not scans:
         raise _broken("image/jpeg")
