@@ -83,15 +83,12 @@ def translated(store: object, root: str, name: str) -> Generator[None]:
 
 def _translate(error: OSError, store: str, root: str, name: str) -> StoreError:
     code = error.errno
-    about_root = error.filename == root
-    what = f"the store's directory {root!r}" if about_root else f"{name!r} in {root!r}"
-    if about_root and code == errno.ENOTDIR:
-        return StoreError(f"{what} is no directory; give the store another path", store=store, name=name)
-    if about_root and code == errno.ENOENT:
+    what = f"{name!r} in {root!r}"
+    if error.filename == root and code == errno.ENOTDIR:
+        return StoreError(f"{root!r} is no directory; give the store another path", store=store, name=name)
+    if error.filename == root and code == errno.ENOENT:
         return StoreFileNotFoundError(
-            f"{what} is missing, and so is the directory it would be made in; make that one, or mount it",
-            store=store,
-            name=name,
+            f"the store's directory {root!r} is missing; make it, or mount it", store=store, name=name
         )
     if code in (errno.ENOENT, errno.ELOOP):
         return StoreFileNotFoundError(f"there is no file {what}", store=store, name=name)

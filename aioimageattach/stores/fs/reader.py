@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, TypeAlias
 
 from ..._threads import finish
 from ...file import CHUNK, Cursor, SeekableFileProxy
@@ -11,20 +13,24 @@ from .disk import hop
 
 __all__ = ["DiskFile"]
 
+Errors: TypeAlias = Callable[[], AbstractContextManager[None]]
+
 
 class _Window(Cursor):
     """The bytes of an open file from ``start`` to ``end``, read by position: one hop a read, none to seek."""
 
-    def __init__(self, file: Any, start: int, end: int) -> None:
+    def __init__(self, file: Any, start: int, end: int, errors: Errors) -> None:
         super().__init__(end - start)
         self._file = file
         self._start = start
+        self._errors = errors
 
     async def read(self, size: int = CHUNK, /) -> bytes:
         size = min(size, self.size - self.position)
         if size <= 0:
             return b""
-        found = await hop(os.pread, self._file.fileno(), size, self._start + self.position)
+        with self._errors():
+            found = await hop(os.pread, self._file.fileno(), size, self._start + self.position)
         self.position += len(found)
         return found
 
@@ -35,6 +41,6 @@ class _Window(Cursor):
 class DiskFile(SeekableFileProxy):
     """An async file of the disk, with ``size`` in bytes."""
 
-    def __init__(self, file: Any, start: int, end: int) -> None:
-        super().__init__(_Window(file, start, end))
+    def __init__(self, file: Any, start: int, end: int, errors: Errors) -> None:
+        super().__init__(_Window(file, start, end, errors))
         self.size = end - start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
 from itertools import islice
 
 from ..._threads import finish
@@ -113,16 +114,17 @@ class FileSystemStore(KeyedStore):
         check_path(name)
         if start < 0 or (end is not None and end < start):
             raise ValueError(f"expected 0 <= start <= end, got start={start} and end={end}")
+        errors = partial(translated, self, self.path, name)
         size = 0
 
         def opener(path: str, flags: int) -> int:
             nonlocal size
-            with translated(self, self.path, name):
-                fd, size = self._tree.open_file(name)
+            fd, size = self._tree.open_file(name)
             return fd
 
-        file = await open_by(opener)
-        return DiskFile(file, min(start, size), size if end is None else min(end, size))
+        with errors():
+            file = await open_by(opener)
+        return DiskFile(file, min(start, size), size if end is None else min(end, size), errors)
 
     async def head_object(self, name: str) -> ObjectInfo:
         """Return a file's size and time of change.

@@ -53,13 +53,12 @@ class Writer:
     def write(self, blocks: Iterable[bytes | memoryview]) -> None:
         """Write some blocks; an error of their iterator is raised as it is."""
         for block in blocks:
+            self._check()
             rest = memoryview(block)
             with self._errors():
                 file = self._opened()
                 while rest:
                     rest = rest[os.write(file, rest) :]
-            if self.stopped.is_set():
-                raise Stopped
 
     def finish(self, blocks: Iterable[bytes | memoryview] = ()) -> None:
         """Write the last blocks and give the file its name.
@@ -68,6 +67,7 @@ class Writer:
             StoreFileExistsError: The name is taken.
         """
         self.write(blocks)
+        self._check()
         with self._errors():
             file = self._opened()
             os.fchmod(file, self._mode)
@@ -89,6 +89,10 @@ class Writer:
                     os.unlink(name, dir_fd=directory)
         self._close()
         self._tree.prune(self._parent)
+
+    def _check(self) -> None:
+        if self.stopped.is_set():
+            raise Stopped
 
     def _opened(self) -> int:
         if self._file is not None:
@@ -113,6 +117,8 @@ class Writer:
             try:
                 return os.open(".", os.O_WRONLY | UNNAMED, 0o600, dir_fd=directory)
             except OSError as error:
+                if os.fstat(directory).st_nlink == 0:  # ext4 says EPERM
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._parent) from error
                 if error.errno not in _NO_UNNAMED:
                     raise
                 self._tree.unnamed = False

@@ -1,0 +1,95 @@
+"""The disk's bad days, made by the kernel itself: calls that it refuses, and another user.
+
+Both hold for one thread alone, which is the only one of a fresh pool for files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Final
+
+from aioimageattach import _threads
+
+_CALLS: Final = {
+    "x86_64": {
+        "fsync": 74,
+        "getdents64": 217,
+        "linkat": 265,
+        "mkdirat": 258,
+        "openat": 257,
+        "pread64": 17,
+        "setresuid": 117,
+        "unlinkat": 263,
+        "write": 1,
+    },
+    "aarch64": {
+        "fsync": 82,
+        "getdents64": 61,
+        "linkat": 37,
+        "mkdirat": 34,
+        "openat": 56,
+        "pread64": 67,
+        "setresuid": 147,
+        "unlinkat": 35,
+        "write": 64,
+    },
+}[platform.machine()]
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_NOBODY: Final = 65534
+O_TMPFILE_BIT: Final = 0o20000000
+
+
+class _Instruction(ctypes.Structure):
+    _fields_ = (("code", ctypes.c_uint16), ("yes", ctypes.c_uint8), ("no", ctypes.c_uint8), ("value", ctypes.c_uint32))
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_uint16), ("instructions", ctypes.POINTER(_Instruction)))
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _refuse(call: str, error: int, flag: int) -> None:
+    """A filter of system calls (seccomp): one call, where its third argument has the flag if one is given, fails."""
+    load, equal, has, end = 0x20, 0x15, 0x45, 0x06
+    rows = [(load, 0, 0, 0), (equal, 0, 3 if flag else 1, _CALLS[call])]
+    if flag:
+        rows += [(load, 0, 0, 32), (has, 0, 1, flag)]
+    rows += [(end, 0, 0, 0x00050000 | error), (end, 0, 0, 0x7FFF0000)]
+    instructions = (_Instruction * len(rows))(*rows)
+    _check(_libc.prctl(38, 1, 0, 0, 0))
+    _check(_libc.prctl(22, 2, ctypes.byref(_Program(len(rows), instructions)), 0, 0))
+
+
+def _become_nobody() -> None:
+    if os.geteuid() == 0:
+        _check(_libc.syscall(_CALLS["setresuid"], _NOBODY, _NOBODY, _NOBODY))
+
+
+@contextmanager
+def in_the_worker(*calls: Callable[[], None]) -> Generator[None]:
+    """Let the pool for files be one fresh thread that made these calls first."""
+    _threads.set_workers(io=1)
+    try:
+        for call in calls:
+            _threads.io_executor().submit(call).result()
+        yield
+    finally:
+        _threads.set_workers(io=32)
+
+
+def refused(call: str, error: int, flag: int = 0) -> Callable[[], None]:
+    """A call for :func:`in_the_worker`: from then on the kernel answers that system call with an error."""
+    return lambda: _refuse(call, error, flag)
+
+
+def nobody() -> None:
+    """A call for :func:`in_the_worker`: from then on the thread has no rights of its own."""
+    _become_nobody()
