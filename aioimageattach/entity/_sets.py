@@ -17,6 +17,7 @@ __all__ = ["discriminators", "mapper_of", "owner_columns", "plant", "settle"]
 SIZE = frozenset({"width", "height", "variant"})
 
 _attachments: WeakKeyDictionary[Mapper[Any], list[str]] = WeakKeyDictionary()
+_discriminators: WeakKeyDictionary[Mapper[Any], dict[tuple[str, ...], tuple[str, ...]]] = WeakKeyDictionary()
 
 
 def mapper_of(cls: type[Any]) -> Mapper[Any]:
@@ -44,17 +45,19 @@ def discriminators(cls: type[Any], *owner: str) -> tuple[str, ...]:
     They are those besides the owner's, size and look that the database does not fill in by itself.
     """
     mapper = mapper_of(cls)
-    keys = ((column, mapper.get_property_by_column(column).key) for column in mapper.primary_key)
-    return tuple(
-        key
-        for column, key in keys
-        if key not in SIZE and key not in owner and column.default is None and column.server_default is None
-    )
+    memo = _discriminators.setdefault(mapper, {})
+    if owner not in memo:
+        memo[owner] = tuple(
+            key
+            for column, key in ((column, mapper.get_property_by_column(column).key) for column in mapper.primary_key)
+            if key not in SIZE and key not in owner and column.default is None and column.server_default is None
+        )
+    return memo[owner]
 
 
 def _attached(cls: type[Any]) -> Iterator[RelationshipProperty[Any]]:
     for owner, names in list(_attachments.items()):
-        for name in names:
+        for name in names if owner.configured else ():  # others have no instances, and may be declared wrongly
             relationship = owner.relationships[name]
             if issubclass(cls, relationship.mapper.class_):
                 yield relationship

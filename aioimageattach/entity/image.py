@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlalchemy import BigInteger, Boolean, DateTime, Integer, String, inspect, tuple_
+from sqlalchemy import BigInteger, Boolean, DateTime, Integer, String, event, inspect, tuple_
 from sqlalchemy.dialects.mysql import DATETIME
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm.attributes import set_attribute
 
 from ..context import resolve_store
 from ..exc import DeclarationError, NotLoadedError
@@ -24,7 +25,10 @@ from ._sets import discriminators, mapper_of, settle
 
 __all__ = ["Image"]
 
-_KEY_COLUMNS = ("width", "height", "mimetype", "revision")
+NEEDED = frozenset({"width", "height", "variant", "mimetype", "original", "revision", "created_at"})
+"""The columns without which an image set cannot say what it has."""
+
+_KEYED = frozenset({"width", "height", "mimetype", "revision"})
 
 
 def utcnow() -> datetime:
@@ -113,13 +117,14 @@ class Image(FileRow):
     @property
     def identity_map(self) -> dict[str, Any]:
         """The primary key's attributes and their values."""
-        self._require_loaded()
-        return {name: self.__dict__.get(name) for name in self.identity_attributes()}
+        names = self.identity_attributes()
+        self._require_loaded(*names)
+        return {name: self.__dict__.get(name) for name in names}
 
     @hybrid_property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels; in SQL a pair to compare with."""
-        self._require_loaded()
+        self._require_loaded("width", "height")
         return self.width, self.height
 
     @size.inplace.expression
@@ -139,9 +144,9 @@ class Image(FileRow):
         Raises:
             NotLoadedError: The row's columns are expired.
         """
-        self._require_loaded()
         found = self._stored_key()
-        assert found is not None
+        if found is None:
+            raise self._not_loaded()
         return found
 
     def locate(self, store: Store | None = None) -> str:
@@ -154,7 +159,7 @@ class Image(FileRow):
             ContextError: No store is named anywhere.
             NotLoadedError: The row's columns are expired.
         """
-        self._require_loaded()
+        self._require_loaded("created_at")
         return self._store(store).locate(self)
 
     async def open_file(self, store: Store | None = None, use_seek: bool = False) -> AsyncFile:
@@ -172,7 +177,6 @@ class Image(FileRow):
         spool = record_of(self).spool
         if spool is not None:
             return spool.open()
-        self._require_loaded()
         return await self._store(store).open(self, use_seek)
 
     async def make_blob(self, store: Store | None = None) -> bytes:
@@ -188,31 +192,50 @@ class Image(FileRow):
     def _store(self, store: Store | None) -> Store:
         return resolve_store(store, record_of(self).store, session=inspect(self).session)
 
-    def _require_loaded(self) -> None:
+    def _loaded(self, *names: str) -> bool:
         state = inspect(self)
-        if state.key is not None and not state.dict.keys() >= {*_KEY_COLUMNS}:
-            raise NotLoadedError(
-                f"the columns of this {type(self).__name__} are expired, as after a commit: "
-                "`await session.refresh(image)`, or make sessions with expire_on_commit=False"
-            )
+        return state.key is None or state.dict.keys() >= {*names}
+
+    def _require_loaded(self, *names: str) -> None:
+        if not self._loaded(*names):
+            raise self._not_loaded()
+
+    def _not_loaded(self) -> NotLoadedError:
+        return NotLoadedError(
+            f"the columns of this {type(self).__name__} are expired, as after a commit: "
+            "`await session.refresh(image)`, or make sessions with expire_on_commit=False"
+        )
 
     # --- what the session's hooks ask --------------------------------------------------------------------------------
 
     def _stored_key(self) -> ImageKey | None:
-        state = inspect(self)
-        if state.key is not None and not state.dict.keys() >= {*_KEY_COLUMNS}:
+        names = discriminators(type(self))
+        if not self._loaded(*_KEYED, *names):
             return None
-        revision = self.revision
         overridden = type(self).object_id is not Image.object_id
-        object_id = self.object_id if overridden or revision is None else _plain_object_id(self)
-        return ImageKey(self.object_type, object_id, self.width, self.height, self.mimetype, revision)
+        object_id = None  # as long as the database has yet to make the owner's key
+        if self.revision is None or (overridden and None not in {self.__dict__.get(name) for name in names}):
+            object_id = self.object_id
+        elif not overridden:
+            object_id = _plain_object_id(self)
+        return ImageKey(self.object_type, object_id, self.width, self.height, self.mimetype, self.revision)
 
     def _renew(self, store: Store) -> None:
-        self.revision = store.make_revision()
+        set_attribute(self, "revision", store.make_revision())
 
     @classmethod
     def _settle(cls, session: Session, rows: Sequence[Any]) -> Sequence[FileRow]:
         return settle(session, cls, rows)
+
+
+@event.listens_for(Image, "load", propagate=True)
+@event.listens_for(Image, "refresh", propagate=True)
+def _tell_the_zone(image: Image, *_: object) -> None:
+    """Let what the database says of a time be aware and in UTC: some give it without a zone, some in their own."""
+    created_at = image.__dict__.get("created_at")
+    if created_at is not None:
+        naive = created_at.tzinfo is None
+        image.__dict__["created_at"] = created_at.replace(tzinfo=UTC) if naive else created_at.astimezone(UTC)
 
 
 def _plain_object_id(image: Image) -> int | None:

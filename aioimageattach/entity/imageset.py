@@ -80,6 +80,7 @@ class BaseImageSet(ABC, Generic[I]):
         fit: Fit | None = None,
         format: str | None = None,
         variant: str | None = None,
+        store: Store | None = None,
     ) -> I:
         """Return the image of that size, which may be the original; a look in memory.
 
@@ -90,6 +91,7 @@ class BaseImageSet(ABC, Generic[I]):
             fit: As it was made with.
             format: As it was made with.
             variant: As it was made with.
+            store: Not needed; accepted because every method of a set takes one.
 
         Raises:
             NoResultFound: There is no image of that size and look.

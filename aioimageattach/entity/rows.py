@@ -13,13 +13,11 @@ from sqlalchemy.orm.attributes import set_attribute, set_committed_value
 from ..exc import DeclarationError, DetachedError, NotLoadedError
 from ..transaction.hooks import session_lock
 from ._sets import owner_columns
-from .image import Image
+from .image import NEEDED, Image
 
 __all__ = ["Rows"]
 
 I = TypeVar("I", bound=Image)  # noqa: E741
-
-_NEEDED = frozenset({"width", "height", "variant", "mimetype", "original", "revision", "created_at"})
 
 
 class Rows(Generic[I]):
@@ -55,7 +53,7 @@ class Rows(Generic[I]):
             return True
         rows = state.dict.get(self.relationship.key)
         return rows is not None and all(
-            row.__dict__.keys() >= _NEEDED or inspect(row).key is None or not self._alive(row) for row in rows
+            row.__dict__.keys() >= NEEDED or inspect(row).key is None or not self._alive(row) for row in rows
         )
 
     def all(self) -> list[I]:

@@ -1,0 +1,27 @@
+"""What the tests of this room stand on."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from tests.databases import Database
+from tests.entity.models import Base, CountingStore, started
+
+
+@pytest.fixture
+def store() -> CountingStore:
+    """An empty store."""
+    return CountingStore()
+
+
+@pytest.fixture
+async def sessions(sqlite_database: Database) -> async_sessionmaker[AsyncSession]:
+    """Sessions on SQLite with the tables of the models; they keep what is loaded after a commit."""
+    return await started(sqlite_database, Base.metadata, expire_on_commit=False)
+
+
+@pytest.fixture
+async def expiring(sqlite_database: Database) -> async_sessionmaker[AsyncSession]:
+    """The same with SQLAlchemy's default: a commit expires what is loaded."""
+    return await started(sqlite_database, Base.metadata)
