@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from aioimageattach.exc import InvalidKeyError, StoreFileExistsError
+from aioimageattach.key import ImageKey
 from aioimageattach.stores.memory import MemoryStore
 from aioimageattach.testing import StoreContract
 
@@ -12,3 +17,40 @@ class TestMemoryStore(StoreContract):
     @pytest.fixture
     def store(self) -> MemoryStore:
         return MemoryStore()
+
+
+@pytest.mark.parametrize(
+    ("base_url", "expected"),
+    [("memory:/", "memory:/a/b%20c"), ("https://x/y", "https://x/y/a/b%20c"), ("/files/", "/files/a/b%20c")],
+)
+def test_urls(base_url: str, expected: str) -> None:
+    """Names are appended to the base URL, with or without a slash at its end."""
+    assert MemoryStore(base_url).url_of("a/b c") == expected
+
+
+async def test_files_without_a_revision() -> None:
+    """They have a plain layout of their own, which needs the owner's number."""
+    store = MemoryStore()
+    await store.put(ImageKey("user", 7, 30, 20, "image/jpeg"), b"old", reproducible=False)
+    assert [found.name async for found in store.list_objects()] == ["user/7/30x20.jpe"]
+    with pytest.raises(InvalidKeyError, match="object_id"):
+        store.name_of(ImageKey("user", None, 30, 20, "image/jpeg"))
+
+
+def test_threads_may_share_it() -> None:
+    """Eight threads with loops of their own put the same hundred names: each name is won once."""
+    store = MemoryStore()
+
+    async def work(n: int) -> int:
+        won = 0
+        for name in range(100):
+            try:
+                await store.put_object(f"{name}", b"%d" % n)
+            except StoreFileExistsError:
+                continue
+            won += 1
+        return won
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(lambda n: asyncio.run(work(n)), range(8))) == 100
+    assert repr(store) == "<MemoryStore of 100 files>"

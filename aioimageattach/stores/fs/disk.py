@@ -48,17 +48,12 @@ _UNAVAILABLE: Final = {
 
 async def hop(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a blocking call in a thread, and wait for its end even when cancelled."""
-    return await hop_until(_nothing, call, *args, **kwargs)
+    return await finish(aiofiles.os.wrap(call)(*args, executor=io_executor(), **kwargs))
 
 
 async def hop_until(stop: Callable[[], object], call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """:func:`hop` of a long call, which ``stop`` tells to end early when the caller is cancelled."""
-    work = aiofiles.os.wrap(call)(*args, executor=io_executor(), **kwargs)
-    return await finish(work, stop=stop)
-
-
-def _nothing() -> None:
-    pass
+    return await finish(aiofiles.os.wrap(call)(*args, executor=io_executor(), **kwargs), stop=stop)
 
 
 async def open_by(opener: Callable[[str, int], int]) -> Any:
@@ -75,8 +70,6 @@ def translated(store: object, root: str, name: str) -> Generator[None]:
     """Raise the errors of the operating system as errors of ours that name the file and the remedy."""
     try:
         yield
-    except StoreError:
-        raise
     except OSError as error:
         raise _translate(error, repr(store), root, name) from error
 

@@ -1,0 +1,110 @@
+"""The files beneath a directory in order of name."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.stores.fs.listing import walk
+from aioimageattach.stores.fs.paths import SIDE_PREFIX
+from aioimageattach.stores.fs.tree import Tree
+
+
+def put(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"1")
+
+
+def listed(root: Path, prefix: str = "", start_after: str = "") -> list[str]:
+    return [found.name for found in walk(Tree(str(root), dir_mode=0o755), prefix, start_after)]
+
+
+def test_what_is_not_ours_is_skipped(tmp_path: Path) -> None:
+    """Unfinished files, names that no store may have, links and empty directories do not appear."""
+    put(
+        tmp_path, "a", f"{SIDE_PREFIX}1", f"b/{SIDE_PREFIX}2", "back\\slash", "line\nfeed", "bad\\directory/file", "b/c"
+    )
+    (tmp_path / os.fsdecode(b"\xff")).write_bytes(b"1")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    (tmp_path / "up").symlink_to("..")
+    assert listed(tmp_path) == ["a", "b/c"]
+
+
+@pytest.mark.parametrize("prefix", ["/", "../", "a//b", "a/../b", "\0/x", "nothing/at/all", "\ud800/x"])
+def test_prefixes_that_no_name_has(tmp_path: Path, prefix: str) -> None:
+    """Nothing is listed, inside or outside."""
+    put(tmp_path, "files/a/b", "outside")
+    assert listed(tmp_path / "files", prefix) == []
+
+
+def test_directories_out_of_the_question_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither those before ``start_after`` nor those beside the prefix."""
+    put(tmp_path, *(f"type/{n:02}/{m}" for n in range(20) for m in range(2)), "other/1", "typewriter/1")
+    real = os.scandir
+    read: list[str] = []
+
+    def scandir(fd: int) -> object:
+        read.append(os.readlink(f"/proc/self/fd/{fd}").removeprefix(str(tmp_path)))
+        return real(fd)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert listed(tmp_path, "type/", "type/18/0") == ["type/18/1", "type/19/0", "type/19/1"]
+    assert read == ["/type", "/type/18", "/type/19"]
+    read.clear()
+    assert listed(tmp_path, "type/0", "type/09") == ["type/09/0", "type/09/1"]
+    assert read == ["/type", "/type/09"]
+
+
+def test_what_vanishes_while_it_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file or a directory that somebody deletes meanwhile is left out, and the listing goes on."""
+    put(tmp_path, "a/1", "b/1", "c/1", "d")
+    found = walk(Tree(str(tmp_path), dir_mode=0o755), "", "")
+    assert next(found).name == "a/1"
+    (tmp_path / "b/1").unlink()
+    (tmp_path / "b").rmdir()
+    real = os.scandir
+
+    class Deleting:
+        def __init__(self, fd: int) -> None:
+            self.entries = real(fd)
+
+        def __enter__(self) -> list[os.DirEntry[str]]:
+            entries = list(self.entries)
+            for entry in entries:
+                (tmp_path / "c" / entry.name).unlink()
+            return entries
+
+        def __exit__(self, *error: object) -> None:
+            self.entries.close()
+
+    monkeypatch.setattr(os, "scandir", Deleting)
+    assert [one.name for one in found] == ["d"]
+
+
+def test_a_deep_tree(tmp_path: Path) -> None:
+    """The deepest name that a store may have is found."""
+    name = "/".join("a" * 512)
+    put(tmp_path, name)
+    assert listed(tmp_path) == [name]
+
+
+async def test_memory_does_not_grow_with_the_number_of_directories(tmp_path: Path) -> None:
+    """Ten times as many directories need no more memory than a batch."""
+    put(tmp_path, *(f"{n:04}/file" for n in range(2000)))
+    store = FileSystemStore(tmp_path, "/")
+    tracemalloc.start()
+    try:
+        count = 0
+        async for _ in store.list_objects():
+            count += 1
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 2000
+    assert peak < 2_000_000
