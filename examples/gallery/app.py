@@ -1,0 +1,90 @@
+"""The application, put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from aioimageattach.asgi import StoreContextMiddleware
+from aioimageattach.exc import ImageError, ImageTooLargeError, StoreError, UnreadableImageError, UnsupportedImageError
+from aioimageattach.stores.fs import FileSystemStore
+
+from . import actions, pages, thumbnails
+from .database import Database
+from .files import StoredFiles
+from .limits import BodyLimitMiddleware
+
+STATUS: dict[type[Exception], int] = {
+    ImageTooLargeError: 413,
+    UnsupportedImageError: 415,
+    UnreadableImageError: 422,
+    StoreError: 503,
+}
+MAX_BODY = 200_000_000
+"""Bytes of one form with all its files."""
+
+
+def create_app(data: Path) -> FastAPI:
+    """Return the gallery.
+
+    Args:
+        data: The directory of its database and its files; it is made where there is none.
+    """
+    files = data / "files"
+    files.mkdir(parents=True, exist_ok=True)
+    database = Database(data / "gallery.sqlite")
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
+        await database.create_tables()
+        await thumbnails.catch_up(database)
+        yield
+        await database.aclose()
+
+    app = FastAPI(title="Gallery", lifespan=lifespan)
+    app.state.database = database
+    # From here on every request knows the store, and so do tasks after the answer and the code of the lifespan.
+    app.add_middleware(StoreContextMiddleware, store=FileSystemStore(files, "/files/"))
+    app.add_middleware(BodyLimitMiddleware, limit=MAX_BODY)
+    app.mount("/files", StoredFiles(directory=files), name="files")
+    app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
+    app.include_router(pages.router)
+    app.include_router(actions.router)
+    app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(RequestValidationError, incomplete)
+    for error in (ImageError, StoreError):
+        app.add_exception_handler(error, not_attached)
+    return app
+
+
+async def refused(request: Request, error: Any) -> Response:
+    """Say what the routes had to say."""
+    return problem(request, error.status_code, str(error.detail))
+
+
+async def incomplete(request: Request, error: Any) -> Response:
+    """Say which fields are missing."""
+    fields = ", ".join(sorted({str(one["loc"][1]) for one in error.errors()}))
+    return problem(request, 422, f"Please check: {fields}.")
+
+
+async def not_attached(request: Request, error: Any) -> Response:
+    """Say what was wrong with a picture, in the library's words: they are meant to be read."""
+    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 422)
+    name = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
+    return problem(request, status, f"{name}{error}")
+
+
+def problem(request: Request, status: int, message: str) -> Response:
+    """Answer a script with the message, and a browser with a page of it."""
+    if "application/json" in request.headers.get("Accept", ""):
+        return JSONResponse({"message": message}, status)
+    return pages.page(request, "problem.html", {"message": message}, status)

@@ -1,0 +1,73 @@
+"""SQLite for an application with many requests at once."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from .models import Base
+
+_statements: ContextVar[list[str] | None] = ContextVar("statements", default=None)
+
+
+def collect_statements() -> list[str]:
+    """Return a list to which every statement of this task is added from now on, for the footer of pages."""
+    _statements.set(collected := list[str]())
+    return collected
+
+
+class Database:
+    """One file, and two ways to work with it.
+
+    A transaction that reads first and writes later fails in SQLite when another one has written in between. Whoever
+    means to write says so from the start, and waits for its turn.
+
+    Args:
+        path: The file; it is made where there is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        url = URL.create("sqlite+aiosqlite", database=str(path))
+        self.engine = create_async_engine(url, connect_args={"timeout": 30})
+        _listen(self.engine)
+        writer = self.engine.execution_options(begin="BEGIN IMMEDIATE")
+        # With expire_on_commit=False the rows stay readable after a commit, for templates as for thumbnails.
+        self.reading: async_sessionmaker[AsyncSession] = async_sessionmaker(self.engine, expire_on_commit=False)
+        self.writing: async_sessionmaker[AsyncSession] = async_sessionmaker(writer, expire_on_commit=False)
+
+    async def create_tables(self) -> None:
+        """Create the tables that are missing."""
+        async with self.engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self.engine.dispose()
+
+
+def _listen(engine: AsyncEngine) -> None:
+    """Leave transactions to SQLAlchemy: by itself the driver begins them late, and lets savepoints commit."""
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def connected(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def executing(
+        _connection: Connection, _cursor: object, statement: str, _parameters: object, _context: object, _many: bool
+    ) -> None:
+        collected = _statements.get()
+        if collected is not None and not statement.startswith("BEGIN"):
+            collected.append(statement)

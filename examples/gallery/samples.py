@@ -1,0 +1,49 @@
+"""Photographs to begin with: those of the project's tests, where the gallery runs from a checkout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from .models import Author, Post
+
+FOLDER = Path(__file__).parents[2] / "tests" / "photos"  # its README says what they show and who made them
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A post, and the names of its files."""
+
+    author: str
+    avatar: str
+    title: str
+    photos: tuple[str, ...]
+
+
+SAMPLES = (
+    Sample("SpaceX", "rocket", "Lift-off", ("rocket",)),
+    Sample("scikit-image", "chelsea", "An afternoon with Chelsea", ("chelsea", "coffee", "camera")),
+    Sample("NASA", "astronaut", "Looking further", ("hubble", "astronaut")),
+)
+
+
+def available() -> bool:
+    """Whether there is anything to begin with."""
+    return FOLDER.is_dir()
+
+
+async def load(session: AsyncSession) -> None:
+    """Add the sample posts to the session."""
+    for sample in SAMPLES:
+        author = Author(name=sample.author)
+        post = Post(title=sample.title, author=author)
+        async with await anyio.open_file(FOLDER / f"{sample.avatar}.jpg", "rb") as file:
+            await author.avatar.from_file(file)
+        for order_index, name in enumerate(sample.photos):
+            async with await anyio.open_file(FOLDER / f"{name}.jpg", "rb") as file:
+                await post.photos.get_image_set(order_index=order_index).from_file(file)
+        session.add(post)
+        await session.flush()  # in this order: the last is the newest
