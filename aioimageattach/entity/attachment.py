@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import InstrumentedAttribute, Mapper, relationship
+from sqlalchemy.orm.descriptor_props import ConcreteInheritedProperty
 from typing_extensions import TypeVar
 
 from ..exc import DeclarationError
@@ -117,10 +118,17 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
 @event.listens_for(Mapper, "after_mapper_constructed")
 def _plant(mapper: Mapper[Any], cls: type) -> None:
     for base in cls.__mro__:
-        if base is not cls and mapper.concrete and inspect(base, raiseerr=False) is not None:
-            break
-        for attachment in [found for found in vars(base).values() if isinstance(found, image_attachment)]:
-            if not mapper.has_property(attachment.key):
-                arguments: dict[str, Any] = {**_DEFAULTS, **attachment.arguments}
-                mapper.add_property(attachment.key, relationship(attachment.argument, **arguments))
-                plant(mapper, attachment.key)
+        if mapper.concrete and mapper.inherits is not None and base is mapper.inherits.class_:
+            break  # its images have foreign keys to another table
+        for name, value in list(vars(base).items()):
+            if isinstance(value, image_attachment):
+                value.name = name  # Python does not tell one that a declared_attr made
+                if _has_no(mapper, value.key):
+                    arguments: dict[str, Any] = {**_DEFAULTS, **value.arguments}
+                    mapper.add_property(value.key, relationship(value.argument, **arguments))
+                    plant(mapper, value.key)
+
+
+def _has_no(mapper: Mapper[Any], key: str) -> bool:
+    """Whether a mapper has no relationship of that name, or only the shadow of a concrete parent's."""
+    return not mapper.has_property(key) or isinstance(mapper.get_property(key), ConcreteInheritedProperty)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
-from sqlalchemy import inspect, select
+from sqlalchemy import Column, inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_object_session
 from sqlalchemy.orm import InstanceState, RelationshipProperty, with_parent
 from sqlalchemy.orm.attributes import set_attribute, set_committed_value
@@ -107,15 +107,16 @@ class Rows(Generic[I]):
         async with session_lock(session.sync_session):
             if self.loaded and not again:
                 return
-            await self._load(session)
+            await self._load(session, fresh=again)
 
-    async def _load(self, session: AsyncSession, *, locked: bool = False) -> None:
+    async def _load(self, session: AsyncSession, *, fresh: bool = False, locked: bool = False) -> None:
         attribute = getattr(type(self.owner), self.relationship.key)
         query = select(self.cls).where(with_parent(self.owner, attribute))
         if self.relationship.order_by:
             query = query.order_by(*self.relationship.order_by)
         if locked:
-            query = query.with_for_update(read=True).execution_options(populate_existing=True)
+            query = query.with_for_update(read=True)
+        query = query.execution_options(populate_existing=fresh or locked)
         with session.no_autoflush:
             if self.state.expired_attributes.intersection(self.columns.values()):
                 await session.refresh(self.owner, list(self.columns.values()))
@@ -126,14 +127,22 @@ class Rows(Generic[I]):
 
     def build(self, values: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> I:
         """Return a new row that belongs to the owner, in no session and no collection yet."""
-        mapper = self.relationship.mapper
-        row = self.cls(*args, **kwargs) if args or kwargs else mapper.class_manager.new_instance()
+        row = self.cls(*args, **kwargs) if args or kwargs else self._new()
         if self.state.key is not None:
             for name, source in self.columns.items():
                 set_attribute(row, name, self.state.dict[source])
         for name, value in values.items():
             set_attribute(row, name, value)
         return cast("I", row)
+
+    def _new(self) -> object:
+        """A row made without the constructor, which may ask for what only we know."""
+        mapper = self.relationship.mapper
+        row = mapper.class_manager.new_instance()
+        if isinstance(mapper.polymorphic_on, Column):
+            kind = mapper.get_property_by_column(mapper.polymorphic_on)
+            set_attribute(row, kind.key, mapper.polymorphic_identity)
+        return row
 
     def append(self, row: I) -> None:
         """Make the row one of the owner's; it is inserted with the next flush."""
