@@ -34,7 +34,7 @@ def libvips() -> Any:
             if _module is None:
                 logger = logging.getLogger("pyvips")
                 if logger.level == logging.NOTSET:
-                    logger.setLevel(logging.WARNING)  # it tells of every operation at INFO and DEBUG
+                    logger.setLevel(logging.ERROR)  # else it tells of every operation, and warns of every odd upload
                 import pyvips
 
                 _module = pyvips

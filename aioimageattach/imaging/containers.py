@@ -1,19 +1,32 @@
 """The outer structure of picture files: walks over segments, chunks, blocks and boxes, in plain Python.
 
 Each walk is over a view of single bytes, yields what is well formed and ends where that ends, without an error: callers
-that need more look at the last thing yielded. No walk decodes pixels or copies the file.
+that need more look at the last thing yielded. No walk decodes pixels or copies the file. A file cut into more pieces
+than any program makes raises :class:`~aioimageattach.exc.ImageTooLargeError`, so that a walk ends in time.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, ParamSpec
 
-__all__ = ["Item", "Part", "gif_parts", "heif_items", "jpeg_parts", "png_parts", "riff_parts", "top_boxes"]
+from ..exc import ImageTooLargeError
+
+__all__ = ["JPEG_DATA", "Item", "Part", "gif_parts", "heif_items", "jpeg_parts", "png_parts", "riff_parts", "top_boxes"]
 
 _MARKER: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+JPEG_DATA: Final = b"\0"
+"""The name of a scan's data among the parts of a JPEG."""
+
+P = ParamSpec("P")
+
+_MOST_PARTS: Final = 30_000
+_SIZE_NAME: Final = struct.Struct(">I4s")
+_NAME_SIZE: Final = struct.Struct("<4sI")
 _SOS: Final = 0xDA
 _EOI: Final = 0xD9
 
@@ -27,10 +40,26 @@ class Part(NamedTuple):
     end: int
 
 
+def _too_many() -> ImageTooLargeError:
+    return ImageTooLargeError(f"the file is cut into more than {_MOST_PARTS:,} pieces", limit=_MOST_PARTS)
+
+
+def _bounded(walk: Callable[P, Iterator[Part]]) -> Callable[P, Iterator[Part]]:
+    @functools.wraps(walk)
+    def bounded(*args: P.args, **kwargs: P.kwargs) -> Iterator[Part]:
+        for number, part in enumerate(walk(*args, **kwargs)):
+            if number == _MOST_PARTS:
+                raise _too_many()
+            yield part
+
+    return bounded
+
+
 def _number(view: memoryview, start: int, size: int) -> int:
     return int.from_bytes(view[start : start + size], "big")
 
 
+@_bounded
 def jpeg_parts(view: memoryview) -> Iterator[Part]:
     """Yield the segments of a JPEG by marker (ITU T.81 B.1), ending with EOI.
 
@@ -58,44 +87,49 @@ def jpeg_parts(view: memoryview) -> Iterator[Part]:
             yield Part(b"\0", end, end, position)
 
 
+@_bounded
 def png_parts(view: memoryview) -> Iterator[Part]:
     """Yield the chunks of a PNG, ending with IEND; a part reaches to the end of its checksum."""
     position = 8
     while position + 12 <= len(view):
-        end = position + 12 + _number(view, position, 4)
+        size, name = _SIZE_NAME.unpack_from(view, position)
+        end = position + 12 + size
         if end > len(view):
             return
-        name = bytes(view[position + 4 : position + 8])
         yield Part(name, position, position + 8, end)
         if name == b"IEND":
             return
         position = end
 
 
+@_bounded
 def riff_parts(view: memoryview, start: int = 12, end: int | None = None) -> Iterator[Part]:
     """Yield the chunks of a RIFF file, by default of all of it; a part reaches to the end of its padding."""
     if end is None:
         end = min(len(view), 8 + int.from_bytes(view[4:8], "little"))
     while start + 8 <= end:
-        size = int.from_bytes(view[start + 4 : start + 8], "little")
+        name, size = _NAME_SIZE.unpack_from(view, start)
         if start + 8 + size > end:
             return
         stop = min(start + 8 + size + (size & 1), end)
-        yield Part(bytes(view[start : start + 4]), start, start + 8, stop)
+        yield Part(name, start, start + 8, stop)
         start = stop
 
 
 def _past_blocks(view: memoryview, position: int) -> int:
     """The position after a list of sub-blocks and its end, or past the file's end."""
     length = len(view)
-    while position < length:
+    for _ in range(_MOST_PARTS + length // 128):  # all but the last of a list have 255 bytes, commonly
+        if position >= length:
+            return length + 1
         size = view[position]
         position += size + 1
         if not size:
             return position
-    return length + 1
+    raise _too_many()
 
 
+@_bounded
 def gif_parts(view: memoryview) -> Iterator[Part]:
     """Yield the blocks of a GIF: ``header`` with the global colours, ``,`` for a frame, ``;`` for the end.
 
@@ -125,15 +159,17 @@ def gif_parts(view: memoryview) -> Iterator[Part]:
         yield Part(name, start, body, position)
 
 
+@_bounded
 def _boxes(view: memoryview, start: int, end: int) -> Iterator[Part]:
     while start + 8 <= end:
-        size, body = _number(view, start, 4), start + 8
+        size, name = _SIZE_NAME.unpack_from(view, start)
+        body = start + 8
         if size == 1:
             size, body = _number(view, start + 8, 8), start + 16
         stop = end if size == 0 else start + size
         if stop < body or stop > end:
             return
-        yield Part(bytes(view[start + 4 : start + 8]), start, body, stop)
+        yield Part(name, start, body, stop)
         start = stop
 
 

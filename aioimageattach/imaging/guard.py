@@ -15,8 +15,7 @@ __all__ = ["Structure", "examine"]
 _JPEG_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _JPEG_PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _PNG_PIXELS: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"fcTL", b"fdAT"})
-_LEAST_PART: Final = 256  # what a decoder keeps for each part, however small
-_MANY_PARTS: Final = 200_000
+_LEAST_PART: Final = 1_000  # what a decoder keeps for each part, however small
 _SCAN: Final = 100_000  # a scan costs as much as so many pixels, however small the picture
 _PASSES: Final = 25  # a camera's progressive JPEG has ten
 
@@ -114,9 +113,7 @@ def _png(view: memoryview, limits: ImageLimits) -> Structure:
     limits.check_size(width, height, at_once=interlaced)
     metadata = _Metadata(limits)
     frames = 0
-    for number, part in enumerate(png_parts(view)):
-        if number == _MANY_PARTS:
-            raise ImageTooLargeError(f"the PNG has more than {_MANY_PARTS:,} chunks", limit=_MANY_PARTS)
+    for part in png_parts(view):
         if part.name == b"fcTL":
             frames += 1
             _check_frames(frames, limits)

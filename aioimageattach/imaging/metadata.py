@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -9,9 +10,8 @@ from zlib import crc32
 
 from ..exc import UnreadableImageError, UnsupportedImageError
 from .containers import Item, Part, gif_parts, heif_items, jpeg_parts, png_parts, riff_parts, top_boxes
-from .exif import empty, orientation_of, orientation_only
-from .probe import opened
-from .sniff import sniff
+from .limits import ImageLimits
+from .probe import inspect, opened
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -56,31 +56,32 @@ def strip_metadata(data: Buffer, mimetype: str) -> bytes:
                 mimetype=mimetype,
                 allowed=STRIPPED_TYPES,
             )
-        if sniff(view) != mimetype:
-            raise UnreadableImageError(f"expected {mimetype}, got bytes that begin with {bytes(view[:12])!r}")
-        return b"".join(strip(view))
+        found = inspect(view, _LENIENT).probe
+        if found.mimetype != mimetype:
+            raise UnreadableImageError(f"expected {mimetype}, got {found.mimetype}")
+        return b"".join(strip(view, found.orientation))
 
 
 def _broken(mimetype: str) -> UnreadableImageError:
     return UnreadableImageError(f"{mimetype}: the structure is broken, its metadata cannot be found safely")
 
 
+def _exif(orientation: int) -> bytes:
+    """A block of EXIF (TIFF 6.0, section 2) that tells the orientation, or nothing for the usual one."""
+    if orientation == 1:
+        return b"MM\0*\0\0\0\x08" + struct.pack(">HI", 0, 0)
+    return b"MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 0x0112, 3, 1, orientation, 0, 0)
+
+
 def _segment(marker: int, body: bytes) -> bytes:
     return bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body
 
 
-def _jpeg(view: memoryview) -> Iterator[bytes | memoryview]:
+def _jpeg(view: memoryview, orientation: int) -> Iterator[bytes | memoryview]:
     parts = list(jpeg_parts(view))
     names = {part.name for part in parts}
     if _SOS not in names or parts[-1].name != _EOI:
         raise _broken("image/jpeg")
-    orientation = 1
-    for part in parts:
-        marker = part.name[0]
-        content = view[part.body : part.end]
-        if marker == 0xE1 and bytes(content[:6]) == b"Exif\0\0":
-            orientation = orientation_of(content[6:])
-            break
     for part in parts:
         marker = part.name[0]
         if marker == _COMMENT:
@@ -88,7 +89,7 @@ def _jpeg(view: memoryview) -> Iterator[bytes | memoryview]:
         if marker not in _APPLICATION or _is_needed(marker, view[part.body : part.end]):
             yield _without_preview(view[part.start : part.end]) if marker == 0xE0 else view[part.start : part.end]
         if part.name == _SOI and orientation != 1:
-            yield _segment(0xE1, b"Exif\0\0" + orientation_only(orientation))
+            yield _segment(0xE1, b"Exif\0\0" + _exif(orientation))
 
 
 def _is_needed(marker: int, content: memoryview) -> bool:
@@ -109,17 +110,16 @@ def _png_chunk(name: bytes, body: bytes) -> bytes:
     return len(body).to_bytes(4, "big") + name + body + crc32(name + body).to_bytes(4, "big")
 
 
-def _png(view: memoryview) -> Iterator[bytes | memoryview]:
+def _png(view: memoryview, orientation: int) -> Iterator[bytes | memoryview]:
     parts = list(png_parts(view))
     if not parts or parts[0].name != b"IHDR" or parts[-1].name != b"IEND":
         raise _broken("image/png")
-    orientation = next((orientation_of(view[part.body : part.end - 4]) for part in parts if part.name == b"eXIf"), 1)
     yield view[:8]
     for part in parts:
         if part.name in _PNG_KEPT:
             yield view[part.start : part.end]
         if part.name == b"IHDR" and orientation != 1:
-            yield _png_chunk(b"eXIf", orientation_only(orientation))
+            yield _png_chunk(b"eXIf", _exif(orientation))
 
 
 def _riff_chunk(name: bytes, body: bytes) -> bytes:
@@ -130,15 +130,14 @@ def _content(view: memoryview, part: Part) -> memoryview:
     return view[part.body : part.body + int.from_bytes(view[part.start + 4 : part.body], "little")]
 
 
-def _webp(view: memoryview) -> Iterator[bytes | memoryview]:
+def _webp(view: memoryview, orientation: int) -> Iterator[bytes | memoryview]:
     parts = list(riff_parts(view))
     names = {part.name for part in parts}
     if not names & {b"VP8 ", b"VP8L", b"ANMF"}:
         raise _broken("image/webp")
-    orientation = next((orientation_of(_content(view, part)) for part in parts if part.name == b"EXIF"), 1)
     kept = [_webp_chunk(view, part, orientation) for part in parts if part.name in _WEBP_KEPT]
     if orientation != 1 and b"VP8X" in names:
-        kept.append(_riff_chunk(b"EXIF", orientation_only(orientation)))
+        kept.append(_riff_chunk(b"EXIF", _exif(orientation)))
     yield b"RIFF" + (4 + sum(map(len, kept))).to_bytes(4, "little") + b"WEBP"
     yield from kept
 
@@ -158,7 +157,7 @@ def _webp_chunk(view: memoryview, part: Part, orientation: int) -> bytes:
     return _riff_chunk(part.name, body)
 
 
-def _gif(view: memoryview) -> Iterator[bytes | memoryview]:
+def _gif(view: memoryview, _: int) -> Iterator[bytes | memoryview]:
     parts = list(gif_parts(view))
     names = {part.name for part in parts}
     if b"," not in names or b";" not in names:
@@ -170,7 +169,7 @@ def _gif(view: memoryview) -> Iterator[bytes | memoryview]:
             yield view[part.start : part.end]
 
 
-def _avif(view: memoryview) -> Iterator[bytes]:
+def _avif(view: memoryview, _: int) -> Iterator[bytes]:
     """Overwrite the metadata where it lies: every other offset in the file stays true."""
     items = heif_items(view)
     boxes = list(top_boxes(view))
@@ -194,7 +193,7 @@ def _avif(view: memoryview) -> Iterator[bytes]:
 
 def _blank(file: bytearray, item: Item) -> None:
     """Leave an item that readers still accept: EXIF without a tag, texts of spaces."""
-    left = b"\0\0\0\0" + empty() if item.kind == b"Exif" else b""
+    left = b"\0\0\0\0" + _exif(1) if item.kind == b"Exif" else b""
     filler = b"\0" if item.kind == b"Exif" else b" "
     for start, end in item.extents:
         size = end - start
@@ -214,3 +213,14 @@ _STRIPPERS: Final = MappingProxyType(
 
 STRIPPED_TYPES: Final = frozenset(_STRIPPERS)
 """The types whose metadata can be stripped."""
+
+# Whoever accepted the picture had limits of their own; these only keep a header from taking all memory.
+_LENIENT: Final = ImageLimits(
+    types=STRIPPED_TYPES,
+    max_bytes=2**40,
+    max_side=2**31,
+    max_pixels=2**62,
+    max_pixels_at_once=2**62,
+    max_frames=1_000_000,
+    max_metadata=200_000_000,
+)

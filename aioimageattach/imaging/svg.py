@@ -23,6 +23,7 @@ _IMPORT: Final = re.compile(r"@import[^;]{0,40}data:", re.IGNORECASE)
 _PICTURES: Final = re.compile(r"\s*data:image/(?:png|jpe?g|gif|webp)\s*[;,]", re.IGNORECASE)
 _PRIMITIVE: Final = re.compile(r"fe[A-Z]")
 _CHEAP: Final = frozenset({"linearGradient", "radialGradient", "stop"})
+_DEEPEST: Final = 200  # the XML reader behind the renderer stops at 256
 _MANY: Final = 10**12
 _MIMETYPE: Final = "image/svg+xml"
 
@@ -30,7 +31,6 @@ _MIMETYPE: Final = "image/svg+xml"
 @dataclass(slots=True)
 class _Element:
     name: str
-    parent: _Element | None
     classes: list[str] = field(default_factory=list)
     children: list[_Element] = field(default_factory=list)
     references: list[str] = field(default_factory=list)
@@ -50,8 +50,8 @@ class _Document:
         self._parser.CharacterDataHandler = self._text
         self._parser.EntityDeclHandler = self._entity
         self._parser.ProcessingInstructionHandler = self._instruction
-        self._root = _Element("", None)
-        self._open = self._root
+        self._root = _Element("")
+        self._path = [self._root]
         self._elements: list[_Element] = []
         self._by_id: dict[str, _Element] = {}
         self._styles: list[str] = []
@@ -91,10 +91,12 @@ class _Document:
         namespace, _, local = name.rpartition(" ")
         if namespace == "http://www.w3.org/2001/XInclude":
             raise UnsupportedImageError("the SVG includes other documents (XInclude), which is never followed")
-        element = _Element(local, self._open)
-        self._open.children.append(element)
+        if len(self._path) == _DEEPEST:
+            raise ImageTooLargeError(f"the SVG nests more than {_DEEPEST} elements", limit=_DEEPEST)
+        element = _Element(local)
+        self._path[-1].children.append(element)
         self._elements.append(element)
-        self._open = element
+        self._path.append(element)
         for label, value in attributes.items():
             self._attribute(element, label.rpartition(" ")[2], value)
 
@@ -126,10 +128,10 @@ class _Document:
         self._check_picture(data)
 
     def _end(self, _: str) -> None:
-        self._open = self._open.parent or self._root
+        self._path.pop()
 
     def _text(self, text: str) -> None:
-        if self._open.name == "style":
+        if self._path[-1].name == "style":
             self._styles.append(text)
 
     def _instruction(self, target: str, _: str) -> None:

@@ -25,7 +25,7 @@ _SAVERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "image/gif": ("gifsave_buffer", {}),
     "image/jpeg": ("jpegsave_buffer", {"optimize_coding": True}),
     "image/png": ("pngsave_buffer", {"filter": "all"}),
-    "image/webp": ("webpsave_buffer", {"effort": 4}),
+    "image/webp": ("webpsave_buffer", {"effort": 2}),
 }
 
 
