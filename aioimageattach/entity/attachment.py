@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, cast, overload
 
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import InstrumentedAttribute, Mapper, relationship
@@ -26,6 +26,13 @@ I = TypeVar("I", bound=Image, default=Any)  # noqa: E741
 S = TypeVar("S", default=SingleImageSet[I])
 
 _DEFAULTS = {"lazy": "selectin", "cascade": "all, delete-orphan", "overlaps": "__*"}
+_REFUSED: Final[dict[str, tuple[object, ...] | None]] = {
+    "collection_class": None,
+    "lazy": ("dynamic", "noload", "write_only"),
+    "secondary": None,
+    "viewonly": (True,),
+}
+"""Arguments of a relationship that no image set can be made of: the values, or any."""
 
 
 class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
@@ -68,6 +75,12 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
     def __init__(
         self, argument: type[I] | str | Callable[[], type[I]], *, uselist: bool = False, **arguments: Any
     ) -> None:
+        for name, values in _REFUSED.items():
+            if name in arguments and (values is None or arguments[name] in values):
+                raise DeclarationError(
+                    f"image_attachment({name}={arguments[name]!r}): an image set is made of an ordinary one-to-many "
+                    "relationship, with its list of rows; leave the argument out"
+                )
         self.argument = argument
         self.uselist = uselist
         self.arguments = arguments
@@ -94,7 +107,9 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
         if instance is None:
             attribute = getattr(owner, self.key, None)
             return self if attribute is None else attribute  # not mapped yet
-        mapper = cast("Mapper[Any]", inspect(type(instance)))
+        mapper = cast("Mapper[Any] | None", inspect(type(instance), raiseerr=False))
+        if mapper is None:
+            raise DeclarationError(f"{type(instance).__name__} is not mapped, so its instances have no {self.name}")
         if self.key not in mapper.relationships:
             raise DeclarationError(
                 f"{type(instance).__name__}.{self.name} has no relationship: a class with concrete inheritance "
@@ -106,6 +121,11 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
     def __set__(self, instance: object, value: object) -> None:
         raise DeclarationError(
             f"{type(instance).__name__}.{self.name} is not assigned to: `await owner.{self.name}.from_file(...)`"
+        )
+
+    def __delete__(self, instance: object) -> None:
+        raise DeclarationError(
+            f"{type(instance).__name__}.{self.name} is not deleted with `del`: `await owner.{self.name}.delete()`"
         )
 
     def __copy__(self) -> Self:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError, NoResultFound
-from sqlalchemy.orm.attributes import set_committed_value
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from .._threads import run_pixels
 from ..context import resolve_store
@@ -20,12 +20,15 @@ from ..imaging.metadata import strip_metadata as strip
 from ..imaging.probe import probe
 from ..imaging.thumbnail import Rendering, render
 from ..store import Store
-from ..transaction.hooks import SourceRow, record_of, session_lock
+from ..transaction.hooks import Record, SourceRow, keep, record_of, session_lock
 from ._flight import single_flight
 from .image import Image, utcnow
 from .rows import Rows
 
 __all__ = ["BaseImageSet"]
+
+KEEP: Final = 3.0
+"""Seconds for which a thumbnail that was to be made once is there for other transactions, which cannot see it yet."""
 
 I = TypeVar("I", bound=Image)  # noqa: E741
 
@@ -351,11 +354,14 @@ class BaseImageSet(ABC, Generic[I]):
         original = self.require_original()
         store = self._store(store, original)
         found = {recipe: self._find(recipe) for recipe in wanted}
-        made = await self._render(original, [recipe for recipe, row in found.items() if row is None], store)
+        missing = [recipe for recipe, row in found.items() if row is None]
+        if missing:
+            self._rows.session()
+        made = await self._render(original, missing, store)
         spools = [await Spool.fill(rendering.blob) for rendering in made]
         self._check_original(original)
         for rendering, spool in zip(made, spools, strict=True):
-            row = self._match(rendering.width, rendering.height, self._look(rendering.recipe))
+            row = self._made(rendering)
             if row is None:
                 row = self._thumbnail(original, rendering, store, spool)
                 self._rows.append(row)
@@ -396,34 +402,39 @@ class BaseImageSet(ABC, Generic[I]):
         session = self._rows.session()
         original = self.require_original()
         found = self._find(recipe)
-        if session is None or (found is not None and inspect(found).key is not None):
-            return found or (await self.generate_thumbnails([recipe], store=store))[0]
-        store = self._store(store, original)
-        [rendering] = await self._render(original, [recipe], store)
+        if session is None:
+            return found or (await self.generate_thumbnails([recipe], store))[0]
+        if found is not None and inspect(found).key is not None:
+            return found
+        made = None
+        if found is None:
+            store = self._store(store, original)
+            [rendering] = await self._render(original, [recipe], store, keep=KEEP)
+            made = rendering, await Spool.fill(rendering.blob)
         async with session_lock(session.sync_session):
-            found = self._find(recipe)
-            if found is not None:
-                if inspect(found).key is None:
-                    await session.flush()
-                return found
-            self._check_original(original)
-            row = self._thumbnail(original, rendering, store, await Spool.fill(rendering.blob))
-            if inspect(self._rows.owner).key is None:
-                self._rows.append(row)
-                await session.flush()
-                return row
-            try:
-                async with session.begin_nested():
-                    session.add(row)
-            except IntegrityError:
-                await self._rows._load(session, locked=True)
-                found = self._find(recipe)
-                if found is None:
-                    raise
-                return found
-            rows = getattr(self._rows.owner, self._rows.relationship.key)
-            set_committed_value(self._rows.owner, self._rows.relationship.key, [*rows, row])
-            return row
+            await session.flush()  # what fails here is not ours, and is to be raised as it is
+            if made is None:
+                return cast("I", found)
+            return await self._insert(session, original, *made, cast("Store", store))
+
+    async def _insert(self, session: AsyncSession, original: I, rendering: Rendering, spool: Spool, store: Store) -> I:
+        """Return the row of a thumbnail, inserted or found; the session is flushed and its lock held."""
+        found = self._made(rendering)
+        if found is not None:
+            return found
+        self._check_original(original)
+        row = self._thumbnail(original, rendering, store, spool)
+        try:
+            async with session.begin_nested():
+                session.add(row)
+        except IntegrityError:  # somebody else was first, and has committed meanwhile
+            await self._rows.load_locked(session)
+            found = self._made(rendering)
+            if found is None:
+                raise
+            return found
+        self._rows.inserted(row)
+        return row
 
     async def open_file(self, store: Store | None = None, use_seek: bool = False) -> AsyncFile:
         """Open the file of the original; see :meth:`Image.open_file`."""
@@ -477,6 +488,7 @@ class BaseImageSet(ABC, Generic[I]):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> I:
+        revision = store.make_revision()
         values = {
             **self.identity,
             "width": size[0],
@@ -485,21 +497,20 @@ class BaseImageSet(ABC, Generic[I]):
             "mimetype": mimetype,
             "original": original,
             "created_at": utcnow(),
-            "revision": store.make_revision(),
+            "revision": revision,
             "byte_size": spool.size,
             "sha256": spool.sha256,
         }
         row = self._rows.build(values, args, kwargs or {})
-        record = record_of(row)
-        record.store, record.spool, record.reproducible = store, spool, not original
+        keep(row, revision, Record(store, spool, reproducible=not original))
         return row
 
-    async def _render(self, original: I, recipes: Sequence[Recipe], store: Store) -> list[Rendering]:
+    async def _render(self, original: I, recipes: Sequence[Recipe], store: Store, keep: float = 0.0) -> list[Rendering]:
         """Make thumbnails of the original; tasks that want the same ones at the same time share the work."""
         if not recipes:
             return []
         work = partial(self._decode, original, recipes, store)
-        return await single_flight((id(store), original.key, tuple(recipes)), work)
+        return await single_flight((id(store), original.key, tuple(recipes)), work, keep=keep)
 
     async def _decode(self, original: I, recipes: Sequence[Recipe], store: Store) -> list[Rendering]:
         spool = record_of(original).spool
@@ -513,6 +524,10 @@ class BaseImageSet(ABC, Generic[I]):
         row = self._row(spool, (rendering.width, rendering.height), rendering.mimetype, store, False, look)
         record_of(row).source = SourceRow(original, original.key)
         return row
+
+    def _made(self, rendering: Rendering) -> I | None:
+        """The image that stands where a thumbnail belongs."""
+        return self._match(rendering.width, rendering.height, self._look(rendering.recipe))
 
     def _check_original(self, original: I) -> None:
         if self.original is not original:

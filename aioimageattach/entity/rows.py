@@ -109,6 +109,10 @@ class Rows(Generic[I]):
                 return
             await self._load(session, fresh=again)
 
+    async def load_locked(self, session: AsyncSession) -> None:
+        """Load the rows as they are committed now, and lock them against changes; the session's lock is held."""
+        await self._load(session, locked=True)
+
     async def _load(self, session: AsyncSession, *, fresh: bool = False, locked: bool = False) -> None:
         attribute = getattr(type(self.owner), self.relationship.key)
         query = select(self.cls).where(with_parent(self.owner, attribute))
@@ -122,7 +126,9 @@ class Rows(Generic[I]):
                 await session.refresh(self.owner, list(self.columns.values()))
             rows = list(await session.scalars(query))
         before = self.state.dict.get(self.relationship.key, ())
-        rows += [row for row in before if inspect(row).pending]
+        self._are([*rows, *(row for row in before if inspect(row).pending)])
+
+    def _are(self, rows: Sequence[object]) -> None:
         set_committed_value(self.owner, self.relationship.key, rows)
 
     def build(self, values: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> I:
@@ -147,6 +153,10 @@ class Rows(Generic[I]):
     def append(self, row: I) -> None:
         """Make the row one of the owner's; it is inserted with the next flush."""
         getattr(self.owner, self.relationship.key).append(row)
+
+    def inserted(self, row: I) -> None:
+        """Note that a row of the owner's was inserted."""
+        self._are([*getattr(self.owner, self.relationship.key), row])
 
     async def remove(self, row: I) -> None:
         """Take a row away; it is deleted with the next flush."""

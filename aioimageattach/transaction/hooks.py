@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from sqlalchemy import event, inspect
 from sqlalchemy.engine import Connection
@@ -22,7 +22,7 @@ from ..key import ImageKey
 from ..store import Store
 from .journal import Journal, StoredFile
 
-__all__ = ["CONCURRENCY", "DISCARD_TIMEOUT", "FileRow", "Record", "SourceRow", "record_of", "session_lock"]
+__all__ = ["CONCURRENCY", "DISCARD_TIMEOUT", "FileRow", "Record", "SourceRow", "keep", "record_of", "session_lock"]
 
 CONCURRENCY: Final = 8
 """How many files of one flush or one clean-up are on their way at once."""
@@ -65,7 +65,7 @@ class SourceRow:
     key: ImageKey
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Record:
     """What is known of the file of a row beside its columns.
 
@@ -85,6 +85,12 @@ class Record:
 
 
 _records: WeakKeyDictionary[InstanceState[Any], Record] = WeakKeyDictionary()
+_uploads: WeakValueDictionary[str, Record] = WeakValueDictionary()
+
+
+def keep(row: object, revision: str, record: Record) -> None:
+    """Note what is known of a new row; copies that ``merge`` or ``deepcopy`` make of it find it by the revision."""
+    _records[inspect(row, raiseerr=True)] = _uploads[revision] = record
 
 
 def record_of(row: object) -> Record:
@@ -92,7 +98,8 @@ def record_of(row: object) -> Record:
     state: InstanceState[Any] = inspect(row, raiseerr=True)
     found = _records.get(state)
     if found is None:
-        found = _records[state] = Record()
+        found = _uploads.get(state.dict.get("revision") or "") if state.key is None else None
+        found = _records[state] = found or Record()
     return found
 
 
@@ -189,9 +196,7 @@ def _before_flush(session: Session, context: object, instances: object) -> None:
     for row in session.new:
         if isinstance(row, FileRow):
             changed.setdefault(type(row), []).append(row)
-            record = _records.get(inspect(row))
-            if record is None:
-                continue
+            record = record_of(row)
             if record.spool is not None:
                 waiting.append((row, record))
             elif record.file is not None and not journal.holds(record.file):
