@@ -1,0 +1,152 @@
+"""Pictures that somebody broke on purpose: each ends in an error of this library, or in a right thumbnail."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import random
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import pytest
+from PIL import Image
+
+from aioimageattach.exc import ImageError, ImageTooLargeError, UnreadableImageError, UnsupportedImageError
+from aioimageattach.imaging import ImageLimits, Recipe, probe, render, strip_metadata
+from aioimageattach.imaging.limits import DEFAULT_LIMITS, KNOWN_TYPES
+from aioimageattach.imaging.metadata import STRIPPED_TYPES
+from tests import photos
+
+LIMITS = ImageLimits(types=KNOWN_TYPES, timeout=20)
+MUTANTS = 110
+SLOW = {"cmyk": 12, "profile": 40, "gif": 60}  # colours are converted anew for each
+
+
+@cache
+def small(kind: str) -> bytes:
+    """A picture of that kind of a few kilobytes, with metadata in it."""
+    picture = photos.opened("chelsea", (48, 32))
+    moving = [picture.rotate(turn) for turn in (0, 30, 60)]
+    match kind:
+        case "jpeg":
+            return photos.saved(picture, "JPEG", exif=photos.exif(6))
+        case "profile":
+            return photos.saved(picture, "JPEG", icc_profile=photos.DISPLAY_P3)
+        case "progressive":
+            return photos.saved(picture, "JPEG", progressive=True, comment=b"hello")
+        case "cmyk":
+            return photos.saved(picture.convert("CMYK"), "JPEG")
+        case "png":
+            return photos.saved(picture.convert("RGBA"), "PNG", exif=photos.exif(3))
+        case "palette":
+            return photos.saved(picture.quantize(16), "PNG", transparency=1)
+        case "gif":
+            first, *rest = (frame.quantize(16) for frame in moving)
+            return photos.saved(first, "GIF", save_all=True, append_images=rest, duration=50, comment=b"hello")
+        case "webp":
+            return photos.saved(picture, "WEBP", exif=photos.exif(8))
+        case "lossless":
+            return photos.saved(picture.convert("RGBA"), "WEBP", lossless=True)
+        case "moving":
+            return photos.saved(moving[0], "WEBP", save_all=True, append_images=moving[1:], duration=50)
+        case "avif":
+            return photos.saved(picture, "AVIF", speed=10, exif=photos.exif(1), xmp=b"<x/>" * 9)
+        case "tiff":
+            return photos.saved(picture, "TIFF", exif=photos.exif(5))
+        case "heic":
+            pillow_heif = pytest.importorskip("pillow_heif")
+            file = io.BytesIO()
+            pillow_heif.from_pillow(picture.resize((64, 64))).save(file)
+            return file.getvalue()
+        case "svg":
+            return photos.SVG
+        case _:
+            return photos.pdf()
+
+
+KINDS = [
+    "jpeg",
+    "profile",
+    "progressive",
+    "cmyk",
+    "png",
+    "palette",
+    "gif",
+    "webp",
+    "lossless",
+    "moving",
+    "avif",
+    "tiff",
+    "heic",
+]
+KINDS += ["svg", "pdf"]
+
+
+def survives(data: bytes) -> bool:
+    """Whether it is still a picture; anything but a right thumbnail or an error of ours fails."""
+    recipe = Recipe(width=16, height=16, animated=True)
+    try:
+        found = probe(data, LIMITS)
+        (rendering,) = render(data, [recipe], LIMITS)
+    except ImageError:
+        return False
+    assert (16, 16) == (rendering.width, rendering.height)
+    with Image.open(io.BytesIO(rendering.blob)) as picture:
+        assert (16, 16) == picture.size
+        assert rendering.mimetype == Image.MIME[picture.format or ""]
+    assert 0 < found.width <= LIMITS.max_side
+    assert 0 < found.height <= LIMITS.max_side
+    return True
+
+
+def mutants(kind: str) -> Iterator[bytes]:
+    """Truncations, flipped bytes, numbers overwritten with extremes, pieces left out, doubled and swapped."""
+    data = small(kind)
+    size = len(data)
+    source = random.Random(kind)
+    for _ in range(SLOW.get(kind, MUTANTS)):
+        copy = bytearray(data)
+        at = source.randrange(size) if source.random() < 0.5 else source.randrange(min(size, 400))
+        match source.randrange(6):
+            case 0:
+                del copy[at:]
+            case 1:
+                for _ in range(source.choice((1, 1, 2, 8))):
+                    copy[source.randrange(size)] ^= 1 << source.randrange(8)
+            case 2:
+                copy[at] = source.choice((0, 1, 0x7F, 0x80, 0xFF))
+            case 3:
+                extreme = source.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"))
+                copy[at : at + 4] = extreme
+            case 4:
+                del copy[at : at + source.randrange(1, 64)]
+            case _:
+                copy[at:at] = copy[source.randrange(size) :][: source.randrange(1, 64)]
+        yield bytes(copy)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_broken_files_give_errors_of_ours_or_right_thumbnails(kind: str) -> None:
+    """Whatever happened to a file on its way, nothing foreign is raised and no wrong size comes out."""
+    assert survives(small(kind))
+    assert not all([survives(mutant) for mutant in mutants(kind)])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("cmyk", "tiff", "heic", "svg", "pdf")])
+def test_stripping_broken_files_gives_errors_of_ours_or_the_same_picture(kind: str) -> None:
+    """Stripping never turns a readable file into another picture, whatever its metadata look like."""
+    mimetype = probe(small(kind)).mimetype
+    assert mimetype in STRIPPED_TYPES
+    for mutant in mutants(kind):
+        try:
+            stripped = strip_metadata(mutant, mimetype)
+            (before,) = render(mutant, [Recipe(ratio=1, format="png")])
+        except ImageError:
+            continue
+        (after,) = render(stripped, [Recipe(ratio=1, format="png")])
+        assert (before.width, before.height) == (after.width, after.height)

@@ -1,0 +1,80 @@
+"""Limits are values that check themselves."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from aioimageattach.exc import DeclarationError, ImageTooLargeError
+from aioimageattach.imaging import DEFAULT_LIMITS, ImageLimits
+from aioimageattach.imaging.limits import KNOWN_TYPES
+
+
+def test_allow_adds_types_to_a_copy() -> None:
+    """What is allowed besides is allowed in the copy alone, and the other limits stay."""
+    limits = ImageLimits(max_side=77)
+    more = limits.allow("image/svg+xml", "image/tiff")
+    assert limits.types | {"image/svg+xml", "image/tiff"} == more.types
+    assert 77 == more.max_side
+    assert DEFAULT_LIMITS.types == limits.types
+    assert KNOWN_TYPES == limits.allow(*KNOWN_TYPES).types
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_bytes": 0},
+        {"max_frames": -1},
+        {"timeout": 0},
+        {"timeout": math.inf},
+        {"timeout": math.nan},
+        {"types": {"image/bmp"}},
+    ],
+)
+def test_values_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
+    """A limit that lets nothing through, or a type that nothing reads, is a ValueError."""
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        ImageLimits(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"max_bytes": 1.5}, {"max_side": True}, {"timeout": "1"}, {"timeout": True}, {"types": "image/png"}]
+)
+def test_wrong_types_are_refused(arguments: dict[str, Any]) -> None:
+    """A limit of another type is a TypeError."""
+    with pytest.raises(DeclarationError):
+        ImageLimits(**arguments)
+
+
+def test_unknown_types_cannot_be_allowed() -> None:
+    """Asking for a type that nothing reads says which can be read."""
+    with pytest.raises(ValueError, match="image/tiff"):
+        DEFAULT_LIMITS.allow("image/x-photo")
+
+
+@pytest.mark.parametrize(
+    ("size", "at_once", "limit", "actual"),
+    [
+        ((30_001, 1), False, 30_000, 30_001),
+        ((1, 40_000), False, 30_000, 40_000),
+        ((10_001, 10_000), False, 100_000_000, 100_010_000),
+        ((8_000, 5_001), True, 40_000_000, 40_008_000),
+    ],
+)
+def test_sizes_beyond_the_limits_say_by_how_much(
+    size: tuple[int, int], at_once: bool, limit: int, actual: int
+) -> None:
+    """The error has the limit and what came as numbers."""
+    with pytest.raises(ImageTooLargeError) as caught:
+        DEFAULT_LIMITS.check_size(*size, at_once=at_once)
+    assert (limit, actual) == (caught.value.limit, caught.value.actual)
+
+
+def test_sizes_at_the_limits_are_let_through() -> None:
+    """A limit is the most that is allowed."""
+    DEFAULT_LIMITS.check_size(30_000, 3_333)
+    DEFAULT_LIMITS.check_size(10_000, 10_000)
+    DEFAULT_LIMITS.check_size(8_000, 5_000, at_once=True)
+    ImageLimits(max_pixels=100, timeout=None).check_size(10, 10, at_once=True)
