@@ -17,7 +17,9 @@ from .imaging.geometry import Recipe
 from .imaging.limits import ImageLimits
 from .key import ImageKey
 from .store import KeyedStore, Store
-from .version import VERSION as __version__
+from .version import VERSION
+
+__version__ = VERSION
 
 __all__ = [
     "ContextError",

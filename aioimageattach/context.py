@@ -81,19 +81,17 @@ class store_context:  # noqa: N801 - the name users know
         store = self.store
         if inspect.iscoroutinefunction(function):
 
-            @functools.wraps(function)
-            async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            async def call_async(*args: Any, **kwargs: Any) -> Any:
                 with store_context(store):
                     return await function(*args, **kwargs)
 
-        else:
+            return cast("F", functools.wraps(function)(call_async))
 
-            @functools.wraps(function)
-            def wrapper(*args: Any, **kwargs: Any) -> Any:
-                with store_context(store):
-                    return function(*args, **kwargs)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with store_context(store):
+                return function(*args, **kwargs)
 
-        return cast("F", wrapper)
+        return cast("F", functools.wraps(function)(call))
 
 
 def push_store_context(store: Store) -> None:
@@ -143,7 +141,7 @@ def resolve_store(*candidates: Store | None, session: Any = None) -> Store:
         ContextError: There is none.
     """
     for candidate in candidates:
-        if candidate is not None:
+        if candidate is not None and candidate is not current_store:
             return _real(candidate)
     stack = _stack.get()
     if stack:
@@ -241,18 +239,11 @@ class LocalProxyStore(Store):
         revision: str | None = None,
     ) -> None:
         """See :meth:`Store.delete_file <aioimageattach.store.Store.delete_file>`."""
-        await self.get_current_object().delete_file(
-            object_type, object_id, width, height, mimetype, revision=revision
-        )
+        await self.get_current_object().delete_file(object_type, object_id, width, height, mimetype, revision=revision)
 
     def make_revision(self) -> str:
         """As the store it stands for."""
         return self.get_current_object().make_revision()
-
-    def __eq__(self, other: object) -> bool:
-        return self.get_current_object() == other
-
-    __hash__ = Store.__hash__
 
     def __repr__(self) -> str:
         return self._repr or repr(self.get_current_object())

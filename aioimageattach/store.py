@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Protocol, final
+from typing import Any, ClassVar, Protocol, final
 
 from .exc import InvalidKeyError, StoreError
 from .file import AsyncFile, Source, Spool
@@ -23,7 +23,7 @@ class Stored(Protocol):
     @property
     def reproducible(self) -> bool: ...
     @property
-    def created_at(self) -> datetime: ...
+    def created_at(self) -> Any: ...  # a datetime; type checkers take a mapped column for something else
 
 
 class Store(ABC):
