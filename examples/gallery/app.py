@@ -20,7 +20,6 @@ from aioimageattach.stores.fs import FileSystemStore
 from . import actions, pages, thumbnails
 from .database import Database
 from .files import StoredFiles
-from .limits import BodyLimitMiddleware
 
 STATUS: dict[type[Exception], int] = {
     ImageTooLargeError: 413,
@@ -29,7 +28,7 @@ STATUS: dict[type[Exception], int] = {
     StoreError: 503,
 }
 MAX_BODY = 200_000_000
-"""Bytes of one form with all its files."""
+"""Bytes of one form with all its files: the library bounds each picture, but by then the form is on disk."""
 
 
 def create_app(data: Path) -> FastAPI:
@@ -49,11 +48,10 @@ def create_app(data: Path) -> FastAPI:
         yield
         await database.aclose()
 
-    app = FastAPI(title="Gallery", lifespan=lifespan)
+    app = FastAPI(title="Gallery", lifespan=lifespan, max_body_size=MAX_BODY)
     app.state.database = database
     # From here on every request knows the store, and so do tasks after the answer and the code of the lifespan.
     app.add_middleware(StoreContextMiddleware, store=FileSystemStore(files, "/files/"))
-    app.add_middleware(BodyLimitMiddleware, limit=MAX_BODY)
     app.mount("/files", StoredFiles(directory=files), name="files")
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
     app.include_router(pages.router)

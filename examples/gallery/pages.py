@@ -17,17 +17,12 @@ from . import samples, thumbnails
 from .database import collect_statements
 from .dependencies import Reading
 from .models import LIMITS, Author, Post
+from .views import Tile, cards
 
 PER_PAGE = 24
 HEADERS = {"Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'"}
 
 router = APIRouter()
-
-
-def count_files(posts: Sequence[Post]) -> int:
-    """Return how many files the photographs of some posts are: originals and thumbnails."""
-    return sum(len(photo) for post in posts for photo in post.photos)
-
 
 environment = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
@@ -35,9 +30,12 @@ environment = Environment(
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
+    auto_reload=False,
 )
-shared: dict[str, Any] = {"count_files": count_files, "limits": LIMITS, "thumbnails": thumbnails}
+shared: dict[str, Any] = {"limits": LIMITS, "thumbnails": thumbnails}
 environment.globals.update(shared)
+for name in environment.list_templates():
+    environment.get_template(name)  # read and compiled now, not while an event loop waits
 templates = Jinja2Templates(env=environment)
 
 
@@ -64,10 +62,10 @@ async def index(request: Request, session: Reading, before: int | None = None) -
     executed = collect_statements()
     posts = await newest_posts(session, *(() if before is None else (Post.id < before,)))
     context = {
-        "posts": posts[:PER_PAGE],
+        "cards": cards(posts[:PER_PAGE]),
         "older": posts[PER_PAGE - 1].id if len(posts) > PER_PAGE else None,
         "newest": before is None,
-        "samples": samples.available(),
+        "samples": samples.AVAILABLE,
         "statements": executed,
     }
     return page(request, "index.html", context)
@@ -81,18 +79,14 @@ async def author(request: Request, author_id: int, session: Reading) -> Response
     if found is None:
         raise HTTPException(404, "There is no such author.")
     posts = await newest_posts(session, Post.author == found)
-    return page(request, "author.html", {"author": found, "posts": posts[:PER_PAGE], "statements": executed})
+    return page(request, "author.html", {"author": found, "cards": cards(posts[:PER_PAGE]), "statements": executed})
 
 
 @router.get("/posts/{post_id}/photos/{order_index}")
-async def photo(post_id: int, order_index: int, session: Reading) -> dict[str, Any]:
+async def photo(post_id: int, order_index: int, session: Reading) -> Tile:
     """What a page that shows a photograph without its thumbnails asks for until they are there."""
     post = await session.get(Post, post_id)
     found = post.photos.get_image_set(order_index=order_index) if post else None
     if not found:
         raise HTTPException(404, "There is no such photograph.")
-    return {
-        "ready": not thumbnails.missing(found),
-        "src": thumbnails.smallest(found).locate(),
-        "srcset": thumbnails.srcset(found),
-    }
+    return Tile.of(found)

@@ -12,6 +12,8 @@ from .models import Author, Post
 
 FOLDER = Path(__file__).parents[2] / "tests" / "photos"  # its README says what they show and who made them
 
+AVAILABLE = FOLDER.is_dir()
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -25,14 +27,9 @@ class Sample:
 
 SAMPLES = (
     Sample("SpaceX", "rocket", "Lift-off", ("rocket",)),
-    Sample("scikit-image", "chelsea", "An afternoon with Chelsea", ("chelsea", "coffee", "camera")),
     Sample("NASA", "astronaut", "Looking further", ("hubble", "astronaut")),
+    Sample("scikit-image", "chelsea", "An afternoon with Chelsea", ("chelsea", "coffee", "camera")),
 )
-
-
-def available() -> bool:
-    """Whether there is anything to begin with."""
-    return FOLDER.is_dir()
 
 
 async def load(session: AsyncSession) -> None:

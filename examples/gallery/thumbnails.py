@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from aioimageattach import ImageSubset, Recipe
+from aioimageattach import Recipe
 from aioimageattach.exc import ImageError, NoOriginalError, StoreFileNotFoundError
 
 from .database import Database
@@ -27,20 +27,10 @@ AVATARS = tuple(Recipe(width=side, height=side, fit="cover") for side in (AVATAR
 log = logging.getLogger("examples.gallery")
 
 
-def missing(photo: ImageSubset[Photo]) -> list[int]:
-    """Return the widths that are still to be made; a picture is never enlarged."""
-    made = {image.width for image in photo}
-    return [width for width in WIDTHS if width < photo.width and width not in made]
-
-
-def smallest(photo: ImageSubset[Photo]) -> Photo:
-    """Return the smallest thumbnail, or the original until there is one."""
-    return min(photo, key=lambda image: image.width)
-
-
-def srcset(photo: ImageSubset[Photo]) -> str:
-    """Return the sizes there are by now, as the attribute of that name; an address is a calculation, not a query."""
-    return ", ".join(f"{image.locate()} {image.width}w" for image in sorted(photo, key=lambda image: image.width))
+def missing(images: Iterable[Photo]) -> list[int]:
+    """Return the widths of a photograph's images that are still to be made; none is larger than the original."""
+    made = {image.width for image in images}
+    return [width for width in WIDTHS if width < max(made, default=0) and width not in made]
 
 
 def square(author: Author, scale: int = 1) -> Avatar | None:

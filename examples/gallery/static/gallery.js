@@ -40,7 +40,7 @@ function send(form) {
   }
   request.onload = async () => {
     end();
-    if (request.status >= 400) return complain(form, request.response?.message ?? "That did not work.");
+    if (request.status >= 400) return complain(form, request.response?.message ?? "That was too much at once.");
     complain(form, "");
     form.reset();
     form.dispatchEvent(new Event("sent"));
@@ -122,6 +122,10 @@ if (compose) {
     for (const picture of all("img", chosen)) URL.revokeObjectURL(picture.src);
     chosen.replaceChildren(...[...input.files].slice(0, 24).map((file) => {
       const item = document.createElement("li");
+      if (!file.type.startsWith("image/")) {
+        item.textContent = file.name;
+        return item;
+      }
       const picture = new Image();
       picture.src = URL.createObjectURL(file);
       picture.alt = picture.title = file.name;
@@ -153,6 +157,7 @@ function view(tile) {
   shown = tile;
   const small = $("img", tile);
   const large = $("img", viewer);
+  large.sizes = `min(100vw, ${small.getAttribute("width")}px)`; // never larger than it is
   large.srcset = small.srcset;
   large.src = $("a", tile).href;
   large.alt = small.alt;
