@@ -1,0 +1,270 @@
+"""Signature Version 4, as headers, as URLs and for browser forms.
+
+Pure: values in, values out, the clock passed in. It follows "Authenticating Requests (AWS Signature Version 4)" of the
+Amazon S3 API Reference: paths are encoded once and never normalised.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Final
+
+from .credentials import Credentials
+from .headers import UNSIGNED_HEADERS, each
+from .policy import Condition, encode_policy
+from .urls import quote_key, quote_query, split_url
+
+__all__ = ["EMPTY_SHA256", "MAX_EXPIRES_IN", "UNSIGNED_PAYLOAD", "SignerV4", "quote_key", "quote_query"]
+
+UNSIGNED_PAYLOAD: Final = "UNSIGNED-PAYLOAD"
+"""The payload hash that leaves the body out of the signature."""
+
+EMPTY_SHA256: Final = sha256(b"").hexdigest()
+"""The payload hash of no body."""
+
+MAX_EXPIRES_IN: Final = 7 * 24 * 60 * 60
+"""How long a presigned URL may live, in seconds."""
+
+_ALGORITHM: Final = "AWS4-HMAC-SHA256"
+_HASH_HEADER: Final = "x-amz-content-sha256"
+_REPLACED: Final = frozenset({"authorization", "x-amz-date", _HASH_HEADER, "x-amz-security-token"})
+_SCOPE_PART: Final = re.compile(r"[A-Za-z0-9._-]+")
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Scope:
+    """The key of one day, region and service, and what it was made for; shows nothing of them."""
+
+    day: str
+    secret_key: str
+    text: str
+    key: bytes
+
+
+def _digest(key: bytes, text: str) -> bytes:
+    return hmac.digest(key, text.encode(), "sha256")
+
+
+def _timestamp(now: datetime) -> str:
+    if now.tzinfo is None:
+        raise ValueError(f"now: expected a time with its zone, got {now!r}")
+    if now.tzinfo is not UTC:
+        now = now.astimezone(UTC)
+    return f"{now.year:04}{now.month:02}{now.day:02}T{now.hour:02}{now.minute:02}{now.second:02}Z"
+
+
+def _canonical_query(query: str) -> str:
+    if not query:
+        return ""
+    # By name, then by value: as whole texts they would sort differently, since "-" and "." come before "=".
+    pairs = sorted(pair.partition("=")[::2] for pair in query.split("&"))
+    return "&".join(f"{name}={value}" for name, value in pairs)
+
+
+class SignerV4:
+    """Signs requests to one region.
+
+    It keeps the signing key of the last day and secret, which appears in no repr and no pickle.
+
+    Args:
+        region: Such as ``"us-east-1"``; some servers call their only one ``"auto"``.
+        service: ``"s3"``, or one of its family.
+
+    Raises:
+        ValueError: The region or the service is no name.
+    """
+
+    __slots__ = ("_scope", "_states_hash", "region", "service")
+
+    def __init__(self, region: str, *, service: str = "s3") -> None:
+        for label, value in (("region", region), ("service", service)):
+            if not _SCOPE_PART.fullmatch(value):
+                raise ValueError(f"{label}: expected letters, digits, '-', '.' and '_', got {value!r:.80}")
+        self.region = region
+        self.service = service
+        self._states_hash = service.startswith("s3")
+        self._scope = _Scope("", "", "", b"")
+
+    def __repr__(self) -> str:
+        return f"SignerV4({self.region!r}, service={self.service!r})"
+
+    def __getstate__(self) -> tuple[str, str]:
+        return self.region, self.service
+
+    def __setstate__(self, state: tuple[str, str]) -> None:
+        SignerV4.__init__(self, state[0], service=state[1])
+
+    def _scope_of(self, day: str, secret_key: str) -> _Scope:
+        scope = self._scope
+        if scope.day != day or scope.secret_key != secret_key:
+            key = f"AWS4{secret_key}".encode()
+            for part in (day, self.region, self.service, "aws4_request"):
+                key = _digest(key, part)
+            scope = _Scope(day, secret_key, f"{day}/{self.region}/{self.service}/aws4_request", key)
+            self._scope = scope
+        return scope
+
+    def _signature(
+        self, scope: _Scope, stamp: str, method: str, path: str, query: str, signed: dict[str, str], payload_hash: str
+    ) -> tuple[str, str]:
+        """Return the names of the signed headers, and the signature."""
+        names = sorted(signed)
+        lines = "\n".join([f"{name}:{signed[name]}" for name in names])
+        listed = ";".join(names)
+        request = f"{method}\n{path}\n{_canonical_query(query)}\n{lines}\n\n{listed}\n{payload_hash}"
+        text = f"{_ALGORITHM}\n{stamp}\n{scope.text}\n{sha256(request.encode()).hexdigest()}"
+        return listed, _digest(scope.key, text).hex()
+
+    def sign(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        credentials: Credentials,
+        *,
+        now: datetime,
+        payload_hash: str = UNSIGNED_PAYLOAD,
+    ) -> dict[str, str]:
+        """Sign a request by its ``Authorization`` header.
+
+        All headers are signed but those that may change on the way, such as ``User-Agent``.
+
+        Args:
+            method: Such as ``"GET"``.
+            url: Exactly as it is sent, percent-encoded.
+            headers: What else is sent; a ``Host`` among them stands for the URL's. Former signatures are replaced.
+            credentials: Whose request it is.
+            now: The time of the request, with its zone; servers accept what is 15 minutes off.
+            payload_hash: The body's SHA-256 in hexadecimal, or one of the literals that stand for none.
+
+        Returns:
+            All headers to send: the given ones, ``host``, ``x-amz-date``, ``x-amz-content-sha256``, with temporary
+            credentials ``x-amz-security-token``, and ``authorization``.
+
+        Raises:
+            ValueError: The URL, a header or the time is not of that form.
+        """
+        _, host, path, query = split_url(url)
+        stamp = _timestamp(now)
+        sent: dict[str, str] = {}
+        signed: dict[str, str] = {}
+        for name, lower, value in each(headers):
+            if lower in _REPLACED:
+                continue
+            sent[name] = headers[name]
+            if lower not in UNSIGNED_HEADERS:
+                signed[lower] = value
+        own = {"x-amz-date": stamp}
+        if "host" not in signed:
+            own["host"] = host
+        if self._states_hash:
+            own[_HASH_HEADER] = payload_hash
+        if credentials.token is not None:
+            own["x-amz-security-token"] = credentials.token
+        signed.update(own)
+        sent.update(own)
+        scope = self._scope_of(stamp[:8], credentials.secret_key)
+        listed, signature = self._signature(scope, stamp, method, path, query, signed, payload_hash)
+        sent["authorization"] = (
+            f"{_ALGORITHM} Credential={credentials.access_key}/{scope.text}, "
+            f"SignedHeaders={listed}, Signature={signature}"
+        )
+        return sent
+
+    def presign(
+        self,
+        method: str,
+        url: str,
+        credentials: Credentials,
+        *,
+        now: datetime,
+        expires_in: int,
+        headers: Mapping[str, str] = _NONE,
+        payload_hash: str = UNSIGNED_PAYLOAD,
+    ) -> str:
+        """Sign a URL, so that whoever has it may make this one request.
+
+        Args:
+            method: Such as ``"GET"``.
+            url: Percent-encoded; what its query asks is signed, too.
+            credentials: Whose request it is; the URL ends with them when they are temporary, however long it may live.
+            now: When the URL begins to be valid, with its zone.
+            expires_in: How long it is valid, in seconds, at most seven days.
+            headers: What the request must carry besides; all are signed but those that may change on the way.
+            payload_hash: Other than the default only where the holder sends it as ``x-amz-content-sha256``, too.
+
+        Raises:
+            ValueError: The URL, a header or a time is not of that form.
+        """
+        if not 0 < expires_in <= MAX_EXPIRES_IN:
+            raise ValueError(f"expires_in: expected 1 to {MAX_EXPIRES_IN} seconds, got {expires_in!r}")
+        origin, host, path, query = split_url(url)
+        stamp = _timestamp(now)
+        signed = {"host": host}
+        signed.update((lower, value) for _, lower, value in each(headers) if lower not in UNSIGNED_HEADERS)
+        scope = self._scope_of(stamp[:8], credentials.secret_key)
+        params = {
+            "X-Amz-Algorithm": _ALGORITHM,
+            "X-Amz-Credential": f"{credentials.access_key}/{scope.text}",
+            "X-Amz-Date": stamp,
+            "X-Amz-Expires": str(expires_in),
+            "X-Amz-SignedHeaders": ";".join(sorted(signed)),
+        }
+        if credentials.token is not None:
+            params["X-Amz-Security-Token"] = credentials.token
+        query = f"{query}&{quote_query(params)}" if query else quote_query(params)
+        _, signature = self._signature(scope, stamp, method, path, query, signed, payload_hash)
+        return f"{origin}{path}?{query}&X-Amz-Signature={signature}"
+
+    def presign_post(
+        self,
+        bucket: str,
+        key: str,
+        credentials: Credentials,
+        *,
+        now: datetime,
+        expires_in: int,
+        fields: Mapping[str, str] = _NONE,
+        conditions: Sequence[Condition] = (),
+    ) -> dict[str, str]:
+        """Sign a browser form that uploads one file.
+
+        Args:
+            bucket: Where it goes.
+            key: Under which name; one that ends in ``${filename}`` lets the browser fill in the file's.
+            credentials: Whose request it is.
+            now: When the form begins to be valid, with its zone.
+            expires_in: How long it is valid, in seconds, at most seven days.
+            fields: Further fields, such as ``{"content-type": "image/png"}``; the form must send them as they are.
+            conditions: Further rules, such as ``["content-length-range", 1, 5_000_000]`` or
+                ``["starts-with", "$content-type", "image/"]``; a field that they name need not be sent as it is.
+
+        Returns:
+            The fields of the form, which the file itself must follow.
+
+        Raises:
+            ValueError: A time is not of that form.
+        """
+        if not 0 < expires_in <= MAX_EXPIRES_IN:
+            raise ValueError(f"expires_in: expected 1 to {MAX_EXPIRES_IN} seconds, got {expires_in!r}")
+        stamp = _timestamp(now)
+        scope = self._scope_of(stamp[:8], credentials.secret_key)
+        sent = {
+            "key": key,
+            **fields,
+            "x-amz-algorithm": _ALGORITHM,
+            "x-amz-credential": f"{credentials.access_key}/{scope.text}",
+            "x-amz-date": stamp,
+        }
+        if credentials.token is not None:
+            sent["x-amz-security-token"] = credentials.token
+        sent["policy"] = encode_policy(bucket, sent, conditions, now, expires_in)
+        sent["x-amz-signature"] = _digest(scope.key, sent["policy"]).hex()
+        return sent

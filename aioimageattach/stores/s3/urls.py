@@ -1,0 +1,69 @@
+"""URLs as they stand on the wire: whatever is signed here is sent exactly so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+from ...exc import InvalidKeyError
+
+__all__ = ["MAX_KEY_BYTES", "Target", "quote_key", "quote_query", "split_url"]
+
+MAX_KEY_BYTES: Final = 1024
+"""How long a key may be in UTF-8."""
+
+_URL: Final = re.compile(
+    r"""(?P<scheme>https?)://(?P<netloc>[A-Za-z0-9._~:\[\]-]+)(?P<path>(?:/[!"$->@-~]*)?)(?:\?(?P<query>[!"$-~]*))?"""
+)
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+class Target(NamedTuple):
+    """The parts of a URL: where it is sent, and what a signature covers."""
+
+    origin: str
+    host: str
+    path: str
+    query: str
+
+
+def split_url(url: str) -> Target:
+    """Split a URL that is already percent-encoded; no part of it is decoded, encoded or normalised.
+
+    Args:
+        url: ``http://`` or ``https://``, a host in ASCII, perhaps a port, a path, a query: no user, no fragment.
+
+    Raises:
+        ValueError: It is not such a URL. The message does not repeat it, since a URL may hold a signature.
+    """
+    found = _URL.fullmatch(url)
+    if found is None:
+        raise ValueError("url: expected http(s)://host/path?query, percent-encoded, without a user and a fragment")
+    scheme, netloc, path, query = found.groups()
+    return Target(f"{scheme}://{netloc}", netloc.lower().removesuffix(_DEFAULT_PORTS[scheme]), path or "/", query or "")
+
+
+def quote_key(key: str) -> str:
+    """Return a key as it stands in a URL's path: encoded once, ``/`` kept, ``%20`` for a space.
+
+    Raises:
+        InvalidKeyError: It is empty, longer than 1,024 bytes in UTF-8, not encodable, or has a segment ``.`` or ``..``,
+            which clients and proxies on the way would resolve.
+    """
+    try:
+        encoded = key.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidKeyError(f"key {key!r:.80}: it is not encodable as UTF-8") from error
+    if not 0 < len(encoded) <= MAX_KEY_BYTES:
+        raise InvalidKeyError(f"key {key!r:.80}: expected 1 to {MAX_KEY_BYTES:,} bytes, got {len(encoded):,}")
+    if "." in key and not {".", ".."}.isdisjoint(key.split("/")):
+        raise InvalidKeyError(f"key {key!r:.80}: a segment is '.' or '..', which no URL can carry safely")
+    return quote(encoded, safe="/~")
+
+
+def quote_query(params: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:
+    """Return parameters as a query string: ``%20`` for a space, ``name=`` for an empty value, in the order given."""
+    pairs: Iterable[tuple[str, str]] = params.items() if isinstance(params, Mapping) else params
+    return "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in pairs)
