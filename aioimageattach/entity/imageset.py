@@ -516,7 +516,7 @@ class BaseImageSet(ABC, Generic[I]):
         spool = record_of(original).spool
         if spool is None:
             async with await store.open(original) as file:
-                spool = await Spool.fill(file, limit=self._limits.max_bytes)
+                spool = await Spool.fill(file, limit=self._limits.max_bytes, fingerprint=False)
         return await run_pixels(render, spool.view, recipes, self._limits)
 
     def _thumbnail(self, original: I, rendering: Rendering, store: Store, spool: Spool) -> I:
