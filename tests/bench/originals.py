@@ -1,0 +1,56 @@
+"""The pictures that thumbnails are made of, 12 megapixels each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from tests import photos
+
+__all__ = ["LABELS", "SIZE", "large", "written"]
+
+SIZE = (4000, 3000)
+LABELS = {
+    "telephone": "Display P3, EXIF, 3.9 MB",
+    "untagged": "no profile, no EXIF, 3.9 MB",
+    "mosaic": "real photographs side by side, each at its own resolution",
+}
+
+
+def large() -> bytes:
+    """A picture as telephones write it."""
+    return photos.large()
+
+
+def _untagged() -> bytes:
+    return photos.saved(photos.grained(), "JPEG", quality=90)
+
+
+def _mosaic() -> bytes:
+    """Detail down to the pixel, which a picture that was blown up has not."""
+    picture = Image.new("RGB", SIZE)
+    tiles = [photos.opened(name).convert("RGB") for name in photos.NAMES]
+    left = number = 0
+    while left < SIZE[0]:
+        column = tiles[number % len(tiles)]
+        top = 0
+        while top < SIZE[1]:
+            tile = tiles[number % len(tiles)]
+            picture.paste(tile, (left, top))
+            top += tile.height
+            number += 1
+        left += column.width
+    return photos.saved(picture, "JPEG", quality=92)
+
+
+_MAKERS: dict[str, Callable[[], bytes]] = {"telephone": large, "untagged": _untagged, "mosaic": _mosaic}
+
+
+def written(name: str, folder: Path) -> Path:
+    """Write one of :data:`LABELS` into the folder, unless it is there, and return its path."""
+    path = folder / f"{name}.jpg"
+    if not path.exists():
+        path.write_bytes(_MAKERS[name]())
+    return path
