@@ -192,8 +192,8 @@ def animated_gif(frames: int = 5) -> bytes:
 
 @cache
 def animated_webp(frames: int = 5) -> bytes:
-    """An animated WebP, 320 x 214, 80 ms a frame, for ever."""
-    first, *rest = _frames(frames)
+    """An animated WebP with alpha, 320 x 214, 80 ms a frame, for ever."""
+    first, *rest = (frame.convert("RGBA") for frame in _frames(frames))
     return saved(first, "WEBP", save_all=True, append_images=rest, duration=80, loop=0, quality=75, exif=exif(1))
 
 

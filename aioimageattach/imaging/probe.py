@@ -33,7 +33,6 @@ LOADERS: Final = {
 
 
 _EMBEDDED: Final = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
-_COMPRESSION: Final = {"image/avif": "av1", "image/heic": "hevc"}
 _BYTES: Final = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "float": 4, "double": 8}
 _MOST_BYTES_PER_PIXEL: Final = 16
 
@@ -152,8 +151,6 @@ def _described(image: Picture, mimetype: str) -> Probe:
     orientation = image.get("orientation") if "orientation" in fields else 1
     if orientation not in range(1, 9):
         orientation = 1
-    if mimetype in _COMPRESSION and image.get("heif-compression") != _COMPRESSION[mimetype]:
-        raise UnreadableImageError(f"expected {mimetype}, as its brand says, but it is not compressed so")
     if image.bands * _BYTES.get(image.format, 16) > _MOST_BYTES_PER_PIXEL:
         raise UnsupportedImageError(
             f"{mimetype} with {image.bands} bands of the kind {image.format} is not read here", mimetype=mimetype

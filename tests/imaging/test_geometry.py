@@ -167,7 +167,7 @@ def test_targets_beyond_limits_are_refused(recipe: Recipe, size: tuple[int, int]
 
 def test_limits_of_the_caller_hold_for_targets() -> None:
     """Who raises the limits may make larger thumbnails, in formats that hold them."""
-    assert (200_000, 100) == Recipe(width=200_000).target((20_000, 10), original="image/png", limits=WIDE)
+    assert Recipe(width=200_000).target((20_000, 10), original="image/png", limits=WIDE) == (200_000, 100)
     with pytest.raises(ImageTooLargeError, match="65,500"):
         Recipe(width=200_000).target((20_000, 10), original="image/jpeg", limits=WIDE)
 
@@ -233,7 +233,7 @@ def test_long_looks_are_shortened_and_stay_apart() -> None:
         ).look("image/gif")
         for quality in range(1, 50)
     }
-    assert 49 == len(looks)
+    assert len(looks) == 49
     assert all(len(look) <= 32 and look.startswith("contain-") for look in looks)
 
 
@@ -242,7 +242,7 @@ def test_recipes_are_values() -> None:
     assert Recipe(width=10, height=20) == Recipe(width=10, height=20, fit="cover")
     assert {Recipe(width=10, format="jpg"): 1} == {Recipe(width=10, format="image/jpeg"): 1}
     assert Recipe(ratio=1) == Recipe(ratio=1.0)
-    assert (1, 2, 3) == Recipe(width=1, background=[1, 2, 3]).background  # type: ignore[arg-type]
+    assert Recipe(width=1, background=[1, 2, 3]).background == (1, 2, 3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", KERNELS)

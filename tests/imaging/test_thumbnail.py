@@ -1,0 +1,435 @@
+"""Thumbnails of real pictures: size, colours, orientation, formats, animation, callables."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pyvips
+from PIL import Image, ImageChops, ImageStat
+
+from aioimageattach.exc import DeclarationError, ImageError, ImageTooLargeError, UnreadableImageError
+from aioimageattach.imaging import ImageLimits, Recipe, Rendering, probe, render
+from aioimageattach.imaging.geometry import FORMATS, KERNELS
+from aioimageattach.imaging.limits import KNOWN_TYPES
+from tests import photos
+
+ALL = ImageLimits(types=KNOWN_TYPES)
+
+
+def one(data: bytes, limits: ImageLimits = ALL, **arguments: Any) -> Rendering:
+    (rendering,) = render(data, [Recipe(**arguments)], limits)
+    return rendering
+
+
+def picture(rendering: Rendering) -> Image.Image:
+    image = Image.open(io.BytesIO(rendering.blob))
+    assert (rendering.width, rendering.height) == image.size
+    assert rendering.mimetype == Image.MIME[image.format or ""]
+    image.load()
+    return image
+
+
+def difference(first: Image.Image, second: Image.Image) -> float:
+    """How much two pictures differ, 0 to 255, on average."""
+    assert first.size == second.size
+    return sum(ImageStat.Stat(ImageChops.difference(first.convert("RGB"), second.convert("RGB"))).mean) / 3
+
+
+@pytest.mark.parametrize("name", photos.NAMES)
+def test_thumbnails_look_like_the_photograph(name: str) -> None:
+    """Every photograph, made small, is what an independent program makes of it."""
+    rendering = one(photos.photo(name), width=150, format="png")
+    expected = photos.opened(name).resize((150, rendering.height), Image.Resampling.LANCZOS)
+    assert difference(expected, picture(rendering)) < 2.5
+    saved = one(photos.photo(name), width=150)
+    assert saved.mimetype == "image/jpeg"
+    assert difference(expected, picture(saved)) < 8
+
+
+@pytest.mark.parametrize("size", [(150, 113), (300, 225), (1200, 900)])
+def test_large_photographs_lose_no_detail_that_shows(size: tuple[int, int]) -> None:
+    """What the decoder leaves out on the way to a small size cannot be seen; the profile is applied."""
+    (rendering,) = render(photos.large(), [Recipe(width=size[0], format="png")])
+    expected = one(photos.large(), width=size[0], format="png", preprocess=lambda image: image)
+    assert size == picture(rendering).size
+    assert difference(picture(expected), picture(rendering)) < 1.5
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(orientation: int, file_format: str) -> None:
+    """However it is stored, the thumbnail is upright, and says nothing of an orientation."""
+    data = photos.oriented(orientation, file_format)
+    expected = photos.opened("chelsea").resize((90, 60), Image.Resampling.LANCZOS)
+    plain, covered, cubic = render(
+        data,
+        [
+            Recipe(width=90, format="png"),
+            Recipe(width=50, height=60, format="png"),
+            Recipe(width=90, filter="cubic", format="png"),
+        ],
+        ALL,
+    )
+    assert difference(expected, picture(plain)) < 3
+    assert difference(expected.crop((20, 0, 70, 60)), picture(covered)) < 6
+    assert difference(expected, picture(cubic)) < 4
+    assert not picture(plain).getexif()
+
+
+@pytest.mark.parametrize("target", sorted(FORMATS))
+@pytest.mark.parametrize(
+    "make",
+    [
+        photos.cmyk,
+        photos.grey,
+        photos.transparent_png,
+        photos.deep_png,
+        photos.palette_png,
+        photos.animated_gif,
+        photos.webp,
+        photos.avif,
+        photos.tiff,
+        lambda: photos.SVG,
+        photos.pdf,
+    ],
+)
+def test_every_kind_becomes_every_format(make: Callable[[], bytes], target: str) -> None:
+    """Each kind of original can be made a thumbnail of each format, of the size asked for."""
+    data = make()
+    found = probe(data, ALL)
+    rendering = one(data, width=40, format=target)
+    assert (40, round(found.height * 40 / found.width + 1e-9)) == picture(rendering).size
+    assert FORMATS[target] == rendering.mimetype
+
+
+def test_metadata_is_left_out() -> None:
+    """Neither the place nor the profile nor any other text is in a thumbnail."""
+    for target in ("jpeg", "png", "webp", "avif"):
+        rendering = one(photos.large(), width=40, format=target)
+        assert photos.GPS[0] not in rendering.blob
+        assert b"Example Phones" not in rendering.blob
+        info = picture(rendering).info
+        assert not {"exif", "icc_profile", "xmp", "comment"} & {key for key, value in info.items() if value}
+
+
+def test_a_wide_profile_is_converted_to_srgb() -> None:
+    """The same numbers with the profile Display P3 are a stronger red, which sRGB cuts off at its edge."""
+    plain = photos.saved(Image.new("RGB", (40, 40), (200, 60, 60)), "PNG")
+    tagged = photos.saved(Image.new("RGB", (40, 40), (200, 60, 60)), "PNG", icc_profile=photos.DISPLAY_P3)
+    for arguments in ({"width": 20}, {"width": 20, "filter": "linear"}):
+        assert picture(one(plain, **arguments)).getpixel((9, 9)) == (200, 60, 60)
+        red, green, blue = picture(one(tagged, **arguments)).getpixel((9, 9))  # type: ignore[misc]
+        assert red > 210
+        assert green < 50
+        assert blue < 58
+
+
+def test_deep_and_clear_pictures_keep_their_values() -> None:
+    """16 bits become the nearest 8, and what is half clear stays so."""
+    image = picture(one(photos.deep_png(), width=80))
+    assert image.mode == "RGBA"
+    for seen, expected in zip(image.getpixel((40, 50)), (129, 78, 156, 128), strict=True):  # type: ignore[arg-type]
+        assert abs(seen - expected) <= 2
+    assert image.getpixel((40, 10))[3] == 255  # type: ignore[index]
+
+
+def test_clear_parts_become_the_background_in_jpeg() -> None:
+    """JPEG knows no alpha: the background shows through, also in grey."""
+    clear = photos.saved(Image.new("RGBA", (30, 20), (9, 9, 9, 0)), "PNG")
+    assert picture(one(clear, width=10, format="jpeg")).getpixel((5, 3)) == (255, 255, 255)
+    red, green, blue = picture(one(clear, width=10, format="jpeg", background=(255, 0, 0))).getpixel((5, 3))  # type: ignore[misc]
+    assert (red > 250, green < 5, blue < 5) == (True, True, True)
+    grey = photos.saved(Image.new("LA", (30, 20), (9, 0)), "PNG")
+    assert picture(one(grey, width=10, format="jpeg", background=(100, 100, 100))).getpixel((5, 3)) == 100
+
+
+def test_edges_of_clear_parts_are_not_darkened() -> None:
+    """Colours are weighted by their alpha: a white disc on clear black stays white at its edge, by any kernel."""
+    image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    image.paste((255, 255, 255, 255), (0, 0, 31, 64))
+    for kernel in ("lanczos3", "linear", "cubic"):
+        small = picture(one(photos.saved(image, "PNG"), width=8, filter=kernel))
+        seen = [small.getpixel((x, 4)) for x in range(8)]
+        assert all(min(pixel[:3]) > 250 for pixel in seen if pixel[3] > 8)  # type: ignore[index]
+
+
+def test_contain_adds_bars_of_the_background() -> None:
+    """The whole picture stands in the middle, and the rest is background."""
+    image = picture(
+        one(photos.photo("coffee"), width=60, height=60, fit="contain", format="png", background=(9, 99, 200))
+    )
+    assert image.size == (60, 60)
+    assert (9, 99, 200) == image.getpixel((30, 5)) == image.getpixel((30, 55))
+    middle = photos.opened("coffee").resize((60, 40), Image.Resampling.LANCZOS)
+    assert difference(middle, image.crop((0, 10, 60, 50))) < 3
+
+
+@pytest.mark.parametrize(("background", "mode"), [((7, 7, 7), "L"), ((200, 0, 0), "RGB")])
+def test_bars_of_grey_pictures(background: tuple[int, int, int], mode: str) -> None:
+    """A grey picture stays grey unless its bars have a colour."""
+    image = picture(one(photos.grey(), width=60, height=30, fit="contain", format="png", background=background))
+    assert mode == image.mode
+    assert background == image.convert("RGB").getpixel((3, 15))
+
+
+def test_bars_of_clear_pictures_are_opaque() -> None:
+    """The bars are painted, whatever shows through the picture."""
+    image = picture(one(photos.transparent_png(), width=60, height=60, fit="contain"))
+    assert image.getpixel((30, 3)) == (255, 255, 255, 255)
+
+
+def test_fill_stretches() -> None:
+    """The picture has the box's proportions, and all of it is there."""
+    image = picture(one(photos.photo("coffee"), width=80, height=20, fit="fill", format="png"))
+    assert difference(photos.opened("coffee").resize((80, 20), Image.Resampling.LANCZOS), image) < 3
+
+
+@pytest.mark.parametrize("target", sorted(FORMATS))
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2, 3)])
+def test_extreme_proportions_never_give_nothing(size: tuple[int, int], target: str) -> None:
+    """A line of pixels has thumbnails in every format and fit."""
+    data = photos.saved(Image.new("RGB", size, (10, 200, 30)), "PNG")
+    recipes = [Recipe(width=5, height=5, fit=fit, format=target) for fit in ("cover", "contain", "fill", "inside")]  # type: ignore[arg-type]
+    recipes += [Recipe(ratio=0.01, format=target)]
+    for rendering in render(data, recipes):
+        assert min(picture(rendering).size) >= 1
+        assert max(picture(rendering).size) <= 30
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_filters_resize_exactly(name: str) -> None:
+    """Each familiar filter makes the size asked for, shrinking and enlarging."""
+    for width in (33, 700):
+        image = picture(one(photos.photo("chelsea"), width=width, filter=name))
+        expected = photos.opened("chelsea").resize(image.size, Image.Resampling.BICUBIC)
+        assert difference(expected, image) < 12
+
+
+def test_quality_is_obeyed() -> None:
+    """More quality is more bytes, and the defaults lie between."""
+    for target in ("jpeg", "webp", "avif"):
+        low, usual, high = (
+            len(one(photos.photo("coffee"), width=200, format=target, quality=quality).blob)
+            for quality in (20, None, 95)
+        )
+        assert low < usual < high
+
+
+def test_results_come_in_the_order_asked_for() -> None:
+    """One decode for all, the order and the doubles of the request."""
+    recipes = [
+        Recipe(width=60),
+        Recipe(width=240),
+        Recipe(width=60, height=60),
+        Recipe(width=60, filter="nearest"),
+        Recipe(width=60),
+        Recipe(height=30, format="png"),
+    ]
+    done = render(photos.large(6), recipes)
+    assert recipes == [rendering.recipe for rendering in done]
+    assert [picture(item).size for item in done] == [(60, 80), (240, 320), (60, 60), (60, 80), (60, 80), (23, 30)]
+    assert done[0].blob == done[4].blob
+    assert render(photos.large(), []) == []
+
+
+def test_sharing_a_decode_changes_little() -> None:
+    """Thumbnails made from a larger one are as good as those made alone."""
+    widths = (600, 300, 150)
+    together = render(photos.large(), [Recipe(width=width, format="png") for width in widths])
+    for width, rendering in zip(widths, together, strict=True):
+        assert difference(picture(one(photos.large(), width=width, format="png")), picture(rendering)) < 1.5
+
+
+def test_covers_of_lines_do_not_blow_up() -> None:
+    """A strip is cropped before it is resized: the whole of it at that scale would be gigapixels."""
+    data = photos.saved(Image.new("RGB", (2, 20_000), (1, 2, 3)), "PNG")
+    first, second = render(data, [Recipe(width=500, height=500), Recipe(width=400, height=400)])
+    assert picture(first).size == (500, 500)
+    assert picture(second).size == (400, 400)
+
+
+@pytest.mark.parametrize("make", [photos.animated_gif, photos.animated_webp])
+@pytest.mark.parametrize("target", ["gif", "webp"])
+def test_animations_are_kept_on_request(make: Callable[[], bytes], target: str) -> None:
+    """All frames at their pace, each resized by itself; else the first frame alone."""
+    moving, still = render(make(), [Recipe(width=80, animated=True, format=target), Recipe(width=80, format=target)])
+    image = picture(moving)
+    assert image.n_frames == 5  # type: ignore[attr-defined]
+    assert image.info["loop"] == 0
+    original = Image.open(io.BytesIO(make()))
+    for frame in range(5):
+        image.seek(frame)
+        original.seek(frame)
+        image.load()
+        assert image.info["duration"] == 80
+        assert difference(original.convert("RGB").resize((80, 54), Image.Resampling.LANCZOS), image) < 12
+    assert getattr(picture(still), "n_frames", 1) == 1
+
+
+def test_animations_can_be_covered_and_handed_to_callables() -> None:
+    """Crops and callables work frame by frame."""
+    seen: list[tuple[int, int]] = []
+
+    def note(image: pyvips.Image) -> pyvips.Image:
+        seen.append((image.width, image.height))
+        return image.fliphor()
+
+    moving = one(photos.animated_gif(), width=40, height=40, animated=True, format="webp", postprocess=note)
+    assert picture(moving).n_frames == 5  # type: ignore[attr-defined]
+    assert seen == [(40, 40)] * 5
+
+
+def test_animated_has_no_meaning_for_stills() -> None:
+    """A photograph stays one, and an animation becomes a still where the format has none."""
+    assert one(photos.photo("rocket"), width=20, animated=True).mimetype == "image/jpeg"
+    assert getattr(picture(one(photos.webp(), width=20, animated=True)), "n_frames", 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (ImageLimits(max_animated_frames=4), "max_animated_frames"),
+        (ImageLimits(max_pixels=5 * 320 * 214 - 1), "5 frames of 320 x 214"),
+    ],
+)
+def test_animations_have_limits(limits: ImageLimits, message: str) -> None:
+    """Frames, and pixels of all frames together, are limited; the first frame alone can still be had."""
+    with pytest.raises(ImageTooLargeError, match=message):
+        one(photos.animated_gif(), limits, width=20, animated=True)
+    assert one(photos.animated_gif(), limits, width=20).width == 20
+
+
+def test_frames_of_different_sizes_are_refused() -> None:
+    """A callable must make all frames alike."""
+    sizes = iter(range(10, 20))
+    with pytest.raises(ImageError, match="different sizes"):
+        one(photos.animated_gif(), width=40, animated=True, postprocess=lambda image: image.crop(0, 0, next(sizes), 10))
+
+
+def test_preprocess_gets_the_whole_upright_picture() -> None:
+    """It may read the picture as often as it likes, and its result is what is resized."""
+    seen = []
+
+    def face(image: pyvips.Image) -> pyvips.Image:
+        seen.append(
+            (image.width, image.height, image.interpretation, image.format, round(image.avg()), round(image.max()))
+        )
+        return image.crop(100, 50, 200, 100)
+
+    rendering = one(photos.oriented(6), width=50, preprocess=face, format="png")
+    assert [entry[:4] for entry in seen] == [(451, 300, "srgb", "uchar")]
+    assert picture(rendering).size == (50, 25)
+    expected = photos.opened("chelsea").crop((100, 50, 300, 150)).resize((50, 25), Image.Resampling.LANCZOS)
+    assert difference(expected, picture(rendering)) < 5
+
+
+def test_postprocess_has_the_last_word() -> None:
+    """What it returns is saved, whatever its size and colours."""
+    rendering = one(
+        photos.photo("chelsea"), width=50, postprocess=lambda image: image.colourspace("b-w").embed(2, 2, 60, 40)
+    )
+    assert picture(rendering).size == (60, 40)
+    assert picture(rendering).mode == "L"
+    deep = one(photos.photo("chelsea"), width=50, format="png", postprocess=lambda image: image.colourspace("rgb16"))
+    assert difference(picture(one(photos.photo("chelsea"), width=50, format="png")), picture(deep)) < 1
+
+
+@pytest.mark.parametrize("label", ["preprocess", "postprocess"])
+def test_results_of_callables_are_checked(label: str) -> None:
+    """No picture, a picture that cannot be computed, one too large: each is an error of ours."""
+    data = photos.photo("chelsea")
+    with pytest.raises(DeclarationError, match=f"{label}: expected it to return a pyvips.Image, got None"):
+        one(data, width=10, **{label: lambda image: None})
+    with pytest.raises(ImageError, match=f"{label}: libvips could not compute"):
+        one(data, width=10, **{label: lambda image: image.crop(0, 0, 10_000, 10)})
+    with pytest.raises(ImageTooLargeError, match="max_side"):
+        one(data, width=10, **{label: lambda image: image.embed(0, 0, 31_000, 1)})
+
+
+def test_errors_of_callables_pass_through() -> None:
+    """What the user's own code raises is the user's to see."""
+
+    def fail(image: pyvips.Image) -> pyvips.Image:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        one(photos.photo("chelsea"), width=10, postprocess=fail)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: photos.photo("coffee"),
+        photos.progressive,
+        photos.png,
+        lambda: photos.saved(photos.opened("coffee"), "GIF"),
+        photos.webp,
+        photos.avif,
+        photos.tiff,
+    ],
+)
+def test_truncated_pictures_are_unreadable(make: Callable[[], bytes], share: float) -> None:
+    """A file whose end is missing gives an error, not a picture with a grey rest."""
+    data = make()
+    with pytest.raises(UnreadableImageError):
+        one(data[: int(len(data) * share)], width=400)
+
+
+def test_thumbnails_have_limits_too() -> None:
+    """Nobody can ask for a thumbnail beyond the limits."""
+    with pytest.raises(ImageTooLargeError, match="the thumbnail"):
+        one(photos.photo("chelsea"), ImageLimits(max_side=500), width=501)
+
+
+def test_time_is_limited() -> None:
+    """Decoding that takes too long is stopped, and the error says after how many seconds."""
+    with pytest.raises(ImageTooLargeError, match=r"within 0.001 seconds") as caught:
+        one(photos.large(), ImageLimits(timeout=0.001), width=2000)
+    assert caught.value.limit == 0.001
+    assert one(photos.photo("chelsea"), ImageLimits(timeout=None), width=40).width == 40
+
+
+def test_no_clock_is_left_running() -> None:
+    """The thread that watches the time ends with the work."""
+    before = threading.active_count()
+    for _ in range(5):
+        one(photos.photo("chelsea"), width=40)
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join(5)
+    assert before == threading.active_count()
+
+
+def test_mapped_files_can_be_closed_afterwards(tmp_path: Path) -> None:
+    """Nothing keeps the file once the thumbnails are there."""
+    path = tmp_path / "large.jpg"
+    path.write_bytes(photos.large())
+    for _ in range(3):
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            assert render(mapped, [Recipe(width=100)])[0].width == 100  # type: ignore[arg-type]
+            assert not mapped.closed
+        assert one(photos.photo("chelsea"), width=50).width == 50
+
+
+def test_threads_work_side_by_side() -> None:
+    """Many pictures at once, good and broken, each get their own result."""
+    good, broken = photos.photo("coffee"), photos.photo("rocket")[:20_000]
+    expected = one(good, width=64).blob
+
+    def work(number: int) -> bytes | None:
+        try:
+            return one(broken if number % 3 == 0 else good, width=64).blob
+        except UnreadableImageError:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(work, range(30)))
+    assert [None if number % 3 == 0 else expected for number in range(30)] == results
