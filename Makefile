@@ -5,9 +5,12 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 # The older of the two SQLAlchemy lines that are supported.
 SQLALCHEMY_20 ?= sqlalchemy>=2.0.46,<2.1
 PYTEST_ARGS ?=
+DEMO_ARGS ?=
 
 BIN := .venv/bin
+VENV := .venv/.made
 INSTALLED := .venv/.installed
+INSTALLED_DEMO := .venv/.installed-demo
 INSTALLED_20 := .venv-sa20/.installed
 EXTRAS := heif,pdf,s3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -21,11 +24,19 @@ help:  ## Tell what there is
 
 install: $(INSTALLED)  ## Make .venv with everything that the other targets need
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): $(VENV) pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]' --group dev
+	@touch $@ $(INSTALLED_DEMO)
+
+# The gallery alone needs a tenth of that, and those who only want to see it shall not wait for the rest.
+$(INSTALLED_DEMO): $(VENV) pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable . --group demo
+	@touch $@
+
+$(VENV):
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]' --group dev
 	@touch $@
 
 # An environment that borrows everything of .venv but SQLAlchemy, of which it has the older line.
@@ -36,8 +47,8 @@ $(INSTALLED_20): $(INSTALLED)
 	$(BIN)/python -m pip --python .venv-sa20/bin/python install --quiet --ignore-installed --no-deps '$(SQLALCHEMY_20)'
 	@touch $@
 
-demo: $(INSTALLED)  ## Run the gallery and show it in a browser
-	$(BIN)/python -m examples.gallery
+demo: $(INSTALLED_DEMO)  ## Run the gallery and show it in a browser (DEMO_ARGS=--help tells its options)
+	$(BIN)/python -m examples.gallery $(DEMO_ARGS)
 
 test: $(INSTALLED)  ## Run all tests and measure their coverage
 	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import socket
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -55,7 +56,8 @@ def main() -> None:
     url = f"http://{options.host}:{listener.getsockname()[1]}/"
     print(f"The gallery is at {url} and keeps its pictures in {options.data}; Ctrl+C ends it.", flush=True)
     config = uvicorn.Config(create_app(options.data), log_level="warning")
-    Server(config, None if options.no_browser else url).run([listener])
+    with suppress(KeyboardInterrupt):
+        Server(config, None if options.no_browser else url).run([listener])
 
 
 if __name__ == "__main__":
