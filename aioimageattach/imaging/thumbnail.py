@@ -113,7 +113,11 @@ class _Job:
         width, height = max(side[0] for side in scaled), max(side[1] for side in scaled)
         if width * height > _WASTE * max(targets[recipe][0] * targets[recipe][1] for recipe in recipes):
             return None
-        return _resized(self._open((width, height)), (width, height)).copy_memory()
+        shared = _resized(self._open((width, height)), (width, height)).copy_memory()
+        if _profile(shared):  # applied; each thumbnail made of it would apply it again
+            shared = shared.copy()
+            shared.remove("icc-profile-data")
+        return shared
 
     def _one(self, recipe: Recipe, shared: Picture | None) -> Rendering:
         if self._moves(recipe):
