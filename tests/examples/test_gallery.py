@@ -486,7 +486,8 @@ async def test_one_command_shows_the_page_in_a_browser(tmp_path: Path) -> None:
     browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "examples.gallery", "--data", str(tmp_path / "data"), "--port", "0",
-        cwd=ROOT, env={**os.environ, "BROWSER": f"{browser} %s"}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        cwd=ROOT, env={**os.environ, "BROWSER": f"{browser} %s"},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
         assert process.stdout is not None
