@@ -29,7 +29,7 @@ def cores() -> int:
     """The number of cores this process may use."""
     try:
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # pragma: no cover - macOS and Windows
+    except AttributeError:  # pragma: no cover - macOS
         return os.cpu_count() or 1
 
 
@@ -66,8 +66,7 @@ def io_executor() -> ThreadPoolExecutor:
     return _executor("io", 32)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_executors.clear)  # a child has none of its parent's threads
+os.register_at_fork(after_in_child=_executors.clear)  # a child has none of its parent's threads
 
 
 async def _outlast(task: asyncio.Future[Any]) -> None:

@@ -117,6 +117,12 @@ def _blocking(source: object) -> Callable[[int], object] | None:
     return None if inspect.iscoroutinefunction(read) else cast("Callable[[int], object] | None", read)
 
 
+def _flat(source: bytes | bytearray | memoryview) -> memoryview:
+    """The bytes of memory of any shape, not copied where they follow one another."""
+    data = memoryview(source)
+    return data.cast("B") if data.c_contiguous else memoryview(data.tobytes())
+
+
 def _slices(data: memoryview) -> Iterator[memoryview]:
     for start in range(0, len(data), CHUNK):
         yield data[start : start + CHUNK]
@@ -137,8 +143,7 @@ def as_blocks(source: Source) -> Iterator[bytes | memoryview] | None:
     if isinstance(source, SpoolFile):
         return _slices(source.take())
     if isinstance(source, (bytes, bytearray, memoryview)):
-        data = memoryview(source)
-        return _slices(data.cast("B") if data.c_contiguous else memoryview(data.tobytes()))
+        return _slices(_flat(source))
     read = _blocking(_stream(source))
     if read is None:
         return None
@@ -157,7 +162,7 @@ def as_reader(source: Source) -> Read:
         DeclarationError: It is none of these, or a file opened for text.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
-        source = io.BytesIO(source)
+        source = io.BytesIO(_flat(source))
     if isinstance(source, io.BytesIO):
         memory = source
 

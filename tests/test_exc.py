@@ -1,0 +1,62 @@
+"""Every error of the library."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+
+import pytest
+
+from aioimageattach import exc
+
+PARENTS = {
+    exc.ContextError: LookupError,
+    exc.DeclarationError: TypeError,
+    exc.StoreFileNotFoundError: FileNotFoundError,
+    exc.StoreFileExistsError: FileExistsError,
+    exc.StoreUnavailableError: ConnectionError,
+    exc.StorePermissionError: PermissionError,
+    exc.InvalidKeyError: ValueError,
+    exc.UnreadableImageError: ValueError,
+    exc.UnsupportedImageError: ValueError,
+    exc.ImageTooLargeError: ValueError,
+    exc.NoOriginalError: FileNotFoundError,
+    exc.NotLoadedError: RuntimeError,
+    exc.DetachedError: RuntimeError,
+}
+
+
+def test_all_errors_have_one_root() -> None:
+    """Whatever the module defines is exported and caught by ImageAttachError."""
+    found = {name for name, value in vars(exc).items() if inspect.isclass(value) and value.__module__ == exc.__name__}
+    assert found == set(exc.__all__)
+    assert all(issubclass(getattr(exc, name), exc.ImageAttachError) for name in found)
+
+
+@pytest.mark.parametrize(("error", "parent"), PARENTS.items())
+def test_errors_mean_what_the_builtin_means(error: type[exc.ImageAttachError], parent: type[Exception]) -> None:
+    """Who knows only the builtin catches it too."""
+    assert issubclass(error, parent)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        exc.StoreError("what", store="the store", name="a/b"),
+        exc.StoreFileNotFoundError("what", store="the store", name="a/b"),
+        exc.StoreUnavailableError("what", store="the store", name="a/b", attempts=3),
+        exc.StorePermissionError("what", store="the store", name="a/b", status=403, code="AccessDenied"),
+        exc.UnsupportedImageError("what", mimetype="image/x", allowed=frozenset({"image/png"})),
+        exc.ImageTooLargeError("what", limit=10, actual=11),
+        exc.NoOriginalError("what"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_carry_their_data(error: exc.ImageAttachError) -> None:
+    """The message is the text, and a copy or a pickle has the same data."""
+    assert str(error) == "what"
+    for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert type(twin) is type(error)
+        assert str(twin) == "what"
+        assert vars(twin) == vars(error)

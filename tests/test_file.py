@@ -1,0 +1,666 @@
+"""Async files: sources, proxies and the spool."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import errno
+import gc
+import hashlib
+import io
+import os
+import resource
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiofiles
+import aiohttp
+import anyio
+import httpx
+import pytest
+from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from aioimageattach.exc import DeclarationError, ImageTooLargeError, StoreUnavailableError
+from aioimageattach.file import (
+    CHUNK,
+    FileProxy,
+    ReusableFileProxy,
+    SeekableFileProxy,
+    Source,
+    Spool,
+    as_blocks,
+    as_reader,
+)
+from tests.stores import kernel
+
+SMALL = bytes(range(256)) * 10
+LARGE = os.urandom(1000) * 5500
+
+
+# Sources: each opens one over the bytes, within a stack that closes it
+
+Opener = Callable[[bytes, Path, AsyncExitStack], Awaitable[Any]]
+
+
+async def _pieces(blob: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(blob), 300_000):
+        yield blob[start : start + 300_000]
+        yield b""
+
+
+async def a_file(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    path.write_bytes(blob)
+    return stack.enter_context(open(path, "rb"))
+
+
+async def an_unbuffered_file(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    path.write_bytes(blob)
+    return stack.enter_context(open(path, "rb", buffering=0))
+
+
+async def a_spooled_temporary_file(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    file = tempfile.SpooledTemporaryFile(max_size=1_000_000)  # noqa: SIM115 - closed by the stack
+    stack.enter_context(file)
+    file.write(blob)
+    file.seek(0)
+    return file
+
+
+async def an_aiofiles_file(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    path.write_bytes(blob)
+    return await stack.enter_async_context(aiofiles.open(path, "rb"))
+
+
+async def an_anyio_file(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    path.write_bytes(blob)
+    return await stack.enter_async_context(await anyio.open_file(path, "rb"))
+
+
+async def an_upload(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    """As Starlette makes it of a form."""
+    uploads: list[UploadFile] = []
+
+    async def receive(request: Request) -> Response:
+        form = await request.form()
+        upload = form["picture"]
+        assert isinstance(upload, UploadFile)
+        uploads.append(upload)
+        stack.push_async_callback(upload.close)
+        return Response()
+
+    app = Starlette(routes=[Route("/", receive, methods=["POST"])])
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+        await client.post("/", files={"picture": ("p.jpg", blob)})
+    return uploads[0]
+
+
+async def _aiohttp_response(blob: bytes, stack: AsyncExitStack) -> aiohttp.ClientResponse:
+    async def serve(request: web.Request) -> web.Response:
+        return web.Response(body=blob)
+
+    app = web.Application()
+    app.router.add_get("/", serve)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    session = await stack.enter_async_context(aiohttp.ClientSession())
+    host, port = runner.addresses[0][:2]
+    return await stack.enter_async_context(session.get(f"http://{host}:{port}/"))
+
+
+async def an_aiohttp_response(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    return await _aiohttp_response(blob, stack)
+
+
+async def an_aiohttp_stream(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    return (await _aiohttp_response(blob, stack)).content
+
+
+async def _httpx_client(blob: bytes, stack: AsyncExitStack) -> httpx.AsyncClient:
+    async def serve(request: Request) -> Response:
+        return StreamingResponse(_pieces(blob))
+
+    transport = httpx.ASGITransport(Starlette(routes=[Route("/", serve)]))
+    return await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://app"))
+
+
+async def an_httpx_response(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    return await (await _httpx_client(blob, stack)).get("/")
+
+
+async def an_httpx_stream(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    return await stack.enter_async_context((await _httpx_client(blob, stack)).stream("GET", "/"))
+
+
+async def an_httpx_iterator(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    return (await an_httpx_stream(blob, path, stack)).aiter_bytes()
+
+
+async def an_async_iterator(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    return _pieces(blob)
+
+
+async def an_async_iterator_of_other_buffers(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    async def buffers() -> AsyncIterator[Any]:
+        for n, piece in enumerate([p async for p in _pieces(blob)]):
+            yield (bytearray, memoryview)[n % 2](piece)
+
+    return buffers()
+
+
+async def a_bytes(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    return blob
+
+
+async def a_bytearray(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    return bytearray(blob)
+
+
+async def a_memoryview(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    return memoryview(blob)
+
+
+async def a_memoryview_with_gaps(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    spread = bytearray(2 * len(blob))
+    spread[::2] = blob
+    return memoryview(spread)[::2]
+
+
+async def a_bytes_io(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    return io.BytesIO(blob)
+
+
+async def a_file_proxy(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    return FileProxy(io.BytesIO(blob))
+
+
+async def a_spool_file(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
+    return (await Spool.fill(io.BytesIO(blob))).open()
+
+
+SOURCES: list[Opener] = [
+    a_bytes,
+    a_bytearray,
+    a_memoryview,
+    a_memoryview_with_gaps,
+    a_bytes_io,
+    a_file,
+    an_unbuffered_file,
+    a_spooled_temporary_file,
+    an_aiofiles_file,
+    an_anyio_file,
+    an_upload,
+    an_aiohttp_response,
+    an_aiohttp_stream,
+    an_httpx_response,
+    an_httpx_stream,
+    an_httpx_iterator,
+    an_async_iterator,
+    an_async_iterator_of_other_buffers,
+    a_file_proxy,
+    a_spool_file,
+]
+every_source = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.__name__)
+
+
+@every_source
+@pytest.mark.parametrize("blob", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
+async def test_a_spool_takes_every_source(source: Opener, blob: bytes, tmp_path: Path) -> None:
+    """It has the bytes, their number and fingerprint; the source stays open."""
+    async with AsyncExitStack() as stack:
+        opened = await source(blob, tmp_path / "file", stack)
+        spool = await Spool.fill(opened)
+        assert getattr(opened, "closed", False) is False or source in {an_aiohttp_response, an_aiohttp_stream}
+    assert spool.view == blob
+    assert spool.size == len(blob)
+    assert spool.sha256 == hashlib.sha256(blob).hexdigest()
+    assert spool.on_disk == (len(blob) > 4 * CHUNK and source is not a_bytes)
+
+
+@every_source
+async def test_a_reader_takes_every_source(source: Opener, tmp_path: Path) -> None:
+    """It gives at most as much as asked for, never nothing before the end."""
+    async with AsyncExitStack() as stack:
+        read = as_reader(await source(SMALL, tmp_path / "file", stack))
+        found = []
+        while piece := await read(1000):
+            assert len(piece) <= 1000
+            found.append(piece)
+        assert await read(1000) == b""
+    assert b"".join(found) == SMALL
+
+
+@every_source
+async def test_a_proxy_takes_every_source(source: Opener, tmp_path: Path) -> None:
+    """It reads them whole and by line, and closes them with itself; closing again is no error."""
+    blob = SMALL.replace(b"\n", b"x") + b"\nlast\nline"
+    async with AsyncExitStack() as stack:
+        async with FileProxy(await source(blob, tmp_path / "file", stack)) as file:
+            assert await file.read(10) == blob[:10]
+            assert [line async for line in file] == [blob[10:-9], b"last\n", b"line"]
+            assert await file.read() == b""
+        await file.aclose()
+        for call in (file.read(), file.readline()):
+            with pytest.raises(ValueError, match="closed"):
+                await call
+
+
+@every_source
+async def test_blocks_are_for_sources_that_may_block(source: Opener, tmp_path: Path) -> None:
+    """Bytes and sync files come in blocks of at most a mebibyte; an asynchronous source has none."""
+    async with AsyncExitStack() as stack:
+        blocks = as_blocks(await source(LARGE, tmp_path / "file", stack))
+        if source in SOURCES[:8] or source is a_spool_file:
+            assert blocks is not None
+            found = await asyncio.to_thread(list, blocks)
+            assert max(map(len, found)) <= CHUNK
+            assert b"".join(found) == LARGE
+        else:
+            assert blocks is None
+
+
+async def _texts() -> AsyncIterator[Any]:
+    yield "text"
+
+
+class _Odd:
+    """A file whose read gives something else."""
+
+    def __init__(self, given: object) -> None:
+        self.given = given
+
+    def read(self, size: int = -1, /) -> Any:
+        return self.given() if callable(self.given) else self.given
+
+
+async def _read_bytes() -> bytes:
+    return b""
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: io.StringIO("text"), "str"),
+        (lambda: io.StringIO(""), "str"),
+        (lambda: _texts(), "str"),
+        (lambda: _Odd(None), "NoneType"),
+        (lambda: _Odd([1]), "list"),
+        (lambda: _Odd(_read_bytes), "coroutine"),
+        (lambda: "path/to/picture.jpg", "str: open the path and pass the file"),
+        (lambda: Path("picture.jpg"), "Path: open the path and pass the file"),
+        (lambda: None, "NoneType: see Source"),
+        (lambda: 7, "int: see Source"),
+        (lambda: [b"a list"], "list: see Source"),
+    ],
+)
+async def test_what_is_no_source(make: Callable[[], Any], named: str) -> None:
+    """Text, paths and other things are refused, by name."""
+    for read in (lambda source: Spool.fill(source), lambda source: FileProxy(source).read()):
+        with pytest.raises(DeclarationError, match=named):
+            await read(make())
+
+
+# Reading
+
+
+def _split(blob: bytes, sizes: list[int]) -> Iterator[bytes]:
+    for size in sizes:
+        yield blob[:size]
+        blob = blob[size:]
+    yield blob
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["read", "readline", "seek", "tell", "readlines"]), st.integers(-1, 40)), max_size=12
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(blob=st.text("ab\n", max_size=80).map(str.encode), calls=steps)
+async def test_a_seekable_proxy_is_as_a_file_in_memory(blob: bytes, calls: list[tuple[str, int]]) -> None:
+    """Any sequence of calls gives what ``io.BytesIO`` gives."""
+    model = io.BytesIO(blob)
+    files = [SeekableFileProxy(io.BytesIO(blob)), (await Spool.fill(blob)).open()]
+    for name, number in calls:
+        arguments = {"tell": (), "seek": (abs(number),)}.get(name, (number,))
+        expected = getattr(model, name)(*arguments)
+        for file in files:
+            assert await getattr(file, name)(*arguments) == expected
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    blob=st.text("ab\n", max_size=80).map(str.encode),
+    sizes=st.lists(st.integers(0, 9), max_size=12),
+    calls=st.lists(st.tuples(st.sampled_from(["read", "readline"]), st.integers(-1, 40)), max_size=12),
+)
+async def test_a_stream_loses_nothing(blob: bytes, sizes: list[int], calls: list[tuple[str, int]]) -> None:
+    """Over pieces of any size, lines are those of the bytes, and reads give them in their order."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in _split(blob, sizes):
+            yield piece
+
+    file = FileProxy(pieces())
+    model = io.BytesIO(blob)
+    for name, number in calls:
+        found = await getattr(file, name)(number)
+        if name == "readline" or number < 0:
+            assert found == getattr(model, name)(number)
+        else:
+            assert len(found) <= number
+            assert found == model.read(len(found))
+            assert found or number == 0 or not model.read(1)
+    assert await file.read() == model.read()
+
+
+async def test_readlines_stops_at_the_hint() -> None:
+    """As a file in memory, after the line that reaches it."""
+    blob = b"one\ntwo\nthree\nfour"
+    for hint in (-1, 0, 1, 4, 5, 100):
+        assert await FileProxy(blob).readlines(hint) == io.BytesIO(blob).readlines(hint)
+
+
+async def test_chunks() -> None:
+    """All that is left, in pieces of at most the size."""
+    file = FileProxy(SMALL)
+    await file.read(10)
+    found = [chunk async for chunk in file.chunks(1000)]
+    assert [len(chunk) for chunk in found] == [1000, 1000, 550]
+    assert b"".join(found) == SMALL[10:]
+
+
+@pytest.mark.parametrize("method", ["read", "readline"])
+async def test_a_read_that_is_cancelled_loses_nothing(method: str) -> None:
+    """What was read before the cancellation is read again after it."""
+    go = asyncio.Event()
+
+    class Reader:
+        def __init__(self) -> None:
+            self.left = [b"first", None, b" line\nrest", b""]
+
+        async def read(self, size: int = -1, /) -> bytes:
+            if self.left[0] is None:
+                await go.wait()
+                self.left.pop(0)
+            piece = self.left.pop(0)
+            assert piece is not None
+            return piece
+
+    file = FileProxy(Reader())
+    task = asyncio.create_task(getattr(file, method)())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go.set()
+    assert await file.readline() == b"first line\n"
+
+
+async def test_many_short_lines_are_read_in_time() -> None:
+    """Sixty thousand lines cost no copy of what is left for each of them."""
+    blob = b"a line of a text\n" * 60_000
+    began = time.process_time()
+    assert len(await FileProxy(blob).readlines()) == 60_000
+    assert time.process_time() - began < 4
+
+
+async def test_closing_calls_what_was_given() -> None:
+    """A function of one's own comes instead of the file's own ``close``, once."""
+    calls: list[str] = []
+    wrapped = io.BytesIO(b"x")
+
+    async def close() -> None:
+        calls.append("close")
+
+    file = FileProxy(wrapped, close=close)
+    await file.aclose()
+    await file.aclose()
+    assert calls == ["close"]
+    assert not wrapped.closed
+
+
+async def test_a_reusable_proxy_goes_back() -> None:
+    """It leaves the file open, where it was when the context was entered."""
+    wrapped = io.BytesIO(SMALL)
+    wrapped.seek(5)
+    file = ReusableFileProxy(wrapped)
+    for _ in range(2):
+        async with file:
+            assert file.initial_offset == 5
+            assert await file.readline() == SMALL[5 : SMALL.index(b"\n") + 1]
+            assert await file.seek(2, os.SEEK_CUR) == SMALL.index(b"\n") + 3
+            await file.read(100)
+    assert wrapped.tell() == 5
+    assert not wrapped.closed
+
+
+@pytest.mark.parametrize("source", [a_file, an_aiofiles_file, an_anyio_file, a_bytes_io])
+async def test_seeking_in_files_of_any_kind(source: Opener, tmp_path: Path) -> None:
+    """Positions are right also after reading lines, which reads ahead."""
+    blob = b"first\nsecond\nthird"
+    async with AsyncExitStack() as stack:
+        file = SeekableFileProxy(await source(blob, tmp_path / "file", stack))
+        assert await file.readline() == b"first\n"
+        assert await file.tell() == 6
+        assert await file.seek(7, os.SEEK_CUR) == 13
+        assert await file.read() == b"third"
+        assert await file.seek(-5, os.SEEK_END) == 13
+        await file.aclose()
+        for call in (file.seek(0), file.tell()):
+            with pytest.raises(ValueError, match="closed"):
+                await call
+
+
+# The spool
+
+
+def _temporary_files() -> int:
+    return sum("/tmp" in target or "deleted" in target for target in map(_target, os.listdir("/proc/self/fd")))
+
+
+def _target(fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize("source", [a_bytes, a_bytearray, a_file, an_async_iterator])
+@pytest.mark.parametrize("limit", [0, 1, len(LARGE) - 1])
+async def test_a_file_beyond_the_limit(source: Opener, limit: int, tmp_path: Path) -> None:
+    """It is refused while it is read, and nothing of it is left."""
+    async with AsyncExitStack() as stack:
+        opened = await source(LARGE, tmp_path / "file", stack)
+        before = _temporary_files()
+        with pytest.raises(ImageTooLargeError, match=f"more than {limit:,} bytes") as caught:
+            await Spool.fill(opened, limit=limit)
+        assert caught.value.limit == limit
+        assert caught.value.actual is not None
+        assert limit < caught.value.actual <= (len(LARGE) if source is a_bytes else limit + 2 * CHUNK)
+        assert _temporary_files() == before
+        if source is a_file:
+            assert opened.tell() <= limit + 2 * CHUNK
+
+
+@pytest.mark.parametrize("source", [a_bytes, a_bytearray, a_file, an_async_iterator])
+async def test_a_file_of_just_the_limit(source: Opener, tmp_path: Path) -> None:
+    """It is taken."""
+    async with AsyncExitStack() as stack:
+        spool = await Spool.fill(await source(LARGE, tmp_path / "file", stack), limit=len(LARGE))
+    assert spool.size == len(LARGE)
+
+
+async def test_a_spool_without_a_fingerprint() -> None:
+    """It says so when asked for it, and has the bytes."""
+    for source in (SMALL, LARGE, io.BytesIO(SMALL), _pieces(LARGE)):
+        spool = await Spool.fill(source, fingerprint=False)
+        assert bytes(spool.view) in (SMALL, LARGE)
+        with pytest.raises(ValueError, match="without a fingerprint"):
+            _ = spool.sha256
+
+
+async def test_spooled_files_are_independent() -> None:
+    """Any number may be open, each with its position; the spool itself is never copied."""
+    spool = await Spool.fill(_pieces(LARGE))
+    one, other = spool.open(), spool.open()
+    assert await one.read(10) == LARGE[:10]
+    assert await other.readline() == LARGE[: LARGE.index(b"\n") + 1]
+    assert other.take() == LARGE[LARGE.index(b"\n") + 1 :]
+    assert await other.read() == b""
+    assert await one.tell() == 10
+    assert await one.read() == LARGE[10:]
+    for offset, whence in ((-1, os.SEEK_SET), (0, 9)):
+        with pytest.raises(ValueError, match="expected"):
+            await one.seek(offset, whence)
+    assert copy.deepcopy(spool) is spool
+    assert repr(spool) == "<Spool of 5,500,000 bytes>"
+    await one.aclose()
+    with pytest.raises(ValueError, match="closed"):
+        one.take()
+
+
+def test_an_empty_spool_has_nothing_to_view() -> None:
+    """Before it is filled there are no bytes."""
+    with pytest.raises(ValueError, match="not filled"):
+        _ = Spool().view
+
+
+async def test_a_spool_on_disk_goes_with_its_last_reference() -> None:
+    """While it is held there is one unnamed file, mapped; then there is none."""
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    directory = set(os.listdir(tempfile.gettempdir()))
+    spool = await Spool.fill(_pieces(LARGE))
+    file = spool.open()
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    del spool
+    assert await file.read() == LARGE
+    del file
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("tmp")} <= directory
+
+
+@pytest.mark.parametrize("source", [a_file, an_async_iterator])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+async def test_a_full_temporary_directory(source: Opener, code: int, tmp_path: Path) -> None:
+    """It is an error of ours that names the directory and the remedy, and nothing is left."""
+    async with AsyncExitStack() as stack:
+        opened = await source(LARGE, tmp_path / "file", stack)
+        before = _temporary_files()
+        with (
+            kernel.in_the_worker(kernel.refused("write", code)),
+            pytest.raises(StoreUnavailableError, match=r"could not be kept in .*/.*set TMPDIR"),
+        ):
+            await Spool.fill(opened)
+        assert _temporary_files() == before
+
+
+async def test_a_temporary_file_that_is_cut_short() -> None:
+    """A part that fits before the disk is full does not count as written."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_999_999, hard))
+    try:
+        with pytest.raises(StoreUnavailableError, match="File too large"):
+            await Spool.fill(_pieces(LARGE))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("given_before", [0, 10, len(LARGE)])
+async def test_cancelled_while_it_fills_from_a_stream(given_before: int) -> None:
+    """Nothing is left in the temporary directory."""
+    before = _temporary_files()
+
+    async def hanging() -> AsyncIterator[bytes]:
+        yield LARGE[:given_before]
+        await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await Spool.fill(hanging())
+    assert _temporary_files() == before
+
+
+async def test_cancelled_while_it_fills_from_an_endless_file() -> None:
+    """The thread is told, reads no more than a block, and has ended when the call has."""
+    before = _temporary_files()
+    reads = 0
+    reading = threading.Event()
+
+    class Endless:
+        def read(self, size: int = -1, /) -> bytes:
+            nonlocal reads
+            reads += 1
+            reading.set()
+            return bytes(10_000)
+
+    task = asyncio.create_task(Spool.fill(Endless()))
+    while not reading.is_set():
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    count = reads
+    await asyncio.sleep(0.02)
+    assert reads == count
+    assert _temporary_files() == before
+
+
+async def test_a_source_that_fails_leaves_nothing() -> None:
+    """Its own error comes through."""
+    before = _temporary_files()
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield LARGE
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await Spool.fill(broken())
+    assert _temporary_files() == before
+
+
+async def test_hashing_does_not_hold_the_loop() -> None:
+    """While 60 megabytes are spooled, the loop goes on at least every 50 milliseconds."""
+    lag = 0.0
+
+    async def watch() -> None:
+        nonlocal lag
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            await asyncio.sleep(0.001)
+            lag = max(lag, loop.time() - began)
+
+    blob = bytes(30_000_000)
+    watcher = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    await Spool.fill(blob)
+    await Spool.fill(memoryview(blob))
+    watcher.cancel()
+    assert lag < 0.05 + 0.1 * (os.getloadavg()[0] > 2)
+
+
+def test_sources_are_typed(tmp_path: Path) -> None:
+    """What users pass is a Source to a type checker; this module is checked strictly."""
+    sources: list[Source] = [b"", bytearray(), memoryview(b""), io.BytesIO(), _pieces(b""), FileProxy(b"")]
+    with open(tmp_path / "file", "wb+") as file:
+        sources.append(file)
+        assert len(sources) == 7
