@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
-from sqlalchemy import Column, inspect, select
+from sqlalchemy import Column, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_object_session
 from sqlalchemy.orm import InstanceState, RelationshipProperty, with_parent
-from sqlalchemy.orm.attributes import set_attribute, set_committed_value
+from sqlalchemy.orm.attributes import instance_state, set_attribute, set_committed_value
 
 from ..exc import DeclarationError, DetachedError, NotLoadedError
 from ..transaction.hooks import session_lock
@@ -38,7 +38,7 @@ class Rows(Generic[I]):
     @property
     def state(self) -> InstanceState[Any]:
         """The owner's state."""
-        return cast("InstanceState[Any]", inspect(self.owner))
+        return instance_state(self.owner)
 
     @property
     def columns(self) -> dict[str, str]:
@@ -53,7 +53,7 @@ class Rows(Generic[I]):
             return True
         rows = state.dict.get(self.relationship.key)
         return rows is not None and all(
-            row.__dict__.keys() >= NEEDED or inspect(row).key is None or not self._alive(row) for row in rows
+            row.__dict__.keys() >= NEEDED or instance_state(row).key is None or not self._alive(row) for row in rows
         )
 
     def all(self) -> list[I]:
@@ -72,7 +72,7 @@ class Rows(Generic[I]):
         return [row for row in getattr(self.owner, self.relationship.key) if self._alive(row)]
 
     def _alive(self, row: I) -> bool:
-        state = inspect(row)
+        state = instance_state(row)
         if state.deleted or state.was_deleted:
             return False
         session = state.session
@@ -126,7 +126,7 @@ class Rows(Generic[I]):
                 await session.refresh(self.owner, list(self.columns.values()))
             rows = list(await session.scalars(query))
         before = self.state.dict.get(self.relationship.key, ())
-        self._are([*rows, *(row for row in before if inspect(row).pending)])
+        self._are([*rows, *(row for row in before if instance_state(row).pending)])
 
     def _are(self, rows: Sequence[object]) -> None:
         set_committed_value(self.owner, self.relationship.key, rows)
@@ -161,7 +161,7 @@ class Rows(Generic[I]):
     async def remove(self, row: I) -> None:
         """Take a row away; it is deleted with the next flush."""
         session = self.session()
-        if session is None or inspect(row).key is None:
+        if session is None or instance_state(row).key is None:
             getattr(self.owner, self.relationship.key).remove(row)
             return
         async with session_lock(session.sync_session):
