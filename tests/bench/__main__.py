@@ -1,0 +1,64 @@
+"""Runs the benchmarks one after the other, each in an interpreter of its own."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import time
+
+from .measure import RESULTS, machine, save, say
+
+BENCHES = {
+    "thumbnails": "one thumbnail of a 12-megapixel JPEG, by everybody",
+    "looks": "how a thumbnail looks that the decoder has helped to shrink",
+    "sizes": "four sizes from one decode, and from four",
+    "attach": "attach and commit, against an insert and a file",
+    "lag": "the event loop while thumbnails are made",
+    "memory": "memory over two thousand thumbnails",
+    "urls": "a page of fifty users with their pictures",
+}
+
+
+def main() -> int:
+    """Do what the arguments say; return how many benchmarks failed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="The benchmarks.")
+    parser.add_argument("--only", action="append", choices=BENCHES, help="run this one; may be given several times")
+    parser.add_argument("--rounds", type=int, default=15, help="of each measurement; %(default)s unless told")
+    parser.add_argument("--plot", action="store_true", help="only draw what was measured, into docs/_static")
+    parser.add_argument("--table", action="store_true", help="only print what was measured, as tables in Markdown")
+    parser.add_argument("--list", action="store_true", help="only tell what there is")
+    parser.add_argument("--here", choices=BENCHES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.list:
+        for name, what in BENCHES.items():
+            say(f"{name:12} {what}")
+        return 0
+    if options.here:
+        importlib.import_module(f"tests.bench.{options.here}").run(options.rounds)
+        return 0
+    if options.plot or options.table:
+        from . import report
+
+        return report.run(plots=options.plot, tables=options.table)
+    return sum(_one(name, options.rounds) for name in options.only or BENCHES)
+
+
+def _one(name: str, rounds: int) -> int:
+    before = machine()
+    say(f"{name}: {BENCHES[name]} (load {before['load'][0]:.1f})")
+    began = time.monotonic()
+    command = [sys.executable, "-m", "tests.bench", "--here", name, "--rounds", str(rounds)]
+    failed = subprocess.run(command).returncode != 0
+    path = RESULTS / f"{name}.json"
+    if not failed and path.exists():
+        found = json.loads(path.read_text("utf-8"))
+        save(name, {**found, "machine": before, "load_after": machine()["load"]})
+    say(f"{name}: {'failed' if failed else 'done'} after {time.monotonic() - began:.0f} s")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
