@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -63,12 +62,8 @@ def header(view: memoryview, limits: ImageLimits) -> tuple[int, int, int]:
                 limit=limits.max_frames,
                 actual=pages,
             )
-        if not pages:
-            raise UnreadableImageError("expected application/pdf with a page, but it has none")
         with _first_page(document) as page:
             width, height = page.get_size()
-    if not (math.isfinite(width) and math.isfinite(height) and width > 0 and height > 0):
-        raise UnreadableImageError(f"expected application/pdf, but its first page is {width} x {height} points")
     sides = max(1, round(width)), max(1, round(height))
     limits.check_size(*sides)
     return *sides, pages

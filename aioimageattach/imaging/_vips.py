@@ -29,15 +29,14 @@ _module: Any = None
 def libvips() -> Any:
     """Return the module ``pyvips``, loaded once in a process."""
     global _module
-    if _module is None:
-        with _lock:
-            if _module is None:
-                logger = logging.getLogger("pyvips")
-                if logger.level == logging.NOTSET:
-                    logger.setLevel(logging.ERROR)  # else it tells of every operation, and warns of every odd upload
-                import pyvips
+    with _lock:
+        if _module is None:
+            logger = logging.getLogger("pyvips")
+            if logger.level == logging.NOTSET:
+                logger.setLevel(logging.ERROR)  # else it tells of every operation, and warns of every odd upload
+            import pyvips
 
-                _module = pyvips
+            _module = pyvips
     return _module
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..exc import ImageTooLargeError, UnreadableImageError
-from .containers import gif_parts, heif_items, jpeg_parts, png_parts, riff_parts
+from .containers import JPEG_DATA, gif_parts, heif_items, jpeg_parts, png_parts, riff_parts
 from .limits import ImageLimits
 
 __all__ = ["Structure", "examine"]
@@ -98,7 +98,7 @@ def _jpeg(view: memoryview, limits: ImageLimits) -> Structure:
                 limits.check_size(*size, at_once=True)
             if scans > allowed:
                 raise ImageTooLargeError(f"the JPEG has more than {allowed:,} scans", limit=allowed)
-        elif marker:
+        elif part.name != JPEG_DATA:
             metadata.add(part.end - part.body)
     if not scans:
         raise _broken("image/jpeg")

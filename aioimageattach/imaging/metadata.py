@@ -133,8 +133,6 @@ def _content(view: memoryview, part: Part) -> memoryview:
 def _webp(view: memoryview, orientation: int) -> Iterator[bytes | memoryview]:
     parts = list(riff_parts(view))
     names = {part.name for part in parts}
-    if not names & {b"VP8 ", b"VP8L", b"ANMF"}:
-        raise _broken("image/webp")
     kept = [_webp_chunk(view, part, orientation) for part in parts if part.name in _WEBP_KEPT]
     if orientation != 1 and b"VP8X" in names:
         kept.append(_riff_chunk(b"EXIF", _exif(orientation)))

@@ -148,9 +148,8 @@ def loaded(view: memoryview, mimetype: str, **options: Any) -> Picture:
 def _described(image: Picture, mimetype: str) -> Probe:
     fields = frozenset(image.get_fields())
     frames = image.get("n-pages") if "n-pages" in fields else 1
-    orientation = image.get("orientation") if "orientation" in fields else 1
-    if orientation not in range(1, 9):
-        orientation = 1
+    told = image.get("orientation") if "orientation" in fields else 1
+    orientation = told if told in range(1, 9) else 1
     if image.bands * _BYTES.get(image.format, 16) > _MOST_BYTES_PER_PIXEL:
         raise UnsupportedImageError(
             f"{mimetype} with {image.bands} bands of the kind {image.format} is not read here", mimetype=mimetype

@@ -113,11 +113,7 @@ class _Job:
         width, height = max(side[0] for side in scaled), max(side[1] for side in scaled)
         if width * height > _WASTE * max(targets[recipe][0] * targets[recipe][1] for recipe in recipes):
             return None
-        shared = _resized(self._open((width, height)), (width, height)).copy_memory()
-        if _profile(shared):  # applied; each thumbnail made of it would apply it again
-            shared = shared.copy()
-            shared.remove("icc-profile-data")
-        return shared
+        return _resized(self._open((width, height)), (width, height)).copy_memory()
 
     def _one(self, recipe: Recipe, shared: Picture | None) -> Rendering:
         if self._moves(recipe):
@@ -186,9 +182,8 @@ class _Job:
             raise ImageError("the callables made frames of different sizes or bands: an animation needs equal ones")
         joined = libvips().Image.arrayjoin(frames, across=1).copy()
         joined.set_type(libvips().GValue.gint_type, "page-height", frames[0].height)
-        for name in ("delay", "loop"):
-            if name in film.get_fields():
-                joined.set_type(film.get_typeof(name), name, film.get(name))
+        for name in {"delay", "loop"}.intersection(film.get_fields()):
+            joined.set_type(film.get_typeof(name), name, film.get(name))
         return joined
 
 
@@ -237,7 +232,10 @@ def _upright(image: Picture) -> Picture:
 
 
 def _in_srgb(image: Picture) -> Picture:
-    """Grey of 8 bits stays as it is, all else becomes sRGB of 8 bits."""
+    """Grey of 8 bits stays as it is, all else becomes sRGB of 8 bits; a profile has been applied by now, and goes."""
+    if _profile(image):
+        image = image.copy()
+        image.remove("icc-profile-data")
     if image.format == "uchar" and image.interpretation in ("srgb", "b-w"):
         return image
     return image.colourspace("srgb").cast("uchar")

@@ -1,0 +1,190 @@
+"""Structures that ask for more than anybody has: refused at once, and without memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+
+import pytest
+from PIL import Image
+
+from aioimageattach.exc import ImageTooLargeError, UnreadableImageError
+from aioimageattach.imaging import DEFAULT_LIMITS, ImageLimits, probe
+from aioimageattach.imaging.guard import Structure, examine
+from tests import photos
+
+
+def packed(size: int) -> bytes:
+    """So many zeros, compressed a thousand to one."""
+    packer = zlib.compressobj(9)
+    return b"".join(packer.compress(bytes(min(1 << 20, size - at))) for at in range(0, size, 1 << 20)) + packer.flush()
+
+
+def png_header(width: int, height: int, *, depth: int = 8, colour: int = 2, interlaced: int = 0) -> bytes:
+    return width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes((depth, colour, 0, 0, interlaced))
+
+
+def tiny_png(*chunks: bytes) -> bytes:
+    return photos.png_file(png_header(8, 8), zlib.compress(bytes(8 * 25)), *chunks)
+
+
+def jpeg(frame: int, width: int, height: int, *scans: int) -> bytes:
+    """The bones of a JPEG of three bands: a frame, and scans of so many bands."""
+    sof = b"\x08" + height.to_bytes(2, "big") + width.to_bytes(2, "big") + b"\3\1\x11\0\2\x11\1\3\x11\1"
+    data = b"\xff\xd8\xff" + bytes([frame]) + (len(sof) + 2).to_bytes(2, "big") + sof
+    for bands in scans:
+        data += b"\xff\xda" + (6 + 2 * bands).to_bytes(2, "big") + bytes([bands]) + bytes(2 * bands + 3) + b"data"
+    return data + b"\xff\xd9"
+
+
+def riff(body: bytes) -> bytes:
+    return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body
+
+
+GIF = b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff"
+FRAME = b",\0\0\0\0\1\0\1\0\0\2\2D\1\0"
+
+BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "PNG of 65,536 a side": (lambda: photos.png_file(png_header(65_536, 65_536, depth=1, colour=0), b""), "max_side"),
+    "PNG of 900 megapixels": (
+        lambda: photos.png_file(png_header(29_999, 29_999, depth=1, colour=0), b""),
+        "max_pixels",
+    ),
+    "interlaced PNG": (lambda: photos.png_file(png_header(10_000, 10_000, interlaced=1), b""), "max_pixels_at_once"),
+    "PNG text": (lambda: tiny_png(photos.png_chunk(b"zTXt", b"a\0\0" + packed(100_000_000))), "max_metadata"),
+    "PNG texts": (lambda: tiny_png(photos.png_chunk(b"zTXt", b"a\0\0" + packed(900_000)) * 200), "max_metadata"),
+    "PNG international text": (
+        lambda: tiny_png(photos.png_chunk(b"iTXt", b"a\0\1\0en\0word\0" + packed(100_000_000))),
+        "max_metadata",
+    ),
+    "PNG profile": (lambda: tiny_png(photos.png_chunk(b"iCCP", b"a\0\0" + packed(100_000_000))), "max_metadata"),
+    "PNG of crumbs": (lambda: tiny_png(photos.png_chunk(b"tEXt", b"a\0b") * 900_000), "max_metadata"),
+    "PNG of empty data": (lambda: tiny_png(photos.png_chunk(b"IDAT", b"") * 900_000), "30,000 pieces"),
+    "progressive JPEG": (lambda: jpeg(0xC2, 30_000, 3_000, 3), "max_pixels_at_once"),
+    "JPEG of bands apart": (lambda: jpeg(0xC0, 30_000, 3_000, 1, 1, 1), "max_pixels_at_once"),
+    "JPEG of many scans": (lambda: jpeg(0xC2, 5_000, 5_000, *[3] * 41), "40 scans"),
+    "tiny JPEG of many scans": (lambda: jpeg(0xC2, 8, 8, *[1] * 10_001), "10,000 scans"),
+    "JPEG of comments": (lambda: b"\xff\xd8" + b"\xff\xfe\0\2" * 5_000_000, "max_metadata"),
+    "JPEG of much EXIF": (lambda: b"\xff\xd8" + (b"\xff\xe1\xff\xff" + bytes(65_533)) * 200, "max_metadata"),
+    "GIF of 300,000 frames": (lambda: GIF + FRAME * 300_000 + b";", "max_frames"),
+    "GIF of 65,535 a side": (lambda: b"GIF89a\xff\xff\xff\xff\0\0\0" + FRAME + b";", "max_side"),
+    "GIF of comments": (lambda: GIF + b"!\xfe\0" * 5_000_000, "max_metadata"),
+    "GIF of crumbs": (lambda: GIF + b",\0\0\0\0\1\0\1\0\0\2" + b"\1D" * 20_000_000, "30,000 pieces"),
+    "WebP of frames": (lambda: riff(b"ANMF\0\0\0\0" * 4_000_000), "max_frames"),
+    "WebP of crumbs": (lambda: riff(b"ABCD\0\0\0\0" * 4_000_000), "max_metadata"),
+    "WebP of 16 million a side": (lambda: riff(b"VP8X\x0a\0\0\0" + b"\0\0\0\0" + b"\xff" * 6), "max_side"),
+    "WebP of 268 megapixels": (
+        lambda: riff(b"VP8L\x70\0\0\0\x2f" + (16_382 | 16_382 << 14).to_bytes(4, "little") + bytes(0x6B)),
+        "max_pixels",
+    ),
+    "AVIF of crumbs": (lambda: b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf" + b"\0\0\0\x08free" * 5_000_000, "30,000"),
+    "50 megabytes": (lambda: b"\xff\xd8\xff" + bytes(50_000_000), "max_bytes"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_refused(name: str) -> None:
+    """What would cost gigabytes or minutes is refused by the name of a limit."""
+    make, word = BOMBS[name]
+    with pytest.raises(ImageTooLargeError, match=word):
+        probe(make())
+
+
+MEASURE = """
+import json
+from aioimageattach.imaging import probe
+from tests import photos
+from tests.imaging.test_guard import BOMBS
+
+def memory(name):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(name))
+
+def grown(make):
+    data = make()
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = memory("VmRSS")
+    try:
+        probe(data)
+    except ValueError:
+        return (memory("VmHWM") - before) / 1024
+
+for name in photos.NAMES:
+    probe(photos.photo(name))
+print(json.dumps({name: grown(make) for name, (make, _) in BOMBS.items()}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process's memory can be reset on Linux only")
+def test_refusing_takes_little_memory() -> None:
+    """Whatever a file asks for, finding out takes less than 50 MiB besides the file itself."""
+    done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
+    grown = json.loads(done.stdout)
+    assert set(grown) == set(BOMBS)
+    assert {name: mebibytes for name, mebibytes in grown.items() if mebibytes > 50} == {}
+
+
+def structure(data: bytes, mimetype: str, limits: ImageLimits = DEFAULT_LIMITS) -> Structure:
+    return examine(memoryview(data), mimetype, limits)
+
+
+@pytest.mark.parametrize(
+    ("data", "mimetype", "at_once", "frames"),
+    [
+        (photos.photo("coffee"), "image/jpeg", False, 1),
+        (photos.progressive(), "image/jpeg", True, 1),
+        (jpeg(0xC0, 100, 100, 1, 1, 1), "image/jpeg", True, 1),
+        (photos.png(), "image/png", False, 1),
+        (photos.png_file(png_header(9, 9, interlaced=1), b""), "image/png", True, 1),
+        (photos.animated_gif(), "image/gif", False, 5),
+        (photos.animated_webp(), "image/webp", False, 5),
+        (photos.avif(), "image/avif", True, 1),
+        (photos.tiff(), "image/tiff", False, 1),
+    ],
+)
+def test_structures_tell_how_a_picture_is_decoded(data: bytes, mimetype: str, at_once: bool, frames: int) -> None:
+    """What is decoded as a whole, and how many frames there are."""
+    assert structure(data, mimetype) == Structure(at_once=at_once, frames=frames)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        jpeg(0xC0, 100, 100),
+        b"\xff\xd8\xff\xc0\0\3\x08\xff\xd9",
+        b"\xff\xd8\xff\xda\0\2",
+        b"\xff\xd8" + jpeg(0xC0, 8, 8)[2:-2] + b"\xff\xda\0\2",
+    ],
+    ids=["no scan", "short frame", "no frame", "empty scan"],
+)
+def test_jpegs_without_their_bones_are_unreadable(data: bytes) -> None:
+    """A frame header and a scan are the least there must be."""
+    with pytest.raises(UnreadableImageError, match="structure is broken"):
+        structure(data, "image/jpeg")
+
+
+def test_frames_of_animated_png_are_limited() -> None:
+    """Also the frames that are not shown count."""
+    frames = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in range(0, 250, 50)]
+    data = photos.saved(frames[0], "PNG", save_all=True, append_images=frames[1:])
+    assert structure(data, "image/png").frames == 1
+    with pytest.raises(ImageTooLargeError, match="max_frames"):
+        structure(data, "image/png", ImageLimits(max_frames=4))
+
+
+def test_compressed_texts_that_are_none_count_as_they_are() -> None:
+    """What cannot be unpacked takes no memory."""
+    data = tiny_png(photos.png_chunk(b"zTXt", b"a\0\0" + b"no stream"), photos.png_chunk(b"iCCP", b"no zero"))
+    assert structure(data, "image/png", ImageLimits(max_metadata=4_000)) == Structure()
+
+
+def test_real_metadata_are_let_through() -> None:
+    """A megabyte of texts, as editors write it, is fine; it counts unpacked."""
+    text = photos.png_chunk(b"zTXt", b"a\0\0" + packed(1_000_000))
+    assert probe(tiny_png(text)).width == 8
+    with pytest.raises(ImageTooLargeError, match="max_metadata"):
+        probe(tiny_png(text), ImageLimits(max_metadata=999_999))

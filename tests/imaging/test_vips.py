@@ -1,0 +1,80 @@
+"""The door to libvips: quiet, lazy, and its errors are ours."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+
+import pytest
+import pyvips
+
+from aioimageattach.exc import ImageTooLargeError, UnreadableImageError
+from aioimageattach.imaging import _vips
+from tests import photos
+
+
+@pytest.mark.parametrize(("before", "after"), [(logging.NOTSET, logging.ERROR), (logging.DEBUG, logging.DEBUG)])
+def test_its_logger_is_quiet_unless_the_host_wants_it(monkeypatch: pytest.MonkeyPatch, before: int, after: int) -> None:
+    """A level that somebody has set stays."""
+    logger = logging.getLogger("pyvips")
+    old = logger.level
+    monkeypatch.setattr(_vips, "_module", None)
+    try:
+        logger.setLevel(before)
+        assert _vips.libvips() is pyvips
+        assert logger.level == after
+    finally:
+        logger.setLevel(old)
+
+
+def test_threads_may_load_it_at_once() -> None:
+    """The first pictures of a process may come at the same time."""
+    code = (
+        "import threading\n"
+        "from tests import photos\n"
+        "from aioimageattach.imaging import Recipe, render\n"
+        "seen = []\n"
+        "def work(): seen.append(render(photos.photo('chelsea'), [Recipe(width=20)])[0].width)\n"
+        "threads = [threading.Thread(target=work) for _ in range(8)]\n"
+        "[thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
+        "print(seen)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str([20] * 8)
+
+
+def loaded() -> pyvips.Image:
+    return pyvips.Image.jpegload_source(pyvips.Source.new_from_memory(photos.large()), access="sequential")
+
+
+def test_pictures_opened_after_the_end_are_stopped_too() -> None:
+    """Once the time is over, nothing more is decoded."""
+    with pytest.raises(ImageTooLargeError, match="within 9 seconds"), _vips.watched("image/jpeg", 9) as watch:
+        watch.stop()
+        watch.add(loaded()).avg()
+
+
+def test_time_stops_what_is_being_decoded() -> None:
+    """The loader's picture is stopped from another thread, in the middle."""
+    with pytest.raises(ImageTooLargeError), _vips.watched("image/jpeg", None) as watch:
+        image = watch.add(loaded())
+        threading.Timer(0.005, watch.stop).start()
+        for _ in range(1000):
+            image.thumbnail_image(3000).avg()
+            image = watch.add(loaded())
+
+
+@pytest.mark.parametrize(
+    "error", [pyvips.Error("text of the decoder"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no character")]
+)
+def test_foreign_errors_become_ours(error: Exception) -> None:
+    """What libvips raises, also where its text is no UTF-8, is the cause of an error of ours and not its text."""
+    with pytest.raises(UnreadableImageError) as header, _vips.header_errors("image/png"):
+        raise error
+    with pytest.raises(UnreadableImageError) as decoding, _vips.watched("image/png", 1):
+        raise error
+    for caught in (header, decoding):
+        assert caught.value.__cause__ is error
+        assert "text of the decoder" not in str(caught.value)
