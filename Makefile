@@ -5,6 +5,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 # The older of the two SQLAlchemy lines that are supported.
 SQLALCHEMY_20 ?= sqlalchemy>=2.0.46,<2.1
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 DEMO_ARGS ?=
 
 BIN := .venv/bin
@@ -83,8 +84,8 @@ format: $(INSTALLED)  ## Bring the code into form
 docs: $(INSTALLED)  ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
-bench: $(INSTALLED)  ## Run the benchmarks
-	$(BIN)/python -m tests.bench
+bench: $(INSTALLED)  ## Run the benchmarks; BENCH_ARGS='--only sizes' runs one
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 build: $(INSTALLED)  ## Build the distributions and try the wheel in an empty environment
 	rm -rf dist

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests import photos
 
-__all__ = ["LABELS", "SIZE", "large", "written"]
+__all__ = ["LABELS", "SIZE", "by_format", "large", "written"]
 
 SIZE = (4000, 3000)
 LABELS = {
@@ -43,6 +43,16 @@ def _mosaic() -> bytes:
             number += 1
         left += column.width
     return photos.saved(picture, "JPEG", quality=92)
+
+
+def by_format() -> dict[str, bytes]:
+    """The same picture as files of several formats."""
+    return {
+        "JPEG, 3.9 MB, Display P3": large(),
+        "JPEG, 3.9 MB, no profile": _untagged(),
+        "WebP": photos.saved(photos.grained(), "WEBP", quality=80, method=2),
+        "PNG": photos.saved(photos.grained(), "PNG", compress_level=1),
+    }
 
 
 _MAKERS: dict[str, Callable[[], bytes]] = {"telephone": large, "untagged": _untagged, "mosaic": _mosaic}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from aioimageattach import SingleImageSet
@@ -42,19 +43,24 @@ def run(rounds: int) -> None:
 
         manager = prepared(sqlite())
         sessions = runner.run(manager.__aenter__())
-        key = runner.run(stored(sessions, store, originals.large()))
-        samples = interleaved(
-            {
-                "four calls": lambda: runner.run(measured(sessions, key, one_by_one)),
-                "one decode": lambda: runner.run(measured(sessions, key, together)),
-            },
-            rounds,
-            lambda _: None,
-        )
+        tables = []
+        for label, blob in originals.by_format().items():
+            key = runner.run(stored(sessions, store, blob))
+            contenders = {
+                "four calls": partial(measured, sessions, key, one_by_one),
+                "one decode": partial(measured, sessions, key, together),
+            }
+            samples = interleaved(
+                {name: partial(_run, runner, make) for name, make in contenders.items()}, rounds, lambda _: None
+            )
+            factor = ratio(samples["four calls"], samples["one decode"])
+            table = {name: summary(found) for name, found in samples.items()}
+            tables.append({"label": label, "contenders": table, "factor": factor})
+            costs = " and ".join(f"{row['cpu_ms']:.0f}" for row in table.values())
+            say(f"  {label}: {costs} ms CPU, {factor:.2f} x")
         runner.run(manager.__aexit__(None, None, None))
-    factor = ratio(samples["four calls"], samples["one decode"])
-    table = {name: summary(found) for name, found in samples.items()}
-    for name, row in table.items():
-        say(f"  {name}: {row['cpu_ms']:.0f} ms CPU, {row['wall_ms']:.0f} ms")
-    say(f"  four calls take {factor:.2f} times the CPU of one decode")
-    save("sizes", {"sizes": SIZES, "contenders": table, "factor": factor, "rounds": rounds})
+    save("sizes", {"sizes": SIZES, "tables": tables, "rounds": rounds})
+
+
+def _run(runner: asyncio.Runner, make: Callable[[], Coroutine[Any, Any, Sample]]) -> Sample:
+    return runner.run(make())

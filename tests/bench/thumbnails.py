@@ -20,12 +20,13 @@ TASKS = (
     ("telephone", 150, "jpeg"),
     ("telephone", 300, "jpeg"),
     ("telephone", 1200, "jpeg"),
+    ("telephone", 400, "jpeg"),
     ("telephone", 300, "webp"),
     ("telephone", 300, "avif"),
     ("untagged", 150, "jpeg"),
     ("untagged", 300, "jpeg"),
     ("untagged", 1200, "jpeg"),
-    ("untagged", 1600, "jpeg"),
+    ("untagged", 400, "jpeg"),
 )
 OURS = "render"
 

@@ -1,0 +1,227 @@
+"""What was measured, as plots and as tables in Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from .measure import RESULTS, say
+
+__all__ = ["run"]
+
+STATIC = Path(__file__).parent.parent.parent / "docs" / "_static"
+NAMES = {
+    "generate_thumbnail": "generate_thumbnail()",
+    "render": "render()",
+    "libvips": "libvips, thumbnail_buffer",
+    "libvips, shrunk": "libvips, same steps",
+    "Pillow": "Pillow",
+    "Wand": "Wand",
+    "sharp": "sharp",
+}
+OURS = ("generate_thumbnail", "render")
+GREEN, GREY, BLUE = "#2f855a", "#8a94a3", "#2b6cb0"
+
+
+def run(*, plots: bool, tables: bool) -> int:
+    """Do what is asked for with the results there are; return how many of them are missing."""
+    missing = 0
+    for name, (table, plot) in REPORTS.items():
+        path = RESULTS / f"{name}.json"
+        if not path.exists():
+            say(f"{name}: not measured yet")
+            missing += 1
+            continue
+        found = json.loads(path.read_text("utf-8"))
+        if tables:
+            say(f"\n{name}, {found['machine']['at']}, load {found['machine']['load'][0]:.1f}\n")
+            table(found)
+        if plots and plot is not None:
+            _draw(name, plot, found)
+    return missing
+
+
+def _row(*cells: object) -> None:
+    say("| " + " | ".join(str(cell) for cell in cells) + " |")
+
+
+def _head(*cells: str) -> None:
+    _row(*cells)
+    _row("---", *("---:" for _ in cells[1:]))
+
+
+def _draw(name: str, plot: Callable[[Any, dict[str, Any]], None], found: dict[str, Any]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams.update({"svg.hashsalt": name, "svg.fonttype": "path", "font.size": 10, "figure.facecolor": "white"})
+    from matplotlib import pyplot
+
+    figure = pyplot.figure(layout="constrained")
+    plot(figure, found)
+    STATIC.mkdir(exist_ok=True)
+    figure.savefig(STATIC / f"performance-{name}.svg", metadata={"Date": None})
+    figure.savefig(RESULTS / f"{name}.png", dpi=100)
+    pyplot.close(figure)
+    say(f"docs/_static/performance-{name}.svg")
+
+
+def _plain(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+
+
+# --- thumbnails ------------------------------------------------------------------------------------------------------
+
+
+def _thumbnails_table(found: dict[str, Any]) -> None:
+    for name, why in found["missing"].items():
+        say(f"missing: {name}: {why}")
+    say(", ".join(sorted(set(found["versions"].values()))))
+    for unit in ("cpu_ms", "ratio"):
+        say("")
+        _head("to", *(f"`{NAMES[name]}`" for name in found["versions"]))
+        for task in found["tasks"]:
+            rows = task["contenders"]
+            cells = (f"{rows[name][unit]:.{0 if unit == 'cpu_ms' else 2}f}" if name in rows else "–" for name in NAMES)
+            _row(f"{task['original']}: {task['width']} px {task['format']}", *cells)
+
+
+def _thumbnails_plot(figure: Any, found: dict[str, Any]) -> None:
+    tasks = [task for task in found["tasks"] if task["original"] == "telephone" and task["width"] != 400]
+    figure.set_size_inches(11, 3.4)
+    for axes, task in zip(figure.subplots(1, len(tasks), sharey=True), tasks, strict=True):
+        names = [name for name in reversed(NAMES) if name in task["contenders"]]
+        values = [task["contenders"][name]["cpu_ms"] for name in names]
+        most = 1.25 * max(value for name, value in zip(names, values, strict=True) if name != "Wand")
+        colours = [GREEN if name in OURS else BLUE if "libvips" in name else GREY for name in names]
+        axes.barh([NAMES[name] for name in names], [min(value, most) for value in values], color=colours)
+        for place, value in enumerate(values):
+            beyond = value > most
+            axes.text(
+                most * 0.97 if beyond else value + most * 0.02,
+                place,
+                f"{value:.0f}" + (" »" if beyond else ""),
+                va="center",
+                ha="right" if beyond else "left",
+                color="white" if beyond else "black",
+                fontsize=8,
+            )
+        axes.set_xlim(0, most * 1.12)
+        axes.set_title(f"{task['width']} px {task['format'].upper()}", fontsize=10)
+        axes.set_xlabel("ms CPU")
+        _plain(axes)
+
+
+# --- looks -----------------------------------------------------------------------------------------------------------
+
+
+def _looks_table(found: dict[str, Any]) -> None:
+    _head("width", "shrink", "left to Lanczos", "SSIMULACRA 2", "with half the shrink", "CPU saved")
+    for row in found["trials"]:
+        by, half = str(row["shrink"]), str(row["shrink"] // 2)
+        score, before = (f"{row['srgb'][key]:.1f} ({row['linear'][key]:.1f})" for key in (by, half))
+        _row(row["width"], by, f"{row['left']:.2f} ×", score, before, f"{100 * row['saved']:.0f} %")
+
+
+def _looks_plot(figure: Any, found: dict[str, Any]) -> None:
+    figure.set_size_inches(8, 3.6)
+    looks, saved = figure.subplots(1, 2)
+    for shrink, colour in ((2, BLUE), (8, GREEN)):
+        rows = sorted((row for row in found["trials"] if row["shrink"] == shrink), key=lambda row: row["left"])
+        left = [row["left"] for row in rows]
+        looks.plot(
+            left, [row["srgb"][str(shrink)] for row in rows], "o-", color=colour, label=f"decoder shrinks by {shrink}"
+        )
+        half = [row["srgb"][str(shrink // 2)] for row in rows]
+        looks.plot(left, half, "o--", color=colour, alpha=0.45, label=f"by {shrink // 2}")
+        saved.plot(
+            left, [100 * row["saved"] for row in rows], "o-", color=colour, label=f"{shrink} against {shrink // 2}"
+        )
+    for axes, title in ((looks, "SSIMULACRA 2, 100 is the reference"), (saved, "CPU saved, %")):
+        axes.axvline(1.5, color="black", linewidth=0.8, linestyle=":")
+        axes.set_xlabel("times the width that are left to Lanczos")
+        axes.set_title(title, fontsize=10)
+        axes.legend(fontsize=8, frameon=False)
+        _plain(axes)
+    saved.set_ylim(bottom=0)
+
+
+# --- the others ------------------------------------------------------------------------------------------------------
+
+
+def _sizes_table(found: dict[str, Any]) -> None:
+    _head("original", "four calls, ms CPU", "one decode, ms CPU", "times less")
+    for table in found["tables"]:
+        rows = table["contenders"]
+        _row(table["label"], *(f"{rows[name]['cpu_ms']:.0f}" for name in rows), f"**{table['factor']:.2f}**")
+
+
+def _attach_table(found: dict[str, Any]) -> None:
+    _head("", "insert + file", "insert + durable file", "attach + commit")
+    for table in found["tables"]:
+        rows: Iterable[dict[str, float]] = table["contenders"].values()
+        _row(
+            table["label"],
+            *(f"{row['cpu_ms']:.1f} ms CPU ({row['ratio']:.2f} ×), {row['wall_ms']:.0f} ms" for row in rows),
+        )
+
+
+def _lag_table(found: dict[str, Any]) -> None:
+    _head("lag, ms", "p50", "p99", "max")
+    for name, row in found["lag"].items():
+        _row(name, f"{row['p50']:.2f}", f"{row['p99']:.1f}", f"{row['max']:.1f}")
+    say(f"\n{found['per_second']:.1f} thumbnails/s")
+
+
+def _lag_plot(figure: Any, found: dict[str, Any]) -> None:
+    figure.set_size_inches(6, 3.2)
+    axes = figure.subplots()
+    late = found["busy"]
+    axes.plot(late, [100 * (1 - number / len(late)) for number in range(len(late))], color=GREEN)
+    axes.axvline(20, color="black", linewidth=0.8, linestyle=":")
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set_yscale("log")
+    axes.set_xticks([0, 0.5, 1, 5, 10, 20, 50], ["0", "0.5", "1", "5", "10", "20", "50"])
+    axes.set_yticks([100, 10, 1, 0.1], ["100 %", "10 %", "1 %", "0.1 %"])
+    axes.set_xlabel("ms late")
+    axes.set_title(f"ticks at least so late, {found['count']} thumbnails", fontsize=10)
+    _plain(axes)
+
+
+def _memory_table(found: dict[str, Any]) -> None:
+    _head("", "MB")
+    _row("second quarter", f"{found['second_quarter']:.0f}")
+    _row("last quarter", f"{found['last_quarter']:.0f}")
+
+
+def _memory_plot(figure: Any, found: dict[str, Any]) -> None:
+    figure.set_size_inches(7, 3)
+    axes = figure.subplots()
+    axes.plot(*zip(*found["series"], strict=True), color=GREEN, linewidth=1)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("thumbnails made")
+    axes.set_title("resident memory, MB", fontsize=10)
+    _plain(axes)
+
+
+def _urls_table(found: dict[str, Any]) -> None:
+    _head("page of 50 users", "")
+    _row("statements", found["statements"])
+    _row("reads of the store", found["reads"])
+    _row("the page, ms CPU", f"{found['page']['cpu_ms']:.1f}")
+    _row("find_thumbnail() and locate(), µs", f"{found['one_us']:.0f}")
+
+
+Plot = Callable[[Any, dict[str, Any]], None]
+REPORTS: dict[str, tuple[Callable[[dict[str, Any]], None], Plot | None]] = {
+    "thumbnails": (_thumbnails_table, _thumbnails_plot),
+    "looks": (_looks_table, _looks_plot),
+    "sizes": (_sizes_table, None),
+    "attach": (_attach_table, None),
+    "lag": (_lag_table, _lag_plot),
+    "memory": (_memory_table, _memory_plot),
+    "urls": (_urls_table, None),
+}
