@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, TypeVar, cast
 
@@ -33,7 +33,9 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 _INFO: Final = "aioimageattach.store"
-_stack: ContextVar[tuple[Store, ...]] = ContextVar("aioimageattach.store", default=())
+_stack: ContextVar[tuple[tuple[Store, object], ...]] = ContextVar("aioimageattach.store", default=())
+"""The stores set in this task, innermost last, each with what set it."""
+
 _default: Store | None = None
 
 
@@ -57,20 +59,19 @@ class store_context:  # noqa: N801 - the name users know
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._tokens: list[Token[tuple[Store, ...]]] = []
 
     def __enter__(self) -> Store:
-        self._tokens.append(_stack.set((*_stack.get(), _real(self.store))))
+        _stack.set((*_stack.get(), (_real(self.store), self)))
         return self.store
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        token = self._tokens.pop()
-        try:
-            _stack.reset(token)
-        except ValueError:
-            pass  # left in another context than entered, where the store was never set
+        stack = _stack.get()
+        for depth in range(len(stack) - 1, -1, -1):  # in another task than it was entered it may not be there
+            if stack[depth][1] is self:
+                _stack.set(stack[:depth])
+                return
 
     def __call__(self, function: F) -> F:
         """Decorate a function or a coroutine function: each call runs in a context of its own."""
@@ -96,7 +97,7 @@ class store_context:  # noqa: N801 - the name users know
 
 def push_store_context(store: Store) -> None:
     """Set the current store until :func:`pop_store_context`, for hooks that cannot use ``with``."""
-    _stack.set((*_stack.get(), _real(store)))
+    _stack.set((*_stack.get(), (_real(store), None)))
 
 
 def pop_store_context() -> Store:
@@ -109,7 +110,7 @@ def pop_store_context() -> Store:
     if not stack:
         raise ContextError("no store was pushed in this task")
     _stack.set(stack[:-1])
-    return stack[-1]
+    return stack[-1][0]
 
 
 def set_default_store(store: Store | None) -> None:
@@ -145,7 +146,7 @@ def resolve_store(*candidates: Store | None, session: Any = None) -> Store:
             return _real(candidate)
     stack = _stack.get()
     if stack:
-        return stack[-1]
+        return stack[-1][0]
     bound = None if session is None else session.info.get(_INFO)
     if bound is not None:
         return cast("Store", bound)

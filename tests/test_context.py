@@ -1,0 +1,375 @@
+"""Which store is meant when nobody names one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import anyio
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from aioimageattach._threads import run_io
+from aioimageattach.context import (
+    LocalProxyStore,
+    bind_store,
+    current_store,
+    get_current_store,
+    pop_store_context,
+    push_store_context,
+    resolve_store,
+    set_default_store,
+    store_context,
+)
+from aioimageattach.exc import ContextError, DeclarationError
+from aioimageattach.key import ImageKey
+from aioimageattach.store import Store
+from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.testing import StoreContract
+
+A, B = MemoryStore("a"), MemoryStore("b")
+
+
+@pytest.fixture(autouse=True)
+def no_default() -> Iterator[None]:
+    yield
+    set_default_store(None)
+
+
+def current() -> Store | None:
+    try:
+        return get_current_store()
+    except ContextError:
+        return None
+
+
+def test_without_any_store() -> None:
+    """It is a LookupError that names the ways out."""
+    with pytest.raises(LookupError, match=r"store_context.*bind_store.*set_default_store") as caught:
+        get_current_store()
+    assert isinstance(caught.value, ContextError)
+    with pytest.raises(ContextError):
+        current_store.make_revision()
+
+
+def test_contexts_nest() -> None:
+    """The innermost counts, and the outer one is back after it."""
+    with store_context(A) as given:
+        assert given is A
+        assert current() is A
+        with store_context(B):
+            assert current() is B
+            with store_context(A):
+                assert current() is A
+            assert current() is B
+        assert current() is A
+    assert current() is None
+
+
+def test_one_context_entered_twice() -> None:
+    """The same object may be entered again, inside itself and after."""
+    context = store_context(A)
+    for _ in range(2):
+        with context:
+            with store_context(B), context:
+                assert current() is A
+            assert current() is A
+        assert current() is None
+
+
+async def test_one_context_entered_by_many_tasks() -> None:
+    """Each task leaves its own, in whatever order they end."""
+    context = store_context(A)
+
+    async def work(seconds: float) -> None:
+        with context:
+            await asyncio.sleep(seconds)
+            assert current() is A
+        assert current() is None
+
+    await asyncio.gather(*(work(random.random() / 50) for _ in range(50)))
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
+def test_contexts_end_with_an_exception(error: type[BaseException]) -> None:
+    """Whatever it is, it comes through, and the outer store is back."""
+    with store_context(B):
+        with pytest.raises(error), store_context(A):
+            raise error
+        assert current() is B
+    assert current() is None
+
+
+def test_a_push_inside_a_context_ends_with_it() -> None:
+    """What somebody forgot to pop does not outlive the block around it."""
+    with store_context(A):
+        push_store_context(B)
+        assert current() is B
+    assert current() is None
+
+
+@pytest.mark.parametrize("wrong", [None, "path", MemoryStore])
+def test_what_is_no_store(wrong: object) -> None:
+    """It is refused where it is set, not where it is used."""
+    for use in (store_context(wrong).__enter__, lambda: push_store_context(wrong)):  # type: ignore[arg-type]
+        with pytest.raises(DeclarationError, match="expected a Store"):
+            use()
+    assert current() is None
+
+
+# Push and pop
+
+
+def test_push_and_pop() -> None:
+    """They nest as contexts do; popping returns the store, and popping too often is an error."""
+    push_store_context(A)
+    push_store_context(B)
+    assert current() is B
+    assert pop_store_context() is B
+    assert current() is A
+    assert pop_store_context() is A
+    with pytest.raises(ContextError, match="no store was pushed"):
+        pop_store_context()
+
+
+# Tasks, threads, generators
+
+
+async def test_tasks_do_not_see_each_other() -> None:
+    """Five hundred tasks with two stores, switching all the time, each see their own."""
+
+    async def work(store: Store, other: Store) -> None:
+        with store_context(store):
+            for _ in range(5):
+                await asyncio.sleep(0)
+                assert current() is store
+                with store_context(other):
+                    await asyncio.sleep(0)
+                    assert current() is other
+                assert current() is store
+        assert current() is None
+
+    await asyncio.gather(*(work(A, B) if n % 2 else work(B, A) for n in range(500)))
+    assert current() is None
+
+
+async def test_a_task_inherits_what_stood_when_it_was_made() -> None:
+    """Made inside, it sees the store, also after the block; made outside, it never does."""
+    go = asyncio.Event()
+
+    async def look() -> Store | None:
+        await go.wait()
+        return current()
+
+    outside = asyncio.create_task(look())
+    with store_context(A):
+        inside = asyncio.create_task(look())
+        both = asyncio.gather(look(), look())
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.sleep, 0)
+    go.set()
+    assert await outside is None
+    assert await inside is A
+    assert await both == [A, A]
+
+
+async def test_what_a_task_sets_stays_in_it() -> None:
+    """The one that made it sees nothing of it."""
+
+    async def work() -> None:
+        push_store_context(B)
+
+    with store_context(A):
+        await asyncio.gather(work(), work())
+        await asyncio.create_task(work())
+        assert current() is A
+
+
+async def test_threads() -> None:
+    """Those that carry the context variables along see the store, plain ones do not."""
+    with store_context(A), ThreadPoolExecutor(1) as pool:
+        assert await asyncio.to_thread(current) is A
+        assert await anyio.to_thread.run_sync(current) is A
+        assert await run_io(current) is A
+        assert pool.submit(current).result() is None
+        assert pool.submit(contextvars.copy_context().run, current).result() is A
+
+
+def test_a_generator_suspended_inside_a_context() -> None:
+    """What it set is seen by whoever runs it until it goes on; closing it takes it back."""
+
+    def generate() -> Iterator[Store | None]:
+        with store_context(A):
+            yield current()
+
+    generator = generate()
+    assert next(generator) is A
+    generator.close()
+    assert current() is None
+
+
+async def test_a_context_left_in_another_task_than_entered() -> None:
+    """As test fixtures and dependencies do: no error, and nothing is left in either task."""
+
+    async def generate() -> AsyncIterator[None]:
+        with store_context(A):
+            yield
+
+    generator = generate()
+    await asyncio.create_task(anext(generator))  # type: ignore[arg-type]
+    assert current() is None
+
+    async def close() -> Store | None:
+        await anext(generator, None)
+        return current()
+
+    with store_context(B):
+        assert await asyncio.create_task(close()) is B
+        assert current() is B
+
+
+# Decorators
+
+
+async def test_a_decorated_coroutine_function() -> None:
+    """Each call has the store, concurrent ones too, and name and arguments stay."""
+
+    @store_context(A)
+    async def work(number: int, *, more: int) -> tuple[Store | None, int]:
+        """What it does."""
+        await asyncio.sleep(0)
+        return current(), number + more
+
+    assert (work.__name__, work.__doc__) == ("work", "What it does.")
+    with store_context(B):
+        assert await asyncio.gather(*(work(n, more=1) for n in range(3))) == [(A, 1), (A, 2), (A, 3)]
+        assert current() is B
+
+
+def test_a_decorated_function() -> None:
+    """The store is set for the call, also when it raises or calls itself."""
+
+    @store_context(A)
+    def work(depth: int) -> int:
+        assert current() is A
+        return 1 // depth + work(depth - 1)
+
+    with pytest.raises(ZeroDivisionError):
+        work(3)
+    assert current() is None
+
+
+def test_generators_are_not_decorated() -> None:
+    """They would run after the call: the error says what to do instead."""
+
+    def generate() -> Iterator[int]:
+        yield 1  # pragma: no cover - never run
+
+    async def generate_async() -> AsyncIterator[int]:
+        yield 1  # pragma: no cover - never run
+
+    for function in (generate, generate_async):
+        with pytest.raises(DeclarationError, match=r"generate.*use `with` inside it"):
+            store_context(A)(function)
+
+
+# Proxies
+
+
+class TestCurrentStore(StoreContract):
+    """The current store is a store like any other."""
+
+    @pytest.fixture
+    def store(self) -> Store:
+        set_default_store(MemoryStore())
+        return current_store
+
+
+def test_a_proxy_is_as_what_it_stands_for() -> None:
+    """It asks anew at each use."""
+    stores: list[Store] = [A, B]
+    proxy = LocalProxyStore(lambda: stores[0])
+    key = ImageKey("user", 7, 30, 20, "image/png", "12345678")
+    arguments = (key.object_type, key.object_id, key.width, key.height, key.mimetype)
+    assert proxy.get_url(*arguments, revision=key.revision).startswith("a/")
+    assert repr(proxy) == repr(A)
+    assert not proxy.needs_object_id
+    stores.pop(0)
+    assert proxy.get_url(*arguments, revision=key.revision).startswith("b/")
+    assert repr(current_store) == "aioimageattach.context.current_store"
+
+
+def test_a_context_of_a_proxy_is_one_of_the_store() -> None:
+    """The proxy is asked once, when the context begins, so that it cannot stand for itself."""
+    with store_context(A):
+        with store_context(current_store):
+            assert current() is A
+        set_default_store(current_store)
+    assert current() is A
+
+
+# Sessions, defaults, order
+
+
+def test_the_default_is_seen_everywhere() -> None:
+    """In each task and thread without a context, until it is unset."""
+    set_default_store(A)
+    assert current() is A
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(current).result() is A
+    with store_context(B):
+        assert current() is B
+    set_default_store(None)
+    assert current() is None
+
+
+async def test_the_order() -> None:
+    """Argument, then context, then session, then default."""
+    session_store, default = MemoryStore("session"), MemoryStore("default")
+    session = Session()
+    with pytest.raises(ContextError):
+        resolve_store(None, session=session)
+    set_default_store(default)
+    assert resolve_store(None, session=session) is default
+    bind_store(session, session_store)
+    assert resolve_store(None, session=session) is session_store
+    with store_context(B):
+        assert resolve_store(None, session=session) is B
+        assert resolve_store(None, A, session=session) is A
+        assert resolve_store(LocalProxyStore(lambda: A), session=session) is A
+
+
+def test_the_current_store_as_an_argument_is_none() -> None:
+    """It means what it always means, and so the session's counts where there is no context."""
+    session = Session()
+    bind_store(session, A)
+    assert resolve_store(current_store, session=session) is A
+
+
+async def test_stores_bound_to_sessions_and_their_makers() -> None:
+    """Sessions made from then on have it, whatever else their info has."""
+    async_engine, engine = create_async_engine("sqlite+aiosqlite://"), create_engine("sqlite://")
+    makers = [
+        async_sessionmaker(async_engine),
+        async_sessionmaker(async_engine, info={"mine": 1}),
+        sessionmaker(engine),
+        sessionmaker(engine, info={"mine": 1}),
+    ]
+    for n, maker in enumerate(makers):
+        bind_store(maker, A)
+        session = maker()
+        sync = session.sync_session if isinstance(session, AsyncSession) else session
+        assert resolve_store(session=sync) is A
+        assert sync.info.get("mine") == (1 if n % 2 else None)
+    one = AsyncSession(async_engine)
+    bind_store(one, B)
+    assert resolve_store(session=one.sync_session) is B
+    with pytest.raises(DeclarationError, match="expected a session or a sessionmaker, got str"):
+        bind_store("session", A)
+    await async_engine.dispose()
+    engine.dispose()

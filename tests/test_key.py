@@ -1,0 +1,149 @@
+"""The value that names a file, and the rules that make names of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioimageattach.exc import InvalidKeyError
+from aioimageattach.key import (
+    ImageKey,
+    check_mimetype,
+    check_name,
+    extension,
+    file_name,
+    guess_extension,
+    make_revision,
+)
+from aioimageattach.testing import AWKWARD_NAMES, INVALID_NAMES
+
+USUAL: dict[str, Any] = {
+    "object_type": "user-picture",
+    "object_id": 7,
+    "width": 30,
+    "height": 20,
+    "mimetype": "image/jpeg",
+    "revision": "01m7xvw392my0qm9gn0r3dt55c",
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("object_type", name) for name in INVALID_NAMES),
+        *(
+            ("object_type", name)
+            for name in (None, 7, "a/b", ".hidden", "end.", "-rf", "~root", "a b", "a%2fb", "\u00fc", "x" * 129, "a\n")
+        ),
+        *(("object_type", name) for name in ("CON", "nul", "com1", "aux.jpg", "Lpt9.x.y")),
+        *(("object_id", number) for number in ("1/../../x", "1", 1.0, True, 2**600, -(2**600))),
+        *((side, size) for side in ("width", "height") for size in (0, -1, 2**31, 1.5, True, "1", None, float("nan"))),
+        *(
+            ("mimetype", text)
+            for text in (None, "", "jpeg", "image/", "/x", "image/png\r\nX: 1", "text/html;charset=x")
+        ),
+        *(("mimetype", text) for text in ("image/" + "x" * 200, "image/png\n", "image/p ng", "a/b/c")),
+        *(("revision", text) for text in ("", "short", "x" * 65, "../../../x", "12345678\n", "-2345678", "1234/5678")),
+        ("revision", 12345678),
+    ],
+    ids=ascii,
+)
+def test_what_no_key_may_have(field: str, value: object) -> None:
+    """Each part is checked when the key is made, and the error names the part."""
+    with pytest.raises(InvalidKeyError, match=field):
+        ImageKey(**{**USUAL, field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("object_type", name) for name in ("a", "_", "9", "A.b~c-d_", "a..b", "console", "x" * 128)),
+        *(("object_id", number) for number in (None, 0, -5, 2**63, 2**128)),
+        *(("mimetype", text) for text in ("image/svg+xml", "application/vnd.x-y.z")),
+        *(("revision", text) for text in (None, "12345678", "A-b_c-d_", "x" * 64)),
+        ("width", 2**31 - 1),
+    ],
+)
+def test_what_a_key_may_have(field: str, value: object) -> None:
+    """It keeps it, is equal to another of the same parts, and cannot be changed."""
+    key = ImageKey(**{**USUAL, field: value})
+    assert getattr(key, field) == value
+    assert {key: 1}[ImageKey(**{**USUAL, field: value})] == 1
+    with pytest.raises(AttributeError):
+        setattr(key, field, value)
+
+
+@pytest.mark.parametrize(
+    ("mimetype", "expected"),
+    [("image/jpeg", ".jpg"), ("image/svg+xml", ".svg"), ("image/avif", ".avif"), ("image/x-unknown", "")],
+)
+def test_new_files_end_in_what_people_know(mimetype: str, expected: str) -> None:
+    """The name has the type's extension, or none."""
+    assert extension(mimetype) == expected
+    name = file_name(ImageKey(**{**USUAL, "mimetype": mimetype}))
+    assert name == f"user-picture/01m7x/vw/01m7xvw392my0qm9gn0r3dt55c.30x20{expected}"
+    assert check_name(name) == name
+
+
+def test_old_files_end_in_what_the_predecessor_knew() -> None:
+    """JPEG is ``.jpe`` there."""
+    assert [guess_extension(mimetype) for mimetype in ("image/jpeg", "image/png", "image/webp")] == [
+        ".jpe",
+        ".png",
+        None,
+    ]
+
+
+def test_a_name_needs_a_revision() -> None:
+    """A key without one is of another layout."""
+    with pytest.raises(InvalidKeyError, match="without a revision"):
+        file_name(ImageKey(**{**USUAL, "revision": None}))
+
+
+@given(times=st.lists(st.floats(0, 2**35), min_size=2, max_size=2, unique_by=lambda moment: int(moment * 1000)))
+def test_revisions_are_in_order_of_time(times: list[float]) -> None:
+    """So are the names made of them, whatever the random part is."""
+    early, late = (make_revision(moment) for moment in sorted(times))
+    assert early < late
+    assert len(early) == 26
+    assert file_name(ImageKey(**{**USUAL, "revision": early})) < file_name(ImageKey(**{**USUAL, "revision": late}))
+
+
+def test_revisions_of_one_moment_are_different() -> None:
+    """Nobody can guess one from another."""
+    assert len({make_revision(1_700_000_000)[10:] for _ in range(1000)}) == 1000
+    assert make_revision()[:5] == make_revision()[:5]
+
+
+def test_a_directory_holds_half_a_minute() -> None:
+    """A million pictures a day are some hundreds of files in a directory, and about a thousand directories above."""
+
+    def directories(seconds: range) -> Counter[str]:
+        names = (file_name(ImageKey(**{**USUAL, "revision": make_revision(1_700_000_000 + s)})) for s in seconds)
+        return Counter(name.rpartition("/")[0] for name in names)
+
+    assert max(directories(range(100)).values()) <= 33
+    assert max(Counter(path.rpartition("/")[0] for path in directories(range(0, 86_400, 32))).values()) <= 1024
+
+
+@pytest.mark.parametrize("name", AWKWARD_NAMES)
+def test_names_that_a_store_may_have(name: str) -> None:
+    """They come back as they are."""
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize("name", [*INVALID_NAMES, None, b"a", 7, "x" * 1025, "\u00fc" * 513], ids=ascii)
+def test_names_that_no_store_may_have(name: Any) -> None:
+    """Each is refused with a message that says why and shows no more than its beginning."""
+    with pytest.raises(InvalidKeyError, match="name ") as caught:
+        check_name(name)
+    assert len(str(caught.value)) < 200
+
+
+def test_types_are_returned() -> None:
+    """One of the right form comes back."""
+    assert check_mimetype("image/svg+xml") == "image/svg+xml"

@@ -1,0 +1,175 @@
+"""What a store is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pytest
+
+from aioimageattach.exc import InvalidKeyError, StoreError, StoreUnavailableError
+from aioimageattach.file import AsyncFile, FileProxy, Source, Spool
+from aioimageattach.key import ImageKey
+from aioimageattach.store import KeyedStore, Store
+from aioimageattach.stores.memory import MemoryStore
+
+REVISION = "01m7xvw392my0qm9gn0r3dt55c"
+
+
+@dataclass
+class Picture:
+    key: ImageKey
+    reproducible: bool = False
+    created_at: datetime = datetime(2026, 11, 21, 1, 2, 3, 45, tzinfo=UTC)
+
+
+class PlainStore(Store):
+    """A third party's, whose URLs are as told."""
+
+    def __init__(self, url: str = "https://x/a") -> None:
+        self.url = url
+        self.calls: list[tuple[object, ...]] = []
+
+    async def put_file(
+        self,
+        file: Source,
+        object_type: str,
+        object_id: int | None,
+        width: int,
+        height: int,
+        mimetype: str,
+        reproducible: bool,
+        *,
+        revision: str | None = None,
+    ) -> None:
+        self.calls.append(("put", file, object_type, object_id, width, height, mimetype, reproducible, revision))
+
+    async def get_file(
+        self,
+        object_type: str,
+        object_id: int | None,
+        width: int,
+        height: int,
+        mimetype: str,
+        *,
+        revision: str | None = None,
+    ) -> AsyncFile:
+        self.calls.append(("get", object_type, object_id, width, height, mimetype, revision))
+        return FileProxy(b"stream")
+
+    def get_url(
+        self,
+        object_type: str,
+        object_id: int | None,
+        width: int,
+        height: int,
+        mimetype: str,
+        *,
+        revision: str | None = None,
+    ) -> str:
+        return self.url.format(revision=revision)
+
+    async def delete_file(
+        self,
+        object_type: str,
+        object_id: int | None,
+        width: int,
+        height: int,
+        mimetype: str,
+        *,
+        revision: str | None = None,
+    ) -> None:
+        self.calls.append(("delete", object_type, object_id, width, height, mimetype, revision))
+
+
+async def test_the_four_methods_get_what_the_image_says() -> None:
+    """``store``, ``open`` and ``delete`` hand on each part of the key in its place."""
+    store = PlainStore()
+    picture = Picture(ImageKey("user", 7, 30, 20, "image/png", REVISION), reproducible=True)
+    await store.store(picture, b"x")
+    async with await store.open(picture) as file:
+        assert await file.read() == b"stream"
+    await store.delete(picture)
+    assert store.calls == [
+        ("put", b"x", "user", 7, 30, 20, "image/png", True, REVISION),
+        ("get", "user", 7, 30, 20, "image/png", REVISION),
+        ("delete", "user", 7, 30, 20, "image/png", REVISION),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("url", "revision", "expected"),
+    [
+        ("https://x/{revision}.jpg", REVISION, f"https://x/{REVISION}.jpg"),
+        ("https://x/a.jpg", REVISION, "https://x/a.jpg?_ts=20261121010203000045"),
+        ("https://x/a.jpg", None, "https://x/a.jpg?_ts=20261121010203000045"),
+        ("https://x/a.jpg?b=c", None, "https://x/a.jpg?b=c&_ts=20261121010203000045"),
+        ("https://x/a.jpg?b=c#d", None, "https://x/a.jpg?b=c&_ts=20261121010203000045#d"),
+        ("https://x/a.jpg#d?e", None, "https://x/a.jpg?_ts=20261121010203000045#d?e"),
+    ],
+)
+def test_a_url_tells_the_version(url: str, revision: str | None, expected: str) -> None:
+    """By the revision that stands in it, or else by the time at its end."""
+    assert PlainStore(url).locate(Picture(ImageKey("user", 7, 30, 20, "image/png", revision))) == expected
+
+
+async def test_a_stream_is_spooled_to_seek_in_it() -> None:
+    """A store that only streams gives a file with ``seek`` when asked; one that seeks gives its own."""
+    picture = Picture(ImageKey("user", 7, 30, 20, "image/png", REVISION))
+    file = await PlainStore().open(picture, use_seek=True)
+    assert isinstance(file, type((await Spool.fill(b"")).open()))
+    assert await file.seek(2) == 2
+    assert await file.read() == b"ream"
+    memory = MemoryStore()
+    await memory.store(picture, b"x")
+    assert type(await memory.open(picture, use_seek=True)) is type(await memory.open(picture))
+
+
+def test_plain_stores_need_the_number_of_the_owner() -> None:
+    """Unless they say otherwise; stores by name do not."""
+    assert PlainStore().needs_object_id
+    assert not MemoryStore().needs_object_id
+
+
+class Named(MemoryStore):
+    """A store by name that writes no more than it has to."""
+
+    legacy_name = KeyedStore.legacy_name
+    delete_objects = KeyedStore.delete_objects
+
+    async def delete_object(self, name: str) -> None:
+        if "stuck" in name:
+            raise StoreUnavailableError("busy", store=repr(self), name=name)
+        await super().delete_object(name)
+
+
+async def test_a_store_by_name_has_no_old_layout_by_itself() -> None:
+    """A key without a revision is refused, unless the store says what its name is."""
+    store = Named()
+    with pytest.raises(InvalidKeyError, match="without a revision"):
+        await store.put(ImageKey("user", 7, 30, 20, "image/png"), b"x", reproducible=False)
+    with pytest.raises(InvalidKeyError):
+        store.get_url("user", 7, 30, 20, "image/png")
+
+
+async def test_deleting_many_goes_on_after_an_error() -> None:
+    """The errors come back by name."""
+    store = Named()
+    for name in ("a", "stuck", "b"):
+        await store.put_object(name, b"x")
+    failed = await store.delete_objects(["a", "stuck", "b"])
+    assert list(failed) == ["stuck"]
+    assert isinstance(failed["stuck"], StoreError)
+    assert [found.name async for found in store.list_objects()] == ["stuck"]
+
+
+async def test_the_four_methods_of_a_store_by_name() -> None:
+    """They are its six, under the name of the key."""
+    store = MemoryStore("https://x")
+    picture = Picture(ImageKey("user", None, 30, 20, "image/png", REVISION))
+    name = f"user/01m7x/vw/{REVISION}.30x20.png"
+    await store.store(picture, b"x")
+    assert (await store.head_object(name)).size == 1
+    assert store.locate(picture) == f"https://x/{name}"
+    await store.delete(picture)
+    assert [found.name async for found in store.list_objects()] == []

@@ -1,0 +1,283 @@
+"""The conformance suite for stores: what is right passes, and each kind of wrong fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import runpy
+import secrets
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from aioimageattach.exc import StoreFileNotFoundError
+from aioimageattach.file import AsyncFile, FileProxy, Source, as_reader
+from aioimageattach.key import ImageKey
+from aioimageattach.store import KeyedStore, ObjectInfo, Store
+from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.testing import StoreContract
+
+
+class ThirdPartyStore(Store):
+    """As little as a store may be: four methods over a dictionary."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def name(self, *parts: object) -> str:
+        return "/".join(map(str, parts))
+
+    async def put_file(
+        self,
+        file: Source,
+        object_type: str,
+        object_id: int | None,
+        width: int,
+        height: int,
+        mimetype: str,
+        reproducible: bool,
+        *,
+        revision: str | None = None,
+    ) -> None:
+        read = as_reader(file)
+        blob = bytearray()
+        while piece := await read(65536):
+            blob += piece
+        self.files[self.name(object_type, object_id, width, height, mimetype, revision)] = bytes(blob)
+
+    async def get_file(
+        self,
+        object_type: str,
+        object_id: int | None,
+        width: int,
+        height: int,
+        mimetype: str,
+        *,
+        revision: str | None = None,
+    ) -> AsyncFile:
+        try:
+            return FileProxy(self.files[self.name(object_type, object_id, width, height, mimetype, revision)])
+        except KeyError as error:
+            raise StoreFileNotFoundError("there is no such file", store=repr(self)) from error
+
+    def get_url(
+        self,
+        object_type: str,
+        object_id: int | None,
+        width: int,
+        height: int,
+        mimetype: str,
+        *,
+        revision: str | None = None,
+    ) -> str:
+        return "https://x/" + self.name(object_type, object_id, width, height, revision)
+
+    async def delete_file(
+        self,
+        object_type: str,
+        object_id: int | None,
+        width: int,
+        height: int,
+        mimetype: str,
+        *,
+        revision: str | None = None,
+    ) -> None:
+        self.files.pop(self.name(object_type, object_id, width, height, mimetype, revision), None)
+
+
+class TestThirdPartyStore(StoreContract):
+    @pytest.fixture
+    def store(self) -> ThirdPartyStore:
+        return ThirdPartyStore()
+
+
+class Overwriting(ThirdPartyStore):
+    """It leaves the revision out of the name."""
+
+    def name(self, *parts: object) -> str:
+        return super().name(*parts[:4])
+
+
+class HalfFiles(ThirdPartyStore):
+    """It shows a file while it is written."""
+
+    async def put_file(self, file: Source, *args: Any, **kwargs: Any) -> None:
+        read = as_reader(file)
+        name = self.name(args[0], args[1], args[2], args[3], args[4], kwargs["revision"])
+        self.files[name] = b""
+        while piece := await read(65536):
+            self.files[name] += piece
+
+
+class Late(ThirdPartyStore):
+    """It goes on behind the caller's back when the call is cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def put_file(self, file: Source, *args: Any, **kwargs: Any) -> None:
+        async def later() -> None:
+            await asyncio.sleep(0.02)
+            await ThirdPartyStore.put_file(self, file, *args, **kwargs)
+
+        task = asyncio.create_task(later())
+        self.tasks.add(task)
+        await asyncio.shield(task)
+
+
+class Closing(ThirdPartyStore):
+    """It closes what is not its own."""
+
+    async def put_file(self, file: Source, *args: Any, **kwargs: Any) -> None:
+        await super().put_file(file, *args, **kwargs)
+        if isinstance(file, io.BytesIO):
+            file.close()
+
+
+class Rewinding(ThirdPartyStore):
+    """It reads from the start, wherever the source stands."""
+
+    async def put_file(self, file: Source, *args: Any, **kwargs: Any) -> None:
+        if isinstance(file, io.BytesIO):
+            file.seek(0)
+        await super().put_file(file, *args, **kwargs)
+
+
+class Strict(ThirdPartyStore):
+    """It cannot delete what is not there."""
+
+    async def delete_file(self, *args: Any, **kwargs: Any) -> None:
+        await (await self.get_file(*args, **kwargs)).aclose()
+        await super().delete_file(*args, **kwargs)
+
+
+class Blank(ThirdPartyStore):
+    """It gives an empty file for a missing one."""
+
+    async def get_file(self, *args: Any, **kwargs: Any) -> AsyncFile:
+        with contextlib.suppress(StoreFileNotFoundError):
+            return await super().get_file(*args, **kwargs)
+        return FileProxy(b"")
+
+
+class Mixing(ThirdPartyStore):
+    """It keeps one reader for all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open_files: dict[str, Any] = {}
+
+    async def get_file(self, *args: Any, **kwargs: Any) -> AsyncFile:
+        return self.open_files.setdefault(str((args, kwargs)), await super().get_file(*args, **kwargs))  # type: ignore[no-any-return]
+
+
+class Repeating(ThirdPartyStore):
+    """Its revisions repeat."""
+
+    def make_revision(self) -> str:
+        return f"revision{secrets.randbelow(100)}"
+
+
+class Clobbering(MemoryStore):
+    """It replaces what has the name already."""
+
+    async def put_object(self, name: str, data: Source, **kwargs: Any) -> None:
+        await self.delete_object(name)
+        await super().put_object(name, data, **kwargs)
+
+
+class Globbing(MemoryStore):
+    """It deletes all that begins with the name."""
+
+    async def delete_object(self, name: str) -> None:
+        for other in [found.name async for found in self.list_objects(name)]:
+            await super().delete_object(other)
+
+
+class Unordered(MemoryStore):
+    """It lists as the files come, directories first."""
+
+    async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        found = [one async for one in super().list_objects(prefix, start_after=start_after)]
+        for one in sorted(found, key=lambda one: one.name.split("/")):
+            yield one
+
+
+class Unquoted(MemoryStore):
+    """Its URLs are as its names."""
+
+    def url_of(self, name: str) -> str:
+        return self.base_url + name
+
+
+class Careless(MemoryStore):
+    """It takes any name."""
+
+    async def delete_object(self, name: str) -> None:
+        with contextlib.suppress(ValueError):
+            await super().delete_object(name)
+
+
+class Inclusive(MemoryStore):
+    """Its ranges have one byte more, as in HTTP."""
+
+    async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> Any:
+        return await super().get_object(name, start=start, end=None if end is None else end + 1)
+
+
+Test = Callable[[Store], Awaitable[None]]
+contract: Any = StoreContract()
+
+
+@pytest.mark.parametrize(
+    ("store", "test", "why"),
+    [
+        (Overwriting, contract.test_two_revisions_are_two_files, "overwritten"),
+        (HalfFiles, lambda store: contract.test_a_failing_source_leaves_nothing(store, 10), "was left"),
+        (HalfFiles, lambda store: contract.test_a_put_cancelled_while_it_waits_leaves_nothing(store, 10), "was left"),
+        (Late, lambda store: contract.test_a_put_cancelled_at_any_step_leaves_nothing(store, "bytes"), "appeared"),
+        (Closing, lambda store: contract.test_what_is_put_is_read_back(store, "memory file"), "was closed"),
+        (Rewinding, lambda store: contract.test_a_source_is_read_from_where_it_stands(store, "memory file"), ""),
+        (Strict, contract.test_deleting_a_missing_file_is_no_error, "no such file"),
+        (Blank, contract.test_a_missing_file_is_an_error_to_open, "DID NOT RAISE"),
+        (Blank, contract.test_a_deleted_file_is_gone, ""),
+        (Mixing, contract.test_two_readers_do_not_disturb_each_other, ""),
+        (Repeating, contract.test_revisions_are_unique, ""),
+        (Clobbering, contract.test_a_name_is_never_overwritten, "DID NOT RAISE"),
+        (Clobbering, contract.test_of_many_puts_of_one_name_one_wins, ""),
+        (Globbing, lambda store: contract.test_only_the_very_name_is_deleted(store, "a"), ""),
+        (Unordered, contract.test_listing_is_in_order_of_name, ""),
+        (Unquoted, lambda store: contract.test_awkward_names(store, "a b+c.jpg"), ""),
+        (Careless, lambda store: contract.test_invalid_names(store, "../x"), "DID NOT RAISE"),
+        (Inclusive, lambda store: contract.test_a_range_of_a_file(store, 3, 7), ""),
+    ],
+)
+async def test_what_is_wrong_fails(store: type[Store], test: Test, why: str) -> None:
+    """Each of these stores has one fault, and the test that is for it finds it."""
+    with pytest.raises((AssertionError, pytest.fail.Exception, StoreFileNotFoundError), match=why or None):
+        await test(store())
+
+
+def test_without_pytest() -> None:
+    """The import says what is missing."""
+    before = sys.modules["pytest"]
+    sys.modules["pytest"] = None  # type: ignore[assignment]
+    try:
+        with pytest.raises(ImportError, match=r"aioimageattach\.testing needs pytest"):
+            runpy.run_path(str(sys.modules["aioimageattach.testing"].__file__), run_name="aioimageattach.testing")
+    finally:
+        sys.modules["pytest"] = before
+
+
+def test_the_contract_is_not_collected_by_itself() -> None:
+    """Only classes that inherit it are, and every test of it is a coroutine that says what must hold."""
+    assert not StoreContract.__name__.startswith("Test")
+    tests = [value for name, value in vars(StoreContract).items() if name.startswith("test_")]
+    assert len(tests) > 25
+    assert all(asyncio.iscoroutinefunction(test) and test.__doc__ for test in tests)
+    assert issubclass(MemoryStore, KeyedStore)
+    assert ImageKey.__name__
