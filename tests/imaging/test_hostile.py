@@ -17,7 +17,7 @@ from aioimageattach.imaging.metadata import STRIPPED_TYPES
 from tests import photos
 
 LIMITS = ImageLimits(types=KNOWN_TYPES, timeout=20)
-MUTANTS = 110
+MUTANTS = 90
 SLOW = {"cmyk": 12, "profile": 40, "gif": 60}  # colours are converted anew for each
 
 
