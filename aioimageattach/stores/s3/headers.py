@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["UNSIGNED_HEADERS", "each"]
+__all__ = ["UNSIGNED_HEADERS", "collapse", "each"]
 
 UNSIGNED_HEADERS: Final = frozenset(
     {
@@ -44,8 +44,13 @@ def _lower(name: str) -> str:
     return name.lower()
 
 
+def collapse(value: str) -> str:
+    """Return the value with each run of blanks as one space."""
+    return _BLANKS.sub(" ", value) if "  " in value or "\t" in value else value
+
+
 def each(headers: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Iterate over the headers: the name as given, the name in lower case, the value with each run of blanks as one.
+    """Iterate over the headers: the name as given, the name in lower case, the value without blanks around it.
 
     Raises:
         ValueError: A name stands twice or is none, or a value has a control character: nothing may add a line to a
@@ -59,5 +64,4 @@ def each(headers: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
         seen.add(lower)
         if _FORBIDDEN.search(value):
             raise ValueError(f"headers: the value of {lower} has a control character, or is not encodable as UTF-8")
-        value = value.strip(" \t")
-        yield name, lower, _BLANKS.sub(" ", value) if "  " in value or "\t" in value else value
+        yield name, lower, value.strip(" \t")

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Final
 
 from .credentials import Credentials
-from .headers import UNSIGNED_HEADERS, each
+from .headers import UNSIGNED_HEADERS, collapse, each
 from .policy import Condition, encode_policy
 from .urls import quote_key, quote_query, split_url
 
@@ -33,7 +33,7 @@ MAX_EXPIRES_IN: Final = 7 * 24 * 60 * 60
 
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 _HASH_HEADER: Final = "x-amz-content-sha256"
-_REPLACED: Final = frozenset({"authorization", "x-amz-date", _HASH_HEADER, "x-amz-security-token"})
+_REPLACED: Final = frozenset({"authorization", "x-amz-date", "x-amz-security-token"})
 _SCOPE_PART: Final = re.compile(r"[A-Za-z0-9._-]+")
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -81,7 +81,7 @@ class SignerV4:
         ValueError: The region or the service is no name.
     """
 
-    __slots__ = ("_scope", "_states_hash", "region", "service")
+    __slots__ = ("_replaced", "_scope", "_states_hash", "region", "service")
 
     def __init__(self, region: str, *, service: str = "s3") -> None:
         for label, value in (("region", region), ("service", service)):
@@ -90,6 +90,7 @@ class SignerV4:
         self.region = region
         self.service = service
         self._states_hash = service.startswith("s3")
+        self._replaced = _REPLACED | {_HASH_HEADER} if self._states_hash else _REPLACED
         self._scope = _Scope("", "", "", b"")
 
     def __repr__(self) -> str:
@@ -156,11 +157,11 @@ class SignerV4:
         sent: dict[str, str] = {}
         signed: dict[str, str] = {}
         for name, lower, value in each(headers):
-            if lower in _REPLACED:
+            if lower in self._replaced:
                 continue
             sent[name] = headers[name]
             if lower not in UNSIGNED_HEADERS:
-                signed[lower] = value
+                signed[lower] = collapse(value)
         own = {"x-amz-date": stamp}
         if "host" not in signed:
             own["host"] = host
@@ -208,7 +209,7 @@ class SignerV4:
         origin, host, path, query = split_url(url)
         stamp = _timestamp(now)
         signed = {"host": host}
-        signed.update((lower, value) for _, lower, value in each(headers) if lower not in UNSIGNED_HEADERS)
+        signed.update((lower, collapse(value)) for _, lower, value in each(headers) if lower not in UNSIGNED_HEADERS)
         scope = self._scope_of(stamp[:8], credentials.secret_key)
         params = {
             "X-Amz-Algorithm": _ALGORITHM,

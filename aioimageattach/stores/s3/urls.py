@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -63,7 +63,7 @@ def quote_key(key: str) -> str:
     return quote(encoded, safe="/~")
 
 
-def quote_query(params: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:
+def quote_query(params: Mapping[str, str] | Sequence[tuple[str, str]]) -> str:
     """Return parameters as a query string: ``%20`` for a space, ``name=`` for an empty value, in the order given."""
-    pairs: Iterable[tuple[str, str]] = params.items() if isinstance(params, Mapping) else params
+    pairs = list(params.items()) if isinstance(params, Mapping) else params
     return "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in pairs)

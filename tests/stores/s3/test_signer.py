@@ -21,17 +21,17 @@ from urllib.parse import parse_qsl, quote, urlsplit
 import botocore.auth
 import pytest
 from botocore.awsrequest import AWSRequest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from aioimageattach.stores.s3.credentials import Credentials
 from aioimageattach.stores.s3.signer import EMPTY_SHA256, UNSIGNED_PAYLOAD, SignerV4
-from tests.stores.s3.oracle import Request, requests
+from tests.stores.s3.oracle import Request, batches
 
 DATA = json.loads((Path(__file__).parents[2] / "data/sigv4/vectors.json").read_text("utf-8"))
 CONTEXT = DATA["context"]
 CASES = [pytest.param(case, id=case["name"]) for case in DATA["cases"]]
-# Each example is judged twice: as headers and as a URL.
-EXAMPLES = 5_000 if os.environ.get("CI") else 250
+# Each example has ten requests, and each request is judged as headers and as a URL.
+EXAMPLES = 500 if os.environ.get("CI") else 50
 NOW = datetime(2026, 11, 20, 12, 30, 5, tzinfo=UTC)
 KEYS = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
 DOCUMENTED = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
@@ -166,15 +166,20 @@ def test_the_presigned_example_of_the_api_reference_holds() -> None:
     )
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(requests())
-def test_botocore_signs_the_same(request: Request) -> None:
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(batches)
+def test_botocore_signs_the_same(batch: list[Request]) -> None:
     """botocore's signature is ours, whatever the request, as headers and as a URL."""
-    CLOCK[0] = request.now
-    signer = SignerV4(request.region)
-    sent = request.aws
-    HeaderOracle(request).add_auth(sent)
-    ours = signer.sign(
+    for request in batch:
+        CLOCK[0] = request.now
+        judge_headers(request)
+        judge_url(request)
+
+
+def judge_headers(request: Request) -> None:
+    theirs = request.aws
+    HeaderOracle(request).add_auth(theirs)
+    ours = SignerV4(request.region).sign(
         request.method,
         request.url,
         request.headers,
@@ -182,14 +187,16 @@ def test_botocore_signs_the_same(request: Request) -> None:
         now=request.now,
         payload_hash=request.payload_hash,
     )
-    assert ours.pop("host").isascii()
+    assert ours.pop("host") in request.url.lower()
     assert {name.lower(): value for name, value in ours.items()} == {
-        name.lower(): value for name, value in sent.headers.items()
+        name.lower(): value for name, value in theirs.headers.items()
     }
 
-    sent = request.aws
-    botocore.auth.S3SigV4QueryAuth(request.keys, "s3", request.region, request.expires_in).add_auth(sent)
-    url = signer.presign(
+
+def judge_url(request: Request) -> None:
+    theirs = request.aws
+    botocore.auth.S3SigV4QueryAuth(request.keys, "s3", request.region, request.expires_in).add_auth(theirs)
+    ours = SignerV4(request.region).presign(
         request.method,
         request.url,
         request.credentials,
@@ -197,8 +204,8 @@ def test_botocore_signs_the_same(request: Request) -> None:
         expires_in=request.expires_in,
         headers=request.headers,
     )
-    assert urlsplit(url)[:3] == urlsplit(sent.url)[:3]
-    assert query_of(url) == query_of(sent.url)
+    assert urlsplit(ours)[:3] == urlsplit(theirs.url)[:3]
+    assert query_of(ours) == query_of(theirs.url)
 
 
 def query_of(url: str) -> list[tuple[str, str]]:
