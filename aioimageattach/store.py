@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Protocol, final
 
+from ._threads import finish
 from .exc import InvalidKeyError, StoreError
 from .file import AsyncFile, Source, Spool
 from .key import ImageKey, file_name, make_revision
 
-__all__ = ["KeyedStore", "ObjectInfo", "Store", "Stored"]
+__all__ = ["KeyedStore", "ObjectInfo", "Store", "Stored", "finish"]
 
 
 class Stored(Protocol):
@@ -65,6 +66,9 @@ class Store(ABC):
 
         Raises:
             StoreError: It could not be done, and nothing stands under the name.
+
+        Effects: On an error or a cancellation nothing stands under the name, and nothing will appear there later;
+        :func:`finish` helps where the work goes on in a thread.
         """
 
     @abstractmethod
