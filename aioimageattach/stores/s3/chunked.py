@@ -50,6 +50,14 @@ def checksum(data: bytes, algorithm: Algorithm) -> str:
     return base64.b64encode(state.digest()).decode()
 
 
+def _frame(chunk: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(chunk), chunk)
+
+
+def _framed(size: int) -> int:
+    return len(f"{size:x}") + size + 4
+
+
 class ChunkedBody:
     """Encodes one body. It computes: feed it large blocks in a worker thread.
 
@@ -71,7 +79,7 @@ class ChunkedBody:
         self._name = f"x-amz-checksum-{algorithm}"
         self._size = size
         self._chunk_size = chunk_size
-        self._pending = bytearray()
+        self._pending = b""
         self._fed = 0
 
     def headers(self) -> dict[str, str]:
@@ -80,7 +88,7 @@ class ChunkedBody:
         A ``content-encoding`` of the object's own goes behind ours: ``aws-chunked,gzip``.
         """
         whole, rest = divmod(self._size, self._chunk_size)
-        length = whole * self._framed(self._chunk_size) + (self._framed(rest) if rest else 0)
+        length = whole * _framed(self._chunk_size) + (_framed(rest) if rest else 0)
         length += len(self._end(bytes(len(self._hash.digest()))))
         return {
             "content-encoding": "aws-chunked",
@@ -99,15 +107,10 @@ class ChunkedBody:
         if self._fed > self._size:
             raise ValueError(f"the body has more bytes than the {self._size:,} that were announced")
         self._hash.update(block)
-        self._pending += block
-        whole = len(self._pending) - len(self._pending) % self._chunk_size
-        with memoryview(self._pending) as pending:
-            chunks = [pending[start : start + self._chunk_size] for start in range(0, whole, self._chunk_size)]
-            sent = b"".join(piece for chunk in chunks for piece in self._frame(chunk))
-            for chunk in chunks:
-                chunk.release()
-        del self._pending[:whole]
-        return sent
+        data = self._pending + block
+        whole = len(data) - len(data) % self._chunk_size
+        self._pending = data[whole:]
+        return b"".join(_frame(data[start : start + self._chunk_size]) for start in range(0, whole, self._chunk_size))
 
     def finish(self) -> bytes:
         """Return the rest, the end and the checksum.
@@ -117,16 +120,8 @@ class ChunkedBody:
         """
         if self._fed != self._size:
             raise ValueError(f"the body has {self._fed:,} bytes, {self._size:,} were announced")
-        rest = b"".join(self._frame(self._pending)) if self._pending else b""
+        rest = _frame(self._pending) if self._pending else b""
         return rest + self._end(self._hash.digest())
 
     def _end(self, digest: bytes) -> bytes:
         return f"0\r\n{self._name}:{base64.b64encode(digest).decode()}\r\n\r\n".encode()
-
-    @staticmethod
-    def _framed(size: int) -> int:
-        return len(f"{size:x}") + size + 4
-
-    @staticmethod
-    def _frame(chunk: bytes | bytearray | memoryview) -> tuple[bytes | bytearray | memoryview, ...]:
-        return f"{len(chunk):x}\r\n".encode(), chunk, b"\r\n"

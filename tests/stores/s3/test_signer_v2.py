@@ -1,0 +1,183 @@
+"""Signature Version 2: the documented examples, botocore as the judge, and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from botocore.auth import HmacV1Auth, HmacV1PostAuth, HmacV1QueryAuth
+from botocore.awsrequest import AWSRequest
+from hypothesis import given, settings
+
+from aioimageattach.stores.s3.credentials import Credentials
+from aioimageattach.stores.s3.signer_v2 import SUBRESOURCES, SignerV2
+from tests.stores.s3.oracle import Request, batches
+
+EXAMPLES = 100 if os.environ.get("CI") else 20
+KEYS = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+NOW = datetime(2026, 11, 20, 12, 30, 5, tzinfo=UTC)
+URL = "https://s3.test/bucket/key.png"
+
+
+class HeaderOracle(HmacV1Auth):
+    """botocore with a clock that is told."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request.keys)
+        self.now = request.now
+
+    def _get_date(self) -> str:
+        return format_datetime(self.now.astimezone(UTC), usegmt=True)
+
+
+class QueryOracle(HmacV1QueryAuth):
+    """botocore with a time of expiry that is told."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request.keys)
+        self.expires = int(request.now.timestamp()) + request.expires_in
+
+    def _get_date(self) -> str:
+        return str(self.expires)
+
+
+def test_the_presigned_example_of_the_user_guide_holds() -> None:
+    """The worked example of the Amazon S3 User Guide comes out as it stands there."""
+    url = SignerV2(bucket="johnsmith").presign(
+        "GET",
+        "https://johnsmith.s3.amazonaws.com/photos/puppy.jpg",
+        KEYS,
+        now=datetime.fromtimestamp(1175139620 - 60, UTC),
+        expires_in=60,
+    )
+    assert url == (
+        "https://johnsmith.s3.amazonaws.com/photos/puppy.jpg?AWSAccessKeyId=AKIAIOSFODNN7EXAMPLE"
+        "&Signature=NpgCjnDzrM%2BWFzoENXmpNDUsSn8%3D&Expires=1175139620"
+    )
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(batches)
+def test_botocore_signs_the_same(batch: list[Request]) -> None:
+    """botocore's signature is ours, whatever the request, as headers and as a URL."""
+    for request in batch:
+        theirs = request.aws
+        HeaderOracle(request).add_auth(theirs)
+        ours = SignerV2(request.region).sign(
+            request.method,
+            request.url,
+            request.headers,
+            request.credentials,
+            now=request.now,
+            payload_hash=request.payload_hash,
+        )
+        assert ours.pop("host") in request.url.lower()
+        assert {name.lower(): value for name, value in ours.items()} == {
+            name.lower(): value for name, value in theirs.headers.items()
+        }
+
+        trimmed = {name: value.strip(" \t") for name, value in request.headers.items()}
+        theirs = replace(request, headers=trimmed).aws
+        QueryOracle(request).add_auth(theirs)
+        url = SignerV2().presign(
+            request.method,
+            request.url,
+            request.credentials,
+            now=request.now,
+            expires_in=request.expires_in,
+            headers=request.headers,
+        )
+        assert sorted(urlsplit(url).query.split("&")) == sorted(urlsplit(theirs.url).query.split("&"))
+        assert urlsplit(url)[:3] == urlsplit(theirs.url)[:3]
+
+
+def test_the_parameters_that_botocore_signs_are_signed() -> None:
+    """All but two, which no server asks for."""
+    assert set(HmacV1Auth.QSAOfInterest) - SUBRESOURCES == {"defaultObjectAcl", "storageClass"}
+
+
+@pytest.mark.parametrize("name", sorted(SUBRESOURCES))
+def test_what_a_query_asks_of_an_object_is_signed(name: str) -> None:
+    """A parameter that means another thing of the object changes the signature; botocore agrees."""
+    request = Request("GET", f"{URL}?z=1&{name}=a%20b", {}, KEYS, "", NOW, "", 1)
+    theirs = request.aws
+    HeaderOracle(request).add_auth(theirs)
+    signed = SignerV2().sign("GET", request.url, {}, KEYS, now=NOW)["authorization"]
+    assert signed == theirs.headers["Authorization"]
+    assert signed != SignerV2().sign("GET", URL, {}, KEYS, now=NOW)["authorization"]
+
+
+@pytest.mark.parametrize("host", ["bucket.s3.test", "BUCKET.s3.test"])
+def test_a_bucket_in_the_host_is_signed_with_the_path(host: str) -> None:
+    """A URL of either style has one signature, and another host has no bucket in it."""
+    signer = SignerV2(bucket="bucket")
+    virtual = signer.sign("GET", f"https://{host}/key.png", {}, KEYS, now=NOW)
+    assert virtual["authorization"] == signer.sign("GET", URL, {}, KEYS, now=NOW)["authorization"]
+
+
+def test_a_former_signature_is_replaced() -> None:
+    """Signing what was signed before leaves nothing of the old; a host that is given stands."""
+    token = Credentials("A", "s", "token")
+    old = SignerV2().sign("PUT", URL, {"x-amz-meta-a": "1", "X-Amz-Date": "old"}, token, now=NOW)
+    again = SignerV2().sign("PUT", URL, old, KEYS, now=NOW + timedelta(hours=1))
+    assert again == SignerV2().sign("PUT", URL, {"x-amz-meta-a": "1"}, KEYS, now=NOW + timedelta(hours=1))
+
+
+@pytest.mark.parametrize("token", [None, "token+/="])
+def test_a_form_is_signed_as_botocore_signs_it(token: str | None) -> None:
+    """botocore signs the same policy, and adds the same fields."""
+    credentials = Credentials("AKID", "secret", token)
+    fields = SignerV2().presign_post(
+        "bucket", "a/${filename}", credentials, now=NOW, expires_in=600, fields={"acl": "private"}
+    )
+    policy = json.loads(base64.b64decode(fields["policy"]))
+    conditions: list[Any] = [{"bucket": "bucket"}, ["starts-with", "$key", "a/"], {"acl": "private"}]
+    request = AWSRequest("POST", "https://s3.test/bucket")
+    request.context["s3-presign-post-fields"] = {"key": "a/${filename}", "acl": "private"}
+    request.context["s3-presign-post-policy"] = {"expiration": "2026-11-20T12:40:05Z", "conditions": conditions}
+    HmacV1PostAuth(credentials).add_auth(request)
+    assert policy == request.context["s3-presign-post-policy"]
+    assert fields == request.context["s3-presign-post-fields"]
+
+
+def test_a_condition_stands_for_the_field_it_names() -> None:
+    """A field that a condition names need not be sent as it is."""
+    fields = SignerV2().presign_post(
+        "bucket",
+        "key",
+        KEYS,
+        now=NOW,
+        expires_in=1,
+        fields={"Content-Type": "image/png", "acl": "private", "tag": "a"},
+        conditions=[["starts-with", "$content-type", "image/"], {"ACL": "public-read"}, ["content-length-range", 1, 2]],
+    )
+    assert json.loads(base64.b64decode(fields["policy"]))["conditions"] == [
+        {"bucket": "bucket"},
+        {"key": "key"},
+        {"tag": "a"},
+        ["starts-with", "$content-type", "image/"],
+        {"ACL": "public-read"},
+        ["content-length-range", 1, 2],
+    ]
+
+
+def test_what_cannot_be_signed_is_refused() -> None:
+    """The message says what was expected."""
+    with pytest.raises(ValueError, match="now: expected a time with its zone"):
+        SignerV2().sign("GET", URL, {}, KEYS, now=NOW.replace(tzinfo=None))
+    with pytest.raises(ValueError, match="expires_in: expected at least 1 second, got 0"):
+        SignerV2().presign("GET", URL, KEYS, now=NOW, expires_in=0)
+    with pytest.raises(ValueError, match="expires_in: expected at least 1 second, got -1"):
+        SignerV2().presign_post("b", "k", KEYS, now=NOW, expires_in=-1)
+
+
+def test_its_repr_is_short() -> None:
+    """The signer keeps no secret, and says whose bucket it signs for."""
+    assert repr(SignerV2(bucket="bucket")) == "SignerV2(bucket='bucket')"

@@ -1,0 +1,102 @@
+"""Keys and queries in URLs, URLs taken apart, and headers that are none."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioimageattach.exc import InvalidKeyError
+from aioimageattach.stores.s3.headers import each
+from aioimageattach.stores.s3.urls import quote_key, quote_query, split_url
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("a/b.png", "a/b.png"),
+        ("//a//", "//a//"),
+        ("a b+c", "a%20b%2Bc"),
+        ("a%2Fb", "a%252Fb"),
+        ("#?&=~", "%23%3F%26%3D~"),
+        ("é/画像", "%C3%A9/%E7%94%BB%E5%83%8F"),
+        ("e\u0301", "e%CC%81"),
+        ("🖼", "%F0%9F%96%BC"),
+        ("a\r\nb", "a%0D%0Ab"),
+        (".../a.../.a", ".../a.../.a"),
+        ("x" * 1024, "x" * 1024),
+    ],
+)
+def test_a_key_is_encoded_once(key: str, expected: str) -> None:
+    """Slashes stay, everything else that is not unreserved is encoded."""
+    assert quote_key(key) == expected
+
+
+@pytest.mark.parametrize("key", ["", ".", "..", "a/../b", "./a", "a/.", "é" * 513, "a\ud800"])
+def test_a_key_that_no_url_can_carry_is_refused(key: str) -> None:
+    """Empty, too long, not encodable, or with a segment that somebody on the way would resolve."""
+    with pytest.raises(InvalidKeyError, match=r"^key "):
+        quote_key(key)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60))
+def test_an_encoded_key_is_one_path_and_can_be_decoded(key: str) -> None:
+    """Whatever a key is made of, its URL is understood, has no query, and names this key."""
+    try:
+        quoted = quote_key(key)
+    except InvalidKeyError:
+        assert {".", ".."} & set(key.split("/"))
+        return
+    assert unquote(quoted) == key
+    assert split_url(f"https://h.test/{quoted}") == ("https://h.test", "h.test", f"/{quoted}", "")
+
+
+@pytest.mark.parametrize("params", [{"a b": "c+d", "é": "", "x": "~/"}, [("a b", "c+d"), ("é", ""), ("x", "~/")]])
+def test_a_query_is_encoded_as_it_is_signed(params: dict[str, str] | list[tuple[str, str]]) -> None:
+    """A space is %20, an empty value has its sign, a slash is encoded."""
+    assert quote_query(params) == "a%20b=c%2Bd&%C3%A9=&x=~%2F"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "h.test/a",
+        "ftp://h.test/a",
+        "https:///a",
+        "https://user:secret@h.test/a",
+        "https://h.test/a#secret",
+        "https://h.test/a b",
+        "https://h.test/é",
+        "https://h.test/a\r\nX: secret",
+        "https://h.test/a\n",
+        "https://ex ample/a",
+        "HTTPS://h.test/a",
+    ],
+)
+def test_a_url_that_would_be_rewritten_is_refused(url: str) -> None:
+    """The message does not repeat it, since a URL may hold a password or a signature."""
+    with pytest.raises(ValueError, match=r"^url: expected") as caught:
+        split_url(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"a": "1\r\nX-Evil: secret"}, "the value of a has a control character"),
+        ({"a": "secret\x00"}, "the value of a has a control character"),
+        ({"a": "secret\ud800"}, "the value of a has a control character"),
+        ({"a:b": "secret"}, "'a:b' is no name"),
+        ({"": "secret"}, "'' is no name"),
+        ({"é": "secret"}, "is no name"),
+        ({"A": "secret", "a": "secret"}, "a stands there twice"),
+    ],
+)
+def test_headers_that_would_break_a_request_are_refused(headers: dict[str, str], message: str) -> None:
+    """Nothing may add a line to a request; the message names the header alone."""
+    with pytest.raises(ValueError, match=message) as caught:
+        list(each(headers))
+    assert "secret" not in str(caught.value)
