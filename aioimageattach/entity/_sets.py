@@ -69,8 +69,10 @@ def settle(session: Session, cls: type[Any], rows: Sequence[Any]) -> list[FileRo
     A new original, or the deletion of one, makes every row of its set go that the database has by now, also those of
     other transactions. A new thumbnail is refused where the original it was made from is no longer there.
 
-    Locks come in one order: the original, by its whole key so that no gap is locked; where there is none, the owner;
-    then the set. So of two transactions the second waits for the first, and sees what it did.
+    First the original is locked, or the owner where there is none, each by its whole key: of two transactions the
+    second waits for the first. Then the set is read, with locks only where somebody was first: MySQL, at its default
+    isolation level, would lock the gaps beside the set too, and two owners beside each other could wait for one
+    another. There a set can keep a row of a transaction that was over before this one waited; at READ COMMITTED none.
 
     Returns:
         The rows that have to go, as they are in the database.
@@ -85,28 +87,41 @@ def settle(session: Session, cls: type[Any], rows: Sequence[Any]) -> list[FileRo
         for relationship in _attached(cls):
             owner = owner_columns(cls, relationship)
             names = (*owner, *discriminators(cls, *owner))
-            sets: dict[tuple[Any, ...], Any] = {}
+            sets: dict[tuple[Any, ...], list[Any]] = {}
             for row in rows:
                 values = tuple(row.__dict__.get(name) for name in names)
                 if row.__dict__.get("original") and None not in values:
-                    sets[values] = row if row in session.deleted else sets.get(values)
+                    sets.setdefault(values, []).append(row)
             for values in sorted(sets, key=repr):
-                gone += _lock(session, cls, relationship, dict(zip(names, values, strict=True)), sets[values])
+                found = _lock(session, cls, relationship, dict(zip(names, values, strict=True)), sets[values])
+                stores = [store for row in sets[values] if (store := record_of(row).store) is not None]
+                for row in found:
+                    record = record_of(row)
+                    record.store = record.store or next(iter(stores), None)
+                gone += found
     return gone
 
 
 def _lock(
-    session: Session, cls: type[Any], relationship: RelationshipProperty[Any], key: dict[str, Any], original: Any
+    session: Session,
+    cls: type[Any],
+    relationship: RelationshipProperty[Any],
+    key: dict[str, Any],
+    originals: Sequence[Any],
 ) -> list[FileRow]:
-    if original is None or _again(session, original, read=False) is None:
+    query = select(cls).where(*(getattr(cls, name) == value for name, value in key.items()))
+    known = [(row, row.key) for row in originals if row in session.deleted]
+    unchanged = [_again(session, row, read=False) is not None and row.key == before for row, before in known]
+    if not any(unchanged):
         pairs = [
             (local, key[mapper_of(cls).get_property_by_column(remote).key])
             for local, remote in relationship.local_remote_pairs
         ]
         owner = select(*(local for local, _ in pairs)).where(*(local == value for local, value in pairs))
         session.execute(owner.with_for_update(key_share=True))
-    query = select(cls).where(*(getattr(cls, name) == value for name, value in key.items()))
-    found = list(session.scalars(query.with_for_update().execution_options(populate_existing=True)))
+    if not all(unchanged):
+        query = query.with_for_update()
+    found = list(session.scalars(query.execution_options(populate_existing=True)))
     present = {id(row) for row in found}
     for row in list(session.deleted):
         if isinstance(row, cls) and id(row) not in present and key.items() <= row.__dict__.items():

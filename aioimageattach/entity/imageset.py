@@ -60,8 +60,8 @@ class BaseImageSet(ABC, Generic[I]):
 
     @property
     def original(self) -> I | None:
-        """The original image, ``None`` where none is attached."""
-        return next((row for row in self.images if row.original), None)
+        """The original image, ``None`` where none is attached; of several that met in the database, the last."""
+        return max((row for row in self.images if row.original), key=lambda row: row.revision or "", default=None)
 
     def require_original(self) -> I:
         """Return the original image.

@@ -162,7 +162,13 @@ class Rows(Generic[I]):
         """Take a row away; it is deleted with the next flush."""
         session = self.session()
         if session is None or instance_state(row).key is None:
-            getattr(self.owner, self.relationship.key).remove(row)
+            rows = getattr(self.owner, self.relationship.key)
+            rows.remove(row)
+            if self.state.key is None:  # nothing to delete in the database, even where a rolled back flush was before
+                rest = list(rows)
+                self._are([])
+                for other in rest:
+                    self.append(other)
             return
         async with session_lock(session.sync_session):
             if self._alive(row):
