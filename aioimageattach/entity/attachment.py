@@ -18,7 +18,7 @@ from .rows import Rows
 from .single import SingleImageSet
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing import Never, Self
 
 __all__ = ["image_attachment"]
 
@@ -118,7 +118,7 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
         rows: Rows[I] = Rows(instance, self.name, mapper.relationships[self.key])
         return MultipleImageSet(rows) if self.uselist else SingleImageSet(rows)
 
-    def __set__(self, instance: object, value: object) -> None:
+    def __set__(self, instance: object, value: Never) -> None:
         raise DeclarationError(
             f"{type(instance).__name__}.{self.name} is not assigned to: `await owner.{self.name}.from_file(...)`"
         )
