@@ -22,12 +22,12 @@ __all__ = ["FORMATS", "KERNELS", "QUALITIES", "Fit", "Recipe"]
 Fit = Literal["cover", "contain", "fill", "inside"]
 """How a picture fills a box of other proportions; the words of CSS ``object-fit``, and ``inside``.
 
-==========  ===============================================================================
-``cover``   fills the box, what stands over is cropped evenly on both sides
-``contain`` all of it stands inside the box, the rest is painted with the background
-``fill``    is stretched to the box
-``inside``  all of it stands inside the box, and the result is no larger than it must be
-==========  ===============================================================================
+===========  ===============================================================================
+``cover``    fills the box, what stands over is cropped evenly on both sides
+``contain``  all of it stands inside the box, the rest is painted with the background
+``fill``     is stretched to the box
+``inside``   all of it stands inside the box, and the result is no larger than it must be
+===========  ===============================================================================
 """
 
 Hook: TypeAlias = "Callable[[VipsImage], VipsImage]"
