@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,8 +104,17 @@ def insert_fragments(_app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = source[0].replace("FRAGMENTS", "\n\n".join(parts))
 
 
+def insert_modules(_app: Sphinx, page: str, source: list[str]) -> None:
+    """Put the modules that the index of the reference does not name where it has ``MODULES``."""
+    if page == "reference/index":
+        named = set(re.findall(r"^api/(\S+)$", source[0], re.MULTILINE))
+        rest = [f"api/{name}" for name in public_modules() if name not in named]
+        source[0] = source[0].replace("MODULES", "\n".join(rest))
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", write_reference)
     app.connect("source-read", insert_fragments)
-    app.connect("env-get-outdated", lambda *_: ["changelog/index"])
+    app.connect("source-read", insert_modules)
+    app.connect("env-get-outdated", lambda *_: ["changelog/index", "reference/index"])
