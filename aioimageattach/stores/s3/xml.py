@@ -187,7 +187,13 @@ def _parse(body: bytes) -> Element:
     if body.count(b"<") + body.count(b"=") > _MAX_MARKS:
         raise _malformed(f"it has more than {_MAX_MARKS:,} elements and attributes")
     try:
-        # Some servers send blanks first to keep the connection; the encoding is fixed so that none hides anything.
+        # The parser would take zeros for another encoding, in which a document type would not be seen here.
+        if "\0" in body.decode():
+            raise _malformed("it is no UTF-8")
+    except UnicodeDecodeError:
+        raise _malformed("it is no UTF-8") from None
+    try:
+        # Some servers send blanks first to keep the connection.
         root = ElementTree.fromstring(body.strip(), parser=ElementTree.XMLParser(encoding="utf-8"))
     except (ElementTree.ParseError, ValueError):
         raise _malformed("it is no XML") from None

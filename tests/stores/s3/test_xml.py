@@ -1,0 +1,354 @@
+"""The XML that S3 speaks: what is read of it, what is refused, and botocore as the other end."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from xml.etree import ElementTree
+
+import botocore.session
+import pytest
+from botocore.model import OperationModel, ServiceModel
+from botocore.parsers import create_parser
+from botocore.serialize import create_serializer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aioimageattach.exc import InvalidKeyError, StoreError, StoreUnavailableError
+from aioimageattach.stores.s3 import xml
+from aioimageattach.stores.s3.xml import (
+    Completed,
+    DeleteFailure,
+    DeleteResult,
+    ListedObject,
+    ListedUpload,
+    ListPage,
+    Part,
+    S3ErrorInAnswer,
+    S3ErrorInfo,
+    UploadsPage,
+)
+from tests.stores.s3.oracle import AWKWARD
+
+NS = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
+WRITABLE = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"), min_size=1)
+
+PAGE = f"""{HEAD}<ListBucketResult {NS}><Name>bucket</Name><Prefix></Prefix><KeyCount>2</KeyCount>
+<MaxKeys>2</MaxKeys><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>
+<NextContinuationToken>1ueGcxLPRx1Tr/XYExHnhbYLgveDs2J==</NextContinuationToken>
+<Contents><Key>a+b%2Bc/%C3%A9</Key><LastModified>2026-11-20T12:30:05.123Z</LastModified>
+<ETag>&quot;d41d8cd98f00b204e9800998ecf8427e&quot;</ETag><Size>0</Size><StorageClass>STANDARD</StorageClass></Contents>
+<Contents><Key>b.png</Key><LastModified>2026-11-20T12:30:05.000Z</LastModified>
+<ETag>"0-2"</ETag><Size>5497558138880</Size><Owner><ID>1</ID><DisplayName>n</DisplayName></Owner></Contents>
+<CommonPrefixes><Prefix>c+d/</Prefix></CommonPrefixes>
+</ListBucketResult>"""
+
+
+@pytest.fixture(scope="module")
+def s3() -> ServiceModel:
+    return botocore.session.Session().get_service_model("s3")
+
+
+def theirs(operation: OperationModel, body: bytes) -> dict[str, Any]:
+    parsed = create_parser("rest-xml").parse({"headers": {}, "status_code": 200, "body": body}, operation.output_shape)
+    return dict(parsed)
+
+
+def shape(body: bytes) -> Any:
+    """Return a document without what may differ: names, texts and children, in order."""
+
+    def of(element: ElementTree.Element) -> Any:
+        return element.tag, (element.text or "").strip(), [of(child) for child in element]
+
+    return of(ElementTree.fromstring(body))
+
+
+def test_a_listing_is_read() -> None:
+    """Keys and prefixes are decoded, times have a zone, tags no quotes."""
+    assert xml.parse_list(PAGE.encode()) == ListPage(
+        objects=(
+            ListedObject(
+                "a b+c/é",
+                0,
+                datetime(2026, 11, 20, 12, 30, 5, 123000, UTC),
+                "d41d8cd98f00b204e9800998ecf8427e",
+            ),
+            ListedObject("b.png", 5497558138880, datetime(2026, 11, 20, 12, 30, 5, tzinfo=UTC), "0-2"),
+        ),
+        prefixes=("c d/",),
+        truncated=True,
+        next_token="1ueGcxLPRx1Tr/XYExHnhbYLgveDs2J==",
+    )
+
+
+def test_a_plain_listing_of_an_old_server_is_read() -> None:
+    """Without encoding, namespace, tag and token: the key is as it stands, and nothing says how to go on."""
+    body = (
+        "  \n<?xml version='1.0'?><ListBucketResult><IsTruncated>true</IsTruncated><Contents><Key> a+b%20 </Key>"
+        "<LastModified>Fri, 20 Nov 2026 12:30:05 GMT</LastModified><Size>1</Size></Contents></ListBucketResult>"
+    )
+    assert xml.parse_list(body.encode()) == ListPage(
+        (ListedObject(" a+b%20 ", 1, datetime(2026, 11, 20, 12, 30, 5, tzinfo=UTC), ""),), (), True, None
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(WRITABLE, max_size=5))
+def test_botocore_reads_the_same_listing(s3: ServiceModel, keys: list[str]) -> None:
+    """Whatever the keys, botocore reads the same of a listing."""
+    root = ElementTree.Element("ListBucketResult", xmlns="http://s3.amazonaws.com/doc/2006-03-01/")
+    for number, key in enumerate(keys):
+        item = ElementTree.SubElement(root, "Contents")
+        for name, text in {"Key": key, "LastModified": "2026-11-20T12:30:05.5Z", "Size": str(number)}.items():
+            ElementTree.SubElement(item, name).text = text
+    body = ElementTree.tostring(root, encoding="utf-8")
+    expected = [
+        (item["Key"], item["Size"], item["LastModified"])
+        for item in theirs(s3.operation_model("ListObjectsV2"), body).get("Contents", [])
+    ]
+    assert [(item.key, item.size, item.modified_at) for item in xml.parse_list(body).objects] == expected
+    assert [item.key for item in xml.parse_list(body).objects] == keys
+
+
+def test_a_result_of_deletions_is_read(s3: ServiceModel) -> None:
+    """Deleted keys and failures are told apart, as botocore tells them."""
+    body = (
+        f"{HEAD}<DeleteResult {NS}><Deleted><Key>a &amp; b</Key></Deleted><Error><Key>c</Key>"
+        "<Code>AccessDenied</Code><Message>Access\n  Denied</Message></Error><Error><Key>d</Key></Error></DeleteResult>"
+    ).encode()
+    assert xml.parse_delete_result(body) == DeleteResult(
+        ("a & b",), (DeleteFailure("c", "AccessDenied", "Access Denied"), DeleteFailure("d", "", ""))
+    )
+    expected = theirs(s3.operation_model("DeleteObjects"), body)
+    assert [item["Key"] for item in expected["Deleted"]] == ["a & b"]
+    assert [item["Key"] for item in expected["Errors"]] == ["c", "d"]
+
+
+def test_uploads_and_what_becomes_of_them_are_read() -> None:
+    """Begun, listed, completed, copied."""
+    begun = f"{HEAD}<InitiateMultipartUploadResult {NS}><UploadId> VXBsb2Fk </UploadId></InitiateMultipartUploadResult>"
+    assert xml.parse_initiate_multipart(begun.encode()) == "VXBsb2Fk"
+    done = (
+        f"{HEAD}\n \n<CompleteMultipartUploadResult {NS}><ETag>&#34;abc-2&#34;</ETag></CompleteMultipartUploadResult>"
+    )
+    assert xml.parse_complete(done.encode()) == Completed("abc-2")
+    copied = "<CopyObjectResult><LastModified>2026-11-20T12:30:05</LastModified><ETag>x</ETag></CopyObjectResult>"
+    at = datetime(2026, 11, 20, 12, 30, 5, tzinfo=UTC)
+    assert xml.parse_copy(copied.encode()) == Completed("x", at)
+    assert xml.parse_copy(copied.replace("CopyObject", "CopyPart").encode()) == Completed("x", at)
+    upload = "<Upload><Key>a+b</Key><UploadId>1</UploadId><Initiated>2026-11-20T21:30:05+09:00</Initiated></Upload>"
+    listed = f"<ListMultipartUploadsResult>{upload}<IsTruncated>false</IsTruncated></ListMultipartUploadsResult>"
+    assert xml.parse_uploads(listed.encode()) == UploadsPage((ListedUpload("a+b", "1", at),), False, None, None)
+    more = (
+        "<ListMultipartUploadsResult><EncodingType>url</EncodingType><NextKeyMarker>a+b</NextKeyMarker>"
+        f"<NextUploadIdMarker>1</NextUploadIdMarker>{upload}<IsTruncated>true</IsTruncated></ListMultipartUploadsResult>"
+    )
+    assert xml.parse_uploads(more.encode()) == UploadsPage((ListedUpload("a b", "1", at),), True, "a b", "1")
+
+
+ERROR = f"""{HEAD}<Error><Code>AuthorizationHeaderMalformed</Code><Message>The region 'us-east-1' is wrong;
+expecting 'eu-central-1'</Message><Region>eu-central-1</Region><Endpoint>b.s3.test</Endpoint>
+<RequestId>4442587FB7D0A2F9</RequestId><HostId>abc=</HostId><ServerTime>2026-11-20T12:30:05Z</ServerTime>
+<StringToSign>canary</StringToSign><SignatureProvided>canary</SignatureProvided><Token-0>canary</Token-0></Error>"""
+INFO = S3ErrorInfo(
+    "AuthorizationHeaderMalformed",
+    "The region 'us-east-1' is wrong; expecting 'eu-central-1'",
+    "eu-central-1",
+    "b.s3.test",
+    "4442587FB7D0A2F9",
+    "abc=",
+    datetime(2026, 11, 20, 12, 30, 5, tzinfo=UTC),
+)
+
+
+@pytest.mark.parametrize("body", [ERROR, f"<ErrorResponse>{ERROR.removeprefix(HEAD)}</ErrorResponse>", f"  {ERROR}"])
+def test_an_error_is_read(body: str) -> None:
+    """What helps is kept; what the server repeats of the signature is not."""
+    assert xml.parse_error(body.encode()) == INFO
+    assert "canary" not in repr(xml.parse_error(body.encode()))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html><body><h1>502 Bad Gateway</h1></body></html>",
+        b'{"code": "NoSuchKey"}',
+        ERROR.encode()[:-9],
+        b"<ErrorResponse/>",
+        b"<Error>" + b" " * xml.MAX_ERROR + b"<Code>NoSuchKey</Code></Error>",
+        b'<!DOCTYPE a [<!ENTITY x "y">]><Error><Code>&x;</Code></Error>',
+        b"<Error><Code/><Message> </Message></Error>",
+    ],
+    ids=lambda body: str(body[:20]),
+)
+def test_what_is_no_error_of_s3_says_nothing(body: bytes) -> None:
+    """A proxy's page, a cut body, another service: no code, and nothing is raised."""
+    assert xml.parse_error(body) == S3ErrorInfo()
+
+
+def test_an_error_says_no_more_than_fits_a_message() -> None:
+    """A server cannot fill the logs, nor write lines of its own into them."""
+    info = xml.parse_error(f"<Error><Code>{'c' * 999}</Code><Message>a\n\x85b{'x' * 999}</Message></Error>".encode())
+    assert (len(info.code), len(info.message)) == (100, 500)
+    assert info.message.startswith("a bxx")
+
+
+PARSERS = [
+    xml.parse_list,
+    xml.parse_delete_result,
+    xml.parse_initiate_multipart,
+    xml.parse_complete,
+    xml.parse_copy,
+    xml.parse_uploads,
+]
+
+
+@pytest.mark.parametrize("parse", PARSERS)
+def test_an_error_in_an_answer_of_success_is_raised(parse: Any) -> None:
+    """Status 200 with an error inside is an error."""
+    with pytest.raises(S3ErrorInAnswer, match="AuthorizationHeaderMalformed: The region") as caught:
+        parse(ERROR.encode())
+    assert caught.value.info == INFO
+
+
+ITEM = "<Contents><Key>a</Key><Size>1</Size><LastModified>2026-11-20T12:30:05Z</LastModified></Contents>"
+
+
+def listing(content: str) -> bytes:
+    return f"<ListBucketResult>{content}</ListBucketResult>".encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "it is no XML"),
+        (PAGE.encode()[:-1], "it is no XML"),
+        (PAGE.encode("utf-16"), "it is no UTF-8"),
+        (PAGE.replace("<List", "<!DOCTYPE a><List").encode("utf-16"), "it is no UTF-8"),
+        (PAGE.replace("<List", "<!DOCTYPE a><List").encode("utf-16-le"), "it is no UTF-8"),
+        (b"<ListBucketResult>&bomb;</ListBucketResult>", "it is no XML"),
+        (b"<ListBucketResult>\xff</ListBucketResult>", "it is no UTF-8"),
+        (b"<other/>", "expected <ListBucketResult>, got <other>"),
+        (b'<!DOCTYPE a [<!ENTITY x "yyyy">]><ListBucketResult>&x;</ListBucketResult>', "it has a document type"),
+        (b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><ListBucketResult/>', "it has a document type"),
+        (listing(" " * xml.MAX_ANSWER), "8,388,608 are allowed"),
+        (listing("<a/>" * 200_001), "more than 200,000 elements and attributes"),
+        (
+            b"<a " + b" ".join(b"b%d=''" % n for n in range(200_001)) + b"/>",
+            "more than 200,000 elements and attributes",
+        ),
+        (listing(ITEM.replace("<Key>a</Key>", "")), "<Contents> has no <Key>"),
+        (listing(ITEM.replace("1</Size>", "-1</Size>")), "'-1' is no size"),
+        (listing(ITEM.replace("1</Size>", "1_0</Size>")), "'1_0' is no size"),
+        (listing(ITEM.replace("1</Size>", f"{'9' * 5000}</Size>")), "is no size"),
+        (listing(ITEM.replace("2026-11-20", "yesterday")), "is no time"),
+        (listing(ITEM.replace("2026-11-20T12:30:05Z", "0001-01-01T00:00:00+14:00")), "is no time"),
+        (listing(f"<EncodingType>url</EncodingType>{ITEM.replace('>a<', '>%FF<')}"), "a key is no UTF-8"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_listing_is_refused(body: bytes, message: str) -> None:
+    """A cut, hostile or foreign answer is an error that is worth another try, and costs no memory."""
+    with pytest.raises(StoreUnavailableError, match=message):
+        xml.parse_list(body)
+
+
+def test_other_answers_are_refused_alike() -> None:
+    """An upload without a name, and one whose key is none."""
+    with pytest.raises(StoreUnavailableError, match="<UploadId> is empty"):
+        xml.parse_initiate_multipart(b"<InitiateMultipartUploadResult><UploadId/></InitiateMultipartUploadResult>")
+    with pytest.raises(StoreUnavailableError, match="a key is no UTF-8"):
+        xml.parse_uploads(
+            b"<ListMultipartUploadsResult><EncodingType>url</EncodingType><NextKeyMarker>%FF</NextKeyMarker>"
+            b"</ListMultipartUploadsResult>"
+        )
+
+
+def test_a_deep_answer_does_no_harm() -> None:
+    """Neither reading nor forgetting a document of 90,000 levels ends the process."""
+    assert xml.parse_list(listing("<a>" * 90_000 + "</a>" * 90_000)).objects == ()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_no_answer_raises_a_foreign_error(data: st.DataObject) -> None:
+    """Whatever is cut, flipped or put into an answer: a value, or an error of ours."""
+    body = bytearray(data.draw(st.sampled_from([PAGE, ERROR])).encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(body)))
+        body[at : at + data.draw(st.integers(0, 20))] = data.draw(st.binary(max_size=6))
+    xml.parse_error(bytes(body))
+    for parse in PARSERS:
+        try:
+            parse(bytes(body))
+        except StoreError:
+            pass
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_botocore_writes_the_same_deletions(s3: ServiceModel, quiet: bool) -> None:
+    """Awkward keys are written as botocore writes them, and are read as they were."""
+    keys = [*(key for key in AWKWARD if key.isprintable()), "a\tb", "<&>\"'"]
+    body = xml.build_delete(keys, quiet=quiet)
+    operation = s3.operation_model("DeleteObjects")
+    params = {
+        "Bucket": "b",
+        "Delete": {"Objects": [{"Key": key} for key in keys], **({"Quiet": True} if quiet else {})},
+    }
+    expected = shape(create_serializer("rest-xml").serialize_to_request(params, operation)["body"])
+    assert sorted(map(str, shape(body)[2])) == sorted(map(str, expected[2]))
+    assert shape(body)[0] == expected[0]
+    root = ElementTree.fromstring(body)
+    assert [element.text for element in root.iter() if element.tag.endswith("Key")] == keys
+
+
+def test_line_ends_in_a_key_survive() -> None:
+    """XML would turn them into others where they are not escaped."""
+    key = "a\r\n\tb\r"
+    root = ElementTree.fromstring(xml.build_delete([key]))
+    assert [element.text for element in root.iter() if element.tag.endswith("Key")] == [key]
+
+
+@pytest.mark.parametrize("key", ["a\x00", "\x1f", "\ud800", "\uffff"])
+def test_a_key_that_xml_cannot_write_is_refused(key: str) -> None:
+    """It is not written as something else, which would delete another."""
+    with pytest.raises(InvalidKeyError, match="XML has no way to write") as caught:
+        xml.build_delete(["fine", key])
+    assert caught.value.name == key
+
+
+@pytest.mark.parametrize("count", [0, 1001])
+def test_too_many_deletions_are_refused(count: int) -> None:
+    """A server takes 1 to 1,000."""
+    with pytest.raises(ValueError, match="keys: expected 1 to 1,000"):
+        xml.build_delete(["a"] * count)
+
+
+def test_botocore_writes_the_same_completion(s3: ServiceModel) -> None:
+    """Parts are written in order of their numbers, with their checksums, as botocore writes them."""
+    body = xml.build_complete([Part(2, '"b"', ("crc32", "AAAAAA==")), Part(10, "<c>"), Part(1, "a")])
+    parts = [
+        {"PartNumber": 1, "ETag": '"a"'},
+        {"PartNumber": 2, "ETag": '"b"', "ChecksumCRC32": "AAAAAA=="},
+        {"PartNumber": 10, "ETag": '"<c>"'},
+    ]
+    request = create_serializer("rest-xml").serialize_to_request(
+        {"Bucket": "b", "Key": "k", "UploadId": "u", "MultipartUpload": {"Parts": parts}},
+        s3.operation_model("CompleteMultipartUpload"),
+    )
+
+    def unordered(item: Any) -> Any:
+        return item[0], item[1], sorted(map(str, item[2]))
+
+    ours, expected = shape(body), shape(request["body"])
+    assert ours[0] == expected[0]
+    assert [unordered(part) for part in ours[2]] == [unordered(part) for part in expected[2]]
+
+
+@pytest.mark.parametrize("numbers", [[], [0], [10_001], [1, 1]])
+def test_parts_that_no_upload_has_are_refused(numbers: list[int]) -> None:
+    """There is at least one, from 1 to 10,000, each once."""
+    with pytest.raises(ValueError, match="parts: expected at least one, with different numbers from 1 to 10,000"):
+        xml.build_complete(Part(number, "e") for number in numbers)
