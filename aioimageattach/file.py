@@ -128,6 +128,13 @@ def _slices(data: memoryview) -> Iterator[memoryview]:
         yield data[start : start + CHUNK]
 
 
+def _forgotten(blocks: Iterator[memoryview], spool: Spool) -> Iterator[memoryview]:
+    """Yield blocks of a spool, and let each leave our memory once the next one is asked for."""
+    for block in blocks:
+        yield block
+        spool.forget()
+
+
 def as_blocks(source: Source) -> Iterator[bytes | memoryview] | None:
     """Return an iterator over what a source holds from where it stands, in blocks of at most 1 MiB.
 
@@ -141,7 +148,7 @@ def as_blocks(source: Source) -> Iterator[bytes | memoryview] | None:
         :func:`as_reader` reads.
     """
     if isinstance(source, SpoolFile):
-        return _slices(source.take())
+        return _forgotten(_slices(source.take()), source.spool)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _slices(_flat(source))
     read = _blocking(_stream(source))
@@ -491,6 +498,11 @@ class Spool:
         if self._view is None:
             raise ValueError("the spool is not filled yet")
         return self._view
+
+    def forget(self) -> None:
+        """Let the system take back the memory in which the temporary file was read; it is read again where needed."""
+        if self._view is not None and isinstance(self._view.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self._view.obj.madvise(mmap.MADV_DONTNEED)
 
     def open(self) -> SpoolFile:
         """Return a new async file over the bytes, from their start; any number may be open at once."""
