@@ -17,9 +17,9 @@ from .imaging.geometry import Recipe
 from .imaging.limits import ImageLimits
 from .key import ImageKey
 from .store import KeyedStore, Store
-from .version import VERSION
+from .version import VERSION as _VERSION
 
-__version__ = VERSION
+__version__ = _VERSION
 
 __all__ = [
     "ContextError",
