@@ -695,6 +695,45 @@ async def test_get_or_generate_does_not_hide_the_errors_of_others(drawings: Sess
             await drawing.picture.get_or_generate_thumbnail(width=50)
 
 
+async def test_get_or_generate_with_a_column_of_ones_own(sqlite_database: Database, store: CountingStore) -> None:
+    """A row that can never be inserted raises the database's error, and the session goes on."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Owner(Base):
+        __tablename__ = "owner"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        picture = image_attachment("Picture")
+
+    class Picture(Base, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+        caption: Mapped[str]
+
+    sessions = await started(sqlite_database, Base.metadata)
+    bind_store(sessions, store)
+    async with sessions() as session, session.begin():
+        owner = Owner(id=1)
+        session.add(owner)
+        await owner.picture.from_blob(BLOB, extra_kwargs={"caption": "x"})
+        with pytest.raises(IntegrityError, match=r"picture\.caption"):
+            await owner.picture.get_or_generate_thumbnail(width=50)
+        session.add(Owner(id=2))
+    assert len(await store.names()) == 1
+
+
+async def test_a_picture_is_deleted_once(session: AsyncSession, store: CountingStore) -> None:
+    """Two tasks that delete one picture do not disturb each other."""
+    user = await user_of(session)
+    await user.picture.from_blob(BLOB)
+    await user.picture.generate_thumbnail(width=50)
+    await session.commit()
+    await asyncio.gather(user.picture.delete(), user.picture.delete())
+    await session.commit()
+    assert await store.names() == []
+
+
 async def test_get_or_generate_after_the_owner_has_gone(database: Database, store: CountingStore) -> None:
     """Where the owner was deleted meanwhile, there is nothing to find, and the database's error is raised."""
     sessions = await started(database, Models.metadata, expire_on_commit=False)
