@@ -7,16 +7,24 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from sqlalchemy import event, inspect
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 
 from .._greenlet import await_, in_bridge
 from .._threads import finish
 from ..context import resolve_store
-from ..exc import ContextError, DeclarationError, ImageAttachError, ImageError, StoreError
+from ..exc import (
+    ContextError,
+    DeclarationError,
+    ImageAttachError,
+    ImageError,
+    StoreError,
+    StoreFileExistsError,
+)
 from ..file import Spool
 from ..key import ImageKey
 from ..store import Store
@@ -30,6 +38,7 @@ CONCURRENCY: Final = 8
 DISCARD_TIMEOUT: Final = 30.0
 """Seconds that the clean-up at the end of a transaction may take."""
 
+_CONNECTIONS: Final = "aioimageattach.connections"
 _JOURNAL: Final = "aioimageattach.journal"
 _LATE: Final = "aioimageattach.late"
 _LOCK: Final = "aioimageattach.lock"
@@ -123,6 +132,12 @@ def _current(session: Session) -> SessionTransaction:
     return session.begin() if found is None else found
 
 
+def _root(session: Session) -> SessionTransaction:
+    found = session.get_transaction()
+    assert found is not None
+    return found
+
+
 # --- transactions ----------------------------------------------------------------------------------------------------
 
 
@@ -134,30 +149,60 @@ def _created(session: Session, transaction: SessionTransaction) -> None:
 
 @event.listens_for(Session, "after_begin")
 def _began(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
-    token = _root_or_savepoint(transaction)
-    assert token is not None
+    if transaction.parent is None:
+        session.info.setdefault(_CONNECTIONS, []).append(connection)
     binds = getattr(session, "_Session__binds", {})
     if connection is session.bind or any(connection is bind for bind in binds.values()):
-        _journal(session).shared(token)
+        _journal(session).shared(transaction)
     level = connection.get_execution_options().get("isolation_level") or getattr(
         connection.dialect, "_on_connect_isolation_level", None
     )
     if level == "AUTOCOMMIT":
-        _journal(session).permanent(token)
+        _journal(session).permanent(transaction)
 
 
-@event.listens_for(Session, "before_commit")
-def _committing(session: Session) -> None:
-    if session.get_nested_transaction() is None:
-        session.flush()
-        root = session.get_transaction()
-        if root is not None:
-            _journal(session).sending(root)
+_watched: WeakKeyDictionary[Connection, ref[Session]] = WeakKeyDictionary()
+
+
+def _touched(session: Session) -> None:
+    """Rows with files were inserted or deleted: from now on it matters how the transaction ends.
+
+    No event of the session tells in every case that COMMIT is about to be sent: ``before_commit`` comes before the last
+    flushes, and is silent about whose commit it is where a savepoint is open. The connection's own event tells it.
+    """
+    _note_permanence(session)
+    for connection in session.info.get(_CONNECTIONS, ()):
+        known = _watched.get(connection)
+        if known is None or known() is not session:
+            _watched[connection] = ref(session)
+            event.listen(connection, "commit", _sending)
+            if session.twophase:
+                event.listen(connection, "prepare_twophase", _sending)
+
+
+def _sending(connection: Connection, *_: object) -> None:
+    session = _watched[connection]()
+    root = None if session is None else session.get_transaction()
+    if session is not None and root is not None:
+        _journal(session).sending(root)
+
+
+def _note_permanence(session: Session) -> None:
+    """Where the driver says that no transaction is open, what was done is permanent, whatever SQLAlchemy believes.
+
+    SQLite's legacy mode releases the outermost savepoint that way, and a driver may be told to commit by itself.
+    """
+    for connection in session.info.get(_CONNECTIONS, ()):
+        if connection.dialect.name == "sqlite" and not connection.connection.driver_connection.in_transaction:
+            _journal(session).permanent(_root(session))
 
 
 @event.listens_for(Session, "after_commit")
 def _committed(session: Session) -> None:
-    _journal(session).committed(_current(session))
+    token = _current(session)
+    if token.nested:
+        _note_permanence(session)
+    _journal(session).committed(token)
 
 
 @event.listens_for(Session, "after_rollback")
@@ -168,6 +213,8 @@ def _rolled_back(session: Session) -> None:
 @event.listens_for(Session, "after_transaction_end")
 def _ended(session: Session, transaction: SessionTransaction) -> None:
     verdict = _journal(session).end(transaction)
+    if transaction.parent is None:
+        session.info.pop(_CONNECTIONS, None)
     if verdict.doubtful:
         _log.warning(
             "the outcome of a transaction is unknown: %d files are kept, and sweep removes those that no row names",
@@ -188,25 +235,23 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
 def _before_flush(session: Session, context: object, instances: object) -> None:
     journal = _journal(session)
     token = _current(session)
-    root = session.get_transaction()
-    assert root is not None
-    journal.flushing(root, True)
     waiting = []
     changed: dict[type[FileRow], list[FileRow]] = {}
     for row in session.new:
         if isinstance(row, FileRow):
             changed.setdefault(type(row), []).append(row)
             record = record_of(row)
-            if record.spool is not None:
-                waiting.append((row, record))
-            elif record.file is not None and not journal.holds(record.file):
-                raise ImageError(
-                    f"the file of {row!r} went with the transaction it was attached in; attach the picture again"
-                )
+            if record.spool is None:
+                _require_file(session, row, record)
+                continue
+            waiting.append((row, record))
+            if record.file is not None:  # an upload of it failed, and may have reached the store all the same
+                assert record.store is not None
+                row._renew(record.store)
+                record.file = None
     for row in session.deleted:
-        if isinstance(row, FileRow):
+        if isinstance(row, FileRow) and _remember(session, row):
             changed.setdefault(type(row), []).append(row)
-            _remember(session, row)
     early = [(row, record) for row, record in waiting if not _needs_insert(row, record)]
     if early:
         _put_all(journal, token, early)
@@ -227,10 +272,10 @@ def _inserted(session: Session, row: object) -> None:
         if record.spool is not None:
             session.info.setdefault(_LATE, []).append(row)
             return
-        file = record.file or _file_of(session, row)
-        if file is not None:
-            record.file = file
-            _journal(session).named(_current(session), file)
+        record.file = record.file or _file_of(session, row)
+        if record.file is not None:
+            _touched(session)
+            _journal(session).named(_current(session), record.file)
 
 
 @event.listens_for(Session, "after_flush_postexec")
@@ -240,12 +285,10 @@ def _after_flush(session: Session, context: object) -> None:
     if late:
         token = _current(session)
         _put_all(journal, token, late)
+        _touched(session)
         for _, record in late:
             assert record.file is not None
             journal.named(token, record.file)
-    root = session.get_transaction()
-    assert root is not None
-    journal.flushing(root, False)
 
 
 @event.listens_for(Session, "persistent_to_deleted")
@@ -255,6 +298,7 @@ def _deleted(session: Session, row: object) -> None:
         if file is None:
             _log.warning("the file of a deleted %s is left for sweep: its row was not loaded", type(row).__name__)
         else:
+            _touched(session)
             _journal(session).dropped(_current(session), file)
 
 
@@ -267,18 +311,43 @@ def _needs_insert(row: FileRow, record: Record) -> bool:
     return key is None or key.object_id is None
 
 
-def _remember(session: Session, row: FileRow) -> None:
-    """Note where the file of a row that is about to be deleted stands; refuse the deletion if nobody knows."""
-    record = record_of(row)
-    if record.file is not None or record.spool is not None:
+def _require_file(session: Session, row: FileRow, record: Record) -> None:
+    """Refuse to insert a row without bytes, unless its file stays in the store until this transaction ends.
+
+    Such rows come from ``pickle``, from ``merge`` of what was deleted meanwhile, and from a transaction that was rolled
+    back. Rows of SQLAlchemy-ImageAttach have no revision, and what becomes of their files is not known.
+    """
+    key = row._stored_key()
+    file = record.file or _file_of(session, row)
+    if key is None or key.revision is None or (file is not None and _journal(session).holds(file)):
         return
+    raise ImageError(
+        f"{row!r} has no file: it is a copy, or its file went with the transaction it was attached in; "
+        "attach the picture again"
+    )
+
+
+def _remember(session: Session, row: FileRow) -> bool:
+    """Note where the file of a row that is about to be deleted stands; refuse the deletion if nobody knows.
+
+    Returns:
+        Whether there is a row to delete: where it was expired, it may have gone meanwhile.
+    """
+    record = record_of(row)
+    if record.spool is not None:
+        return True
     record.store = resolve_store(record.store, session=session)
     key = row._stored_key()
     if key is None:
-        session.refresh(row)
+        try:
+            session.refresh(row)
+        except InvalidRequestError:
+            session.expunge(row)
+            return False
         key = row._stored_key()
     assert key is not None
     record.file = StoredFile(record.store, key)
+    return True
 
 
 def _file_of(session: Session, row: FileRow) -> StoredFile | None:
@@ -299,10 +368,8 @@ def _put_all(journal: Journal, token: SessionTransaction, jobs: list[tuple[FileR
         raise DeclarationError("pictures are uploaded by an AsyncSession; this session is used without one")
     files = []
     for row, record in jobs:
-        assert record.store is not None
-        if record.file is not None:
-            row._renew(record.store)
         key = row._stored_key()
+        assert record.store is not None
         assert key is not None
         record.file = StoredFile(record.store, key)
         files.append(record.file)
@@ -320,6 +387,9 @@ async def _upload(records: list[Record], files: list[StoredFile], journal: Journ
             async with record.spool.open() as data:
                 try:
                     await file.store.put(file.key, data, reproducible=record.reproducible)
+                except StoreFileExistsError:
+                    begun.remove(file)  # somebody else's, who needs it
+                    raise
                 except ImageAttachError:
                     raise
                 except Exception as error:
@@ -352,8 +422,11 @@ async def _discard(files: Sequence[StoredFile]) -> None:
         async with turn:
             try:
                 await file.store.discard(file.key)
-            except Exception as error:
-                _log.warning("%r could not delete %r, sweep will: %s", file.store, file.key, error)
+            except (Exception, asyncio.CancelledError) as error:
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                    raise
+                _log.warning("%r could not delete %r, sweep will: %r", file.store, file.key, error)
             left.discard(file)
 
     try:

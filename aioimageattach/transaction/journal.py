@@ -45,7 +45,6 @@ class _Frame:
     events: list[tuple[_Event, StoredFile]] = field(default_factory=list)
     committed: bool = False
     sent: bool = False
-    unflushed: bool = False
     rolled_back: bool = False
     shared: bool = False
     permanent: bool = False
@@ -63,15 +62,26 @@ class Verdict:
     discard: tuple[StoredFile, ...] = ()
     doubtful: tuple[StoredFile, ...] = ()
 
+    def __add__(self, other: Verdict) -> Verdict:
+        return Verdict(self.discard + other.discard, self.doubtful + other.doubtful)
+
 
 class Journal:
     """The open transactions of one session, and what happened to files in each."""
 
     def __init__(self) -> None:
         self._frames: dict[Hashable, _Frame] = {}
+        self._left = Verdict()
 
     def begin(self, token: Hashable, parent: Hashable | None = None) -> None:
-        """A transaction began; with a parent, a savepoint within it."""
+        """A transaction began; with a parent, a savepoint within it.
+
+        A session has one transaction at a time: whatever is still open when one without a parent begins was interrupted
+        before it could say so, and its files are part of the next verdict.
+        """
+        if parent is None:
+            for left in reversed(tuple(self._frames)):
+                self._left += self._close(left)
         self._frames[token] = _Frame(parent)
 
     def uploaded(self, token: Hashable, file: StoredFile) -> None:
@@ -94,17 +104,13 @@ class Journal:
         """The database makes every statement of the transaction permanent at once."""
         self._frames[token].permanent = True
 
-    def flushing(self, token: Hashable, unflushed: bool) -> None:
-        """A flush began, so COMMIT cannot be on its way; or it succeeded."""
-        self._frames[token].unflushed = unflushed
-
     def sending(self, token: Hashable) -> None:
-        """Everything is flushed and COMMIT is about to be sent, if no further flush fails."""
+        """COMMIT, or its preparation, is about to be sent."""
         self._frames[token].sent = True
 
     def holds(self, file: StoredFile) -> bool:
-        """Whether the file was put in a transaction that is still open."""
-        return any((_Event.UPLOADED, file) in frame.events for frame in self._frames.values())
+        """Whether the file is in the store and ours to name: put, or dropped, in a transaction that is still open."""
+        return any(file == known for frame in self._frames.values() for _, known in frame.events)
 
     def committed(self, token: Hashable) -> None:
         """The database said that it committed, or released the savepoint."""
@@ -116,6 +122,12 @@ class Journal:
 
     def end(self, token: Hashable) -> Verdict:
         """A transaction is over; return what that means for its files."""
+        verdict = self._close(token)
+        if not self._frames:
+            verdict, self._left = self._left + verdict, Verdict()
+        return verdict
+
+    def _close(self, token: Hashable) -> Verdict:
         frame = self._frames.pop(token, None)
         if frame is None:
             return Verdict()
@@ -129,8 +141,7 @@ class Journal:
             return _rolled_back(frame)
         if frame.committed:
             return _doubtful(frame) if frame.shared else _committed(frame)
-        sent = frame.sent and not frame.unflushed
-        if sent or frame.permanent or (frame.shared and not frame.rolled_back):
+        if frame.sent or frame.permanent or (frame.shared and not frame.rolled_back):
             return _doubtful(frame)
         return _rolled_back(frame)
 
