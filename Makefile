@@ -13,6 +13,9 @@ VENV := .venv/.made
 INSTALLED := .venv/.installed
 INSTALLED_DEMO := .venv/.installed-demo
 INSTALLED_20 := .venv-sa20/.installed
+# The S3 server that the tests ask; it wants a botocore of its own, so it has its own environment.
+MINISTACK := 1.5.33
+INSTALLED_S3 := .venv-s3/.ministack-$(MINISTACK)
 EXTRAS := heif,pdf,s3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -48,17 +51,22 @@ $(INSTALLED_20): $(INSTALLED)
 	$(BIN)/python -m pip --python .venv-sa20/bin/python install --quiet --ignore-installed --no-deps '$(SQLALCHEMY_20)'
 	@touch $@
 
+$(INSTALLED_S3): $(VENV)
+	$(BIN)/python -m venv --clear --without-pip .venv-s3
+	$(BIN)/python -m pip --python .venv-s3/bin/python install --quiet 'ministack==$(MINISTACK)'
+	@touch $@
+
 demo: $(INSTALLED_DEMO)  ## Run the gallery and show it in a browser (DEMO_ARGS=--help tells its options)
 	$(BIN)/python -m examples.gallery $(DEMO_ARGS)
 
-test: $(INSTALLED)  ## Run all tests and measure their coverage
+test: $(INSTALLED) $(INSTALLED_S3)  ## Run all tests and measure their coverage
 	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
 
-test-sa20: $(INSTALLED_20)  ## Run all tests on SQLAlchemy 2.0
+test-sa20: $(INSTALLED_20) $(INSTALLED_S3)  ## Run all tests on SQLAlchemy 2.0
 	.venv-sa20/bin/python -c 'import sqlalchemy as s; assert s.__version__.startswith("2.0."), s.__version__'
 	.venv-sa20/bin/python -m pytest $(PYTEST_ARGS)
 
-test-pythons:  ## Run all tests on each other Python that is here, from 3.12 on
+test-pythons: $(INSTALLED_S3)  ## Run all tests on each other Python that is here, from 3.12 on
 	@for python in $$(.ci/pythons); do \
 		venv=".venv-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])')"; \
 		echo "== $$venv"; \

@@ -1,0 +1,131 @@
+"""A TCP proxy that breaks, delays, drops and throttles what passes through it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+BIND = "127.0.0.1"
+
+
+@dataclass
+class Plan:
+    """What happens to one connection.
+
+    Attributes:
+        reset_up_after: Reset once so many bytes of the client have passed on.
+        reset_down_after: Reset once so many bytes of the server have passed on.
+        close_down_after: The same, with a polite end instead of a reset.
+        silent_down: Whether the server's bytes are swallowed.
+        stall_up_after: Read no more of the client after so many bytes.
+    """
+
+    reset_up_after: int | None = None
+    reset_down_after: int | None = None
+    close_down_after: int | None = None
+    silent_down: bool = False
+    stall_up_after: int | None = None
+
+
+@dataclass
+class _Connection:
+    plan: Plan
+    up: int = 0
+    down: int = 0
+
+
+@dataclass
+class Proxy:
+    """Passes connections to a port by one plan each; those that come when no plan is left pass unharmed."""
+
+    target: int
+    plans: list[Plan] = field(default_factory=list)
+    connections: list[_Connection] = field(default_factory=list)
+    port: int = 0
+
+    async def __aenter__(self) -> Self:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = await asyncio.start_server(self._serve, BIND, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://{BIND}:{self.port}"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        plan = self.plans.pop(0) if self.plans else Plan()
+        connection = _Connection(plan)
+        self.connections.append(connection)
+        up_reader, up_writer = await asyncio.open_connection(BIND, self.target)
+        ways = [
+            asyncio.ensure_future(self._upwards(connection, reader, up_writer)),
+            asyncio.ensure_future(self._downwards(connection, up_reader, writer)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            reset = plan.reset_up_after is not None or plan.reset_down_after is not None
+            for end in (writer, up_writer):
+                _end(end, reset=reset)
+            self._tasks.discard(task)
+
+    async def _upwards(
+        self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        plan = connection.plan
+        limit = plan.reset_up_after
+        while data := await reader.read(16 * 1024):
+            if limit is not None:
+                data = data[: limit - connection.up]
+            writer.write(data)
+            await writer.drain()
+            connection.up += len(data)
+            if limit is not None and connection.up >= limit:
+                return
+            if plan.stall_up_after is not None and connection.up >= plan.stall_up_after:
+                await asyncio.Event().wait()
+
+    async def _downwards(
+        self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        plan = connection.plan
+        limit = plan.reset_down_after if plan.reset_down_after is not None else plan.close_down_after
+        while data := await reader.read(16 * 1024):
+            if plan.silent_down:
+                continue
+            if limit is not None:
+                data = data[: limit - connection.down]
+            writer.write(data)
+            await writer.drain()
+            connection.down += len(data)
+            if limit is not None and connection.down >= limit:
+                return
+
+
+def _end(writer: asyncio.StreamWriter, *, reset: bool) -> None:
+    if reset and not writer.transport.is_closing():
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+    writer.close()

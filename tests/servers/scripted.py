@@ -1,0 +1,132 @@
+"""A server that answers byte by byte what a test has written down, as no real server does on order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+BIND = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it came."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+Reply = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
+
+
+def answer(status: int = 200, body: bytes = b"", **headers: str) -> Reply:
+    """Answer properly; a header is left out by giving ``""``."""
+
+    async def reply(_request: Request, writer: asyncio.StreamWriter) -> None:
+        sent = {"content-length": str(len(body))} | {name.replace("_", "-"): value for name, value in headers.items()}
+        lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in sent.items() if value)]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        await writer.drain()
+
+    return reply
+
+
+def raw(data: bytes, *, pause: float = 0.0) -> Reply:
+    """Answer by these bytes alone, then end the connection, perhaps after a pause."""
+
+    async def reply(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+        await asyncio.sleep(pause)
+        writer.close()
+
+    return reply
+
+
+def dripping(data: bytes, *, size: int, pause: float) -> Reply:
+    """Answer a few bytes at a time."""
+
+    async def reply(_request: Request, writer: asyncio.StreamWriter) -> None:
+        for start in range(0, len(data), size):
+            writer.write(data[start : start + size])
+            await writer.drain()
+            await asyncio.sleep(pause)
+
+    return reply
+
+
+async def silence(_request: Request, _writer: asyncio.StreamWriter) -> None:
+    """Never answer."""
+    await asyncio.Event().wait()
+
+
+def error(status: int, code: str, message: str = "no", *, inside: str = "", **headers: str) -> Reply:
+    """Answer by an error of S3."""
+    body = (
+        f"<Error><Code>{code}</Code><Message>{message}</Message>{inside}<RequestId>REQ</RequestId></Error>".encode()
+        if code
+        else b""
+    )
+    return answer(status, body, content_type="application/xml", **headers)
+
+
+@dataclass
+class Scripted:
+    """Answers the first request by the first reply and so on; the last one again and again."""
+
+    replies: list[Reply]
+    requests: list[Request] = field(default_factory=list)
+    connections: int = 0
+    port: int = 0
+
+    async def __aenter__(self) -> Self:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = await asyncio.start_server(self._serve, BIND, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://{BIND}:{self.port}"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        try:
+            while not writer.is_closing() and (request := await self._read(reader)) is not None:
+                number = len(self.requests)
+                self.requests.append(request)
+                await self.replies[min(number, len(self.replies) - 1)](request, writer)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+            self._tasks.discard(task)
+
+    @staticmethod
+    async def _read(reader: asyncio.StreamReader) -> Request | None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            method, target, _ = head[0].split(" ")
+            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:-2])}
+            body = await reader.readexactly(int(headers.get("content-length", "0")))
+        except asyncio.IncompleteReadError:
+            return None
+        return Request(method, target, headers, body)
