@@ -43,12 +43,6 @@ class TestFileSystemStore(StoreContract):
         return FileSystemStore(tmp_path / "files", "https://example.com/files")
 
 
-class TestWithoutFsync(StoreContract):
-    @pytest.fixture
-    def store(self, tmp_path: Path) -> FileSystemStore:
-        return FileSystemStore(tmp_path / "files", "/files/", fsync=False)
-
-
 class TestWithoutUnnamedFiles(StoreContract):
     """On a file system where every file has a name from its beginning."""
 

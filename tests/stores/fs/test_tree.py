@@ -71,6 +71,25 @@ async def test_directories_removed_for_ever(root: Path, monkeypatch: pytest.Monk
     assert sorted(path.name for path in root.rglob("*")) == ["other"]
 
 
+async def test_a_directory_removed_for_ever_before_it_is_written_in(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A put gives up here too."""
+    store = FileSystemStore(root, "/")
+    await store.put_object("other", b"0")
+    real, remove = os.open, remover(root)
+
+    def call(path: str, flags: int, *args: object, **kwargs: object) -> int:
+        if flags & os.O_WRONLY:
+            remove()
+        return real(path, flags, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", call)
+    with pytest.raises(StoreUnavailableError, match="try again"):
+        await store.put_object("a/b/c", b"1")
+    assert sorted(path.name for path in root.rglob("*")) == ["other"]
+
+
 async def test_a_file_deleted_before_its_directories_are_settled(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody may delete the file as soon as it has its name; the put has succeeded then."""
     store = FileSystemStore(root, "/")
