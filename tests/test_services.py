@@ -1,0 +1,31 @@
+"""The services that the whole of the tests needs are there; with ``CI=true`` their absence fails."""
+
+from __future__ import annotations
+
+import os
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.databases import REQUIRED, Servers
+
+
+@pytest.mark.parametrize("name", ["postgresql", "mariadb"])
+def test_the_database_server_answers(name: str, servers: Servers) -> None:
+    """A connection is had, and an empty database."""
+    assert servers._server(name).empty().database
+
+
+def test_redis_answers() -> None:
+    """Redis, which tests of several processes may share their state by, says PONG."""
+    address = urlsplit(os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379"))
+    try:
+        with socket.create_connection((address.hostname or "127.0.0.1", address.port or 6379), timeout=3) as connection:
+            connection.sendall(b"PING\r\n")
+            answer = connection.recv(64)
+    except OSError as error:
+        if REQUIRED:
+            raise
+        pytest.skip(f"Redis cannot be reached (TEST_REDIS_URL names it): {error}")
+    assert answer == b"+PONG\r\n"
