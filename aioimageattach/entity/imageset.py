@@ -17,7 +17,7 @@ from ..exc import NoOriginalError, UnreadableImageError
 from ..file import AsyncFile, Source, Spool
 from ..imaging.geometry import Fit, Recipe
 from ..imaging.metadata import strip_metadata as strip
-from ..imaging.probe import probe
+from ..imaging.probe import Probe, probe
 from ..imaging.thumbnail import Rendering, render
 from ..store import Store
 from ..transaction.hooks import Record, SourceRow, keep, record_of, session_lock
@@ -225,7 +225,7 @@ class BaseImageSet(ABC, Generic[I]):
         """
         store = self._store(store)
         spool = await Spool.fill(file, limit=self._limits.max_bytes)
-        found = await run_pixels(probe, spool.view, self._limits)
+        found = await self._probe(spool)
         if strip_metadata:
             spool = await Spool.fill(await run_pixels(strip, spool.view, found.mimetype))
         return await self._attach(
@@ -270,7 +270,7 @@ class BaseImageSet(ABC, Generic[I]):
         if not spool.size:
             raise UnreadableImageError("the file is empty")
         if size is None or mimetype is None:
-            found = await run_pixels(probe, spool.view, self._limits)
+            found = await self._probe(spool)
             size, mimetype = size or (found.width, found.height), mimetype or found.mimetype
         return await self._attach(spool, size, mimetype, store, original, extra_args, extra_kwargs)
 
@@ -455,6 +455,12 @@ class BaseImageSet(ABC, Generic[I]):
     def _store(self, store: Store | None, original: Image | None = None) -> Store:
         known = None if original is None else record_of(original).store
         return resolve_store(store, known, session=self._rows.state.session)
+
+    async def _probe(self, spool: Spool) -> Probe:
+        try:
+            return await run_pixels(probe, spool.view, self._limits)
+        finally:
+            spool.forget()
 
     async def _attach(
         self,
