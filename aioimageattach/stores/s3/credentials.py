@@ -16,7 +16,6 @@ from configparser import Error as ConfigError
 from configparser import RawConfigParser
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NoReturn, TypeAlias
 from weakref import WeakKeyDictionary
@@ -171,22 +170,18 @@ def _profile_of(section: str) -> str:
 
 
 def _read_profile(name: str, required: bool, credentials_file: Path, config_file: Path) -> Credentials | None:
-    found = False
-    for path, rename in ((credentials_file, str), (config_file, _profile_of)):
-        path = path.expanduser()
-        for section, values in _sections(path).items():
-            if rename(section) != name:
-                continue
-            found = True
-            names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
-            credentials = _build(values, names, f"{path}: profile {name!r}")
-            if credentials is not None:
-                return credentials
+    found: list[tuple[Path, dict[str, str]]] = []
+    for path, rename in ((credentials_file.expanduser(), str), (config_file.expanduser(), _profile_of)):
+        found += [(path, values) for section, values in _sections(path).items() if rename(section) == name]
     if required and not found:
         raise StorePermissionError(
             f"profile {name!r}: it is neither in {credentials_file} nor in {config_file}", code=_NONE_CODE
         )
-    return None
+    if any("role_arn" in values for _, values in found):
+        return None  # its keys may only ask for those of the role
+    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+    built = (_build(values, names, f"{path}: profile {name!r}") for path, values in found)
+    return next((credentials for credentials in built if credentials is not None), None)
 
 
 def _chosen_profile(name: str | None) -> str | None:
@@ -247,17 +242,22 @@ def callback(provider: CredentialProvider) -> Source:
 
 
 def _ask_botocore(name: str | None) -> Credentials | None:
-    from botocore.exceptions import BotoCoreError
-    from botocore.session import Session
-
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.session import Session
+    except ImportError:
+        return None
     try:
         # A new session each time: one that is kept may return what a server has just refused.
         found = Session(profile=name).get_credentials()
         if found is None:
             return None
         keys = found.get_frozen_credentials()
-    except BotoCoreError as error:
-        raise StorePermissionError(f"botocore found no credentials: {error}", code=_NONE_CODE) from error
+    except (BotoCoreError, ClientError) as error:
+        # What it says may repeat what a server answered.
+        raise StorePermissionError(
+            f"botocore could not get credentials: {type(error).__name__}", code=_NONE_CODE
+        ) from error
     return Credentials(keys.access_key, keys.secret_key, keys.token or None, getattr(found, "_expiry_time", None))
 
 
@@ -266,8 +266,6 @@ class _Botocore(Source):
     name: str | None
 
     async def fetch(self) -> Credentials | None:
-        if find_spec("botocore") is None:
-            return None
         return await run_io(_ask_botocore, self.name)
 
 
@@ -432,10 +430,11 @@ class CredentialCache:
         try:
             found = await self._fetch()
         except ImageAttachError as error:
-            if current is None or not self._holds(current):
+            if current is None or current.expires_at is None or not self._holds(current):
                 raise
             logger.warning("The credentials could not be renewed and are used until %s: %s", current.expires_at, error)
-            found = current
+            self._not_before = min(self._clock() + self.RETRY, current.expires_at)
+            return current
         self._current = found
         self._not_before = self._clock() + self.RETRY
         return found

@@ -1,0 +1,625 @@
+"""Where credentials come from, when they are renewed, and that nothing shows them."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import json
+import logging
+import pickle
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aioimageattach.exc import StorePermissionError, StoreUnavailableError
+from aioimageattach.stores.s3 import credentials as room
+from aioimageattach.stores.s3.credentials import (
+    CredentialCache,
+    Credentials,
+    Source,
+    botocore,
+    callback,
+    chain,
+    default,
+    environment,
+    profile,
+    static,
+)
+
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+KEYS = Credentials("AKID", "canary-secret", "canary-token")
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A home of one's own, and an environment that knows nothing."""
+    for name in list(room.os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    (tmp_path / ".aws").mkdir()
+    return tmp_path / ".aws"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+class Vault:
+    """A source that gives new credentials each time, for some seconds, once it is let."""
+
+    def __init__(self, clock: Clock, lifetime: float | None = 3600) -> None:
+        self.clock = clock
+        self.lifetime = lifetime
+        self.asked = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.error: BaseException | None = None
+
+    async def __call__(self) -> tuple[str, str, str | None, datetime | None]:
+        self.asked += 1
+        number = self.asked
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        ends = None if self.lifetime is None else self.clock() + timedelta(seconds=self.lifetime)
+        return f"AKID{number}", "canary-secret", "canary-token", ends
+
+
+def cache_of(lifetime: float | None = 3600) -> tuple[CredentialCache, Vault, Clock]:
+    clock = Clock()
+    vault = Vault(clock, lifetime)
+    return CredentialCache(callback(vault), clock=clock), vault, clock
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("", "s"), "access_key: expected"),
+        (("a b", "s"), "access_key: expected"),
+        (("a", "canary\n"), "secret_key: expected"),
+        (("a", "s", ""), "token: expected"),
+        (("a", "s", "canary\r\nX: 1"), "token: expected"),
+        (("a", None), "secret_key: expected"),
+        (("a", "s", None, datetime(2026, 1, 1)), "expires_at: expected a time with its zone"),
+    ],
+)
+def test_credentials_that_cannot_be_are_refused(arguments: tuple[Any, ...], message: str) -> None:
+    """The message says which part, and repeats none."""
+    with pytest.raises(ValueError, match=message) as caught:
+        Credentials(*arguments)
+    assert "canary" not in str(caught.value)
+
+
+async def test_nothing_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:
+    """No repr, format, pickle or log of credentials, their sources and their cache shows secret or token."""
+    caplog.set_level(logging.DEBUG)
+    source = chain(static("AKID", "canary-secret", "canary-token"), environment())
+    cache = CredentialCache(source)
+    await cache.get()
+    for thing in (KEYS, source, cache, [KEYS], {"a": KEYS}):
+        logging.getLogger("test").info("%s %r", thing, thing)
+        assert "canary" not in f"{thing}" + repr(thing) + str(thing)
+    assert "canary" not in caplog.text
+    assert "AKID" in repr(KEYS)
+    for thing in (KEYS, source, cache):
+        with pytest.raises(TypeError):
+            pickle.dumps(thing)
+    assert copy.deepcopy(KEYS) is copy.copy(KEYS) is KEYS
+    assert replace(KEYS, token=None) == Credentials("AKID", "canary-secret")
+
+
+async def test_known_keys_are_there_without_waiting() -> None:
+    """Static keys can be used for signing before anything was awaited."""
+    cache = CredentialCache(static("AKID", "secret"))
+    assert cache.peek() == await cache.get() == cache.peek() == Credentials("AKID", "secret")
+
+
+async def test_the_environment_is_read_when_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its keys are known without waiting; when there are none, it says so."""
+    source = environment()
+    assert source.peek() is None
+    assert await source.fetch() is None
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    assert source.peek() == Credentials("AKID", "secret")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
+    assert await source.fetch() == Credentials("AKID", "secret", "token")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"AWS_ACCESS_KEY_ID": "AKID"}, "AWS_ACCESS_KEY_ID is there, but AWS_SECRET_ACCESS_KEY is not"),
+        ({"AWS_SECRET_ACCESS_KEY": "canary"}, "AWS_SECRET_ACCESS_KEY is there, but AWS_ACCESS_KEY_ID is not"),
+        ({"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "canary\n"}, "environment: secret_key: expected"),
+    ],
+)
+async def test_an_incomplete_environment_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], message: str
+) -> None:
+    """One key without the other, or one with a line end, is no reason to ask elsewhere."""
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StorePermissionError, match=message) as caught:
+        await default().fetch()
+    assert caught.value.code == "NoCredentials"
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+CREDENTIALS_FILE = """
+[default]
+aws_access_key_id = DEFAULT
+aws_secret_access_key = s%cret
+[other]
+aws_access_key_id=OTHER
+aws_secret_access_key=secret
+aws_session_token=token
+[role]
+aws_access_key_id=BASE
+aws_secret_access_key=secret
+"""
+CONFIG_FILE = """
+[default]
+region = eu-west-1
+[profile config only]
+s3 =
+    addressing_style = path
+aws_access_key_id = CONFIG
+aws_secret_access_key = secret
+[profile "quoted"]
+aws_access_key_id = QUOTED
+aws_secret_access_key = secret
+[profile role]
+role_arn = arn:aws:iam::1:role/r
+[profile other]
+aws_access_key_id = NOT-THIS
+aws_secret_access_key = secret
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (None, Credentials("DEFAULT", "s%cret")),
+        ("other", Credentials("OTHER", "secret", "token")),
+        ("config only", Credentials("CONFIG", "secret")),
+        ("quoted", Credentials("QUOTED", "secret")),
+        ("role", None),
+    ],
+)
+@pytest.mark.parametrize("way", ["argument", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"])
+async def test_a_profile_is_read_from_the_shared_files(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str | None, expected: Credentials | None, way: str
+) -> None:
+    """By name or by environment, from either file, the one of credentials first; roles are for others."""
+    (home / "credentials").write_text(CREDENTIALS_FILE, "utf-8")
+    (home / "config").write_text(CONFIG_FILE, "utf-8")
+    if way == "argument":
+        source = profile(name)
+    else:
+        source = profile()
+        monkeypatch.setenv(way, name or "")
+    assert source.peek() is None
+    assert await source.fetch() == expected
+
+
+@pytest.mark.parametrize("by_environment", [True, False])
+async def test_the_shared_files_may_stand_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_environment: bool
+) -> None:
+    """By argument or by environment; a ~ is the home."""
+    (tmp_path / "keys").write_text(CREDENTIALS_FILE, "utf-8")
+    (tmp_path / "conf").write_text(CONFIG_FILE, "utf-8")
+    if by_environment:
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "keys"))
+        monkeypatch.setenv("AWS_CONFIG_FILE", "~/conf")
+        files = {}
+    else:
+        files = {"credentials_file": "~/keys", "config_file": tmp_path / "conf"}
+    assert await profile("other", **files).fetch() == Credentials("OTHER", "secret", "token")
+    assert await profile("quoted", **files).fetch() == Credentials("QUOTED", "secret")
+
+
+async def test_a_profile_that_is_nowhere_is_an_error_only_when_it_was_named(home: Path) -> None:
+    """Without files and without a name there are no credentials here, and that is all."""
+    assert await profile().fetch() is None
+    with pytest.raises(StorePermissionError, match=r"profile 'gone': it is neither in ~/\.aws/credentials nor in"):
+        await profile("gone").fetch()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"canary = 1", "it is no file of profiles: MissingSectionHeaderError"),
+        (b"[default]\ncanary", "it is no file of profiles: ParsingError"),
+        (b"[default]\na=\xffcanary", "it cannot be read: UnicodeDecodeError"),
+        (b"[default]\naws_secret_access_key=canary", "aws_secret_access_key is there, but aws_access_key_id is not"),
+        (b"[default]\naws_access_key_id=a b\naws_secret_access_key=canary", "profile 'default': access_key: expected"),
+    ],
+)
+async def test_a_shared_file_that_cannot_be_read_is_an_error(home: Path, content: bytes, message: str) -> None:
+    """The error names the file and repeats no line of it."""
+    (home / "credentials").write_bytes(content)
+    with pytest.raises(StorePermissionError, match=message) as caught:
+        await profile().fetch()
+    assert str(home / "credentials") in str(caught.value)
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_shared_file_that_is_a_directory_is_an_error(home: Path) -> None:
+    """What the system refuses is said."""
+    (home / "config").mkdir()
+    with pytest.raises(StorePermissionError, match="it cannot be read: IsADirectoryError"):
+        await profile().fetch()
+
+
+async def test_the_arguments_come_first_and_then_the_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments, environment, shared files: in this order; a named profile comes before the environment."""
+    (home / "credentials").write_text(CREDENTIALS_FILE, "utf-8")
+    assert (await CredentialCache(default()).get()).access_key == "DEFAULT"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ENV")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    assert (await CredentialCache(default()).get()).access_key == "ENV"
+    assert default().peek() == Credentials("ENV", "secret")
+    assert (await CredentialCache(default(profile_name="other")).get()).access_key == "OTHER"
+    assert default("A", "s", "t").peek() == Credentials("A", "s", "t")
+
+
+@pytest.mark.parametrize("arguments", [("a",), (None, "s"), (None, None, "t")])
+def test_half_of_the_arguments_is_refused(arguments: tuple[str | None, ...]) -> None:
+    """One key without the other is a mistake, not a reason to look elsewhere."""
+    with pytest.raises(ValueError, match="expected both or neither"):
+        default(*arguments)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+async def test_without_any_credentials_the_error_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    """With and without botocore."""
+    if not installed:
+        monkeypatch.setitem(sys.modules, "botocore.session", None)
+    cache = CredentialCache(default())
+    with pytest.raises(StorePermissionError, match="there are no S3 credentials: give access_key") as caught:
+        await cache.get()
+    assert caught.value.code == "NoCredentials"
+    assert cache.peek() is None
+
+
+Answer = Callable[[str, str], tuple[int, str]]
+
+
+@pytest.fixture
+def metadata() -> Iterator[tuple[str, list[str], list[Answer]]]:
+    """A server that answers as told, and keeps what was asked."""
+    asked: list[str] = []
+    answers: list[Answer] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            asked.append(f"{self.command} {self.path}")
+            status, text = answers[0](self.path, body or self.headers.get("X-aws-ec2-metadata-token", ""))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def do_PUT(self) -> None:
+            self.do_GET()
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", asked, answers
+        server.shutdown()
+        thread.join()
+
+
+def ends_in(hours: float) -> str:
+    return (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def test_a_container_gives_credentials(
+    monkeypatch: pytest.MonkeyPatch, metadata: tuple[str, list[str], list[Answer]]
+) -> None:
+    """Those of a container's task, with their end, asked anew after a refusal."""
+    url, asked, answers = metadata
+    ends = ends_in(6)
+    answers.append(
+        lambda path, body: (
+            200,
+            json.dumps({"AccessKeyId": "TASK", "SecretAccessKey": "s", "Token": "t", "Expiration": ends}),
+        )
+    )
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/creds")
+    cache = CredentialCache(default())
+    expected = Credentials("TASK", "s", "t", datetime.fromisoformat(ends))
+    assert await cache.get() == await cache.get() == expected
+    assert asked == ["GET /creds"]
+    cache.forget()
+    assert await cache.get() == expected
+    assert asked == ["GET /creds", "GET /creds"]
+
+
+async def test_an_instance_gives_credentials(
+    monkeypatch: pytest.MonkeyPatch, metadata: tuple[str, list[str], list[Answer]]
+) -> None:
+    """Those of an instance's role, over version 2 of its metadata service."""
+    url, asked, answers = metadata
+
+    def answer(path: str, token: str) -> tuple[int, str]:
+        if path == "/latest/api/token":
+            return 200, "imds-token"
+        if token != "imds-token":
+            return 401, ""
+        if path.endswith("/security-credentials/"):
+            return 200, "role"
+        keys = {"AccessKeyId": "ROLE", "SecretAccessKey": "s", "Token": "t", "Expiration": ends_in(6)}
+        return 200, json.dumps({**keys, "Code": "Success", "Type": "AWS-HMAC", "LastUpdated": ends_in(-1)})
+
+    answers.append(answer)
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
+    found = await botocore().fetch()
+    assert found is not None
+    assert (found.access_key, found.token) == ("ROLE", "t")
+    assert found.expires_at is not None
+    assert found.expires_at > datetime.now(UTC)
+    assert asked[0] == "PUT /latest/api/token"
+
+
+STS = """<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+<AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>WEB</AccessKeyId><SecretAccessKey>s</SecretAccessKey>
+<SessionToken>t</SessionToken><Expiration>{ends}</Expiration></Credentials></AssumeRoleWithWebIdentityResult>
+</AssumeRoleWithWebIdentityResponse>"""
+
+
+@pytest.mark.parametrize("granted", [True, False])
+async def test_a_web_identity_gives_credentials(
+    monkeypatch: pytest.MonkeyPatch, metadata: tuple[str, list[str], list[Answer]], tmp_path: Path, granted: bool
+) -> None:
+    """The token of a file is changed for keys; a refusal is an error without what the server said."""
+    url, _, answers = metadata
+
+    def answer(path: str, body: str) -> tuple[int, str]:
+        assert "WebIdentityToken=jwt-token" in body
+        if granted:
+            return 200, STS.format(ends=ends_in(6))
+        return 403, "<ErrorResponse><Error><Code>AccessDenied</Code><Message>canary</Message></Error></ErrorResponse>"
+
+    answers.append(answer)
+    (tmp_path / "token").write_text("jwt-token")
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    if granted:
+        assert (await CredentialCache(default()).get()).access_key == "WEB"
+    else:
+        with pytest.raises(StorePermissionError, match="botocore could not get credentials: ClientError") as caught:
+            await CredentialCache(default()).get()
+        assert "canary" not in str(caught.value)
+
+
+async def test_what_botocore_cannot_do_is_an_error_of_ours(home: Path) -> None:
+    """A profile that botocore does not know."""
+    with pytest.raises(StorePermissionError, match="botocore could not get credentials: ProfileNotFound"):
+        await botocore("gone").fetch()
+
+
+async def test_botocore_gives_keys_that_do_not_end(home: Path) -> None:
+    """Keys of a file have neither token nor end."""
+    (home / "credentials").write_text("[default]\naws_access_key_id=A\naws_secret_access_key=s\n")
+    assert await botocore().fetch() == Credentials("A", "s")
+
+
+async def test_a_callable_may_return_credentials() -> None:
+    """The value itself is as good as a tuple."""
+
+    async def provider() -> Credentials:
+        return KEYS
+
+    assert await callback(provider).fetch() is KEYS
+
+
+async def test_credentials_that_do_not_end_are_asked_for_once() -> None:
+    """Nothing is renewed that nobody said would end, until it is refused."""
+    cache, vault, clock = cache_of(lifetime=None)
+    first = await cache.get()
+    clock.forward(10**8)
+    assert await cache.get() is first
+    assert cache.peek() is first
+    cache.forget()
+    assert cache.peek() is None
+    assert (await cache.get()).access_key == "AKID2"
+    assert vault.asked == 2
+
+
+async def test_credentials_are_renewed_ahead_of_their_end() -> None:
+    """Five minutes before, not earlier."""
+    cache, vault, clock = cache_of(3600)
+    assert cache.peek() is None
+    first = await cache.get()
+    clock.forward(3600 - 301)
+    assert await cache.get() is first
+    clock.forward(1)
+    assert (await cache.get()).access_key == "AKID2"
+    assert vault.asked == 2
+
+
+async def test_all_who_wait_are_served_by_one_renewal() -> None:
+    """A hundred tasks without credentials ask the source once."""
+    cache, vault, _ = cache_of()
+    vault.gate.clear()
+    tasks = [asyncio.create_task(cache.get()) for _ in range(100)]
+    await asyncio.sleep(0)
+    vault.gate.set()
+    assert {credentials.access_key for credentials in await asyncio.gather(*tasks)} == {"AKID1"}
+    assert vault.asked == 1
+
+
+async def test_while_some_that_hold_are_renewed_only_one_waits() -> None:
+    """The others go on with what they have."""
+    cache, vault, clock = cache_of()
+    first = await cache.get()
+    clock.forward(3500)
+    vault.gate.clear()
+    one = asyncio.create_task(cache.get())
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(cache.get(), 5) is first
+    vault.gate.set()
+    assert (await one).access_key == "AKID2"
+
+
+async def test_when_the_one_who_asks_is_cancelled_another_asks() -> None:
+    """Nobody waits for ever, and nobody is cancelled with it."""
+    cache, vault, _ = cache_of()
+    vault.gate.clear()
+    one = asyncio.create_task(cache.get())
+    await asyncio.sleep(0)
+    others = [asyncio.create_task(cache.get()) for _ in range(5)]
+    await asyncio.sleep(0)
+    one.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await one
+    others[0].cancel()
+    vault.gate.set()
+    assert {(await task).access_key for task in others[1:]} == {"AKID2"}
+    assert vault.asked == 2
+    assert others[0].cancelled()
+
+
+async def test_a_failure_is_everybodys_and_the_next_try_is_free() -> None:
+    """All who wait get the error, without secrets, and the source is asked again by who comes later."""
+    cache, vault, _ = cache_of()
+    vault.gate.clear()
+    vault.error = RuntimeError("canary")
+    tasks = [asyncio.create_task(cache.get()) for _ in range(3)]
+    await asyncio.sleep(0)
+    vault.gate.set()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        assert isinstance(result, StoreUnavailableError)
+        assert str(result) == "the source of the credentials failed: RuntimeError"
+        assert result.__cause__ is vault.error
+    assert vault.asked == 1
+    vault.error = None
+    assert (await cache.get()).access_key == "AKID2"
+
+
+async def test_a_failure_that_nobody_waits_for_is_no_warning() -> None:
+    """The loop does not complain of an error that was raised where it was asked for."""
+    cache, vault, _ = cache_of()
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+    vault.error = RuntimeError("down")
+    with pytest.raises(StoreUnavailableError):
+        await cache.get()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
+
+
+async def test_what_still_holds_is_used_when_it_cannot_be_renewed(caplog: pytest.LogCaptureFixture) -> None:
+    """With a warning, at most every half minute, to the end; then it is an error."""
+    cache, vault, clock = cache_of()
+    first = await cache.get()
+    vault.error = RuntimeError("canary")
+    clock.forward(3600 - 100)
+    assert await cache.get() is first
+    assert await cache.get() is first
+    assert vault.asked == 2
+    clock.forward(30)
+    assert await cache.get() is first
+    assert vault.asked == 3
+    clock.forward(69)
+    assert await cache.get() is first
+    assert vault.asked == 4
+    clock.forward(1)
+    assert cache.peek() is None
+    with pytest.raises(StoreUnavailableError, match="the source of the credentials failed: RuntimeError"):
+        await cache.get()
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    assert "2026-11-20 13:00:00+00:00" in caplog.text
+    assert "canary" not in caplog.text
+
+
+async def test_a_source_that_gives_what_has_ended_is_not_asked_all_the_time() -> None:
+    """Our clock may be the wrong one: they are used, and the source is asked every half minute."""
+    cache, vault, clock = cache_of(lifetime=-3600)
+    first = await cache.get()
+    assert await cache.get() is first
+    assert cache.peek() is None
+    clock.forward(30)
+    assert (await cache.get()).access_key == "AKID2"
+    assert vault.asked == 2
+
+
+async def test_only_what_was_refused_is_forgotten() -> None:
+    """A hundred requests that one refusal hit lead to one renewal."""
+    cache, vault, _ = cache_of()
+    old = await cache.get()
+    cache.forget(old)
+    new = await cache.get()
+    for _ in range(100):
+        cache.forget(old)
+    assert await cache.get() is new
+    assert vault.asked == 2
+
+
+def test_one_cache_serves_several_loops() -> None:
+    """Each loop asks for itself what it cannot wait for in another, and uses what another has brought."""
+    cache, vault, _ = cache_of()
+    first = asyncio.run(cache.get())
+    assert asyncio.run(cache.get()) is first
+    assert vault.asked == 1
+    barrier = threading.Barrier(2, timeout=10)
+
+    async def slowly() -> Credentials:
+        await asyncio.to_thread(barrier.wait)
+        return KEYS
+
+    shared = CredentialCache(callback(slowly))
+    found: list[Credentials] = []
+    threads = [threading.Thread(target=lambda: found.append(asyncio.run(shared.get()))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [KEYS, KEYS]
+
+
+def test_a_source_of_ones_own_needs_one_method() -> None:
+    """What is known without waiting is optional."""
+
+    class Own(Source):
+        async def fetch(self) -> Credentials | None:
+            return KEYS
+
+    assert Own().peek() is None
+    assert asyncio.run(CredentialCache(Own()).get()) is KEYS
