@@ -1,0 +1,129 @@
+"""What every test of a fault does: a database and a store, three ways to use a session, and the invariants."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.pool import NullPool
+
+from aioimageattach.entity import Image
+from tests.databases import Database
+from tests.faults.models import Base, User
+from tests.faults.stores import FaultyStore
+
+PNG = "image/png"
+SIZE = (30, 20)
+
+
+class GivenUp(Exception):
+    """What a test raises in the middle of something."""
+
+
+async def check(
+    database: Database, store: FaultyStore, base: type[DeclarativeBase] = Base, *, orphans: bool = False
+) -> set[bytes]:
+    """Assert that each committed row has its file, byte for byte, and that no file is without a row.
+
+    Args:
+        database: Read by a connection of its own.
+        store: All its files are those of these rows.
+        base: The rows of all its image classes.
+        orphans: Whether files without a row may be there, because nobody could know the outcome.
+
+    Returns:
+        What the files of the rows hold.
+    """
+    contents: set[bytes] = set()
+    named: set[str] = set()
+    async with AsyncSession(database.engine(poolclass=NullPool)) as session:
+        for mapper in base.registry.mappers:
+            if issubclass(mapper.class_, Image):
+                for row in await session.scalars(select(mapper)):
+                    async with await store.inner.get_object(store.name_of(row.key)) as file:
+                        blob = await file.read()
+                    assert (len(blob), hashlib.sha256(blob).hexdigest()) == (row.byte_size, row.sha256)
+                    contents.add(blob)
+                    named.add(store.name_of(row.key))
+    assert named <= await store.names()
+    if not orphans:
+        assert named == await store.names()
+    return contents
+
+
+async def settled() -> None:
+    """Wait for what goes on behind the caller: SQLAlchemy closes a cancelled session in a task of its own."""
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
+
+
+class Rig:
+    """One database with its tables, and one store."""
+
+    def __init__(self, database: Database, store: FaultyStore, engine: AsyncEngine) -> None:
+        self.database = database
+        self.store = store
+        self.engine = engine
+        self.sessions = async_sessionmaker(engine, expire_on_commit=False)
+
+    async def check(self, *expected: bytes, orphans: bool = False) -> None:
+        """Assert the invariants, and that the rows' files hold these."""
+        assert await check(self.database, self.store, orphans=orphans) == set(expected)
+
+    async def attach(self, pictures: Any, content: bytes, size: tuple[int, int] = SIZE, **options: Any) -> Any:
+        """Attach bytes of a size and type that nobody looks at."""
+        return await pictures.from_raw_file(content, self.store, size, PNG, **options)
+
+    async def user(self, number: int = 1, content: bytes | None = b"old", thumbnail: bytes | None = None) -> None:
+        """Commit a user with a picture, by default."""
+        async with self.sessions() as session, session.begin():
+            user = User(id=number, name=f"user {number}")
+            session.add(user)
+            if content is not None:
+                await self.attach(user.picture, content)
+            if thumbnail is not None:
+                await self.attach(user.picture, thumbnail, (3, 2), original=False)
+
+
+async def get(session: AsyncSession, number: int = 1) -> User:
+    """The user of that number."""
+    return await session.get_one(User, number)
+
+
+Style = Callable[[async_sessionmaker[AsyncSession]], AbstractAsyncContextManager[AsyncSession]]
+
+
+@asynccontextmanager
+async def plain(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
+    """``await session.commit()`` at the end; after an error the session is closed, and never rolled back."""
+    async with sessions() as session:
+        yield session
+        await session.commit()
+
+
+@asynccontextmanager
+async def begun(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
+    """``async with session.begin()``."""
+    async with sessions() as session, session.begin():
+        yield session
+
+
+@asynccontextmanager
+async def dependency(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
+    """A web framework's dependency: commits after the handler, and rolls back where it raised."""
+    async with sessions() as session:
+        try:
+            yield session
+            await session.commit()
+        except BaseException:
+            await session.rollback()
+            raise
+
+
+STYLES: dict[str, Style] = {"commit": plain, "begin": begun, "dependency": dependency}
