@@ -58,7 +58,7 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
 
     @overload
     def __init__(
-        self: image_attachment[I, SingleImageSet[I]],
+        self: image_attachment[I, SingleImageSet[I]],  # pyright: ignore[reportInvalidTypeVarUse] - others infer less
         argument: type[I] | str | Callable[[], type[I]],
         *,
         uselist: Literal[False] = False,
@@ -66,7 +66,7 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
     ) -> None: ...
     @overload
     def __init__(
-        self: image_attachment[I, MultipleImageSet[I]],
+        self: image_attachment[I, MultipleImageSet[I]],  # pyright: ignore[reportInvalidTypeVarUse]
         argument: type[I] | str | Callable[[], type[I]],
         *,
         uselist: Literal[True],
@@ -86,7 +86,7 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
         self.arguments = arguments
         self.name = ""
 
-    if not TYPE_CHECKING:
+    if not TYPE_CHECKING:  # pragma: no branch - what stands between the brackets is for type checkers alone
 
         def __class_getitem__(cls, item):
             return cls

@@ -724,12 +724,12 @@ async def test_get_or_generate_with_a_column_of_ones_own(sqlite_database: Databa
 
 
 async def test_a_picture_is_deleted_once(session: AsyncSession, store: CountingStore) -> None:
-    """Two tasks that delete one picture do not disturb each other."""
+    """Tasks that load and delete one picture at the same time do not disturb each other."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     await user.picture.generate_thumbnail(width=50)
     await session.commit()
-    await asyncio.gather(user.picture.delete(), user.picture.delete())
+    await asyncio.gather(user.picture.load(), user.picture.delete(), user.picture.delete())
     await session.commit()
     assert await store.names() == []
 
