@@ -166,6 +166,7 @@ def test_the_presigned_example_of_the_api_reference_holds() -> None:
     )
 
 
+@pytest.mark.no_cover  # other tests reach every line; measuring thousands of requests takes minutes
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(batches)
 def test_botocore_signs_the_same(batch: list[Request]) -> None:
