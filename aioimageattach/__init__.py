@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._threads import set_workers
 from .context import (
     bind_store,
     current_store,
@@ -43,5 +44,6 @@ __all__ = [
     "pop_store_context",
     "push_store_context",
     "set_default_store",
+    "set_workers",
     "store_context",
 ]
