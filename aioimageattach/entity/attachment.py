@@ -54,6 +54,9 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
         argument: The image class, its name, or a callable that returns it.
         uselist: Whether an owner has many pictures.
         arguments: What else :func:`sqlalchemy.orm.relationship` takes.
+
+    Raises:
+        DeclarationError: An argument makes a relationship that is no list of rows.
     """
 
     @overload
@@ -81,10 +84,10 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
                     f"image_attachment({name}={arguments[name]!r}): an image set is made of an ordinary one-to-many "
                     "relationship, with its list of rows; leave the argument out"
                 )
-        self.argument = argument
-        self.uselist = uselist
-        self.arguments = arguments
-        self.name = ""
+        self.argument: type[I] | str | Callable[[], type[I]] = argument
+        self.uselist: bool = uselist
+        self.arguments: dict[str, Any] = arguments
+        self.name: str = ""
 
     if not TYPE_CHECKING:  # pragma: no branch - what stands between the brackets is for type checkers alone
 

@@ -16,6 +16,7 @@ from ..context import resolve_store
 from ..exc import NoOriginalError, UnreadableImageError
 from ..file import AsyncFile, Source, Spool
 from ..imaging.geometry import Fit, Recipe
+from ..imaging.limits import ImageLimits
 from ..imaging.metadata import strip_metadata as strip
 from ..imaging.probe import Probe, probe
 from ..imaging.thumbnail import Rendering, render
@@ -395,7 +396,10 @@ class BaseImageSet(ABC, Generic[I]):
             look: The other arguments of :class:`~aioimageattach.imaging.Recipe`.
 
         Raises:
-            Error: What :meth:`generate_thumbnail` raises, and what the database does where it cannot serialise.
+            Error: What :meth:`generate_thumbnail` raises, and what the database does where it cannot serialise: on
+                SQLite "database is locked" where two transactions have read and then both write, unless they begin
+                with ``BEGIN IMMEDIATE``.
+            IntegrityError: The row lacks what a column of the image class wants.
         """
         recipe = Recipe(width=width, height=height, ratio=ratio, fit=fit, format=format, **look)
         await self._rows.load()
@@ -449,7 +453,7 @@ class BaseImageSet(ABC, Generic[I]):
     # --- behind it ---------------------------------------------------------------------------------------------------
 
     @property
-    def _limits(self) -> Any:
+    def _limits(self) -> ImageLimits:
         return self._rows.cls.__image_limits__
 
     def _store(self, store: Store | None, original: Image | None = None) -> Store:

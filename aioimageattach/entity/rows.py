@@ -26,9 +26,9 @@ class Rows(Generic[I]):
     __slots__ = ("name", "owner", "relationship")
 
     def __init__(self, owner: object, name: str, relationship: RelationshipProperty[Any]) -> None:
-        self.owner = owner
-        self.name = name
-        self.relationship = relationship
+        self.owner: object = owner
+        self.name: str = name
+        self.relationship: RelationshipProperty[Any] = relationship
 
     @property
     def cls(self) -> type[I]:
