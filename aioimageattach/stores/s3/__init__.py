@@ -1,27 +1,10 @@
-"""Stores on S3, and on whatever speaks it."""
+"""Stores on S3, and on whatever speaks it.
+
+The module :mod:`.credentials` has the sources of credentials.
+"""
 
 from __future__ import annotations
 
-from .credentials import (
-    CredentialProvider,
-    Credentials,
-    botocore,
-    callback,
-    chain,
-    default,
-    environment,
-    profile,
-    static,
-)
+from .credentials import Credentials
 
-__all__ = [
-    "CredentialProvider",
-    "Credentials",
-    "botocore",
-    "callback",
-    "chain",
-    "default",
-    "environment",
-    "profile",
-    "static",
-]
+__all__ = ["Credentials"]

@@ -161,27 +161,6 @@ def test_a_form_is_signed_as_botocore_signs_it(token: str | None) -> None:
     assert fields == request.context["s3-presign-post-fields"]
 
 
-def test_a_condition_stands_for_the_field_it_names() -> None:
-    """A field that a condition names need not be sent as it is."""
-    fields = SignerV2().presign_post(
-        "bucket",
-        "key",
-        KEYS,
-        now=NOW,
-        expires_in=1,
-        fields={"Content-Type": "image/png", "acl": "private", "tag": "a"},
-        conditions=[["starts-with", "$content-type", "image/"], {"ACL": "public-read"}, ["content-length-range", 1, 2]],
-    )
-    assert json.loads(base64.b64decode(fields["policy"]))["conditions"] == [
-        {"bucket": "bucket"},
-        {"key": "key"},
-        {"tag": "a"},
-        ["starts-with", "$content-type", "image/"],
-        {"ACL": "public-read"},
-        ["content-length-range", 1, 2],
-    ]
-
-
 def test_what_cannot_be_signed_is_refused() -> None:
     """The message says what was expected."""
     with pytest.raises(ValueError, match="now: expected a time with its zone"):
