@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 from sqlalchemy import event, inspect
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import InstanceState, Session, SessionTransaction
+from sqlalchemy.orm import InstanceState, Session, SessionTransaction, object_mapper
 
 from .._greenlet import await_, in_bridge
 from .._threads import finish
@@ -151,9 +151,6 @@ def _created(session: Session, transaction: SessionTransaction) -> None:
 def _began(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     if transaction.parent is None:
         session.info.setdefault(_CONNECTIONS, []).append(connection)
-    binds = getattr(session, "_Session__binds", {})
-    if connection is session.bind or any(connection is bind for bind in binds.values()):
-        _journal(session).shared(transaction)
     level = connection.get_execution_options().get("isolation_level") or getattr(
         connection.dialect, "_on_connect_isolation_level", None
     )
@@ -164,13 +161,15 @@ def _began(session: Session, transaction: SessionTransaction, connection: Connec
 _watched: WeakKeyDictionary[Connection, ref[Session]] = WeakKeyDictionary()
 
 
-def _touched(session: Session) -> None:
-    """Rows with files were inserted or deleted: from now on it matters how the transaction ends.
+def _touched(session: Session, row: object) -> None:
+    """A row with a file was inserted or deleted: from now on it matters how the transaction ends.
 
     No event of the session tells in every case that COMMIT is about to be sent: ``before_commit`` comes before the last
     flushes, and is silent about whose commit it is where a savepoint is open. The connection's own event tells it.
     """
     _note_permanence(session)
+    if _borrows(session, row):
+        _journal(session).shared(_current(session))
     for connection in session.info.get(_CONNECTIONS, ()):
         known = _watched.get(connection)
         if known is None or known() is not session:
@@ -178,6 +177,14 @@ def _touched(session: Session) -> None:
             event.listen(connection, "commit", _sending)
             if session.twophase:
                 event.listen(connection, "prepare_twophase", _sending)
+
+
+def _borrows(session: Session, row: object) -> bool:
+    """Whether the session was given the row's connection, and may be part of a transaction that is not its own."""
+    try:
+        return isinstance(session.get_bind(object_mapper(row)), Connection)
+    except Exception:  # a session over shards, which asks for more than the mapper; those are engines
+        return False
 
 
 def _sending(connection: Connection, *_: object) -> None:
@@ -274,7 +281,7 @@ def _inserted(session: Session, row: object) -> None:
             return
         record.file = record.file or _file_of(session, row)
         if record.file is not None:
-            _touched(session)
+            _touched(session, row)
             _journal(session).named(_current(session), record.file)
 
 
@@ -285,9 +292,9 @@ def _after_flush(session: Session, context: object) -> None:
     if late:
         token = _current(session)
         _put_all(journal, token, late)
-        _touched(session)
-        for _, record in late:
+        for row, record in late:
             assert record.file is not None
+            _touched(session, row)
             journal.named(token, record.file)
 
 
@@ -298,7 +305,7 @@ def _deleted(session: Session, row: object) -> None:
         if file is None:
             _log.warning("the file of a deleted %s is left for sweep: its row was not loaded", type(row).__name__)
         else:
-            _touched(session)
+            _touched(session, row)
             _journal(session).dropped(_current(session), file)
 
 

@@ -1,0 +1,426 @@
+"""How a transaction ends without an error, and how a savepoint does."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+import pytest
+from fastapi import Depends, FastAPI, Request
+from httpx import ASGITransport, AsyncClient
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError, SAWarning
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.horizontal_shard import ShardedSession
+
+from aioimageattach.context import store_context
+from tests.databases import Database
+from tests.faults.models import Base, User
+from tests.faults.rig import GivenUp, Rig, Style, check, get
+from tests.faults.stores import FaultyStore
+
+JoinMode = Literal["conditional_savepoint", "rollback_only", "control_fully", "create_savepoint"]
+
+# --- committed -------------------------------------------------------------------------------------------------------
+
+
+async def test_committed_means_stored(any_driver_rig: Rig, style: Style) -> None:
+    """Attached inside a store's context and committed outside: the file is there when the commit has returned."""
+    rig = any_driver_rig
+    async with style(rig.sessions) as session:
+        session.add(user := User(id=1))
+        with store_context(rig.store):
+            await user.picture.from_raw_file(b"new", size=(3, 2), mimetype="image/png")
+        assert not await rig.store.names()
+    await rig.check(b"new")
+
+
+async def test_replaced_by_one_of_the_same_size(rig: Rig, style: Style) -> None:
+    """The old file stands until the commit, and is gone after it."""
+    await rig.user(thumbnail=b"small")
+    async with style(rig.sessions) as session:
+        await rig.attach((await get(session)).picture, b"new")
+        await session.flush()
+        assert len(await rig.store.names()) == 3
+    await rig.check(b"new")
+
+
+async def session_of_the_request(request: Request) -> AsyncIterator[AsyncSession]:
+    """As FastAPI's own documentation has it."""
+    async with request.app.state.rig.sessions() as session:
+        yield session
+        await session.commit()
+
+
+async def upload(fate: str, request: Request, session: AsyncSession = Depends(session_of_the_request)) -> int:  # noqa: B008
+    """A handler that may fail after it has flushed."""
+    user = await get(session)
+    await request.app.state.rig.attach(user.picture, fate.encode())
+    await session.flush()
+    if fate == "bad":
+        raise GivenUp
+    return user.id
+
+
+async def test_a_web_frameworks_dependency(rig: Rig) -> None:
+    """Driven by FastAPI itself: what the handler attached is stored when it answers, and gone when it raises."""
+    app = FastAPI()
+    app.state.rig = rig
+    app.post("/{fate}")(upload)
+    await rig.user()
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        with pytest.raises(GivenUp):
+            await client.post("/bad")
+        await rig.check(b"old")
+        assert (await client.post("/good")).json() == 1
+        await rig.check(b"good")
+
+
+# --- given up --------------------------------------------------------------------------------------------------------
+
+
+async def leave(session: AsyncSession, how: str) -> None:
+    """End what the session has begun, without a commit."""
+    if how == "rollback":
+        await session.rollback()
+    elif how == "reset":
+        await session.reset()
+    elif how == "invalidate":
+        await session.invalidate()
+    else:
+        if how == "expunge":
+            session.expunge_all()
+        await session.close()
+
+
+@pytest.mark.parametrize("how", ["rollback", "close", "reset", "invalidate", "expunge"])
+async def test_every_way_to_give_up(rig: Rig, how: str) -> None:
+    """The uploads go, the old files stay, same size and type or not; and the session can be used again."""
+    await rig.user(1)
+    await rig.user(2, b"two")
+    async with rig.sessions() as session:
+        await rig.attach((await get(session, 1)).picture, b"new")
+        await rig.attach((await get(session, 2)).picture, b"other", (9, 9))
+        await session.flush()
+        assert len(await rig.store.names()) == 4
+        await leave(session, how)
+        assert len(await rig.store.names()) == 2
+        await rig.check(b"old", b"two")
+        await rig.attach((await get(session, 1)).picture, b"newer")
+        await session.commit()
+    await rig.check(b"newer", b"two")
+
+
+async def test_left_by_the_block_alone(rig: Rig) -> None:
+    """``async with session`` without a commit, and without an error."""
+    await rig.user()
+    async with rig.sessions() as session:
+        await rig.attach((await get(session)).picture, b"new")
+        await session.flush()
+    await rig.check(b"old")
+
+
+async def test_forgotten(sqlite_rig: Rig) -> None:
+    """A session that is collected says nothing: its upload is left for sweep, and no coroutine is left unawaited."""
+    rig = sqlite_rig
+    await rig.user()
+
+    async def forget() -> weakref.ref[AsyncSession]:
+        session = rig.sessions()
+        await rig.attach((await get(session)).picture, b"new")
+        await session.flush()
+        await (await session.connection()).invalidate()
+        return weakref.ref(session)
+
+    forgotten = await forget()
+    gc.collect()
+    assert forgotten() is None
+    await rig.check(b"old", orphans=True)
+    assert len(await rig.store.names()) == 2
+
+
+async def test_each_session_keeps_its_own(rig: Rig) -> None:
+    """The rollback of another touches nothing of ours, though both are open at once."""
+    await rig.user(1)
+    await rig.user(2, b"two")
+    async with rig.sessions() as ours, rig.sessions() as theirs:
+        await rig.attach((await get(ours, 1)).picture, b"ours")
+        await ours.flush()
+        await rig.attach((await get(theirs, 2)).picture, b"theirs")
+        if rig.database.name != "sqlite":  # which has one writer at a time
+            await theirs.flush()
+        await theirs.rollback()
+        await ours.commit()
+    await rig.check(b"ours", b"two")
+
+
+# --- savepoints ------------------------------------------------------------------------------------------------------
+
+
+async def test_savepoints_rolled_back(rig: Rig, style: Style) -> None:
+    """Two deep: the uploads of those rolled back go at once, what they replaced or deleted stays."""
+    await rig.user(1, thumbnail=b"small")
+    await rig.user(2, b"two")
+    await rig.user(3, b"three")
+    async with style(rig.sessions) as session:
+        await rig.attach((await get(session, 2)).picture, b"TWO")
+        outer = await session.begin_nested()
+        await rig.attach((await get(session, 1)).picture, b"ONE")
+        inner = await session.begin_nested()
+        await rig.attach((await get(session, 1)).picture, b"one!", (7, 7))
+        await rig.attach((await get(session, 3)).picture, b"THREE")
+        await session.flush()
+        assert len(await rig.store.names()) == 8
+        await inner.rollback()
+        assert len(await rig.store.names()) == 6
+        await outer.rollback()
+        assert len(await rig.store.names()) == 5
+        await (await get(session, 3)).picture.load()
+        with store_context(rig.store):
+            await (await get(session, 3)).picture.delete()
+            await session.flush()
+    await rig.check(b"old", b"small", b"TWO")
+
+
+async def test_savepoints_released(rig: Rig, style: Style) -> None:
+    """Nothing is removed before the outermost commit, and then exactly what was replaced."""
+    await rig.user(1)
+    await rig.user(2, b"two")
+    async with style(rig.sessions) as session:
+        async with session.begin_nested():
+            await rig.attach((await get(session, 1)).picture, b"ONE")
+            async with session.begin_nested():
+                with store_context(rig.store):
+                    await session.delete(await get(session, 2))
+                    await session.flush()
+        assert len(await rig.store.names()) == 3
+    await rig.check(b"ONE")
+
+
+async def test_savepoints_released_and_all_rolled_back(rig: Rig, style: Style) -> None:
+    """A released savepoint is not a commit: the old files are as they were."""
+    await rig.user(1)
+    await rig.user(2, b"two")
+    with pytest.raises(GivenUp):
+        async with style(rig.sessions) as session:
+            async with session.begin_nested():
+                await rig.attach((await get(session, 1)).picture, b"ONE")
+                with store_context(rig.store):
+                    await session.delete(await get(session, 2))
+                    await session.flush()
+            raise GivenUp
+    await rig.check(b"old", b"two")
+
+
+async def test_a_violated_constraint_in_a_savepoint(any_driver_rig: Rig, style: Style) -> None:
+    """Caught outside: the savepoint's files go, the rest is committed."""
+    rig = any_driver_rig
+    await rig.user()
+    async with style(rig.sessions) as session:
+        await rig.attach((await get(session)).picture, b"new")
+        with pytest.raises(IntegrityError):
+            async with session.begin_nested():
+                session.add(other := User(id=2, name="user 1"))
+                await rig.attach(other.picture, b"other")
+        session.add(third := User(id=3))
+        await rig.attach(third.picture, b"third")
+    await rig.check(b"new", b"third")
+
+
+async def test_a_savepoint_left_open_at_the_commit(rig: Rig) -> None:
+    """The commit releases it on its way."""
+    await rig.user()
+    async with rig.sessions() as session, session.begin():
+        await session.begin_nested()
+        await rig.attach((await get(session)).picture, b"new")
+    await rig.check(b"new")
+
+
+@pytest.mark.parametrize("options", [{}, {"connect_args": {"isolation_level": None}}])
+@pytest.mark.parametrize("commit", [False, True])
+async def test_sqlite_without_the_recipe(sqlite_database: Database, options: dict[str, Any], commit: bool) -> None:
+    """SQLite's driver as it comes releases the outermost savepoint for good, or commits each statement by itself:
+    what is rolled back after that stays, and so do its files."""
+    await sqlite_database.create(Base.metadata)
+    engine = create_async_engine(sqlite_database.url, **options)
+    store = FaultyStore()
+    async with AsyncSession(engine) as session:
+        async with session.begin_nested():
+            session.add(user := User(id=1))
+            await user.picture.from_raw_file(b"new", store, (3, 2), "image/png")
+        await (session.commit() if commit else session.rollback())
+    await engine.dispose()
+    assert await check(sqlite_database, store) == {b"new"}
+
+
+async def test_sqlite_without_the_recipe_and_without_savepoints(sqlite_database: Database) -> None:
+    """Then its transactions are as good as any."""
+    await sqlite_database.create(Base.metadata)
+    engine = create_async_engine(sqlite_database.url)
+    store = FaultyStore()
+    async with AsyncSession(engine) as session:
+        session.add(user := User(id=1))
+        await user.picture.from_raw_file(b"new", store, (3, 2), "image/png")
+        await session.flush()
+        await session.rollback()
+    await engine.dispose()
+    assert await check(sqlite_database, store) == set()
+
+
+# --- a transaction that is not the session's own ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["conditional_savepoint", "rollback_only", "control_fully", "create_savepoint"])
+@pytest.mark.parametrize("ending", ["rollback", "commit"])
+async def test_a_session_in_a_transaction_of_its_connection(
+    rig: Rig, mode: JoinMode, ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The recipe of test suites: the session's commit decides nothing, so every file is kept, and the log says so."""
+    await rig.user()
+    async with rig.engine.connect() as connection:
+        outer = await connection.begin()
+        async with AsyncSession(connection, join_transaction_mode=mode) as session:
+            await rig.attach((await get(session)).picture, b"new")
+            await session.commit()
+        assert len(await rig.store.names()) == 2
+        if outer.is_active:
+            await getattr(outer, ending)()
+    kept = b"new" if ending == "commit" or mode == "control_fully" else b"old"
+    assert "the outcome of a transaction is unknown: 2 files are kept" in caplog.text
+    await rig.check(kept, orphans=True)
+    assert len(await rig.store.names()) == 2
+
+
+@pytest.mark.parametrize("mode", ["conditional_savepoint", "rollback_only", "control_fully", "create_savepoint"])
+async def test_a_rollback_in_a_transaction_of_its_connection(rig: Rig, mode: JoinMode) -> None:
+    """What the session rolls back itself is certain: its uploads go."""
+    await rig.user()
+    async with rig.engine.connect() as connection:
+        outer = await connection.begin()
+        async with AsyncSession(connection, join_transaction_mode=mode) as session:
+            await rig.attach((await get(session)).picture, b"new")
+            await session.flush()
+            await session.rollback()
+        await rig.check(b"old")
+        if outer.is_active:
+            await outer.commit()
+    await rig.check(b"old")
+
+
+async def test_a_session_bound_by_class_to_a_connection(rig: Rig) -> None:
+    """The same where the connection is bound for one class."""
+    await rig.user()
+    async with rig.engine.connect() as connection:
+        outer = await connection.begin()
+        binds: Any = {Base: connection}
+        async with AsyncSession(binds=binds) as session:
+            await rig.attach((await get(session)).picture, b"new")
+            await session.commit()
+        await outer.rollback()
+    await rig.check(b"old", orphans=True)
+
+
+async def test_a_session_over_shards(sqlite_database: Database) -> None:
+    """Its connections are its own, though it cannot name one for a class alone."""
+    await sqlite_database.create(Base.metadata)
+    store = FaultyStore()
+
+    def choose(mapper: object, instance: object, clause: object = None) -> str:
+        if instance is None and clause is None:
+            raise LookupError
+        return "one"
+
+    sessions = async_sessionmaker(
+        sync_session_class=ShardedSession,
+        shards={"one": sqlite_database.engine().sync_engine},
+        shard_chooser=choose,
+        identity_chooser=lambda *_, **__: ["one"],
+        execute_chooser=lambda _: ["one"],
+    )
+    for content in (b"old", b"new"):
+        async with sessions() as session:
+            user = await session.get(User, 1) or User(id=1)
+            session.add(user)
+            await user.picture.from_raw_file(content, store, (3, 2), "image/png")
+            await session.commit()
+        assert await check(sqlite_database, store) == {content}
+
+
+async def test_the_connection_is_committed_under_the_session(rig: Rig) -> None:
+    """Somebody commits by the session's connection, and the session rolls back: the row is there, and its file too."""
+    await rig.user()
+    async with rig.sessions() as session:
+        await rig.attach((await get(session)).picture, b"new")
+        await session.flush()
+        await (await session.connection()).commit()
+        with pytest.warns(SAWarning, match="already deassociated"):
+            await session.rollback()
+    await rig.check(b"new", orphans=True)
+
+
+# --- transactions that are none, or two ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["engine", "option", "connection"])
+async def test_autocommit(rig: Rig, by: str) -> None:
+    """Each statement is permanent at once: a rollback takes no file away, and the row is whole."""
+    await rig.user()
+    engine = rig.engine
+    if by == "engine":
+        engine = rig.database.engine(isolation_level="AUTOCOMMIT")
+    elif by == "option":
+        engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with AsyncSession(engine) as session:
+        if by == "connection":
+            await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+        await rig.attach((await get(session)).picture, b"new")
+        await session.flush()
+        await session.rollback()
+        await rig.check(b"new", orphans=True)
+        with store_context(rig.store):
+            await session.delete(await get(session))
+            await session.commit()
+    assert len(await rig.store.names()) == 1  # the one that was replaced and rolled back
+    await rig.check(orphans=True)
+
+
+async def two_phases(rig: Rig) -> None:
+    """Skip where the database has none."""
+    if rig.database.name == "sqlite":
+        pytest.skip("SQLite has no two-phase commit")
+    if rig.database.name == "postgresql":
+        async with rig.engine.connect() as connection:
+            if not int(await connection.scalar(text("SHOW max_prepared_transactions")) or 0):
+                pytest.skip("max_prepared_transactions is 0")
+
+
+async def test_two_phases_committed(rig: Rig, style: Style) -> None:
+    """As any other commit."""
+    await two_phases(rig)
+    await rig.user()
+    async with style(async_sessionmaker(rig.engine, twophase=True)) as session:
+        await rig.attach((await get(session)).picture, b"new")
+    await rig.check(b"new")
+
+
+@pytest.mark.parametrize("later", ["COMMIT", "ROLLBACK"])
+async def test_two_phases_and_nobody_there_for_the_second(rig: Rig, later: str) -> None:
+    """Prepared and left alone, a transaction may be committed by anybody: the files of both outcomes wait for it."""
+    await two_phases(rig)
+    await rig.user()
+    async with AsyncSession(rig.engine, twophase=True) as session:
+        await rig.attach((await get(session)).picture, b"new")
+        connection = await session.connection()
+        name = connection.sync_connection.get_transaction().xid  # type: ignore[union-attr]
+        await session.run_sync(lambda sync_session: sync_session.prepare())
+        await session.invalidate()
+    try:
+        assert len(await rig.store.names()) == 2
+    finally:  # which else locks the tables for ever
+        async with rig.engine.connect() as connection:
+            connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            finish = f"{later} PREPARED" if rig.database.name == "postgresql" else f"XA {later}"
+            await connection.execute(text(f"{finish} '{name}'"))
+    await rig.check(b"new" if later == "COMMIT" else b"old", orphans=True)
