@@ -5,10 +5,10 @@
     ImageAttachError
     ├── ContextError (LookupError)                  no current store
     ├── DeclarationError (TypeError)                a model or a call that cannot work as written
-    ├── StoreError                                  .store .name
+    ├── StoreError                                  .store .name .status .code .request_id .attempts
     │   ├── StoreFileNotFoundError (FileNotFoundError)
-    │   ├── StoreUnavailableError (ConnectionError) worth a retry; .attempts
-    │   ├── StorePermissionError (PermissionError)  .status .code
+    │   ├── StoreUnavailableError (ConnectionError) worth a retry
+    │   ├── StorePermissionError (PermissionError)
     │   ├── StoreFileExistsError (FileExistsError)  a put never overwrites
     │   └── InvalidKeyError (ValueError)
     ├── ImageError
@@ -65,12 +65,30 @@ class StoreError(ImageAttachError):
         message: What was expected, what came, what to do.
         store: The store's own short description; never holds a secret.
         name: The name of the file within the store.
+        status: The HTTP status of a remote store's last answer; ``None`` where there was none.
+        code: What the remote store calls the problem, such as ``"AccessDenied"``.
+        request_id: What the remote store calls the request, for those who run it.
+        attempts: How often it was tried.
     """
 
-    def __init__(self, message: str, *, store: str | None = None, name: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        store: str | None = None,
+        name: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+        attempts: int = 1,
+    ) -> None:
         super().__init__(message)
         self.store = store
         self.name = name
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.attempts = attempts
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -87,26 +105,9 @@ class StoreFileExistsError(StoreError, FileExistsError):
 class StoreUnavailableError(StoreError, ConnectionError):
     """The store did not answer, is full or answered with a passing fault; worth a retry later."""
 
-    def __init__(self, message: str, *, store: str | None = None, name: str | None = None, attempts: int = 1) -> None:
-        super().__init__(message, store=store, name=name)
-        self.attempts = attempts
-
 
 class StorePermissionError(StoreError, PermissionError):
     """The store refused access: file permissions, a read-only mount, or credentials."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        store: str | None = None,
-        name: str | None = None,
-        status: int | None = None,
-        code: str | None = None,
-    ) -> None:
-        super().__init__(message, store=store, name=name)
-        self.status = status
-        self.code = code
 
 
 class InvalidKeyError(StoreError, ValueError):

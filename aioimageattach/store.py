@@ -38,6 +38,9 @@ class Store(ABC):
     """Whether names are made of ``object_id``. Then a file whose owner has no identifier yet is uploaded after its
     INSERT; otherwise all files of a flush go up before its first statement."""
 
+    has_signed_urls: bool = False
+    """Whether URLs carry a signature, to which nothing can be appended."""
+
     @abstractmethod
     async def put_file(
         self,
@@ -157,11 +160,12 @@ class Store(ABC):
     def locate(self, image: Stored) -> str:
         """Return the URL of an image: a calculation, with no query and no I/O.
 
-        Where the revision does not stand in the URL, ``_ts`` is appended, so that a cache lets go of the old file.
+        Where the revision does not stand in the URL, ``_ts`` is appended, so that a cache lets go of the old file;
+        not to a signed URL, which would no longer be valid.
         """
         key = image.key
         url = self.get_url(key.object_type, key.object_id, key.width, key.height, key.mimetype, revision=key.revision)
-        if key.revision is not None and key.revision in url:
+        if self.has_signed_urls or (key.revision is not None and key.revision in url):
             return url
         url, hash_, fragment = url.partition("#")
         stamp = image.created_at.strftime("%Y%m%d%H%M%S%f")

@@ -11,7 +11,7 @@ import hashlib
 import zlib
 from typing import Final, Literal, Protocol, TypeAlias, get_args
 
-__all__ = ["UNSIGNED_TRAILER", "Algorithm", "ChunkedBody", "checksum"]
+__all__ = ["UNSIGNED_TRAILER", "Algorithm", "ChunkedBody", "Hash", "checksum", "new_hash"]
 
 UNSIGNED_TRAILER: Final = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 """The payload hash of a body in chunks that are not signed one by one, with a checksum behind them."""
@@ -20,8 +20,8 @@ Algorithm: TypeAlias = Literal["crc32", "sha1", "sha256"]
 """The checksums that Python's own library knows."""
 
 
-class _Hash(Protocol):
-    def update(self, data: bytes, /) -> object: ...
+class Hash(Protocol):
+    def update(self, data: bytes | memoryview, /) -> object: ...
 
     def digest(self) -> bytes: ...
 
@@ -30,22 +30,22 @@ class _Crc32:
     def __init__(self) -> None:
         self._value = 0
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: bytes | memoryview) -> None:
         self._value = zlib.crc32(data, self._value)
 
     def digest(self) -> bytes:
         return self._value.to_bytes(4, "big")
 
 
-def _hash(algorithm: Algorithm) -> _Hash:
+def new_hash(algorithm: Algorithm) -> Hash:
     if algorithm not in get_args(Algorithm):
         raise ValueError(f"algorithm: expected one of {', '.join(get_args(Algorithm))}, got {algorithm!r}")
     return _Crc32() if algorithm == "crc32" else hashlib.new(algorithm, usedforsecurity=False)
 
 
-def checksum(data: bytes, algorithm: Algorithm) -> str:
+def checksum(data: bytes | memoryview, algorithm: Algorithm) -> str:
     """Return a checksum as S3 writes it in the header ``x-amz-checksum-ALGORITHM``: in base64."""
-    state = _hash(algorithm)
+    state = new_hash(algorithm)
     state.update(data)
     return base64.b64encode(state.digest()).decode()
 
@@ -75,7 +75,7 @@ class ChunkedBody:
             raise ValueError(f"size: expected at least 0 bytes, got {size}")
         if chunk_size < 8192:
             raise ValueError(f"chunk_size: expected at least 8,192 bytes, got {chunk_size}")
-        self._hash = _hash(algorithm)
+        self._hash = new_hash(algorithm)
         self._name = f"x-amz-checksum-{algorithm}"
         self._size = size
         self._chunk_size = chunk_size

@@ -1,0 +1,636 @@
+"""A client for one bucket: it signs, streams, tries again and puts right what can be put right."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import os
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from types import MappingProxyType, TracebackType
+from typing import Final, Literal, Self, TypedDict
+from urllib.parse import quote
+
+import aiohttp
+
+from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError, StorePermissionError
+from ...file import Source as FileSource
+from .body import Body
+from .chunked import Algorithm
+from .credentials import CredentialCache, CredentialProvider, Credentials, Source, callback, default
+from .encryption import Encryption
+from .endpoint import AWS, Endpoint
+from .headers import each
+from .objects import META, ObjectHead
+from .policy import Condition
+from .presigner import PostForm, Window
+from .reader import ObjectFile, open_object
+from .retry import RetryPolicy, is_passing
+from .sender import Progress, Request, Sender, Signer, utc_now
+from .signer import SignerV4
+from .signer_v2 import SignerV2
+from .transport import ConnectorFactory, Transport, read_whole
+from .upload import CreateOnly, Uploader, receive_etag, receive_head
+from .urls import quote_key
+from .xml import (
+    MAX_DELETES,
+    Completed,
+    DeleteResult,
+    ListedObject,
+    ListedUpload,
+    ListPage,
+    UploadsPage,
+    build_delete,
+    parse_copy,
+    parse_delete_result,
+    parse_list,
+    parse_uploads,
+)
+
+__all__ = ["ClientOptions", "S3Client", "SignatureVersion"]
+
+SignatureVersion = Literal["v4", "v2"]
+
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+_DELETED: Final = frozenset({200, 202, 204})
+_UNENCRYPTED: Final = Encryption({})
+_SINGLES: Final = 8
+
+
+class ClientOptions(TypedDict, total=False):
+    """The arguments of :class:`S3Client` that a store passes on to it."""
+
+    endpoint_url: str | None
+    path_style: bool | None
+    signature_version: SignatureVersion
+    sign_payload: bool | None
+    create_only: CreateOnly
+    bulk_delete: bool
+    checksum: Algorithm | None
+    encryption: Encryption | None
+    multipart_threshold: int
+    part_size: int
+    parallel_parts: int
+    timeout: float
+    connect_timeout: float
+    read_timeout: float
+    max_connections: int
+    ssl_context: ssl.SSLContext | None
+    proxy: str | None
+    trust_env: bool
+    connector: ConnectorFactory | None
+    clock: Callable[[], datetime]
+
+
+class S3Client:
+    """Speaks to one bucket, or to the part of it under a prefix. Several event loops may use it, each by itself.
+
+    Connections are opened when they are needed; :meth:`aclose` or ``async with`` closes those of an event loop.
+
+    Args:
+        bucket: Its name.
+        credentials: Where the credentials come from: a :class:`~aioimageattach.stores.s3.credentials.Source`, or a
+            callable as :func:`~aioimageattach.stores.s3.credentials.callback` takes it. ``None`` means the environment,
+            the shared files, and what botocore finds.
+        region: Where the bucket is; ``None`` means ``AWS_REGION`` or ``AWS_DEFAULT_REGION``, or else ``us-east-1``
+            until the server names another, which is then used.
+        prefix: What the keys of all names begin with.
+        max_retry: How often a request is sent again after a fault that may pass.
+        endpoint_url: The server; ``{region}`` in it stands for the region. ``None`` means ``AWS_ENDPOINT_URL_S3`` or
+            ``AWS_ENDPOINT_URL``, or else Amazon.
+        path_style: See :class:`~aioimageattach.stores.s3.endpoint.Endpoint`.
+        signature_version: ``"v2"`` for old servers that know no other.
+        sign_payload: Whether signatures cover the bodies, which costs their SHA-256; ``None`` means where there is no
+            TLS to protect them.
+        create_only: How :meth:`create` refuses a name that is taken: ``"if-none-match"`` leaves it to the server;
+            ``"head"`` is for servers that do not know this header, and is not safe when two put the same name at once.
+        bulk_delete: Whether the server can delete many keys by one request.
+        checksum: Which checksum the server compares when something is put, and the client when a whole object is read;
+            ``None`` for none, which is what all servers know.
+        encryption: How the server is to encrypt.
+        multipart_threshold: From how many bytes on objects go up in parts.
+        part_size: How many bytes a part has; most servers want 5 MiB at least.
+        parallel_parts: How many parts of one object are on their way at once.
+        timeout: How long a request may take with all its attempts, in seconds; each part is a request.
+        connect_timeout: How long it may take to connect, in seconds.
+        read_timeout: How long the server may do nothing, in seconds.
+        max_connections: How many connections there may be at once in an event loop.
+        ssl_context: What TLS is to accept; ``None`` means what Python does.
+        proxy: The URL of an HTTP proxy.
+        trust_env: Whether the proxies that the environment names are used.
+        connector: Makes aiohttp's connector, in place of ``max_connections`` and ``ssl_context``.
+        clock: Returns the present time.
+
+    Raises:
+        ValueError: An argument is out of range, or no URL can be made of it.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        credentials: Source | CredentialProvider | None = None,
+        *,
+        region: str | None = None,
+        prefix: str = "",
+        max_retry: int = 5,
+        endpoint_url: str | None = None,
+        path_style: bool | None = None,
+        signature_version: SignatureVersion = "v4",
+        sign_payload: bool | None = None,
+        create_only: CreateOnly = "if-none-match",
+        bulk_delete: bool = True,
+        checksum: Algorithm | None = None,
+        encryption: Encryption | None = None,
+        multipart_threshold: int = 16 * 1024 * 1024,
+        part_size: int = 8 * 1024 * 1024,
+        parallel_parts: int = 3,
+        timeout: float = 120.0,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 30.0,
+        max_connections: int = 100,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        trust_env: bool = False,
+        connector: ConnectorFactory | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        for label, value in (
+            ("multipart_threshold", multipart_threshold),
+            ("part_size", part_size),
+            ("parallel_parts", parallel_parts),
+            ("connect_timeout", connect_timeout),
+            ("read_timeout", read_timeout),
+            ("max_connections", max_connections),
+        ):
+            if not value > 0:
+                raise ValueError(f"{label}: expected more than 0, got {value!r}")
+        for label, choice, choices in (
+            ("signature_version", signature_version, ("v4", "v2")),
+            ("create_only", create_only, ("if-none-match", "head")),
+            ("checksum", checksum, (None, "crc32", "sha1", "sha256")),
+        ):
+            if choice not in choices:
+                raise ValueError(f"{label}: expected one of {', '.join(map(repr, choices))}, got {choice!r}")
+        if endpoint_url is None:
+            endpoint_url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or AWS
+        endpoint = Endpoint(bucket, endpoint_url, path_style)
+        found = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        self._region_known = bool(found) or not endpoint.has_region
+        self.bucket = bucket
+        self.prefix = prefix
+        self.endpoint = endpoint
+        self._label = f"<S3 bucket {bucket!r} at {endpoint.template}>"
+        self._bulk_delete = bulk_delete
+        self._checksum: Algorithm | None = checksum
+        self._encryption = encryption or _UNENCRYPTED
+        if self._encryption.read and not endpoint.is_encrypted:
+            raise ValueError("encryption: a key of one's own may not go over the wire without TLS")
+        source = default() if credentials is None else credentials
+        self.credentials = CredentialCache(source if isinstance(source, Source) else callback(source), clock=clock)
+
+        def make_signer(name: str) -> Signer:
+            return SignerV4(name) if signature_version == "v4" else SignerV2(name, bucket=bucket)
+
+        self._sender = Sender(
+            endpoint,
+            found or "us-east-1",
+            make_signer,
+            self.credentials,
+            policy=RetryPolicy(max_retry=max_retry, timeout=timeout),
+            transport=Transport(
+                connect_timeout=connect_timeout,
+                max_connections=max_connections,
+                ssl_context=ssl_context,
+                proxy=proxy,
+                trust_env=trust_env,
+                connector=connector,
+                label=self._label,
+            ),
+            read_timeout=read_timeout,
+            sign_payload=not endpoint.is_encrypted if sign_payload is None else sign_payload,
+            clock=clock,
+            label=self._label,
+        )
+        self._uploader = Uploader(
+            self._sender,
+            threshold=multipart_threshold,
+            part_size=part_size,
+            parallel=parallel_parts,
+            checksum=checksum,
+            encryption=self._encryption,
+            create_only=create_only,
+        )
+
+    def __repr__(self) -> str:
+        return self._label
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    @property
+    def region(self) -> str:
+        """The region that requests are signed for."""
+        return self._sender.region
+
+    def now(self) -> datetime:
+        """Return the present time by the server's clock, as far as it is known."""
+        return self._sender.now()
+
+    async def connect(self) -> None:
+        """Fetch the credentials, and find the bucket's region if none was given: what signed URLs need.
+
+        Raises:
+            StorePermissionError: There are no credentials.
+            StoreError: The server does not tell the region.
+        """
+        await self.credentials.get()
+        if self._region_known:
+            return
+
+        async def receive(response: aiohttp.ClientResponse, progress: Progress) -> str | None:
+            return response.headers.get("x-amz-bucket-region")
+
+        accepted = frozenset({200, 403, 404})
+        region = await self._sender.send(Request("HEAD", "find the region of the bucket", accepted=accepted), receive)
+        if region is not None and region != self.region:
+            self._sender.move(region)
+        self._region_known = True
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; the client can be used again after."""
+        await self._sender.transport.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # --- objects -----------------------------------------------------------------------------------------------------
+
+    def _key(self, name: str) -> str:
+        if not isinstance(name, str):
+            raise InvalidKeyError(f"name: expected a text, got {name!r:.80}", store=self._label)
+        key = self.prefix + name
+        quote_key(key)
+        return key
+
+    async def create(
+        self,
+        name: str,
+        data: FileSource,
+        *,
+        content_type: str = "application/octet-stream",
+        cache_control: str | None = None,
+        content_disposition: str | None = None,
+        metadata: Mapping[str, str] = _NONE,
+        storage_class: str | None = None,
+        acl: str | None = None,
+    ) -> str:
+        """Put an object whole or not at all, under a name that has none yet; return its tag.
+
+        Args:
+            name: The name.
+            data: Bytes, or anything that bytes can be read from; not closed.
+            content_type: What the server is to say of it.
+            cache_control: Likewise.
+            content_disposition: Likewise.
+            metadata: What else to keep with it, by name.
+            storage_class: Such as ``"STANDARD_IA"``; ``None`` means the bucket's.
+            acl: Such as ``"public-read"``; many buckets of today refuse any.
+
+        Raises:
+            StoreFileExistsError: The name is taken; the object there is unchanged.
+            StoreError: It could not be done.
+
+        Effects: On an error or a cancellation nothing stands under the name, as far as the server can be asked.
+        """
+        key = self._key(name)
+        headers = self._describe(content_type, cache_control, content_disposition, metadata, storage_class, acl)
+        return await self._uploader.create(key, name, await Body.of(data), headers)
+
+    async def replace(
+        self,
+        name: str,
+        data: FileSource,
+        *,
+        content_type: str = "application/octet-stream",
+        cache_control: str | None = None,
+        content_disposition: str | None = None,
+        metadata: Mapping[str, str] = _NONE,
+        storage_class: str | None = None,
+        acl: str | None = None,
+        if_match: str | None = None,
+    ) -> str:
+        """Put an object over what may stand there; return its tag. The arguments are those of :meth:`create`.
+
+        Args:
+            if_match: The tag of what is to be replaced; if something else stands there by then, nothing is done.
+
+        Raises:
+            StoreFileExistsError: Something else stands there than ``if_match`` says.
+            StoreError: It could not be done; after a fault of the network it may have been done all the same.
+        """
+        key = self._key(name)
+        headers = self._describe(content_type, cache_control, content_disposition, metadata, storage_class, acl)
+        return await self._uploader.replace(key, name, await Body.of(data), headers, if_match)
+
+    @staticmethod
+    def _describe(
+        content_type: str,
+        cache_control: str | None,
+        content_disposition: str | None,
+        metadata: Mapping[str, str],
+        storage_class: str | None,
+        acl: str | None,
+    ) -> dict[str, str]:
+        given = {
+            "Content-Type": content_type,
+            "Cache-Control": cache_control,
+            "Content-Disposition": content_disposition,
+            "x-amz-storage-class": storage_class,
+            "x-amz-acl": acl,
+            **{META + name: value for name, value in metadata.items()},
+        }
+        headers = {name: value for name, value in given.items() if value is not None}
+        for name, _, value in each(headers):
+            if not value.isascii():
+                raise ValueError(f"headers: the value of {name} is not ASCII; encode it")
+        return headers
+
+    async def open(self, name: str, *, start: int = 0, end: int | None = None) -> ObjectFile:
+        """Open an object, or the bytes from ``start`` up to but not including ``end`` of it; the caller closes it.
+
+        It is read as it arrives, and where it breaks off it goes on, if it is still the same object.
+
+        Raises:
+            StoreFileNotFoundError: There is none.
+            ValueError: ``start`` is negative or beyond ``end``.
+        """
+        if start < 0 or (end is not None and end < start):
+            raise ValueError(f"expected 0 <= start <= end, got start={start} and end={end}")
+        if start == end:
+            return ObjectFile(b"", _empty(await self.head(name)))
+        request = Request("GET", "read", self._key(name), headers=self._encryption.read, name=name)
+        try:
+            return await open_object(self._sender, request, start=start, end=end, checksum=self._checksum)
+        except StoreError as error:
+            if error.status != 416:
+                raise
+            return ObjectFile(b"", _empty(await self.head(name)))
+
+    async def head(self, name: str) -> ObjectHead:
+        """Return what is known of an object.
+
+        Raises:
+            StoreFileNotFoundError: There is none.
+        """
+        request = Request("HEAD", "look for", self._key(name), headers=self._encryption.read, name=name)
+        return await self._sender.send(request, receive_head)
+
+    async def delete(self, name: str) -> None:
+        """Delete an object; one that is not there is no error."""
+        request = Request("DELETE", "delete", self._key(name), name=name, accepted=_DELETED)
+        try:
+            await self._sender.send(request, receive_etag)
+        except StoreFileNotFoundError:
+            return  # some servers say so
+
+    async def delete_many(self, names: Iterable[str]) -> dict[str, StoreError]:
+        """Delete many objects, a thousand by a request; return the error of each that could not be deleted."""
+        failed: dict[str, StoreError] = {}
+        rest = iter(names)
+        while batch := list(islice(rest, MAX_DELETES)):
+            single: list[str] = []
+            many: list[str] = []
+            for name in dict.fromkeys(batch):
+                try:
+                    build_delete([self._key(name)])
+                except InvalidKeyError as error:
+                    # What XML cannot write may still be deleted by a request of its own.
+                    if error.name is None:
+                        failed[name] = error
+                    else:
+                        single.append(name)
+                else:
+                    (many if self._bulk_delete else single).append(name)
+            if many:
+                single += await self._delete_batch(many, failed)
+            failed |= await self._delete_singly(single)
+        return failed
+
+    async def _delete_batch(self, names: Sequence[str], failed: dict[str, StoreError]) -> list[str]:
+        """Delete by one request; return those that are worth another attempt."""
+        body = Body(build_delete([self._key(name) for name in names]))
+        headers = {
+            "Content-Length": str(body.size),
+            "Content-MD5": base64.b64encode(hashlib.md5(body.view, usedforsecurity=False).digest()).decode(),
+            "Content-Type": "application/xml",
+        }
+
+        async def receive(response: aiohttp.ClientResponse, progress: Progress) -> DeleteResult:
+            return parse_delete_result(await read_whole(response, progress))
+
+        request = Request("POST", "delete many", query={"delete": ""}, headers=headers, body=body)
+        try:
+            result = await self._sender.send(request, receive)
+        except StoreError as error:
+            failed |= dict.fromkeys(names, error)
+            return []
+        again: list[str] = []
+        for failure in result.failures:
+            name = failure.key.removeprefix(self.prefix)
+            if is_passing(200, failure.code):
+                again.append(name)
+            else:
+                kind = StorePermissionError if failure.code == "AccessDenied" else StoreError
+                failed[name] = kind(
+                    f"delete {name!r}: the server answered {failure.code}: {failure.message}",
+                    store=self._label,
+                    name=name,
+                    code=failure.code,
+                )
+        return again
+
+    async def _delete_singly(self, names: Sequence[str]) -> dict[str, StoreError]:
+        turn = asyncio.Semaphore(_SINGLES)
+        failed: dict[str, StoreError] = {}
+
+        async def delete(name: str) -> None:
+            async with turn:
+                try:
+                    await self.delete(name)
+                except StoreError as error:
+                    failed[name] = error
+
+        await asyncio.gather(*(delete(name) for name in names))
+        return failed
+
+    async def list(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ListedObject]:
+        """Iterate over the objects whose names begin with ``prefix``, in the order of their names in UTF-8.
+
+        Args:
+            prefix: Compared by character; empty for all.
+            start_after: Only names after this one, which need not exist.
+
+        Yields: Objects whose ``key`` is the name, without the client's own prefix.
+        """
+
+        async def receive(response: aiohttp.ClientResponse, progress: Progress) -> ListPage:
+            return parse_list(await read_whole(response, progress))
+
+        query = {"list-type": "2", "encoding-type": "url", "max-keys": "1000", "prefix": self.prefix + prefix}
+        if start_after:
+            query["start-after"] = self.prefix + start_after
+        while True:
+            page = await self._sender.send(Request("GET", "list", query=query), receive)
+            for found in page.objects:
+                yield ListedObject(found.key.removeprefix(self.prefix), found.size, found.modified_at, found.etag)
+            if not page.truncated or not (page.next_token or page.objects):
+                return
+            query.pop("continuation-token", None)
+            if page.next_token:
+                query["continuation-token"] = page.next_token
+            else:
+                query["start-after"] = page.objects[-1].key
+
+    async def copy(
+        self, source: str, name: str, *, source_bucket: str | None = None, storage_class: str | None = None
+    ) -> str:
+        """Copy an object within the server, over what may stand there; return the tag of the copy.
+
+        Args:
+            source: The name of what to copy; with ``source_bucket`` its whole key there.
+            name: The name of the copy.
+            source_bucket: Where it is; ``None`` means here.
+            storage_class: Of the copy; ``None`` means the bucket's.
+
+        Raises:
+            StoreFileNotFoundError: There is nothing to copy.
+        """
+        key = self._key(source) if source_bucket is None else source
+        headers = {
+            "x-amz-copy-source": f"/{quote(source_bucket or self.bucket, safe='')}/{quote_key(key)}",
+            "Content-Length": "0",
+            **self._encryption.write,
+            **self._encryption.copy_source,
+        }
+        if storage_class is not None:
+            headers["x-amz-storage-class"] = storage_class
+
+        async def receive(response: aiohttp.ClientResponse, progress: Progress) -> Completed:
+            return parse_copy(await read_whole(response, progress))
+
+        request = Request("PUT", f"copy {source!r} to", self._key(name), headers=headers, name=name)
+        return (await self._sender.send(request, receive)).etag
+
+    # --- uploads in parts --------------------------------------------------------------------------------------------
+
+    async def list_uploads(self, prefix: str = "") -> AsyncIterator[ListedUpload]:
+        """Iterate over the uploads in parts that were begun and neither completed nor aborted.
+
+        Yields: Uploads whose ``key`` is the name, without the client's own prefix.
+        """
+
+        async def receive(response: aiohttp.ClientResponse, progress: Progress) -> UploadsPage:
+            return parse_uploads(await read_whole(response, progress))
+
+        query = {"uploads": "", "encoding-type": "url", "max-uploads": "1000", "prefix": self.prefix + prefix}
+        while True:
+            page = await self._sender.send(Request("GET", "list the uploads", query=query), receive)
+            for found in page.uploads:
+                yield ListedUpload(found.key.removeprefix(self.prefix), found.upload_id, found.initiated_at)
+            if not page.truncated or page.next_key_marker is None:
+                return
+            query["key-marker"] = page.next_key_marker
+            query["upload-id-marker"] = page.next_upload_id_marker or ""
+
+    async def abort_upload(self, name: str, upload_id: str) -> None:
+        """Forget an upload and its parts; one that is not there is no error."""
+        await self._uploader.abort(self._key(name), name, upload_id)
+
+    # --- URLs --------------------------------------------------------------------------------------------------------
+
+    def url(self, name: str) -> str:
+        """Return the URL of an object, without a signature."""
+        return self._sender.endpoint.url(self.region, self._key(name))
+
+    def _ready(self) -> Credentials:
+        found = self.credentials.peek()
+        if found is None or not self._region_known:
+            what = "credentials are" if found is None else "region of the bucket is"
+            raise StoreError(
+                f"a signed URL cannot be calculated while the {what} not known: await connect() when the program starts"
+                + ("" if found is None else ", or give region="),
+                store=self._label,
+            )
+        return found
+
+    def presign(
+        self,
+        method: str,
+        name: str,
+        *,
+        expires_in: int = 3600,
+        window: int | None = 0,
+        query: Mapping[str, str] = _NONE,
+        headers: Mapping[str, str] = _NONE,
+    ) -> str:
+        """Return a URL by which whoever has it may make one kind of request; a calculation.
+
+        Args:
+            method: Such as ``"GET"`` or ``"PUT"``.
+            name: Of the object.
+            expires_in: For how many seconds it is valid at least; it ends with temporary credentials in any case.
+            window: For how many seconds the URL stays the same; see
+                :class:`~aioimageattach.stores.s3.presigner.Window`.
+            query: What else is asked, such as ``{"response-content-disposition": "attachment"}``.
+            headers: What the request must carry, such as ``{"Content-Type": "image/png"}``.
+
+        Raises:
+            StoreError: The credentials or the region are not known yet; :meth:`connect` finds them.
+            ValueError: ``expires_in`` and ``window`` are together more than seven days.
+        """
+        begins_at, seconds = Window(expires_in, window).begin(self._sender.now(), name)
+        request = Request(method, "presign", self._key(name), query=query)
+        return self._sender.signer.presign(
+            method, self._sender.url(request), self._ready(), now=begins_at, expires_in=seconds, headers=headers
+        )
+
+    def presign_post(
+        self,
+        name: str,
+        *,
+        expires_in: int = 3600,
+        fields: Mapping[str, str] = _NONE,
+        conditions: Sequence[Condition] = (),
+    ) -> PostForm:
+        """Return what a browser's form needs to upload one file; a calculation.
+
+        Args:
+            name: Of the object; one that ends in ``${filename}`` lets the browser fill in the file's.
+            expires_in: For how many seconds it is valid.
+            fields: Further fields, which the form must send as they are.
+            conditions: Further rules, such as ``["content-length-range", 1, 5_000_000]``.
+
+        Raises:
+            StoreError: The credentials or the region are not known yet; :meth:`connect` finds them.
+        """
+        sent = self._sender.signer.presign_post(
+            self.bucket,
+            self._key(name),
+            self._ready(),
+            now=self._sender.now(),
+            expires_in=expires_in,
+            fields=fields,
+            conditions=conditions,
+        )
+        return PostForm(self._sender.endpoint.url(self.region), sent)
+
+
+def _empty(head: ObjectHead) -> ObjectHead:
+    return ObjectHead(0, head.modified_at, head.etag, head.content_type, head.metadata)

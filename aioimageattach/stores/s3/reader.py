@@ -1,0 +1,169 @@
+"""Open objects: they are read as they arrive, and go on where they broke off."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import replace
+from typing import Final
+
+import aiohttp
+
+from ...exc import StoreError, StoreFileExistsError, StoreUnavailableError
+from ...file import CHUNK, FileProxy
+from .chunked import Algorithm, new_hash
+from .objects import ObjectHead, read_head
+from .sender import Progress, Request, Sender
+from .transport import BREAKS
+
+__all__ = ["ObjectFile", "open_object", "range_header"]
+
+_RANGE: Final = "Range"
+
+
+def range_header(start: int, end: int | None) -> dict[str, str]:
+    """Return the header that asks for the bytes from ``start`` up to but not including ``end``; none for all."""
+    if start == 0 and end is None:
+        return {}
+    return {_RANGE: f"bytes={start}-{'' if end is None else end - 1}"}
+
+
+class _Stream:
+    """The bytes of an answer, and of those after it where it breaks off."""
+
+    def __init__(
+        self, sender: Sender, request: Request, response: aiohttp.ClientResponse, start: int, head: ObjectHead
+    ) -> None:
+        self._sender = sender
+        self._request = request
+        self._response = response
+        self._start = start
+        self._head = head
+        self._position = 0
+        self._breaks = 0
+        self._algorithm: Algorithm | None = None
+        self._check("")
+
+    def _check(self, expected: str, algorithm: Algorithm | None = None) -> None:
+        self._expected = expected
+        self._hash = None if algorithm is None else new_hash(algorithm)
+
+    def verify(self, algorithm: Algorithm) -> None:
+        """Compare the bytes with the checksum that the server gave, if it is one of the whole."""
+        expected = self._response.headers.get(f"x-amz-checksum-{algorithm}", "")
+        if expected and "-" not in expected:
+            self._check(expected, algorithm)
+
+    async def read(self, size: int = CHUNK, /) -> bytes:
+        """Return up to ``size`` bytes; ``b""`` at the end."""
+        while self._position < self._head.size:
+            try:
+                async with asyncio.timeout(self._sender.read_timeout):
+                    piece = await self._response.content.read(size)
+                if not piece:
+                    raise aiohttp.ClientPayloadError("the answer ended too early")
+            except BREAKS as error:
+                await self._resume(error)
+                continue
+            self._breaks = 0
+            self._position += len(piece)
+            if self._hash is not None:
+                self._hash.update(piece)
+                self._compare()
+            return piece
+        return b""
+
+    def _compare(self) -> None:
+        assert self._hash is not None
+        if self._position == self._head.size and base64.b64encode(self._hash.digest()).decode() != self._expected:
+            raise StoreError(
+                f"{self._request.what} {self._request.name!r}: the bytes that arrived are not those that were put: "
+                "their checksums differ",
+                store=self._sender.label,
+                name=self._request.name,
+            )
+
+    async def _resume(self, cause: Exception) -> None:
+        self._response.close()
+        self._breaks += 1
+        name = self._request.name
+        if self._breaks > self._sender.policy.max_retry:
+            raise StoreUnavailableError(
+                f"{self._request.what} {name!r}: it broke off {self._breaks} times after {self._position:,} of "
+                f"{self._head.size:,} bytes",
+                store=self._sender.label,
+                name=name,
+                attempts=self._breaks,
+            ) from cause
+        start = self._start + self._position
+        headers = {**self._request.headers, **range_header(start, self._start + self._head.size)}
+        if self._head.etag:
+            headers["If-Match"] = f'"{self._head.etag}"'
+        request = replace(self._request, headers=headers, accepted=frozenset({206}))
+        try:
+            response, _ = await self._sender.send(request, _receive)
+        except StoreFileExistsError as error:
+            raise StoreError(
+                f"{self._request.what} {name!r}: it was replaced while it was read",
+                store=self._sender.label,
+                name=name,
+                status=error.status,
+                code=error.code,
+            ) from error
+        if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+            response.close()
+            raise StoreError(
+                f"{self._request.what} {name!r}: the server answered with another range than {start}-",
+                store=self._sender.label,
+                name=name,
+            )
+        self._response = response
+
+    async def aclose(self) -> None:
+        """Let go of the connection; what was not read to its end takes it along."""
+        self._response.close()
+
+
+class ObjectFile(FileProxy):
+    """An async file of an object, or of a range of it.
+
+    Attributes:
+        head: What the server says of it; its ``size`` is that of the range.
+    """
+
+    def __init__(self, source: object, head: ObjectHead) -> None:
+        super().__init__(source)  # type: ignore[arg-type]
+        self.head = head
+        self.size = head.size
+
+
+async def _receive(response: aiohttp.ClientResponse, progress: Progress) -> tuple[aiohttp.ClientResponse, ObjectHead]:
+    """Take an answer whose length is known: one of unknown length may be cut off, and nobody would see it."""
+    return response, read_head(response.headers)
+
+
+async def open_object(
+    sender: Sender, request: Request, *, start: int, end: int | None, checksum: Algorithm | None
+) -> ObjectFile:
+    """Ask for an object and return it open; the caller closes it.
+
+    Args:
+        sender: What asks.
+        request: The question, without a range.
+        start: In bytes.
+        end: In bytes, not included; ``None`` means the end.
+        checksum: Which checksum to compare, if the server keeps one.
+
+    Raises:
+        StoreError: It cannot be had.
+    """
+    wanted = range_header(start, end)
+    headers = {**request.headers, **wanted}
+    if checksum is not None and not wanted:
+        headers["x-amz-checksum-mode"] = "ENABLED"
+    asked = replace(request, headers=headers, accepted=frozenset({206 if wanted else 200}))
+    response, head = await sender.send(asked, _receive)
+    stream = _Stream(sender, request, response, start, head)
+    if checksum is not None and not wanted:
+        stream.verify(checksum)
+    return ObjectFile(stream, head)

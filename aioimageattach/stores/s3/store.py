@@ -1,0 +1,288 @@
+"""A store in a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
+from types import TracebackType
+from typing import Final, Self, Unpack
+from urllib.parse import quote
+
+from ...exc import InvalidKeyError, StoreError
+from ...file import Source as FileSource
+from ...key import ImageKey, check_mimetype, check_name, guess_extension
+from ...store import KeyedStore, ObjectInfo
+from .client import ClientOptions, S3Client
+from .credentials import CredentialProvider, Source, default
+from .endpoint import BASE_URL_FORMAT
+from .presigner import Window
+from .reader import ObjectFile
+
+__all__ = ["DEFAULT_MAX_AGE", "INLINE_TYPES", "S3Store"]
+
+DEFAULT_MAX_AGE: Final = 365 * 24 * 60 * 60
+"""How long browsers and proxies may keep a file, in seconds: a year, since no file ever changes."""
+
+INLINE_TYPES: Final = frozenset(
+    {"image/avif", "image/gif", "image/heic", "image/jpeg", "image/png", "image/tiff", "image/webp"}
+)
+"""The types that browsers may show; files of others, which may hold scripts, are put as downloads."""
+
+
+class S3Store(KeyedStore):
+    """Keeps files in a bucket of S3, or of any server that speaks it.
+
+    Connections are opened when they are needed; ``async with`` or :meth:`aclose` closes them.
+
+    Args:
+        bucket: Its name.
+        access_key: Given with ``secret_key``; ``None`` means ``credentials``.
+        secret_key: Given with ``access_key``.
+        max_age: How long browsers and proxies may keep a file, in seconds; ``None`` says nothing about it.
+        prefix: What stands before all names in the bucket, as its topmost folder.
+        public_base_url: What names are appended to for URLs, such as that of a CDN.
+        region: Where the bucket is; ``None`` finds it out, see :class:`~aioimageattach.stores.s3.client.S3Client`.
+        max_retry: How often a request is sent again after a fault that may pass.
+        credentials: Where they come from, if not from ``access_key``: a source of
+            :mod:`~aioimageattach.stores.s3.credentials`, or an asynchronous callable; ``None`` means the environment,
+            the shared files, and what botocore finds.
+        token: The session token that belongs to ``access_key``, if it is a temporary one.
+        url_expires_in: For a private bucket: URLs are signed and valid for so many seconds at least. ``None`` gives
+            plain URLs.
+        url_window: For how many seconds a signed URL stays the same, so that caches find it again; ``None`` means as
+            long as it is valid at least.
+        storage_class: Such as ``"STANDARD_IA"``; ``None`` means the bucket's.
+        reproducible_storage_class: That of files that can be made again, as thumbnails can, such as ``"ONEZONE_IA"`` or
+            ``"REDUCED_REDUNDANCY"``; ``None`` means ``storage_class``.
+        acl: Such as ``"public-read"``; buckets of today refuse any, unless they were set up for it.
+        options: The server and how it is spoken to; see :class:`~aioimageattach.stores.s3.client.S3Client`.
+
+    Raises:
+        ValueError: An argument is out of range, or two do not go together.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        access_key: str | None = None,
+        secret_key: str | None = None,
+        max_age: int | None = DEFAULT_MAX_AGE,
+        prefix: str = "",
+        public_base_url: str | None = None,
+        region: str | None = None,
+        max_retry: int = 5,
+        *,
+        credentials: Source | CredentialProvider | None = None,
+        token: str | None = None,
+        url_expires_in: int | None = None,
+        url_window: int | None = None,
+        storage_class: str | None = None,
+        reproducible_storage_class: str | None = None,
+        acl: str | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        if credentials is None:
+            credentials = default(access_key, secret_key, token)
+        elif access_key is not None or secret_key is not None or token is not None:
+            raise ValueError("credentials: expected either them, or access_key, secret_key and token")
+        if public_base_url is not None and url_expires_in is not None:
+            raise ValueError("public_base_url: its URLs are not signed, so url_expires_in does not go with it")
+        if max_age is not None and max_age < 0:
+            raise ValueError(f"max_age: expected seconds, got {max_age!r}")
+        self._window = None if url_expires_in is None else Window(url_expires_in, url_window)
+        if self._window is None and url_window is not None:
+            raise ValueError("url_window: it is about signed URLs; give url_expires_in too")
+        self.max_age = max_age
+        self.max_retry = max_retry
+        self.prefix = prefix.strip("/")
+        if self.prefix:
+            check_name(self.prefix)
+        self.public_base_url = public_base_url
+        self._storage_class = storage_class
+        self._reproducible_storage_class = reproducible_storage_class or storage_class
+        self._acl = acl
+        self.client = S3Client(
+            bucket,
+            credentials,
+            region=region,
+            prefix=f"{self.prefix}/" if self.prefix else "",
+            max_retry=max_retry,
+            **options,
+        )
+        self._base_url = self._find_base_url()
+        self.has_signed_urls = self._window is not None
+
+    def _find_base_url(self) -> str | None:
+        """Return what plain URLs begin with; ``None`` where it depends on the region."""
+        if self.public_base_url is not None:
+            return self.public_base_url.rstrip("/")
+        if self.client.endpoint.is_aws and not self.client.endpoint.path_style:
+            return BASE_URL_FORMAT.format(self.bucket)
+        return None
+
+    @property
+    def bucket(self) -> str:
+        """The name of the bucket."""
+        return self.client.bucket
+
+    @property
+    def region(self) -> str:
+        """The region that requests are signed for."""
+        return self.client.region
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.bucket!r}{f' under {self.prefix!r}' if self.prefix else ''}>"
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Fetch what signed URLs need: credentials that are not known yet, and the region if none was given.
+
+        Raises:
+            StoreError: There are no credentials, or the server does not answer.
+        """
+        await self.client.connect()
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; the store can be used again after."""
+        await self.client.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # --- files by name -----------------------------------------------------------------------------------------------
+
+    async def put_object(
+        self, name: str, data: FileSource, *, mimetype: str = "application/octet-stream", reproducible: bool = False
+    ) -> None:
+        """Put a file whole or not at all, under a name that no file has yet.
+
+        Args:
+            name: The name; with the prefix at most 1,024 bytes.
+            data: Bytes and files in a spool are sent as they are; another source is read to its end first.
+            mimetype: What the server is to say of it; files of types that are not in :data:`INLINE_TYPES` are put as
+                downloads.
+            reproducible: Chooses the storage class.
+
+        Raises:
+            StoreFileExistsError: The name is taken; the file there is unchanged.
+            InvalidKeyError: No file may have that name; nothing was read.
+            StoreUnavailableError: The server did not answer in all attempts.
+            StorePermissionError: It refused.
+
+        Effects: On return the file is there for everybody. On an error or a cancellation nothing stands under the name,
+        as far as the server can be asked: where it does not answer any more, a file may be left for a sweep.
+        """
+        check_name(name)
+        await self.client.create(
+            name,
+            data,
+            content_type=check_mimetype(mimetype),
+            cache_control=self._cache_control(),
+            content_disposition=None if mimetype in INLINE_TYPES else "attachment",
+            storage_class=self._reproducible_storage_class if reproducible else self._storage_class,
+            acl=self._acl,
+        )
+
+    def _cache_control(self) -> str | None:
+        if self.max_age is None:
+            return None
+        return f"{'private' if self.has_signed_urls else 'public'}, max-age={self.max_age}, immutable"
+
+    async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> ObjectFile:
+        """Open a file, or the bytes from ``start`` up to but not including ``end`` of it; the caller closes it.
+
+        It holds a connection until it is closed.
+
+        Raises:
+            StoreFileNotFoundError: There is none.
+            InvalidKeyError: No file may have that name.
+            ValueError: ``start`` is negative or beyond ``end``.
+        """
+        return await self.client.open(check_name(name), start=start, end=end)
+
+    async def head_object(self, name: str) -> ObjectInfo:
+        """Return a file's size and time of change.
+
+        Raises:
+            StoreFileNotFoundError: There is none.
+        """
+        head = await self.client.head(check_name(name))
+        return ObjectInfo(name, head.size, head.modified_at)
+
+    async def delete_object(self, name: str) -> None:
+        """Delete a file; one that is not there is no error."""
+        await self.client.delete(check_name(name))
+
+    async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
+        """Delete many files, a thousand by a request; return the error of each that could not be deleted."""
+        failed: dict[str, StoreError] = {}
+
+        def valid() -> Iterable[str]:
+            for name in names:
+                try:
+                    yield check_name(name)
+                except InvalidKeyError as error:
+                    failed[name] = error
+
+        return {**await self.client.delete_many(valid()), **failed}
+
+    async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Iterate over the files whose names begin with ``prefix``, in order of name, a thousand by a request.
+
+        Keys that no store could have put, such as those of empty folders, are left out.
+
+        Args:
+            prefix: Compared by character, so ``"a"`` finds ``"ab"`` too; empty for all.
+            start_after: Only names after this one, which need not exist.
+        """
+        async for found in self.client.list(prefix, start_after=start_after):
+            try:
+                check_name(found.key)
+            except InvalidKeyError:
+                continue
+            yield ObjectInfo(found.key, found.size, found.modified_at.replace(microsecond=0))
+
+    async def abort_uploads(self, older_than: timedelta = timedelta(days=1)) -> int:
+        """Forget uploads in parts that a killed process has left, with their parts; return how many there were.
+
+        Args:
+            older_than: Younger ones may still be under way.
+        """
+        latest = self.client.now() - older_than
+        aborted = 0
+        async for upload in self.client.list_uploads():
+            if upload.initiated_at < latest:
+                await self.client.abort_upload(upload.key, upload.upload_id)
+                aborted += 1
+        return aborted
+
+    # --- URLs and old names ------------------------------------------------------------------------------------------
+
+    def url_of(self, name: str) -> str:
+        """Return the URL of a name by calculation alone: plain, or signed with ``url_expires_in``.
+
+        Raises:
+            StoreError: It is to be signed, and the credentials or the region are not known yet; see :meth:`connect`.
+        """
+        check_name(name)
+        if self._window is not None:
+            return self.client.presign("GET", name, expires_in=self._window.expires_in, window=self._window.width)
+        if self._base_url is None:
+            return self.client.url(name)
+        return f"{self._base_url}/{quote(self.client.prefix + name, safe='/~')}"
+
+    def legacy_name(self, key: ImageKey) -> str:
+        """Return the name that SQLAlchemy-ImageAttach gave the file of a key, below its prefix.
+
+        Raises:
+            InvalidKeyError: The key has no ``object_id``, which that name is made of.
+        """
+        if key.object_id is None:
+            raise InvalidKeyError(f"the old layout needs an object_id: {key!r}", store=repr(self))
+        return f"{key.object_type}/{key.object_id}/{key.width}x{key.height}{guess_extension(key.mimetype)}"

@@ -1,0 +1,139 @@
+"""The door to aiohttp: one session per event loop, and requests that are sent as they were signed."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
+from weakref import WeakKeyDictionary
+
+import aiohttp
+from yarl import URL
+
+from ...exc import StoreUnavailableError
+from .body import Body, Slices
+from .xml import MAX_ANSWER
+
+__all__ = ["BREAKS", "KEEP_ALIVE", "ConnectorFactory", "Transport", "read_whole"]
+
+KEEP_ALIVE: Final = 15.0
+"""How long an idle connection is kept, in seconds: servers let go of it soon after."""
+
+BREAKS: Final = (aiohttp.ClientError, ConnectionError, TimeoutError)
+"""What is raised when a request or its answer does not get through."""
+
+ConnectorFactory: TypeAlias = Callable[[], aiohttp.BaseConnector]
+"""Makes the connector of a session, for a resolver, a proxy or a socket of one's own."""
+
+_OWN_HEADERS: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+
+
+class Transport:
+    """Sends requests.
+
+    Args:
+        connect_timeout: How long it may take to connect, in seconds.
+        max_connections: How many connections there may be at once in an event loop; more requests wait.
+        ssl_context: What TLS is to accept; ``None`` means what Python does.
+        proxy: The URL of an HTTP proxy.
+        trust_env: Whether the proxies of the environment are used, and the passwords of ``.netrc``.
+        connector: Makes the connector, which then decides about connections and TLS.
+        label: Whose it is, for a warning.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: float,
+        max_connections: int,
+        ssl_context: ssl.SSLContext | None,
+        proxy: str | None,
+        trust_env: bool,
+        connector: ConnectorFactory | None,
+        label: str,
+    ) -> None:
+        self._connect_timeout = connect_timeout
+        self._max_connections = max_connections
+        self._ssl = ssl_context
+        self._proxy = proxy
+        self._trust_env = trust_env
+        self._connector = connector
+        self._label = label
+        self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
+
+    def _make_connector(self) -> aiohttp.BaseConnector:
+        if self._connector is not None:
+            return self._connector()
+        return aiohttp.TCPConnector(
+            limit=self._max_connections,
+            keepalive_timeout=KEEP_ALIVE,
+            ssl=True if self._ssl is None else self._ssl,
+        )
+
+    def _session(self) -> aiohttp.ClientSession:
+        loop = asyncio.get_running_loop()
+        session = self._sessions.get(loop)
+        if session is None or session.closed:
+            session = self._sessions[loop] = aiohttp.ClientSession(
+                connector=self._make_connector(),
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=_OWN_HEADERS,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
+                trust_env=self._trust_env,
+            )
+        return session
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: Body, slices: Slices
+    ) -> aiohttp.ClientResponse:
+        """Send a request and return the answer when its headers are there; the caller closes it.
+
+        Args:
+            method: Such as ``"GET"``.
+            url: Sent as it is.
+            headers: Sent as they are.
+            body: What follows.
+            slices: How it follows if it is long.
+
+        Raises:
+            BREAKS: It did not get through.
+        """
+        data = (body.view if body.is_slice else slices) if body.size else None
+        return await self._session().request(
+            method, URL(url, encoded=True), headers=headers, data=data, allow_redirects=False, proxy=self._proxy
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop; doing so again changes nothing."""
+        session = self._sessions.pop(asyncio.get_running_loop(), None)
+        if session is not None:
+            await session.close()
+
+    def __del__(self) -> None:
+        if any(not session.closed for session in getattr(self, "_sessions", {}).values()):
+            message = f"{self._label} was not closed: write `async with`, or await its aclose()"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+
+
+async def read_whole(
+    response: aiohttp.ClientResponse, progress: Callable[[], object], limit: int = MAX_ANSWER
+) -> bytes:
+    """Read an answer to its end; ``progress`` is called at each piece.
+
+    Raises:
+        StoreUnavailableError: It has more than ``limit`` bytes.
+        BREAKS: It broke.
+    """
+    pieces: list[bytes] = []
+    left = limit
+    async for piece in response.content.iter_any():
+        progress()
+        left -= len(piece)
+        if left < 0:
+            response.close()
+            raise StoreUnavailableError(f"the server's answer has more than {limit:,} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)

@@ -1,0 +1,86 @@
+"""A bucket of a real server, behind the gate that judges each request."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from aioimageattach.stores.s3 import S3Client, S3Store, static
+from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
+from tests.servers.ministack import Ministack
+
+BUCKET = "pictures"
+REGION = "eu-central-1"
+QUICK: dict[str, Any] = {"read_timeout": 2.0, "timeout": 8.0}
+
+MakeStore = Callable[..., S3Store]
+MakeClient = Callable[..., S3Client]
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no setting of the one who runs the tests change them."""
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    """The server of this run."""
+    backend = Ministack(tmp_path_factory.mktemp("ministack"))
+    gate = Gate(backend)
+    yield gate
+    gate.close()
+    backend.close()
+
+
+@pytest.fixture
+def gate(s3_server: Gate) -> Gate:
+    """The server, with an empty bucket."""
+    s3_server.reset()
+    s3_server.backend.create_bucket(BUCKET, REGION)
+    return s3_server
+
+
+@pytest.fixture
+async def make_store() -> AsyncIterator[MakeStore]:
+    """Makes stores, by default in the bucket of the server of ``url``; they are closed at the end."""
+    async with AsyncExitStack() as stack:
+
+        def make(url: str, bucket: str = BUCKET, **options: Any) -> S3Store:
+            if "credentials" not in options:
+                options = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY, **options}
+            store = S3Store(bucket, endpoint_url=url, **{"region": REGION, **QUICK, **options})
+            stack.push_async_callback(store.aclose)
+            return store
+
+        yield make
+
+
+@pytest.fixture
+async def make_client() -> AsyncIterator[MakeClient]:
+    """Makes clients likewise."""
+    async with AsyncExitStack() as stack:
+
+        def make(url: str, bucket: str = BUCKET, **options: Any) -> S3Client:
+            credentials = options.pop("credentials", static(ACCESS_KEY, SECRET_KEY))
+            client = S3Client(bucket, credentials, endpoint_url=url, **{"region": REGION, **QUICK, **options})
+            stack.push_async_callback(client.aclose)
+            return client
+
+        yield make
+
+
+@pytest.fixture
+def s3_store(gate: Gate, make_store: MakeStore) -> S3Store:
+    """A store in the bucket."""
+    return make_store(gate.url)
+
+
+@pytest.fixture
+def client(gate: Gate, make_client: MakeClient) -> S3Client:
+    """A client of the bucket."""
+    return make_client(gate.url)
