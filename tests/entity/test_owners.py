@@ -53,6 +53,7 @@ class Kind:
     image: Any
     metadata: MetaData
     values: dict[str, Any]
+    others: tuple[Any, ...] = ()  # mapped classes live as long as somebody holds them
 
 
 def fresh_base() -> Any:
@@ -186,7 +187,7 @@ def mixin_of_two_owners() -> Kind:
         __tablename__ = "owner_picture"
         owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
 
-    return Kind(Owner, OwnerPicture, base.metadata, {"id": 1})
+    return Kind(Owner, OwnerPicture, base.metadata, {"id": 1}, (Other, OtherPicture))
 
 
 def abstract_base() -> Kind:
@@ -342,7 +343,7 @@ def concrete_inheritance() -> Kind:
         __tablename__ = "picture"
         owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
 
-    return Kind(Owner, Picture, base.metadata, {"id": 1})
+    return Kind(Owner, Picture, base.metadata, {"id": 1}, (Person, PersonPicture))
 
 
 def abstract_concrete_base() -> Kind:
