@@ -61,6 +61,8 @@ _RANDOM_CHARS: Final = 16
 _OBJECT_TYPE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,126}[A-Za-z0-9_~-]|[A-Za-z0-9_]", re.ASCII)
 _REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,63}", re.ASCII)
 _MIMETYPE: Final = re.compile(r"[A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$&^.+-]{0,126}", re.ASCII)
+_BAD_SEGMENTS: Final = frozenset({"", ".", ".."})
+_BAD_CHARACTERS: Final = re.compile(r"[\x00-\x1f\x7f\\]")
 _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.ASCII | re.IGNORECASE)
 _MAX_SIDE: Final = 2**31 - 1
 _MAX_ID_BITS: Final = 512
@@ -180,9 +182,9 @@ def check_name(name: str) -> str:
     problem = None
     if not isinstance(name, str) or not name:
         problem = "expected a text that is not empty"
-    elif any(segment in ("", ".", "..") for segment in name.split("/")):
+    elif not _BAD_SEGMENTS.isdisjoint(name.split("/")):
         problem = "a segment is empty, '.' or '..'"
-    elif "\\" in name or any(ord(c) < 32 or ord(c) == 127 for c in name):
+    elif _BAD_CHARACTERS.search(name):
         problem = "a backslash or a control character stands in it"
     else:
         try:

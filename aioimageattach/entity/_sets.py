@@ -39,12 +39,11 @@ def owner_columns(cls: type[Any], relationship: RelationshipProperty[Any]) -> di
     }
 
 
-def discriminators(cls: type[Any], *owner: str) -> tuple[str, ...]:
+def discriminators(mapper: Mapper[Any], *owner: str) -> tuple[str, ...]:
     """Return the attributes of the primary key that tell apart the image sets of one owner.
 
     They are those besides the owner's, size and look that the database does not fill in by itself.
     """
-    mapper = mapper_of(cls)
     memo = _discriminators.setdefault(mapper, {})
     if owner not in memo:
         memo[owner] = tuple(
@@ -86,7 +85,7 @@ def settle(session: Session, cls: type[Any], rows: Sequence[Any]) -> list[FileRo
             _check_source(session, row)
         for relationship in _attached(cls):
             owner = owner_columns(cls, relationship)
-            names = (*owner, *discriminators(cls, *owner))
+            names = (*owner, *discriminators(mapper_of(cls), *owner))
             sets: dict[tuple[Any, ...], list[Any]] = {}
             for row in rows:
                 values = tuple(row.__dict__.get(name) for name in names)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, overload
 
-from sqlalchemy import event, inspect
+from sqlalchemy import event
 from sqlalchemy.orm import InstrumentedAttribute, Mapper, relationship
+from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.descriptor_props import ConcreteInheritedProperty
 from typing_extensions import TypeVar
 
@@ -110,9 +111,12 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
         if instance is None:
             attribute = getattr(owner, self.key, None)
             return self if attribute is None else attribute  # not mapped yet
-        mapper = cast("Mapper[Any] | None", inspect(type(instance), raiseerr=False))
-        if mapper is None:
-            raise DeclarationError(f"{type(instance).__name__} is not mapped, so its instances have no {self.name}")
+        try:
+            mapper: Mapper[Any] = instance_state(instance).mapper
+        except AttributeError:
+            raise DeclarationError(
+                f"{type(instance).__name__} is not mapped, so its instances have no {self.name}"
+            ) from None
         if self.key not in mapper.relationships:
             raise DeclarationError(
                 f"{type(instance).__name__}.{self.name} has no relationship: a class with concrete inheritance "

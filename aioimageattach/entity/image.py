@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlalchemy import BigInteger, Boolean, DateTime, Integer, String, event, inspect, tuple_
+from sqlalchemy import BigInteger, Boolean, DateTime, Integer, String, event, tuple_
 from sqlalchemy.dialects.mysql import DATETIME
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, Session, mapped_column
-from sqlalchemy.orm.attributes import set_attribute
+from sqlalchemy.orm.attributes import instance_state, set_attribute
 
 from ..context import resolve_store
 from ..exc import DeclarationError, NotLoadedError
@@ -23,7 +23,7 @@ from ..store import Store
 from ..transaction.hooks import FileRow, record_of
 from ._sets import discriminators, mapper_of, settle
 
-__all__ = ["Image"]
+__all__ = ["Image", "utcnow"]
 
 NEEDED = frozenset({"width", "height", "variant", "mimetype", "original", "revision", "created_at"})
 """The columns without which an image set cannot say what it has."""
@@ -91,7 +91,7 @@ class Image(FileRow):
     @property
     def object_type(self) -> str:
         """What kind of picture this is to the store: the table's name with ``-`` for ``_``, unless overridden."""
-        return str(mapper_of(type(self)).local_table.description).replace("_", "-")
+        return str(instance_state(self).mapper.local_table.description).replace("_", "-")
 
     @property
     def object_id(self) -> int:
@@ -190,10 +190,10 @@ class Image(FileRow):
         return f'<img src="{url}" width="{self.width}" height="{self.height}">'
 
     def _store(self, store: Store | None) -> Store:
-        return resolve_store(store, record_of(self).store, session=inspect(self).session)
+        return resolve_store(store, record_of(self).store, session=instance_state(self).session)
 
     def _loaded(self, *names: str) -> bool:
-        state = inspect(self)
+        state = instance_state(self)
         return state.key is None or state.dict.keys() >= {*names}
 
     def _require_loaded(self, *names: str) -> None:
@@ -209,7 +209,7 @@ class Image(FileRow):
     # --- what the session's hooks ask --------------------------------------------------------------------------------
 
     def _stored_key(self) -> ImageKey | None:
-        names = discriminators(type(self))
+        names = discriminators(instance_state(self).mapper)
         if not self._loaded(*_KEYED, *names):
             return None
         overridden = type(self).object_id is not Image.object_id
@@ -239,7 +239,7 @@ def _tell_the_zone(image: Image, *_: object) -> None:
 
 
 def _plain_object_id(image: Image) -> int | None:
-    names = discriminators(type(image))
+    names = discriminators(instance_state(image).mapper)
     value = image.__dict__.get(names[0]) if len(names) == 1 else None
     if isinstance(value, uuid.UUID):
         return value.int

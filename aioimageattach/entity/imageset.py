@@ -62,7 +62,7 @@ class BaseImageSet(ABC, Generic[I]):
     @property
     def original(self) -> I | None:
         """The original image, ``None`` where none is attached; of several that met in the database, the last."""
-        return max((row for row in self.images if row.original), key=lambda row: row.revision or "", default=None)
+        return _original(self.images)
 
     def require_original(self) -> I:
         """Return the original image.
@@ -102,34 +102,13 @@ class BaseImageSet(ABC, Generic[I]):
             NotLoadedError: The rows are not loaded.
         """
         recipe = Recipe(width=width, height=height, ratio=ratio, fit=fit, format=format, variant=variant)
-        found = self._find(recipe)
+        images = self.images
+        found = _find(images, recipe)
         if found is None and fit is None and variant is None and width is not None and height is not None:
-            found = self._match(width, height, self._look(Recipe(width=width, format=format)))
+            found = _match(images, width, height, _look(_original(images), Recipe(width=width, format=format)))
         if found is None:
             raise NoResultFound(f"{self!r} has no image for {_describe(recipe)}; generate_thumbnail() makes it")
         return found
-
-    def _look(self, recipe: Recipe) -> str:
-        original = self.original
-        return recipe.look("" if original is None else original.mimetype)
-
-    def _find(self, recipe: Recipe) -> I | None:
-        """The image that a recipe makes, if it is there."""
-        original = self.original
-        look = self._look(recipe)
-        if original is None or (recipe.ratio is None and (recipe.width is None or recipe.height is None)):
-            if recipe.ratio is not None:
-                return None
-            return self._match(recipe.width, recipe.height, look)
-        return self._match(*recipe.target(original.size), look)
-
-    def _match(self, width: int | None, height: int | None, look: str) -> I | None:
-        matches = [
-            row
-            for row in self.images
-            if row.variant == look and width in (None, row.width) and height in (None, row.height)
-        ]
-        return min(matches, key=lambda row: row.original, default=None)
 
     def locate(self, store: Store | None = None) -> str:
         """Return the URL of the original; see :meth:`Image.locate`.
@@ -354,7 +333,7 @@ class BaseImageSet(ABC, Generic[I]):
         await self._rows.load()
         original = self.require_original()
         store = self._store(store, original)
-        found = {recipe: self._find(recipe) for recipe in wanted}
+        found = {recipe: _find(self.images, recipe) for recipe in wanted}
         missing = [recipe for recipe, row in found.items() if row is None]
         if missing:
             self._rows.session()
@@ -405,7 +384,7 @@ class BaseImageSet(ABC, Generic[I]):
         await self._rows.load()
         session = self._rows.session()
         original = self.require_original()
-        found = self._find(recipe)
+        found = _find(self.images, recipe)
         if session is None:
             return found or (await self.generate_thumbnails([recipe], store))[0]
         if found is not None and inspect(found).key is not None:
@@ -530,18 +509,42 @@ class BaseImageSet(ABC, Generic[I]):
         return await run_pixels(render, spool.view, recipes, self._limits)
 
     def _thumbnail(self, original: I, rendering: Rendering, store: Store, spool: Spool) -> I:
-        look = self._look(rendering.recipe)
+        look = _look(self.original, rendering.recipe)
         row = self._row(spool, (rendering.width, rendering.height), rendering.mimetype, store, False, look)
         record_of(row).source = SourceRow(original, original.key)
         return row
 
     def _made(self, rendering: Rendering) -> I | None:
         """The image that stands where a thumbnail belongs."""
-        return self._match(rendering.width, rendering.height, self._look(rendering.recipe))
+        return _match(self.images, rendering.width, rendering.height, _look(self.original, rendering.recipe))
 
     def _check_original(self, original: I) -> None:
         if self.original is not original:
             raise NoOriginalError(f"the original of {self!r} was replaced while a thumbnail was made of it")
+
+
+def _original(images: Sequence[I]) -> I | None:
+    return max((row for row in images if row.original), key=lambda row: row.revision or "", default=None)
+
+
+def _look(original: Image | None, recipe: Recipe) -> str:
+    return recipe.look("" if original is None else original.mimetype)
+
+
+def _find(images: Sequence[I], recipe: Recipe) -> I | None:
+    """The image that a recipe makes, if it is there."""
+    original = _original(images)
+    look = _look(original, recipe)
+    if original is not None and (recipe.ratio is not None or recipe.fit is not None):
+        return _match(images, *recipe.target(original.size), look)
+    return None if recipe.ratio is not None else _match(images, recipe.width, recipe.height, look)
+
+
+def _match(images: Sequence[I], width: int | None, height: int | None, look: str) -> I | None:
+    matches = [
+        row for row in images if row.variant == look and width in (None, row.width) and height in (None, row.height)
+    ]
+    return min(matches, key=lambda row: row.original, default=None)
 
 
 def _describe(recipe: Recipe) -> str:

@@ -101,7 +101,7 @@ class MultipleImageSet(Generic[I]):
         return f"<{type(self).__name__} {type(self._rows.owner).__name__}.{self._rows.name}>"
 
     def _discriminators(self) -> tuple[str, ...]:
-        names = discriminators(self._rows.cls, *self._rows.columns)
+        names = discriminators(self._rows.relationship.mapper, *self._rows.columns)
         if not names:
             raise DeclarationError(
                 f"{self._rows.cls.__name__} cannot tell several pictures of one owner apart: give it another column "

@@ -48,13 +48,7 @@ class Rows(Generic[I]):
     @property
     def loaded(self) -> bool:
         """Whether :meth:`all` needs no query."""
-        state = self.state
-        if state.key is None:
-            return True
-        rows = state.dict.get(self.relationship.key)
-        return rows is not None and all(
-            row.__dict__.keys() >= NEEDED or instance_state(row).key is None or not self._alive(row) for row in rows
-        )
+        return self._loaded() is not None
 
     def all(self) -> list[I]:
         """The rows that are there and not about to be deleted.
@@ -62,23 +56,34 @@ class Rows(Generic[I]):
         Raises:
             NotLoadedError: They are not loaded.
         """
-        if not self.loaded:
+        rows = self._loaded()
+        if rows is None:
             attribute = f"{type(self.owner).__name__}.{self.name}"
             raise NotLoadedError(
                 f"the images of {attribute} are not loaded: query with "
                 f"`select(...).options(selectinload({attribute}))`, or `await owner.{self.name}.load()` first; "
                 "sessions made with expire_on_commit=False keep them after a commit"
             )
-        return [row for row in getattr(self.owner, self.relationship.key) if self._alive(row)]
+        return rows
 
-    def _alive(self, row: I) -> bool:
-        state = instance_state(row)
-        if state.deleted or state.was_deleted:
-            return False
-        session = state.session
-        if session is None:
-            return not state.detached or self.state.session is None
-        return not (state.key is not None and row in session.deleted)
+    def _loaded(self) -> list[I] | None:
+        """The rows that are there, if all of them can be read without a query."""
+        owner = self.state
+        rows: Sequence[I] | None = owner.dict.get(self.relationship.key)
+        if rows is None:
+            if owner.key is not None:
+                return None
+            rows = getattr(self.owner, self.relationship.key)
+        deleted = () if owner.session is None else owner.session.deleted
+        found = []
+        for row in rows:
+            state = instance_state(row)
+            if state.was_deleted or (deleted and row in deleted) or (owner.session is not None and state.detached):
+                continue
+            if state.key is not None and not state.dict.keys() >= NEEDED:
+                return None
+            found.append(row)
+        return found
 
     def session(self) -> AsyncSession | None:
         """The session of the owner; ``None`` where it was not added to one yet.
@@ -171,5 +176,5 @@ class Rows(Generic[I]):
                     self.append(other)
             return
         async with session_lock(session.sync_session):
-            if self._alive(row):
+            if row in self.all():
                 await session.delete(row)

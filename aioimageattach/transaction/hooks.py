@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
-from sqlalchemy import event, inspect
+from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction, object_mapper
+from sqlalchemy.orm.attributes import instance_state
 
 from .._greenlet import await_, in_bridge
 from .._threads import finish
@@ -99,12 +100,12 @@ _uploads: WeakValueDictionary[str, Record] = WeakValueDictionary()
 
 def keep(row: object, revision: str, record: Record) -> None:
     """Note what is known of a new row; copies that ``merge`` or ``deepcopy`` make of it find it by the revision."""
-    _records[inspect(row, raiseerr=True)] = _uploads[revision] = record
+    _records[instance_state(row)] = _uploads[revision] = record
 
 
 def record_of(row: object) -> Record:
     """Return the record of a row, a new one if it has none yet."""
-    state: InstanceState[Any] = inspect(row, raiseerr=True)
+    state = instance_state(row)
     found = _records.get(state)
     if found is None:
         found = _uploads.get(state.dict.get("revision") or "") if state.key is None else None
