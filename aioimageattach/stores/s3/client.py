@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from types import MappingProxyType, TracebackType
-from typing import Final, Literal, Self, TypedDict
+from typing import Final, Literal, Self, TypedDict, Unpack
 from urllib.parse import quote
 
 import aiohttp
@@ -50,7 +50,7 @@ from .xml import (
     parse_uploads,
 )
 
-__all__ = ["ClientOptions", "S3Client", "SignatureVersion"]
+__all__ = ["ClientOptions", "Description", "S3Client", "SignatureVersion"]
 
 SignatureVersion = Literal["v4", "v2"]
 
@@ -83,6 +83,17 @@ class ClientOptions(TypedDict, total=False):
     trust_env: bool
     connector: ConnectorFactory | None
     clock: Callable[[], datetime]
+
+
+class Description(TypedDict, total=False):
+    """What a server is to say of an object; see :meth:`S3Client.create`."""
+
+    content_type: str
+    cache_control: str | None
+    content_disposition: str | None
+    metadata: Mapping[str, str]
+    storage_class: str | None
+    acl: str | None
 
 
 class S3Client:
@@ -279,29 +290,16 @@ class S3Client:
         quote_key(key)
         return key
 
-    async def create(
-        self,
-        name: str,
-        data: FileSource,
-        *,
-        content_type: str = "application/octet-stream",
-        cache_control: str | None = None,
-        content_disposition: str | None = None,
-        metadata: Mapping[str, str] = _NONE,
-        storage_class: str | None = None,
-        acl: str | None = None,
-    ) -> str:
+    async def create(self, name: str, data: FileSource, **description: Unpack[Description]) -> str:
         """Put an object whole or not at all, under a name that has none yet; return its tag.
 
         Args:
             name: The name.
             data: Bytes, or anything that bytes can be read from; not closed.
-            content_type: What the server is to say of it.
-            cache_control: Likewise.
-            content_disposition: Likewise.
-            metadata: What else to keep with it, by name.
-            storage_class: Such as ``"STANDARD_IA"``; ``None`` means the bucket's.
-            acl: Such as ``"public-read"``; many buckets of today refuse any.
+            description: ``content_type`` (by default ``"application/octet-stream"``), ``cache_control`` and
+                ``content_disposition`` are what the server says of it; ``metadata`` is kept with it by name;
+                ``storage_class`` is one such as ``"STANDARD_IA"``, ``acl`` one such as ``"public-read"``, which many
+                buckets of today refuse.
 
         Raises:
             StoreFileExistsError: The name is taken; the object there is unchanged.
@@ -310,7 +308,7 @@ class S3Client:
         Effects: On an error or a cancellation nothing stands under the name, as far as the server can be asked.
         """
         key = self._key(name)
-        headers = self._describe(content_type, cache_control, content_disposition, metadata, storage_class, acl)
+        headers = _headers(description)
         return await self._uploader.create(key, name, await Body.of(data), headers)
 
     async def replace(
@@ -318,13 +316,8 @@ class S3Client:
         name: str,
         data: FileSource,
         *,
-        content_type: str = "application/octet-stream",
-        cache_control: str | None = None,
-        content_disposition: str | None = None,
-        metadata: Mapping[str, str] = _NONE,
-        storage_class: str | None = None,
-        acl: str | None = None,
         if_match: str | None = None,
+        **description: Unpack[Description],
     ) -> str:
         """Put an object over what may stand there; return its tag. The arguments are those of :meth:`create`.
 
@@ -336,31 +329,8 @@ class S3Client:
             StoreError: It could not be done; after a fault of the network it may have been done all the same.
         """
         key = self._key(name)
-        headers = self._describe(content_type, cache_control, content_disposition, metadata, storage_class, acl)
+        headers = _headers(description)
         return await self._uploader.replace(key, name, await Body.of(data), headers, if_match)
-
-    @staticmethod
-    def _describe(
-        content_type: str,
-        cache_control: str | None,
-        content_disposition: str | None,
-        metadata: Mapping[str, str],
-        storage_class: str | None,
-        acl: str | None,
-    ) -> dict[str, str]:
-        given = {
-            "Content-Type": content_type,
-            "Cache-Control": cache_control,
-            "Content-Disposition": content_disposition,
-            "x-amz-storage-class": storage_class,
-            "x-amz-acl": acl,
-            **{META + name: value for name, value in metadata.items()},
-        }
-        headers = {name: value for name, value in given.items() if value is not None}
-        for name, _, value in each(headers):
-            if not value.isascii():
-                raise ValueError(f"headers: the value of {name} is not ASCII; encode it")
-        return headers
 
     async def open(self, name: str, *, start: int = 0, end: int | None = None) -> ObjectFile:
         """Open an object, or the bytes from ``start`` up to but not including ``end`` of it; the caller closes it.
@@ -630,6 +600,22 @@ class S3Client:
             conditions=conditions,
         )
         return PostForm(self._sender.endpoint.url(self.region), sent)
+
+
+def _headers(description: Description) -> dict[str, str]:
+    given = {
+        "Content-Type": description.get("content_type", "application/octet-stream"),
+        "Cache-Control": description.get("cache_control"),
+        "Content-Disposition": description.get("content_disposition"),
+        "x-amz-storage-class": description.get("storage_class"),
+        "x-amz-acl": description.get("acl"),
+        **{META + name: value for name, value in description.get("metadata", _NONE).items()},
+    }
+    headers = {name: value for name, value in given.items() if value is not None}
+    for name, _, value in each(headers):
+        if not value.isascii():
+            raise ValueError(f"headers: the value of {name} is not ASCII; encode it")
+    return headers
 
 
 def _empty(head: ObjectHead) -> ObjectHead:

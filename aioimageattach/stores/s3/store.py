@@ -12,7 +12,7 @@ from ...exc import InvalidKeyError, StoreError
 from ...file import Source as FileSource
 from ...key import ImageKey, check_mimetype, check_name, guess_extension
 from ...store import KeyedStore, ObjectInfo
-from .client import ClientOptions, S3Client
+from .client import ClientOptions, Description, S3Client
 from .credentials import CredentialProvider, Source, default
 from .endpoint import BASE_URL_FORMAT
 from .presigner import Window
@@ -179,20 +179,18 @@ class S3Store(KeyedStore):
         as far as the server can be asked: where it does not answer any more, a file may be left for a sweep.
         """
         check_name(name)
-        await self.client.create(
-            name,
-            data,
-            content_type=check_mimetype(mimetype),
-            cache_control=self._cache_control(),
-            content_disposition=None if mimetype in INLINE_TYPES else "attachment",
-            storage_class=self._reproducible_storage_class if reproducible else self._storage_class,
-            acl=self._acl,
-        )
+        await self.client.create(name, data, **self.describe(mimetype, reproducible))
 
-    def _cache_control(self) -> str | None:
-        if self.max_age is None:
-            return None
-        return f"{'private' if self.has_signed_urls else 'public'}, max-age={self.max_age}, immutable"
+    def describe(self, mimetype: str, reproducible: bool) -> Description:
+        """Return what the server is to say of a file."""
+        keeper = "private" if self.has_signed_urls else "public"
+        return {
+            "content_type": check_mimetype(mimetype),
+            "cache_control": None if self.max_age is None else f"{keeper}, max-age={self.max_age}, immutable",
+            "content_disposition": None if mimetype in INLINE_TYPES else "attachment",
+            "storage_class": self._reproducible_storage_class if reproducible else self._storage_class,
+            "acl": self._acl,
+        }
 
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> ObjectFile:
         """Open a file, or the bytes from ``start`` up to but not including ``end`` of it; the caller closes it.
