@@ -213,7 +213,7 @@ class FileProxy:
         self._close = close
         self._ahead = b""
         self._at = 0
-        self.closed = False
+        self.closed: bool = False
 
     async def read(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes, all that is left where it is negative; ``b""`` at the end.
@@ -376,8 +376,8 @@ class Spool:
     """
 
     def __init__(self, *, fingerprint: bool = True) -> None:
-        self.size = 0
-        self.on_disk = False
+        self.size: int = 0
+        self.on_disk: bool = False
         self._hash = hashlib.sha256() if fingerprint else None
         self._pieces: list[bytes] = []
         self._file: io.FileIO | None = None
@@ -519,8 +519,8 @@ class Cursor:
     """A position in bytes of a known number, with the methods that a :class:`SeekableFileProxy` wraps but ``read``."""
 
     def __init__(self, size: int) -> None:
-        self.size = size
-        self.position = 0
+        self.size: int = size
+        self.position: int = 0
 
     async def seek(self, offset: int, whence: int) -> int:
         bases = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}
@@ -562,7 +562,7 @@ class SpoolFile(SeekableFileProxy):
         self._cursor = _SpoolCursor(spool)
         super().__init__(self._cursor)
         self.spool = spool
-        self.size = spool.size
+        self.size: int = spool.size
 
     def take(self) -> memoryview:
         """Return the bytes from where the file stands to the end, not copied, and move to the end."""

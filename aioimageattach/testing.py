@@ -24,8 +24,8 @@ from typing import Final
 
 try:
     import pytest
-except ImportError as error:
-    raise ImportError("aioimageattach.testing needs pytest: install it where the tests run") from error
+except ImportError as _error:
+    raise ImportError("aioimageattach.testing needs pytest: install it where the tests run") from _error
 
 from .exc import InvalidKeyError, StoreFileExistsError, StoreFileNotFoundError
 from .file import FileProxy, Source, Spool

@@ -69,11 +69,9 @@ class Rows(Generic[I]):
     def _loaded(self) -> list[I] | None:
         """The rows that are there, if all of them can be read without a query."""
         owner = self.state
-        rows: Sequence[I] | None = owner.dict.get(self.relationship.key)
-        if rows is None:
-            if owner.key is not None:
-                return None
-            rows = getattr(self.owner, self.relationship.key)
+        if owner.key is not None and self.relationship.key not in owner.dict:
+            return None
+        rows: Sequence[I] = getattr(self.owner, self.relationship.key)
         deleted = () if owner.session is None else owner.session.deleted
         found = []
         for row in rows:

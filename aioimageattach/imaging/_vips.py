@@ -58,7 +58,7 @@ class Watch:
     """Stops the decoding of the pictures it was given, once their time is over."""
 
     def __init__(self) -> None:
-        self.over = False
+        self.over: bool = False
         self._images: list[Any] = []
         self._held: list[object] = []
 

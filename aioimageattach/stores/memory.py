@@ -24,7 +24,7 @@ class MemoryStore(KeyedStore):
     """
 
     def __init__(self, base_url: str = "memory:/") -> None:
-        self.base_url = base_url if base_url.endswith("/") else f"{base_url}/"
+        self.base_url: str = base_url if base_url.endswith("/") else f"{base_url}/"
         self._files: dict[str, tuple[bytes, datetime]] = {}
         self._lock = threading.Lock()
 

@@ -43,4 +43,4 @@ class DiskFile(SeekableFileProxy):
 
     def __init__(self, file: Any, start: int, end: int, errors: Errors) -> None:
         super().__init__(_Window(file, start, end, errors))
-        self.size = end - start
+        self.size: int = end - start

@@ -48,8 +48,8 @@ class FileSystemStore(KeyedStore):
         file_mode: int = 0o644,
         dir_mode: int = 0o755,
     ) -> None:
-        self.path = os.fspath(path).rstrip("/") or "/"
-        self.base_url = base_url if base_url.endswith("/") else f"{base_url}/"
+        self.path: str = os.fspath(path).rstrip("/") or "/"
+        self.base_url: str = base_url if base_url.endswith("/") else f"{base_url}/"
         self._fsync = fsync
         self._file_mode = file_mode
         self._tree = Tree(self.path, dir_mode=dir_mode)

@@ -38,7 +38,7 @@ class Tree:
 
     def __init__(self, root: str, *, dir_mode: int) -> None:
         self.root = root
-        self.unnamed = bool(UNNAMED)
+        self.unnamed: bool = bool(UNNAMED)
         self._dir_mode = dir_mode
         self._unsettled: dict[str, object] = {}
 

@@ -39,7 +39,7 @@ class Writer:
     """
 
     def __init__(self, store: object, tree: Tree, name: str, *, fsync: bool, file_mode: int) -> None:
-        self.stopped = threading.Event()
+        self.stopped: threading.Event = threading.Event()
         self._tree = tree
         self._parent, _, self._leaf = name.rpartition("/")
         self._fsync = fsync
