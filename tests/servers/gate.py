@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ SIGNED_BY = {
     "X-Amz-SignedHeaders",
     "x-amz-security-token",
 }
+FORM_REGION = re.compile(rb"/\d{8}/([^/\s]+)/s3/aws4_request\r\n")
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "date", "server", "content-length", "expect"}
 
 
@@ -68,6 +70,7 @@ class Gate:
         before: Each is shown a request before it is judged, and may answer it.
         after: Each is shown the server's answer, and may change it; ``None`` lets the connection break.
         ahead: How much the server's clock is ahead of ours.
+        page: How many entries a page of a listing has; ``None`` for as many as are asked for.
         log: The requests since the last reset, in order.
     """
 
@@ -110,6 +113,7 @@ class Gate:
         self.before: list[Before] = []
         self.after: list[After] = []
         self.ahead = timedelta(0)
+        self.page: int | None = None
         self.log.clear()
 
     def close(self) -> None:
@@ -194,8 +198,12 @@ class Gate:
         if "authorization" not in headers or headers["authorization"].startswith("AWS "):
             # The server behind knows only one way and no keys; what was judged here is passed on as judged.
             region = asked.query.get("X-Amz-Credential", "//us-east-1").split("/")[2]
+            if form := FORM_REGION.search(asked.body):
+                region = form[1].decode()
             query = "&".join(pair for pair in query.split("&") if pair.partition("=")[0] not in SIGNED_BY)
             headers["authorization"] = authorization(region)
+        if self.page is not None:
+            query = re.sub(r"(max-(?:keys|uploads))=\d+", rf"\1={self.page}", query)
         target = f"{path}?{query}" if query else path
         url = URL(f"http://{BIND}:{self.backend.port}{target}", encoded=True)
         data = asked.body if len(asked.body) < 500_000 else _pieces(asked.body)

@@ -225,7 +225,7 @@ class Judge:
         if abs(parsedate_to_datetime(asked.headers["date"]) - asked.at) > SKEW:
             raise Refusal(403, "RequestTimeTooSkewed", "The difference is too large.")
         request = AWSRequest(asked.method, f"http://{asked.headers['host']}{asked.target}", dict(asked.headers))
-        auth = HmacV1Auth(keys)
+        auth = _OldVerifier(keys, asked.headers["date"])
         split = _Split(asked.path, asked.target.partition("?")[2])
         expected = auth.sign_string(auth.canonical_string(asked.method, split, request.headers))
         if expected != signature:
@@ -238,11 +238,9 @@ class Judge:
         if asked.at.timestamp() > int(query["Expires"]):
             raise Refusal(403, "AccessDenied", "Request has expired")
         request = AWSRequest(asked.method, f"http://{asked.headers['host']}{asked.path}", {})
-        auth = HmacV1Auth(keys)
+        auth = _OldVerifier(keys, query["Expires"])
         split = _Split(asked.path, "")
-        expected = auth.sign_string(
-            auth.canonical_string(asked.method, split, request.headers, expires=query["Expires"])
-        )
+        expected = auth.sign_string(auth.canonical_string(asked.method, split, request.headers))
         if expected != query["Signature"]:
             raise Refusal(403, "SignatureDoesNotMatch", "The request signature we calculated does not match.")
 
@@ -277,6 +275,17 @@ class _Verifier(S3SigV4Auth):  # type: ignore[misc]
             if name.lower() in self._listed:
                 found[name.lower()] = value
         return found
+
+
+class _OldVerifier(HmacV1Auth):  # type: ignore[misc]
+    """Signs for the date that the request states."""
+
+    def __init__(self, keys: ReadOnlyCredentials, date: str) -> None:
+        super().__init__(keys)
+        self._date = date
+
+    def _get_date(self) -> str:
+        return self._date
 
 
 @dataclass(frozen=True)

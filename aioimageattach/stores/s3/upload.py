@@ -21,7 +21,7 @@ from .sender import Progress, Request, Sender, Watch
 from .transport import read_whole
 from .xml import MAX_PARTS, Part, build_complete, parse_complete, parse_initiate_multipart
 
-__all__ = ["PUT_ID", "CreateOnly", "Uploader", "receive_etag", "receive_head"]
+__all__ = ["PUT_ID", "CreateOnly", "Uploader", "receive_etag", "receive_head", "size_of_parts"]
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,11 @@ class _Put:
     conditions: Mapping[str, str]
     put_id: str | None
     watch: Watch = field(default_factory=Watch)
+
+
+def size_of_parts(size: int, wanted: int) -> int:
+    """Return how many bytes a part has to have: as wanted, or more where there would be over 10,000 parts."""
+    return max(wanted, -(-size // MAX_PARTS))
 
 
 class Uploader:
@@ -197,9 +202,8 @@ class Uploader:
             raise
 
     async def _send_each(self, put: _Put, upload_id: str) -> list[Part]:
-        size = put.body.size
-        part_size = max(self._part_size, -(-size // MAX_PARTS))
-        starts = enumerate(range(0, size, part_size), 1)
+        part_size = size_of_parts(put.body.size, self._part_size)
+        starts = enumerate(range(0, put.body.size, part_size), 1)
         parts: list[Part] = []
 
         async def work() -> None:

@@ -1,0 +1,70 @@
+"""Bodies that can be sent again."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import zlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from aioimageattach.file import SPOOL_MEMORY, Spool
+from aioimageattach.stores.s3.body import SLICE, Body, Slices
+
+BLOB = bytes(range(256)) * 4 * 1024 + b"end"
+
+
+async def pieces(blob: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(blob), 500_000):
+        yield blob[start : start + 500_000]
+
+
+async def collect(body: Body) -> list[bytes]:
+    return [bytes(piece) async for piece in Slices(body, lambda: None)]
+
+
+@pytest.mark.parametrize("blob", [b"", b"x", BLOB, BLOB * 5], ids=len)
+async def test_a_body_is_the_same_each_time(blob: bytes) -> None:
+    """From memory and from disk alike, in slices of a limited size, as often as it is asked for."""
+    assert len(BLOB * 5) > SPOOL_MEMORY
+    for source in (blob, io.BytesIO(blob), pieces(blob), (await Spool.fill(pieces(blob))).open()):
+        body = await Body.of(source)
+        assert body.size == len(blob)
+        for _ in range(2):
+            found = await collect(body)
+            assert b"".join(found) == blob
+            assert all(0 < len(piece) <= SLICE for piece in found)
+
+
+async def test_parts_of_a_body() -> None:
+    """They are what slicing gives, on disk too."""
+    for body in (Body(BLOB), await Body.of(pieces(BLOB * 5))):
+        part = body.part(1000, 600_000)
+        assert (part.size, part.on_disk) == (599_000, body.on_disk)
+        assert b"".join(await collect(part)) == (BLOB * 5)[1000:600_000]
+        assert body.part(body.size - 3, body.size + 100).view == b"end"
+
+
+@pytest.mark.parametrize("blob", [b"", BLOB], ids=len)
+async def test_fingerprints_and_checksums(blob: bytes) -> None:
+    """They are those of the bytes, and the fingerprint is computed once."""
+    body = Body(blob)
+    assert await body.sha256() == await body.sha256() == hashlib.sha256(blob).hexdigest()
+    assert await body.checksum("crc32") == base64.b64encode(zlib.crc32(blob).to_bytes(4, "big")).decode()
+    assert await body.checksum("sha1") == base64.b64encode(hashlib.sha1(blob).digest()).decode()
+
+
+async def test_it_is_known_when_the_last_slice_is_handed_over() -> None:
+    """Before, a server cannot have received the whole; small bodies go with the headers. Each slice is progress."""
+    body = Body(bytes(2 * SLICE + 1))
+    steps: list[int] = []
+    slices = Slices(body, lambda: steps.append(1))
+    seen = [slices.all_sent]
+    async for _ in slices:
+        seen.append(slices.all_sent)
+    assert seen == [False, False, False, True]
+    assert len(steps) == 3
+    assert Slices(Body(bytes(SLICE)), lambda: None).all_sent
+    assert not Slices(Body(bytes(10), on_disk=True), lambda: None).all_sent

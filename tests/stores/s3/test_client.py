@@ -1,0 +1,587 @@
+"""What a client does with a real server, each of whose requests is judged."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from aioimageattach.exc import (
+    InvalidKeyError,
+    StoreError,
+    StoreFileExistsError,
+    StoreFileNotFoundError,
+    StorePermissionError,
+)
+from aioimageattach.stores.s3 import AuthMechanismError, Credentials, Encryption, S3Client, static
+from aioimageattach.stores.s3.transport import KEEP_ALIVE
+from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
+from tests.servers.judge import Key, Refusal
+from tests.stores.s3.conftest import BUCKET, REGION, MakeClient
+
+AWKWARD = [
+    "a//b",
+    "//a",
+    "/leading",
+    "trailing/",
+    "a b",
+    " a ",
+    "a+b",
+    "100%",
+    "a%2Fb",
+    "a%20b",
+    "#1",
+    "what?x=1",
+    "~home",
+    "x=1&y=2",
+    "...",
+    "a:b@c;d,e$f!",
+    "[a]{b}|<c>^`\"'\\",
+    "über/straße",
+    "e\u0301/é",
+    "日本/画像.png",
+    "🖼️.jpg",
+    "x/" * 511 + "xy",
+]
+BLOB = bytes(range(256)) * 400
+
+
+async def read(client: S3Client, name: str, **options: Any) -> bytes:
+    async with await client.open(name, **options) as file:
+        return await file.read()
+
+
+async def listed(client: S3Client, prefix: str = "", **options: Any) -> list[str]:
+    return [found.key async for found in client.list(prefix, **options)]
+
+
+async def fetch(url: str, method: str = "GET", **options: Any) -> tuple[int, bytes, Any]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, URL(url, encoded=True), **options) as answer,
+    ):
+        return answer.status, await answer.read(), answer.headers
+
+
+@pytest.mark.parametrize("key", AWKWARD, ids=ascii)
+async def test_awkward_keys(client: S3Client, key: str) -> None:
+    """They are put, read, told, listed, copied, signed in URLs and deleted as they are."""
+    await client.create(key, b"this")
+    await client.create(f"{key[:1000]}-other", b"other")
+    assert await read(client, key) == b"this"
+    assert (await client.head(key)).size == 4
+    assert key in await listed(client)
+    assert await listed(client, key[:5], start_after=f"{key}") == [
+        name for name in await listed(client, key[:5]) if name > key
+    ]
+    assert (await fetch(client.presign("GET", key)))[:2] == (200, b"this")
+    await client.copy(key, "copy")
+    assert await read(client, "copy") == b"this"
+    assert await client.delete_many([key, "copy"]) == {}
+    assert await listed(client) == [f"{key[:1000]}-other"]
+    await client.delete(f"{key[:1000]}-other")
+    assert await listed(client) == []
+
+
+@pytest.mark.parametrize("key", ["", ".", "..", "a/..", "./a", "a/../b", "é" * 513, "\ud800", 7], ids=ascii)
+async def test_keys_that_are_refused(gate: Gate, client: S3Client, key: Any) -> None:
+    """Before anything is asked of the server."""
+    calls: list[Callable[[], Any]] = [
+        lambda: client.create(key, b""),
+        lambda: client.replace(key, b""),
+        lambda: client.open(key),
+        lambda: client.head(key),
+        lambda: client.delete(key),
+        lambda: client.copy("a", key),
+        lambda: client.copy(key, "a"),
+        lambda: client.abort_upload(key, "x"),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidKeyError):
+            await call()
+    with pytest.raises(InvalidKeyError):
+        client.url(key)
+    with pytest.raises(InvalidKeyError):
+        client.presign("GET", key)
+    assert isinstance((await client.delete_many([key]))[key], InvalidKeyError)
+    assert gate.log == []
+
+
+async def test_control_characters_can_be_deleted(client: S3Client) -> None:
+    """A key that XML cannot write is deleted by a request of its own."""
+    names = ["a\x01b", "a\r\nb", "plain"]
+    for name in names:
+        await client.create(name, b"x")
+    assert await client.delete_many(names) == {}
+    assert await listed(client) == []
+
+
+async def test_what_is_said_of_an_object(client: S3Client) -> None:
+    """Type, caching, disposition and metadata are kept with it."""
+    etag = await client.create(
+        "a",
+        BLOB,
+        content_type="image/png",
+        cache_control="max-age=60",
+        content_disposition='attachment; filename="a.png"',
+        metadata={"color": "blue"},
+        storage_class="STANDARD_IA",
+    )
+    head = await client.head("a")
+    assert (head.size, head.etag, head.content_type) == (len(BLOB), etag, "image/png")
+    assert head.metadata["color"] == "blue"
+    assert abs(head.modified_at - datetime.now(UTC)) < timedelta(minutes=1)
+    _, _, headers = await fetch(client.presign("GET", "a"))
+    assert headers["Cache-Control"] == "max-age=60"
+    assert headers["Content-Disposition"] == 'attachment; filename="a.png"'
+    assert headers["x-amz-storage-class"] == "STANDARD_IA"
+    async with await client.open("a", start=10, end=20) as file:
+        assert (file.size, file.head.content_type, file.head.etag) == (10, "image/png", etag)
+
+
+async def test_nothing_is_said_that_was_not_asked_for(gate: Gate, client: S3Client) -> None:
+    """No ACL, no storage class, no encryption, no checksum; a length, and a body in one piece."""
+    await client.create("a", BLOB)
+    (put,) = gate.log
+    amz = {name for name in put.asked.headers if name.startswith("x-amz-")}
+    assert amz == {"x-amz-date", "x-amz-content-sha256", "x-amz-meta-put-id"}
+    assert put.asked.headers["content-length"] == str(len(BLOB))
+    assert "transfer-encoding" not in put.asked.headers
+    assert "user-agent" not in put.asked.headers
+
+
+async def test_an_acl_is_sent_if_it_is_asked_for(gate: Gate, client: S3Client) -> None:
+    """As a signed header; buckets of today refuse it, and the error says what to do."""
+    with pytest.raises(StoreError, match="give no acl"):
+        await client.create("a", b"x", acl="public-read")
+    assert gate.log[0].asked.headers["x-amz-acl"] == "public-read"
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\0b", "é"])
+async def test_headers_cannot_be_broken_out_of(gate: Gate, client: S3Client, value: str) -> None:
+    """Line feeds, NUL and what is not ASCII are refused before anything is sent."""
+    for options in ({"content_type": value}, {"content_disposition": value}, {"metadata": {"a": value}}):
+        with pytest.raises(ValueError, match="headers"):
+            await client.create("a", b"x", **options)
+    assert gate.log == []
+
+
+async def test_bodies_are_signed_without_tls_and_on_request(gate: Gate, make_client: MakeClient) -> None:
+    """Otherwise the signature leaves them out."""
+    for option in (None, True, False):
+        await make_client(gate.url, sign_payload=option).create(f"{option}", b"x")
+    hashes = [put.asked.headers["x-amz-content-sha256"] for put in gate.log]
+    assert [len(value) for value in hashes] == [64, 64, 16]
+    assert hashes[2] == "UNSIGNED-PAYLOAD"
+
+
+async def test_a_taken_name(client: S3Client) -> None:
+    """It is refused by create, and replaced by replace, if it is what it was thought to be."""
+    first = await client.create("a", b"first")
+    with pytest.raises(StoreFileExistsError):
+        await client.create("a", b"second")
+    assert await read(client, "a") == b"first"
+    second = await client.replace("a", b"second", if_match=first)
+    assert second != first
+    with pytest.raises(StoreFileExistsError):
+        await client.replace("a", b"third", if_match=first)
+    assert await read(client, "a") == b"second"
+    await client.replace("a", b"fourth")
+    assert await read(client, "a") == b"fourth"
+
+
+async def test_a_server_that_cannot_refuse_a_taken_name(gate: Gate, make_client: MakeClient) -> None:
+    """It is asked before; one that says it does not know the header names the option."""
+    client = make_client(gate.url, create_only="head")
+    await client.create("a", b"first")
+    with pytest.raises(StoreFileExistsError):
+        await client.create("a", b"second")
+    assert await read(client, "a") == b"first"
+    assert all("if-none-match" not in request.asked.headers for request in gate.log)
+    gate.fail(1, 501, "NotImplemented")
+    with pytest.raises(StoreError, match="create_only"):
+        await make_client(gate.url).create("b", b"x")
+
+
+@pytest.mark.parametrize("size", [99_999, 100_000, 100_001, 250_000, 1_000_000])
+async def test_large_objects_go_up_in_parts(gate: Gate, make_client: MakeClient, size: int) -> None:
+    """From the threshold on, some parts at a time; the object is the same."""
+    client = make_client(gate.url, multipart_threshold=100_000, part_size=100_000)
+    blob = (bytes(range(251)) * (size // 251 + 1))[:size]
+    await client.create("a", blob, content_type="image/png", metadata={"x": "y"})
+    head = await client.head("a")
+    assert (head.size, head.content_type, head.metadata["x"]) == (size, "image/png", "y")
+    assert await read(client, "a") == blob
+    assert sum("partNumber" in request.asked.target for request in gate.log) == (
+        0 if size < 100_000 else -(-size // 100_000)
+    )
+    with pytest.raises(StoreFileExistsError):
+        await client.create("a", blob[::-1])
+    assert await read(client, "a") == blob
+    assert [upload async for upload in client.list_uploads()] == []
+    await client.replace("a", blob[::-1])
+    assert await read(client, "a") == blob[::-1]
+
+
+@pytest.mark.parametrize("algorithm", ["crc32", "sha1", "sha256"])
+async def test_checksums(gate: Gate, make_client: MakeClient, algorithm: Any) -> None:
+    """The server compares what is put, in one piece and in parts; the client what it reads as a whole."""
+    client = make_client(gate.url, checksum=algorithm, multipart_threshold=100_000, part_size=60_000)
+    header = f"x-amz-checksum-{algorithm}"
+    await client.create("a", BLOB[:1000])
+    await client.create("b", BLOB)
+    for name, blob in (("a", BLOB[:1000]), ("b", BLOB)):
+        assert await read(client, name) == blob
+        assert await read(client, name, start=5) == blob[5:]
+    assert sum(header in request.asked.headers for request in gate.log) == 3
+
+    def flip(asked: Any, answer: Any) -> Any:
+        if asked.method != "GET":
+            return answer
+        return type(answer)(answer.status, answer.headers, b"\xff" + answer.body[1:])
+
+    gate.after.append(flip)
+    with pytest.raises(StoreError, match="checksums differ"):
+        await read(client, "a")
+    gate.after.clear()
+    gate.before.append(
+        lambda asked: (
+            Refusal(400, "BadDigest")
+            if asked.headers.get(header) and asked.headers[header] != "x" and asked.method == "PUT"
+            else None
+        )
+    )
+    with pytest.raises(StoreError, match="BadDigest"):
+        await client.create("c", b"x")
+
+
+async def test_ranges(client: S3Client) -> None:
+    """They are what slicing gives; of a missing object there is none."""
+    await client.create("a", bytes(range(100)))
+    for start, end in ((0, None), (0, 100), (3, 7), (99, 200), (100, None), (500, 600), (5, 5)):
+        assert await read(client, "a", start=start, end=end) == bytes(range(100))[start:end]
+        with pytest.raises(StoreFileNotFoundError):
+            await client.open("missing", start=start, end=end)
+    with pytest.raises(ValueError, match="start"):
+        await client.open("a", start=2, end=1)
+
+
+async def test_what_is_not_read_to_its_end(client: S3Client) -> None:
+    """It can be closed at any moment, and the client goes on."""
+    await client.create("a", bytes(5_000_000))
+    for size in (0, 1, 100_000):
+        async with await client.open("a") as file:
+            assert len(await file.read(size)) <= size
+    assert len(await read(client, "a")) == 5_000_000
+
+
+async def test_listings_of_many_pages(gate: Gate, make_client: MakeClient) -> None:
+    """Every page is asked for, none twice, below the prefix and from any name on."""
+    client = make_client(gate.url, prefix="some/")
+    gate.page = 3
+    names = [f"{n:02}" for n in range(10)]
+    await asyncio.gather(*(client.create(name, b"x") for name in names))
+    await make_client(gate.url).create("somewhere", b"x")
+    assert await listed(client) == names
+    assert await listed(client, "0", start_after="04") == names[5:]
+    assert await listed(client, "1") == []
+    with gate.noting() as requests:
+        found = client.list()
+        assert (await anext(found)).key == "00"
+        await found.aclose()  # type: ignore[attr-defined]
+    assert len(requests) == 1
+    assert await make_client(gate.url).head("some/00")
+
+
+async def test_many_are_deleted_by_one_request(gate: Gate, make_client: MakeClient) -> None:
+    """Or one by one where the server cannot; what cannot be deleted is told, what passes is tried again."""
+    client = make_client(gate.url, prefix="p/")
+    names = [f"{n}" for n in range(12)]
+    await asyncio.gather(*(client.create(name, b"x") for name in names))
+    with gate.noting() as requests:
+        assert await client.delete_many([*names[:5], names[0], "missing"]) == {}
+    assert [request.asked.method for request in requests] == ["POST"]
+    body = (
+        b"<DeleteResult><Error><Key>p/5</Key><Code>AccessDenied</Code><Message>no</Message></Error>"
+        b"<Error><Key>p/6</Key><Code>InternalError</Code><Message>no</Message></Error>"
+        b"<Error><Key>p/7</Key><Code>Odd</Code><Message>no</Message></Error></DeleteResult>"
+    )
+    gate.after.append(
+        lambda asked, answer: type(answer)(200, answer.headers, body) if asked.method == "POST" else answer
+    )
+    with gate.noting() as requests:
+        failed = await client.delete_many(["5", "6", "7"])
+    assert {name: type(error) for name, error in failed.items()} == {"5": StorePermissionError, "7": StoreError}
+    assert [str(request) for request in requests] == [f"POST /{BUCKET} 200", f"DELETE /{BUCKET}/p/6 204"]
+    gate.after.clear()
+    await client.create("6", b"x")
+    gate.fail(1, 403, "AccessDenied")
+    failed = await client.delete_many(["8", "9"])
+    assert set(failed) == {"8", "9"}
+    single = make_client(gate.url, prefix="p/", bulk_delete=False)
+    gate.before.append(lambda asked: Refusal(403, "AccessDenied") if asked.key == "p/8" else None)
+    assert list(await single.delete_many(["6", "8", "9"])) == ["8"]
+    assert await listed(client) == ["10", "11", "8"]
+    gate.fail(1, 404, "NoSuchKey")
+    await client.delete("9")
+
+
+async def test_copies(gate: Gate, make_client: MakeClient) -> None:
+    """Within the bucket and from another; of nothing there is none."""
+    gate.backend.create_bucket("other", REGION)
+    client, other = make_client(gate.url, prefix="p/"), make_client(gate.url, "other")
+    await other.create("a b/ü", b"other", content_type="image/png")
+    etag = await client.copy("a b/ü", "copy", source_bucket="other", storage_class="STANDARD_IA")
+    assert etag == (await client.head("copy")).etag
+    assert (await client.head("copy")).content_type == "image/png"
+    await client.copy("copy", "again")
+    assert await read(client, "again") == b"other"
+    with pytest.raises(StoreFileNotFoundError):
+        await client.copy("missing", "again")
+
+
+async def test_uploads_that_were_left(gate: Gate, make_client: MakeClient) -> None:
+    """They are listed page by page, and can be forgotten."""
+    client = make_client(gate.url, prefix="p/", multipart_threshold=1)
+    gate.page = 2
+
+    def no_abort(asked: Any) -> Refusal | None:
+        return Refusal(403, "AccessDenied") if "uploadId" in asked.target else None
+
+    gate.before.append(no_abort)
+    for n in range(5):
+        with pytest.raises(StorePermissionError):
+            await client.create(f"{n}", b"x")
+    gate.before.remove(no_abort)
+    found = [upload async for upload in client.list_uploads()]
+    assert [upload.key for upload in found] == ["0", "1", "2", "3", "4"]
+    assert [upload.key async for upload in client.list_uploads("3")] == ["3"]
+    for upload in found:
+        await client.abort_upload(upload.key, upload.upload_id)
+    assert [upload async for upload in client.list_uploads()] == []
+    await client.abort_upload("0", found[0].upload_id)
+
+
+async def test_encryption(gate: Gate, make_client: MakeClient) -> None:
+    """Its headers go with what makes objects; a key of one's own does not go over the wire in the clear."""
+    client = make_client(gate.url, encryption=Encryption.s3(), multipart_threshold=100)
+    await client.create("a", b"x")
+    await client.create("b", bytes(200))
+    await client.copy("a", "c")
+    header = "x-amz-server-side-encryption"
+    asked = [request.asked for request in gate.log if header in request.asked.headers]
+    assert [(one.method, one.key) for one in asked] == [("PUT", "a"), ("POST", "b"), ("PUT", "c")]
+    with pytest.raises(ValueError, match="without TLS"):
+        make_client(gate.url, encryption=Encryption.customer(bytes(32)))
+
+
+async def test_signed_urls(gate: Gate, client: S3Client) -> None:
+    """By them one may read, put and delete, and nothing else, for a time."""
+    await client.create("a", b"this")
+    url = client.presign(
+        "GET", "a", query={"response-content-disposition": "attachment; filename=b"}, expires_in=60, window=60
+    )
+    assert url == client.presign(
+        "GET", "a", query={"response-content-disposition": "attachment; filename=b"}, expires_in=60, window=60
+    )
+    status, body, headers = await fetch(url)
+    assert (status, body, headers["Content-Disposition"]) == (200, b"this", "attachment; filename=b")
+    assert (await fetch(url, "PUT", data=b"x"))[0] == 403
+    assert (await fetch(url.replace("/a?", "/b?")))[0] == 403
+    put = client.presign("PUT", "b", headers={"Content-Type": "image/png"})
+    assert (await fetch(put, "PUT", data=b"x", headers={"Content-Type": "text/html"}))[0] == 403
+    assert (await fetch(put, "PUT", data=b"x", headers={"Content-Type": "image/png"}))[0] == 200
+    assert (await client.head("b")).content_type == "image/png"
+    assert (await fetch(client.presign("DELETE", "b"), "DELETE"))[0] == 204
+    gate.ahead = timedelta(seconds=130)
+    assert (await fetch(url))[0] == 403
+
+
+async def test_forms(gate: Gate, client: S3Client) -> None:
+    """A browser can upload by one what it allows."""
+    form = client.presign_post(
+        "a.png", fields={"Content-Type": "image/png"}, conditions=[["content-length-range", 1, 10]]
+    )
+    for blob, expected in ((b"small", 204), (b"far too large", 400)):
+        data = aiohttp.FormData()
+        for name, value in form.fields.items():
+            data.add_field(name, value)
+        data.add_field("file", blob, filename="x.png")
+        assert (await fetch(form.url, "POST", data=data))[0] == expected
+    assert await read(client, "a.png") == b"small"
+
+
+async def test_signed_urls_need_credentials_that_are_known(gate: Gate, make_client: MakeClient) -> None:
+    """A calculation cannot ask for them: connect() does."""
+
+    async def provide() -> Credentials:
+        return Credentials(ACCESS_KEY, SECRET_KEY)
+
+    client = make_client(gate.url, credentials=provide)
+    with pytest.raises(StoreError, match=r"credentials are not known: await connect\(\)"):
+        client.presign("GET", "a")
+    await client.connect()
+    assert (await fetch(client.presign("GET", "a")))[0] == 404
+    assert gate.log[0].status == 404
+
+
+async def test_the_region_is_found_once(gate: Gate, make_client: MakeClient) -> None:
+    """Requests find it by being refused, connect() by asking; URLs cannot be signed before."""
+    endpoint = f"{gate.url}/{{region}}".replace("/{region}", "")
+    client = make_client(endpoint, region=None)
+    assert client.region == "us-east-1"
+    await client.create("a", b"x")
+    assert client.region == REGION
+    assert [request.status for request in gate.log] == [301, 200]
+    await client.create("b", b"x")
+    assert [request.status for request in gate.log] == [301, 200, 200]
+
+
+async def test_settings_of_the_environment(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys, region and endpoint are taken from it where they are not given."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", gate.url)
+    async with S3Client(BUCKET) as client:
+        await client.create("a", b"x")
+        assert client.region == REGION
+        assert client.url("a") == f"{gate.url}/{BUCKET}/a"
+        assert (await fetch(client.presign("GET", "a")))[1] == b"x"
+
+
+async def test_old_signatures(gate: Gate, make_client: MakeClient) -> None:
+    """Version 2 does all that Version 4 does; a server that does not take one gives an error of its own."""
+    old = make_client(gate.url, signature_version="v2")
+    with pytest.raises(AuthMechanismError, match="signature_version='v4'"):
+        await old.create("a", b"x")
+    gate.judge.versions = ("v2",)
+    gate.backend.reset()
+    gate.backend.create_bucket(BUCKET, "us-east-1")
+    await old.create("a b/ü", BLOB, content_type="image/png")
+    assert await read(old, "a b/ü") == BLOB
+    assert await listed(old) == ["a b/ü"]
+    assert (await fetch(old.presign("GET", "a b/ü")))[:2] == (200, BLOB)
+    assert old.presign_post("a").fields["AWSAccessKeyId"] == ACCESS_KEY
+    assert await old.delete_many(["a b/ü"]) == {}
+    with pytest.raises(AuthMechanismError, match="'v2'"):
+        await make_client(gate.url).create("a", b"x")
+
+
+async def test_temporary_credentials(gate: Gate, make_client: MakeClient) -> None:
+    """Their token goes along, in headers and in URLs."""
+    gate.judge.keys["ASIATEMPORARY"] = Key("secret", "token+/=")
+    client = make_client(gate.url, credentials=static("ASIATEMPORARY", "secret", "token+/="))
+    await client.create("a", b"x")
+    assert (await fetch(client.presign("GET", "a")))[1] == b"x"
+    wrong = make_client(gate.url, credentials=static("ASIATEMPORARY", "secret"))
+    with pytest.raises(StorePermissionError, match="InvalidToken"):
+        await wrong.create("b", b"x")
+
+
+async def test_refusals(gate: Gate, make_client: MakeClient) -> None:
+    """They carry what the server says, and no secret."""
+    for credentials, code in (
+        (static(ACCESS_KEY, "canary-of-a-secret"), "SignatureDoesNotMatch"),
+        (static("AKIAOTHER", "canary-of-a-secret"), "InvalidAccessKeyId"),
+    ):
+        with pytest.raises(StorePermissionError, match=code) as caught:
+            await make_client(gate.url, credentials=credentials).create("a", b"x")
+        error = caught.value
+        assert (error.status, error.code, error.request_id, error.attempts) == (403, code, "REQ0123456789", 1)
+        assert "canary" not in f"{error!r}{error.__cause__!r}{error.__context__!r}{vars(error)}"
+    with pytest.raises(StoreError, match="create the bucket"):
+        await make_client(gate.url, "missing-bucket").create("a", b"x")
+    with pytest.raises(StoreError, match="create the bucket"):
+        await listed(make_client(gate.url, "missing-bucket"))
+
+
+async def test_connections_are_kept_and_closed(gate: Gate, make_client: MakeClient) -> None:
+    """One after the other they share one; a closed client can be used again, and closed again."""
+    client = make_client(gate.url)
+    assert KEEP_ALIVE <= 15
+    for n in range(5):
+        await client.create(f"{n}", b"x")
+        with pytest.raises(StoreFileNotFoundError):
+            await client.open("missing")
+    await client.aclose()
+    await client.aclose()
+    await client.create("after", b"x")
+    assert len(await listed(client)) == 6
+
+
+def test_each_event_loop_has_its_own_connections(gate: Gate) -> None:
+    """A client that outlives a loop works in the next."""
+    client = S3Client(BUCKET, static(ACCESS_KEY, SECRET_KEY), region=REGION, endpoint_url=gate.url)
+
+    async def work(name: str) -> bytes:
+        async with client:
+            await client.create(name, b"x")
+            return await read(client, name)
+
+    assert [asyncio.run(work(f"{n}")) for n in range(3)] == [b"x"] * 3
+
+
+def test_an_unclosed_client_is_told(gate: Gate) -> None:
+    """By a ResourceWarning that says whose connections were left; one that is closed is not."""
+    code = f"""
+import asyncio
+from aioimageattach.stores.s3 import S3Client, static
+async def main(close):
+    client = S3Client({BUCKET!r}, static({ACCESS_KEY!r}, {SECRET_KEY!r}), region={REGION!r}, endpoint_url={gate.url!r})
+    await client.replace("a", b"x")
+    if close:
+        await client.aclose()
+asyncio.run(main(CLOSE))
+"""
+    warned = [
+        subprocess.run(
+            [sys.executable, "-W", "always", "-c", code.replace("CLOSE", close)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stderr
+        for close in ("False", "True")
+    ]
+    expected = f"ResourceWarning: <S3 bucket {BUCKET!r} at {gate.url}> was not closed: write `async with`"
+    assert expected in warned[0]
+    assert warned[1] == ""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"multipart_threshold": 0},
+        {"part_size": 0},
+        {"parallel_parts": 0},
+        {"connect_timeout": 0},
+        {"read_timeout": -1},
+        {"max_connections": 0},
+        {"max_retry": -1},
+        {"timeout": 0},
+        {"signature_version": "v3"},
+        {"create_only": "never"},
+        {"checksum": "md5"},
+        {"endpoint_url": "example.com"},
+        {"region": "eu west"},
+    ],
+    ids=str,
+)
+def test_arguments_out_of_range(options: dict[str, Any]) -> None:
+    """They are refused by name."""
+    with pytest.raises(ValueError, match=next(iter(options)).replace("timeout", "(timeout|expected)")):
+        S3Client(BUCKET, static("a", "b"), **options)
+
+
+def test_a_client_shows_no_secret() -> None:
+    """Neither do its parts."""
+    client = S3Client(BUCKET, static("AKIA", "canary-of-a-secret", "canary-token"), region=REGION)
+    assert repr(client) == "<S3 bucket 'pictures' at https://s3.{region}.amazonaws.com>"
+    assert "canary" not in f"{client!r}{client.credentials!r}{vars(client)}{vars(client._sender)}"

@@ -1,0 +1,125 @@
+"""What refusals mean."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from aioimageattach.exc import (
+    InvalidKeyError,
+    StoreError,
+    StoreFileExistsError,
+    StoreFileNotFoundError,
+    StorePermissionError,
+    StoreUnavailableError,
+)
+from aioimageattach.stores.s3 import AuthMechanismError
+from aioimageattach.stores.s3.errors import Refusal, as_error
+from aioimageattach.stores.s3.xml import S3ErrorInfo
+
+NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
+MECHANISM = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
+
+
+def refusal(status: int, code: str = "", message: str = "no", **more: Any) -> Refusal:
+    return Refusal(status, S3ErrorInfo(code, message), **more)
+
+
+@pytest.mark.parametrize(
+    ("found", "kind", "advice"),
+    [
+        (refusal(404, "NoSuchKey"), StoreFileNotFoundError, ""),
+        (refusal(404), StoreFileNotFoundError, ""),
+        (refusal(404, "NoSuchBucket"), StoreError, "create the bucket"),
+        (refusal(404, "NoSuchUpload"), StoreError, ""),
+        (refusal(412, "PreconditionFailed"), StoreFileExistsError, "never overwritten"),
+        (refusal(412), StoreFileExistsError, "never overwritten"),
+        (refusal(400, "KeyTooLongError"), InvalidKeyError, ""),
+        (refusal(503, "SlowDown"), StoreUnavailableError, ""),
+        (refusal(500), StoreUnavailableError, ""),
+        (refusal(403, "AccessDenied"), StorePermissionError, "policy"),
+        (refusal(403), StorePermissionError, "policy"),
+        (refusal(401), StorePermissionError, ""),
+        (refusal(403, "SignatureDoesNotMatch"), StorePermissionError, "secret_key"),
+        (refusal(403, "InvalidAccessKeyId"), StorePermissionError, "access_key"),
+        (refusal(403, "RequestTimeTooSkewed"), StorePermissionError, "clock"),
+        (refusal(400, "ExpiredToken"), StorePermissionError, "renew"),
+        (refusal(400, "InvalidRequest", MECHANISM), AuthMechanismError, "signature_version='v4'"),
+        (refusal(501, "NotImplemented", "Signature Version 4 is not known"), AuthMechanismError, "'v2'"),
+        (refusal(501, "NotImplemented"), StoreError, "create_only"),
+        (refusal(301, "PermanentRedirect", region="eu-west-1"), StoreError, "give region='eu-west-1'"),
+        (refusal(400, "AuthorizationHeaderMalformed"), StoreError, "the bucket's region"),
+        (refusal(400, "AccessControlListNotSupported"), StoreError, "give no acl"),
+        (refusal(400, "InvalidArgument"), StoreError, ""),
+    ],
+    ids=lambda value: f"{value.status} {value.info.code}" if isinstance(value, Refusal) else None,
+)
+def test_the_kind_of_error(found: Refusal, kind: type[StoreError], advice: str) -> None:
+    """Each refusal is the error it means, and says what to do."""
+    error = as_error(found, "put 'a'", store="<store>", name="a", attempts=1)
+    assert type(error) is kind
+    assert advice in str(error)
+    assert str(error).startswith(f"put 'a': the server answered {found.status}")
+
+
+def test_what_an_error_carries() -> None:
+    """Status, code, the request's number, attempts, name and store."""
+    error = as_error(refusal(503, "SlowDown", request_id="R1"), "put 'a'", store="<store>", name="a", attempts=3)
+    assert (error.status, error.code, error.request_id, error.attempts) == (503, "SlowDown", "R1", 3)
+    assert (error.store, error.name) == ("<store>", "a")
+    assert str(error) == "put 'a': the server answered 503 SlowDown: no in 3 attempts"
+
+
+def test_an_answer_is_read() -> None:
+    """Its headers count as its body does."""
+    body = b"<Error><Code>AccessDenied</Code><Message>m</Message><Region>x</Region><RequestId>R2</RequestId></Error>"
+    found = Refusal.read(403, {}, body)
+    assert (found.code, found.region, found.request_id, found.location) == ("AccessDenied", "x", "R2", None)
+    headers = {
+        "x-amz-bucket-region": "eu-west-1",
+        "x-amz-request-id": "R1",
+        "Date": "Wed, 06 May 2026 07:08:09 GMT",
+        "Retry-After": "7",
+        "Location": "https://x/",
+    }
+    found = Refusal.read(403, headers, body)
+    assert (found.region, found.request_id, found.retry_after) == ("eu-west-1", "R1", 7.0)
+    assert (found.date, found.location) == (NOW, "https://x/")
+
+
+@pytest.mark.parametrize("value", ["", "soon", "-1", "1e3", "9" * 9, "Wed, 06 May 2026 07:08:09 GMT", "٣"])
+def test_a_time_to_wait_that_makes_no_sense(value: str) -> None:
+    """It is left out."""
+    assert Refusal.read(503, {"Retry-After": value}, b"").retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("nonsense", None), ("", None), ("Wed, 06 May 2026 07:08:09 -0000", NOW)]
+)
+def test_a_date_of_another_form(value: str, expected: datetime | None) -> None:
+    """One that is none is left out; one without a zone is in UTC."""
+    assert Refusal.read(503, {"Date": value}, b"").date == expected
+
+
+def test_how_far_the_clock_is_off() -> None:
+    """It is told where the request was refused for it; of a mute answer only where it is far off."""
+    late = NOW + timedelta(minutes=20)
+    skewed = Refusal(403, S3ErrorInfo("RequestTimeTooSkewed", server_time=late))
+    assert skewed.offset(NOW) == 1200
+    assert refusal(403, "RequestTimeTooSkewed", date=late).offset(NOW) == 1200
+    assert refusal(403, date=late).offset(NOW) == 1200
+    assert refusal(403, date=NOW + timedelta(seconds=10)).offset(NOW) is None
+    assert refusal(403, "AccessDenied", date=late).offset(NOW) is None
+    assert refusal(403, "RequestTimeTooSkewed").offset(NOW) is None
+
+
+def test_what_may_be_put_right() -> None:
+    """Expired credentials, answers that say nothing, other regions."""
+    assert refusal(400, "ExpiredToken").is_expired
+    assert refusal(400).is_mute
+    assert not refusal(400, "InvalidToken").is_mute
+    assert refusal(307, "TemporaryRedirect").is_elsewhere
+    assert refusal(400, "AuthorizationHeaderMalformed").is_elsewhere
+    assert not refusal(400).is_elsewhere
