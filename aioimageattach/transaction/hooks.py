@@ -225,7 +225,7 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
         session.info.pop(_CONNECTIONS, None)
     if verdict.doubtful:
         _log.warning(
-            "the outcome of a transaction is unknown: %d files are kept, and sweep removes those that no row names",
+            "the outcome of a transaction is unknown: %d files are kept, whether rows name them or not",
             len(verdict.doubtful),
         )
     if not verdict.discard:
@@ -233,7 +233,7 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
     if in_bridge():
         await_(finish(_discard(verdict.discard)))
     else:
-        _log.warning("%d files are left for sweep: the session ended outside the event loop", len(verdict.discard))
+        _log.warning("%d files are left behind: the session ended outside the event loop", len(verdict.discard))
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ def _deleted(session: Session, row: object) -> None:
     if isinstance(row, FileRow):
         file = record_of(row).file or _file_of(session, row)
         if file is None:
-            _log.warning("the file of a deleted %s is left for sweep: its row was not loaded", type(row).__name__)
+            _log.warning("the file of a deleted %s is left behind: its row was not loaded", type(row).__name__)
         else:
             _touched(session, row)
             _journal(session).dropped(_current(session), file)
@@ -422,7 +422,7 @@ async def _upload(records: list[Record], files: list[StoredFile], journal: Journ
 
 
 async def _discard(files: Sequence[StoredFile]) -> None:
-    """Delete files; log what fails, and leave it to sweep."""
+    """Delete files; log what fails."""
     turn = asyncio.Semaphore(CONCURRENCY)
     left = set(files)
 
@@ -434,11 +434,11 @@ async def _discard(files: Sequence[StoredFile]) -> None:
                 task = asyncio.current_task()
                 if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                     raise
-                _log.warning("%r could not delete %r, sweep will: %r", file.store, file.key, error)
+                _log.warning("%r could not delete %r, which is left behind: %r", file.store, file.key, error)
             left.discard(file)
 
     try:
         async with asyncio.timeout(DISCARD_TIMEOUT):
             await asyncio.gather(*(delete(file) for file in files))
     except TimeoutError:
-        _log.warning("%d files were not deleted within %g s, sweep will", len(left), DISCARD_TIMEOUT)
+        _log.warning("%d files were not deleted within %g s, and are left behind", len(left), DISCARD_TIMEOUT)

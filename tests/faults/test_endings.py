@@ -123,7 +123,7 @@ async def test_left_by_the_block_alone(rig: Rig) -> None:
 
 
 async def test_forgotten(sqlite_rig: Rig) -> None:
-    """A session that is collected says nothing: its upload is left for sweep, and no coroutine is left unawaited."""
+    """A session that is collected says nothing: its upload is left behind, and no coroutine is left unawaited."""
     rig = sqlite_rig
     await rig.user()
 

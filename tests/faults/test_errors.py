@@ -113,7 +113,7 @@ class Portrait(Deferring, Image):
 
 
 async def test_a_refused_commit(database: Database, style: Style) -> None:
-    """A deferred constraint: IntegrityError unchanged, no row, and the file is left for sweep at worst."""
+    """A deferred constraint: IntegrityError unchanged, no row, and the file is left behind at worst."""
     if database.name == "mariadb":
         pytest.skip("MariaDB has no deferred constraints")
     await database.create(Deferring.metadata)
@@ -274,7 +274,7 @@ async def test_a_name_that_is_taken_is_left_alone(sqlite_rig: Rig) -> None:
 async def test_a_delete_fails_after_the_commit(
     rig: Rig, style: Style, fault: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The commit succeeds and raises nothing; the failure is logged, and the old file is left for sweep."""
+    """The commit succeeds and raises nothing; the failure is logged, and the old file is left behind."""
     await rig.user()
     rig.store.at("delete", fault)
     with caplog.at_level(logging.WARNING, "aioimageattach.transaction"):
@@ -388,7 +388,7 @@ async def test_deleting_needs_a_store(rig: Rig) -> None:
 
 
 async def test_a_plain_session_deletes(sqlite_rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """Without an event loop the row goes, the file is left for sweep, and the log says so."""
+    """Without an event loop the row goes, the file is left behind, and the log says so."""
     rig = sqlite_rig
     await rig.user()
 
@@ -401,7 +401,7 @@ async def test_a_plain_session_deletes(sqlite_rig: Rig, caplog: pytest.LogCaptur
 
     with store_context(rig.store):
         await asyncio.to_thread(delete)
-    assert "1 files are left for sweep" in caplog.text
+    assert "1 files are left behind" in caplog.text
     await rig.check(orphans=True)
     assert len(await rig.store.names()) == 1
 

@@ -97,7 +97,7 @@ async def test_every_way_to_give_up_undoes(rig: Rig, ending: str) -> None:
 
 
 async def test_a_dropped_session_leaves_only_an_orphan(sqlite_rig: Rig) -> None:
-    """A session that is collected says nothing: its upload stays for sweep, and no coroutine is left unawaited."""
+    """A session that is collected says nothing: its upload stays behind, and no coroutine is left unawaited."""
     rig = sqlite_rig
     await rig.owner()
 
@@ -169,7 +169,7 @@ async def test_a_stores_own_error_is_ours_with_its_cause(sqlite_rig: Rig) -> Non
 
 
 async def test_a_delete_that_fails_fails_no_commit(rig: Rig, style: Style, caplog: pytest.LogCaptureFixture) -> None:
-    """The commit succeeds, the failure is logged, the old file stays for sweep, and the session goes on."""
+    """The commit succeeds, the failure is logged, the old file stays behind, and the session goes on."""
     await rig.owner()
     rig.store.fail_delete = lambda number: True
     with caplog.at_level(logging.WARNING, "aioimageattach.transaction"):
@@ -292,7 +292,7 @@ async def test_bulk_deletes_of_loaded_rows_remove_files(rig: Rig) -> None:
 
 
 async def test_deletes_behind_our_back_leave_orphans_only(rig: Rig) -> None:
-    """Raw SQL and cascades are for sweep: no row is without its file."""
+    """Raw SQL and cascades leave files behind: no row is without its file."""
     await rig.owner()
     await rig.owner(2, b"two")
     async with rig.sessions() as session, session.begin():

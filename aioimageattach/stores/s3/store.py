@@ -176,7 +176,7 @@ class S3Store(KeyedStore):
             StorePermissionError: It refused.
 
         Effects: On return the file is there for everybody. On an error or a cancellation nothing stands under the name,
-        as far as the server can be asked: where it does not answer any more, a file may be left for a sweep.
+        as far as the server can be asked: where it does not answer any more, a file may be left behind.
         """
         check_name(name)
         await self.client.create(name, data, **self.describe(mimetype, reproducible))

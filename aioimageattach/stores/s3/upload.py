@@ -280,7 +280,7 @@ class Uploader:
                     )
                     await self._sender.send(request, receive_etag)
         except (StoreError, TimeoutError) as error:
-            logger.warning("%r may be left, sweep will remove it: %s", put.name, str(error) or type(error).__name__)
+            logger.warning("%r may be left behind: %s", put.name, str(error) or type(error).__name__)
 
     async def _head(self, put: _Put) -> ObjectHead | None:
         request = Request("HEAD", "look for", put.key, headers=self._encryption.read, name=put.name)
