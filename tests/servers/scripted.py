@@ -27,10 +27,10 @@ Reply = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
 def answer(status: int = 200, body: bytes = b"", **headers: str) -> Reply:
     """Answer properly; a header is left out by giving ``""``."""
 
-    async def reply(_request: Request, writer: asyncio.StreamWriter) -> None:
+    async def reply(request: Request, writer: asyncio.StreamWriter) -> None:
         sent = {"content-length": str(len(body))} | {name.replace("_", "-"): value for name, value in headers.items()}
         lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in sent.items() if value)]
-        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        writer.write("\r\n".join([*lines, "", ""]).encode() + (b"" if request.method == "HEAD" else body))
         await writer.drain()
 
     return reply

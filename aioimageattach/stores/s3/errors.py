@@ -204,10 +204,10 @@ def as_error(refusal: Refusal, what: str, *, store: str, name: str | None, attem
         attempts: How often it was tried.
     """
     kind = _kind(refusal)
-    said = ": ".join(part for part in (refusal.code, refusal.info.message) if part)
+    said = ": ".join(part for part in (f"{refusal.status} {refusal.code}".strip(), refusal.info.message) if part)
     tries = f" in {attempts} attempts" if attempts > 1 else ""
     return kind(
-        f"{what}: the server answered {refusal.status} {said}{tries}{_advice(refusal, kind)}",
+        f"{what}: the server answered {said}{tries}{_advice(refusal, kind)}",
         store=store,
         name=name,
         status=refusal.status,

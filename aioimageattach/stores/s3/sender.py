@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -332,5 +333,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the server's answer was cut off"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"{error.host} cannot be reached: {error.os_error.strerror or type(error).__name__}"
+        number = error.os_error.errno
+        return f"{error.host} cannot be reached: {os.strerror(number) if number and number > 0 else error.os_error}"
     return f"the connection broke: {type(error).__name__}"

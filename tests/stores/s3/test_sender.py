@@ -1,0 +1,716 @@
+"""Requests that are tried again and put right, with a server that errs on order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from aioimageattach.exc import (
+    StoreError,
+    StoreFileExistsError,
+    StoreFileNotFoundError,
+    StorePermissionError,
+    StoreUnavailableError,
+)
+from aioimageattach.stores.s3 import Credentials, S3Client, static
+from aioimageattach.stores.s3.upload import size_of_parts
+from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
+from tests.servers.judge import Key, Refusal
+from tests.servers.ministack import authorization, free_port
+from tests.servers.scripted import Reply, Scripted, answer, dripping, error, raw, silence
+from tests.stores.s3.conftest import BUCKET, REGION, MakeClient
+
+MODIFIED = {"last_modified": "Wed, 06 May 2026 07:08:09 GMT", "etag": '"tag"'}
+BLOB = bytes(range(256)) * 400
+
+
+def found(body: bytes = b"body", status: int = 200, **headers: str) -> Reply:
+    return answer(status, body, **{**MODIFIED, **headers})
+
+
+async def read(client: S3Client, name: str = "a", **options: Any) -> bytes:
+    async with await client.open(name, **options) as file:
+        return await file.read()
+
+
+class Everywhere(AbstractResolver):
+    """Finds all hosts at one local port."""
+
+    def __init__(self, port: int, hosts: list[str]) -> None:
+        self.port = port
+        self.hosts = hosts
+
+    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[ResolveResult]:
+        self.hosts.append(host)
+        return [
+            ResolveResult(hostname=host, host="127.0.0.1", port=self.port, family=2, proto=6, flags=0),
+        ]
+
+    async def close(self) -> None: ...
+
+
+# --- another attempt -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (500, "InternalError"),
+        (502, ""),
+        (503, "SlowDown"),
+        (504, ""),
+        (429, "TooManyRequests"),
+        (400, "RequestTimeout"),
+        (409, "OperationAborted"),
+    ],
+)
+async def test_faults_that_pass_are_tried_again(gate: Gate, make_client: MakeClient, status: int, code: str) -> None:
+    """Each attempt is signed anew, and in the end the object is there once."""
+    client = make_client(gate.url)
+    gate.fail(2, status, code)
+    await client.create("a", BLOB)
+    assert [request.status for request in gate.log] == [status, status, 200]
+    assert await read(client) == BLOB
+
+
+async def test_attempts_end(gate: Gate, make_client: MakeClient) -> None:
+    """After max_retry more, the error tells the last answer and how many there were."""
+    gate.fail(9, 503, "SlowDown")
+    with pytest.raises(StoreUnavailableError, match="SlowDown: no in 3 attempts") as caught:
+        await make_client(gate.url, max_retry=2).delete("a")
+    assert (caught.value.attempts, caught.value.status) == (3, 503)
+    assert len(gate.log) == 3
+    with pytest.raises(StoreUnavailableError) as caught:
+        await make_client(gate.url, max_retry=0).delete("a")
+    assert caught.value.attempts == 1
+    assert len(gate.log) == 4
+
+
+async def test_the_timeout_ends_attempts(gate: Gate, make_client: MakeClient) -> None:
+    """However many were allowed, and what the server asks for is not waited for beyond it."""
+    gate.fail(1000, 503, "SlowDown")
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    with pytest.raises(StoreUnavailableError):
+        await make_client(gate.url, max_retry=1000, timeout=0.5).head("a")
+    assert loop.time() - start < 1.5
+    gate.before.clear()
+    gate.fail(1000, 503, "SlowDown", headers={"Retry-After": "60"})
+    with pytest.raises(StoreUnavailableError) as caught:
+        await make_client(gate.url).head("a")
+    assert caught.value.attempts == 1
+
+
+async def test_a_server_is_left_alone_as_long_as_it_asks(gate: Gate, make_client: MakeClient) -> None:
+    """Retry-After is waited for."""
+    gate.fail(1, 503, "SlowDown", headers={"Retry-After": "1"})
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    with pytest.raises(StoreFileNotFoundError):
+        await make_client(gate.url).head("a")
+    assert loop.time() - start >= 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 412, 501])
+async def test_refusals_are_not_tried_again(gate: Gate, make_client: MakeClient, status: int) -> None:
+    """They would be refused again."""
+    gate.fail(1, status, "Odd")
+    with pytest.raises(StoreError):
+        await make_client(gate.url).replace("a", b"x")
+    assert len(gate.log) == 1
+
+
+async def test_success_with_an_error_in_it(make_client: MakeClient) -> None:
+    """It is what it says: tried again if it may pass."""
+    copied = b"<CopyObjectResult><ETag>e</ETag><LastModified>2026-05-06T07:08:09Z</LastModified></CopyObjectResult>"
+    async with Scripted([error(200, "InternalError"), error(200, "SlowDown"), answer(200, copied)]) as server:
+        assert await make_client(server.url).copy("a", "b") == "e"
+        assert len(server.requests) == 3
+    async with Scripted([error(200, "AccessDenied")]) as server:
+        with pytest.raises(StorePermissionError, match="200 AccessDenied"):
+            await make_client(server.url).copy("a", "b")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        answer(200, b""),
+        answer(200, b"<html>a proxy's page</html>"),
+        answer(200, b"<ListBucketResult><IsTruncated>"),
+        raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n<ListBucketResult>"),
+        raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n<List\r\n"),
+        raw(b"HTTP/1.1 200 OK\r\n\r\n<ListBucketResult>"),
+        raw(b"HTTP/1.1 200"),
+        raw(b"\x16\x03\x01"),
+        raw(b""),
+        answer(200, b"x" * 9_000_000),
+    ],
+    ids=range(10),
+)
+async def test_answers_that_make_no_sense(make_client: MakeClient, reply: Reply) -> None:
+    """Empty, foreign, cut off, too long, no HTTP at all: they are asked for again."""
+    page = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+    async with Scripted([reply, answer(200, page)]) as server:
+        assert [one async for one in make_client(server.url).list()] == []
+        assert len(server.requests) == 2
+
+
+async def test_a_listing_of_version_one(make_client: MakeClient) -> None:
+    """A server without tokens is asked for what comes after the last name."""
+
+    def page(name: str, more: str) -> Reply:
+        item = f"<Key>{name}</Key><Size>1</Size><LastModified>2026-05-06T07:08:09Z</LastModified>"
+        return answer(
+            200,
+            f"<ListBucketResult><IsTruncated>{more}</IsTruncated><Contents>{item}</Contents>"
+            "</ListBucketResult>".encode(),
+        )
+
+    async with Scripted([page("a", "true"), page("b", "false")]) as server:
+        assert [one.key async for one in make_client(server.url).list()] == ["a", "b"]
+        assert "start-after=a" in server.requests[1].target
+
+
+async def test_a_server_that_is_silent(make_client: MakeClient) -> None:
+    """It is given the read timeout, each time."""
+    async with Scripted([silence, answer(204)]) as server:
+        await make_client(server.url, read_timeout=0.2).delete("a")
+    async with Scripted([silence]) as server:
+        with pytest.raises(StoreUnavailableError, match="did not answer in time in 2 attempts"):
+            await make_client(server.url, read_timeout=0.2, max_retry=1).delete("a")
+
+
+async def test_a_server_that_is_slow_but_gets_on(make_client: MakeClient) -> None:
+    """An answer that drips is not given up, as long as the whole stays within the timeout."""
+    page = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(page)}\r\n\r\n".encode()
+    drip = dripping(head + page, size=12, pause=0.06)
+    async with Scripted([drip]) as server:
+        assert [one async for one in make_client(server.url, read_timeout=0.3).list()] == []
+    async with Scripted([drip]) as server:
+        with pytest.raises(StoreUnavailableError, match="in time"):
+            _ = [one async for one in make_client(server.url, timeout=0.3).list()]
+
+
+async def test_a_server_that_cannot_be_reached(make_client: MakeClient) -> None:
+    """It is tried again; the error names the host."""
+    client = make_client(f"http://127.0.0.1:{free_port()}", max_retry=1)
+    with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1 cannot be reached: .*efused in 2 attempts"):
+        await client.head("a")
+
+
+async def test_a_connection_that_went_stale(make_client: MakeClient) -> None:
+    """One that the server has closed while it was idle is replaced, and a body is sent again whole."""
+
+    async def close(_request: Any, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with Scripted([answer(204), close, answer(200, etag='"t"')]) as server:
+        client = make_client(server.url)
+        await client.delete("a")
+        await client.replace("b", bytes(600_000))
+        assert [len(request.body) for request in server.requests] == [0, 600_000, 600_000]
+
+
+async def test_tls_that_is_not_trusted_is_not_tried_again(make_client: MakeClient) -> None:
+    """A certificate does not become better; the error names the option."""
+    connections = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    client = make_client(
+        f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}", ssl_context=ssl.create_default_context()
+    )
+    with pytest.raises(StoreError, match="ssl_context="):
+        await client.head("a")
+    assert len(connections) == 1
+    server.close()
+
+
+async def test_attempts_are_logged_without_secrets(
+    gate: Gate, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who listens hears why there is another attempt."""
+    caplog.set_level(logging.DEBUG)
+    gate.fail(1, 503, "SlowDown")
+    gate.judge.keys["ASIA"] = Key("canary-secret", "canary-token")
+    client = make_client(gate.url, credentials=static("ASIA", "canary-secret", "canary-token"))
+    await client.create("a", b"x")
+    client.presign("GET", "a")
+    assert "SlowDown" in caplog.text
+    assert "the next attempt" in caplog.text
+    assert not {"canary", "Signature"} & set(caplog.text.replace("=", " ").split())
+    assert "canary" not in caplog.text
+
+
+# --- corrections -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        error(301, "PermanentRedirect", x_amz_bucket_region="eu-west-3"),
+        error(307, "TemporaryRedirect", x_amz_bucket_region="eu-west-3"),
+        error(400, "AuthorizationHeaderMalformed", inside="<Region>eu-west-3</Region>"),
+        error(400, "", x_amz_bucket_region="eu-west-3"),
+    ],
+    ids=["301", "307", "400", "mute 400"],
+)
+async def test_another_region(make_client: MakeClient, caplog: pytest.LogCaptureFixture, reply: Reply) -> None:
+    """The server's word for it is taken once, and kept."""
+    async with Scripted([reply, answer(204), answer(204)]) as server:
+        client = make_client(server.url)
+        for _ in range(2):
+            await client.delete("a")
+        regions = [request.headers["authorization"].split("/")[2] for request in server.requests]
+        assert regions == [REGION, "eu-west-3", "eu-west-3"]
+    assert "is in the region eu-west-3" in caplog.text
+    async with Scripted([reply, reply]) as server:
+        with pytest.raises(StoreError):
+            await make_client(server.url).delete("a")
+        assert len(server.requests) == 2
+
+
+async def test_the_region_is_part_of_the_host(make_client: MakeClient) -> None:
+    """Then the request goes to another host, with the bucket before it."""
+    hosts: list[str] = []
+    async with Scripted([error(301, "PermanentRedirect", x_amz_bucket_region="eu-west-3"), found()]) as server:
+        client = make_client(
+            "http://s3.{region}.example.test",
+            path_style=False,
+            region=None,
+            connector=lambda: aiohttp.TCPConnector(resolver=Everywhere(server.port, hosts)),
+        )
+        with pytest.raises(StoreError, match="region of the bucket is not known"):
+            client.presign("GET", "a")
+        assert (await client.head("a b")).size == 4
+        await client.aclose()
+        assert [request.target for request in server.requests] == ["/a%20b", "/a%20b"]
+        assert hosts == [f"{BUCKET}.s3.us-east-1.example.test", f"{BUCKET}.s3.eu-west-3.example.test"]
+
+
+@pytest.mark.parametrize(
+    ("replies", "region"),
+    [
+        ([answer(200, x_amz_bucket_region="eu-west-3")], "eu-west-3"),
+        ([answer(403, x_amz_bucket_region="eu-west-3")], "eu-west-3"),
+        ([answer(301, x_amz_bucket_region="eu-west-3"), answer(200)], "eu-west-3"),
+        ([answer(200, x_amz_bucket_region="us-east-1")], "us-east-1"),
+        ([answer(200)], "us-east-1"),
+    ],
+)
+async def test_the_region_is_asked_for(make_client: MakeClient, replies: list[Reply], region: str) -> None:
+    """connect() asks once; then URLs can be signed."""
+    async with Scripted(replies) as server:
+        client = make_client(
+            "http://s3.{region}.example.test",
+            region=None,
+            connector=lambda: aiohttp.TCPConnector(resolver=Everywhere(server.port, [])),
+        )
+        await client.connect()
+        await client.connect()
+        assert len(server.requests) == len(replies)
+        assert f"%2F{region}%2Fs3" in client.presign("GET", "a")
+        await client.aclose()
+
+
+async def test_redirections(make_client: MakeClient) -> None:
+    """One to a host of the same server is followed for this request; one that leads away is not."""
+    near = f"http://other.s3.example.test/{BUCKET}/a"
+    for location, expected in ((near, 2), ("http://evil.example/x", 1), ("", 1)):
+        hosts: list[str] = []
+        async with Scripted([error(307, "TemporaryRedirect", location=location), found()]) as server:
+            client = make_client(
+                "http://s3.example.test",
+                connector=lambda: aiohttp.TCPConnector(resolver=Everywhere(server.port, hosts)),  # noqa: B023
+            )
+            if expected == 2:
+                await client.replace("a", BLOB)
+                assert server.requests[1].body == BLOB
+            else:
+                with pytest.raises(StoreError, match="TemporaryRedirect"):
+                    await client.replace("a", BLOB)
+            assert len(server.requests) == expected
+            assert "evil.example" not in hosts
+            await client.aclose()
+
+
+@pytest.mark.parametrize("minutes", [-20, 20])
+async def test_a_clock_that_is_off(
+    gate: Gate, make_client: MakeClient, caplog: pytest.LogCaptureFixture, minutes: int
+) -> None:
+    """The server's is used from then on, also in URLs; ``HEAD`` does not say what is wrong, and is put right too."""
+    gate.ahead = timedelta(minutes=minutes)
+    client = make_client(gate.url)
+    await client.create("a", BLOB)
+    assert [request.status for request in gate.log] == [403, 200]
+    assert await read(client) == BLOB
+    assert "clock" in caplog.text
+    url = URL(client.presign("GET", "a"), encoded=True)
+    async with aiohttp.ClientSession() as session, session.get(url) as got:
+        assert got.status == 200
+    other = make_client(gate.url)
+    assert (await other.head("a")).size == len(BLOB)
+    assert abs((other.now() - datetime.now(UTC)) - gate.ahead) < timedelta(seconds=3)
+
+
+async def test_a_clock_that_cannot_be_put_right(make_client: MakeClient) -> None:
+    """It is tried once."""
+    async with Scripted([error(403, "RequestTimeTooSkewed", date="Wed, 06 May 2026 07:08:09 GMT")]) as server:
+        with pytest.raises(StorePermissionError, match="set this machine's clock"):
+            await make_client(server.url).replace("a", b"x")
+        assert len(server.requests) == 2
+
+
+async def test_credentials_that_expire_are_renewed(gate: Gate, make_client: MakeClient) -> None:
+    """A request that was refused for it is signed with new ones, once; so is a ``HEAD``, which does not say why."""
+    asked = 0
+
+    async def provide() -> Credentials:
+        nonlocal asked
+        asked += 1
+        gate.judge.keys[f"ASIA{asked}"] = Key(f"secret{asked}", f"token{asked}")
+        return Credentials(f"ASIA{asked}", f"secret{asked}", f"token{asked}", datetime.now(UTC) + timedelta(hours=1))
+
+    client = make_client(gate.url, credentials=provide, multipart_threshold=100_000, part_size=50_000)
+    gone = datetime.now(UTC) - timedelta(seconds=1)
+
+    def expire_at(number: int) -> Any:
+        def check(_asked: Any) -> None:
+            if len(gate.log) == number:
+                gate.judge.keys = {name: Key(key.secret, key.token, gone) for name, key in gate.judge.keys.items()}
+
+        return check
+
+    gate.before.append(expire_at(2))
+    await client.create("a", BLOB[:100_000])
+    assert await read(client) == BLOB[:100_000]
+    assert asked == 2
+    gate.before[:] = [expire_at(len(gate.log))]
+    assert (await client.head("a")).size == 100_000
+    assert asked == 3
+
+
+async def test_credentials_that_stay_expired(gate: Gate, make_client: MakeClient) -> None:
+    """They are renewed once, then the error is raised."""
+    gate.judge.keys["ASIA"] = Key("secret", "token", datetime(2020, 1, 1, tzinfo=UTC))
+    client = make_client(gate.url, credentials=static("ASIA", "secret", "token"))
+    with pytest.raises(StorePermissionError, match=r"ExpiredToken.*renew"):
+        await client.create("a", b"x")
+    with pytest.raises(StoreError):
+        await client.head("a")
+    assert len(gate.log) == 4
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def cut(body: bytes, at: int) -> Reply:
+    head = f'HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nETag: "tag"\r\n'
+    return raw(f"{head}Last-Modified: {MODIFIED['last_modified']}\r\n\r\n".encode() + body[:at])
+
+
+async def test_reading_goes_on_where_it_broke_off(make_client: MakeClient) -> None:
+    """From the very byte, if the object is still the same, as often as it gets on."""
+    replies = [cut(BLOB, 5000)]
+    for start in (5000, 5001):
+        rest = BLOB[start:]
+        head = f"HTTP/1.1 206 X\r\nContent-Length: {len(rest)}\r\nContent-Range: bytes {start}-{len(BLOB) - 1}/1\r\n"
+        head += f"Last-Modified: {MODIFIED['last_modified']}\r\n\r\n"
+        replies.append(raw(head.encode() + (rest[:1] if start == 5000 else rest)))
+    async with Scripted(replies) as server:
+        assert await read(make_client(server.url, max_retry=1)) == BLOB
+        asked = [(request.headers.get("range"), request.headers.get("if-match")) for request in server.requests]
+        assert asked == [(None, None), ("bytes=5000-102399", '"tag"'), ("bytes=5001-102399", '"tag"')]
+
+
+async def test_a_range_goes_on_where_it_broke_off(gate: Gate, make_client: MakeClient) -> None:
+    """Its end stays where it was."""
+    body = bytes(range(100))
+    head = f"HTTP/1.1 206 X\r\nContent-Length: 50\r\nLast-Modified: {MODIFIED['last_modified']}\r\n\r\n".encode()
+    more = answer(206, body[30:60], content_range="bytes 30-59/100", last_modified=MODIFIED["last_modified"])
+    async with Scripted([raw(head + body[10:30]), more]) as server:
+        assert await read(make_client(server.url), start=10, end=60) == body[10:60]
+        assert [request.headers["range"] for request in server.requests] == ["bytes=10-59", "bytes=30-59"]
+        assert "if-match" not in server.requests[1].headers
+
+
+async def test_an_object_that_was_replaced_while_it_was_read(make_client: MakeClient) -> None:
+    """Half of one and half of another is nobody's picture."""
+    async with Scripted([cut(BLOB, 5000), error(412, "PreconditionFailed")]) as server:
+        with pytest.raises(StoreError, match="replaced while it was read"):
+            await read(make_client(server.url))
+    async with Scripted([cut(BLOB, 5000), found(BLOB, 206, content_range="bytes 0-102399/102400")]) as server:
+        with pytest.raises(StoreError, match="another range"):
+            await read(make_client(server.url))
+    async with Scripted([cut(BLOB, 5000), error(404, "NoSuchKey")]) as server:
+        with pytest.raises(StoreFileNotFoundError):
+            await read(make_client(server.url))
+
+
+async def test_an_object_that_cannot_be_read_to_its_end(make_client: MakeClient) -> None:
+    """It is given up when it no longer gets on."""
+    empty = raw(
+        f"HTTP/1.1 206 X\r\nContent-Length: 97400\r\nContent-Range: bytes 5000-102399/102400\r\n"
+        f"Last-Modified: {MODIFIED['last_modified']}\r\n\r\n".encode()
+    )
+    async with Scripted([cut(BLOB, 5000), empty]) as server:
+        with pytest.raises(StoreUnavailableError, match="broke off 3 times after 5,000 of 102,400 bytes"):
+            await read(make_client(server.url, max_retry=2))
+        assert len(server.requests) == 3
+
+
+async def test_an_object_whose_server_falls_silent(make_client: MakeClient) -> None:
+    """It goes on by another request."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nLast-Modified: {MODIFIED['last_modified']}\r\n\r\n".encode()
+    rest = answer(206, bytes(60), content_range="bytes 40-99/100", last_modified=MODIFIED["last_modified"])
+    async with Scripted([raw(head + bytes(40), pause=30), rest]) as server:
+        assert await read(make_client(server.url, read_timeout=0.3)) == bytes(100)
+
+
+async def test_an_answer_of_unknown_length(make_client: MakeClient) -> None:
+    """Nobody would see that it was cut off, so it is none."""
+    head = f"HTTP/1.1 200 OK\r\nLast-Modified: {MODIFIED['last_modified']}\r\n\r\n".encode()
+    async with Scripted([raw(head + BLOB[:100]), found(BLOB)]) as server:
+        assert await read(make_client(server.url)) == BLOB
+
+
+async def test_reading_can_be_cancelled_and_gone_on_with(make_client: MakeClient) -> None:
+    """What a cancelled read has taken is not lost."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nLast-Modified: {MODIFIED['last_modified']}\r\n\r\n".encode()
+    async with (
+        Scripted([dripping(head + bytes(range(100)), size=50, pause=0.15)]) as server,
+        await make_client(server.url).open("a") as file,
+    ):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await file.read()
+        assert await file.read() == bytes(range(100))
+
+
+# --- puts whose answer is lost ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"multipart_threshold": 1, "part_size": 60_000}], ids=["whole", "parts"])
+async def test_a_put_whose_answer_was_lost(gate: Gate, make_client: MakeClient, options: dict[str, Any]) -> None:
+    """The object that is in the way of the next attempt is known to be its own."""
+    client = make_client(gate.url, **options)
+    lost = 0
+
+    def lose(asked: Any, found: Any) -> Any:
+        nonlocal lost
+        last = "uploadId" in asked.target and asked.method == "POST" if options else asked.method == "PUT"
+        if last and not lost:
+            lost += 1
+            return None
+        return found
+
+    gate.after.append(lose)
+    etag = await client.create("a", BLOB)
+    assert lost == 1
+    assert (await client.head("a")).etag == etag
+    assert await read(client) == BLOB
+    with pytest.raises(StoreFileExistsError):
+        await client.create("a", BLOB)
+
+
+@pytest.mark.parametrize("options", [{}, {"multipart_threshold": 1, "part_size": 60_000}], ids=["whole", "parts"])
+async def test_a_put_that_failed_after_all_is_taken_back(
+    gate: Gate, make_client: MakeClient, options: dict[str, Any]
+) -> None:
+    """When every answer is lost, nothing is left under the name, nor any part."""
+    client = make_client(gate.url, max_retry=1, **options)
+    gate.after.append(
+        lambda asked, found: (
+            None
+            if (asked.method == "POST" and "uploadId" in asked.target) or (asked.method, options) == ("PUT", {})
+            else found
+        )
+    )
+    with pytest.raises(StoreUnavailableError, match="in 2 attempts"):
+        await client.create("a", BLOB)
+    assert [one async for one in client.list()] == []
+    assert [one async for one in client.list_uploads()] == []
+
+
+async def test_another_object_is_not_taken_back(gate: Gate, make_client: MakeClient) -> None:
+    """What somebody else has put meanwhile stays."""
+    client = make_client(gate.url, max_retry=0)
+
+    def replace(asked: Any, found: Any) -> Any:
+        if asked.method != "PUT":
+            return found
+        gate.backend.request("PUT", f"/{BUCKET}/a", b"other", {"Authorization": authorization(REGION)})
+        return None
+
+    gate.after.append(replace)
+    with pytest.raises(StoreUnavailableError):
+        await client.create("a", b"mine")
+    assert await read(client) == b"other"
+
+
+async def test_what_cannot_be_taken_back_is_told(
+    gate: Gate, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first error is raised, and the log says what may be left."""
+    client = make_client(gate.url, max_retry=0)
+    gate.after.append(lambda asked, found: None if asked.method == "PUT" else found)
+    gate.before.append(lambda asked: Refusal(403, "AccessDenied") if asked.method in ("HEAD", "DELETE") else None)
+    with pytest.raises(StoreUnavailableError, match="put 'a'"):
+        await client.create("a", b"x")
+    assert "'a' may be left" in caplog.text
+    gate.before.append(lambda asked: Refusal(403, "AccessDenied") if asked.method == "PUT" else None)
+    parts = make_client(gate.url, multipart_threshold=1)
+    with pytest.raises(StorePermissionError):
+        await parts.create("b", b"x")
+    assert "parts of an upload of 'b' may be left" in caplog.text
+
+
+async def test_a_part_that_fails(gate: Gate, make_client: MakeClient) -> None:
+    """One that passes is sent again; one that is refused ends the upload, and no part is left."""
+    client = make_client(gate.url, multipart_threshold=1, part_size=30_000)
+    failed = []
+
+    def fail(asked: Any) -> Refusal | None:
+        if "partNumber=2" in asked.target and len(failed) < 2:
+            failed.append(asked)
+            return Refusal(503, "SlowDown")
+        return None
+
+    gate.before.append(fail)
+    await client.create("a", BLOB)
+    assert (len(failed), await read(client)) == (2, BLOB)
+    gate.before.append(lambda asked: Refusal(403, "AccessDenied") if "partNumber=3" in asked.target else None)
+    with pytest.raises(StorePermissionError, match="put part 3 of 'b'"):
+        await client.create("b", BLOB)
+    assert [one.key async for one in client.list()] == ["a"]
+    assert [one async for one in client.list_uploads()] == []
+
+
+# --- cancellation ----------------------------------------------------------------------------------------------------
+
+
+async def cancelled(work: Any, reached: asyncio.Event, *, again: bool = False) -> float:
+    """Cancel a task once something is reached; return how long it took to end."""
+    task = asyncio.create_task(work)
+    await asyncio.wait_for(reached.wait(), 5)
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    task.cancel()
+    if again:
+        await asyncio.sleep(0.001)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    return loop.time() - start
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_put_cancelled_before_it_is_sent_ends_at_once(make_client: MakeClient, again: bool) -> None:
+    """The server cannot have it, as its last bytes were never sent."""
+    reached = asyncio.Event()
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        reached.set()
+        await left.wait()
+        writer.transport.abort()
+
+    left = asyncio.Event()
+    server = await asyncio.start_server(stall, "127.0.0.1", 0, limit=1000)
+    port = server.sockets[0].getsockname()[1]
+    client = make_client(f"http://127.0.0.1:{port}", multipart_threshold=10**9)
+    assert await cancelled(client.create("a", bytes(50_000_000)), reached, again=again) < 2
+    left.set()
+    server.close()
+    await server.wait_closed()
+    await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_put_cancelled_after_it_was_sent_is_taken_back(
+    gate: Gate, make_client: MakeClient, again: bool
+) -> None:
+    """Its answer is waited for, and nothing is left."""
+    client = make_client(gate.url)
+    loop, reached = asyncio.get_running_loop(), asyncio.Event()
+
+    async def slow(asked: Any, found: Any) -> Any:
+        if asked.method == "PUT":
+            loop.call_soon_threadsafe(reached.set)
+            await asyncio.sleep(0.3)
+        return found
+
+    gate.after.append(slow)
+    await cancelled(client.create("a", BLOB), reached, again=again)
+    assert [request.asked.method for request in gate.log] == ["PUT", "HEAD", "DELETE"]
+    assert [one async for one in client.list()] == []
+
+
+async def test_a_put_whose_answer_does_not_come_is_not_waited_for_long(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a few seconds it is given up, and the server asked whether there is something to take back."""
+    monkeypatch.setattr("aioimageattach.stores.s3.upload._GRACE", 0.3)
+    reached = asyncio.Event()
+
+    async def silent(_request: Any, _writer: asyncio.StreamWriter) -> None:
+        reached.set()
+        await asyncio.sleep(20)
+
+    async with Scripted([silent, error(404, "")]) as server:
+        took = await cancelled(make_client(server.url).create("a", b"x"), reached)
+        assert 0.2 < took < 2
+        assert [request.method for request in server.requests] == ["PUT", "HEAD"]
+
+
+async def test_an_upload_in_parts_that_is_cancelled_leaves_none(gate: Gate, make_client: MakeClient) -> None:
+    """The upload is aborted before the call returns."""
+    client = make_client(gate.url, multipart_threshold=1, part_size=20_000)
+    loop, reached = asyncio.get_running_loop(), asyncio.Event()
+
+    async def slow(asked: Any, found: Any) -> Any:
+        if "partNumber=3" in asked.target:
+            loop.call_soon_threadsafe(reached.set)
+            await asyncio.sleep(0.3)
+        return found
+
+    gate.after.append(slow)
+    await cancelled(client.create("a", BLOB), reached)
+    assert [one async for one in client.list_uploads()] == []
+    assert [one async for one in client.list()] == []
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted", "expected"),
+    [(1, 5, 5), (50_000, 5, 5), (50_001, 5, 6), (5 * 1024**4, 8 * 1024**2, 549_755_814)],
+)
+def test_parts_grow_where_there_would_be_too_many(size: int, wanted: int, expected: int) -> None:
+    """There are 10,000 at most, also of the largest object there may be."""
+    assert size_of_parts(size, wanted) == expected
+    assert -(-size // expected) <= 10_000
+
+
+async def test_keys_of_the_wrong_server(make_client: MakeClient) -> None:
+    """No request is sent while there are no credentials."""
+
+    async def provide() -> Credentials:
+        raise RuntimeError("canary")
+
+    async with Scripted([answer()]) as server:
+        with pytest.raises(StoreUnavailableError, match="source of the credentials failed: RuntimeError"):
+            await make_client(server.url, credentials=provide).create("a", b"x")
+        assert server.requests == []
+        await make_client(server.url, credentials=static(ACCESS_KEY, SECRET_KEY)).replace("a", b"x")
