@@ -11,7 +11,7 @@ import aiohttp
 
 from ...exc import StoreError, StoreFileExistsError, StoreUnavailableError
 from ...file import CHUNK, FileProxy
-from .chunked import Algorithm, new_hash
+from .chunked import Algorithm, Hash, new_hash
 from .objects import ObjectHead, read_head
 from .sender import Progress, Request, Sender
 from .transport import BREAKS
@@ -41,18 +41,14 @@ class _Stream:
         self._head = head
         self._position = 0
         self._breaks = 0
-        self._algorithm: Algorithm | None = None
-        self._check("")
-
-    def _check(self, expected: str, algorithm: Algorithm | None = None) -> None:
-        self._expected = expected
-        self._hash = None if algorithm is None else new_hash(algorithm)
+        self._expected = ""
+        self._hash: Hash | None = None
 
     def verify(self, algorithm: Algorithm) -> None:
         """Compare the bytes with the checksum that the server gave, if it is one of the whole."""
         expected = self._response.headers.get(f"x-amz-checksum-{algorithm}", "")
         if expected and "-" not in expected:
-            self._check(expected, algorithm)
+            self._expected, self._hash = expected, new_hash(algorithm)
 
     async def read(self, size: int = CHUNK, /) -> bytes:
         """Return up to ``size`` bytes; ``b""`` at the end."""

@@ -529,6 +529,13 @@ def test_each_event_loop_has_its_own_connections(gate: Gate) -> None:
     assert [asyncio.run(work(f"{n}")) for n in range(3)] == [b"x"] * 3
 
 
+async def test_connections_that_are_left(client: S3Client) -> None:
+    """What lets go of them says so."""
+    await client.replace("a", b"x")
+    with pytest.warns(ResourceWarning, match="was not closed"):
+        client._sender.transport.__del__()
+
+
 def test_an_unclosed_client_is_told(gate: Gate) -> None:
     """By a ResourceWarning that says whose connections were left; one that is closed is not."""
     code = f"""

@@ -388,17 +388,21 @@ async def test_credentials_that_expire_are_renewed(gate: Gate, make_client: Make
     gone = datetime.now(UTC) - timedelta(seconds=1)
 
     def expire_at(number: int) -> Any:
+        came = 0
+
         def check(_asked: Any) -> None:
-            if len(gate.log) == number:
+            nonlocal came
+            came += 1
+            if came == number:
                 gate.judge.keys = {name: Key(key.secret, key.token, gone) for name, key in gate.judge.keys.items()}
 
         return check
 
-    gate.before.append(expire_at(2))
+    gate.before.append(expire_at(3))
     await client.create("a", BLOB[:100_000])
     assert await read(client) == BLOB[:100_000]
     assert asked == 2
-    gate.before[:] = [expire_at(len(gate.log))]
+    gate.before[:] = [expire_at(1)]
     assert (await client.head("a")).size == 100_000
     assert asked == 3
 
@@ -434,6 +438,18 @@ async def test_reading_goes_on_where_it_broke_off(make_client: MakeClient) -> No
         assert await read(make_client(server.url, max_retry=1)) == BLOB
         asked = [(request.headers.get("range"), request.headers.get("if-match")) for request in server.requests]
         assert asked == [(None, None), ("bytes=5000-102399", '"tag"'), ("bytes=5001-102399", '"tag"')]
+
+
+async def test_a_server_that_gives_less_than_it_was_asked_for(make_client: MakeClient) -> None:
+    """It is asked for what is still missing."""
+    last = MODIFIED["last_modified"]
+    replies = [
+        cut(BLOB, 5000),
+        answer(206, BLOB[5000:6000], content_range="bytes 5000-5999/102400", last_modified=last),
+        answer(206, BLOB[6000:], content_range="bytes 6000-102399/102400", last_modified=last),
+    ]
+    async with Scripted(replies) as server:
+        assert await read(make_client(server.url)) == BLOB
 
 
 async def test_a_range_goes_on_where_it_broke_off(gate: Gate, make_client: MakeClient) -> None:
