@@ -201,7 +201,9 @@ def _note_permanence(session: Session) -> None:
     SQLite's legacy mode releases the outermost savepoint that way, and a driver may be told to commit by itself.
     """
     for connection in session.info.get(_CONNECTIONS, ()):
-        if connection.dialect.name == "sqlite" and not connection.connection.driver_connection.in_transaction:
+        if connection.dialect.name != "sqlite" or connection.invalidated:
+            continue
+        if not connection.connection.driver_connection.in_transaction:
             _journal(session).permanent(_root(session))
 
 

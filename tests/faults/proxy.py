@@ -1,0 +1,93 @@
+"""A TCP proxy between a driver and its database, which can do to a COMMIT what networks do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from typing import Literal
+
+from sqlalchemy import URL
+
+Fault = Literal["lose the reply", "swallow", "delay the reply"]
+
+_COMMIT = re.compile(rb"(?<!AUTO)COMMIT", re.IGNORECASE)  # asyncmy begins with SET AUTOCOMMIT
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
+
+
+class Proxy:
+    """Passes everything on, until it is told of a fault, which the next COMMIT then meets.
+
+    Attributes:
+        fault: What happens at the next COMMIT; ``None`` for nothing. ``"lose the reply"``: it is passed on, and once
+            the database has answered, the driver's connection is reset. ``"swallow"``: both connections are reset, and
+            it never arrives. ``"delay the reply"``: the database's answer waits for :attr:`go`.
+        met: Set when a COMMIT has met it; for the first and the last, when the database has answered.
+        go: Set it to let the delayed answer pass.
+    """
+
+    def __init__(self) -> None:
+        self.fault: Fault | None = None
+        self.met = asyncio.Event()
+        self.go = asyncio.Event()
+        self._waiting = False
+        self._target = ("", 0)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @contextlib.asynccontextmanager
+    async def before(self, url: URL) -> AsyncIterator[URL]:
+        """Stand before the database of that address, and yield the one to connect to instead."""
+        self._target = (url.host or "127.0.0.1", url.port or _PORTS[url.get_backend_name()])
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            yield url.set(host="127.0.0.1", port=port)
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        database, to_database = await asyncio.open_connection(*self._target)
+        ways = [
+            asyncio.create_task(self._upstream(reader, to_database)),
+            asyncio.create_task(self._downstream(database, writer)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            pass  # the test is over
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            for side in (to_database, writer):
+                side.transport.abort()
+
+    async def _upstream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while piece := await reader.read(65536):
+            if self.fault == "swallow" and _COMMIT.search(piece):
+                self.met.set()
+                return
+            if self.fault is not None and _COMMIT.search(piece):
+                self._waiting = True
+            writer.write(piece)
+            await writer.drain()
+
+    async def _downstream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while piece := await reader.read(65536):
+            if self._waiting:
+                self._waiting = False
+                self.met.set()
+                if self.fault == "lose the reply":
+                    return
+                await self.go.wait()
+            writer.write(piece)
+            await writer.drain()
