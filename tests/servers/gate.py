@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -77,6 +78,7 @@ class Gate:
     def __init__(self, backend: Ministack) -> None:
         self.backend = backend
         self.log: list[Noted] = []
+        self._under_way = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gate", daemon=True)
         self._thread.start()
@@ -107,7 +109,10 @@ class Gate:
         return int(self._runner.addresses[0][1])
 
     def reset(self) -> None:
-        """Forget all requests, accidents and files."""
+        """Forget all requests, accidents and files, once the last request of a client that has gone is over."""
+        deadline = time.monotonic() + 10
+        while self._under_way and time.monotonic() < deadline:
+            time.sleep(0.01)
         self.backend.reset()
         self.judge = Judge({ACCESS_KEY: Key(SECRET_KEY)})
         self.before: list[Before] = []
@@ -154,6 +159,13 @@ class Gate:
     # --- how it works ----------------------------------------------------------------------------------------------
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._under_way += 1
+        try:
+            return await self._serve(request)
+        finally:
+            self._under_way -= 1
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         at = datetime.now(UTC) + self.ahead
         headers = {name.decode().lower(): value.decode() for name, value in request.raw_headers}
         body = await request.content.read()
