@@ -58,8 +58,8 @@ $(INSTALLED_S3): $(VENV)
 	$(BIN)/python -m pip --python .venv-s3/bin/python install --quiet 'ministack==$(MINISTACK)'
 	@touch $@
 
-demo: $(INSTALLED_DEMO)  ## Run the gallery and show it in a browser (DEMO_ARGS=--help tells its options)
-	$(BIN)/python -m examples.gallery $(DEMO_ARGS)
+demo: $(if $(filter s3,$(STORE)),$(INSTALLED) $(INSTALLED_S3),$(INSTALLED_DEMO))  ## Run the gallery and show it in a browser (STORE=s3; DEMO_ARGS=--help tells more)
+	$(BIN)/python -m examples.gallery $(if $(STORE),--store $(STORE)) $(DEMO_ARGS)
 
 test: $(INSTALLED) $(INSTALLED_S3)  ## Run all tests and measure their coverage
 	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)

@@ -6,8 +6,9 @@ import argparse
 import asyncio
 import socket
 import webbrowser
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import uvicorn
 
@@ -48,16 +49,26 @@ def main() -> None:
     """Read the command line and serve until interrupted."""
     parser = argparse.ArgumentParser(prog="python -m examples.gallery", description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(__file__).with_name("data"), help="where it keeps everything")
+    parser.add_argument("--store", choices=("directory", "s3"), default="directory", help="(%(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, help="the port (8000, or another one where that is taken)")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     options = parser.parse_args()
     listener = listen(options.host, options.port)
     url = f"http://{options.host}:{listener.getsockname()[1]}/"
-    print(f"The gallery is at {url} and keeps its pictures in {options.data}; Ctrl+C ends it.", flush=True)
-    config = uvicorn.Config(create_app(options.data), log_level="warning")
-    with suppress(KeyboardInterrupt):
-        Server(config, None if options.no_browser else url).run([listener])
+    with ExitStack() as stack:
+        if options.store == "s3":
+            from .bucket import private_bucket
+
+            bucket = stack.enter_context(private_bucket())
+            data = Path(stack.enter_context(TemporaryDirectory()))
+            place = f"a private bucket at {bucket.client.endpoint.template}, until it ends"
+        else:
+            bucket, data, place = None, options.data, options.data
+        print(f"The gallery is at {url} and keeps its pictures in {place}; Ctrl+C ends it.", flush=True)
+        config = uvicorn.Config(create_app(data, bucket), log_level="warning")
+        with suppress(KeyboardInterrupt):
+            Server(config, None if options.no_browser else url).run([listener])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -21,6 +21,9 @@ from . import actions, pages, thumbnails
 from .database import Database
 from .files import StoredFiles
 
+if TYPE_CHECKING:
+    from aioimageattach.stores.s3 import S3Store
+
 STATUS: dict[type[Exception], int] = {
     ImageTooLargeError: 413,
     UnsupportedImageError: 415,
@@ -31,14 +34,16 @@ MAX_BODY = 200_000_000
 """Bytes of one form with all its files: the library bounds each picture, but by then the form is on disk."""
 
 
-def create_app(data: Path) -> FastAPI:
+def create_app(data: Path, bucket: S3Store | None = None) -> FastAPI:
     """Return the gallery.
 
     Args:
         data: The directory of its database and its files; it is made where there is none.
+        bucket: Keeps the files instead, whose URLs then lead to it; closed with the application.
     """
     files = data / "files"
     files.mkdir(parents=True, exist_ok=True)
+    store = bucket or FileSystemStore(files, "/files/")
     database = Database(data / "gallery.sqlite")
 
     @asynccontextmanager
@@ -47,11 +52,13 @@ def create_app(data: Path) -> FastAPI:
         await thumbnails.catch_up(database)
         yield
         await database.aclose()
+        if bucket is not None:
+            await bucket.aclose()
 
     app = FastAPI(title="Gallery", lifespan=lifespan, max_body_size=MAX_BODY)
     app.state.database = database
     # From here on every request knows the store, and so do tasks after the answer and the code of the lifespan.
-    app.add_middleware(StoreContextMiddleware, store=FileSystemStore(files, "/files/"))
+    app.add_middleware(StoreContextMiddleware, store=store)
     app.mount("/files", StoredFiles(directory=files), name="files")
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
     app.include_router(pages.router)

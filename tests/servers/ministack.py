@@ -9,11 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent.parent
 ENVIRONMENT = ROOT / ".venv-s3"
-REQUIRED = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 BIND = "127.0.0.1"
 
 
@@ -30,19 +27,19 @@ def authorization(region: str) -> str:
 
 
 class Ministack:
-    """The server; skips the test where its environment is not installed.
+    """The server.
 
     Args:
         folder: Where it may write.
+
+    Raises:
+        FileNotFoundError: Its environment is not installed.
     """
 
     def __init__(self, folder: Path) -> None:
         program = ENVIRONMENT / "bin" / "python"
         if not program.exists():
-            problem = f"{ENVIRONMENT} is missing; `make test` makes it"
-            if REQUIRED:
-                pytest.fail(problem)
-            pytest.skip(problem)
+            raise FileNotFoundError(f"{ENVIRONMENT} is missing; `make test` and `make demo STORE=s3` make it")
         self.port = free_port()
         environment = {
             "BIND_HOST": BIND,
@@ -68,7 +65,7 @@ class Ministack:
             except OSError:
                 time.sleep(0.02)
         self.close()
-        pytest.fail(f"ministack does not answer: {Path(self._log.name).read_text()[-2000:]}")
+        raise RuntimeError(f"ministack does not answer: {Path(self._log.name).read_text()[-2000:]}")
 
     def request(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> int:
         """Send a request past the gate; return the status."""

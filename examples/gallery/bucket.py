@@ -1,0 +1,29 @@
+"""A private bucket of an S3 server that runs as long as the gallery does."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from aioimageattach.stores.s3 import S3Store
+from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
+from tests.servers.ministack import Ministack
+
+BUCKET = "gallery"
+REGION = "eu-central-1"
+
+
+@contextmanager
+def private_bucket() -> Generator[S3Store]:
+    """Start the server that the tests ask, and yield a store whose URLs are signed: nobody sees a file without."""
+    with TemporaryDirectory() as folder:
+        backend = Ministack(Path(folder))
+        gate = Gate(backend)
+        try:
+            backend.create_bucket(BUCKET, REGION)
+            yield S3Store(BUCKET, ACCESS_KEY, SECRET_KEY, region=REGION, endpoint_url=gate.url, url_expires_in=3600)
+        finally:
+            gate.close()
+            backend.close()
