@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -50,21 +51,21 @@ _log = logging.getLogger("aioimageattach.transaction")
 class FileRow:
     """A mapped class whose rows own one file each."""
 
+    @abstractmethod
     def _stored_key(self) -> ImageKey | None:
         """The key of the file, ``None`` where the columns it is made of are not loaded."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _renew(self, store: Store) -> None:
         """Take a new revision: the present one may have reached the store."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def _settle(cls, session: Session, rows: Sequence[Any]) -> Sequence[FileRow]:
         """The rows that have to go because of the rows that come and go, as the database has them now and locked.
 
         Called in the flush, after the uploads.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

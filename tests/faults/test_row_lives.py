@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from sqlalchemy import delete, event, text, update
+from sqlalchemy import delete, event, update
 from sqlalchemy.orm import make_transient
 
 from aioimageattach.context import store_context
@@ -19,11 +19,12 @@ async def test_bulk_deletes_of_loaded_rows_remove_files(rig: Rig) -> None:
     """A bulk DELETE that the session can match with loaded rows takes their files along."""
     await rig.user()
     async with rig.sessions() as session:
-        await get(session)
-        await session.execute(delete(UserPicture).where(UserPicture.user_id == 1))
+        user = await get(session)
         with store_context(rig.store):
-            await session.commit()
-    await rig.check(orphans=True)
+            await session.execute(delete(UserPicture).where(UserPicture.user_id == 1))
+        await session.commit()
+        assert not user.picture
+    await rig.check()
 
 
 async def test_deletes_behind_our_back_leave_orphans_only(rig: Rig) -> None:
@@ -31,7 +32,7 @@ async def test_deletes_behind_our_back_leave_orphans_only(rig: Rig) -> None:
     await rig.user()
     await rig.user(2, b"two")
     async with rig.sessions() as session, session.begin():
-        await session.execute(text("DELETE FROM {table} WHERE id = 1"))
+        await session.execute(delete(User.__table__).where(User.__table__.c.id == 1))
     await rig.check(b"two", orphans=True)
 
 
@@ -58,7 +59,7 @@ async def test_replaced_before_it_was_ever_flushed(rig: Rig) -> None:
         await rig.attach(user.picture, b"1")
         await rig.attach(user.picture, b"2", (5, 5))
         await session.commit()
-    assert rig.store.puts == 1
+    assert rig.store.counts["put"] == 1
     await rig.check(b"2")
 
 
@@ -119,3 +120,80 @@ async def test_bulk_updates_are_nobodys_files(rig: Rig) -> None:
     async with rig.sessions() as session, session.begin():
         await session.execute(update(User).values(name="other"))
     await rig.check(b"old")
+
+
+@pytest.mark.parametrize("expired", [False, True])
+async def test_bulk_deletes_that_nobody_can_follow_are_logged(
+    rig: Rig, expired: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without a store, or where the row's columns were expired, the file is left behind, and the log says so."""
+    await rig.user()
+    async with rig.sessions() as session:
+        user = await get(session)
+        picture = user.picture.require_original()
+        if expired:
+            session.expire(picture)
+        with caplog.at_level(logging.WARNING, "aioimageattach.transaction"):
+            await session.execute(delete(UserPicture), execution_options={"synchronize_session": "fetch"})
+        await session.commit()
+    assert "is left behind" in caplog.text
+    await rig.check(orphans=True)
+
+
+async def test_an_expired_row_is_deleted_with_its_file(rig: Rig) -> None:
+    """What has to be known of it is read before it goes."""
+    await rig.user()
+    async with rig.sessions() as session:
+        picture = (await get(session)).picture.require_original()
+        session.expire(picture)
+        await session.delete(picture)
+        with store_context(rig.store):
+            await session.commit()
+    await rig.check()
+
+
+async def test_an_expired_row_that_is_gone_is_let_go(rig: Rig) -> None:
+    """Somebody else deleted it: there is nothing to do, and no error."""
+    await rig.user()
+    async with rig.sessions() as session:
+        picture = (await get(session)).picture.require_original()
+        await session.execute(delete(UserPicture.__table__))
+        session.expire(picture)
+        await session.delete(picture)
+        with store_context(rig.store):
+            await session.commit()
+    await rig.check(orphans=True)
+
+
+async def test_a_row_deleted_and_added_again_keeps_its_file(rig: Rig) -> None:
+    """Deleted, flushed, made new and inserted again in one transaction: its file stays."""
+    await rig.user()
+    async with rig.sessions() as session:
+        picture = (await get(session)).picture.require_original()
+        with store_context(rig.store):
+            await session.delete(picture)
+            await session.flush()
+            make_transient(picture)
+            session.add(picture)
+            await session.commit()
+    await rig.check(b"old")
+
+
+async def test_a_row_of_the_predecessor_needs_no_store_to_be_inserted(rig: Rig) -> None:
+    """A row without a revision is taken as it is: its file is where the other library put it."""
+    await rig.user(1, None)
+    async with rig.sessions() as session, session.begin():
+        session.add(UserPicture(user_id=1, width=3, height=2, mimetype="image/png", original=True))
+    async with rig.sessions() as session:
+        assert (await get(session)).picture.size == (3, 2)
+
+
+async def test_a_row_made_by_hand_is_refused(rig: Rig) -> None:
+    """A revision that nobody uploaded would be a row without a file."""
+    await rig.user(1, None)
+    async with rig.sessions() as session:
+        row = UserPicture(user_id=1, width=3, height=2, mimetype="image/png", original=True, revision=make_revision())
+        session.add(row)
+        with pytest.raises(ImageError, match="has no file"):
+            await session.commit()
+    await rig.check()
