@@ -276,17 +276,19 @@ def _before_flush(session: Session, context: object, instances: object) -> None:
             session.delete(row)
 
 
-@event.listens_for(Session, "pending_to_persistent")
-def _inserted(session: Session, row: object) -> None:
-    if isinstance(row, FileRow):
-        record = record_of(row)
-        if record.spool is not None:
-            session.info.setdefault(_LATE, []).append(row)
-            return
-        record.file = record.file or _file_of(session, row)
-        if record.file is not None:
-            _touched(session, row)
-            _journal(session).named(_current(session), record.file)
+@event.listens_for(Session, "after_flush")
+def _inserted(session: Session, context: object) -> None:
+    # here the statements are sent, and no hook of the application has yet had the chance to expunge the rows
+    for row in session.new:
+        if isinstance(row, FileRow):
+            record = record_of(row)
+            if record.spool is not None:
+                session.info.setdefault(_LATE, []).append(row)
+                continue
+            record.file = record.file or _file_of(session, row)
+            if record.file is not None:
+                _touched(session, row)
+                _journal(session).named(_current(session), record.file)
 
 
 @event.listens_for(Session, "after_flush_postexec")
@@ -345,8 +347,6 @@ def _remember(session: Session, row: FileRow) -> bool:
         Whether there is a row to delete: where it was expired, it may have gone meanwhile.
     """
     record = record_of(row)
-    if record.spool is not None:
-        return True
     record.store = resolve_store(record.store, session=session)
     key = row._stored_key()
     if key is None:

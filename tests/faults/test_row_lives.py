@@ -6,7 +6,7 @@ import logging
 
 import pytest
 from sqlalchemy import delete, event, update
-from sqlalchemy.orm import make_transient
+from sqlalchemy.orm import Session, make_transient
 
 from aioimageattach.context import store_context
 from aioimageattach.exc import ImageError
@@ -197,3 +197,22 @@ async def test_a_row_made_by_hand_is_refused(rig: Rig) -> None:
         with pytest.raises(ImageError, match="has no file"):
             await session.commit()
     await rig.check()
+
+
+async def test_a_savepoint_within_a_flush(sqlite_rig: Rig) -> None:
+    """A hook of the application may open one there; what it undoes is its own."""
+    rig = sqlite_rig
+    await rig.user(2, b"two")
+
+    def inside(session: Session, context: object) -> None:
+        nested = session.begin_nested()
+        session.execute(update(User).where(User.id == 2).values(name="undone"))
+        nested.rollback()
+
+    async with rig.sessions() as session:
+        event.listen(session.sync_session, "after_flush", inside)
+        user = User(id=1)
+        session.add(user)
+        await rig.attach(user.picture, b"one")
+        await session.commit()
+    await rig.check(b"one", b"two")
