@@ -25,7 +25,9 @@ class UserPicture(Base, Image):
     """The picture of a user."""
 
     __tablename__ = "user_picture"
-    user_id: Mapped[int] = mapped_column(ForeignKey("user.id", ondelete="CASCADE", onupdate="CASCADE"), primary_key=True)
+    user_id: Mapped[int] = mapped_column(
+        ForeignKey("user.id", ondelete="CASCADE", onupdate="CASCADE"), primary_key=True
+    )
 
 
 class Post(Base):

@@ -87,8 +87,8 @@ class SignerV4:
         for label, value in (("region", region), ("service", service)):
             if not _SCOPE_PART.fullmatch(value):
                 raise ValueError(f"{label}: expected letters, digits, '-', '.' and '_', got {value!r:.80}")
-        self.region = region
-        self.service = service
+        self.region: str = region
+        self.service: str = service
         self._states_hash = service.startswith("s3")
         self._replaced = _REPLACED | {_HASH_HEADER} if self._states_hash else _REPLACED
         self._scope = _Scope("", "", "", b"")

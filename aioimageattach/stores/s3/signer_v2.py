@@ -93,9 +93,9 @@ class SignerV2:
     __slots__ = ("bucket", "region", "service")
 
     def __init__(self, region: str = "", *, service: str = "s3", bucket: str | None = None) -> None:
-        self.region = region
-        self.service = service
-        self.bucket = bucket
+        self.region: str = region
+        self.service: str = service
+        self.bucket: str | None = bucket
 
     def __repr__(self) -> str:
         return f"SignerV2(bucket={self.bucket!r})"
