@@ -29,9 +29,9 @@ class Body:
     __slots__ = ("_digest", "on_disk", "size", "view")
 
     def __init__(self, view: bytes | memoryview = b"", *, on_disk: bool = False) -> None:
-        self.view = memoryview(view)
-        self.size = len(self.view)
-        self.on_disk = on_disk
+        self.view: memoryview = memoryview(view)
+        self.size: int = len(self.view)
+        self.on_disk: bool = on_disk
         self._digest: str | None = None
 
     @classmethod
@@ -90,7 +90,7 @@ class Slices:
     def __init__(self, body: Body, progress: Callable[[], object]) -> None:
         self._body = body
         self._progress = progress
-        self.all_sent = body.is_slice  # such a body goes with the headers
+        self.all_sent: bool = body.is_slice  # such a body goes with the headers
 
     async def __aiter__(self) -> AsyncIterator[bytes | memoryview]:
         body = self._body

@@ -200,7 +200,9 @@ class S3Client:
         if self._encryption.read and not endpoint.is_encrypted:
             raise ValueError("encryption: a key of one's own may not go over the wire without TLS")
         source = default() if credentials is None else credentials
-        self.credentials = CredentialCache(source if isinstance(source, Source) else callback(source), clock=clock)
+        self.credentials: CredentialCache = CredentialCache(
+            source if isinstance(source, Source) else callback(source), clock=clock
+        )
 
         def make_signer(name: str) -> Signer:
             return SignerV4(name) if signature_version == "v4" else SignerV2(name, bucket=bucket)

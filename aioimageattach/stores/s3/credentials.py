@@ -37,7 +37,7 @@ __all__ = [
     "static",
 ]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _PRINTABLE: Final = re.compile(r"[!-~]+")
 _NONE_CODE: Final = "NoCredentials"
@@ -432,7 +432,7 @@ class CredentialCache:
         except ImageAttachError as error:
             if current is None or current.expires_at is None or not self._holds(current):
                 raise
-            logger.warning("The credentials could not be renewed and are used until %s: %s", current.expires_at, error)
+            _log.warning("The credentials could not be renewed and are used until %s: %s", current.expires_at, error)
             self._not_before = min(self._clock() + self.RETRY, current.expires_at)
             return current
         self._current = found

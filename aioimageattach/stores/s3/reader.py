@@ -130,7 +130,7 @@ class ObjectFile(FileProxy):
     def __init__(self, source: object, head: ObjectHead) -> None:
         super().__init__(source)  # type: ignore[arg-type]
         self.head = head
-        self.size = head.size
+        self.size: int = head.size
 
 
 async def _receive(response: aiohttp.ClientResponse, progress: Progress) -> tuple[aiohttp.ClientResponse, ObjectHead]:

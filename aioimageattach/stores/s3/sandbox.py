@@ -89,12 +89,12 @@ class S3SandboxStore(KeyedStore):
                 **options,
             )
 
-        self.underlying = make(underlying, underlying_prefix, underlying_region)
-        self.overriding = make(overriding, overriding_prefix, overriding_region)
+        self.underlying: S3Store = make(underlying, underlying_prefix, underlying_region)
+        self.overriding: S3Store = make(overriding, overriding_prefix, overriding_region)
         places = {(one.bucket, one.prefix, one.client.endpoint.template) for one in (self.underlying, self.overriding)}
         if len(places) == 1:
             raise ValueError(f"overriding: expected another bucket or prefix than underlying, got {self.overriding!r}")
-        self.has_signed_urls = self.underlying.has_signed_urls or self.overriding.has_signed_urls
+        self.has_signed_urls: bool = self.underlying.has_signed_urls or self.overriding.has_signed_urls
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.overriding!r} over {self.underlying!r}>"

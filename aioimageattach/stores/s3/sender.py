@@ -27,7 +27,7 @@ from .xml import MAX_ERROR, S3ErrorInAnswer
 
 __all__ = ["Progress", "Receiver", "Request", "Sender", "Signer", "Watch", "utc_now"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -171,14 +171,14 @@ class Sender:
         label: str,
     ) -> None:
         self.endpoint = endpoint
-        self.region = region
+        self.region: str = region
         self.credentials = credentials
         self.policy = policy
         self.transport = transport
         self.read_timeout = read_timeout
         self.label = label
         self._make_signer = make_signer
-        self.signer = make_signer(region)
+        self.signer: Signer = make_signer(region)
         self._sign_payload = sign_payload
         self._clock = clock
         self._ahead = timedelta(0)
@@ -234,7 +234,7 @@ class Sender:
             pause = self.policy.pause(attempt, deadline - loop.time(), chance=random.random(), asked=asked)
             if pause is None:
                 raise error
-            logger.info("%s; the next attempt is in %.2f s", error, pause)
+            _log.info("%s; the next attempt is in %.2f s", error, pause)
             await asyncio.sleep(pause)
 
     async def _attempt(
@@ -289,7 +289,7 @@ class Sender:
         if "clock" not in fixes.done and offset is not None:
             fixes.done.add("clock")
             self._ahead += timedelta(seconds=offset)
-            logger.warning("This machine's clock is %.0f s off the S3 server's: set it", -self._ahead.total_seconds())
+            _log.warning("This machine's clock is %.0f s off the S3 server's: set it", -self._ahead.total_seconds())
             return True
         if "token" not in fixes.done and (refusal.is_expired or (refusal.is_mute and credentials.token is not None)):
             fixes.done.add("token")
@@ -301,7 +301,7 @@ class Sender:
         if not (refusal.is_elsewhere or refusal.is_mute):
             return False
         if refusal.region is not None and refusal.region != self.region:
-            logger.warning("The bucket %s is in the region %s", self.endpoint.bucket, refusal.region)
+            _log.warning("The bucket %s is in the region %s", self.endpoint.bucket, refusal.region)
             self.move(refusal.region)
             return True
         if refusal.location is not None:

@@ -94,14 +94,14 @@ class S3Store(KeyedStore):
             raise ValueError("url_window: it is about signed URLs; give url_expires_in too")
         self.max_age = max_age
         self.max_retry = max_retry
-        self.prefix = prefix.strip("/")
+        self.prefix: str = prefix.strip("/")
         if self.prefix:
             check_name(self.prefix)
         self.public_base_url = public_base_url
         self._storage_class = storage_class
         self._reproducible_storage_class = reproducible_storage_class or storage_class
         self._acl = acl
-        self.client = S3Client(
+        self.client: S3Client = S3Client(
             bucket,
             credentials,
             region=region,
@@ -110,7 +110,7 @@ class S3Store(KeyedStore):
             **options,
         )
         self._base_url = self._find_base_url()
-        self.has_signed_urls = self._window is not None
+        self.has_signed_urls: bool = self._window is not None
 
     def _find_base_url(self) -> str | None:
         """Return what plain URLs begin with; ``None`` where it depends on the region."""

@@ -23,7 +23,7 @@ from .xml import MAX_PARTS, Part, build_complete, parse_complete, parse_initiate
 
 __all__ = ["PUT_ID", "CreateOnly", "Uploader", "receive_etag", "receive_head", "size_of_parts"]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 CreateOnly: TypeAlias = Literal["if-none-match", "head"]
 """How a name that is taken is refused: by the server itself, or by asking it before."""
@@ -255,7 +255,7 @@ class Uploader:
             async with asyncio.timeout(_TAKE_BACK):
                 await self.abort(put.key, put.name, upload_id)
         except (StoreError, TimeoutError) as error:
-            logger.warning("The parts of an upload of %r may be left: %s", put.name, str(error) or type(error).__name__)
+            _log.warning("The parts of an upload of %r may be left: %s", put.name, str(error) or type(error).__name__)
 
     async def abort(self, key: str, name: str, upload_id: str) -> None:
         """Forget an upload and its parts; one that is not there is no error."""
@@ -280,7 +280,7 @@ class Uploader:
                     )
                     await self._sender.send(request, receive_etag)
         except (StoreError, TimeoutError) as error:
-            logger.warning("%r may be left behind: %s", put.name, str(error) or type(error).__name__)
+            _log.warning("%r may be left behind: %s", put.name, str(error) or type(error).__name__)
 
     async def _head(self, put: _Put) -> ObjectHead | None:
         request = Request("HEAD", "look for", put.key, headers=self._encryption.read, name=put.name)
