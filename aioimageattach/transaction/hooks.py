@@ -6,7 +6,7 @@ import asyncio
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
@@ -102,6 +102,19 @@ _uploads: WeakValueDictionary[str, Record] = WeakValueDictionary()
 def keep(row: object, revision: str, record: Record) -> None:
     """Note what is known of a new row; copies that ``merge`` or ``deepcopy`` make of it find it by the revision."""
     _records[instance_state(row)] = _uploads[revision] = record
+
+
+@event.listens_for(FileRow, "attribute_instrument", propagate=True)
+def _instrumented(cls: type[FileRow], name: str, attribute: Any) -> None:
+    if name == "revision":
+        event.listen(attribute, "set", _follow)
+
+
+def _follow(row: object, revision: Any, *_: object) -> None:
+    """Let the copy that ``merge`` makes keep the bytes: what it is a copy of may be forgotten before the flush."""
+    record = _uploads.get(revision)
+    if record is not None:
+        _records.setdefault(instance_state(row), record)
 
 
 def record_of(row: object) -> Record:
@@ -246,7 +259,7 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
 def _before_flush(session: Session, context: object, instances: object) -> None:
     journal = _journal(session)
     token = _current(session)
-    waiting = []
+    waiting: list[tuple[FileRow, Record]] = []
     changed: dict[type[FileRow], list[FileRow]] = {}
     for row in session.new:
         if isinstance(row, FileRow):
@@ -255,11 +268,14 @@ def _before_flush(session: Session, context: object, instances: object) -> None:
             if record.spool is None:
                 _require_file(session, row, record)
                 continue
-            waiting.append((row, record))
-            if record.file is not None:  # an upload of it failed, and may have reached the store all the same
+            copied = any(record is other for _, other in waiting)
+            if copied:
+                record = _records[instance_state(row)] = replace(record)
+            if copied or record.file is not None:  # an upload failed, and may have reached the store all the same
                 assert record.store is not None
                 row._renew(record.store)
                 record.file = None
+            waiting.append((row, record))
     for row in session.deleted:
         if isinstance(row, FileRow) and _remember(session, row):
             changed.setdefault(type(row), []).append(row)
