@@ -260,6 +260,7 @@ def _before_flush(session: Session, context: object, instances: object) -> None:
     journal = _journal(session)
     token = _current(session)
     waiting: list[tuple[FileRow, Record]] = []
+    seen: set[int] = set()
     changed: dict[type[FileRow], list[FileRow]] = {}
     for row in session.new:
         if isinstance(row, FileRow):
@@ -268,7 +269,8 @@ def _before_flush(session: Session, context: object, instances: object) -> None:
             if record.spool is None:
                 _require_file(session, row, record)
                 continue
-            copied = any(record is other for _, other in waiting)
+            copied = id(record) in seen
+            seen.add(id(record))
             if copied:
                 record = _records[instance_state(row)] = replace(record)
             if copied or record.file is not None:  # an upload failed, and may have reached the store all the same
