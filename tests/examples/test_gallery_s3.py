@@ -37,7 +37,7 @@ async def test_pictures_come_from_the_bucket_by_signed_urls(tmp_path: Path) -> N
                 files=[("photos", ("a.jpg", photos.photo("chelsea")))],
             )
             assert answer.status_code in (200, 303)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(90):
                 while "pending" in (page := (await client.get("/")).text):
                     await asyncio.sleep(0.02)
             url = unescape(SOURCE.findall(page)[0]).split(" ")[0]
