@@ -23,7 +23,6 @@ from .chunked import Algorithm
 from .credentials import CredentialCache, CredentialProvider, Credentials, Source, callback, default
 from .encryption import Encryption
 from .endpoint import AWS, Endpoint
-from .headers import each
 from .objects import META, ObjectHead
 from .policy import Condition
 from .presigner import PostForm, Window
@@ -614,9 +613,9 @@ def _headers(description: Description) -> dict[str, str]:
         **{META + name: value for name, value in description.get("metadata", _NONE).items()},
     }
     headers = {name: value for name, value in given.items() if value is not None}
-    for name, _, value in each(headers):
-        if not value.isascii():
-            raise ValueError(f"headers: the value of {name} is not ASCII; encode it")
+    for name, value in headers.items():
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError(f"headers: the value of {name} has a control character, or is not ASCII: encode it")
     return headers
 
 

@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 _NO_BODY: Final = Body()
+_SLACK: Final = 1 / 16  # of the read timeout, by which it may be shorter than said
 _TLS: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError)
 
 Progress: TypeAlias = Callable[[], object]
@@ -248,10 +249,19 @@ class Sender:
     ) -> R:
         loop = asyncio.get_running_loop()
 
+        moved_at = loop.time()
+
         def until() -> float:
             return min(deadline, loop.time() + self.read_timeout)
 
         def progress() -> None:
+            # Moving a timeout costs more than looking at the clock.
+            if loop.time() - moved_at > self.read_timeout * _SLACK:
+                move()
+
+        def move() -> None:
+            nonlocal moved_at
+            moved_at = loop.time()
             limit.reschedule(until())
 
         async with asyncio.timeout_at(until()) as limit:

@@ -127,6 +127,8 @@ async def read_whole(
         StoreUnavailableError: It has more than ``limit`` bytes.
         BREAKS: It broke.
     """
+    if response.content.at_eof():
+        return b""
     pieces: list[bytes] = []
     left = limit
     async for piece in response.content.iter_any():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -45,6 +46,7 @@ def split_url(url: str) -> Target:
     return Target(f"{scheme}://{netloc}", netloc.lower().removesuffix(_DEFAULT_PORTS[scheme]), path or "/", query or "")
 
 
+@lru_cache(maxsize=256)
 def quote_key(key: str) -> str:
     """Return a key as it stands in a URL's path: encoded once, ``/`` kept, ``%20`` for a space.
 
