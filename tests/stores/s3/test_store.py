@@ -63,7 +63,7 @@ def test_plain_urls(options: dict[str, Any], expected: str) -> None:
     assert S3Store(**{"bucket": "pictures", **AWS, **options}).url_of("a/b c+~") == expected
 
 
-def test_the_names_of_the_seed() -> None:
+def test_the_arguments_of_the_predecessor() -> None:
     """The arguments have the same order and defaults, and are kept as attributes."""
     store = S3Store("pictures", "key", "secret", 60, "pre", "https://cdn.example.com", "eu-west-1", 2)
     assert (store.bucket, store.max_age, store.prefix) == ("pictures", 60, "pre")
