@@ -80,10 +80,11 @@ def settle(session: Session, cls: type[Any], rows: Sequence[Any]) -> list[FileRo
         NoOriginalError: The original of a new thumbnail was replaced or deleted meanwhile.
     """
     gone: list[FileRow] = []
+    relationships = list(_attached(cls))
     with session.no_autoflush:
         for row in rows:
             _check_source(session, row)
-        for relationship in _attached(cls):
+        for relationship in relationships:
             owner = owner_columns(cls, relationship)
             names = (*owner, *discriminators(mapper_of(cls), *owner))
             sets: dict[tuple[Any, ...], list[Any]] = {}
@@ -98,7 +99,24 @@ def settle(session: Session, cls: type[Any], rows: Sequence[Any]) -> list[FileRo
                     record = record_of(row)
                     record.store = record.store or next(iter(stores), None)
                 gone += found
+        for relationship in relationships:
+            for row in (*gone, *(row for row in rows if row in session.deleted)):
+                _leave(session, relationship, row)
     return gone
+
+
+def _leave(session: Session, relationship: RelationshipProperty[Any], row: Any) -> None:
+    """Take a row that is deleted out of its owner's collection: deleting the owner would try to delete it again."""
+    mapper = relationship.parent
+    columns = owner_columns(type(row), relationship)
+    values = {name: row.__dict__.get(attribute) for attribute, name in columns.items()}
+    key = [values.get(mapper.get_property_by_column(column).key) for column in mapper.primary_key]
+    owner = None if None in key else session.identity_map.get(mapper.identity_key_from_primary_key(tuple(key)))
+    rows = [] if owner is None else owner.__dict__.get(relationship.key, [])
+    for number, other in enumerate(rows):
+        if other is row:
+            rows.pop(number)
+            break
 
 
 def _lock(

@@ -128,8 +128,10 @@ class Rows(Generic[I]):
             if self.state.expired_attributes.intersection(self.columns.values()):
                 await session.refresh(self.owner, list(self.columns.values()))
             rows = list(await session.scalars(query))
-        before = self.state.dict.get(self.relationship.key, ())
-        self._are([*rows, *(row for row in before if instance_state(row).pending)])
+        pending = [row for row in self.state.dict.get(self.relationship.key, ()) if instance_state(row).pending]
+        self._are(rows)
+        for row in pending:  # by events: taken for loaded ones, they could not be taken away again
+            self.append(row)
 
     def _are(self, rows: Sequence[object]) -> None:
         set_committed_value(self.owner, self.relationship.key, rows)

@@ -220,6 +220,31 @@ async def test_a_row_moved_to_another_owner(rig: Rig) -> None:
         assert await (await get(session, 3)).picture.make_blob(rig.store) == b"old"
 
 
+async def test_replaced_and_deleted_with_its_owner(rig: Rig) -> None:
+    """In one session, with a flush between: the collection does not hold on to the row that was replaced."""
+    await rig.user(thumbnail=b"small")
+    async with rig.sessions() as session, session.begin():
+        bind_store(session, rig.store)
+        user = await get(session)
+        await rig.attach(user.picture, b"SMALL", (3, 2), original=False)
+        await session.flush()
+        assert [row.byte_size for row in user.picture] == [3, 5]
+        await session.delete(user)
+    await rig.check()
+
+
+async def test_replaced_while_it_is_pending(rig: Rig) -> None:
+    """Loaded again in between, it is still pending, and can be taken away again."""
+    await rig.user()
+    async with rig.sessions() as session, session.begin():
+        user = await get(session)
+        await rig.attach(user.picture, b"one", (3, 2), original=False)
+        await user.picture.load()
+        await rig.attach(user.picture, b"two", (3, 2), original=False)
+    assert rig.store.counts["put"] == 2
+    await rig.check(b"old", b"two")
+
+
 # --- sessions, databases and stores ----------------------------------------------------------------------------------
 
 
