@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -26,7 +25,6 @@ class MemoryStore(KeyedStore):
     def __init__(self, base_url: str = "memory:/") -> None:
         self.base_url: str = base_url if base_url.endswith("/") else f"{base_url}/"
         self._files: dict[str, tuple[bytes, datetime]] = {}
-        self._lock = threading.Lock()
 
     async def put_object(
         self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
@@ -34,12 +32,11 @@ class MemoryStore(KeyedStore):
         """Read the source to its end, then keep its bytes under a name that no file has yet."""
         check_name(name)
         blob = await FileProxy(data).read()
-        with self._lock:
-            if name in self._files:
-                raise StoreFileExistsError(
-                    f"there is {name!r} already; a file is never overwritten", store=repr(self), name=name
-                )
-            self._files[name] = (blob, datetime.now(UTC))
+        mine = (blob, datetime.now(UTC))
+        if self._files.setdefault(name, mine) is not mine:  # one step, also where threads share the store
+            raise StoreFileExistsError(
+                f"there is {name!r} already; a file is never overwritten", store=repr(self), name=name
+            )
 
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> SeekableFileProxy:
         """Open a file, or the bytes from ``start`` up to but not including ``end`` of it."""
@@ -55,14 +52,11 @@ class MemoryStore(KeyedStore):
     async def delete_object(self, name: str) -> None:
         """Delete a file; one that is not there is no error."""
         check_name(name)
-        with self._lock:
-            self._files.pop(name, None)
+        self._files.pop(name, None)
 
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Iterate over the files of the moment whose names begin with ``prefix``, in order of name."""
-        with self._lock:
-            files = sorted(self._files.items())
-        for name, (blob, modified_at) in files:
+        for name, (blob, modified_at) in sorted(self._files.copy().items()):
             if name.startswith(prefix) and name > start_after:
                 yield ObjectInfo(name, len(blob), modified_at)
 
@@ -85,8 +79,7 @@ class MemoryStore(KeyedStore):
 
     def _found(self, name: str) -> tuple[bytes, datetime]:
         check_name(name)
-        with self._lock:
-            found = self._files.get(name)
+        found = self._files.get(name)
         if found is None:
             raise StoreFileNotFoundError(f"there is no file {name!r}", store=repr(self), name=name)
         return found
