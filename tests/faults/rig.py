@@ -26,34 +26,48 @@ class GivenUp(Exception):
     """What a test raises in the middle of something."""
 
 
+async def named(
+    database: Database, store: FaultyStore, base: type[DeclarativeBase] = Base
+) -> tuple[set[str], set[bytes]]:
+    """Assert that each committed row has its file, byte for byte; return the files' names, and what they hold.
+
+    Args:
+        database: Read by a connection of its own.
+        store: Has the files of all rows.
+        base: The rows of all its image classes.
+    """
+    names: set[str] = set()
+    contents: set[bytes] = set()
+    async with AsyncSession(database.engine(poolclass=NullPool)) as session:
+        for mapper in base.registry.mappers:
+            if issubclass(mapper.class_, Image):
+                for row in await session.scalars(select(mapper)):
+                    name = store.name_of(row.key)
+                    async with await store.inner.get_object(name) as file:
+                        blob = await file.read()
+                    assert (len(blob), hashlib.sha256(blob).hexdigest()) == (row.byte_size, row.sha256)
+                    names.add(name)
+                    contents.add(blob)
+    return names, contents
+
+
 async def check(
     database: Database, store: FaultyStore, base: type[DeclarativeBase] = Base, *, orphans: bool = False
 ) -> set[bytes]:
     """Assert that each committed row has its file, byte for byte, and that no file is without a row.
 
     Args:
-        database: Read by a connection of its own.
+        database: As for :func:`named`.
         store: All its files are those of these rows.
-        base: The rows of all its image classes.
+        base: As for :func:`named`.
         orphans: Whether files without a row may be there, because nobody could know the outcome.
 
     Returns:
         What the files of the rows hold.
     """
-    contents: set[bytes] = set()
-    named: set[str] = set()
-    async with AsyncSession(database.engine(poolclass=NullPool)) as session:
-        for mapper in base.registry.mappers:
-            if issubclass(mapper.class_, Image):
-                for row in await session.scalars(select(mapper)):
-                    async with await store.inner.get_object(store.name_of(row.key)) as file:
-                        blob = await file.read()
-                    assert (len(blob), hashlib.sha256(blob).hexdigest()) == (row.byte_size, row.sha256)
-                    contents.add(blob)
-                    named.add(store.name_of(row.key))
-    assert named <= await store.names()
+    names, contents = await named(database, store, base)
     if not orphans:
-        assert named == await store.names()
+        assert names == await store.names()
     return contents
 
 

@@ -243,6 +243,28 @@ async def test_whichever_of_many_puts_fails(rig: Rig, after: bool) -> None:
     await rig.check(*(b"%d/%d" % (post, place) for post in range(1, 5) for place in range(4)))
 
 
+async def test_a_put_that_cannot_be_stopped(sqlite_rig: Rig) -> None:
+    """One fails while another is being written, which ends in its own time: it is waited for, and goes too."""
+    rig = sqlite_rig
+
+    async def stubborn(name: str) -> None:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.05)
+
+    rig.store.at("put", stubborn, 1)
+    rig.store.at("put", fails, 2)
+    async with rig.sessions() as session:
+        session.add(post := Post(id=1))
+        for place in range(2):
+            await rig.attach(post.photos.get_image_set(place=place), b"%d" % place)
+        with pytest.raises(StoreUnavailableError):
+            await session.flush()
+        await asyncio.sleep(0.1)
+        assert await rig.store.names() == set()
+
+
 async def test_a_deadline_around_a_put_that_hangs(rig: Rig, style: Style) -> None:
     """The application's own timeout ends it: TimeoutError, and nothing is left."""
     await rig.user()

@@ -88,15 +88,14 @@ async def test_a_commit_that_takes_too_long(rig: Rig, proxy: Proxy, style: Style
             await session.flush()
             proxy.fault = "delay the reply"
 
+    task = asyncio.create_task(replace())
+    await proxy.met.wait()
+    asyncio.get_running_loop().call_later(0.1, proxy.go.set)
     if by == "timeout":
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await replace()
+            await asyncio.wait_for(task, 0.05)
     else:
-        task = asyncio.create_task(replace())
-        await proxy.met.wait()
         task.cancel()
-        proxy.go.set()
         with pytest.raises(asyncio.CancelledError):
             await task
     assert proxy.met.is_set()
