@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
-
+from ._http.messages import ASGIApp, Receive, Scope, Send
 from .context import store_context
 from .store import Store
 
 __all__ = ["ASGIApp", "StoreContextMiddleware"]
-
-Message: TypeAlias = MutableMapping[str, Any]
-ASGIApp: TypeAlias = Callable[
-    [MutableMapping[str, Any], Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]
-]
 
 
 class StoreContextMiddleware:
@@ -30,12 +23,7 @@ class StoreContextMiddleware:
         self.app = app
         self.store = store
 
-    async def __call__(
-        self,
-        scope: MutableMapping[str, Any],
-        receive: Callable[[], Awaitable[Message]],
-        send: Callable[[Message], Awaitable[None]],
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application; the context ends with it, whatever it raises."""
         with store_context(self.store):
             await self.app(scope, receive, send)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, TypeVar, cast
@@ -23,10 +23,13 @@ __all__ = [
     "bind_store",
     "current_store",
     "get_current_store",
+    "get_default_store",
+    "info_of",
     "pop_store_context",
     "push_store_context",
     "resolve_store",
     "set_default_store",
+    "set_info",
     "store_context",
 ]
 
@@ -119,6 +122,11 @@ def set_default_store(store: Store | None) -> None:
     _default = None if store is None else _real(store)
 
 
+def get_default_store() -> Store | None:
+    """Return the store of the whole process, if :func:`set_default_store` set one."""
+    return _default
+
+
 def bind_store(target: Any, store: Store) -> None:
     """Bind a store to a session, or to every session that a sessionmaker makes from now on.
 
@@ -126,13 +134,27 @@ def bind_store(target: Any, store: Store) -> None:
         target: An ``AsyncSession`` or ``async_sessionmaker`` (or the synchronous ones behind them).
         store: The store that its pictures use where neither an argument nor a context names one.
     """
-    store = _real(store)
+    set_info(target, _INFO, _real(store))
+
+
+def set_info(target: Any, name: str, value: object) -> None:
+    """Set an entry of ``info`` of a session, or of every session that a sessionmaker makes from now on.
+
+    Raises:
+        DeclarationError: It is neither.
+    """
     if hasattr(target, "info"):
-        target.info[_INFO] = store
+        target.info[name] = value
     elif hasattr(target, "kw"):
-        target.kw["info"] = {**(target.kw.get("info") or {}), _INFO: store}
+        target.kw["info"] = {**info_of(target), name: value}
     else:
         raise DeclarationError(f"expected a session or a sessionmaker, got {type(target).__name__}")
+
+
+def info_of(target: Any) -> Mapping[str, Any]:
+    """Return ``info`` of a session, or of the sessions that a sessionmaker makes; of another thing, nothing."""
+    info = target.info if hasattr(target, "info") else getattr(target, "kw", {}).get("info")
+    return cast("Mapping[str, Any]", info or {})
 
 
 def resolve_store(*candidates: Store | None, session: Any = None) -> Store:
@@ -147,7 +169,7 @@ def resolve_store(*candidates: Store | None, session: Any = None) -> Store:
     stack = _stack.get()
     if stack:
         return stack[-1][0]
-    bound = None if session is None else session.info.get(_INFO)
+    bound = info_of(session).get(_INFO)
     if bound is not None:
         return cast("Store", bound)
     if _default is not None:

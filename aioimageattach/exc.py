@@ -10,7 +10,10 @@
     │   ├── StoreUnavailableError (ConnectionError) worth a retry
     │   ├── StorePermissionError (PermissionError)
     │   ├── StoreFileExistsError (FileExistsError)  a put never overwrites
-    │   └── InvalidKeyError (ValueError)
+    │   ├── StoreFileMismatchError (ValueError)     a file is not the one its row tells of
+    │   ├── InvalidKeyError (ValueError)
+    │   └── UnknownHostError (RuntimeError)         a URL needs a host, and none is known
+    ├── MigrationError (ExceptionGroup)             .exceptions: why files were not moved
     ├── ImageError
     │   ├── UnreadableImageError (ValueError)
     │   ├── UnsupportedImageError (ValueError)      .mimetype .allowed
@@ -18,31 +21,47 @@
     │   ├── NoOriginalError (FileNotFoundError)
     │   ├── NotLoadedError (RuntimeError)           the rows of a set are not loaded
     │   └── DetachedError (RuntimeError)            the owner is in no session
-    └── OffloadError
+    ├── SweepRefusedError (RuntimeError)            the store or the database does not look right
+    ├── TransactionExpiredError (TimeoutError)      its files waited too long for their rows
+    └── OffloadError                                a value of an offloaded column
+        ├── DamagedValueError (ValueError)          what is stored is not what was stored
+        ├── ValueNotLoadedError (RuntimeError)      it is in the store, and was not fetched
+        └── ValueTooLargeError (ValueError)         .limit .actual
 
 Catch the root to catch them all, or the builtin parent for its meaning.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 __all__ = [
     "ContextError",
+    "DamagedValueError",
     "DeclarationError",
     "DetachedError",
     "ImageAttachError",
     "ImageError",
     "ImageTooLargeError",
     "InvalidKeyError",
+    "MigrationError",
     "NoOriginalError",
     "NotLoadedError",
     "OffloadError",
     "StoreError",
     "StoreFileExistsError",
+    "StoreFileMismatchError",
     "StoreFileNotFoundError",
     "StorePermissionError",
     "StoreUnavailableError",
+    "SweepRefusedError",
+    "TransactionExpiredError",
+    "UnknownHostError",
     "UnreadableImageError",
     "UnsupportedImageError",
+    "ValueNotLoadedError",
+    "ValueTooLargeError",
 ]
 
 
@@ -102,6 +121,10 @@ class StoreFileExistsError(StoreError, FileExistsError):
     """The store already has a file of that name; a file is never overwritten."""
 
 
+class StoreFileMismatchError(StoreError, ValueError):
+    """A file has another size or fingerprint than its row, or its copy in another store, says."""
+
+
 class StoreUnavailableError(StoreError, ConnectionError):
     """The store did not answer, is full or answered with a passing fault; worth a retry later."""
 
@@ -112,6 +135,18 @@ class StorePermissionError(StoreError, PermissionError):
 
 class InvalidKeyError(StoreError, ValueError):
     """A name, an object type, an identifier or a revision that no file may have."""
+
+
+class UnknownHostError(StoreError, RuntimeError):
+    """A URL was asked for where neither the settings nor a request tell the host it begins with."""
+
+
+class MigrationError(ImageAttachError, ExceptionGroup[Exception]):
+    """Files could not be moved; the others were. It holds the error of each, with a note of its row."""
+
+    def derive(self, excs: Sequence[Any], /) -> MigrationError:  # type: ignore[override]
+        """Return an error of the same kind for some of the errors; ``except*`` asks for it."""
+        return MigrationError(self.message, excs)
 
 
 class ImageError(ImageAttachError):
@@ -158,5 +193,36 @@ class DetachedError(ImageError, RuntimeError):
     """The owner of an image set is in no session where the call needs one."""
 
 
+class SweepRefusedError(ImageAttachError, RuntimeError):
+    """A sweep might remove what is needed: the message says what does not look right, and nothing was removed for it."""
+
+
+class TransactionExpiredError(ImageAttachError, TimeoutError):
+    """A transaction was not committed: a sweep could take its files for orphans; see ``transaction.fence``."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class OffloadError(ImageAttachError):
     """An offloaded column could not be read or written."""
+
+
+class DamagedValueError(OffloadError, ValueError):
+    """A file, or the reference to it in the row, is not what was stored: cut off, altered, or somebody else's."""
+
+
+class ValueNotLoadedError(OffloadError, RuntimeError):
+    """A value is in the store, and a synchronous call cannot fetch it; or its column is not loaded."""
+
+
+class ValueTooLargeError(OffloadError, ValueError):
+    """A value has more bytes than its column allows.
+
+    ``limit`` and ``actual`` are in bytes.
+    """
+
+    def __init__(self, message: str, *, limit: int | None = None, actual: int | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.actual = actual

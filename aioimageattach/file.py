@@ -12,12 +12,15 @@ import threading
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import IO, Any, Final, Protocol, Self, TypeAlias, cast, runtime_checkable
+from weakref import finalize
 
 from ._threads import run_io, run_io_until
 from .exc import DeclarationError, ImageTooLargeError, StoreUnavailableError
 
 __all__ = [
     "CHUNK",
+    "SPOOLS_MEMORY",
+    "SPOOL_MEMORY",
     "AsyncFile",
     "AsyncReadable",
     "Cursor",
@@ -37,6 +40,13 @@ CHUNK: Final = 1024 * 1024
 
 SPOOL_MEMORY: Final = 4 * 1024 * 1024
 """Up to so many bytes a spool stays in memory; a larger one goes to a temporary file."""
+
+SPOOLS_MEMORY: Final = 128 * 1024 * 1024
+"""Up to so many bytes all spools of the process stay in memory; beyond it, each goes to a temporary file."""
+
+# Each step on these is atomic, and so they need no lock.
+_in_memory: dict[int, int] = {}  # bytes by spool
+_draining: set[Any] = set()  # spools that wait for a stream: the more, the less each gathers before it is put away
 
 _INLINE_HASH: Final = 64 * 1024  # hashing so much costs what a thread hop costs
 
@@ -205,11 +215,18 @@ class FileProxy:
     Args:
         wrapped: What to read from.
         close: Awaited by :meth:`aclose`; by default ``wrapped``'s own ``aclose`` or ``close`` is.
+        read: Awaited for at most so many bytes; by default ``wrapped``'s own way to be read is found out.
     """
 
-    def __init__(self, wrapped: Source, *, close: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self,
+        wrapped: Source,
+        *,
+        close: Callable[[], Awaitable[None]] | None = None,
+        read: Read | None = None,
+    ) -> None:
         self._wrapped = wrapped
-        self._read = as_reader(wrapped)
+        self._read = as_reader(wrapped) if read is None else read
         self._close = close
         self._ahead = b""
         self._at = 0
@@ -306,7 +323,7 @@ class FileProxy:
     async def _call(self, method: str, *args: int) -> Any:
         """Call a method of the wrapped file, in a thread if it may block."""
         call = getattr(self._wrapped, method)
-        if inspect.iscoroutinefunction(call):
+        if method == "aclose" or inspect.iscoroutinefunction(call):
             return await call(*args)
         if isinstance(self._wrapped, io.BytesIO) or _stream(self._wrapped) is not self._wrapped:
             return call(*args)
@@ -368,8 +385,9 @@ def _temporary_directory() -> str:
 class Spool:
     """Bytes read once from a source, with their number and fingerprint, to be read any number of times.
 
-    They stay in memory up to :data:`SPOOL_MEMORY` and go to an unnamed temporary file beyond it, which vanishes with
-    the last reference, or with the process.
+    They stay in memory up to :data:`SPOOL_MEMORY`, and all spools together up to :data:`SPOOLS_MEMORY`. Beyond it they
+    go to an unnamed temporary file, which vanishes with the last reference, or with the process. What comes as bytes is
+    kept as it is.
 
     Args:
         fingerprint: Whether :attr:`sha256` is wanted: it costs 2 to 3 ms of a core per mebibyte.
@@ -430,6 +448,13 @@ class Spool:
         return spool
 
     async def _drain(self, read: Read, limit: int | None) -> None:
+        _draining.add(self)
+        try:
+            await self._gather(read, limit)
+        finally:
+            _draining.discard(self)
+
+    async def _gather(self, read: Read, limit: int | None) -> None:
         pieces: list[bytes] = []
         waiting = 0
         while piece := await read(CHUNK):
@@ -437,7 +462,7 @@ class Spool:
             waiting += len(piece)
             if limit is not None and self.size + waiting > limit:
                 raise _too_large(limit, self.size + waiting)
-            if waiting >= CHUNK:
+            if waiting >= min(CHUNK, max(_INLINE_HASH, SPOOLS_MEMORY // 4 // len(_draining))):
                 await run_io(self._absorb, pieces)
                 pieces, waiting = [], 0
         if self.size + waiting > _INLINE_HASH:
@@ -460,7 +485,7 @@ class Spool:
             if self._hash is not None:
                 self._hash.update(piece)
             self.size += len(piece)
-        if self._file is None and self.size <= SPOOL_MEMORY:
+        if self._file is None and self._fits():
             self._pieces += pieces
             return
         try:
@@ -476,6 +501,18 @@ class Spool:
                 f"the upload could not be kept in {_temporary_directory()}: {error.strerror}; free space there, or set "
                 "TMPDIR to a directory that has some"
             ) from error
+
+    def _fits(self) -> bool:
+        """Whether there is memory for all that was absorbed; small ones are not counted."""
+        if self.size <= _INLINE_HASH:
+            return True
+        known = _in_memory.pop(id(self), None)
+        if self.size > SPOOL_MEMORY or self.size + sum(tuple(_in_memory.values())) > SPOOLS_MEMORY:
+            return False
+        if known is None:
+            finalize(self, _in_memory.pop, id(self), None).atexit = False
+        _in_memory[id(self)] = self.size
+        return True
 
     def _finish(self, pieces: list[bytes]) -> None:
         self._absorb(pieces)

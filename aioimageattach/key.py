@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
@@ -22,6 +24,8 @@ __all__ = [
     "file_name",
     "guess_extension",
     "make_revision",
+    "revision_of",
+    "revision_time",
 ]
 
 VECTOR_TYPES: Final = frozenset({"image/svg+xml", "application/pdf"})
@@ -64,6 +68,13 @@ _MIMETYPE: Final = re.compile(r"[A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$
 _BAD_SEGMENTS: Final = frozenset({"", ".", ".."})
 _BAD_CHARACTERS: Final = re.compile(r"[\x00-\x1f\x7f\\]")
 _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.ASCII | re.IGNORECASE)
+_MADE: Final = re.compile(rf"[0-6][{_ALPHABET}]{{{_TIME_CHARS + _RANDOM_CHARS - 1}}}")
+_FILE_NAME: Final = re.compile(
+    r"[^/]+/(?P<five>[A-Za-z0-9_-]{5})/(?P<two>[A-Za-z0-9_-]{2})/"
+    r"(?P<revision>(?P=five)(?P=two)[A-Za-z0-9_-]{1,57})(?:\..+)?",
+    re.ASCII,
+)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_SIDE: Final = 2**31 - 1
 _MAX_ID_BITS: Final = 512
 
@@ -82,6 +93,14 @@ def make_revision(now: float | None = None) -> str:
     """
     milliseconds = int((time.time() if now is None else now) * 1000)
     return _base32(milliseconds, _TIME_CHARS) + _base32(secrets.randbits(80), _RANDOM_CHARS)
+
+
+def revision_time(revision: str) -> datetime | None:
+    """Return when :func:`make_revision` made a revision, to the millisecond in UTC; ``None`` where it did not."""
+    if not _MADE.fullmatch(revision):
+        return None
+    milliseconds = functools.reduce(lambda number, char: number << 5 | _ALPHABET.index(char), revision[:_TIME_CHARS], 0)
+    return _EPOCH + timedelta(milliseconds=milliseconds)
 
 
 def guess_extension(mimetype: str) -> str | None:
@@ -168,6 +187,12 @@ def file_name(key: ImageKey) -> str:
         raise InvalidKeyError(f"a key without a revision has no name in this layout: {key!r}")
     shard = f"{revision[:5]}/{revision[5:7]}"
     return f"{key.object_type}/{shard}/{revision}.{key.width}x{key.height}{extension(key.mimetype)}"
+
+
+def revision_of(name: str) -> str | None:
+    """Return the revision in a name of the layout of :func:`file_name`; ``None`` where it is none of that layout."""
+    match = _FILE_NAME.fullmatch(name)
+    return None if match is None else match["revision"]
 
 
 def check_name(name: str) -> str:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Protocol, final
+from typing import Any, Protocol, final
 
 from ._threads import finish
 from .exc import InvalidKeyError, StoreError
@@ -34,7 +34,7 @@ class Store(ABC):
     which the backend keeps the file. A backend that leaves it out overwrites files, and then a rollback loses one.
     """
 
-    needs_object_id: ClassVar[bool] = True
+    needs_object_id: bool = True
     """Whether names are made of ``object_id``. Then a file whose owner has no identifier yet is uploaded after its
     INSERT; otherwise all files of a flush go up before its first statement."""
 
@@ -276,6 +276,42 @@ class KeyedStore(Store):
             except StoreError as error:
                 failed[name] = error
         return failed
+
+    async def copy_from(
+        self,
+        source: KeyedStore,
+        source_name: str,
+        name: str,
+        *,
+        mimetype: str = "application/octet-stream",
+        reproducible: bool = False,
+    ) -> bool:
+        """Copy a file of another store where its bytes need not come by here, as within one server.
+
+        Args:
+            source: The other store.
+            source_name: The name of the file there.
+            name: The name of the copy, which no file has yet.
+            mimetype: As for :meth:`put_object`.
+            reproducible: As for :meth:`put_object`.
+
+        Returns:
+            Whether that was done. If not, nothing was: read the file and put it.
+
+        Raises:
+            StoreFileExistsError: The name is taken.
+            StoreFileNotFoundError: There is nothing to copy.
+            StoreError: It could not be done, and reading and putting would not help.
+        """
+        return False
+
+    async def discard_unfinished(self, before: datetime) -> int:
+        """Remove what puts have left that were killed, if the store keeps such things; return how many there were.
+
+        Args:
+            before: Later ones may still be under way.
+        """
+        return 0
 
     def legacy_name(self, key: ImageKey) -> str:
         """Return the name of a key without a revision: the layout of SQLAlchemy-ImageAttach, if the store has one."""

@@ -15,15 +15,23 @@ PARENTS = {
     exc.DeclarationError: TypeError,
     exc.StoreFileNotFoundError: FileNotFoundError,
     exc.StoreFileExistsError: FileExistsError,
+    exc.StoreFileMismatchError: ValueError,
     exc.StoreUnavailableError: ConnectionError,
     exc.StorePermissionError: PermissionError,
     exc.InvalidKeyError: ValueError,
+    exc.MigrationError: ExceptionGroup,
+    exc.UnknownHostError: RuntimeError,
     exc.UnreadableImageError: ValueError,
     exc.UnsupportedImageError: ValueError,
     exc.ImageTooLargeError: ValueError,
     exc.NoOriginalError: FileNotFoundError,
     exc.NotLoadedError: RuntimeError,
     exc.DetachedError: RuntimeError,
+    exc.DamagedValueError: ValueError,
+    exc.ValueNotLoadedError: RuntimeError,
+    exc.ValueTooLargeError: ValueError,
+    exc.SweepRefusedError: RuntimeError,
+    exc.TransactionExpiredError: TimeoutError,
 }
 
 
@@ -50,6 +58,8 @@ def test_errors_mean_what_the_builtin_means(error: type[exc.ImageAttachError], p
         exc.UnsupportedImageError("what", mimetype="image/x", allowed=frozenset({"image/png"})),
         exc.ImageTooLargeError("what", limit=10, actual=11),
         exc.NoOriginalError("what"),
+        exc.ValueTooLargeError("what", limit=10, actual=11),
+        exc.TransactionExpiredError("what"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -60,3 +70,11 @@ def test_errors_carry_their_data(error: exc.ImageAttachError) -> None:
         assert type(twin) is type(error)
         assert str(twin) == "what"
         assert vars(twin) == vars(error)
+
+
+def test_a_group_is_taken_apart() -> None:
+    """``except*`` takes what it knows, and the rest is of the same kind."""
+    group = exc.MigrationError("two", [exc.StoreFileNotFoundError("gone"), exc.StorePermissionError("no")])
+    found = group.subgroup(FileNotFoundError)
+    assert isinstance(found, exc.MigrationError)
+    assert [str(error) for error in found.exceptions] == ["gone"]

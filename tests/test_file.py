@@ -46,7 +46,7 @@ from aioimageattach.file import (
 from tests.stores import kernel
 
 SMALL = bytes(range(256)) * 10
-LARGE = os.urandom(1000) * 5500
+LARGE = (os.urandom(499) + b"\n" + os.urandom(500)) * 5500
 
 
 # Sources: each opens one over the bytes, within a stack that closes it
@@ -243,6 +243,22 @@ async def test_a_reader_takes_every_source(source: Opener, tmp_path: Path) -> No
             found.append(piece)
         assert await read(1000) == b""
     assert b"".join(found) == SMALL
+
+
+async def test_a_proxy_closes_a_generator() -> None:
+    """What the generator holds is let go of, though it was not read to its end."""
+    held = ["connection"]
+
+    async def pieces() -> AsyncIterator[bytes]:
+        try:
+            yield SMALL
+            yield SMALL
+        finally:
+            held.clear()
+
+    async with FileProxy(pieces()) as file:
+        assert await file.read(1) == SMALL[:1]
+    assert held == []
 
 
 @every_source

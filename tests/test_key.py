@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from aioimageattach.key import (
     file_name,
     guess_extension,
     make_revision,
+    revision_of,
+    revision_time,
 )
 from aioimageattach.testing import AWKWARD_NAMES, INVALID_NAMES
 
@@ -147,3 +150,35 @@ def test_names_that_no_store_may_have(name: Any) -> None:
 def test_types_are_returned() -> None:
     """One of the right form comes back."""
     assert check_mimetype("image/svg+xml") == "image/svg+xml"
+
+
+def test_the_revision_is_found_in_a_name() -> None:
+    """It is what the name was made of, with and without an extension; other names have none."""
+    for mimetype in ("image/jpeg", "image/unheard-of"):
+        key = ImageKey(**{**USUAL, "mimetype": mimetype})
+        assert revision_of(file_name(key)) == key.revision
+    name = file_name(ImageKey(**USUAL))
+    for other in ("user-picture/7/30x20.jpe", name.replace("/01m7x/", "/01m7y/"), f"media/{name}", name[:25], ""):
+        assert revision_of(other) is None
+
+
+@given(st.integers(0, 200_000_000_000_000))
+def test_the_time_is_found_in_a_revision(milliseconds: int) -> None:
+    """It is when the revision was made."""
+    found = revision_time(make_revision(milliseconds / 1000))
+    assert found is not None
+    assert abs(found.timestamp() - milliseconds / 1000) <= 0.002
+    assert found.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    "revision", ["z" * 26, "01k9z3xbcdefghjkmnpqrstvw", "my-own-revision", "01K9Z3XBCDEFGHJKMNPQRSTVWX"]
+)
+def test_revisions_of_another_make_have_no_time(revision: str) -> None:
+    """Nothing is read into them."""
+    assert revision_time(revision) is None
+
+
+def test_the_last_revision_has_a_time() -> None:
+    """The greatest that is taken for ours is within the calendar."""
+    assert revision_time("6" + "z" * 25) == datetime(9774, 8, 21, 16, 50, 21, 823000, tzinfo=UTC)

@@ -218,3 +218,27 @@ async def test_a_forked_child_has_pools_of_its_own() -> None:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     assert fork() == 7
+
+
+async def test_pictures_wait_before_they_are_read() -> None:
+    """Two pictures for each thread have a slot, in each event loop; all others wait without one."""
+    slots = _threads.picture_slot()
+    assert slots is _threads.picture_slot()
+    most = 2 * (_threads.cores() + 1)
+    inside, seen = 0, set()
+
+    async def work() -> None:
+        nonlocal inside
+        async with _threads.picture_slot():
+            inside += 1
+            seen.add(inside)
+            await asyncio.sleep(0)
+            inside -= 1
+
+    await asyncio.gather(*(work() for _ in range(5 * most)))
+    assert max(seen) == most
+    assert await asyncio.to_thread(asyncio.run, other_slots()) is not slots
+
+
+async def other_slots() -> asyncio.Semaphore:
+    return _threads.picture_slot()

@@ -19,23 +19,27 @@ from aioimageattach import _threads
 
 _CALLS: Final = {
     "x86_64": {
+        "fchmod": 91,
         "fsync": 74,
         "getdents64": 217,
         "linkat": 265,
         "mkdirat": 258,
         "openat": 257,
         "pread64": 17,
+        "preadv2": 327,
         "setresuid": 117,
         "unlinkat": 263,
         "write": 1,
     },
     "aarch64": {
+        "fchmod": 52,
         "fsync": 82,
         "getdents64": 61,
         "linkat": 37,
         "mkdirat": 34,
         "openat": 56,
         "pread64": 67,
+        "preadv2": 286,
         "setresuid": 147,
         "unlinkat": 35,
         "write": 64,
@@ -59,7 +63,11 @@ def _check(result: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def _refuse(call: str, error: int, flag: int) -> None:
+_FAIL: Final = 0x00050000
+_DIE: Final = 0x80000000
+
+
+def _filter(call: str, answer: int, flag: int = 0) -> None:
     """A filter of system calls (seccomp): one call, where its third argument has the flag if one is given, fails."""
     if not _CALLS:
         pytest.skip("only Linux refuses calls to a thread")
@@ -67,7 +75,7 @@ def _refuse(call: str, error: int, flag: int) -> None:
     rows = [(load, 0, 0, 0), (equal, 0, 3 if flag else 1, _CALLS[call])]
     if flag:
         rows += [(load, 0, 0, 32), (has, 0, 1, flag)]
-    rows += [(end, 0, 0, 0x00050000 | error), (end, 0, 0, 0x7FFF0000)]
+    rows += [(end, 0, 0, answer), (end, 0, 0, 0x7FFF0000)]
     instructions = (_Instruction * len(rows))(*rows)
     _check(_libc.prctl(38, 1, 0, 0, 0))
     _check(_libc.prctl(22, 2, ctypes.byref(_Program(len(rows), instructions)), 0, 0))
@@ -94,7 +102,12 @@ def in_the_worker(*calls: Callable[[], None]) -> Generator[None]:
 
 def refused(call: str, error: int, flag: int = 0) -> Callable[[], None]:
     """A call for :func:`in_the_worker`: from then on the kernel answers that system call with an error."""
-    return lambda: _refuse(call, error, flag)
+    return lambda: _filter(call, _FAIL | error, flag)
+
+
+def fatal(call: str) -> Callable[[], None]:
+    """A call for :func:`in_the_worker`: from then on that system call is the end of the process."""
+    return lambda: _filter(call, _DIE)
 
 
 def nobody() -> None:

@@ -21,7 +21,7 @@ from ...exc import (
     StoreUnavailableError,
 )
 
-__all__ = ["hop", "hop_until", "open_by", "translated"]
+__all__ = ["hop", "hop_until", "open_by", "translate", "translated"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,10 +71,11 @@ def translated(store: object, root: str, name: str) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise _translate(error, repr(store), root, name) from error
+        raise translate(error, repr(store), root, name) from error
 
 
-def _translate(error: OSError, store: str, root: str, name: str) -> StoreError:
+def translate(error: OSError, store: str, root: str, name: str) -> StoreError:
+    """Return the error of ours that an error of the operating system means."""
     code = error.errno
     what = f"{name!r} in {root!r}"
     if error.filename == root and code == errno.ENOTDIR:

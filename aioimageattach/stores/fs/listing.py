@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from ...exc import InvalidKeyError
 from ...store import ObjectInfo
-from .paths import check_path
+from .paths import SIDE_PREFIX, check_path
 from .tree import Tree
 
-__all__ = ["info", "walk"]
+__all__ = ["info", "unfinished", "walk"]
 
 
 def info(name: str, status: os.stat_result) -> ObjectInfo:
@@ -36,6 +37,22 @@ def walk(tree: Tree, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
             waiting.append(_scan(tree, found, prefix, start_after))
         else:
             yield found
+
+
+def unfinished(tree: Tree, before: datetime) -> Iterator[str]:
+    """Iterate over the names of files that killed puts have left, last written before a time."""
+    waiting = [""]
+    while waiting:
+        path = waiting.pop()
+        above = f"{path}/" if path else ""
+        with contextlib.suppress(FileNotFoundError), tree.at(path) as fd, os.scandir(fd) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(above + entry.name)
+                elif entry.name.startswith(SIDE_PREFIX) and entry.is_file(follow_symlinks=False):
+                    status = _status(entry)
+                    if status is not None and status.st_mtime < before.timestamp():
+                        yield above + entry.name
 
 
 def _scan(tree: Tree, path: str, prefix: str, start_after: str) -> Iterator[ObjectInfo | str]:

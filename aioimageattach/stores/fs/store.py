@@ -1,9 +1,11 @@
-"""A store in a directory."""
+"""Stores in a directory."""
 
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable
+from datetime import datetime
 from functools import partial
 from itertools import islice
 
@@ -13,26 +15,25 @@ from ...file import CHUNK, Source, as_blocks, as_reader
 from ...key import ImageKey
 from ...store import KeyedStore, ObjectInfo
 from .disk import hop, hop_until, open_by, translated
-from .listing import info, walk
+from .listing import info, unfinished, walk
 from .paths import check_path, legacy_name, url
 from .reader import DiskFile
 from .tree import Tree
 from .writer import Writer
 
-__all__ = ["FileSystemStore"]
+__all__ = ["BaseFileSystemStore", "FileSystemStore"]
 
 _BATCH = 1000
 
 
-class FileSystemStore(KeyedStore):
-    """Keeps files in a directory, for development and for one machine; a web server shows them under ``base_url``.
+class BaseFileSystemStore(KeyedStore):
+    """What the stores in a directory have in common; they differ in how they make URLs.
 
     Nothing outside of the directory is ever read or written, whatever links stand in it. The directory is made at the
     first put if the one it stands in is there.
 
     Args:
         path: The directory. Other programs may read it, and only this library should write to it.
-        base_url: What the names are appended to for URLs, with or without a slash at its end.
         fsync: Whether a put returns only when the file survives a power loss. Without it the machine may lose files of
             committed rows; for tests and for what can be made again.
         file_mode: The permissions of files, whatever the umask.
@@ -40,19 +41,17 @@ class FileSystemStore(KeyedStore):
     """
 
     def __init__(
-        self,
-        path: str | os.PathLike[str],
-        base_url: str,
-        *,
-        fsync: bool = True,
-        file_mode: int = 0o644,
-        dir_mode: int = 0o755,
+        self, path: str | os.PathLike[str], *, fsync: bool = True, file_mode: int = 0o644, dir_mode: int = 0o755
     ) -> None:
         self.path: str = os.fspath(path).rstrip("/") or "/"
-        self.base_url: str = base_url if base_url.endswith("/") else f"{base_url}/"
         self._fsync = fsync
         self._file_mode = file_mode
         self._tree = Tree(self.path, dir_mode=dir_mode)
+
+    @property
+    @abstractmethod
+    def base_url(self) -> str:
+        """What the names are appended to for URLs, with a slash at its end."""
 
     async def put_object(
         self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
@@ -167,6 +166,10 @@ class FileSystemStore(KeyedStore):
             for one in batch:
                 yield one
 
+    async def discard_unfinished(self, before: datetime) -> int:
+        """Remove what killed puts have left where the file system cannot keep a file without a name."""
+        return await hop(self._discard_unfinished, before)
+
     def url_of(self, name: str) -> str:
         """Return the URL of a name by calculation alone."""
         return url(self.base_url, check_path(name))
@@ -175,12 +178,16 @@ class FileSystemStore(KeyedStore):
         """Return the name that SQLAlchemy-ImageAttach gave the file of a key."""
         return legacy_name(key)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.path!r}, {self.base_url!r})"
-
     def _head(self, name: str) -> ObjectInfo:
         with translated(self, self.path, name), self._tree.holding(name) as (_, _, status):
             return info(name, status)
+
+    def _discard_unfinished(self, before: datetime) -> int:
+        with translated(self, self.path, ""):
+            names = list(unfinished(self._tree, before))
+            for name in names:
+                self._tree.delete(name)
+        return len(names)
 
     def _delete(self, name: str) -> None:
         with translated(self, self.path, name):
@@ -194,3 +201,39 @@ class FileSystemStore(KeyedStore):
             except StoreError as error:
                 failed[name] = error
         return failed
+
+
+class FileSystemStore(BaseFileSystemStore):
+    """Keeps files in a directory, for development and for one machine; a web server shows them under ``base_url``.
+
+    Nothing outside of the directory is ever read or written, whatever links stand in it. The directory is made at the
+    first put if the one it stands in is there.
+
+    Args:
+        path: The directory. Other programs may read it, and only this library should write to it.
+        base_url: What the names are appended to for URLs, with or without a slash at its end.
+        fsync: Whether a put returns only when the file survives a power loss. Without it the machine may lose files of
+            committed rows; for tests and for what can be made again.
+        file_mode: The permissions of files, whatever the umask.
+        dir_mode: The permissions of the directories it makes, whatever the umask.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        base_url: str,
+        *,
+        fsync: bool = True,
+        file_mode: int = 0o644,
+        dir_mode: int = 0o755,
+    ) -> None:
+        super().__init__(path, fsync=fsync, file_mode=file_mode, dir_mode=dir_mode)
+        self._base_url = base_url if base_url.endswith("/") else f"{base_url}/"
+
+    @property
+    def base_url(self) -> str:
+        """What the names are appended to for URLs, with a slash at its end."""
+        return self._base_url
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r}, {self.base_url!r})"
