@@ -1,135 +1,120 @@
-"""The only listeners on sessions: they feed the journal, upload before a flush and discard after a transaction."""
+"""The only listeners on sessions: they feed the journal, upload before a flush and discard after a transaction.
+
+What the files are, and how rows name them, is the business of :class:`Namer`; the hooks ask each of them in turn.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Sequence
 from typing import Any, Final, cast
-from weakref import WeakKeyDictionary, WeakValueDictionary, ref
+from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import InstanceState, Session, SessionTransaction, object_mapper
-from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.orm import Session, SessionTransaction, object_mapper
 
 from .._greenlet import await_, in_bridge
 from .._threads import finish
-from ..context import resolve_store
-from ..exc import (
-    ContextError,
-    DeclarationError,
-    ImageAttachError,
-    ImageError,
-    StoreError,
-    StoreFileExistsError,
-)
-from ..file import Spool
-from ..key import ImageKey
-from ..store import Store
+from ..exc import DeclarationError, TransactionExpiredError
+from .fence import check_age, grace_of
+from .files import Upload, discard_all, put_all
 from .journal import Journal, StoredFile
 
-__all__ = ["CONCURRENCY", "DISCARD_TIMEOUT", "FileRow", "Record", "SourceRow", "keep", "record_of", "session_lock"]
-
-CONCURRENCY: Final = 8
-"""How many files of one flush or one clean-up are on their way at once."""
-
-DISCARD_TIMEOUT: Final = 30.0
-"""Seconds that the clean-up at the end of a transaction may take."""
+__all__ = ["Namer", "dropped", "holds", "leased", "named", "put", "register", "session_lock"]
 
 _CONNECTIONS: Final = "aioimageattach.connections"
 _JOURNAL: Final = "aioimageattach.journal"
-_LATE: Final = "aioimageattach.late"
 _LOCK: Final = "aioimageattach.lock"
 
 _log = logging.getLogger("aioimageattach.transaction")
 
 
-class FileRow:
-    """A mapped class whose rows own one file each."""
+class Namer(ABC):
+    """A way in which rows name files: none, one or many each."""
 
     @abstractmethod
-    def _stored_key(self) -> ImageKey | None:
-        """The key of the file, ``None`` where the columns it is made of are not loaded."""
+    def flush(self, session: Session) -> Generator[Sequence[Upload]]:
+        """Look at the rows that come, change and go, before the first statement of a flush.
 
-    @abstractmethod
-    def _renew(self, store: Store) -> None:
-        """Take a new revision: the present one may have reached the store."""
-
-    @classmethod
-    @abstractmethod
-    def _settle(cls, session: Session, rows: Sequence[Any]) -> Sequence[FileRow]:
-        """The rows that have to go because of the rows that come and go, as the database has them now and locked.
-
-        Called in the flush, after the uploads.
+        Yields:
+            Once, the files that have to be put. It goes on when these and those of the other namers are in the store,
+            and may then send statements that lock rows; where a put fails, it does not go on.
         """
 
+    @abstractmethod
+    def flushed(self, session: Session) -> None:
+        """Report with :func:`named` and :func:`dropped` what the statements of the flush did."""
 
-@dataclass(frozen=True, slots=True)
-class SourceRow:
-    """A row, and the key its file had when something was made of it."""
+    @abstractmethod
+    def flush_ended(self, session: Session) -> None:
+        """Put what had to wait for its row; the flush is over but for that."""
 
-    row: FileRow
-    key: ImageKey
-
-
-@dataclass(slots=True, weakref_slot=True)
-class Record:
-    """What is known of the file of a row beside its columns.
-
-    Args:
-        store: Where the file is, or is to be put.
-        spool: The bytes, until they are in the store.
-        file: The name under which it was put, or tried to be put, or stood before the row was deleted.
-        reproducible: Whether the bytes can be made again.
-        source: The row whose file they were made from.
-    """
-
-    store: Store | None = None
-    spool: Spool | None = None
-    file: StoredFile | None = None
-    reproducible: bool = False
-    source: SourceRow | None = None
+    @abstractmethod
+    def deleted(self, session: Session, row: object) -> None:
+        """Report with :func:`dropped` the files of a row that was deleted, by a flush or in bulk."""
 
 
-_records: WeakKeyDictionary[InstanceState[Any], Record] = WeakKeyDictionary()
-_uploads: WeakValueDictionary[str, Record] = WeakValueDictionary()
+_namers: Final[list[Namer]] = []
 
 
-def keep(row: object, revision: str, record: Record) -> None:
-    """Note what is known of a new row; copies that ``merge`` or ``deepcopy`` make of it find it by the revision."""
-    _records[instance_state(row)] = _uploads[revision] = record
-
-
-@event.listens_for(FileRow, "attribute_instrument", propagate=True)
-def _instrumented(cls: type[FileRow], name: str, attribute: Any) -> None:
-    if name == "revision":
-        event.listen(attribute, "set", _follow)
-
-
-def _follow(row: object, revision: Any, *_: object) -> None:
-    """Let the copy that ``merge`` makes keep the bytes: what it is a copy of may be forgotten before the flush."""
-    record = _uploads.get(revision)
-    if record is not None:
-        _records.setdefault(instance_state(row), record)
-
-
-def record_of(row: object) -> Record:
-    """Return the record of a row, a new one if it has none yet."""
-    state = instance_state(row)
-    found = _records.get(state)
-    if found is None:
-        found = _uploads.get(state.dict.get("revision") or "") if state.key is None else None
-        found = _records[state] = found or Record()
-    return found
+def register(namer: Namer) -> None:
+    """Let the hooks ask a namer from now on."""
+    _namers.append(namer)
 
 
 def session_lock(session: Session) -> asyncio.Lock:
     """Return the lock for our own statements on a session, which one task at a time may use."""
     return cast("asyncio.Lock", session.info.setdefault(_LOCK, asyncio.Lock()))
+
+
+# --- what namers report ----------------------------------------------------------------------------------------------
+
+
+def put(session: Session, uploads: Sequence[Upload]) -> None:
+    """Put files for rows that are to be written in the present transaction; on failure none of them is left."""
+    if not uploads:
+        return
+    if not in_bridge():
+        raise DeclarationError("files are uploaded by an AsyncSession; this session is used without one")
+    since = time.time()
+    await_(put_all(uploads))
+    token = _current(session)
+    for upload in uploads:
+        if not upload.shared:
+            _journal(session).uploaded(token, upload.file, since)
+
+
+def named(session: Session, row: object, file: StoredFile) -> None:
+    """Note that a row that names the file was inserted or updated."""
+    _touched(session, row)
+    _journal(session).named(_current(session), file)
+
+
+def dropped(session: Session, row: object, file: StoredFile) -> None:
+    """Note that the row that named the file was deleted, or names another."""
+    _touched(session, row)
+    _journal(session).dropped(_current(session), file)
+
+
+def leased(session: Session, row: object, since: float) -> None:
+    """Note that a row names a file that others may name, too: no transaction deletes it, and a sweep may once it is old.
+
+    Args:
+        session: The session.
+        row: The row.
+        since: When the file was put at the earliest, in seconds since 1970.
+    """
+    _touched(session, row)
+    _journal(session).leased(_current(session), since)
+
+
+def holds(session: Session, file: StoredFile) -> bool:
+    """Whether the file is in the store and ours to name: put, or dropped, in a transaction that is still open."""
+    return _journal(session).holds(file)
 
 
 def _journal(session: Session) -> Journal:
@@ -177,7 +162,7 @@ _watched: WeakKeyDictionary[Connection, ref[Session]] = WeakKeyDictionary()
 
 
 def _touched(session: Session, row: object) -> None:
-    """A row with a file was inserted or deleted: from now on it matters how the transaction ends.
+    """A row with a file was written: from now on it matters how the transaction ends.
 
     No event of the session tells in every case that COMMIT is about to be sent: ``before_commit`` comes before the last
     flushes, and is silent about whose commit it is where a savepoint is open. The connection's own event tells it.
@@ -205,8 +190,14 @@ def _borrows(session: Session, row: object) -> bool:
 def _sending(connection: Connection, *_: object) -> None:
     session = _watched[connection]()
     root = None if session is None else session.get_transaction()
-    if session is not None and root is not None:
-        _journal(session).sending(root)
+    if session is None or root is None:
+        return
+    try:
+        check_age(time.time() - _journal(session).since(), grace_of(session))
+    except TransactionExpiredError:
+        connection.dialect.do_rollback(connection.connection)  # SQLAlchemy takes it for done, as after a failed COMMIT
+        raise
+    _journal(session).sending(root)
 
 
 def _note_permanence(session: Session) -> None:
@@ -247,219 +238,36 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
     if not verdict.discard:
         return
     if in_bridge():
-        await_(finish(_discard(verdict.discard)))
+        await_(finish(discard_all(verdict.discard)))
     else:
-        _log.warning("%d files are left behind: the session ended outside the event loop", len(verdict.discard))
+        _log.warning("%d files are left to the sweep: the session ended outside the event loop", len(verdict.discard))
 
 
-# --- rows ------------------------------------------------------------------------------------------------------------
+# --- flushes ---------------------------------------------------------------------------------------------------------
 
 
 @event.listens_for(Session, "before_flush")
 def _before_flush(session: Session, context: object, instances: object) -> None:
-    journal = _journal(session)
-    token = _current(session)
-    waiting: list[tuple[FileRow, Record]] = []
-    seen: set[int] = set()
-    changed: dict[type[FileRow], list[FileRow]] = {}
-    for row in session.new:
-        if isinstance(row, FileRow):
-            changed.setdefault(type(row), []).append(row)
-            record = record_of(row)
-            if record.spool is None:
-                _require_file(session, row, record)
-                continue
-            copied = id(record) in seen
-            seen.add(id(record))
-            if copied:
-                record = _records[instance_state(row)] = replace(record)
-            if copied or record.file is not None:  # an upload failed, and may have reached the store all the same
-                assert record.store is not None
-                row._renew(record.store)
-                record.file = None
-            waiting.append((row, record))
-    for row in session.deleted:
-        if isinstance(row, FileRow) and _remember(session, row):
-            changed.setdefault(type(row), []).append(row)
-    early = [(row, record) for row, record in waiting if not _needs_insert(row, record)]
-    if early:
-        _put_all(journal, token, early)
-    for cls, rows in changed.items():
-        for row in cls._settle(session, rows):
-            record = record_of(row)
-            record.store = resolve_store(record.store, session=session)
-            key = row._stored_key()
-            assert key is not None
-            record.file = StoredFile(record.store, key)
-            session.delete(row)
+    flushes = [namer.flush(session) for namer in _namers]
+    put(session, [upload for flush in flushes for upload in next(flush)])
+    for flush in flushes:
+        next(flush, None)
 
 
 @event.listens_for(Session, "after_flush")
-def _inserted(session: Session, context: object) -> None:
+def _after_flush(session: Session, context: object) -> None:
     # here the statements are sent, and no hook of the application has yet had the chance to expunge the rows
-    for row in session.new:
-        if isinstance(row, FileRow):
-            record = record_of(row)
-            if record.spool is not None:
-                session.info.setdefault(_LATE, []).append(row)
-                continue
-            record.file = record.file or _file_of(session, row)
-            if record.file is not None:
-                _touched(session, row)
-                _journal(session).named(_current(session), record.file)
+    for namer in _namers:
+        namer.flushed(session)
 
 
 @event.listens_for(Session, "after_flush_postexec")
-def _after_flush(session: Session, context: object) -> None:
-    journal = _journal(session)
-    late = [(row, record_of(row)) for row in session.info.pop(_LATE, ())]
-    if late:
-        token = _current(session)
-        _put_all(journal, token, late)
-        for row, record in late:
-            assert record.file is not None
-            _touched(session, row)
-            journal.named(token, record.file)
+def _after_flush_postexec(session: Session, context: Any) -> None:
+    for namer in _namers:
+        namer.flush_ended(session)
 
 
 @event.listens_for(Session, "persistent_to_deleted")
 def _deleted(session: Session, row: object) -> None:
-    if isinstance(row, FileRow):
-        file = record_of(row).file or _file_of(session, row)
-        if file is None:
-            _log.warning("the file of a deleted %s is left behind: its row was not loaded", type(row).__name__)
-        else:
-            _touched(session, row)
-            _journal(session).dropped(_current(session), file)
-
-
-def _needs_insert(row: FileRow, record: Record) -> bool:
-    """Whether the store has to wait for the database to identify the row."""
-    assert record.store is not None
-    if not record.store.needs_object_id:
-        return False
-    key = row._stored_key()
-    return key is None or key.object_id is None
-
-
-def _require_file(session: Session, row: FileRow, record: Record) -> None:
-    """Refuse to insert a row without bytes, unless its file stays in the store until this transaction ends.
-
-    Such rows come from ``pickle``, from ``merge`` of what was deleted meanwhile, and from a transaction that was rolled
-    back. Rows of SQLAlchemy-ImageAttach have no revision, and what becomes of their files is not known.
-    """
-    key = row._stored_key()
-    file = record.file or _file_of(session, row)
-    if key is None or key.revision is None or (file is not None and _journal(session).holds(file)):
-        return
-    raise ImageError(
-        f"{row!r} has no file: it is a copy, or its file went with the transaction it was attached in; "
-        "attach the picture again"
-    )
-
-
-def _remember(session: Session, row: FileRow) -> bool:
-    """Note where the file of a row that is about to be deleted stands; refuse the deletion if nobody knows.
-
-    Returns:
-        Whether there is a row to delete: where it was expired, it may have gone meanwhile.
-    """
-    record = record_of(row)
-    record.store = resolve_store(record.store, session=session)
-    key = row._stored_key()
-    if key is None:
-        try:
-            session.refresh(row)
-        except InvalidRequestError:
-            session.expunge(row)
-            return False
-        key = row._stored_key()
-    assert key is not None
-    record.file = StoredFile(record.store, key)
-    return True
-
-
-def _file_of(session: Session, row: FileRow) -> StoredFile | None:
-    """The file of a row that nobody told us of before, if its columns are loaded and a store is known."""
-    key = row._stored_key()
-    try:
-        return None if key is None else StoredFile(resolve_store(record_of(row).store, session=session), key)
-    except ContextError:
-        return None
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-def _put_all(journal: Journal, token: SessionTransaction, jobs: list[tuple[FileRow, Record]]) -> None:
-    """Upload the files of a flush; on failure none of them is left, and the rows wait as before."""
-    if not in_bridge():
-        raise DeclarationError("pictures are uploaded by an AsyncSession; this session is used without one")
-    files = []
-    for row, record in jobs:
-        key = row._stored_key()
-        assert record.store is not None
-        assert key is not None
-        record.file = StoredFile(record.store, key)
-        files.append(record.file)
-    await_(_upload([record for _, record in jobs], files, journal, token))
-
-
-async def _upload(records: list[Record], files: list[StoredFile], journal: Journal, token: SessionTransaction) -> None:
-    turn = asyncio.Semaphore(CONCURRENCY)
-    begun: list[StoredFile] = []
-
-    async def put(record: Record, file: StoredFile) -> None:
-        assert record.spool is not None
-        async with turn:
-            begun.append(file)
-            async with record.spool.open() as data:
-                try:
-                    await file.store.put(file.key, data, reproducible=record.reproducible)
-                except StoreFileExistsError:
-                    begun.remove(file)  # somebody else's, who needs it
-                    raise
-                except ImageAttachError:
-                    raise
-                except Exception as error:
-                    raise StoreError(
-                        f"{file.store!r} could not put {file.key!r}: {error}", store=repr(file.store)
-                    ) from error
-
-    tasks = [asyncio.ensure_future(put(record, file)) for record, file in zip(records, files, strict=True)]
-    try:
-        await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        try:
-            await finish(asyncio.wait(tasks))
-        finally:
-            await finish(_discard(begun))
-        raise
-    for record, file in zip(records, files, strict=True):
-        record.spool = None
-        journal.uploaded(token, file)
-
-
-async def _discard(files: Sequence[StoredFile]) -> None:
-    """Delete files; log what fails."""
-    turn = asyncio.Semaphore(CONCURRENCY)
-    left = set(files)
-
-    async def delete(file: StoredFile) -> None:
-        async with turn:
-            try:
-                await file.store.discard(file.key)
-            except (Exception, asyncio.CancelledError) as error:
-                task = asyncio.current_task()
-                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                    raise
-                _log.warning("%r could not delete %r, which is left behind: %r", file.store, file.key, error)
-            left.discard(file)
-
-    try:
-        async with asyncio.timeout(DISCARD_TIMEOUT):
-            await asyncio.gather(*(delete(file) for file in files))
-    except TimeoutError:
-        _log.warning("%d files were not deleted within %g s, and are left behind", len(left), DISCARD_TIMEOUT)
+    for namer in _namers:
+        namer.deleted(session, row)

@@ -8,6 +8,7 @@ transaction which files no committed row will name.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
@@ -19,10 +20,10 @@ __all__ = ["Journal", "StoredFile", "Verdict"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredFile:
-    """One file in one store."""
+    """One file in one store: by its key, or, in a store of files by name, by its name."""
 
     store: Store
-    key: ImageKey
+    key: ImageKey | str
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, StoredFile) and self.store is other.store and self.key == other.key
@@ -42,6 +43,7 @@ class _Frame:
     """A transaction that has not ended."""
 
     parent: Hashable | None
+    since: float = math.inf  # when the first upload began
     events: list[tuple[_Event, StoredFile]] = field(default_factory=list)
     committed: bool = False
     sent: bool = False
@@ -84,9 +86,22 @@ class Journal:
                 self._left += self._close(left)
         self._frames[token] = _Frame(parent)
 
-    def uploaded(self, token: Hashable, file: StoredFile) -> None:
-        """A file was put for a row that is to be inserted in this transaction."""
-        self._frames[token].events.append((_Event.UPLOADED, file))
+    def uploaded(self, token: Hashable, file: StoredFile, since: float = math.inf) -> None:
+        """A file was put for a row that is to be inserted in this transaction.
+
+        Args:
+            token: The transaction.
+            file: The file.
+            since: When that began, on a clock of the caller's.
+        """
+        frame = self._frames[token]
+        frame.events.append((_Event.UPLOADED, file))
+        frame.since = min(frame.since, since)
+
+    def leased(self, token: Hashable, since: float) -> None:
+        """A row names a file of many that was put then, on the caller's clock, and that no transaction deletes."""
+        frame = self._frames[token]
+        frame.since = min(frame.since, since)
 
     def named(self, token: Hashable, file: StoredFile) -> None:
         """A row that names the file was inserted."""
@@ -111,6 +126,10 @@ class Journal:
     def holds(self, file: StoredFile) -> bool:
         """Whether the file is in the store and ours to name: put, or dropped, in a transaction that is still open."""
         return any(file == known for frame in self._frames.values() for _, known in frame.events)
+
+    def since(self) -> float:
+        """When the first of the uploads began that a commit would make permanent now; infinity if there are none."""
+        return min((frame.since for frame in self._frames.values()), default=math.inf)
 
     def committed(self, token: Hashable) -> None:
         """The database said that it committed, or released the savepoint."""
@@ -137,6 +156,7 @@ class Journal:
             parent.permanent |= frame.permanent
             if frame.committed or frame.permanent or (frame.shared and not frame.rolled_back):
                 parent.events += frame.events
+                parent.since = min(parent.since, frame.since)
                 return Verdict()
             return _rolled_back(frame)
         if frame.committed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -40,6 +41,27 @@ def test_verdicts_add_up() -> None:
 def test_an_end_that_was_not_begun_means_nothing() -> None:
     """The flushes' own transactions end too, and have no files."""
     assert Journal().end("never begun") == Verdict()
+
+
+def test_the_first_upload_that_a_commit_would_keep() -> None:
+    """Uploads of savepoints count as long as they are open, and after they are released."""
+    journal = Journal()
+    assert journal.since() == math.inf
+    journal.begin("root")
+    journal.uploaded("root", file(), 5.0)
+    journal.begin("one", "root")
+    journal.uploaded("one", file(), 3.0)
+    journal.begin("two", "one")
+    journal.uploaded("two", file(), 2.0)
+    assert journal.since() == 2.0
+    journal.rolled_back("two")
+    journal.end("two")
+    assert journal.since() == 3.0
+    journal.committed("one")
+    journal.end("one")
+    assert journal.since() == 3.0
+    journal.end("root")
+    assert journal.since() == math.inf
 
 
 # --- how a transaction ends ------------------------------------------------------------------------------------------
@@ -106,6 +128,19 @@ def test_an_end_that_nobody_can_tell(report: Step) -> None:
     verdict = journal.end("root")
     assert verdict.discard == ()
     assert set(verdict.doubtful) == set(files.values())
+
+
+def test_a_shared_file_is_never_deleted_and_counts_for_the_age() -> None:
+    """What others may name, too, is in no verdict; the transaction is as old as it is, in a savepoint as well."""
+    journal = Journal()
+    journal.begin("root")
+    journal.begin("savepoint", "root")
+    journal.leased("savepoint", 5.0)
+    assert journal.since() == 5.0
+    journal.committed("savepoint")
+    assert journal.end("savepoint") == Verdict()
+    assert journal.since() == 5.0
+    assert journal.end("root") == Verdict()
 
 
 def test_a_file_dropped_and_named_again_stays() -> None:

@@ -1,0 +1,136 @@
+"""Files on their way to a store, or out of it, many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+from .._threads import finish
+from ..exc import ImageAttachError, StoreError, StoreFileExistsError
+from ..file import Source, Spool
+from ..key import ImageKey
+from ..store import KeyedStore
+from .journal import StoredFile
+
+__all__ = ["CONCURRENCY", "DISCARD_TIMEOUT", "Upload", "discard_all", "put_all"]
+
+CONCURRENCY: Final = 8
+"""How many files of one flush or one clean-up are on their way at once."""
+
+DISCARD_TIMEOUT: Final = 30.0
+"""Seconds that the clean-up at the end of a transaction may take."""
+
+_log = logging.getLogger("aioimageattach.transaction")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that is to be put.
+
+    Args:
+        file: Where, and under which name.
+        data: The bytes.
+        mimetype: What a server is to say of it; an image key says so itself.
+        reproducible: Whether the bytes can be made again.
+        shared: Whether other rows may name it, too: then it may be there already, and no transaction ever deletes it.
+    """
+
+    file: StoredFile
+    data: bytes | Spool
+    mimetype: str = "application/octet-stream"
+    reproducible: bool = False
+    shared: bool = False
+
+    async def put(self) -> None:
+        """Put the file.
+
+        Raises:
+            StoreError: It could not be done; whatever else a store raises is the cause of one.
+        """
+        try:
+            if isinstance(self.data, Spool):
+                async with self.data.open() as data:
+                    await self._put(data)
+            else:
+                await self._put(self.data)
+        except StoreFileExistsError:
+            if not self.shared:
+                raise
+        except ImageAttachError:
+            raise
+        except Exception as error:
+            store = self.file.store
+            raise StoreError(f"{store!r} could not put {self.file.key!r}: {error}", store=repr(store)) from error
+
+    async def _put(self, data: Source) -> None:
+        store, key = self.file.store, self.file.key
+        if isinstance(key, ImageKey):
+            await store.put(key, data, reproducible=self.reproducible)
+        else:
+            await cast("KeyedStore", store).put_object(
+                key, data, mimetype=self.mimetype, reproducible=self.reproducible
+            )
+
+
+async def put_all(uploads: Sequence[Upload]) -> None:
+    """Put files.
+
+    Effects: On an error or a cancellation none of them is left but those that are shared.
+    """
+    turn = asyncio.Semaphore(CONCURRENCY)
+    begun: list[StoredFile] = []
+
+    async def put(upload: Upload) -> None:
+        async with turn:
+            if not upload.shared:
+                begun.append(upload.file)
+            try:
+                await upload.put()
+            except StoreFileExistsError:
+                begun.remove(upload.file)  # somebody else's, who needs it
+                raise
+
+    tasks = [asyncio.ensure_future(put(upload)) for upload in uploads]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        try:
+            await finish(asyncio.wait(tasks))
+        finally:
+            await finish(discard_all(begun))
+        raise
+
+
+async def discard_all(files: Sequence[StoredFile]) -> None:
+    """Delete files; log what fails."""
+    turn = asyncio.Semaphore(CONCURRENCY)
+    left = set(files)
+
+    async def delete(file: StoredFile) -> None:
+        async with turn:
+            try:
+                await _discard(file)
+            except (Exception, asyncio.CancelledError) as error:
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                    raise
+                _log.warning("%r could not delete %r, which is left to the sweep: %r", file.store, file.key, error)
+            left.discard(file)
+
+    try:
+        async with asyncio.timeout(DISCARD_TIMEOUT):
+            await asyncio.gather(*(delete(file) for file in files))
+    except TimeoutError:
+        _log.warning("%d files were not deleted within %g s, and are left to the sweep", len(left), DISCARD_TIMEOUT)
+
+
+async def _discard(file: StoredFile) -> None:
+    if isinstance(file.key, ImageKey):
+        await file.store.discard(file.key)
+    else:
+        await cast("KeyedStore", file.store).delete_object(file.key)

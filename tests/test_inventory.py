@@ -1,0 +1,397 @@
+"""The inventory: which files committed rows name."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, ClassVar
+
+import pytest
+from sqlalchemy import Column, ForeignKey, ForeignKeyConstraint, Integer, String, Table, event, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.declarative import AbstractConcreteBase, ConcreteBase
+from sqlalchemy.ext.horizontal_shard import ShardedSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, registry, with_loader_criteria
+
+from aioimageattach.entity import Image, image_attachment
+from aioimageattach.entity.image import utcnow
+from aioimageattach.exc import DeclarationError
+from aioimageattach.inventory import Kind, Reference, count, kinds, named, references
+from aioimageattach.key import make_revision
+from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.stores.memory import MemoryStore
+from tests.databases import Database
+from tests.entity.models import engine_of, started, statements
+
+STORE = MemoryStore()
+
+
+class Base(DeclarativeBase):
+    """The base of the models here."""
+
+
+class User(Base):
+    """Has one picture."""
+
+    __tablename__ = "user"
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    picture = image_attachment["UserPicture"]("UserPicture")
+
+
+class UserPicture(Base, Image):
+    """The picture of a user."""
+
+    __tablename__ = "user_picture"
+    user_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("user.id"), primary_key=True)
+
+
+class Shot(Base, Image):
+    """The root of a hierarchy in one table and a joined one; its kind of picture stands in the row."""
+
+    __tablename__ = "shot"
+    album: Mapped[str] = mapped_column(String(20), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_on": "kind", "polymorphic_identity": "shot"}
+
+    @property
+    def object_type(self) -> str:
+        return f"shot-{self.album}"
+
+    @property
+    def object_id(self) -> int:
+        return self.number
+
+
+class Night(Shot):
+    """In the table of its parent."""
+
+    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "night"}
+
+
+class Tagged(Shot):
+    """In a table of its own besides."""
+
+    __table__ = Table(
+        "tagged",
+        Base.metadata,
+        Column("album", String(20), primary_key=True),
+        *(Column(name, Integer, primary_key=True, autoincrement=False) for name in ("number", "width", "height")),
+        Column("variant", String(32), primary_key=True),
+        Column("tag", String(20)),
+        ForeignKeyConstraint(
+            ["album", "number", "width", "height", "variant"],
+            ["shot.album", "shot.number", "shot.width", "shot.height", "shot.variant"],
+        ),
+    )
+    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "tagged"}
+
+
+class Scan(ConcreteBase, Base, Image):
+    """The root of concrete classes."""
+
+    __tablename__ = "scan"
+    number: Mapped[int] = mapped_column(primary_key=True)
+    object_type = "all-scans"
+    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "scan", "concrete": True}
+
+
+class ColourScan(Scan):
+    """Has its table to itself."""
+
+    __table__ = Scan.__table__.to_metadata(Base.metadata, name="colour_scan")  # type: ignore[attr-defined]
+    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "colour", "concrete": True}
+
+
+class Sheet(AbstractConcreteBase, Base, Image):
+    """Has no table."""
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Letter(Sheet):
+    """Has one."""
+
+    __tablename__ = "letter"
+    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "letter", "concrete": True}
+
+
+def values(revision: str | None = "", **more: Any) -> dict[str, Any]:
+    """The columns of a row."""
+    revision = make_revision() if revision == "" else revision
+    return {"width": 30, "height": 20, "variant": "", "mimetype": "image/jpeg", "original": True} | {
+        "revision": revision,
+        "created_at": utcnow(),
+        **more,
+    }
+
+
+async def fill(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Commit rows of every class, without files."""
+    number = uuid.UUID(int=7)
+    async with sessions.begin() as session:
+        await session.execute(insert(User), [{"id": number}])
+        picture = values(user_id=number, byte_size=5, sha256="0" * 64)
+        thumbnail = values(user_id=number, variant="webp", original=False, byte_size=None, sha256=None)
+        await session.execute(insert(UserPicture), [picture, thumbnail])
+        for cls, more in (
+            (Shot, {"album": "a"}),
+            (Night, {"album": "b"}),
+            (Tagged, {"album": "b", "width": 99, "tag": "x"}),
+            (Scan.__table__, {}),
+            (ColourScan.__table__, {}),
+            (Letter, {}),
+        ):
+            await session.execute(insert(cls), [values(number=number, **more) for number in range(3)])
+
+
+async def all_of(sessions: Any, kind: Kind, **options: Any) -> list[Reference]:
+    return [found async for found in references(sessions, kind, **options)]
+
+
+@pytest.fixture
+async def sessions(sqlite_database: Database) -> async_sessionmaker[AsyncSession]:
+    """Sessions on SQLite with rows of every class."""
+    sessions = await started(sqlite_database, Base.metadata)
+    await fill(sessions)
+    return sessions
+
+
+def plain(kind: Kind) -> str:
+    return kind.cls.__name__
+
+
+def test_kinds_of_a_base() -> None:
+    """Each class with rows of its own is there, once, with those that share its tables."""
+    assert sorted(map(plain, kinds(Base))) == ["ColourScan", "Letter", "Scan", "Shot", "UserPicture"]
+    assert kinds(Base.registry)[0].cls is kinds(Base)[0].cls
+    assert repr(kinds(UserPicture)) == "(<ImageKind UserPicture>,)"
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (UserPicture, {"UserPicture": 2}),
+        (Shot, {"Shot": 9}),
+        (Night, {"Night": 3}),
+        (Tagged, {"Tagged": 3}),
+        (Scan, {"Scan": 3, "ColourScan": 3}),
+        (Sheet, {"Letter": 3}),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+async def test_rows_of_a_class(
+    sessions: async_sessionmaker[AsyncSession], target: type[Any], expected: dict[str, int]
+) -> None:
+    """The rows of a class and those below it are found once, and counted alike."""
+    found = {kind.cls.__name__: await all_of(sessions, kind) for kind in kinds(target)}
+    assert {name: len(rows) for name, rows in found.items()} == expected
+    assert {kind.cls.__name__: await count(sessions, kind) for kind in kinds(target)} == expected
+    assert all(issubclass(row.cls, target) for rows in found.values() for row in rows)
+
+
+async def test_a_reference_says_what_the_row_says(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Class, key, name, size, fingerprint, time and whether it can be made again."""
+    [original, thumbnail] = await all_of(sessions, kinds(UserPicture)[0])
+    assert (original.cls, original.identity) == (UserPicture, (uuid.UUID(int=7), 30, 20, ""))
+    assert (original.object_type, original.mimetype) == ("user-picture", "image/jpeg")
+    assert (original.size, original.sha256, original.reproducible) == (5, "0" * 64, False)
+    assert (thumbnail.size, thumbnail.sha256, thumbnail.reproducible) == (None, None, True)
+    assert original.key is not None
+    assert original.name_in(STORE) == STORE.name_of(original.key)
+    assert original.created_at is not None
+    assert original.created_at.tzinfo is not None
+
+
+def test_a_name_that_the_row_keeps() -> None:
+    """It is the name in every store."""
+    kept = Reference(User, (1,), "user.bio", None, "user.bio/x", "text/plain", 1, None, False, None)
+    assert kept.name_in(STORE) == "user.bio/x"
+
+
+async def test_rows_of_a_hierarchy_are_what_they_are(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Each is of its own class, and asked for its own object type and identifier."""
+    found = await all_of(sessions, kinds(Shot)[0])
+    assert [(one.cls.__name__, one.object_type) for one in found] == [
+        *[("Shot", "shot-a")] * 3,
+        *[("Night", "shot-b"), ("Tagged", "shot-b")] * 3,
+    ]
+    assert [one.key.object_id for one in found if one.key] == [0, 1, 2, 0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 100])
+async def test_pages_go_on_where_the_last_one_ended(database: Database, page: int) -> None:
+    """Keys of several columns are gone through in order on every database, and from any row on."""
+    sessions = await started(database, Base.metadata)
+    await fill(sessions)
+    [kind] = kinds(Shot)
+    rows = await all_of(sessions, kind, page=page)
+    assert len(rows) == 9
+    assert len({row.identity for row in rows}) == 9
+    for number, row in enumerate(rows):
+        assert await all_of(sessions, kind, after=row.identity, page=page) == rows[number + 1 :]
+
+
+async def test_an_empty_table(sqlite_database: Database) -> None:
+    """It names nothing."""
+    sessions = await started(sqlite_database, Base.metadata)
+    assert await all_of(sessions, kinds(Shot)[0]) == []
+    assert await count(sessions, kinds(Shot)[0]) == 0
+
+
+async def test_the_filters_of_an_application_hide_nothing(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Rows that it lets nobody see have files all the same."""
+
+    class Filtering(Session):
+        pass
+
+    hidden = [with_loader_criteria(cls, cls.width < 0) for cls in (UserPicture, Shot, Scan, Letter)]
+
+    @event.listens_for(Filtering, "do_orm_execute")
+    def hide(state: Any) -> None:
+        if state.is_select:
+            state.statement = state.statement.options(*hidden)
+
+    filtered = async_sessionmaker(engine_of(sessions), sync_session_class=Filtering)
+    async with filtered() as session:
+        assert (await session.scalars(select(UserPicture))).all() == []
+    for kind in kinds(Base):
+        expected = await all_of(sessions, kind)
+        assert len(expected) > 1
+        assert await all_of(filtered, kind) == expected
+        names = {one.name_in(STORE) for one in expected}
+        assert await named(filtered, kind, names, STORE) == names
+        assert await count(filtered, kind) == len(expected)
+
+
+async def test_a_session_stands_for_others(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Its transaction is not seen; that of the connection it is bound to is."""
+    [kind] = kinds(UserPicture)
+    async with sessions() as session:
+        await session.execute(update(UserPicture).values(mimetype="image/png"))
+        assert {one.mimetype for one in await all_of(session, kind)} == {"image/jpeg"}
+    async with engine_of(sessions).connect() as connection, AsyncSession(connection) as session:
+        await session.execute(update(UserPicture).values(mimetype="image/png"))
+        assert {one.mimetype for one in await all_of(session, kind)} == {"image/png"}
+        assert session.in_transaction()
+        assert set(await session.scalars(select(UserPicture.mimetype))) == {"image/png"}
+
+
+async def test_a_row_may_load_what_it_needs(sqlite_database: Database) -> None:
+    """A property that looks at the owner works."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Owner(Own):
+        __tablename__ = "owner"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        tenant: Mapped[str] = mapped_column(String(20))
+        picture = image_attachment("Picture", backref="owner")
+
+    class Picture(Own, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+
+        @property
+        def object_type(self) -> str:
+            return str(self.owner.tenant)  # type: ignore[attr-defined]
+
+    sessions = await started(sqlite_database, Own.metadata)
+    async with sessions.begin() as session:
+        await session.execute(insert(Owner), [{"id": 1, "tenant": "one"}])
+        await session.execute(insert(Picture), [values(owner_id=1)])
+    [kind] = kinds(Own)
+    assert kind.object_types is None
+    assert [one.object_type for one in await all_of(sessions, kind)] == ["one"]
+
+
+def test_object_types_of_a_class() -> None:
+    """They are told without a row where they depend on none."""
+    found = {kind.cls.__name__: kind.object_types for kind in kinds(Base)}
+    assert found == {
+        "UserPicture": {"user-picture"},
+        "Shot": None,
+        "Scan": {"all-scans"},
+        "ColourScan": {"all-scans"},
+        "Letter": {"letter"},
+    }
+
+
+async def test_names_that_rows_name(database: Database) -> None:
+    """Of a batch of names exactly those are found, by one statement a thousand."""
+    sessions = await started(database, Base.metadata)
+    await fill(sessions)
+    [kind] = kinds(UserPicture)
+    ours = [one.name_in(STORE) for one in await all_of(sessions, kind)]
+    revisions = [make_revision() for _ in range(1500)]
+    others = [f"user-picture/{one[:5]}/{one[5:7]}/{one}.30x20.jpg" for one in revisions]
+    with statements(sessions) as sent:
+        assert await named(sessions, kind, [*others, *ours, "user-picture/notes.txt"], STORE) == set(ours)
+    assert len([one for one in sent if "user_picture" in one]) == 2
+    assert await named(sessions, kind, [], STORE) == set()
+
+
+@pytest.mark.parametrize("store", [STORE, FileSystemStore("/nowhere", "/")], ids=["bucket", "directory"])
+async def test_old_names_that_rows_name(sessions: async_sessionmaker[AsyncSession], store: Any) -> None:
+    """Rows without a revision name files by the old layout, whatever extension they got."""
+    async with sessions.begin() as session:
+        await session.execute(update(UserPicture).values(revision=None, mimetype="image/x-odd"))
+    [kind] = kinds(UserPicture)
+    [name, _] = [one.name_in(store) for one in await all_of(sessions, kind)]
+    assert name.endswith("30x20None")
+    other = name.replace("30x20None", "30x20.jpe")
+    strangers = [name.replace("30x20", "31x20"), name.replace("/7", "/8"), f"other-{name}", "user-picture/me.30x20.jpg"]
+    assert await named(sessions, kind, [name, other, *strangers], store) == {name, other}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("user-picture/01k9z/3x/01k9z3xbcdefghjkmnpqrstvwx.30x20.jpg", True),
+        ("user-picture/01k9z/3x/01k9z3xbcdefghjkmnpqrstvwx", True),
+        ("user-picture/7/30x20.jpe", True),
+        ("user-picture/-7/30x20.jpe", True),
+        ("user-picture/7/0/7.30x20None", True),
+        ("user-picture/01k9z/3x/01k9z3y.30x20.jpg", False),
+        ("user-picture/backup/me.30x20.jpg", False),
+        ("user-picture/notes.txt", False),
+        ("notes.txt", False),
+    ],
+)
+def test_names_that_are_none_of_ours(name: str, expected: bool) -> None:
+    """A name of another form belongs to somebody else."""
+    assert kinds(UserPicture)[0].knows(name) is expected
+
+
+async def test_a_session_over_shards_is_refused(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Its rows come in no order; the message says what to do."""
+    sharded = async_sessionmaker(
+        sync_session_class=ShardedSession,
+        shards={"one": engine_of(sessions).sync_engine},
+        shard_chooser=lambda *_: "one",
+        identity_chooser=lambda *_, **__: ["one"],
+        execute_chooser=lambda *_: ["one"],
+    )
+    with pytest.raises(DeclarationError, match="one by one"):
+        await all_of(sharded, kinds(UserPicture)[0])
+
+
+class Other(DeclarativeBase):
+    """A base without images."""
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (Other, "Other has files; import"),
+        (User, "User has files"),
+        (registry(), "import the modules"),
+        (int, "expected a declarative base.*got int"),
+        ("Base", "got 'Base'"),
+        (Image, "got Image"),
+    ],
+)
+def test_targets_that_have_no_files(target: Any, words: str) -> None:
+    """They are refused, and the message says what to do."""
+    with pytest.raises(DeclarationError, match=words):
+        kinds(target)
