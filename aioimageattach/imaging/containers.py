@@ -25,6 +25,7 @@ JPEG_DATA: Final = b"\0"
 P = ParamSpec("P")
 
 _MOST_PARTS: Final = 30_000
+_STEP: Final = 1_000_000  # a search holds the interpreter's lock: no event loop may wait longer than for so many bytes
 _SIZE_NAME: Final = struct.Struct(">I4s")
 _NAME_SIZE: Final = struct.Struct("<4sI")
 _SOS: Final = 0xDA
@@ -59,6 +60,14 @@ def _number(view: memoryview, start: int, size: int) -> int:
     return int.from_bytes(view[start : start + size], "big")
 
 
+def _next_marker(view: memoryview, position: int) -> re.Match[bytes] | None:
+    for start in range(position, len(view), _STEP):
+        found = _MARKER.search(view, start, start + _STEP + 1)
+        if found is not None:
+            return found
+    return None
+
+
 @_bounded
 def jpeg_parts(view: memoryview) -> Iterator[Part]:
     """Yield the segments of a JPEG by marker (ITU T.81 B.1), ending with EOI.
@@ -67,7 +76,7 @@ def jpeg_parts(view: memoryview) -> Iterator[Part]:
     """
     yield Part(b"\xd8", 0, 2, 2)
     position = 2
-    while found := _MARKER.search(view, position):
+    while found := _next_marker(view, position):
         start, marker = found.start(), view[found.start() + 1]
         body = start + 4
         if marker == _EOI:
@@ -82,7 +91,7 @@ def jpeg_parts(view: memoryview) -> Iterator[Part]:
         yield Part(bytes([marker]), start, body, end)
         position = end
         if marker == _SOS:
-            following = _MARKER.search(view, end)
+            following = _next_marker(view, end)
             position = following.start() if following else len(view)
             yield Part(b"\0", end, end, position)
 

@@ -25,6 +25,8 @@ _COUNTS: Final = (
     "max_animated_frames",
     "max_metadata",
     "max_elements",
+    "max_memory",
+    "max_thumbnails",
 )
 
 
@@ -48,9 +50,14 @@ class ImageLimits:
         max_animated_frames: Frames of a thumbnail that keeps the animation.
         max_metadata: Bytes of metadata and profiles in the file, unpacked.
         max_elements: Elements of an SVG, counted as often as they are painted.
+        max_thumbnails: Thumbnails of one picture, so that whoever may ask for any size cannot fill the store.
         timeout: Seconds that decoding and resizing one picture may take; ``None`` for no end. It is checked between
             strips of pixels, so that what is decoded as a whole, and the writing of AVIF, can take longer; the pixel
-            limits keep these within seconds.
+            limits keep these within seconds; ``isolated`` makes it a hard limit.
+        isolated: Whether pictures are read in a worker process, which is ended where it does not keep ``timeout`` and
+            ``max_memory``. The callables of recipes run there too, and so have to be importable by their names.
+        max_memory: Bytes of memory that a worker process may take, some 60 MB for itself included; of no meaning
+            unless ``isolated``.
 
     Raises:
         ValueError: A limit is below 1, the timeout is not positive, or a type is not known.
@@ -66,7 +73,10 @@ class ImageLimits:
     max_animated_frames: int = 100
     max_metadata: int = 10_000_000
     max_elements: int = 50_000
+    max_thumbnails: int = 100
     timeout: float | None = 30.0
+    isolated: bool = False
+    max_memory: int = 1_000_000_000
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
@@ -80,6 +90,8 @@ class ImageLimits:
                 raise DeclarationError(f"timeout: expected seconds or None, got {self.timeout!r:.80}")
             if not 0 < self.timeout < float("inf"):
                 raise ValueError(f"timeout: expected a positive number of seconds or None, got {self.timeout!r:.80}")
+        if not isinstance(self.isolated, bool):
+            raise DeclarationError(f"isolated: expected a bool, got {self.isolated!r:.80}")
         object.__setattr__(self, "types", _checked_types(self.types))
 
     def allow(self, *types: str) -> ImageLimits:

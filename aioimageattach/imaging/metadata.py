@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 from zlib import crc32
 
 from ..exc import UnreadableImageError, UnsupportedImageError
 from .containers import Item, Part, gif_parts, heif_items, jpeg_parts, png_parts, riff_parts, top_boxes
 from .limits import ImageLimits
-from .probe import inspect, opened
+from .probe import Probe, inspect, opened
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["STRIPPED_TYPES", "strip_metadata"]
+__all__ = ["STRIPPED_TYPES", "strip_metadata", "strip_probed"]
+
+_Stripper: TypeAlias = "Callable[[memoryview, int], Iterator[bytes | memoryview] | Iterator[bytes]]"
 
 _SOI, _EOI, _SOS = b"\xd8", b"\xd9", b"\xda"
 _APPLICATION: Final = range(0xE0, 0xF0)
@@ -48,18 +50,30 @@ def strip_metadata(data: Buffer, mimetype: str) -> bytes:
         UnreadableImageError: The bytes are not of that type, or their structure is broken.
         UnsupportedImageError: The type, or this file of it, cannot be stripped safely.
     """
+    strip = _stripper(mimetype)
     with opened(data) as view:
-        strip = _STRIPPERS.get(mimetype)
-        if strip is None:
-            raise UnsupportedImageError(
-                f"metadata of {mimetype} cannot be stripped; of {', '.join(sorted(STRIPPED_TYPES))} it can",
-                mimetype=mimetype,
-                allowed=STRIPPED_TYPES,
-            )
         found = inspect(view, _LENIENT).probe
         if found.mimetype != mimetype:
             raise UnreadableImageError(f"expected {mimetype}, got {found.mimetype}")
         return b"".join(strip(view, found.orientation))
+
+
+def strip_probed(data: Buffer, found: Probe) -> bytes:
+    """Do what :func:`strip_metadata` does, for a picture whose header has been read: no decoder sees it again."""
+    strip = _stripper(found.mimetype)
+    with opened(data) as view:
+        return b"".join(strip(view, found.orientation))
+
+
+def _stripper(mimetype: str) -> _Stripper:
+    strip = _STRIPPERS.get(mimetype)
+    if strip is None:
+        raise UnsupportedImageError(
+            f"metadata of {mimetype} cannot be stripped; of {', '.join(sorted(STRIPPED_TYPES))} it can",
+            mimetype=mimetype,
+            allowed=STRIPPED_TYPES,
+        )
+    return strip
 
 
 def _broken(mimetype: str) -> UnreadableImageError:
@@ -199,7 +213,7 @@ def _blank(file: bytearray, item: Item) -> None:
         left = left[size:]
 
 
-_STRIPPERS: Final = MappingProxyType(
+_STRIPPERS: Final[MappingProxyType[str, _Stripper]] = MappingProxyType(
     {
         "image/avif": _avif,
         "image/gif": _gif,

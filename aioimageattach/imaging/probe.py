@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..exc import DeclarationError, ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from . import _heif, _pdf, guard, svg
 from ._vips import Picture, header_errors, libvips
+from .isolation import ask
 from .limits import DEFAULT_LIMITS, ImageLimits
 from .sniff import sniff
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-__all__ = ["LOADERS", "Header", "Probe", "inspect", "loaded", "opened", "probe"]
+__all__ = ["LOADERS", "Header", "Probe", "check_bytes", "inspect", "loaded", "opened", "probe"]
 
 LOADERS: Final = {
     "image/avif": "heifload_source",
@@ -80,7 +81,20 @@ def probe(data: Buffer, limits: ImageLimits = DEFAULT_LIMITS) -> Probe:
         ImageTooLargeError: It is beyond a limit.
     """
     with opened(data) as view:
+        if limits.isolated:
+            check_bytes(view, limits)
+            return Probe(**ask(view, limits)[0]["probe"])
         return inspect(view, limits).probe
+
+
+def check_bytes(view: memoryview, limits: ImageLimits) -> None:
+    """Raise :class:`~aioimageattach.exc.ImageTooLargeError` where the file has too many bytes."""
+    if len(view) > limits.max_bytes:
+        raise ImageTooLargeError(
+            f"the picture has {len(view):,} bytes: {limits.max_bytes:,} are allowed (max_bytes)",
+            limit=limits.max_bytes,
+            actual=len(view),
+        )
 
 
 @contextmanager
@@ -98,13 +112,8 @@ def opened(data: Buffer) -> Generator[memoryview, None, None]:
 
 
 def inspect(view: memoryview, limits: ImageLimits) -> Header:
-    """Do what :func:`probe` does, and say what the decoder need know."""
-    if len(view) > limits.max_bytes:
-        raise ImageTooLargeError(
-            f"the picture has {len(view):,} bytes: {limits.max_bytes:,} are allowed (max_bytes)",
-            limit=limits.max_bytes,
-            actual=len(view),
-        )
+    """Do what :func:`probe` does, in this process, and say what the decoder need know."""
+    check_bytes(view, limits)
     mimetype = sniff(view)
     if mimetype is None:
         what = f"bytes that begin with {bytes(view[:12])!r}" if len(view) else "no bytes"

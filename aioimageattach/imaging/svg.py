@@ -17,12 +17,13 @@ from .limits import ImageLimits
 __all__ = ["examine"]
 
 _URL: Final = re.compile(r"url\(\s*['\"]?#([^'\")\s]{1,200})")
-_RULE: Final = re.compile(r"([^{}]*)\{([^{}]*)\}")
 _CLASS: Final = re.compile(r"\s*\.([\w-]+)\s*")
 _IMPORT: Final = re.compile(r"@import[^;]{0,40}data:", re.IGNORECASE)
 _PICTURES: Final = re.compile(r"\s*data:image/(?:png|jpe?g|gif|webp)\s*[;,]", re.IGNORECASE)
 _PRIMITIVE: Final = re.compile(r"fe[A-Z]")
 _CHEAP: Final = frozenset({"linearGradient", "radialGradient", "stop"})
+_LONGEST_SHEET: Final = 1_000_000
+_REFERENCES: Final = 4  # for each element that is allowed: fill, stroke, a filter, a mask
 _DEEPEST: Final = 200  # the XML reader behind the renderer stops at 256
 _MANY: Final = 10**12
 _MIMETYPE: Final = "image/svg+xml"
@@ -55,10 +56,11 @@ class _Document:
         self._elements: list[_Element] = []
         self._by_id: dict[str, _Element] = {}
         self._styles: list[str] = []
+        self._styled = 0
 
-    def read(self, view: memoryview) -> _Element:
+    def read(self, data: bytes) -> _Element:
         try:
-            self._parser.Parse(bytes(view), True)
+            self._parser.Parse(data, True)
         except ImageError:
             raise
         except (expat.ExpatError, ValueError, LookupError) as error:
@@ -72,22 +74,24 @@ class _Document:
             raise UnsupportedImageError("the SVG's style sheet imports data, which is never followed")
         by_class: dict[str, list[str]] = {}
         everywhere: list[str] = []
-        for selectors, body in _RULE.findall(sheet):
+        for rule in sheet.split("}"):
+            head, _, body = rule.rpartition("{")
             names = _URL.findall(body)
-            for selector in selectors.split(",") if names else ():
+            for selector in head.rpartition("{")[2].split(",") if names else ():
                 one = _CLASS.fullmatch(selector)
                 (by_class.setdefault(one[1], []) if one else everywhere).extend(names)
+        left = _REFERENCES * self._limits.max_elements
         for element in self._elements:
-            element.references += everywhere
-            for name in element.classes:
-                element.references += by_class.get(name, ())
+            for names in (everywhere, *(by_class.get(name, []) for name in dict.fromkeys(element.classes))):
+                left -= len(names)
+                if left < 0:
+                    raise _too_many(self._limits, _MANY)
+                element.references += names
 
     def find(self, identifier: str) -> _Element | None:
         return self._by_id.get(identifier)
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
-        if len(self._elements) == self._limits.max_elements:
-            raise _too_many(self._limits, len(self._elements) + 1)
         namespace, _, local = name.rpartition(" ")
         if namespace == "http://www.w3.org/2001/XInclude":
             raise UnsupportedImageError("the SVG includes other documents (XInclude), which is never followed")
@@ -133,6 +137,11 @@ class _Document:
     def _text(self, text: str) -> None:
         if self._path[-1].name == "style":
             self._styles.append(text)
+            self._styled += len(text)
+            if self._styled > _LONGEST_SHEET:
+                raise ImageTooLargeError(
+                    f"the SVG has style sheets of more than {_LONGEST_SHEET:,} characters", limit=_LONGEST_SHEET
+                )
 
     def _instruction(self, target: str, _: str) -> None:
         if target == "xml-stylesheet":
@@ -202,8 +211,12 @@ def examine(view: memoryview, limits: ImageLimits, check_picture: Callable[[byte
             limit=limits.max_metadata,
             actual=len(view),
         )
+    data = bytes(view)
+    starts = data.count(b"<") - data.count(b"</") - data.count(b"<!")
+    if starts > limits.max_elements:  # also of those in comments, but without reading it
+        raise _too_many(limits, starts)
     document = _Document(limits, check_picture)
-    root = document.read(view)
+    root = document.read(data)
     _count(document, root)
     painted = root.cost or 0
     if painted > limits.max_elements:

@@ -10,8 +10,9 @@ from ..exc import ImageError, ImageTooLargeError
 from ._vips import Picture, Watch, called, libvips, watched
 from .decode import decode
 from .geometry import DEFAULT_KERNEL, QUALITIES, Recipe
+from .isolation import ask
 from .limits import DEFAULT_LIMITS, ImageLimits
-from .probe import Header, inspect, opened
+from .probe import Header, check_bytes, inspect, opened
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -72,9 +73,21 @@ def render(data: Buffer, recipes: Sequence[Recipe], limits: ImageLimits = DEFAUL
         DeclarationError: A callable returned no picture.
     """
     with opened(data) as view:
+        if limits.isolated:
+            return _rendered_apart(view, recipes, limits)
         header = inspect(view, limits)
         with watched(header.probe.mimetype, limits.timeout) as watch:
             return _Job(view, header, limits, watch).run(recipes)
+
+
+def _rendered_apart(view: memoryview, recipes: Sequence[Recipe], limits: ImageLimits) -> list[Rendering]:
+    check_bytes(view, limits)
+    found, body = ask(view, limits, recipes)
+    made: list[Rendering] = []
+    for recipe, (size, width, height, mimetype) in zip(recipes, found["renderings"], strict=True):
+        made.append(Rendering(bytes(body[:size]), int(width), int(height), str(mimetype), recipe))
+        body = body[size:]
+    return made
 
 
 class _Job:

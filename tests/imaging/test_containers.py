@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -9,6 +10,7 @@ import pytest
 
 from aioimageattach.exc import ImageTooLargeError
 from aioimageattach.imaging.containers import (
+    JPEG_DATA,
     Part,
     gif_parts,
     heif_items,
@@ -146,3 +148,25 @@ def test_items_of_every_version_of_the_tables_are_found() -> None:
 def test_tables_that_are_not_understood_give_none(view: memoryview) -> None:
     """No guess is made about where an item lies."""
     assert heif_items(view) is None
+
+
+@pytest.mark.parametrize("size", [999_998, 999_999, 1_000_000, 2_000_001])
+def test_markers_are_found_wherever_a_search_begins_anew(size: int) -> None:
+    """The end of much data is found, also where its two bytes lie on both sides of a step."""
+    head = b"\xff\xd8\xff\xda\0\x02"
+    data = head + bytes(size) + b"\xff\xd9"
+    *_, scan, end = jpeg_parts(memoryview(data))
+    assert (scan.name, scan.start, scan.end) == (JPEG_DATA, len(head), len(head) + size)
+    assert (end.start, end.end) == (len(data) - 2, len(data))
+
+
+async def test_no_search_holds_the_loop() -> None:
+    """While megabytes without a marker are searched, other threads get their turn again and again."""
+    view = memoryview(b"\xff\xd8\xff\xda\0\x02" + b"\xff\0" * 20_000_000)
+    turns = 0
+    done = asyncio.get_running_loop().run_in_executor(None, lambda: len(list(jpeg_parts(view))))
+    while not done.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert await done == 3
+    assert turns > 5

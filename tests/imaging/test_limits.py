@@ -40,7 +40,15 @@ def test_values_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"max_bytes": 1.5}, {"max_side": True}, {"timeout": "1"}, {"timeout": True}, {"types": "image/png"}]
+    "arguments",
+    [
+        {"max_bytes": 1.5},
+        {"max_side": True},
+        {"timeout": "1"},
+        {"timeout": True},
+        {"types": "image/png"},
+        {"isolated": 1},
+    ],
 )
 def test_wrong_types_are_refused(arguments: dict[str, Any]) -> None:
     """A limit of another type is a TypeError."""

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageChops
 
 from aioimageattach.exc import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
-from aioimageattach.imaging import Recipe, probe, render, strip_metadata
-from aioimageattach.imaging.metadata import STRIPPED_TYPES
+from aioimageattach.imaging import Probe, Recipe, probe, render, strip_metadata
+from aioimageattach.imaging.metadata import STRIPPED_TYPES, strip_probed
 from tests import photos
 
 PRIVATE = (photos.GPS[0], b"Example Phones", b"somebody private", b"xmpmeta", b"2026:05:17")
@@ -188,3 +188,12 @@ def test_pictures_beyond_the_default_limits_are_stripped() -> None:
     stripped = strip_metadata(data, "image/png")
     assert stripped[16:24] == data[16:24]
     assert photos.GPS[0] not in stripped
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_what_was_probed_is_stripped_without_a_decoder(orientation: int) -> None:
+    """Whoever knows the header gets the same bytes as one who has it read again."""
+    data = photos.oriented(orientation)
+    assert strip_probed(data, probe(data)) == strip_metadata(data, "image/jpeg")
+    with pytest.raises(UnsupportedImageError, match="image/tiff cannot be stripped"):
+        strip_probed(photos.tiff(), Probe(451, 300, "image/tiff"))

@@ -86,6 +86,15 @@ def test_rules_for_all_elements_are_counted_for_each() -> None:
         probe(svg(body), LIMITS)
 
 
+def test_style_sheets_are_read_once() -> None:
+    """Rules in rules are found, and what is no rule costs no more than its length: else a megabyte would take hours."""
+    pattern = '<pattern id="p" width="1" height="1">' + "<rect/>" * 300 + "</pattern>"
+    sheet = "a" * 900_000 + "} @media screen { .a { fill: url(#p) } }"
+    with pytest.raises(ImageTooLargeError, match="max_elements"):
+        probe(svg(f"<style>{sheet}</style>" + pattern + '<circle r="1" class="a"/>' * 300), LIMITS)
+    assert probe(svg(f"<style>{'a' * 999_000}</style>"), LIMITS).width == 100
+
+
 def test_gradients_are_cheap() -> None:
     """Thousands of shapes may share a gradient."""
     gradient = '<linearGradient id="g">' + '<stop offset="0"/>' * 20 + "</linearGradient>"
@@ -106,7 +115,10 @@ def test_circles_and_loose_ends_paint_nothing() -> None:
     [
         ("<g/>" * 60_000, "50,000 are allowed"),
         ("<g>" * 300 + "</g>" * 300, "nests more than 200"),
+        ("<g/>" * 600_000, "600,001 elements: 50,000 are allowed"),
         ("<!--" + "x" * 10_000_000 + "-->", "max_metadata"),
+        ("<style>" + "x" * 1_000_001 + "</style>", "style sheets of more than 1,000,000"),
+        ("<style>.a{fill:" + "url(#x)" * 2_000 + "}</style>" + "<g class='a a'/>" * 20_000, "paints many elements"),
     ],
 )
 def test_documents_beyond_the_limits_are_refused(body: str, message: str) -> None:

@@ -1,0 +1,105 @@
+"""What runs in a worker process: it reads pictures for its parent, under limits that the kernel keeps.
+
+Nothing of it is loaded in the parent. A request comes as a pickle, from the parent; an answer goes as JSON and bytes,
+because who has taken over a decoder shall find nothing in the parent that believes it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import pickle
+import resource
+import signal
+import socket
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from typing import Any, Final, TypeAlias
+
+from ..exc import DeclarationError, ImageAttachError, ImageError
+from ._vips import libvips
+from ._wire import receive, send
+from .geometry import Recipe
+from .limits import ImageLimits
+from .probe import probe
+from .thumbnail import render
+
+__all__ = ["confine", "serve"]
+
+Reply: TypeAlias = tuple[dict[str, Any], list[bytes]]
+
+_GRACE: Final = 0.5
+"""Seconds between the limit that libvips is asked to keep and the one at which the kernel ends the process."""
+
+_NEW_USER, _NEW_NET = 0x1000_0000, 0x4000_0000  # sched.h
+
+
+def confine() -> None:
+    """Let this process write no file, dump no core, and reach no network where the kernel lets it be shut off."""
+    for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
+        resource.setrlimit(kind, (0, resource.getrlimit(kind)[1]))
+    with suppress(AttributeError):  # only Linux has it
+        unshare = ctypes.CDLL(None).unshare
+        _ = unshare(_NEW_NET) and unshare(_NEW_NET | _NEW_USER)
+    libvips().cache_set_max(0)
+
+
+def serve(sock: socket.socket) -> None:
+    """Answer requests until the parent closes the socket, or is gone."""
+    with sock:
+        while True:
+            try:
+                head, body = receive(sock, 2**62)
+            except (EOFError, ConnectionError):
+                return
+            found, blobs = _answer(head, body)
+            del body
+            with suppress(ConnectionError):
+                send(sock, json.dumps(found, default=str).encode(), blobs)
+
+
+def _answer(head: bytes, body: memoryview) -> Reply:
+    try:
+        limits, recipes = pickle.loads(head)
+    except Exception as error:  # whatever the modules that it names raise
+        return _failure(DeclarationError(f"the worker process cannot import a callable: {error!r:.200}")), []
+    try:
+        with _limited(limits):
+            return _work(body, replace(limits, isolated=False), recipes)
+    except Exception as error:  # also the callables' own
+        return _failure(error), []
+
+
+def _work(body: memoryview, limits: ImageLimits, recipes: Sequence[Recipe] | None) -> Reply:
+    if recipes is None:
+        return {"probe": asdict(probe(body, limits))}, []
+    made = render(body, recipes, limits)
+    fields = [(len(one.blob), one.width, one.height, one.mimetype) for one in made]
+    return {"renderings": fields}, [one.blob for one in made]
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    told, fields = error, vars(error)
+    if not isinstance(error, ImageAttachError):
+        told, fields = ImageError(f"preprocess or postprocess raised {error!r:.200}"), {}
+    return {
+        "memory": isinstance(error, MemoryError) or "memory" in str(error.__cause__).lower(),
+        "error": type(told).__name__,
+        "text": str(told),
+        "fields": {name: sorted(value) if isinstance(value, frozenset) else value for name, value in fields.items()},
+    }
+
+
+@contextmanager
+def _limited(limits: ImageLimits) -> Generator[None, None, None]:
+    """Let the kernel refuse memory beyond the limit, and end the process soon after its time is over."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (limits.max_memory, before[1]))
+    seconds = 0 if limits.timeout is None else limits.timeout + _GRACE
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        resource.setrlimit(resource.RLIMIT_DATA, before)

@@ -1,0 +1,78 @@
+"""Files that ask for more than anybody has: how soon, and with how little, they are refused."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from aioimageattach.exc import ImageError
+from aioimageattach.imaging import ImageLimits, probe
+from aioimageattach.imaging.limits import KNOWN_TYPES
+from tests import photos
+from tests.imaging.test_guard import BOMBS, jpeg
+from tests.imaging.test_svg import nested, svg
+
+from .measure import save, say
+
+__all__ = ["run"]
+
+LIMITS = ImageLimits(types=KNOWN_TYPES)
+MEBIBYTE = 1024
+
+
+def _drawing(body: str) -> Callable[[], bytes]:
+    return lambda: svg(body)
+
+
+FILES: dict[str, Callable[[], bytes]] = {name: make for name, (make, _) in BOMBS.items()} | {
+    "JPEG, 49 MB of data without a marker": lambda: jpeg(0xC2, 2_000, 2_000, 3)[:-2] + b"\xff\x00" * 24_500_000,
+    "SVG whose elements use each other": lambda: nested("use"),
+    "SVG of patterns in patterns": lambda: nested("pattern"),
+    "SVG of 60,000 elements": _drawing('<rect width="5" height="5"/>' * 60_000),
+    "SVG of 600,000 elements": _drawing("<g/>" * 600_000),
+    "SVG, 300 deep": _drawing("<g>" * 300 + "</g>" * 300),
+    "SVG, a rule of 2,000 references for 20,000 elements": _drawing(
+        "<style>.a{fill:" + "url(#x)" * 2_000 + "}</style>" + "<g class='a'/>" * 20_000
+    ),
+    "SVG, a megabyte that is no style sheet": _drawing(f"<style>{'a' * 1_000_001}</style>"),
+    "SVG, billion laughs": lambda: svg(
+        "&i;", head='<!DOCTYPE svg [<!ENTITY a "laugh">' + '<!ENTITY b "&a;&a;&a;&a;">' * 8 + "]>"
+    ),
+    "SVG that includes another file": _drawing('<xi:include href="file:///etc/passwd"/>'),
+    "PDF, 200 inches a side": lambda: photos.pdf(1, 40_000, 40_000),
+}
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def _one(data: bytes) -> tuple[float, float, str]:
+    """Milliseconds of the processor, MiB at most, and what it is refused for."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before, answer = _status("VmRSS"), "accepted"
+    began = time.process_time()
+    try:
+        probe(data, LIMITS)
+    except ImageError as error:
+        answer = str(error)
+    passed = 1000 * (time.process_time() - began)
+    return passed, max(0, _status("VmHWM") - before) / MEBIBYTE, answer
+
+
+def run(rounds: int) -> None:
+    """Measure, and keep the result as ``bombs``."""
+    for name in photos.NAMES:
+        probe(photos.photo(name))
+    _one(photos.SVG), _one(photos.pdf())
+    rows = []
+    for name, make in FILES.items():
+        data = make()
+        found = [_one(data) for _ in range(rounds)]
+        passed, most = statistics.median(row[0] for row in found), max(row[1] for row in found)
+        rows.append({"file": name, "bytes": len(data), "answer": found[0][2], "cpu_ms": passed, "mebibytes": most})
+        say(f"  {name:52} {len(data):>11,} {passed:7.1f} ms {most:6.1f} MiB  {found[0][2][:70]}")
+    save("bombs", {"rows": rows})

@@ -1,0 +1,81 @@
+"""Callables of recipes that another process can import; what they learn there, the size of what they return says."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+
+import pyvips
+
+
+def painted(image: pyvips.Image) -> pyvips.Image:
+    return image.invert()
+
+
+def loaded(image: pyvips.Image) -> pyvips.Image:
+    """As wide as there are heavy modules."""
+    return image.crop(0, 0, 1 + sum(name in sys.modules for name in ("sqlalchemy", "aiohttp")), 1)
+
+
+def whole_package(image: pyvips.Image) -> pyvips.Image:
+    import aioimageattach
+
+    assert aioimageattach.Recipe(width=3).width == 3
+    assert aioimageattach.imaging.probe
+    return image.crop(0, 0, 2 if "sqlalchemy" in sys.modules else 1, 1)
+
+
+def process(image: pyvips.Image) -> pyvips.Image:
+    """As wide as its process has a number."""
+    return pyvips.Image.black(os.getpid() % 16_000 + 1, 1, bands=3)
+
+
+def raising(image: pyvips.Image) -> pyvips.Image:
+    raise KeyError("mine")
+
+
+def sleeping(image: pyvips.Image) -> pyvips.Image:
+    time.sleep(30)
+    return image
+
+
+def greedy(image: pyvips.Image) -> pyvips.Image:
+    bytearray(2_000_000_000)
+    return image
+
+
+def killed(image: pyvips.Image) -> pyvips.Image:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return image
+
+
+def crashed(image: pyvips.Image) -> pyvips.Image:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return image
+
+
+def gone(image: pyvips.Image) -> pyvips.Image:
+    os._exit(7)
+    return image
+
+
+def confined(image: pyvips.Image) -> pyvips.Image:
+    """Two wide if nothing can be written, and one higher if there is no network either."""
+    width, height = 1, 1
+    file = os.open("/tmp", os.O_TMPFILE | os.O_RDWR)
+    try:
+        os.write(file, b"x")
+    except OSError:
+        width = 2
+    os.close(file)
+    with socket.socket() as sock:
+        try:
+            sock.connect(("127.0.0.1", 9))
+        except OSError as error:
+            height += error.errno == 101  # ENETUNREACH: not even the loopback is up
+    assert resource.getrlimit(resource.RLIMIT_CORE)[0] == 0
+    return image.crop(0, 0, width, height)
