@@ -10,7 +10,7 @@ from sqlalchemy import inspect, select
 from sqlalchemy.orm import Mapper, RelationshipProperty, Session
 
 from ..exc import NoOriginalError
-from ..transaction.hooks import FileRow, record_of
+from ..transaction.rows import FileRow, record_of
 
 __all__ = ["discriminators", "mapper_of", "owner_columns", "plant", "settle"]
 

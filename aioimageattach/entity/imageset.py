@@ -11,17 +11,19 @@ from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from .._threads import run_pixels
+from .._threads import picture_slot, run_pixels
 from ..context import resolve_store
-from ..exc import NoOriginalError, UnreadableImageError
+from ..exc import DeclarationError, ImageTooLargeError, InvalidKeyError, NoOriginalError, UnreadableImageError
 from ..file import AsyncFile, Source, Spool
 from ..imaging.geometry import Fit, Recipe
 from ..imaging.limits import ImageLimits
-from ..imaging.metadata import strip_metadata as strip
+from ..imaging.metadata import strip_probed
 from ..imaging.probe import Probe, probe
 from ..imaging.thumbnail import Rendering, render
-from ..store import Store
-from ..transaction.hooks import Record, SourceRow, keep, record_of, session_lock
+from ..key import revision_of
+from ..store import KeyedStore, Store
+from ..transaction.hooks import session_lock
+from ..transaction.rows import Record, SourceRow, keep, record_of
 from ._flight import single_flight
 from .image import Image, utcnow
 from .rows import Rows
@@ -207,7 +209,7 @@ class BaseImageSet(ABC, Generic[I]):
         spool = await Spool.fill(file, limit=self._limits.max_bytes)
         found = await self._probe(spool)
         if strip_metadata:
-            spool = await Spool.fill(await run_pixels(strip, spool.view, found.mimetype))
+            spool = await Spool.fill(await run_pixels(strip_probed, spool.view, found))
         return await self._attach(
             spool, (found.width, found.height), found.mimetype, store, True, extra_args, extra_kwargs
         )
@@ -253,6 +255,58 @@ class BaseImageSet(ABC, Generic[I]):
             found = await self._probe(spool)
             size, mimetype = size or (found.width, found.height), mimetype or found.mimetype
         return await self._attach(spool, size, mimetype, store, original, extra_args, extra_kwargs)
+
+    async def adopt(
+        self,
+        name: str,
+        store: Store | None = None,
+        original: bool = True,
+        extra_args: Sequence[Any] | None = None,
+        extra_kwargs: Mapping[str, Any] | None = None,
+    ) -> I:
+        """Attach a file that is in a store already, where it stands; it is read once, and not copied.
+
+        Only a file that has the very name the store gives its row can be: ``object_type/rrrrr/rr/REVISION.WxH.ext``,
+        or for a row without a revision the name of SQLAlchemy-ImageAttach. Another one has to be copied: open it, and
+        give it to :meth:`from_file`. No sweep may run meanwhile: to it the file is one that nobody names.
+
+        Args:
+            name: Of the file.
+            store: Where it is; ``None`` for the current store. It has to be a store by name.
+            original: Whether it is the original, or a thumbnail made elsewhere.
+            extra_args: Passed to the image class's constructor.
+            extra_kwargs: Passed to the image class's constructor.
+
+        Returns:
+            The new image, pending in the session; the one that has this file, if it is in this set already.
+
+        Raises:
+            InvalidKeyError: A file of that name cannot be adopted here.
+            StoreFileNotFoundError: There is none.
+            Error: What :meth:`from_file` raises of its content, and of the set.
+
+        Effects: A rollback leaves the file where it is. After a commit it is as any other: it goes with its row.
+        """
+        keyed = self._store(store)
+        if not isinstance(keyed, KeyedStore):
+            raise DeclarationError(f"store: expected a store by name, a KeyedStore, got {keyed!r}")
+        self._rows.session()
+        async with await keyed.get_object(name) as file:
+            spool = await Spool.fill(file, limit=self._limits.max_bytes)
+        found = await self._probe(spool)
+        size = found.width, found.height
+        row = self._row(spool, size, found.mimetype, keyed, original, "", extra_args or (), extra_kwargs or {}, name)
+        expected = keyed.name_of(row.key)
+        if expected != name:
+            raise InvalidKeyError(
+                f"{name!r} cannot be adopted by {self!r}, as its row would name {expected!r}; open it, and give it to "
+                "from_file(), which copies it",
+                store=repr(keyed),
+                name=name,
+            )
+        await self._rows.load()
+        same = next((one for one in self.images if one.key == row.key), None)
+        return same or await self._take_place(row, keyed)
 
     async def delete(self) -> None:
         """Take the picture and its thumbnails away; the rows go with the next flush, the files after the commit."""
@@ -303,7 +357,7 @@ class BaseImageSet(ABC, Generic[I]):
         Raises:
             NoOriginalError: No picture is attached.
             StoreFileNotFoundError: The original's file is missing in the store.
-            ImageTooLargeError: The thumbnail would be beyond a limit.
+            ImageTooLargeError: The thumbnail would be beyond a limit, or one too many.
             ValueError: An argument is out of range.
         """
         recipe = Recipe(
@@ -337,6 +391,7 @@ class BaseImageSet(ABC, Generic[I]):
         missing = [recipe for recipe, row in found.items() if row is None]
         if missing:
             self._rows.session()
+            self._check_room(len(missing))
         made = await self._render(original, missing, store)
         spools = [await Spool.fill(rendering.blob) for rendering in made]
         self._check_original(original)
@@ -391,6 +446,7 @@ class BaseImageSet(ABC, Generic[I]):
             return found
         made = None
         if found is None:
+            self._check_room(1)
             store = self._store(store, original)
             [rendering] = await self._render(original, [recipe], store, keep=KEEP)
             made = rendering, await Spool.fill(rendering.blob)
@@ -457,12 +513,16 @@ class BaseImageSet(ABC, Generic[I]):
     ) -> I:
         self._rows.session()
         await self._rows.load()
-        while old := [row for row in self.images if original or (row.size == size and row.variant == "")]:
-            for row in old:
-                record = record_of(row)
-                record.store = record.store or store
-                await self._rows.remove(row)
         row = self._row(spool, size, mimetype, store, original, "", extra_args or (), extra_kwargs or {})
+        return await self._take_place(row, store)
+
+    async def _take_place(self, row: I, store: Store) -> I:
+        """Let a new row take the place of those that it replaces."""
+        while old := [one for one in self.images if row.original or (one.size == row.size and one.variant == "")]:
+            for one in old:
+                record = record_of(one)
+                record.store = record.store or store
+                await self._rows.remove(one)
         self._rows.append(row)
         return row
 
@@ -476,8 +536,9 @@ class BaseImageSet(ABC, Generic[I]):
         variant: str,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
+        adopted: str | None = None,
     ) -> I:
-        revision = store.make_revision()
+        revision = store.make_revision() if adopted is None else revision_of(adopted)
         values = {
             **self.identity,
             "width": size[0],
@@ -491,7 +552,8 @@ class BaseImageSet(ABC, Generic[I]):
             "sha256": spool.sha256,
         }
         row = self._rows.build(values, args, kwargs or {})
-        keep(row, revision, Record(store, spool, reproducible=not original))
+        record = Record(store, None if adopted else spool, reproducible=not original, adopted=adopted is not None)
+        keep(row, revision, record)
         return row
 
     async def _render(self, original: I, recipes: Sequence[Recipe], store: Store, keep: float = 0.0) -> list[Rendering]:
@@ -502,11 +564,12 @@ class BaseImageSet(ABC, Generic[I]):
         return await single_flight((id(store), original.key, tuple(recipes)), work, keep=keep)
 
     async def _decode(self, original: I, recipes: Sequence[Recipe], store: Store) -> list[Rendering]:
-        spool = record_of(original).spool
-        if spool is None:
-            async with await store.open(original) as file:
-                spool = await Spool.fill(file, limit=self._limits.max_bytes, fingerprint=False)
-        return await run_pixels(render, spool.view, recipes, self._limits)
+        async with picture_slot():
+            spool = record_of(original).spool
+            if spool is None:
+                async with await store.open(original) as file:
+                    spool = await Spool.fill(file, limit=self._limits.max_bytes, fingerprint=False)
+            return await run_pixels(render, spool.view, recipes, self._limits)
 
     def _thumbnail(self, original: I, rendering: Rendering, store: Store, spool: Spool) -> I:
         look = _look(self.original, rendering.recipe)
@@ -517,6 +580,16 @@ class BaseImageSet(ABC, Generic[I]):
     def _made(self, rendering: Rendering) -> I | None:
         """The image that stands where a thumbnail belongs."""
         return _match(self.images, rendering.width, rendering.height, _look(self.original, rendering.recipe))
+
+    def _check_room(self, more: int) -> None:
+        limit, count = self._limits.max_thumbnails, more + sum(not row.original for row in self.images)
+        if count > limit:
+            raise ImageTooLargeError(
+                f"{self!r} would have {count:,} thumbnails: {limit:,} are allowed (max_thumbnails); let sizes be "
+                "chosen from a list",
+                limit=limit,
+                actual=count,
+            )
 
     def _check_original(self, original: I) -> None:
         if self.original is not original:

@@ -184,7 +184,7 @@ async def test_getting_image_urls(session: AsyncSession, store: CountingStore) -
         url = user.picture.locate()
         assert url == f"memory:/{next(name for name in await store.names() if name.startswith('user-picture/'))}"
         assert (user.picture.width, user.picture.height) == (451, 300)
-        assert user.picture.__html__() == f'<img src="{url}" width="451" height="300">'
+        assert user.picture.__html__() == f'<img src="{url}" width="451" height="300" alt="">'
 
 
 async def test_templates_are_rendered_in_the_context(session: AsyncSession, store: CountingStore) -> None:
@@ -193,7 +193,7 @@ async def test_templates_are_rendered_in_the_context(session: AsyncSession, stor
     short = environment.from_string('<a title="{{ user.name }}">{{ user.picture }}</a>')
     long = environment.from_string(
         '<a title="{{ user.name }}"><img src="{{ user.picture.locate() }}" '
-        'width="{{ user.picture.width }}" height="{{ user.picture.height }}"></a>'
+        'width="{{ user.picture.width }}" height="{{ user.picture.height }}" alt=""></a>'
     )
     user = await get_user(session)
     with store_context(store):

@@ -50,6 +50,10 @@ class TagPicture(UUIDBase, Image):
     __tablename__ = "tag_picture"
     tag_name: Mapped[str] = mapped_column(ForeignKey("tag.name"), primary_key=True)
 
+    @property
+    def alt(self) -> str:
+        return self.tag_name
+
 
 def legacy(**values: Any) -> dict[str, Any]:
     """A row as SQLAlchemy-ImageAttach left it."""
@@ -251,7 +255,18 @@ def test_html_is_escaped() -> None:
         html = image.__html__()
     assert "<script>" not in html
     assert html.startswith('<img src="memory:/&quot;&gt;&lt;script&gt;&amp;/user-picture/')
-    assert html.endswith('.jpg" width="451" height="300">')
+    assert html.endswith('.jpg" width="451" height="300" alt="">')
+
+
+def test_pictures_are_described_in_words() -> None:
+    """The words of a row are its ``alt``, escaped; without any, the attribute is there and empty."""
+
+    with store_context(MemoryStore()):
+        assert UserPicture(**legacy(revision="0" * 26)).__html__().endswith(' alt="">')
+        values = {**legacy(revision="0" * 26), "tag_name": 'A "cat" & <dog>'}
+        del values["user_id"]
+        html = TagPicture(**values).__html__()
+    assert html.endswith(' alt="A &quot;cat&quot; &amp; &lt;dog&gt;">')
 
 
 async def test_expired_rows_say_what_to_do(expiring: Sessions, store: CountingStore) -> None:

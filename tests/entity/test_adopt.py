@@ -1,0 +1,204 @@
+"""Rows for files that are in a store already."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from aioimageattach.context import store_context
+from aioimageattach.exc import (
+    DeclarationError,
+    DetachedError,
+    InvalidKeyError,
+    StoreFileNotFoundError,
+    UnreadableImageError,
+)
+from aioimageattach.key import ImageKey, make_revision
+from tests import photos
+from tests.databases import Database
+from tests.entity.models import Base, CountingStore, Post, User, started
+from tests.stores.plain import PlainStore
+
+SIZE = photos.opened("chelsea").size
+Sessions = async_sessionmaker[AsyncSession]
+
+
+@pytest.fixture
+def store() -> CountingStore:
+    return CountingStore()
+
+
+@pytest.fixture
+async def sessions(sqlite_database: Database) -> Sessions:
+    return await started(sqlite_database, Base.metadata, expire_on_commit=False)
+
+
+async def put(store: CountingStore, object_type: str = "user-picture", blob: bytes | None = None) -> str:
+    """Put a photo under the name that a row would give it."""
+    name = store.name_of(ImageKey(object_type, 1, *SIZE, "image/jpeg", make_revision()))
+    await store.put_object(name, photos.photo("chelsea") if blob is None else blob)
+    return name
+
+
+async def test_a_file_gets_a_row(database: Database, store: CountingStore) -> None:
+    """It is probed and hashed in one reading, not copied, and then is as any other: it goes with its row."""
+    sessions = await started(database, Base.metadata, expire_on_commit=False)
+    name = await put(store)
+    store.calls.clear()
+    async with sessions() as session, session.begin():
+        user = User(id=1)
+        session.add(user)
+        image = await user.picture.adopt(name, store)
+        assert await image.make_blob(store) == photos.photo("chelsea")
+    assert store.calls == [f"get {name}", f"get {name}"]
+    assert (image.size, image.mimetype, image.original) == (SIZE, "image/jpeg", True)
+    assert image.byte_size == len(photos.photo("chelsea"))
+    assert image.sha256 == hashlib.sha256(photos.photo("chelsea")).hexdigest()
+    assert store.name_of(image.key) == name
+    async with sessions() as session, session.begin():
+        user = await session.get_one(User, 1)
+        await user.picture.generate_thumbnail(width=30, store=store)
+        assert len(user.picture) == 2
+    async with sessions() as session, session.begin():
+        user = await session.get_one(User, 1)
+        await user.picture.from_blob(photos.photo("coffee"), store)
+    assert name not in await store.names()
+    assert len(await store.names()) == 1
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+async def test_a_rollback_leaves_it(sessions: Sessions, store: CountingStore, flushed: bool) -> None:
+    """This transaction did not put it; the picture it was to replace is there, too, and adopting works again."""
+    name = await put(store)
+    async with sessions() as session, session.begin():
+        user = User(id=1)
+        session.add(user)
+        await user.picture.from_blob(photos.photo("coffee"), store)
+    before = await store.names()
+    async with sessions() as session:
+        user = await session.get_one(User, 1)
+        await user.picture.adopt(name, store)
+        if flushed:
+            await session.flush()
+        await session.rollback()
+    assert await store.names() == before
+    async with sessions() as session:
+        user = await session.get_one(User, 1)
+        async with session.begin_nested() as savepoint:
+            await user.picture.adopt(name, store)
+            await session.flush()
+            await savepoint.rollback()
+        await user.picture.load()
+        await user.picture.adopt(name, store)
+        await session.commit()
+    assert await store.names() == [name]
+
+
+async def test_it_can_be_adopted_and_deleted_at_once(sessions: Sessions, store: CountingStore) -> None:
+    """A row that comes and goes takes its file along when it is committed."""
+    name = await put(store)
+    async with sessions() as session, session.begin():
+        user = User(id=1)
+        session.add(user)
+        await user.picture.adopt(name, store)
+        await session.flush()
+        await user.picture.delete()
+    assert await store.names() == []
+
+
+async def test_a_thumbnail_and_a_picture_of_many(sessions: Sessions, store: CountingStore) -> None:
+    """Both are adopted like an original; once more is no second time."""
+    picture, small = await put(store, "post-photo"), await put(store, "post-photo")
+    other = store.name_of(ImageKey("post-photo", 1, 30, 20, "image/png", make_revision()))
+    await store.put_object(other, photos.saved(photos.opened("chelsea", (30, 20)), "PNG"))
+    async with sessions() as session, session.begin():
+        post = Post(id=1)
+        session.add(post)
+        first = post.photos.get_image_set(order_index=1)
+        image = await first.adopt(picture, store)
+        thumbnail = await first.adopt(other, store, original=False)
+        assert await first.adopt(picture, store) is image
+        assert first.images == [image, thumbnail]
+        await post.photos.get_image_set(order_index=2).adopt(small, store)
+    assert await store.names() == sorted([picture, small, other])
+
+
+async def test_a_file_of_the_old_library(sessions: Sessions, store: CountingStore) -> None:
+    """Is adopted under its old name, by the owner that stands in it."""
+    name = f"user-picture/7/{SIZE[0]}x{SIZE[1]}.jpe"
+    await store.put_object(name, photos.photo("chelsea"))
+    async with sessions() as session, session.begin():
+        session.add_all([user := User(id=7), other := User(id=8)])
+        await session.flush()
+        with pytest.raises(InvalidKeyError):
+            await other.picture.adopt(name, store)
+        image = await user.picture.adopt(name, store)
+    assert image.revision is None
+    assert await store.names() == [name]
+    with store_context(store):
+        async with sessions() as session, session.begin():
+            await (await session.get_one(User, 7)).picture.delete()
+    assert await store.names() == []
+
+
+async def test_what_has_another_name_is_refused(sessions: Sessions, store: CountingStore) -> None:
+    """Names of one's own, of another kind or of another size; the text says what to do, and the set is as before."""
+    revision = make_revision()
+    key = ImageKey("user-picture", 1, *SIZE, "image/jpeg", revision)
+    names = [
+        "uploads/photo.jpg",
+        store.name_of(replace(key, object_type="post-photo")),
+        store.name_of(replace(key, width=1)),
+        store.name_of(replace(key, mimetype="image/png")),
+    ]
+    async with sessions() as session, session.begin():
+        user = User(id=1)
+        session.add(user)
+        await session.flush()
+        image = await user.picture.from_blob(photos.photo("coffee"), store)
+        for name in names:
+            await store.put_object(name, photos.photo("chelsea"))
+            with pytest.raises(InvalidKeyError, match=r"cannot be adopted .* its row would name .*from_file"):
+                await user.picture.adopt(name, store)
+        assert user.picture.images == [image]
+        async with await store.get_object("uploads/photo.jpg") as file:
+            copy = await user.picture.from_file(file, store)
+    assert {*names, store.name_of(copy.key)} == {*await store.names()}
+
+
+async def test_what_cannot_be_adopted(sessions: Sessions, store: CountingStore) -> None:
+    """No file, no picture, no store by name, no session; nothing is changed."""
+    broken = await put(store, blob=b"no picture")
+    async with sessions() as session:
+        user = User(id=1)
+        session.add(user)
+        with pytest.raises(StoreFileNotFoundError):
+            await user.picture.adopt("user-picture/missing", store)
+        with pytest.raises(UnreadableImageError):
+            await user.picture.adopt(broken, store)
+        with pytest.raises(DeclarationError, match="a store by name"):
+            await user.picture.adopt(broken, PlainStore())
+        assert not user.picture
+        await session.commit()
+        session.expunge(user)
+    with pytest.raises(DetachedError):
+        await user.picture.adopt(await put(store), store)
+
+
+async def test_two_rows_cannot_name_one_file(sessions: Sessions, store: CountingStore) -> None:
+    """The database refuses the second, and the file stays the first's."""
+    name = await put(store)
+    async with sessions() as session, session.begin():
+        user = User(id=1)
+        session.add(user)
+        await user.picture.adopt(name, store)
+    with pytest.raises(IntegrityError):
+        async with sessions() as session, session.begin():
+            other = User(id=2)
+            session.add(other)
+            await other.picture.adopt(name, store)
+    assert await store.names() == [name]
