@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import base64
+from collections.abc import AsyncIterator, Callable, Iterator
 from hashlib import sha256
 from typing import Final
 
 from ..._threads import run_io
 from ...file import CHUNK, Source, Spool, SpoolFile
-from .chunked import Algorithm, checksum
+from .chunked import Algorithm, Hash, new_hash
 
 __all__ = ["SLICE", "Body", "Slices"]
 
@@ -19,19 +20,19 @@ _INLINE: Final = 64 * 1024  # hashing so much costs what a thread hop costs
 
 
 class Body:
-    """Bytes in memory, or in a map of a file.
+    """Bytes in memory, or in a map of a spool's file.
 
     Args:
         view: The bytes.
-        on_disk: Whether reading them may block.
+        spool: What they are mapped from; ``None`` where they are in memory.
     """
 
-    __slots__ = ("_digest", "on_disk", "size", "view")
+    __slots__ = ("_digest", "_spool", "size", "view")
 
-    def __init__(self, view: bytes | memoryview = b"", *, on_disk: bool = False) -> None:
+    def __init__(self, view: bytes | memoryview = b"", *, spool: Spool | None = None) -> None:
         self.view: memoryview = memoryview(view)
         self.size: int = len(self.view)
-        self.on_disk: bool = on_disk
+        self._spool = spool
         self._digest: str | None = None
 
     @classmethod
@@ -42,31 +43,53 @@ class Body:
             DeclarationError: It is nothing that bytes can be read from.
             StoreUnavailableError: The spool's temporary file could not be written.
         """
-        if isinstance(source, SpoolFile):
-            return cls(source.take(), on_disk=source.spool.on_disk)
         if isinstance(source, bytes):
             return cls(source)
-        spool = await Spool.fill(source, fingerprint=False)
-        return cls(spool.view, on_disk=spool.on_disk)
+        file = source if isinstance(source, SpoolFile) else (await Spool.fill(source, fingerprint=False)).open()
+        return cls(file.take(), spool=file.spool if file.spool.on_disk else None)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether reading the bytes may block."""
+        return self._spool is not None
 
     def part(self, start: int, end: int) -> Body:
         """Return the bytes from ``start`` up to but not including ``end`` as a body of their own, not copied."""
-        return Body(self.view[start:end], on_disk=self.on_disk)
+        return Body(self.view[start:end], spool=self._spool)
+
+    def blocks(self) -> Iterator[memoryview]:
+        """Iterate over the bytes in blocks of at most 1 MiB; what was read from disk does not stay in memory."""
+        for start in range(0, self.size, CHUNK):
+            yield self.view[start : start + CHUNK]
+            self._forget()
+
+    def copy(self, block: memoryview) -> bytes:
+        """Return a block of bytes in memory, which may block."""
+        found = bytes(block)
+        self._forget()
+        return found
+
+    def _forget(self) -> None:
+        if self._spool is not None:
+            self._spool.forget()
 
     async def sha256(self) -> str:
         """Return the fingerprint, 64 hexadecimal digits; computed once."""
         if self._digest is None:
-            self._digest = await self._compute(lambda view: sha256(view).hexdigest())
+            self._digest = (await self._hash(sha256())).hex()
         return self._digest
 
     async def checksum(self, algorithm: Algorithm) -> str:
         """Return a checksum as S3 has it, in base64."""
-        return await self._compute(lambda view: checksum(view, algorithm))
+        return base64.b64encode(await self._hash(new_hash(algorithm))).decode()
 
-    async def _compute(self, function: Callable[[memoryview], str]) -> str:
-        if self.on_disk or self.size > _INLINE:
-            return await run_io(function, self.view)
-        return function(self.view)
+    async def _hash(self, state: Hash) -> bytes:
+        def run() -> bytes:
+            for block in self.blocks():
+                state.update(block)
+            return state.digest()
+
+        return await run_io(run) if self.on_disk or self.size > _INLINE else run()
 
     @property
     def is_slice(self) -> bool:
@@ -97,7 +120,7 @@ class Slices:
         for start in range(0, body.size, CHUNK):
             block: bytes | memoryview = body.view[start : start + CHUNK]
             if body.on_disk:
-                block = await run_io(bytes, block)
+                block = await run_io(body.copy, body.view[start : start + CHUNK])
             for at in range(0, len(block), SLICE):
                 self._progress()
                 self.all_sent = start + at + SLICE >= body.size

@@ -345,14 +345,14 @@ class S3Client:
         if start < 0 or (end is not None and end < start):
             raise ValueError(f"expected 0 <= start <= end, got start={start} and end={end}")
         if start == end:
-            return ObjectFile(b"", _empty(await self.head(name)))
+            return ObjectFile(None, _empty(await self.head(name)))
         request = Request("GET", "read", self._key(name), headers=self._encryption.read, name=name)
         try:
             return await open_object(self._sender, request, start=start, end=end, checksum=self._checksum)
         except StoreError as error:
             if error.status != 416:
                 raise
-            return ObjectFile(b"", _empty(await self.head(name)))
+            return ObjectFile(None, _empty(await self.head(name)))
 
     async def head(self, name: str) -> ObjectHead:
         """Return what is known of an object.
@@ -470,34 +470,54 @@ class S3Client:
                 query["start-after"] = page.objects[-1].key
 
     async def copy(
-        self, source: str, name: str, *, source_bucket: str | None = None, storage_class: str | None = None
+        self,
+        source: str,
+        name: str,
+        *,
+        source_bucket: str | None = None,
+        only_new: bool = False,
+        **description: Unpack[Description],
     ) -> str:
-        """Copy an object within the server, over what may stand there; return the tag of the copy.
+        """Copy an object within the server; return the tag of the copy.
 
         Args:
             source: The name of what to copy; with ``source_bucket`` its whole key there.
             name: The name of the copy.
             source_bucket: Where it is; ``None`` means here.
-            storage_class: Of the copy; ``None`` means the bucket's.
+            only_new: Whether to ask the server to refuse a name that is taken. Many do not know this of copies, and
+                replace what stands there.
+            description: As for :meth:`create`. Without a ``content_type`` the server goes on saying what it says of the
+                source, and only ``storage_class`` and ``acl`` count.
 
         Raises:
             StoreFileNotFoundError: There is nothing to copy.
+            StoreFileExistsError: The name is taken.
         """
         key = self._key(source) if source_bucket is None else source
+        described = _headers(description)
+        if "content_type" in description:
+            described["x-amz-metadata-directive"] = "REPLACE"
+        else:
+            del described["Content-Type"]
         headers = {
+            **described,
             "x-amz-copy-source": f"/{quote(source_bucket or self.bucket, safe='')}/{quote_key(key)}",
             "Content-Length": "0",
+            **({"If-None-Match": "*"} if only_new else {}),
             **self._encryption.write,
             **self._encryption.copy_source,
         }
-        if storage_class is not None:
-            headers["x-amz-storage-class"] = storage_class
 
         async def receive(response: aiohttp.ClientResponse, progress: Progress) -> Completed:
             return parse_copy(await read_whole(response, progress))
 
         request = Request("PUT", f"copy {source!r} to", self._key(name), headers=headers, name=name)
         return (await self._sender.send(request, receive)).etag
+
+    def can_read(self, other: S3Client) -> bool:
+        """Whether a copy by this client may have the other's bucket as its source, as far as can be told from here."""
+        same_server = other.endpoint.template == self.endpoint.template
+        return same_server and other._encryption.read == self._encryption.read
 
     # --- uploads in parts --------------------------------------------------------------------------------------------
 

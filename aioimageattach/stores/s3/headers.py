@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -49,19 +50,18 @@ def collapse(value: str) -> str:
     return _BLANKS.sub(" ", value) if "  " in value or "\t" in value else value
 
 
-def each(headers: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Iterate over the headers: the name as given, the name in lower case, the value without blanks around it.
+def each(headers: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Return of each header the name as given, the name in lower case, and the value without blanks around it.
 
     Raises:
         ValueError: A name stands twice or is none, or a value has a control character: nothing may add a line to a
             request. The message names the header alone, since a value may be a secret.
     """
-    seen: set[str] = set()
-    for name, value in headers.items():
-        lower = _lower(name)
-        if lower in seen:
-            raise ValueError(f"headers: {lower} stands there twice; join its values by a comma")
-        seen.add(lower)
-        if _FORBIDDEN.search(value):
-            raise ValueError(f"headers: the value of {lower} has a control character, or is not encodable as UTF-8")
-        yield name, lower, value.strip(" \t")
+    found = [(name, _lower(name), value.strip(" \t")) for name, value in headers.items()]
+    if len({lower for _, lower, _ in found}) < len(found):
+        twice, _ = Counter(lower for _, lower, _ in found).most_common(1)[0]
+        raise ValueError(f"headers: {twice} stands there twice; join its values by a comma")
+    if _FORBIDDEN.search("".join(headers.values())):
+        bad = next(_lower(name) for name, value in headers.items() if _FORBIDDEN.search(value))
+        raise ValueError(f"headers: the value of {bad} has a control character, or is not encodable as UTF-8")
+    return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import io
 from dataclasses import replace
 from typing import Final
 
@@ -19,6 +19,8 @@ from .transport import BREAKS
 __all__ = ["ObjectFile", "open_object", "range_header"]
 
 _RANGE: Final = "Range"
+_PARTIAL: Final = frozenset({206})
+_SMALL: Final = 4 * 1024 * 1024  # below, clearing memory costs more than holding the bytes twice for a moment
 
 
 def range_header(start: int, end: int | None) -> dict[str, str]:
@@ -50,14 +52,17 @@ class _Stream:
         if expected and "-" not in expected:
             self._expected, self._hash = expected, new_hash(algorithm)
 
+    @property
+    def left(self) -> int:
+        """How many bytes have not been read yet."""
+        return self._head.size - self._position
+
     async def read(self, size: int = CHUNK, /) -> bytes:
         """Return up to ``size`` bytes; ``b""`` at the end."""
         while self._position < self._head.size:
             try:
-                async with asyncio.timeout(self._sender.read_timeout):
-                    piece = await self._response.content.read(size)
-                if not piece:
-                    raise aiohttp.ClientPayloadError("the answer ended too early")
+                # What is there already needs no timeout, which costs more than the rest of this.
+                piece = self._response.content.read_nowait(size) or await self._wait(size)
             except BREAKS as error:
                 await self._resume(error)
                 continue
@@ -68,6 +73,14 @@ class _Stream:
                 self._compare()
             return piece
         return b""
+
+    async def _wait(self, size: int) -> bytes:
+        lane = self._sender.transport.lane()
+        with lane.limit(lane.loop.time() + self._sender.read_timeout):
+            piece = await self._response.content.read(size)
+        if not piece:
+            raise aiohttp.ClientPayloadError("the answer ended too early")
+        return piece
 
     def _compare(self) -> None:
         assert self._hash is not None
@@ -95,7 +108,7 @@ class _Stream:
         headers = {**self._request.headers, **range_header(start, self._start + self._head.size)}
         if self._head.etag:
             headers["If-Match"] = f'"{self._head.etag}"'
-        request = replace(self._request, headers=headers, accepted=frozenset({206}))
+        request = replace(self._request, headers=headers, accepted=_PARTIAL)
         try:
             response, _ = await self._sender.send(request, _receive)
         except StoreFileExistsError as error:
@@ -123,14 +136,43 @@ class _Stream:
 class ObjectFile(FileProxy):
     """An async file of an object, or of a range of it.
 
+    Args:
+        stream: Its bytes; ``None`` where there are none.
+        head: What the server says of it.
+
     Attributes:
         head: What the server says of it; its ``size`` is that of the range.
     """
 
-    def __init__(self, source: object, head: ObjectHead) -> None:
-        super().__init__(source)  # type: ignore[arg-type]
+    def __init__(self, stream: _Stream | None, head: ObjectHead) -> None:
+        if stream is None:
+            super().__init__(b"")
+        else:
+            super().__init__(stream, read=stream.read, close=stream.aclose)
+        self._stream = stream
         self.head = head
         self.size: int = head.size
+
+    async def read(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes, all that is left where it is negative; ``b""`` at the end.
+
+        Raises:
+            ValueError: The file is closed.
+        """
+        if size >= 0 or self._stream is None or self._stream.left <= _SMALL:
+            return await super().read(size)
+        self._check_open()
+        ahead = self._take(len(self._ahead))
+        # As large as it will be from the start: what comes is copied once, and the whole is never held twice.
+        whole = io.BytesIO(bytes(len(ahead) + self._stream.left))
+        whole.write(ahead)
+        try:
+            while piece := await self._read(CHUNK):
+                whole.write(piece)
+        except BaseException:
+            self._keep([whole.getbuffer()[: whole.tell()].tobytes()])
+            raise
+        return whole.getvalue()
 
 
 async def _receive(response: aiohttp.ClientResponse, progress: Progress) -> tuple[aiohttp.ClientResponse, ObjectHead]:
@@ -153,13 +195,14 @@ async def open_object(
     Raises:
         StoreError: It cannot be had.
     """
-    wanted = range_header(start, end)
-    headers = {**request.headers, **wanted}
-    if checksum is not None and not wanted:
-        headers["x-amz-checksum-mode"] = "ENABLED"
-    asked = replace(request, headers=headers, accepted=frozenset({206 if wanted else 200}))
+    asked = request
+    compared = None
+    if wanted := range_header(start, end):
+        asked = replace(request, headers={**request.headers, **wanted}, accepted=_PARTIAL)
+    elif compared := checksum:
+        asked = replace(request, headers={**request.headers, "x-amz-checksum-mode": "ENABLED"})
     response, head = await sender.send(asked, _receive)
     stream = _Stream(sender, request, response, start, head)
-    if checksum is not None and not wanted:
-        stream.verify(checksum)
+    if compared is not None:
+        stream.verify(compared)
     return ObjectFile(stream, head)

@@ -32,7 +32,6 @@ _log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 _NO_BODY: Final = Body()
-_SLACK: Final = 1 / 16  # of the read timeout, by which it may be shorter than said
 _TLS: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError)
 
 Progress: TypeAlias = Callable[[], object]
@@ -247,24 +246,13 @@ class Sender:
         url: str | None,
         receive: Receiver[R],
     ) -> R:
-        loop = asyncio.get_running_loop()
-
-        moved_at = loop.time()
-
-        def until() -> float:
-            return min(deadline, loop.time() + self.read_timeout)
+        lane = self.transport.lane()
+        time = lane.loop.time
 
         def progress() -> None:
-            # Moving a timeout costs more than looking at the clock.
-            if loop.time() - moved_at > self.read_timeout * _SLACK:
-                move()
+            limit.at = min(deadline, time() + self.read_timeout)
 
-        def move() -> None:
-            nonlocal moved_at
-            moved_at = loop.time()
-            limit.reschedule(until())
-
-        async with asyncio.timeout_at(until()) as limit:
+        with lane.limit(min(deadline, time() + self.read_timeout)) as limit:
             if url is None:
                 url = self.url(request)
             headers = self.signer.sign(
@@ -274,8 +262,8 @@ class Sender:
             if request.watch is not None:
                 request.watch.add(slices)
             response = await self.transport.send(request.method, url, headers, request.body, slices)
+            progress()
             try:
-                progress()
                 if response.status not in request.accepted:
                     body = await read_whole(response, progress, MAX_ERROR)
                     raise _Refused(Refusal.read(response.status, response.headers, body))
@@ -288,7 +276,7 @@ class Sender:
 
     def url(self, request: Request) -> str:
         """Return the URL of a request."""
-        return self.endpoint.url(self.region, request.key, quote_query(request.query))
+        return self.endpoint.url(self.region, request.key, quote_query(request.query) if request.query else "")
 
     def _correct(self, request: Request, refusal: Refusal, credentials: Credentials, fixes: _Fixes) -> bool:
         """Put right what the server says is wrong with the region, the clock or the credentials; whether it was."""

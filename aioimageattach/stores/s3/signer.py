@@ -57,7 +57,8 @@ def _timestamp(now: datetime) -> str:
         raise ValueError(f"now: expected a time with its zone, got {now!r}")
     if now.tzinfo is not UTC:
         now = now.astimezone(UTC)
-    return f"{now.year:04}{now.month:02}{now.day:02}T{now.hour:02}{now.minute:02}{now.second:02}Z"
+    text = now.isoformat()
+    return f"{text[:4]}{text[5:7]}{text[8:13]}{text[14:16]}{text[17:19]}Z"
 
 
 def _canonical_query(query: str) -> str:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Final, Self, Unpack
 from urllib.parse import quote
 
-from ...exc import InvalidKeyError, StoreError
+from ...exc import (
+    InvalidKeyError,
+    StoreError,
+    StoreFileExistsError,
+    StoreFileNotFoundError,
+    StoreUnavailableError,
+)
 from ...file import Source as FileSource
 from ...key import ImageKey, check_mimetype, check_name, guess_extension
 from ...store import KeyedStore, ObjectInfo
@@ -246,6 +252,55 @@ class S3Store(KeyedStore):
                 continue
             yield ObjectInfo(found.key, found.size, found.modified_at.replace(microsecond=0))
 
+    async def copy_from(
+        self,
+        source: KeyedStore,
+        source_name: str,
+        name: str,
+        *,
+        mimetype: str = "application/octet-stream",
+        reproducible: bool = False,
+    ) -> bool:
+        """Let the server copy, if the other store is on the same one and these credentials may read there.
+
+        The copy is described as if it had been put here.
+
+        Raises:
+            StoreFileExistsError: The name is taken.
+            StoreFileNotFoundError: There is nothing to copy.
+            StoreUnavailableError: The server did not answer in all attempts.
+
+        Effects: On an error or a cancellation the whole copy may be there.
+        """
+        check_name(name)
+        check_name(source_name)
+        if not isinstance(source, S3Store) or not self.client.can_read(source.client):
+            return False
+        if await self._has(name):  # many servers would replace it
+            raise StoreFileExistsError(
+                f"there is {name!r} already; a file is never overwritten", store=repr(self), name=name
+            )
+        try:
+            await self.client.copy(
+                source.client.prefix + source_name,
+                name,
+                source_bucket=source.bucket,
+                only_new=True,
+                **self.describe(mimetype, reproducible),
+            )
+        except (StoreFileExistsError, StoreFileNotFoundError, StoreUnavailableError):
+            raise
+        except StoreError:  # it is not allowed to read there, does not know such copies, or finds the file too large
+            return False
+        return True
+
+    async def _has(self, name: str) -> bool:
+        try:
+            await self.client.head(name)
+        except StoreFileNotFoundError:
+            return False
+        return True
+
     async def abort_uploads(self, older_than: timedelta = timedelta(days=1)) -> int:
         """Forget uploads in parts that a killed process has left, with their parts; return how many there were.
 
@@ -259,6 +314,10 @@ class S3Store(KeyedStore):
                 await self.client.abort_upload(upload.key, upload.upload_id)
                 aborted += 1
         return aborted
+
+    async def discard_unfinished(self, before: datetime) -> int:
+        """Forget uploads in parts that were begun before a time; see :meth:`abort_uploads`."""
+        return await self.abort_uploads(self.client.now() - before)
 
     # --- URLs and old names ------------------------------------------------------------------------------------------
 

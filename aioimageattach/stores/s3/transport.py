@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -13,10 +14,12 @@ import aiohttp
 from yarl import URL
 
 from ...exc import StoreUnavailableError
+from ...version import VERSION
 from .body import Body, Slices
+from .watchdog import Limit, Watchdog
 from .xml import MAX_ANSWER
 
-__all__ = ["BREAKS", "KEEP_ALIVE", "ConnectorFactory", "Transport", "read_whole"]
+__all__ = ["BREAKS", "KEEP_ALIVE", "ConnectorFactory", "Lane", "Transport", "read_whole"]
 
 KEEP_ALIVE: Final = 15.0
 """How long an idle connection is kept, in seconds: servers let go of it soon after."""
@@ -27,7 +30,25 @@ BREAKS: Final = (aiohttp.ClientError, ConnectionError, TimeoutError)
 ConnectorFactory: TypeAlias = Callable[[], aiohttp.BaseConnector]
 """Makes the connector of a session, for a resolver, a proxy or a socket of one's own."""
 
-_OWN_HEADERS: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+_HEADERS: Final = {
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",  # or a proxy might pack what was asked for
+    "User-Agent": f"aioimageattach/{VERSION}",
+}
+_UNTYPED: Final = ("Content-Type",)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What belongs to one event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    session: aiohttp.ClientSession
+    watchdog: Watchdog
+
+    def limit(self, until: float) -> Limit:
+        """Return a ``with`` block that ends at a time of the loop's clock."""
+        return Limit(self.watchdog, until)
 
 
 class Transport:
@@ -61,7 +82,8 @@ class Transport:
         self._trust_env = trust_env
         self._connector = connector
         self._label = label
-        self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
+        self._lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, Lane] = WeakKeyDictionary()
+        self._last: Lane | None = None
 
     def _make_connector(self) -> aiohttp.BaseConnector:
         if self._connector is not None:
@@ -72,19 +94,26 @@ class Transport:
             ssl=True if self._ssl is None else self._ssl,
         )
 
-    def _session(self) -> aiohttp.ClientSession:
+    def lane(self) -> Lane:
+        """Return what belongs to this event loop; made when it is needed."""
         loop = asyncio.get_running_loop()
-        session = self._sessions.get(loop)
-        if session is None or session.closed:
-            session = self._sessions[loop] = aiohttp.ClientSession(
-                connector=self._make_connector(),
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=_OWN_HEADERS,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
-                trust_env=self._trust_env,
-            )
-        return session
+        lane = self._last
+        if lane is None or lane.loop is not loop:
+            lane = self._lanes.get(loop)
+        if lane is None or lane.session.closed:
+            lane = self._lanes[loop] = Lane(loop, self._make_session(), Watchdog(loop))
+        self._last = lane
+        return lane
+
+    def _make_session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=self._make_connector(),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=_HEADERS,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
+            trust_env=self._trust_env,
+        )
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: Body, slices: Slices
@@ -102,18 +131,27 @@ class Transport:
             BREAKS: It did not get through.
         """
         data = (body.view if body.is_slice else slices) if body.size else None
-        return await self._session().request(
-            method, URL(url, encoded=True), headers=headers, data=data, allow_redirects=False, proxy=self._proxy
+        return await self.lane().session.request(
+            method,
+            URL(url, encoded=True),
+            headers=headers,
+            # aiohttp would add a type, which is not signed; to keep it from that is not free.
+            skip_auto_headers=None if data is None or "Content-Type" in headers else _UNTYPED,
+            data=data,
+            allow_redirects=False,
+            proxy=self._proxy,
         )
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; doing so again changes nothing."""
-        session = self._sessions.pop(asyncio.get_running_loop(), None)
-        if session is not None:
-            await session.close()
+        lane = self._lanes.pop(asyncio.get_running_loop(), None)
+        self._last = None
+        if lane is not None:
+            lane.watchdog.close()
+            await lane.session.close()
 
     def __del__(self) -> None:
-        if any(not session.closed for session in getattr(self, "_sessions", {}).values()):
+        if any(not lane.session.closed for lane in getattr(self, "_lanes", {}).values()):
             message = f"{self._label} was not closed: write `async with`, or await its aclose()"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 

@@ -67,4 +67,5 @@ async def test_it_is_known_when_the_last_slice_is_handed_over() -> None:
     assert seen == [False, False, False, True]
     assert len(steps) == 3
     assert Slices(Body(bytes(SLICE)), lambda: None).all_sent
-    assert not Slices(Body(bytes(10), on_disk=True), lambda: None).all_sent
+    on_disk = (await Body.of(pieces(BLOB * 5))).part(0, 10)
+    assert not Slices(on_disk, lambda: None).all_sent

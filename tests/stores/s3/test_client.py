@@ -22,6 +22,7 @@ from aioimageattach.exc import (
 )
 from aioimageattach.stores.s3 import AuthMechanismError, Credentials, Encryption, S3Client, static
 from aioimageattach.stores.s3.transport import KEEP_ALIVE
+from aioimageattach.version import VERSION
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
 from tests.servers.judge import Key, Refusal
 from tests.stores.s3.conftest import BUCKET, REGION, MakeClient
@@ -154,7 +155,8 @@ async def test_nothing_is_said_that_was_not_asked_for(gate: Gate, client: S3Clie
     assert amz == {"x-amz-date", "x-amz-content-sha256", "x-amz-meta-put-id"}
     assert put.asked.headers["content-length"] == str(len(BLOB))
     assert "transfer-encoding" not in put.asked.headers
-    assert "user-agent" not in put.asked.headers
+    assert put.asked.headers["accept-encoding"] == "identity"
+    assert put.asked.headers["user-agent"] == f"aioimageattach/{VERSION}"
 
 
 async def test_an_acl_is_sent_if_it_is_asked_for(gate: Gate, client: S3Client) -> None:

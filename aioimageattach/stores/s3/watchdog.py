@@ -1,0 +1,90 @@
+"""Time limits on what is awaited, by one timer for all requests of an event loop.
+
+``asyncio.timeout`` makes and cancels a timer for each, and another one whenever it is moved; nearly all in vain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Limit", "Watchdog"]
+
+
+class Limit:
+    """Ends a ``with`` block by :class:`TimeoutError` when its time has come, as ``asyncio.timeout_at`` does.
+
+    Attributes:
+        at: When that is, by the loop's clock; it may be moved to a later time.
+    """
+
+    __slots__ = ("_cancelling", "_expired", "_task", "_watchdog", "at")
+
+    def __init__(self, watchdog: Watchdog, at: float) -> None:
+        self._watchdog = watchdog
+        self._expired = False
+        self.at: float = at
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._watchdog.add(self)
+        return self
+
+    def expire(self) -> None:
+        """End the block."""
+        self._expired = True
+        self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watchdog.discard(self)
+        # A cancellation from elsewhere, at the same time, counts more.
+        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+
+class Watchdog:
+    """Looks after the limits of one event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._limits: set[Limit] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = inf
+
+    def add(self, limit: Limit) -> None:
+        """Look after one more."""
+        self._limits.add(limit)
+        if limit.at < self._wakes_at:
+            self._wake_at(limit.at)
+
+    def discard(self, limit: Limit) -> None:
+        """Look after it no more; the timer is left as it is."""
+        self._limits.discard(limit)
+
+    def _wake_at(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wakes_at = at
+        self._timer = self._loop.call_at(at, self._look)
+
+    def _look(self) -> None:
+        self._timer, self._wakes_at = None, inf
+        now = self._loop.time()
+        for limit in [limit for limit in self._limits if limit.at <= now]:
+            self._limits.discard(limit)
+            limit.expire()
+        if self._limits:
+            self._wake_at(min(limit.at for limit in self._limits))
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._wakes_at = None, inf
