@@ -1,0 +1,176 @@
+"""Different stores for different kinds of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Final, Generic, TypeVar
+
+from ..exc import InvalidKeyError, StoreError
+from ..file import AsyncFile, Source
+from ..key import ImageKey, check_name
+from ..store import KeyedStore, ObjectInfo, Store
+from .combined import CombinedStore, check_stores, find_url, merged, open_file
+
+__all__ = ["PlainRoutingStore", "RoutingStore"]
+
+S = TypeVar("S", bound=Store)
+
+_BATCH: Final = 1000
+
+
+class PlainRoutingStore(CombinedStore, Generic[S]):
+    """:class:`RoutingStore` for stores that know the four methods of :class:`~aioimageattach.store.Store` alone.
+
+    Args:
+        stores: As for :class:`RoutingStore`.
+        default: As for :class:`RoutingStore`.
+    """
+
+    def __init__(self, stores: Mapping[str, S], default: S | None = None) -> None:
+        for object_type in stores:
+            ImageKey(object_type, None, 1, 1, "image/png")
+        self._stores: dict[str, S] = dict(stores)
+        self._default = default
+        check_stores(self.stores, keyed=isinstance(self, KeyedStore))
+        self.needs_object_id: bool = any(store.needs_object_id for store in self.stores)
+        self.has_signed_urls: bool = any(store.has_signed_urls for store in self.stores)
+
+    @property
+    def stores(self) -> list[S]:
+        """The stores, each once."""
+        found = [*self._stores.values(), *([] if self._default is None else [self._default])]
+        return list({id(store): store for store in found}.values())
+
+    def store_of(self, object_type: str) -> S:
+        """Return the store of a kind of picture.
+
+        Raises:
+            InvalidKeyError: It has none, and there is no default.
+        """
+        found = self._stores.get(object_type, self._default)
+        if found is None:
+            raise InvalidKeyError(
+                f"object_type {object_type!r:.80} has no store: expected one of {sorted(self._stores)}, or a default",
+                store=repr(self),
+            )
+        return found
+
+    def __repr__(self) -> str:
+        routes = [f"{object_type}: {store!r}" for object_type, store in self._stores.items()]
+        return f"<{type(self).__name__} {', '.join([*routes, f'else {self._default!r}'])}>"
+
+    async def _put(self, key: ImageKey, file: Source, reproducible: bool) -> None:
+        await self.store_of(key.object_type).put(key, file, reproducible=reproducible)
+
+    async def _open(self, key: ImageKey) -> AsyncFile:
+        return await open_file(self.store_of(key.object_type), key)
+
+    def _url(self, key: ImageKey) -> str:
+        return find_url(self.store_of(key.object_type), key)
+
+    async def _delete(self, key: ImageKey) -> None:
+        await self.store_of(key.object_type).discard(key)
+
+
+class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
+    """Keeps each kind of picture in a store of its own, such as portraits in a private bucket.
+
+    By name, what stands before the first ``/`` is the kind. The stores stay yours to close.
+
+    Args:
+        stores: The store of each object type, which is the table's name with ``-`` for ``_`` unless the image class
+            says otherwise.
+        default: The store of all others; ``None`` refuses them.
+
+    Raises:
+        InvalidKeyError: No object type can be like that.
+        DeclarationError: One of them is no :class:`~aioimageattach.store.KeyedStore`.
+    """
+
+    def _of(self, name: str) -> KeyedStore:
+        return self.store_of(check_name(name).partition("/")[0])
+
+    async def put_object(
+        self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
+    ) -> None:
+        """Put a file into the store of its kind."""
+        await self._of(name).put_object(name, data, mimetype=mimetype, reproducible=reproducible)
+
+    async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> AsyncFile:
+        """Open a file, or the bytes from ``start`` up to but not including ``end`` of it."""
+        return await self._of(name).get_object(name, start=start, end=end)
+
+    async def head_object(self, name: str) -> ObjectInfo:
+        """Return a file's size and time of change."""
+        return await self._of(name).head_object(name)
+
+    async def delete_object(self, name: str) -> None:
+        """Delete a file; one that is not there is no error."""
+        await self._of(name).delete_object(name)
+
+    async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
+        """Delete many files, by as many calls as there are stores; return the error of each that failed."""
+        failed: dict[str, StoreError] = {}
+        rest = iter(names)
+        while batch := list(islice(rest, _BATCH)):
+            for store, routed in self._split(batch, failed):
+                failed |= await store.delete_objects(routed)
+        return failed
+
+    def _split(self, names: Iterable[str], failed: dict[str, StoreError]) -> Iterator[tuple[KeyedStore, list[str]]]:
+        routed: dict[int, tuple[KeyedStore, list[str]]] = {}
+        for name in names:
+            try:
+                store = self._of(name)
+            except InvalidKeyError as error:
+                failed[name] = error
+            else:
+                routed.setdefault(id(store), (store, []))[1].append(name)
+        yield from routed.values()
+
+    async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Iterate over the files whose names begin with ``prefix``, in order of name.
+
+        One kind's are those of one store; otherwise the listings of all are merged, and what stands in a store that is
+        not that of its kind is left out.
+
+        Args:
+            prefix: Compared by character; empty for all.
+            start_after: Only names after this one, which need not exist.
+        """
+        object_type, slash, _ = prefix.partition("/")
+        stores = self.stores
+        if slash:
+            found = self._stores.get(object_type, self._default)
+            stores = [] if found is None else [found]
+        listings = [self._listed(store, prefix, start_after) for store in stores]
+        async for infos in merged(listings):
+            for info in infos.values():
+                yield info
+
+    async def _listed(self, store: KeyedStore, prefix: str, start_after: str) -> AsyncIterator[ObjectInfo]:
+        async for info in store.list_objects(prefix, start_after=start_after):
+            if self._stores.get(info.name.partition("/")[0], self._default) is store:
+                yield info
+
+    def url_of(self, name: str) -> str:
+        """Return the URL of a name by calculation alone."""
+        return self._of(name).url_of(name)
+
+    def legacy_name(self, key: ImageKey) -> str:
+        """Return the name that the store of its kind gives a key without a revision."""
+        return self.store_of(key.object_type).legacy_name(key)
+
+    async def copy_from(
+        self,
+        source: KeyedStore,
+        source_name: str,
+        name: str,
+        *,
+        mimetype: str = "application/octet-stream",
+        reproducible: bool = False,
+    ) -> bool:
+        """Let the store of its kind copy a file, if it can."""
+        store = self._of(name)
+        return await store.copy_from(source, source_name, name, mimetype=mimetype, reproducible=reproducible)

@@ -1,0 +1,138 @@
+"""Different stores for different kinds of pictures."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from aioimageattach.context import LocalProxyStore
+from aioimageattach.exc import DeclarationError, InvalidKeyError, StoreError, StoreUnavailableError
+from aioimageattach.key import ImageKey
+from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores.routing import PlainRoutingStore, RoutingStore
+from aioimageattach.testing import StoreContract
+from tests.faults.stores import FaultyStore, fails
+from tests.stores.plain import PlainStore
+
+
+class TestRoutingStore(StoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> RoutingStore:
+        return RoutingStore(
+            {"contract": MemoryStore(), "9": FileSystemStore(tmp_path, "/", fsync=False)}, MemoryStore()
+        )
+
+
+class TestPlainRoutingStore(StoreContract):
+    @pytest.fixture
+    def store(self) -> PlainRoutingStore[PlainStore]:
+        return PlainRoutingStore({"contract": PlainStore()}, PlainStore())
+
+
+async def names(store: RoutingStore | MemoryStore, prefix: str = "", start_after: str = "") -> list[str]:
+    return [found.name async for found in store.list_objects(prefix, start_after=start_after)]
+
+
+async def test_each_kind_has_its_store() -> None:
+    """Names and keys lead to the store of their kind, all others to the default."""
+    portraits, rest = MemoryStore("https://private/"), MemoryStore("https://public/")
+    store = RoutingStore({"portrait": portraits}, rest)
+    for object_type in ("portrait", "portrait-small", "photo"):
+        key = ImageKey(object_type, 1, 30, 20, "image/png", store.make_revision())
+        await store.put(key, b"x", reproducible=False)
+    await store.put_object("portrait/a", b"x")
+    await store.put_object("single", b"x")
+    assert {name.partition("/")[0] for name in await names(portraits)} == {"portrait"}
+    assert {name.partition("/")[0] for name in await names(rest)} == {"photo", "portrait-small", "single"}
+    assert store.url_of("portrait/a") == "https://private/portrait/a"
+    assert store.url_of("photo/a") == "https://public/photo/a"
+    assert store.stores == [portraits, rest]
+    assert repr(store) == "<RoutingStore portrait: <MemoryStore of 2 files>, else <MemoryStore of 3 files>>"
+
+
+async def test_files_without_a_revision_have_the_names_of_their_store(tmp_path: Path) -> None:
+    """The layout of SQLAlchemy-ImageAttach is another one in each kind of store."""
+    disk, memory = FileSystemStore(tmp_path, "/", fsync=False), MemoryStore()
+    store = RoutingStore({"a": disk}, memory)
+    for object_type, name in (("a", "a/7/0/7.30x20.jpe"), ("b", "b/7/30x20.jpe")):
+        key = ImageKey(object_type, 7, 30, 20, "image/jpeg")
+        await store.put(key, b"old", reproducible=False)
+        assert store.name_of(key) == name
+        assert (await store.head_object(name)).size == 3
+        assert store.get_url(object_type, 7, 30, 20, "image/jpeg").endswith(name)
+
+
+async def test_listing_merges_and_leaves_out_what_is_elsewhere() -> None:
+    """All stores' files come in order; one kind's are asked of one store; a file in a wrong store is not there."""
+    first, rest = MemoryStore(), MemoryStore()
+    store = RoutingStore({"b": first, "d": first}, rest)
+    for name in ("a/1", "b", "b/2", "b/1", "c/1", "d/1", "e"):
+        await store.put_object(name, b"x")
+    await first.put_object("a/wrong", b"x")
+    await rest.put_object("b/wrong", b"x")
+    assert await names(store) == ["a/1", "b", "b/1", "b/2", "c/1", "d/1", "e"]
+    assert await names(store, "b") == ["b", "b/1", "b/2"]
+    assert await names(store, "b/") == ["b/1", "b/2"]
+    assert await names(store, "", "b/1") == ["b/2", "c/1", "d/1", "e"]
+    assert await names(RoutingStore({"b": first}), "x/") == []
+
+
+async def test_many_deletions_go_to_their_stores() -> None:
+    """Each store is asked for its own, and every failure is told by its name."""
+    broken, rest = FaultyStore(), MemoryStore()
+    store = RoutingStore({"a": broken, "b": rest})
+    for name in ("a/1", "b/1", "b/2"):
+        await store.put_object(name, b"x")
+    broken.at("delete", fails)
+    failed = await store.delete_objects(["a/1", "b/1", "c/1", "../x"])
+    assert {name: type(error) for name, error in failed.items()} == {
+        "a/1": StoreUnavailableError,
+        "c/1": InvalidKeyError,
+        "../x": InvalidKeyError,
+    }
+    assert await names(store) == ["a/1", "b/2"]
+
+
+async def test_a_kind_without_a_store_is_refused() -> None:
+    """Before anything is read, and the message tells which there are."""
+    store = RoutingStore({"a": MemoryStore(), "b": MemoryStore()})
+    source = io.BytesIO(b"x")
+    with pytest.raises(InvalidKeyError, match=r"'c' has no store: expected one of \['a', 'b'\]"):
+        await store.put_object("c/1", source)
+    assert source.tell() == 0
+    with pytest.raises(InvalidKeyError):
+        store.get_url("c", 1, 1, 1, "image/png", revision=store.make_revision())
+
+
+def test_what_cannot_be_routed_is_refused() -> None:
+    """Impossible object types, what is no store, and stores without names where names are needed."""
+    with pytest.raises(InvalidKeyError, match="object_type"):
+        RoutingStore({"a/b": MemoryStore()})
+    with pytest.raises(DeclarationError, match="expected a KeyedStore, got PlainStore"):
+        RoutingStore({"a": PlainStore()})  # type: ignore[dict-item]
+    with pytest.raises(DeclarationError, match="expected a Store, got str"):
+        PlainRoutingStore({}, "s3://bucket")  # type: ignore[arg-type]
+    with pytest.raises(DeclarationError, match="got LocalProxyStore"):
+        RoutingStore({}, LocalProxyStore(MemoryStore))  # type: ignore[arg-type]
+
+
+def test_what_one_of_them_needs_all_of_them_get() -> None:
+    """Identifiers are waited for if one store makes names of them."""
+    plain = PlainStore()
+    plain.needs_object_id = False
+    assert not PlainRoutingStore({"a": plain}).needs_object_id
+    assert PlainRoutingStore({"a": plain}, PlainStore()).needs_object_id
+    assert not RoutingStore({}, MemoryStore()).needs_object_id
+
+
+async def test_only_the_store_of_a_kind_may_copy() -> None:
+    """A store that cannot copy says so, and nothing is done."""
+    source = MemoryStore()
+    await source.put_object("a/1", b"x")
+    store = RoutingStore({}, MemoryStore())
+    assert not await store.copy_from(source, "a/1", "a/1")
+    with pytest.raises(StoreError):
+        await store.head_object("a/1")
