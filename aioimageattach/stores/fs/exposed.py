@@ -1,0 +1,161 @@
+"""A store in a directory whose files the application itself serves."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import Any, Final
+from urllib.parse import quote
+
+from ..._http.messages import ASGIApp, Receive, Scope, Send
+from ...exc import UnknownHostError
+from .static import ServerMiddleware, StaticServer, url_prefix
+from .store import BaseFileSystemStore
+
+__all__ = ["LOCAL_HOSTS", "ExposingMiddleware", "HttpExposedFileSystemStore"]
+
+LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]", "testserver")
+"""The hosts whose requests may say where the files are, unless others are named: those of development."""
+
+_HOST: Final = re.compile(r"([a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
+
+_requests: ContextVar[tuple[tuple[object, str | None, str], ...]] = ContextVar("aioimageattach.requests", default=())
+"""For each store whose middleware the present request went through, innermost last: the store, the URL that the
+application has in that request, and the host that it named. The URL is ``None`` where that host is not allowed."""
+
+
+class HttpExposedFileSystemStore(BaseFileSystemStore):
+    """Keeps files in a directory, and serves them as part of the application.
+
+    URLs are those of the application, followed by the prefix. The URL of the application comes from ``host_url_getter``
+    if there is one, else from the request that is being answered, and never from an earlier one.
+
+    Args:
+        path: The directory. Other programs may read it, and only this library should write to it.
+        prefix: The path that the files are served under, with or without slashes around it.
+        host_url_getter: Returns the URL of the application, such as ``"https://example.com/"``; called for each URL.
+        cors: Which pages of other origins may use files; see :class:`~aioimageattach.stores.fs.static.StaticServer`.
+        allowed_hosts: The hosts that a request may name to have URLs made of it, such as ``"example.com"``;
+            ``"*.example.com"`` means those below it, ``"*"`` any. A client can name what it likes, and its answer may
+            be kept for others, so these are only those of development unless told.
+        fsync: Whether a put returns only when the file survives a power loss.
+        file_mode: The permissions of files, whatever the umask.
+        dir_mode: The permissions of the directories it makes, whatever the umask.
+        options: Further ones of :class:`~aioimageattach.stores.fs.static.StaticServer`.
+
+    Attributes:
+        server: The application that serves the files, to be mounted under the prefix by those who do not use
+            :meth:`asgi_middleware`. They need ``host_url_getter``.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        prefix: str = "__images__",
+        host_url_getter: Callable[[], str] | None = None,
+        cors: bool | Iterable[str] = False,
+        *,
+        allowed_hosts: Iterable[str] = LOCAL_HOSTS,
+        fsync: bool = True,
+        file_mode: int = 0o644,
+        dir_mode: int = 0o755,
+        **options: Any,
+    ) -> None:
+        super().__init__(path, fsync=fsync, file_mode=file_mode, dir_mode=dir_mode)
+        if isinstance(allowed_hosts, str):
+            raise ValueError(f"allowed_hosts: expected a list of hosts, got the text {allowed_hosts!r:.80}")
+        self.prefix: str = url_prefix(prefix)
+        self.server: StaticServer = StaticServer(path, cors=cors, **options)
+        self._host_url_getter = host_url_getter
+        self._allowed = frozenset(host.lower() for host in allowed_hosts)
+
+    def asgi_middleware(self, app: ASGIApp) -> ExposingMiddleware:
+        """Return the application with the files, in which URLs can be made while a request is answered.
+
+        Make it the outermost middleware, so that nothing adds cookies to answers that everybody may keep.
+
+        Args:
+            app: The application.
+        """
+        return ExposingMiddleware(app, self)
+
+    @property
+    def base_url(self) -> str:
+        """The URL that the names are appended to.
+
+        Raises:
+            UnknownHostError: There is neither ``host_url_getter`` nor a request that may say it.
+        """
+        return f"{self._host_url()}{self.prefix}/"
+
+    def _host_url(self) -> str:
+        if self._host_url_getter is not None:
+            return f"{self._host_url_getter().removesuffix('/')}/"
+        for store, url, host in reversed(_requests.get()):
+            if store is self and url is not None:
+                return url
+            if store is self:
+                raise UnknownHostError(
+                    f"the request names the host {host!r:.80}, which is not allowed to make URLs of; add it to "
+                    f"allowed_hosts, or give the store a host_url_getter",
+                    store=repr(self),
+                )
+        raise UnknownHostError(
+            "no URL without a host, and no request is being answered that would tell it; give the store a "
+            "host_url_getter, or wrap the application: app = store.asgi_middleware(app)",
+            store=repr(self),
+        )
+
+    def allows(self, host: str) -> bool:
+        """Whether URLs may be made of a host, which may have a port."""
+        found = _HOST.fullmatch(host.lower())
+        if found is None:
+            return False
+        name = found[1].removesuffix(".")
+        return (
+            "*" in self._allowed
+            or name in self._allowed
+            or any(name.endswith(one[1:]) for one in self._allowed if one.startswith("*."))
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r}, {self.prefix!r})"
+
+
+class ExposingMiddleware:
+    """Serves the files of a store, and tells it in each other request what the URL of the application is.
+
+    Args:
+        app: The application.
+        store: The store.
+    """
+
+    def __init__(self, app: ASGIApp, store: HttpExposedFileSystemStore) -> None:
+        self.app = app
+        self.store = store
+        self._files = ServerMiddleware(self._tell, store.prefix, store.server)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request for a file, or hand it on."""
+        await self._files(scope, receive, send)
+
+    async def _tell(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        host = ", ".join(hosts)
+        url = self._url(scope, host) if self.store.allows(host) else None
+        token = _requests.set((*_requests.get(), (self.store, url, host)))
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            _requests.reset(token)
+
+    @staticmethod
+    def _url(scope: Scope, host: str) -> str:
+        scheme = "https" if scope.get("scheme", "http") in ("https", "wss") else "http"
+        root = quote(scope.get("root_path", "").strip("/"))
+        return f"{scheme}://{host.lower()}/{root}/" if root else f"{scheme}://{host.lower()}/"

@@ -1,0 +1,67 @@
+"""Conditional requests: the table of RFC 9110, row by row."""
+
+from __future__ import annotations
+
+import pytest
+
+from aioimageattach._http.conditions import Version, range_counts, status_of
+from aioimageattach._http.dates import format_date
+
+NOW = 1_700_000_000
+STRONG = Version('"a"', NOW)
+WEAK = Version('W/"a"', NOW)
+BEFORE, SAME, AFTER = (format_date(NOW + offset) for offset in (-1, 0, 1))
+
+
+def headers(found: dict[str, str]) -> dict[bytes, str]:
+    return {name.encode(): value for name, value in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("found", "strong", "weak"),
+    [
+        ({}, 200, 200),
+        ({"if-none-match": '"a"'}, 304, 304),
+        ({"if-none-match": 'W/"a"'}, 304, 304),
+        ({"if-none-match": '"b"'}, 200, 200),
+        ({"if-none-match": "*"}, 304, 304),
+        ({"if-none-match": "nonsense"}, 200, 200),
+        ({"if-modified-since": BEFORE}, 200, 200),
+        ({"if-modified-since": SAME}, 304, 304),
+        ({"if-modified-since": AFTER}, 304, 304),
+        ({"if-modified-since": "nonsense"}, 200, 200),
+        ({"if-none-match": '"b"', "if-modified-since": AFTER}, 200, 200),
+        ({"if-match": '"a"'}, 200, 412),
+        ({"if-match": 'W/"a"'}, 412, 412),
+        ({"if-match": '"b"'}, 412, 412),
+        ({"if-match": '"b", "a"'}, 200, 412),
+        ({"if-match": "*"}, 200, 200),
+        ({"if-match": "nonsense"}, 412, 412),
+        ({"if-unmodified-since": BEFORE}, 412, 412),
+        ({"if-unmodified-since": SAME}, 200, 200),
+        ({"if-unmodified-since": AFTER}, 200, 200),
+        ({"if-unmodified-since": "nonsense"}, 200, 200),
+        ({"if-match": "*", "if-unmodified-since": BEFORE}, 200, 200),
+        ({"if-match": "*", "if-none-match": '"a"'}, 304, 304),
+        ({"if-unmodified-since": BEFORE, "if-none-match": '"a"'}, 412, 412),
+        ({"range": "bytes=0-1"}, 200, 200),
+    ],
+)
+def test_which_status(found: dict[str, str], strong: int, weak: int) -> None:
+    """Tags before dates, matches before none-matches; what is no date is ignored."""
+    assert status_of(headers(found), STRONG, year=2026) == strong
+    assert status_of(headers(found), WEAK, year=2026) == weak
+
+
+@pytest.mark.parametrize(
+    ("value", "strong"),
+    [
+        (None, True), ('"a"', True), ('W/"a"', False), ('"b"', False), (SAME, True), (BEFORE, False), (AFTER, False),
+        ("nonsense", False), ('"a", "b"', False), ("", False), ("*", False),
+    ],
+)  # fmt: skip
+def test_whether_a_range_counts(value: str | None, strong: bool) -> None:
+    """Only for exactly that version; of a version that is not certain no part is sent."""
+    found = {} if value is None else {b"if-range": value}
+    assert range_counts(found, STRONG, year=2026) is strong
+    assert range_counts(found, WEAK, year=2026) is (value is None)

@@ -1,0 +1,57 @@
+"""HTTP dates."""
+
+from __future__ import annotations
+
+import email.utils
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioimageattach._http.dates import format_date, parse_date
+
+MOMENT = 784111777  # the example of RFC 9110
+
+
+@given(st.integers(0, 253402300799))
+def test_what_is_written_is_read(seconds: int) -> None:
+    """Every second up to the year 9999 comes back, and the standard library reads the same."""
+    text = format_date(seconds)
+    assert parse_date(text, year=2026) == seconds
+    assert email.utils.parsedate_to_datetime(text).timestamp() == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
+)
+def test_three_forms_mean_the_same(text: str) -> None:
+    """All that a recipient has to understand, it does."""
+    assert parse_date(text, year=2026) == MOMENT
+
+
+@pytest.mark.parametrize(("digits", "year"), [("76", 2076), ("77", 1977), ("26", 2026), ("00", 2000)])
+def test_two_digits_are_at_most_fifty_years_ahead(digits: str, year: int) -> None:
+    """Otherwise they mean the century before."""
+    two = parse_date(f"Sunday, 01-Mar-{digits} 00:00:00 GMT", year=2026)
+    assert two == parse_date(f"Sun, 01 Mar {year} 00:00:00 GMT", year=2026)
+
+
+def test_a_leap_second() -> None:
+    """It is taken for the second before."""
+    assert parse_date("Sat, 31 Dec 2016 23:59:60 GMT", year=2026) == parse_date(
+        "Sat, 31 Dec 2016 23:59:59 GMT", year=2026
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "0", "now", "Sun, 06 Nov 1994 08:49:37 UTC", "Sun, 06 Nov 1994 08:49:37 +0000", "06 Nov 1994 08:49:37 GMT",
+        "Sun, 6 Nov 1994 08:49:37 GMT", "Sun, 31 Feb 1994 08:49:37 GMT", "Sun, 06 Nov 1994 24:00:00 GMT",
+        "Sun, 06 Nov 0000 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:37 GMT, Sun, 06 Nov 1994 08:49:37 GMT",
+        "Sun, ٠٦ Nov 1994 08:49:37 GMT", "sun, 06 nov 1994 08:49:37 gmt", " Sun, 06 Nov 1994 08:49:37 GMT",
+    ],
+)  # fmt: skip
+def test_what_is_no_date(text: str) -> None:
+    """It is told, so that the header can be ignored."""
+    assert parse_date(text, year=2026) is None

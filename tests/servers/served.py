@@ -1,0 +1,48 @@
+"""An application for real servers: the files of a store, and a page that tells what is left of requests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from typing import Any
+
+from blockbuster import BlockBuster
+
+from aioimageattach.stores.fs import HttpExposedFileSystemStore
+
+SERVED = os.environ["SERVED"]
+
+store = HttpExposedFileSystemStore(
+    SERVED,
+    cors=True,
+    pathsend=bool(os.environ.get("PATHSEND")),
+    x_accel_redirect=os.environ.get("ACCEL") or None,
+)
+
+
+def count_open_files() -> int:
+    """How many files of the directory are open."""
+    count = 0
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            count += os.readlink(f"/proc/self/fd/{fd}").startswith(SERVED)
+    return count
+
+
+async def left(scope: Any, receive: Any, send: Any) -> None:
+    """Say how many tasks and open files of requests there are, and where this is."""
+    if scope["type"] == "lifespan":
+        while (message := await receive())["type"] != "lifespan.shutdown":
+            await send({"type": f"{message['type']}.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
+    watching = sum("until_left" in name for name in names)
+    text = f"{watching} {await asyncio.to_thread(count_open_files)} {store.base_url}"
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+
+BlockBuster(["aioimageattach"]).activate()
+app = store.asgi_middleware(left)

@@ -1,0 +1,787 @@
+"""Serving the files of a directory: what is answered, and what no request can get."""
+
+from __future__ import annotations
+
+import asyncio
+import email
+import errno
+import gc
+import logging
+import os
+import threading
+from collections.abc import Callable
+from email.utils import formatdate, parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aioimageattach import _threads
+from aioimageattach.exc import StoreUnavailableError
+from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.stores.fs import FileSystemStore, StaticServer, StaticServerMiddleware
+from aioimageattach.stores.fs.serving import files
+from tests.servers.asking import Client, Told
+from tests.stores import kernel
+
+BLOCK = 4096
+SMALL, LARGE = os.urandom(1000), os.urandom(10 * BLOCK + 17)
+
+
+async def put(root: Path, blob: bytes = SMALL, mimetype: str = "image/jpeg", revision: str | None = None) -> str:
+    """Put a file, and return its name."""
+    store = FileSystemStore(root, "/", fsync=False)
+    key = ImageKey("photo", None, 320, 200, mimetype, revision or make_revision())
+    await store.put(key, blob, reproducible=False)
+    return store.name_of(key)
+
+
+def old(root: Path, blob: bytes = SMALL, name: str = "photo/7/0/7.320x200.jpe", age: int = 100) -> str:
+    """Lay a file where SQLAlchemy-ImageAttach would, and return its name."""
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(blob)
+    os.utime(path, (path.stat().st_mtime - age,) * 2)
+    return name
+
+
+def client(root: Path, **options: Any) -> Client:
+    return Client(StaticServer(root, **{"block_size": BLOCK, **options}))
+
+
+def descriptors() -> int:
+    gc.collect()  # what earlier tests have left
+    return len(os.listdir("/proc/self/fd"))
+
+
+def complete(told: Told, body: bytes) -> bool:
+    return told.ended and told.body == body and told.headers["content-length"] == str(len(body))
+
+
+# --- whole files -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blob", [SMALL, LARGE, b"", os.urandom(BLOCK), os.urandom(BLOCK + 1)], ids=len)
+async def test_a_file_is_sent_whole(tmp_path: Path, blob: bytes) -> None:
+    """In blocks, from the disk as from memory; HEAD tells the same without it."""
+    name = await put(tmp_path, blob)
+    http = client(tmp_path)
+    for _ in range(2):
+        told = await http.ask(f"/{name}")
+        assert told.status == 200
+        assert complete(told, blob)
+        assert all(len(body) <= BLOCK for body in told.bodies)
+        head = await http.ask(f"/{name}", method="HEAD")
+        assert (head.status, head.headers, head.body) == (200, told.headers, b"")
+
+
+async def test_the_headers_of_a_file(tmp_path: Path) -> None:
+    """All that browsers and caches have to know, and not more."""
+    revision = make_revision()
+    told = await client(tmp_path).ask(f"/{await put(tmp_path, revision=revision)}")
+    modified = told.headers.pop("last-modified")
+    assert abs(parsedate_to_datetime(modified).timestamp() - files.time.time()) < 60
+    assert told.headers == {
+        "content-type": "image/jpeg",
+        "content-length": "1000",
+        "cache-control": "public, max-age=31536000, immutable",
+        "etag": f'"{revision}"',
+        "accept-ranges": "bytes",
+        "x-content-type-options": "nosniff",
+        "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+        "cross-origin-resource-policy": "same-site",
+    }
+
+
+@pytest.mark.parametrize(
+    ("mimetype", "kind"),
+    [
+        ("image/svg+xml", "image/svg+xml"),
+        ("application/pdf", "application/pdf"),
+        ("text/html", "application/octet-stream"),
+        ("image/x-unknown", "application/octet-stream"),
+    ],
+)
+async def test_what_could_run_is_saved_and_not_shown(tmp_path: Path, mimetype: str, kind: str) -> None:
+    """Whoever opens it gets a file of a harmless name, and no script in it belongs to this site."""
+    name = await put(tmp_path, b"<svg onload='alert(1)'/>", mimetype)
+    told = await client(tmp_path).ask(f"/{name}")
+    assert told.headers["content-type"] == kind
+    assert told.headers["content-disposition"] == f'attachment; filename="{name.rpartition("/")[2]}"'
+    assert "sandbox" in told.headers["content-security-policy"]
+    assert told.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_a_file_that_may_change_is_asked_for_again(tmp_path: Path) -> None:
+    """One of the old layout; a replaced one is another version at once."""
+    http = client(tmp_path)
+    name = old(tmp_path)
+    first = await http.ask(f"/{name}", query_string=b"_ts=20260101000000000000")
+    assert complete(first, SMALL)
+    assert first.headers["cache-control"] == "no-cache"
+    tag = first.headers["etag"]
+    assert (await http.ask(f"/{name}", ("If-None-Match", tag))).status == 304
+    old(tmp_path, LARGE)
+    second = await http.ask(f"/{name}", ("If-None-Match", tag))
+    assert complete(second, LARGE)
+    assert second.headers["etag"] != tag
+
+
+# --- conditions and ranges -------------------------------------------------------------------------------------------
+
+
+async def test_a_version_that_the_client_has_needs_no_disk(tmp_path: Path) -> None:
+    """The name tells it, in whichever form the tag comes: the directory does not even exist."""
+    revision = make_revision()
+    name = await put(tmp_path, revision=revision)
+    http = client(tmp_path / "nowhere")
+    for value in (f'"{revision}"', f'W/"{revision}"', f'"x", "{revision}"'):
+        for method in ("GET", "HEAD"):
+            told = await http.ask(f"/{name}", ("If-None-Match", value), ("Range", "bytes=0-1"), method=method)
+            assert told.status == 304
+            assert told.headers == {
+                "cache-control": "public, max-age=31536000, immutable",
+                "etag": f'"{revision}"',
+                "cross-origin-resource-policy": "same-site",
+            }
+            assert told.body == b""
+
+
+@pytest.mark.parametrize("layout", ["new", "old"])
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [
+        ("If-None-Match", "{tag}", 304),
+        ("If-None-Match", "*", 304),
+        ("If-None-Match", '"other"', 200),
+        ("If-Modified-Since", "{modified}", 304),
+        ("If-Modified-Since", "{before}", 200),
+        ("If-Modified-Since", "yesterday", 200),
+        ("If-Match", "{tag}", 200),
+        ("If-Match", "*", 200),
+        ("If-Match", '"other"', 412),
+        ("If-Unmodified-Since", "{modified}", 200),
+        ("If-Unmodified-Since", "{before}", 412),
+    ],
+)
+async def test_conditions(tmp_path: Path, layout: str, name: str, value: str, status: int) -> None:
+    """As RFC 9110 has them, for both layouts and both methods."""
+    path = await put(tmp_path) if layout == "new" else old(tmp_path)
+    os.utime(tmp_path / path, (10**9, 10**9))
+    http = client(tmp_path)
+    tag = (await http.ask(f"/{path}")).headers["etag"]
+    text = value.format(tag=tag, modified=formatdate(10**9, usegmt=True), before=formatdate(10**9 - 1, usegmt=True))
+    if tag.startswith("W/") and name == "If-Match" and value == "{tag}":
+        status = 412  # a weak tag is no promise
+    for method in ("GET", "HEAD"):
+        told = await http.ask(f"/{path}", (name, text), method=method)
+        assert told.status == status
+        assert told.ended
+        assert told.body == {200: SMALL, 304: b"", 412: b"The file is another version.\n"}[status] * (method == "GET")
+
+
+async def test_a_condition_beside_the_tag(tmp_path: Path) -> None:
+    """A client that also wants something else of the version is not told from the name alone."""
+    revision = make_revision()
+    name = await put(tmp_path, revision=revision)
+    http = client(tmp_path)
+    known = ("If-None-Match", f'"{revision}"')
+    assert (await http.ask(f"/{name}", known, ("If-Match", '"other"'))).status == 412
+    assert (await http.ask(f"/{name}", known, ("If-Match", "*"))).status == 304
+    assert (await http.ask(f"/{name}", known, ("If-Unmodified-Since", formatdate(0, usegmt=True)))).status == 412
+
+
+@pytest.mark.parametrize("blob", [SMALL, LARGE], ids=len)
+@pytest.mark.parametrize(
+    ("header", "start", "end"), [("0-9", 0, 10), ("10-", 10, None), ("-10", -10, None), ("0-", 0, None)]
+)
+async def test_a_range(tmp_path: Path, blob: bytes, header: str, start: int, end: int | None) -> None:
+    """Those bytes, and where they are."""
+    name = await put(tmp_path, blob)
+    http = client(tmp_path)
+    for _ in range(2):
+        told = await http.ask(f"/{name}", ("Range", f"bytes={header}"))
+        assert told.status == 206
+        assert complete(told, blob[start:end])
+        first = start % len(blob)
+        assert told.headers["content-range"] == f"bytes {first}-{first + len(told.body) - 1}/{len(blob)}"
+        assert told.headers["content-type"] == "image/jpeg"
+
+
+async def test_several_ranges(tmp_path: Path) -> None:
+    """As one message of several parts, which is as long as it says."""
+    name = await put(tmp_path, LARGE)
+    told = await client(tmp_path).ask(f"/{name}", ("Range", "bytes=0-9, 100-20000, -5"))
+    assert told.status == 206
+    assert complete(told, told.body)
+    message = email.message_from_bytes(f"Content-Type: {told.headers['content-type']}\r\n".encode() + told.body)
+    parts = [(part["Content-Range"], part.get_payload(decode=True)) for part in message.get_payload()]  # type: ignore[union-attr]
+    size = len(LARGE)
+    assert parts == [
+        (f"bytes 0-9/{size}", LARGE[:10]),
+        (f"bytes 100-20000/{size}", LARGE[100:20001]),
+        (f"bytes {size - 5}-{size - 1}/{size}", LARGE[-5:]),
+    ]
+
+
+async def test_a_range_that_there_is_not(tmp_path: Path) -> None:
+    """The answer says how long the file is, and may not be kept."""
+    told = await client(tmp_path).ask(f"/{await put(tmp_path)}", ("Range", "bytes=1000-"))
+    assert told.status == 416
+    assert told.headers["content-range"] == "bytes */1000"
+    assert told.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Range", "bytes=5-2")],
+        [("Range", "items=0-1")],
+        [("Range", "bytes=0-1"), ("Range", "bytes=2-3")],
+        [("Range", "bytes=0-1"), ("If-Range", '"other"')],
+        [("Range", "bytes=0-1"), ("If-Range", formatdate(10**9 + 1, usegmt=True))],
+        [("Range", f"bytes={','.join(f'{place}-{place}' for place in range(0, 1000, 2))}")],
+    ],
+    ids=str,
+)
+async def test_a_range_that_is_not_counted(tmp_path: Path, headers: list[tuple[str, str]]) -> None:
+    """The whole file is sent."""
+    name = await put(tmp_path)
+    os.utime(tmp_path / name, (10**9, 10**9))
+    told = await client(tmp_path).ask(f"/{name}", *headers)
+    assert told.status == 200
+    assert complete(told, SMALL)
+
+
+async def test_a_range_of_the_version_that_the_client_has(tmp_path: Path) -> None:
+    """By its tag or by its date; HEAD has no ranges."""
+    revision = make_revision()
+    name = await put(tmp_path, revision=revision)
+    os.utime(tmp_path / name, (10**9, 10**9))
+    http = client(tmp_path)
+    for value in (f'"{revision}"', formatdate(10**9, usegmt=True)):
+        assert (await http.ask(f"/{name}", ("Range", "bytes=0-1"), ("If-Range", value))).status == 206
+    assert (await http.ask(f"/{name}", ("Range", "bytes=0-1"), method="HEAD")).status == 200
+
+
+# --- methods and other origins ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "get", "G\xcbT", ""])
+async def test_files_can_only_be_read(tmp_path: Path, method: str) -> None:
+    """Every other method is refused, for files that are there as for others."""
+    for name in (await put(tmp_path), "nothing"):
+        told = await client(tmp_path).ask(f"/{name}", ("X-HTTP-Method-Override", "GET"), method=method)
+        assert (told.status, told.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+async def test_options(tmp_path: Path) -> None:
+    """What there is to do, without a body."""
+    told = await client(tmp_path).ask(f"/{await put(tmp_path)}", method="OPTIONS")
+    assert (told.status, told.headers["allow"], told.body) == (204, "GET, HEAD, OPTIONS", b"")
+
+
+SHOP = "https://shop.example.com"
+
+
+@pytest.mark.parametrize(
+    ("cors", "origin", "granted", "policy"),
+    [
+        (False, SHOP, None, "same-site"),
+        (True, SHOP, "*", "cross-origin"),
+        (True, "null", "*", "cross-origin"),
+        ([SHOP], SHOP, SHOP, "cross-origin"),
+        ([SHOP], "https://shop.example.com.evil.org", None, "cross-origin"),
+        ([SHOP], None, None, "cross-origin"),
+    ],
+)
+async def test_other_origins(
+    tmp_path: Path, cors: bool | list[str], origin: str | None, granted: str | None, policy: str
+) -> None:
+    """Every answer says the same of them: files, parts, unchanged ones and errors; caches know what it depends on."""
+    name = await put(tmp_path)
+    http = client(tmp_path, cors=cors)
+    headers = [] if origin is None else [("Origin", origin)]
+    tag = (await http.ask(f"/{name}")).headers["etag"]
+    for path, more, method, status in (
+        (name, [], "GET", 200),
+        (name, [("Range", "bytes=0-1")], "GET", 206),
+        (name, [("If-None-Match", tag)], "GET", 304),
+        (name, [("If-Match", '"x"')], "GET", 412),
+        (name, [("Range", "bytes=9999-")], "GET", 416),
+        ("nothing", [], "GET", 404),
+        (name, [], "POST", 405),
+        (name, [], "OPTIONS", 204),
+    ):
+        told = await http.ask(f"/{path}", *headers, *more, method=method)
+        assert told.status == status
+        assert told.headers.get("access-control-allow-origin") == granted
+        assert ("access-control-expose-headers" in told.headers) is (granted is not None)
+        assert told.headers["cross-origin-resource-policy"] == policy
+        assert told.headers.get("vary") == ("Origin" if isinstance(cors, list) else None)
+        assert "set-cookie" not in told.headers
+        assert "access-control-allow-credentials" not in told.headers
+
+
+@pytest.mark.parametrize(
+    ("cors", "allowed"), [(True, True), ([SHOP], True), (False, False), (["https://other.org"], False)]
+)
+async def test_a_page_asks_whether_it_may_ask(tmp_path: Path, cors: bool | list[str], allowed: bool) -> None:
+    """A browser is told methods and headers, or nothing."""
+    asked = [("Origin", SHOP), ("Access-Control-Request-Method", "GET"), ("Access-Control-Request-Headers", "range")]
+    told = await client(tmp_path, cors=cors).ask("/any", *asked, method="OPTIONS")
+    assert told.status == 204
+    assert ("access-control-allow-origin" in told.headers) is allowed
+    assert ("access-control-allow-methods" in told.headers) is allowed
+    assert ("Range" in told.headers.get("access-control-allow-headers", "")) is allowed
+    assert told.headers["vary"].split(", ") == [
+        "Origin",
+        "Access-Control-Request-Method",
+        "Access-Control-Request-Headers",
+    ]
+
+
+# --- what no request can get -----------------------------------------------------------------------------------------
+
+
+def fifo(path: Path, _: Path) -> None:
+    os.mkfifo(path)
+
+
+def directory(path: Path, _: Path) -> None:
+    path.mkdir()
+
+
+def link(path: Path, secret: Path) -> None:
+    path.symlink_to(secret)
+
+
+def loop(path: Path, _: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def device(path: Path, _: Path) -> None:
+    os.mknod(path, 0o20666, os.makedev(1, 5))  # an endless file of zeros
+
+
+@pytest.mark.parametrize("make", [fifo, directory, link, loop, device])
+async def test_only_regular_files_are_opened(tmp_path: Path, make: Callable[[Path, Path], None]) -> None:
+    """Whatever else has the name of a file is not there, and nobody waits for it."""
+    (secret := tmp_path / "secret").write_bytes(b"secret")
+    root = tmp_path / "root"
+    path = root / await put(root)
+    path.unlink()
+    try:
+        make(path, secret)
+    except PermissionError:
+        pytest.skip("only the superuser makes devices")
+    told = await asyncio.wait_for(client(root).ask(f"/{path.relative_to(root)}"), 10)
+    assert (told.status, told.body) == (404, b"There is no such file.\n")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+async def test_no_link_leads_out(tmp_path: Path, depth: int) -> None:
+    """Nor a directory that is one, at any level; the root itself may be one."""
+    outside = tmp_path / "outside"
+    name = await put(outside)
+    root = tmp_path / "root"
+    top = Path(*Path(name).parts[:depth])
+    (root / top).parent.mkdir(parents=True)
+    (root / top).symlink_to(outside / top)
+    assert (await client(root).ask(f"/{name}")).status == 404
+    (tmp_path / "alias").symlink_to(outside)
+    assert (await client(tmp_path / "alias").ask(f"/{name}")).status == 200
+
+
+async def test_a_directory_that_becomes_a_link_all_the_time(tmp_path: Path) -> None:
+    """However it is timed, what is sent comes from below the root."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    name = await put(root, b"inside")
+    kind = Path(name).parts[0]
+    (outside / Path(name).parent).mkdir(parents=True)
+    (outside / name).write_bytes(b"secret")
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            (root / kind).rename(root / "away")
+            (root / kind).symlink_to(outside / kind)
+            (root / kind).unlink()
+            (root / "away").rename(root / kind)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    seen = set()
+    try:
+        for _ in range(300):
+            seen.add((await client(root).ask(f"/{name}")).body)
+    finally:
+        stop.set()
+        thread.join()
+    assert b"secret" not in seen
+
+
+async def test_files_that_are_no_pictures_of_the_store(tmp_path: Path) -> None:
+    """Hidden and unfinished files, and what others put there."""
+    root = tmp_path / "images"
+    name = await put(root)
+    (tmp_path / "images-2").mkdir()
+    for path in (
+        "page.html",
+        ".hidden",
+        ".aioimageattach-0123",
+        "photo/notes.txt",
+        "../images-2/x.jpg",
+        "../secret.jpg",
+    ):
+        (root / path).write_bytes(b"secret")
+        for asked in (path, f"/{path}", f"{name}/../../../../{path}", path.upper(), path.replace("/", "\\")):
+            assert (await client(root).ask(f"/{asked}")).status == 404
+
+
+async def test_a_deleted_file_is_gone_at_once(tmp_path: Path) -> None:
+    """Though it was open; a client that is just reading it gets all of it."""
+    store = FileSystemStore(tmp_path, "/")
+    name = await put(tmp_path, LARGE)
+    http = client(tmp_path)
+    assert (await http.ask(f"/{name}")).status == 200
+    told: list[Told] = []
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        async def wait(message: Any) -> None:
+            await send(message)
+            await store.delete_object(name)
+
+        await http.app(scope, receive, wait)
+
+    told.append(await Client(slow).ask(f"/{name}"))
+    assert complete(told[0], LARGE)
+    again = await http.ask(f"/{name}")
+    assert (again.status, again.headers["cache-control"]) == (404, "no-store")
+
+
+# --- a failing disk --------------------------------------------------------------------------------------------------
+
+
+async def test_a_root_that_is_missing(tmp_path: Path) -> None:
+    """There is no file yet; the store makes it at the first put."""
+    name = await put(tmp_path / "first")
+    http = client(tmp_path / "second")
+    assert (await http.ask(f"/{name}")).status == 404
+    (tmp_path / "first").rename(tmp_path / "second")
+    assert (await http.ask(f"/{name}")).status == 200
+
+
+async def test_a_root_that_is_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The operator reads why in the log, the client that it is not its fault, and nothing of the disk."""
+    name = await put(tmp_path / "first")
+    (tmp_path / "file").touch()
+    with caplog.at_level(logging.WARNING, "aioimageattach"):
+        told = await client(tmp_path / "file").ask(f"/{name}", method="HEAD")
+    assert (told.status, told.body, told.headers["cache-control"]) == (503, b"", "no-store")
+    assert "is no directory" in caplog.text
+    assert str(tmp_path) not in (await client(tmp_path / "file").ask(f"/{name}")).body.decode()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [("openat", errno.EACCES, "give the process the right"), ("preadv2", errno.EIO, "look at the disk")],
+)
+async def test_a_disk_that_refuses(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, call: str, error: int, words: str
+) -> None:
+    """The log has the reason and the remedy; the client may try again."""
+    name = await put(tmp_path)
+    http = client(tmp_path)
+    with kernel.in_the_worker(kernel.refused(call, error)):
+        told = await http.ask(f"/{name}")
+    assert (told.status, told.headers["cache-control"]) == (503, "no-store")
+    assert words in caplog.text
+    assert (await http.ask(f"/{name}")).status == 200
+
+
+async def test_a_file_that_is_cut_off_while_it_is_sent(tmp_path: Path) -> None:
+    """The answer ends with an error, which makes the server close the connection; nobody takes it for whole."""
+    name = await put(tmp_path, LARGE)
+    server = StaticServer(tmp_path, block_size=BLOCK)
+
+    async def cutting(scope: Any, receive: Any, send: Any) -> None:
+        async def cut(message: Any) -> None:
+            await send(message)
+            os.truncate(tmp_path / name, BLOCK + 1)
+
+        await server(scope, receive, cut)
+
+    with pytest.raises(StoreUnavailableError, match="has become shorter"):
+        await Client(cutting).ask(f"/{name}")
+
+
+async def test_a_system_without_the_call_that_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is the same, in threads."""
+    monkeypatch.setattr(files, "_NOWAIT", 0)
+    http = client(tmp_path)
+    name = await put(tmp_path, LARGE)
+    for _ in range(2):
+        assert complete(await http.ask(f"/{name}"), LARGE)
+        assert (await http.ask(f"/{name}", ("Range", "bytes=5-9"))).body == LARGE[5:10]
+
+
+# --- clients that leave ----------------------------------------------------------------------------------------------
+
+
+async def test_clients_that_leave(tmp_path: Path) -> None:
+    """Nothing is left of a thousand of them: no task, no descriptor, no thread that works; and none reads on."""
+    name = old(tmp_path, LARGE)  # one that is opened for each request
+    http = client(tmp_path)
+    await http.ask(f"/{name}")
+    before, tasks = descriptors(), len(asyncio.all_tasks())
+    for start in range(0, 1000, 50):
+        for told in await asyncio.gather(
+            *(http.ask(f"/{name}", leave_after=1 + n % 5) for n in range(start, start + 50))
+        ):
+            assert not told.ended
+            assert len(told.bodies) < 10
+    assert (descriptors(), len(asyncio.all_tasks())) == (before, tasks)
+
+
+@pytest.mark.parametrize("messages", range(1, 6))
+async def test_requests_that_are_cancelled(tmp_path: Path, messages: int) -> None:
+    """At any message: nothing is left."""
+    name = old(tmp_path, LARGE)
+    server = StaticServer(tmp_path, block_size=BLOCK)
+    await Client(server).ask(f"/{name}")
+    before, tasks = descriptors(), len(asyncio.all_tasks())
+
+    async def stuck(scope: Any, receive: Any, send: Any) -> None:
+        count = 0
+
+        async def wait(message: Any) -> None:
+            nonlocal count
+            count += 1
+            if count == messages:
+                await asyncio.sleep(3600)
+
+        await server(scope, receive, wait)
+
+    asking = [asyncio.create_task(Client(stuck).ask(f"/{name}")) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    for task in asking:
+        task.cancel()
+    outcomes = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 5
+    del asking, outcomes, task  # whose tracebacks refer to all that was there
+    gc.collect()
+    assert (descriptors(), len(asyncio.all_tasks())) == (before, tasks)
+
+
+async def test_a_server_that_fails_to_tell_of_leaving(tmp_path: Path) -> None:
+    """The client counts as gone, and no error is left unread."""
+    name = await put(tmp_path, LARGE)
+    server = StaticServer(tmp_path, block_size=BLOCK)
+
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        async def fail() -> Any:
+            raise RuntimeError("no such request")
+
+        await server(scope, fail, send)
+
+    told = await Client(failing).ask(f"/{name}")
+    assert not told.ended
+
+
+async def test_bodies_of_requests_are_not_taken_for_leaving(tmp_path: Path) -> None:
+    """A GET may have one; it is let pass."""
+    name = await put(tmp_path, LARGE)
+    server = StaticServer(tmp_path, block_size=BLOCK)
+    waiting = [{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.request", "body": b""}]
+
+    async def talkative(scope: Any, receive: Any, send: Any) -> None:
+        async def bodies() -> Any:
+            return waiting.pop(0) if waiting else await receive()
+
+        await server(scope, bodies, send)
+
+    assert complete(await Client(talkative).ask(f"/{name}"), LARGE)
+
+
+async def test_others_have_their_turn(tmp_path: Path) -> None:
+    """However fast a client takes a large file, the loop runs in between."""
+    name = await put(tmp_path, LARGE)
+    http = client(tmp_path)
+    await http.ask(f"/{name}")
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await http.ask(f"/{name}")
+    counting.cancel()
+    assert turns >= len(LARGE) // BLOCK
+
+
+# --- other servers that send the file --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["x_accel_redirect", "x_sendfile"])
+async def test_the_server_in_front_sends_the_file(tmp_path: Path, kind: str) -> None:
+    """It is told which; the disk is not touched, so it also says what is not there."""
+    option: Any = "/stored/" if kind == "x_accel_redirect" else True
+    http = client(tmp_path / "nowhere", **{kind: option})
+    name = await put(tmp_path)
+    told = await http.ask(f"/{name}")
+    place = f"/stored/{name}" if kind == "x_accel_redirect" else f"{tmp_path}/nowhere/{name}"
+    assert (told.status, told.body) == (200, b"")
+    assert told.headers[kind.replace("_", "-")] == place
+    assert told.headers["content-type"] == "image/jpeg"
+    assert "content-length" not in told.headers
+    assert (await http.ask(f"/{name}", ("If-None-Match", told.headers["etag"]))).status == 304
+    before = (await http.ask(f"/{old(tmp_path)}")).headers
+    assert (before["cache-control"], "etag" in before) == ("no-cache", False)
+    assert (await http.ask("/../secret")).status == 404
+    assert (await http.ask(f"/{name}", method="POST")).status == 405
+
+
+@pytest.mark.parametrize(
+    ("size", "offered", "handed"), [(2 << 20, True, True), (2 << 20, False, False), (1000, True, False)]
+)
+async def test_the_server_reads_large_files(tmp_path: Path, size: int, offered: bool, handed: bool) -> None:
+    """If it offers to, and is allowed to; parts are read here."""
+    blob = os.urandom(size)
+    name = await put(tmp_path, blob)
+    http = client(tmp_path, pathsend=True)
+    scope = {"extensions": {"http.response.pathsend": {}}} if offered else {"extensions": None}
+    told = await http.ask(f"/{name}", **scope)
+    assert told.headers["content-length"] == str(size)
+    if handed:
+        assert told.messages[1:] == [{"type": "http.response.pathsend", "path": str(tmp_path / name)}]
+    else:
+        assert complete(told, blob)
+    assert (await http.ask(f"/{name}", ("Range", "bytes=1-"), **scope)).body == blob[1:]
+    assert complete(await client(tmp_path).ask(f"/{name}", **scope), blob)
+
+
+# --- as an application and as a middleware ---------------------------------------------------------------------------
+
+
+async def behind(scope: Any, receive: Any, send: Any) -> None:
+    """An application that says what came to it."""
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 299, "headers": [(b"set-cookie", b"a=b")]})
+        await send({"type": "http.response.body", "body": scope["path"].encode()})
+    else:
+        await send({"type": f"seen {scope['type']}"})
+
+
+@pytest.mark.parametrize("root", ["", "/shop"])
+async def test_as_a_middleware(tmp_path: Path, root: str) -> None:
+    """What is below the path is a file or nothing; all else goes to the application, as it came."""
+    name = await put(tmp_path)
+    http = Client(StaticServerMiddleware(behind, "images", tmp_path), root_path=root)
+    assert complete(await http.ask(f"{root}/images/{name}"), SMALL)
+    for path in ("/images/", "/images/nothing", f"/images//{name}", f"/images/../images/{name}"):
+        told = await http.ask(root + path)
+        assert (told.status, "set-cookie" in told.headers) == (404, False)
+    for path in ("/", "/images", f"/{name}", f"/images-2/{name}", f"/x/images/{name}", f"//images/{name}"):
+        told = await http.ask(root + path)
+        assert (told.status, told.body.decode()) == (299, root + path)
+
+
+@pytest.mark.parametrize("kind", ["lifespan", "websocket"])
+async def test_what_is_no_request_passes(tmp_path: Path, kind: str) -> None:
+    """A middleware leaves it to the application."""
+    told = await Client(StaticServerMiddleware(behind, "/images/", tmp_path)).ask("/images/x", type=kind)
+    assert told.messages == [{"type": f"seen {kind}"}]
+
+
+async def test_as_an_application_of_its_own(tmp_path: Path) -> None:
+    """It starts and ends with its server, and has no websockets."""
+    server = StaticServer(tmp_path)
+    sent: list[Any] = []
+    waiting = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+
+    async def receive() -> Any:
+        return waiting.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    await server({"type": "lifespan"}, receive, send)
+    await server({"type": "websocket", "path": "/"}, receive, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete", "websocket.close"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"block_size": 0}, "block_size: expected at least 1, got 0"),
+        ({"open_files": 0}, "open_files: expected at least 1"),
+        ({"cors": "https://example.com"}, "a list of origins"),
+        ({"cors": ["example.com"]}, "https://shop.example.com"),
+        ({"cors": ["https://example.com/"]}, "no slash"),
+        ({"cors": ["https://example.com\r\nX: y"]}, "expected origins"),
+        ({"cors": [1]}, "expected origins"),
+        ({"x_accel_redirect": ""}, "expected a path"),
+        ({"x_accel_redirect": "/a b/"}, "expected a path"),
+        ({"x_accel_redirect": "/a/\r\nX: y"}, "expected a path"),
+        ({"x_accel_redirect": "/a/", "x_sendfile": True}, "not both"),
+        ({"dir_path": "relative", "x_sendfile": True}, "absolute path"),
+        ({"dir_path": "relative", "pathsend": True}, "absolute path"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    """The message says what was expected."""
+    with pytest.raises(ValueError, match=words):
+        StaticServer(**{"dir_path": tmp_path, **options})
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/", "//", "/a/../b/", "/./", "/a//b/", "/a b/", "/a?b/", "/a#b/", "/ä/", "/a%20b/"]
+)
+def test_what_no_path_is(tmp_path: Path, path: str) -> None:
+    """A middleware has a path of its own, which stands in URLs as it is."""
+    with pytest.raises(ValueError, match="expected a path such as '/images/'"):
+        StaticServerMiddleware(behind, path, tmp_path)
+
+
+def test_loops_in_several_threads(tmp_path: Path) -> None:
+    """One server serves them all."""
+    names = asyncio.run(put_many(tmp_path))
+    server = StaticServer(tmp_path, block_size=BLOCK, open_files=2)
+    wrong: list[object] = []
+
+    async def ask_all() -> None:
+        for _ in range(10):
+            for name, blob in names.items():
+                told = await Client(server).ask(f"/{name}")
+                if not complete(told, blob):
+                    wrong.append(name)
+
+    threads = [threading.Thread(target=lambda: asyncio.run(ask_all())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+async def put_many(root: Path) -> dict[str, bytes]:
+    blobs = [os.urandom(size) for size in (10, 5000, 20_000, 30_000)]
+    return {await put(root, blob): blob for blob in blobs}
+
+
+def test_a_pool_of_threads_that_was_made_anew(tmp_path: Path) -> None:
+    """Another number of threads is no trouble for a server that is there already."""
+
+    async def ask() -> None:
+        name = await put(tmp_path)
+        _threads.set_workers(io=2)
+        assert complete(await client(tmp_path).ask(f"/{name}"), SMALL)
+
+    try:
+        asyncio.run(ask())
+    finally:
+        _threads.set_workers(io=32)

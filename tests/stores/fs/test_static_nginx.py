@@ -1,0 +1,144 @@
+"""Behind nginx, with the very configuration that the guide has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.stores.fs import FileSystemStore
+from tests.databases import REQUIRED
+from tests.servers.asgi import serving
+
+DOCS = Path(__file__).parents[3] / "docs" / "howto"
+BLOB = os.urandom(300_000)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a store, which nginx' own user may look into."""
+    folder = tmp_path_factory.mktemp("nginx")
+    for path in (folder, *list(folder.parents)[:2]):
+        path.chmod(path.stat().st_mode | 0o055)
+    (root := folder / "images").mkdir(mode=0o755)
+    return root
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def nginx(root: Path) -> Iterator[str]:
+    """The URL of an nginx that serves the directory under ``/images/``, and all else by an application."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if program is None:
+        if REQUIRED:
+            pytest.fail("nginx is needed: apt-get install nginx-light")
+        pytest.skip("nginx is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with serving("uvicorn", root, ACCEL="/stored/") as application:
+        accel, direct, outer = ((DOCS / f"nginx{name}.conf").read_text() for name in ("-accel", "", "-http"))
+        text = f"""
+            daemon off; pid {root.parent}/pid; error_log stderr;
+            events {{}}
+            http {{
+                access_log off;
+                client_body_temp_path {root.parent}/body; proxy_temp_path {root.parent}/proxy;
+                fastcgi_temp_path {root.parent}/f; uwsgi_temp_path {root.parent}/u; scgi_temp_path {root.parent}/s;
+                upstream application {{ server {urlsplit(application).netloc}; keepalive 16; }}
+                {outer}
+                server {{ listen 127.0.0.1:{port}; {direct} {accel} }}
+            }}
+        """
+        (root.parent / "nginx.conf").write_text(text.replace("/srv/images/", f"{root}/"))
+        process = subprocess.Popen([program, "-c", root.parent / "nginx.conf"], stderr=subprocess.PIPE)
+        try:
+            deadline = time.monotonic() + 10
+            while not answers(port):
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait()
+            assert process.stderr is not None
+            process.stderr.close()
+
+
+async def put(root: Path, mimetype: str = "image/jpeg") -> tuple[str, str]:
+    """Put a file; return its name and its revision."""
+    store = FileSystemStore(root, "/")
+    revision = make_revision()
+    key = ImageKey("photo", None, 320, 200, mimetype, revision)
+    await store.put(key, BLOB, reproducible=False)
+    return store.name_of(key), revision
+
+
+async def test_nginx_sends_what_the_application_names(root: Path, nginx: str) -> None:
+    """With the application's headers; versions that the client has, ranges and missing files are answered right."""
+    name, revision = await put(root)
+    async with httpx.AsyncClient(base_url=nginx) as http:
+        path = f"/__images__/{name}"
+        answer = await http.get(path)
+        assert (answer.status_code, answer.content == BLOB) == (200, True)
+        assert answer.headers["Content-Length"] == str(len(BLOB))
+        assert answer.headers["ETag"] == f'"{revision}"'
+        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert answer.headers["Content-Type"] == "image/jpeg"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "sandbox" in answer.headers["Content-Security-Policy"]
+        assert answer.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert "X-Accel-Redirect" not in answer.headers
+        assert (await http.get(path, headers={"If-None-Match": answer.headers["ETag"]})).status_code == 304
+        part = await http.get(path, headers={"Range": "bytes=5-9"})
+        assert (part.status_code, part.content) == (206, BLOB[5:10])
+        assert (await http.head(path)).headers["Content-Length"] == str(len(BLOB))
+        (root / name).unlink()
+        assert (await http.get(path)).status_code == 404
+        assert (await http.get(f"/stored/{name}")).status_code == 404
+
+
+async def test_a_drawing_behind_nginx_is_saved(root: Path, nginx: str) -> None:
+    """Either way."""
+    name, _ = await put(root, "image/svg+xml")
+    async with httpx.AsyncClient(base_url=nginx) as http:
+        for path in (f"/__images__/{name}", f"/images/{name}"):
+            answer = await http.get(path)
+            assert answer.headers["Content-Type"] == "image/svg+xml"
+            assert answer.headers["Content-Disposition"].startswith("attachment")
+            assert "sandbox" in answer.headers["Content-Security-Policy"]
+
+
+async def test_nginx_alone(root: Path, nginx: str) -> None:
+    """It shows the same files by itself, and nothing else of the directory."""
+    name, _ = await put(root)
+    async with httpx.AsyncClient(base_url=nginx) as http:
+        answer = await http.get(f"/images/{name}")
+        assert (answer.status_code, answer.content == BLOB) == (200, True)
+        assert answer.headers["Content-Type"] == "image/jpeg"
+        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert "Content-Disposition" not in answer.headers
+        assert (await http.get(f"/images/{name}", headers={"If-None-Match": answer.headers["ETag"]})).status_code == 304
+        assert (await http.get(f"/images/{name}", headers={"Range": "bytes=0-1"})).content == BLOB[:2]
+        assert (await http.post(f"/images/{name}")).status_code == 403
+        (root / ".hidden").write_text("secret")
+        (root / "page.html").write_text("secret")
+        (linked := root / name.replace("320", "321")).symlink_to(root.parent / "nginx.conf")
+        for path in (".hidden", "page.html", "", "photo/", "..%2fnginx.conf", str(linked.relative_to(root))):
+            answer = await http.get(f"/images/{path}")
+            assert answer.status_code in (403, 404) or answer.text.endswith("/__images__/")  # the application's page
+            assert "daemon off" not in answer.text

@@ -1,0 +1,203 @@
+"""Serving by real servers over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import httpx
+import pytest
+
+from aioimageattach.key import ImageKey
+from aioimageattach.stores.fs import FileSystemStore
+from tests.servers.asgi import SERVERS, serving
+
+SMALL, LARGE = os.urandom(10_000), os.urandom(5 << 20)
+TAG = "01jd000000000000000000000"
+
+
+def key(number: int) -> ImageKey:
+    return ImageKey("photo", None, 320, 200, "image/jpeg", f"{TAG}{number}")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a small and a large file, on a disk."""
+    root = tmp_path_factory.mktemp("served")
+
+    async def put() -> None:
+        store = FileSystemStore(root, "/")
+        for number, blob in enumerate((SMALL, LARGE)):
+            await store.put(key(number), blob, reproducible=False)
+
+    asyncio.run(put())
+    (root / "secret.jpg").write_bytes(b"secret")
+    return root
+
+
+@pytest.fixture(scope="module", params=[*SERVERS, "granian-pathsend"])
+def url(request: pytest.FixtureRequest, served: Path) -> Iterator[str]:
+    """The URL of a server that runs for all tests of this module."""
+    name = request.param.removesuffix("-pathsend")
+    with serving(name, served, PATHSEND="" if name == request.param else "1") as url:
+        yield url
+
+
+def path_of(number: int) -> str:
+    return f"/__images__/{FileSystemStore('/', '/').name_of(key(number))}"
+
+
+@pytest.mark.parametrize(("number", "blob"), [(0, SMALL), (1, LARGE)])
+async def test_files_arrive_whole(url: str, number: int, blob: bytes) -> None:
+    """For every client, one after the other on one connection, and at once on many."""
+    address = url + path_of(number)
+    async with httpx.AsyncClient() as http:
+        for _ in range(2):
+            answer = await http.get(address)
+            assert (answer.status_code, answer.content == blob) == (200, True)
+            assert answer.headers["Content-Length"] == str(len(blob))
+            assert answer.headers["ETag"] == f'"{TAG}{number}"'
+            assert "Date" in answer.headers
+            assert "Set-Cookie" not in answer.headers
+        head = await http.head(address)
+        assert (head.status_code, head.headers["Content-Length"], head.content) == (200, str(len(blob)), b"")
+    async with aiohttp.ClientSession() as session:
+
+        async def get() -> bool:
+            async with session.get(address) as answer:
+                return await answer.read() == blob
+
+        assert all(await asyncio.gather(*(get() for _ in range(20))))
+
+
+async def test_conditions_and_ranges(url: str) -> None:
+    """Each status arrives as it was sent, and the connection goes on."""
+    async with httpx.AsyncClient(base_url=url) as http:
+        for number, blob in ((0, SMALL), (1, LARGE)):
+            path, size = path_of(number), len(blob)
+            for headers, status, body in (
+                ({"Range": "bytes=5-9"}, 206, blob[5:10]),
+                ({"Range": "bytes=-2000"}, 206, blob[-2000:]),
+                ({"Range": "bytes=1-"}, 206, blob[1:]),
+                ({"Range": f"bytes={size}-"}, 416, b"The file has no such bytes.\n"),
+                ({"If-None-Match": f'"{TAG}{number}"'}, 304, b""),
+                ({"If-Match": '"x"'}, 412, b"The file is another version.\n"),
+            ):
+                answer = await http.get(path, headers=headers)
+                assert (answer.status_code, answer.content == body) == (status, True)
+        several = await http.get(path_of(1), headers={"Range": "bytes=0-1,1000000-3000000"})
+        assert several.status_code == 206
+        assert LARGE[1_000_000:3_000_001] in several.content
+        assert (await http.post(path_of(0), content=b"x")).status_code == 405
+        assert (await http.options(path_of(0))).status_code == 204
+
+
+async def test_urls_are_those_of_the_request(url: str) -> None:
+    """The application says where its files are by the Host of each request."""
+    async with httpx.AsyncClient(base_url=url) as http:
+        assert (await http.get("/")).text.split()[2] == f"{url}/__images__/"
+        answer = await http.get("/", headers={"Host": "localhost:1"})
+        assert answer.text.split()[2] == "http://localhost:1/__images__/"
+
+
+def raw(url: str, request: bytes) -> bytes:
+    """Send bytes that no client would; return the answer."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10) as connection:
+        connection.sendall(request)
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+        return answer
+
+
+ATTACKS = (
+    "/__images__/../secret.jpg", "/__images__/secret.jpg", "/__images__//etc/passwd", "/__images__/%2e%2e/secret.jpg",
+    "/__images__/..%2fsecret.jpg", "/__images__/%252e%252e/secret.jpg", "/__images__/..\\secret.jpg",
+    "/__images__/photo/%00/x", "/__images__/photo/01jd0/00/", "/__images__/.", "/__images__/", "/__images__/~root",
+    "/__images__/" + "a/" * 2000, "/__images__/" + "x" * 5000, "/__images__/%ff%fe", "/__images__/%ef%bc%8fetc",
+    "/__images__/photo/01jd0/00/" + TAG + "0.320x200.jpg%0d%0aX:%20y",
+    "/__images__/photo/01jd0/00/" + TAG + "0.320x200.jpg/",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ATTACKS, ids=lambda target: target[11:40])
+def test_attacks_over_the_wire(url: str, target: str) -> None:
+    """Whatever the server makes of it, no file comes, and no line of ours breaks."""
+    answer = raw(url, f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    assert answer.split()[1] in (b"404", b"400", b"414")
+    assert b"root:" not in answer
+    assert b"secret" not in answer.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_a_download_that_is_gone_on_with(url: str, tmp_path: Path) -> None:
+    """By a client that knows only ranges."""
+    file = tmp_path / "file"
+    file.write_bytes(LARGE[:1_234_567])
+    subprocess.run(["curl", "-fsS", "-C", "-", "-o", file, url + path_of(1)], check=True, timeout=30)
+    assert file.read_bytes() == LARGE
+
+
+async def test_clients_that_leave(url: str) -> None:
+    """Of hundreds that reset the connection in the middle of a file, no task and no descriptor is left."""
+    parts = urlsplit(url)
+    request = f"GET {path_of(1)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+    async def leave() -> None:
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        writer.write(request)
+        await reader.read(1000)
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    for _ in range(8):
+        await asyncio.gather(*(leave() for _ in range(25)))
+    async with httpx.AsyncClient(base_url=url) as http, asyncio.timeout(20):
+        while True:
+            tasks, files, _ = (await http.get("/")).text.split()
+            if tasks == "0" and int(files) <= 2:  # those that are kept for the next request
+                break
+            await asyncio.sleep(0.05)
+        assert (await http.get(path_of(1))).content == LARGE
+
+
+def resident(url: str) -> int:
+    """Kilobytes of the server's processes, found by the port that they listen on."""
+    port = urlsplit(url).port
+    words = subprocess.run(["ss", "-Hltnp", f"sport = :{port}"], capture_output=True, text=True, check=True).stdout
+    pids = {int(pid) for pid in re.findall(r"pid=(\d+)", words)}
+    return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4 for pid in pids)
+
+
+@pytest.mark.skipif(not shutil.which("ss"), reason="ss is not installed")
+async def test_slow_clients_cost_little_memory(url: str, request: pytest.FixtureRequest) -> None:
+    """A hundred that read nothing hold 500 MiB of files up, and less than a tenth of that in memory.
+
+    Granian has a queue of its own for each client, of more than a block.
+    """
+    parts = urlsplit(url)
+    request = f"GET {path_of(1)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    before = resident(url)
+    connections = []
+    for _ in range(100):
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((parts.hostname or "", parts.port or 0))
+        connection.sendall(request)
+        connections.append(connection)
+    await asyncio.sleep(0.5)
+    grown = resident(url) - before
+    for connection in connections:
+        connection.close()
+    assert grown < (200 if "granian" in request.node.name else 50) * 1024
