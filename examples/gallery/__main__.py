@@ -12,6 +12,8 @@ from tempfile import TemporaryDirectory
 
 import uvicorn
 
+from aioimageattach.stores.fs.exposed import LOCAL_HOSTS
+
 from .app import create_app
 
 
@@ -45,6 +47,13 @@ def listen(host: str, port: int | None) -> socket.socket:
         return socket.create_server((host, 0), family=family)
 
 
+def hosts(address: str) -> list[str]:
+    """Return what the gallery is reached as when it listens on an address; the wildcard addresses have any name."""
+    if address in ("0.0.0.0", "::"):
+        return ["*"]
+    return [*LOCAL_HOSTS, f"[{address}]" if ":" in address else address]
+
+
 def main() -> None:
     """Read the command line and serve until interrupted."""
     parser = argparse.ArgumentParser(prog="python -m examples.gallery", description=__doc__)
@@ -66,7 +75,7 @@ def main() -> None:
         else:
             bucket, data, place = None, options.data, options.data
         print(f"The gallery is at {url} and keeps its pictures in {place}; Ctrl+C ends it.", flush=True)
-        config = uvicorn.Config(create_app(data, bucket), log_level="warning")
+        config = uvicorn.Config(create_app(data, bucket, hosts(options.host)), log_level="warning")
         with suppress(KeyboardInterrupt):
             Server(config, None if options.no_browser else url).run([listener])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,11 @@ from starlette.exceptions import HTTPException
 
 from aioimageattach.asgi import StoreContextMiddleware
 from aioimageattach.exc import ImageError, ImageTooLargeError, StoreError, UnreadableImageError, UnsupportedImageError
-from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.stores.fs import HttpExposedFileSystemStore
+from aioimageattach.stores.fs.exposed import LOCAL_HOSTS
 
 from . import actions, pages, thumbnails
 from .database import Database
-from .files import StoredFiles
 
 if TYPE_CHECKING:
     from aioimageattach.stores.s3 import S3Store
@@ -34,16 +34,17 @@ MAX_BODY = 200_000_000
 """Bytes of one form with all its files: the library bounds each picture, but by then the form is on disk."""
 
 
-def create_app(data: Path, bucket: S3Store | None = None) -> FastAPI:
+def create_app(data: Path, bucket: S3Store | None = None, hosts: Iterable[str] = LOCAL_HOSTS) -> FastAPI:
     """Return the gallery.
 
     Args:
         data: The directory of its database and its files; it is made where there is none.
         bucket: Keeps the files instead, whose URLs then lead to it; closed with the application.
+        hosts: What the gallery may be reached as.
     """
-    files = data / "files"
-    files.mkdir(parents=True, exist_ok=True)
-    store = bucket or FileSystemStore(files, "/files/")
+    data.mkdir(parents=True, exist_ok=True)
+    directory = HttpExposedFileSystemStore(data / "files", "files", allowed_hosts=hosts)
+    store = bucket or directory
     database = Database(data / "gallery.sqlite")
 
     @asynccontextmanager
@@ -59,7 +60,8 @@ def create_app(data: Path, bucket: S3Store | None = None) -> FastAPI:
     app.state.database = database
     # From here on every request knows the store, and so do tasks after the answer and the code of the lifespan.
     app.add_middleware(StoreContextMiddleware, store=store)
-    app.mount("/files", StoredFiles(directory=files), name="files")
+    # And its files are served; this is the outermost layer, so that nothing else has a part in that.
+    app.add_middleware(directory.asgi_middleware)
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
     app.include_router(pages.router)
     app.include_router(actions.router)
