@@ -1,0 +1,148 @@
+"""Making a thumbnail again from its original, as its row describes it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from sqlalchemy import CursorResult, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from .._threads import finish, run_pixels
+from ..exc import ImageAttachError, NoOriginalError, StoreError
+from ..file import Spool
+from ..imaging.geometry import FORMATS, KERNELS, Recipe
+from ..imaging.thumbnail import render
+from ..inventory import ImageKind, Kind, Reference, Sessions, ask, opened
+from ..key import ImageKey
+from ..store import Store
+
+__all__ = ["rebuild", "recipe_of"]
+
+_FITS: Final = ("cover", "contain", "fill")
+_SIZE: Final = ("width", "height", "variant")
+
+
+def recipe_of(look: str, width: int, height: int, mimetype: str, original: ImageKey) -> Recipe | None:
+    """Return how a thumbnail was made, read from its look; ``None`` where that does not tell.
+
+    Args:
+        look: Its ``variant``.
+        width: In pixels.
+        height: In pixels.
+        mimetype: Its type.
+        original: What it was made from.
+    """
+    formats = {kind: name for name, kind in FORMATS.items()}
+    words: dict[str, Any] = {}
+    for word in look.split(".") if look else ():
+        if word in _FITS:
+            words["fit"] = word
+        elif word in KERNELS:
+            words["filter"] = word
+        elif word == "animated":
+            words["animated"] = True
+        elif re.fullmatch(r"q\d{1,3}", word):
+            words["quality"] = int(word[1:])
+        elif re.fullmatch(r"bg[0-9a-f]{6}", word):
+            words["background"] = tuple(bytes.fromhex(word[2:]))
+    if mimetype in formats:
+        words["format"] = formats[mimetype]
+    sizes: list[dict[str, Any]] = [
+        {"width": width},
+        {"height": height},
+        {"width": width, "height": height, "fit": "fill"},
+    ]
+    original_size = (original.width, original.height)
+    if "fit" in words:
+        sizes = [{"width": width, "height": height}]
+    try:
+        recipes = [Recipe(**{**words, **size}) for size in sizes]
+        recipe = next(one for one in recipes if one.target(original_size) == (width, height))  # the last one always
+    except (ImageAttachError, ValueError):
+        return None
+    stretched = not look and recipe.fit == "fill"  # for a pixel that rounding took
+    same = recipe.mimetype(original.mimetype) == mimetype
+    return recipe if same and (stretched or recipe.look(original.mimetype) == look) else None
+
+
+async def rebuild(sessions: Sessions, kind: Kind, reference: Reference, store: Store) -> bool:
+    """Put a thumbnail anew, and let its row name the new file.
+
+    Returns:
+        Whether that was possible and is committed; not where the row was changed meanwhile, or does not tell how the
+        thumbnail was made.
+
+    Raises:
+        NoOriginalError: There is no original in the database.
+        StoreError: The original could not be read, or the thumbnail not be put.
+        ImageError: The original is no picture any more.
+
+    Effects: On an error or a cancellation the row is as before, and the new file is gone; where it comes with the
+    COMMIT, the row names one of the two files and both are kept, for a sweep.
+    """
+    old = reference.key
+    if not isinstance(kind, ImageKind) or old is None:
+        return False
+    original, look = await ask(sessions, lambda session: _original(session, kind, reference))
+    if original is None:
+        raise NoOriginalError(f"{kind.cls.__name__} {reference.identity!r} has no original to be made from")
+    recipe = recipe_of(look, old.width, old.height, old.mimetype, original)
+    if recipe is None:
+        return False
+    limits = kind.cls.__image_limits__
+    file = await store.get_file(
+        original.object_type,
+        original.object_id,
+        original.width,
+        original.height,
+        original.mimetype,
+        revision=original.revision,
+    )
+    async with file:
+        source = await Spool.fill(file, limit=limits.max_bytes, fingerprint=False)
+    [made] = await run_pixels(render, source.view, [recipe], limits)
+    spool = await Spool.fill(made.blob)
+    key = ImageKey(old.object_type, old.object_id, old.width, old.height, old.mimetype, store.make_revision())
+    async with spool.open() as data:
+        await store.put(key, data, reproducible=True)
+    async with opened(sessions) as session:
+        try:
+            renamed = await _rename(session, kind, reference, key, spool)
+        except BaseException:
+            await finish(_forget(store, key))
+            raise
+        await session.commit()  # where this fails nobody knows which file the row names
+    await finish(_forget(store, old if renamed else key))
+    return renamed
+
+
+def _original(session: Session, kind: ImageKind, reference: Reference) -> tuple[ImageKey | None, str]:
+    """The key of the original of a thumbnail, and the look of the thumbnail."""
+    names = kind.cls.identity_attributes()
+    identity = dict(zip(names, reference.identity, strict=True))
+    columns = kind.mapper.columns
+    same = [kind.column(columns[name]) == value for name, value in identity.items() if name not in _SIZE]
+    rows = kind.page(session, None, 2, kind.column(columns["original"]).is_(True), *same)
+    return max((row.key for row in rows), key=lambda key: key.revision or "", default=None), identity["variant"]
+
+
+async def _rename(session: AsyncSession, kind: ImageKind, reference: Reference, key: ImageKey, spool: Spool) -> bool:
+    """Let the row name the new file, if it still names the old one."""
+    columns = kind.mapper.columns
+    table = columns["revision"].table
+    old = None if reference.key is None else reference.key.revision
+    same = [column == value for column, value in zip(kind.mapper.primary_key, reference.identity, strict=True)]
+    values = {"revision": key.revision, "byte_size": spool.size, "sha256": spool.sha256}
+    statement = update(table).where(*same, columns["revision"] == old)
+    statement = statement.values({columns[name]: value for name, value in values.items()})
+    result = await session.execute(statement, bind_arguments={"mapper": kind.mapper})
+    return isinstance(result, CursorResult) and result.rowcount == 1
+
+
+async def _forget(store: Store, key: ImageKey) -> None:
+    try:
+        await store.discard(key)
+    except StoreError:
+        pass  # nobody names it: a sweep finds it

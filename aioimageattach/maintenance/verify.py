@@ -1,0 +1,252 @@
+"""Whether the files that committed rows name are there, and are what the rows say."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, TypeAlias
+
+from .._threads import finish, run_io
+from ..context import resolve_store
+from ..exc import DamagedValueError, DeclarationError, ImageAttachError, StoreFileNotFoundError
+from ..file import CHUNK, AsyncFile
+from ..inventory import Kind, Reference, Sessions, count, kinds, references, reread
+from ..offload.fetch import stream
+from ..offload.reference import Reference as StoredReference
+from ..store import KeyedStore, Store
+from .rebuild import rebuild
+
+__all__ = ["Flaw", "Problem", "VerifyPlan", "VerifyProgress", "verify"]
+
+Problem: TypeAlias = Literal["missing", "size", "checksum", "unreadable"]
+"""There is no file; it has another size, or another fingerprint, than its row says; the store could not tell."""
+
+_INLINE_HASH: Final = 64 * 1024  # hashing so much costs what a thread hop costs
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """A committed row whose file is not what the row says.
+
+    Args:
+        reference: The row.
+        problem: What is wrong.
+        expected: What the row says: a size in bytes, or a fingerprint; ``None`` where that is not the matter.
+        actual: What the file has instead.
+        repaired: Whether the file was made again; then the row names a new one.
+        error: Why it could not be read, or not be repaired.
+    """
+
+    reference: Reference
+    problem: Problem
+    expected: int | str | None = None
+    actual: int | str | None = None
+    repaired: bool = False
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class VerifyProgress:
+    """How far a verification is.
+
+    Args:
+        total: How many rows there were at the start; ``None`` before.
+        done: Files that were looked at: the sum of the following three.
+        sound: Those that are what their rows say.
+        flawed: Those that are not, repaired or not.
+        gone: Those whose rows were changed or deleted meanwhile.
+        repaired: Flawed ones that were made again.
+        bytes: How many bytes were read.
+    """
+
+    total: int | None = None
+    done: int = 0
+    sound: int = 0
+    flawed: int = 0
+    gone: int = 0
+    repaired: int = 0
+    bytes: int = 0
+
+
+class VerifyPlan:
+    """A verification that is yet to be done: iterate over it with ``async for``, or :meth:`execute` it.
+
+    Attributes:
+        progress: How far it is; counted from nothing each time.
+    """
+
+    def __init__(
+        self, sessions: Sessions, parts: tuple[Kind, ...], store: Store, *, deep: bool, repair: bool, concurrency: int
+    ) -> None:
+        self._sessions = sessions
+        self._kinds = parts
+        self._store = store
+        self._deep = deep
+        self._repair = repair
+        self._concurrency = concurrency
+        self.progress: VerifyProgress = VerifyProgress()
+
+    def __repr__(self) -> str:
+        return f"<VerifyPlan of {', '.join(kind.cls.__name__ for kind in self._kinds)} in {self._store!r}>"
+
+    async def execute(self, callback: Callable[[Flaw], object] | None = None) -> VerifyProgress:
+        """Do it; return what was found.
+
+        Args:
+            callback: Called with each flaw; awaited, if it is asynchronous.
+        """
+        async for flaw in self:
+            result = None if callback is None else callback(flaw)
+            if inspect.isawaitable(result):
+                await result
+        return self.progress
+
+    async def __aiter__(self) -> AsyncIterator[Flaw]:
+        """Yield each flaw as it is found; leaving the loop stops what is under way."""
+        self.progress = VerifyProgress(total=sum([await count(self._sessions, kind) for kind in self._kinds]))
+        async with aclosing(self._looks()) as looks:
+            async for kind, flaw in looks:
+                self.progress.done += 1
+                found = flaw and await self._again(kind, flaw)
+                if flaw is None:
+                    self.progress.sound += 1
+                elif found is None:
+                    self.progress.gone += 1
+                else:
+                    self.progress.flawed += 1
+                    self.progress.repaired += found.repaired
+                    yield found
+
+    async def _looks(self) -> AsyncGenerator[tuple[Kind, Flaw | None], None]:
+        """Look at each file, so many at a time. Rows are read here alone, where nobody else uses the database."""
+        under_way: set[asyncio.Task[tuple[Kind, Flaw | None]]] = set()
+        try:
+            for kind in self._kinds:
+                async for reference in references(self._sessions, kind):
+                    under_way.add(asyncio.create_task(self._look(kind, reference)))
+                    if len(under_way) >= self._concurrency:
+                        done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                        for task in done:
+                            yield task.result()
+            while under_way:
+                done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        finally:
+            for task in under_way:
+                task.cancel()
+            if under_way:
+                await finish(asyncio.wait(under_way))
+
+    async def _look(self, kind: Kind, reference: Reference) -> tuple[Kind, Flaw | None]:
+        try:
+            return kind, await self._compare(reference)
+        except StoreFileNotFoundError as error:
+            return kind, Flaw(reference, "missing", error=error)
+        except (ImageAttachError, OSError) as error:
+            return kind, Flaw(reference, "unreadable", error=error)
+
+    async def _compare(self, reference: Reference) -> Flaw | None:
+        if self._deep and reference.content is not None and isinstance(self._store, KeyedStore):
+            return await self._read_through(self._store, reference, reference.content)
+        size, digest = await self._measure(reference)
+        if reference.size is not None and reference.size != size:
+            return Flaw(reference, "size", reference.size, size)
+        if digest is not None and reference.sha256 is not None and reference.sha256 != digest:
+            return Flaw(reference, "checksum", reference.sha256, digest)
+        return None
+
+    async def _read_through(self, store: KeyedStore, reference: Reference, content: StoredReference) -> Flaw | None:
+        """Compare an offloaded value with its fingerprint, which is that of its bytes before they were compressed."""
+        size = (await store.head_object(content.name)).size
+        if size != content.stored:
+            return Flaw(reference, "size", content.stored, size)
+        self.progress.bytes += size
+        try:
+            async with await stream(store, content) as file:
+                while await file.read(CHUNK):
+                    pass
+        except DamagedValueError as error:
+            return Flaw(reference, "checksum", content.sha256, error=error)
+        return None
+
+    async def _measure(self, reference: Reference) -> tuple[int, str | None]:
+        """Return the size of a file, and its fingerprint if it was read."""
+        store, key = self._store, reference.key
+        if isinstance(store, KeyedStore):
+            name = reference.name_in(store)
+            if not self._deep:
+                return (await store.head_object(name)).size, None
+            file: AsyncFile = await store.get_object(name)
+        elif key is not None:
+            file = await store.get_file(
+                key.object_type, key.object_id, key.width, key.height, key.mimetype, revision=key.revision
+            )
+        else:
+            raise DeclarationError(f"{store!r} has no names, and {reference.name!r} is one: it takes a KeyedStore")
+        digest = hashlib.sha256()
+        size = 0
+        async with file:
+            while piece := await file.read(CHUNK):
+                size += len(piece)
+                self.progress.bytes += len(piece)
+                if len(piece) > _INLINE_HASH:
+                    await run_io(digest.update, piece)
+                else:
+                    digest.update(piece)
+        return size, digest.hexdigest()
+
+    async def _again(self, kind: Kind, flaw: Flaw) -> Flaw | None:
+        """Return a flaw if the row still names that file, repaired if asked and possible."""
+        reference = await reread(self._sessions, kind, flaw.reference.identity)
+        if reference is None or (reference.key, reference.name) != (flaw.reference.key, flaw.reference.name):
+            return None
+        if not self._repair or not reference.reproducible or flaw.problem == "unreadable":
+            return flaw
+        try:
+            return replace(flaw, repaired=await rebuild(self._sessions, kind, reference, self._store))
+        except (ImageAttachError, OSError) as error:
+            return replace(flaw, error=error)
+
+
+def verify(
+    sessions: Sessions,
+    target: Any,
+    store: Store | None = None,
+    *,
+    deep: bool = False,
+    repair: bool = False,
+    concurrency: int = 16,
+) -> VerifyPlan:
+    """Plan to look at each file that committed rows name: is it there, and is it what the row says?
+
+    Memory stays flat; each file costs one request, or with ``deep`` its bytes. Rows may come, change and go meanwhile.
+
+    Args:
+        sessions: What makes sessions: a sessionmaker, or a session like those.
+        target: The declarative base, or one class.
+        store: Where the files are; ``None`` for the current store, or that of the sessions. One that is no
+            :class:`KeyedStore` can only be read, whether ``deep`` or not.
+        deep: Whether to read the files and compare fingerprints, not only sizes.
+        repair: Whether to make flawed thumbnails again from their originals; their rows then name new files.
+        concurrency: How many files are looked at at once.
+
+    Returns:
+        A plan: iterate over it, or await :meth:`VerifyPlan.execute`.
+
+    Raises:
+        DeclarationError: No class has files.
+        ContextError: No store is named anywhere.
+        ValueError: ``concurrency`` is less than 1.
+
+    Effects: None without ``repair``. With it, each repaired thumbnail is committed on its own, and its flawed file
+        removed after; an error or a cancellation leaves the others as they are.
+    """
+    if concurrency < 1:
+        raise ValueError(f"concurrency: expected at least 1, got {concurrency}")
+    found = resolve_store(store, session=sessions)
+    return VerifyPlan(sessions, kinds(target), found, deep=deep, repair=repair, concurrency=concurrency)

@@ -1,0 +1,112 @@
+"""A sweep of 200,000 files, and a verification of 100,000 rows: a directory, and PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from contextlib import aclosing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.maintenance import sweep, verify
+from aioimageattach.stores.fs import FileSystemStore
+from tests.databases import Servers
+
+from .measure import save, say
+from .memory import resident
+from .models import Base, User, UserPicture
+
+__all__ = ["run"]
+
+FILES = 200_000
+ROWS = 100_000
+ORPHAN_EVERY = 20
+EVERY = 1000
+DAY = 24 * 3600
+
+
+def _write(store: FileSystemStore, numbers: range, then: float) -> list[dict[str, Any]]:
+    """Make files of the day before yesterday, and the rows of most of them."""
+    rows = []
+    for number in numbers:
+        revision = make_revision(then + number * DAY / FILES)
+        key = ImageKey("user-picture", None, 64, 64, "image/png", revision)
+        path = Path(store.path, store.name_of(key))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"%04d" % (number % 10_000))
+        os.utime(path, (then, then))
+        if number % ORPHAN_EVERY:
+            row = {"user_id": number, "width": 64, "height": 64, "variant": "", "mimetype": "image/png"}
+            rows.append(
+                {**row, "original": True, "created_at": datetime.now(UTC), "revision": revision, "byte_size": 4}
+            )
+    return rows
+
+
+async def _prepare(sessions: async_sessionmaker[AsyncSession], store: FileSystemStore) -> None:
+    then = time.time() - 3 * DAY
+    for start in range(0, FILES, 1000):
+        rows = await asyncio.to_thread(_write, store, range(start, start + 1000), then)
+        async with sessions() as session, session.begin():
+            await session.execute(insert(User), [{"id": row["user_id"]} for row in rows])
+            await session.execute(insert(UserPicture), rows)
+
+
+async def _watched(plan: Any, done: str, limit: int) -> dict[str, Any]:
+    """Run a plan, and tell what it cost and how large the process was meanwhile."""
+    began, cpu = time.perf_counter(), time.process_time()
+    series: list[tuple[int, float]] = []
+    running = True
+
+    async def look() -> None:
+        while running:
+            series.append((getattr(plan.progress, done), resident()))
+            await asyncio.sleep(0.1)
+
+    watcher = asyncio.create_task(look())
+    async with aclosing(aiter(plan)) as findings:
+        async for _ in findings:
+            if getattr(plan.progress, done) >= limit:
+                break
+    running = False
+    await watcher
+    count = getattr(plan.progress, done)
+    found = {"count": count, "cpu": time.process_time() - cpu, "wall": time.perf_counter() - began, "series": series}
+    for which in ("cpu", "wall"):
+        found[f"{which}_ms_a_thousand"] = 1e6 * found[which] / count
+    sizes = [size for _, size in series]
+    found["memory"] = (max(sizes[: len(sizes) // 2]), max(sizes[len(sizes) // 2 :]))
+    say(f"  {type(plan).__name__}: {count:,} in {found['wall']:.1f} s, CPU {found['cpu']:.1f} s, MB {found['memory']}")
+    return found
+
+
+async def _measure(folder: Path) -> None:
+    servers = Servers()
+    database = servers.database("asyncpg", folder)
+    await database.create(Base.metadata)
+    engine = database.engine()
+    sessions = async_sessionmaker(engine)
+    store = FileSystemStore(folder / "media", "/", fsync=False)
+    await _prepare(sessions, store)
+    async with engine.begin() as connection:
+        await connection.execute(text("ANALYZE"))
+    say(f"  {FILES:,} files and their rows are there")
+    found = {"dry run": await _watched(sweep(sessions, Base, store), "listed", 2 * FILES)}
+    found["verify"] = await _watched(verify(sessions, Base, store), "done", ROWS)
+    found["removing"] = await _watched(sweep(sessions, Base, store, delete=True), "listed", 2 * FILES)
+    save("maintenance", {**found, "files": FILES, "orphans": FILES // ORPHAN_EVERY})
+    await database.aclose()
+    servers.close()
+
+
+def run(rounds: int) -> None:
+    """Do it once: it takes minutes."""
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(_measure(Path(folder)))

@@ -1,0 +1,515 @@
+"""The sweep: files that no committed row names go, and no other file ever does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import ForeignKey, delete, event, text, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from aioimageattach import store_context
+from aioimageattach.entity import Image, image_attachment
+from aioimageattach.exc import ContextError, DeclarationError, StoreUnavailableError, SweepRefusedError
+from aioimageattach.maintenance import Orphan, SweepProgress, sweep
+from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.transaction.fence import set_grace
+from tests.databases import Database
+from tests.faults import models as faults
+from tests.faults.rig import Rig
+from tests.faults.stores import FaultyStore, fails
+from tests.maintenance.conftest import DAY, Place, place_of
+from tests.maintenance.models import Base, User, UserPicture
+from tests.testing.test_contract import ThirdPartyStore
+
+NOW = timedelta(0)
+
+
+async def found(place: Place, target: Any = Base, **options: Any) -> set[str]:
+    """The names that a sweep finds."""
+    return {orphan.name async for orphan in sweep(place.sessions, target, **options)}
+
+
+async def test_what_no_row_names_is_found_and_removed(any_place: Place) -> None:
+    """A dry run tells it and removes nothing; a run removes it, and nothing else, and then there is nothing more."""
+    place = any_place
+    kept = await place.rows(12)
+    orphan = await place.file(blob=b"orphan")
+    name = place.store.name_of(orphan)
+    plan = sweep(place.sessions, Base)
+    told = [orphan async for orphan in plan]
+    assert [(one.object_type, one.name, one.size, one.removed, one.error) for one in told] == [
+        ("user-picture", name, 6, False, None)
+    ]
+    assert plan.objections == []
+    assert await place.names() == {*kept, name}
+    plan = sweep(place.sessions, Base, delete=True)
+    assert [(one.name, one.removed, one.error) async for one in plan] == [(name, True, None)]
+    assert await place.names() == set(kept)
+    progress = plan.progress
+    assert (progress.listed, progress.named, progress.orphans, progress.orphan_bytes) == (13, 12, 1, 6)
+    assert (progress.removed, progress.removed_bytes, progress.failed, progress.young) == (1, 6, 0, 0)
+    assert progress.position == max(*kept, name)
+    assert await sweep(place.sessions, Base, delete=True).execute() == SweepProgress(
+        listed=12, named=12, position=max(kept)
+    )
+
+
+@pytest.mark.parametrize(
+    ("named", "put", "old"),
+    [(2 * DAY, 2 * DAY, True), (DAY / 2, 2 * DAY, False), (2 * DAY, DAY / 2, False), (-DAY, 2 * DAY, False)],
+)
+async def test_both_times_have_to_be_old(place: Place, named: float, put: float, old: bool) -> None:
+    """That in the name, which the application's clock made, and that of the file, which the store's did."""
+    await place.rows(1)
+    key = await place.file(named=named, put=put)
+    assert await found(place) == ({place.store.name_of(key)} if old else set())
+
+
+async def test_what_is_young_is_not_listed(place: Place) -> None:
+    """Names are in order of time, so that a sweep stops at the first that is young, and goes on behind them all."""
+    await place.rows(3)
+    for _ in range(40):
+        await place.file(named=60, put=60)
+    old = await place.name("user-picture/9/0/9.30x20.jpe")
+    plan = sweep(place.sessions, Base)
+    assert [orphan.name async for orphan in plan] == [old]
+    assert (plan.progress.listed, plan.progress.young) == (5, 1)
+
+
+async def test_files_of_others_are_left_alone(place: Place) -> None:
+    """Other classes, names that are none of ours, and another beginning of the same letters."""
+    await place.rows(1)
+    orphan = place.store.name_of(await place.file())
+    await place.file("post-photo")
+    await place.file("user-picture-2")
+    await place.name("user-picture/readme.txt")
+    await place.name("user-picture/backup/0a/picture.30x20.jpg")
+    await place.name("notes.txt")
+    plan = sweep(place.sessions, UserPicture, delete=True, max_share=1)
+    assert [one.name async for one in plan] == [orphan]
+    assert plan.progress.foreign == 2
+    assert len(await place.names()) == 6
+
+
+async def test_old_names(any_place: Place) -> None:
+    """Files in the layout of SQLAlchemy-ImageAttach go if no row without a revision has their name."""
+    place = any_place
+    kept = await place.rows(2)
+    async with place.sessions.begin() as session:
+        await session.execute(update(UserPicture).where(UserPicture.user_id == 2).values(revision=None))
+    theirs = await place.name("user-picture/2/0/2.30x20.jpe")
+    other = await place.name("user-picture/3/0/3.30x20.jpe")
+    assert await found(place, delete=True, max_share=1) == {other, kept[1]}
+    assert await place.names() == {kept[0], theirs}
+
+
+async def test_bulk_deletes_leave_orphans(any_place: Place) -> None:
+    """Rows that went without the session's knowing, of all users or of one."""
+    place = any_place
+    names = await place.rows(20)
+    async with place.sessions.begin() as session:
+        await session.execute(delete(User).where(User.id == 3))
+        await session.execute(text("DELETE FROM user_picture WHERE user_id = 3"))
+    assert await found(place, delete=True) == {names[2]}
+    assert await place.names() == {*names} - {names[2]}
+
+
+# --- what makes it refuse --------------------------------------------------------------------------------------------
+
+
+async def test_too_large_a_share_is_refused(place: Place) -> None:
+    """Nothing is removed then, the text says what to do, and a dry run tells it too."""
+    await place.rows(8)
+    orphans = {place.store.name_of(await place.file()) for _ in range(2)}
+    before = await place.names()
+    plan = sweep(place.sessions, Base)
+    assert {one.name async for one in plan} == orphans
+    assert plan.objections == [
+        "2 of 10 files of user-picture/ are orphans, more than the share of 10% that it may remove (max_share)"
+    ]
+    with pytest.raises(SweepRefusedError, match=r"nothing was removed: 2 of 10 files of user-picture/ are"):
+        await sweep(place.sessions, Base, delete=True).execute()
+    assert await place.names() == before
+    assert await found(place, delete=True, max_share=0.2) == orphans
+
+
+async def test_the_share_is_that_of_each_class(place: Place) -> None:
+    """One that lost all its rows is not hidden among others."""
+    await place.rows(30)
+    orphan = await place.file("post-photo")
+    with pytest.raises(SweepRefusedError, match=r"no row for 1 files of post-photo/ \(is it the right one\?\)"):
+        await sweep(place.sessions, Base, delete=True).execute()
+    assert await found(place, delete=True, force=True) == {place.store.name_of(orphan)}
+
+
+async def test_an_empty_database_is_refused(any_place: Place) -> None:
+    """Whatever share is allowed; only force helps."""
+    for _ in range(3):
+        await any_place.file()
+    with pytest.raises(SweepRefusedError, match=r"the database has no row for 3 files of user-picture/"):
+        await sweep(any_place.sessions, Base, delete=True, max_share=1).execute()
+    assert len(await any_place.names()) == 3
+    assert len(await found(any_place, delete=True, force=True)) == 3
+
+
+async def test_an_empty_store(place: Place) -> None:
+    """Nothing is to do, whether there are rows or not."""
+    plan = sweep(place.sessions, Base, delete=True)
+    assert await plan.execute() == SweepProgress(position="user-picture/")
+    assert plan.objections == []
+
+
+@pytest.fixture
+async def postgresql(servers: Any, tmp_path: Path) -> AsyncIterator[Place]:
+    """PostgreSQL, which believes what is in the schema of the test rather than its own."""
+    database: Database = servers.database("asyncpg", tmp_path)
+    settings = {"server_settings": {"search_path": "public,pg_catalog"}}
+    yield await place_of(database, tmp_path / "media", connect_args=settings)
+    await database.aclose()
+
+
+LIES = {
+    "replica": (
+        "CREATE FUNCTION public.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+        "the database is a replica.*ask the primary",
+    ),
+    "prepared": (
+        "CREATE VIEW public.pg_prepared_xacts AS"
+        " SELECT current_database() AS database, now() - interval '7 hours' AS prepared",
+        "1 transactions are prepared and undecided since before",
+    ),
+}
+
+
+@pytest.mark.parametrize(("lie", "words"), LIES.values(), ids=LIES)
+async def test_postgresql_that_does_not_know_all_rows(postgresql: Place, lie: str, words: str) -> None:
+    """A replica, and transactions that were prepared long ago: force does not help."""
+    await postgresql.rows(1)
+    await postgresql.file()
+    async with postgresql.engine.begin() as connection:
+        await connection.execute(text(lie))
+    with pytest.raises(SweepRefusedError, match=words):
+        await sweep(postgresql.sessions, Base, delete=True, force=True).execute()
+    assert len(await postgresql.names()) == 2
+
+
+async def test_transactions_that_were_prepared_lately(postgresql: Place) -> None:
+    """Their files are young by the fence."""
+    await postgresql.rows(1)
+    lie = LIES["prepared"][0].replace("7 hours", "5 hours")
+    async with postgresql.engine.begin() as connection:
+        await connection.execute(text(lie))
+    await sweep(postgresql.sessions, Base, delete=True).execute()
+
+
+async def test_a_read_only_server(servers: Any, tmp_path: Path) -> None:
+    """MariaDB that says so is taken for a replica; it is asked for everybody, so the answer is made up here."""
+    database: Database = servers.database("asyncmy", tmp_path)
+    place = await place_of(database, tmp_path / "media")
+    await place.rows(1)
+
+    @event.listens_for(place.engine.sync_engine, "before_cursor_execute", retval=True)
+    def answer(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
+        return statement.replace("@@global.read_only", "1"), parameters
+
+    with pytest.raises(SweepRefusedError, match="read-only, as replicas are"):
+        await sweep(place.sessions, Base, delete=True).execute()
+    await database.aclose()
+
+
+@pytest.mark.parametrize("delete", [True, False])
+async def test_a_short_grace_time(place: Place, delete: bool) -> None:
+    """It is refused where something is removed, unless the sessions have it too, or it is forced."""
+    names = await place.rows(9)
+    orphan = place.store.name_of(await place.file(named=7200, put=7200))
+    hour = timedelta(hours=1)
+    if not delete:
+        assert await found(place, grace=hour) == {orphan}
+        return
+    with pytest.raises(ValueError, match=r"1:00:00 is shorter than 1 day, 0:00:00.*set_grace"):
+        sweep(place.sessions, Base, grace=hour, delete=True)
+    assert await found(place) == set()
+    set_grace(place.sessions, hour)
+    assert await found(place, delete=True) == {orphan}
+    newer = place.store.name_of(await place.file(named=60, put=60))
+    assert await found(place, delete=True, grace=NOW, force=True) == {newer}
+    assert await place.names() == set(names)
+
+
+# --- beside others ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_row_that_appears_meanwhile_keeps_its_file(place: Place) -> None:
+    """The rows are asked once more before a file is removed."""
+    await place.rows(5)
+    one, other = await place.file(), await place.file()
+    names = await place.names()
+    asked = 0
+
+    @event.listens_for(place.engine.sync_engine, "before_cursor_execute")
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        nonlocal asked
+        if "IN (" in statement and (asked := asked + 1) == 2:
+            cursor.execute(late)
+
+    await place.row(one)
+    async with place.sessions.begin() as session:
+        await session.execute(delete(UserPicture).where(UserPicture.user_id == 6))
+    late = (
+        "INSERT INTO user_picture (user_id, width, height, variant, mimetype, original, created_at, revision)"
+        f" VALUES (6, 1, 1, '', 'image/jpeg', 1, '2026-01-01 00:00:00.000000', '{one.revision}')"
+    )
+    assert await found(place, delete=True, max_share=1) == {place.store.name_of(other)}
+    assert await place.names() == names - {place.store.name_of(other)}
+
+
+async def test_two_sweeps_at_once(any_place: Place) -> None:
+    """Both come to their end, and nothing that rows name is touched."""
+    kept = await any_place.rows(30)
+    for _ in range(30):
+        await any_place.file()
+    plans = [sweep(any_place.sessions, Base, delete=True, force=True) for _ in range(2)]
+    done = await asyncio.gather(*(plan.execute() for plan in plans))
+    assert all(progress.failed == 0 for progress in done)
+    assert await any_place.names() == set(kept)
+
+
+async def test_a_sweep_beside_uploads(sqlite_database: Database) -> None:
+    """What is uploaded after it began is never touched, not even without a grace time."""
+    await sqlite_database.create(faults.Base.metadata)
+    rig = Rig(sqlite_database, FaultyStore(), sqlite_database.engine())
+    await rig.user(1, b"one")
+    async with rig.sessions() as session:
+        session.add(user := faults.User(id=2, name="two"))
+        await rig.attach(user.picture, b"two")
+        await session.flush()
+
+        plan = sweep(rig.sessions, faults.Base, rig.store)
+        assert [one async for one in plan] == []
+        assert plan.progress.young == 1
+        await session.commit()
+    await rig.check(b"one", b"two")
+
+
+# --- going on and failing --------------------------------------------------------------------------------------------
+
+
+async def test_a_sweep_goes_on_where_another_ended(place: Place) -> None:
+    """After the position that the other tells, in this class and in the next."""
+    await place.rows(3)
+    users = sorted([place.store.name_of(await place.file()) for _ in range(3)])
+    photo = place.store.name_of(await place.file("post-photo"))
+    plan = sweep(place.sessions, Base)
+    async for orphan in plan:
+        if orphan.name == users[0]:
+            break
+    assert plan.progress.position == photo
+    rest = await found(place, start_after=users[0])
+    assert rest == set(users[1:])
+    assert await found(place, start_after=photo) == set(users)
+    assert await found(place, start_after="user-picture/~") == set()
+
+
+async def test_many_files(place: Place) -> None:
+    """Batches follow on one another; what is in no row is found in each."""
+    kept = await place.rows(10)
+    names = [place.store.name_of(await place.file()) for _ in range(2400)]
+    plan = sweep(place.sessions, Base, delete=True, force=True)
+    positions = set()
+    async for _ in plan:
+        positions.add(plan.progress.position)
+    assert len(positions) == 3
+    assert plan.progress.removed == len(names)
+    assert await place.names() == set(kept)
+
+
+async def test_what_cannot_be_removed_is_told(place: Place) -> None:
+    """The others go, and nothing is raised."""
+    await place.rows(1)
+    names = sorted([place.store.name_of(await place.file()) for _ in range(3)])
+    store = FaultyStore(place.store)
+    store.at("delete", fails, 2)
+    plan = sweep(place.sessions, Base, store, delete=True, force=True)
+    orphans = [orphan async for orphan in plan]
+    assert [orphan.removed for orphan in orphans] == [True, False, True]
+    assert isinstance(orphans[1].error, StoreUnavailableError)
+    assert (plan.progress.removed, plan.progress.failed) == (2, 1)
+    assert names[1] in await place.names()
+
+
+class HalfListed(FaultyStore):
+    """Its listings break off."""
+
+    async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[Any]:
+        number = 0
+        async for one in self.inner.list_objects(prefix, start_after=start_after):
+            if (number := number + 1) == 3:
+                raise StoreUnavailableError("the listing broke off")
+            yield one
+
+
+async def test_a_listing_that_fails_half_way(place: Place) -> None:
+    """Nothing is removed."""
+    await place.rows(1)
+    for _ in range(4):
+        await place.file()
+    with pytest.raises(StoreUnavailableError, match="broke off"):
+        await sweep(place.sessions, Base, HalfListed(place.store), delete=True, force=True).execute()
+    assert len(await place.names()) == 5
+
+
+async def test_a_database_that_is_away(place: Place) -> None:
+    """Nothing is removed."""
+    await place.file()
+    await place.engine.dispose()
+    Path(str(place.database.url.database)).unlink()
+    with pytest.raises(Exception, match="no such table"):
+        await sweep(place.sessions, Base, delete=True, force=True).execute()
+    assert len(await place.names()) == 1
+
+
+@pytest.mark.parametrize("steps", range(0, 60, 6))
+async def test_a_sweep_is_cancelled(place: Place, steps: int) -> None:
+    """At any step, only orphans are gone, and the next sweep finds the rest."""
+    kept = await place.rows(3)
+    for _ in range(5):
+        await place.file()
+    task = asyncio.create_task(sweep(place.sessions, Base, delete=True, force=True).execute())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await place.names() >= set(kept)
+    await sweep(place.sessions, Base, delete=True, force=True).execute()
+    assert await place.names() == set(kept)
+
+
+async def test_unfinished_uploads_go_too(place: Place) -> None:
+    """What killed puts left, if it is old, and if something is to be removed at all."""
+    await place.rows(1)
+    folder = Path(place.store.path, "user-picture/x")
+    folder.mkdir()
+    old, young = folder / ".aioimageattach-old", folder / ".aioimageattach-young"
+    for path in (old, young):
+        path.write_bytes(b"part")
+    os.utime(old, (time.time() - 2 * DAY,) * 2)
+    assert (await sweep(place.sessions, Base).execute()).unfinished == 0
+    assert old.exists()
+    assert (await sweep(place.sessions, Base, delete=True).execute()).unfinished == 1
+    assert (old.exists(), young.exists()) == (False, True)
+
+
+# --- how it is called ------------------------------------------------------------------------------------------------
+
+
+async def test_a_callback_is_called_or_awaited(place: Place) -> None:
+    """With each orphan."""
+    await place.rows(1)
+    orphan = place.store.name_of(await place.file())
+    seen: list[Orphan] = []
+
+    async def note(one: Orphan) -> None:
+        await asyncio.sleep(0)
+        seen.append(one)
+
+    plan = sweep(place.sessions, Base)
+    await plan.execute(seen.append)
+    await plan.execute(note)
+    assert [one.name for one in seen] == [orphan, orphan]
+    assert repr(plan).startswith("<SweepPlan of ")
+    assert "user-picture/ in FileSystemStore(" in repr(plan)
+
+
+async def test_which_store(place: Place) -> None:
+    """That of the argument, of the context, or of the sessions."""
+    await place.rows(1)
+    await place.file()
+    assert len(await found(place)) == 1
+    assert await found(place, store=MemoryStore()) == set()
+    with store_context(MemoryStore()):
+        assert await found(place) == set()
+    async with place.sessions() as session:
+        assert len([one async for one in sweep(session, Base)]) == 1
+    place.sessions.kw.pop("info")
+    with pytest.raises(ContextError):
+        sweep(place.sessions, Base)
+
+
+class Own(DeclarativeBase):
+    """A base whose pictures are of many kinds."""
+
+
+class Owner(Own):
+    """Has a picture."""
+
+    __tablename__ = "owner"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(default="")
+    picture = image_attachment["Picture"]("Picture")
+
+
+class Picture(Own, Image):
+    """Is kept by tenant."""
+
+    __tablename__ = "picture"
+    owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+    tenant: Mapped[str] = mapped_column(default="")
+
+    @property
+    def object_type(self) -> str:
+        return f"picture-{self.tenant}"
+
+
+class Other(Own, Image):
+    """Has the files of another class among its own."""
+
+    __tablename__ = "other"
+    owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+    object_type = "picture-one"
+
+
+async def test_object_types_that_depend_on_the_row(place: Place) -> None:
+    """They are to be named; files that a row of another class names are kept."""
+    await place.database.create(Own.metadata)
+    with pytest.raises(DeclarationError, match=r"Picture\.object_type depends on the row: name them all"):
+        sweep(place.sessions, Picture)
+    keys = [await place.file("picture-one"), await place.file("picture-one"), await place.file("picture-two")]
+    async with place.sessions.begin() as session:
+        row = {"owner_id": 1, "mimetype": "image/jpeg", "width": 30, "height": 20, "variant": "", "original": True}
+        await session.execute(Owner.__table__.insert().values(id=1))
+        await session.execute(Other.__table__.insert().values(**row, revision=keys[0].revision))
+    assert await found(place, Picture, object_types=["picture-one"]) == {place.store.name_of(keys[1])}
+    with pytest.raises(ValueError, match="object_types: expected one at least"):
+        sweep(place.sessions, Picture, object_types=[])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"grace": timedelta(seconds=-1)}, ValueError, "grace: expected a time that is not negative"),
+        ({"max_share": 1.1}, ValueError, "max_share: expected 0 to 1, got 1.1"),
+        ({"max_share": -0.1}, ValueError, "max_share: expected 0 to 1"),
+        ({"store": None}, None, ""),
+    ],
+)
+async def test_arguments(place: Place, options: dict[str, Any], error: Any, words: str) -> None:
+    """Those out of range are refused at once."""
+    if error is None:
+        sweep(place.sessions, Base, **options)
+        return
+    with pytest.raises(error, match=words):
+        sweep(place.sessions, Base, **options)
+
+
+async def test_a_store_without_names(place: Place) -> None:
+    """It cannot be listed."""
+    with pytest.raises(DeclarationError, match="cannot be listed: a sweep needs a KeyedStore"):
+        sweep(place.sessions, Base, ThirdPartyStore())

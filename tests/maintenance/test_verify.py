@@ -1,0 +1,372 @@
+"""Verifying: files that are lost or altered are told, and thumbnails are made again."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+from sqlalchemy import delete, event, select, update
+
+from aioimageattach.exc import (
+    ContextError,
+    DeclarationError,
+    NoOriginalError,
+    StoreFileNotFoundError,
+    StoreUnavailableError,
+    UnreadableImageError,
+)
+from aioimageattach.imaging import Recipe
+from aioimageattach.inventory import Reference, kinds
+from aioimageattach.maintenance import Flaw, sweep, verify
+from aioimageattach.maintenance.rebuild import rebuild
+from aioimageattach.stores.memory import MemoryStore
+from tests import photos
+from tests.faults.stores import FaultyStore, breaks, fails
+from tests.maintenance.conftest import Place
+from tests.maintenance.models import Base, Post, PostPhoto, User, UserPicture
+from tests.testing.test_contract import ThirdPartyStore
+
+BLOB = b"blob"
+DIGEST = hashlib.sha256(BLOB).hexdigest()
+
+
+async def sound(place: Place, count: int) -> list[str]:
+    """Commit rows that know their files; return the names of the files."""
+    names = []
+    for _ in range(count):
+        key = await place.file()
+        await place.row(key, byte_size=len(BLOB), sha256=DIGEST)
+        names.append(place.store.name_of(key))
+    return names
+
+
+async def flaws(place: Place, **options: Any) -> dict[str, Flaw]:
+    """What is wrong, by the name of the file."""
+    return {flaw.reference.name_in(place.store): flaw async for flaw in verify(place.sessions, Base, **options)}
+
+
+def alter(place: Place, name: str, blob: bytes | None) -> None:
+    """Do behind the library's back what disks and people do."""
+    path = Path(place.store.path, name)
+    if blob is None:
+        path.unlink()
+    else:
+        path.write_bytes(blob)
+
+
+async def test_what_is_lost_or_altered_is_told(any_place: Place) -> None:
+    """Missing files and wrong sizes at once; other bytes of the same size where the files are read."""
+    place = any_place
+    names = await sound(place, 12)
+    assert await flaws(place) == await flaws(place, deep=True) == {}
+    alter(place, names[3], None)
+    alter(place, names[5], b"longer")
+    alter(place, names[7], b"flip")
+    found = await flaws(place)
+    assert {name: (flaw.problem, flaw.expected, flaw.actual) for name, flaw in found.items()} == {
+        names[3]: ("missing", None, None),
+        names[5]: ("size", 4, 6),
+    }
+    assert isinstance(found[names[3]].error, StoreFileNotFoundError)
+    found = await flaws(place, deep=True)
+    assert {name: flaw.problem for name, flaw in found.items()} == {
+        names[3]: "missing",
+        names[5]: "size",
+        names[7]: "checksum",
+    }
+    assert (found[names[7]].expected, found[names[7]].actual) == (DIGEST, hashlib.sha256(b"flip").hexdigest())
+    assert found[names[7]].reference.identity == (8, 30, 20, "")
+
+
+async def test_progress(place: Place) -> None:
+    """Rows, what they turned out to be, and the bytes that were read."""
+    names = await sound(place, 5)
+    alter(place, names[0], None)
+    plan = verify(place.sessions, Base, deep=True)
+    assert plan.progress.total is None
+    seen: list[Flaw] = []
+    progress = await plan.execute(seen.append)
+    assert (progress.total, progress.done, progress.sound, progress.flawed, progress.bytes) == (5, 5, 4, 1, 16)
+
+    async def note(flaw: Flaw) -> None:
+        seen.append(flaw)
+
+    await plan.execute(note)
+    assert [flaw.problem for flaw in seen] == ["missing", "missing"]
+    assert repr(plan).startswith("<VerifyPlan of PostPhoto, UserPicture in FileSystemStore(")
+
+
+async def test_rows_that_do_not_know_their_files(place: Place) -> None:
+    """Those of SQLAlchemy-ImageAttach are only missed, not measured."""
+    name = await place.name("user-picture/1/0/1.30x20.jpe", blob=b"anything")
+    await place.row(await place.file(), byte_size=None, sha256=None)
+    async with place.sessions.begin() as session:
+        await session.execute(update(UserPicture).values(revision=None))
+    assert await flaws(place, deep=True) == {}
+    alter(place, name, None)
+    assert [flaw.problem for flaw in (await flaws(place)).values()] == ["missing"]
+
+
+@pytest.mark.parametrize("action", [fails, breaks])
+async def test_a_store_that_cannot_tell(place: Place, action: Any) -> None:
+    """The file is told as unreadable, and nothing is raised."""
+    names = await sound(place, 3)
+    store = FaultyStore(place.store)
+    store.at("get", action, 2)
+    [flaw] = [one async for one in verify(place.sessions, Base, store, deep=True, concurrency=1, repair=True)]
+    assert flaw.problem == "unreadable"
+    assert flaw.reference.name_in(store) in names
+    assert isinstance(flaw.error, StoreUnavailableError | OSError)
+
+
+async def test_a_large_file_is_hashed(place: Place) -> None:
+    """In parts, beside the loop."""
+    blob = bytes(3_000_000)
+    await place.row(await place.file(blob=blob), byte_size=len(blob), sha256=hashlib.sha256(blob).hexdigest())
+    assert await flaws(place, deep=True) == {}
+
+
+async def test_a_store_without_names(place: Place) -> None:
+    """Its files are read, since it can tell nothing else of them."""
+    store = ThirdPartyStore()
+    key = await place.file()
+    await place.row(key, byte_size=len(BLOB), sha256=DIGEST)
+    [flaw] = [one async for one in verify(place.sessions, Base, store)]
+    assert flaw.problem == "missing"
+    assert flaw.reference.key is not None
+    await store.put(flaw.reference.key, b"flip", reproducible=False)
+    [flaw] = [one async for one in verify(place.sessions, Base, store)]
+    assert flaw.problem == "checksum"
+
+
+async def test_rows_that_go_meanwhile(place: Place) -> None:
+    """A file that went with its row, or was replaced, is nothing to tell."""
+    names = await sound(place, 3)
+    for name in names:
+        alter(place, name, None)
+    plan = verify(place.sessions, Base, concurrency=1)
+    told = []
+    async for flaw in plan:
+        told.append(flaw)
+        async with place.sessions.begin() as session:
+            await session.execute(delete(UserPicture).where(UserPicture.user_id == 2))
+            await session.execute(update(UserPicture).where(UserPicture.user_id == 3).values(revision="0" * 26))
+    assert len(told) == 1
+    assert (plan.progress.flawed, plan.progress.gone, plan.progress.done) == (1, 2, 3)
+
+
+async def test_leaving_early_stops_what_is_under_way(place: Place) -> None:
+    """No task is left, and no file is open."""
+    for name in await sound(place, 40):
+        alter(place, name, b"longer")
+    before = asyncio.all_tasks()
+    listing = aiter(verify(place.sessions, Base, deep=True))
+    await anext(listing)
+    await listing.aclose()  # type: ignore[attr-defined]
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("steps", range(2, 40, 4))
+async def test_a_verification_is_cancelled(place: Place, steps: int) -> None:
+    """At any step it ends, and leaves no task."""
+    for name in await sound(place, 5):
+        alter(place, name, None)
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(verify(place.sessions, Base, repair=True).execute())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert asyncio.all_tasks() == before
+
+
+def test_arguments() -> None:
+    """Those out of range are refused at once."""
+    with pytest.raises(ValueError, match="concurrency: expected at least 1, got 0"):
+        verify(None, Base, MemoryStore(), concurrency=0)  # type: ignore[arg-type]
+    with pytest.raises(DeclarationError, match="expected a declarative base"):
+        verify(None, int, MemoryStore())  # type: ignore[arg-type]
+    with pytest.raises(ContextError):
+        verify(None, Base)  # type: ignore[arg-type]
+
+
+# --- repair ----------------------------------------------------------------------------------------------------------
+
+LOOKS: tuple[Recipe, ...] = (
+    Recipe(width=30),
+    Recipe(height=30),
+    Recipe(ratio=0.3),
+    Recipe(width=20, height=20),
+    Recipe(width=20, height=10, fit="fill"),
+    Recipe(width=25, height=25, fit="inside"),
+    Recipe(width=24, height=24, fit="contain", background=(1, 2, 3)),
+    Recipe(width=28, format="webp", quality=50),
+    Recipe(width=26, format="png", filter="mitchell"),
+)
+
+
+async def picture(place: Place, recipes: Sequence[Recipe] = LOOKS, blob: bytes | None = None) -> dict[str, str]:
+    """Commit a user with a picture and its thumbnails; return the looks by the names of the files."""
+    blob = photos.saved(photos.opened("coffee", (61, 43)), "JPEG") if blob is None else blob
+    async with place.sessions() as session:
+        user = User(name="somebody")
+        session.add(user)
+        await user.picture.from_blob(blob)
+        await user.picture.generate_thumbnails(recipes)
+        await session.commit()
+        return {place.store.name_of(row.key): row.variant for row in user.picture}
+
+
+async def test_thumbnails_are_made_again(any_place: Place) -> None:
+    """Each of its size and look, from the original; then all is sound, and nothing is left over."""
+    place = any_place
+    names = await picture(place)
+    thumbnails = sorted(names)[1:]
+    for number, name in enumerate(thumbnails):
+        alter(place, name, None if number % 2 else b"broken")
+    assert set(await flaws(place)) == set(thumbnails)
+    plan = verify(place.sessions, Base, repair=True)
+    assert [flaw.repaired async for flaw in plan] == [True] * len(thumbnails)
+    assert (plan.progress.repaired, plan.progress.flawed) == (len(thumbnails),) * 2
+    assert await flaws(place, deep=True) == {}
+    assert await place.names() & set(thumbnails) == set()
+    assert len(await place.names()) == len(names)
+    assert await sweep(place.sessions, Base, grace=timedelta(0), delete=True, force=True).execute(pytest.fail)
+    async with place.sessions() as session:
+        for row in await session.scalars(select(UserPicture)):
+            blob = await row.make_blob()
+            with PIL.Image.open(io.BytesIO(blob)) as opened:
+                assert (opened.size, PIL.Image.MIME[opened.format or ""]) == (row.size, row.mimetype)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "blob"),
+    [
+        (Recipe(width=20, animated=True), photos.animated_gif),
+        (Recipe(width=20), photos.transparent_png),
+        (Recipe(width=20, format="jpeg", background=(9, 8, 7)), photos.transparent_png),
+    ],
+)
+async def test_thumbnails_of_other_pictures_are_made_again(place: Place, recipe: Recipe, blob: Any) -> None:
+    """Animations and clear parts."""
+    names = sorted(await picture(place, [recipe], blob()))
+    alter(place, names[1], None)
+    assert [flaw.repaired for flaw in (await flaws(place, repair=True)).values()] == [True]
+    assert await flaws(place, deep=True) == {}
+
+
+async def test_an_original_cannot_be_made_again(place: Place) -> None:
+    """It is told, and what is made from it as well."""
+    names = sorted(await picture(place, LOOKS[:1]))
+    for name in names:
+        alter(place, name, None)
+    found = await flaws(place, repair=True)
+    assert {name: flaw.repaired for name, flaw in found.items()} == dict.fromkeys(names, False)
+    assert isinstance(found[names[1]].error, StoreFileNotFoundError)
+
+
+async def test_a_broken_original(place: Place) -> None:
+    """A thumbnail cannot be made from it; the error says so."""
+    names = sorted(await picture(place, LOOKS[:1]))
+    alter(place, names[0], b"no picture")
+    alter(place, names[1], None)
+    assert isinstance((await flaws(place, repair=True))[names[1]].error, UnreadableImageError)
+
+
+async def test_a_thumbnail_without_an_original(place: Place) -> None:
+    """There is nothing to make it from."""
+    names = sorted(await picture(place, LOOKS[:1]))
+    async with place.sessions.begin() as session:
+        await session.execute(delete(UserPicture).where(UserPicture.original))
+    alter(place, names[1], None)
+    assert isinstance((await flaws(place, repair=True))[names[1]].error, NoOriginalError)
+
+
+@pytest.mark.parametrize("variant", ["mine", "custom", "cover-0123456789abcdef", "cover.custom", "q999"])
+async def test_looks_that_do_not_tell_how_they_were_made(place: Place, variant: str) -> None:
+    """They are told, and left to those who know."""
+    names = sorted(await picture(place, LOOKS[:1]))
+    async with place.sessions.begin() as session:
+        await session.execute(update(UserPicture).where(UserPicture.original.is_(False)).values(variant=variant))
+    alter(place, names[1], None)
+    [flaw] = (await flaws(place, repair=True)).values()
+    assert (flaw.repaired, flaw.error and type(flaw.error)) == (False, StoreFileNotFoundError)
+
+
+async def test_thumbnails_of_several_pictures(place: Place) -> None:
+    """Each is made from the original of its own set."""
+    async with place.sessions() as session:
+        session.add(post := Post(id=1))
+        for number, name in enumerate(("coffee", "chelsea")):
+            photo = post.photos.get_image_set(place=number)
+            await photo.from_blob(photos.saved(photos.opened(name, (60, 40)), "PNG"))
+            await photo.generate_thumbnail(width=30)
+        await session.commit()
+        keys = {row.place: row.key for photo in post.photos for row in photo if not row.original}
+    before: dict[int, bytes] = {}
+    for number, key in keys.items():
+        path = Path(place.store.path, place.store.name_of(key))
+        before[number] = path.read_bytes()
+        path.unlink()
+    assert len(await flaws(place, repair=True)) == 2
+    async with place.sessions() as session:
+        rows = await session.scalars(select(PostPhoto).where(PostPhoto.original.is_(False)))
+        assert {row.place: await row.make_blob() for row in rows} == before
+
+
+async def test_a_row_that_is_replaced_during_the_repair(place: Place) -> None:
+    """It keeps its file, and what was made is gone."""
+    names = sorted(await picture(place, LOOKS[:1]))
+    alter(place, names[1], None)
+    store = FaultyStore(place.store)
+
+    async def replace(name: str) -> None:
+        async with place.sessions.begin() as session:
+            await session.execute(update(UserPicture).where(UserPicture.original.is_(False)).values(revision="0" * 26))
+
+    store.at("put", replace, after=True)
+    [flaw] = [one async for one in verify(place.sessions, Base, store, repair=True)]
+    assert not flaw.repaired
+    assert await place.names() == {names[0]}
+
+
+async def test_a_repair_that_the_database_refuses(place: Place) -> None:
+    """Its error is raised, and what was made is gone."""
+    names = sorted(await picture(place, LOOKS[:1]))
+    alter(place, names[1], None)
+
+    @event.listens_for(place.engine.sync_engine, "before_cursor_execute")
+    def refuse(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("UPDATE"):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await flaws(place, repair=True)
+    assert await place.names() == {names[0]}
+
+
+async def test_a_file_that_cannot_be_removed_after_the_repair(place: Place) -> None:
+    """The repair counts; a sweep finds the file."""
+    names = sorted(await picture(place, LOOKS[:1]))
+    alter(place, names[1], b"broken")
+    store = FaultyStore(place.store)
+    store.at("delete", fails)
+    [flaw] = [one async for one in verify(place.sessions, Base, store, repair=True)]
+    assert flaw.repaired
+    assert len(await place.names()) == 3
+    assert await flaws(place, deep=True) == {}
+
+
+async def test_a_column_has_no_thumbnail(place: Place) -> None:
+    """What is no image is not made again."""
+    [kind] = kinds(UserPicture)
+    reference = Reference(User, (1,), "user.bio", None, "user.bio/x", "text/plain", 1, None, True, None)
+    assert not await rebuild(place.sessions, kind, reference, place.store)
