@@ -1,0 +1,16 @@
+"""Moving the files of committed rows from one store to another."""
+
+from __future__ import annotations
+
+from .plan import Failure, Migrated, MigrationPlan, Progress, migrate, migrate_class
+from .transfer import Outcome
+
+__all__ = [
+    "Failure",
+    "Migrated",
+    "MigrationPlan",
+    "Outcome",
+    "Progress",
+    "migrate",
+    "migrate_class",
+]

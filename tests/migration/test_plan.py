@@ -1,0 +1,471 @@
+"""Moving the files of committed rows."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, insert, select, update
+
+from aioimageattach.context import current_store, store_context
+from aioimageattach.entity.image import utcnow
+from aioimageattach.exc import (
+    ContextError,
+    DeclarationError,
+    MigrationError,
+    StoreFileMismatchError,
+    StoreFileNotFoundError,
+    StoreUnavailableError,
+)
+from aioimageattach.inventory import Reference
+from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.migration import Migrated, Progress, migrate, migrate_class
+from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores.mirror import MirrorStore
+from tests.databases import Database
+from tests.faults.stores import FaultyStore, Stop, breaks, fails, hangs
+from tests.migration.models import Base, Panorama, Photo, Post, Sessions, User, UserPicture, add_users, contents, tables
+from tests.stores.plain import PlainStore
+
+
+@pytest.fixture
+async def sessions(sqlite_database: Database) -> Sessions:
+    return await tables(sqlite_database)
+
+
+@pytest.fixture
+def source() -> FaultyStore:
+    return FaultyStore()
+
+
+@pytest.fixture
+def destination() -> FaultyStore:
+    return FaultyStore()
+
+
+async def keys(sessions: Sessions) -> list[ImageKey]:
+    """The keys of the users' pictures, in order."""
+    async with sessions() as session:
+        return [row.key for row in await session.scalars(select(UserPicture).order_by(UserPicture.user_id))]
+
+
+async def reached(stop: Stop, task: asyncio.Task[object]) -> None:
+    """Wait until a task is where it stops; if it fails before, fail too."""
+    waiting = asyncio.create_task(stop.reached.wait())
+    await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        waiting.cancel()
+        await task
+
+
+async def test_files_of_all_classes_are_copied(database: Database, tmp_path: Path) -> None:
+    """Each once, those of single-table inheritance too; the source is unchanged, and no other file is touched."""
+    sessions = await tables(database)
+    source = MemoryStore()
+    destination = FileSystemStore(tmp_path / "files", "/", fsync=False)
+    await add_users(sessions, source, [b"1", b"22", b"333"])
+    async with sessions() as session, session.begin():
+        post = Post(id=1)
+        session.add(post)
+        for index, pictures in ((1, post.photos), (2, post.panoramas)):
+            one = pictures.get_image_set(order_index=index)
+            await one.from_raw_file(b"photo", source, (30, 20), "image/jpeg")
+            await one.from_raw_file(b"small", source, (3, 2), "image/jpeg", original=False)
+    await source.put_object("orphan", b"nobody's")
+    before = await contents(source)
+    plan = migrate(sessions, Base, source, destination)
+    assert plan.progress == Progress()
+    assert repr(plan) == f"<MigrationPlan of Photo, UserPicture from {source!r} to {destination!r}>"
+    found = [migrated async for migrated in plan]
+    assert {one.reference.cls for one in found} == {Photo, Panorama, UserPicture}
+    assert {one.outcome for one in found} == {"copied"}
+    assert len({one.reference.identity for one in found}) == len(found) == 7
+    assert plan.progress == Progress(total=7, done=7, copied=7, bytes=26)
+    assert await contents(source) == before
+    del before["orphan"]
+    assert await contents(destination) == before
+
+
+async def test_one_class_is_copied(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
+    """With those derived from it, and no other."""
+    await add_users(sessions, source, [b"1"])
+    async with sessions() as session, session.begin():
+        post = Post(id=1)
+        session.add(post)
+        await post.photos.get_image_set(order_index=1).from_raw_file(b"photo", source, (30, 20), "image/jpeg")
+    assert (await migrate_class(sessions, Photo, source, destination).execute()).copied == 1
+    assert list((await contents(destination.inner)).values()) == [b"photo"]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_it_is_told_of_each_file(
+    sessions: Sessions, source: FaultyStore, destination: FaultyStore, asynchronous: bool
+) -> None:
+    """By a callback, which may be asynchronous, with how far the plan is; an error of it stops everything."""
+    await add_users(sessions, source, [b"%d" % number for number in range(9)])
+    told: list[Migrated] = []
+    plan = migrate(sessions, Base, source, destination, concurrency=2)
+
+    def note(migrated: Migrated) -> None:
+        told.append(migrated)
+        if plan.progress.done != len(told):
+            raise ZeroDivisionError
+
+    async def wait(migrated: Migrated) -> None:
+        await asyncio.sleep(0)
+        note(migrated)
+
+    callback = wait if asynchronous else note
+    assert (await plan.execute(callback)).copied == 9
+    with pytest.raises(ZeroDivisionError):
+        await plan.execute(callback)
+    assert plan.progress.done == 1
+
+
+async def test_a_dry_run_copies_nothing(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
+    """It tells what is there, what would be copied, and what the source does not have."""
+    await add_users(sessions, source, [b"1", b"22", b"333"])
+    first, second, third = await keys(sessions)
+    await destination.put(first, b"1", reproducible=False)
+    await source.discard(third)
+    plan = migrate(sessions, Base, source, destination, dry_run=True)
+    found = []
+    with pytest.raises(MigrationError):
+        async for migrated in plan:
+            found.append((migrated.reference.key, migrated.outcome, migrated.size))
+    assert sorted(found, key=str) == sorted([(first, "present", 1), (second, "missing", 2)], key=str)
+    assert plan.progress == Progress(total=3, done=3, copied=1, present=1, failed=1, bytes=2)
+    assert len(await contents(destination.inner)) == 1
+
+
+async def test_what_is_there_is_passed_over(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
+    """A second run reads nothing of the source and puts nothing."""
+    await add_users(sessions, source, [b"1", b"22", b"333"])
+    assert (await migrate(sessions, Base, source, destination).execute()).copied == 3
+    counts = {**source.counts}, {**destination.counts}
+    plan = migrate(sessions, Base, source, destination)
+    assert await plan.execute() == Progress(total=3, done=3, present=3)
+    assert ({**source.counts}, {**destination.counts}) == counts
+
+
+async def test_a_stopped_migration_goes_on(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
+    """Leaving the loop stops the copies under way; the next run copies what is missing."""
+    await add_users(sessions, source, [b"%d" % number for number in range(40)])
+    plan = migrate(sessions, Base, source, destination, concurrency=4)
+    async with aclosing(aiter(plan)) as running:  # type: ignore[type-var]
+        async for _ in running:
+            if plan.progress.done == 10:
+                break
+    there = len(await contents(destination.inner))
+    assert 10 <= there <= 14
+    await asyncio.sleep(0.01)
+    assert len(await contents(destination.inner)) == there
+    progress = await plan.execute()
+    assert (progress.present, progress.copied) == (there, 40 - there)
+    assert await contents(destination.inner) == await contents(source.inner)
+
+
+async def test_a_cancelled_migration_leaves_nothing_half_done(
+    sessions: Sessions, source: FaultyStore, destination: FaultyStore
+) -> None:
+    """Copies under way are cancelled and waited for."""
+    await add_users(sessions, source, [b"1", b"22", b"333"])
+    stop = Stop()
+    destination.at("put", stop, 2)
+    task = asyncio.create_task(migrate(sessions, Base, source, destination).execute())
+    await reached(stop, task)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(asyncio.all_tasks()) == 1
+    assert len(await contents(destination.inner)) < 3
+    destination.heal()
+    await migrate(sessions, Base, source, destination).execute()
+    assert await contents(destination.inner) == await contents(source.inner)
+
+
+@pytest.mark.parametrize("fault", [fails, breaks])
+async def test_failures_are_told_at_the_end(
+    sessions: Sessions, source: FaultyStore, destination: FaultyStore, fault: object
+) -> None:
+    """They do not stop the others; each has its row, and the next run moves what is missing."""
+    await add_users(sessions, source, [b"%d" % number for number in range(10)])
+    destination.at("put", fault, 3)  # type: ignore[arg-type]
+    destination.at("put", fault, 7)  # type: ignore[arg-type]
+    plan = migrate(sessions, Base, source, destination)
+    with pytest.raises(MigrationError, match="2 files could not be moved") as caught:
+        await plan.execute()
+    assert [failure.error for failure in plan.failures] == list(caught.value.exceptions)
+    assert plan.progress == Progress(total=10, done=10, copied=8, failed=2, bytes=8)
+    for failure in plan.failures:
+        assert failure.error.__notes__ == [f"the file of UserPicture {failure.reference.identity!r}"]
+        assert failure.reference.cls is UserPicture
+    assert await plan.execute() == Progress(total=10, done=10, copied=2, present=8, bytes=2)
+    assert plan.failures == []
+
+
+async def test_it_stops_when_too_much_fails(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
+    """A store that is down is not asked a million times."""
+    await add_users(sessions, source, [b"%d" % number for number in range(50)])
+    destination.at("put", fails)
+    plan = migrate(sessions, Base, source, destination, concurrency=4, max_failures=5)
+    with pytest.raises(MigrationError, match="5 files could not be moved at least, and it was stopped") as caught:
+        await plan.execute()
+    assert {type(error) for error in caught.value.exceptions} == {StoreUnavailableError}
+    assert destination.counts["put"] < 15
+
+
+async def test_a_damaged_file_is_not_copied(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
+    """Wherever the source has other bytes than the row says, the destination has none."""
+    await add_users(sessions, source, [b"one", b"two", b"three"])
+    first, second, _ = await keys(sessions)
+    for key, blob in ((first, b"longer"), (second, b"TWO")):
+        await source.discard(key)
+        await source.put(key, blob, reproducible=False)
+    plan = migrate(sessions, Base, source, destination)
+    with pytest.raises(MigrationError):
+        await plan.execute()
+    assert sorted(str(failure.error) for failure in plan.failures) == sorted(
+        [
+            f"user-picture {first.revision} in {source!r} has 6 bytes, the row says 3",
+            f"user-picture {second.revision} in {source!r} has the fingerprint {hashlib.sha256(b'TWO').hexdigest()}, "
+            f"the row says {hashlib.sha256(b'two').hexdigest()}",
+        ]
+    )
+    assert list((await contents(destination.inner)).values()) == [b"three"]
+
+
+@pytest.mark.parametrize(("deep", "failed"), [(False, 1), (True, 2)])
+async def test_a_wrong_file_in_the_destination_is_a_failure(
+    sessions: Sessions, source: FaultyStore, destination: FaultyStore, deep: bool, failed: int
+) -> None:
+    """It is not overwritten; other bytes of the same number are found by a deep look."""
+    await add_users(sessions, source, [b"one", b"two", b"three"])
+    first, second, third = await keys(sessions)
+    for key, blob in ((first, b"longer"), (second, b"TWO"), (third, b"three")):
+        await destination.put(key, blob, reproducible=False)
+    plan = migrate(sessions, Base, source, destination, deep=deep)
+    with pytest.raises(MigrationError):
+        await plan.execute()
+    assert {type(failure.error) for failure in plan.failures} == {StoreFileMismatchError}
+    assert plan.progress == Progress(total=3, done=3, present=3 - failed, failed=failed)
+    assert sorted((await contents(destination.inner)).values()) == [b"TWO", b"longer", b"three"]
+
+
+async def test_somebody_else_copies_the_same(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
+    """Two migrations at once do not hinder each other; what the other was first to put is there."""
+    await add_users(sessions, source, [b"%d" % number for number in range(20)])
+    plans = [migrate(sessions, Base, source, destination, concurrency=3) for _ in range(3)]
+    found = await asyncio.gather(*(plan.execute() for plan in plans))
+    assert sum(progress.copied for progress in found) == 20
+    assert sum(progress.present for progress in found) == 40
+    assert await contents(destination.inner) == await contents(source.inner)
+
+
+async def test_a_file_that_comes_and_goes(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
+    """A put that is refused for a file that is then not there is a failure, which the next run repairs."""
+    await add_users(sessions, source, [b"1", b"2"])
+    _, second = await keys(sessions)
+
+    class Vanishing(FaultyStore):
+        """Loses what it refused to overwrite."""
+
+        async def put_object(self, name: str, data: object, **options: object) -> None:  # type: ignore[override]
+            try:
+                await super().put_object(name, data, **options)  # type: ignore[arg-type]
+            except FileExistsError:
+                await self.inner.delete_object(name)
+                raise
+
+    vanishing = Vanishing()
+
+    async def appear(name: str) -> None:
+        await vanishing.inner.put_object(name, b"2")
+
+    vanishing.at("put", appear, 2)
+    plan = migrate(sessions, Base, source, vanishing, concurrency=1)
+    with pytest.raises(MigrationError):
+        await plan.execute()
+    assert [failure.reference.key for failure in plan.failures] == [second]
+    vanishing.heal()
+    assert (await plan.execute()).copied == 1
+
+
+async def test_the_application_goes_on_writing(database: Database) -> None:
+    """With a mirror of both stores, nothing is lost of what is added, replaced or deleted meanwhile."""
+    sessions = await tables(database)
+    old, new = MemoryStore(), MemoryStore()
+    mirror = MirrorStore(old, new)
+    await add_users(sessions, old, [b"%d" % number for number in range(60)])
+    plan = migrate(sessions, Base, old, new, concurrency=4)
+    number = 0
+    with store_context(mirror):
+        async for migrated in plan:
+            number += 1
+            if number % 5:
+                continue
+            await add_users(sessions, mirror, [b"new %d" % number], first=1000 + number)
+            async with sessions() as session, session.begin():
+                user = await session.get_one(User, (migrated.reference.identity[0] * 7) % 60 + 1)
+                if number % 2 and user.picture:
+                    await user.picture.from_raw_file(b"replaced", mirror, (30, 20), "image/png")
+                else:
+                    await user.picture.delete()
+    assert plan.progress.failed == 0
+    assert plan.progress.done == plan.progress.copied + plan.progress.present + plan.progress.gone
+    named = await keys(sessions)
+    there = await contents(new)
+    assert {new.name_of(key) for key in named} <= there.keys()
+    assert all(there[name] == blob for name, blob in (await contents(old)).items())
+
+
+async def test_what_is_deleted_meanwhile_is_no_failure(
+    sessions: Sessions, source: FaultyStore, destination: FaultyStore
+) -> None:
+    """Neither a deleted nor a replaced row; but a row whose file is missing is."""
+    await add_users(sessions, source, [b"1", b"2", b"3", b"4"])
+    first, second, third, _ = await keys(sessions)
+    reading = Stop()
+    source.at("get", reading)
+    plan = migrate(sessions, Base, source, destination)
+    task = asyncio.create_task(plan.execute())
+    await reached(reading, task)
+    async with sessions() as session, session.begin():
+        await session.execute(delete(UserPicture).where(UserPicture.user_id == 1))
+        await session.execute(update(UserPicture).where(UserPicture.user_id == 2).values(revision=make_revision()))
+    for key in (first, second, third):
+        await source.discard(key)
+    reading.go.set()
+    with pytest.raises(MigrationError) as caught:
+        await task
+    assert [type(error) for error in caught.value.exceptions] == [StoreFileNotFoundError]
+    assert plan.failures[0].reference.key == third
+    assert plan.progress == Progress(total=4, done=4, copied=1, gone=2, failed=1, bytes=1)
+
+
+async def old_row(sessions: Sessions, number: int, created: bool = True) -> ImageKey:
+    """Commit a row as SQLAlchemy-ImageAttach left it."""
+    async with sessions() as session, session.begin():
+        await session.execute(insert(User).values(id=number))
+        await session.execute(
+            insert(UserPicture).values(
+                user_id=number,
+                width=30,
+                height=20,
+                variant="",
+                mimetype="image/jpeg",
+                original=True,
+                created_at=utcnow(),
+            )
+        )
+    return ImageKey("user-picture", number, 30, 20, "image/jpeg")
+
+
+@pytest.mark.parametrize("deep", [False, True])
+async def test_rows_of_the_old_library(sessions: Sessions, tmp_path: Path, deep: bool) -> None:
+    """Their files get the old name of each store; sizes, or bytes, are compared with the source."""
+    source, destination = FileSystemStore(tmp_path / "files", "/", fsync=False), MemoryStore()
+    for number in (1, 2, 3):
+        await source.put(await old_row(sessions, number), b"old %d" % number, reproducible=False)
+    await destination.put_object("user-picture/2/30x20.jpe", b"OLD 2")
+    await destination.put_object("user-picture/3/30x20.jpe", b"longer than that")
+    plan = migrate(sessions, Base, source, destination, deep=deep)
+    with pytest.raises(MigrationError) as caught:
+        await plan.execute()
+    assert len(caught.value.exceptions) == (2 if deep else 1)
+    assert "the source says" in str(caught.value.exceptions[0])
+    assert (await contents(destination))["user-picture/1/30x20.jpe"] == b"old 1"
+    for number in (2, 3):
+        await destination.delete_object(f"user-picture/{number}/30x20.jpe")
+    assert (await plan.execute()).copied == 2
+    assert (await migrate(sessions, Base, source, destination, deep=True).execute()).present == 3
+
+
+async def test_stores_that_know_no_names(sessions: Sessions) -> None:
+    """Files move in from a third party's store, and back out: there, what is present has to be read."""
+    theirs, ours, back = PlainStore(), MemoryStore(), PlainStore()
+    await add_users(sessions, theirs, [b"1", b"2" * 200_000])
+    assert (await migrate(sessions, Base, theirs, ours).execute()).copied == 2
+    assert (await migrate(sessions, Base, ours, back).execute()).copied == 2
+    assert (await migrate(sessions, Base, ours, back, deep=True).execute()).present == 2
+    assert back.files == theirs.files
+
+
+async def test_a_large_file_is_moved_by_way_of_a_temporary_file(sessions: Sessions, tmp_path: Path) -> None:
+    """Memory holds no file of many mebibytes."""
+    source, destination = FileSystemStore(tmp_path / "a", "/", fsync=False), MemoryStore()
+    await add_users(sessions, source, [bytes(range(256)) * 24 * 1024])
+    assert (await migrate(sessions, Base, source, destination).execute()).bytes == 6 * 1024 * 1024
+    assert await contents(source) == await contents(destination)
+    assert (await migrate(sessions, Base, source, destination, deep=True).execute()).present == 1
+
+
+async def test_a_file_that_names_itself(sessions: Sessions, source: FaultyStore) -> None:
+    """A row that keeps the name of its file, as offloaded columns do, needs stores by name on both sides."""
+    from aioimageattach.migration.transfer import Transfer
+
+    blob = b"text"
+    reference = Reference(
+        cls=User,
+        identity=(1,),
+        object_type="user",
+        key=None,
+        name="user/bio/1",
+        mimetype="text/plain",
+        size=len(blob),
+        sha256=hashlib.sha256(blob).hexdigest(),
+        reproducible=False,
+        created_at=None,
+    )
+    await source.put_object("user/bio/1", blob)
+    destination = MemoryStore()
+    assert await Transfer(source, destination, deep=True, dry_run=False).run(reference) == ("copied", 4)
+    assert await contents(destination) == {"user/bio/1": blob}
+    for one, other in ((source, PlainStore()), (PlainStore(), MemoryStore())):
+        with pytest.raises(Exception, match="keeps no files by name, such as 'user/bio/1'"):
+            await Transfer(one, other, deep=False, dry_run=False).run(reference)
+
+
+async def test_a_hanging_store_does_not_stop_the_others(
+    sessions: Sessions, source: FaultyStore, destination: FaultyStore
+) -> None:
+    """Files are told in the order in which they arrive."""
+    await add_users(sessions, source, [b"%d" % number for number in range(8)])
+    source.at("get", hangs, 1)
+    plan = migrate(sessions, Base, source, destination, concurrency=2)
+    async with aclosing(aiter(plan)) as running:  # type: ignore[type-var]
+        found = [await anext(running) for _ in range(7)]
+    assert [one.reference.identity[0] for one in found] == [2, 3, 4, 5, 6, 7, 8]
+
+
+def test_what_cannot_be_planned_is_refused(source: FaultyStore, destination: FaultyStore) -> None:
+    """Before anything is done: one store for both, no store, no classes, no work."""
+    sessions = Sessions()
+    with pytest.raises(ValueError, match="another store"):
+        migrate(sessions, Base, source, source)
+    with store_context(source), pytest.raises(ValueError, match="another store"):
+        migrate(sessions, Base, source, current_store)
+    with pytest.raises(ContextError):
+        migrate(sessions, Base, source, current_store)
+    with pytest.raises(DeclarationError, match="expected a Store, got str"):
+        migrate(sessions, Base, "s3://bucket", destination)  # type: ignore[arg-type]
+    with pytest.raises(DeclarationError, match="no mapped class of User has files"):
+        migrate_class(sessions, User, source, destination)
+    for options in ({"concurrency": 0}, {"max_failures": -1}):
+        with pytest.raises(ValueError, match="at least 1"):
+            migrate(sessions, Base, source, destination, **options)
+
+
+async def test_a_session_stands_for_others_like_it(
+    sessions: Sessions, source: FaultyStore, destination: FaultyStore
+) -> None:
+    """It may be used while the migration runs; what it has not committed is not moved."""
+    await add_users(sessions, source, [b"1"])
+    async with sessions() as session:
+        async for _ in migrate(session, Base, source, destination):
+            assert len(list(await session.scalars(select(UserPicture)))) == 1
+    assert len(await contents(destination.inner)) == 1
