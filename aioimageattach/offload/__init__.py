@@ -1,0 +1,28 @@
+"""Offloaded columns: large bytes, texts and JSON in the store, a reference in the row."""
+
+from __future__ import annotations
+
+from ..exc import DamagedValueError, OffloadError, ValueNotLoadedError, ValueTooLargeError
+from ..transaction.hooks import register as _register
+from .columns import stored, stored_binary, stored_json, stored_text
+from .flush import StoredValues as _StoredValues
+from .load import load_stored
+from .values import Stored, StoredBinary, StoredJSON, StoredText
+
+__all__ = [
+    "DamagedValueError",
+    "OffloadError",
+    "Stored",
+    "StoredBinary",
+    "StoredJSON",
+    "StoredText",
+    "ValueNotLoadedError",
+    "ValueTooLargeError",
+    "load_stored",
+    "stored",
+    "stored_binary",
+    "stored_json",
+    "stored_text",
+]
+
+_register(_StoredValues())

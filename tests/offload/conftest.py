@@ -1,0 +1,38 @@
+"""What the tests of offloaded columns stand on."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from aioimageattach.context import bind_store
+from tests.databases import Database
+from tests.faults.stores import FaultyStore
+from tests.offload.models import Base
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+@pytest.fixture
+def store() -> FaultyStore:
+    """An empty store, which counts and can be told to misbehave."""
+    return FaultyStore()
+
+
+@pytest.fixture
+async def sessions(sqlite_database: Database, store: FaultyStore) -> Sessions:
+    """Sessions of SQLite, with tables and the store."""
+    return await sessions_of(sqlite_database, store)
+
+
+@pytest.fixture
+async def each_sessions(database: Database, store: FaultyStore) -> Sessions:
+    """The same of three databases in turn."""
+    return await sessions_of(database, store)
+
+
+async def sessions_of(database: Database, store: FaultyStore) -> Sessions:
+    await database.create(Base.metadata)
+    sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
+    bind_store(sessions, store)
+    return sessions

@@ -1,0 +1,65 @@
+"""The models that the tests of offloaded columns stand on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+from sqlalchemy import ForeignKey, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from aioimageattach.offload import (
+    Stored,
+    StoredBinary,
+    StoredJSON,
+    StoredText,
+    stored,
+    stored_binary,
+    stored_json,
+    stored_text,
+)
+
+
+class Base(DeclarativeBase):
+    """The base of the models here."""
+
+
+class StoredPacked(Stored[dict[str, Any]]):
+    """A serializer of our own."""
+
+    kind = ".msgpack"
+    mimetype = "application/msgpack"
+    plain = dict
+
+    @classmethod
+    def encode(cls, value: dict[str, Any]) -> bytes:
+        return bytes(msgpack.packb(value))
+
+    @classmethod
+    def decode(cls, data: bytes) -> dict[str, Any]:
+        found: dict[str, Any] = msgpack.unpackb(data)
+        return found
+
+
+class Article(Base):
+    """Has one column of each kind."""
+
+    __tablename__ = "article"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str | None] = mapped_column(String(40))
+    body: Mapped[StoredText | None] = stored_text(compression="zstd")
+    note: Mapped[StoredText | None] = stored_text(inline_below=20)
+    data: Mapped[StoredBinary | None] = stored_binary(max_size=1_000_000)
+    outline: Mapped[StoredJSON | None] = stored_json(compression="gzip")
+    packed: Mapped[StoredPacked | None] = stored(StoredPacked)
+    parts: Mapped[list[Part]] = relationship(cascade="all, delete-orphan")
+
+
+class Part(Base):
+    """Belongs to an article; its key is made of two columns."""
+
+    __tablename__ = "part"
+    article_id: Mapped[int] = mapped_column(ForeignKey("article.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    body = stored_text(nullable=False)
+    tags = stored_json(default=["new"], dedupe=True, nullable=True)

@@ -1,0 +1,102 @@
+"""Compression: what was stored comes back, and nothing else does."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import sys
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioimageattach.exc import DamagedValueError, DeclarationError
+from aioimageattach.offload import codec
+
+COMPRESSIONS: list[Any] = [None, "gzip", "zstd"]
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@given(data=st.binary(max_size=3000), times=st.integers(1, 400))
+def test_what_goes_in_comes_out(compression: Any, data: bytes, times: int) -> None:
+    """Of any size, also of more than a block; and never larger than the bound."""
+    data *= times
+    file = codec.compress(data, compression)
+    assert len(file) <= codec.bound(len(data))
+    assert codec.decompress(file, len(data), sha256(data), compression, "x") == data
+
+
+PLAIN = b"some text, " * 50_000
+BOMB = bytes(200_000_000)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_what_is_not_what_was_stored_is_refused(compression: Any) -> None:
+    """Cut off, longer, doubled, of another size, of another fingerprint, something else, or nothing."""
+    file = codec.compress(PLAIN, compression)
+    size, fingerprint = len(PLAIN), sha256(PLAIN)
+    wrong = [
+        (file[:-1], size, fingerprint),
+        (file[: len(file) // 2], size, fingerprint),
+        (file + b"x", size, fingerprint),
+        (file + file, size, fingerprint),
+        (file, size - 1, fingerprint),
+        (file, size + 1, fingerprint),
+        (file, size, sha256(b"")),
+        (b"nonsense" + file, size, fingerprint),
+        (b"", size, fingerprint),
+    ]
+    for data, length, digest in wrong:
+        with pytest.raises(DamagedValueError, match="'x' is not what was stored"):
+            codec.decompress(data, length, digest, compression, "x")
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_a_bomb_takes_no_memory(compression: Any) -> None:
+    """A size that lies is found out after that size, whatever else there is: 200 MB in some kilobytes."""
+    file = codec.compress(BOMB, compression)
+    assert len(file) < 250_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedValueError, match="more than the 1,000,000 bytes"):
+            codec.decompress(file, 1_000_000, sha256(b""), compression, "x")
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_frame_that_asks_for_a_large_window_is_refused() -> None:
+    """zstd's header may ask for 128 MB before a byte is decompressed."""
+    library = codec._zstd()
+    options = {library.CompressionParameter.window_log: 27, library.CompressionParameter.compression_level: 3}
+    packer = library.ZstdCompressor(options=options)
+    file = packer.compress(PLAIN) + packer.flush()
+    with pytest.raises(DamagedValueError, match="no such file"):
+        codec.decompress(file, len(PLAIN), sha256(PLAIN), "zstd", "x")
+
+
+def test_gzip_is_gzip() -> None:
+    """Other programs read it."""
+    assert gzip.decompress(codec.compress(PLAIN, "gzip")) == PLAIN
+
+
+@pytest.mark.parametrize("compression", ["lzma", "", 3])
+def test_a_compression_that_there_is_not(compression: object) -> None:
+    """The message says which there are."""
+    with pytest.raises(DeclarationError, match="expected None, 'gzip' or 'zstd'"):
+        codec.check_compression(compression)
+
+
+def test_zstd_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where neither Python nor a package has it, the declaration fails, and what needs none goes on."""
+    for name in ("compression.zstd", "backports.zstd"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(DeclarationError, match=r"aioimageattach\[zstd\]"):
+        codec.check_compression("zstd")
+    assert codec.check_compression("gzip") == "gzip"

@@ -1,0 +1,105 @@
+"""JSON within limits, the same with the quick parser and without."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioimageattach.exc import DamagedValueError, OffloadError
+from aioimageattach.offload import jsontext
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@pytest.fixture(params=["orjson", "json"])
+def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both parsers in turn."""
+    if request.param == "json":
+        monkeypatch.setitem(sys.modules, "orjson", None)
+    return str(request.param)
+
+
+@given(value=VALUES)
+def test_what_goes_in_comes_out(value: Any) -> None:
+    """Integers of any size included."""
+    data = jsontext.encode(value)
+    assert jsontext.decode(data) == value
+    assert json.loads(data) == value
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, 2**64, -(2**70), 10**300])
+def test_integers_stay_integers(parser: str, number: int) -> None:
+    """Though one of the parsers would make floats of some."""
+    found = jsontext.decode(jsontext.encode([number]))[0]
+    assert (type(found), found) == (int, number)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), object(), {1, 2}, b"bytes", "\ud800", {(1, 2): 3}, [[[]]] * 2 + [json]],
+    ids=["nan", "inf", "object", "set", "bytes", "half a pair", "a key", "a module"],
+)
+def test_what_is_no_json_is_refused(value: Any) -> None:
+    """Before it is written."""
+    with pytest.raises(OffloadError, match="no JSON"):
+        jsontext.encode(value)
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_values_may_be_nested_so_deep() -> None:
+    """And no deeper, either way; what stands in a text does not count."""
+    assert jsontext.decode(jsontext.encode(nested(jsontext.MAX_DEPTH))) == nested(jsontext.MAX_DEPTH)
+    with pytest.raises(OffloadError, match="nested deeper"):
+        jsontext.encode(nested(jsontext.MAX_DEPTH + 1))
+    with pytest.raises(OffloadError, match="no JSON"):
+        jsontext.encode(nested(100_000))
+    with pytest.raises(DamagedValueError, match="nested deeper"):
+        jsontext.decode(b"[" * 100_000 + b"]" * 100_000)
+    text = '"[{\\"' * 1000
+    assert jsontext.decode(jsontext.encode([text])) == [text]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"NaN",
+        b"[Infinity]",
+        b"\xff",
+        b'"\xed\xa0\x80"',
+        b'"\\ud800"',
+        b"1" * 5000,
+        b"[1,]",
+        b"'x'",
+        b'"' + b'\\"' * 100_000,
+        b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94\x8c\x06system\x94\x93\x94.",
+        "[1]".encode("utf-16"),
+    ],
+    ids=lambda data: repr(data[:12]),
+)
+def test_hostile_json(parser: str, data: bytes) -> None:
+    """One error for all that is none, whichever parser there is; a pickle is no JSON."""
+    with pytest.raises(DamagedValueError):
+        jsontext.decode(data)
+
+
+def test_data_stay_data(parser: str) -> None:
+    """No name means anything; of keys that are there twice, the last one counts, as everywhere."""
+    data = b'{"__class__": "os.system", "a": 1, "a": 2, "s": "\\ud83d\\ude00"}'
+    assert jsontext.decode(data) == {"__class__": "os.system", "a": 2, "s": "\U0001f600"}

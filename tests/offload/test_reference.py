@@ -1,0 +1,132 @@
+"""What the column holds: names that say all, and nothing that is believed without a look."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioimageattach.exc import DamagedValueError, DeclarationError
+from aioimageattach.key import revision_of, revision_time
+from aioimageattach.offload.codec import Compression
+from aioimageattach.offload.reference import (
+    Inline,
+    Reference,
+    check_kind,
+    check_object_type,
+    format_inline,
+    make_reference,
+    parse,
+    parse_name,
+)
+
+SHA = "0123456789abcdef" * 4
+
+
+def made(
+    *, size: int = 10, stored: int = 10, compression: Compression | None = None, shared: bool = False
+) -> Reference:
+    return make_reference(
+        "article.body", size=size, stored=stored, sha256=SHA, kind=".txt", compression=compression, shared=shared
+    )
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "zstd"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_name_says_all(compression: Compression | None, shared: bool) -> None:
+    """What is made of it is what it was made of, and it fits into the column."""
+    longest = make_reference(
+        "x" * 80, size=10**14, stored=10**14, sha256=SHA, kind=".abcdefghijkl", compression=compression, shared=shared
+    )
+    for reference in (made(compression=compression, shared=shared), longest):
+        assert parse(str(reference), reference.object_type) == reference == parse_name(reference.name)
+        assert len(str(reference)) <= 255
+        assert abs(time.time() - reference.since) < 2**25 / 1000 + 1
+
+
+def test_names_tell_their_time() -> None:
+    """So that a sweep need not ask for the young ones; no two are the same."""
+    names = [made().name for _ in range(100)]
+    assert len(set(names)) == 100
+    revision = revision_of(names[0])
+    assert revision is not None
+    moment = revision_time(revision)
+    assert moment is not None
+    assert abs(moment.timestamp() - time.time()) < 5
+
+
+def test_shared_names_are_the_same_for_the_same() -> None:
+    """Within nine hours; and they are no others'."""
+    one, two = made(shared=True), made(shared=True)
+    assert one.name == two.name or one.name[:20] != two.name[:20]
+    assert one.name != made(shared=True, size=11, stored=11).name
+
+
+@given(st.binary(max_size=200))
+def test_values_in_the_row(data: bytes) -> None:
+    """Any bytes; as text where they are one, and never with what PostgreSQL refuses."""
+    raw = format_inline(data)
+    assert parse(raw, "article.body") == Inline(data)
+    assert "\0" not in raw
+
+
+def test_texts_stand_in_the_row_as_they_are() -> None:
+    """So that people and SQL can read them."""
+    assert format_inline("grün".encode()) == "=grün"
+    assert format_inline(b"") == "="
+    assert format_inline(b"\xff") == "#/w=="
+
+
+NAME = made(compression="gzip").name
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "",
+        "plain",
+        "#not base64",
+        "#YQ",
+        "@",
+        NAME,
+        "@" + NAME.replace("article.body", "article.secret"),
+        "@s3://other-bucket/" + NAME,
+        "@file:///etc/passwd",
+        "@article.body/../../etc/passwd",
+        "@article.body/../article.secret/" + NAME.partition("/")[2],
+        "@/" + NAME,
+        "@" + NAME + "/x",
+        "@" + NAME + "\n",
+        "@" + NAME.replace(".10.10.", ".10.99999.", 1),
+        "@" + NAME.replace(".10.10.", ".10.010.", 1),
+        "@" + NAME.replace(".10.10.", f".{10**16}.10.", 1),
+        "@" + NAME.replace(".gz", ".xz"),
+        "@" + NAME.upper(),
+        "@" + NAME.replace(SHA, SHA[:-1]),
+        "@" + NAME.replace(SHA, "\u0660" * 64),
+        "@article.body/aaaaa/bb/" + NAME.rpartition("/")[2],
+        "cos\nsystem\n(S'true'\ntR.",
+    ],
+    ids=lambda raw: repr(raw[:24]),
+)
+def test_what_somebody_else_wrote_is_refused(raw: str) -> None:
+    """Another column's file, another bucket's, a path, a lie about sizes: neither read nor deleted."""
+    with pytest.raises(DamagedValueError, match=r"article\.body"):
+        parse(raw, "article.body")
+
+
+@pytest.mark.parametrize("object_type", ["", "a/b", "..", ".a", "a.", "-x", "a b", "ä", "x" * 81, "a\n"])
+def test_object_types_that_no_name_begins_with(object_type: str) -> None:
+    """The message says what is expected."""
+    with pytest.raises(DeclarationError, match="expected at most 80"):
+        check_object_type(object_type)
+
+
+@pytest.mark.parametrize("kind", ["", "txt", ".", ".TXT", ".tar.gz", ".gz", ".zst", ".abcdefghijklm", ".a b"])
+def test_kinds_that_no_name_ends_in(kind: str) -> None:
+    """Nor in what compression adds."""
+    with pytest.raises(DeclarationError, match=r"such as '\.msgpack'"):
+        check_kind(kind)
+    assert check_kind(".msgpack") == ".msgpack"
