@@ -1,0 +1,83 @@
+"""The arguments that several commands share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from ..inventory import Reference
+from .database import DatabaseParameter
+from .loading import ModelsParameter
+from .output import EVERY
+from .stores import StoreParameter
+
+__all__ = ["MODELS", "STORE", "concurrency", "database", "fields", "models", "output", "store", "whose"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MODELS: Final = ModelsParameter()
+STORE: Final = StoreParameter()
+
+models = click.argument("models", type=MODELS)
+"""``module:name`` of a declarative base, or of one class."""
+
+database = click.option(
+    "--database",
+    "-d",
+    type=DatabaseParameter(),
+    envvar="DATABASE_URL",
+    show_envvar=True,
+    required=True,
+    metavar="URL",
+    help="The database, or MODULE:NAME of an AsyncEngine or async_sessionmaker.",
+)
+
+store = click.option(
+    "--store",
+    "-s",
+    type=STORE,
+    envvar="AIOIMAGEATTACH_STORE",
+    show_envvar=True,
+    required=True,
+    metavar="STORE",
+    help="file:///PATH, s3://BUCKET/PREFIX?region=..., or MODULE:NAME of a store.",
+)
+
+
+def concurrency(default: int) -> Callable[[F], F]:
+    """How many files are on their way at once."""
+    return click.option(
+        "--concurrency",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True,
+        help="How many files are on their way at once.",
+    )
+
+
+def output(command: F) -> F:
+    """How it tells what it does."""
+    as_json = click.option("--json", "as_json", is_flag=True, help="Write one JSON document a line.")
+    every = click.option(
+        "--every",
+        type=click.FloatRange(min=0, min_open=True),
+        default=EVERY,
+        show_default=True,
+        metavar="SECONDS",
+        help="How often progress is told where there is no terminal.",
+    )
+    verbose = click.option("--verbose", "-v", is_flag=True, help="Name each file, not only those with trouble.")
+    return as_json(every(verbose(command)))
+
+
+def fields(item: Any) -> dict[str, Any]:
+    """Return what a dataclass holds, by name."""
+    return {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+
+
+def whose(reference: Reference) -> str:
+    """Say which row names a file."""
+    return f"{reference.cls.__name__} {', '.join(map(str, reference.identity))}".rstrip(" ,")

@@ -1,0 +1,93 @@
+"""How a command runs, is stopped, and ends: the exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from types import FrameType
+from typing import Final, NoReturn, ParamSpec, TypeVar
+
+import click
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from ..exc import DeclarationError, ImageAttachError
+from .output import Output
+
+__all__ = ["DONE", "FAILED", "FOUND", "planned", "run", "said"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DONE: Final = 0
+"""All is done, and nothing is wrong."""
+FOUND: Final = 1
+"""Some files failed, or something was found that is not as it should be."""
+FAILED: Final = 3
+"""It could not be done: the database or a store does not answer, or refuses. 2 is click's, for wrong arguments."""
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class _StoppedError(Exception):
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def planned(make: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Return a plan; what it refuses are wrong arguments of the command.
+
+    Raises:
+        UsageError: They do not go together.
+    """
+    try:
+        return make(*args, **kwargs)
+    except (ValueError, DeclarationError) as error:
+        raise click.UsageError(str(error)) from error
+
+
+def run(out: Output, work: Callable[[], Awaitable[int]], *, resume: str) -> NoReturn:
+    """Do the work in an event loop of its own, and exit with its code.
+
+    Args:
+        out: Where it is told how it ended.
+        work: Returns the exit code.
+        resume: What to do after it was stopped.
+    """
+    try:
+        code = asyncio.run(_stoppable(work))
+    except _StoppedError as stopped:
+        out.emit("stopped", f"Stopped. {resume}", resume=resume)
+        code = 128 + stopped.number
+    except (ImageAttachError, SQLAlchemyError, OSError) as error:
+        text = said(error)
+        out.complain("error", f"Error: {text}", type=type(error).__name__, message=text)
+        code = FAILED
+    sys.exit(code)
+
+
+async def _stoppable(work: Callable[[], Awaitable[int]]) -> int:
+    """Cancel the work at the first signal; whatever it awaits undoes or ends what it has begun."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    came: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        loop.call_soon_threadsafe(task.cancel)
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        return await work()
+    except asyncio.CancelledError:
+        raise _StoppedError(came[0]) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def said(error: BaseException) -> str:
+    """Return what a driver says, without the statement that SQLAlchemy puts beside it."""
+    text = str(error.orig if isinstance(error, DBAPIError) else error)
+    return text or type(error).__name__

@@ -1,0 +1,65 @@
+"""``aioimageattach verify``."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import Any, NoReturn
+
+import click
+
+from ..maintenance import Flaw
+from ..maintenance import verify as plan_verification
+from . import options
+from .database import open_sessions
+from .output import Output
+from .running import DONE, FOUND, planned, run
+from .stores import open_store
+
+__all__ = ["verify"]
+
+
+def _say(flaw: Flaw) -> str:
+    text = f"{'repaired' if flaw.repaired else flaw.problem} {options.whose(flaw.reference)}"
+    if flaw.expected is not None:
+        text += f": expected {flaw.expected}, got {flaw.actual}"
+    return text if flaw.error is None else f"{text}: {flaw.error}"
+
+
+@click.command()
+@options.models
+@options.database
+@options.store
+@click.option("--deep", is_flag=True, help="Read the files and compare fingerprints, not only sizes.")
+@click.option("--repair", is_flag=True, help="Make flawed thumbnails again from their originals.")
+@options.concurrency(16)
+@options.output
+def verify(
+    models: Any,
+    database: Any,
+    store: Any,
+    deep: bool,
+    repair: bool,
+    concurrency: int,
+    verbose: bool,
+    every: float,
+    as_json: bool,
+) -> NoReturn:
+    """Look whether the files that rows name are there, and are what the rows say.
+
+    MODELS is MODULE:NAME of a declarative base or of one class. The application may go on meanwhile.
+    """
+    out = Output(as_json=as_json, every=every)
+
+    async def work() -> int:
+        async with AsyncExitStack() as stack:
+            sessions, where = await open_sessions(stack, database), await open_store(stack, store)
+            plan = planned(
+                plan_verification, sessions, models, where, deep=deep, repair=repair, concurrency=concurrency
+            )
+            async with out.tracked("verify", plan):
+                async for flaw in plan:
+                    if verbose or not flaw.repaired:
+                        out.emit("flaw", _say(flaw), **options.fields(flaw))
+        return FOUND if plan.progress.flawed > plan.progress.repaired else DONE
+
+    run(out, work, resume="What was repaired stays; run the same command again, it begins from the start.")

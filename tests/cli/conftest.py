@@ -1,0 +1,91 @@
+"""A folder with a database and pictures, and the program in it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from aioimageattach.cli.app import app
+from aioimageattach.context import bind_store
+from tests.cli import models
+from tests.stores.s3.conftest import gate as gate
+from tests.stores.s3.conftest import s3_server as s3_server
+
+USERS = 7
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def blocking_guard() -> None:
+    """No guard: a command has a loop of its own, in which nobody waits while a driver reads its settings."""
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no setting of the one who runs the tests change them."""
+    for name in ("AIOIMAGEATTACH_STORE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The present folder; what imports put before the others is gone after."""
+    path = list(sys.path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / models.MEDIA).mkdir()
+    (tmp_path / "new").mkdir()
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{models.DATABASE}")
+    yield tmp_path
+    sys.path[:] = path
+
+
+async def fill() -> None:
+    """Make seven users with a picture each."""
+    engine = models.engine()
+    async with engine.begin() as connection:
+        await connection.run_sync(models.Base.metadata.create_all)
+    sessions = await models.sessions()
+    bind_store(sessions, models.media())
+    async with sessions.begin() as session:
+        for number in range(1, USERS + 1):
+            session.add(user := models.User(id=number))
+            await user.picture.from_blob(models.SMALL)
+    await sessions.kw["bind"].dispose()
+    await engine.dispose()
+
+
+@pytest.fixture
+def filled(folder: Path) -> Path:
+    """The folder, with a database and pictures."""
+    asyncio.run(fill())
+    return folder
+
+
+@pytest.fixture
+def run() -> Run:
+    """Runs the program in this process."""
+
+    def invoke(*arguments: str, **environment: str) -> Result:
+        result = CliRunner().invoke(app, list(arguments), env=environment)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return invoke
+
+
+def documents(result: Result) -> list[dict[str, Any]]:
+    """What ``--json`` has written."""
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def files(folder: Path) -> list[str]:
+    """The names of all files below a folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())

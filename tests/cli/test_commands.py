@@ -1,0 +1,306 @@
+"""Verify, sweep, migrate and thumbnails: what they do, say and return."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from aioimageattach.key import ImageKey, file_name, make_revision
+from tests.cli import models
+from tests.cli.conftest import USERS, Run, documents, files
+
+BASE = "tests.cli.models:Base"
+MEDIA = "tests.cli.models:media"
+PICTURE = "tests.cli.models:User.picture"
+OLD = 1_500_000_000.0
+
+
+def last(result: Result) -> str:
+    """The line that says how it ended."""
+    return result.stderr.splitlines()[-1]
+
+
+def of_user(folder: Path, number: int) -> str:
+    """The name of the file of a user's picture."""
+    with closing(sqlite3.connect(folder / models.DATABASE)) as connection:
+        query = "SELECT revision FROM user_picture WHERE user_id = ? AND original"
+        [revision] = connection.execute(query, [number]).fetchone()
+    [name] = [name for name in files(folder / models.MEDIA) if revision in name]
+    return name
+
+
+def lost(folder: Path) -> str:
+    """Take the file of the third user away; return its name."""
+    name = of_user(folder, 3)
+    (folder / models.MEDIA / name).unlink()
+    return name
+
+
+def orphan(folder: Path) -> str:
+    """Add an old file that no row names."""
+    name = file_name(ImageKey("user-picture", None, 90, 60, "image/jpeg", make_revision(OLD)))
+    path = folder / models.MEDIA / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"left behind")
+    os.utime(path, (OLD, OLD))
+    return name
+
+
+# --- verify ----------------------------------------------------------------------------------------------------------
+
+
+def test_verify_says_that_all_is_well(run: Run, filled: Path) -> None:
+    """Nothing is found, the end is told, the code is 0."""
+    done = run("verify", BASE, "-s", MEDIA)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert last(done).startswith("verify: 7 of 7, ")
+    assert last(done).endswith(", 7 sound")
+
+
+def test_verify_finds_what_is_missing_or_changed(run: Run, filled: Path) -> None:
+    """A line for each, and the code 1."""
+    name = lost(filled)
+    (filled / models.MEDIA / of_user(filled, 7)).write_bytes(b"x")
+    done = run("verify", BASE, "-s", MEDIA)
+    assert done.exit_code == 1
+    found = sorted(done.stdout.splitlines())
+    assert found[0].startswith("missing UserPicture 3, 90, 60: there is no file")
+    assert name in found[0]
+    assert found[1].startswith(f"size UserPicture 7, 90, 60: expected {len(models.SMALL)}, got 1")
+
+
+def test_verify_makes_thumbnails_again(run: Run, filled: Path) -> None:
+    """With --repair; what was repaired is named with --verbose alone, and is no reason for another code."""
+    assert run("thumbnails", PICTURE, "-s", MEDIA, "-w", "30").exit_code == 0
+    thumbnails = [name for name in files(filled / models.MEDIA) if ".30x20." in name]
+    for name in thumbnails[:2]:
+        (filled / models.MEDIA / name).unlink()
+    done = run("verify", BASE, "-s", MEDIA)
+    assert (done.exit_code, len(done.stdout.splitlines())) == (1, 2)
+    (filled / models.MEDIA / thumbnails[2]).write_bytes(b"x")
+    done = run("verify", BASE, "-s", MEDIA, "--repair", "--concurrency", "1")
+    assert (done.exit_code, done.stdout) == (0, ""), done.output
+    for name in [name for name in files(filled / models.MEDIA) if ".30x20." in name][:2]:
+        (filled / models.MEDIA / name).unlink()
+    done = run("verify", BASE, "-s", MEDIA, "--repair", "--deep", "-v")
+    assert (done.exit_code, [line[:9] for line in done.stdout.splitlines()]) == (0, ["repaired "] * 2), done.output
+    done = run("verify", BASE, "-s", MEDIA)
+    assert (done.exit_code, done.stdout) == (0, "")
+
+
+# --- sweep -----------------------------------------------------------------------------------------------------------
+
+
+def test_sweep_tells_and_removes(run: Run, filled: Path) -> None:
+    """Without --delete nothing goes; with it the orphan goes, and nothing else."""
+    before = files(filled / models.MEDIA)
+    name = orphan(filled)
+    done = run("sweep", BASE, "-s", MEDIA)
+    assert (done.exit_code, done.stdout) == (1, f"orphan {name}\n")
+    assert "--delete would be refused: " in done.stderr
+    assert name in files(filled / models.MEDIA)
+    done = run("sweep", BASE, "-s", MEDIA, "--delete", "--max-share", "1", "-v")
+    assert (done.exit_code, done.stdout) == (0, f"removed {name}\n"), done.output
+    assert "1 removed, removed 11 B" in last(done)
+    orphan(filled)
+    done = run("sweep", BASE, "-s", MEDIA, "--delete", "--force")
+    assert (done.exit_code, done.stdout) == (0, ""), done.output
+    assert files(filled / models.MEDIA) == before
+
+
+def test_sweep_refuses_what_looks_wrong(run: Run, filled: Path) -> None:
+    """The library's reasons are said, and the code is 3."""
+    name = orphan(filled)
+    done = run("sweep", BASE, "-s", MEDIA, "--delete")
+    assert (done.exit_code, "Error: nothing was removed: " in done.stderr) == (3, True), done.output
+    assert name in files(filled / models.MEDIA)
+
+
+def test_sweep_names_what_it_could_not_remove(run: Run, filled: Path) -> None:
+    """The file, why, and the code 1."""
+    name = orphan(filled)
+    folder = (filled / models.MEDIA / name).parent
+    done = run("sweep", BASE, "-s", "tests.cli.models:undeletable", "--delete", "--max-share", "1")
+    assert (done.exit_code, done.stdout) == (1, f"failed {name}: read only\n"), done.output
+    assert folder.exists()
+
+
+def test_sweep_takes_another_grace(run: Run, filled: Path) -> None:
+    """One that is too short is a wrong argument."""
+    done = run("sweep", BASE, "-s", MEDIA, "--delete", "--grace", "0.5")
+    assert (done.exit_code, "grace: 0:30:00 is shorter than" in done.stderr) == (2, True), done.output
+
+
+# --- migrate ---------------------------------------------------------------------------------------------------------
+
+
+def test_migrate_copies_and_goes_on(run: Run, filled: Path) -> None:
+    """All files are in the other store; a second run copies none."""
+    target = f"file://{filled}/new"
+    done = run("migrate", BASE, MEDIA, target)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert f"{USERS} copied, {len(models.SMALL) * USERS / 1000:.3g} kB" in last(done)
+    assert files(filled / "new") == files(filled / models.MEDIA)
+    done = run("migrate", BASE, MEDIA, target, "--deep", "-v")
+    assert [line.partition(" ")[0] for line in done.stdout.splitlines()] == ["present"] * USERS
+    assert last(done).endswith(", 7 present")
+
+
+def test_migrate_tells_what_it_would_copy(run: Run, filled: Path) -> None:
+    """A dry run names the files, and copies none."""
+    done = run("migrate", BASE, MEDIA, f"file://{filled}/new", "--dry-run")
+    assert (done.exit_code, len(done.stdout.splitlines())) == (0, USERS)
+    assert "missing UserPicture 1, 90, 60" in done.stdout.splitlines()
+    assert files(filled / "new") == []
+
+
+def test_migrate_names_what_failed(run: Run, filled: Path) -> None:
+    """The others are copied, and the code is 1."""
+    name = lost(filled)
+    done = run("migrate", BASE, MEDIA, f"file://{filled}/new")
+    assert done.exit_code == 1
+    assert done.stdout.startswith("failed UserPicture 3, 90, 60: ")
+    assert name in done.stdout
+    assert len(files(filled / "new")) == USERS - 1
+
+
+def test_migrate_refuses_one_store_twice(run: Run, filled: Path) -> None:
+    """That is a wrong argument."""
+    store = "tests.cli.models:memory"
+    done = run("migrate", BASE, store, store)
+    assert (done.exit_code, "another store than the source" in done.stderr) == (2, True), done.output
+
+
+# --- thumbnails ------------------------------------------------------------------------------------------------------
+
+
+def test_thumbnails_makes_what_is_missing(run: Run, filled: Path) -> None:
+    """Each size of each picture, once."""
+    arguments = ["thumbnails", PICTURE, "-s", MEDIA, "-w", "30", "-w", "45", "--height", "20", "-v"]
+    done = run(*arguments)
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "made User 1: 30x20, 45x30"), done.output
+    assert "14 made" in last(done)
+    assert len(files(filled / models.MEDIA)) == USERS * 3
+    done = run(*arguments)
+    assert (done.exit_code, done.stdout) == (0, "")
+
+
+def test_thumbnails_fills_boxes(run: Run, filled: Path) -> None:
+    """Pairs of sides with a fit, in another format."""
+    done = run("thumbnails", PICTURE, "-s", MEDIA, "-w", "20", "--height", "20", "--fit", "cover", "--format", "webp")
+    assert done.exit_code == 0, done.output
+    assert len([name for name in files(filled / models.MEDIA) if name.endswith(".20x20.webp")]) == USERS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected a size"),
+        (["-w", "20", "--fit", "cover"], "as many --height as --width"),
+        (["--height", "20", "--fit", "cover"], "as many --height as --width"),
+    ],
+)
+def test_thumbnails_wants_sizes(arguments: list[str], message: str, run: Run, filled: Path) -> None:
+    """What is missing is said."""
+    done = run("thumbnails", PICTURE, "-s", MEDIA, *arguments)
+    assert (done.exit_code, message in done.stderr) == (2, True), done.output
+
+
+def test_thumbnails_names_what_failed(run: Run, filled: Path) -> None:
+    """The picture and why; the code is 1, and the others are made."""
+    lost(filled)
+    done = run("thumbnails", PICTURE, "-s", MEDIA, "-w", "30")
+    assert (done.exit_code, done.stdout.startswith("failed User 3: there is no file")) == (1, True), done.output
+    assert last(done).endswith("1 failed")
+
+
+# --- being stopped ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("store", "number"), [("interrupting", signal.SIGINT), ("terminating", signal.SIGTERM)])
+def test_a_signal_stops_it_and_another_run_goes_on(store: str, number: int, run: Run, filled: Path) -> None:
+    """It says how to go on, leaves nothing half-done, and its code tells the signal."""
+    before = signal.getsignal(number)
+    done = run("migrate", BASE, MEDIA, f"tests.cli.models:{store}", "--concurrency", "2")
+    assert done.exit_code == 128 + number
+    assert done.stdout.endswith("Stopped. What was copied stays; run the same command again to go on.\n")
+    assert signal.getsignal(number) is before
+    copied = files(filled / "new")
+    assert 1 <= len(copied) < USERS
+    assert all((filled / "new" / name).read_bytes() == models.SMALL for name in copied)
+    done = run("migrate", BASE, MEDIA, f"file://{filled}/new")
+    assert (done.exit_code, f"{len(copied)} present" in last(done)) == (0, True)
+
+
+# --- where nobody watches --------------------------------------------------------------------------------------------
+
+
+def test_a_log_gets_lines(run: Run, filled: Path) -> None:
+    """Now and then one says how far it is and how long it takes still."""
+    done = run("migrate", BASE, MEDIA, "tests.cli.models:slow", "--concurrency", "1", "--every", "0.12")
+    lines = [line for line in done.stderr.splitlines() if " left" in line]
+    assert (done.exit_code, bool(lines)) == (0, True), done.stderr
+    assert re.fullmatch(r"migrate: \d of 7, \d+/s, 0:00:0\d left, \d copied, [\d.]+ kB", lines[-1]), lines
+
+
+def test_a_log_gets_lines_also_where_the_end_is_not_known(run: Run, filled: Path) -> None:
+    """A sweep does not know how much there is to list."""
+    done = run("sweep", BASE, "-s", "tests.cli.models:listing", "--every", "0.05")
+    assert re.search(r"^sweep: \d+, \d+/s$", done.stderr, re.MULTILINE), done.stderr
+    found = documents(run("sweep", BASE, "-s", "tests.cli.models:listing", "--every", "0.05", "--json"))
+    assert {one["event"] for one in found} == {"progress", "end"}
+
+
+# --- for programs ----------------------------------------------------------------------------------------------------
+
+
+def test_json_is_one_document_a_line(run: Run, filled: Path) -> None:
+    """Findings and the end, with all that is known of them; nothing on the standard error."""
+    name = lost(filled)
+    done = run("verify", BASE, "-s", MEDIA, "--json")
+    flaw, end = documents(done)
+    assert (done.exit_code, done.stderr) == (1, "")
+    assert (flaw["event"], flaw["problem"], flaw["repaired"]) == ("flaw", "missing", False)
+    assert (flaw["reference"]["cls"], flaw["reference"]["identity"]) == ("UserPicture", [3, 90, 60, ""])
+    assert flaw["reference"]["created_at"].endswith("+00:00")
+    assert (flaw["error"]["type"], name in flaw["error"]["message"]) == ("StoreFileNotFoundError", True)
+    numbers = {"total": 7, "done": 7, "sound": 6, "flawed": 1}
+    assert (end["event"], end["label"], numbers.items() <= end.items()) == ("end", "verify", True)
+    assert end["seconds"] > 0
+
+
+def test_json_tells_errors_and_stops(run: Run, filled: Path) -> None:
+    """They are documents as well."""
+    done = run("verify", BASE, "-s", MEDIA, "--json", "-d", "postgresql://127.0.0.1:1/x")
+    [error] = documents(done)
+    assert (done.exit_code, error["event"], error["type"]) == (3, "error", "ConnectionRefusedError")
+    done = run("migrate", BASE, MEDIA, "tests.cli.models:interrupting", "--json")
+    assert (done.exit_code, documents(done)[-1]["event"]) == (130, "stopped")
+
+
+@pytest.mark.parametrize("command", ["migrate", "thumbnails"])
+def test_json_of_each_file(command: str, run: Run, filled: Path) -> None:
+    """With --verbose every one has its line; sets and keys are lists and objects."""
+    arguments: dict[str, list[str]] = {
+        "migrate": [BASE, MEDIA, f"file://{filled}/new"],
+        "thumbnails": [PICTURE, "-s", MEDIA, "-w", "30"],
+    }
+    found: list[dict[str, Any]] = documents(run(command, *arguments[command], "--json", "-v"))
+    assert [one["event"] for one in found] == [{"migrate": "file"}.get(command, command)] * USERS + ["end"]
+    keys = [one["reference"]["key"] if command == "migrate" else one["keys"][0] for one in found[:-1]]
+    assert {key["object_type"] for key in keys} == {"user-picture"}
+
+
+def test_asyncio_is_left_as_it_was(run: Run, filled: Path) -> None:
+    """Another loop can be run after."""
+    run("verify", BASE, "-s", MEDIA)
+    assert asyncio.run(asyncio.sleep(0, 1)) == 1

@@ -1,0 +1,145 @@
+"""The real program: as it is installed, on a terminal, and when keys are pressed."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import runpy
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from aioimageattach import cli
+from aioimageattach.cli.app import app
+from aioimageattach.version import VERSION
+from tests.cli import models
+from tests.cli.conftest import USERS, files
+
+ROOT = Path(__file__).parent.parent.parent
+PROGRAM = [sys.executable, "-W", "error", "-m", "aioimageattach"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "140"}
+BASE = "tests.cli.models:Base"
+MEDIA = "tests.cli.models:media"
+SLOW = """
+import asyncio
+from pathlib import Path
+from aioimageattach.stores.fs import FileSystemStore
+
+
+class Slow(FileSystemStore):
+    async def put_object(self, name, data, **options):
+        Path("begun").touch()
+        await asyncio.sleep(0.05)
+        await super().put_object(name, data, **options)
+
+
+store = Slow("new", "https://example.com/")
+"""
+
+
+def read(terminal: int, until: str) -> str:
+    """What comes from a terminal, up to some text or its end."""
+    text, deadline = "", time.monotonic() + 60
+    while until not in text and time.monotonic() < deadline:
+        if not select.select([terminal], [], [], 1)[0]:
+            continue
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:  # the other side was closed
+            break
+        text += piece.decode(errors="replace")
+    return text
+
+
+def test_the_module_runs_as_a_program(filled: Path) -> None:
+    """``python -m aioimageattach`` does what the command does, without a warning."""
+    environment = {**ENVIRONMENT, "DATABASE_URL": f"sqlite:///{models.DATABASE}"}
+    arguments = [*PROGRAM, "verify", BASE, "-s", MEDIA]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert done.stderr.startswith("verify: 7 of 7, ")
+
+
+def test_keys_stop_it_and_it_goes_on(filled: Path) -> None:
+    """Ctrl-C on a terminal: whole files alone are left, it says how to go on, and a second run does."""
+    (filled / "slow.py").write_text(SLOW)
+    environment = {**ENVIRONMENT, "DATABASE_URL": f"sqlite:///{models.DATABASE}"}
+    arguments = [*PROGRAM, "migrate", BASE, MEDIA, "slow:store", "--concurrency", "1"]
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        arguments, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+    ) as program:
+        os.close(slave)
+        while not (filled / "new").exists() or len(files(filled / "new")) < 2:
+            assert program.poll() is None, read(master, "never")
+            time.sleep(0.01)
+        program.send_signal(signal.SIGINT)  # as the terminal does
+        text = read(master, "to go on.")
+        assert program.wait(30) == 130
+    os.close(master)
+    assert "Stopped. What was copied stays; run the same command again to go on." in text
+    assert re.search(r"migrate.*[━╸].*/7", text), text
+    copied = files(filled / "new")
+    assert 2 <= len(copied) < USERS
+    assert all((filled / "new" / name).read_bytes() == models.SMALL for name in copied)
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, files(filled / "new")) == (0, files(filled / models.MEDIA)), done.stderr
+
+
+def test_a_terminal_shows_a_bar(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many of how many, how fast, how long still; findings stand above it."""
+    for name in files(filled / models.MEDIA)[:2]:
+        (filled / models.MEDIA / name).unlink()
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "140")
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with pytest.raises(SystemExit) as ended:
+            app(["verify", BASE, "-s", MEDIA])
+        monkeypatch.undo()
+    text = read(master, "5 sound, 2 flawed\r\n")
+    os.close(master)
+    assert ended.value.code == 1
+    assert text.count("missing UserPicture") == 2
+    assert text.index("missing UserPicture") < text.index("7/7")
+    assert re.search(r"verify: 7 of 7, .*5 sound, 2 flawed\r\n$", text), text
+
+
+def test_what_is_missing_for_the_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra, and not where it is something else that is missing."""
+    for name in [name for name in sys.modules if name.startswith("aioimageattach.cli.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "click", None)
+    with pytest.raises(SystemExit, match=r"the command line needs click: pip install 'aioimageattach\[cli\]'"):
+        cli.main()
+    monkeypatch.delitem(sys.modules, "click")
+    monkeypatch.setitem(sys.modules, "sqlalchemy.exc", None)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main()
+
+
+def test_the_module_is_the_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Imported it does nothing."""
+    monkeypatch.setattr(sys, "argv", ["aioimageattach", "--version"])
+    runpy.run_module("aioimageattach.__main__", run_name="imported")
+    assert capsys.readouterr().out == ""
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("aioimageattach", run_name="__main__")
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"aioimageattach {VERSION}\n")
+
+
+@pytest.mark.parametrize("command", ["", *app.commands])
+def test_each_command_explains_itself(command: str) -> None:
+    """With a summary, and an explanation for each option."""
+    done = CliRunner().invoke(app, [*([command] if command else []), "--help"])
+    assert (done.exit_code, done.stdout.startswith("Usage: ")) == (0, True)
+    assert not re.search(r"^  -[^ ]*(, --\S+)?( [A-Z]+)?$\n^  -", done.stdout, re.MULTILINE), done.stdout

@@ -1,0 +1,215 @@
+"""Missing thumbnails are made for all owners, in batches that stand by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from aioimageattach.context import bind_store, store_context
+from aioimageattach.exc import DeclarationError, StoreFileNotFoundError, StoreUnavailableError
+from aioimageattach.file import Source
+from aioimageattach.imaging import Recipe
+from aioimageattach.thumbnails import ThumbnailPlan, Thumbnails, generate
+from tests import photos
+from tests.databases import Database
+from tests.entity.models import Base, CountingStore, Post, User, UserPicture, started
+
+SMALL = photos.saved(photos.opened("chelsea", (90, 60)), "JPEG")
+Sessions = async_sessionmaker[AsyncSession]
+
+
+class FailingStore(CountingStore):
+    """Refuses some puts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: set[int] = set()
+        self.puts = 0
+
+    async def put_object(
+        self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
+    ) -> None:
+        self.puts += 1
+        if self.puts in self.refused:
+            raise StoreUnavailableError("full")
+        await super().put_object(name, data, mimetype=mimetype, reproducible=reproducible)
+
+
+@pytest.fixture
+def store() -> FailingStore:
+    return FailingStore()
+
+
+@pytest.fixture
+async def sessions(database: Database, store: FailingStore) -> Sessions:
+    """Sessions with SQLAlchemy's defaults; seven users have pictures, one has none."""
+    sessions = await started(database, Base.metadata)
+    bind_store(sessions, store)
+    async with sessions.begin() as session:
+        for number in range(1, 9):
+            session.add(user := User(id=number))
+            if number != 4:
+                await user.picture.from_blob(SMALL)
+    return sessions
+
+
+async def thumbnails(sessions: Sessions) -> list[tuple[int, int]]:
+    async with sessions() as session:
+        query = select(UserPicture).where(~UserPicture.original).order_by(UserPicture.user_id, UserPicture.width)
+        return [(row.user_id, row.width) for row in await session.scalars(query)]
+
+
+async def test_each_picture_gets_what_it_lacks(sessions: Sessions, store: FailingStore) -> None:
+    """What is there stays, what is not is made and committed, and the progress says how much."""
+    async with sessions.begin() as session:
+        await (await session.get_one(User, 2)).picture.generate_thumbnail(width=30)
+    plan = generate(sessions, User.picture, [30, Recipe(width=40, format="webp")], batch=3)
+    assert plan.progress.total is None
+    made = [found async for found in plan]
+    assert [(found.owner, found.identity) for found in made] == [(User, (number,)) for number in (1, 2, 3, 5, 6, 7, 8)]
+    assert [sorted(key.width for key in found.keys) for found in made] == [[30, 40], [40], *[[30, 40]] * 5]
+    assert len(await thumbnails(sessions)) == 14
+    async with sessions() as session:
+        size = await session.scalar(select(func.sum(UserPicture.byte_size)).where(~UserPicture.original))
+        first = await session.get_one(User, 2)
+        first = (await first.picture.generate_thumbnail(width=30)).byte_size
+    progress = plan.progress
+    assert (progress.total, progress.done, progress.made, progress.failed) == (7, 7, 13, 0)
+    assert progress.bytes == sum(found.byte_size for found in made) == size - first
+    assert plan.failures == []
+
+
+async def test_a_second_run_finds_nothing_to_do(sessions: Sessions, store: FailingStore) -> None:
+    """It reads no original and makes no file."""
+    await generate(sessions, User.picture, [30]).execute()
+    store.calls.clear()
+    plan = generate(sessions, User.picture, [30])
+    assert [found async for found in plan] == []
+    assert (plan.progress.done, plan.progress.made, store.calls) == (7, 0, [])
+
+
+async def test_each_of_several_pictures_is_one(sessions: Sessions) -> None:
+    """The pictures of an owner with several are told apart."""
+    async with sessions.begin() as session:
+        session.add(post := Post(id=5))
+        for index in (1, 2):
+            await post.photos.get_image_set(order_index=index).from_blob(SMALL)
+    made = [found async for found in generate(sessions, Post.photos, [30])]
+    assert [(found.identity, found.picture) for found in made] == [
+        ((5,), {"order_index": 1}),
+        ((5,), {"order_index": 2}),
+    ]
+
+
+async def test_callbacks_are_called_or_awaited(sessions: Sessions) -> None:
+    """Once for each picture, when its thumbnails are committed."""
+    seen: list[Any] = []
+
+    async def awaited(made: Thumbnails) -> None:
+        seen.append((made.identity, len(await thumbnails(sessions))))
+
+    await generate(sessions, User.picture, [30], batch=1).execute(awaited)
+    assert seen == [((number,), count) for count, number in enumerate((1, 2, 3, 5, 6, 7, 8), 1)]
+    seen.clear()
+    await generate(sessions, User.picture, [40]).execute(seen.append)
+    assert len(seen) == 7
+
+
+async def test_a_missing_original_keeps_no_other_from_its_thumbnails(sessions: Sessions, store: FailingStore) -> None:
+    """It is a failure that names the picture; the rest of its batch is made."""
+    async with sessions() as session:
+        await store.delete((await session.get_one(User, 3)).picture.require_original())
+    plan = generate(sessions, User.picture, [30])
+    await plan.execute()
+    assert [number for number, _ in await thumbnails(sessions)] == [1, 2, 5, 6, 7, 8]
+    [failure] = plan.failures
+    assert (failure.owner, failure.identity, failure.picture) == (User, (3,), {})
+    assert isinstance(failure.error, StoreFileNotFoundError)
+    assert (plan.progress.done, plan.progress.failed) == (7, 1)
+
+
+async def test_a_batch_that_fails_is_tried_one_by_one(sessions: Sessions, store: FailingStore) -> None:
+    """Of the owners whose upload fails again each is a failure, and the files of the failed batch are gone."""
+    store.refused = {store.puts + 2, store.puts + 9}
+    plan = generate(sessions, User.picture, [30])
+    await plan.execute()
+    [failure] = plan.failures
+    assert isinstance(failure.error, StoreUnavailableError)
+    assert failure.identity not in [(number,) for number, _ in await thumbnails(sessions)]
+    assert len(await thumbnails(sessions)) == 6
+    assert len(await store.names()) == 7 + 6
+    assert (plan.progress.done, plan.progress.made, plan.progress.failed) == (7, 6, 1)
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)  # SQLite lets nobody write meanwhile
+async def test_an_owner_that_goes_meanwhile_is_no_failure(sessions: Sessions, store: FailingStore) -> None:
+    """Where its batch fails for it, the others are made."""
+
+    class Leaving(CountingStore):
+        async def get_object(self, *args: Any, **options: Any) -> Any:
+            if not self.calls:
+                self.calls.append("get")
+                async with sessions.begin() as session:
+                    (user,) = await session.scalars(select(User).where(User.id == 2))
+                    await session.delete(user)
+            return await store.get_object(*args, **options)
+
+        async def put_object(self, *args: Any, **options: Any) -> None:
+            await store.put_object(*args, **options)
+
+    async with sessions() as one, sessions() as other:  # drivers may read the disk when they connect
+        await one.get(User, 1)
+        await other.get(User, 1)
+    plan = generate(sessions, User.picture, [30], store=Leaving())
+    await plan.execute()
+    assert plan.failures == []
+    assert [number for number, _ in await thumbnails(sessions)] == [1, 3, 5, 6, 7, 8]
+
+
+async def test_stopped_and_begun_again(sessions: Sessions, store: FailingStore) -> None:
+    """A cancelled run leaves whole batches, no file without a row, and is gone on with by another."""
+    plan = generate(sessions, User.picture, [30], batch=2)
+    async for _ in plan:
+        break
+    assert len(await thumbnails(sessions)) == 2
+    task = asyncio.create_task(generate(sessions, User.picture, [30], batch=2).execute())
+    while len(await store.names()) < 7 + 3:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(await store.names()) == 7 + len(await thumbnails(sessions))
+    await generate(sessions, User.picture, [30], batch=2).execute()
+    assert len(await thumbnails(sessions)) == 7
+
+
+async def test_the_current_store_is_meant(sessions: Sessions) -> None:
+    """A store of a context goes before that of the sessions."""
+    with store_context(other := CountingStore()):
+        plan = generate(sessions, User.picture, [30])
+        await plan.execute()
+    assert {type(failure.error) for failure in plan.failures} == {StoreFileNotFoundError}
+    assert await other.names() == []
+
+
+@pytest.mark.parametrize("attachment", [User, User.id, UserPicture, "picture", UserPicture.user])
+def test_what_is_no_attachment_is_refused(attachment: Any) -> None:
+    """The message says what is expected."""
+    with pytest.raises(DeclarationError, match=r"such as User\.picture"):
+        generate(async_sessionmaker(), attachment, [30])
+
+
+@pytest.mark.parametrize("arguments", [{"batch": 0}, {"concurrency": 0}, {"recipes": []}])
+def test_numbers_below_one_are_refused(arguments: dict[str, Any]) -> None:
+    """The message names the argument."""
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        generate(async_sessionmaker(), User.picture, **{"recipes": [30], **arguments})
+
+
+def test_a_plan_is_what_generate_returns() -> None:
+    """Nothing happens before it is awaited: no session is made."""
+    assert isinstance(generate(async_sessionmaker(), User.picture, [30]), ThumbnailPlan)
