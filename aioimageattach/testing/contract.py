@@ -27,10 +27,10 @@ try:
 except ImportError as _error:
     raise ImportError("aioimageattach.testing needs pytest: install it where the tests run") from _error
 
-from .exc import InvalidKeyError, StoreFileExistsError, StoreFileNotFoundError
-from .file import FileProxy, Source, Spool
-from .key import ImageKey
-from .store import KeyedStore, Store
+from ..exc import InvalidKeyError, StoreFileExistsError, StoreFileNotFoundError
+from ..file import FileProxy, Source, Spool
+from ..key import ImageKey
+from ..store import KeyedStore, Store
 
 __all__ = ["AWKWARD_NAMES", "INVALID_NAMES", "StoreContract"]
 

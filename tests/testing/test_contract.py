@@ -268,7 +268,9 @@ def test_without_pytest() -> None:
     sys.modules["pytest"] = None  # type: ignore[assignment]
     try:
         with pytest.raises(ImportError, match=r"aioimageattach\.testing needs pytest"):
-            runpy.run_path(str(sys.modules["aioimageattach.testing"].__file__), run_name="aioimageattach.testing")
+            runpy.run_path(
+                str(sys.modules["aioimageattach.testing.contract"].__file__), run_name="aioimageattach.testing"
+            )
     finally:
         sys.modules["pytest"] = before
 

@@ -1,0 +1,19 @@
+"""What tests need: a conformance suite for stores, a store that misbehaves, and an assertion that nothing is lost.
+
+:mod:`aioimageattach.testing.fixtures` has the fixtures ``image_store`` and ``faulty_image_store``.
+"""
+
+from __future__ import annotations
+
+from .consistency import assert_consistent
+from .contract import AWKWARD_NAMES, INVALID_NAMES, StoreContract
+from .faulty import FaultyStore, PlainFaultyStore
+
+__all__ = [
+    "AWKWARD_NAMES",
+    "INVALID_NAMES",
+    "FaultyStore",
+    "PlainFaultyStore",
+    "StoreContract",
+    "assert_consistent",
+]

@@ -1,0 +1,65 @@
+"""The assertion that no row is without its file, and no file without its row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete
+
+from aioimageattach.exc import DeclarationError
+from aioimageattach.testing import assert_consistent
+from tests.databases import Database
+from tests.maintenance.conftest import Place, place_of
+from tests.maintenance.models import Base, User, UserPicture
+from tests.testing.test_contract import ThirdPartyStore
+
+
+@pytest.fixture
+async def place(sqlite_database: Database, tmp_path: Path) -> Place:
+    """SQLite, a directory, and two users with pictures."""
+    place = await place_of(sqlite_database, tmp_path / "media")
+    async with place.sessions.begin() as session:
+        for number in (1, 2):
+            session.add(user := User(id=number))
+            await user.picture.from_raw_file(b"blob", size=(3, 2), mimetype="image/png")
+    return place
+
+
+async def test_what_is_consistent(place: Place) -> None:
+    """Nothing is said; files of others do not count."""
+    await place.name("elsewhere/file.txt")
+    await assert_consistent(place.sessions, Base)
+    async with place.sessions() as session:
+        await assert_consistent(session, UserPicture, place.store)
+
+
+async def test_what_is_not(place: Place) -> None:
+    """Each row and file is named."""
+    names = sorted(await place.names())
+    Path(place.store.path, names[0]).unlink()
+    Path(place.store.path, names[1]).write_bytes(b"flip")
+    orphan = place.store.name_of(await place.file())
+    with pytest.raises(AssertionError) as caught:
+        await assert_consistent(place.sessions, Base)
+    first, *problems = str(caught.value).splitlines()
+    assert first == f"3 problems in {place.store!r}:"
+    assert sorted(problems) == [
+        f"UserPicture (1, 3, 2, ''): missing: {names[0]}",
+        f"UserPicture (2, 3, 2, ''): checksum: {names[1]}",
+        f"no row names {orphan}",
+    ]
+
+
+async def test_rows_that_went_unnoticed(place: Place) -> None:
+    """Their files are named, though no row is left."""
+    async with place.sessions.begin() as session:
+        await session.execute(delete(UserPicture))
+    with pytest.raises(AssertionError, match="2 problems"):
+        await assert_consistent(place.sessions, Base)
+
+
+async def test_a_store_without_names(place: Place) -> None:
+    """It cannot be listed."""
+    with pytest.raises(DeclarationError, match="assert_consistent needs a KeyedStore"):
+        await assert_consistent(place.sessions, Base, ThirdPartyStore())

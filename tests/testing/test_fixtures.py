@@ -1,0 +1,57 @@
+"""The fixtures for pytest."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+CONFTEST: Final = """
+import pytest
+
+pytest_plugins = ["aioimageattach.testing.fixtures"]
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+"""
+USES: Final = """
+import asyncio
+import pytest
+from aioimageattach.context import get_current_store, get_default_store
+
+async def name():
+    return get_current_store()
+
+def test_it(image_store):
+    assert get_current_store() is image_store
+    assert asyncio.run(name()) is image_store
+
+def test_it_is_empty_again(image_store):
+    assert repr(image_store) == "<MemoryStore of 0 files>"
+
+def test_faulty(faulty_image_store):
+    assert get_default_store() is faulty_image_store
+    faulty_image_store.fail("put")
+
+@pytest.mark.anyio
+async def test_in_anyio(image_store):
+    assert get_current_store() is image_store
+
+def test_none_is_left():
+    assert get_default_store() is None
+"""
+
+
+def test_in_a_run_of_its_own(tmp_path: Path) -> None:
+    """The store is that of all that names none, in the test and what it starts."""
+    (tmp_path / "test_it.py").write_text(USES)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    plugins = ["-p", "anyio.pytest_plugin", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", *plugins, "test_it.py"]
+    env = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
