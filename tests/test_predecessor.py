@@ -1,0 +1,329 @@
+"""A database and files of SQLAlchemy-ImageAttach go on living here, after the migration that the manual gives."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import BigInteger, Connection, ForeignKey, Integer, String, Uuid, inspect, select, text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from aioimageattach.context import bind_store
+from aioimageattach.entity import Image, MultipleImageSet, image_attachment
+from aioimageattach.store import KeyedStore
+from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.stores.s3 import S3Store
+from tests import photos, predecessor
+from tests.databases import Database
+from tests.predecessor import BIG, ITEM, OldImage
+
+PAGE = Path(__file__).parent.parent / "docs" / "howto" / "from-sqlalchemy-imageattach.md"
+ENV = """
+from alembic import context
+connection = context.config.attributes["connection"]
+context.configure(connection=connection)
+with context.begin_transaction():
+    context.run_migrations()
+"""
+BASE = "https://img.example.com/"
+Number = BigInteger().with_variant(Integer(), "sqlite")
+Identifier = Uuid(native_uuid=False).with_variant(Uuid(), "postgresql")
+Sessions = async_sessionmaker[AsyncSession]
+
+# SQLite's old tables have a constraint that says of a column of truth values that it is 0 or 1; Alembic leaves it out.
+pytestmark = pytest.mark.filterwarnings("ignore:Unnamed CHECK constraint:UserWarning")
+
+
+class Base(DeclarativeBase):
+    """The models of the old application, written anew."""
+
+
+class User(Base):
+    __tablename__ = "user"
+    id: Mapped[int] = mapped_column(Number, primary_key=True)
+    picture = image_attachment["UserPicture"]("UserPicture")
+
+
+class UserPicture(Base, Image):
+    __tablename__ = "user_picture"
+    user_id: Mapped[int] = mapped_column(Number, ForeignKey("user.id"), primary_key=True)
+
+
+class Post(Base):
+    __tablename__ = "post"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    photos = image_attachment["PostPhoto", MultipleImageSet["PostPhoto"]]("PostPhoto", uselist=True)
+
+
+class PostPhoto(Base, Image):
+    __tablename__ = "post_photo"
+    post_id: Mapped[int] = mapped_column(ForeignKey("post.id"), primary_key=True)
+    order_index: Mapped[int] = mapped_column(primary_key=True)
+
+    @property
+    def object_id(self) -> int:
+        return predecessor.paired(self.post_id, self.order_index)
+
+
+class Item(Base):
+    __tablename__ = "item"
+    id: Mapped[uuid.UUID] = mapped_column(Identifier, primary_key=True)
+    image = image_attachment["ItemImage"]("ItemImage")
+
+
+class ItemImage(Base, Image):
+    __tablename__ = "item_image"
+    item_id: Mapped[uuid.UUID] = mapped_column(Identifier, ForeignKey("item.id"), primary_key=True)
+
+
+class Article(Base):
+    __tablename__ = "article"
+    slug: Mapped[str] = mapped_column(String(60), primary_key=True)
+    cover = image_attachment["ArticleCover"]("ArticleCover")
+
+
+class ArticleCover(Base, Image):
+    """The table was renamed once, and its files were not."""
+
+    __tablename__ = "article_cover"
+    slug: Mapped[str] = mapped_column(ForeignKey("article.slug"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "article"}
+
+    @property
+    def object_type(self) -> str:
+        return "cover"
+
+    @property
+    def object_id(self) -> int:
+        return int(hashlib.sha1(self.slug.encode()).hexdigest(), 16)
+
+
+class IssueCover(ArticleCover):
+    __mapper_args__ = {"polymorphic_identity": "issue"}
+
+    @property
+    def object_type(self) -> str:
+        return "issue-cover"
+
+    @property
+    def object_id(self) -> int:
+        return int(self.slug.rpartition("-")[2])
+
+
+CLASSES: dict[str, type[Image]] = {
+    "user_picture": UserPicture,
+    "post_photo": PostPhoto,
+    "item_image": ItemImage,
+    "article_cover": ArticleCover,
+}
+
+
+def migration() -> str:
+    """The migration of the manual, for all tables."""
+    [block] = [
+        found for found in re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL) if "op." in found
+    ]
+    tables, count = re.subn(r"^TABLES = .*$", f"TABLES = {predecessor.TABLES!r}", block, flags=re.MULTILINE)
+    assert count == 1
+    return f'revision = "1"\ndown_revision = None\n{tables}'
+
+
+async def migrate(database: Database, folder: Path) -> None:
+    """Run the migration by Alembic."""
+    (folder / "versions").mkdir(parents=True)
+    (folder / "env.py").write_text(ENV)
+    (folder / "versions" / "1_new_columns.py").write_text(migration())
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    config.set_main_option("path_separator", "os")
+
+    def run(connection: Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    async with database.engine().begin() as connection:
+        await connection.run_sync(run)
+
+
+@pytest.fixture
+async def migrated(database: Database, tmp_path: Path) -> Database:
+    """The old database, migrated."""
+    async with database.engine().begin() as connection:
+        await predecessor.fill(connection, database.name)
+    await migrate(database, tmp_path / "migrations")
+    return database
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileSystemStore:
+    """A store in the old directory."""
+    predecessor.write(tmp_path / "media")
+    return FileSystemStore(tmp_path / "media", BASE)
+
+
+@pytest.fixture
+async def sessions(migrated: Database, store: FileSystemStore) -> Sessions:
+    """Sessions that keep what is loaded after a commit."""
+    sessions = async_sessionmaker(migrated.engine(), expire_on_commit=False)
+    bind_store(sessions, store)
+    return sessions
+
+
+def identity(image: OldImage | Image) -> dict[str, Any]:
+    """What tells a row from the others of its class."""
+    if isinstance(image, OldImage):
+        own = {name: value for name, value in image.key.items() if name != "kind"}
+        return {"table": image.table, **own, "size": image.size}
+    own = {name: value for name, value in image.identity_map.items() if name not in ("width", "height", "variant")}
+    return {"table": type(image).__table__.name, **own, "size": image.size}  # type: ignore[attr-defined]
+
+
+async def rows_of(session: AsyncSession) -> list[tuple[OldImage, Image]]:
+    """What the old library made, each with our row of it."""
+    rows = [row for cls in CLASSES.values() for row in await session.scalars(select(cls))]
+    return [(old, row) for old in predecessor.images() for row in rows if identity(old) == identity(row)]
+
+
+async def names_of(store: KeyedStore) -> set[str]:
+    return {found.name async for found in store.list_objects()}
+
+
+async def test_the_migration_is_all_that_the_tables_need(migrated: Database) -> None:
+    """Alembic sees no difference to the models any more, and no row is lost."""
+
+    def differences(connection: Connection) -> list[Any]:
+        return compare_metadata(MigrationContext.configure(connection), Base.metadata)
+
+    async with migrated.engine().connect() as connection:
+        assert await connection.run_sync(differences) == []
+        for table in predecessor.TABLES:
+            key = await connection.run_sync(lambda c, table=table: inspect(c).get_pk_constraint(table))
+            assert key["constrained_columns"][-3:] == ["width", "height", "variant"]
+            old = [image for image in predecessor.images() if image.table == table]
+            found = await connection.execute(text(f"SELECT variant, revision, byte_size, sha256 FROM {table}"))
+            assert [tuple(row) for row in found] == [("", None, None, None)] * len(old)
+
+
+async def test_the_old_library_goes_on_with_the_migrated_tables(migrated: Database) -> None:
+    """What leaves the new columns out can still insert a row."""
+    made_at = predecessor.MADE_AT if migrated.name == "postgresql" else "2015-06-01 12:34:56"
+    columns = "width, height, mimetype, original, created_at, user_id"
+    row = {"original": True, "made_at": made_at, "user_id": 1}
+    async with migrated.engine().begin() as connection:
+        values = "90, 60, 'image/jpeg', :original, :made_at, :user_id"
+        await connection.execute(text(f"INSERT INTO user_picture ({columns}) VALUES ({values})"), row)
+        where = "user_id = 1 AND width = 90"
+        assert await connection.scalar(text(f"SELECT variant FROM user_picture WHERE {where}")) == ""
+
+
+async def test_old_rows_are_read_and_located(sessions: Sessions, store: FileSystemStore) -> None:
+    """Each row finds its file, byte for byte, and its URL is the one it had: layout, extension and ``_ts``."""
+    async with sessions() as session:
+        pairs = await rows_of(session)
+        assert len(pairs) == len(predecessor.images())
+        for old, row in pairs:
+            assert await row.make_blob() == old.blob
+            assert row.locate() == f"{BASE}{old.directory_name}?_ts=20150601123456000000"
+            assert row.created_at == predecessor.MADE_AT
+            assert (row.mimetype, row.original, row.revision) == (old.mimetype, old.original, None)
+
+
+async def test_old_thumbnails_are_found(sessions: Sessions) -> None:
+    """By one side, or by both as they are; of several pictures each has its own."""
+    async with sessions() as session:
+        user = await session.get_one(User, 1)
+        assert user.picture.find_thumbnail(width=150).size == (150, 99)
+        assert user.picture.find_thumbnail(width=150, height=99).size == (150, 99)
+        assert (await user.picture.generate_thumbnail(width=150)).revision is None
+        post = await session.get_one(Post, 3)
+        assert [photo.size for photo in post.photos] == [(512, 512), (512, 512)]
+        assert post.photos.get_image_set(order_index=2).find_thumbnail(height=100).revision is None
+        assert len(post.photos.get_image_set(order_index=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("owner", "attribute", "key"),
+    [(User, "picture", BIG), (User, "picture", 7), (Item, "image", ITEM), (Article, "cover", "issue-42")],
+    ids=["big", "webp", "uuid", "polymorphic"],
+)
+async def test_new_thumbnails_of_old_originals(
+    owner: type[Any], attribute: str, key: Any, sessions: Sessions, store: FileSystemStore
+) -> None:
+    """They have a revision and a file of the new kind, and the old file stays where it is."""
+    before = await names_of(store)
+    async with sessions() as session:
+        images = getattr(await session.get_one(owner, key), attribute)
+        thumbnail = await images.generate_thumbnail(width=60)
+        await session.commit()
+        assert (thumbnail.width, thumbnail.original, thumbnail.mimetype) == (60, False, images.mimetype)
+        assert {thumbnail.revision in name for name in await names_of(store) - before} == {True}
+        assert await thumbnail.make_blob()
+    assert before < await names_of(store)
+
+
+async def test_a_replaced_picture_takes_its_old_files_along(sessions: Sessions, store: FileSystemStore) -> None:
+    """After the commit the old original and its old thumbnail are gone, and nobody else's file is."""
+    gone = {old.directory_name for old in predecessor.images() if old.key.get("user_id") == 1234}
+    before = await names_of(store)
+    async with sessions() as session:
+        user = await session.get_one(User, 1234)
+        await user.picture.from_blob(photos.photo("coffee"))
+        await session.flush()
+        assert gone < await names_of(store)
+        await session.commit()
+        assert before - await names_of(store) == gone
+        assert await user.picture.make_blob() == photos.photo("coffee")
+        assert user.picture.require_original().revision in user.picture.locate()
+
+
+async def test_a_rollback_leaves_old_files(sessions: Sessions, store: FileSystemStore) -> None:
+    """A replacement of the same size and a deletion that are rolled back change no file."""
+    before = await names_of(store)
+    async with sessions() as session:
+        user = await session.get_one(User, 1)
+        await user.picture.from_blob(photos.photo("chelsea"))
+        await session.flush()
+        await session.rollback()
+        await session.delete(await session.get_one(Post, 3))
+        await session.flush()
+        await session.rollback()
+    assert await names_of(store) == before
+
+
+async def test_deleted_owners_take_old_files_along(sessions: Sessions, store: FileSystemStore) -> None:
+    """One of several pictures, an owner with several, and a polymorphic image go with their files."""
+    async with sessions.begin() as session:
+        await (await session.get_one(Post, 3)).photos.get_image_set(order_index=2).delete()
+        await session.delete(await session.get_one(Article, "issue-42"))
+        await session.delete(await session.get_one(Item, ITEM))
+    left = {
+        old.directory_name
+        for old in predecessor.images()
+        if old.object_type not in ("issue-cover", "item-image") and old.key.get("order_index") != 2
+    }
+    assert await names_of(store) == left
+    async with sessions.begin() as session:
+        await session.delete(await session.get_one(Post, 3))
+    assert not any(name.startswith("post-photo/") for name in await names_of(store))
+
+
+def test_the_layout_of_the_bucket() -> None:
+    """The store of S3 names each old file as its predecessor did, below the prefix, without a request."""
+    bucket = S3Store("pictures", "key", "secret", prefix="old", region="eu-central-1")
+    for old in predecessor.images():
+        row = CLASSES[old.table](**old.key, width=old.size[0], height=old.size[1], mimetype=old.mimetype)
+        if old.object_type == "issue-cover":
+            row = IssueCover(**old.key, width=old.size[0], height=old.size[1], mimetype=old.mimetype)
+        row.created_at = predecessor.MADE_AT
+        url = f"https://pictures.s3.amazonaws.com/old/{old.bucket_name}?_ts=20150601123456000000"
+        assert row.locate(bucket) == url
