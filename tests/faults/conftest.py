@@ -2,17 +2,68 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
 import pytest
 
-from tests.databases import Database
+from aioimageattach.stores.s3 import S3Store
+from tests.databases import REQUIRED, Database
 from tests.faults.models import Base
 from tests.faults.rig import STYLES, Rig, Style
 from tests.faults.stores import FaultyStore
+from tests.faults.tally import Tally
+from tests.servers.gate import ACCESS_KEY, SECRET_KEY
+from tests.servers.ministack import BIND, Ministack
 
 
 async def rig_of(database: Database) -> Rig:
     await database.create(Base.metadata)
     return Rig(database, FaultyStore(), database.engine())
+
+
+@pytest.fixture(scope="session")
+def tally() -> Iterator[Tally]:
+    """What is counted for the scorecard, written to the file that ``AIOIMAGEATTACH_TALLY`` names."""
+    tally = Tally()
+    yield tally
+    if path := os.environ.get("AIOIMAGEATTACH_TALLY"):
+        tally.save(Path(path))
+
+
+@pytest.fixture(scope="session")
+def bucket_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministack]:
+    """An S3 server with a bucket."""
+    try:
+        server = Ministack(tmp_path_factory.mktemp("ministack"))
+    except FileNotFoundError as error:
+        if REQUIRED:
+            raise
+        pytest.skip(str(error))
+    server.create_bucket("pictures", "eu-central-1")
+    yield server
+    server.close()
+
+
+def bucket_store(server: Ministack) -> S3Store:
+    """A store in a part of the bucket where nothing is."""
+    return S3Store(
+        "pictures",
+        ACCESS_KEY,
+        SECRET_KEY,
+        prefix=secrets.token_hex(8),
+        region="eu-central-1",
+        endpoint_url=f"http://{BIND}:{server.port}",
+    )
+
+
+@pytest.fixture
+async def s3_store(bucket_server: Ministack) -> AsyncIterator[S3Store]:
+    """Such a store, closed at the end."""
+    async with bucket_store(bucket_server) as store:
+        yield store
 
 
 @pytest.fixture

@@ -6,14 +6,16 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.pool import NullPool
 
 from aioimageattach.entity import Image
+from aioimageattach.maintenance import sweep
+from aioimageattach.offload.columns import columns_of
 from tests.databases import Database
 from tests.faults.models import Base, User
 from tests.faults.stores import FaultyStore
@@ -29,16 +31,16 @@ class GivenUp(Exception):
 async def named(
     database: Database, store: FaultyStore, base: type[DeclarativeBase] = Base
 ) -> tuple[set[str], set[bytes]]:
-    """Assert that each committed row has its file, byte for byte; return the files' names, and what they hold.
+    """Assert that each committed row has its files, byte for byte; return the files' names, and what they hold.
 
     Args:
         database: Read by a connection of its own.
         store: Has the files of all rows.
-        base: The rows of all its image classes.
+        base: The rows of all its classes.
     """
     names: set[str] = set()
     contents: set[bytes] = set()
-    async with AsyncSession(database.engine(poolclass=NullPool)) as session:
+    async with AsyncSession(database.reader) as session:
         for mapper in base.registry.mappers:
             if issubclass(mapper.class_, Image):
                 for row in await session.scalars(select(mapper)):
@@ -48,6 +50,11 @@ async def named(
                     assert (len(blob), hashlib.sha256(blob).hexdigest()) == (row.byte_size, row.sha256)
                     names.add(name)
                     contents.add(blob)
+            for column in columns_of(mapper).values():
+                for handle in await session.scalars(select(column).where(column.is_not(None))):
+                    if handle.name is not None:  # which a value in the row has not
+                        contents.add(type(handle).encode(await handle.load(store.inner)))  # compares size and sha256
+                        names.add(handle.name)
     return names, contents
 
 
@@ -69,6 +76,13 @@ async def check(
     if not orphans:
         assert names == await store.names()
     return contents
+
+
+async def swept(database: Database, store: FaultyStore, base: type[DeclarativeBase] = Base) -> int:
+    """Sweep while nobody uploads, so that no file is too young; return how many were removed."""
+    sessions = async_sessionmaker(database.reader)
+    plan = sweep(sessions, base, store, grace=timedelta(0), delete=True, force=True)
+    return (await plan.execute()).removed
 
 
 async def settled() -> None:

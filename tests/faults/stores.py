@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
 
 from aioimageattach.exc import StoreUnavailableError
 from aioimageattach.file import AsyncFile, Source
@@ -80,6 +81,9 @@ class FaultyStore(KeyedStore):
 
     def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         return self.inner.list_objects(prefix, start_after=start_after)
+
+    async def discard_unfinished(self, before: datetime) -> int:
+        return await self.inner.discard_unfinished(before)
 
     def url_of(self, name: str) -> str:
         return self.inner.url_of(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,13 +13,17 @@ import anyio
 import pytest
 from sqlalchemy import event, text
 
-from aioimageattach.context import store_context
+from aioimageattach.store import KeyedStore
 from aioimageattach.stores.fs import FileSystemStore
-from tests import photos
+from aioimageattach.stores.s3 import S3Store
 from tests.faults.cancelling import WAYS
-from tests.faults.models import Post, User
+from tests.faults.models import Post
+from tests.faults.operations import OPERATIONS, Operation, with_store
 from tests.faults.rig import STYLES, GivenUp, Rig, check, get, named, settled
 from tests.faults.stores import FaultyStore, Stop, hangs
+from tests.faults.tally import Tally
+
+TWICE = [(way, times) for way in WAYS for times in (1, 2)]
 
 
 async def ready(rig: Rig) -> None:
@@ -47,12 +52,13 @@ def commits(rig: Rig) -> Iterator[list[object]]:
 
 
 async def everywhere(
-    rig: Rig, way: str, times: int, work: Callable[[bytes], Any], *, step: int = 1, may_leave: int = 0
+    rig: Rig, tally: Tally, way: str, times: int, work: Callable[[bytes], Any], *, step: int = 1, may_leave: int = 0
 ) -> int:
     """Cancel some work at each of its suspensions, and look at rows and files each time.
 
     Args:
         rig: Where.
+        tally: Where it is counted.
         way: Which of the ways there are.
         times: How often it is cancelled.
         work: Given other bytes each time.
@@ -82,6 +88,7 @@ async def everywhere(
             if not reached:
                 assert not orphans
                 return at // step
+            tally.add("cancellations", kind=f"{way}, {times}")
             before = after
             at += step
     finally:
@@ -92,7 +99,7 @@ async def everywhere(
     ("way", "times", "style"),
     [("task", 1, "commit"), ("task", 2, "begin"), ("scope", 1, "dependency"), ("scope", 2, "commit")],
 )
-async def test_replacing_a_picture(rig: Rig, way: str, times: int, style: str) -> None:
+async def test_replacing_a_picture(rig: Rig, way: str, times: int, style: str, tally: Tally) -> None:
     """Attach, flush, commit: the old picture or the new one, whole."""
     await rig.user(thumbnail=b"small")
 
@@ -100,12 +107,12 @@ async def test_replacing_a_picture(rig: Rig, way: str, times: int, style: str) -
         async with STYLES[style](rig.sessions) as session:
             await rig.attach((await get(session)).picture, content)
 
-    assert await everywhere(rig, way, times, replace) > 8
+    assert await everywhere(rig, tally, way, times, replace) > 8
     assert len(await check(rig.database, rig.store)) == 1
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_savepoints(rig: Rig, way: str) -> None:
+async def test_savepoints(rig: Rig, way: str, tally: Tally) -> None:
     """One released, one rolled back, and one that is caught."""
     await rig.user()
 
@@ -120,13 +127,13 @@ async def test_savepoints(rig: Rig, way: str) -> None:
                     await session.flush()
                     raise GivenUp
 
-    assert await everywhere(rig, way, 1, work, step=1 if rig.database.name == "sqlite" else 2) > 4
+    assert await everywhere(rig, tally, way, 1, work, step=1 if rig.database.name == "sqlite" else 2) > 4
     [content] = await check(rig.database, rig.store)
     assert content.startswith(b"released")
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_rolling_back_and_closing(rig: Rig, way: str) -> None:
+async def test_rolling_back_and_closing(rig: Rig, way: str, tally: Tally) -> None:
     """Cancelled while it gives up, nothing of it stays either.
 
     But for one moment: rolled back, and its connection on the way to the pool, SQLAlchemy does not say that a
@@ -142,49 +149,80 @@ async def test_rolling_back_and_closing(rig: Rig, way: str) -> None:
             await rig.attach((await get(session)).picture, content)
             await session.flush()
 
-    assert await everywhere(rig, way, 1, work, step=1 if rig.database.name == "sqlite" else 2, may_leave=1) > 4
+    assert await everywhere(rig, tally, way, 1, work, step=1 if rig.database.name == "sqlite" else 2, may_leave=1) > 4
     await rig.check(b"old")
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_deleting_an_owner(sqlite_rig: Rig, way: str) -> None:
-    """All of its pictures or none."""
-    rig = sqlite_rig
+def doing(rig: Rig, operation: Operation) -> Callable[[bytes], Any]:
+    """That in a transaction of its own."""
+    work = with_store(operation, rig.store)
 
-    async def work(content: bytes) -> None:
-        with store_context(rig.store):
-            async with rig.sessions() as session, session.begin():
-                old = await session.get(User, 1)
-                if old is not None:
-                    await session.delete(old)
-                    await session.flush()
-                session.add(user := User(id=1))
-                await rig.attach(user.picture, content)
-                await rig.attach(user.picture, b"small " + content, (3, 2), original=False)
-
-    assert await everywhere(rig, way, 1, work) > 8
-    assert len(await check(rig.database, rig.store)) == 2
-
-
-@pytest.mark.parametrize("way", WAYS)
-async def test_pixels_and_a_directory(sqlite_rig: Rig, tmp_path: Any, way: str) -> None:
-    """A photograph, two thumbnails made in threads, all of it written by threads: none writes on after the end."""
-    rig = sqlite_rig
-    rig.store = FaultyStore(FileSystemStore(tmp_path / "files", "http://test/"))
-    photo = photos.saved(photos.opened("coffee", (60, 40)), "JPEG")
-
-    async def work(content: bytes) -> None:
+    async def do(content: bytes) -> None:
         async with rig.sessions() as session, session.begin():
-            user = await session.get(User, 1) or User(id=1)
-            session.add(user)
-            await user.picture.from_blob(photo + content, rig.store)
-            await user.picture.generate_thumbnails([30, 20])
-            await session.flush()
-            await user.picture.get_or_generate_thumbnail(10)
+            await work(session, content)
 
-    assert await everywhere(rig, way, 1, work, step=2) > 8
-    await work(b"")
-    assert len(await check(rig.database, rig.store)) == 4
+    return do
+
+
+@pytest.mark.parametrize(("way", "times"), TWICE)
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_each_operation(sqlite_rig: Rig, operation: str, way: str, times: int, tally: Tally) -> None:
+    """In memory, so that nothing but the library itself and the database suspends."""
+    do = doing(sqlite_rig, OPERATIONS[operation])
+    await do(b"first")
+    assert await everywhere(sqlite_rig, tally, way, times, do) > 8
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("operation", ["photograph", "delete_owner"])
+async def test_with_a_directory(sqlite_rig: Rig, tmp_path: Any, operation: str, way: str, tally: Tally) -> None:
+    """Written and deleted by threads, pixels too: none goes on after the end."""
+    sqlite_rig.store = FaultyStore(FileSystemStore(tmp_path / "files", "http://test/"))
+    do = doing(sqlite_rig, OPERATIONS[operation])
+    await do(b"first")
+    assert await everywhere(sqlite_rig, tally, way, 1, do) > 8
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("operation", ["replace", "photograph"])
+async def test_with_a_bucket(sqlite_rig: Rig, s3_store: S3Store, operation: str, way: str, tally: Tally) -> None:
+    """A put whose answer nobody waits for any more is taken back."""
+    sqlite_rig.store = FaultyStore(s3_store)
+    do = doing(sqlite_rig, OPERATIONS[operation])
+    await do(b"first")
+    assert await everywhere(sqlite_rig, tally, way, 1, do) > 8
+
+
+@pytest.fixture(params=["directory", "bucket"])
+async def real_store(request: pytest.FixtureRequest, tmp_path: Any, s3_store: S3Store) -> KeyedStore:
+    """One on the disk, and one over the network."""
+    return s3_store if request.param == "bucket" else FileSystemStore(tmp_path / "files", "http://test/")
+
+
+@pytest.mark.parametrize(("way", "times"), TWICE)
+async def test_reading(real_store: KeyedStore, way: str, times: int, tally: Tally) -> None:
+    """Opened, read, closed, and read as a whole: the file is as it was, and nothing stays open."""
+    await real_store.put_object("a/b", bytes(3_000_000))
+
+    async def read() -> None:
+        async with await real_store.get_object("a/b") as file:
+            await file.read(10)
+            await file.read()
+        async with await real_store.get_object("a/b", start=5, end=9) as file:
+            assert await file.read() == bytes(4)
+        await real_store.head_object("a/b")
+
+    await read()
+    before = len(os.listdir("/proc/self/fd"))
+    at = 1
+    while await WAYS[way](read, at, times):
+        at += 1
+        await asyncio.sleep(0.003 if times > 1 else 0)
+    tally.add("cancellations", at - 1, kind=f"{way}, {times}")
+    assert at > 4
+    await read()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before + 1  # a connection that waits for its next use
 
 
 async def test_a_thread_that_writes_while_its_caller_is_cancelled(sqlite_rig: Rig, tmp_path: Any) -> None:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import pytest
 from fastapi import Depends, FastAPI, Request
 from httpx import ASGITransport, AsyncClient
-from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, SAWarning
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.ext.horizontal_shard import ShardedSession
@@ -384,43 +383,3 @@ async def test_autocommit(rig: Rig, by: str) -> None:
             await session.commit()
     assert len(await rig.store.names()) == 1  # the one that was replaced and rolled back
     await rig.check(orphans=True)
-
-
-async def two_phases(rig: Rig) -> None:
-    """Skip where the database has none."""
-    if rig.database.name == "sqlite":
-        pytest.skip("SQLite has no two-phase commit")
-    if rig.database.name == "postgresql":
-        async with rig.engine.connect() as connection:
-            if not int(await connection.scalar(text("SHOW max_prepared_transactions")) or 0):
-                pytest.skip("max_prepared_transactions is 0")
-
-
-async def test_two_phases_committed(rig: Rig, style: Style) -> None:
-    """As any other commit."""
-    await two_phases(rig)
-    await rig.user()
-    async with style(async_sessionmaker(rig.engine, twophase=True)) as session:
-        await rig.attach((await get(session)).picture, b"new")
-    await rig.check(b"new")
-
-
-@pytest.mark.parametrize("later", ["COMMIT", "ROLLBACK"])
-async def test_two_phases_and_nobody_there_for_the_second(rig: Rig, later: str) -> None:
-    """Prepared and left alone, a transaction may be committed by anybody: the files of both outcomes wait for it."""
-    await two_phases(rig)
-    await rig.user()
-    async with AsyncSession(rig.engine, twophase=True) as session:
-        await rig.attach((await get(session)).picture, b"new")
-        connection = await session.connection()
-        name = connection.sync_connection.get_transaction().xid  # type: ignore[union-attr]
-        await session.run_sync(lambda sync_session: sync_session.prepare())
-        await session.invalidate()
-    try:
-        assert len(await rig.store.names()) == 2
-    finally:  # which else locks the tables for ever
-        async with rig.engine.connect() as connection:
-            connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            finish = f"{later} PREPARED" if rig.database.name == "postgresql" else f"XA {later}"
-            await connection.execute(text(f"{finish} '{name}'"))
-    await rig.check(b"new" if later == "COMMIT" else b"old", orphans=True)

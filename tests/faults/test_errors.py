@@ -333,7 +333,7 @@ async def test_a_delete_that_hangs_has_a_limit(
     sqlite_rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commit does not wait for ever; what is deleted by then is counted."""
-    monkeypatch.setattr("aioimageattach.transaction.hooks.DISCARD_TIMEOUT", 0.1)
+    monkeypatch.setattr("aioimageattach.transaction.files.DISCARD_TIMEOUT", 0.1)
     rig = sqlite_rig
     await rig.user(thumbnail=b"small")
     rig.store.at("delete", hangs, 1)
@@ -423,7 +423,7 @@ async def test_a_plain_session_deletes(sqlite_rig: Rig, caplog: pytest.LogCaptur
 
     with store_context(rig.store):
         await asyncio.to_thread(delete)
-    assert "1 files are left behind" in caplog.text
+    assert "1 files are left to the sweep" in caplog.text
     await rig.check(orphans=True)
     assert len(await rig.store.names()) == 1
 

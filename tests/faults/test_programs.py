@@ -2,179 +2,97 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+import asyncio
+import os
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncSession
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.strategies import randoms, sampled_from
 
-from aioimageattach.context import bind_store
-from aioimageattach.exc import StoreUnavailableError
-from tests.databases import Database, Servers
+from tests.databases import Servers
 from tests.faults.conftest import rig_of
-from tests.faults.models import User
-from tests.faults.rig import PNG, Rig
-from tests.faults.stores import fails
-
-SIZES = [(30, 20), (9, 9), (8, 8)]
-Pictures = dict[int, dict[str, bytes]]
-"""By user: the original and the thumbnails, by their sizes' names."""
+from tests.faults.program import ENDS, WITHIN, Program
+from tests.faults.rig import Rig
+from tests.faults.soak import ROUNDS
+from tests.faults.tally import Tally
 
 
-class Program:
-    """Does at random what sessions do, and to a copy of the data what the words mean.
-
-    Attributes:
-        committed: What the database must hold.
-        views: What the transaction and its savepoints see; the last is the present one.
-    """
-
-    def __init__(self, rig: Rig, seed: int) -> None:
-        self.rig = rig
-        self.random = Random(seed)
-        self.committed: Pictures = {}
-        self.views: list[Pictures] = [{}]
-        self.savepoints: list[Any] = []
-        self.count = 0
-        self.log: list[str] = []
-
-    @property
-    def view(self) -> Pictures:
-        return self.views[-1]
-
-    def content(self) -> bytes:
-        self.count += 1
-        return b"content %d" % self.count
-
-    async def user(self, session: AsyncSession) -> User:
-        number = self.random.randint(1, 3)
-        user = await session.get(User, number)
-        if user is None:
-            session.add(user := User(id=number))
-            await session.flush()
-            self.view.setdefault(number, {})
-        return user
-
-    async def attach(self, session: AsyncSession) -> None:
-        user, content = await self.user(session), self.content()
-        await user.picture.from_raw_file(content, None, self.random.choice(SIZES), PNG)
-        self.view[user.id] = {"original": content}
-
-    async def add_thumbnail(self, session: AsyncSession) -> None:
-        user, content = await self.user(session), self.content()
-        size = self.random.choice([(3, 2), (2, 1)])
-        await user.picture.load()
-        if user.picture:
-            await user.picture.from_raw_file(content, None, size, PNG, original=False)
-            self.view[user.id][str(size)] = content
-
-    async def delete_picture(self, session: AsyncSession) -> None:
-        user = await self.user(session)
-        await user.picture.delete()
-        self.view[user.id] = {}
-
-    async def delete_original(self, session: AsyncSession) -> None:
-        user = await self.user(session)
-        await user.picture.load()
-        if user.picture:
-            await session.flush()
-            await session.delete(user.picture.require_original())
-            await session.flush()
-            self.view[user.id] = {}
-            await user.picture.load()
-
-    async def delete_user(self, session: AsyncSession) -> None:
-        user = await self.user(session)
-        await session.flush()
-        await session.delete(user)
-        await session.flush()
-        del self.view[user.id]
-
-    async def flush(self, session: AsyncSession) -> None:
-        await session.flush()
-
-    async def flush_and_fail(self, session: AsyncSession) -> None:
-        if any(isinstance(row, User) is False for row in session.new):
-            self.rig.store.at("put", fails, 1, after=self.random.random() < 0.5)
-            with pytest.raises(StoreUnavailableError):
-                await session.flush()
-            self.rig.store.heal()
-
-    async def begin_savepoint(self, session: AsyncSession) -> None:
-        if len(self.savepoints) < 3:
-            self.savepoints.append(await session.begin_nested())
-            self.views.append(copy.deepcopy(self.view))
-
-    async def release(self, session: AsyncSession) -> None:
-        if self.savepoints:
-            await self.savepoints.pop().commit()
-            self.views[-2:] = [self.view]
-
-    async def roll_back_to_savepoint(self, session: AsyncSession) -> None:
-        if self.savepoints:
-            await self.savepoints.pop().rollback()
-            self.views.pop()
-
-    async def commit(self, session: AsyncSession) -> None:
-        await session.commit()
-        self.ended(copy.deepcopy(self.view))
-
-    async def roll_back(self, session: AsyncSession) -> None:
-        await session.rollback()
-        self.ended(self.committed)
-
-    async def close(self, session: AsyncSession) -> None:
-        await session.close()
-        self.ended(self.committed)
-
-    def ended(self, committed: Pictures) -> None:
-        self.committed = committed
-        self.savepoints.clear()
-        self.views = [copy.deepcopy(committed)]
-
-    async def run(self, steps: int) -> None:
-        """Do a number of steps, each at random, and compare whenever a transaction has ended."""
-        within: list[Callable[[AsyncSession], Any]] = [
-            *[self.attach] * 4,
-            *[self.add_thumbnail] * 3,
-            self.delete_picture,
-            self.delete_original,
-            self.delete_user,
-            self.flush,
-            self.flush_and_fail,
-            *[self.begin_savepoint] * 2,
-            self.release,
-            self.roll_back_to_savepoint,
-        ]
-        ends = [self.commit, self.commit, self.roll_back, self.close]
-        async with self.rig.sessions() as session:
-            bind_store(session, self.rig.store)
-            for number in range(steps):
-                step = self.random.choice(ends if number % 8 == 7 else within)
-                self.log.append(step.__name__)
-                await step(session)
-                if step in ends:
-                    await self.rig.check(*(blob for pictures in self.committed.values() for blob in pictures.values()))
+def spread(weights: dict[str, int]) -> list[str]:
+    """Each name as often as it says."""
+    return [name for name, weight in weights.items() for _ in range(weight)]
 
 
-@pytest.mark.parametrize("seed", range(24))
-async def test_a_program(sqlite_rig: Rig, seed: int) -> None:
-    """Eight transactions of eight steps each."""
-    program = Program(sqlite_rig, seed)
-    try:
-        await program.run(64)
-    except BaseException as error:
-        error.add_note(f"after {', '.join(program.log)}")
-        raise
+async def run(rig: Rig, number: int, tally: Tally) -> None:
+    """Ten transactions of eight steps each, all of it by chance."""
+    random = Random(number)
+    program = Program(rig, random)
+    for step in range(80):
+        await program.do(random.choice(spread(ENDS if step % 8 == 7 else WITHIN)))
+    await program.session.close()
+    tally.add("random programs", kind=rig.database.name)
 
 
+@pytest.mark.parametrize("number", range(12 * ROUNDS))
+async def test_a_program(sqlite_rig: Rig, number: int, tally: Tally) -> None:
+    """On SQLite."""
+    await run(sqlite_rig, number, tally)
+
+
+@pytest.mark.parametrize("number", range(1000, 1000 + ROUNDS))
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "asyncmy", "aiomysql"])
-async def test_a_program_on_a_server(servers: Servers, tmp_path: Any, driver: str) -> None:
-    """The same on the others, once each."""
-    database: Database = servers.database(driver, tmp_path)
+async def test_a_program_on_a_server(servers: Servers, tmp_path: Any, driver: str, number: int, tally: Tally) -> None:
+    """On the others."""
+    database = servers.database(driver, tmp_path)
     try:
-        await Program(await rig_of(database), 1000).run(64)
+        await run(await rig_of(database), number, tally)
     finally:
         await database.aclose()
+
+
+def machine(servers: Servers, driver: str, folder: Path, tally: Tally) -> type[RuleBasedStateMachine]:
+    """The same as a state machine of hypothesis, which looks for the shortest way to a fault."""
+    runner = asyncio.Runner()
+
+    class Machine(RuleBasedStateMachine):
+        @initialize(random=randoms(use_true_random=False))
+        def begin(self, random: Random) -> None:
+            self.database = servers.database(driver, folder)
+            self.program = Program(runner.run(rig_of(self.database)), random)
+
+        @rule(name=sampled_from(spread(WITHIN)))
+        def go_on(self, name: str) -> None:
+            runner.run(self.program.do(name))
+
+        @rule(name=sampled_from(spread(ENDS)))
+        def end(self, name: str) -> None:
+            runner.run(self.program.do(name))
+
+        def teardown(self) -> None:
+            if hasattr(self, "program"):
+                runner.run(self.program.session.close())
+                runner.run(self.database.aclose())
+                tally.add("random programs", kind=f"{self.database.name}, state machine")
+
+    return Machine
+
+
+@pytest.mark.parametrize("driver", ["aiosqlite", "asyncpg"] if ROUNDS > 1 else ["aiosqlite"])
+def test_a_state_machine(servers: Servers, tmp_path: Path, driver: str, tally: Tally) -> None:
+    """Shortened to what is needed where it fails; the seed is printed, and can be given by ``AIOIMAGEATTACH_SEED``."""
+    number = int(os.environ.get("AIOIMAGEATTACH_SEED") or Random().getrandbits(32))
+    print(f"AIOIMAGEATTACH_SEED={number}")  # noqa: T201
+    run_state_machine_as_test(
+        seed(number)(machine(servers, driver, tmp_path, tally)),
+        settings=settings(
+            max_examples=25 * ROUNDS,
+            stateful_step_count=40,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

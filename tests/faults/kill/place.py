@@ -1,0 +1,111 @@
+"""Where workers live and die: a database and a store, and what must hold there when all of them are dead."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from aioimageattach.store import KeyedStore
+from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.stores.s3 import S3Store
+from tests.databases import Database
+from tests.faults.kill.parent import Zygote
+from tests.faults.kill.steps import Note
+from tests.faults.kill.worker import store_of
+from tests.faults.models import Base, User
+from tests.faults.rig import named
+from tests.faults.stores import FaultyStore
+
+OTHERS = {
+    "postgresql": (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
+    ),
+    "mariadb": ("SELECT count(*) FROM information_schema.processlist WHERE db = database() AND id <> connection_id()"),
+}
+
+
+@dataclass
+class Place:
+    """One database and one store.
+
+    Attributes:
+        database: With its tables.
+        store: Its description; a process that reads it has a store of its own.
+        photo: The path of a small photograph.
+    """
+
+    database: Database
+    store: dict[str, Any]
+    photo: str
+
+    async def create(self) -> None:
+        """Make the tables."""
+        await self.database.create(Base.metadata)
+
+    def spec(self, role: str = "program", **more: Any) -> dict[str, Any]:
+        """What a worker here has to know."""
+        url = self.database.url.render_as_string(hide_password=False)
+        database = {"database": self.database.name, "driver": self.database.driver, "url": url}
+        return {"role": role, "store": self.store, "photo": self.photo, **database, **more}
+
+    async def quiet(self) -> None:
+        """Wait until the database has seen that its clients are dead: a COMMIT may still be under way."""
+        ask = OTHERS.get(self.database.name)
+        if ask is not None:
+            async with self.database.reader.connect() as connection, asyncio.timeout(20):
+                connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+                while await connection.scalar(text(ask)):
+                    await asyncio.sleep(0.01)
+
+    async def check(self, zygote: Zygote, notes: dict[int, Note], *sweepers: dict[str, Any]) -> tuple[int, int]:
+        """Assert that no row is without its file, that what was acknowledged is there, and that a sweep cleans up.
+
+        Args:
+            zygote: Makes the process that sweeps.
+            notes: What each worker had done, by its line.
+            sweepers: What is said to those processes that sweep before the last one, and do not come to an end.
+
+        Returns:
+            How many files rows have, and how many were without, unfinished uploads among them.
+        """
+        await self.quiet()
+        store = FaultyStore(store_of(self.store))
+        try:
+            names, _ = await named(self.database, store)
+            await self._acknowledged(notes)
+            orphans = len(await store.names() - names)
+            unfinished = await self._unfinished(store.inner, len(names) + orphans)
+            assert {end for end, _ in zygote.run(*(self.spec("sweep", **more) for more in sweepers if orphans))} <= {
+                "stopped",
+                "exit 0",
+            }
+            await self.quiet()
+            assert [end for end, _ in zygote.run(self.spec("sweep"))] == ["exit 0"]
+            assert await store.names() == names
+            assert (await named(self.database, store))[0] == names
+            assert not await self._unfinished(store.inner, len(names))
+        finally:
+            if isinstance(store.inner, S3Store):
+                await store.inner.aclose()
+        return len(names), orphans + unfinished
+
+    @staticmethod
+    async def _unfinished(store: KeyedStore, files: int) -> int:
+        """How many uploads somebody began that no listing of files shows."""
+        if isinstance(store, S3Store):
+            return len([upload async for upload in store.client.list_uploads()])
+        assert isinstance(store, FileSystemStore)
+        return sum(len(found) for _, _, found in os.walk(store.path)) - files
+
+    async def _acknowledged(self, notes: dict[int, Note]) -> None:
+        async with AsyncSession(self.database.reader) as session:
+            for line, note in notes.items():
+                user = await session.get(User, line + 1000)
+                last = 0 if user is None else int((user.name or "").partition(" ")[2])
+                assert note.acknowledged <= last <= note.begun, (note, last)

@@ -1,0 +1,108 @@
+"""Killed by SIGKILL at any moment: no committed row is without its file, and a sweep finds what was left."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.faults.kill.conftest import MakePlaces
+from tests.faults.kill.parent import Zygote
+from tests.faults.kill.place import Place
+from tests.faults.kill.steps import Note
+from tests.faults.kill.worker import REQUEST
+from tests.faults.soak import ROUNDS
+from tests.faults.tally import Tally
+
+STOPS = [
+    "before put",
+    "during put",
+    "after put",
+    "after INSERT",
+    "before COMMIT",
+    "after COMMIT",
+    "before delete",
+    "after delete",
+]
+CALLS = ["mkdirat", "openat", "write", "fchmod", "fsync", "linkat", "unlinkat"]
+SWEEPS = [("before sweeping", 1), ("after sweeping", 1)]
+ALONE: dict[str, Any] = {"shared": False}
+
+
+async def run(
+    places: list[Place], zygote: Zygote, tally: Tally, specs: list[dict[str, Any]], seconds: float | None = None
+) -> list[tuple[str, Note]]:
+    """Let workers run until each has stopped or ended, or for some time; kill them, and check every place.
+
+    Args:
+        places: One for all of them, or one for each.
+        zygote: Where they come from.
+        tally: Where it is counted.
+        specs: What each is told; users of its own are added, and a place.
+        seconds: How long; ``None`` until they stop.
+    """
+    for place in places:
+        await place.create()
+    specs = [
+        places[line % len(places)].spec(**{"users": list(range(10 * line + 1, 10 * line + 4)), **spec})
+        for line, spec in enumerate(specs)
+    ]
+    ended = zygote.run(*specs, seconds=seconds)
+    for number, place in enumerate(places):
+        lines = range(len(specs)) if len(places) == 1 else [number]
+        notes = {line: ended[line][1] for line in lines}
+        files, orphans = await place.check(zygote, notes, *({"stop": stop} for stop in SWEEPS))
+        tally.add("kills", len(notes), place=place.database.name)
+        tally.add("files of committed rows", files)
+        tally.add("files without a row before the sweep", orphans)
+    for end, note in ended:
+        tally.add("killed", step=end if end == "SIGSYS" else note.step)
+    return ended
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+async def test_at_each_step(make_places: MakePlaces, zygote: Zygote, tally: Tally, seed: int) -> None:
+    """Two processes for each step, one at the first time it comes there and one later, all killed at once."""
+    random = Random(seed)
+    stops = [(step, time) for step in STOPS for time in (1, random.randint(2, 4))]
+    specs = [{"stop": stop, "seed": random.randrange(2**32), **ALONE} for stop in stops]
+    ended = await run(make_places(len(stops)), zygote, tally, specs)
+    assert [(end, note.step) for end, note in ended] == [("stopped", step) for step, _ in stops]
+
+
+@pytest.mark.parametrize("seed", range(2 * ROUNDS))
+async def test_at_random(make_places: MakePlaces, zygote: Zygote, tally: Tally, seed: int) -> None:
+    """Many at once, which in the second round want the same pictures where the database lets them."""
+    random = Random(seed)
+    places = make_places(12)
+    same = seed % 2 == 1 and len(places) == 1
+    common = {"users": [1, 2, 3, 4], "shared": True} if same else ALONE
+    specs = [{"seed": random.randrange(2**32), **common} for _ in range(12)]
+    ended = await run(places, zygote, tally, specs, random.uniform(0.7, 1.2))
+    assert {end for end, _ in ended} == {"busy"}
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+@pytest.mark.parametrize("unnamed", [True, False])
+async def test_at_each_system_call(
+    make_directories: MakePlaces, zygote: Zygote, tally: Tally, unnamed: bool, seed: int
+) -> None:
+    """The kernel kills the process as it asks for what a put or a delete is made of; unnamed files exist, or do not."""
+    random = Random(seed)
+    calls = [call for call in CALLS for _ in range(2)]
+    specs = [
+        {"dies": [random.randint(1, 4), call], "seed": random.randrange(2**32), "unnamed files": unnamed, **ALONE}
+        for call in calls
+    ]
+    ended = await run(make_directories(len(specs)), zygote, tally, specs)
+    assert {end for end, _ in ended} == {"SIGSYS"}
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+async def test_in_an_upload_of_parts(make_buckets: MakePlaces, zygote: Zygote, tally: Tally, seed: int) -> None:
+    """Before the first request, between two parts, before the last: unfinished uploads go with the sweep."""
+    random = Random(seed)
+    specs = [{"stop": (REQUEST, time), "seed": random.randrange(2**32), **ALONE} for time in range(1, 11)]
+    ended = await run(make_buckets(1), zygote, tally, specs)
+    assert {end for end, _ in ended} == {"stopped"}

@@ -1,0 +1,214 @@
+"""What a process does until it is killed: at random what applications do, or a sweep."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session
+
+from aioimageattach import _threads
+from aioimageattach.context import bind_store
+from aioimageattach.exc import ImageAttachError
+from aioimageattach.store import KeyedStore
+from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.stores.s3 import S3Store
+from tests.databases import Database
+from tests.faults.kill.serve import SERVERS, application
+from tests.faults.kill.steps import Watch, WatchedStore
+from tests.faults.models import User
+from tests.faults.rig import PNG, swept
+from tests.servers.gate import ACCESS_KEY, SECRET_KEY
+from tests.stores.kernel import fatal, refused
+
+PART = 5 * 1024 * 1024
+REQUEST = "before a request"
+RELAXED = "READ COMMITTED"
+SIZES = [(30, 20), (9, 9), (8, 8)]
+
+
+def store_of(spec: dict[str, Any], watch: Watch | None = None) -> KeyedStore:
+    """The store that a description names: a directory, or a part of a bucket, whose requests a watch may be told of."""
+    if "folder" in spec:
+        return FileSystemStore(spec["folder"], "http://test/")
+
+    def clock() -> datetime:
+        """What the time is; each request is signed by it."""
+        if watch is not None and watch.stop == REQUEST:
+            watch.passed(REQUEST)
+        return datetime.now(UTC)
+
+    return S3Store(
+        spec["bucket"],
+        ACCESS_KEY,
+        SECRET_KEY,
+        endpoint_url=spec["url"],
+        prefix=spec["prefix"],
+        region="eu-central-1",
+        timeout=20.0,
+        multipart_threshold=PART,
+        part_size=PART,
+        clock=clock,
+    )
+
+
+def database_of(spec: dict[str, Any]) -> Database:
+    """The database that a description names."""
+    return Database(spec["database"], spec["driver"], make_url(spec["url"]))
+
+
+class Program:
+    """Transactions without an end.
+
+    Args:
+        spec: Which database, which store, which users, and where to stop; JSON, so that it can come from anywhere.
+        watch: Is told of each step.
+    """
+
+    def __init__(self, spec: dict[str, Any], watch: Watch) -> None:
+        self.random = Random(spec["seed"])
+        self.watch = watch
+        self.spec = spec
+        self.users: list[int] = spec["users"]
+        self.photo = Path(spec["photo"]).read_bytes()
+        self.store = WatchedStore(store_of(spec["store"], watch), watch)
+        self.large = {"during put": 3_000_000, REQUEST: PART + 1_000_000}.get(watch.stop, 0)
+
+    def content(self) -> bytes:
+        """Some bytes that no other has; many where somebody wants to stop in their midst."""
+        return self.random.randbytes(16) + bytes(self.large or self.random.randint(1, 3000))
+
+    async def user(self, session: AsyncSession) -> User:
+        """One of those it may have, a new one if he is not there."""
+        number = self.random.choice(self.users)
+        user = await session.get(User, number)
+        if user is None:
+            session.add(user := User(id=number))
+            await session.flush()
+        return user
+
+    async def attach(self, session: AsyncSession) -> None:
+        """Attach or replace a picture, whose content nobody looks at."""
+        user = await self.user(session)
+        await user.picture.from_raw_file(self.content(), None, self.random.choice(SIZES), PNG)
+
+    async def photograph(self, session: AsyncSession) -> None:
+        """The same with a real one, and a thumbnail."""
+        user = await self.user(session)
+        await user.picture.from_blob(self.photo + self.content())
+        await user.picture.generate_thumbnail(width=self.random.choice([20, 10, 5]))
+
+    async def thumbnail(self, session: AsyncSession) -> None:
+        """Add a thumbnail to what is there."""
+        user = await self.user(session)
+        await user.picture.load()
+        if user.picture:
+            size = self.random.choice([(3, 2), (2, 1)])
+            await user.picture.from_raw_file(self.content(), None, size, PNG, original=False)
+
+    async def take_away(self, session: AsyncSession) -> None:
+        """Delete a picture."""
+        await (await self.user(session)).picture.delete()
+
+    async def delete_user(self, session: AsyncSession) -> None:
+        """Delete a user with his picture."""
+        user = await self.user(session)
+        await session.flush()
+        await session.delete(user)
+        await session.flush()
+
+    async def in_savepoint(self, session: AsyncSession) -> None:
+        """Do something in a savepoint, which is released or rolled back."""
+        async with session.begin_nested() as savepoint:
+            await self.attach(session)
+            await session.flush()
+            await self.thumbnail(session)
+            if self.random.random() < 0.5:
+                await savepoint.rollback()
+
+    async def transaction(self, session: AsyncSession) -> None:
+        """Some of it; then a commit, more often than not."""
+        work = [*[self.attach] * 5, self.photograph, *[self.thumbnail] * 3, self.take_away, self.delete_user]
+        bind_store(session, self.store)
+        mine = await session.get(User, self.spec["line"] + 1000) or User(id=self.spec["line"] + 1000)
+        session.add(mine)
+        mine.name = f"{self.spec['line']} {self.watch.begun}"
+        for _ in range(self.random.randint(1, 3)):
+            await self.random.choice([*work, self.in_savepoint, self.in_savepoint])(session)
+        ending = self.random.random()
+        if ending < 0.8:
+            await session.commit()
+            self.watch.acknowledged = self.watch.begun
+            self.watch.note()
+        elif ending < 0.9:
+            await session.rollback()
+
+    async def run(self) -> None:
+        """One after the other, until somebody ends the process."""
+        # At MariaDB's usual level one that is stopped locks the gaps between rows, which keeps the others from theirs.
+        options = {} if self.spec["shared"] or self.spec["database"] != "mariadb" else {"isolation_level": RELAXED}
+        engine = database_of(self.spec).engine(**options)
+        sessions = async_sessionmaker(engine, expire_on_commit=False, sync_session_class=type("Its", (Session,), {}))
+        self.watch.listen(engine, sessions)
+        number, call = self.spec.get("dies", (0, ""))
+        tolerated = (SQLAlchemyError, ImageAttachError) if self.spec["shared"] else ()
+        while True:
+            self.watch.begun += 1
+            self.watch.passed("begin")
+            if self.watch.begun == number:
+                die_at(call)
+            try:
+                async with sessions() as session:
+                    await self.transaction(session)
+            except tolerated:
+                self.watch.refused += 1
+                self.watch.note()
+
+
+def die_at(call: str) -> None:
+    """Let the kernel kill this process at the next call of that name that one of its threads for files makes."""
+    _threads.set_workers(io=1)
+    _threads.io_executor().submit(fatal(call)).result()
+
+
+async def sweep(spec: dict[str, Any], watch: Watch) -> None:
+    """Remove what no row names."""
+    database = database_of(spec)
+    store = WatchedStore(store_of(spec["store"]), watch, sweeping=True)
+    await swept(database, store)
+    await database.aclose()
+
+
+async def program(spec: dict[str, Any], watch: Watch) -> None:
+    """Transactions without an end."""
+    await Program(spec, watch).run()
+
+
+async def server(spec: dict[str, Any], watch: Watch) -> None:
+    """A web application, until it is told to end."""
+    database = database_of(spec)
+    app = application(async_sessionmaker(database.engine()), store_of(spec["store"]), Path(spec["photo"]).parent)
+    try:
+        await SERVERS[spec["server"]](app, spec["port"])
+    finally:
+        await database.aclose()
+
+
+ROLES = {"program": program, "sweep": sweep, "server": server}
+
+
+def begin(spec: dict[str, Any], watch: Watch) -> None:
+    """Do what the description says, in a process that has done nothing yet; it returns only if that has an end."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if not spec.get("unnamed files", True):
+        refused("openat", errno.EOPNOTSUPP, os.O_TMPFILE & ~os.O_DIRECTORY)()
+    asyncio.run(ROLES[spec["role"]](spec, watch))

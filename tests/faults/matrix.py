@@ -1,0 +1,323 @@
+"""The faults that the library has to survive, by the numbers of the list it was designed by, and what proves each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["MATRIX", "Fault"]
+
+BUCKET = "tests/stores/s3"
+CLIENT = f"{BUCKET}/test_client.py"
+COPIES = "tests/faults/test_copies.py"
+CONTEXT = "tests/test_context.py"
+DIRECTORY = "tests/stores/fs/test_store.py"
+ENDINGS = "tests/faults/test_endings.py"
+ERRORS = "tests/faults/test_errors.py"
+FENCE = "tests/transaction/test_fence.py"
+KILLS = "tests/faults/kill/test_kill.py"
+LIVES = "tests/faults/test_row_lives.py"
+SENDER = f"{BUCKET}/test_sender.py"
+SERVERS = "tests/faults/kill/test_serve.py"
+SETS = "tests/entity/test_imageset.py"
+SWEEP = "tests/maintenance/test_sweep.py"
+TOGETHER = "tests/faults/test_concurrency.py"
+VERIFY = "tests/maintenance/test_verify.py"
+WORKED = "tests/faults/test_cancellation.py"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One of them.
+
+    Attributes:
+        name: What happens.
+        proofs: Tests by file, as many as are needed to cover it; each word is the rest of a function's name.
+        reason: Why there is no test, where there is none.
+    """
+
+    name: str
+    proofs: tuple[tuple[str, str], ...] = ()
+    reason: str = ""
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """The tests as pytest names them, without their parameters."""
+        return tuple(f"{path}::test_{name}" for path, names in self.proofs for name in names.split())
+
+
+MATRIX: dict[int, Fault] = {
+    1: Fault(
+        "an exception in the flush",
+        (
+            (ERRORS, "a_violated_constraint a_hook_of_the_application_raises an_error_in_the_handler"),
+            ("tests/faults/test_every_call.py", "of_the_database"),
+        ),
+    ),
+    2: Fault("COMMIT refused", ((ERRORS, "a_refused_commit"),)),
+    3: Fault(
+        "serialization failure, deadlock, and the retry",
+        ((ERRORS, "a_serialization_failure_and_the_retry a_deadlock_and_the_retry"),),
+    ),
+    4: Fault(
+        "the backend killed before COMMIT",
+        (
+            (ERRORS, "the_backend_is_killed_before_commit"),
+            ("tests/faults/test_every_call.py", "of_the_database"),
+        ),
+    ),
+    5: Fault(
+        "COMMIT done, the reply lost",
+        (("tests/faults/test_outcomes.py", "the_reply_is_lost the_reply_is_lost_with_a_savepoint_left_open"),),
+    ),
+    6: Fault("COMMIT never arrives", (("tests/faults/test_outcomes.py", "the_commit_never_arrives"),)),
+    7: Fault(
+        "a deadline or a cancellation during COMMIT",
+        (("tests/faults/test_outcomes.py", "a_commit_that_takes_too_long"),),
+    ),
+    8: Fault("given up, in every way", ((ENDINGS, "every_way_to_give_up left_by_the_block_alone"),)),
+    9: Fault("a session that is forgotten", ((ENDINGS, "forgotten"),)),
+    10: Fault("savepoints rolled back", ((ENDINGS, "savepoints_rolled_back"),)),
+    11: Fault(
+        "savepoints released, all of it rolled back",
+        ((ENDINGS, "savepoints_released savepoints_released_and_all_rolled_back"),),
+    ),
+    12: Fault("a violated constraint in a savepoint", ((ENDINGS, "a_violated_constraint_in_a_savepoint"),)),
+    13: Fault(
+        "a session in a transaction of its connection",
+        (
+            (
+                ENDINGS,
+                "a_session_in_a_transaction_of_its_connection a_rollback_in_a_transaction_of_its_connection"
+                " a_session_bound_by_class_to_a_connection",
+            ),
+        ),
+    ),
+    14: Fault("AUTOCOMMIT", ((ENDINGS, "autocommit sqlite_without_the_recipe"),)),
+    15: Fault(
+        "two phases, nobody there for the second",
+        (
+            ("tests/faults/test_two_phases.py", "committed nobody_there_for_the_second"),
+            (SWEEP, "postgresql_that_does_not_know_all_rows transactions_that_were_prepared_lately"),
+        ),
+    ),
+    16: Fault(
+        "cancelled at each await",
+        (
+            (
+                WORKED,
+                "replacing_a_picture savepoints rolling_back_and_closing each_operation with_a_directory with_a_bucket"
+                " reading a_sibling_fails cancelled_while_many_are_uploaded",
+            ),
+            (SWEEP, "a_sweep_is_cancelled"),
+            (VERIFY, "a_verification_is_cancelled"),
+        ),
+    ),
+    17: Fault(
+        "cancelled while a thread writes",
+        (
+            (WORKED, "a_thread_that_writes_while_its_caller_is_cancelled"),
+            (DIRECTORY, "cancelled_while_a_thread_writes cancelled_by_scopes_and_timeouts"),
+        ),
+    ),
+    18: Fault(
+        "cancelled again during the clean-up",
+        ((WORKED, "cancelled_again_while_it_cleans_up replacing_a_picture each_operation"),),
+    ),
+    19: Fault("SIGKILL", ((KILLS, "at_each_step at_random at_each_system_call in_an_upload_of_parts"),)),
+    20: Fault(
+        "a power cut",
+        (
+            ("tests/faults/test_durability.py", "everything_is_on_the_disk_before_the_commit"),
+            (DIRECTORY, "the_order_on_the_disk"),
+        ),
+    ),
+    21: Fault(
+        "one of many puts fails",
+        ((ERRORS, "a_put_fails whichever_of_many_puts_fails"), ("tests/faults/test_every_call.py", "of_the_store")),
+    ),
+    22: Fault(
+        "a put that is too slow",
+        (
+            (ERRORS, "a_deadline_around_a_put_that_hangs a_put_that_cannot_be_stopped"),
+            (f"{BUCKET}/test_faults.py", "a_network_that_swallows_answers a_server_that_stops_reading"),
+        ),
+    ),
+    23: Fault(
+        "a disk that is full, or breaks",
+        (
+            (DIRECTORY, "a_put_that_the_disk_refuses a_file_that_is_cut_short"),
+            ("tests/faults/test_disk.py", "a_full_disk a_file_larger_than_is_allowed"),
+        ),
+    ),
+    24: Fault(
+        "a directory without rights, read-only, missing; no descriptors left",
+        (
+            (DIRECTORY, "a_directory_without_the_right_to_it a_root_in_a_missing_directory a_root_that_is_a_file"),
+            (
+                "tests/faults/test_disk.py",
+                "a_read_only_disk no_file_can_be_opened a_root_that_is_gone a_root_that_is_a_file",
+            ),
+        ),
+    ),
+    25: Fault(
+        "an S3 server that fails for a while",
+        (
+            (f"{BUCKET}/test_faults.py", "a_server_that_recovers a_server_that_does_not"),
+            (SENDER, "faults_that_pass_are_tried_again attempts_end the_timeout_ends_attempts"),
+        ),
+    ),
+    26: Fault(
+        "a connection that breaks anywhere",
+        (
+            (
+                f"{BUCKET}/test_faults.py",
+                "a_connection_that_breaks_on_the_way_there a_connection_that_breaks_on_the_way_back",
+            ),
+            (SENDER, "a_put_whose_answer_was_lost"),
+        ),
+    ),
+    27: Fault(
+        "an answer that is cut off",
+        (
+            (f"{BUCKET}/test_faults.py", "an_answer_that_is_cut_off"),
+            (SENDER, "reading_goes_on_where_it_broke_off an_answer_of_unknown_length"),
+        ),
+    ),
+    28: Fault(
+        "wrong bytes from S3",
+        ((SENDER, "an_object_that_was_replaced_while_it_was_read"), (CLIENT, "checksums")),
+    ),
+    29: Fault(
+        "the wrong region, the wrong keys",
+        ((f"{BUCKET}/test_faults.py", "wrong_keys"), (SENDER, "another_region"), (CLIENT, "refusals")),
+    ),
+    30: Fault("a clock that is off", ((SENDER, "a_clock_that_is_off a_clock_that_cannot_be_put_right"),)),
+    31: Fault(
+        "credentials that expire", ((SENDER, "credentials_that_expire_are_renewed credentials_that_stay_expired"),)
+    ),
+    32: Fault(
+        "an upload in parts that fails",
+        (
+            (f"{BUCKET}/test_faults.py", "an_upload_in_parts_that_fails"),
+            (SENDER, "a_part_that_fails an_upload_in_parts_that_is_cancelled_leaves_none"),
+            (f"{BUCKET}/test_store.py", "uploads_that_a_killed_process_left"),
+            (KILLS, "in_an_upload_of_parts"),
+        ),
+    ),
+    33: Fault(
+        "a delete that fails after the commit",
+        (
+            (ERRORS, "a_delete_fails_after_the_commit a_delete_that_hangs_has_a_limit"),
+            (f"{BUCKET}/test_faults.py", "a_delete_that_fails_does_not_fail_the_commit"),
+        ),
+    ),
+    34: Fault("a file that is gone already", ((ERRORS, "a_file_that_is_gone_already"), (TOGETHER, "two_delete"))),
+    35: Fault(
+        "two replace one picture",
+        ((TOGETHER, "two_replace two_attach_the_first two_replace_on_sqlite"), (KILLS, "at_random")),
+    ),
+    36: Fault("one replaces, one deletes", ((TOGETHER, "one_replaces_and_one_deletes"),)),
+    37: Fault("two want one thumbnail", ((TOGETHER, "two_want_one_thumbnail"),)),
+    38: Fault("a thumbnail of what is replaced meanwhile", ((TOGETHER, "a_thumbnail_of_what_is_replaced_meanwhile"),)),
+    39: Fault(
+        "a hundred want one thumbnail",
+        ((TOGETHER, "a_hundred_want_one_thumbnail"), (SETS, "a_hundred_tasks_make_one_thumbnail")),
+    ),
+    40: Fault("expired by a commit", ((COPIES, "after_a_commit_with_the_sessions_defaults"),)),
+    41: Fault("detached, pickled, copied", ((COPIES, "detached a_new_owner_is_pickled a_new_owner_is_copied"),)),
+    42: Fault(
+        "merged, made anew, given to another owner",
+        (
+            (
+                COPIES,
+                "a_new_owner_is_merged merging_what_was_changed_meanwhile a_row_given_to_another_owner"
+                " a_row_moved_to_another_owner",
+            ),
+        ),
+    ),
+    43: Fault(
+        "two sessions, two stores", ((COPIES, "two_sessions_want_one_owner each_picture_goes_to_its_own_store"),)
+    ),
+    44: Fault(
+        "keys that change, and keys of every kind",
+        (
+            (LIVES, "a_changed_primary_key_changes_no_file"),
+            ("tests/entity/test_image.py", "uuid_owners text_keys_need_no_object_id_in_the_built_in_stores"),
+        ),
+    ),
+    45: Fault(
+        "owners that inherit",
+        ((COPIES, "owners_that_inherit"), ("tests/entity/test_owners.py", "an_owner_of_each_kind_has_a_picture")),
+    ),
+    46: Fault(
+        "rows changed in bulk, by Core and by raw SQL",
+        (
+            (
+                LIVES,
+                "bulk_deletes_of_loaded_rows_remove_files deletes_behind_our_back_leave_orphans_only"
+                " bulk_updates_are_nobodys_files a_row_made_by_hand_is_refused",
+            ),
+            (SWEEP, "bulk_deletes_leave_orphans"),
+        ),
+    ),
+    47: Fault(
+        "rows deleted by the database; other classes",
+        (
+            (LIVES, "deletes_behind_our_back_leave_orphans_only"),
+            (COPIES, "other_classes_are_not_touched"),
+            (SWEEP, "files_of_others_are_left_alone"),
+        ),
+    ),
+    48: Fault(
+        "replaced, deleted and added again in one transaction",
+        (
+            (LIVES, "replaced_again_and_again a_row_deleted_and_added_again_keeps_its_file"),
+            ("tests/faults/test_programs.py", "a_program a_program_on_a_server a_state_machine"),
+        ),
+    ),
+    49: Fault("the same request twice", ((COPIES, "the_retried_request"),)),
+    50: Fault(
+        "a handler that raises, a client that leaves",
+        (
+            (ENDINGS, "a_web_frameworks_dependency"),
+            (SERVERS, "a_client_that_leaves_in_the_middle_of_its_upload a_client_that_leaves_before_its_answer"),
+        ),
+    ),
+    51: Fault("clients that leave a download", (("tests/stores/fs/test_static.py", "clients_that_leave"),)),
+    52: Fault("a server that is told to end", ((SERVERS, "a_server_that_is_told_to_end"),)),
+    53: Fault(
+        "forks, threads and several event loops",
+        (
+            ("tests/test_threads.py", "a_forked_child_has_pools_of_its_own"),
+            (CLIENT, "each_event_loop_has_its_own_connections"),
+            ("tests/stores/fs/test_static.py", "loops_in_several_threads"),
+            (KILLS, "at_random"),
+        ),
+    ),
+    54: Fault(
+        "the store of the context",
+        (
+            (CONTEXT, "tasks_do_not_see_each_other a_task_inherits_what_stood_when_it_was_made threads"),
+            (CONTEXT, "a_generator_suspended_inside_a_context without_any_store"),
+        ),
+    ),
+    55: Fault(
+        "a sweep beside uploads, and long transactions",
+        (
+            (SWEEP, "a_sweep_beside_uploads a_row_that_appears_meanwhile_keeps_its_file a_short_grace_time"),
+            (FENCE, "an_old_transaction_is_not_committed"),
+        ),
+    ),
+    56: Fault(
+        "a sweep with the wrong database, an empty one, or none",
+        (
+            (
+                SWEEP,
+                "an_empty_database_is_refused too_large_a_share_is_refused a_listing_that_fails_half_way"
+                " a_database_that_is_away postgresql_that_does_not_know_all_rows",
+            ),
+        ),
+    ),
+    57: Fault("two sweeps at once", ((SWEEP, "two_sweeps_at_once"), (KILLS, "at_each_step"))),
+    58: Fault("files that are altered or lost", ((VERIFY, "what_is_lost_or_altered_is_told"),)),
+}

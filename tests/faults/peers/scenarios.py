@@ -1,0 +1,320 @@
+"""What every library of this kind meets in an application, told so that each can be asked the same.
+
+Each scenario runs in a process of its own, on SQLite and a directory. Then another process looks at what is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete, event
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+
+
+class Peer(ABC):
+    """A library, used as its documentation says.
+
+    Args:
+        folder: An empty directory: for the database, and for the files.
+    """
+
+    name: str
+    package: str
+    User: Any
+    Base: Any
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = folder / "files"
+        self.files.mkdir(exist_ok=True)
+
+    def engine(self) -> AsyncEngine:
+        """An engine with transactions and savepoints as SQLAlchemy's own page on SQLite makes them."""
+        engine = create_async_engine(f"sqlite+aiosqlite:///{self.folder}/rows.sqlite")
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def connect(connection: Any, _: object) -> None:
+            connection.isolation_level = None
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA foreign_keys = ON")
+            cursor.close()
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def begin(connection: Any) -> None:
+            connection.exec_driver_sql("BEGIN")
+
+        return engine
+
+    @abstractmethod
+    def sessions(self, engine: AsyncEngine) -> Callable[[], AsyncSession]:
+        """What makes sessions."""
+
+    @abstractmethod
+    async def attach(self, session: AsyncSession, user: Any, content: bytes) -> None:
+        """Give a user a picture, instead of the one he has."""
+
+    @abstractmethod
+    async def take(self, session: AsyncSession, user: Any) -> None:
+        """Take a user's picture away."""
+
+    @abstractmethod
+    async def read(self, user: Any) -> bytes | None:
+        """What a user's picture holds; raises something where its file is not there."""
+
+    async def sweep(self, engine: AsyncEngine) -> bool:
+        """Remove the files that nobody needs; return whether the library knows how."""
+        return False
+
+    @abstractmethod
+    def copy(self, source: Any, target: Any) -> None:
+        """Give a user the picture of another by assigning it."""
+
+    def stored(self) -> int:
+        """How many files there are, without those in which a backend keeps what it knows of others."""
+        return sum(not path.name.endswith(".metadata.json") for path in self.files.rglob("*") if path.is_file())
+
+
+class Scene:
+    """A scenario while it goes on."""
+
+    def __init__(self, peer: Peer, engine: AsyncEngine) -> None:
+        self.peer = peer
+        self.session = peer.sessions(engine)
+
+    async def user(self, session: AsyncSession, number: int = 1) -> Any:
+        """That user, a new one if there is none."""
+        user = await session.get(self.peer.User, number)
+        if user is None:
+            session.add(user := self.peer.User(id=number))
+        return user
+
+    async def attach(self, session: AsyncSession, content: bytes, number: int = 1) -> Any:
+        """Give him a picture."""
+        user = await self.user(session, number)
+        await self.peer.attach(session, user, content)
+        return user
+
+    @contextlib.asynccontextmanager
+    async def begun(self) -> AsyncIterator[AsyncSession]:
+        """A session with a transaction."""
+        async with self.session() as session, session.begin():
+            yield session
+
+
+Scenario = Callable[[Scene], Awaitable[None]]
+SCENARIOS: dict[str, tuple[Scenario, dict[int, bytes] | None]] = {}
+"""By what happens: the scenario, and what users' pictures must hold afterwards; ``None`` for what the database says."""
+
+
+class GivenUp(Exception):
+    """What a handler raises."""
+
+
+def scenario(name: str, expected: dict[int, bytes] | None) -> Callable[[Scenario], Scenario]:
+    """Note what happens in it, and what must be the outcome. User 1 has the picture ``b"old"`` before."""
+
+    def note(function: Scenario) -> Scenario:
+        SCENARIOS[name] = (function, expected)
+        return function
+
+    return note
+
+
+def die() -> None:
+    """End as by ``kill -9``."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@scenario("committed", {1: b"new"})
+async def _(scene: Scene) -> None:
+    async with scene.begun() as session:
+        await scene.attach(session, b"new")
+
+
+@scenario("killed when commit() has returned", {1: b"new"})
+async def _(scene: Scene) -> None:
+    async with scene.session() as session:
+        await scene.attach(session, b"new")
+        await session.commit()
+        die()
+
+
+@scenario("killed before COMMIT", {1: b"old"})
+async def _(scene: Scene) -> None:
+    async with scene.session() as session:
+        await scene.attach(session, b"new")
+        await session.flush()
+        die()
+
+
+@scenario("rolled back", {1: b"old"})
+async def _(scene: Scene) -> None:
+    async with scene.session() as session:
+        await scene.attach(session, b"new")
+        await session.flush()
+        await session.rollback()
+
+
+@scenario("closed without a commit", {1: b"old"})
+async def _(scene: Scene) -> None:
+    async with scene.session() as session:
+        await scene.attach(session, b"new")
+        await session.flush()
+
+
+@scenario("the handler raises", {1: b"old"})
+async def _(scene: Scene) -> None:
+    with contextlib.suppress(GivenUp):
+        async with scene.begun() as session:
+            await scene.attach(session, b"new")
+            await session.flush()
+            raise GivenUp
+
+
+@scenario("a violated constraint", {1: b"old"})
+async def _(scene: Scene) -> None:
+    with contextlib.suppress(IntegrityError):
+        async with scene.begun() as session:
+            await scene.attach(session, b"new")
+            session.add(scene.peer.User(id=2, name="taken"))
+
+
+@scenario("COMMIT is refused", {1: b"old"})
+async def _(scene: Scene) -> None:
+    with contextlib.suppress(IntegrityError):
+        async with scene.begun() as session:
+            (await scene.attach(session, b"new")).boss_id = 77
+
+
+@scenario("savepoint rolled back, the rest committed", {1: b"new", 2: b"two"})
+async def _(scene: Scene) -> None:
+    async with scene.begun() as session:
+        await scene.attach(session, b"two", 2)
+        await scene.attach(session, b"new")
+        await session.flush()
+        savepoint = await session.begin_nested()
+        await scene.attach(session, b"three", 3)
+        await session.flush()
+        await savepoint.rollback()
+
+
+@scenario("replaced in a savepoint that is rolled back", {1: b"old", 2: b"two"})
+async def _(scene: Scene) -> None:
+    async with scene.begun() as session:
+        await scene.attach(session, b"two", 2)
+        savepoint = await session.begin_nested()
+        await scene.attach(session, b"new")
+        await session.flush()
+        await savepoint.rollback()
+
+
+@scenario("deleted in a savepoint that is rolled back", {1: b"old", 2: b"two"})
+async def _(scene: Scene) -> None:
+    async with scene.begun() as session:
+        await scene.attach(session, b"two", 2)
+        await session.flush()
+        savepoint = await session.begin_nested()
+        await session.delete(await scene.user(session))
+        await session.flush()
+        await savepoint.rollback()
+
+
+@scenario("savepoint released, all of it rolled back", {1: b"old"})
+async def _(scene: Scene) -> None:
+    async with scene.session() as session:
+        async with session.begin_nested():
+            await scene.attach(session, b"new")
+        await session.rollback()
+
+
+@scenario("a violated constraint in a savepoint, caught", {1: b"new", 2: b"two"})
+async def _(scene: Scene) -> None:
+    async with scene.begun() as session:
+        await scene.attach(session, b"new")
+        await session.flush()
+        with contextlib.suppress(IntegrityError):
+            async with session.begin_nested():
+                (await scene.attach(session, b"three", 3)).name = "taken"
+        await scene.attach(session, b"two", 2)
+
+
+@scenario("replaced three times in one transaction", {1: b"3"})
+async def _(scene: Scene) -> None:
+    async with scene.begun() as session:
+        for content in (b"1", b"2", b"3"):
+            await scene.attach(session, content)
+            await session.flush()
+
+
+@scenario("taken away, then rolled back", {1: b"old"})
+async def _(scene: Scene) -> None:
+    async with scene.session() as session:
+        await scene.peer.take(session, await scene.user(session))
+        await session.flush()
+        await session.rollback()
+
+
+@scenario("the user deleted", {})
+async def _(scene: Scene) -> None:
+    async with scene.begun() as session:
+        await session.delete(await scene.user(session))
+
+
+@scenario("deleted by a statement, while it is loaded", {})
+async def _(scene: Scene) -> None:
+    async with scene.begun() as session:
+        await scene.user(session)
+        await session.execute(delete(scene.peer.User).where(scene.peer.User.id == 1))
+
+
+@scenario("another session is rolled back meanwhile", {1: b"new"})
+async def _(scene: Scene) -> None:
+    async with scene.session() as ours, scene.session() as theirs:
+        await scene.attach(ours, b"new")
+        await theirs.get(scene.peer.User, 1)
+        await scene.attach(theirs, b"theirs", 2)
+        await theirs.rollback()
+        await ours.commit()
+
+
+@scenario("one picture for two users, one of them deleted", None)
+async def _(scene: Scene) -> None:
+    with contextlib.suppress(Exception):  # a refusal is an answer, too
+        async with scene.begun() as session:
+            user, other = await scene.user(session), await scene.user(session, 2)
+            scene.peer.copy(user, other)
+    async with scene.begun() as session:
+        await session.delete(await scene.user(session))
+
+
+@scenario("the second of two files cannot be written", {1: b"old"})
+async def _(scene: Scene) -> None:
+    with contextlib.suppress(Exception):
+        async with scene.begun() as session:
+            await scene.attach(session, b"new")
+            await scene.attach(session, bytes(3_000_000), 2)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+
+
+@scenario("cancelled somewhere in commit()", None)
+async def _(scene: Scene) -> None:
+    async def replace() -> None:
+        async with scene.session() as session:
+            await scene.attach(session, bytes(100_000))
+            await session.commit()
+
+    for turns in range(1, 100):
+        task = asyncio.create_task(replace())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])

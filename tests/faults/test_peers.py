@@ -1,0 +1,20 @@
+"""The scenarios that other libraries are asked too are held by ours."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from tests.faults.kill.parent import ROOT
+
+LEFT_TO_THE_SWEEP = {"killed before COMMIT", "COMMIT is refused", "deleted by a statement, while it is loaded"}
+
+
+def test_ours() -> None:
+    """Nothing is lost, and what is left behind is swept."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.peers", "ours"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    answers = json.loads(done.stdout)["answers"]
+    assert answers == {name: "swept" if name in LEFT_TO_THE_SWEEP else "held" for name in answers}

@@ -1,0 +1,81 @@
+"""Prepared and left alone, a transaction may still be committed by anybody."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from aioimageattach.exc import SweepRefusedError
+from tests.databases import Database, Servers
+from tests.faults.cluster import cluster, new_database
+from tests.faults.conftest import rig_of
+from tests.faults.rig import Rig, Style, get, swept
+
+
+@pytest.fixture(scope="session")
+def preparing() -> Iterator[URL]:
+    """A PostgreSQL that lets transactions be prepared, which it does not by itself."""
+    with tempfile.TemporaryDirectory() as folder, cluster(Path(folder), max_prepared_transactions=8) as url:
+        yield url
+
+
+@pytest.fixture(params=["asyncpg", "psycopg", "asyncmy", "aiomysql"])
+async def rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> AsyncIterator[Rig]:
+    """The databases that know two phases, by each driver."""
+    driver = request.param
+    if driver in ("asyncpg", "psycopg"):
+        url = new_database(request.getfixturevalue("preparing"), f"test_{secrets.token_hex(4)}")
+        database = Database("postgresql", driver, url.set(drivername=f"postgresql+{driver}"))
+    else:
+        database = servers.database(driver, tmp_path)
+    yield await rig_of(database)
+    await database.aclose()
+
+
+async def test_committed(rig: Rig, style: Style) -> None:
+    """As any other commit."""
+    await rig.user()
+    async with style(async_sessionmaker(rig.engine, twophase=True)) as session:
+        await rig.attach((await get(session)).picture, b"new")
+    await rig.check(b"new")
+
+
+async def prepare(rig: Rig) -> str:
+    """Replace a picture in a transaction that is prepared and left alone; return how the database calls it."""
+    async with AsyncSession(rig.engine, twophase=True) as session:
+        await rig.attach((await get(session)).picture, b"new")
+        connection = await session.connection()
+        name: str = connection.sync_connection.get_transaction().xid  # type: ignore[union-attr]
+        await session.run_sync(lambda sync_session: sync_session.prepare())
+        await session.invalidate()
+    return name
+
+
+async def decide(rig: Rig, name: str, how: str) -> None:
+    """Commit it or roll it back, as an administrator does."""
+    async with rig.engine.connect() as connection:
+        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        statement = f"{how} PREPARED" if rig.database.name == "postgresql" else f"XA {how}"
+        await connection.execute(text(f"{statement} '{name}'"))
+
+
+@pytest.mark.parametrize("later", ["COMMIT", "ROLLBACK"])
+async def test_nobody_there_for_the_second(rig: Rig, later: str) -> None:
+    """The files of both outcomes wait for it; a sweep of PostgreSQL refuses to guess."""
+    await rig.user()
+    name = await prepare(rig)
+    try:
+        if rig.database.name == "postgresql":
+            with pytest.raises(SweepRefusedError, match="1 transactions are prepared"):
+                await swept(rig.database, rig.store)
+        assert len(await rig.store.names()) == 2
+    finally:  # which else locks the tables for ever
+        await decide(rig, name, later)
+    await rig.check(b"new" if later == "COMMIT" else b"old", orphans=True)
+    assert await swept(rig.database, rig.store) == 1

@@ -1,0 +1,77 @@
+"""A database that fails at its k-th call."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+When = Literal["before", "after", "lost"]
+
+
+class Broken(Exception):
+    """What the database is told to raise."""
+
+
+class Trouble:
+    """Counts the statements and commits of an engine, and lets one of them fail.
+
+    Args:
+        number: Which, beginning with 1.
+        when: An error before it is sent or after it was done, or a connection that is lost before. A COMMIT always has
+            the last, as SQLAlchemy has no place where another error of it could come from.
+        kill: Loses a connection, given what the driver calls one.
+
+    Attributes:
+        met: Whether it has happened.
+        doubtful: Whether it happened to a COMMIT, of which nobody but the database knows what became.
+    """
+
+    def __init__(self, number: int, when: When, kill: Callable[[Any], None]) -> None:
+        self._left = number
+        self._when = when
+        self._kill = kill
+        self.met = False
+        self.doubtful = False
+
+    def _reached(self) -> bool:
+        self._left -= 1
+        self.met |= self._left == 0
+        return self._left == 0
+
+    def _fail(self, connection: Any) -> None:
+        if self._when != "lost":
+            raise Broken
+        self._kill(connection.connection.driver_connection)
+
+    def _before(self, connection: Any, *_: object) -> None:
+        if self._when != "after" and self._reached():
+            self._fail(connection)
+
+    def _after(self, connection: Any, *_: object) -> None:
+        if self._when == "after" and self._reached():
+            self._fail(connection)
+
+    def _commit(self, connection: Any) -> None:
+        if self._reached():
+            self.doubtful = True
+            self._kill(connection.connection.driver_connection)
+
+    @contextlib.contextmanager
+    def at(self, engine: AsyncEngine) -> Iterator[None]:
+        """Listen for the time of the block."""
+        listeners = {
+            "before_cursor_execute": self._before,
+            "after_cursor_execute": self._after,
+            "commit": self._commit,
+        }
+        for name, listener in listeners.items():
+            event.listen(engine.sync_engine, name, listener)
+        try:
+            yield
+        finally:
+            for name, listener in listeners.items():
+                event.remove(engine.sync_engine, name, listener)
