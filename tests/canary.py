@@ -1,0 +1,135 @@
+"""Watches the whole suite for secrets: whatever is logged, warned of, raised, printed or shown has none in it.
+
+The secrets are those that the tests give to servers and databases. Registered as a plugin by ``conftest.py``.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import make_url
+
+from tests.databases import PASSWORD
+from tests.servers.gate import SECRET_KEY
+
+SECRETS = {SECRET_KEY, PASSWORD, "canary-secret", "canary-token", "canary-of-a-secret"}
+
+
+def secrets() -> set[str]:
+    """The secrets of this run: also the passwords of databases that the one who runs it has named."""
+    named = (os.environ[name] for name in os.environ if name.startswith("TEST_") and name.endswith("_URL"))
+    return SECRETS | {str(url.password) for url in map(make_url, named) if url.password}
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and those that it names as its causes or holds."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        found = waiting.pop()
+        if found is None or id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        waiting += [found.__cause__, found.__context__, *getattr(found, "exceptions", ())]
+
+
+def told(error: BaseException | None) -> Iterator[str]:
+    """Yield what can be read of an error without looking for it."""
+    for found in chain(error):
+        yield f"{found!s} {found!r} {found.args!r} {getattr(found, '__notes__', '')}"
+        if str(type(found).__module__).startswith("aioimageattach"):
+            yield repr(vars(found))
+
+
+class Canary(logging.Handler):
+    """Collects the places where a secret was seen, and fails the test in which that was.
+
+    Args:
+        watched: The secrets.
+    """
+
+    def __init__(self, watched: Iterable[str]) -> None:
+        super().__init__(logging.NOTSET)
+        self._watched = tuple(watched)
+        self._looks_around = False
+        self.leaks: list[str] = []
+
+    def look(self, where: str, *texts: object) -> None:
+        """Note the place if a secret stands there; the secret itself is not noted."""
+        for text in texts:
+            if any(secret in str(text) for secret in self._watched):
+                self.leaks.append(where)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        self.look(f"a record of the logger {record.name}", record.getMessage(), *told(error))
+
+    def around(self) -> None:
+        """Look at whatever this library has made and is still there."""
+        for found in gc.get_objects():
+            if str(type(found).__module__).startswith("aioimageattach"):
+                self.look(f"the text of a {type(found).__name__}", repr(found), str(found))
+
+    # --- hooks -------------------------------------------------------------------------------------------------------
+
+    def pytest_warning_recorded(self, warning_message: Any, when: str) -> None:
+        self.look(f"a warning, {when}", warning_message.message)
+
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        last = nextitem is None or nextitem.path != item.path  # what the last test has made stands for the others'
+        self._looks_around = last and not {"s3", "faults"}.isdisjoint(Path(item.path).parts)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if call.when == "call" and self._looks_around:
+            self.around()
+        self.look("an error of the test", *told(call.excinfo.value if call.excinfo else None))
+        for title, text in report.sections:
+            self.look(title, text)
+        if self.leaks:
+            report.outcome = "failed"
+            report.longrepr = f"a secret was seen in: {', '.join(sorted({*self.leaks}))}"
+            self.leaks.clear()
+        return report
+
+
+class Expected:
+    """Lets the canary see the errors that tests expect.
+
+    Args:
+        canary: The canary.
+    """
+
+    def __init__(self, canary: Canary) -> None:
+        self._exit: Any = pytest.RaisesExc.__exit__
+
+        def look(raises: pytest.RaisesExc[Any], kind: Any, error: Any, trace: Any) -> Any:
+            __tracebackhide__ = True
+            canary.look("an error that the test expects", *told(error))
+            return self._exit(raises, kind, error, trace)
+
+        pytest.RaisesExc.__exit__ = look  # type: ignore[method-assign]
+
+    def restore(self) -> None:
+        """Let pytest be as it was."""
+        pytest.RaisesExc.__exit__ = self._exit  # type: ignore[method-assign]
+
+
+def register(config: pytest.Config) -> None:
+    """Watch over this run."""
+    canary = Canary(secrets())
+    config.pluginmanager.register(canary, "canary")
+    expected = Expected(canary)
+    logging.getLogger().addHandler(canary)
+    logging.getLogger("aioimageattach").setLevel(logging.DEBUG)  # so that it hears all
+    config.add_cleanup(expected.restore)
+    config.add_cleanup(lambda: logging.getLogger().removeHandler(canary))

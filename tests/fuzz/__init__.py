@@ -1,0 +1,1 @@
+"""Files that a fuzzer makes up, guided by what of our code they reach."""

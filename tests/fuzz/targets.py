@@ -1,0 +1,88 @@
+"""What is fuzzed: each takes any bytes, and may raise nothing but an error of this library."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from PIL import Image
+
+from aioimageattach.exc import ImageError
+from aioimageattach.imaging import ImageLimits, Recipe, containers, probe, render, strip_metadata, svg
+from aioimageattach.imaging.limits import KNOWN_TYPES
+from aioimageattach.imaging.metadata import STRIPPED_TYPES
+
+LIMITS: Final = ImageLimits(types=KNOWN_TYPES, max_pixels=1_000_000, max_pixels_at_once=200_000, timeout=5)
+RECIPES: Final = (Recipe(width=16, height=16, animated=True), Recipe(width=8))
+
+
+def check_picture(data: bytes) -> None:
+    """A picture becomes thumbnails of the right size, or is refused."""
+    found = probe(data, LIMITS)
+    for rendering in render(data, RECIPES, LIMITS):
+        with Image.open(io.BytesIO(rendering.blob)) as picture:
+            assert picture.size == (rendering.width, rendering.height), (found, rendering.recipe)
+
+
+def check_header(data: bytes) -> None:
+    """A header is read, or refused."""
+    found = probe(data, LIMITS)
+    assert 0 < found.width <= LIMITS.max_side
+    assert 0 < found.height <= LIMITS.max_side
+
+
+def check_stripping(data: bytes) -> None:
+    """What is stripped is the same kind of picture, of the same size, and has nothing left to be stripped."""
+    found = probe(data, LIMITS)
+    if found.mimetype in STRIPPED_TYPES:
+        stripped = strip_metadata(data, found.mimetype)
+        again = probe(stripped, LIMITS)
+        assert (found.width, found.height) == (again.width, again.height)
+        assert stripped == strip_metadata(stripped, found.mimetype)
+
+
+def check_walks(data: bytes) -> None:
+    """Every walk over a structure stays inside of the file."""
+    if len(data) < 12:
+        return  # nobody walks over what has no magic
+    view = memoryview(data)
+    for walk in (
+        containers.jpeg_parts,
+        containers.png_parts,
+        containers.riff_parts,
+        containers.gif_parts,
+        containers.top_boxes,
+    ):
+        last = 0
+        for part in walk(view):
+            assert last <= part.start <= part.body, part
+            assert part.end <= len(data), part
+            last = part.start
+    for item in containers.heif_items(view) or ():
+        assert all(0 <= start <= end <= len(data) for start, end in item.extents), item
+
+
+def check_drawing(data: bytes) -> None:
+    """A drawing is counted, or refused."""
+    svg.examine(memoryview(data), LIMITS, lambda picture: None)
+
+
+def _attempt(check: Callable[[bytes], None], data: bytes) -> None:
+    try:
+        check(data)
+    except ImageError:
+        pass
+
+
+TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
+    name: partial(_attempt, check)
+    for name, check in {
+        "picture": check_picture,
+        "header": check_header,
+        "stripping": check_stripping,
+        "walks": check_walks,
+        "drawing": check_drawing,
+    }.items()
+}

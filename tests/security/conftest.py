@@ -1,0 +1,33 @@
+"""What the tests of this room stand on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from aioimageattach.context import bind_store
+from tests.databases import Database
+from tests.entity.models import Base, CountingStore, started
+
+
+@pytest.fixture
+def store() -> CountingStore:
+    """An empty store that notes what it is asked for."""
+    return CountingStore()
+
+
+@pytest.fixture
+async def sessions(sqlite_database: Database, store: CountingStore) -> async_sessionmaker[AsyncSession]:
+    """Sessions on SQLite, bound to the store."""
+    sessions = await started(sqlite_database, Base.metadata, expire_on_commit=False)
+    bind_store(sessions, store)
+    return sessions
+
+
+@pytest.fixture
+async def session(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
+    """One of them."""
+    async with sessions() as session:
+        yield session

@@ -1,0 +1,272 @@
+"""The attacks that the library has to survive, by the numbers of the list it was designed by, and what proves each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["MATRIX", "Attack", "table"]
+
+BUCKET = "tests/stores/s3"
+CLIENT = f"{BUCKET}/test_client.py"
+COLUMNS = "tests/offload"
+CONTENT = "tests/security/test_content.py"
+CONTRACT = "aioimageattach/testing/contract.py"
+DIRECTORY = "tests/stores/fs/test_store.py"
+DRAWINGS = "tests/imaging/test_svg.py"
+GUARD = "tests/imaging/test_guard.py"
+HEADERS = f"{BUCKET}/test_headers.py"
+ISOLATION = "tests/imaging/test_isolation.py"
+KEYS = "tests/test_key.py"
+LISTING = "tests/stores/fs/test_listing.py"
+METADATA = "tests/imaging/test_metadata.py"
+PERMISSIONS = "tests/security/test_permissions.py"
+PROBE = "tests/imaging/test_probe.py"
+SECRETS = "tests/security/test_secrets.py"
+SERVED = "tests/stores/fs/test_static.py"
+SETS = "tests/entity/test_imageset.py"
+SHOWN = "tests/stores/fs/serving/test_names.py"
+SIZES = "tests/security/test_thumbnails.py"
+SPOOLS = "tests/test_file.py"
+UPLOADS = "tests/security/test_uploads.py"
+URLS = f"{BUCKET}/test_urls.py"
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One of them.
+
+    Attributes:
+        name: What somebody tries.
+        inputs: Some of what is tried here.
+        answer: What the library does.
+        proofs: Tests by file, as many as are needed to cover it; each word is the rest of a function's name.
+        reason: Why there is no test, where there is none.
+    """
+
+    name: str
+    inputs: str
+    answer: str
+    proofs: tuple[tuple[str, str], ...] = ()
+    reason: str = ""
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """The tests as pytest names them, without their parameters."""
+        return tuple(f"{path}::test_{name}" for path, names in self.proofs for name in names.split())
+
+
+MATRIX: dict[int, Attack] = {
+    1: Attack(
+        "paths that lead out",
+        "`..`, absolute, encoded once and twice, backslashes, NUL, 5,000 characters, devices of Windows",
+        "`InvalidKeyError` before any I/O; a server says 404",
+        (
+            (KEYS, "what_no_key_may_have names_that_no_store_may_have"),
+            (CONTRACT, "invalid_names"),
+            ("tests/stores/fs/test_paths.py", "names_that_no_directory_can_hold"),
+            (SHOWN, "nothing_else_is_shown any_text_may_be_asked_for"),
+        ),
+    ),
+    2: Attack(
+        "links that lead out",
+        "symbolic links to files and directories, loops, a directory swapped for a link meanwhile, FIFOs, devices",
+        "no link is followed, only regular files are read",
+        (
+            (DIRECTORY, "links_do_not_lead_out a_directory_swapped_for_a_link_while_a_file_is_put"),
+            (DIRECTORY, "only_regular_files_are_files"),
+            (SERVED, "no_link_leads_out a_directory_that_becomes_a_link_all_the_time only_regular_files_are_opened"),
+        ),
+    ),
+    3: Attack(
+        "names that match others",
+        "`*`, `?`, `[a]`, `a` beside `ab`, an empty prefix",
+        "only the very name is deleted",
+        ((CONTRACT, "only_the_very_name_is_deleted awkward_names"), (LISTING, "prefixes_that_no_name_has")),
+    ),
+    4: Attack(
+        "names that change a request to S3",
+        "`..`, `a//b`, `?`, `#`, CR and LF, more than 1,024 bytes",
+        "what is signed is sent, byte for byte; what could leave the bucket is refused",
+        (
+            (CLIENT, "awkward_keys keys_that_are_refused"),
+            (f"{BUCKET}/test_endpoint.py", "no_key_leaves_the_bucket"),
+            (URLS, "a_key_that_no_url_can_carry_is_refused a_url_that_would_be_rewritten_is_refused"),
+        ),
+    ),
+    5: Attack(
+        "header lines of one's own",
+        "types and names with CR, LF, NUL, quotes",
+        "types are those of the bytes; a value that breaks a header is refused",
+        (
+            (HEADERS, "headers_that_would_break_a_request_are_refused"),
+            (CLIENT, "headers_cannot_be_broken_out_of"),
+            (CONTENT, "the_type_is_that_of_the_bytes"),
+        ),
+    ),
+    6: Attack(
+        "script in pictures",
+        "SVG, HTML and PDF with script, pictures that are programs too, pages behind pictures",
+        "told by content; kinds that run are off by default, and are saved, not shown",
+        (
+            (CONTENT, "what_a_file_is_called_does_not_count what_follows_a_picture_does_not_reach_thumbnails"),
+            (CONTENT, "pixels_of_a_polyglot_are_its_only_content"),
+            (PROBE, "bytes_that_are_no_picture_are_unreadable kinds_that_are_not_allowed_are_named"),
+            (SERVED, "what_could_run_is_saved_and_not_shown the_headers_of_a_file"),
+        ),
+    ),
+    7: Attack(
+        "attributes that are not the client's to set",
+        "`width`, `original`, `revision`, `sha256`, the owner's key, a false type",
+        "what the server found out wins",
+        (
+            (CONTENT, "what_the_server_knows_wins no_argument_names_a_file_or_a_store"),
+            (CONTENT, "the_type_is_that_of_the_bytes"),
+        ),
+    ),
+    8: Attack(
+        "decompression bombs",
+        "the table above",
+        "refused by header and structure",
+        (
+            (GUARD, "bombs_are_refused refusing_takes_little_memory frames_of_animated_png_are_limited"),
+            (PROBE, "each_limit_holds"),
+            (METADATA, "bombs_are_refused_before_a_decoder_sees_them"),
+            ("tests/imaging/test_containers.py", "files_cut_into_crumbs_are_refused no_search_holds_the_loop"),
+            (ISOLATION, "what_no_decoder_can_be_told_to_stop_is_ended memory_is_limited"),
+        ),
+    ),
+    9: Attack(
+        "drawings that reach for something",
+        "files, addresses, XInclude, entities, style sheets, nested data, filters upon filters",
+        "off by default; nothing outside is read, and what is painted is counted",
+        (
+            (DRAWINGS, "nothing_outside_is_read what_is_never_followed_is_refused pictures_inside_have_limits"),
+            (DRAWINGS, "references_upon_references_are_counted style_sheets_are_read_once"),
+            (DRAWINGS, "filters_are_limited_by_the_pixels_they_work_on"),
+            (ISOLATION, "a_worker_is_confined"),
+        ),
+    ),
+    10: Attack(
+        "addresses to fetch from",
+        "loopback, redirections, DNS that changes its mind",
+        "not offered",
+        reason="the library fetches no address that a user names",
+    ),
+    11: Attack(
+        "signed URLs",
+        "other methods, keys and expiries, each parameter changed",
+        "refused by the server that they were signed for",
+        (
+            (CLIENT, "signed_urls forms"),
+            (f"{BUCKET}/test_presigner.py", "what_is_out_of_range a_url_is_valid_as_long_as_promised"),
+            (f"{BUCKET}/test_signer.py", "botocore_signs_the_same"),
+        ),
+    ),
+    12: Attack(
+        "thumbnails without number or measure",
+        "sides of 0, −1, 10⁹ and NaN, ratios of 10⁻³⁰⁰ and 10⁹, any number of sizes, strips, many at once",
+        "limits on sides and pixels, 100 thumbnails a picture, one decode for all who ask, a queue without pictures",
+        (
+            (SIZES, "a_picture_has_no_more_thumbnails_than_allowed absurd_sizes_are_refused"),
+            (SIZES, "strips_make_small_thumbnails a_ratio_next_to_nothing_is_one_pixel"),
+            (SIZES, "originals_are_read_when_it_is_their_turn"),
+            (SETS, "a_hundred_tasks_make_one_thumbnail"),
+            ("tests/imaging/test_thumbnail.py", "animations_have_limits thumbnails_have_limits_too"),
+        ),
+    ),
+    13: Attack(
+        "secrets where they can be read",
+        "logs, warnings, errors and what caused them, texts of objects, what is printed",
+        "the whole suite is searched for the secrets that it hands out",
+        (
+            (SECRETS, "a_secret_is_seen errors_that_tests_expect_are_looked_at objects_are_looked_at"),
+            (SECRETS, "the_suite_is_watched"),
+            (f"{BUCKET}/test_credentials.py", "nothing_shows_a_secret"),
+            (f"{BUCKET}/test_sender.py", "attempts_are_logged_without_secrets"),
+        ),
+    ),
+    14: Attack(
+        "compressed columns that are bombs",
+        "1,000 to 1, truncated, another format",
+        "the size that is stored bounds what is unpacked",
+        (
+            (
+                f"{COLUMNS}/test_codec.py",
+                "a_bomb_takes_no_memory a_frame_that_asks_for_a_large_window_is_refused "
+                "what_is_not_what_was_stored_is_refused",
+            ),
+        ),
+    ),
+    15: Attack(
+        "values that do something when they are read",
+        "pickles, JSON nested without end, references to other buckets",
+        "nothing is unpickled; a reference names nothing but what the column may hold",
+        (
+            (f"{COLUMNS}/test_jsontext.py", "hostile_json data_stay_data what_is_no_json_is_refused"),
+            (f"{COLUMNS}/test_reference.py", "what_somebody_else_wrote_is_refused"),
+            (ISOLATION, "messages_that_cannot_be"),
+        ),
+    ),
+    16: Attack(
+        "files that others can read",
+        "umask 0 and 077, planted links, a directory with the setgid bit, a killed process",
+        "unfinished files are their owner's alone, finished ones have the rights that were asked for",
+        (
+            (DIRECTORY, "permissions_are_as_told_whatever_the_umask an_unfinished_file_is_for_its_owner_alone"),
+            (DIRECTORY, "the_group_of_the_root_is_inherited a_killed_process_leaves_no_file"),
+            (PERMISSIONS, "a_spool_has_no_name_and_one_reader"),
+        ),
+    ),
+    17: Attack(
+        "uploads without end",
+        "endless bodies, a byte now and then, false lengths, 1,000 at once",
+        "counted while they are read; 128 MiB of memory for all together",
+        (
+            (UPLOADS, "a_body_without_end_is_left_at_the_limit slow_bodies_hold_no_thread"),
+            (UPLOADS, "all_uploads_together_have_a_share_of_the_memory"),
+            (UPLOADS, "a_thousand_uploads_at_once_take_constant_memory"),
+            (SPOOLS, "a_file_beyond_the_limit cancelled_while_it_fills_from_an_endless_file"),
+            (SETS, "bytes_are_counted_while_they_stream what_is_no_picture_changes_nothing"),
+        ),
+    ),
+    18: Attack(
+        "odd requests",
+        "ranges reversed, by the thousand and out of bounds, other methods, a foreign `Host`",
+        "416 or the whole file; URLs are made of settings",
+        (
+            ("tests/_http/test_ranges.py", "ranges_that_nothing_is_in what_is_ignored as_many_as_are_allowed"),
+            (SERVED, "a_range_that_there_is_not files_can_only_be_read conditions"),
+            ("tests/stores/fs/test_exposed.py", "which_hosts_a_request_may_name no_request_sees_the_host_of_another"),
+        ),
+    ),
+    19: Attack(
+        "pictures that tell too much",
+        "GPS, previews of the whole picture, profiles and XMP of ten megabytes",
+        "thumbnails have no metadata; originals lose them with `strip_metadata=True`",
+        (
+            ("tests/imaging/test_thumbnail.py", "metadata_is_left_out"),
+            (METADATA, "stripped_pictures_show_the_same the_resolution_of_jfif_stays_without_its_preview"),
+            (SETS, "metadata_is_kept_or_stripped"),
+            (GUARD, "bombs_are_refused"),
+        ),
+    ),
+    20: Attack(
+        "files of other tenants",
+        "names of other classes, guessed names",
+        "80 random bits in each name; a row of one class names no file of another",
+        (
+            (KEYS, "revisions_of_one_moment_are_different"),
+            (CONTENT, "what_the_server_knows_wins"),
+            (DIRECTORY, "the_name_is_made_of_the_revision"),
+        ),
+    ),
+}
+
+
+def table() -> list[str]:
+    """The lines of the table that the documentation shows."""
+    lines = ["| Attack | Tried, among others | Answer | Tests |", "|---|---|---|---:|"]
+    for attack in MATRIX.values():
+        tests = len(set(attack.tests)) or "–"
+        lines.append(f"| {attack.name} | {attack.inputs} | {attack.answer} | {tests} |")
+    return lines

@@ -1,0 +1,124 @@
+"""Whoever may ask for thumbnails of any size can neither fill the store nor the memory."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from aioimageattach import _threads
+from aioimageattach.exc import ImageAttachError, ImageTooLargeError
+from aioimageattach.file import AsyncFile, FileProxy
+from tests import photos
+from tests.entity.models import CountingStore, User
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+async def user_of(session: AsyncSession, blob: bytes, key: int = 1) -> User:
+    user = User(id=key)
+    session.add(user)
+    await user.picture.from_blob(blob)
+    await session.commit()
+    return user
+
+
+@pytest.mark.parametrize("call", ["generate_thumbnail", "get_or_generate_thumbnail"])
+async def test_a_picture_has_no_more_thumbnails_than_allowed(
+    call: str, session: AsyncSession, store: CountingStore
+) -> None:
+    """The one too many is refused before the original is read; those that are there can still be had."""
+    user = await user_of(session, photos.webp())
+    await user.picture.generate_thumbnails([*range(1, 101)])
+    await session.commit()
+    store.calls.clear()
+    with pytest.raises(ImageTooLargeError, match=r"101 thumbnails: 100 are allowed \(max_thumbnails\)") as caught:
+        await getattr(user.picture, call)(width=101)
+    assert (caught.value.limit, caught.value.actual) == (100, 101)
+    assert (await getattr(user.picture, call)(width=50)).width == 50
+    assert store.calls == []
+    assert len(user.picture) == 101
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"width": 0},
+        {"width": -1},
+        {"width": 10**9},
+        {"width": 10**30},
+        {"width": math.nan},
+        {"width": "1e9"},
+        {"height": 0},
+        {"width": 1, "height": 10**9, "fit": "fill"},
+        {"ratio": 0},
+        {"ratio": -1.0},
+        {"ratio": 1e9},
+        {"ratio": math.inf},
+        {"ratio": math.nan},
+        {"width": 30_000, "height": 30_000, "fit": "cover"},
+        {"width": 30_000, "height": 30_000, "fit": "contain"},
+        {"width": 20_000, "format": "webp", "height": 1, "fit": "fill"},
+    ],
+)
+async def test_absurd_sizes_are_refused(arguments: dict[str, Any], session: AsyncSession) -> None:
+    """No side of 0, none beyond the limits, no number that is none: an error, and no row."""
+    user = await user_of(session, photos.webp())
+    with pytest.raises((ImageAttachError, ValueError)):
+        await user.picture.generate_thumbnail(**arguments)
+    assert len(user.picture) == 1
+
+
+@pytest.mark.parametrize(("size", "expected"), [((1, 9_000), (1, 100)), ((9_000, 1), (900, 1))])
+async def test_strips_make_small_thumbnails(
+    size: tuple[int, int], expected: tuple[int, int], session: AsyncSession
+) -> None:
+    """The most extreme proportions make a thumbnail of at least one pixel a side."""
+    from PIL import Image
+
+    user = await user_of(session, photos.saved(Image.new("RGB", size), "PNG"))
+    made = await user.picture.generate_thumbnail(**({"height": 100} if size[0] == 1 else {"width": 900}))
+    assert (made.width, made.height) == expected
+
+
+async def test_a_ratio_next_to_nothing_is_one_pixel(session: AsyncSession) -> None:
+    """However small the ratio, there is something to see."""
+    user = await user_of(session, photos.webp())
+    made = await user.picture.generate_thumbnail(ratio=1e-300)
+    assert (made.width, made.height) == (1, 1)
+
+
+class SlowStore(CountingStore):
+    """A store that notes how many of its files are open at a time, and for how long it is asked for more."""
+
+    opened = most = 0
+
+    async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> AsyncFile:
+        file = await super().get_object(name, start=start, end=end)
+        self.opened += 1
+        self.most = max(self.most, self.opened)
+
+        async def close() -> None:
+            self.opened -= 1
+            await file.aclose()
+
+        return FileProxy(file, close=close)
+
+
+async def test_originals_are_read_when_it_is_their_turn(sessions: Sessions) -> None:
+    """However many thumbnails are asked for at once, only a few originals are in memory, and all are made."""
+    store = SlowStore()
+    async with sessions() as session:
+        users = [User(id=number) for number in range(60)]
+        for user in users:
+            session.add(user)
+            await user.picture.from_blob(photos.photo("coffee"), store)
+        await session.commit()
+    async with sessions() as session:
+        found = [await session.get_one(User, user.id) for user in users]
+        made = await asyncio.gather(*(user.picture.generate_thumbnail(width=20, store=store) for user in found))
+    assert {image.width for image in made} == {20}
+    assert 1 < store.most <= 2 * (_threads.cores() + 1)
