@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from . import s3_report, serving_report
 from .measure import RESULTS, say
 
 __all__ = ["run"]
@@ -22,7 +24,7 @@ NAMES = {
     "sharp": "sharp",
 }
 OURS = ("generate_thumbnail", "render")
-GREEN, GREY, BLUE = "#2f855a", "#8a94a3", "#2b6cb0"
+GREEN, GREY, BLUE, RED = "#2f855a", "#8a94a3", "#2b6cb0", "#b5523b"
 
 
 def run(*, plots: bool, tables: bool) -> int:
@@ -85,7 +87,10 @@ def _thumbnails_table(found: dict[str, Any]) -> None:
         _head("to", *(f"`{NAMES[name]}`" for name in found["versions"]))
         for task in found["tasks"]:
             rows = task["contenders"]
-            cells = (f"{rows[name][unit]:.{0 if unit == 'cpu_ms' else 2}f}" if name in rows else "–" for name in NAMES)
+            cells = (
+                f"{rows[name][unit]:.{0 if unit == 'cpu_ms' else 2}f}" if name in rows else "–"
+                for name in found["versions"]
+            )
             _row(f"{task['original']}: {task['width']} px {task['format']}", *cells)
 
 
@@ -210,6 +215,20 @@ def _memory_plot(figure: Any, found: dict[str, Any]) -> None:
     _plain(axes)
 
 
+def _bombs_table(found: dict[str, Any]) -> None:
+    _head("file", "bytes", "ms CPU", "MiB", "answer")
+    for row in found["rows"]:
+        _row(row["file"], f"{row['bytes']:,}", f"{row['cpu_ms']:.1f}", f"{row['mebibytes']:.1f}", row["answer"])
+
+
+def _isolation_table(found: dict[str, Any]) -> None:
+    _head("", "thread", "process")
+    for name, row in found["work"].items():
+        _row(name, *(f"{cell['cpu_ms']:.2f} ms CPU, {cell['wall_ms']:.2f} ms" for cell in row.values()))
+    _row("three at once", *(f"{value:.0f} a second" for value in found["at_once"].values()))
+    say(f"\nstart: {found['start_ms']:.0f} ms; memory: {found['own_mb']:.0f} MB")
+
+
 def _urls_table(found: dict[str, Any]) -> None:
     _head("page of 50 users", "")
     _row("statements", found["statements"])
@@ -218,13 +237,53 @@ def _urls_table(found: dict[str, Any]) -> None:
     _row("find_thumbnail() and locate(), µs", f"{found['one_us']:.0f}")
 
 
+def _migration_table(found: dict[str, Any]) -> None:
+    _head("", "rows", "were there", "s", "rows/s", "s of CPU")
+    for name in ("naive", "whole", "killed", "resumed"):
+        row = found[name]
+        rate, cpu = f"{row['rows'] / row['seconds']:,.0f}", "" if row["cpu"] is None else f"{row['cpu']:.1f}"
+        _row(name, f"{row['rows']:,}", f"{row['present']:,}", f"{row['seconds']:.1f}", rate, cpu)
+    say(f"\n{found['faster']:.1f} times; MB in the second quarter and the last: {found['memory']}")
+
+
+def _migration_plot(figure: Any, found: dict[str, Any]) -> None:
+    figure.set_size_inches(8, 3)
+    rows, memory = figure.subplots(1, 2)
+    names = {"naive": GREY, "whole": GREEN, "killed": BLUE, "resumed": RED}
+    later = 0.0
+    for name, colour in names.items():
+        series = found[name]["series"]
+        shift = later if name == "resumed" else 0.0
+        rows.plot([shift + at for *_, at, _ in series], [row[0] for row in series], color=colour, linewidth=1.5)
+        if name == "killed":
+            later = series[-1][2]
+        if name == "whole":
+            memory.plot([row[0] for row in series], [row[3] for row in series], color=colour, linewidth=1)
+    rows.set_xlabel("seconds")
+    rows.set_title("rows that are dealt with", fontsize=10)
+    rows.legend(["a loop", "migrate()", "killed half-way", "run again"], frameon=False, fontsize=8)
+    memory.set_ylim(bottom=0)
+    memory.set_xlabel("rows")
+    memory.set_title("resident memory, MB", fontsize=10)
+    for axes in (rows, memory):
+        _plain(axes)
+
+
 Plot = Callable[[Any, dict[str, Any]], None]
 REPORTS: dict[str, tuple[Callable[[dict[str, Any]], None], Plot | None]] = {
     "thumbnails": (_thumbnails_table, _thumbnails_plot),
     "looks": (_looks_table, _looks_plot),
     "sizes": (_sizes_table, None),
     "attach": (_attach_table, None),
+    "bombs": (_bombs_table, None),
+    "isolation": (_isolation_table, None),
     "lag": (_lag_table, _lag_plot),
     "memory": (_memory_table, _memory_plot),
     "urls": (_urls_table, None),
+    "serving": (serving_report.table, serving_report.plot),
+    "s3.small": (partial(s3_report.requests_tables, row=_row, head=_head), s3_report.requests_plot),
+    "s3.large": (partial(s3_report.requests_tables, row=_row, head=_head), s3_report.requests_plot),
+    "s3.limits": (partial(s3_report.limits_tables, row=_row, head=_head), None),
+    "migration.disk": (_migration_table, None),
+    "migration.s3": (_migration_table, _migration_plot),
 }

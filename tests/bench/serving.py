@@ -1,0 +1,259 @@
+"""Files over HTTP: this library on two servers, beside Starlette, aiohttp, granian, Caddy and nginx."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.request import urlopen
+
+from aioimageattach.key import ImageKey, file_name
+
+from .measure import save, say
+
+SIZES = {"10 KiB": 10 * 1024, "100 KiB": 100 * 1024, "5 MiB": 5 * 1024 * 1024}
+CONNECTIONS = 16
+SECONDS = 3
+COLD_FILES = 2000
+APPS = "tests.bench.serving_apps"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+Command = tuple[list[str], dict[str, str]]
+
+
+def name_of(number: int, width: int = 100) -> str:
+    """The name of a file of the store."""
+    return file_name(ImageKey("picture", None, width, 100, "image/jpeg", f"{number:026d}"))
+
+
+def commands(root: Path, port: int) -> dict[str, Command]:
+    """How each server is started on a port, with its environment; one process that works, each with its best loop."""
+    python, there = sys.executable, {"BENCH_ROOT": str(root)}
+    uvicorn = [python, "-m", "uvicorn", "--port", str(port), "--no-access-log", "--log-level", "error"]
+    granian = [python, "-m", "granian", "--interface", "asgi", "--port", str(port), "--workers", "1", "--no-log"]
+    found: dict[str, Command] = {
+        "ours, uvicorn": ([*uvicorn, f"{APPS}:ours"], there),
+        "ours, granian": ([*granian, f"{APPS}:ours"], there),
+        "ours, granian, pathsend": ([*granian, f"{APPS}:pathsend"], there),
+        "Starlette, uvicorn": ([*uvicorn, f"{APPS}:starlette"], there),
+        "Starlette, granian": ([*granian, f"{APPS}:starlette"], there),
+        "aiohttp": ([python, "-m", APPS, str(port)], there),
+        "granian, static mount": (
+            [*granian, "--static-path-route", "/files", "--static-path-mount", str(root), f"{APPS}:nothing"],
+            there,
+        ),
+    }
+    if shutil.which("caddy"):
+        (root / "Caddyfile").write_text(
+            f"{{\n\tadmin off\n\tauto_https off\n}}\n:{port} {{\n\thandle_path /files/* {{\n"
+            f"\t\troot * {root}\n\t\tfile_server\n\t}}\n}}\n"
+        )
+        caddy = ["caddy", "run", "--config", str(root / "Caddyfile"), "--adapter", "caddyfile"]
+        found["Caddy"] = (caddy, {"HOME": str(root), "GOMAXPROCS": "1"})
+    if shutil.which("nginx"):
+        (root / "nginx.conf").write_text(
+            f"daemon off;\nmaster_process off;\nuser root;\npid {root}/nginx.pid;\nerror_log /dev/null;\n"
+            f"events {{}}\nhttp {{ types {{ image/jpeg jpg; }} access_log off; sendfile on; tcp_nopush on;\n"
+            f"keepalive_requests 1000000; open_file_cache max=1000; open_file_cache_valid 10s;\n"
+            f"server {{ listen 127.0.0.1:{port}; location /files/ {{ alias {root}/;\n"
+            f'add_header Cache-Control "public, max-age=31536000, immutable"; '
+            f"add_header X-Content-Type-Options nosniff; "
+            f"add_header Content-Security-Policy \"default-src 'none'; sandbox\"; "
+            f"add_header Cross-Origin-Resource-Policy same-site; }} }} }}\n"
+        )
+        found["nginx"] = (["nginx", "-c", str(root / "nginx.conf")], {})
+    return found
+
+
+@contextmanager
+def running(command: Command, port: int) -> Iterator[int]:
+    """Run a server; yield its process."""
+    words, environment = command
+    path = Path(__file__).parent.parent.parent
+    process = subprocess.Popen(
+        words, cwd=path, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(
+                        f"{words[:3]} does not answer: {process.stderr and process.stderr.read()!r}"
+                    ) from None
+                time.sleep(0.05)
+        yield process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it has started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(one for child in children for one in family(int(child)))]
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of the processor that a process and its children have used."""
+    fields = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split() for one in family(pid)]
+    return sum(int(found[11]) + int(found[12]) for found in fields) / TICKS
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def load(url: str, seconds: int, *headers: str) -> dict[str, float]:
+    """Let wrk ask for a URL as fast as it can; return requests, requests a second and the 99th percentile in ms."""
+    options = [word for header in headers for word in ("-H", header)]
+    words = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", *options, url]
+    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in text or "Socket errors" in text:
+        raise RuntimeError(text)
+    requests = re.search(r"(\d+) requests in ([\d.]+)s", text)
+    late = re.search(r"99%\s+([\d.]+)(us|ms|s)", text)
+    assert requests is not None
+    assert late is not None
+    unit = {"us": 1e-3, "ms": 1.0, "s": 1e3}[late[2]]
+    return {
+        "requests": int(requests[1]),
+        "per_second": int(requests[1]) / float(requests[2]),
+        "p99_ms": float(late[1]) * unit,
+    }
+
+
+def measured(pid: int, url: str, seconds: int, *headers: str) -> dict[str, float]:
+    """:func:`load`, with the seconds of the processor that a server needs for 1,000 requests."""
+    before = cpu_of(pid)
+    found = load(url, seconds, *headers)
+    return {**found, "cpu": (cpu_of(pid) - before) / found["requests"] * 1000}
+
+
+def tag_of(url: str) -> str:
+    """The entity tag of a file."""
+    with urlopen(url) as answer:
+        return str(answer.headers["ETag"])
+
+
+def medians(samples: list[dict[str, float]]) -> dict[str, float]:
+    """The median of each figure."""
+    return {key: statistics.median(sample[key] for sample in samples) for key in samples[0]}
+
+
+def hot(root: Path, rounds: int, only: str | None = None) -> dict[str, Any]:
+    """Ask each server for one file of each size again and again, and once more for a version that the client has."""
+    for number, size in enumerate(SIZES.values()):
+        path = root / name_of(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(size))
+    port = free_port()
+    samples: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for _ in range(rounds):
+        for name, command in commands(root, port).items():
+            if only is not None and only not in name:
+                continue
+            with running(command, port) as pid:
+                for number, label in enumerate(SIZES):
+                    url = f"http://127.0.0.1:{port}/files/{name_of(number)}"
+                    load(url, 1)
+                    found = measured(pid, url, SECONDS)
+                    samples.setdefault(name, {}).setdefault(label, []).append(found)
+                    say(
+                        f"  {name:26} {label:8} {found['per_second']:9.0f}/s  {found['cpu']:.3f} s CPU per 1,000"
+                        f"  p99 {found['p99_ms']:.1f} ms"
+                    )
+                if name in ("ours, uvicorn", "Starlette, uvicorn", "nginx"):
+                    url = f"http://127.0.0.1:{port}/files/{name_of(0)}"
+                    found = measured(pid, url, 2, f"If-None-Match: {tag_of(url)}")
+                    samples[name].setdefault("304", []).append(found)
+                    say(f"  {name:26} 304      {found['per_second']:9.0f}/s  {found['cpu']:.3f} s CPU per 1,000")
+    return {name: {label: medians(found) for label, found in sizes.items()} for name, sizes in samples.items()}
+
+
+def cold(root: Path) -> dict[str, Any]:
+    """Ask for many files once each, none of which is in the page cache, and look at the loop's lag."""
+    names = [name_of(number, 200) for number in range(COLD_FILES)]
+    blob = os.urandom(SIZES["100 KiB"])
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(blob)
+    os.sync()
+    port = free_port()
+    found: dict[str, Any] = {}
+    for name, command in commands(root, port).items():
+        if "uvicorn" not in name:
+            continue
+        with running(command, port) as pid:
+            asyncio.run(_lag(port))
+            for one in names:
+                fd = os.open(root / one, os.O_RDONLY)
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.close(fd)
+            before, began = cpu_of(pid), time.perf_counter()
+            asyncio.run(_lag(port))
+            asyncio.run(_ask_each(port, names))
+            lag = asyncio.run(_lag(port))
+            found[name] = {
+                "per_second": len(names) / (time.perf_counter() - began),
+                "cpu": (cpu_of(pid) - before) / len(names) * 1000,
+                "lag": lag,
+            }
+        say(f"  {name:26} cold {found[name]['per_second']:9.0f}/s  {found[name]['cpu']:.3f} s CPU per 1,000  lag {lag}")
+    return found
+
+
+async def _lag(port: int) -> Any:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /lag HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+async def _ask_each(port: int, names: list[str]) -> None:
+    waiting = iter(names)
+
+    async def work() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+        for name in waiting:
+            writer.write(f"GET /files/{name} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: (\d+)", head)
+            assert length is not None
+            await reader.readexactly(int(length[1]))
+        writer.close()
+
+    await asyncio.gather(*(work() for _ in range(CONNECTIONS)))
+
+
+def run(rounds: int) -> None:
+    """Measure, and keep the result as ``serving``."""
+    if not shutil.which("wrk"):
+        raise SystemExit("wrk is needed to measure: apt-get install wrk")
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        late = cold(root)
+        found: Mapping[str, Any] = hot(root, min(rounds, 3), os.environ.get("BENCH_SERVING"))
+    save("serving", {"servers": found, "cold": late, "connections": CONNECTIONS, "seconds": SECONDS})
