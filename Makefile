@@ -5,9 +5,10 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 # The older of the two SQLAlchemy lines that are supported.
 SQLALCHEMY_20 ?= sqlalchemy>=2.0.46,<2.1
 # The rooms that know SQLAlchemy; the others run no other code on the older line.
-SQLALCHEMY_TESTS := tests/docs tests/entity tests/examples tests/faults tests/transaction tests/test_context.py
+SQLALCHEMY_TESTS := tests/docs tests/entity tests/examples tests/faults tests/migration tests/transaction tests/test_context.py
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+FUZZ_ARGS ?=
 DEMO_ARGS ?=
 
 BIN := .venv/bin
@@ -18,12 +19,21 @@ INSTALLED_20 := .venv-sa20/.installed
 # The S3 server that the tests ask; it wants a botocore of its own, so it has its own environment.
 MINISTACK := 1.5.33
 INSTALLED_S3 := .venv-s3/.ministack-$(MINISTACK)
-EXTRAS := heif,pdf,s3
+# Other libraries of the field, which the scorecard asks what ours is asked; they have an environment of their own.
+INSTALLED_PEERS := .venv-peers/.installed
+# How many times as much as usually `make soak` tries: 8 are more than 2,000 killed processes.
+ROUNDS ?= 8
+FAULT_TESTS := tests/entity tests/faults tests/maintenance tests/stores tests/test_context.py tests/test_threads.py \
+	tests/transaction
+# Those who speak S3, to compare with; one of them wants a botocore of its own, too.
+S3_PEERS := aiobotocore==3.10.0 aiohttp-s3-client==1.2.0 boto3==1.43.117 miniopy-async==1.23.6 obstore==0.12.1
+INSTALLED_S3_PEERS := .venv-s3-peers/.installed
+EXTRAS := cli,heif,pdf,s3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-sa20 test-pythons check format docs bench build clean distclean
+.PHONY: help install demo test test-sa20 soak test-pythons check format docs fuzz bench build clean distclean
 
 help:  ## Tell what there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -58,6 +68,19 @@ $(INSTALLED_S3): $(VENV)
 	$(BIN)/python -m pip --python .venv-s3/bin/python install --quiet 'ministack==$(MINISTACK)'
 	@touch $@
 
+$(INSTALLED_PEERS): $(VENV) pyproject.toml
+	$(BIN)/python -m venv --clear --without-pip .venv-peers
+	$(BIN)/python -m pip --python .venv-peers/bin/python install --quiet --group peers
+	@touch $@
+
+# They find the library and the aiohttp under it in .venv, so that all have the same one.
+$(INSTALLED_S3_PEERS): $(INSTALLED)
+	$(BIN)/python -m venv --clear --without-pip .venv-s3-peers
+	$(BIN)/python -m pip --python .venv-s3-peers/bin/python install --quiet $(S3_PEERS)
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> "$$(.venv-s3-peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
+	@touch $@
+
 demo: $(if $(filter s3,$(STORE)),$(INSTALLED) $(INSTALLED_S3),$(INSTALLED_DEMO))  ## Run the gallery and show it in a browser (STORE=s3; DEMO_ARGS=--help tells more)
 	$(BIN)/python -m examples.gallery $(if $(STORE),--store $(STORE)) $(DEMO_ARGS)
 
@@ -67,6 +90,15 @@ test: $(INSTALLED) $(INSTALLED_S3)  ## Run all tests and measure their coverage
 test-sa20: $(INSTALLED_20) $(INSTALLED_S3)  ## Run the tests of all that uses SQLAlchemy on its line 2.0
 	.venv-sa20/bin/python -c 'import sqlalchemy as s; assert s.__version__.startswith("2.0."), s.__version__'
 	.venv-sa20/bin/python -m pytest $(SQLALCHEMY_TESTS) $(PYTEST_ARGS)
+
+soak: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_PEERS)  ## Look for faults for a long time and write the scorecard (ROUNDS=8)
+	mkdir -p build/soak
+	AIOIMAGEATTACH_ROUNDS=$(ROUNDS) AIOIMAGEATTACH_TALLY=build/soak/tally.json \
+		$(BIN)/python -m pytest $(FAULT_TESTS) --junitxml=build/soak/junit.xml $(PYTEST_ARGS)
+	$(BIN)/python -m tests.faults.peers ours > build/soak/ours.json
+	for name in sqlalchemy_file advanced_alchemy; do \
+		.venv-peers/bin/python -m tests.faults.peers $$name > build/soak/$$name.json 2> build/soak/$$name.log || exit 1; done
+	$(BIN)/python -m tests.faults.scorecard build/soak
 
 test-pythons: $(INSTALLED_S3)  ## Run all tests on each other Python that is here, from 3.12 on
 	@for python in $$(.ci/pythons); do \
@@ -94,7 +126,11 @@ format: $(INSTALLED)  ## Bring the code into form
 docs: $(INSTALLED)  ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
-bench: $(INSTALLED)  ## Run the benchmarks; BENCH_ARGS='--only sizes' runs one
+fuzz: $(INSTALLED)  ## Make up files that may break the reading of pictures; FUZZ_ARGS='picture 600' for one target
+	$(BIN)/python -m pip install --quiet --group fuzz
+	nice -n 19 $(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
+
+bench: $(INSTALLED) $(INSTALLED_S3_PEERS)  ## Run the benchmarks; BENCH_ARGS='--only sizes' runs one
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 build: $(INSTALLED)  ## Build the distributions and try the wheel in an empty environment

@@ -18,7 +18,6 @@ import pymysql
 import pytest
 from sqlalchemy import URL, Connection, MetaData, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,8 @@ DRIVERS = {
 }
 MAIN_DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mariadb": "asyncmy"}
 REQUIRED = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+# Servers that trust everybody take any; nothing may ever show it (tests/canary.py).
+PASSWORD = "canary-password"
 # Beginning of the names that this machine's runs give their databases; the process id follows.
 PREFIX = f"aioimageattach_{zlib.crc32(platform.node().encode()):08x}_"
 
@@ -56,6 +57,7 @@ class Database:
     driver: str
     url: URL
     _engines: list[AsyncEngine] = field(default_factory=list)
+    _reader: AsyncEngine | None = None
 
     def engine(self, **options: Any) -> AsyncEngine:
         """Return a new engine, disposed at the end of the test; options go to ``create_async_engine``."""
@@ -65,10 +67,16 @@ class Database:
         self._engines.append(engine)
         return engine
 
+    @property
+    def reader(self) -> AsyncEngine:
+        """An engine for what a test does behind the sessions that it is about: always the same."""
+        if self._reader is None:
+            self._reader = self.engine()
+        return self._reader
+
     async def create(self, metadata: MetaData) -> None:
         """Create the tables."""
-        engine = self.engine(poolclass=NullPool)
-        async with engine.begin() as connection:
+        async with self.reader.begin() as connection:
             await connection.run_sync(metadata.create_all)
 
     async def aclose(self) -> None:
@@ -102,6 +110,9 @@ class Server(Protocol):
     def empty(self) -> URL:
         """Return the address of the database, after taking everything out of it."""
 
+    def kill(self, backend: int) -> None:
+        """End what serves one connection."""
+
     def close(self) -> None:
         """Drop the database."""
 
@@ -122,7 +133,7 @@ class PostgreSQL:
     """Keeps one database; its schema is dropped and made again between tests."""
 
     def __init__(self) -> None:
-        address = os.environ.get("TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
+        address = os.environ.get("TEST_POSTGRESQL_URL", f"postgresql://postgres:{PASSWORD}@127.0.0.1:5432/postgres")
         self.address = make_url(address)
         self.name = own_name()
         self.admin = self._connect(self.address.database)
@@ -145,6 +156,9 @@ class PostgreSQL:
         self.inside.execute("DROP SCHEMA public CASCADE")
         self.inside.execute("CREATE SCHEMA public")
         return self.address.set(database=self.name)
+
+    def kill(self, backend: int) -> None:
+        self.admin.execute("SELECT pg_terminate_backend(%s)", [backend])
 
     def close(self) -> None:
         self.inside.close()
@@ -185,6 +199,9 @@ class MariaDB:
         self._rows(f"CREATE DATABASE {self.name} CHARACTER SET utf8mb4")
         return self.address.set(database=self.name)
 
+    def kill(self, backend: int) -> None:
+        self._rows(f"KILL {backend}")
+
     def close(self) -> None:
         self._drop()
         self.admin.close()
@@ -207,6 +224,10 @@ class Servers:
         else:
             url = self._server(name).empty().set(drivername=dialect)
         return Database(name, driver, url)
+
+    def kill(self, name: str, backend: int) -> None:
+        """End what serves one connection to a database of that name."""
+        self._server(name).kill(backend)
 
     def _server(self, name: str) -> Server:
         if name not in self._servers and name not in self._missing:

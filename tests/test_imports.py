@@ -24,11 +24,13 @@ DOORS = {
     "aiofiles": ["file", "stores.fs"],
     "aiohttp": ["stores.s3"],
     "anyio": ["_threads"],
+    "click": ["cli"],
     "concurrent.futures": ["_threads"],
     "greenlet": [],
     "pillow_heif": ["imaging"],
     "pypdfium2": ["imaging"],
     "pyvips": ["imaging._vips"],
+    "rich": ["cli.bar"],
     "sqlalchemy.util": ["_greenlet"],
 }
 
