@@ -91,7 +91,7 @@ class StoredValues(Namer):
     def flush(self, session: Session) -> Generator[Sequence[Upload]]:
         """Put the values that are new; then read and lock what the rows hold that are changed or deleted."""
         work = session.info[_WORK] = _left(session)
-        deleted = set(session.deleted)
+        deleted = session.deleted
         changes: list[_Change] = []
         for row in session.new:
             changes += _of_new(session, work, row, switched=bool(deleted))
