@@ -38,7 +38,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 help:  ## Tell what there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
-install: $(INSTALLED)  ## Make .venv with everything that the other targets need
+install: $(INSTALLED) $(INSTALLED_S3)  ## Make the environments that most targets need
 
 $(INSTALLED): $(VENV) pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]' --group dev
