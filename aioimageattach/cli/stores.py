@@ -36,11 +36,13 @@ class StoreParameter(click.ParamType):  # type: ignore[type-arg]  # older ones t
             return value
         if "://" not in value:
             return load(value)
-        url = urlsplit(value)
-        if url.username is not None or url.password is not None:
-            self.fail("no user and no secret belong into the URL of a store; S3 finds them in the environment")
         try:
+            url = urlsplit(value)
             options = dict(parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query)))
+            if any("@" in part or ":" in part for part in (url.netloc, *map(_user, options.values()))):
+                raise ValueError(
+                    "no user and no secret belong into the URL of a store; S3 finds them in the environment"
+                )
             if url.scheme == "file":
                 return _directory(url, options)
             if url.scheme == "s3":
@@ -50,6 +52,12 @@ class StoreParameter(click.ParamType):  # type: ignore[type-arg]  # older ones t
         except ModuleNotFoundError as error:
             self.fail(f"{error.name} is missing: pip install 'aioimageattach[s3]'")
         self.fail(f"expected file:///path, s3://bucket/prefix or MODULE:NAME, got one of {url.scheme}://")
+
+
+def _user(value: str) -> str:
+    """What stands before the host, if the value of an option is a URL."""
+    user, at, _ = urlsplit(value).netloc.rpartition("@")
+    return user + at
 
 
 def _directory(url: SplitResult, options: dict[str, str]) -> FileSystemStore:

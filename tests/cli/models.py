@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from aioimageattach.entity import Image, MultipleImageSet, image_attachment
 from aioimageattach.exc import StoreError, StorePermissionError
 from aioimageattach.file import AsyncFile, Source
+from aioimageattach.offload import StoredText, stored_text
 from aioimageattach.store import ObjectInfo, Store
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.memory import MemoryStore
@@ -53,6 +54,12 @@ class PostPhoto(Base, Image):
     __tablename__ = "post_photo"
     post_id: Mapped[int] = mapped_column(ForeignKey("post.id"), primary_key=True)
     order_index: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Note(Base):
+    __tablename__ = "note"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    body: Mapped[StoredText | None] = stored_text(compression="gzip")
 
 
 def engine() -> AsyncEngine:

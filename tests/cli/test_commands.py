@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from aioimageattach.context import bind_store
 from aioimageattach.key import ImageKey, file_name, make_revision
 from tests.cli import models
 from tests.cli.conftest import USERS, Run, documents, files
@@ -177,7 +178,7 @@ def test_migrate_refuses_one_store_twice(run: Run, filled: Path) -> None:
     """That is a wrong argument."""
     store = "tests.cli.models:memory"
     done = run("migrate", BASE, store, store)
-    assert (done.exit_code, "another store than the source" in done.stderr) == (2, True), done.output
+    assert (done.exit_code, "Error: destination: expected " in done.stderr) == (2, True), done.output
 
 
 # --- thumbnails ------------------------------------------------------------------------------------------------------
@@ -221,6 +222,36 @@ def test_thumbnails_names_what_failed(run: Run, filled: Path) -> None:
     done = run("thumbnails", PICTURE, "-s", MEDIA, "-w", "30")
     assert (done.exit_code, done.stdout.startswith("failed User 3: there is no file")) == (1, True), done.output
     assert last(done).endswith("1 failed")
+
+
+# --- offloaded columns ------------------------------------------------------------------------------------------------
+
+
+async def write_note() -> None:
+    """Add a row whose text is in the store."""
+    sessions = await models.sessions()
+    bind_store(sessions, models.media())
+    async with sessions.begin() as session:
+        session.add(models.Note(id=1, body="long " * 200))
+    await sessions.kw["bind"].dispose()
+
+
+def test_offloaded_columns_are_files_as_well(run: Run, filled: Path) -> None:
+    """Migrate copies them, verify compares them, and sweep removes those that no row names."""
+    asyncio.run(write_note())
+    [name] = [name for name in files(filled / models.MEDIA) if name.startswith("note.body/")]
+    done = run("migrate", BASE, MEDIA, f"file://{filled}/new", "-v")
+    assert (done.exit_code, "copied Note 1 (note.body)" in done.stdout.splitlines()) == (0, True), done.output
+    assert files(filled / "new") == files(filled / models.MEDIA)
+    assert f", {USERS + 1} sound, " in last(run("verify", BASE, "-s", MEDIA, "--deep"))
+    (filled / models.MEDIA / name).write_bytes(b"x")
+    done = run("verify", BASE, "-s", MEDIA)
+    assert (done.exit_code, done.stdout.startswith("size Note 1 (note.body): expected ")) == (1, True), done.output
+    with closing(sqlite3.connect(filled / models.DATABASE)) as connection, connection:
+        connection.execute("DELETE FROM note")
+    done = run("sweep", BASE, "-s", MEDIA, "--grace", "0", "--force", "--delete", "-v")
+    assert (done.exit_code, done.stdout) == (0, f"removed {name}\n"), done.output
+    assert len(files(filled / models.MEDIA)) == USERS
 
 
 # --- being stopped ---------------------------------------------------------------------------------------------------

@@ -60,6 +60,10 @@ def test_a_bucket() -> None:
         ("s3://b?secret_key=x", "unknown: secret_key"),
         ("s3://b?max_retry=many", "max_retry: expected a number"),
         (f"s3://key:{SECRET}@b", "no secret"),
+        (f"s3://key:{SECRET}/x@b", "no secret"),
+        (f"s3://pictures?endpoint_url=https://key:{SECRET}@host", "no secret"),
+        (f"file:///tmp?base_url=https%3A%2F%2Fkey%3A{SECRET}%40host%2F", "no secret"),
+        (f"file://{SECRET}@[/x", "Invalid IPv6 URL"),
         ("s3://b?url_expires_in=60&public_base_url=https://x/", "do not go with it|does not go with it"),
     ],
 )
