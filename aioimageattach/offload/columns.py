@@ -15,7 +15,8 @@ from sqlalchemy.orm.attributes import instance_dict, instance_state
 from sqlalchemy.types import TypeDecorator
 
 from .._greenlet import in_bridge
-from ..exc import DeclarationError, ValueNotLoadedError
+from ..exc import DeclarationError, InvalidKeyError, ValueNotLoadedError
+from ..key import check_mimetype
 from .codec import Compression, check_compression
 from .reference import check_kind, check_object_type
 from .values import Settings, Stored, StoredBinary, StoredJSON, StoredText
@@ -290,6 +291,10 @@ def stored(
     if object_type is not None:
         check_object_type(object_type)
     check_kind(cls.kind)
+    try:
+        check_mimetype(cls.mimetype)
+    except InvalidKeyError as error:
+        raise DeclarationError(f"{cls.__name__}: {error}") from error
     settings = Settings(cls, check_compression(compression), inline_below, max_size, dedupe, object_type)
     names = [arguments.pop("name")] if "name" in arguments else []
     return mapped_column(*names, _StoredType(settings), **arguments)

@@ -96,7 +96,7 @@ class Stored(Generic[V]):
     """What is in the files, by a file name extension: a dot, and at most twelve small letters and digits."""
 
     mimetype: ClassVar[str] = "application/octet-stream"
-    """What a server is to say of a file that is not compressed."""
+    """What a server is to say of a file that is not compressed: a type without parameters."""
 
     plain: ClassVar[Any] = Any
     """The type of plain values, as Pydantic understands it; if it is a class, others are refused."""
@@ -377,7 +377,7 @@ class StoredText(Stored[str]):
 
     __slots__ = ()
     kind = ".txt"
-    mimetype = "text/plain; charset=utf-8"
+    mimetype = "text/plain"
     plain = str
 
     @classmethod
