@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
+from datetime import timedelta
+from importlib import import_module
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +22,23 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach.context import bind_store
 from aioimageattach.entity import Image, MultipleImageSet, image_attachment
+from aioimageattach.maintenance import sweep, verify
+from aioimageattach.migration import migrate as move
 from aioimageattach.store import KeyedStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.s3 import S3Store
+from aioimageattach.stores.s3 import S3SandboxStore, S3Store
 from tests import photos, predecessor
 from tests.databases import Database
 from tests.predecessor import BIG, ITEM, OldImage
+from tests.servers.gate import Gate
+from tests.stores.s3.conftest import BUCKET, MakeStore
+from tests.stores.s3.conftest import gate as gate
+from tests.stores.s3.conftest import make_store as make_store
+from tests.stores.s3.conftest import s3_server as s3_server
 
-PAGE = Path(__file__).parent.parent / "docs" / "howto" / "from-sqlalchemy-imageattach.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = DOCS / "howto" / "from-sqlalchemy-imageattach.md"
+NAMES = (DOCS / "explanation" / "differences.md").read_text("utf-8").partition("\n## Names\n")[2]
 ENV = """
 from alembic import context
 connection = context.config.attributes["connection"]
@@ -165,14 +177,30 @@ async def migrated(database: Database, tmp_path: Path) -> Database:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> FileSystemStore:
+def directory(tmp_path: Path) -> FileSystemStore:
     """A store in the old directory."""
     predecessor.write(tmp_path / "media")
     return FileSystemStore(tmp_path / "media", BASE)
 
 
 @pytest.fixture
-async def sessions(migrated: Database, store: FileSystemStore) -> Sessions:
+async def bucket(gate: Gate, make_store: MakeStore) -> S3Store:
+    """A store in the old bucket, on a real server."""
+    store = make_store(gate.url, prefix="old")
+    for image in predecessor.images():
+        await store.put_object(image.bucket_name, image.blob, mimetype=image.mimetype)
+    return store
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def store(request: pytest.FixtureRequest) -> KeyedStore:
+    """A store that finds the old files."""
+    found: KeyedStore = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+async def sessions(migrated: Database, store: KeyedStore) -> Sessions:
     """Sessions that keep what is loaded after a commit."""
     sessions = async_sessionmaker(migrated.engine(), expire_on_commit=False)
     bind_store(sessions, store)
@@ -192,6 +220,11 @@ async def rows_of(session: AsyncSession) -> list[tuple[OldImage, Image]]:
     """What the old library made, each with our row of it."""
     rows = [row for cls in CLASSES.values() for row in await session.scalars(select(cls))]
     return [(old, row) for old in predecessor.images() for row in rows if identity(old) == identity(row)]
+
+
+def name_in(store: KeyedStore, old: OldImage) -> str:
+    """What the old library called a file there."""
+    return old.bucket_name if isinstance(store, S3Store) else old.directory_name
 
 
 async def names_of(store: KeyedStore) -> set[str]:
@@ -226,14 +259,15 @@ async def test_the_old_library_goes_on_with_the_migrated_tables(migrated: Databa
         assert await connection.scalar(text(f"SELECT variant FROM user_picture WHERE {where}")) == ""
 
 
-async def test_old_rows_are_read_and_located(sessions: Sessions, store: FileSystemStore) -> None:
+async def test_old_rows_are_read_and_located(sessions: Sessions, store: KeyedStore, gate: Gate) -> None:
     """Each row finds its file, byte for byte, and its URL is the one it had: layout, extension and ``_ts``."""
+    base = f"{gate.url}/{BUCKET}/old/" if isinstance(store, S3Store) else BASE
     async with sessions() as session:
         pairs = await rows_of(session)
         assert len(pairs) == len(predecessor.images())
         for old, row in pairs:
             assert await row.make_blob() == old.blob
-            assert row.locate() == f"{BASE}{old.directory_name}?_ts=20150601123456000000"
+            assert row.locate(store) == f"{base}{name_in(store, old)}?_ts=20150601123456000000"
             assert row.created_at == predecessor.MADE_AT
             assert (row.mimetype, row.original, row.revision) == (old.mimetype, old.original, None)
 
@@ -257,7 +291,7 @@ async def test_old_thumbnails_are_found(sessions: Sessions) -> None:
     ids=["big", "webp", "uuid", "polymorphic"],
 )
 async def test_new_thumbnails_of_old_originals(
-    owner: type[Any], attribute: str, key: Any, sessions: Sessions, store: FileSystemStore
+    owner: type[Any], attribute: str, key: Any, sessions: Sessions, store: KeyedStore
 ) -> None:
     """They have a revision and a file of the new kind, and the old file stays where it is."""
     before = await names_of(store)
@@ -271,9 +305,9 @@ async def test_new_thumbnails_of_old_originals(
     assert before < await names_of(store)
 
 
-async def test_a_replaced_picture_takes_its_old_files_along(sessions: Sessions, store: FileSystemStore) -> None:
+async def test_a_replaced_picture_takes_its_old_files_along(sessions: Sessions, store: KeyedStore) -> None:
     """After the commit the old original and its old thumbnail are gone, and nobody else's file is."""
-    gone = {old.directory_name for old in predecessor.images() if old.key.get("user_id") == 1234}
+    gone = {name_in(store, old) for old in predecessor.images() if old.key.get("user_id") == 1234}
     before = await names_of(store)
     async with sessions() as session:
         user = await session.get_one(User, 1234)
@@ -286,7 +320,7 @@ async def test_a_replaced_picture_takes_its_old_files_along(sessions: Sessions, 
         assert user.picture.require_original().revision in user.picture.locate()
 
 
-async def test_a_rollback_leaves_old_files(sessions: Sessions, store: FileSystemStore) -> None:
+async def test_a_rollback_leaves_old_files(sessions: Sessions, store: KeyedStore) -> None:
     """A replacement of the same size and a deletion that are rolled back change no file."""
     before = await names_of(store)
     async with sessions() as session:
@@ -300,14 +334,14 @@ async def test_a_rollback_leaves_old_files(sessions: Sessions, store: FileSystem
     assert await names_of(store) == before
 
 
-async def test_deleted_owners_take_old_files_along(sessions: Sessions, store: FileSystemStore) -> None:
+async def test_deleted_owners_take_old_files_along(sessions: Sessions, store: KeyedStore) -> None:
     """One of several pictures, an owner with several, and a polymorphic image go with their files."""
     async with sessions.begin() as session:
         await (await session.get_one(Post, 3)).photos.get_image_set(order_index=2).delete()
         await session.delete(await session.get_one(Article, "issue-42"))
         await session.delete(await session.get_one(Item, ITEM))
     left = {
-        old.directory_name
+        name_in(store, old)
         for old in predecessor.images()
         if old.object_type not in ("issue-cover", "item-image") and old.key.get("order_index") != 2
     }
@@ -315,6 +349,71 @@ async def test_deleted_owners_take_old_files_along(sessions: Sessions, store: Fi
     async with sessions.begin() as session:
         await session.delete(await session.get_one(Post, 3))
     assert not any(name.startswith("post-photo/") for name in await names_of(store))
+
+
+async def test_old_rows_are_verified(sessions: Sessions, store: KeyedStore) -> None:
+    """All have their files; a file that is missing is told with its row."""
+    progress = await verify(sessions, Base, deep=True).execute()
+    assert (progress.total, progress.sound, progress.flawed) == (len(predecessor.images()), progress.total, 0)
+    lost = next(old for old in predecessor.images() if old.object_type == "issue-cover")
+    await store.delete_object(name_in(store, lost))
+    [flaw] = [flaw async for flaw in verify(sessions, Base)]
+    assert (flaw.problem, flaw.reference.cls, flaw.reference.identity[0]) == ("missing", IssueCover, "issue-42")
+
+
+async def test_a_sweep_leaves_what_old_rows_name(sessions: Sessions, store: KeyedStore) -> None:
+    """What the old library has left behind goes, and no file of a row, nor of anybody else."""
+    gone = OldImage("", {}, "user-picture", 99, (10, 10), "image/jpeg", ".jpe", True, b"left behind")
+    other = OldImage("", {}, "banner", 1, (10, 10), "image/jpeg", ".jpe", True, b"of no class here")
+    before = await names_of(store)
+    for old in (gone, other):
+        await store.put_object(name_in(store, old), old.blob)
+    plan = sweep(sessions, Base, delete=True, grace=timedelta(0), force=True)
+    assert [orphan.name async for orphan in plan] == [name_in(store, gone)]
+    assert await names_of(store) == {*before, name_in(store, other)}
+    assert plan.progress.named == len(before)
+
+
+async def test_old_files_move_from_layout_to_layout(
+    sessions: Sessions, store: KeyedStore, tmp_path: Path, gate: Gate, make_store: MakeStore
+) -> None:
+    """From a directory into a bucket, or from a bucket into a directory, each gets the name that belongs there."""
+    (tmp_path / "new").mkdir()
+    new: KeyedStore = (
+        FileSystemStore(tmp_path / "new", BASE) if isinstance(store, S3Store) else make_store(gate.url, prefix="new")
+    )
+    progress = await move(sessions, Base, store, new).execute()
+    assert (progress.copied, progress.failed) == (len(predecessor.images()), 0)
+    assert await names_of(new) == {name_in(new, old) for old in predecessor.images()}
+    async with sessions() as session:
+        for old, row in await rows_of(session):
+            assert await row.make_blob(new) == old.blob
+    progress = await move(sessions, Base, store, new).execute()
+    assert (progress.copied, progress.present) == (0, len(predecessor.images()))
+
+
+async def test_old_files_without_rows_are_adopted(sessions: Sessions, store: KeyedStore) -> None:
+    """Where they stand, as rows without a revision; a rollback leaves them there."""
+    old = OldImage("", {}, "user-picture", 55, (451, 300), "image/jpeg", ".jpe", True, photos.photo("chelsea"))
+    name = name_in(store, old)
+    await store.put_object(name, old.blob)
+    before = await names_of(store)
+    async with sessions.begin() as session:
+        session.add(User(id=55))
+    async with sessions() as session:
+        user = await session.get_one(User, 55)
+        await user.picture.adopt(name)
+        await session.flush()
+        await session.rollback()
+        assert await names_of(store) == before
+        user = await session.get_one(User, 55, populate_existing=True)
+        row = await user.picture.adopt(name)
+        await session.commit()
+        assert (row.revision, row.size, row.byte_size) == (None, (451, 300), len(old.blob))
+        assert await user.picture.make_blob() == old.blob
+        await session.delete(user)
+        await session.commit()
+    assert await names_of(store) == before - {name}
 
 
 def test_the_layout_of_the_bucket() -> None:
@@ -327,3 +426,36 @@ def test_the_layout_of_the_bucket() -> None:
         row.created_at = predecessor.MADE_AT
         url = f"https://pictures.s3.amazonaws.com/old/{old.bucket_name}?_ts=20150601123456000000"
         assert row.locate(bucket) == url
+
+
+# --- what its names have become --------------------------------------------------------------------------------------
+
+
+def found_in(module: str, name: str) -> Any:
+    """What a name of the page stands for: in the module of that name, or wherever else it says."""
+    samples = {
+        "S3Store": S3Store("pictures", "key", "secret", region="eu-central-1"),
+        "S3SandboxStore": S3SandboxStore("pictures", "sandbox", "key", "secret"),
+    }
+    first, *rest = name.split(".")
+    found: Any = getattr(import_module(f"aioimageattach.{module}"), first)
+    for part in rest:
+        found = getattr(samples.get(first, found), part)
+    return found
+
+
+@pytest.mark.parametrize("module", predecessor.NAMES)
+def test_each_name_of_the_old_library_is_on_the_page(module: str) -> None:
+    """Beside what it has become here, which exists, and is awaited if the page says so."""
+    [section] = re.findall(rf"^### `{re.escape(module)}`\n(.*?)(?=^##)", NAMES, re.DOTALL | re.MULTILINE)
+    rows = re.findall(r"^\| `([\w.]+)` \| (?:`([\w.]+)`|–) \| (.*?) ?\|$", section, re.MULTILINE)
+    assert len(rows) == section.count("\n| `")
+    assert sorted(old for old, _, _ in rows) == sorted(predecessor.public_names(module))
+    for old, new, change in rows:
+        awaited = bool(new) and iscoroutinefunction(found_in(module, new))
+        assert awaited == ("awaited" in change), old
+
+
+def test_the_page_has_each_module_of_the_old_library() -> None:
+    """And no other."""
+    assert re.findall(r"^### `(.*)`$", NAMES, re.MULTILINE) == list(predecessor.NAMES)
