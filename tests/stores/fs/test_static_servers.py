@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import select
 import shutil
 import socket
 import struct
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -172,12 +174,21 @@ async def test_clients_that_leave(url: str) -> None:
         assert (await http.get(path_of(1))).content == LARGE
 
 
-def resident(url: str) -> int:
-    """Kilobytes of the server's processes, found by the port that they listen on."""
+def processes(url: str) -> list[int]:
+    """The server's processes, found by the port that they listen on."""
     port = urlsplit(url).port
     words = subprocess.run(["ss", "-Hltnp", f"sport = :{port}"], capture_output=True, text=True, check=True).stdout
-    pids = {int(pid) for pid in re.findall(r"pid=(\d+)", words)}
+    return sorted({int(pid) for pid in re.findall(r"pid=(\d+)", words)})
+
+
+def resident(pids: list[int]) -> int:
+    """Kilobytes of memory that processes have."""
     return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4 for pid in pids)
+
+
+def work_done(pids: list[int]) -> list[str]:
+    """How long processes have run; where it stays the same they wait."""
+    return [" ".join(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]) for pid in pids]
 
 
 @pytest.mark.skipif(not shutil.which("ss"), reason="ss is not installed")
@@ -187,17 +198,23 @@ async def test_slow_clients_cost_little_memory(url: str, request: pytest.Fixture
     Granian has a queue of its own for each client, of more than a block.
     """
     parts = urlsplit(url)
-    request = f"GET {path_of(1)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    before = resident(url)
-    connections = []
-    for _ in range(100):
-        connection = socket.socket()
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect((parts.hostname or "", parts.port or 0))
-        connection.sendall(request)
-        connections.append(connection)
-    await asyncio.sleep(0.5)
-    grown = resident(url) - before
-    for connection in connections:
-        connection.close()
+    asking = f"GET {path_of(1)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    pids = processes(url)
+    before = resident(pids)
+    with ExitStack() as stack:
+        waiting = set()
+        for _ in range(100):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((parts.hostname or "", parts.port or 0))
+            connection.sendall(asking)
+            waiting.add(connection)
+        async with asyncio.timeout(30):
+            while waiting:  # for the first bytes of each
+                waiting -= set(select.select(waiting, [], [], 0)[0])
+                await asyncio.sleep(0.02)
+            done: list[str] = []
+            while done != (done := work_done(pids)):  # and until the server has put by all that it will
+                await asyncio.sleep(0.2)
+        grown = resident(pids) - before
     assert grown < (200 if "granian" in request.node.name else 50) * 1024
