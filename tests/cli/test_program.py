@@ -7,7 +7,6 @@ import pty
 import re
 import runpy
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -73,14 +72,15 @@ def test_keys_stop_it_and_it_goes_on(filled: Path) -> None:
     environment = {**ENVIRONMENT, "DATABASE_URL": f"sqlite:///{models.DATABASE}"}
     arguments = [*PROGRAM, "migrate", BASE, MEDIA, "slow:store", "--concurrency", "1"]
     master, slave = pty.openpty()
+    enter = f"import os, sys; os.login_tty({slave}); os.execv(sys.argv[1], sys.argv[1:])"
     with subprocess.Popen(
-        arguments, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+        [sys.executable, "-c", enter, *arguments], env=environment, pass_fds=[slave], stdin=subprocess.DEVNULL
     ) as program:
         os.close(slave)
         while not (filled / "new").exists() or len(files(filled / "new")) < 2:
             assert program.poll() is None, read(master, "never")
             time.sleep(0.01)
-        program.send_signal(signal.SIGINT)  # as the terminal does
+        os.write(master, b"\x03")  # the terminal makes SIGINT of it, for all that run on it
         text = read(master, "to go on.")
         assert program.wait(30) == 130
     os.close(master)
