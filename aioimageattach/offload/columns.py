@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypedDict, TypeVar, Unpack, cast, overload
 from weakref import WeakKeyDictionary, ref
 
-from sqlalchemy import Column, Dialect, String, Text, event
+from sqlalchemy import Column, Dialect, String, Table, Text, event
 from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.ext.asyncio import async_object_session
 from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute, Mapped, MappedColumn, Mapper, mapped_column
@@ -110,7 +110,7 @@ class _StoredType(TypeDecorator[Any]):
         return repr(self.impl)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _StoredType, (self.settings,)
+        return _type_of, (self.settings,)
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
         if value is None:
@@ -129,6 +129,10 @@ class _StoredType(TypeDecorator[Any]):
 
     def compare_values(self, x: Any, y: Any) -> bool:
         return x is y
+
+
+def _type_of(settings: Settings) -> _StoredType:
+    return _StoredType(settings)  # pickle does not find the class where that says it is
 
 
 if TYPE_CHECKING:
@@ -158,6 +162,7 @@ class _StoredAttribute(InstrumentedAttribute[Any]):  # pyright: ignore[reportInc
         handle = super().__get__(instance, owner)
         if isinstance(handle, Stored) and handle._owner is None:
             handle._owner = ref(instance_state(instance))
+            handle._settings = settings_of(self.property.columns[0])  # the union of concrete classes knows one of them
         return handle
 
 
@@ -177,17 +182,10 @@ def _instrumented(cls: type[Any], key: str, attribute: Any) -> None:
     """A class is mapped: where a column is one of ours, its attribute becomes one of ours too."""
     prop = getattr(attribute, "property", None)
     column = prop.columns[0] if isinstance(prop, ColumnProperty) else None
-    kind = getattr(column, "type", None)
-    if not isinstance(kind, _StoredType) or not isinstance(attribute, InstrumentedAttribute):
+    if not isinstance(column, Column) or not isinstance(kind := column.type, _StoredType):
         return
-    table = getattr(column, "table", None)
-    place = f"{getattr(table, 'fullname', cls.__name__)}.{getattr(column, 'key', key)}"
-    if kind.settings.place != place:
-        if kind.settings.place is not None:  # a mixin's column, copied for another class
-            kind.settings = replace(kind.settings, object_type=kind.declared)
-        default = f"{getattr(table, 'name', cls.__name__)}.{key}".replace("_", "-")
-        kind.settings.object_type = check_object_type(kind.declared or default)
-        kind.settings.place = place
+    if isinstance(column.table, Table):  # else it is that of a query, whose columns are others'
+        _place(kind, column.table, column, key)
     settings = kind.settings
 
     def coerce(instance: object, value: Any, old: Any, initiator: object) -> Any:
@@ -195,6 +193,17 @@ def _instrumented(cls: type[Any], key: str, attribute: Any) -> None:
 
     attribute.__class__ = _StoredAttribute
     event.listen(attribute, "set", coerce, retval=True)
+
+
+def _place(kind: _StoredType, table: Table, column: Column[Any], key: str) -> None:
+    """Note whose column it is, and what the names of its files begin with."""
+    place = f"{table.fullname}.{column.key}"
+    if kind.settings.place == place:
+        return
+    if kind.settings.place is not None:  # a mixin's column, copied for another class
+        kind.settings = replace(kind.settings, object_type=kind.declared)
+    kind.settings.object_type = check_object_type(kind.declared or f"{table.name}.{key}".replace("_", "-"))
+    kind.settings.place = place
 
 
 def coerced(settings: Settings, value: Any) -> Stored[Any] | None:

@@ -168,7 +168,9 @@ def _close(work: _Work) -> None:
 def _of_new(session: Session, work: _Work, row: object, *, switched: bool = False) -> Iterator[_Change]:
     values = instance_dict(row)
     for key, column in columns_of(object_mapper(row)).items():
-        if key not in values and column.default is not None:
+        if (
+            values.get(key) is None and column.default is not None
+        ):  # which SQLAlchemy takes where None was assigned, too
             set_attribute(row, key, copy.deepcopy(cast("Any", column.default).arg))
         elif key not in values and switched:  # in the place of a row that is deleted it would inherit what that held
             set_attribute(row, key, None)
