@@ -50,4 +50,4 @@ async def test_pictures_come_from_the_bucket_by_signed_urls(tmp_path: Path) -> N
                 assert (await browser.get(url.partition("?")[0])).status_code == 403
             names = [found.name async for found in bucket.list_objects()]
             assert len(names) > 1
-            assert not any((tmp_path / "files").iterdir())
+            assert not [path for path in (tmp_path / "files").rglob("*") if path.is_file()]
