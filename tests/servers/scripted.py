@@ -60,6 +60,18 @@ def dripping(data: bytes, *, size: int, pause: float) -> Reply:
     return reply
 
 
+def halting(data: bytes, *, at: int, go_on: asyncio.Event) -> Reply:
+    """Answer up to a byte, and the rest when told."""
+
+    async def reply(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(data[:at])
+        await go_on.wait()
+        writer.write(data[at:])
+        await writer.drain()
+
+    return reply
+
+
 async def silence(_request: Request, _writer: asyncio.StreamWriter) -> None:
     """Never answer."""
     await asyncio.Event().wait()

@@ -28,7 +28,15 @@ def test_headers_are_read() -> None:
     assert read_head(spare) == ObjectHead(0, datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC))
 
 
-@pytest.mark.parametrize(("name", "value"), [("content-length", None), ("last-modified", None), ("last-modified", "x")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("content-length", None),
+        ("last-modified", None),
+        ("last-modified", "x"),
+        ("last-modified", "Wed, 32 May 2026 07:08:09 GMT"),
+    ],
+)
 def test_headers_that_are_missing(name: str, value: str | None) -> None:
     """An answer of unknown length may have been cut off."""
     given = CIMultiDict(GIVEN)

@@ -25,7 +25,7 @@ from aioimageattach.stores.s3.upload import size_of_parts
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
 from tests.servers.judge import Key, Refusal
 from tests.servers.ministack import authorization, free_port
-from tests.servers.scripted import Reply, Scripted, answer, dripping, error, raw, silence
+from tests.servers.scripted import Reply, Scripted, answer, dripping, error, halting, raw, silence
 from tests.stores.s3.conftest import BUCKET, REGION, MakeClient
 
 MODIFIED = {"last_modified": "Wed, 06 May 2026 07:08:09 GMT", "etag": '"tag"'}
@@ -503,17 +503,21 @@ async def test_an_answer_of_unknown_length(make_client: MakeClient) -> None:
         assert await read(make_client(server.url)) == BLOB
 
 
-async def test_reading_can_be_cancelled_and_gone_on_with(make_client: MakeClient) -> None:
+@pytest.mark.parametrize("size", [100, 5_000_000])
+async def test_reading_can_be_cancelled_and_gone_on_with(make_client: MakeClient, size: int) -> None:
     """What a cancelled read has taken is not lost."""
-    head = f"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nLast-Modified: {MODIFIED['last_modified']}\r\n\r\n".encode()
+    body = (bytes(range(250)) * (size // 250 + 1))[:size]
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nLast-Modified: {MODIFIED['last_modified']}\r\n\r\n".encode()
+    go_on = asyncio.Event()
     async with (
-        Scripted([dripping(head + bytes(range(100)), size=50, pause=0.15)]) as server,
+        Scripted([halting(head + body, at=len(head) + size // 2, go_on=go_on)]) as server,
         await make_client(server.url).open("a") as file,
     ):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await file.read()
-        assert await file.read() == bytes(range(100))
+        go_on.set()
+        assert await file.read() == body
 
 
 # --- puts whose answer is lost ---------------------------------------------------------------------------------------

@@ -205,6 +205,8 @@ async def test_uploads_that_a_killed_process_left(gate: Gate, make_store: MakeSt
             await store.put_object(f"{n}", b"x")
     gate.before.clear()
     assert await store.abort_uploads() == 0
+    assert await store.discard_unfinished(datetime.now(UTC) - timedelta(hours=1)) == 0
+    assert len([one async for one in store.client.list_uploads()]) == 3
     assert await store.abort_uploads(timedelta(seconds=-60)) == 3
     assert [one async for one in store.client.list_uploads()] == []
 
