@@ -340,11 +340,13 @@ class Stored(Generic[V]):
         from pydantic_core import core_schema
 
         plain = handler.generate_schema(cls.plain)
-        make: Callable[[Any], Stored[V]] = cls
-        made = core_schema.no_info_after_validator_function(make, plain)
-        return core_schema.json_or_python_schema(
-            json_schema=made,
-            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), made]),
+
+        def make(value: Any, check: Callable[[Any], Any]) -> Stored[V]:
+            return value if isinstance(value, cls) else cls(check(value))
+
+        return core_schema.no_info_wrap_validator_function(
+            make,
+            plain,
             serialization=core_schema.plain_serializer_function_ser_schema(_value_of, return_schema=plain),
         )
 
