@@ -1,6 +1,7 @@
 """Watches the whole suite for secrets: whatever is logged, warned of, raised, printed or shown has none in it.
 
-The secrets are those that the tests give to servers and databases. Registered as a plugin by ``conftest.py``.
+The secrets are those that the tests give to servers and databases, and signatures of S3, with which anybody may repeat
+a request. Registered as a plugin by ``conftest.py``.
 """
 
 from __future__ import annotations
@@ -8,17 +9,23 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Generator, Iterable, Iterator
+import re
+import subprocess
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from sqlalchemy import make_url
 
 from tests.databases import PASSWORD
 from tests.servers.gate import SECRET_KEY
 
 SECRETS = {SECRET_KEY, PASSWORD, "canary-secret", "canary-token", "canary-of-a-secret"}
+SIGNATURE = re.compile("Signature(=|%3D)[0-9a-f]{64}")
+ROOMS = {"cli", "examples", "faults", "migration", "s3"}  # where what stands around has had a secret
 
 
 def secrets() -> set[str]:
@@ -47,7 +54,7 @@ def told(error: BaseException | None) -> Iterator[str]:
             yield repr(vars(found))
 
 
-class Canary(logging.Handler):
+class Canary:
     """Collects the places where a secret was seen, and fails the test in which that was.
 
     Args:
@@ -55,7 +62,6 @@ class Canary(logging.Handler):
     """
 
     def __init__(self, watched: Iterable[str]) -> None:
-        super().__init__(logging.NOTSET)
         self._watched = tuple(watched)
         self._looks_around = False
         self.leaks: list[str] = []
@@ -63,18 +69,27 @@ class Canary(logging.Handler):
     def look(self, where: str, *texts: object) -> None:
         """Note the place if a secret stands there; the secret itself is not noted."""
         for text in texts:
-            if any(secret in str(text) for secret in self._watched):
+            if any(secret in str(text) for secret in self._watched) or SIGNATURE.search(str(text)):
                 self.leaks.append(where)
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def hear(self, record: logging.LogRecord) -> None:
+        """Look at what is logged."""
         error = record.exc_info[1] if record.exc_info else None
         self.look(f"a record of the logger {record.name}", record.getMessage(), *told(error))
+
+    def read(self, *outputs: bytes | str | None) -> None:
+        """Look at what a program has written."""
+        for output in outputs:
+            self.look(
+                "the output of a program", output.decode("utf-8", "replace") if isinstance(output, bytes) else output
+            )
 
     def around(self) -> None:
         """Look at whatever this library has made and is still there."""
         for found in gc.get_objects():
             if str(type(found).__module__).startswith("aioimageattach"):
-                self.look(f"the text of a {type(found).__name__}", repr(found), str(found))
+                with suppress(AttributeError):  # of one whose arguments were refused
+                    self.look(f"the text of a {type(found).__name__}", repr(found), str(found))
 
     # --- hooks -------------------------------------------------------------------------------------------------------
 
@@ -83,7 +98,7 @@ class Canary(logging.Handler):
 
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         last = nextitem is None or nextitem.path != item.path  # what the last test has made stands for the others'
-        self._looks_around = last and not {"s3", "faults"}.isdisjoint(Path(item.path).parts)
+        self._looks_around = last and not ROOMS.isdisjoint(Path(item.path).parts)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -102,34 +117,65 @@ class Canary(logging.Handler):
         return report
 
 
-class Expected:
-    """Lets the canary see the errors that tests expect.
+class Ears:
+    """Lets the canary have what would not reach it: what is logged, expected errors, the output of programs.
 
     Args:
         canary: The canary.
     """
 
     def __init__(self, canary: Canary) -> None:
-        self._exit: Any = pytest.RaisesExc.__exit__
+        self._undo: list[Callable[[], None]] = []
+        make = logging.getLogRecordFactory()
+
+        def heard(*args: Any, **kwargs: Any) -> logging.LogRecord:
+            record = make(*args, **kwargs)
+            canary.hear(record)
+            return record
+
+        # Not as a handler: whoever configures logging, as Litestar does, puts others in their place.
+        logging.setLogRecordFactory(heard)
+        self._undo.append(lambda: logging.setLogRecordFactory(make))
+
+        leave = pytest.RaisesExc.__exit__
 
         def look(raises: pytest.RaisesExc[Any], kind: Any, error: Any, trace: Any) -> Any:
             __tracebackhide__ = True
             canary.look("an error that the test expects", *told(error))
-            return self._exit(raises, kind, error, trace)
+            return leave(raises, kind, error, trace)
 
-        pytest.RaisesExc.__exit__ = look  # type: ignore[method-assign]
+        self._replace(pytest.RaisesExc, "__exit__", look)
+
+        invoke, communicate = CliRunner.invoke, subprocess.Popen.communicate
+
+        def invoked(runner: CliRunner, *args: Any, **kwargs: Any) -> Result:
+            result = invoke(runner, *args, **kwargs)
+            canary.read(result.output)
+            canary.look("an error of a command", *told(result.exception))
+            return result
+
+        def communicated(process: subprocess.Popen[Any], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+            outputs = communicate(process, *args, **kwargs)
+            canary.read(*outputs)
+            return outputs
+
+        self._replace(CliRunner, "invoke", invoked)
+        self._replace(subprocess.Popen, "communicate", communicated)
+
+    def _replace(self, owner: type, name: str, function: Callable[..., Any]) -> None:
+        before = getattr(owner, name)
+        self._undo.append(lambda: setattr(owner, name, before))
+        setattr(owner, name, function)
 
     def restore(self) -> None:
-        """Let pytest be as it was."""
-        pytest.RaisesExc.__exit__ = self._exit  # type: ignore[method-assign]
+        """Let all be as it was."""
+        while self._undo:
+            self._undo.pop()()
 
 
 def register(config: pytest.Config) -> None:
     """Watch over this run."""
     canary = Canary(secrets())
     config.pluginmanager.register(canary, "canary")
-    expected = Expected(canary)
-    logging.getLogger().addHandler(canary)
     logging.getLogger("aioimageattach").setLevel(logging.DEBUG)  # so that it hears all
-    config.add_cleanup(expected.restore)
-    config.add_cleanup(lambda: logging.getLogger().removeHandler(canary))
+    config.add_cleanup(Ears(canary).restore)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from logging.config import dictConfig
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from aioimageattach.exc import StoreError
-from tests.canary import SECRETS, Canary, Expected, told
+from tests.canary import SECRETS, Canary, Ears, told
 
 SECRET = "a-secret-of-this-test"
 
@@ -31,9 +37,17 @@ def chained() -> StoreError:
         return outer
 
 
+@pytest.fixture
+def ears(watch: Canary) -> Iterator[Canary]:
+    """The watch, let in everywhere for the time of the test."""
+    ears = Ears(watch)
+    yield watch
+    ears.restore()
+
+
 def logged(watch: Canary, message: str, *args: Any, error: BaseException | None = None) -> None:
     info = None if error is None else (type(error), error, None)
-    watch.handle(logging.LogRecord("x", logging.DEBUG, "file", 1, message, args, info))
+    watch.hear(logging.LogRecord("x", logging.DEBUG, "file", 1, message, args, info))
 
 
 @pytest.mark.parametrize(
@@ -60,15 +74,51 @@ def test_what_is_no_secret_is_not(watch: Canary) -> None:
     assert watch.leaks == []
 
 
-def test_errors_that_tests_expect_are_looked_at(watch: Canary) -> None:
+def test_signatures_are_secret(watch: Canary) -> None:
+    """Those of headers and of URLs, whatever they were made with."""
+    logged(watch, "asked for https://bucket/x?X-Amz-Signature=%s", "0a" * 32)
+    logged(watch, "sent Credential=AKID/20260101, Signature=%s", "0a" * 32)
+    assert len(watch.leaks) == 2
+
+
+def test_errors_that_tests_expect_are_looked_at(ears: Canary) -> None:
     """An error does not escape by being expected."""
-    expected = Expected(watch)
+    with pytest.raises(ValueError, match="wrong"):
+        raise ValueError("wrong") from chained()
+    assert ears.leaks == ["an error that the test expects"]
+
+
+def test_nobody_who_configures_logging_shuts_it_out(ears: Canary) -> None:
+    """Frameworks put handlers of their own in the place of those that are there."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    logger = logging.getLogger("aioimageattach.stores.s3.of_this_test")
     try:
-        with pytest.raises(ValueError, match="wrong"):
-            raise ValueError("wrong") from chained()
+        dictConfig({"version": 1, "disable_existing_loggers": False, "root": {"level": "INFO", "handlers": []}})
+        assert root.handlers == []
+        logger.propagate = False
+        logger.debug("signed with %s", SECRET)
     finally:
-        expected.restore()
-    assert watch.leaks == ["an error that the test expects"]
+        root.handlers[:], root.level = before
+    assert ears.leaks == ["a record of the logger aioimageattach.stores.s3.of_this_test"]
+
+
+def test_programs_are_read(ears: Canary) -> None:
+    """The command line, within this process and in another, and what it fails with."""
+
+    @click.command()
+    @click.argument("text")
+    def command(text: str) -> None:
+        click.echo(f"with {text}", err=True)
+        raise chained()
+
+    CliRunner().invoke(command, [SECRET])
+    assert {"the output of a program", "an error of a command"} == set(ears.leaks)
+    ears.leaks.clear()
+    for stream in ("stdout", "stderr"):
+        code = f"import sys; print(sys.argv[1], file=sys.{stream})"
+        subprocess.run([sys.executable, "-c", code, SECRET], capture_output=True, check=True)
+    assert ears.leaks == ["the output of a program"] * 2
 
 
 def test_objects_are_looked_at(watch: Canary) -> None:
@@ -80,11 +130,13 @@ def test_objects_are_looked_at(watch: Canary) -> None:
 
 
 def test_the_suite_is_watched(pytestconfig: pytest.Config) -> None:
-    """The plugin is there, hears every logger, and knows what the tests give to servers."""
+    """The plugin is there, hears what this library logs, and knows what the tests give to servers."""
     found = pytestconfig.pluginmanager.get_plugin("canary")
     assert isinstance(found, Canary)
-    assert found in logging.getLogger().handlers
+    before = len(found.leaks)
+    logger = logging.getLogger("aioimageattach.of_this_test")
+    logger.propagate = False  # nobody else needs to hear it
     for secret in SECRETS:
-        logged(found, secret)
-    assert len(found.leaks) == len(SECRETS)
-    found.leaks.clear()
+        logger.debug("with %s", secret)
+    assert len(found.leaks) - before == len(SECRETS)
+    del found.leaks[before:]
