@@ -227,14 +227,14 @@ class ImageKind(Kind):
 
     def named(self, session: Session, names: Collection[str], store: KeyedStore) -> set[str]:
         """Return those of some names whose revision, or old name whatever its extension, is that of a row."""
-        revisions = {name: revision.casefold() for name in names if (revision := revision_of(name)) is not None}
+        revisions = {name: revision for name in names if (revision := revision_of(name)) is not None}
         column = self.mapper.columns["revision"]
         found = set[str]()
-        wanted = iter(revisions.values())
+        wanted = iter({*revisions.values(), *map(str.casefold, revisions.values())})
         while batch := list(islice(wanted, PAGE)):
             query = select(column).where(column.in_(batch))
             found.update(one.casefold() for one in session.scalars(query, bind_arguments={"mapper": self.mapper}))
-        known = {name for name, revision in revisions.items() if revision in found}
+        known = {name for name, revision in revisions.items() if revision.casefold() in found}
         stems = {name: stem for name in names if (stem := _legacy_stem(name)) is not None}
         if stems:
             ours = self._legacy(session, set(stems.values()), store)

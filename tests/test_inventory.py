@@ -331,6 +331,19 @@ async def test_names_that_rows_name(database: Database) -> None:
     assert await named(sessions, kind, [], STORE) == set()
 
 
+async def test_revisions_of_any_case(database: Database) -> None:
+    """A store of one's own may make them of capital letters, too."""
+    sessions = await started(database, Base.metadata)
+    revision = "01ABcdEFgh-7"
+    async with sessions.begin() as session:
+        await session.execute(insert(User), [{"id": uuid.UUID(int=7)}])
+        await session.execute(insert(UserPicture), [values(revision, user_id=uuid.UUID(int=7))])
+    [kind] = kinds(UserPicture)
+    [ours] = [one.name_in(STORE) for one in await all_of(sessions, kind)]
+    assert revision in ours
+    assert await named(sessions, kind, [ours, ours.replace("-7", "-8")], STORE) == {ours}
+
+
 @pytest.mark.parametrize("store", [STORE, FileSystemStore("/nowhere", "/")], ids=["bucket", "directory"])
 async def test_old_names_that_rows_name(sessions: async_sessionmaker[AsyncSession], store: Any) -> None:
     """Rows without a revision name files by the old layout, whatever extension they got."""
