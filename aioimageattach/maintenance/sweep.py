@@ -10,14 +10,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
+from sqlalchemy.orm import Session
+
 from ..context import resolve_store
 from ..exc import DeclarationError, StoreError, SweepRefusedError
-from ..inventory import Kind, Sessions, ask, count, kinds, named, related
+from ..inventory import Kind, Sessions, ask, count, kinds, related
 from ..key import revision_of, revision_time
 from ..store import KeyedStore, ObjectInfo, Store
 from ..transaction.fence import grace_of
@@ -90,7 +92,6 @@ class _Tally:
 
     old: int = 0
     orphans: int = 0
-    kinds: list[Kind] = field(default_factory=list)
 
 
 class SweepPlan:
@@ -121,6 +122,7 @@ class SweepPlan:
         self._max_share = max_share
         self._force = force
         self._start_after = start_after
+        self._doubts: dict[str, None] = {}
         self.progress: SweepProgress = SweepProgress()
         self.objections: list[str] = []
 
@@ -146,25 +148,29 @@ class SweepPlan:
     async def __aiter__(self) -> AsyncIterator[Orphan]:
         """Yield each orphan: after it was removed, or where nothing is to be removed, as it is found."""
         now = datetime.now(UTC)
-        tallies = {prefix: _Tally(kinds=parts) for prefix, parts in self._prefixes.items()}
-        async with aclosing(self._look(now - self._grace, tallies)) as found:
+        self._doubts = {}
+        counted = {prefix: _Tally() for prefix in self._prefixes}
+        async with aclosing(self._look(now, counted, removing=False)) as found:
             async for orphans in found:
                 for orphan in () if self._delete else orphans:
                     yield orphan
-        self.objections, final = await self._object(now, tallies)
+        self.objections = list(self._doubts) or await self._object(counted)
         if not self._delete:
             return
-        if self.objections and (final or not self._force):
+        if self.objections and (self._doubts or not self._force):
             raise SweepRefusedError(f"nothing was removed: {'; '.join(self.objections)}")
         # The rows are asked again, right before each removal: finding orphans may have taken hours.
-        async with aclosing(self._look(now - self._grace, {prefix: _Tally() for prefix in tallies})) as found:
+        tallies = {prefix: _Tally() for prefix in self._prefixes}
+        async with aclosing(self._look(now, tallies, removing=True)) as found:
             async for orphans in found:
+                self._check_again(counted, tallies)
                 for orphan in await self._remove(orphans):
                     yield orphan
         self.progress.unfinished = await self._store.discard_unfinished(now - self._grace)
 
-    async def _look(self, cutoff: datetime, tallies: dict[str, _Tally]) -> AsyncGenerator[list[Orphan], None]:
+    async def _look(self, now: datetime, tallies: dict[str, _Tally], removing: bool) -> AsyncGenerator[list[Orphan]]:
         """Go through the store, and yield the orphans a batch at a time."""
+        cutoff = now - self._grace
         self.progress = SweepProgress(position=self._start_after)
         timed = revision_time(self._store.make_revision()) is not None
         for prefix in sorted(tallies):
@@ -180,49 +186,76 @@ class SweepPlan:
                         continue
                     batch[info.name] = info
                     if len(batch) >= (_OLD_BATCH if revision_of(info.name) is None else _BATCH):
-                        yield await self._judge(prefix, batch, tallies[prefix])
-                        self.progress.position, batch = last, {}
-            yield await self._judge(prefix, batch, tallies[prefix])
-            self.progress.position = last
+                        yield await self._judge(now, prefix, batch, tallies[prefix], removing)
+                        self._pass(last, removing)
+                        batch = {}
+            yield await self._judge(now, prefix, batch, tallies[prefix], removing)
+            self._pass(last, removing)
 
-    async def _judge(self, prefix: str, batch: dict[str, ObjectInfo], tally: _Tally) -> list[Orphan]:
+    def _pass(self, name: str, removing: bool) -> None:
+        """What is only counted, to be removed later, is not dealt with."""
+        if removing or not self._delete:
+            self.progress.position = name
+
+    async def _judge(
+        self, now: datetime, prefix: str, batch: dict[str, ObjectInfo], tally: _Tally, removing: bool
+    ) -> list[Orphan]:
         """Return those of a batch that no row names."""
-        if not batch:
-            return []
-        known = set[str]()
-        for kind in self._prefixes[prefix]:
-            known |= await named(self._sessions, kind, batch.keys() - known, self._store)
+        unnamed = await self._unnamed(now, prefix, set(batch))
+        if removing:  # a row may have gone from one table to another between the questions
+            unnamed = await self._unnamed(now, prefix, unnamed)
         orphans = [
             Orphan(prefix[:-1], info.name, info.size, info.modified_at)
             for name, info in batch.items()
-            if name not in known
+            if name in unnamed
         ]
-        self.progress.named += len(known)
+        self.progress.named += len(batch) - len(orphans)
         self.progress.orphans += len(orphans)
         self.progress.orphan_bytes += sum(orphan.size for orphan in orphans)
         tally.old += len(batch)
         tally.orphans += len(orphans)
         return orphans
 
-    async def _object(self, now: datetime, tallies: dict[str, _Tally]) -> tuple[list[str], bool]:
-        """Return why the sweep is refused, and whether force does not help."""
-        asked = {kind: None for tally in tallies.values() for kind in tally.kinds}
-        found: dict[str, None] = {}
+    async def _unnamed(self, now: datetime, prefix: str, names: set[str]) -> set[str]:
+        """Return those of some names that no row has; note why the database may not know of all rows."""
         before = now - self._grace / 4  # the fence lets nobody prepare later than three quarters after the first put
-        for kind in asked:
-            found |= dict.fromkeys(await ask(self._sessions, partial(doubts, kind=kind, before=before)))
-        if found:
-            return list(found), True
+
+        def question(session: Session, kind: Kind) -> set[str]:
+            found = doubts(session, kind, before=before, margin=grace_of(self._sessions) / 8)
+            self._doubts |= dict.fromkeys(found)
+            return kind.named(session, names, self._store)
+
+        for kind in self._prefixes[prefix]:
+            if names:
+                names = names - await ask(self._sessions, partial(question, kind=kind))
+        return names
+
+    async def _object(self, tallies: dict[str, _Tally]) -> list[str]:
+        """Return why the sweep is refused if it is not forced."""
+        found: list[str] = []
         for prefix, tally in sorted(tallies.items()):
             if not tally.orphans:
                 continue
-            rows = sum([await count(self._sessions, kind) for kind in tally.kinds])
+            rows = sum([await count(self._sessions, kind) for kind in self._prefixes[prefix]])
             if not rows:
-                found[f"the database has no row for {tally.orphans:,} files of {prefix} (is it the right one?)"] = None
+                found.append(f"the database has no row for {tally.orphans:,} files of {prefix} (is it the right one?)")
             elif tally.orphans > self._max_share * tally.old:
                 share = f"{tally.orphans:,} of {tally.old:,} files of {prefix} are orphans"
-                found[f"{share}, more than the share of {self._max_share:.0%} that it may remove (max_share)"] = None
-        return list(found), False
+                found.append(f"{share}, more than the share of {self._max_share:.0%} that it may remove (max_share)")
+        return found
+
+    def _check_again(self, counted: dict[str, _Tally], tallies: dict[str, _Tally]) -> None:
+        """Stop where the database is not any more what it was when the orphans were counted."""
+        problems = list(self._doubts)
+        if not self._force:
+            problems += [
+                f"{tallies[prefix].orphans:,} of {tally.old:,} files of {prefix} are orphans meanwhile, and there were "
+                f"{tally.orphans:,}, of which it may remove the share of {self._max_share:.0%} (max_share)"
+                for prefix, tally in sorted(counted.items())
+                if tallies[prefix].orphans > self._max_share * tally.old
+            ]
+        if problems:
+            raise SweepRefusedError(f"it stopped, {self.progress.removed:,} removed before: {'; '.join(problems)}")
 
     async def _remove(self, orphans: list[Orphan]) -> list[Orphan]:
         failed = await self._store.delete_objects([orphan.name for orphan in orphans])
@@ -294,8 +327,9 @@ def sweep(
         A plan: iterate over it, or await :meth:`SweepPlan.execute`.
 
     Raises:
-        SweepRefusedError: From the plan, before anything is removed: the database is a replica, has old prepared
-            transactions (these two whether forced or not), has no rows, or lacks rows for too many files.
+        SweepRefusedError: From the plan, before anything is removed, or in the middle if things have changed by then:
+            the database cannot be believed (see :func:`~aioimageattach.maintenance.database.doubts`), whether forced or
+            not; a table has no rows, or there are no rows for too many files.
         DeclarationError: A class or the store is not fit for it.
         ValueError: An argument is out of range.
         ContextError: No store is named anywhere.

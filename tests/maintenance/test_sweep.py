@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, delete, event, text, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import ForeignKey, Select, delete, event, text, update
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from aioimageattach import store_context
 from aioimageattach.entity import Image, image_attachment
 from aioimageattach.exc import ContextError, DeclarationError, StoreUnavailableError, SweepRefusedError
 from aioimageattach.maintenance import Orphan, SweepProgress, sweep
 from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.testing import FaultyStore
 from aioimageattach.transaction.fence import set_grace
 from tests.databases import Database
 from tests.faults import models as faults
+from tests.faults import stores
 from tests.faults.rig import Rig
-from tests.faults.stores import FaultyStore, fails
 from tests.maintenance.conftest import DAY, Place, place_of
 from tests.maintenance.models import Base, User, UserPicture
 from tests.testing.test_contract import ThirdPartyStore
@@ -180,6 +182,11 @@ LIES = {
         "CREATE FUNCTION public.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT true'",
         "the database is a replica.*ask the primary",
     ),
+    "clock": (
+        "CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE sql AS"
+        " 'SELECT clock_timestamp() - make_interval(hours => 4)'",
+        r"the clock here is (3:59|4:00):\S+ ahead of the database's: set it right",
+    ),
     "prepared": (
         "CREATE VIEW public.pg_prepared_xacts AS"
         " SELECT current_database() AS database, now() - interval '7 hours' AS prepared",
@@ -198,6 +205,53 @@ async def test_postgresql_that_does_not_know_all_rows(postgresql: Place, lie: st
     with pytest.raises(SweepRefusedError, match=words):
         await sweep(postgresql.sessions, Base, delete=True, force=True).execute()
     assert len(await postgresql.names()) == 2
+
+
+async def test_a_database_that_becomes_a_replica_meanwhile(postgresql: Place) -> None:
+    """It is asked with each batch: sessions may be led to another server at any time."""
+    await postgresql.rows(1)
+    await postgresql.file()
+    store = FaultyStore(postgresql.store)
+
+    async def fail_over(prefix: str) -> None:
+        async with postgresql.engine.begin() as connection:
+            await connection.execute(text(LIES["replica"][0]))
+        await postgresql.engine.dispose()
+
+    store.on("list", fail_over, at=2)  # once to count, and once to remove
+    with pytest.raises(SweepRefusedError, match="it stopped, 0 removed before: the database is a replica"):
+        await sweep(postgresql.sessions, UserPicture, store, delete=True, force=True).execute()
+    assert len(await postgresql.names()) == 2
+
+
+async def test_rows_that_security_hides(servers: Any, tmp_path: Path) -> None:
+    """PostgreSQL shows only some rows to a user: the files of the others are not taken for orphans."""
+    database: Database = servers.database("asyncpg", tmp_path)
+    place = await place_of(database, tmp_path / "media")
+    await place.rows(12)
+    role = f"aioimageattach_{os.getpid()}"
+    async with place.engine.begin() as connection:
+        for statement in (
+            f"CREATE ROLE {role}",
+            f"GRANT USAGE ON SCHEMA public TO {role}",
+            f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
+            "ALTER TABLE user_picture ENABLE ROW LEVEL SECURITY",
+            "CREATE POLICY some_rows ON user_picture USING (user_id <> 5)",
+        ):
+            await connection.execute(text(statement))
+    shown = Place(database, tmp_path / "media", connect_args={"server_settings": {"role": role}})
+    try:
+        plan = sweep(shown.sessions, Base)
+        assert (await plan.execute()).orphans == 1
+        assert plan.objections == ["row security hides rows of user_picture: ask as a user who may BYPASSRLS"]
+        with pytest.raises(SweepRefusedError, match="row security"):
+            await sweep(shown.sessions, Base, delete=True, force=True).execute()
+    finally:
+        async with place.engine.begin() as connection:
+            await connection.execute(text(f"DROP OWNED BY {role}"))
+            await connection.execute(text(f"DROP ROLE {role}"))
+    assert len(await place.names()) == 12
+    await database.aclose()
 
 
 async def test_transactions_that_were_prepared_lately(postgresql: Place) -> None:
@@ -222,6 +276,51 @@ async def test_a_read_only_server(servers: Any, tmp_path: Path) -> None:
     with pytest.raises(SweepRefusedError, match="read-only, as replicas are"):
         await sweep(place.sessions, Base, delete=True).execute()
     await database.aclose()
+
+
+async def test_what_is_not_committed_is_not_believed(servers: Any, tmp_path: Path) -> None:
+    """Rows that another transaction is about to delete may come back."""
+    database: Database = servers.database("asyncmy", tmp_path)
+    place = await place_of(database, tmp_path / "media")
+    dirty = Place(database, tmp_path / "media", isolation_level="READ UNCOMMITTED")
+    await place.rows(12)
+    async with place.sessions() as session:
+        await session.execute(delete(UserPicture).where(UserPicture.user_id == 3))
+        plan = sweep(dirty.sessions, Base)
+        assert (await plan.execute()).orphans == 1
+        assert plan.objections == ["the sessions read what is not committed: give them another isolation level"]
+        with pytest.raises(SweepRefusedError, match="not committed"):
+            await sweep(dirty.sessions, Base, delete=True, force=True).execute()
+        assert await found(place, delete=True) == set()
+        await session.rollback()
+    assert len(await place.names()) == 12
+    await database.aclose()
+
+
+async def test_sessions_that_are_bound_to_a_connection(place: Place) -> None:
+    """They see what its transaction did, which may be undone."""
+    await place.rows(12)
+    async with place.engine.connect() as connection:
+        await connection.execute(delete(UserPicture).where(UserPicture.user_id == 3))
+        inside = AsyncSession(connection)
+        with pytest.raises(SweepRefusedError, match=r"bound to a connection.*: bind them to an engine"):
+            await sweep(inside, Base, place.store, delete=True, force=True).execute()
+        await connection.rollback()
+    assert len(await place.names()) == 12
+
+
+async def test_sessions_that_read_elsewhere(place: Place) -> None:
+    """That database is asked which the rows are read from, not the one that is written to."""
+    reader = place.database.engine(isolation_level="READ UNCOMMITTED").sync_engine
+
+    class Routed(Session):
+        def get_bind(self, mapper: Any = None, *, clause: Any = None, **more: Any) -> Any:
+            return reader if isinstance(clause, Select) else super().get_bind(mapper, clause=clause, **more)
+
+    await place.rows(1)
+    sessions = async_sessionmaker(place.engine, sync_session_class=Routed)
+    with pytest.raises(SweepRefusedError, match="the sessions read what is not committed"):
+        await sweep(sessions, Base, place.store, delete=True).execute()
 
 
 @pytest.mark.parametrize("delete", [True, False])
@@ -270,6 +369,50 @@ async def test_a_row_that_appears_meanwhile_keeps_its_file(place: Place) -> None
     assert await place.names() == names - {place.store.name_of(other)}
 
 
+async def test_rows_that_are_deleted_meanwhile(place: Place) -> None:
+    """The share holds for what is removed, not only for what was counted before; forced, all goes."""
+    names = {*await place.rows(30)}
+    await place.file()
+    store = FaultyStore(place.store)
+
+    async def lose(prefix: str) -> None:
+        async with place.sessions.begin() as session:
+            await session.execute(delete(UserPicture).where(UserPicture.user_id < 10))
+
+    store.on("list", lose, at=2)
+    words = "0 removed before: 10 of 31 files of user-picture/ are orphans meanwhile, and there were 1, of which it may"
+    with pytest.raises(SweepRefusedError, match=words):
+        await sweep(place.sessions, UserPicture, store, delete=True).execute()
+    assert len(await place.names()) == 31
+    assert (await sweep(place.sessions, UserPicture, store, delete=True, force=True).execute()).removed == 10
+    assert len(names & await place.names()) == 21
+
+
+async def test_a_row_that_moves_to_another_table_meanwhile(place: Place) -> None:
+    """When one is asked it is still in the other, and the other way round: both are asked once more."""
+    await place.database.create(Own.metadata)
+    kept, orphan = await place.file("picture-one"), await place.file("picture-one")
+    row = "(owner_id, mimetype, width, height, variant, original, created_at, revision"
+    values = f"(1, 'image/jpeg', 30, 20, '', 1, '2026-01-01 00:00:00.000000', '{kept.revision}'"
+    async with place.sessions.begin() as session:
+        await session.execute(text("INSERT INTO owner (id, tenant) VALUES (1, 'one')"))
+        await session.execute(text(f"INSERT INTO picture {row}, tenant) VALUES {values}, 'one')"))
+    asked: list[str] = []
+
+    @event.listens_for(place.engine.sync_engine, "before_cursor_execute")
+    def move(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "IN (" in statement:
+            asked.append("other" if "FROM other" in statement else "picture")
+            if asked == ["other", "picture"] * 2:  # once to count, and once to remove
+                for each in (f"INSERT INTO other {row}) VALUES {values})", "DELETE FROM picture", "COMMIT", "BEGIN"):
+                    cursor.execute(each)
+
+    swept = await found(place, Picture, object_types=["picture-one"], delete=True, max_share=1)
+    assert swept == {place.store.name_of(orphan)}
+    assert asked == ["other", "picture"] * 3
+    assert await place.names() == {place.store.name_of(kept)}
+
+
 async def test_two_sweeps_at_once(any_place: Place) -> None:
     """Both come to their end, and nothing that rows name is touched."""
     kept = await any_place.rows(30)
@@ -284,7 +427,7 @@ async def test_two_sweeps_at_once(any_place: Place) -> None:
 async def test_a_sweep_beside_uploads(sqlite_database: Database) -> None:
     """What is uploaded after it began is never touched, not even without a grace time."""
     await sqlite_database.create(faults.Base.metadata)
-    rig = Rig(sqlite_database, FaultyStore(), sqlite_database.engine())
+    rig = Rig(sqlite_database, stores.FaultyStore(), sqlite_database.engine())
     await rig.user(1, b"one")
     async with rig.sessions() as session:
         session.add(user := faults.User(id=2, name="two"))
@@ -317,6 +460,23 @@ async def test_a_sweep_goes_on_where_another_ended(place: Place) -> None:
     assert await found(place, start_after="user-picture/~") == set()
 
 
+async def test_what_is_only_counted_is_not_dealt_with(place: Place) -> None:
+    """A sweep that ends while it counts is to begin anew."""
+    await place.rows(3)
+    await place.file()
+    store = FaultyStore(place.store)
+    store.fail("list", at=4)  # both classes are listed twice
+    plan = sweep(place.sessions, Base, store, delete=True, force=True)
+    with pytest.raises(StoreUnavailableError):
+        await plan.execute()
+    assert plan.progress.position == "post-photo/"
+    store.heal()
+    store.fail("list", at=2)
+    with pytest.raises(StoreUnavailableError):
+        await plan.execute()
+    assert plan.progress.position == ""
+
+
 async def test_many_files(place: Place) -> None:
     """Batches follow on one another; what is in no row is found in each."""
     kept = await place.rows(10)
@@ -335,7 +495,7 @@ async def test_what_cannot_be_removed_is_told(place: Place) -> None:
     await place.rows(1)
     names = sorted([place.store.name_of(await place.file()) for _ in range(3)])
     store = FaultyStore(place.store)
-    store.at("delete", fails, 2)
+    store.fail("delete", at=2)
     plan = sweep(place.sessions, Base, store, delete=True, force=True)
     orphans = [orphan async for orphan in plan]
     assert [orphan.removed for orphan in orphans] == [True, False, True]
@@ -344,24 +504,15 @@ async def test_what_cannot_be_removed_is_told(place: Place) -> None:
     assert names[1] in await place.names()
 
 
-class HalfListed(FaultyStore):
-    """Its listings break off."""
-
-    async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[Any]:
-        number = 0
-        async for one in self.inner.list_objects(prefix, start_after=start_after):
-            if (number := number + 1) == 3:
-                raise StoreUnavailableError("the listing broke off")
-            yield one
-
-
 async def test_a_listing_that_fails_half_way(place: Place) -> None:
     """Nothing is removed."""
     await place.rows(1)
     for _ in range(4):
         await place.file()
-    with pytest.raises(StoreUnavailableError, match="broke off"):
-        await sweep(place.sessions, Base, HalfListed(place.store), delete=True, force=True).execute()
+    store = FaultyStore(place.store)
+    store.fail("listed", at=3)
+    with pytest.raises(StoreUnavailableError, match="told to fail at listed user-picture/"):
+        await sweep(place.sessions, Base, store, delete=True, force=True).execute()
     assert len(await place.names()) == 5
 
 
