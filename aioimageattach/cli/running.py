@@ -58,7 +58,7 @@ def run(out: Output, work: Callable[[], Awaitable[int]], *, resume: str) -> NoRe
     try:
         code = asyncio.run(_stoppable(work))
     except _StoppedError as stopped:
-        out.emit("stopped", f"Stopped. {resume}", resume=resume)
+        out.complain("stopped", f"Stopped. {resume}", resume=resume)
         code = 128 + stopped.number
     except (ImageAttachError, SQLAlchemyError, OSError) as error:
         text = said(error)

@@ -1,0 +1,220 @@
+"""What the manual shows of terminals is what they show, and what it says of JSON is so."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import importlib
+import os
+import re
+import shlex
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+from aioimageattach.cli.app import app
+from aioimageattach.context import bind_store
+from aioimageattach.key import ImageKey, file_name, make_revision
+from aioimageattach.stores.fs import FileSystemStore
+from tests import photos
+from tests.cli.conftest import files
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+PIECE = re.compile(
+    r"^<!-- meanwhile: (?P<event>.+?) -->$|^ *```console\n(?P<block>.*?)^ *```$", re.DOTALL | re.MULTILINE
+)
+MODELS = """
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from aioimageattach.entity import Image, image_attachment
+
+
+class Base(DeclarativeBase): ...
+
+
+class User(Base):
+    __tablename__ = "user"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    picture = image_attachment("UserPicture")
+
+
+class UserPicture(Base, Image):
+    __tablename__ = "user_picture"
+    user_id: Mapped[int] = mapped_column(ForeignKey("user.id"), primary_key=True)
+"""
+USERS = 12
+LONG_AGO = 1.75e9
+
+
+def commands(block: str) -> list[tuple[str, str]]:
+    """The commands of a block of a terminal, each with what follows it."""
+    joined = re.sub(r"\\\n\s*", "", re.sub(r"^ +", "", block, flags=re.MULTILINE))
+    return re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", joined, re.MULTILINE)
+
+
+def measured(text: str) -> str:
+    """A text without what differs from run to run."""
+    for pattern, word in (
+        (r"\b\d+:\d\d:\d\d\b", "TIME"),
+        (r"\b[\d,]+/s\b", "RATE"),
+        (r"\b[\d,.]+ (?:B|kB|MB|GB)\b", "SIZE"),
+        (r"\b[\d,]+ ms\b", "TIME"),
+        (r"\b\d+\.\d+(?:\.\d+)*\b", "NUMBER"),
+    ):
+        text = re.sub(pattern, word, text)
+    return text
+
+
+@pytest.fixture
+def shop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An application with twelve pictures, and the directories of the page."""
+    (folder / "app").mkdir()
+    (folder / "app" / "models.py").write_text(MODELS)
+    for name in ("srv/media", "srv/new"):
+        (folder / name).mkdir(parents=True)
+    for name in ("DATABASE_URL", "AIOIMAGEATTACH_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.syspath_prepend(folder)
+    asyncio.run(_fill(folder))
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "app"]:
+        del sys.modules[name]
+
+
+class _Long(FileSystemStore):
+    """Its files were put long ago."""
+
+    def make_revision(self) -> str:
+        return make_revision(LONG_AGO)
+
+
+async def _fill(folder: Path) -> None:
+    found = importlib.import_module("app.models")
+    engine = create_async_engine(f"sqlite+aiosqlite:///{folder}/app.sqlite")
+    async with engine.begin() as connection:
+        await connection.run_sync(found.Base.metadata.create_all)
+    sessions = async_sessionmaker(engine)
+    bind_store(sessions, _Long(folder / "srv/media", "https://example.com/media/"))
+    async with sessions.begin() as session:
+        for number in range(1, USERS + 1):
+            session.add(user := found.User(id=number))
+            await user.picture.from_blob(photos.photo("chelsea"))
+    await engine.dispose()
+    for name in files(folder / "srv/media"):
+        os.utime(folder / "srv/media" / name, (LONG_AGO, LONG_AGO))
+
+
+def happen(event: str, folder: Path) -> None:
+    """What the page says has happened meanwhile."""
+    media = folder / "srv/media"
+    if event == "a file is lost":
+        connection = sqlite3.connect(folder / "app.sqlite")
+        [[revision]] = connection.execute("SELECT revision FROM user_picture WHERE user_id = 3 AND original")
+        connection.close()
+        [name] = [name for name in files(media) if revision in name]
+        (media / name).unlink()
+    else:
+        assert event == "a file is left behind"
+        name = file_name(ImageKey("user-picture", None, 451, 300, "image/jpeg", make_revision(LONG_AGO)))
+        (media / name).write_bytes(photos.photo("chelsea"))
+        os.utime(media / name, (LONG_AGO, LONG_AGO))
+
+
+def test_terminals_show_what_the_page_shows(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command says what stands below it, but for times, sizes, and what ``...`` leaves out."""
+    code, ran = 0, 0
+    for piece in PIECE.finditer((DOCS / "howto" / "command-line.md").read_text("utf-8")):
+        if piece["event"]:
+            happen(piece["event"], shop)
+            continue
+        for command, expected in commands(piece["block"]):
+            words = shlex.split(command.replace("/srv/", f"{shop}/srv/"))
+            if words[0] == "export":
+                monkeypatch.setenv(*words[1].split("=", 1))
+            elif command == "echo $?":
+                assert expected.strip() == str(code)
+            elif words[0] == "aioimageattach" and expected:
+                result = CliRunner().invoke(app, words[1:])
+                code, ran = result.exit_code, ran + 1
+                shown = measured(result.output.replace(str(shop), ""))
+                wanted = re.escape(measured(expected)).replace(re.escape("..."), ".*")
+                assert re.fullmatch(wanted, shown), f"$ {command}\n{result.output}"
+    assert ran == 8
+
+
+def pages() -> list[Path]:
+    return [path for path in sorted(DOCS.rglob("*.md")) if "$ aioimageattach" in path.read_text("utf-8")]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
+def test_each_command_of_the_manual_can_be_given(page: Path, shop: Path) -> None:
+    """Its options are there, and its models and URLs are understood."""
+    text = page.read_text("utf-8")
+    for block in re.findall(r"^ *```console\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE):
+        for command, _ in commands(block):
+            program, *words = shlex.split(command.replace("/srv/", f"{shop}/srv/"))
+            assert program in ("aioimageattach", "echo", "export", "pip"), command
+            if program == "aioimageattach":
+                context = app.make_context(program, words, resilient_parsing=True)
+                name, found, rest = app.resolve_command(context, words)
+                assert found is not None
+                places = {"--database": "sqlite://", "--store": f"file://{shop}/srv/media"}
+                given = [places.get(rest[i - 1], word) if word == "..." else word for i, word in enumerate(rest)]
+                missing = [part for option, url in places.items() for part in (option, url) if option not in given]
+                known = {option for parameter in found.params for option in parameter.opts}
+                missing = [] if not known >= places.keys() else missing
+                if "--database" in known and "--store" not in known and "--database" not in given:
+                    missing = ["--database", "sqlite://"]
+                found.make_context(name, [*given, *missing], parent=context)
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+REFERENCE = (DOCS / "reference" / "command-line.md").read_text("utf-8")
+HELD = {
+    "verify": {"flaw": "maintenance.verify:Flaw", "progress": "maintenance.verify:VerifyProgress"},
+    "sweep": {"orphan": "maintenance.sweep:Orphan", "progress": "maintenance.sweep:SweepProgress"},
+    "migrate": {
+        "file": "migration.plan:Migrated",
+        "failure": "migration.plan:Failure",
+        "progress": "migration.plan:Progress",
+    },
+    "thumbnails": {
+        "thumbnails": "thumbnails:Thumbnails",
+        "failure": "thumbnails:ThumbnailFailure",
+        "progress": "thumbnails:ThumbnailProgress",
+    },
+    "doctor": {"check": "cli.checks:Check"},
+    "inside": {
+        "reference": "inventory:Reference",
+        "key": "key:ImageKey",
+        "content": "offload.reference:Reference",
+    },
+}
+
+
+def rows(command: str) -> dict[str, list[str]]:
+    """The table of the reference: the fields of each kind of document."""
+    [section] = re.findall(rf"^### {command}\n(.*?)(?=^#|\Z)", REFERENCE, re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE)
+    return {event: re.findall(r"`(\w+)`", names) for event, names in found if event != "event"}
+
+
+def held(path: str) -> list[str]:
+    """The fields of a dataclass."""
+    module, _, name = path.partition(":")
+    cls: Any = getattr(importlib.import_module(f"aioimageattach.{module}"), name)
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+@pytest.mark.parametrize("command", HELD)
+def test_the_fields_of_documents_are_those_of_the_reference(command: str) -> None:
+    """All of them, in their order, and no other."""
+    assert rows(command) == {event: held(path) for event, path in HELD[command].items()}
