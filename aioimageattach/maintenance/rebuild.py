@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from sqlalchemy import CursorResult, update
+from sqlalchemy import ColumnElement, CursorResult, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -113,19 +113,20 @@ async def rebuild(sessions: Sessions, kind: Kind, reference: Reference, store: S
         except BaseException:
             await finish(_forget(store, key))
             raise
-        await session.commit()  # where this fails nobody knows which file the row names
+        if renamed:
+            await session.commit()  # where this fails nobody knows which file the row names
     await finish(_forget(store, old if renamed else key))
     return renamed
 
 
 def _original(session: Session, kind: ImageKind, reference: Reference) -> tuple[ImageKey | None, str]:
-    """The key of the original of a thumbnail, and the look of the thumbnail."""
+    """The key of the original of a thumbnail, and the look of the thumbnail, which not every identity has."""
     names = kind.cls.identity_attributes()
     identity = dict(zip(names, reference.identity, strict=True))
     columns = kind.mapper.columns
     same = [kind.column(columns[name]) == value for name, value in identity.items() if name not in _SIZE]
     rows = kind.page(session, None, 2, kind.column(columns["original"]).is_(True), *same)
-    return max((row.key for row in rows), key=lambda key: key.revision or "", default=None), identity["variant"]
+    return max((row.key for row in rows), key=lambda key: key.revision or "", default=None), identity.get("variant", "")
 
 
 async def _rename(session: AsyncSession, kind: ImageKind, reference: Reference, key: ImageKey, spool: Spool) -> bool:
@@ -133,7 +134,9 @@ async def _rename(session: AsyncSession, kind: ImageKind, reference: Reference, 
     columns = kind.mapper.columns
     table = columns["revision"].table
     old = None if reference.key is None else reference.key.revision
-    same = [column == value for column, value in zip(kind.mapper.primary_key, reference.identity, strict=True)]
+    same: list[ColumnElement[bool]] = []
+    for column, value in zip(kind.mapper.primary_key, reference.identity, strict=True):  # in the table of the revision
+        same += [one == value for one in kind.mapper.get_property_by_column(column).columns if one.table is table]
     values = {"revision": key.revision, "byte_size": spool.size, "sha256": spool.sha256}
     statement = update(table).where(*same, columns["revision"] == old)
     statement = statement.values({columns[name]: value for name, value in values.items()})

@@ -8,12 +8,15 @@ import io
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import PIL.Image
 import pytest
-from sqlalchemy import delete, event, select, update
+from sqlalchemy import ForeignKey, String, delete, event, insert, select, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from aioimageattach.entity import Image
+from aioimageattach.entity.image import utcnow
 from aioimageattach.exc import (
     ContextError,
     DeclarationError,
@@ -27,8 +30,8 @@ from aioimageattach.inventory import Reference, kinds
 from aioimageattach.maintenance import Flaw, sweep, verify
 from aioimageattach.maintenance.rebuild import rebuild
 from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.testing import FaultyStore
 from tests import photos
-from tests.faults.stores import FaultyStore, breaks, fails
 from tests.maintenance.conftest import Place
 from tests.maintenance.models import Base, Post, PostPhoto, User, UserPicture
 from tests.testing.test_contract import ThirdPartyStore
@@ -114,12 +117,12 @@ async def test_rows_that_do_not_know_their_files(place: Place) -> None:
     assert [flaw.problem for flaw in (await flaws(place)).values()] == ["missing"]
 
 
-@pytest.mark.parametrize("action", [fails, breaks])
-async def test_a_store_that_cannot_tell(place: Place, action: Any) -> None:
+@pytest.mark.parametrize("error", [None, OSError(5, "told to break")])
+async def test_a_store_that_cannot_tell(place: Place, error: Any) -> None:
     """The file is told as unreadable, and nothing is raised."""
     names = await sound(place, 3)
     store = FaultyStore(place.store)
-    store.at("get", action, 2)
+    store.fail("get", error, at=2)
     [flaw] = [one async for one in verify(place.sessions, Base, store, deep=True, concurrency=1, repair=True)]
     assert flaw.problem == "unreadable"
     assert flaw.reference.name_in(store) in names
@@ -214,7 +217,7 @@ LOOKS: tuple[Recipe, ...] = (
 
 
 async def picture(place: Place, recipes: Sequence[Recipe] = LOOKS, blob: bytes | None = None) -> dict[str, str]:
-    """Commit a user with a picture and its thumbnails; return the looks by the names of the files."""
+    """Commit a user with a picture and its thumbnails; return the looks by the names of the files, the original first."""
     blob = photos.saved(photos.opened("coffee", (61, 43)), "JPEG") if blob is None else blob
     async with place.sessions() as session:
         user = User(name="somebody")
@@ -222,14 +225,15 @@ async def picture(place: Place, recipes: Sequence[Recipe] = LOOKS, blob: bytes |
         await user.picture.from_blob(blob)
         await user.picture.generate_thumbnails(recipes)
         await session.commit()
-        return {place.store.name_of(row.key): row.variant for row in user.picture}
+        rows = sorted(user.picture, key=lambda row: not row.original)
+        return {place.store.name_of(row.key): row.variant for row in rows}
 
 
 async def test_thumbnails_are_made_again(any_place: Place) -> None:
     """Each of its size and look, from the original; then all is sound, and nothing is left over."""
     place = any_place
     names = await picture(place)
-    thumbnails = sorted(names)[1:]
+    thumbnails = list(names)[1:]
     for number, name in enumerate(thumbnails):
         alter(place, name, None if number % 2 else b"broken")
     assert set(await flaws(place)) == set(thumbnails)
@@ -257,7 +261,7 @@ async def test_thumbnails_are_made_again(any_place: Place) -> None:
 )
 async def test_thumbnails_of_other_pictures_are_made_again(place: Place, recipe: Recipe, blob: Any) -> None:
     """Animations and clear parts."""
-    names = sorted(await picture(place, [recipe], blob()))
+    names = list(await picture(place, [recipe], blob()))
     alter(place, names[1], None)
     assert [flaw.repaired for flaw in (await flaws(place, repair=True)).values()] == [True]
     assert await flaws(place, deep=True) == {}
@@ -265,7 +269,7 @@ async def test_thumbnails_of_other_pictures_are_made_again(place: Place, recipe:
 
 async def test_an_original_cannot_be_made_again(place: Place) -> None:
     """It is told, and what is made from it as well."""
-    names = sorted(await picture(place, LOOKS[:1]))
+    names = list(await picture(place, LOOKS[:1]))
     for name in names:
         alter(place, name, None)
     found = await flaws(place, repair=True)
@@ -275,7 +279,7 @@ async def test_an_original_cannot_be_made_again(place: Place) -> None:
 
 async def test_a_broken_original(place: Place) -> None:
     """A thumbnail cannot be made from it; the error says so."""
-    names = sorted(await picture(place, LOOKS[:1]))
+    names = list(await picture(place, LOOKS[:1]))
     alter(place, names[0], b"no picture")
     alter(place, names[1], None)
     assert isinstance((await flaws(place, repair=True))[names[1]].error, UnreadableImageError)
@@ -283,7 +287,7 @@ async def test_a_broken_original(place: Place) -> None:
 
 async def test_a_thumbnail_without_an_original(place: Place) -> None:
     """There is nothing to make it from."""
-    names = sorted(await picture(place, LOOKS[:1]))
+    names = list(await picture(place, LOOKS[:1]))
     async with place.sessions.begin() as session:
         await session.execute(delete(UserPicture).where(UserPicture.original))
     alter(place, names[1], None)
@@ -293,12 +297,47 @@ async def test_a_thumbnail_without_an_original(place: Place) -> None:
 @pytest.mark.parametrize("variant", ["mine", "custom", "cover-0123456789abcdef", "cover.custom", "q999"])
 async def test_looks_that_do_not_tell_how_they_were_made(place: Place, variant: str) -> None:
     """They are told, and left to those who know."""
-    names = sorted(await picture(place, LOOKS[:1]))
+    names = list(await picture(place, LOOKS[:1]))
     async with place.sessions.begin() as session:
         await session.execute(update(UserPicture).where(UserPicture.original.is_(False)).values(variant=variant))
     alter(place, names[1], None)
     [flaw] = (await flaws(place, repair=True)).values()
     assert (flaw.repaired, flaw.error and type(flaw.error)) == (False, StoreFileNotFoundError)
+
+
+class Assets(DeclarativeBase):
+    """A base whose pictures are known by one number each."""
+
+
+class Asset(Assets):
+    """Anything."""
+
+    __tablename__ = "asset"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(9), default="asset")
+    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_on": "kind", "polymorphic_identity": "asset"}
+
+
+class Photo(Asset, Image):
+    """A picture, in a table of its own besides."""
+
+    __tablename__ = "photo"
+    id: Mapped[int] = mapped_column(ForeignKey("asset.id"), primary_key=True)
+    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "photo"}
+
+
+async def test_pictures_that_have_no_set(place: Place) -> None:
+    """No row tells what they were made from; they are told, and no row is touched."""
+    await place.database.create(Assets.metadata)
+    common = {"width": 30, "height": 20, "variant": "", "mimetype": "image/jpeg", "original": False}
+    async with place.sessions.begin() as session:
+        for number in (1, 2):
+            await session.execute(insert(Asset.__table__), [{"id": number, "kind": "photo"}])
+            await session.execute(insert(Photo.__table__), [{**common, "id": number, "created_at": utcnow()}])
+    found = [flaw async for flaw in verify(place.sessions, Assets, repair=True)]
+    assert [(flaw.problem, flaw.repaired, type(flaw.error)) for flaw in found] == [
+        ("missing", False, NoOriginalError)
+    ] * 2
 
 
 async def test_thumbnails_of_several_pictures(place: Place) -> None:
@@ -324,7 +363,7 @@ async def test_thumbnails_of_several_pictures(place: Place) -> None:
 
 async def test_a_row_that_is_replaced_during_the_repair(place: Place) -> None:
     """It keeps its file, and what was made is gone."""
-    names = sorted(await picture(place, LOOKS[:1]))
+    names = list(await picture(place, LOOKS[:1]))
     alter(place, names[1], None)
     store = FaultyStore(place.store)
 
@@ -332,7 +371,7 @@ async def test_a_row_that_is_replaced_during_the_repair(place: Place) -> None:
         async with place.sessions.begin() as session:
             await session.execute(update(UserPicture).where(UserPicture.original.is_(False)).values(revision="0" * 26))
 
-    store.at("put", replace, after=True)
+    store.on("put", replace, after=True)
     [flaw] = [one async for one in verify(place.sessions, Base, store, repair=True)]
     assert not flaw.repaired
     assert await place.names() == {names[0]}
@@ -340,7 +379,7 @@ async def test_a_row_that_is_replaced_during_the_repair(place: Place) -> None:
 
 async def test_a_repair_that_the_database_refuses(place: Place) -> None:
     """Its error is raised, and what was made is gone."""
-    names = sorted(await picture(place, LOOKS[:1]))
+    names = list(await picture(place, LOOKS[:1]))
     alter(place, names[1], None)
 
     @event.listens_for(place.engine.sync_engine, "before_cursor_execute")
@@ -355,10 +394,10 @@ async def test_a_repair_that_the_database_refuses(place: Place) -> None:
 
 async def test_a_file_that_cannot_be_removed_after_the_repair(place: Place) -> None:
     """The repair counts; a sweep finds the file."""
-    names = sorted(await picture(place, LOOKS[:1]))
+    names = list(await picture(place, LOOKS[:1]))
     alter(place, names[1], b"broken")
     store = FaultyStore(place.store)
-    store.at("delete", fails)
+    store.fail("delete")
     [flaw] = [one async for one in verify(place.sessions, Base, store, repair=True)]
     assert flaw.repaired
     assert len(await place.names()) == 3
