@@ -217,7 +217,7 @@ LOOKS: tuple[Recipe, ...] = (
 
 
 async def picture(place: Place, recipes: Sequence[Recipe] = LOOKS, blob: bytes | None = None) -> dict[str, str]:
-    """Commit a user with a picture and its thumbnails; return the looks by the names of the files, the original first."""
+    """Commit a user with a picture and its thumbnails; return the looks by the names of the files, original first."""
     blob = photos.saved(photos.opened("coffee", (61, 43)), "JPEG") if blob is None else blob
     async with place.sessions() as session:
         user = User(name="somebody")
