@@ -96,8 +96,7 @@ class StoredValues(Namer):
         for row in session.new:
             changes += _of_new(session, work, row, switched=bool(deleted))
         for row in session.dirty:
-            if row not in deleted:
-                changes += _of_dirty(session, work, row)
+            changes += _of_dirty(session, work, row)
         yield _prepare(session, changes)
         work.add(changes)
         doomed = [row for row in deleted if columns_of(object_mapper(row))]

@@ -63,3 +63,19 @@ class Part(Base):
     number: Mapped[int] = mapped_column(primary_key=True)
     body = stored_text(nullable=False)
     tags = stored_json(default=["new"], dedupe=True, nullable=True)
+
+
+class Topic(Base):
+    """Has no offloaded column."""
+
+    __tablename__ = "topic"
+    id: Mapped[str] = mapped_column(String(10), primary_key=True)
+    title: Mapped[str | None] = mapped_column(String(40))
+
+
+class Draft(Base):
+    """Has a key in which capital letters are the same as small ones, as all texts are for MariaDB."""
+
+    __tablename__ = "draft"
+    id: Mapped[str] = mapped_column(String(10).with_variant(String(10, collation="NOCASE"), "sqlite"), primary_key=True)
+    body: Mapped[StoredText | None] = stored_text()

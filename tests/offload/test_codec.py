@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import random
 import sys
 import tracemalloc
 from typing import Any
@@ -55,6 +56,15 @@ def test_what_is_not_what_was_stored_is_refused(compression: Any) -> None:
     for data, length, digest in wrong:
         with pytest.raises(DamagedValueError, match="'x' is not what was stored"):
             codec.decompress(data, length, digest, compression, "x")
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_what_follows_in_a_later_block_is_refused(compression: Any) -> None:
+    """A file that goes on long after its end."""
+    plain = random.Random(1).randbytes(2 * codec.BLOCK)
+    file = codec.compress(plain, compression)
+    with pytest.raises(DamagedValueError, match="'x' is not what was stored"):
+        codec.decompress(file + file, len(plain), sha256(plain), compression, "x")
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])

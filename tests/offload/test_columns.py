@@ -473,6 +473,12 @@ def test_what_cannot_be_declared(declare: Any, message: str) -> None:
         declare()
 
 
+def test_what_may_be_null() -> None:
+    """What the declaration says; where it says nothing, what SQLAlchemy takes."""
+    declared = {given: stored_text(name="x", nullable=given).column.nullable for given in (True, False, None)}  # type: ignore[call-overload]
+    assert declared == {True: True, False: False, None: True}
+
+
 def test_a_table_whose_name_is_no_object_type() -> None:
     """Said when the mapping is configured, as with the first object of any of its classes."""
 
