@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -23,12 +24,19 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 class FailingStore(CountingStore):
-    """Refuses some puts."""
+    """Refuses some puts; something can happen while it is read for the first time."""
 
     def __init__(self) -> None:
         super().__init__()
         self.refused: set[int] = set()
         self.puts = 0
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def get_object(self, *args: Any, **options: Any) -> Any:
+        if (happen := self.meanwhile) is not None:
+            self.meanwhile = None
+            await happen()
+        return await super().get_object(*args, **options)
 
     async def put_object(
         self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
@@ -55,6 +63,13 @@ async def sessions(database: Database, store: FailingStore) -> Sessions:
             if number != 4:
                 await user.picture.from_blob(SMALL)
     return sessions
+
+
+async def connect(sessions: Sessions) -> None:
+    """Open the connections that two need at once: drivers may read the disk when they connect."""
+    async with sessions() as one, sessions() as other:
+        await one.get(User, 1)
+        await other.get(User, 1)
 
 
 async def thumbnails(sessions: Sessions) -> list[tuple[int, int]]:
@@ -149,25 +164,39 @@ async def test_a_batch_that_fails_is_tried_one_by_one(sessions: Sessions, store:
 async def test_an_owner_that_goes_meanwhile_is_no_failure(sessions: Sessions, store: FailingStore) -> None:
     """Where its batch fails for it, the others are made."""
 
-    class Leaving(CountingStore):
-        async def get_object(self, *args: Any, **options: Any) -> Any:
-            if not self.calls:
-                self.calls.append("get")
-                async with sessions.begin() as session:
-                    (user,) = await session.scalars(select(User).where(User.id == 2))
-                    await session.delete(user)
-            return await store.get_object(*args, **options)
+    async def leave() -> None:
+        async with sessions.begin() as session:
+            (user,) = await session.scalars(select(User).where(User.id == 2))
+            await session.delete(user)
 
-        async def put_object(self, *args: Any, **options: Any) -> None:
-            await store.put_object(*args, **options)
-
-    async with sessions() as one, sessions() as other:  # drivers may read the disk when they connect
-        await one.get(User, 1)
-        await other.get(User, 1)
-    plan = generate(sessions, User.picture, [30], store=Leaving())
+    await connect(sessions)
+    store.meanwhile = leave
+    plan = generate(sessions, User.picture, [30])
     await plan.execute()
     assert plan.failures == []
     assert [number for number, _ in await thumbnails(sessions)] == [1, 3, 5, 6, 7, 8]
+    assert len(await store.names()) == 12
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)  # SQLite lets nobody write meanwhile
+async def test_a_picture_that_is_replaced_meanwhile(sessions: Sessions, store: FailingStore) -> None:
+    """Its thumbnail is one of the new picture, and none of the old one is left."""
+    new = photos.saved(photos.opened("coffee", (120, 60)), "JPEG")
+
+    async def replace() -> None:
+        async with sessions.begin() as session:
+            await (await session.get_one(User, 2)).picture.from_blob(new)
+
+    await connect(sessions)
+    store.meanwhile = replace
+    plan = generate(sessions, User.picture, [30], batch=3)
+    await plan.execute()
+    assert plan.failures == []
+    async with sessions() as session:
+        user = await session.get_one(User, 2)
+        assert [image.size for image in sorted(user.picture, key=lambda image: image.original)] == [(30, 15), (120, 60)]
+    assert [number for number, _ in await thumbnails(sessions)] == [1, 2, 3, 5, 6, 7, 8]
+    assert len(await store.names()) == 14
 
 
 async def test_stopped_and_begun_again(sessions: Sessions, store: FailingStore) -> None:
