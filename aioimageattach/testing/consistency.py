@@ -16,7 +16,8 @@ __all__ = ["assert_consistent"]
 async def assert_consistent(sessions: Sessions, target: Any, store: Store | None = None) -> None:
     """Assert that each committed row has its file, byte for byte, and that no other file is in the store.
 
-    Only files count whose names begin as those of the rows do, or of their classes.
+    Only files count whose names begin as those of the rows do, or of their classes. What rows shared (``dedupe=True``)
+    and none names any more counts too: a sweep alone removes it.
 
     Args:
         sessions: What makes sessions: a sessionmaker, or a session like those.
