@@ -126,6 +126,10 @@ class Store(ABC):
         """Return a new revision; see :func:`aioimageattach.key.make_revision`."""
         return make_revision()
 
+    def reads_from(self, other: Store) -> bool:
+        """Whether a file of another store is seen here by itself, so that copying it here would do nothing."""
+        return other is self
+
     @final
     async def store(self, image: Stored, file: Source) -> None:
         """Put the file of an image; see :meth:`put_file`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from datetime import datetime
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
@@ -41,6 +42,10 @@ class PlainMirrorStore(CombinedStore, Generic[S]):
     def make_revision(self) -> str:
         """Return a new revision of the first store."""
         return self.stores[0].make_revision()
+
+    def reads_from(self, other: Store) -> bool:
+        """Whether it is this store, or one that it consists of."""
+        return other is self or any(store.reads_from(other) for store in self.stores)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {', '.join(map(repr, self.stores))}>"
@@ -179,6 +184,10 @@ class MirrorStore(PlainMirrorStore[KeyedStore], KeyedStore):
         """
         async for found in merged([store.list_objects(prefix, start_after=start_after) for store in self.stores]):
             yield next(iter(found.values()))
+
+    async def discard_unfinished(self, before: datetime) -> int:
+        """Remove what killed puts have left in all stores; return how many there were."""
+        return sum(await self._in_all(lambda store: store.discard_unfinished(before)))
 
     def url_of(self, name: str) -> str:
         """Return the URL of a name in the first store by calculation alone."""

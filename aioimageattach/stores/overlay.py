@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from datetime import datetime
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
@@ -46,6 +47,10 @@ class PlainOverlayStore(CombinedStore, Generic[S]):
     def make_revision(self) -> str:
         """Return a new revision, which says that its file is above."""
         return self.above.make_revision() + _OWN
+
+    def reads_from(self, other: Store) -> bool:
+        """Whether it is this store, or one of the two."""
+        return other is self or self.above.reads_from(other) or self.below.reads_from(other)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.above!r} over {self.below!r}>"
@@ -97,16 +102,26 @@ class OverlayStore(KeyedStore):
         """Return a new revision, which says that its file is above."""
         return self.above.make_revision() + _OWN
 
+    def reads_from(self, other: Store) -> bool:
+        """Whether it is this store, or one of the two."""
+        return other is self or self.above.reads_from(other) or self.below.reads_from(other)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.above!r} over {self.below!r}>"
 
-    async def _find_below(self, name: str) -> ObjectInfo | None:
-        """What the store below says of a file, unless it was deleted here."""
+    async def _is_hidden(self, name: str) -> bool:
+        """Whether a file below cannot be seen: its name says that it is above, or it was deleted here."""
+        if _is_own(name):
+            return True
         try:
             await self.above.head_object(_MARKS + name)
         except StoreFileNotFoundError:
-            pass
-        else:
+            return False
+        return True
+
+    async def _find_below(self, name: str) -> ObjectInfo | None:
+        """What the store below says of a file that can be seen."""
+        if await self._is_hidden(name):
             return None
         try:
             return await self.below.head_object(name)
@@ -122,7 +137,7 @@ class OverlayStore(KeyedStore):
             StoreFileExistsError: The name is taken.
             StoreError: It could not be done.
         """
-        if not _is_own(_check(name)) and await self._find_below(name) is not None:
+        if await self._find_below(_check(name)) is not None:
             raise StoreFileExistsError(
                 f"there is {name!r} already; a file is never overwritten", store=repr(self), name=name
             )
@@ -137,7 +152,7 @@ class OverlayStore(KeyedStore):
         try:
             return await self.above.get_object(_check(name), start=start, end=end)
         except StoreFileNotFoundError:
-            if _is_own(name) or await self._find_below(name) is None:
+            if await self._is_hidden(name):
                 raise
             return await self.below.get_object(name, start=start, end=end)
 
@@ -150,14 +165,13 @@ class OverlayStore(KeyedStore):
         try:
             return await self.above.head_object(_check(name))
         except StoreFileNotFoundError:
-            found = None if _is_own(name) else await self._find_below(name)
-            if found is None:
+            if await self._is_hidden(name):
                 raise
-            return found
+            return await self.below.head_object(name)
 
     async def delete_object(self, name: str) -> None:
         """Delete a file above, and hide one below; one that is not there is no error."""
-        if not _is_own(_check(name)) and await self._find_below(name) is not None:
+        if await self._find_below(_check(name)) is not None:
             try:
                 await self.above.put_object(_MARKS + name, b"", mimetype=DELETED_MARK_MIMETYPE)
             except StoreFileExistsError:
@@ -201,6 +215,10 @@ class OverlayStore(KeyedStore):
             elif 1 not in found:
                 yield found[2]
 
+    async def discard_unfinished(self, before: datetime) -> int:
+        """Remove what killed puts have left above; return how many there were."""
+        return await self.above.discard_unfinished(before)
+
     def url_of(self, name: str) -> str:
         """Return the URL of a name by calculation alone: above if the name says so, otherwise below."""
         return (self.above if _is_own(_check(name)) else self.below).url_of(name)
@@ -216,7 +234,7 @@ def _has_mark(revision: str | None) -> bool:
 
 def _is_own(name: str) -> bool:
     """Whether the name says that its file can only be above."""
-    return _has_mark(name.rpartition("/")[2].partition(".")[0])
+    return not name.startswith(_MARKS) and _has_mark(name.rpartition("/")[2].partition(".")[0])
 
 
 def _check(name: str) -> str:

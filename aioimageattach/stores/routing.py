@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from datetime import datetime
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
@@ -55,6 +56,10 @@ class PlainRoutingStore(CombinedStore, Generic[S]):
                 store=repr(self),
             )
         return found
+
+    def reads_from(self, other: Store) -> bool:
+        """Whether it is this store, or what all of its stores read from."""
+        return other is self or (bool(self.stores) and all(store.reads_from(other) for store in self.stores))
 
     def __repr__(self) -> str:
         routes = [f"{object_type}: {store!r}" for object_type, store in self._stores.items()]
@@ -153,6 +158,10 @@ class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
         async for info in store.list_objects(prefix, start_after=start_after):
             if self._stores.get(info.name.partition("/")[0], self._default) is store:
                 yield info
+
+    async def discard_unfinished(self, before: datetime) -> int:
+        """Remove what killed puts have left in all stores; return how many there were."""
+        return sum([await store.discard_unfinished(before) for store in self.stores])
 
     def url_of(self, name: str) -> str:
         """Return the URL of a name by calculation alone."""

@@ -153,14 +153,33 @@ async def test_the_revision_says_where_a_file_is(store: OverlayStore, below: Mem
         await store.head_object(store.name_of(mine))
 
 
-@pytest.mark.parametrize("name", [".deleted-below/a", ".deleted-below/a/b"])
+@pytest.mark.parametrize("name", [".deleted-below/a", ".deleted-below/a/b", ".deleted-below/a/b-sandbox"])
 async def test_names_of_marks_are_refused(store: OverlayStore, below: MemoryStore, name: str) -> None:
     """Nobody can put, read or delete a mark by hand, nor see one that stands below."""
     await below.put_object(name, b"")
     for call in (store.put_object(name, b""), store.get_object(name), store.delete_object(name)):
         with pytest.raises(InvalidKeyError, match="reserved"):
             await call
+    assert list(await store.delete_objects([name])) == [name]
     assert await names(store) == []
+
+
+async def test_a_listing_hides_what_is_deleted_and_merges_the_rest(store: OverlayStore, below: MemoryStore) -> None:
+    """Wherever it begins and ends: marks take away their names alone, and files put over a mark are there."""
+    for name in ("a", "a/b", "ab", "b/1", "b/2", "b/20", "b/3", "c"):
+        await below.put_object(name, b"below")
+    for name in ("a", "b/2", "b/3", "c"):
+        await store.delete_object(name)
+    for name in ("a", "b/15", "b/3", "d"):
+        await store.put_object(name, b"above!")
+    listed = [(found.name, found.size) async for found in store.list_objects()]
+    expected = [("a", 6), ("a/b", 5), ("ab", 5), ("b/1", 5), ("b/15", 6), ("b/20", 5), ("b/3", 6), ("d", 6)]
+    assert listed == expected
+    for prefix in ("", "a", "b/", "b/2", "c", "x"):
+        for start_after in ("", "a", "a/", "b/1", "b/2", "b/3", "c", "z"):
+            assert await names(store, prefix, start_after) == [
+                name for name, _ in expected if name.startswith(prefix) and name > start_after
+            ]
 
 
 async def test_an_error_of_one_deletion_does_not_hinder_others(below: MemoryStore) -> None:
