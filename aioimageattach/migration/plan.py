@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from traceback import format_exception
 from typing import Any
 
 from .._threads import finish
 from ..context import resolve_store
-from ..exc import MigrationError, StoreFileNotFoundError
+from ..exc import ImageAttachError, MigrationError, StoreFileNotFoundError
 from ..inventory import Kind, Reference, Sessions, count, kinds, references, reread
 from ..store import Store
 from .transfer import Outcome, Transfer
@@ -73,8 +74,9 @@ class Progress:
 class MigrationPlan:
     """A migration that is yet to be done: iterate over it with ``async for``, or :meth:`execute` it.
 
-    Each time it begins from the start, and passes over what is in the destination. Leaving the loop, an error in it and
-    a cancellation stop the copies that are under way, and nothing half-done is left.
+    Each time it begins from the start, and passes over what is in the destination. An error and a cancellation stop the
+    copies that are under way, and nothing half-done is left. A loop that is left early goes on in the background until
+    Python closes its iterator: put that into :func:`contextlib.aclosing`.
 
     Attributes:
         progress: How far it is; counted from nothing each time.
@@ -109,18 +111,20 @@ class MigrationPlan:
         """Do it; return what was done.
 
         Args:
-            callback: Called with each file that is in the destination now; awaited, if it is asynchronous.
+            callback: Called with each file that is in the destination now; awaited, if it is asynchronous. An error
+                of it ends the migration.
 
         Raises:
             MigrationError: Some files could not be moved; all others were, unless there were too many.
         """
-        async for migrated in self:
-            result = None if callback is None else callback(migrated)
-            if inspect.isawaitable(result):
-                await result
+        async with aclosing(self.__aiter__()) as running:
+            async for migrated in running:
+                result = None if callback is None else callback(migrated)
+                if inspect.isawaitable(result):
+                    await result
         return self.progress
 
-    async def __aiter__(self) -> AsyncIterator[Migrated]:
+    async def __aiter__(self) -> AsyncGenerator[Migrated, None]:
         """Copy, and yield each file that is in the destination now, in the order in which they arrive.
 
         Raises:
@@ -180,6 +184,7 @@ class MigrationPlan:
             progress.gone += 1
             return None
         result.add_note(f"the file of {attempt.reference.cls.__name__} {attempt.reference.identity!r}")
+        _forget_frames(result)
         progress.failed += 1
         self.failures.append(Failure(attempt.reference, result))
         return None
@@ -192,6 +197,20 @@ class MigrationPlan:
     def _error(self, more: str) -> MigrationError:
         errors = [failure.error for failure in self.failures]
         return MigrationError(f"{len(errors):,} files could not be moved{more}", errors)
+
+
+def _forget_frames(error: Exception) -> None:
+    """Let an error that is kept hold no bytes of its file; of one that nobody foresaw, the traceback stays as text."""
+    if not isinstance(error, ImageAttachError):
+        error.add_note("".join(format_exception(error)).rstrip())
+    seen = set[int]()
+    behind: list[BaseException | None] = [error]
+    while behind:
+        one = behind.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            behind += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,11 +255,13 @@ def migrate(
     Raises:
         DeclarationError: No class of the base has files, or what is given is no store.
         ContextError: One of the stores is ``current_store``, and there is none.
-        ValueError: Both are the same store, or a number is less than 1.
+        ValueError: The destination is the source, or reads from it, as a mirror of both does; a number is less than 1.
     """
     source, destination = resolve_store(source), resolve_store(destination)
-    if source is destination:
-        raise ValueError(f"destination: expected another store than the source, got {destination!r} for both")
+    if destination.reads_from(source):
+        raise ValueError(
+            f"destination: expected a store that does not have the files of {source!r} by itself, got {destination!r}"
+        )
     transfer = Transfer(source, destination, deep=deep, dry_run=dry_run)
     return MigrationPlan(session, kinds(base), transfer, concurrency=concurrency, max_failures=max_failures)
 

@@ -56,7 +56,8 @@ class Transfer:
             StoreFileMismatchError: It is not the file that the row, or the source, tells of.
             StoreError: A store could not do it.
 
-        Effects: On an error or a cancellation nothing was put, or what was put is gone again.
+        Effects: On an error or a cancellation nothing was put, or what was put is gone again; what a server copied may
+        be there as a whole.
         """
         # Where the last file was there this one may be too: then it is cheaper to ask first. Otherwise the put asks.
         if self._seems_present or self._dry_run:

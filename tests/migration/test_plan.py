@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 from contextlib import aclosing
 from pathlib import Path
@@ -20,12 +21,15 @@ from aioimageattach.exc import (
     StoreFileNotFoundError,
     StoreUnavailableError,
 )
+from aioimageattach.file import Spool
 from aioimageattach.inventory import Reference
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.migration import Migrated, Progress, migrate, migrate_class
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.memory import MemoryStore
 from aioimageattach.stores.mirror import MirrorStore
+from aioimageattach.stores.overlay import OverlayStore
+from aioimageattach.stores.routing import RoutingStore
 from tests.databases import Database
 from tests.faults.stores import FaultyStore, Stop, breaks, fails, hangs
 from tests.migration.models import Base, Panorama, Photo, Post, Sessions, User, UserPicture, add_users, contents, tables
@@ -126,6 +130,18 @@ async def test_it_is_told_of_each_file(
     assert plan.progress.done == 1
 
 
+async def test_an_error_of_the_callback_stops_what_is_under_way(
+    sessions: Sessions, source: FaultyStore, destination: FaultyStore
+) -> None:
+    """Before it is raised, and not when the iterator happens to be collected."""
+    await add_users(sessions, source, [b"1", b"2", b"3"])
+    source.at("get", hangs, 1)
+    with pytest.raises(ZeroDivisionError) as caught:
+        await migrate(sessions, Base, source, destination, concurrency=2).execute(lambda _: 1 // 0)
+    assert len(asyncio.all_tasks()) == 1
+    assert caught.traceback
+
+
 async def test_a_dry_run_copies_nothing(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
     """It tells what is there, what would be copied, and what the source does not have."""
     await add_users(sessions, source, [b"1", b"22", b"333"])
@@ -156,7 +172,7 @@ async def test_a_stopped_migration_goes_on(sessions: Sessions, source: FaultySto
     """Leaving the loop stops the copies under way; the next run copies what is missing."""
     await add_users(sessions, source, [b"%d" % number for number in range(40)])
     plan = migrate(sessions, Base, source, destination, concurrency=4)
-    async with aclosing(aiter(plan)) as running:  # type: ignore[type-var]
+    async with aclosing(aiter(plan)) as running:
         async for _ in running:
             if plan.progress.done == 10:
                 break
@@ -202,10 +218,36 @@ async def test_failures_are_told_at_the_end(
     assert [failure.error for failure in plan.failures] == list(caught.value.exceptions)
     assert plan.progress == Progress(total=10, done=10, copied=8, failed=2, bytes=8)
     for failure in plan.failures:
-        assert failure.error.__notes__ == [f"the file of UserPicture {failure.reference.identity!r}"]
+        first, *more = failure.error.__notes__
+        assert first == f"the file of UserPicture {failure.reference.identity!r}"
+        assert [note.startswith("Traceback") for note in more] == [True] * (fault is breaks)
         assert failure.reference.cls is UserPicture
     assert await plan.execute() == Progress(total=10, done=10, copied=2, present=8, bytes=2)
     assert plan.failures == []
+
+
+async def test_failures_hold_no_files(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
+    """Nor do the errors behind them: a thousand failures would hold as many files in memory, or open."""
+
+    async def trouble(name: str) -> None:
+        raise ExceptionGroup("parts", [ConnectionError("reset")])
+
+    async def fail(name: str) -> None:
+        try:
+            await trouble(name)
+        except ExceptionGroup as error:
+            unavailable = StoreUnavailableError("gone", store="", name=name)
+            error.__cause__ = unavailable
+            raise unavailable from error
+
+    await add_users(sessions, source, [bytes(1024 * 1024) for _ in range(10)])
+    destination.at("put", fail)
+    plan = migrate(sessions, Base, source, destination)
+    with pytest.raises(MigrationError):
+        await plan.execute()
+    gc.collect()
+    assert len(plan.failures) == 10
+    assert [found for found in gc.get_objects() if isinstance(found, Spool)] == []
 
 
 async def test_it_stops_when_too_much_fails(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
@@ -437,7 +479,7 @@ async def test_a_hanging_store_does_not_stop_the_others(
     await add_users(sessions, source, [b"%d" % number for number in range(8)])
     source.at("get", hangs, 1)
     plan = migrate(sessions, Base, source, destination, concurrency=2)
-    async with aclosing(aiter(plan)) as running:  # type: ignore[type-var]
+    async with aclosing(aiter(plan)) as running:
         found = [await anext(running) for _ in range(7)]
     assert [one.reference.identity[0] for one in found] == [2, 3, 4, 5, 6, 7, 8]
 
@@ -445,9 +487,17 @@ async def test_a_hanging_store_does_not_stop_the_others(
 def test_what_cannot_be_planned_is_refused(source: FaultyStore, destination: FaultyStore) -> None:
     """Before anything is done: one store for both, no store, no classes, no work."""
     sessions = Sessions()
-    with pytest.raises(ValueError, match="another store"):
-        migrate(sessions, Base, source, source)
-    with store_context(source), pytest.raises(ValueError, match="another store"):
+    for other in (
+        source,
+        MirrorStore(destination, source),
+        RoutingStore({"photo": MirrorStore(source, destination)}, source),
+        OverlayStore(destination, source),
+    ):
+        with pytest.raises(ValueError, match="expected a store that does not have the files of <FaultyStore"):
+            migrate(sessions, Base, source, other)
+    migrate(sessions, Base, source, RoutingStore({"photo": destination}, source))
+    migrate(sessions, Base, source, RoutingStore({}))
+    with store_context(source), pytest.raises(ValueError, match="does not have the files of"):
         migrate(sessions, Base, source, current_store)
     with pytest.raises(ContextError):
         migrate(sessions, Base, source, current_store)

@@ -1,0 +1,188 @@
+"""Moving between stores that copy by themselves or are made of others, and moving values beside pictures."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import ForeignKey, select
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from aioimageattach.entity import Image, image_attachment
+from aioimageattach.exc import MigrationError, StoreFileExistsError, StoreFileMismatchError
+from aioimageattach.file import AsyncFile
+from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.maintenance import sweep, verify
+from aioimageattach.migration import Progress, migrate, migrate_class
+from aioimageattach.offload import StoredJSON, StoredText, load_stored, stored_json, stored_text
+from aioimageattach.store import KeyedStore
+from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.stores.fs.paths import SIDE_PREFIX
+from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores.mirror import MirrorStore
+from aioimageattach.stores.routing import RoutingStore
+from tests.databases import Database
+from tests.migration import models
+from tests.migration.models import Post, Sessions, UserPicture, add_users, contents, tables
+
+
+class Base(DeclarativeBase):
+    """The base of rows with pictures and values."""
+
+
+class Article(Base):
+    """Has a picture and values."""
+
+    __tablename__ = "article"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    body: Mapped[StoredText] = stored_text(compression="gzip")
+    note: Mapped[StoredText] = stored_text(inline_below=100, dedupe=True)
+    outline: Mapped[StoredJSON | None] = stored_json()
+    picture = image_attachment["ArticlePicture"]("ArticlePicture")
+
+
+class ArticlePicture(Base, Image):
+    """The picture of an article."""
+
+    __tablename__ = "article_picture"
+    article_id: Mapped[int] = mapped_column(ForeignKey(Article.id), primary_key=True)
+
+
+class CountingStore(MemoryStore):
+    """Counts what is read from it."""
+
+    reads = 0
+
+    async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> AsyncFile:
+        self.reads += 1
+        return await super().get_object(name, start=start, end=end)
+
+
+class CopyingStore(CountingStore):
+    """One of those of one server, which copies between them by itself."""
+
+    async def copy_from(
+        self,
+        source: KeyedStore,
+        source_name: str,
+        name: str,
+        *,
+        mimetype: str = "application/octet-stream",
+        reproducible: bool = False,
+    ) -> bool:
+        if not isinstance(source, CopyingStore):
+            return False
+        await source.head_object(source_name)
+        if self._files.setdefault(name, source._files[source_name]) is not source._files[source_name]:
+            raise StoreFileExistsError(f"there is {name!r}", store=repr(self), name=name)
+        return True
+
+
+async def write(sessions: Sessions, store: KeyedStore) -> None:
+    """Commit three articles: of their notes one stands in its row, and two are the same file."""
+    async with sessions() as session, session.begin():
+        for number in (1, 2, 3):
+            article = Article(id=number)
+            session.add(article)
+            article.body = StoredText("body " * number * 100, store=store)
+            article.note = StoredText("short" if number == 1 else "long " * 100, store=store)
+            article.outline = StoredJSON({"number": number}, store=store) if number == 3 else None
+            await article.picture.from_raw_file(b"picture %d" % number, store, (30, 20), "image/png")
+
+
+@pytest.mark.parametrize("deep", [False, True])
+async def test_values_move_with_the_pictures(database: Database, tmp_path: Path, deep: bool) -> None:
+    """Each file once, though two rows name it; what stands in a row has no file, and nobody's file stays."""
+    await database.create(Base.metadata)
+    sessions: Sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
+    source, destination = MemoryStore(), FileSystemStore(tmp_path / "files", "/", fsync=False)
+    await write(sessions, source)
+    before = await contents(source)
+    assert len(before) == 3 + 3 + 1 + 1
+    await source.put_object("article.body/orphan.txt", b"nobody's")
+    plan = migrate(sessions, Base, source, destination, deep=deep)
+    progress = await plan.execute()
+    assert (progress.done, progress.copied, progress.present, progress.failed) == (9, 8, 1, 0)
+    assert await contents(destination) == before
+    assert (await plan.execute()).present == 9
+    async with sessions() as session:
+        articles = (await session.scalars(select(Article).order_by(Article.id))).all()
+        await load_stored(articles, Article.body, Article.note, Article.outline, store=destination)
+        assert [article.body.value for article in articles] == ["body " * number * 100 for number in (1, 2, 3)]
+        assert [article.note.value for article in articles] == ["short", *["long " * 100] * 2]
+        assert articles[2].outline is not None
+        assert articles[2].outline.value == {"number": 3}
+    problems = [flaw async for flaw in verify(sessions, Base, destination, deep=True)]
+    assert problems == []
+
+
+@pytest.mark.parametrize("deep", [False, True])
+async def test_stores_of_one_server(sqlite_database: Database, deep: bool) -> None:
+    """Nothing is read, unless it is to be compared; what is damaged is not left in the destination."""
+    sessions = await tables(sqlite_database)
+    source, destination = CopyingStore(), CopyingStore()
+    await add_users(sessions, source, [b"one", b"two", b"six"])
+    first, second, _ = [found.name async for found in source.list_objects()]
+    for name, blob in ((first, b"longer"), (second, b"TWO")):
+        await source.delete_object(name)
+        await source.put_object(name, blob)
+    plan = migrate(sessions, models.Base, source, destination, deep=deep)
+    with pytest.raises(MigrationError) as caught:
+        await plan.execute()
+    assert {type(error) for error in caught.value.exceptions} == {StoreFileMismatchError}
+    assert plan.progress.failed == 1 + deep
+    assert (source.reads, destination.reads) == (0, 3 * deep)
+    assert len(await contents(destination)) == 2 - deep
+
+
+async def test_stores_of_different_servers(sqlite_database: Database) -> None:
+    """What cannot be copied there is read, and put."""
+    sessions = await tables(sqlite_database)
+    source, destination = CountingStore(), CopyingStore()
+    await add_users(sessions, source, [b"1", b"22"])
+    assert await migrate(sessions, models.Base, source, destination).execute() == Progress(2, 2, copied=2, bytes=3)
+    assert await contents(destination) == await contents(source)
+
+
+async def test_a_move_by_way_of_a_mirror(sqlite_database: Database, tmp_path: Path) -> None:
+    """Each phase can be verified, and the mirror swept: an orphan goes from both stores, and what is unfinished."""
+    sessions = await tables(sqlite_database)
+    old, new = MemoryStore(), FileSystemStore(tmp_path / "files", "/", fsync=False)
+    await add_users(sessions, old, [b"1", b"2"])
+    mirror = MirrorStore(old, new)
+    await add_users(sessions, mirror, [b"3"], first=3)
+    await mirror.put(ImageKey("user-picture", 1, 30, 20, "image/png", make_revision()), b"nobody's", reproducible=False)
+    assert [flaw async for flaw in verify(sessions, models.Base, mirror)] == []
+    assert [flaw.problem async for flaw in verify(sessions, models.Base, new)] == ["missing", "missing"]
+    assert (await migrate(sessions, models.Base, old, new).execute()).copied == 2
+    assert [flaw async for flaw in verify(sessions, models.Base, new, deep=True)] == []
+    (tmp_path / "files" / f"{SIDE_PREFIX}left").write_bytes(b"of a killed put")
+    turned = MirrorStore(new, old)
+    progress = await sweep(
+        sessions, models.Base, turned, delete=True, grace=timedelta(0), force=True, max_share=1
+    ).execute()
+    assert (progress.removed, progress.unfinished) == (1, 1)
+    assert await contents(new) == await contents(old)
+    assert sorted((await contents(new)).values()) == [b"1", b"2", b"3"]
+
+
+async def test_one_kind_is_moved(sqlite_database: Database) -> None:
+    """To where a routing store has it; the other kinds stay, and all are verified and swept together."""
+    sessions = await tables(sqlite_database)
+    old, new = MemoryStore(), MemoryStore()
+    await add_users(sessions, old, [b"1", b"2"])
+    async with sessions() as session, session.begin():
+        session.add(post := Post(id=1))
+        await post.photos.get_image_set(order_index=1).from_raw_file(b"photo", old, (30, 20), "image/jpeg")
+    routed = RoutingStore({"user-picture": new}, default=old)
+    assert (await migrate_class(sessions, UserPicture, old, routed).execute()).copied == 2
+    assert sorted((await contents(new)).values()) == [b"1", b"2"]
+    assert [flaw async for flaw in verify(sessions, models.Base, routed, deep=True)] == []
+    for store, object_type in ((new, "user-picture"), (old, "photo")):
+        key = ImageKey(object_type, 1, 30, 20, "image/png", make_revision())
+        await store.put(key, b"nobody's", reproducible=False)
+    plan = sweep(sessions, models.Base, routed, delete=True, grace=timedelta(0), force=True, max_share=1)
+    assert (await plan.execute()).removed == 2
+    assert sorted((await contents(routed)).values()) == [b"1", b"2", b"photo"]
