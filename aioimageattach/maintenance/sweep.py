@@ -31,6 +31,9 @@ MAX_SHARE: Final = 0.1
 """How much of the files of one object type a sweep removes at most, unless it is told otherwise."""
 
 _BATCH: Final = 1000
+_MAX_LATEST: Final = (
+    100  # orphans come one by one; so many in a row, and the newest ones, are those of another database
+)
 _OLD_BATCH: Final = 50_000  # rows without a revision are read once for so many names without one
 
 
@@ -92,6 +95,7 @@ class _Tally:
 
     old: int = 0
     orphans: int = 0
+    latest: int = 0  # orphans since the last file that a row names, in order of time
 
 
 class SweepPlan:
@@ -214,6 +218,9 @@ class SweepPlan:
         self.progress.orphan_bytes += sum(orphan.size for orphan in orphans)
         tally.old += len(batch)
         tally.orphans += len(orphans)
+        for name in batch:
+            if revision_of(name) is not None:
+                tally.latest = tally.latest + 1 if name in unnamed else 0
         return orphans
 
     async def _unnamed(self, now: datetime, prefix: str, names: set[str]) -> set[str]:
@@ -242,6 +249,9 @@ class SweepPlan:
             elif tally.orphans > self._max_share * tally.old:
                 share = f"{tally.orphans:,} of {tally.old:,} files of {prefix} are orphans"
                 found.append(f"{share}, more than the share of {self._max_share:.0%} that it may remove (max_share)")
+            elif tally.latest >= _MAX_LATEST:
+                newest = f"the newest {tally.latest:,} of the files of {prefix} that are old enough are all orphans"
+                found.append(f"{newest} (is the database a copy, or was it restored from an older one?)")
         return found
 
     def _check_again(self, counted: dict[str, _Tally], tallies: dict[str, _Tally]) -> None:
@@ -318,8 +328,8 @@ def sweep(
         grace: How old a file has to be at least; ``None`` for that of the sessions, a day.
         delete: Whether to remove what is found; otherwise it is only told.
         max_share: What share of the files of one object type, 0 to 1, may be removed.
-        force: Remove also where a table is empty, the share is larger, or ``grace`` is shorter than the sessions say.
-            The last is safe only while nobody uploads.
+        force: Remove also where a table is empty, the share is larger, all of the newest files are orphans, or
+            ``grace`` is shorter than the sessions say. The last is safe only while nobody uploads.
         start_after: Go on after this name, which :attr:`SweepProgress.position` of an earlier sweep tells.
         object_types: What the names begin with; needed for classes where that depends on the row.
 
@@ -329,7 +339,7 @@ def sweep(
     Raises:
         SweepRefusedError: From the plan, before anything is removed, or in the middle if things have changed by then:
             the database cannot be believed (see :func:`~aioimageattach.maintenance.database.doubts`), whether forced or
-            not; a table has no rows, or there are no rows for too many files.
+            not; a table has no rows, or there are no rows for too many files, or for all of the newest ones.
         DeclarationError: A class or the store is not fit for it.
         ValueError: An argument is out of range.
         ContextError: No store is named anywhere.
