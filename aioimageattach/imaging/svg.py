@@ -6,8 +6,8 @@ import base64
 import binascii
 import re
 import urllib.parse
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 from xml.parsers import expat
 
@@ -31,12 +31,27 @@ _MIMETYPE: Final = "image/svg+xml"
 
 @dataclass(slots=True)
 class _Element:
+    """An element; most have neither children nor references, and so no lists of them either."""
+
     name: str
-    classes: list[str] = field(default_factory=list)
-    children: list[_Element] = field(default_factory=list)
-    references: list[str] = field(default_factory=list)
+    classes: Sequence[str] = ()
+    children: list[_Element] | None = None
+    references: list[str] | None = None
     cost: int | None = None
     filters: int = 0
+
+    def refer(self, names: Sequence[str]) -> None:
+        if self.references is None:
+            self.references = [*names]
+        else:
+            self.references += names
+
+    def weigh(self, parts: Sequence[_Element] = ()) -> None:
+        """Fill in what it costs, with these parts."""
+        own = 0 if self.name in _CHEAP else 1
+        self.cost = min(_MANY, own + sum(part.cost or 0 for part in parts)) if parts else own
+        primitive = 1 if _PRIMITIVE.match(self.name) else 0
+        self.filters = min(_MANY, primitive + sum(part.filters for part in parts)) if parts else primitive
 
 
 class _Document:
@@ -86,7 +101,8 @@ class _Document:
                 left -= len(names)
                 if left < 0:
                     raise _too_many(self._limits, _MANY)
-                element.references += names
+                if names:
+                    element.refer(names)
 
     def find(self, identifier: str) -> _Element | None:
         return self._by_id.get(identifier)
@@ -97,8 +113,11 @@ class _Document:
             raise UnsupportedImageError("the SVG includes other documents (XInclude), which is never followed")
         if len(self._path) == _DEEPEST:
             raise ImageTooLargeError(f"the SVG nests more than {_DEEPEST} elements", limit=_DEEPEST)
-        element = _Element(local)
-        self._path[-1].children.append(element)
+        element, parent = _Element(local), self._path[-1]
+        if parent.children is None:
+            parent.children = [element]
+        else:
+            parent.children.append(element)
         self._elements.append(element)
         self._path.append(element)
         for label, value in attributes.items():
@@ -112,11 +131,11 @@ class _Document:
         elif label == "href":
             target = value.strip()
             if target.startswith("#"):
-                element.references.append(target[1:])
+                element.refer([target[1:]])
             elif target[:5].lower() == "data:":
                 self._picture(element, target)
         elif "url(" in value:
-            element.references += _URL.findall(value)
+            element.refer(_URL.findall(value))
 
     def _picture(self, element: _Element, address: str) -> None:
         if element.name == "a":
@@ -177,17 +196,20 @@ def _count(document: _Document, root: _Element) -> None:
     entered: set[int] = set()
     while pending:
         element, counted = pending.pop()
-        parts = element.children + [found for name in element.references if (found := document.find(name)) is not None]
+        parts = element.children or []
+        if element.references:
+            parts = parts + [found for name in element.references if (found := document.find(name)) is not None]
         if counted:
             entered.discard(id(element))
-            own = 0 if element.name in _CHEAP else 1
-            element.cost = min(_MANY, own + sum(part.cost or 0 for part in parts))
-            primitive = 1 if _PRIMITIVE.match(element.name) else 0
-            element.filters = min(_MANY, primitive + sum(part.filters for part in parts))
+            element.weigh(parts)
         elif element.cost is None and id(element) not in entered:
             entered.add(id(element))
             pending.append((element, True))
-            pending += [(part, False) for part in parts if part.cost is None]
+            for part in parts:
+                if part.children is None and part.references is None:
+                    part.weigh()
+                elif part.cost is None:
+                    pending.append((part, False))
 
 
 def examine(view: memoryview, limits: ImageLimits, check_picture: Callable[[bytes], None]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 import socket
 from pathlib import Path
 
@@ -76,6 +77,17 @@ def test_references_upon_references_are_counted(kind: str) -> None:
     """Elements count as often as they are painted, by whatever they are referred to."""
     with pytest.raises(ImageTooLargeError, match="max_elements"):
         probe(nested(kind), LIMITS)
+
+
+def test_every_reference_of_an_element_counts() -> None:
+    """Its fill and its mask, whichever attributes name them; an element without any counts as one."""
+    patterns = "".join(f'<pattern id="{name}" width="1" height="1">{"<rect/>" * 20}</pattern>' for name in "pm")
+    body = patterns + '<circle r="1" fill="url(#p)" mask="url(#m)"/>' * 30
+    count = 2 + 2 * 21 + 30 * (1 + 21 + 21)
+    with pytest.raises(ImageTooLargeError) as caught:
+        probe(svg(body), replace(LIMITS, max_elements=count - 1))
+    assert caught.value.actual == count
+    assert probe(svg(body), replace(LIMITS, max_elements=count)).width == 100
 
 
 def test_rules_for_all_elements_are_counted_for_each() -> None:
