@@ -4,8 +4,9 @@ A sweep removes files that no committed row names and that are older than a grac
 files uncommitted for as long as that: at three quarters of the grace time its COMMIT is refused. What is left of it is
 there for the COMMIT itself, and for clocks that differ.
 
-The two sides cannot disagree to the worse. The grace time of sessions can be made shorter than :data:`GRACE` and never
-longer; a sweep waits for :data:`GRACE`, and for less only if the sessions it is given say so, or it is forced to.
+The grace time of sessions can be made shorter than :data:`GRACE` and never longer; a sweep waits for :data:`GRACE`, and
+for less only if the sessions it is given say so, or it is forced to. So nothing is lost if it is made shorter for the
+application alone, and the application has to come first.
 """
 
 from __future__ import annotations
