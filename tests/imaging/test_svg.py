@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import replace
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
