@@ -306,7 +306,7 @@ class BaseImageSet(ABC, Generic[I]):
             )
         await self._rows.load()
         same = next((one for one in self.images if one.key == row.key), None)
-        return same or await self._take_place(row, keyed)
+        return await self._take_place(row, keyed) if same is None else same
 
     async def delete(self) -> None:
         """Take the picture and its thumbnails away; the rows go with the next flush, the files after the commit."""
@@ -441,7 +441,7 @@ class BaseImageSet(ABC, Generic[I]):
         original = self.require_original()
         found = _find(self.images, recipe)
         if session is None:
-            return found or (await self.generate_thumbnails([recipe], store))[0]
+            return (await self.generate_thumbnails([recipe], store))[0] if found is None else found
         if found is not None and inspect(found).key is not None:
             return found
         made = None

@@ -168,7 +168,7 @@ class Rows(Generic[I]):
         session = self.session()
         if session is None or instance_state(row).key is None:
             rows = getattr(self.owner, self.relationship.key)
-            rows.remove(row)
+            rows.pop(next(number for number, other in enumerate(rows) if other is row))  # remove() would compare
             if self.state.key is None:  # nothing to delete in the database, even where a rolled back flush was before
                 rest = list(rows)
                 self._are([])
@@ -176,5 +176,5 @@ class Rows(Generic[I]):
                     self.append(other)
             return
         async with session_lock(session.sync_session):
-            if row in self.all():
+            if any(other is row for other in self.all()):
                 await session.delete(row)
