@@ -48,13 +48,14 @@ async def load_stored(
         raise DeclarationError(f"concurrency: expected at least 1, got {concurrency!r}")
     keys = [_key(attribute) for attribute in attributes]
     handles = [handle for row in rows for key in keys if (handle := _handle(row, key)) is not None]
-    waiting = iter([handle for handle in handles if not handle.loaded])
+    missing = {id(handle): handle for handle in handles if not handle.loaded}
+    waiting = iter(missing.values())
 
     async def work() -> None:
         for handle in waiting:
             await handle.load(store)
 
-    tasks = [asyncio.ensure_future(work()) for _ in range(min(concurrency, len(handles)))]
+    tasks = [asyncio.ensure_future(work()) for _ in range(min(concurrency, len(missing)))]
     try:
         await asyncio.gather(*tasks)
     finally:

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .._threads import run_pixels
-from ..exc import DamagedValueError
 from ..store import KeyedStore
 from ..transaction.files import CONCURRENCY
 from .codec import compress
 from .fetch import HOP, fetch
 from .reference import Inline, Reference, format_inline, make_reference
-from .values import Sealed, Settings, Stored, check_size
+from .values import Settings, Stored, check_size, content_of
 
 __all__ = ["Prepared", "Wanted", "prepare_all"]
 
@@ -103,22 +102,23 @@ def _weight(wanted: Wanted) -> int:
 
 def _prepare(wanted: Wanted, plain: bytes | None) -> Prepared:
     settings = wanted.settings
-    sealed = wanted.handle._seal() if plain is None else Sealed(plain, hashlib.sha256(plain).hexdigest())
-    size = len(sealed.data)
+    if plain is None:
+        plain = wanted.handle._encode()
+    size = len(plain)
     check_size(size, settings)
-    if wanted.old is not None and _holds(wanted.old, sealed):
+    sha256 = hashlib.sha256(plain).hexdigest()
+    if wanted.old is not None and _holds(wanted.old, settings, size, sha256):
         return Prepared(None)
     if size < settings.inline_below:
-        return Prepared(Inline(sealed.data))
-    data = compress(sealed.data, settings.compression)
-    compression = settings.compression
+        return Prepared(Inline(plain))
+    data, compression = compress(plain, settings.compression), settings.compression
     if len(data) >= size:
-        data, compression = sealed.data, None
+        data, compression = plain, None
     reference = make_reference(
         settings.object_type or "",
         size=size,
         stored=len(data),
-        sha256=sealed.sha256,
+        sha256=sha256,
         kind=settings.cls.kind,
         compression=compression,
         shared=wanted.shared,
@@ -126,9 +126,9 @@ def _prepare(wanted: Wanted, plain: bytes | None) -> Prepared:
     return Prepared(reference, data)
 
 
-def _holds(old: Stored[Any], sealed: Sealed) -> bool:
-    """Whether a row holds these bytes already."""
-    try:
-        return old.size == len(sealed.data) and old.sha256 == sealed.sha256
-    except DamagedValueError:
+def _holds(old: Stored[Any], settings: Settings, size: int, sha256: str) -> bool:
+    """Whether a row holds these bytes already, and where the column has them by now."""
+    content = content_of(old)
+    if content is None or isinstance(content, Inline) != (size < settings.inline_below):
         return False
+    return old.size == size and old.sha256 == sha256

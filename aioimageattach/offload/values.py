@@ -10,6 +10,7 @@ from weakref import ref
 
 from sqlalchemy.orm import InstanceState
 
+from .._threads import run_pixels
 from ..context import resolve_store
 from ..exc import DamagedValueError, DeclarationError, OffloadError, ValueNotLoadedError, ValueTooLargeError
 from ..file import AsyncFile, SeekableFileProxy
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
-__all__ = ["Sealed", "Settings", "Stored", "StoredBinary", "StoredJSON", "StoredText", "check_size", "content_of"]
+__all__ = ["Settings", "Stored", "StoredBinary", "StoredJSON", "StoredText", "check_size", "content_of"]
 
 V = TypeVar("V")
 
@@ -51,14 +52,6 @@ class Settings:
     dedupe: bool
     object_type: str | None
     place: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A value as bytes."""
-
-    data: bytes
-    sha256: str
 
 
 class Stored(Generic[V]):
@@ -102,13 +95,18 @@ class Stored(Generic[V]):
     """The type of plain values, as Pydantic understands it; if it is a class, others are refused."""
 
     def __init__(self, value: V, *, store: Store | None = None) -> None:
-        self._value: object = type(self).check(value)
-        self._store: Store | None = store
-        self._raw: str | None = None
+        self._begin(type(self).check(value), store=store)
+
+    def _begin(
+        self, value: object, *, raw: str | None = None, settings: Settings | None = None, store: Store | None = None
+    ) -> None:
+        self._value = value
+        self._raw = raw
+        self._settings = settings
+        self._store = store
         self._content: Reference | Inline | None = None
-        self._settings: Settings | None = None
         self._owner: ref[InstanceState[Any]] | None = None
-        self._writing: bool = False
+        self._writing = False
 
     # --- for serializers ---------------------------------------------------------------------------------------------
 
@@ -174,7 +172,7 @@ class Stored(Generic[V]):
         content = self._read()
         if isinstance(content, Reference):
             return content.size
-        return len(self._plain(content))
+        return len(self._bytes(content))
 
     @property
     def sha256(self) -> str:
@@ -182,9 +180,7 @@ class Stored(Generic[V]):
         content = self._read()
         if isinstance(content, Reference):
             return content.sha256
-        if isinstance(content, Inline):
-            return hashlib.sha256(content.data).hexdigest()
-        return self._seal().sha256
+        return hashlib.sha256(self._bytes(content)).hexdigest()
 
     @property
     def name(self) -> str | None:
@@ -200,10 +196,10 @@ class Stored(Generic[V]):
             return False
         if not isinstance(other, Stored):
             try:
-                other = type(self)(cast("V", other))
-                other._seal()
+                data = type(self)(cast("V", other))._encode()
             except (DeclarationError, OffloadError):
                 return NotImplemented
+            return self.size == len(data) and self.sha256 == hashlib.sha256(data).hexdigest()
         return self.kind == other.kind and self.size == other.size and self.sha256 == other.sha256
 
     def __hash__(self) -> int:
@@ -257,7 +253,7 @@ class Stored(Generic[V]):
         content = self._read()
         if isinstance(content, Reference):
             return await stream(self._resolve(store), content)
-        return SeekableFileProxy(self._plain(content))
+        return SeekableFileProxy(await run_pixels(self._bytes, content))
 
     # --- for the other modules of this room --------------------------------------------------------------------------
 
@@ -265,30 +261,25 @@ class Stored(Generic[V]):
     def _from_row(cls, raw: str, settings: Settings) -> Stored[V]:
         """Return the handle of what a row holds."""
         handle = cls.__new__(cls)
-        handle._value = _MISSING
-        handle._store = handle._content = handle._owner = None
-        handle._raw = raw
-        handle._settings = settings
-        handle._writing = False
+        handle._begin(_MISSING, raw=raw, settings=settings)
         return handle
 
     def _twin(self) -> Stored[V]:
         """Return another handle of the same value, for another attribute."""
-        twin = type(self)._from_row("", cast("Settings", self._settings))
-        twin._raw, twin._content, twin._value, twin._store = self._raw, self._content, self._value, self._store
+        twin = type(self).__new__(type(self))
+        twin._begin(self._value, raw=self._raw, settings=self._settings, store=self._store)
         return twin
 
-    def _seal(self) -> Sealed:
+    def _encode(self) -> bytes:
         """Return the value as bytes, made anew each time: it may be one that changes."""
         try:
-            data = type(self).encode(self.value)
+            return type(self).encode(self.value)
         except OffloadError:
             raise
         except Exception as error:
             raise OffloadError(
                 f"{type(self).__name__} has no bytes for a {type(self._value).__name__}: {error}"
             ) from error
-        return Sealed(data, hashlib.sha256(data).hexdigest())
 
     def _remember(self, other: Stored[V]) -> None:
         """Keep the value of another handle of the same bytes."""
@@ -308,8 +299,8 @@ class Stored(Generic[V]):
             self._content = parse(self._raw, self._settings.object_type or "")
         return self._content
 
-    def _plain(self, content: Inline | None) -> bytes:
-        return self._seal().data if content is None else content.data
+    def _bytes(self, content: Inline | None) -> bytes:
+        return self._encode() if content is None else content.data
 
     def _decode(self, data: bytes) -> V:
         try:
@@ -328,11 +319,8 @@ class Stored(Generic[V]):
         return {"value": value, "raw": self._raw, "settings": self._settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._value = _MISSING if state["value"] is None else state["value"][0]
-        self._store = self._content = self._owner = None
-        self._raw = state["raw"]
-        self._settings = state["settings"]
-        self._writing = False
+        value = _MISSING if state["value"] is None else state["value"][0]
+        self._begin(value, raw=state["raw"], settings=state["settings"])
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

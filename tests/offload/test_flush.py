@@ -10,11 +10,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, event, insert, select, text, update
-from sqlalchemy.orm import Session, make_transient
+from sqlalchemy import String, delete, event, insert, select, text, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, make_transient, mapped_column
 
 from aioimageattach.exc import DeclarationError, StoreFileNotFoundError
-from aioimageattach.offload import StoredText, load_stored
+from aioimageattach.offload import StoredText, load_stored, stored_text
 from aioimageattach.stores.memory import MemoryStore
 from aioimageattach.transaction.fence import set_grace
 from tests.databases import Servers
@@ -99,6 +99,45 @@ async def test_what_is_the_same_is_not_put(sessions: Sessions, store: FaultyStor
     assert sent.count("UPDATE") == 0
     assert store.counts["put"] == 1
     assert await contents(sessions, store) == {b"old"}
+
+
+def drafts(**options: Any) -> Any:
+    """A class on a table that others are on, too, each as it was declared at some time."""
+
+    class Local(DeclarativeBase):
+        pass
+
+    class Slip(Local):
+        __tablename__ = "draft"
+        id: Mapped[str] = mapped_column(String(10), primary_key=True)
+        body: Mapped[StoredText | None] = stored_text(**options)
+
+    return Slip
+
+
+async def test_options_that_were_changed(sessions: Sessions, store: FaultyStore) -> None:
+    """What was written stays readable; what is assigned is written as the column has it now, equal or not."""
+    steps = [
+        ({"inline_below": 100}, True),
+        ({"inline_below": 0, "compression": "zstd"}, False),
+        ({"inline_below": 5, "compression": "gzip"}, False),
+        ({"inline_below": 50, "max_size": 60}, True),
+    ]
+    value = "a text that is the same all the time"
+    async with sessions() as session, session.begin():
+        session.add(drafts(**steps[-1][0])(id="a", body=value))
+    for options, inline in steps:
+        cls = drafts(**options)
+        async with sessions() as session:
+            row = await session.get_one(cls, "a")
+            assert await row.body.load() == value
+        for _ in range(2):
+            async with sessions() as session, session.begin():
+                row = await session.get_one(cls, "a")
+                row.body = value
+        assert (row.body.name is None) == inline
+        assert len(await store.names()) == (not inline)
+    assert store.counts["put"] == 1
 
 
 async def test_set_back_to_what_it_was(sessions: Sessions, store: FaultyStore) -> None:
@@ -444,7 +483,7 @@ async def test_many_values_at_once(sessions: Sessions, store: FaultyStore) -> No
     store.at("get", slow)
     async with sessions() as session:
         rows = list(await session.scalars(select(Article)))
-        await load_stored(rows, Article.body, Article.note, concurrency=7)
+        await load_stored([*rows, *rows], Article.body, Article.note, concurrency=7)
         assert most == 7
         assert {row.id: row.body and row.body.value for row in rows} == {
             **{number: f"text {number}" * number for number in range(1, 60)},
