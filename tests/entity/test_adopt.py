@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import struct
+import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -13,11 +16,17 @@ from aioimageattach.context import store_context
 from aioimageattach.exc import (
     DeclarationError,
     DetachedError,
+    ImageError,
+    ImageTooLargeError,
     InvalidKeyError,
     StoreFileNotFoundError,
     UnreadableImageError,
 )
 from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.stores.mirror import MirrorStore
+from aioimageattach.stores.overlay import OverlayStore
+from aioimageattach.stores.routing import RoutingStore
 from tests import photos
 from tests.databases import Database
 from tests.entity.models import Base, CountingStore, Post, User, started
@@ -187,6 +196,57 @@ async def test_what_cannot_be_adopted(sessions: Sessions, store: CountingStore) 
         session.expunge(user)
     with pytest.raises(DetachedError):
         await user.picture.adopt(await put(store), store)
+
+
+@pytest.mark.parametrize(
+    ("blob", "error"),
+    [
+        (
+            photos.png_file(struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0), zlib.compress(b"")),
+            ImageTooLargeError,
+        ),
+        (photos.photo("chelsea")[:200], UnreadableImageError),
+        (b'<svg xmlns="http://www.w3.org/2000/svg" width="3" height="2"><script>alert(1)</script></svg>', ImageError),
+        (b"", UnreadableImageError),
+        (photos.photo("chelsea") + bytes(50_000_000), ImageTooLargeError),
+    ],
+    ids=["bomb", "cut off", "script", "empty", "long"],
+)
+async def test_a_hostile_file_gets_no_row(
+    sessions: Sessions, store: CountingStore, blob: bytes, error: type[Exception]
+) -> None:
+    """Files in a store are no more trusted than uploads; the picture that is there stays, and so does the file."""
+    name = await put(store, blob=blob)
+    async with sessions() as session, session.begin():
+        session.add(user := User(id=1))
+        image = await user.picture.from_blob(photos.photo("coffee"), store)
+        with pytest.raises(error):
+            await user.picture.adopt(name, store)
+        assert user.picture.images == [image]
+    assert set(await store.names()) == {name, store.name_of(image.key)}
+
+
+async def test_a_file_in_stores_that_are_made_of_others(sessions: Sessions, tmp_path: Path) -> None:
+    """It is adopted through them, wherever it stands: with its row it goes from all, and from below it is hidden."""
+    old, new, below = CountingStore(), FileSystemStore(tmp_path / "files", "/", fsync=False), CountingStore()
+    mirror, overlay = MirrorStore(new, old), OverlayStore(CountingStore(), below)
+    routed = RoutingStore({"user-picture": mirror}, CountingStore())
+    for number, (store, place) in enumerate([(routed, old), (overlay, below)], 1):
+        name = await put(place)
+        async with sessions() as session, session.begin():
+            session.add(user := User(id=number))
+            await user.picture.adopt(name, store)
+            await user.picture.generate_thumbnail(width=30, store=store)
+        async with sessions() as session, session.begin():
+            user = await session.get_one(User, number)
+            async with await user.picture.open_file(store) as file:
+                assert await file.read() == photos.photo("chelsea")
+            with store_context(store):
+                await user.picture.delete()
+                await session.flush()
+        assert [found async for found in store.list_objects()] == []
+    assert await old.names() == []
+    assert await below.names() == [name]
 
 
 async def test_two_rows_cannot_name_one_file(sessions: Sessions, store: CountingStore) -> None:
