@@ -54,6 +54,20 @@ def test_what_is_no_json_is_refused(value: Any) -> None:
         jsontext.encode(value)
 
 
+def depth_of(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth_of, inner), default=0)
+
+
+TEXTS = st.text(alphabet='"\\[]{}u\n', max_size=8)
+
+
+@given(value=st.recursive(TEXTS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=10))
+def test_how_deep_it_is(value: Any) -> None:
+    """Whatever brackets, quotes and backslashes stand in its texts."""
+    assert jsontext._depth(jsontext.encode(value)) == depth_of(value)
+
+
 def nested(depth: int) -> Any:
     value: Any = 1
     for _ in range(depth):
