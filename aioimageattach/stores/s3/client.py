@@ -345,14 +345,14 @@ class S3Client:
         if start < 0 or (end is not None and end < start):
             raise ValueError(f"expected 0 <= start <= end, got start={start} and end={end}")
         if start == end:
-            return ObjectFile(None, _empty(await self.head(name)))
+            return ObjectFile(_empty(await self.head(name)))
         request = Request("GET", "read", self._key(name), headers=self._encryption.read, name=name)
         try:
             return await open_object(self._sender, request, start=start, end=end, checksum=self._checksum)
         except StoreError as error:
             if error.status != 416:
                 raise
-            return ObjectFile(None, _empty(await self.head(name)))
+            return ObjectFile(_empty(await self.head(name)))
 
     async def head(self, name: str) -> ObjectHead:
         """Return what is known of an object.

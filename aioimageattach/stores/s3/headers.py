@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["UNSIGNED_HEADERS", "collapse", "each"]
+__all__ = ["UNSIGNED_HEADERS", "collapsed", "lowered", "stripped"]
 
 UNSIGNED_HEADERS: Final = frozenset(
     {
@@ -39,29 +39,45 @@ _BLANKS: Final = re.compile(r"[ \t]+")
 
 
 @lru_cache(maxsize=256)
-def _lower(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"headers: {name!r:.80} is no name of a header")
-    return name.lower()
-
-
-def collapse(value: str) -> str:
-    """Return the value with each run of blanks as one space."""
-    return _BLANKS.sub(" ", value) if "  " in value or "\t" in value else value
-
-
-def each(headers: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """Return of each header the name as given, the name in lower case, and the value without blanks around it.
+def lowered(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of a request's headers in lower case.
 
     Raises:
-        ValueError: A name stands twice or is none, or a value has a control character: nothing may add a line to a
-            request. The message names the header alone, since a value may be a secret.
+        ValueError: One stands twice, or is none.
     """
-    found = [(name, _lower(name), value.strip(" \t")) for name, value in headers.items()]
-    if len({lower for _, lower, _ in found}) < len(found):
-        twice, _ = Counter(lower for _, lower, _ in found).most_common(1)[0]
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"headers: {name!r:.80} is no name of a header")
+    found = tuple(name.lower() for name in names)
+    if len(set(found)) < len(found):
+        twice, _ = Counter(found).most_common(1)[0]
         raise ValueError(f"headers: {twice} stands there twice; join its values by a comma")
-    if _FORBIDDEN.search("".join(headers.values())):
-        bad = next(_lower(name) for name, value in headers.items() if _FORBIDDEN.search(value))
-        raise ValueError(f"headers: the value of {bad} has a control character, or is not encodable as UTF-8")
     return found
+
+
+def stripped(headers: Mapping[str, str]) -> list[str]:
+    """Return the values of headers without blanks around them.
+
+    Raises:
+        ValueError: One has a control character: nothing may add a line to a request. The message names the header
+            alone, since a value may be a secret.
+    """
+    values = list(headers.values())
+    text = f"|{'|'.join(values)}|"
+    if text.isprintable() and "| " not in text and " |" not in text:
+        return values
+    for name, value in headers.items():
+        if _FORBIDDEN.search(value):
+            raise ValueError(
+                f"headers: the value of {name.lower()} has a control character, or is not encodable as UTF-8"
+            )
+    return [value.strip(" \t") for value in values]
+
+
+def collapsed(headers: Mapping[str, str]) -> list[str]:
+    """Return the values of headers without blanks around them, and each run of blanks in them as one space.
+
+    Raises:
+        ValueError: One has a control character.
+    """
+    return [_BLANKS.sub(" ", value) if "  " in value or "\t" in value else value for value in stripped(headers)]

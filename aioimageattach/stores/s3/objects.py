@@ -11,7 +11,7 @@ from typing import Final
 
 from ...exc import StoreUnavailableError
 
-__all__ = ["META", "ObjectHead", "read_head"]
+__all__ = ["META", "ObjectHead", "read_etag", "read_head", "read_size"]
 
 META: Final = "x-amz-meta-"
 """How the headers of metadata begin."""
@@ -56,6 +56,27 @@ def _date(text: str) -> datetime:
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found
 
 
+def _cut_off() -> StoreUnavailableError:
+    return StoreUnavailableError("the server's answer has no Last-Modified or no Content-Length")
+
+
+def read_size(headers: Mapping[str, str]) -> int:
+    """Return how many bytes the headers of an answer announce.
+
+    Raises:
+        StoreUnavailableError: They do not tell: such an answer may be cut off, and nobody would see it.
+    """
+    try:
+        return int(headers["Content-Length"])
+    except (KeyError, ValueError):
+        raise _cut_off() from None
+
+
+def read_etag(headers: Mapping[str, str]) -> str:
+    """Return the tag without its quotes; empty where there is none."""
+    return headers.get("ETag", "").strip('"')
+
+
 def read_head(headers: Mapping[str, str]) -> ObjectHead:
     """Return what the headers of an answer tell; they find their values in any case.
 
@@ -64,13 +85,12 @@ def read_head(headers: Mapping[str, str]) -> ObjectHead:
     """
     try:
         modified_at = _date(headers["Last-Modified"])
-        size = int(headers["Content-Length"])
     except (KeyError, ValueError):
-        raise StoreUnavailableError("the server's answer has no Last-Modified or no Content-Length") from None
+        raise _cut_off() from None
     return ObjectHead(
-        size=size,
+        size=read_size(headers),
         modified_at=modified_at,
-        etag=headers.get("ETag", "").strip('"'),
+        etag=read_etag(headers),
         content_type=headers.get("Content-Type", ""),
         metadata=MappingProxyType(
             {

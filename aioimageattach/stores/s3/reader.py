@@ -12,7 +12,7 @@ import aiohttp
 from ...exc import StoreError, StoreFileExistsError, StoreUnavailableError
 from ...file import CHUNK, FileProxy
 from .chunked import Algorithm, Hash, new_hash
-from .objects import ObjectHead, read_head
+from .objects import ObjectHead, read_etag, read_head, read_size
 from .sender import Progress, Request, Sender
 from .transport import BREAKS
 
@@ -34,14 +34,15 @@ class _Stream:
     """The bytes of an answer, and of those after it where it breaks off."""
 
     def __init__(
-        self, sender: Sender, request: Request, response: aiohttp.ClientResponse, start: int, head: ObjectHead
+        self, sender: Sender, request: Request, response: aiohttp.ClientResponse, start: int, size: int
     ) -> None:
         self._sender = sender
         self._request = request
         self._response = response
+        self._headers = response.headers
         self._start = start
-        self._head = head
         self._position = 0
+        self.size: int = size
         self._breaks = 0
         self._expected = ""
         self._hash: Hash | None = None
@@ -55,11 +56,16 @@ class _Stream:
     @property
     def left(self) -> int:
         """How many bytes have not been read yet."""
-        return self._head.size - self._position
+        return self.size - self._position
+
+    @property
+    def head(self) -> ObjectHead:
+        """What the first answer says of the object."""
+        return read_head(self._headers)
 
     async def read(self, size: int = CHUNK, /) -> bytes:
         """Return up to ``size`` bytes; ``b""`` at the end."""
-        while self._position < self._head.size:
+        while self._position < self.size:
             try:
                 # What is there already needs no timeout, which costs more than the rest of this.
                 piece = self._response.content.read_nowait(size) or await self._wait(size)
@@ -84,7 +90,7 @@ class _Stream:
 
     def _compare(self) -> None:
         assert self._hash is not None
-        if self._position == self._head.size and base64.b64encode(self._hash.digest()).decode() != self._expected:
+        if self._position == self.size and base64.b64encode(self._hash.digest()).decode() != self._expected:
             raise StoreError(
                 f"{self._request.what} {self._request.name!r}: the bytes that arrived are not those that were put: "
                 "their checksums differ",
@@ -99,15 +105,15 @@ class _Stream:
         if self._breaks > self._sender.policy.max_retry:
             raise StoreUnavailableError(
                 f"{self._request.what} {name!r}: it broke off {self._breaks} times after {self._position:,} of "
-                f"{self._head.size:,} bytes",
+                f"{self.size:,} bytes",
                 store=self._sender.label,
                 name=name,
                 attempts=self._breaks,
             ) from cause
         start = self._start + self._position
-        headers = {**self._request.headers, **range_header(start, self._start + self._head.size)}
-        if self._head.etag:
-            headers["If-Match"] = f'"{self._head.etag}"'
+        headers = {**self._request.headers, **range_header(start, self._start + self.size)}
+        if etag := read_etag(self._headers):
+            headers["If-Match"] = f'"{etag}"'
         request = replace(self._request, headers=headers, accepted=_PARTIAL)
         try:
             response, _ = await self._sender.send(request, _receive)
@@ -137,21 +143,30 @@ class ObjectFile(FileProxy):
     """An async file of an object, or of a range of it.
 
     Args:
-        stream: Its bytes; ``None`` where there are none.
-        head: What the server says of it.
+        source: Its bytes; where there are none, what the server says of it.
 
     Attributes:
-        head: What the server says of it; its ``size`` is that of the range.
+        size: How many bytes it has.
     """
 
-    def __init__(self, stream: _Stream | None, head: ObjectHead) -> None:
-        if stream is None:
+    def __init__(self, source: _Stream | ObjectHead) -> None:
+        if isinstance(source, ObjectHead):
             super().__init__(b"")
+            self._stream = None
         else:
-            super().__init__(stream, read=stream.read, close=stream.aclose)
-        self._stream = stream
-        self.head = head
-        self.size: int = head.size
+            super().__init__(source, read=source.read, close=source.aclose)
+            self._stream = source
+        self._source = source
+        self.size: int = source.size
+
+    @property
+    def head(self) -> ObjectHead:
+        """What the server says of it; its ``size`` is that of the range.
+
+        Raises:
+            StoreUnavailableError: The server has left out when it was put.
+        """
+        return self._source if isinstance(self._source, ObjectHead) else self._source.head
 
     async def read(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes, all that is left where it is negative; ``b""`` at the end.
@@ -175,9 +190,9 @@ class ObjectFile(FileProxy):
         return whole.getvalue()
 
 
-async def _receive(response: aiohttp.ClientResponse, progress: Progress) -> tuple[aiohttp.ClientResponse, ObjectHead]:
+async def _receive(response: aiohttp.ClientResponse, progress: Progress) -> tuple[aiohttp.ClientResponse, int]:
     """Take an answer whose length is known: one of unknown length may be cut off, and nobody would see it."""
-    return response, read_head(response.headers)
+    return response, read_size(response.headers)
 
 
 async def open_object(
@@ -201,8 +216,8 @@ async def open_object(
         asked = replace(request, headers={**request.headers, **wanted}, accepted=_PARTIAL)
     elif compared := checksum:
         asked = replace(request, headers={**request.headers, "x-amz-checksum-mode": "ENABLED"})
-    response, head = await sender.send(asked, _receive)
-    stream = _Stream(sender, request, response, start, head)
+    response, size = await sender.send(asked, _receive)
+    stream = _Stream(sender, request, response, start, size)
     if compared is not None:
         stream.verify(compared)
-    return ObjectFile(stream, head)
+    return ObjectFile(stream)

@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from .credentials import Credentials
-from .headers import each
+from .headers import lowered, stripped
 from .policy import Condition, encode_policy
 from .urls import Target, quote_query, split_url
 
@@ -81,6 +81,10 @@ def _check_expiry(expires_in: int) -> None:
         raise ValueError(f"expires_in: expected at least 1 second, got {expires_in!r}")
 
 
+def _by_name(headers: Mapping[str, str]) -> dict[str, str]:
+    return dict(zip(lowered(tuple(headers)), stripped(headers), strict=True))
+
+
 class SignerV2:
     """Signs requests; of the same form as the signer of Version 4.
 
@@ -141,12 +145,8 @@ class SignerV2:
             ValueError: The URL, a header or the time is not of that form.
         """
         target = split_url(url)
-        sent: dict[str, str] = {}
-        signed: dict[str, str] = {}
-        for name, lower, value in each(headers):
-            if lower not in _REPLACED:
-                sent[name] = headers[name]
-                signed[lower] = value
+        sent = {name: value for name, value in headers.items() if name.lower() not in _REPLACED}
+        signed = _by_name(sent)
         if "host" not in signed:
             sent["host"] = target.host
         if credentials.token is not None:
@@ -187,7 +187,7 @@ class SignerV2:
         expires = str(int(_in_utc(now).timestamp()) + expires_in)
         signed = {
             lower: value
-            for _, lower, value in each(headers)
+            for lower, value in _by_name(headers).items()
             if lower.startswith("x-amz-") or lower in ("content-md5", "content-type")
         }
         if credentials.token is not None:

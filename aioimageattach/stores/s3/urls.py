@@ -15,10 +15,15 @@ __all__ = ["MAX_KEY_BYTES", "Target", "quote_key", "quote_query", "split_url"]
 MAX_KEY_BYTES: Final = 1024
 """How long a key may be in UTF-8."""
 
-_URL: Final = re.compile(
-    r"""(?P<scheme>https?)://(?P<netloc>[A-Za-z0-9._~:\[\]-]+)(?P<path>(?:/[!"$->@-~]*)?)(?:\?(?P<query>[!"$-~]*))?"""
-)
+_ORIGIN: Final = re.compile(r"(?P<scheme>https?)://(?P<netloc>[A-Za-z0-9._~:\[\]-]+)")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+@lru_cache(maxsize=256)
+def _host(origin: str) -> str | None:
+    """Return the host of a scheme and an authority, with its port unless that is the usual one."""
+    found = _ORIGIN.fullmatch(origin)
+    return found and found["netloc"].lower().removesuffix(_DEFAULT_PORTS[found["scheme"]])
 
 
 class Target(NamedTuple):
@@ -39,11 +44,13 @@ def split_url(url: str) -> Target:
     Raises:
         ValueError: It is not such a URL. The message does not repeat it, since a URL may hold a signature.
     """
-    found = _URL.fullmatch(url)
-    if found is None:
+    whole, _, query = url.partition("?")
+    origin, _, path = whole[8:].partition("/")
+    origin = whole[:8] + origin
+    host = _host(origin)
+    if host is None or "#" in url or " " in url or not (url.isascii() and url.isprintable()):
         raise ValueError("url: expected http(s)://host/path?query, percent-encoded, without a user and a fragment")
-    scheme, netloc, path, query = found.groups()
-    return Target(f"{scheme}://{netloc}", netloc.lower().removesuffix(_DEFAULT_PORTS[scheme]), path or "/", query or "")
+    return Target(origin, host, f"/{path}", query)
 
 
 @lru_cache(maxsize=256)
