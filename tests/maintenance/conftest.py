@@ -17,6 +17,9 @@ from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores.fs import FileSystemStore
 from tests.databases import Database
 from tests.maintenance.models import Base, User, UserPicture
+from tests.stores.s3.conftest import gate as gate
+from tests.stores.s3.conftest import make_store as make_store
+from tests.stores.s3.conftest import s3_server as s3_server
 
 DAY = 24 * 3600
 

@@ -1,0 +1,64 @@
+"""The same over a bucket: pages of names, uploads in parts, and what a server refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import update
+
+from aioimageattach.exc import StorePermissionError
+from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.maintenance import sweep, verify
+from tests.maintenance.conftest import DAY, Place
+from tests.maintenance.models import Base, UserPicture
+from tests.servers.gate import Gate, Refusal
+from tests.stores.s3.conftest import MakeStore
+
+
+def key() -> ImageKey:
+    """Of a file whose name is two days old."""
+    return ImageKey("user-picture", None, 30, 20, "image/jpeg", make_revision(time.time() - 2 * DAY))
+
+
+async def test_a_sweep_of_a_bucket(place: Place, gate: Gate, make_store: MakeStore) -> None:
+    """Orphans of more than one page go, and uploads in parts that nobody completed; those of another prefix stay."""
+    store, other = (make_store(gate.url, prefix=prefix, multipart_threshold=1_000_000) for prefix in ("app", "app-2"))
+    kept, orphans = [key() for _ in range(3)], [key() for _ in range(1100)]
+    for one in kept:
+        await place.row(one)
+    for start in range(0, len(orphans), 100):
+        some = [*orphans[start : start + 100], *(kept if start == 0 else [])]
+        await asyncio.gather(*(store.put_object(store.name_of(one), b"x") for one in some))
+    await other.put_object(store.name_of(orphans[0]), b"other")
+    gate.before.append(lambda asked: Refusal(403, "AccessDenied") if "uploadId" in asked.target else None)
+    for prefixed in (store, other):
+        with pytest.raises(StorePermissionError):  # it may neither go on nor be aborted
+            await prefixed.put_object("user-picture/large", bytes(6_000_000))
+    gate.before.clear()
+
+    assert (await sweep(place.sessions, UserPicture, store).execute()).young == 1103  # says the store's clock
+    now = timedelta(0)
+    progress = await sweep(place.sessions, UserPicture, store, grace=now, delete=True, force=True).execute()
+    assert (progress.named, progress.removed, progress.failed, progress.unfinished) == (3, 1100, 0, 1)
+    assert {one.name async for one in store.list_objects()} == {store.name_of(one) for one in kept}
+    assert [one.name async for one in other.list_objects()] == [store.name_of(orphans[0])]
+    assert len([one async for one in other.client.list_uploads()]) == 1
+
+
+async def test_a_verification_of_a_bucket(place: Place, gate: Gate, make_store: MakeStore) -> None:
+    """Missing files and wrong sizes are told; what the server refuses to tell is no missing file."""
+    store = make_store(gate.url)
+    kept = [key() for _ in range(4)]
+    for one in kept:
+        await place.row(one, byte_size=4)
+        await store.put_object(store.name_of(one), b"blob")
+    await store.delete_object(store.name_of(kept[1]))
+    async with place.sessions.begin() as session:
+        await session.execute(update(UserPicture).where(UserPicture.user_id == 3).values(byte_size=5))
+    refused = store.name_of(kept[3])
+    gate.before.append(lambda asked: Refusal(403, "AccessDenied") if refused in asked.target else None)
+    found = {flaw.reference.identity[0]: flaw.problem async for flaw in verify(place.sessions, Base, store)}
+    assert found == {2: "missing", 3: "size", 4: "unreadable"}
