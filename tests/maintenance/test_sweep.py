@@ -440,6 +440,28 @@ async def test_a_row_that_moves_to_another_table_meanwhile(place: Place) -> None
     assert await place.names() == {place.store.name_of(kept)}
 
 
+@pytest.mark.parametrize("at", [1, 5, 11, 12, 16, 22])
+async def test_a_listing_that_changes_meanwhile(place: Place, at: int) -> None:
+    """Whatever comes and goes between two names: orphans go and nothing else, and the next sweep finds the rest."""
+    kept = set(await place.rows(5))
+    orphans = [place.store.name_of(await place.file()) for _ in range(6)]
+    store = FaultyStore(place.store)
+    late: list[str] = []
+
+    async def change(name: str) -> None:
+        await place.store.delete_object(orphans[0])
+        await place.store.delete_object(orphans[5])
+        late.append(place.store.name_of(await place.file()))
+        late.append(place.store.name_of(await place.file(named=60, put=60)))
+        late.extend(await place.rows(1))
+
+    store.on("listed", change, at=at)  # of eleven that are counted, and then removed
+    await sweep(place.sessions, Base, store, delete=True, force=True).execute()
+    assert await place.names() >= kept | {*late[1:]}
+    await sweep(place.sessions, Base, delete=True, force=True).execute()
+    assert await place.names() == kept | {*late[1:]}
+
+
 async def test_two_sweeps_at_once(any_place: Place) -> None:
     """Both come to their end, and nothing that rows name is touched."""
     kept = await any_place.rows(30)
