@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import s3_report, serving_report
+from . import offload_report, s3_report, serving_report
 from .measure import RESULTS, say
 
 __all__ = ["run"]
@@ -281,6 +281,7 @@ REPORTS: dict[str, tuple[Callable[[dict[str, Any]], None], Plot | None]] = {
     "memory": (_memory_table, _memory_plot),
     "urls": (_urls_table, None),
     "serving": (serving_report.table, serving_report.plot),
+    "offload": (partial(offload_report.tables, row=_row, head=_head), offload_report.plot),
     "s3.small": (partial(s3_report.requests_tables, row=_row, head=_head), s3_report.requests_plot),
     "s3.large": (partial(s3_report.requests_tables, row=_row, head=_head), s3_report.requests_plot),
     "s3.limits": (partial(s3_report.limits_tables, row=_row, head=_head), None),
