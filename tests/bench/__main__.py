@@ -26,7 +26,8 @@ BENCHES = {
     "s3.large": "large ones",
     "migration.disk": "100,000 files from a directory to another",
     "migration.s3": "20,000 files from a directory to a bucket 20 ms away",
-    "maintenance": "200,000 files swept, 190,000 rows verified",
+    "maintenance.sweep": "200,000 files swept, in a directory, with PostgreSQL",
+    "maintenance.verify": "190,000 rows verified, in the same",
     "offload": "1,000 texts of 100 KB: written, read, listed",
     "s3.limits": "memory, lag and URLs of those who speak S3",
 }
