@@ -161,8 +161,10 @@ class _StoredAttribute(InstrumentedAttribute[Any]):  # pyright: ignore[reportInc
             _require_loaded(instance, self.key)
         handle = super().__get__(instance, owner)
         if isinstance(handle, Stored) and handle._owner is None:
-            handle._owner = ref(instance_state(instance))
-            handle._settings = settings_of(self.property.columns[0])  # the union of concrete classes knows one of them
+            state = instance_state(instance)
+            handle._owner = ref(state)
+            if self.key not in state.committed_state:  # it came with the row; a union of tables knows the first one's
+                handle._settings = settings_of(self.property.columns[0])
         return handle
 
 

@@ -175,6 +175,20 @@ async def test_each_row_has_a_file_of_its_own(each_sessions: Sessions, store: Fa
     assert await contents(sessions, store) == {b"old", b"two rows"}
 
 
+async def test_the_handle_of_another_row_is_as_good(sessions: Sessions, store: FaultyStore) -> None:
+    """Before the flush, too: it is what it was there, and can be loaded."""
+    await article(sessions)
+    async with sessions() as session, session.begin():
+        one = await session.get_one(Article, 1)
+        session.add(two := Article(id=2, note=one.body))
+        one.note = one.body
+        for handle in (one.note, two.note):
+            assert handle is not None
+            assert (handle.size, handle.loaded) == (3, False)
+            assert await handle.load() == "old"
+    assert await contents(sessions, store) == {b"old"}
+
+
 async def check_notes(sessions: Sessions) -> None:
     async with sessions() as session:
         rows = list(await session.scalars(select(Article).where(Article.id > 1)))
