@@ -1,0 +1,175 @@
+"""Loading: where the work is done, how much memory it takes, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import tracemalloc
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from aioimageattach.context import bind_store
+from aioimageattach.exc import DeclarationError, StoreUnavailableError, ValueNotLoadedError
+from aioimageattach.offload import Stored, StoredBinary, StoredText, load_stored, stored, stored_binary, stored_text
+from tests.databases import Database
+from tests.faults.stores import FaultyStore
+from tests.offload.conftest import Sessions
+
+
+class Base(DeclarativeBase):
+    """The base of the models here."""
+
+
+class StoredWitness(Stored[str]):
+    """Notes in which threads it works."""
+
+    __slots__ = ()
+    kind = ".txt"
+    plain = str
+    threads: set[tuple[str, bool]] = set()
+
+    @classmethod
+    def encode(cls, value: str) -> bytes:
+        cls.threads.add(("encode", threading.current_thread() is threading.main_thread()))
+        return value.encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> str:
+        cls.threads.add(("decode", threading.current_thread() is threading.main_thread()))
+        return data.decode()
+
+
+class Tape(Base):
+    """Has values of any size."""
+
+    __tablename__ = "tape"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    witness: Mapped[StoredWitness | None] = stored(StoredWitness)
+    text: Mapped[StoredText | None] = stored_text()
+    data: Mapped[StoredBinary | None] = stored_binary(compression="zstd")
+
+
+@pytest.fixture
+async def sessions(sqlite_database: Database, store: FaultyStore) -> Sessions:
+    """Sessions of SQLite, with tables and the store."""
+    await sqlite_database.create(Base.metadata)
+    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
+    bind_store(sessions, store)
+    return sessions
+
+
+async def test_much_work_is_done_in_threads(sessions: Sessions) -> None:
+    """The event loop neither encodes nor decodes what is large."""
+    StoredWitness.threads.clear()
+    value = "x" * 100_000
+    async with sessions() as session, session.begin():
+        session.add(Tape(id=1, witness=value))
+    async with sessions() as session:
+        row = await session.get_one(Tape, 1)
+        assert row.witness is not None
+        assert await row.witness.load() == value
+        async with await StoredWitness(value).open() as file:
+            assert await file.read() == value.encode()
+    assert StoredWitness.threads == {("encode", False), ("decode", False)}
+
+
+async def test_a_stream_takes_little_memory(sessions: Sessions) -> None:
+    """However much there is: 32 MB in some blocks of a quarter of one."""
+    size = 32_000_000
+    async with sessions() as session, session.begin():
+        session.add(Tape(id=1, data=bytes(size)))
+    async with sessions() as session:
+        row = await session.get_one(Tape, 1)
+        assert row.data is not None
+        tracemalloc.start()
+        try:
+            async with await row.data.open() as file:
+                read = 0
+                while piece := await file.read(65536):
+                    read += len(piece)
+            assert tracemalloc.get_traced_memory()[1] < 8_000_000
+        finally:
+            tracemalloc.stop()
+    assert read == size
+    assert not row.data.loaded
+
+
+async def tapes(sessions: Sessions, count: int = 20) -> list[Tape]:
+    async with sessions() as session, session.begin():
+        session.add_all([Tape(id=number, text=f"text {number}") for number in range(1, count + 1)])
+    async with sessions() as session:
+        return list(await session.scalars(select(Tape).order_by(Tape.id)))
+
+
+async def test_cancelled_while_it_loads(sessions: Sessions, store: FaultyStore) -> None:
+    """What is there by then is loaded, nothing goes on behind it, and the next call loads the rest."""
+    rows = await tapes(sessions)
+    hanging = asyncio.Event()
+
+    async def hang(name: str) -> None:
+        if store.counts["get"] > 5:
+            hanging.set()
+            await asyncio.Event().wait()
+
+    store.at("get", hang)
+    task = asyncio.ensure_future(load_stored(rows, Tape.text, store=store, concurrency=3))
+    await hanging.wait()
+    while store.counts["get"] < 8:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(asyncio.all_tasks()) == 1
+    loaded = [row.text is not None and row.text.loaded for row in rows]
+    assert loaded == [True] * 5 + [False] * 15
+    store.heal()
+    await load_stored(rows, Tape.text, store=store)
+    assert [row.text and row.text.value for row in rows] == [f"text {number}" for number in range(1, 21)]
+    assert store.counts["get"] == 8 + 15
+
+
+async def test_one_that_fails_ends_the_others(sessions: Sessions, store: FaultyStore) -> None:
+    """Its error comes out, though others hang."""
+    rows = await tapes(sessions)
+
+    async def fail_or_hang(name: str) -> None:
+        if store.counts["get"] == 4:
+            raise StoreUnavailableError("told to fail", store="test")
+        await asyncio.Event().wait()
+
+    store.at("get", fail_or_hang)
+    with pytest.raises(StoreUnavailableError, match="told to fail"):
+        await load_stored(rows, Tape.text, store=store, concurrency=8)
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_rows_whose_column_is_not_there(sessions: Sessions, store: FaultyStore) -> None:
+    """Expired rows say what to do before anything is fetched; nothing to load is nothing to do."""
+    await tapes(sessions, 3)
+    async with sessions() as session:
+        rows = list(await session.scalars(select(Tape)))
+        session.expire(rows[2])
+        with pytest.raises(ValueNotLoadedError, match=r"session\.refresh"):
+            await load_stored(rows, Tape.text)
+        await load_stored([], Tape.text)
+        await load_stored(rows[:2], Tape.data)
+    assert store.counts["get"] == 0
+
+
+@pytest.mark.parametrize(
+    ("attributes", "options", "message"),
+    [
+        ((), {}, "expected the attributes to load"),
+        (("text",), {}, "expected an attribute such as Article.body, got 'text'"),
+        ((Tape.id,), {}, "Tape.id is not offloaded: it is a int"),
+        ((Tape.text,), {"concurrency": 0}, "concurrency: expected at least 1, got 0"),
+    ],
+)
+async def test_calls_that_cannot_work(attributes: Any, options: Any, message: str) -> None:
+    """The message says what is expected."""
+    with pytest.raises(DeclarationError, match=message):
+        await load_stored([Tape(id=1)], *attributes, **options)
