@@ -192,7 +192,8 @@ def parse(raw: str, object_type: str) -> Reference | Inline:
         found = parse_name(raw[1:])
         if found is not None and found.object_type == object_type:
             return found
+    what = repr(raw[:200]) if raw.startswith(_FILE) else f"{len(raw):,} characters"  # which may be nobody's business
     raise DamagedValueError(
-        f"the column {object_type} holds {raw!r:.120}, which is no reference to one of its files: it was not "
-        "written by this column, and is neither read nor deleted"
+        f"the column {object_type} holds {what}, which is no reference to one of its files: it was not written by "
+        "this column, and is neither read nor deleted"
     )

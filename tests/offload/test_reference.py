@@ -117,6 +117,15 @@ def test_what_somebody_else_wrote_is_refused(raw: str) -> None:
         parse(raw, "article.body")
 
 
+def test_what_is_no_reference_is_not_shown() -> None:
+    """A text that was in the column before it was declared so is nobody's business; a name helps to find the file."""
+    with pytest.raises(DamagedValueError, match=r"holds 11 characters, which") as caught:
+        parse("Dear Mr. X,", "article.body")
+    assert "Dear" not in str(caught.value)
+    with pytest.raises(DamagedValueError, match=r"holds '@other/name', which"):
+        parse("@other/name", "article.body")
+
+
 @pytest.mark.parametrize("object_type", ["", "a/b", "..", ".a", "a.", "-x", "a b", "ä", "x" * 81, "a\n"])
 def test_object_types_that_no_name_begins_with(object_type: str) -> None:
     """The message says what is expected."""
