@@ -82,7 +82,9 @@ def shop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("DATABASE_URL", "AIOIMAGEATTACH_STORE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.syspath_prepend(folder)
-    asyncio.run(_fill(folder))
+    asyncio.run(fill(folder, _Long(folder / "srv/media", "https://example.com/media/"), USERS))
+    for name in files(folder / "srv/media"):
+        os.utime(folder / "srv/media" / name, (LONG_AGO, LONG_AGO))
     yield folder
     for name in [name for name in sys.modules if name.partition(".")[0] == "app"]:
         del sys.modules[name]
@@ -95,20 +97,19 @@ class _Long(FileSystemStore):
         return make_revision(LONG_AGO)
 
 
-async def _fill(folder: Path) -> None:
+async def fill(folder: Path, store: FileSystemStore, users: int) -> None:
+    """Make a database with some pictures."""
     found = importlib.import_module("app.models")
     engine = create_async_engine(f"sqlite+aiosqlite:///{folder}/app.sqlite")
     async with engine.begin() as connection:
         await connection.run_sync(found.Base.metadata.create_all)
     sessions = async_sessionmaker(engine)
-    bind_store(sessions, _Long(folder / "srv/media", "https://example.com/media/"))
+    bind_store(sessions, store)
     async with sessions.begin() as session:
-        for number in range(1, USERS + 1):
+        for number in range(1, users + 1):
             session.add(user := found.User(id=number))
             await user.picture.from_blob(photos.photo("chelsea"))
     await engine.dispose()
-    for name in files(folder / "srv/media"):
-        os.utime(folder / "srv/media" / name, (LONG_AGO, LONG_AGO))
 
 
 def happen(event: str, folder: Path) -> None:
