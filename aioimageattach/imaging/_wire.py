@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Iterable
 from typing import Final
 
@@ -21,26 +22,31 @@ def send(sock: socket.socket, head: bytes, body: Iterable[bytes | memoryview]) -
         sock.sendall(piece)
 
 
-def receive(sock: socket.socket, most: int) -> tuple[bytes, memoryview]:
+def receive(sock: socket.socket, most: int, seconds: float | None = None) -> tuple[bytes, memoryview]:
     """Return the head and the body of the next message.
 
     Args:
         sock: Where from.
         most: Bytes that a body may have.
+        seconds: How long the whole of it may take; ``None`` for no end.
 
     Raises:
         EOFError: The other side has closed, or sends what cannot be a message.
+        TimeoutError: It takes longer.
     """
-    head, body = _LENGTHS.unpack(_exactly(sock, _LENGTHS.size))
+    end = None if seconds is None else time.monotonic() + seconds
+    head, body = _LENGTHS.unpack(_exactly(sock, _LENGTHS.size, end))
     if head > _MOST_HEAD or body > most:
         raise EOFError
-    return bytes(_exactly(sock, head)), _exactly(sock, body)
+    return bytes(_exactly(sock, head, end)), _exactly(sock, body, end)
 
 
-def _exactly(sock: socket.socket, size: int) -> memoryview:
+def _exactly(sock: socket.socket, size: int, end: float | None) -> memoryview:
     view = memoryview(bytearray(size))
     at = 0
     while at < size:
+        if end is not None:  # anew for each piece, lest crumbs put it off
+            sock.settimeout(max(end - time.monotonic(), 0.001))
         count = sock.recv_into(view[at:])
         if not count:
             raise EOFError

@@ -16,8 +16,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from .. import exc
 from ..exc import DeclarationError, ImageError, ImageTooLargeError, UnreadableImageError
@@ -25,7 +25,9 @@ from . import _wire
 from .geometry import Recipe
 from .limits import ImageLimits
 
-__all__ = ["ask"]
+__all__ = ["WRONG", "ask"]
+
+T = TypeVar("T")
 
 _PATIENCE: Final = 20.0
 """Seconds to wait for a worker to start, and beyond its own limit for one that does not end itself."""
@@ -50,11 +52,24 @@ _worker.confine()
 _worker.serve(socket.socket(fileno=0))
 """
 
+_ENVIRONMENT: Final = frozenset({"HOME", "LANG", "LANGUAGE", "PATH", "TEMP", "TMP", "TMPDIR", "TZ", "VIRTUAL_ENV"})
+_ENVIRONMENTS: Final = ("DYLD_", "FONTCONFIG_", "LC_", "LD_", "LIBHEIF_", "PYTHON", "VIPS_", "XDG_")
+"""The variables that a worker has, and how others begin that it has: what a leak in a decoder could show."""
+
 _ERRORS: Final = {
     name: found
     for name, found in vars(exc).items()
-    if isinstance(found, type) and issubclass(found, exc.ImageAttachError)
+    if isinstance(found, type) and issubclass(found, ImageError | DeclarationError)
 }
+_FIELDS: Final = frozenset({"actual", "allowed", "limit", "mimetype"})
+
+
+WRONG: Final = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What an answer gives that cannot be."""
+
+
+class _MemoryIsOverError(Exception):
+    """The worker has no more of it."""
 
 
 class _Worker:
@@ -65,13 +80,16 @@ class _Worker:
         self._sock, theirs = socket.socketpair()
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         settings = {"PYTHONPATH": path, "MALLOC_ARENA_MAX": "2", "VIPS_WARNING": "1"}
+        mine = {
+            name: value for name, value in os.environ.items() if name in _ENVIRONMENT or name.startswith(_ENVIRONMENTS)
+        }
         with theirs:
             try:
                 self._process = subprocess.Popen(
                     [os.fsdecode(multiprocessing.spawn.get_executable()), "-P", "-c", _START],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
-                    env={**os.environ, **settings},
+                    env=mine | settings,
                 )
             except OSError as error:
                 self._sock.close()
@@ -82,19 +100,20 @@ class _Worker:
         return self._process.poll() is None
 
     def ask(self, head: bytes, view: memoryview, limits: ImageLimits) -> tuple[Any, memoryview]:
-        """Return the worker's answer; EOFError, OSError or ValueError where it has none."""
+        """Return the worker's answer; EOFError or OSError where it has none."""
         self.pictures += 1
         self._sock.settimeout(_PATIENCE)
         _wire.send(self._sock, head, [view])
-        self._sock.settimeout(None if limits.timeout is None else limits.timeout + _PATIENCE)
-        found, body = _wire.receive(self._sock, limits.max_memory)
+        self._sock.settimeout(None)
+        patience = None if limits.timeout is None else limits.timeout + _PATIENCE
+        found, body = _wire.receive(self._sock, limits.max_memory, patience)
         return json.loads(found), body
 
-    def end(self) -> int:
+    def end(self, patience: float) -> int:
         """End the process; return its exit status, as :mod:`subprocess` says it."""
         self._sock.close()
         try:
-            return self._process.wait(1)
+            return self._process.wait(patience)
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
@@ -136,10 +155,10 @@ class _Pool:
         with self._lock:
             self._idle.append(worker)
 
-    def end(self, worker: _Worker) -> int:
+    def end(self, worker: _Worker, *, patience: float = 1.0) -> int:
         with self._lock:
             self._all.discard(worker)
-        return worker.end()
+        return worker.end(patience)
 
     def close(self) -> None:
         """End the workers that wait; the others are ended by who uses them."""
@@ -162,16 +181,23 @@ atexit.register(_pool.close)
 os.register_at_fork(after_in_child=_pool.forget)
 
 
-def ask(view: memoryview, limits: ImageLimits, recipes: Sequence[Recipe] | None = None) -> tuple[Any, memoryview]:
+def ask(
+    view: memoryview,
+    limits: ImageLimits,
+    read: Callable[[Any, memoryview], T],
+    recipes: Sequence[Recipe] | None = None,
+) -> T:
     """Have a worker read a picture's header, or make thumbnails of it.
 
     Args:
         view: The file.
         limits: ``timeout`` and ``max_memory`` are kept by the kernel.
+        read: Makes a value of the fields of the answer and the files that it speaks of. Any of the errors that wrong
+            values give says that they cannot be, and then the worker is ended: somebody may have taken it over.
         recipes: What to make; ``None`` to read the header.
 
     Returns:
-        The fields of the answer, and the files that it speaks of.
+        What ``read`` returned.
 
     Raises:
         ImageError: What the same work in a thread raises; and where the worker did not live to answer
@@ -188,53 +214,64 @@ def ask(view: memoryview, limits: ImageLimits, recipes: Sequence[Recipe] | None 
             f"imported by their names, not lambdas or inner ones ({error})"
         ) from error
     worker = _pool.take()
-    fresh = not worker.pictures
-    found, body = _asked(worker, head, view, limits)
-    if found.get("memory") and not fresh:  # what is left of other pictures shall be no picture's fault
-        found, body = _asked(_pool.start(), head, view, limits)
-    if found.get("memory"):
+    used = worker.pictures > 0
+    answer = _asked(worker, head, view, limits, read)
+    if used and isinstance(answer, _MemoryIsOverError):  # what is left of other pictures shall be no picture's fault
+        answer = _asked(_pool.start(), head, view, limits, read)
+    if isinstance(answer, _MemoryIsOverError):
         raise ImageTooLargeError(
             f"the picture takes more than {limits.max_memory:,} bytes of memory (max_memory)", limit=limits.max_memory
         )
-    if "error" in found:
-        raise _told(found["error"], found["text"], found["fields"])
-    return found, body
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
-def _asked(worker: _Worker, head: bytes, view: memoryview, limits: ImageLimits) -> tuple[Any, memoryview]:
-    """Return the worker's answer, or what its death says."""
+def _asked(
+    worker: _Worker, head: bytes, view: memoryview, limits: ImageLimits, read: Callable[[Any, memoryview], T]
+) -> T | Exception:
+    """Return what is read of the worker's answer, the error that it tells of, or what its death says."""
     try:
         found, body = worker.ask(head, view, limits)
-    except (EOFError, OSError, ValueError) as error:
+        answer = _told(found) or read(found, body)
+    except (EOFError, OSError) as error:
         status = _pool.end(worker)
-        return _death(-signal.SIGALRM if isinstance(error, TimeoutError) else status, limits), memoryview(b"")
+        return _death(-signal.SIGALRM if isinstance(error, TimeoutError) else status, limits)
+    except WRONG as error:
+        _pool.end(worker, patience=0)
+        return ImageError(f"the worker process for pictures gave an answer that cannot be: {error!r:.200}")
     except BaseException:
-        _pool.end(worker)
+        _pool.end(worker, patience=0)
         raise
-    if found.get("memory"):
+    if isinstance(answer, _MemoryIsOverError):
         _pool.end(worker)
     else:
         _pool.give_back(worker)
-    return found, body
+    return answer
 
 
-def _told(error: str, text: str, fields: dict[str, Any]) -> Exception:
+def _told(found: Mapping[str, Any]) -> Exception | None:
     """The error that a worker speaks of."""
-    told = _ERRORS[error](text)
-    for name, value in fields.items():
+    if found.get("memory"):
+        return _MemoryIsOverError()
+    if "error" not in found:
+        return None
+    told = _ERRORS[found["error"]](f"{found['text']:.2000}")
+    for name, value in found["fields"].items():
+        if name not in _FIELDS:
+            raise ValueError(name)
         setattr(told, name, frozenset(value) if isinstance(value, list) else value)
     return told
 
 
-def _death(status: int, limits: ImageLimits) -> dict[str, Any]:
+def _death(status: int, limits: ImageLimits) -> Exception:
     """What a worker would have answered, had it lived."""
     if status in (-signal.SIGABRT, -signal.SIGKILL):  # GLib's way to say that there is no memory, and the kernel's
-        return {"memory": True}
+        return _MemoryIsOverError()
     if status == -signal.SIGALRM:
         text = f"the picture was not done within {limits.timeout} seconds (timeout)"
-        return {"error": ImageTooLargeError.__name__, "text": text, "fields": {"limit": limits.timeout}}
+        return ImageTooLargeError(text, limit=limits.timeout)
     if status < 0:
         text = f"expected a picture, got what ended the worker process by {signal.Signals(-status).name}"
-        return {"error": UnreadableImageError.__name__, "text": text, "fields": {}}
-    text = f"the worker process for pictures ended by itself, with status {status}"
-    return {"error": ImageError.__name__, "text": text, "fields": {}}
+        return UnreadableImageError(text)
+    return ImageError(f"the worker process for pictures ended by itself, with status {status}")

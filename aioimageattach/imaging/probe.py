@@ -83,7 +83,7 @@ def probe(data: Buffer, limits: ImageLimits = DEFAULT_LIMITS) -> Probe:
     with opened(data) as view:
         if limits.isolated:
             check_bytes(view, limits)
-            return Probe(**ask(view, limits)[0]["probe"])
+            return ask(view, limits, lambda found, _: _believed(found, view, limits))
         return inspect(view, limits).probe
 
 
@@ -95,6 +95,18 @@ def check_bytes(view: memoryview, limits: ImageLimits) -> None:
             limit=limits.max_bytes,
             actual=len(view),
         )
+
+
+def _believed(found: Any, view: memoryview, limits: ImageLimits) -> Probe:
+    """The probe that a worker speaks of; ValueError, TypeError or KeyError where it cannot be."""
+    told = Probe(**found["probe"])
+    numbers = told.width, told.height, told.frames, told.orientation
+    if any(type(number) is not int or number < 1 for number in numbers) or type(told.has_alpha) is not bool:
+        raise TypeError("expected positive numbers")
+    limits.check_size(told.width, told.height)
+    if told.mimetype != sniff(view) or told.mimetype not in limits.types:
+        raise ValueError("expected the type of the file")
+    return told
 
 
 @contextmanager

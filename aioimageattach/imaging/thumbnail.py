@@ -13,6 +13,7 @@ from .geometry import DEFAULT_KERNEL, QUALITIES, Recipe
 from .isolation import ask
 from .limits import DEFAULT_LIMITS, ImageLimits
 from .probe import Header, check_bytes, inspect, opened
+from .sniff import sniff
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -82,10 +83,22 @@ def render(data: Buffer, recipes: Sequence[Recipe], limits: ImageLimits = DEFAUL
 
 def _rendered_apart(view: memoryview, recipes: Sequence[Recipe], limits: ImageLimits) -> list[Rendering]:
     check_bytes(view, limits)
-    found, body = ask(view, limits, recipes)
+    types = [recipe.mimetype(sniff(view) or "") for recipe in recipes]
+    return ask(view, limits, lambda found, body: _believed(found, body, recipes, types, limits), recipes)
+
+
+def _believed(
+    found: Any, body: memoryview, recipes: Sequence[Recipe], types: Sequence[str], limits: ImageLimits
+) -> list[Rendering]:
+    """The thumbnails that a worker speaks of; ValueError, TypeError or KeyError where they cannot be."""
     made: list[Rendering] = []
-    for recipe, (size, width, height, mimetype) in zip(recipes, found["renderings"], strict=True):
-        made.append(Rendering(bytes(body[:size]), int(width), int(height), str(mimetype), recipe))
+    for recipe, expected, (size, width, height, mimetype) in zip(recipes, types, found["renderings"], strict=True):
+        if any(type(number) is not int or number < 1 for number in (size, width, height)):
+            raise TypeError("expected positive numbers")
+        limits.check_size(width, height)
+        if size > len(body) or not mimetype == expected == sniff(body[:size]):
+            raise ValueError("expected a picture of the type of its recipe")
+        made.append(Rendering(bytes(body[:size]), width, height, mimetype, recipe))
         body = body[size:]
     return made
 

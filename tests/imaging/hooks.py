@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
 import socket
 import sys
 import time
+from typing import Any
 
 import pyvips
+
+from aioimageattach._threads import run_pixels
+from aioimageattach.imaging import ImageLimits, Recipe, _wire, isolation, render
+from tests import photos
 
 
 def painted(image: pyvips.Image) -> pyvips.Image:
@@ -79,3 +85,39 @@ def confined(image: pyvips.Image) -> pyvips.Image:
             height += error.errno == 101  # ENETUNREACH: not even the loopback is up
     assert resource.getrlimit(resource.RLIMIT_CORE)[0] == 0
     return image.crop(0, 0, width, height)
+
+
+def answering(image: pyvips.Image, head: bytes, body: bytes = b"") -> pyvips.Image:
+    """What somebody answers who has taken over the worker."""
+    with socket.socket(fileno=os.dup(0)) as sock:
+        _wire.send(sock, head, [body])
+        time.sleep(30)
+    return image
+
+
+def prepared(image: pyvips.Image, head: bytes) -> pyvips.Image:
+    """Let the worker give this answer to whatever it is asked next."""
+    from aioimageattach.imaging import _worker
+
+    answer = _worker._answer
+
+    def once(*_: object) -> tuple[object, list[bytes]]:
+        _worker._answer = answer
+        return json.loads(head), []
+
+    _worker._answer = once
+    return image
+
+
+def host() -> list[int]:
+    """The numbers of the workers, after one of them has made a thumbnail for this process."""
+    [made] = render(photos.webp(), [Recipe(width=20)], ImageLimits(isolated=True))
+    assert made.width == 20
+    return [worker._process.pid for worker in isolation._pool._all]
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """A server that does that for each request."""
+    body = json.dumps(await run_pixels(host)).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})

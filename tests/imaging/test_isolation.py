@@ -14,10 +14,13 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +224,140 @@ def test_a_worker_that_dies_takes_only_its_picture_along(
     assert before != process()
 
 
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("hook", [hooks.greedy, hooks.killed, hooks.crashed, hooks.gone, hooks.sleeping, hooks.raising])
+def test_nothing_is_left_of_a_worker(hook: Callable[[Any], Any]) -> None:
+    """However it ended: no zombie, no open file, no more workers than before."""
+    isolation._pool.close()
+    process()
+    files, processes = open_files(), len(children())
+    for _ in range(3):
+        with pytest.raises(ImageError):
+            hooked(hook, timeout=0.2)
+        process()
+    assert (files, processes) == (open_files(), len(children()))
+    assert all("Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2] for pid in children())
+
+
+def answer(blob: bytes, *, count: int = 1, **changed: Any) -> tuple[bytes, bytes]:
+    fields = {"size": len(blob), "width": 20, "height": 20, "mimetype": "image/webp"} | changed
+    return json.dumps({"renderings": [list(fields.values())] * count}).encode(), blob
+
+
+def told(error: str, text: Any = "x", **fields: Any) -> tuple[bytes, bytes]:
+    return json.dumps({"error": error, "text": text, "fields": fields}).encode(), b""
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"no JSON", b""),
+        (b"[" * 100_000, b""),
+        (b"\xff", b""),
+        (b"[]", b""),
+        (b"3", b""),
+        (b"{}", b""),
+        (b'{"renderings": 3}', b""),
+        (b'{"renderings": []}', b""),
+        (b'{"renderings": [[]]}', b""),
+        answer(b"<html><script>alert(1)</script>"),
+        answer(b"<html><script>alert(1)</script>", mimetype="text/html"),
+        answer(photos.webp(), count=2),
+        answer(photos.webp(), size=2),
+        answer(photos.webp(), size=-2),
+        answer(photos.webp(), size=10**6),
+        answer(photos.webp(), size=True),
+        answer(photos.webp(), width="1; DROP TABLE"),
+        answer(photos.webp(), width=1e9),
+        answer(photos.webp(), width=10**9),
+        answer(photos.webp(), height=0),
+        answer(photos.webp(), mimetype="image/png"),
+        answer(photos.png(), mimetype="image/png"),
+        answer(photos.webp(), mimetype=["image/webp"]),
+        told("SystemExit"),
+        told("StoreFileNotFoundError"),
+        told("UnreadableImageError", ["x"]),
+        told("UnreadableImageError", __class__="x"),
+        told("UnsupportedImageError", allowed=[{}]),
+    ],
+)
+def test_a_worker_that_was_taken_over_is_not_believed(head: bytes, body: bytes) -> None:
+    """An answer that cannot be is an error of ours, and the worker gets no other picture."""
+    before = process()
+    with pytest.raises(ImageError, match="an answer that cannot be"):
+        hooked(partial(hooks.answering, head=head, body=body), timeout=20)
+    assert before != process()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"width": 0},
+        {"height": 10**9},
+        {"width": 20_000, "height": 20_000},
+        {"frames": -1},
+        {"orientation": "6"},
+        {"has_alpha": 1},
+        {"mimetype": "text/html"},
+        {"mimetype": "image/png"},
+        {"mimetype": ["image/webp"]},
+        {"more": 1},
+    ],
+)
+def test_a_header_that_cannot_be_is_not_believed(changed: dict[str, Any]) -> None:
+    """Numbers are within the limits, and the type is that of the first bytes, whatever a worker says."""
+    fields = {"width": 3, "height": 3, "mimetype": "image/webp", "frames": 1, "orientation": 1, "has_alpha": False}
+    head = json.dumps({"probe": fields | changed}).encode()
+    before = process()
+    prepared = partial(hooks.prepared, head=head)
+    hooked(prepared)
+    with pytest.raises(ImageError, match="an answer that cannot be"):
+        probe(photos.webp(), ISOLATED)
+    assert before != process()
+
+
+def test_answers_in_crumbs_come_to_an_end() -> None:
+    """The time for a message is that of the whole, not of each of its bytes."""
+    ours, theirs = socket.socketpair()
+    over = threading.Event()
+
+    def drip() -> None:
+        while not over.wait(0.01):
+            theirs.sendall(b"\0")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        with ours, theirs, pytest.raises(TimeoutError):
+            try:
+                while True:
+                    _wire.receive(ours, 1000, 0.1)
+            finally:
+                over.set()
+                thread.join()
+    finally:
+        over.set()
+
+
+def test_a_worker_has_no_secrets_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a leak in a decoder could show; it has what its libraries need, such as where fonts are."""
+    for name in ("AWS_SECRET_ACCESS_KEY", "DATABASE_URL", "SECRET_KEY", "PGPASSWORD"):
+        monkeypatch.setenv(name, "canary-of-a-secret")
+    monkeypatch.setenv("FONTCONFIG_PATH", "/etc/fonts")
+    isolation._pool.close()
+    known = children()
+    process()
+    [pid] = children() - known
+    environment = Path(f"/proc/{pid}/environ").read_bytes()
+    assert b"canary" not in environment
+    assert b"FONTCONFIG_PATH=/etc/fonts" in environment
+    assert set(os.listdir(f"/proc/{pid}/fd")) >= {"0", "1", "2"}
+    isolation._pool.close()
+
+
 def test_a_worker_that_dies_while_it_waits_is_replaced() -> None:
     """Nobody's picture is blamed for it."""
     before = process()
@@ -348,6 +485,82 @@ def test_forks_and_the_end() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def left(pids: list[int]) -> list[int]:
+    """Those of the processes that have not ended after a while."""
+    deadline = time.monotonic() + 20
+    while True:
+        found = [pid for pid in pids if Path(f"/proc/{pid}/exe").exists()]
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_hosts_that_are_processes_of_a_pool(method: str) -> None:
+    """Daemons of multiprocessing, which may have no children by its own means, have workers as well."""
+    code = (
+        "import multiprocessing\n"
+        "from tests.imaging import hooks\n"
+        f"host = multiprocessing.get_context({method!r}).Process(target=hooks.host, daemon=True)\n"
+        "hooks.host()\n"
+        "host.start(); host.join(); raise SystemExit(host.exitcode)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-W", "default::DeprecationWarning", "-c", code],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_server_and_its_end() -> None:
+    """Requests at once to uvicorn, in two processes; when it is told to end, no worker stays."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = ["uvicorn", "tests.imaging.hooks:app", "--port", str(port), "--workers", "2", "--lifespan", "off"]
+    with subprocess.Popen(
+        [sys.executable, "-m", *command, "--log-level", "error"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as server:
+
+        def ask(_: int) -> list[int]:
+            deadline = time.monotonic() + 30
+            while True:
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
+                        found: list[int] = json.load(answer)
+                        return found
+                except urllib.error.URLError:  # it has not begun to listen
+                    assert server.poll() is None
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+
+        try:
+            with ThreadPoolExecutor(8) as pool:
+                answers = [*pool.map(ask, range(16))]
+        finally:
+            server.terminate()
+        said, _ = server.communicate(timeout=30)
+    assert said == b""
+    assert all(answers)
+    assert left([pid for pids in answers for pid in pids]) == []
+
+
+async def test_cancelled_callers_leave_nothing() -> None:
+    """A call that is cancelled ends with its picture, or when the time for that is over."""
+    others = open_files() - len(isolation._pool._all)
+    calls = [asyncio.create_task(run_pixels(hooked, hooks.sleeping, timeout=0.3)) for _ in range(6)]
+    await asyncio.wait(calls, timeout=0.2)
+    for call in calls:
+        call.cancel()
+    assert all(isinstance(result, BaseException) for result in await asyncio.gather(*calls, return_exceptions=True))
+    assert await run_pixels(process)
+    assert others == open_files() - len(isolation._pool._all)
+    assert {worker._process.pid for worker in isolation._pool._all} <= children()
+    assert all(worker.alive for worker in isolation._pool._all)
+
+
 def test_workers_end_with_their_parent() -> None:
     """A parent that is killed leaves no process behind."""
     code = (
@@ -360,10 +573,7 @@ def test_workers_end_with_their_parent() -> None:
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         parent.kill()
     assert pids
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert [pid for pid in pids if Path(f"/proc/{pid}/exe").exists()] == []
+    assert left(pids) == []
 
 
 def test_a_call_that_is_interrupted_ends_its_worker() -> None:
