@@ -162,7 +162,7 @@ class Judge:
         try:
             access_key, day, region, *rest = query["X-Amz-Credential"].split("/")
             stamp, seconds = query["X-Amz-Date"], int(query["X-Amz-Expires"])
-            begins = _time(stamp)
+            begins, listed = _time(stamp), query["X-Amz-SignedHeaders"].split(";")
         except (KeyError, ValueError):
             raise Refusal(400, "AuthorizationQueryParametersError", "a parameter is missing or malformed") from None
         if rest != ["s3", "aws4_request"] or not stamp.startswith(day) or not 0 <= seconds <= 604800:
@@ -175,7 +175,6 @@ class Judge:
         path, _, rest_of_query = asked.target.partition("?")
         pairs = [pair for pair in rest_of_query.split("&") if not pair.startswith("X-Amz-Signature=")]
         target = f"{path}?{'&'.join(pairs)}"
-        listed = query["X-Amz-SignedHeaders"].split(";")
         self._compare(asked, target, keys, region, stamp, listed, query["X-Amz-Signature"], "UNSIGNED-PAYLOAD")
 
     def _compare(
