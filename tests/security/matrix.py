@@ -23,6 +23,7 @@ PERMISSIONS = "tests/security/test_permissions.py"
 PROBE = "tests/imaging/test_probe.py"
 SECRETS = "tests/security/test_secrets.py"
 SERVED = "tests/stores/fs/test_static.py"
+SIGNED = "tests/security/test_signed.py"
 SETS = "tests/entity/test_imageset.py"
 SHOWN = "tests/stores/fs/serving/test_names.py"
 SIZES = "tests/security/test_thumbnails.py"
@@ -154,9 +155,10 @@ MATRIX: dict[int, Attack] = {
     ),
     11: Attack(
         "signed URLs",
-        "other methods, keys and expiries, each parameter changed",
+        "each parameter changed, cut, doubled and left out, each digit of the signature; other keys, methods, times",
         "refused by the server that they were signed for",
         (
+            (SIGNED, "a_url_that_was_changed_opens_nothing urls_that_others_sign times_that_no_url_has"),
             (CLIENT, "signed_urls forms"),
             (f"{BUCKET}/test_presigner.py", "what_is_out_of_range a_url_is_valid_as_long_as_promised"),
             (f"{BUCKET}/test_signer.py", "botocore_signs_the_same"),
@@ -176,11 +178,13 @@ MATRIX: dict[int, Attack] = {
     ),
     13: Attack(
         "secrets where they can be read",
-        "logs, warnings, errors and what caused them, texts of objects, what is printed",
-        "the whole suite is searched for the secrets that it hands out",
+        "logs, warnings, errors and what caused them, texts of objects, what is printed, what programs write",
+        "the whole suite is searched for the secrets that it hands out, and for signatures",
         (
-            (SECRETS, "a_secret_is_seen errors_that_tests_expect_are_looked_at objects_are_looked_at"),
+            (SECRETS, "a_secret_is_seen signatures_are_secret errors_that_tests_expect_are_looked_at"),
+            (SECRETS, "nobody_who_configures_logging_shuts_it_out programs_are_read objects_are_looked_at"),
             (SECRETS, "the_suite_is_watched"),
+            (ISOLATION, "a_worker_has_no_secrets_in_its_environment"),
             (f"{BUCKET}/test_credentials.py", "nothing_shows_a_secret"),
             (f"{BUCKET}/test_sender.py", "attempts_are_logged_without_secrets"),
         ),
@@ -199,12 +203,14 @@ MATRIX: dict[int, Attack] = {
     ),
     15: Attack(
         "values that do something when they are read",
-        "pickles, JSON nested without end, references to other buckets",
-        "nothing is unpickled; a reference names nothing but what the column may hold",
+        "pickles, JSON nested without end, references to other buckets, a decoder that was taken over",
+        "nothing is unpickled; a reference names nothing but what the column may hold; an answer is checked",
         (
             (f"{COLUMNS}/test_jsontext.py", "hostile_json data_stay_data what_is_no_json_is_refused"),
+            (f"{COLUMNS}/test_jsontext.py", "values_may_be_nested_so_deep"),
             (f"{COLUMNS}/test_reference.py", "what_somebody_else_wrote_is_refused"),
-            (ISOLATION, "messages_that_cannot_be"),
+            (ISOLATION, "a_worker_that_was_taken_over_is_not_believed a_header_that_cannot_be_is_not_believed"),
+            (ISOLATION, "messages_that_cannot_be answers_in_crumbs_come_to_an_end"),
         ),
     ),
     16: Attack(
