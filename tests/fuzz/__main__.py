@@ -20,13 +20,14 @@ OPTIONS = ["-timeout=20", "-rss_limit_mb=1500", "-max_len=16384", "-print_final_
 def fuzz(target: str, seconds: int) -> None:
     """Fuzz one target in this process, which ends with it."""
     with atheris.instrument_imports(include=INSTRUMENTED):
-        from tests.fuzz.targets import TARGETS
+        from tests.fuzz.targets import ANSWERS, TARGETS
     from tests.imaging.test_hostile import KINDS, small
 
     corpus = FOLDER / target
     corpus.mkdir(parents=True, exist_ok=True)
-    for kind in KINDS:
-        (corpus / f"seed-{kind}").write_bytes(small(kind))
+    seeds = dict(enumerate(ANSWERS)) if target == "answer" else {kind: small(kind) for kind in KINDS}
+    for name, seed in seeds.items():
+        (corpus / f"seed-{name}").write_bytes(seed)
     check = TARGETS[target]
     atheris.Setup(
         ["fuzz", *OPTIONS, f"-max_total_time={seconds}", f"-artifact_prefix={FOLDER / target}-", str(corpus)],

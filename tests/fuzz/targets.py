@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -10,9 +11,20 @@ from typing import Final
 from PIL import Image
 
 from aioimageattach.exc import ImageError
-from aioimageattach.imaging import ImageLimits, Recipe, containers, probe, render, strip_metadata, svg
+from aioimageattach.imaging import (
+    ImageLimits,
+    Recipe,
+    containers,
+    isolation,
+    probe,
+    render,
+    strip_metadata,
+    svg,
+    thumbnail,
+)
 from aioimageattach.imaging.limits import KNOWN_TYPES
 from aioimageattach.imaging.metadata import STRIPPED_TYPES
+from aioimageattach.imaging.probe import _believed
 
 LIMITS: Final = ImageLimits(types=KNOWN_TYPES, max_pixels=1_000_000, max_pixels_at_once=200_000, timeout=5)
 RECIPES: Final = (Recipe(width=16, height=16, animated=True), Recipe(width=8))
@@ -69,6 +81,21 @@ def check_drawing(data: bytes) -> None:
     svg.examine(memoryview(data), LIMITS, lambda picture: None)
 
 
+def check_answer(data: bytes) -> None:
+    """What a worker answers, which may be somebody's who has taken it over, can be or cannot be; nothing else."""
+    head, _, body = data.partition(b"\0")
+    try:
+        found = json.loads(head)
+        told = isolation._told(found)
+        if told is None and "probe" in found:
+            told = _believed(found, memoryview(body), LIMITS)
+        elif told is None:
+            told = thumbnail._believed(found, memoryview(body), RECIPES[1:], ["image/webp"], LIMITS)
+    except isolation.WRONG:
+        return
+    assert told is not None
+
+
 def _attempt(check: Callable[[bytes], None], data: bytes) -> None:
     try:
         check(data)
@@ -84,5 +111,15 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
         "stripping": check_stripping,
         "walks": check_walks,
         "drawing": check_drawing,
+        "answer": check_answer,
     }.items()
 }
+
+ANSWERS: Final = (
+    b'{"probe": {"width": 3, "height": 3, "mimetype": "image/gif", "frames": 1, "orientation": 1, "has_alpha": false}}'
+    b"\0GIF89a",
+    b'{"renderings": [[12, 3, 3, "image/webp"]]}\0RIFF0000WEBP',
+    b'{"error": "UnsupportedImageError", "text": "x", "fields": {"mimetype": "x", "allowed": ["y"], "limit": 1}}',
+    b'{"memory": true}',
+)
+"""Where the making up of answers begins."""
