@@ -66,6 +66,15 @@ def test_a_database_that_does_not_answer(run: Run) -> None:
     assert SECRET not in done.output
 
 
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
+def test_a_database_that_refuses(database: Database, run: Run) -> None:
+    """What it says of a wrong password is said, and the password is not."""
+    url = database.url.set(username="nobody_known", password=SECRET).render_as_string(hide_password=False)
+    done = run("verify", "tests.cli.models:Base", "-s", "tests.cli.models:memory", "-d", url)
+    assert (done.exit_code, "nobody_known" in done.stderr) == (3, True), done.output
+    assert SECRET not in done.output
+
+
 def test_an_error_of_the_database_is_said_without_its_statement(run: Run, folder: Path) -> None:
     """What the driver says is enough."""
     Path("app.sqlite").touch()
