@@ -6,6 +6,7 @@ What the files are, and how rows name them, is the business of :class:`Namer`; t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -16,19 +17,21 @@ from weakref import WeakKeyDictionary, ref
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, SessionTransaction, object_mapper
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from .._greenlet import await_, in_bridge
 from .._threads import finish
 from ..exc import DeclarationError, TransactionExpiredError
 from .fence import check_age, grace_of
 from .files import Upload, discard_all, put_all
-from .journal import Journal, StoredFile
+from .journal import Journal, StoredFile, Verdict
 
 __all__ = ["Namer", "dropped", "holds", "leased", "named", "put", "register", "session_lock"]
 
 _CONNECTIONS: Final = "aioimageattach.connections"
 _JOURNAL: Final = "aioimageattach.journal"
 _LOCK: Final = "aioimageattach.lock"
+_SESSION: Final = "aioimageattach.session"
 
 _log = logging.getLogger("aioimageattach.transaction")
 
@@ -101,7 +104,7 @@ def dropped(session: Session, row: object, file: StoredFile) -> None:
 
 
 def leased(session: Session, row: object, since: float) -> None:
-    """Note that a row names a file that others may name, too: no transaction deletes it, and a sweep may once it is old.
+    """Note that a row names a file that others may name, too: no transaction deletes it; a sweep may once it is old.
 
     Args:
         session: The session.
@@ -151,6 +154,7 @@ def _created(session: Session, transaction: SessionTransaction) -> None:
 def _began(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     if transaction.parent is None:
         session.info.setdefault(_CONNECTIONS, []).append(connection)
+        connection.info[_SESSION] = ref(session)
     level = connection.get_execution_options().get("isolation_level") or getattr(
         connection.dialect, "_on_connect_isolation_level", None
     )
@@ -230,6 +234,22 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
     verdict = _journal(session).end(transaction)
     if transaction.parent is None:
         session.info.pop(_CONNECTIONS, None)
+    _carry_out(verdict)
+
+
+@event.listens_for(Pool, "invalidate")
+def _interrupted(connection: object, entry: ConnectionPoolEntry, error: BaseException | None) -> None:
+    """A session that is cancelled while it closes never says that its transaction ended; it gives its connection up."""
+    known = entry.info.get(_SESSION)
+    session = None if known is None else known()
+    if not isinstance(error, asyncio.CancelledError) or session is None or session.in_transaction():
+        return
+    session.info.pop(_CONNECTIONS, None)
+    with contextlib.suppress(asyncio.CancelledError):  # one is on its way, and the connection has yet to be closed
+        _carry_out(_journal(session).settle())
+
+
+def _carry_out(verdict: Verdict) -> None:
     if verdict.doubtful:
         _log.warning(
             "the outcome of a transaction is unknown: %d files are kept, whether rows name them or not",

@@ -82,8 +82,7 @@ class Journal:
         before it could say so, and its files are part of the next verdict.
         """
         if parent is None:
-            for left in reversed(tuple(self._frames)):
-                self._left += self._close(left)
+            self._left = self.settle()
         self._frames[token] = _Frame(parent)
 
     def uploaded(self, token: Hashable, file: StoredFile, since: float = math.inf) -> None:
@@ -142,9 +141,18 @@ class Journal:
     def end(self, token: Hashable) -> Verdict:
         """A transaction is over; return what that means for its files."""
         verdict = self._close(token)
-        if not self._frames:
-            verdict, self._left = self._left + verdict, Verdict()
+        return verdict if self._frames else self._left_over() + verdict
+
+    def settle(self) -> Verdict:
+        """Whatever is still open is over, though nobody could say so; return what that means for files."""
+        verdict = self._left_over()
+        for left in reversed(tuple(self._frames)):
+            verdict += self._close(left)
         return verdict
+
+    def _left_over(self) -> Verdict:
+        left, self._left = self._left, Verdict()
+        return left
 
     def _close(self, token: Hashable) -> Verdict:
         frame = self._frames.pop(token, None)

@@ -245,6 +245,17 @@ def test_an_interrupted_transaction_ends_when_the_next_one_does() -> None:
     assert journal.end("third") == Verdict()
 
 
+def test_an_interrupted_transaction_is_settled_where_none_comes_after_it() -> None:
+    """With the savepoints in it; its own end, should it come yet, means nothing more."""
+    journal = Journal()
+    journal.begin("root")
+    journal.uploaded("root", old := file())
+    journal.begin("savepoint", "root")
+    journal.uploaded("savepoint", new := file())
+    assert set(journal.settle().discard) == {old, new}
+    assert journal.end("root") == journal.settle() == Verdict()
+
+
 def test_an_interrupted_commit_is_doubtful() -> None:
     """What was sent may have arrived, also where nobody heard the end."""
     journal, files = replaced()
