@@ -36,7 +36,7 @@ async def run(rig: Rig, number: int, tally: Tally) -> None:
     tally.add("random programs", kind=rig.database.name)
 
 
-@pytest.mark.parametrize("number", range(12 * ROUNDS))
+@pytest.mark.parametrize("number", range(8 * ROUNDS))
 async def test_a_program(sqlite_rig: Rig, number: int, tally: Tally) -> None:
     """On SQLite."""
     await run(sqlite_rig, number, tally)
@@ -88,7 +88,7 @@ def test_a_state_machine(servers: Servers, tmp_path: Path, driver: str, tally: T
     run_state_machine_as_test(
         seed(number)(machine(servers, driver, tmp_path, tally)),
         settings=settings(
-            max_examples=25 * ROUNDS,
+            max_examples=12 * ROUNDS,
             stateful_step_count=40,
             deadline=None,
             database=None,

@@ -41,7 +41,7 @@ class Zygote:
         """Begin a round: a worker for each description."""
         self._ask(fork=specs)
 
-    def wait(self, timeout: float = 60) -> None:
+    def wait(self, timeout: float = 300) -> None:
         """Wait until each worker has stopped itself, or has ended."""
         self._ask(wait=timeout)
 
