@@ -18,10 +18,11 @@ from .credentials import (
 )
 
 if TYPE_CHECKING:
-    from .client import ClientOptions, S3Client
+    from .client import S3Client
     from .encryption import Encryption
     from .endpoint import BASE_URL_FORMAT
     from .errors import AuthMechanismError
+    from .options import ClientOptions
     from .sandbox import S3SandboxStore
     from .store import DEFAULT_MAX_AGE, S3Store
 
@@ -49,7 +50,7 @@ _LATE = {
     "BASE_URL_FORMAT": "endpoint",
     "DEFAULT_MAX_AGE": "store",
     "AuthMechanismError": "errors",
-    "ClientOptions": "client",
+    "ClientOptions": "options",
     "Encryption": "encryption",
     "S3Client": "client",
     "S3SandboxStore": "sandbox",

@@ -9,15 +9,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
-from typing import Final, Literal, Protocol, TypeAlias, get_args
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Final, Literal, Protocol, TypeAlias, get_args
+
+from ...exc import DeclarationError
 
 __all__ = ["UNSIGNED_TRAILER", "Algorithm", "ChunkedBody", "Hash", "checksum", "new_hash"]
 
 UNSIGNED_TRAILER: Final = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 """The payload hash of a body in chunks that are not signed one by one, with a checksum behind them."""
 
-Algorithm: TypeAlias = Literal["crc32", "sha1", "sha256"]
-"""The checksums that Python's own library knows."""
+Algorithm: TypeAlias = Literal["crc32", "crc32c", "crc64nvme", "sha1", "sha256"]
+"""The checksums that S3 knows. Python's own library has three of them; ``crc32c`` and ``crc64nvme`` need awscrt."""
+
+_CRC_SIZES: Final = {"crc32": 4, "crc32c": 4, "crc64nvme": 8}
 
 
 class Hash(Protocol):
@@ -26,21 +32,40 @@ class Hash(Protocol):
     def digest(self) -> bytes: ...
 
 
-class _Crc32:
-    def __init__(self) -> None:
+class _Crc:
+    def __init__(self, add: Callable[[bytes | memoryview, int], int], size: int) -> None:
+        self._add = add
+        self._size = size
         self._value = 0
 
     def update(self, data: bytes | memoryview) -> None:
-        self._value = zlib.crc32(data, self._value)
+        self._value = self._add(data, self._value)
 
     def digest(self) -> bytes:
-        return self._value.to_bytes(4, "big")
+        return self._value.to_bytes(self._size, "big")
+
+
+def _awscrt(algorithm: Algorithm) -> Any:
+    try:
+        return getattr(import_module("awscrt.checksums"), algorithm)
+    except ImportError:
+        raise DeclarationError(
+            f"checksum={algorithm!r} needs the package awscrt: pip install 'aioimageattach[crt]'"
+        ) from None
 
 
 def new_hash(algorithm: Algorithm) -> Hash:
+    """Return what computes a checksum.
+
+    Raises:
+        ValueError: There is no such checksum.
+        DeclarationError: The library for it is not installed.
+    """
     if algorithm not in get_args(Algorithm):
-        raise ValueError(f"algorithm: expected one of {', '.join(get_args(Algorithm))}, got {algorithm!r}")
-    return _Crc32() if algorithm == "crc32" else hashlib.new(algorithm, usedforsecurity=False)
+        raise ValueError(f"checksum: expected one of {', '.join(get_args(Algorithm))}, got {algorithm!r}")
+    if algorithm in _CRC_SIZES:
+        return _Crc(zlib.crc32 if algorithm == "crc32" else _awscrt(algorithm), _CRC_SIZES[algorithm])
+    return hashlib.new(algorithm, usedforsecurity=False)
 
 
 def checksum(data: bytes | memoryview, algorithm: Algorithm) -> str:

@@ -2,97 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import hashlib
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 from types import MappingProxyType, TracebackType
-from typing import Final, Literal, Self, TypedDict, Unpack
+from typing import Final, Self, Unpack
 from urllib.parse import quote
 
 import aiohttp
 
-from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError, StorePermissionError
+from ...exc import InvalidKeyError, StoreError
 from ...file import Source as FileSource
 from .body import Body
-from .chunked import Algorithm
+from .chunked import Algorithm, new_hash
 from .credentials import CredentialCache, CredentialProvider, Credentials, Source, callback, default
+from .deletion import Deleter
 from .encryption import Encryption
 from .endpoint import AWS, Endpoint
-from .objects import META, ObjectHead
+from .listing import list_objects, list_uploads
+from .objects import ObjectHead
+from .options import Description, SignatureVersion, described
 from .policy import Condition
 from .presigner import PostForm, Window
 from .reader import ObjectFile, open_object
-from .retry import RetryPolicy, is_passing
+from .retry import RetryPolicy
 from .sender import Progress, Request, Sender, Signer, utc_now
 from .signer import SignerV4
 from .signer_v2 import SignerV2
 from .transport import ConnectorFactory, Transport, read_whole
-from .upload import CreateOnly, Uploader, receive_etag, receive_head
+from .upload import CreateOnly, Uploader, receive_head
 from .urls import quote_key
-from .xml import (
-    MAX_DELETES,
-    Completed,
-    DeleteResult,
-    ListedObject,
-    ListedUpload,
-    ListPage,
-    UploadsPage,
-    build_delete,
-    parse_copy,
-    parse_delete_result,
-    parse_list,
-    parse_uploads,
-)
+from .xml import Completed, ListedObject, ListedUpload, parse_copy
 
-__all__ = ["ClientOptions", "Description", "S3Client", "SignatureVersion"]
-
-SignatureVersion = Literal["v4", "v2"]
+__all__ = ["S3Client"]
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
-_DELETED: Final = frozenset({200, 202, 204})
 _UNENCRYPTED: Final = Encryption({})
-_SINGLES: Final = 8
-
-
-class ClientOptions(TypedDict, total=False):
-    """The arguments of :class:`S3Client` that a store passes on to it."""
-
-    endpoint_url: str | None
-    path_style: bool | None
-    signature_version: SignatureVersion
-    sign_payload: bool | None
-    create_only: CreateOnly
-    bulk_delete: bool
-    checksum: Algorithm | None
-    encryption: Encryption | None
-    multipart_threshold: int
-    part_size: int
-    parallel_parts: int
-    timeout: float
-    connect_timeout: float
-    read_timeout: float
-    max_connections: int
-    ssl_context: ssl.SSLContext | None
-    proxy: str | None
-    trust_env: bool
-    connector: ConnectorFactory | None
-    clock: Callable[[], datetime]
-
-
-class Description(TypedDict, total=False):
-    """What a server is to say of an object; see :meth:`S3Client.create`."""
-
-    content_type: str
-    cache_control: str | None
-    content_disposition: str | None
-    metadata: Mapping[str, str]
-    storage_class: str | None
-    acl: str | None
 
 
 class S3Client:
@@ -119,7 +65,7 @@ class S3Client:
             ``"head"`` is for servers that do not know this header, and is not safe when two put the same name at once.
         bulk_delete: Whether the server can delete many keys by one request.
         checksum: Which checksum the server compares when something is put, and the client when a whole object is read;
-            ``None`` for none, which is what all servers know.
+            ``None`` for none, which is what all servers know. ``"crc32c"`` and ``"crc64nvme"`` need awscrt.
         encryption: How the server is to encrypt.
         multipart_threshold: From how many bytes on objects go up in parts.
         part_size: How many bytes a part has; most servers want 5 MiB at least.
@@ -136,6 +82,7 @@ class S3Client:
 
     Raises:
         ValueError: An argument is out of range, or no URL can be made of it.
+        DeclarationError: The library for the checksum is not installed.
     """
 
     def __init__(
@@ -180,10 +127,11 @@ class S3Client:
         for label, choice, choices in (
             ("signature_version", signature_version, ("v4", "v2")),
             ("create_only", create_only, ("if-none-match", "head")),
-            ("checksum", checksum, (None, "crc32", "sha1", "sha256")),
         ):
             if choice not in choices:
                 raise ValueError(f"{label}: expected one of {', '.join(map(repr, choices))}, got {choice!r}")
+        if checksum is not None:
+            new_hash(checksum)
         if endpoint_url is None:
             endpoint_url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or AWS
         endpoint = Endpoint(bucket, endpoint_url, path_style)
@@ -193,7 +141,6 @@ class S3Client:
         self.prefix = prefix
         self.endpoint = endpoint
         self._label = f"<S3 bucket {bucket!r} at {endpoint.template}>"
-        self._bulk_delete = bulk_delete
         self._checksum: Algorithm | None = checksum
         self._encryption = encryption or _UNENCRYPTED
         if self._encryption.read and not endpoint.is_encrypted:
@@ -235,6 +182,8 @@ class S3Client:
             encryption=self._encryption,
             create_only=create_only,
         )
+
+        self._deleter = Deleter(self._sender, self._key, prefix=prefix, bulk=bulk_delete)
 
     def __repr__(self) -> str:
         return self._label
@@ -309,7 +258,7 @@ class S3Client:
         Effects: On an error or a cancellation nothing stands under the name, as far as the server can be asked.
         """
         key = self._key(name)
-        headers = _headers(description)
+        headers = described(description)
         return await self._uploader.create(key, name, await Body.of(data), headers)
 
     async def replace(
@@ -330,7 +279,7 @@ class S3Client:
             StoreError: It could not be done; after a fault of the network it may have been done all the same.
         """
         key = self._key(name)
-        headers = _headers(description)
+        headers = described(description)
         return await self._uploader.replace(key, name, await Body.of(data), headers, if_match)
 
     async def open(self, name: str, *, start: int = 0, end: int | None = None) -> ObjectFile:
@@ -365,109 +314,22 @@ class S3Client:
 
     async def delete(self, name: str) -> None:
         """Delete an object; one that is not there is no error."""
-        request = Request("DELETE", "delete", self._key(name), name=name, accepted=_DELETED)
-        try:
-            await self._sender.send(request, receive_etag)
-        except StoreFileNotFoundError:
-            return  # some servers say so
+        await self._deleter.delete(name)
 
     async def delete_many(self, names: Iterable[str]) -> dict[str, StoreError]:
         """Delete many objects, a thousand by a request; return the error of each that could not be deleted."""
-        failed: dict[str, StoreError] = {}
-        rest = iter(names)
-        while batch := list(islice(rest, MAX_DELETES)):
-            single: list[str] = []
-            many: list[str] = []
-            for name in dict.fromkeys(batch):
-                try:
-                    build_delete([self._key(name)])
-                except InvalidKeyError as error:
-                    # What XML cannot write may still be deleted by a request of its own.
-                    if error.name is None:
-                        failed[name] = error
-                    else:
-                        single.append(name)
-                else:
-                    (many if self._bulk_delete else single).append(name)
-            if many:
-                single += await self._delete_batch(many, failed)
-            failed |= await self._delete_singly(single)
-        return failed
+        return await self._deleter.delete_many(names)
 
-    async def _delete_batch(self, names: Sequence[str], failed: dict[str, StoreError]) -> list[str]:
-        """Delete by one request; return those that are worth another attempt."""
-        body = Body(build_delete([self._key(name) for name in names]))
-        headers = {
-            "Content-Length": str(body.size),
-            "Content-MD5": base64.b64encode(hashlib.md5(body.view, usedforsecurity=False).digest()).decode(),
-            "Content-Type": "application/xml",
-        }
-
-        async def receive(response: aiohttp.ClientResponse, progress: Progress) -> DeleteResult:
-            return parse_delete_result(await read_whole(response, progress))
-
-        request = Request("POST", "delete many", query={"delete": ""}, headers=headers, body=body)
-        try:
-            result = await self._sender.send(request, receive)
-        except StoreError as error:
-            failed |= dict.fromkeys(names, error)
-            return []
-        again: list[str] = []
-        for failure in result.failures:
-            name = failure.key.removeprefix(self.prefix)
-            if is_passing(200, failure.code):
-                again.append(name)
-            else:
-                kind = StorePermissionError if failure.code == "AccessDenied" else StoreError
-                failed[name] = kind(
-                    f"delete {name!r}: the server answered {failure.code}: {failure.message}",
-                    store=self._label,
-                    name=name,
-                    code=failure.code,
-                )
-        return again
-
-    async def _delete_singly(self, names: Sequence[str]) -> dict[str, StoreError]:
-        turn = asyncio.Semaphore(_SINGLES)
-        failed: dict[str, StoreError] = {}
-
-        async def delete(name: str) -> None:
-            async with turn:
-                try:
-                    await self.delete(name)
-                except StoreError as error:
-                    failed[name] = error
-
-        await asyncio.gather(*(delete(name) for name in names))
-        return failed
-
-    async def list(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ListedObject]:
+    def list(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ListedObject]:
         """Iterate over the objects whose names begin with ``prefix``, in the order of their names in UTF-8.
 
         Args:
             prefix: Compared by character; empty for all.
             start_after: Only names after this one, which need not exist.
 
-        Yields: Objects whose ``key`` is the name, without the client's own prefix.
+        Returns: Objects whose ``key`` is the name, without the client's own prefix.
         """
-
-        async def receive(response: aiohttp.ClientResponse, progress: Progress) -> ListPage:
-            return parse_list(await read_whole(response, progress))
-
-        query = {"list-type": "2", "encoding-type": "url", "max-keys": "1000", "prefix": self.prefix + prefix}
-        if start_after:
-            query["start-after"] = self.prefix + start_after
-        while True:
-            page = await self._sender.send(Request("GET", "list", query=query), receive)
-            for found in page.objects:
-                yield ListedObject(found.key.removeprefix(self.prefix), found.size, found.modified_at, found.etag)
-            if not page.truncated or not (page.next_token or page.objects):
-                return
-            query.pop("continuation-token", None)
-            if page.next_token:
-                query["continuation-token"] = page.next_token
-            else:
-                query["start-after"] = page.objects[-1].key
+        return list_objects(self._sender, self.prefix, prefix, start_after)
 
     async def copy(
         self,
@@ -494,13 +356,12 @@ class S3Client:
             StoreFileExistsError: The name is taken.
         """
         key = self._key(source) if source_bucket is None else source
-        described = _headers(description)
+        headers = described(description)
         if "content_type" in description:
-            described["x-amz-metadata-directive"] = "REPLACE"
+            headers["x-amz-metadata-directive"] = "REPLACE"
         else:
-            del described["Content-Type"]
-        headers = {
-            **described,
+            del headers["Content-Type"]
+        headers |= {
             "x-amz-copy-source": f"/{quote(source_bucket or self.bucket, safe='')}/{quote_key(key)}",
             "Content-Length": "0",
             **({"If-None-Match": "*"} if only_new else {}),
@@ -521,24 +382,12 @@ class S3Client:
 
     # --- uploads in parts --------------------------------------------------------------------------------------------
 
-    async def list_uploads(self, prefix: str = "") -> AsyncIterator[ListedUpload]:
+    def list_uploads(self, prefix: str = "") -> AsyncIterator[ListedUpload]:
         """Iterate over the uploads in parts that were begun and neither completed nor aborted.
 
-        Yields: Uploads whose ``key`` is the name, without the client's own prefix.
+        Returns: Uploads whose ``key`` is the name, without the client's own prefix.
         """
-
-        async def receive(response: aiohttp.ClientResponse, progress: Progress) -> UploadsPage:
-            return parse_uploads(await read_whole(response, progress))
-
-        query = {"uploads": "", "encoding-type": "url", "max-uploads": "1000", "prefix": self.prefix + prefix}
-        while True:
-            page = await self._sender.send(Request("GET", "list the uploads", query=query), receive)
-            for found in page.uploads:
-                yield ListedUpload(found.key.removeprefix(self.prefix), found.upload_id, found.initiated_at)
-            if not page.truncated or page.next_key_marker is None:
-                return
-            query["key-marker"] = page.next_key_marker
-            query["upload-id-marker"] = page.next_upload_id_marker or ""
+        return list_uploads(self._sender, self.prefix, prefix)
 
     async def abort_upload(self, name: str, upload_id: str) -> None:
         """Forget an upload and its parts; one that is not there is no error."""
@@ -621,22 +470,6 @@ class S3Client:
             conditions=conditions,
         )
         return PostForm(self._sender.endpoint.url(self.region), sent)
-
-
-def _headers(description: Description) -> dict[str, str]:
-    given = {
-        "Content-Type": description.get("content_type", "application/octet-stream"),
-        "Cache-Control": description.get("cache_control"),
-        "Content-Disposition": description.get("content_disposition"),
-        "x-amz-storage-class": description.get("storage_class"),
-        "x-amz-acl": description.get("acl"),
-        **{META + name: value for name, value in description.get("metadata", _NONE).items()},
-    }
-    headers = {name: value for name, value in given.items() if value is not None}
-    for name, value in headers.items():
-        if not (value.isascii() and value.isprintable()):
-            raise ValueError(f"headers: the value of {name} has a control character, or is not ASCII: encode it")
-    return headers
 
 
 def _empty(head: ObjectHead) -> ObjectHead:

@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import ClassVar, Self, Unpack
 
 from ..overlay import DELETED_MARK_MIMETYPE, OverlayStore
-from .client import ClientOptions
 from .credentials import CredentialProvider, Source
+from .options import ClientOptions
 from .store import DEFAULT_MAX_AGE, S3Store
 
 __all__ = ["S3SandboxStore"]

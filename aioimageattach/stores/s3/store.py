@@ -18,9 +18,10 @@ from ...exc import (
 from ...file import Source as FileSource
 from ...key import ImageKey, check_mimetype, check_name, guess_extension
 from ...store import KeyedStore, ObjectInfo
-from .client import ClientOptions, Description, S3Client
+from .client import S3Client
 from .credentials import CredentialProvider, Source, default
 from .endpoint import BASE_URL_FORMAT
+from .options import ClientOptions, Description
 from .presigner import Window
 from .reader import ObjectFile
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import sys
 from typing import Any
 
 import pytest
 from botocore.httpchecksum import AwsChunkedWrapper, Crc32Checksum, Sha1Checksum, Sha256Checksum
 
-from aioimageattach.stores.s3.chunked import Algorithm, ChunkedBody, checksum
+from aioimageattach.exc import DeclarationError
+from aioimageattach.stores.s3.chunked import Algorithm, ChunkedBody, checksum, new_hash
 
 THEIRS: dict[Algorithm, Any] = {"crc32": Crc32Checksum, "sha1": Sha1Checksum, "sha256": Sha256Checksum}
 DATA = bytes(range(251)) * 100
@@ -40,6 +43,26 @@ def test_a_checksum_is_written_as_botocore_writes_it(algorithm: Algorithm) -> No
     assert checksum(DATA, algorithm) == THEIRS[algorithm]().handle(DATA)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "expected"), [("crc32", "cbf43926"), ("crc32c", "e3069283"), ("crc64nvme", "ae8b14860a799888")]
+)
+def test_a_checksum_of_pieces(algorithm: Algorithm, expected: str) -> None:
+    """The check values of the catalogue of CRCs, whatever the pieces."""
+    state = new_hash(algorithm)
+    for piece in (b"1", memoryview(b"2345678"), b"", b"9"):
+        state.update(piece)
+    assert state.digest().hex() == expected
+    assert base64.b64decode(checksum(b"123456789", algorithm)).hex() == expected
+
+
+def test_a_checksum_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is refused at once, and the others go on."""
+    monkeypatch.setitem(sys.modules, "awscrt.checksums", None)
+    with pytest.raises(DeclarationError, match=r"checksum='crc64nvme' needs .* pip install 'aioimageattach\[crt\]'"):
+        new_hash("crc64nvme")
+    new_hash("crc32")
+
+
 def test_a_body_of_another_length_is_refused() -> None:
     """A body that is longer or shorter than announced would break the request: it is said before it is sent."""
     with pytest.raises(ValueError, match="more bytes than the 3 that were announced"):
@@ -55,7 +78,10 @@ def test_a_body_of_another_length_is_refused() -> None:
     [
         ({"size": -1}, "size: expected at least 0"),
         ({"size": 1, "chunk_size": 8191}, "chunk_size: expected at least 8,192"),
-        ({"size": 1, "algorithm": "md5"}, "algorithm: expected one of crc32, sha1, sha256, got 'md5'"),
+        (
+            {"size": 1, "algorithm": "md5"},
+            "checksum: expected one of crc32, crc32c, crc64nvme, sha1, sha256, got 'md5'",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(arguments: dict[str, Any], message: str) -> None:

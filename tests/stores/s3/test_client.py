@@ -232,7 +232,7 @@ async def test_large_objects_go_up_in_parts(gate: Gate, make_client: MakeClient,
     assert await read(client, "a") == blob[::-1]
 
 
-@pytest.mark.parametrize("algorithm", ["crc32", "sha1", "sha256"])
+@pytest.mark.parametrize("algorithm", ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"])
 async def test_checksums(gate: Gate, make_client: MakeClient, algorithm: Any) -> None:
     """The server compares what is put, in one piece and in parts; the client what it reads as a whole."""
     client = make_client(gate.url, checksum=algorithm, multipart_threshold=100_000, part_size=60_000)

@@ -328,11 +328,13 @@ def test_too_many_deletions_are_refused(count: int) -> None:
 
 def test_botocore_writes_the_same_completion(s3: ServiceModel) -> None:
     """Parts are written in order of their numbers, with their checksums, as botocore writes them."""
-    body = xml.build_complete([Part(2, '"b"', ("crc32", "AAAAAA==")), Part(10, "<c>"), Part(1, "a")])
+    body = xml.build_complete(
+        [Part(2, '"b"', ("crc32", "AAAAAA==")), Part(10, "<c>", ("crc64nvme", "AA==")), Part(1, "a")]
+    )
     parts = [
         {"PartNumber": 1, "ETag": '"a"'},
         {"PartNumber": 2, "ETag": '"b"', "ChecksumCRC32": "AAAAAA=="},
-        {"PartNumber": 10, "ETag": '"<c>"'},
+        {"PartNumber": 10, "ETag": '"<c>"', "ChecksumCRC64NVME": "AA=="},
     ]
     request = create_serializer("rest-xml").serialize_to_request(
         {"Bucket": "b", "Key": "k", "UploadId": "u", "MultipartUpload": {"Parts": parts}},

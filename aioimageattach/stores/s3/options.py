@@ -1,0 +1,75 @@
+"""What a client is told, and what it is told of an object."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Literal, TypeAlias, TypedDict
+
+from .chunked import Algorithm
+from .encryption import Encryption
+from .objects import META
+from .transport import ConnectorFactory
+from .upload import CreateOnly
+
+__all__ = ["ClientOptions", "Description", "SignatureVersion", "described"]
+
+SignatureVersion: TypeAlias = Literal["v4", "v2"]
+
+
+class ClientOptions(TypedDict, total=False):
+    """The arguments of :class:`~aioimageattach.stores.s3.client.S3Client` that a store passes on to it."""
+
+    endpoint_url: str | None
+    path_style: bool | None
+    signature_version: SignatureVersion
+    sign_payload: bool | None
+    create_only: CreateOnly
+    bulk_delete: bool
+    checksum: Algorithm | None
+    encryption: Encryption | None
+    multipart_threshold: int
+    part_size: int
+    parallel_parts: int
+    timeout: float
+    connect_timeout: float
+    read_timeout: float
+    max_connections: int
+    ssl_context: ssl.SSLContext | None
+    proxy: str | None
+    trust_env: bool
+    connector: ConnectorFactory | None
+    clock: Callable[[], datetime]
+
+
+class Description(TypedDict, total=False):
+    """What a server is to say of an object; see ``create()`` of :class:`~aioimageattach.stores.s3.client.S3Client`."""
+
+    content_type: str
+    cache_control: str | None
+    content_disposition: str | None
+    metadata: Mapping[str, str]
+    storage_class: str | None
+    acl: str | None
+
+
+def described(description: Description) -> dict[str, str]:
+    """Return the headers that describe an object.
+
+    Raises:
+        ValueError: A value has a control character, or is not ASCII.
+    """
+    given = {
+        "Content-Type": description.get("content_type", "application/octet-stream"),
+        "Cache-Control": description.get("cache_control"),
+        "Content-Disposition": description.get("content_disposition"),
+        "x-amz-storage-class": description.get("storage_class"),
+        "x-amz-acl": description.get("acl"),
+        **{META + name: value for name, value in description.get("metadata", {}).items()},
+    }
+    headers = {name: value for name, value in given.items() if value is not None}
+    for name, value in headers.items():
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError(f"headers: the value of {name} has a control character, or is not ASCII: encode it")
+    return headers
