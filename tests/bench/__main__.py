@@ -21,7 +21,11 @@ BENCHES = {
     "lag": "the event loop while thumbnails are made",
     "memory": "memory over two thousand thumbnails",
     "urls": "a page of fifty users with their pictures",
-    "serving": "files over HTTP, by everybody",
+    "serving.small": "files of 10 KiB over HTTP, by everybody",
+    "serving.medium": "files of 100 KiB",
+    "serving.large": "files of 5 MiB",
+    "serving.unchanged": "versions that the client has",
+    "serving.cold": "files that are not in memory, and the event loop meanwhile",
     "s3.small": "small objects of S3, by everybody",
     "s3.large": "large ones",
     "migration.disk": "100,000 files from a directory to another",
@@ -47,7 +51,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.list:
         for name, what in BENCHES.items():
-            say(f"{name:12} {what}")
+            say(f"{name:18} {what}")
         return 0
     if options.here:
         name, _, part = options.here.partition(".")
