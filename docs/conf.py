@@ -26,6 +26,7 @@ version = release = VERSION
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_click"]
 exclude_patterns = ["_build", "changelog/*.*.md"]
 source_suffix = {".md": "markdown"}
+smartquotes_action = "qe"  # two dashes begin an option, and are no dash
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 
