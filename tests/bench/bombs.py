@@ -30,6 +30,7 @@ FILES: dict[str, Callable[[], bytes]] = {name: make for name, (make, _) in BOMBS
     "JPEG, 49 MB of data without a marker": lambda: jpeg(0xC2, 2_000, 2_000, 3)[:-2] + b"\xff\x00" * 24_500_000,
     "SVG whose elements use each other": lambda: nested("use"),
     "SVG of patterns in patterns": lambda: nested("pattern"),
+    "SVG of 49,000 elements, which are allowed": _drawing('<rect width="5" height="5"/>' * 49_000),
     "SVG of 60,000 elements": _drawing('<rect width="5" height="5"/>' * 60_000),
     "SVG of 600,000 elements": _drawing("<g/>" * 600_000),
     "SVG, 300 deep": _drawing("<g>" * 300 + "</g>" * 300),
