@@ -31,11 +31,21 @@ class FailingStore(CountingStore):
         self.refused: set[int] = set()
         self.puts = 0
         self.meanwhile: Callable[[], Awaitable[None]] | None = None
+        self.reading = self.peak = self.awaited = 0
+        self.together = asyncio.Event()
 
     async def get_object(self, *args: Any, **options: Any) -> Any:
         if (happen := self.meanwhile) is not None:
             self.meanwhile = None
             await happen()
+        self.reading += 1
+        self.peak = max(self.peak, self.reading)
+        if self.reading >= self.awaited:
+            self.together.set()
+        await self.together.wait()
+        for _ in range(20):  # for one too many to begin
+            await asyncio.sleep(0)
+        self.reading -= 1
         return await super().get_object(*args, **options)
 
     async def put_object(
@@ -158,6 +168,15 @@ async def test_a_batch_that_fails_is_tried_one_by_one(sessions: Sessions, store:
     assert len(await thumbnails(sessions)) == 6
     assert len(await store.names()) == 7 + 6
     assert (plan.progress.done, plan.progress.made, plan.progress.failed) == (7, 6, 1)
+
+
+async def test_so_many_at_once_and_no_more(sessions: Sessions, store: FailingStore) -> None:
+    """As many originals are fetched as may be, and of as many owners as make a batch."""
+    for width, concurrency, batch, expected in ((30, 2, 50, 2), (40, 8, 3, 3)):
+        store.together.clear()
+        store.peak, store.awaited = 0, expected
+        await generate(sessions, User.picture, [width], concurrency=concurrency, batch=batch).execute()
+        assert store.peak == expected
 
 
 @pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)  # SQLite lets nobody write meanwhile

@@ -18,6 +18,8 @@ from aioimageattach.context import bind_store
 from aioimageattach.key import ImageKey, file_name, make_revision
 from tests.cli import models
 from tests.cli.conftest import USERS, Run, documents, files
+from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
+from tests.stores.s3.conftest import BUCKET, REGION
 
 BASE = "tests.cli.models:Base"
 MEDIA = "tests.cli.models:media"
@@ -154,6 +156,16 @@ def test_migrate_copies_and_goes_on(run: Run, filled: Path) -> None:
     done = run("migrate", BASE, MEDIA, target, "--deep", "-v")
     assert [line.partition(" ")[0] for line in done.stdout.splitlines()] == ["present"] * USERS
     assert last(done).endswith(", 7 present")
+
+
+def test_migrate_into_a_bucket(run: Run, filled: Path, gate: Gate) -> None:
+    """By its URL, with the keys of the environment."""
+    url = f"s3://{BUCKET}/live?region={REGION}&endpoint_url={gate.url}"
+    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    done = run("migrate", BASE, MEDIA, url, **keys)
+    assert (done.exit_code, f"{USERS} copied" in last(done)) == (0, True), done.output
+    done = run("verify", BASE, "-s", url, "--deep", **keys)
+    assert (done.exit_code, f"{USERS} sound" in last(done)) == (0, True), done.output
 
 
 def test_migrate_tells_what_it_would_copy(run: Run, filled: Path) -> None:
