@@ -130,7 +130,7 @@ fuzz: $(INSTALLED)  ## Make up files that may break the reading of pictures; FUZ
 	$(BIN)/python -m pip install --quiet --group fuzz
 	nice -n 19 $(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
-bench: $(INSTALLED) $(INSTALLED_S3_PEERS)  ## Run the benchmarks; BENCH_ARGS='--only sizes' runs one
+bench: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_PEERS)  ## Run the benchmarks; BENCH_ARGS='--only sizes' runs one
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 build: $(INSTALLED)  ## Build the distributions and try the wheel in an empty environment
