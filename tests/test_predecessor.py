@@ -290,6 +290,7 @@ async def test_old_thumbnails_are_found(sessions: Sessions) -> None:
     [(User, "picture", BIG), (User, "picture", 7), (Item, "image", ITEM), (Article, "cover", "issue-42")],
     ids=["big", "webp", "uuid", "polymorphic"],
 )
+@pytest.mark.parametrize("store", ["directory"], indirect=True)  # of the bucket, all that follows reads and replaces
 async def test_new_thumbnails_of_old_originals(
     owner: type[Any], attribute: str, key: Any, sessions: Sessions, store: KeyedStore
 ) -> None:
