@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
-from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.key import EXTENSIONS, ImageKey, make_revision
 from aioimageattach.stores.fs import FileSystemStore
 from tests.databases import REQUIRED
 from tests.servers.asgi import serving
@@ -24,13 +26,12 @@ BLOB = os.urandom(300_000)
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a store, which nginx' own user may look into."""
-    folder = tmp_path_factory.mktemp("nginx")
-    for path in (folder, *list(folder.parents)[:2]):
-        path.chmod(path.stat().st_mode | 0o055)
-    (root := folder / "images").mkdir(mode=0o755)
-    return root
+def root() -> Iterator[Path]:
+    """The directory of a store, which nginx' own user may look into; not among pytest's, which close up again."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        (images := Path(folder) / "images").mkdir(mode=0o755)
+        yield images
 
 
 def answers(port: int) -> bool:
@@ -121,6 +122,18 @@ async def test_a_drawing_behind_nginx_is_saved(root: Path, nginx: str) -> None:
             assert answer.headers["Content-Type"] == "image/svg+xml"
             assert answer.headers["Content-Disposition"].startswith("attachment")
             assert "sandbox" in answer.headers["Content-Security-Policy"]
+
+
+def test_nginx_knows_each_type() -> None:
+    """The guide's configuration shows what the store names, under the same types."""
+    text = (DOCS / "nginx.conf").read_text()
+    found = re.search(r"\(\?:([a-z|]+)\)\)\$ \{", text)
+    assert found is not None
+    types = {
+        f".{extension}": mimetype for mimetype, extension in re.findall(r"(?m)^ +([a-z]+/[a-z+]+) +([a-z]+);$", text)
+    }
+    assert types == {extension: mimetype for mimetype, extension in EXTENSIONS.items()}
+    assert {f".{extension}" for extension in found[1].split("|")} == set(types)
 
 
 async def test_nginx_alone(root: Path, nginx: str) -> None:

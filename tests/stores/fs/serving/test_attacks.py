@@ -1,0 +1,96 @@
+"""The table of attacks in the documentation: each line has its test, and what it says is sent gets that answer."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.stores.fs import FileSystemStore, StaticServer
+from tests.servers.asking import Client
+
+ROOT = Path(__file__).parents[4]
+PAGE = (ROOT / "docs/explanation/serving.md").read_text("utf-8")
+TABLE = [tuple(row) for row in re.findall(r"(?m)^\| (.+?) \| (.+) \|$", PAGE.partition("| Attack | Answer |")[2])]
+
+HERE, WIRE, URLS = "fs/test_static.py", "fs/test_static_servers.py", "fs/test_exposed.py"
+NAMES, RANGES, TAGS = "fs/serving/test_names.py", "../_http/test_ranges.py", "../_http/test_tags.py"
+
+PROOFS = {
+    "`../secret.jpg`": (NAMES, "nothing_else_is_shown", WIRE, "attacks_over_the_wire"),
+    "`//etc/passwd`": (NAMES, "nothing_else_is_shown", HERE, "files_that_are_no_pictures_of_the_store"),
+    "NUL": (NAMES, "nothing_else_is_shown", NAMES, "any_text_may_be_asked_for", WIRE, "attacks_over_the_wire"),
+    "a trailing slash": (NAMES, "nothing_else_is_shown"),
+    "hidden": (HERE, "files_that_are_no_pictures_of_the_store"),
+    "a link": (HERE, "only_regular_files_are_opened", HERE, "no_link_leads_out"),
+    "a directory that becomes": (HERE, "a_directory_that_becomes_a_link_all_the_time"),
+    "a FIFO": (HERE, "only_regular_files_are_opened"),
+    "POST": (HERE, "files_can_only_be_read"),
+    "100 ranges": (RANGES, "no_byte_is_missed_and_none_sent_twice", HERE, "a_range_that_is_not_counted"),
+    "a list of 100,000 tags": (TAGS, "a_long_list_is_read_once"),
+    "`Host`": (URLS, "which_hosts_a_request_may_name", URLS, "a_request_without_one_host"),
+    "two hundred requests": (URLS, "no_request_sees_the_host_of_another"),
+    "SVG": (HERE, "what_could_run_is_saved_and_not_shown"),
+    "an origin": (HERE, "other_origins"),
+    "a thousand clients": (HERE, "clients_that_leave", WIRE, "clients_that_leave"),
+    "a hundred clients": (WIRE, "slow_clients_cost_little_memory"),
+    "a file that is cut off": (HERE, "a_file_that_is_cut_off_while_it_is_sent"),
+}
+
+
+def test_each_line_has_its_test() -> None:
+    """In its order; and no test is named that is not there."""
+    assert len(TABLE) == len(PROOFS)
+    for (attack, _), (start, proofs) in zip(TABLE, PROOFS.items(), strict=True):
+        assert attack.startswith(start)
+        for file, name in zip(proofs[::2], proofs[1::2], strict=True):
+            assert f"def test_{name}(" in (ROOT / "tests/stores" / file).read_text("utf-8"), name
+
+
+def spans(number: int) -> list[str]:
+    """What a line says is sent, a character by its number."""
+    found = re.findall(r"`(.+?)`", TABLE[number][0])
+    return [re.sub(r"^U\+([0-9A-F]{4})$", lambda code: chr(int(code[1], 16)), one) for one in found]
+
+
+@pytest.fixture
+async def name(tmp_path: Path) -> str:
+    """The name of a file of a thousand bytes, beside others."""
+    store = FileSystemStore(tmp_path / "root", "/", fsync=False)
+    key = ImageKey("photo", None, 320, 200, "image/jpeg", make_revision())
+    await store.put(key, os.urandom(1000), reproducible=False)
+    for place in ("secret.jpg", "root/secret.jpg", "root/page.html"):
+        (tmp_path / place).write_bytes(b"secret")
+    return store.name_of(key)
+
+
+@pytest.mark.parametrize("span", [one for number in range(5) for one in spans(number)])
+async def test_paths(tmp_path: Path, name: str, span: str) -> None:
+    """Whether the server unescapes them or not, alone, and before or after the name of a file that is there."""
+    http = Client(StaticServer(tmp_path / "root"))
+    for path in (span, f"{span}{name}", f"{name}{span}", f"{name}/{span}"):
+        for asked in (path, unquote(path, errors="replace")):
+            assert (await http.ask(f"/{asked}")).status == 404
+    assert (await http.ask(f"/{name}")).status == 200
+
+
+async def test_methods(tmp_path: Path, name: str) -> None:
+    """Those in capitals, and the one that is not."""
+    http = Client(StaticServer(tmp_path / "root"))
+    methods = re.findall(r"\b[A-Z]{3,}\b", TABLE[8][0]) + spans(8)
+    assert {"POST", "DELETE", "get"} <= set(methods)
+    for method in methods:
+        assert (await http.ask(f"/{name}", method=method)).status == 405
+
+
+@pytest.mark.parametrize("span", spans(9))
+async def test_ranges(tmp_path: Path, name: str, span: str) -> None:
+    """Nothing but what the line says, and never more than there is."""
+    http = Client(StaticServer(tmp_path / "root"))
+    told = await http.ask(f"/{name}", ("Range", f"bytes={span.removeprefix('bytes=')}"))
+    assert told.status in (200, 416)
+    assert len(told.body) <= 1000
