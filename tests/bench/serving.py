@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +23,7 @@ from aioimageattach.key import ImageKey, file_name
 
 from .measure import save, say
 
-SIZES = {"10 KiB": 10 * 1024, "100 KiB": 100 * 1024, "5 MiB": 5 * 1024 * 1024}
+SIZES = {"small": 10 * 1024, "medium": 100 * 1024, "large": 5 * 1024 * 1024, "unchanged": 10 * 1024}
 CONNECTIONS = 16
 SECONDS = 3
 COLD_FILES = 2000
@@ -162,66 +162,93 @@ def medians(samples: list[dict[str, float]]) -> dict[str, float]:
     return {key: statistics.median(sample[key] for sample in samples) for key in samples[0]}
 
 
-def hot(root: Path, rounds: int, only: str | None = None) -> dict[str, Any]:
-    """Ask each server for one file of each size again and again, and once more for a version that the client has."""
-    for number, size in enumerate(SIZES.values()):
-        path = root / name_of(number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(os.urandom(size))
+def hot(root: Path, part: str, rounds: int) -> dict[str, Any]:
+    """Ask each server in turn for one file again and again, or whether a version that the client has is still good."""
+    name = name_of(0)
+    (root / name).parent.mkdir(parents=True)
+    (root / name).write_bytes(os.urandom(SIZES[part]))
     port = free_port()
-    samples: dict[str, dict[str, list[dict[str, float]]]] = {}
-    for _ in range(rounds):
-        for name, command in commands(root, port).items():
-            if only is not None and only not in name:
-                continue
+    url = f"http://127.0.0.1:{port}/files/{name}"
+    contenders = [(who, command) for who, command in commands(root, port).items() if takes_part(who, part)]
+    samples: dict[str, list[dict[str, float]]] = {who: [] for who, _ in contenders}
+    for number in range(rounds):
+        first = number % len(contenders)
+        for who, command in contenders[first:] + contenders[:first]:
             with running(command, port) as pid:
-                for number, label in enumerate(SIZES):
-                    url = f"http://127.0.0.1:{port}/files/{name_of(number)}"
-                    load(url, 1)
-                    found = measured(pid, url, SECONDS)
-                    samples.setdefault(name, {}).setdefault(label, []).append(found)
-                    say(
-                        f"  {name:26} {label:8} {found['per_second']:9.0f}/s  {found['cpu']:.3f} s CPU per 1,000"
-                        f"  p99 {found['p99_ms']:.1f} ms"
-                    )
-                if name in ("ours, uvicorn", "Starlette, uvicorn", "nginx"):
-                    url = f"http://127.0.0.1:{port}/files/{name_of(0)}"
-                    found = measured(pid, url, 2, f"If-None-Match: {tag_of(url)}")
-                    samples[name].setdefault("304", []).append(found)
-                    say(f"  {name:26} 304      {found['per_second']:9.0f}/s  {found['cpu']:.3f} s CPU per 1,000")
-    return {name: {label: medians(found) for label, found in sizes.items()} for name, sizes in samples.items()}
+                headers = [f"If-None-Match: {tag_of(url)}"] if part == "unchanged" else []
+                load(url, 1, *headers)
+                found = measured(pid, url, SECONDS, *headers)
+            samples[who].append(found)
+            say(
+                f"  {who:26} {found['per_second']:9.0f}/s  {found['cpu']:.3f} s CPU per 1,000"
+                f"  p99 {found['p99_ms']:.2f} ms"
+            )
+    return {
+        who: {
+            **medians(found),
+            "times_starlette": median_ratio(found, samples["Starlette, uvicorn"], "per_second"),
+            "times_nginx_cpu": median_ratio(found, samples["nginx"], "cpu") if "nginx" in samples else None,
+        }
+        for who, found in samples.items()
+    }
+
+
+def takes_part(who: str, part: str) -> bool:
+    """Whether a server is asked: some have no tags, and what granian is handed is large."""
+    if part == "unchanged":
+        return who in ("ours, uvicorn", "ours, granian", "Starlette, uvicorn", "aiohttp", "Caddy", "nginx")
+    return part == "large" or "pathsend" not in who
+
+
+def median_ratio(mine: list[dict[str, float]], theirs: list[dict[str, float]], figure: str) -> float:
+    """How many times the figure of the others, of the same round."""
+    return statistics.median(one[figure] / other[figure] for one, other in zip(mine, theirs, strict=True))
 
 
 def cold(root: Path) -> dict[str, Any]:
     """Ask for many files once each, none of which is in the page cache, and look at the loop's lag."""
     names = [name_of(number, 200) for number in range(COLD_FILES)]
-    blob = os.urandom(SIZES["100 KiB"])
+    blob = os.urandom(SIZES["medium"])
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(blob)
     os.sync()
     port = free_port()
     found: dict[str, Any] = {}
-    for name, command in commands(root, port).items():
-        if "uvicorn" not in name:
+    for who, command in commands(root, port).items():
+        if who not in ("ours, uvicorn", "Starlette, uvicorn"):
             continue
         with running(command, port) as pid:
             asyncio.run(_lag(port))
-            for one in names:
-                fd = os.open(root / one, os.O_RDONLY)
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-                os.close(fd)
+            forgotten = sum(forget(root / name) for name in names)
+            time.sleep(1)
+            idle = asyncio.run(_lag(port))
             before, began = cpu_of(pid), time.perf_counter()
-            asyncio.run(_lag(port))
             asyncio.run(_ask_each(port, names))
+            seconds, cpu = time.perf_counter() - began, cpu_of(pid) - before
             lag = asyncio.run(_lag(port))
-            found[name] = {
-                "per_second": len(names) / (time.perf_counter() - began),
-                "cpu": (cpu_of(pid) - before) / len(names) * 1000,
-                "lag": lag,
-            }
-        say(f"  {name:26} cold {found[name]['per_second']:9.0f}/s  {found[name]['cpu']:.3f} s CPU per 1,000  lag {lag}")
+        found[who] = {
+            "per_second": len(names) / seconds,
+            "cpu": cpu / len(names) * 1000,
+            "cold": forgotten / len(names),
+            "idle": idle,
+            "lag": lag,
+        }
+        say(f"  {who:26} {found[who]}")
     return found
+
+
+def forget(path: Path) -> bool:
+    """Let the system forget what a file contains; return whether it did."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 async def _lag(port: int) -> Any:
@@ -248,12 +275,15 @@ async def _ask_each(port: int, names: list[str]) -> None:
     await asyncio.gather(*(work() for _ in range(CONNECTIONS)))
 
 
-def run(rounds: int) -> None:
-    """Measure, and keep the result as ``serving``."""
+def run(rounds: int, part: str) -> None:
+    """Measure one part, and keep the result as ``serving.PART``."""
     if not shutil.which("wrk"):
         raise SystemExit("wrk is needed to measure: apt-get install wrk")
-    with TemporaryDirectory() as folder:
+    # not in a file system in memory, which cannot be asked for what is in memory
+    with TemporaryDirectory(dir=Path(__file__).parent) as folder:
         root = Path(folder)
-        late = cold(root)
-        found: Mapping[str, Any] = hot(root, min(rounds, 3), os.environ.get("BENCH_SERVING"))
-    save("serving", {"servers": found, "cold": late, "connections": CONNECTIONS, "seconds": SECONDS})
+        if part == "cold":
+            save("serving.cold", {"servers": cold(root), "connections": CONNECTIONS})
+        else:
+            servers = hot(root, part, min(rounds, 5))
+            save(f"serving.{part}", {"servers": servers, "connections": CONNECTIONS, "seconds": SECONDS})
