@@ -1,4 +1,4 @@
-"""What applications do with pictures, each a transaction of its own that can be done again and again."""
+"""What applications do with pictures and values, each a transaction of its own that can be done again and again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from aioimageattach.context import bind_store
+from aioimageattach.offload import StoredBinary
 from tests import photos
 from tests.faults.models import Post, User
 from tests.faults.rig import PNG, SIZE, GivenUp
@@ -79,8 +80,20 @@ async def photograph(session: AsyncSession, content: bytes) -> None:
     await user.picture.get_or_generate_thumbnail(10)
 
 
+async def values(session: AsyncSession, content: bytes) -> None:
+    """Offloaded values: one is read and replaced twice, one comes and goes by turns."""
+    user = await somebody(session)
+    if user.body is not None:
+        await user.body.load()
+    user.body = StoredBinary(content)
+    user.small = StoredBinary(b"small " + content) if user.small is None else None
+    await session.flush()
+    user.body = StoredBinary(b"again " + content)
+
+
 OPERATIONS: dict[str, Operation] = {
-    operation.__name__: operation for operation in (replace, take_away, delete_owner, savepoints, several, photograph)
+    operation.__name__: operation
+    for operation in (replace, take_away, delete_owner, savepoints, several, photograph, values)
 }
 
 

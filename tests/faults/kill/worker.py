@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from aioimageattach import _threads
 from aioimageattach.context import bind_store
 from aioimageattach.exc import ImageAttachError
+from aioimageattach.offload import StoredBinary
 from aioimageattach.store import KeyedStore
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.s3 import S3Store
@@ -115,6 +116,12 @@ class Program:
             size = self.random.choice([(3, 2), (2, 1)])
             await user.picture.from_raw_file(self.content(), None, size, PNG, original=False)
 
+    async def write(self, session: AsyncSession) -> None:
+        """Give an offloaded column another value, and one of them none at times."""
+        user = await self.user(session)
+        user.body = StoredBinary(self.content())
+        user.small = self.random.choice([None, StoredBinary(self.content())])
+
     async def take_away(self, session: AsyncSession) -> None:
         """Delete a picture."""
         await (await self.user(session)).picture.delete()
@@ -137,7 +144,14 @@ class Program:
 
     async def transaction(self, session: AsyncSession) -> None:
         """Some of it; then a commit, more often than not."""
-        work = [*[self.attach] * 5, self.photograph, *[self.thumbnail] * 3, self.take_away, self.delete_user]
+        work = [
+            *[self.attach] * 5,
+            self.photograph,
+            *[self.thumbnail] * 3,
+            *[self.write] * 2,
+            self.take_away,
+            self.delete_user,
+        ]
         bind_store(session, self.store)
         mine = await session.get(User, self.spec["line"] + 1000) or User(id=self.spec["line"] + 1000)
         session.add(mine)

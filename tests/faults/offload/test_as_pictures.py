@@ -7,6 +7,7 @@ from tests.faults.test_cancellation import (  # noqa: F401 - each is collected h
     test_a_transaction_that_could_not_even_end,
     test_cancelled_again_while_it_cleans_up,
     test_cancelled_while_many_are_uploaded,
+    test_closing_in_a_finally,
     test_replacing_a_picture,
     test_rolling_back_and_closing,
     test_savepoints,
