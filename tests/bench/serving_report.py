@@ -1,55 +1,54 @@
-"""What was measured of serving, as tables and as a plot."""
+"""What was measured of serving, as tables and as plots."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from .measure import say
-
-__all__ = ["plot", "table"]
+__all__ = ["cold_table", "plot", "table"]
 
 GREEN, GREY, BLUE = "#2f855a", "#8a94a3", "#2b6cb0"
-SIZES = ("10 KiB", "100 KiB", "5 MiB")
+FIGURES = {"per_second": "requests a second", "cpu": "ms CPU a request"}
+
+Line = Callable[..., None]
 
 
-def _row(*cells: object) -> None:
-    say("| " + " | ".join(str(cell) for cell in cells) + " |")
-
-
-def table(found: dict[str, Any]) -> None:
-    """Print requests a second, in brackets the seconds of the processor for 1,000 of them, and what came late."""
-    _row("requests/s (CPU s per 1,000), p99", *SIZES)
-    _row("---", *("---:" for _ in SIZES))
-    for name, sizes in found["servers"].items():
-        cells = (
-            f"{row['per_second']:,.0f} ({row['cpu']:.3f}), {row['p99_ms']:.1f} ms"
-            for row in map(sizes.get, SIZES)
-            if row
+def table(found: dict[str, Any], *, row: Line, head: Line) -> None:
+    """Print what each server does in a second, what it needs for that, and what came late."""
+    head("", "requests/s", "× Starlette", "CPU s per 1,000", "× nginx", "p99, ms")
+    for name, figures in found["servers"].items():
+        to_nginx = figures["times_nginx_cpu"]
+        row(
+            name,
+            f"{figures['per_second']:,.0f}",
+            f"{figures['times_starlette']:.1f}",
+            f"{figures['cpu']:.3f}",
+            "–" if to_nginx is None else f"{to_nginx:.1f}",
+            f"{figures['p99_ms']:.2f}",
         )
-        _row(name, *cells)
-    say("")
-    for name, sizes in found["servers"].items():
-        if "304" in sizes:
-            _row(name, "304", f"{sizes['304']['per_second']:,.0f} ({sizes['304']['cpu']:.3f})")
-    say("")
-    _row("cold", "files/s", "CPU s per 1,000", "lag p50, ms", "p99", "max")
-    for name, row in found["cold"].items():
-        lag = (f"{row['lag'][key]:.2f}" for key in ("p50", "p99", "max"))
-        _row(name, f"{row['per_second']:,.0f}", f"{row['cpu']:.3f}", *lag)
+
+
+def cold_table(found: dict[str, Any], *, row: Line, head: Line) -> None:
+    """Print what becomes of the loop."""
+    head("", "files/s", "CPU s per 1,000", "not in memory", "lag p50, ms", "p99", "max", "p99 with nothing to do")
+    for name, figures in found["servers"].items():
+        lag = (f"{figures['lag'][key]:.2f}" for key in ("p50", "p99", "max"))
+        share, idle = f"{100 * figures['cold']:.0f} %", f"{figures['idle']['p99']:.2f}"
+        row(name, f"{figures['per_second']:,.0f}", f"{figures['cpu']:.3f}", share, *lag, idle)
 
 
 def plot(figure: Any, found: dict[str, Any]) -> None:
-    """Draw the seconds of the processor that each server needs, for each size."""
-    figure.set_size_inches(11, 3.6)
+    """Draw what each server does in a second, and the time of the processor that it needs for each request."""
+    figure.set_size_inches(10, 0.9 + 0.27 * len(found["servers"]))
     names = list(reversed(found["servers"]))
-    for axes, size in zip(figure.subplots(1, len(SIZES), sharey=True), SIZES, strict=True):
-        values = [found["servers"][name][size]["cpu"] for name in names]  # seconds for 1,000 are milliseconds for one
-        colours = [GREEN if name.startswith("ours") else BLUE if name in ("nginx", "Caddy") else GREY for name in names]
+    colours = [GREEN if name.startswith("ours") else BLUE if name in ("nginx", "Caddy") else GREY for name in names]
+    for axes, (key, title) in zip(figure.subplots(1, len(FIGURES), sharey=True), FIGURES.items(), strict=True):
+        values = [found["servers"][name][key] for name in names]  # seconds for 1,000 are milliseconds for one
         axes.barh(names, values, color=colours)
         most = max(values)
         for place, value in enumerate(values):
-            axes.text(value + most * 0.02, place, f"{value:.3g}", va="center", fontsize=8)
+            text = f"{value:,.0f}" if key == "per_second" else f"{value:.3g}"
+            axes.text(value + most * 0.02, place, text, va="center", fontsize=8)
         axes.set_xlim(0, most * 1.2)
-        axes.set_title(size, fontsize=10)
-        axes.set_xlabel("ms CPU a request")
+        axes.set_title(title, fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
