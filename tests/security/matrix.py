@@ -20,6 +20,7 @@ KEYS = "tests/test_key.py"
 LISTING = "tests/stores/fs/test_listing.py"
 METADATA = "tests/imaging/test_metadata.py"
 PERMISSIONS = "tests/security/test_permissions.py"
+PROGRAM = "tests/cli"
 PROBE = "tests/imaging/test_probe.py"
 SECRETS = "tests/security/test_secrets.py"
 SERVED = "tests/stores/fs/test_static.py"
@@ -186,6 +187,11 @@ MATRIX: dict[int, Attack] = {
             (SECRETS, "the_suite_is_watched"),
             (ISOLATION, "a_worker_has_no_secrets_in_its_environment"),
             (f"{BUCKET}/test_credentials.py", "nothing_shows_a_secret"),
+            (f"{BUCKET}/test_signer.py", "nothing_shows_a_secret"),
+            (f"{PROGRAM}/test_database.py", "wrong_urls_are_refused_without_being_repeated"),
+            (f"{PROGRAM}/test_database.py", "a_database_that_does_not_answer"),
+            (f"{PROGRAM}/test_stores.py", "wrong_urls_are_refused a_profile_is_chosen"),
+            (f"{PROGRAM}/test_doctor.py", "a_bucket"),
             (f"{BUCKET}/test_sender.py", "attempts_are_logged_without_secrets"),
         ),
     ),
