@@ -7,14 +7,12 @@ from contextlib import AsyncExitStack
 from typing import Any, NoReturn
 
 import click
-from sqlalchemy.exc import SQLAlchemyError
 
-from ..exc import ImageAttachError
 from . import options
 from .checks import Check, check_formats, check_store, check_tables, versions
 from .database import DatabaseParameter, open_sessions
 from .output import Output
-from .running import DONE, FOUND, run, said
+from .running import DONE, FOUND, is_refusal, run, said
 from .stores import open_store
 
 __all__ = ["doctor"]
@@ -63,12 +61,18 @@ async def _checks(stack: AsyncExitStack, models: Any, database: Any, store: Any)
             sessions = await open_sessions(stack, database)
             async for check in check_tables(sessions, models):
                 yield check
-        except (OSError, SQLAlchemyError) as error:
-            yield Check("database", "trouble", said(error))
+        except Exception as error:
+            yield _trouble("database", error)
     if store is not None:
         try:
             found = await open_store(stack, store)
             async for check in check_store(found):
                 yield check
-        except (ImageAttachError, OSError) as error:
-            yield Check("store", "trouble", said(error))
+        except Exception as error:
+            yield _trouble("store", error)
+
+
+def _trouble(name: str, error: Exception) -> Check:
+    if not is_refusal(error):
+        raise error
+    return Check(name, "trouble", said(error))

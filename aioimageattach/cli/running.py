@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from ..exc import DeclarationError, ImageAttachError
 from .output import Output
 
-__all__ = ["DONE", "FAILED", "FOUND", "planned", "run", "said"]
+__all__ = ["DONE", "FAILED", "FOUND", "is_refusal", "planned", "run", "said"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,6 +27,7 @@ FOUND: Final = 1
 FAILED: Final = 3
 """It could not be done: the database or a store does not answer, or refuses. 2 is click's, for wrong arguments."""
 
+_DRIVERS: Final = frozenset({"aiomysql", "aiosqlite", "asyncmy", "asyncpg", "psycopg", "pymysql", "sqlite3"})
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -60,7 +61,9 @@ def run(out: Output, work: Callable[[], Awaitable[int]], *, resume: str) -> NoRe
     except _StoppedError as stopped:
         out.complain("stopped", f"Stopped. {resume}", resume=resume)
         code = 128 + stopped.number
-    except (ImageAttachError, SQLAlchemyError, OSError) as error:
+    except Exception as error:
+        if not is_refusal(error):
+            raise
         text = said(error)
         out.complain("error", f"Error: {text}", type=type(error).__name__, message=text)
         code = FAILED
@@ -85,6 +88,12 @@ async def _stoppable(work: Callable[[], Awaitable[int]]) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether a database or a store says so; SQLAlchemy 2.0 lets errors of drivers through while it connects."""
+    driver = type(error).__module__.partition(".")[0] in _DRIVERS
+    return driver or isinstance(error, (ImageAttachError, SQLAlchemyError, OSError))
 
 
 def said(error: BaseException) -> str:

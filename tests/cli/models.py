@@ -170,6 +170,10 @@ class Plain(Store):
         await self.inner.delete_file(*args, **options)
 
 
+def broken() -> FileSystemStore:
+    raise RuntimeError("a fault of the application's own")
+
+
 def undeletable() -> FileSystemStore:
     return Undeletable(MEDIA, "https://example.com/")
 

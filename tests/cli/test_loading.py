@@ -64,3 +64,10 @@ def test_models_without_pictures_are_a_wrong_argument(run: Run, filled: Path) ->
     """As the library says it."""
     done = run("verify", f"{MODELS}:User", "-s", f"{MODELS}:media")
     assert (done.exit_code, "no mapped class of User has files" in done.stderr) == (2, True), done.output
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["verify", f"{MODELS}:Base"]], ids=lambda words: words[0])
+def test_faults_of_the_application_keep_their_traceback(command: list[str], run: Run, filled: Path) -> None:
+    """What neither a database nor a store refuses is somebody's fault, who wants to see where."""
+    with pytest.raises(RuntimeError, match="of the application's own"):
+        run(*command, "-s", f"{MODELS}:broken")
