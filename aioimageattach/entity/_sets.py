@@ -92,15 +92,22 @@ def settle(session: Session, cls: type[Any], rows: Sequence[Any]) -> list[FileRo
                 values = tuple(row.__dict__.get(name) for name in names)
                 if row.__dict__.get("original") and None not in values:
                     sets.setdefault(values, []).append(row)
+            doomed: dict[tuple[Any, ...], list[Any]] = {}
+            for row in session.deleted:
+                if isinstance(row, cls):
+                    doomed.setdefault(tuple(row.__dict__.get(name) for name in names), []).append(row)
             for values in sorted(sets, key=repr):
-                found = _lock(session, cls, relationship, dict(zip(names, values, strict=True)), sets[values])
+                key = dict(zip(names, values, strict=True))
+                found = _lock(session, cls, relationship, key, sets[values], doomed.get(values, []))
                 stores = [store for row in sets[values] if (store := record_of(row).store) is not None]
                 for row in found:
                     record = record_of(row)
                     record.store = record.store or next(iter(stores), None)
                 gone += found
+        deleted = session.deleted
+        leaving = [*gone, *(row for row in rows if row in deleted)]
         for relationship in relationships:
-            for row in (*gone, *(row for row in rows if row in session.deleted)):
+            for row in leaving:
                 _leave(session, relationship, row)
     return gone
 
@@ -125,9 +132,10 @@ def _lock(
     relationship: RelationshipProperty[Any],
     key: dict[str, Any],
     originals: Sequence[Any],
+    doomed: Sequence[Any],
 ) -> list[FileRow]:
     query = select(cls).where(*(getattr(cls, name) == value for name, value in key.items()))
-    known = [(row, row.key) for row in originals if row in session.deleted]
+    known = [(row, row.key) for row in originals if any(row is other for other in doomed)]
     unchanged = [_again(session, row, read=False) is not None and row.key == before for row, before in known]
     if not any(unchanged):
         pairs = [
@@ -140,8 +148,8 @@ def _lock(
         query = query.with_for_update()
     found = list(session.scalars(query.execution_options(populate_existing=True)))
     present = {id(row) for row in found}
-    for row in list(session.deleted):
-        if isinstance(row, cls) and id(row) not in present and key.items() <= row.__dict__.items():
+    for row in doomed:
+        if id(row) not in present:
             session.expunge(row)  # somebody else was first: a DELETE would find nothing and warn
     return found
 
