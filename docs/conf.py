@@ -41,6 +41,7 @@ html_theme = "furo"
 html_title = f"aioimageattach {VERSION}"
 html_static_path = ["_static"]
 
+COMMANDS = "aioimageattach.cli"
 KINDS = ("added", "changed", "fixed", "removed")
 MODULE = """# `{name}`
 
@@ -63,9 +64,9 @@ PACKAGE = """# `{name}`
 
 
 def public_modules() -> list[str]:
-    """Return the modules that have a page: all but the private ones."""
-    found = pkgutil.walk_packages(aioimageattach.__path__, "aioimageattach.")
-    return ["aioimageattach", *(module.name for module in found if "._" not in module.name)]
+    """Return the modules that have a page: all but private ones, and those of the command line, which has its own."""
+    found = [module.name for module in pkgutil.walk_packages(aioimageattach.__path__, "aioimageattach.")]
+    return ["aioimageattach", *(name for name in found if "._" not in name and not name.startswith(COMMANDS))]
 
 
 def page(name: str) -> str:
