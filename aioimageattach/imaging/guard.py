@@ -18,6 +18,7 @@ _PNG_PIXELS: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"f
 _LEAST_PART: Final = 1_000  # what a decoder keeps for each part, however small
 _SCAN: Final = 100_000  # a scan costs as much as so many pixels, however small the picture
 _PASSES: Final = 25  # a camera's progressive JPEG has ten
+_MOST_SCANS: Final = 1_000  # encoders make some dozens at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def _jpeg(view: memoryview, limits: ImageLimits) -> Structure:
             height, width = (int.from_bytes(view[at : at + 2], "big") for at in (part.body + 1, part.body + 3))
             size, bands, progressive = (width, height), view[part.body + 5], marker in _JPEG_PROGRESSIVE
             limits.check_size(width, height, at_once=progressive)
-            allowed = limits.max_pixels_at_once * _PASSES // max(width * height, _SCAN)
+            allowed = min(limits.max_pixels_at_once * _PASSES // max(width * height, _SCAN), _MOST_SCANS)
         elif marker == 0xDA:
             if size is None or part.body >= len(view):
                 break

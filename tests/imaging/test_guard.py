@@ -66,7 +66,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "progressive JPEG": (lambda: jpeg(0xC2, 30_000, 3_000, 3), "max_pixels_at_once"),
     "JPEG of bands apart": (lambda: jpeg(0xC0, 30_000, 3_000, 1, 1, 1), "max_pixels_at_once"),
     "JPEG of many scans": (lambda: jpeg(0xC2, 5_000, 5_000, *[3] * 41), "40 scans"),
-    "tiny JPEG of many scans": (lambda: jpeg(0xC2, 8, 8, *[1] * 10_001), "10,000 scans"),
+    "tiny JPEG of many scans": (lambda: jpeg(0xC2, 8, 8, *[1] * 10_001), "more than 1,000 scans"),
     "JPEG of comments": (lambda: b"\xff\xd8" + b"\xff\xfe\0\2" * 5_000_000, "max_metadata"),
     "JPEG of much EXIF": (lambda: b"\xff\xd8" + (b"\xff\xe1\xff\xff" + bytes(65_533)) * 200, "max_metadata"),
     "GIF of 300,000 frames": (lambda: GIF + FRAME * 300_000 + b";", "max_frames"),
@@ -126,6 +126,14 @@ def test_refusing_takes_little_memory() -> None:
     grown = json.loads(done.stdout)
     assert set(grown) == set(BOMBS)
     assert {name: mebibytes for name, mebibytes in grown.items() if mebibytes > 50} == {}
+
+
+@pytest.mark.parametrize(("side", "most"), [(8, 1_000), (2_000, 250), (5_000, 40)])
+def test_scans_are_limited_by_what_they_cost(side: int, most: int) -> None:
+    """As many as all of them together may go over, each over all of the picture; of tiny ones a thousand."""
+    assert structure(jpeg(0xC2, side, side, *[1] * most), "image/jpeg") == Structure(at_once=True)
+    with pytest.raises(ImageTooLargeError, match=f"more than {most:,} scans"):
+        structure(jpeg(0xC2, side, side, *[1] * (most + 1)), "image/jpeg")
 
 
 def structure(data: bytes, mimetype: str, limits: ImageLimits = DEFAULT_LIMITS) -> Structure:
