@@ -28,6 +28,7 @@ def _drawing(body: str) -> Callable[[], bytes]:
 
 FILES: dict[str, Callable[[], bytes]] = {name: make for name, (make, _) in BOMBS.items()} | {
     "JPEG, 49 MB of data without a marker": lambda: jpeg(0xC2, 2_000, 2_000, 3)[:-2] + b"\xff\x00" * 24_500_000,
+    "JPEG, 49 MB of nothing but fill bytes": lambda: jpeg(0xC2, 2_000, 2_000, 3)[:-2] + b"\xff" * 49_000_000,
     "SVG whose elements use each other": lambda: nested("use"),
     "SVG of patterns in patterns": lambda: nested("pattern"),
     "SVG of 49,000 elements, which are allowed": _drawing('<rect width="5" height="5"/>' * 49_000),
