@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from aioimageattach.stores.fs import StaticServer
+from aioimageattach.stores.fs import StaticServerMiddleware
 
 ROOT = os.environ["BENCH_ROOT"]
 
@@ -37,23 +37,22 @@ class Lag:
         )
 
 
-def mounted(server: Any) -> Any:
-    """An application in whose mount the files are."""
+def application(*routes: Any) -> Any:
+    """An application with routes, one of which tells the lag."""
     from starlette.applications import Starlette
-    from starlette.routing import Mount, Route
+    from starlette.routing import Route
 
-    return Starlette(routes=[Mount("/files", app=server), Route("/lag", Lag().tell)])
+    return Starlette(routes=[*routes, Route("/lag", Lag().tell)])
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ours":
-        return mounted(StaticServer(ROOT, block_size=int(os.environ.get("BENCH_BLOCK", 128 * 1024))))
-    if name == "pathsend":
-        return mounted(StaticServer(ROOT, pathsend=True))
+    if name in ("ours", "pathsend"):
+        return StaticServerMiddleware(application(), "/files/", ROOT, pathsend=name == "pathsend")
     if name == "starlette":
+        from starlette.routing import Mount
         from starlette.staticfiles import StaticFiles
 
-        return mounted(StaticFiles(directory=ROOT))
+        return application(Mount("/files", app=StaticFiles(directory=ROOT)))
     raise AttributeError(name)
 
 
