@@ -20,7 +20,7 @@ __all__ = ["doctor"]
 _MARKS = {"ok": "✓", "note": "·", "trouble": "✗"}
 
 
-@click.command()
+@click.command(short_help="Look whether formats, database, tables and store work.")
 @click.option("--models", "-m", type=options.MODELS, help="MODULE:NAME of a declarative base or one class.")
 @click.option(
     "--database", "-d", type=DatabaseParameter(), envvar="DATABASE_URL", show_envvar=True, metavar="URL",

@@ -18,7 +18,7 @@ from .stores import open_store
 __all__ = ["migrate"]
 
 
-@click.command()
+@click.command(short_help="Copy all files to another store.")
 @options.models
 @click.argument("source", type=options.STORE)
 @click.argument("destination", type=options.STORE)

@@ -19,7 +19,7 @@ from .stores import open_store
 __all__ = ["sweep"]
 
 
-@click.command()
+@click.command(short_help="Find files that no row names, and remove them.")
 @options.models
 @options.database
 @options.store

@@ -38,7 +38,7 @@ def _recipes(widths: tuple[int, ...], heights: tuple[int, ...], fit: Any, form: 
     ]
 
 
-@click.command()
+@click.command(short_help="Make the thumbnails that are missing.")
 @click.argument("attachment", type=options.MODELS)
 @options.database
 @options.store

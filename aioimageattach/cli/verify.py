@@ -25,7 +25,7 @@ def _say(flaw: Flaw) -> str:
     return text if flaw.error is None else f"{text}: {flaw.error}"
 
 
-@click.command()
+@click.command(short_help="Find rows whose files are lost or altered.")
 @options.models
 @options.database
 @options.store
