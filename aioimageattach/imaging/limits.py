@@ -55,7 +55,8 @@ class ImageLimits:
             strips of pixels, so that what is decoded as a whole, and the writing of AVIF, can take longer; the pixel
             limits keep these within seconds; ``isolated`` makes it a hard limit.
         isolated: Whether pictures are read in a worker process, which is ended where it does not keep ``timeout`` and
-            ``max_memory``. The callables of recipes run there too, and so have to be importable by their names.
+            ``max_memory``. The callables of recipes run there too: they have to be importable by their names, and find
+            little of the environment.
         max_memory: Bytes of memory that a worker process may take, some 60 MB for itself included; of no meaning
             unless ``isolated``.
 
