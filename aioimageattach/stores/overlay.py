@@ -38,7 +38,7 @@ class PlainOverlayStore(CombinedStore, Generic[S]):
     """
 
     def __init__(self, above: S, below: S) -> None:
-        check_stores((above, below), keyed=False)
+        _check_stores(above, below, keyed=False)
         self.above: S = above
         self.below: S = below
         self.needs_object_id: bool = above.needs_object_id
@@ -86,14 +86,12 @@ class OverlayStore(KeyedStore):
         below: Only read.
 
     Raises:
-        ValueError: Both are the same store.
+        ValueError: The store above is the one below, or part of it.
         DeclarationError: One of them is no :class:`~aioimageattach.store.KeyedStore`.
     """
 
     def __init__(self, above: KeyedStore, below: KeyedStore) -> None:
-        check_stores((above, below), keyed=True)
-        if above is below:
-            raise ValueError(f"above: expected another store than below, got {above!r}")
+        _check_stores(above, below, keyed=True)
         self.above: KeyedStore = above
         self.below: KeyedStore = below
         self.has_signed_urls: bool = above.has_signed_urls or below.has_signed_urls
@@ -226,6 +224,12 @@ class OverlayStore(KeyedStore):
     def legacy_name(self, key: ImageKey) -> str:
         """Return the name that the store below gives a key without a revision."""
         return self.below.legacy_name(key)
+
+
+def _check_stores(above: Store, below: Store, *, keyed: bool) -> None:
+    check_stores((above, below), keyed=keyed)
+    if below.reads_from(above):
+        raise ValueError(f"above: expected a store that is not part of the one below, got {above!r}")
 
 
 def _has_mark(revision: str | None) -> bool:

@@ -11,6 +11,7 @@ from aioimageattach.exc import DeclarationError, InvalidKeyError, StoreFileExist
 from aioimageattach.key import ImageKey
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores.mirror import MirrorStore
 from aioimageattach.stores.overlay import OverlayStore, PlainOverlayStore
 from aioimageattach.testing import StoreContract
 from tests.faults.stores import FaultyStore, fails
@@ -216,7 +217,10 @@ async def test_stores_without_names() -> None:
 def test_what_cannot_be_laid_over_is_refused(above: MemoryStore, below: MemoryStore) -> None:
     """A store over itself would be written to; one without names can hide nothing."""
     assert repr(OverlayStore(above, below)) == "<OverlayStore <MemoryStore of 0 files> over <MemoryStore of 0 files>>"
-    with pytest.raises(ValueError, match="another store"):
-        OverlayStore(above, above)
+    for other in (above, MirrorStore(below, above)):
+        with pytest.raises(ValueError, match="not part of the one below"):
+            OverlayStore(above, other)
+    with pytest.raises(ValueError, match="not part of the one below"):
+        PlainOverlayStore(above, above)
     with pytest.raises(DeclarationError, match="got PlainStore"):
         OverlayStore(above, PlainStore())  # type: ignore[arg-type]
