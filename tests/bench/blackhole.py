@@ -81,7 +81,7 @@ class _Connection(asyncio.Protocol):
         if "expect" in headers:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._size = int(target.partition("?")[0].rpartition("/")[2]) if method == "GET" else 0
-        self._document = b"" if method != "POST" else _BEGUN if target.endswith("uploads=") else _COMPLETED
+        self._document = b"" if method != "POST" else _BEGUN if "?uploads" in target else _COMPLETED
         self._left = int(headers.get("content-length", "0")) - received
         if not self._left:
             self._reply()

@@ -6,6 +6,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Final, Self, Unpack
 from urllib.parse import quote
@@ -39,6 +40,14 @@ __all__ = ["S3Client"]
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _UNENCRYPTED: Final = Encryption({})
+
+
+def _key(prefix: str, label: str, name: str) -> str:
+    if not isinstance(name, str):
+        raise InvalidKeyError(f"name: expected a text, got {name!r:.80}", store=label)
+    key = prefix + name
+    quote_key(key)
+    return key
 
 
 class S3Client:
@@ -141,6 +150,7 @@ class S3Client:
         self.prefix = prefix
         self.endpoint = endpoint
         self._label = f"<S3 bucket {bucket!r} at {endpoint.template}>"
+        self._key = partial(_key, prefix, self._label)  # no method, which would keep the client alive
         self._checksum: Algorithm | None = checksum
         self._encryption = encryption or _UNENCRYPTED
         if self._encryption.read and not endpoint.is_encrypted:
@@ -232,13 +242,6 @@ class S3Client:
         await self.aclose()
 
     # --- objects -----------------------------------------------------------------------------------------------------
-
-    def _key(self, name: str) -> str:
-        if not isinstance(name, str):
-            raise InvalidKeyError(f"name: expected a text, got {name!r:.80}", store=self._label)
-        key = self.prefix + name
-        quote_key(key)
-        return key
 
     async def create(self, name: str, data: FileSource, **description: Unpack[Description]) -> str:
         """Put an object whole or not at all, under a name that has none yet; return its tag.

@@ -85,7 +85,7 @@ class Deleter:
             "Content-Type": "application/xml",
         }
 
-        request = Request("POST", "delete many", query={"delete": ""}, headers=headers, body=body)
+        request = Request("POST", "delete many", query={"delete": None}, headers=headers, body=body)
         try:
             result = await self._sender.send(request, _receive)
         except StoreError as error:

@@ -30,7 +30,9 @@ async def list_objects(sender: Sender, own: str, prefix: str, start_after: str) 
         prefix: What the names begin with.
         start_after: Only names after this one; empty for all.
     """
-    query = {"list-type": "2", "encoding-type": "url", "max-keys": "1000", "prefix": own + prefix}
+    query = {"list-type": "2", "encoding-type": "url", "max-keys": "1000"}
+    if own + prefix:
+        query["prefix"] = own + prefix
     if start_after:
         query["start-after"] = own + start_after
     while True:
@@ -48,7 +50,9 @@ async def list_objects(sender: Sender, own: str, prefix: str, start_after: str) 
 
 async def list_uploads(sender: Sender, own: str, prefix: str) -> AsyncIterator[ListedUpload]:
     """Iterate over uploads in parts that are not complete, a thousand by a request; as :func:`list_objects`."""
-    query = {"uploads": "", "encoding-type": "url", "max-uploads": "1000", "prefix": own + prefix}
+    query: dict[str, str | None] = {"uploads": None, "encoding-type": "url", "max-uploads": "1000"}
+    if own + prefix:
+        query["prefix"] = own + prefix
     while True:
         page = await sender.send(Request("GET", "list the uploads", query=query), _receive_uploads)
         for found in page.uploads:

@@ -49,8 +49,8 @@ class _Stream:
 
     def verify(self, algorithm: Algorithm) -> None:
         """Compare the bytes with the checksum that the server gave, if it is one of the whole."""
-        expected = self._response.headers.get(f"x-amz-checksum-{algorithm}", "")
-        if expected and "-" not in expected:
+        expected = self._headers.get(f"x-amz-checksum-{algorithm}", "")
+        if expected and "-" not in expected and self._headers.get("x-amz-checksum-type") != "COMPOSITE":
             self._expected, self._hash = expected, new_hash(algorithm)
 
     @property
@@ -116,7 +116,7 @@ class _Stream:
             headers["If-Match"] = f'"{etag}"'
         request = replace(self._request, headers=headers, accepted=_PARTIAL)
         try:
-            response, _ = await self._sender.send(request, _receive)
+            response, size = await self._sender.send(request, _receive)
         except StoreFileExistsError as error:
             raise StoreError(
                 f"{self._request.what} {name!r}: it was replaced while it was read",
@@ -125,13 +125,7 @@ class _Stream:
                 status=error.status,
                 code=error.code,
             ) from error
-        if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            response.close()
-            raise StoreError(
-                f"{self._request.what} {name!r}: the server answered with another range than {start}-",
-                store=self._sender.label,
-                name=name,
-            )
+        _check_range(self._sender, request, response, size, start, self._start + self.size)
         self._response = response
 
     async def aclose(self) -> None:
@@ -195,6 +189,22 @@ async def _receive(response: aiohttp.ClientResponse, progress: Progress) -> tupl
     return response, read_size(response.headers)
 
 
+def _check_range(
+    sender: Sender, request: Request, response: aiohttp.ClientResponse, size: int, start: int, end: int | None
+) -> None:
+    """Refuse the bytes of another range than the one that was asked for: some servers read ranges wrongly."""
+    given = response.headers.get("Content-Range", "")
+    if given.startswith(f"bytes {start}-") and (end is None or size <= end - start):
+        return
+    response.close()
+    raise StoreError(
+        f"{request.what} {request.name!r}: the server answered with another range than bytes {start}-"
+        f"{'' if end is None else end - 1}: {given[:80]!r}",
+        store=sender.label,
+        name=request.name,
+    )
+
+
 async def open_object(
     sender: Sender, request: Request, *, start: int, end: int | None, checksum: Algorithm | None
 ) -> ObjectFile:
@@ -217,6 +227,8 @@ async def open_object(
     elif compared := checksum:
         asked = replace(request, headers={**request.headers, "x-amz-checksum-mode": "ENABLED"})
     response, size = await sender.send(asked, _receive)
+    if wanted:
+        _check_range(sender, request, response, size, start, end)
     stream = _Stream(sender, request, response, start, size)
     if compared is not None:
         stream.verify(compared)

@@ -119,7 +119,7 @@ class Request:
     method: str
     what: str
     key: str | None = None
-    query: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str | None] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Body = _NO_BODY
     accepted: frozenset[int] = frozenset({200})

@@ -192,7 +192,7 @@ class Uploader:
         headers = {**put.headers, **self._encryption.write}
         if self._checksum is not None:
             headers["x-amz-checksum-algorithm"] = self._checksum.upper()
-        begin = Request("POST", "put", put.key, query={"uploads": ""}, headers=headers, name=put.name)
+        begin = Request("POST", "put", put.key, query={"uploads": None}, headers=headers, name=put.name)
         upload_id = await self._sender.send(begin, _receive_upload_id)
         try:
             parts = await self._send_each(put, upload_id)

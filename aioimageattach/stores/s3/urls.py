@@ -72,7 +72,13 @@ def quote_key(key: str) -> str:
     return quote(encoded, safe="/~")
 
 
-def quote_query(params: Mapping[str, str] | Sequence[tuple[str, str]]) -> str:
-    """Return parameters as a query string: ``%20`` for a space, ``name=`` for an empty value, in the order given."""
-    pairs = list(params.items()) if isinstance(params, Mapping) else params
-    return "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in pairs)
+def quote_query(params: Mapping[str, str | None] | Sequence[tuple[str, str | None]]) -> str:
+    """Return parameters as a query string, in the order given: ``%20`` for a space, a name alone for ``None``.
+
+    ``?uploads`` is to stand alone: servers that check Version 2 of signatures sign ``?uploads=`` as if it were that.
+    """
+    pairs = params.items() if isinstance(params, Mapping) else params
+    return "&".join(
+        quote(name, safe="~") if value is None else f"{quote(name, safe='~')}={quote(value, safe='~')}"
+        for name, value in pairs
+    )

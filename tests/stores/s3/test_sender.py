@@ -452,10 +452,31 @@ async def test_a_server_that_gives_less_than_it_was_asked_for(make_client: MakeC
         assert await read(make_client(server.url)) == BLOB
 
 
+@pytest.mark.parametrize(
+    ("content_range", "size"), [("bytes 0-99/100", 100), ("bytes 0-99/100", 2), ("bytes 10-19/100", 10), ("", 2)]
+)
+async def test_another_range_than_the_one_asked_for(make_client: MakeClient, content_range: str, size: int) -> None:
+    """Is refused: its bytes would be taken for others."""
+    wrong = found(bytes(size), 206, content_range=content_range)
+    async with Scripted([wrong]) as server:
+        with pytest.raises(StoreError, match="another range than bytes 10-11: "):
+            await make_client(server.url).open("a", start=10, end=12)
+
+
+async def test_a_checksum_of_checksums(make_client: MakeClient) -> None:
+    """Is not one of the bytes, and so not compared with them."""
+    headers = {"x-amz-checksum-crc32": "AAAAAA==", "x-amz-checksum-type": "COMPOSITE"}
+    async with Scripted([found(**headers)]) as server:
+        assert await read(make_client(server.url, checksum="crc32")) == b"body"
+
+
 async def test_a_range_goes_on_where_it_broke_off(gate: Gate, make_client: MakeClient) -> None:
     """Its end stays where it was."""
     body = bytes(range(100))
-    head = f"HTTP/1.1 206 X\r\nContent-Length: 50\r\nLast-Modified: {MODIFIED['last_modified']}\r\n\r\n".encode()
+    head = (
+        f"HTTP/1.1 206 X\r\nContent-Length: 50\r\nContent-Range: bytes 10-59/100\r\n"
+        f"Last-Modified: {MODIFIED['last_modified']}\r\n\r\n"
+    ).encode()
     more = answer(206, body[30:60], content_range="bytes 30-59/100", last_modified=MODIFIED["last_modified"])
     async with Scripted([raw(head + body[10:30]), more]) as server:
         assert await read(make_client(server.url), start=10, end=60) == body[10:60]

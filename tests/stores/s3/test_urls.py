@@ -56,6 +56,7 @@ def test_an_encoded_key_is_one_path_and_can_be_decoded(key: str) -> None:
 def test_a_query_is_encoded_as_it_is_signed(params: dict[str, str] | list[tuple[str, str]]) -> None:
     """A space is %20, an empty value has its sign, a slash is encoded."""
     assert quote_query(params) == "a%20b=c%2Bd&%C3%A9=&x=~%2F"
+    assert quote_query({"uploads": None, "a b": None, "x": "y"}) == "uploads&a%20b&x=y"
 
 
 @pytest.mark.parametrize(
