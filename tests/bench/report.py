@@ -277,21 +277,6 @@ def _maintenance_table(found: dict[str, Any]) -> None:
         _row(name, f"{row['count']:,}", rate, f"{row['cpu']:.1f}", f"{row['wall']:.1f}", million, *memory)
 
 
-def _maintenance_plot(figure: Any, found: dict[str, Any]) -> None:
-    figure.set_size_inches(8, 3)
-    files, memory = figure.subplots(1, 2)
-    for (name, row), colour in zip(found["works"].items(), (GREEN, BLUE, RED), strict=False):
-        files.plot([at for _, at, _ in row["series"]], [done for done, *_ in row["series"]], color=colour, label=name)
-        memory.plot([at for _, at, _ in row["series"]], [size for *_, size in row["series"]], color=colour, linewidth=1)
-    files.set_title("files that are dealt with", fontsize=10)
-    files.legend(frameon=False, fontsize=8)
-    memory.set_title("resident memory, MB", fontsize=10)
-    memory.set_ylim(bottom=0)
-    for axes in (files, memory):
-        axes.set_xlabel("seconds")
-        _plain(axes)
-
-
 Plot = Callable[[Any, dict[str, Any]], None]
 REPORTS: dict[str, tuple[Callable[[dict[str, Any]], None], Plot | None]] = {
     "thumbnails": (_thumbnails_table, _thumbnails_plot),
@@ -315,5 +300,5 @@ REPORTS: dict[str, tuple[Callable[[dict[str, Any]], None], Plot | None]] = {
     "migration.disk": (_migration_table, None),
     "migration.s3": (_migration_table, _migration_plot),
     "maintenance.sweep": (_maintenance_table, None),
-    "maintenance.verify": (_maintenance_table, _maintenance_plot),
+    "maintenance.verify": (_maintenance_table, None),
 }
