@@ -25,7 +25,7 @@ JPEG_DATA: Final = b"\0"
 P = ParamSpec("P")
 
 _MOST_PARTS: Final = 30_000
-_STEP: Final = 1_000_000  # a search holds the interpreter's lock: no event loop may wait longer than for so many bytes
+_STEP: Final = 500_000  # a search holds the interpreter's lock: no event loop may wait longer than for so many bytes
 _SIZE_NAME: Final = struct.Struct(">I4s")
 _NAME_SIZE: Final = struct.Struct("<4sI")
 _SOS: Final = 0xDA
