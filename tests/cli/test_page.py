@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib
+import json
 import os
 import re
 import shlex
@@ -212,3 +213,38 @@ def held(path: str) -> list[str]:
 def test_the_fields_of_documents_are_those_of_the_reference(command: str) -> None:
     """All of them, in their order, and no other."""
     assert rows(command) == {event: held(path) for event, path in HELD[command].items()}
+
+
+def test_documents_have_the_fields_of_the_reference(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What each command writes is in its table, and nothing else is written."""
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{shop}/app.sqlite")
+    monkeypatch.setenv("AIOIMAGEATTACH_STORE", f"file://{shop}/srv/media")
+    happen("a file is lost", shop)
+    happen("a file is left behind", shop)
+    seen = set()
+    for command, *words in (
+        ("verify", "app.models:Base"),
+        ("sweep", "app.models:Base", "--max-share", "0"),
+        ("migrate", "app.models:Base", f"file://{shop}/srv/media", f"file://{shop}/srv/new", "-v"),
+        ("thumbnails", "app.models:User.picture", "-w", "30", "-v"),
+        ("doctor",),
+    ):
+        fields = rows(command)
+        ends = {"label", *fields.get("progress", []), "seconds", "rate"}
+        result = CliRunner().invoke(app, [command, *words, "--json"])
+        for document in map(json.loads, result.stdout.splitlines()):
+            event = document.pop("event")
+            seen.add((command, event))
+            assert document.keys() == {"end": ends, "objection": {"objection"}}.get(event, {*fields.get(event, [])})
+            for name in document.keys() & rows("inside").keys():
+                assert document[name].keys() == {*rows("inside")[name]}
+    assert seen == {
+        *(
+            (command, event)
+            for command in HELD
+            for event in HELD[command]
+            if event != "progress" and command != "inside"
+        ),
+        *((command, "end") for command in HELD if command not in ("doctor", "inside")),
+        ("sweep", "objection"),
+    }
