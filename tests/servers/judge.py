@@ -225,7 +225,8 @@ class Judge:
             raise Refusal(403, "RequestTimeTooSkewed", "The difference is too large.")
         request = AWSRequest(asked.method, f"http://{asked.headers['host']}{asked.target}", dict(asked.headers))
         auth = _OldVerifier(keys, asked.headers["date"])
-        split = _Split(asked.path, asked.target.partition("?")[2])
+        # A parameter without a value is signed as its name alone, as Ceph does it, however it was sent.
+        split = _Split(asked.path, re.sub("=(?=&|$)", "", asked.target.partition("?")[2]))
         expected = auth.sign_string(auth.canonical_string(asked.method, split, request.headers))
         if expected != signature:
             raise Refusal(403, "SignatureDoesNotMatch", "The request signature we calculated does not match.")

@@ -472,7 +472,9 @@ async def test_old_signatures(gate: Gate, make_client: MakeClient) -> None:
     assert await listed(old) == ["a b/ü"]
     assert (await fetch(old.presign("GET", "a b/ü")))[:2] == (200, BLOB)
     assert old.presign_post("a").fields["AWSAccessKeyId"] == ACCESS_KEY
-    assert await old.delete_many(["a b/ü"]) == {}
+    await make_client(gate.url, signature_version="v2", multipart_threshold=1).create("parts", BLOB)
+    assert [upload async for upload in old.list_uploads()] == []
+    assert await old.delete_many(["a b/ü", "parts"]) == {}
     with pytest.raises(AuthMechanismError, match="'v2'"):
         await make_client(gate.url).create("a", b"x")
 
