@@ -8,6 +8,12 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from aioimageattach.context import get_current_store, get_default_store
+from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.testing import FaultyStore
+from aioimageattach.testing.fixtures import faulty_image_store as faulty_image_store
+from aioimageattach.testing.fixtures import image_store as image_store
+
 CONFTEST: Final = """
 import pytest
 
@@ -43,6 +49,23 @@ async def test_in_anyio(image_store):
 def test_none_is_left():
     assert get_default_store() is None
 """
+
+
+async def test_the_store_is_the_current_one(image_store: MemoryStore) -> None:
+    """Of all that names none, and it is empty."""
+    assert get_current_store() is get_default_store() is image_store
+    assert [one async for one in image_store.list_objects()] == []
+
+
+async def test_the_store_that_misbehaves(faulty_image_store: FaultyStore) -> None:
+    """So is this one, which has heard nothing yet."""
+    assert get_current_store() is faulty_image_store
+    await faulty_image_store.put_object("a", b"x")
+
+
+def test_none_is_left() -> None:
+    """After the tests that used them."""
+    assert get_default_store() is None
 
 
 def test_in_a_run_of_its_own(tmp_path: Path) -> None:
