@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -100,6 +101,7 @@ async def test_the_code_of_each_page_runs(
     namespace = vars(module)
     namespace.update(engine=sqlite_database.engine(), photo=photos.photo("chelsea"))
     monkeypatch.setitem(sys.modules, module.__name__, module)  # where SQLAlchemy looks up annotations
+    logs = logging.root.level, [*logging.root.handlers]  # which frameworks set for the whole process
     (folder := tmp_path / "page").mkdir()
     monkeypatch.chdir(folder)
     try:
@@ -107,6 +109,8 @@ async def test_the_code_of_each_page_runs(
             if block.skip is None:
                 await run(block.code, str(ROOT / page), namespace)
     finally:
+        logging.root.setLevel(logs[0])
+        logging.root.handlers[:] = logs[1]
         for value in [*namespace.values()]:
             if isinstance(value, AsyncEngine):
                 await value.dispose()
