@@ -69,7 +69,8 @@ def described(description: Description) -> dict[str, str]:
         **{META + name: value for name, value in description.get("metadata", {}).items()},
     }
     headers = {name: value for name, value in given.items() if value is not None}
-    for name, value in headers.items():
-        if not (value.isascii() and value.isprintable()):
-            raise ValueError(f"headers: the value of {name} has a control character, or is not ASCII: encode it")
+    text = "".join(headers.values())
+    if not (text.isascii() and text.isprintable()):
+        name = next(name for name, value in headers.items() if not (value.isascii() and value.isprintable()))
+        raise ValueError(f"headers: the value of {name} has a control character, or is not ASCII: encode it")
     return headers

