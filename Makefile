@@ -21,10 +21,8 @@ MINISTACK := 1.5.33
 INSTALLED_S3 := .venv-s3/.ministack-$(MINISTACK)
 # Other libraries of the field, which the scorecard asks what ours is asked; they have an environment of their own.
 INSTALLED_PEERS := .venv-peers/.installed
-# How many times as much as usually `make soak` tries: 8 are more than 2,000 killed processes.
-ROUNDS ?= 8
-FAULT_TESTS := tests/entity tests/faults tests/maintenance tests/stores tests/test_context.py tests/test_threads.py \
-	tests/transaction
+# How many times as much as usually `make soak` tries: 10 are more than 2,000 killed processes.
+ROUNDS ?= 10
 # Those who speak S3, to compare with; one of them wants a botocore of its own, too.
 S3_PEERS := aiobotocore==3.10.0 aiohttp-s3-client==1.2.0 boto3==1.43.117 miniopy-async==1.23.6 obstore==0.12.1
 INSTALLED_S3_PEERS := .venv-s3-peers/.installed
@@ -91,10 +89,16 @@ test-sa20: $(INSTALLED_20) $(INSTALLED_S3)  ## Run the tests of all that uses SQ
 	.venv-sa20/bin/python -c 'import sqlalchemy as s; assert s.__version__.startswith("2.0."), s.__version__'
 	.venv-sa20/bin/python -m pytest $(SQLALCHEMY_TESTS) $(PYTEST_ARGS)
 
-soak: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_PEERS)  ## Look for faults for a long time and write the scorecard (ROUNDS=8)
+soak: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_PEERS)  ## Look for faults for a long time and write the scorecard (ROUNDS=10)
 	mkdir -p build/soak
-	AIOIMAGEATTACH_ROUNDS=$(ROUNDS) AIOIMAGEATTACH_TALLY=build/soak/tally.json \
-		$(BIN)/python -m pytest $(FAULT_TESTS) --junitxml=build/soak/junit.xml $(PYTEST_ARGS)
+	AIOIMAGEATTACH_TALLY=build/soak/tally-once.json $(BIN)/python -m pytest tests/faults \
+		$$($(BIN)/python -m tests.faults.matrix) --junitxml=build/soak/junit-once.xml $(PYTEST_ARGS)
+	AIOIMAGEATTACH_ROUNDS=$(ROUNDS) AIOIMAGEATTACH_TALLY=build/soak/tally-many.json $(BIN)/python -m pytest \
+		tests/faults/kill/test_kill.py tests/faults/test_programs.py --junitxml=build/soak/junit-many.xml $(PYTEST_ARGS)
+	for store in directory bucket; do \
+		AIOIMAGEATTACH_STORE=$$store AIOIMAGEATTACH_TALLY=build/soak/tally-$$store.json $(BIN)/python -m pytest tests/faults \
+			--ignore=tests/faults/kill --ignore=tests/faults/test_programs.py --ignore=tests/faults/test_peers.py \
+			--junitxml=build/soak/junit-$$store.xml $(PYTEST_ARGS) || exit 1; done
 	$(BIN)/python -m tests.faults.peers ours > build/soak/ours.json
 	for name in sqlalchemy_file advanced_alchemy; do \
 		.venv-peers/bin/python -m tests.faults.peers $$name > build/soak/$$name.json 2> build/soak/$$name.log || exit 1; done

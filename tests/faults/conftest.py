@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from aioimageattach.store import KeyedStore
+from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.s3 import S3Store
 from tests.databases import REQUIRED, Database
 from tests.faults.models import Base
@@ -17,6 +19,8 @@ from tests.faults.stores import FaultyStore
 from tests.faults.tally import Tally
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY
 from tests.servers.ministack import BIND, Ministack
+
+STORE = os.environ.get("AIOIMAGEATTACH_STORE", "memory")
 
 
 async def rig_of(database: Database) -> Rig:
@@ -64,6 +68,27 @@ async def s3_store(bucket_server: Ministack) -> AsyncIterator[S3Store]:
     """Such a store, closed at the end."""
     async with bucket_store(bucket_server) as store:
         yield store
+
+
+@pytest.fixture(autouse=STORE != "memory")
+async def usual_store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[None]:
+    """Let tests that do not say where their files are have them where ``AIOIMAGEATTACH_STORE`` says."""
+    made: list[S3Store] = []
+
+    def directory() -> FileSystemStore:
+        return FileSystemStore(tmp_path / secrets.token_hex(4), "http://test/")
+
+    def bucket() -> S3Store:
+        made.append(bucket_store(request.getfixturevalue("bucket_server")))
+        return made[-1]
+
+    kinds: dict[str, Callable[[], KeyedStore]] = {"directory": directory, "bucket": bucket}
+    monkeypatch.setattr(FaultyStore, "usual", staticmethod(kinds[STORE]))
+    yield
+    for store in made:
+        await store.aclose()
 
 
 @pytest.fixture

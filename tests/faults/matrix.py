@@ -1,4 +1,7 @@
-"""The faults that the library has to survive, by the numbers of the list it was designed by, and what proves each."""
+"""The faults that the library has to survive, by the numbers of the list it was designed by, and what proves each.
+
+``python -m tests.faults.matrix`` prints the files of those tests that stand elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -321,3 +324,8 @@ MATRIX: dict[int, Fault] = {
     57: Fault("two sweeps at once", ((SWEEP, "two_sweeps_at_once"), (KILLS, "at_each_step"))),
     58: Fault("files that are altered or lost", ((VERIFY, "what_is_lost_or_altered_is_told"),)),
 }
+
+
+if __name__ == "__main__":
+    files = {path for fault in MATRIX.values() for path, _ in fault.proofs}
+    print(*sorted(path for path in files if not path.startswith("tests/faults/")))  # noqa: T201

@@ -1,19 +1,30 @@
 """Make a page and a picture of what the tests of faults have found: ``python -m tests.faults.scorecard FOLDER``.
 
-The folder has what one run of the tests has found, or several: ``junit*.xml`` and ``tally*.json``; and ``NAME.json`` of
-each library.
+The folder has what one run of the tests has found, or several: ``junit*.xml`` and ``tally*.json``, of which those with
+the name ``once`` are of a run as CI makes it; and ``NAME.json`` of each library.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import platform
+import sqlite3
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import sqlalchemy
+
+from tests.databases import MAIN_DRIVERS, Servers
+from tests.faults.kill.steps import STEPS
 from tests.faults.matrix import MATRIX
 from tests.faults.peers.__main__ import NAMES
 
@@ -23,8 +34,18 @@ PICTURE = ROOT / "docs" / "_static" / "scorecard.svg"
 WORDS = {"held": "held", "swept": "swept", "leak": "left behind", "lost": "**lost**"}
 COLOURS = {"held": "#2f7d5b", "swept": "#8fc1a9", "leak": "#e0b13c", "lost": "#b8423a"}
 
+INK = {"held": "white", "swept": "black", "leak": "black", "lost": "white"}
+NAMED = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mariadb": "MariaDB"}
+
 Counts = dict[str, dict[str, int]]
 Cases = Counter[tuple[str, str]]
+TRIED = {
+    "kills": "processes killed",
+    "cancellations": "cancellations, each at another await",
+    "failing calls": "failing calls of store and database",
+    "random programs": "random programs",
+    "clients that left": "clients that left, and servers told to end",
+}
 
 
 def cases(reports: Iterable[Path]) -> Cases:
@@ -61,15 +82,60 @@ def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> list[str]
     return ["", *(f"| {' | '.join(row)} |" for row in [head, ruler, *text]), ""]
 
 
+def killed(counts: Counts) -> dict[str, int]:
+    """How many processes were killed at each step, in the order of the steps."""
+    found = counts["killed"]
+    steps = {"begun" if step == "begin" else step: found[step] for step in STEPS if step in found}
+    return {**steps, "at a system call": found["SIGSYS"]} if "SIGSYS" in found else steps
+
+
 def total(counts: Counts, name: str) -> int:
     """The sum of all kinds."""
     return sum(counts.get(name, {}).values())
 
 
-def page(counts: Counts, ran: Cases, peers: list[dict[str, Any]]) -> str:
+def proven(ran: Cases) -> dict[int, int]:
+    """How many cases each fault had."""
+    return {number: sum(ran[test, "passed"] for test in fault.tests) for number, fault in MATRIX.items()}
+
+
+def distinct(ran: Cases) -> int:
+    """How many cases that is, as some are of more than one fault."""
+    return sum(ran[test, "passed"] for test in {test for fault in MATRIX.values() for test in fault.tests})
+
+
+async def servers() -> list[str]:
+    """The databases with their versions."""
+    told = [f"{NAMED['sqlite']} {sqlite3.sqlite_version}"]
+    with tempfile.TemporaryDirectory() as folder, closing(Servers()) as reached:
+        for name in ("postgresql", "mariadb"):
+            database = reached.database(MAIN_DRIVERS[name], Path(folder))
+            async with database.reader.connect() as connection:
+                version = connection.dialect.server_version_info or ()
+            told.append(f"{NAMED[name]} {'.'.join(str(part) for part in version if isinstance(part, int))}")
+            await database.aclose()
+    return told
+
+
+def circumstances(reports: Iterable[Path]) -> str:
+    """When the tests were run, for how long, and on what."""
+    suites = [suite for report in reports for suite in ElementTree.parse(report).iter("testsuite")]
+    day = min(datetime.fromisoformat(suite.attrib["timestamp"]) for suite in suites)
+    minutes = round(sum(float(suite.attrib["time"]) for suite in suites) / 60)
+    return (
+        f"Run on {day:%-d %B %Y} in {minutes} minutes altogether, on {os.cpu_count()} cores"
+        f" ({platform.machine()}, {platform.system()}): Python {platform.python_version()},"
+        f" SQLAlchemy {sqlalchemy.__version__}, {', '.join(asyncio.run(servers()))},"
+        " and an S3 server of this machine."
+    )
+
+
+def page(counts: Counts, once: Counts, ran: Cases, ran_once: Cases, when: str, peers: list[dict[str, Any]]) -> str:
     """The text of the page."""
-    passed = {number: sum(ran[test, "passed"] for test in fault.tests) for number, fault in MATRIX.items()}
-    kills = ", ".join(f"{name} {number:,}" for name, number in counts.get("kills", {}).items())
+    passed = proven(ran)
+    kills = ", ".join(f"{NAMED[name]} {number:,}" for name, number in counts.get("kills", {}).items())
+    for found in (counts, once):
+        found["clients that left"] = {**found.get("clients that left", {}), **found.get("servers told to end", {})}
     lines = [
         "# The scorecard",
         "",
@@ -77,39 +143,37 @@ def page(counts: Counts, ran: Cases, peers: list[dict[str, Any]]) -> str:
         "run of the tests does the same in small. A *dangling* row is a committed one whose file is missing or holds",
         "other bytes; an *orphan* is a file that no committed row names.",
         "",
+        when,
+        "",
         "```{image} ../_static/scorecard.svg",
         ":alt: How each library fares in the scenarios, and at which step processes were killed",
         "```",
         *table(
-            ("what was tried", "how often", "dangling rows", "orphans after one sweep"),
+            ("what was tried", "how often", "of it in each run of CI", "dangling rows", "orphans after one sweep"),
             [
-                ("faults of the list below, all cases of their tests", sum(passed.values()), 0, 0),
-                ("processes killed", total(counts, "kills"), 0, 0),
-                ("cancellations, each at another await", total(counts, "cancellations"), 0, 0),
-                ("failing calls of store and database", total(counts, "failing calls"), 0, 0),
-                ("random programs", total(counts, "random programs"), 0, 0),
+                ("faults of the list below, all cases", distinct(ran), distinct(ran_once), 0, 0),
+                *((title, total(counts, name), total(once, name), 0, 0) for name, title in TRIED.items()),
             ],
         ),
         "The tests fail at the first dangling row, and at an orphan that a sweep does not find; this page is only",
         "made when none has failed.",
-        f"The killed processes had left {total(counts, 'files of committed rows'):,} files of committed rows, each as",
-        f"it had been put, and {total(counts, 'files without a row before the sweep'):,} orphans for the sweep.",
+        f"After the kills, {total(counts, 'files of committed rows'):,} files of committed rows were read back, each",
+        f"as it was put; {total(counts, 'files without a row before the sweep'):,} orphans were left for the sweep.",
         "",
         "## Where processes were killed",
         "",
         "By SIGKILL, stopped at a step or at any moment; by the kernel at a system call of a put or a delete. The step",
-        "is the last one that was reached. By database, with a directory and with a bucket:",
-        f"{kills}.",
+        f"is the last one that was reached. By database: {kills}; with directories and with buckets.",
         *table(
             ("step", "processes"),
-            [("a system call" if step == "SIGSYS" else step, n) for step, n in counts.get("killed", {}).items()],
+            killed(counts).items(),
         ),
         "## Faults",
         "",
         "The cases are what the tests of each fault ran through: databases, drivers, stores, ways to use a session.",
         *table(
             ("", "what happens", "tests", "cases"),
-            [(number, fault.name, len(fault.tests), passed[number]) for number, fault in MATRIX.items()],
+            [(f"F{number:02}", fault.name, len(fault.tests), passed[number]) for number, fault in MATRIX.items()],
         ),
         "## The same for others",
         "",
@@ -141,13 +205,14 @@ def draw(counts: Counts, peers: list[dict[str, Any]]) -> None:
         widths = [Counter(peer["answers"].values())[outcome] for peer in peers][::-1]
         label = WORDS[outcome].strip("*")
         bars = left.barh(names, widths, left=start, color=colour, label=label)
-        left.bar_label(bars, [str(width) if width else "" for width in widths], label_type="center", color="white")
+        left.bar_label(bars, [str(width) if width else "" for width in widths], label_type="center", color=INK[outcome])
         start = [before + width for before, width in zip(start, widths, strict=True)]
-    left.set_title(f"{max(start)} scenarios")
+    left.set_title(f"{max(start)} scenarios, asked of {len(peers)} libraries")
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=4, frameon=False)
-    killed = {("a system call" if step == "SIGSYS" else step): n for step, n in counts["killed"].items()}
-    right.barh(list(killed)[::-1], list(killed.values())[::-1], color="#4a6fa5")
-    right.set_title(f"{sum(killed.values()):,} processes killed, by their last step: nothing lost")
+    steps = killed(counts)
+    bars = right.barh(list(steps)[::-1], list(steps.values())[::-1], color="#4a6fa5")
+    right.bar_label(bars, padding=2)
+    right.set_title(f"{sum(steps.values()):,} killed processes: nothing lost")
     for side in (left, right):
         side.spines[["top", "right"]].set_visible(False)
     figure.savefig(PICTURE, metadata={"Date": None})
@@ -156,12 +221,16 @@ def draw(counts: Counts, peers: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Read what was found, and write both, unless something has failed."""
     folder = Path(sys.argv[1])
-    ran = cases(sorted(folder.glob("junit*.xml")))
+    reports = sorted(folder.glob("junit*.xml"))
+    ran = cases(reports)
     if failed := [test for test, outcome in ran if outcome == "failed"]:
         raise SystemExit(f"no scorecard, as these have failed: {', '.join(failed)}")
+    if missing := [number for number, passed in proven(ran).items() if not passed]:
+        raise SystemExit(f"no scorecard, as no test has run for {', '.join(f'F{number:02}' for number in missing)}")
     counts = counted(sorted(folder.glob("tally*.json")))
     peers = [json.loads((folder / f"{name}.json").read_text()) for name in NAMES]
-    PAGE.write_text(page(counts, ran, peers))
+    once = counted([folder / "tally-once.json"]), cases([folder / "junit-once.xml"])
+    PAGE.write_text(page(counts, once[0], ran, once[1], circumstances(reports), peers))
     draw(counts, peers)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
+from typing import ClassVar
 
 from aioimageattach.exc import StoreUnavailableError
 from aioimageattach.file import AsyncFile, Source
@@ -18,11 +19,16 @@ class FaultyStore(KeyedStore):
     """Passes every call on to the store behind it; at the calls it was told of, something happens first, or after.
 
     Args:
-        inner: The real store; a new one in memory if none is given.
+        inner: The real store; a new one of the usual kind if none is given.
+
+    Attributes:
+        usual: Makes what is behind it where a test does not say; in memory, unless somebody has the time for more.
     """
 
+    usual: ClassVar[Callable[[], KeyedStore]] = MemoryStore
+
     def __init__(self, inner: KeyedStore | None = None) -> None:
-        self.inner = MemoryStore() if inner is None else inner
+        self.inner = type(self).usual() if inner is None else inner
         self.counts = {"put": 0, "delete": 0, "get": 0}
         self._faults: dict[tuple[str, int | None, bool], Action] = {}
 
