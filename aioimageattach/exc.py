@@ -194,7 +194,7 @@ class DetachedError(ImageError, RuntimeError):
 
 
 class SweepRefusedError(ImageAttachError, RuntimeError):
-    """A sweep might remove what is needed: the message says what does not look right, and nothing was removed for it."""
+    """A sweep might remove what is needed: the message says what does not look right; nothing was removed for it."""
 
 
 class TransactionExpiredError(ImageAttachError, TimeoutError):

@@ -34,12 +34,11 @@ from sqlalchemy.orm import Mapper, Session, configure_mappers, lazyload, registr
 from sqlalchemy.sql.base import ExecutableOption
 
 from .entity import Image
-from .exc import DeclarationError
+from .exc import DamagedValueError, DeclarationError
 from .key import ImageKey, revision_of
 from .offload.columns import columns_of, settings_of
 from .offload.reference import Reference as StoredReference
 from .offload.reference import parse_name
-from .offload.values import content_of
 from .store import KeyedStore
 
 __all__ = [
@@ -88,6 +87,7 @@ class Reference:
         reproducible: Whether the file can be made again from another one.
         created_at: When the row was made; ``None`` where it does not say.
         content: What the name says of an offloaded value; ``None`` for an image.
+        damage: Why what the row holds of an offloaded value is not the name of any file; ``None`` where it is.
     """
 
     cls: type[Any]
@@ -101,13 +101,17 @@ class Reference:
     reproducible: bool
     created_at: datetime | None
     content: StoredReference | None = None
+    damage: DamagedValueError | None = None
 
     def name_in(self, store: KeyedStore) -> str:
         """Return the name of the file in a store.
 
         Raises:
             InvalidKeyError: No file of that store can have it.
+            DamagedValueError: The row holds no name of a file.
         """
+        if self.damage is not None:
+            raise self.damage
         return store.name_of(self.key) if self.key is not None else cast("str", self.name)
 
 
@@ -273,24 +277,32 @@ class StoredKind(Kind):
         return frozenset({self._object_type})
 
     def reference(self, row: Any) -> Reference | None:
-        """Return the file of a row's value; ``None`` for one that stands in the row, and for what is no reference."""
+        """Return the file of a row's value; ``None`` for one that stands in the row."""
         handle = row.__dict__.get(self.key)
-        content = None if handle is None else content_of(handle)
-        if not isinstance(content, StoredReference):
-            return None
-        cls = settings_of(self._stored).cls
+        try:
+            name = None if handle is None else handle.name
+        except DamagedValueError as error:
+            return self._reference(row, None, error.with_traceback(None))
+        content = None if name is None else parse_name(name)
+        return None if content is None else self._reference(row, content)
+
+    def _reference(
+        self, row: Any, content: StoredReference | None, damage: DamagedValueError | None = None
+    ) -> Reference:
+        plain = content is not None and content.compression is None
         return Reference(
             cls=type(row),
             identity=_identity(row),
             object_type=self._object_type,
             key=None,
-            name=content.name,
-            mimetype=cls.mimetype if content.compression is None else "application/octet-stream",
-            size=content.stored,
-            sha256=content.sha256 if content.compression is None else None,
+            name=None if content is None else content.name,
+            mimetype=settings_of(self._stored).cls.mimetype if plain else "application/octet-stream",
+            size=None if content is None else content.stored,
+            sha256=content.sha256 if content is not None and plain else None,
             reproducible=False,
             created_at=None,
             content=content,
+            damage=damage,
         )
 
     def knows(self, name: str) -> bool:

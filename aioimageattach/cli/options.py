@@ -81,4 +81,4 @@ def fields(item: Any) -> dict[str, Any]:
 def whose(reference: Reference) -> str:
     """Say which row names a file, and which of its values this is if it is no image."""
     row = f"{reference.cls.__name__} {', '.join(map(str, reference.identity))}".rstrip(" ,")
-    return row if reference.content is None else f"{row} ({reference.object_type})"
+    return row if reference.key is not None else f"{row} ({reference.object_type})"

@@ -36,9 +36,11 @@ async def assert_consistent(sessions: Sessions, target: Any, store: Store | None
         object_types |= kind.object_types or frozenset()
         async for reference in references(sessions, kind):
             object_types.add(reference.object_type)
-            named.add(reference.name_in(found))
+            if reference.damage is None:
+                named.add(reference.name_in(found))
     problems = [
-        f"{flaw.reference.cls.__name__} {flaw.reference.identity!r}: {flaw.problem}: {flaw.reference.name_in(found)}"
+        f"{flaw.reference.cls.__name__} {flaw.reference.identity!r}: {flaw.problem}: "
+        f"{flaw.reference.damage or flaw.reference.name_in(found)}"
         async for flaw in verify(sessions, target, found, deep=True)
     ]
     for object_type in sorted(object_types):

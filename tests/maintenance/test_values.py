@@ -6,16 +6,18 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach import bind_store
-from aioimageattach.exc import DamagedValueError, DeclarationError, StoreFileNotFoundError
+from aioimageattach.exc import DamagedValueError, DeclarationError, MigrationError, StoreFileNotFoundError
 from aioimageattach.inventory import kinds
 from aioimageattach.maintenance import Flaw, sweep, verify
+from aioimageattach.migration import migrate
 from aioimageattach.offload import StoredText, stored_text
 from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.testing import assert_consistent
 from tests.databases import Database
 from tests.entity.models import started
 from tests.testing.test_contract import ThirdPartyStore
@@ -89,6 +91,27 @@ async def test_what_is_lost_or_altered_is_told(sessions: async_sessionmaker[Asyn
         note.name: ("checksum", DamagedValueError, False),
     }
     assert {flaw.reference.name async for flaw in verify(sessions, Base)} == set(bodies[1:3])
+
+
+async def test_a_row_that_names_no_file_is_told(sessions: async_sessionmaker[AsyncSession], store: MemoryStore) -> None:
+    """What somebody wrote there, or the column of another table: neither a verification nor a move passes it over."""
+    async with sessions.begin() as session:
+        await session.execute(text("UPDATE article SET body = '@s3://other/secret' WHERE id = 1"))
+        await session.execute(text("UPDATE article SET note = '@article.body/elsewhere' WHERE id = 2"))
+    found = {repr(flaw.reference.identity): flaw async for flaw in verify(sessions, Base)}
+    assert {(who, flaw.problem, flaw.reference.object_type) for who, flaw in found.items()} == {
+        ("(1,)", "unreadable", "article.body"),
+        ("(2,)", "unreadable", "article.note"),
+    }
+    assert all(isinstance(flaw.error, DamagedValueError) for flaw in found.values())
+    with pytest.raises(AssertionError, match="4 problems") as caught:
+        await assert_consistent(sessions, Base)
+    assert "Article (1,): unreadable: the column article.body holds" in str(caught.value)
+    assert "no row names article.body/" in str(caught.value)
+    plan = migrate(sessions, Base, store, MemoryStore())
+    with pytest.raises(MigrationError, match="2 files could not be moved"):
+        await plan.execute()
+    assert (plan.progress.copied, {type(failure.error) for failure in plan.failures}) == (14, {DamagedValueError})
 
 
 async def test_a_store_without_names_has_no_values(sessions: async_sessionmaker[AsyncSession]) -> None:

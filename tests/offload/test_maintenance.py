@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach.context import bind_store
-from aioimageattach.exc import TransactionExpiredError
+from aioimageattach.exc import DamagedValueError, TransactionExpiredError
 from aioimageattach.inventory import StoredKind, kinds, references
 from aioimageattach.key import make_revision
 from aioimageattach.maintenance import sweep, verify
@@ -175,13 +175,14 @@ async def test_migrate(sqlite_database: Database, store: KeyedStore) -> None:
         assert (poem.body and poem.body.value) == "the poem " * 9
 
 
-async def test_what_is_no_reference_is_not_in_the_inventory(sqlite_database: Database) -> None:
-    """A row that somebody edited names no file, whatever stands in it."""
+async def test_what_is_no_reference_names_no_file(sqlite_database: Database) -> None:
+    """A row that somebody edited says what is wrong with it, whatever stands there."""
     sessions = await library(sqlite_database, MemoryStore())
     async with sessions() as session, session.begin():
         await session.execute(text("UPDATE work SET body = '@other/column/x.txt'"))
     [kind] = [kind for kind in kinds(Base) if isinstance(kind, StoredKind) and kind.key == "body"]
-    assert [reference async for reference in references(sessions, kind)] == []
+    found = [reference async for reference in references(sessions, kind)]
+    assert {(one.name, one.content, type(one.damage)) for one in found} == {(None, None, DamagedValueError)}
 
 
 async def test_a_transaction_that_shares_is_as_old_as_what_it_shares(
