@@ -126,7 +126,7 @@ def circumstances(reports: Iterable[Path]) -> str:
         f"Run on {day:%-d %B %Y} in {minutes} minutes altogether, on {os.cpu_count()} cores"
         f" ({platform.machine()}, {platform.system()}): Python {platform.python_version()},"
         f" SQLAlchemy {sqlalchemy.__version__}, {', '.join(asyncio.run(servers()))},"
-        " and an S3 server of this machine."
+        " and ministack as S3 server."
     )
 
 

@@ -175,10 +175,10 @@ def doing(rig: Rig, operation: Operation) -> Callable[[bytes], Any]:
     return do
 
 
-@pytest.mark.parametrize(("way", "times"), TWICE)
+@pytest.mark.parametrize(("way", "times"), [("task", 1), ("task", 2), ("scope", 1)])
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_each_operation(sqlite_rig: Rig, operation: str, way: str, times: int, tally: Tally) -> None:
-    """In memory, so that nothing but the library itself and the database suspends."""
+    """In memory, so that nothing but the library itself and the database suspends; a scope cancels again by itself."""
     do = doing(sqlite_rig, OPERATIONS[operation])
     await do(b"first")
     assert await everywhere(sqlite_rig, tally, way, times, do) > 8

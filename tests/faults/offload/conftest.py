@@ -8,10 +8,12 @@ import pytest
 
 from aioimageattach.entity import ImageSubset
 from aioimageattach.offload import StoredBinary
-from tests.databases import Database
+from tests.databases import DRIVERS, Database
 from tests.faults.conftest import rig_of
 from tests.faults.models import Leaf
-from tests.faults.rig import SIZE, Rig
+from tests.faults.rig import SIZE, STYLES, Rig, Style
+
+PAIRED = {"sqlite": "commit", "postgresql": "begin", "mariadb": "dependency"}
 
 
 class StoredRig(Rig):
@@ -54,3 +56,13 @@ async def any_driver_rig(any_driver_database: Database) -> Rig:
 async def sqlite_rig(sqlite_database: Database) -> Rig:
     """SQLite, with tables and an empty store."""
     return await stored_rig_of(sqlite_database)
+
+
+@pytest.fixture
+def style(request: pytest.FixtureRequest) -> Style:
+    """Another one with each database; with pictures, each is tried with all."""
+    words = request.node.callspec.params.values()
+    [database] = {
+        DRIVERS[word].database if word in DRIVERS else word for word in words if word in PAIRED or word in DRIVERS
+    }
+    return STYLES[PAIRED[database]]

@@ -8,8 +8,6 @@ from tests.faults.test_cancellation import (  # noqa: F401 - each is collected h
     test_cancelled_again_while_it_cleans_up,
     test_cancelled_while_many_are_uploaded,
     test_closing_in_a_finally,
-    test_replacing_a_picture,
-    test_rolling_back_and_closing,
     test_savepoints,
 )
 from tests.faults.test_endings import (  # noqa: F401

@@ -9,7 +9,7 @@ import pytest
 
 from tests.databases import Servers
 from tests.faults.offload.conftest import stored_rig_of
-from tests.faults.rig import STYLES, Rig, Style
+from tests.faults.rig import Rig
 from tests.faults.test_outcomes import (  # noqa: F401 - each is collected here anew, with the rig below
     proxy,
     test_a_commit_that_takes_too_long,
@@ -25,9 +25,3 @@ async def rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Any) -
     database = servers.database(request.param, tmp_path)
     yield await stored_rig_of(database)
     await database.aclose()
-
-
-@pytest.fixture
-def style() -> Style:
-    """The one that tells the session the most; the others are tried with pictures."""
-    return STYLES["begin"]
