@@ -73,7 +73,11 @@ class FaultyStore(KeyedStore):
         number = self._count("get")
         await self._reach("get", number, name, False)
         file = await self.inner.get_object(name, start=start, end=end)
-        await self._reach("get", number, name, True)
+        try:
+            await self._reach("get", number, name, True)
+        except BaseException:
+            await file.aclose()
+            raise
         return file
 
     async def delete_object(self, name: str) -> None:
