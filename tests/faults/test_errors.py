@@ -285,7 +285,7 @@ async def test_a_name_that_is_taken_is_left_alone(sqlite_rig: Rig) -> None:
         taken = user.picture.require_original().revision
         session.add(other := User(id=2))
         (await rig.attach(other.picture, b"new")).revision = taken
-        with pytest.raises(StoreError, match="already"):
+        with pytest.raises(StoreError, match="never overwritten"):
             await session.commit()
         assert await rig.store.names() == {name}
         await session.commit()
