@@ -121,7 +121,8 @@ check: $(INSTALLED) docs  ## Check form, types, imports and docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright
-	PYTHONPATH=. $(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes aioimageattach
+	PYTHONPATH=.:$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+		$(BIN)/pyright --pythonpath $(BIN)/python --ignoreexternal --verifytypes aioimageattach
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -q tests/docs tests/typing
 

@@ -30,7 +30,7 @@ DRIVERS: Final = MappingProxyType(
 """Which driver is meant where a URL names none."""
 
 
-class DatabaseParameter(click.ParamType):  # type: ignore[type-arg]  # older ones take none
+class DatabaseParameter(click.ParamType[Any]):
     """A URL, or ``module:name`` of an ``AsyncEngine`` or ``async_sessionmaker``. No message repeats the URL."""
 
     name = "url"

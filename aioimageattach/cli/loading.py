@@ -40,7 +40,7 @@ def load(spec: str) -> Any:
     return found
 
 
-class ModelsParameter(click.ParamType):  # type: ignore[type-arg]  # older ones take none
+class ModelsParameter(click.ParamType[Any]):
     """``module:name`` of a declarative base, a class, or an attachment."""
 
     name = "module:name"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import click
 
@@ -18,13 +18,20 @@ __all__ = ["MODELS", "STORE", "concurrency", "database", "fields", "models", "ou
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class Decorator(Protocol):
+    """What adds an argument to a command."""
+
+    def __call__(self, command: F, /) -> F: ...
+
+
 MODELS: Final = ModelsParameter()
 STORE: Final = StoreParameter()
 
-models = click.argument("models", type=MODELS)
+models: Final[Decorator] = click.argument("models", type=MODELS)
 """``module:name`` of a declarative base, or of one class."""
 
-database = click.option(
+database: Final[Decorator] = click.option(
     "--database",
     "-d",
     type=DatabaseParameter(),
@@ -35,7 +42,7 @@ database = click.option(
     help="The database, or MODULE:NAME of an AsyncEngine or async_sessionmaker.",
 )
 
-store = click.option(
+store: Final[Decorator] = click.option(
     "--store",
     "-s",
     type=STORE,

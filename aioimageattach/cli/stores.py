@@ -25,7 +25,7 @@ _TRUTHS: Final = frozenset({"bulk_delete", "path_style"})
 _WORDS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
-class StoreParameter(click.ParamType):  # type: ignore[type-arg]  # older ones take none
+class StoreParameter(click.ParamType[Any]):
     """``file:///path?base_url=...``, ``s3://bucket/prefix?region=...``, or ``module:name``."""
 
     name = "store"
@@ -39,6 +39,9 @@ class StoreParameter(click.ParamType):  # type: ignore[type-arg]  # older ones t
         try:
             url = urlsplit(value)
             options = dict(parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query)))
+        except ValueError:  # Python's own text may repeat it, with a secret
+            self.fail("the store's URL cannot be read; expected one such as s3://bucket/prefix?name=value&name=value")
+        try:
             if any("@" in part or ":" in part for part in (url.netloc, *map(_user, options.values()))):
                 raise ValueError(
                     "no user and no secret belong into the URL of a store; S3 finds them in the environment"

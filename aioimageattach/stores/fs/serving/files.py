@@ -41,15 +41,15 @@ class OpenFile:
 
     def __init__(self, fd: int, file: Shown) -> None:
         self._fd = fd
-        self.opened_at = time.monotonic()
+        self.opened_at: float = time.monotonic()
         status = os.fstat(fd)
         now = time.time()
-        self.size = status.st_size
+        self.size: int = status.st_size
         modified = min(int(status.st_mtime), int(now))
-        self.version = Version(file.tag or _tag_of(status, now), modified)
+        self.version: Version = Version(file.tag or _tag_of(status, now), modified)
         self.headers: Headers = file_headers(file, self.version.tag, modified)
         self.whole: Headers = [*self.headers, (b"content-length", str(self.size).encode())]
-        self.nowait = _can_refuse_to_wait(fd)
+        self.nowait: bool = _can_refuse_to_wait(fd)
 
     def __del__(self) -> None:
         os.close(self._fd)
