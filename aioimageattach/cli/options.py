@@ -14,7 +14,7 @@ from .loading import ModelsParameter
 from .output import EVERY
 from .stores import StoreParameter
 
-__all__ = ["MODELS", "STORE", "concurrency", "database", "fields", "models", "output", "store", "whose"]
+__all__ = ["MODELS", "STORE", "Decorator", "concurrency", "database", "fields", "models", "output", "store", "whose"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
