@@ -541,7 +541,8 @@ async def test_clients_that_leave(tmp_path: Path) -> None:
         ):
             assert not told.ended
             assert len(told.bodies) < 10
-    assert (descriptors(), len(asyncio.all_tasks())) == (before, tasks)
+    assert descriptors() <= before
+    assert len(asyncio.all_tasks()) == tasks
 
 
 @pytest.mark.parametrize("messages", range(1, 6))
@@ -571,7 +572,8 @@ async def test_requests_that_are_cancelled(tmp_path: Path, messages: int) -> Non
     assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 5
     del asking, outcomes, task  # whose tracebacks refer to all that was there
     gc.collect()
-    assert (descriptors(), len(asyncio.all_tasks())) == (before, tasks)
+    assert descriptors() <= before
+    assert len(asyncio.all_tasks()) == tasks
 
 
 async def test_a_server_that_fails_to_tell_of_leaving(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_the_one_that_was_not_asked_for_longest_is_closed(tmp_path: Path) -> Non
     assert descriptors() == before + 2
     assert kept.get(shown_files[0]) is first
     del kept, first
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def deleted(path: Path) -> None:
