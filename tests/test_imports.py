@@ -19,7 +19,7 @@ import aioimageattach
 PACKAGE = Path(aioimageattach.__path__[0])
 HEAVY = ["PIL", "aiohttp", "fastapi", "pillow_heif", "pypdfium2", "pyvips", "starlette"]
 # Rooms that exist for the sake of an optional library, and so load it.
-OPTIONAL = ("aioimageattach.__main__", "aioimageattach.cli", "aioimageattach.integrations", "aioimageattach.stores.s3")
+OPTIONAL = ("aioimageattach.__main__", "aioimageattach.cli", "aioimageattach.stores.s3")
 DOORS = {
     "aiofiles": ["file", "stores.fs"],
     "aiohttp": ["stores.s3"],
