@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from inspect import isawaitable
 from typing import Any, Final, cast
 
 from sqlalchemy import Select, func, inspect, select
@@ -14,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import RelationshipProperty, lazyload, selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
+from ._plans import carry_out
 from .entity import BaseImageSet, Image, MultipleImageSet
 from .exc import DeclarationError, ImageError, StoreError
 from .imaging.geometry import Recipe
@@ -120,12 +120,9 @@ class ThumbnailPlan:
         Args:
             callback: Called with the thumbnails of each picture once they are committed; awaited where it can be.
         """
-        async for made in self:
-            result = None if callback is None else callback(made)
-            if isawaitable(result):
-                await result
+        await carry_out(self.__aiter__(), callback)
 
-    async def __aiter__(self) -> AsyncIterator[Thumbnails]:
+    async def __aiter__(self) -> AsyncGenerator[Thumbnails, None]:
         self.failures.clear()
         async with self._sessions() as session:
             self.progress = ThumbnailProgress(await session.scalar(self._count()))

@@ -7,8 +7,7 @@ and takes the rest for orphans if they are old enough: by the time in their name
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 from sqlalchemy.orm import Session
 
+from .._plans import carry_out
 from ..context import resolve_store
 from ..exc import DeclarationError, StoreError, SweepRefusedError
 from ..inventory import Kind, Sessions, ask, count, kinds, related
@@ -143,13 +143,10 @@ class SweepPlan:
             SweepRefusedError: See :func:`sweep`.
             StoreError: The store could not be listed.
         """
-        async for orphan in self:
-            result = None if callback is None else callback(orphan)
-            if inspect.isawaitable(result):
-                await result
+        await carry_out(self.__aiter__(), callback)
         return self.progress
 
-    async def __aiter__(self) -> AsyncIterator[Orphan]:
+    async def __aiter__(self) -> AsyncGenerator[Orphan, None]:
         """Yield each orphan: after it was removed, or where nothing is to be removed, as it is found."""
         now = datetime.now(UTC)
         self._doubts = {}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeAlias
 
-from .._threads import finish, run_io
+from .._plans import at_once, carry_out
+from .._threads import run_io
 from ..context import resolve_store
 from ..exc import DamagedValueError, DeclarationError, ImageAttachError, StoreFileNotFoundError
 from ..file import CHUNK, AsyncFile
@@ -99,16 +98,13 @@ class VerifyPlan:
         Args:
             callback: Called with each flaw; awaited, if it is asynchronous.
         """
-        async for flaw in self:
-            result = None if callback is None else callback(flaw)
-            if inspect.isawaitable(result):
-                await result
+        await carry_out(self.__aiter__(), callback)
         return self.progress
 
-    async def __aiter__(self) -> AsyncIterator[Flaw]:
+    async def __aiter__(self) -> AsyncGenerator[Flaw, None]:
         """Yield each flaw as it is found; leaving the loop stops what is under way."""
         self.progress = VerifyProgress(total=sum([await count(self._sessions, kind) for kind in self._kinds]))
-        async with aclosing(self._looks()) as looks:
+        async with aclosing(at_once(self._looks(), self._concurrency)) as looks:
             async for kind, flaw in looks:
                 self.progress.done += 1
                 found = flaw and await self._again(kind, flaw)
@@ -121,26 +117,11 @@ class VerifyPlan:
                     self.progress.repaired += found.repaired
                     yield found
 
-    async def _looks(self) -> AsyncGenerator[tuple[Kind, Flaw | None], None]:
-        """Look at each file, so many at a time. Rows are read here alone, where nobody else uses the database."""
-        under_way: set[asyncio.Task[tuple[Kind, Flaw | None]]] = set()
-        try:
-            for kind in self._kinds:
-                async for reference in references(self._sessions, kind):
-                    under_way.add(asyncio.create_task(self._look(kind, reference)))
-                    if len(under_way) >= self._concurrency:
-                        done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                        for task in done:
-                            yield task.result()
-            while under_way:
-                done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    yield task.result()
-        finally:
-            for task in under_way:
-                task.cancel()
-            if under_way:
-                await finish(asyncio.wait(under_way))
+    async def _looks(self) -> AsyncGenerator[Coroutine[Any, Any, tuple[Kind, Flaw | None]], None]:
+        """What is to be looked at. Rows are read here alone, where nobody else uses the database."""
+        for kind in self._kinds:
+            async for reference in references(self._sessions, kind):
+                yield self._look(kind, reference)
 
     async def _look(self, kind: Kind, reference: Reference) -> tuple[Kind, Flaw | None]:
         try:

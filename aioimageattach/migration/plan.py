@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass
 from traceback import format_exception
 from typing import Any
 
-from .._threads import finish
+from .._plans import at_once, carry_out
 from ..context import resolve_store
 from ..exc import ImageAttachError, MigrationError, StoreFileNotFoundError
 from ..inventory import Kind, Reference, Sessions, count, kinds, references, reread
@@ -117,11 +115,7 @@ class MigrationPlan:
         Raises:
             MigrationError: Some files could not be moved; all others were, unless there were too many.
         """
-        async with aclosing(self.__aiter__()) as running:
-            async for migrated in running:
-                result = None if callback is None else callback(migrated)
-                if inspect.isawaitable(result):
-                    await result
+        await carry_out(self.__aiter__(), callback)
         return self.progress
 
     async def __aiter__(self) -> AsyncGenerator[Migrated, None]:
@@ -132,7 +126,7 @@ class MigrationPlan:
         """
         self.failures = []
         self.progress = Progress(total=sum([await count(self._sessions, kind) for kind in self._kinds]))
-        async with aclosing(self._attempts()) as attempts:
+        async with aclosing(at_once(self._attempts(), self._concurrency)) as attempts:
             async for attempt in attempts:
                 migrated = await self._note(attempt)
                 if migrated is not None:
@@ -142,26 +136,11 @@ class MigrationPlan:
         if self.failures:
             raise self._error("")
 
-    async def _attempts(self) -> AsyncGenerator[_Attempt, None]:
-        """Try each file, so many at a time. Rows are read here alone, where nobody else uses the database."""
-        under_way: set[asyncio.Task[_Attempt]] = set()
-        try:
-            for kind in self._kinds:
-                async for reference in references(self._sessions, kind):
-                    under_way.add(asyncio.create_task(self._attempt(kind, reference)))
-                    if len(under_way) >= self._concurrency:
-                        done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                        for task in done:
-                            yield task.result()
-            while under_way:
-                done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    yield task.result()
-        finally:
-            for task in under_way:
-                task.cancel()
-            if under_way:
-                await finish(asyncio.wait(under_way))
+    async def _attempts(self) -> AsyncGenerator[Coroutine[Any, Any, _Attempt], None]:
+        """What is to be tried. Rows are read here alone, where nobody else uses the database."""
+        for kind in self._kinds:
+            async for reference in references(self._sessions, kind):
+                yield self._attempt(kind, reference)
 
     async def _attempt(self, kind: Kind, reference: Reference) -> _Attempt:
         try:
