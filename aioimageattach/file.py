@@ -33,6 +33,7 @@ __all__ = [
     "SyncReadable",
     "as_blocks",
     "as_reader",
+    "measure",
 ]
 
 CHUNK: Final = 1024 * 1024
@@ -372,6 +373,29 @@ class ReusableFileProxy(SeekableFileProxy):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.seek(self.initial_offset)
+
+
+async def measure(file: AsyncFile, count: Callable[[int], object] | None = None) -> tuple[int, str]:
+    """Read a file to its end, keep nothing of it, and close it.
+
+    Args:
+        file: The file.
+        count: Called with the size of each piece that was read.
+
+    Returns:
+        Its size in bytes, and its SHA-256 as 64 hexadecimal digits.
+    """
+    size, digest = 0, hashlib.sha256()
+    async with file:
+        while piece := await file.read(CHUNK):
+            size += len(piece)
+            if count is not None:
+                count(len(piece))
+            if len(piece) > _INLINE_HASH:
+                await run_io(digest.update, piece)
+            else:
+                digest.update(piece)
+    return size, digest.hexdigest()
 
 
 def _too_large(limit: int, actual: int) -> ImageTooLargeError:

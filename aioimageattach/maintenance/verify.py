@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from .._plans import at_once, carry_out
-from .._threads import run_io
 from ..context import resolve_store
 from ..exc import DamagedValueError, DeclarationError, ImageAttachError, StoreFileNotFoundError
-from ..file import CHUNK, AsyncFile
+from ..file import CHUNK, AsyncFile, measure
 from ..inventory import Kind, Reference, Sessions, count, kinds, references, reread
 from ..offload.fetch import stream
 from ..offload.reference import Reference as StoredReference
@@ -23,8 +21,6 @@ __all__ = ["Flaw", "Problem", "VerifyPlan", "VerifyProgress", "verify"]
 
 Problem: TypeAlias = Literal["missing", "size", "checksum", "unreadable"]
 """There is no file; it has another size, or another fingerprint, than its row says; the store could not tell."""
-
-_INLINE_HASH: Final = 64 * 1024  # hashing so much costs what a thread hop costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,17 +165,10 @@ class VerifyPlan:
             )
         else:
             raise DeclarationError(f"{store!r} has no names, and {reference.name!r} is one: it takes a KeyedStore")
-        digest = hashlib.sha256()
-        size = 0
-        async with file:
-            while piece := await file.read(CHUNK):
-                size += len(piece)
-                self.progress.bytes += len(piece)
-                if len(piece) > _INLINE_HASH:
-                    await run_io(digest.update, piece)
-                else:
-                    digest.update(piece)
-        return size, digest.hexdigest()
+        return await measure(file, self._read)
+
+    def _read(self, size: int) -> None:
+        self.progress.bytes += size
 
     async def _again(self, kind: Kind, flaw: Flaw) -> Flaw | None:
         """Return a flaw if the row still names that file, repaired if asked and possible."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
-from .._threads import run_io
 from ..exc import InvalidKeyError, StoreFileExistsError, StoreFileMismatchError, StoreFileNotFoundError
-from ..file import CHUNK, AsyncFile, Spool
+from ..file import AsyncFile, Spool, measure
 from ..inventory import Reference
 from ..store import KeyedStore, Store, Stored
 
@@ -16,8 +14,6 @@ __all__ = ["Outcome", "Transfer"]
 
 Outcome: TypeAlias = Literal["copied", "present", "missing"]
 """``"copied"``, ``"present"`` where the file was there already, ``"missing"`` where a dry run would copy it."""
-
-_INLINE_HASH: Final = 64 * 1024  # hashing so much costs what a thread hop costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +154,7 @@ async def _facts(store: Store, reference: Reference) -> _Facts:
 
 async def _read(store: Store, reference: Reference) -> _Facts:
     """Read a file to its end, and keep nothing of it."""
-    size, digest = 0, hashlib.sha256()
-    async with await _open(store, reference) as file:
-        while piece := await file.read(CHUNK):
-            size += len(piece)
-            if len(piece) > _INLINE_HASH:
-                await run_io(digest.update, piece)
-            else:
-                digest.update(piece)
-    return _Facts(size, digest.hexdigest())
+    return _Facts(*await measure(await _open(store, reference)))
 
 
 async def _open(store: Store, reference: Reference) -> AsyncFile:
