@@ -14,8 +14,8 @@ from .context import (
 )
 from .entity import Image, ImageSubset, MultipleImageSet, SingleImageSet, image_attachment
 from .exc import ContextError, ImageAttachError, ImageError, StoreError
-from .imaging.geometry import Recipe
 from .imaging.limits import ImageLimits
+from .imaging.recipe import Recipe
 from .key import ImageKey
 from .store import KeyedStore, Store
 from .version import VERSION as _VERSION

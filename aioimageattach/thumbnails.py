@@ -16,7 +16,7 @@ from sqlalchemy.sql.base import ExecutableOption
 from ._plans import carry_out
 from .entity import BaseImageSet, Image, MultipleImageSet
 from .exc import DeclarationError, ImageError, StoreError
-from .imaging.geometry import Recipe
+from .imaging.recipe import Recipe
 from .inventory import _beyond
 from .key import ImageKey
 from .store import Store

@@ -14,9 +14,9 @@ from sqlalchemy import Connection, inspect
 from .._threads import run_pixels
 from ..exc import ImageAttachError, StoreError
 from ..imaging._vips import libvips
-from ..imaging.geometry import FORMATS, Recipe
 from ..imaging.limits import ImageLimits
-from ..imaging.thumbnail import render
+from ..imaging.recipe import FORMATS, Recipe
+from ..imaging.render import render
 from ..inventory import kinds
 from ..key import ImageKey
 from ..store import KeyedStore, Store

@@ -7,7 +7,7 @@ from typing import Any, NoReturn, get_args
 
 import click
 
-from ..imaging.geometry import FORMATS, Fit, Recipe
+from ..imaging.recipe import FORMATS, Fit, Recipe
 from ..thumbnails import BATCH, CONCURRENCY, generate
 from . import options
 from .database import open_sessions

@@ -15,11 +15,11 @@ from .._threads import picture_slot, run_pixels
 from ..context import resolve_store
 from ..exc import DeclarationError, ImageTooLargeError, InvalidKeyError, NoOriginalError, UnreadableImageError
 from ..file import AsyncFile, Source, Spool
-from ..imaging.geometry import Fit, Recipe
 from ..imaging.limits import ImageLimits
 from ..imaging.metadata import strip_probed
 from ..imaging.probe import Probe, probe
-from ..imaging.thumbnail import Rendering, render
+from ..imaging.recipe import Fit, Recipe
+from ..imaging.render import Rendering, render
 from ..key import revision_of
 from ..store import KeyedStore, Store
 from ..transaction.hooks import session_lock

@@ -6,11 +6,11 @@ into a worker thread. Importing it loads no decoder; libvips comes with the firs
 
 from __future__ import annotations
 
-from .geometry import Fit, Recipe
 from .limits import DEFAULT_LIMITS, ImageLimits
 from .metadata import strip_metadata
 from .probe import Probe, probe
-from .thumbnail import Rendering, render
+from .recipe import Fit, Recipe
+from .render import Rendering, render
 
 __all__ = [
     "DEFAULT_LIMITS",

@@ -20,10 +20,10 @@ from typing import Any, Final, TypeAlias
 from ..exc import DeclarationError, ImageAttachError, ImageError
 from ._vips import libvips
 from ._wire import receive, send
-from .geometry import Recipe
 from .limits import ImageLimits
 from .probe import probe
-from .thumbnail import render
+from .recipe import Recipe
+from .render import render
 
 __all__ = ["confine", "serve"]
 

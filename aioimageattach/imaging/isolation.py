@@ -22,8 +22,8 @@ from typing import Any, Final, TypeVar
 from .. import exc
 from ..exc import DeclarationError, ImageError, ImageTooLargeError, UnreadableImageError
 from . import _wire
-from .geometry import Recipe
 from .limits import ImageLimits
+from .recipe import Recipe
 
 __all__ = ["WRONG", "ask"]
 

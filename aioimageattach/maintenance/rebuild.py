@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from .._threads import finish, run_pixels
 from ..exc import ImageAttachError, NoOriginalError, StoreError
 from ..file import Spool
-from ..imaging.geometry import FORMATS, KERNELS, Recipe
-from ..imaging.thumbnail import render
+from ..imaging.recipe import FORMATS, KERNELS, Recipe
+from ..imaging.render import render
 from ..inventory import ImageKind, Kind, Reference, Sessions, ask, opened
 from ..key import ImageKey
 from ..store import Store

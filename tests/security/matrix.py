@@ -174,7 +174,7 @@ MATRIX: dict[int, Attack] = {
             (SIZES, "strips_make_small_thumbnails a_ratio_next_to_nothing_is_one_pixel"),
             (SIZES, "originals_are_read_when_it_is_their_turn"),
             (SETS, "a_hundred_tasks_make_one_thumbnail"),
-            ("tests/imaging/test_thumbnail.py", "animations_have_limits thumbnails_have_limits_too"),
+            ("tests/imaging/test_render.py", "animations_have_limits thumbnails_have_limits_too"),
         ),
     ),
     13: Attack(
@@ -256,7 +256,7 @@ MATRIX: dict[int, Attack] = {
         "GPS, previews of the whole picture, profiles and XMP of ten megabytes",
         "thumbnails have no metadata; originals lose them with `strip_metadata=True`",
         (
-            ("tests/imaging/test_thumbnail.py", "metadata_is_left_out"),
+            ("tests/imaging/test_render.py", "metadata_is_left_out"),
             (METADATA, "stripped_pictures_show_the_same the_resolution_of_jfif_stays_without_its_preview"),
             (SETS, "metadata_is_kept_or_stripped"),
             (GUARD, "bombs_are_refused"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aioimageattach.exc import DeclarationError, ImageTooLargeError
 from aioimageattach.imaging import ImageLimits, Recipe
-from aioimageattach.imaging.geometry import FORMATS, KERNELS
+from aioimageattach.imaging.recipe import FORMATS, KERNELS
 
 WIDE = ImageLimits(max_side=10**9, max_pixels=10**18)
 
