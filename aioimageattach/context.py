@@ -15,7 +15,8 @@ from typing import Any, Final, TypeVar, cast
 
 from .exc import ContextError, DeclarationError
 from .file import AsyncFile, Source
-from .store import Store
+from .key import ImageKey
+from .store import KeyLevelStore, Location, Store
 
 __all__ = [
     "ContextError",
@@ -189,12 +190,12 @@ def get_current_store() -> Store:
     return resolve_store()
 
 
-class LocalProxyStore(Store):
-    """A store that stands for another one, asked for anew at each use.
+class LocalProxyStore(KeyLevelStore):
+    """A store that stands for another one, which is looked up at each use. It equals that store, too.
 
     Args:
-        get_current_object: Returns the store it stands for now.
-        repr_string: What ``repr()`` shows.
+        get_current_object: Returns the store that it stands for now.
+        repr_string: Returned by ``repr()``.
     """
 
     def __init__(self, get_current_object: Callable[[], Store], repr_string: str | None = None) -> None:
@@ -203,70 +204,50 @@ class LocalProxyStore(Store):
 
     @property
     def needs_object_id(self) -> bool:  # type: ignore[override]
-        """As the store it stands for."""
+        """As in the store that it stands for."""
         return self.get_current_object().needs_object_id
 
-    async def put_file(
-        self,
-        file: Source,
-        object_type: str,
-        object_id: int | None,
-        width: int,
-        height: int,
-        mimetype: str,
-        reproducible: bool,
-        *,
-        revision: str | None = None,
-    ) -> None:
-        """See :meth:`Store.put_file <aioimageattach.store.Store.put_file>`."""
-        await self.get_current_object().put_file(
-            file, object_type, object_id, width, height, mimetype, reproducible, revision=revision
-        )
+    @property
+    def has_signed_urls(self) -> bool:  # type: ignore[override]
+        """As in the store that it stands for."""
+        return self.get_current_object().has_signed_urls
 
-    async def get_file(
-        self,
-        object_type: str,
-        object_id: int | None,
-        width: int,
-        height: int,
-        mimetype: str,
-        *,
-        revision: str | None = None,
-    ) -> AsyncFile:
-        """See :meth:`Store.get_file <aioimageattach.store.Store.get_file>`."""
-        return await self.get_current_object().get_file(
-            object_type, object_id, width, height, mimetype, revision=revision
-        )
+    async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
+        """Put the file of a key into the store that it stands for."""
+        await self.get_current_object().put(key, file, reproducible=reproducible)
 
-    def get_url(
-        self,
-        object_type: str,
-        object_id: int | None,
-        width: int,
-        height: int,
-        mimetype: str,
-        *,
-        revision: str | None = None,
-    ) -> str:
-        """See :meth:`Store.get_url <aioimageattach.store.Store.get_url>`."""
-        return self.get_current_object().get_url(object_type, object_id, width, height, mimetype, revision=revision)
+    async def get(self, key: ImageKey) -> AsyncFile:
+        """Open the file of a key in the store that it stands for."""
+        return await self.get_current_object().get(key)
 
-    async def delete_file(
-        self,
-        object_type: str,
-        object_id: int | None,
-        width: int,
-        height: int,
-        mimetype: str,
-        *,
-        revision: str | None = None,
-    ) -> None:
-        """See :meth:`Store.delete_file <aioimageattach.store.Store.delete_file>`."""
-        await self.get_current_object().delete_file(object_type, object_id, width, height, mimetype, revision=revision)
+    def url_for(self, key: ImageKey) -> str:
+        """Return the URL of the file of a key in the store that it stands for."""
+        return self.get_current_object().url_for(key)
+
+    async def discard(self, key: ImageKey) -> None:
+        """Delete the file of a key in the store that it stands for."""
+        await self.get_current_object().discard(key)
+
+    def location_of(self, object_type: str | None = None) -> Location:
+        """Return the places of the store that it stands for."""
+        return self.get_current_object().location_of(object_type)
 
     def make_revision(self) -> str:
-        """As the store it stands for."""
+        """Return a new revision of the store that it stands for."""
         return self.get_current_object().make_revision()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.get_current_object(), name)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, LocalProxyStore):
+            return other is self or self.get_current_object() == other.get_current_object()
+        return self.get_current_object() == other
+
+    def __hash__(self) -> int:
+        return hash(self.get_current_object())
 
     def __repr__(self) -> str:
         return self._repr or repr(self.get_current_object())

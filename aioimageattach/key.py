@@ -23,6 +23,7 @@ __all__ = [
     "extension",
     "file_name",
     "guess_extension",
+    "is_own_name",
     "make_revision",
     "revision_of",
     "revision_time",
@@ -74,6 +75,7 @@ _FILE_NAME: Final = re.compile(
     r"(?P<revision>(?P=five)(?P=two)[A-Za-z0-9_-]{1,57})(?:\..+)?",
     re.ASCII,
 )
+_SHARED_NAME: Final = re.compile(r"[^/]+/[0-9a-z]{5}/shared\.\d+\.\d+\.[0-9a-f]{64}\..+", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_SIDE: Final = 2**31 - 1
 _MAX_ID_BITS: Final = 512
@@ -193,6 +195,11 @@ def revision_of(name: str) -> str | None:
     """Return the revision in a name of the layout of :func:`file_name`; ``None`` where it is none of that layout."""
     match = _FILE_NAME.fullmatch(name)
     return None if match is None else match["revision"]
+
+
+def is_own_name(name: str) -> bool:
+    """Whether this library may have given a file the name: an image's, or an offloaded value's."""
+    return _FILE_NAME.fullmatch(name) is not None or _SHARED_NAME.fullmatch(name) is not None
 
 
 def check_name(name: str) -> str:

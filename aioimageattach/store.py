@@ -1,23 +1,29 @@
-"""What a store is: the four methods that serve pictures, and the richer interface by name."""
+"""The interfaces of a store: by key, by the fields of a key, and by name."""
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, final
+from typing import Any, Final, Protocol, TypeAlias, final
 
 from ._threads import finish
 from .exc import InvalidKeyError, StoreError
 from .file import AsyncFile, Source, Spool
 from .key import ImageKey, file_name, make_revision
 
-__all__ = ["KeyedStore", "ObjectInfo", "Store", "Stored", "finish"]
+__all__ = ["KeyLevelStore", "KeyedStore", "Location", "ObjectInfo", "Store", "StoredImage", "finish"]
+
+Location: TypeAlias = frozenset[Hashable]
+"""The places that a store reads from or writes to. Two stores can have the same file if their locations intersect."""
+
+_PARALLEL: Final = 16
 
 
-class Stored(Protocol):
-    """What a store has to know of an image row."""
+class StoredImage(Protocol):
+    """The attributes of an image row that a store needs."""
 
     @property
     def key(self) -> ImageKey: ...
@@ -28,18 +34,21 @@ class Stored(Protocol):
 
 
 class Store(ABC):
-    """Where files live. Four methods are all a new backend has to write.
+    """The place where files are kept. A new backend implements four methods.
 
-    A file is never overwritten: every upload has a ``revision`` of its own, which has to be part of the name under
-    which the backend keeps the file. A backend that leaves it out overwrites files, and then a rollback loses one.
+    Files are immutable: every upload has a new ``revision``, which must be part of the name under which the backend
+    keeps the file. A backend that leaves it out overwrites files, and then a rollback loses one.
+
+    The library itself calls :meth:`put`, :meth:`get`, :meth:`url_for` and :meth:`discard`, which take the key as one
+    object. Here they call the four methods that take its fields one by one.
     """
 
     needs_object_id: bool = True
-    """Whether names are made of ``object_id``. Then a file whose owner has no identifier yet is uploaded after its
-    INSERT; otherwise all files of a flush go up before its first statement."""
+    """Whether names contain ``object_id``. If so, a file whose owner has no identifier yet is uploaded after its
+    INSERT; otherwise all files of a flush are uploaded before its first statement."""
 
     has_signed_urls: bool = False
-    """Whether URLs carry a signature, to which nothing can be appended."""
+    """Whether URLs are signed, so that nothing can be appended to them."""
 
     @abstractmethod
     async def put_file(
@@ -57,21 +66,21 @@ class Store(ABC):
         """Put a file, whole or not at all.
 
         Args:
-            file: Bytes, or a sync or async readable; read from where it stands, not closed.
-                :func:`~aioimageattach.file.as_reader` makes one kind of all of them.
-            object_type: What kind of picture.
-            object_id: Whose; ``None`` only where :attr:`needs_object_id` is false.
+            file: Bytes, or a sync or async readable; read from its current position, not closed.
+                :func:`~aioimageattach.file.as_reader` turns all of them into one kind.
+            object_type: The kind of picture.
+            object_id: The owner's identifier; ``None`` only if :attr:`needs_object_id` is false.
             width: In pixels.
             height: In pixels.
             mimetype: Such as ``"image/jpeg"``.
             reproducible: Whether the file can be made again, as thumbnails can.
-            revision: Which upload; has to be part of the name.
+            revision: Identifies the upload; must be part of the name.
 
         Raises:
-            StoreError: It could not be done, and nothing stands under the name.
+            StoreError: The file could not be put, and there is no file of that name.
 
-        Effects: On an error or a cancellation nothing stands under the name, and nothing will appear there later;
-        :func:`finish` helps where the work goes on in a thread.
+        Effects: On an error or a cancellation there is no file of that name, and none appears later; :func:`finish`
+        helps if the work continues in a thread.
         """
 
     @abstractmethod
@@ -88,7 +97,7 @@ class Store(ABC):
         """Open a file; the caller closes it.
 
         Raises:
-            StoreFileNotFoundError: There is none.
+            StoreFileNotFoundError: There is no such file.
             StoreError: It could not be opened.
         """
 
@@ -103,7 +112,7 @@ class Store(ABC):
         *,
         revision: str | None = None,
     ) -> str:
-        """Return the file's URL by calculation alone, whether the file is there or not."""
+        """Return the file's URL: a calculation, which does not depend on whether the file exists."""
 
     @abstractmethod
     async def delete_file(
@@ -116,68 +125,37 @@ class Store(ABC):
         *,
         revision: str | None = None,
     ) -> None:
-        """Delete a file; one that is not there is no error.
+        """Delete a file; a missing one is not an error.
 
         Raises:
-            StoreError: It could not be done.
+            StoreError: It could not be deleted.
         """
 
     def make_revision(self) -> str:
         """Return a new revision; see :func:`aioimageattach.key.make_revision`."""
         return make_revision()
 
-    def reads_from(self, other: Store) -> bool:
-        """Whether a file of another store is seen here by itself, so that copying it here would do nothing."""
-        return other is self
-
+    @property
     @final
-    async def store(self, image: Stored, file: Source) -> None:
-        """Put the file of an image; see :meth:`put_file`."""
-        await self.put(image.key, file, reproducible=image.reproducible)
+    def location(self) -> Location:
+        """The places where this store keeps files, to be compared with those of other stores: no I/O.
 
-    @final
-    async def open(self, image: Stored, use_seek: bool = False) -> AsyncFile:
-        """Open the file of an image: an async context manager and iterator with ``read`` and ``readline``.
-
-        Args:
-            image: The image.
-            use_seek: Whether to have ``seek`` and ``tell`` too; a file that has none is read into a spool first.
-
-        Raises:
-            StoreFileNotFoundError: The store has no such file.
+        A store that is not made of others has one place, so two of them keep the same files if their locations are
+        equal. In general, two stores can have the same file if their locations are not disjoint.
         """
-        key = image.key
-        file = await self.get_file(
-            key.object_type, key.object_id, key.width, key.height, key.mimetype, revision=key.revision
-        )
-        if not use_seek or hasattr(file, "seek"):
-            return file
-        async with file:
-            return (await Spool.fill(file)).open()
+        return self.location_of()
 
-    @final
-    async def delete(self, image: Stored) -> None:
-        """Delete the file of an image; see :meth:`delete_file`."""
-        await self.discard(image.key)
+    def location_of(self, object_type: str | None = None) -> Location:
+        """Return the places where the files of an object type are kept; ``None`` for all types. See :attr:`location`.
 
-    @final
-    def locate(self, image: Stored) -> str:
-        """Return the URL of an image: a calculation, with no query and no I/O.
-
-        Where the revision does not stand in the URL, ``_ts`` is appended, so that a cache lets go of the old file;
-        not to a signed URL, which would no longer be valid.
+        Override it if several objects can stand for one place, such as two stores of the same directory.
         """
-        key = image.key
-        url = self.get_url(key.object_type, key.object_id, key.width, key.height, key.mimetype, revision=key.revision)
-        if self.has_signed_urls or (key.revision is not None and key.revision in url):
-            return url
-        url, hash_, fragment = url.partition("#")
-        stamp = image.created_at.strftime("%Y%m%d%H%M%S%f")
-        return f"{url}{'&' if '?' in url else '?'}_ts={stamp}{hash_}{fragment}"
+        return frozenset({self})
 
-    @final
+    # --- by key ------------------------------------------------------------------------------------------------------
+
     async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
-        """:meth:`put_file` by key."""
+        """Put the file of a key; see :meth:`put_file`."""
         await self.put_file(
             file,
             key.object_type,
@@ -189,142 +167,85 @@ class Store(ABC):
             revision=key.revision,
         )
 
-    @final
+    async def get(self, key: ImageKey) -> AsyncFile:
+        """Open the file of a key; see :meth:`get_file`."""
+        return await self.get_file(
+            key.object_type, key.object_id, key.width, key.height, key.mimetype, revision=key.revision
+        )
+
+    def url_for(self, key: ImageKey) -> str:
+        """Return the URL of the file of a key; see :meth:`get_url`."""
+        return self.get_url(key.object_type, key.object_id, key.width, key.height, key.mimetype, revision=key.revision)
+
     async def discard(self, key: ImageKey) -> None:
-        """:meth:`delete_file` by key."""
+        """Delete the file of a key; see :meth:`delete_file`."""
         await self.delete_file(
             key.object_type, key.object_id, key.width, key.height, key.mimetype, revision=key.revision
         )
 
-
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """What a store says of a file of a name."""
-
-    name: str
-    size: int
-    modified_at: datetime
-
-
-class KeyedStore(Store):
-    """A store of files by name, which images are one use of.
-
-    Names are segments joined by ``/``; see :func:`~aioimageattach.key.check_name`. The four methods of
-    :class:`Store` are written here over the six below.
-    """
-
-    needs_object_id = False
-
-    @abstractmethod
-    async def put_object(
-        self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
-    ) -> None:
-        """Put a file whole or not at all, under a name that no file has yet.
-
-        Args:
-            name: The name.
-            data: See :data:`~aioimageattach.file.Source`; not closed.
-            mimetype: What a server is to say of it.
-            reproducible: Whether it can be made again.
-
-        Raises:
-            StoreFileExistsError: The name is taken; the file there is unchanged.
-            InvalidKeyError: No file may have that name; nothing was read.
-            StoreError: It could not be done.
-
-        Effects: On return the file is there for everybody, and on disk. On an error or a cancellation nothing stands
-        under the name, and nothing will appear there later.
-        """
-
-    @abstractmethod
-    async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> AsyncFile:
-        """Open a file, or the bytes from ``start`` up to but not including ``end`` of it; the caller closes it.
-
-        Raises:
-            StoreFileNotFoundError: There is none.
-            InvalidKeyError: No file may have that name.
-            ValueError: ``start`` is negative or beyond ``end``.
-        """
-
-    @abstractmethod
-    async def head_object(self, name: str) -> ObjectInfo:
-        """Return a file's size and time of change.
-
-        Raises:
-            StoreFileNotFoundError: There is none.
-        """
-
-    @abstractmethod
-    async def delete_object(self, name: str) -> None:
-        """Delete a file; one that is not there is no error."""
-
-    @abstractmethod
-    def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Iterate over the files whose names begin with ``prefix``, in order of name, in constant memory.
-
-        Args:
-            prefix: Compared by character, so ``"a"`` finds ``"ab"`` too; empty for all.
-            start_after: Only names after this one, which need not exist.
-        """
-
-    @abstractmethod
-    def url_of(self, name: str) -> str:
-        """Return the URL of a name by calculation alone."""
-
-    async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Delete many files; return the error of each that could not be deleted."""
-        failed: dict[str, StoreError] = {}
-        for name in names:
-            try:
-                await self.delete_object(name)
-            except StoreError as error:
-                failed[name] = error
-        return failed
-
-    async def copy_from(
-        self,
-        source: KeyedStore,
-        source_name: str,
-        name: str,
-        *,
-        mimetype: str = "application/octet-stream",
-        reproducible: bool = False,
-    ) -> bool:
-        """Copy a file of another store where its bytes need not come by here, as within one server.
-
-        Args:
-            source: The other store.
-            source_name: The name of the file there.
-            name: The name of the copy, which no file has yet.
-            mimetype: As for :meth:`put_object`.
-            reproducible: As for :meth:`put_object`.
-
-        Returns:
-            Whether that was done. If not, nothing was: read the file and put it.
-
-        Raises:
-            StoreFileExistsError: The name is taken.
-            StoreFileNotFoundError: There is nothing to copy.
-            StoreError: It could not be done, and reading and putting would not help.
-        """
-        return False
-
-    async def discard_unfinished(self, before: datetime) -> int:
-        """Remove what puts have left that were killed, if the store keeps such things; return how many there were.
-
-        Args:
-            before: Later ones may still be under way.
-        """
-        return 0
-
-    def legacy_name(self, key: ImageKey) -> str:
-        """Return the name of a key without a revision: the layout of SQLAlchemy-ImageAttach, if the store has one."""
-        raise InvalidKeyError(f"this store has no files without a revision: {key!r}", store=repr(self))
+    # --- by row ------------------------------------------------------------------------------------------------------
 
     @final
-    def name_of(self, key: ImageKey) -> str:
-        """Return the name of the file of a key."""
-        return self.legacy_name(key) if key.revision is None else file_name(key)
+    async def store(self, image: StoredImage, file: Source) -> None:
+        """Put the file of an image; see :meth:`put_file`."""
+        await self.put(image.key, file, reproducible=image.reproducible)
+
+    @final
+    async def open(self, image: StoredImage, use_seek: bool = False) -> AsyncFile:
+        """Open the file of an image: an async context manager and iterator with ``read`` and ``readline``.
+
+        Args:
+            image: The image.
+            use_seek: Whether ``seek`` and ``tell`` are needed; a file without them is first read into a spool.
+
+        Raises:
+            StoreFileNotFoundError: The store has no such file.
+        """
+        file = await self.get(image.key)
+        if not use_seek or hasattr(file, "seek"):
+            return file
+        async with file:
+            return (await Spool.fill(file)).open()
+
+    @final
+    async def delete(self, image: StoredImage) -> None:
+        """Delete the file of an image; see :meth:`delete_file`."""
+        await self.discard(image.key)
+
+    @final
+    def locate(self, image: StoredImage) -> str:
+        """Return the URL of an image: a calculation, with no query and no I/O.
+
+        If the URL does not contain the revision, ``_ts`` is appended, so that caches drop the old file. Nothing is
+        appended to a signed URL, because that would make it invalid.
+        """
+        key = image.key
+        url = self.url_for(key)
+        if self.has_signed_urls or (key.revision is not None and key.revision in url):
+            return url
+        url, hash_, fragment = url.partition("#")
+        stamp = image.created_at.strftime("%Y%m%d%H%M%S%f")
+        return f"{url}{'&' if '?' in url else '?'}_ts={stamp}{hash_}{fragment}"
+
+
+class KeyLevelStore(Store):
+    """A store that works with whole keys. It implements the methods that take the fields of a key one by one."""
+
+    @abstractmethod
+    async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
+        """Put the file of a key; see :meth:`Store.put_file`."""
+
+    @abstractmethod
+    async def get(self, key: ImageKey) -> AsyncFile:
+        """Open the file of a key; see :meth:`Store.get_file`."""
+
+    @abstractmethod
+    def url_for(self, key: ImageKey) -> str:
+        """Return the URL of the file of a key; see :meth:`Store.get_url`."""
+
+    @abstractmethod
+    async def discard(self, key: ImageKey) -> None:
+        """Delete the file of a key; see :meth:`Store.delete_file`."""
 
     async def put_file(
         self,
@@ -338,9 +259,9 @@ class KeyedStore(Store):
         *,
         revision: str | None = None,
     ) -> None:
-        """Put a file under the name of its key; see :meth:`put_object`."""
-        name = self.name_of(ImageKey(object_type, object_id, width, height, mimetype, revision))
-        await self.put_object(name, file, mimetype=mimetype, reproducible=reproducible)
+        """Put a file; see :meth:`Store.put_file`."""
+        key = ImageKey(object_type, object_id, width, height, mimetype, revision)
+        await self.put(key, file, reproducible=reproducible)
 
     async def get_file(
         self,
@@ -352,8 +273,8 @@ class KeyedStore(Store):
         *,
         revision: str | None = None,
     ) -> AsyncFile:
-        """Open the file of a key; see :meth:`get_object`."""
-        return await self.get_object(self.name_of(ImageKey(object_type, object_id, width, height, mimetype, revision)))
+        """Open a file; see :meth:`Store.get_file`."""
+        return await self.get(ImageKey(object_type, object_id, width, height, mimetype, revision))
 
     def get_url(
         self,
@@ -365,8 +286,8 @@ class KeyedStore(Store):
         *,
         revision: str | None = None,
     ) -> str:
-        """Return the URL of the file of a key; see :meth:`url_of`."""
-        return self.url_of(self.name_of(ImageKey(object_type, object_id, width, height, mimetype, revision)))
+        """Return the URL of a file; see :meth:`Store.get_url`."""
+        return self.url_for(ImageKey(object_type, object_id, width, height, mimetype, revision))
 
     async def delete_file(
         self,
@@ -378,5 +299,211 @@ class KeyedStore(Store):
         *,
         revision: str | None = None,
     ) -> None:
+        """Delete a file; see :meth:`Store.delete_file`."""
+        await self.discard(ImageKey(object_type, object_id, width, height, mimetype, revision))
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """A file as the store lists it.
+
+    Args:
+        name: Its name.
+        size: In bytes.
+        modified_at: When it was put, according to the store's clock.
+    """
+
+    name: str
+    size: int
+    modified_at: datetime
+
+
+class KeyedStore(KeyLevelStore):
+    """A store of files by name; images are one use of it.
+
+    Names are segments joined by ``/``; see :func:`~aioimageattach.key.check_name`. The methods of :class:`Store` are
+    implemented with the six abstract methods below.
+    """
+
+    needs_object_id = False
+
+    @abstractmethod
+    async def put_object(
+        self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
+    ) -> None:
+        """Put a file, whole or not at all, under a name that no file has yet.
+
+        Args:
+            name: The name.
+            data: See :data:`~aioimageattach.file.Source`; not closed.
+            mimetype: The type with which a server serves it.
+            reproducible: Whether it can be made again.
+
+        Raises:
+            StoreFileExistsError: The name is taken; the existing file is unchanged.
+            InvalidKeyError: No file may have that name; nothing was read.
+            StoreError: The file could not be put.
+
+        Effects: On return the file is visible to every reader, and on disk. On an error or a cancellation there is no
+        file of that name, and none appears later.
+        """
+
+    @abstractmethod
+    async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> AsyncFile:
+        """Open a file, or its bytes from ``start`` up to but not including ``end``; the caller closes it.
+
+        Raises:
+            StoreFileNotFoundError: There is no such file.
+            InvalidKeyError: No file may have that name.
+            ValueError: ``start`` is negative or beyond ``end``.
+        """
+
+    @abstractmethod
+    async def head_object(self, name: str) -> ObjectInfo:
+        """Return a file's size and modification time.
+
+        Raises:
+            StoreFileNotFoundError: There is no such file.
+        """
+
+    @abstractmethod
+    async def delete_object(self, name: str) -> None:
+        """Delete a file; a missing one is not an error."""
+
+    @abstractmethod
+    def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Iterate over the files whose names begin with ``prefix``, in order of name, in constant memory.
+
+        Args:
+            prefix: Compared by character, so ``"a"`` also finds ``"ab"``; empty for all.
+            start_after: Only names after this one, which need not exist.
+        """
+
+    @abstractmethod
+    def url_of(self, name: str) -> str:
+        """Return the URL of a name: a calculation, with no I/O."""
+
+    async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
+        """Delete many files; return the error of each that could not be deleted."""
+        failed: dict[str, StoreError] = {}
+        for name in names:
+            try:
+                await self.delete_object(name)
+            except StoreError as error:
+                failed[name] = error
+        return failed
+
+    async def move_objects(self, names: Mapping[str, str]) -> dict[str, StoreError]:
+        """Give many files new names; return the error of each that could not be moved, by its old name.
+
+        Here each file is read, put and deleted. Override it if the backend can rename, or copy on the server.
+
+        Args:
+            names: The new name of each file, by its old name.
+
+        Effects: A file has its new name before it loses the old one, so an error or a cancellation loses none. It may
+        then have both names.
+        """
+        failed: dict[str, StoreError] = {}
+        limit = asyncio.Semaphore(_PARALLEL)
+
+        async def move(old: str, new: str) -> None:
+            async with limit:
+                try:
+                    await self._copy_within(old, new)
+                    await self.delete_object(old)
+                except StoreError as error:
+                    failed[old] = error
+
+        async with asyncio.TaskGroup() as group:
+            for old, new in names.items():
+                group.create_task(move(old, new))
+        return failed
+
+    async def _copy_within(self, old: str, new: str) -> None:
+        """Copy a file under a new name, for :meth:`move_objects`."""
+        async with await self.get_object(old) as file:
+            await self.put_object(new, file)
+
+    async def copy_from(
+        self,
+        source: KeyedStore,
+        source_name: str,
+        name: str,
+        *,
+        mimetype: str = "application/octet-stream",
+        reproducible: bool = False,
+    ) -> bool:
+        """Copy a file of another store if its bytes need not pass through this process, as within one server.
+
+        Args:
+            source: The other store.
+            source_name: The name of the file there.
+            name: The name of the copy, which no file has yet.
+            mimetype: As for :meth:`put_object`.
+            reproducible: As for :meth:`put_object`.
+
+        Returns:
+            Whether the file was copied. If not, nothing was done: read the file and put it.
+
+        Raises:
+            StoreFileExistsError: The name is taken.
+            StoreFileNotFoundError: There is nothing to copy.
+            StoreError: It could not be copied, and reading and putting would not help.
+        """
+        return False
+
+    async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
+        """Remove what killed puts have left, if the store keeps such things; return how many there were.
+
+        Args:
+            before: Later ones may still be in progress.
+            prefix: Only those of files whose names begin with this. Those of other programs are never removed.
+        """
+        return 0
+
+    def legacy_name(self, key: ImageKey) -> str:
+        """Return the name of a key without a revision, in the layout of SQLAlchemy-ImageAttach.
+
+        Raises:
+            InvalidKeyError: The store does not know that layout.
+        """
+        raise InvalidKeyError(f"this store has no files without a revision: {key!r}", store=repr(self))
+
+    @final
+    def name_of(self, key: ImageKey) -> str:
+        """Return the name of the file of a key, under which this store puts it."""
+        return self.legacy_name(key) if key.revision is None else file_name(key)
+
+    @final
+    def names_of(self, key: ImageKey) -> tuple[str, ...]:
+        """Return every name that the file of a key may have: several if this store combines stores that differ."""
+        return self.legacy_names(key) if key.revision is None else (file_name(key),)
+
+    def legacy_names(self, key: ImageKey) -> tuple[str, ...]:
+        """Return :meth:`legacy_name`, and if this store combines others, the names that those give the key."""
+        return (self.legacy_name(key),)
+
+    def parts(self, object_type: str) -> tuple[KeyedStore, ...]:
+        """Return the stores that files of an object type are written to: this one, unless it combines others."""
+        return (self,)
+
+    async def head(self, key: ImageKey) -> ObjectInfo:
+        """Return the size and modification time of the file of a key; see :meth:`head_object`."""
+        return await self.head_object(self.name_of(key))
+
+    async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
+        """Put a file under the name of its key; see :meth:`put_object`."""
+        await self.put_object(self.name_of(key), file, mimetype=key.mimetype, reproducible=reproducible)
+
+    async def get(self, key: ImageKey) -> AsyncFile:
+        """Open the file of a key; see :meth:`get_object`."""
+        return await self.get_object(self.name_of(key))
+
+    def url_for(self, key: ImageKey) -> str:
+        """Return the URL of the file of a key; see :meth:`url_of`."""
+        return self.url_of(self.name_of(key))
+
+    async def discard(self, key: ImageKey) -> None:
         """Delete the file of a key; see :meth:`delete_object`."""
-        await self.delete_object(self.name_of(ImageKey(object_type, object_id, width, height, mimetype, revision)))
+        await self.delete_object(self.name_of(key))

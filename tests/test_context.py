@@ -7,6 +7,8 @@ import contextvars
 import random
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import anyio
 import pytest
@@ -373,3 +375,39 @@ async def test_stores_bound_to_sessions_and_their_makers() -> None:
         bind_store("session", A)
     await async_engine.dispose()
     engine.dispose()
+
+
+async def test_a_proxy_is_like_its_store() -> None:
+    """All methods, attributes and comparisons are those of the store it stands for, which may change."""
+    signed = MemoryStore()
+    signed.has_signed_urls = True
+    stores = [signed]
+    proxy = LocalProxyStore(lambda: stores[0])
+    key = ImageKey("user", 1, 30, 20, "image/png")
+    await proxy.put(key, b"blob", reproducible=False)
+    async with await proxy.get(key) as file:
+        assert await file.read() == b"blob"
+    assert proxy.locate(StoredRow(key)) == "memory:/user/1/30x20.png"  # a stamp would make a signed URL invalid
+    assert proxy.location == signed.location
+    assert [info.name async for info in proxy.list_objects()] == ["user/1/30x20.png"]
+    await proxy.discard(key)
+    assert [info.name async for info in signed.list_objects()] == []
+    assert proxy == signed
+    assert signed == proxy
+    assert proxy == LocalProxyStore(lambda: signed)
+    assert proxy != MemoryStore()
+    assert {proxy: 1}[signed] == 1  # type: ignore[index]
+    stores[0] = MemoryStore("/media/")
+    assert proxy != signed
+    assert proxy.locate(StoredRow(key)).startswith("/media/user/1/30x20.png?_ts=")
+    assert not hasattr(proxy, "_nothing")
+    assert not hasattr(proxy, "nothing")
+
+
+@dataclass
+class StoredRow:
+    """An image row."""
+
+    key: ImageKey
+    reproducible: bool = False
+    created_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)

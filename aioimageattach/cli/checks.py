@@ -114,8 +114,7 @@ async def check_store(store: Store) -> AsyncIterator[Check]:
     started = time.perf_counter()
     await store.put(key, blob, reproducible=True)
     try:
-        file = await store.get_file(_FOLDER, 1, 1, 1, "image/png", revision=key.revision)
-        async with file:
+        async with await store.get(key) as file:
             read = await file.read()
         if read != blob:
             raise StoreError(f"{store!r}: what was put and what was read differ")

@@ -92,15 +92,7 @@ async def rebuild(sessions: Sessions, kind: Kind, reference: Reference, store: S
     if recipe is None:
         return False
     limits = kind.cls.__image_limits__
-    file = await store.get_file(
-        original.object_type,
-        original.object_id,
-        original.width,
-        original.height,
-        original.mimetype,
-        revision=original.revision,
-    )
-    async with file:
+    async with await store.get(original) as file:
         source = await Spool.fill(file, limit=limits.max_bytes, fingerprint=False)
     [made] = await run_pixels(render, source.view, [recipe], limits)
     spool = await Spool.fill(made.blob)

@@ -160,9 +160,7 @@ class VerifyPlan:
                 return (await store.head_object(name)).size, None
             file: AsyncFile = await store.get_object(name)
         elif key is not None:
-            file = await store.get_file(
-                key.object_type, key.object_id, key.width, key.height, key.mimetype, revision=key.revision
-            )
+            file = await store.get(key)
         else:
             raise DeclarationError(f"{store!r} has no names, and {reference.name!r} is one: it takes a KeyedStore")
         return await measure(file, self._read)

@@ -234,15 +234,24 @@ def migrate(
     Raises:
         DeclarationError: No class of the base has files, or what is given is no store.
         ContextError: One of the stores is ``current_store``, and there is none.
-        ValueError: The destination is the source, or reads from it, as a mirror of both does; a number is less than 1.
+        ValueError: Both stores keep all of the files in one place, as a store and a mirror of it do. If that is so for
+            some classes only, as with a routing store, those are left out. Or a number is less than 1.
     """
     source, destination = resolve_store(source), resolve_store(destination)
-    if destination.reads_from(source):
+    moved = tuple(kind for kind in kinds(base) if not _share_a_place(kind, source, destination))
+    if not moved:
         raise ValueError(
-            f"destination: expected a store that does not have the files of {source!r} by itself, got {destination!r}"
+            f"destination: expected a store in another place than {source!r}, got {destination!r}, which has its files"
         )
     transfer = Transfer(source, destination, deep=deep, dry_run=dry_run)
-    return MigrationPlan(session, kinds(base), transfer, concurrency=concurrency, max_failures=max_failures)
+    return MigrationPlan(session, moved, transfer, concurrency=concurrency, max_failures=max_failures)
+
+
+def _share_a_place(kind: Kind, source: Store, destination: Store) -> bool:
+    """Whether both stores keep files of a kind in one place, so that a copy would find its own source."""
+    return any(
+        not source.location_of(one).isdisjoint(destination.location_of(one)) for one in kind.object_types or (None,)
+    )
 
 
 def migrate_class(

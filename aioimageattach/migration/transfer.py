@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 from ..exc import InvalidKeyError, StoreFileExistsError, StoreFileMismatchError, StoreFileNotFoundError
 from ..file import AsyncFile, Spool, measure
 from ..inventory import Reference
-from ..store import KeyedStore, Store, Stored
+from ..store import KeyedStore, Store
 
 __all__ = ["Outcome", "Transfer"]
 
@@ -159,7 +159,7 @@ async def _read(store: Store, reference: Reference) -> _Facts:
 
 async def _open(store: Store, reference: Reference) -> AsyncFile:
     if reference.key is not None:
-        return await store.open(cast("Stored", reference))
+        return await store.get(reference.key)
     return await _keyed(store, reference).get_object(reference.name_in(_keyed(store, reference)))
 
 

@@ -1,21 +1,19 @@
-"""What stores that are made of other stores have in common."""
+"""Helpers of the stores that combine other stores."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable, Sequence
+from itertools import combinations
 from typing import Any
 
 from ..exc import DeclarationError
-from ..file import AsyncFile, Source
-from ..key import ImageKey
-from ..store import KeyedStore, ObjectInfo, Store
+from ..store import KeyedStore, Location, ObjectInfo, Store
 
-__all__ = ["CombinedStore", "check_stores", "find_url", "merged", "open_file"]
+__all__ = ["check_places", "check_stores", "joined", "merged"]
 
 
 def check_stores(stores: Iterable[Any], *, keyed: bool) -> None:
-    """Refuse what is no store, or not one by name where it has to be.
+    """Refuse arguments that are not stores, or not stores of files by name if that is needed.
 
     Raises:
         DeclarationError: One of them is no :class:`~aioimageattach.store.Store`, or where ``keyed`` no
@@ -31,8 +29,26 @@ def check_stores(stores: Iterable[Any], *, keyed: bool) -> None:
             )
 
 
+def check_places(stores: Iterable[Store]) -> None:
+    """Refuse stores that keep the same files, even if they are different objects.
+
+    Raises:
+        ValueError: Two of them have a place in common.
+    """
+    for one, other in combinations(stores, 2):
+        if not one.location.isdisjoint(other.location):
+            raise ValueError(
+                f"expected stores in different places, got {one!r} and {other!r}, which have the same files"
+            )
+
+
+def joined(stores: Iterable[Store], object_type: str | None) -> Location:
+    """Return the places of several stores together."""
+    return frozenset[Any]().union(*(store.location_of(object_type) for store in stores))
+
+
 async def merged(listings: Sequence[AsyncIterator[ObjectInfo]]) -> AsyncIterator[dict[int, ObjectInfo]]:
-    """Merge listings in order of name: yield for each name what those say that have it, by their number."""
+    """Merge listings in order of name: yield the entries of each name, by the number of the listing."""
     try:
         heads: dict[int, ObjectInfo] = {}
         for number, listing in enumerate(listings):
@@ -54,85 +70,3 @@ async def merged(listings: Sequence[AsyncIterator[ObjectInfo]]) -> AsyncIterator
             close = getattr(listing, "aclose", None)
             if close is not None:
                 await close()
-
-
-async def open_file(store: Store, key: ImageKey) -> AsyncFile:
-    """:meth:`Store.get_file <aioimageattach.store.Store.get_file>` by key."""
-    return await store.get_file(
-        key.object_type, key.object_id, key.width, key.height, key.mimetype, revision=key.revision
-    )
-
-
-def find_url(store: Store, key: ImageKey) -> str:
-    """:meth:`Store.get_url <aioimageattach.store.Store.get_url>` by key."""
-    return store.get_url(key.object_type, key.object_id, key.width, key.height, key.mimetype, revision=key.revision)
-
-
-class CombinedStore(Store):
-    """A store that passes keys on to other stores."""
-
-    @abstractmethod
-    async def _put(self, key: ImageKey, file: Source, reproducible: bool) -> None: ...
-
-    @abstractmethod
-    async def _open(self, key: ImageKey) -> AsyncFile: ...
-
-    @abstractmethod
-    def _url(self, key: ImageKey) -> str: ...
-
-    @abstractmethod
-    async def _delete(self, key: ImageKey) -> None: ...
-
-    async def put_file(
-        self,
-        file: Source,
-        object_type: str,
-        object_id: int | None,
-        width: int,
-        height: int,
-        mimetype: str,
-        reproducible: bool,
-        *,
-        revision: str | None = None,
-    ) -> None:
-        """See :meth:`Store.put_file <aioimageattach.store.Store.put_file>`."""
-        await self._put(ImageKey(object_type, object_id, width, height, mimetype, revision), file, reproducible)
-
-    async def get_file(
-        self,
-        object_type: str,
-        object_id: int | None,
-        width: int,
-        height: int,
-        mimetype: str,
-        *,
-        revision: str | None = None,
-    ) -> AsyncFile:
-        """See :meth:`Store.get_file <aioimageattach.store.Store.get_file>`."""
-        return await self._open(ImageKey(object_type, object_id, width, height, mimetype, revision))
-
-    def get_url(
-        self,
-        object_type: str,
-        object_id: int | None,
-        width: int,
-        height: int,
-        mimetype: str,
-        *,
-        revision: str | None = None,
-    ) -> str:
-        """See :meth:`Store.get_url <aioimageattach.store.Store.get_url>`."""
-        return self._url(ImageKey(object_type, object_id, width, height, mimetype, revision))
-
-    async def delete_file(
-        self,
-        object_type: str,
-        object_id: int | None,
-        width: int,
-        height: int,
-        mimetype: str,
-        *,
-        revision: str | None = None,
-    ) -> None:
-        """See :meth:`Store.delete_file <aioimageattach.store.Store.delete_file>`."""
-        await self._delete(ImageKey(object_type, object_id, width, height, mimetype, revision))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from ..exc import InvalidKeyError, StoreFileExistsError, StoreFileNotFoundError
+from ..exc import InvalidKeyError, StoreError, StoreFileExistsError, StoreFileNotFoundError
 from ..file import FileProxy, SeekableFileProxy, Source
 from ..key import ImageKey, check_name, guess_extension
 from ..store import KeyedStore, ObjectInfo
@@ -34,9 +34,7 @@ class MemoryStore(KeyedStore):
         blob = await FileProxy(data).read()
         mine = (blob, datetime.now(UTC))
         if self._files.setdefault(name, mine) is not mine:  # one step, also where threads share the store
-            raise StoreFileExistsError(
-                f"there is {name!r} already; a file is never overwritten", store=repr(self), name=name
-            )
+            raise _taken(self, name)
 
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> SeekableFileProxy:
         """Open a file, or the bytes from ``start`` up to but not including ``end`` of it."""
@@ -53,6 +51,19 @@ class MemoryStore(KeyedStore):
         """Delete a file; one that is not there is no error."""
         check_name(name)
         self._files.pop(name, None)
+
+    async def move_objects(self, names: Mapping[str, str]) -> dict[str, StoreError]:
+        """Give many files new names; return the error of each that could not be moved."""
+        failed: dict[str, StoreError] = {}
+        for old, new in names.items():
+            try:
+                file = self._found(old)
+                if self._files.setdefault(check_name(new), file) is not file:
+                    raise _taken(self, new)
+                self._files.pop(old, None)
+            except StoreError as error:
+                failed[old] = error
+        return failed
 
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Iterate over the files of the moment whose names begin with ``prefix``, in order of name."""
@@ -83,3 +94,7 @@ class MemoryStore(KeyedStore):
         if found is None:
             raise StoreFileNotFoundError(f"there is no file {name!r}", store=repr(self), name=name)
         return found
+
+
+def _taken(store: MemoryStore, name: str) -> StoreFileExistsError:
+    return StoreFileExistsError(f"there is {name!r} already; a file is never overwritten", store=repr(store), name=name)

@@ -13,8 +13,8 @@ from .._threads import finish
 from ..exc import StoreError, StoreFileNotFoundError
 from ..file import AsyncFile, Source, Spool, SpoolFile
 from ..key import ImageKey, check_name
-from ..store import KeyedStore, ObjectInfo, Store
-from .combined import CombinedStore, check_stores, find_url, merged, open_file
+from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
+from .combined import check_places, check_stores, joined, merged
 
 __all__ = ["MirrorStore", "PlainMirrorStore"]
 
@@ -25,7 +25,7 @@ _BATCH: Final = 1000
 _log = logging.getLogger("aioimageattach.stores.mirror")
 
 
-class PlainMirrorStore(CombinedStore, Generic[S]):
+class PlainMirrorStore(KeyLevelStore, Generic[S]):
     """:class:`MirrorStore` for stores that know the four methods of :class:`~aioimageattach.store.Store` alone.
 
     Args:
@@ -36,6 +36,7 @@ class PlainMirrorStore(CombinedStore, Generic[S]):
     def __init__(self, first: S, *others: S) -> None:
         self.stores: tuple[S, ...] = (first, *others)
         check_stores(self.stores, keyed=isinstance(self, KeyedStore))
+        check_places(self.stores)
         self.needs_object_id: bool = any(store.needs_object_id for store in self.stores)
         self.has_signed_urls: bool = first.has_signed_urls
 
@@ -43,27 +44,31 @@ class PlainMirrorStore(CombinedStore, Generic[S]):
         """Return a new revision of the first store."""
         return self.stores[0].make_revision()
 
-    def reads_from(self, other: Store) -> bool:
-        """Whether it is this store, or one that it consists of."""
-        return other is self or any(store.reads_from(other) for store in self.stores)
+    def location_of(self, object_type: str | None = None) -> Location:
+        """Return the places of all stores."""
+        return joined(self.stores, object_type)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {', '.join(map(repr, self.stores))}>"
 
-    async def _put(self, key: ImageKey, file: Source, reproducible: bool) -> None:
+    async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
+        """Put a file into all stores, or into none; each gives it its own name."""
         await self._put_in_all(
             file,
             lambda store, again: store.put(key, again, reproducible=reproducible),
             lambda store: store.discard(key),
         )
 
-    async def _open(self, key: ImageKey) -> AsyncFile:
-        return await self._first_that_has(lambda store: open_file(store, key))
+    async def get(self, key: ImageKey) -> AsyncFile:
+        """Open a file in the first store that has it."""
+        return await self._first_that_has(lambda store: store.get(key))
 
-    def _url(self, key: ImageKey) -> str:
-        return find_url(self.stores[0], key)
+    def url_for(self, key: ImageKey) -> str:
+        """Return the URL in the first store."""
+        return self.stores[0].url_for(key)
 
-    async def _delete(self, key: ImageKey) -> None:
+    async def discard(self, key: ImageKey) -> None:
+        """Delete a file in all stores, even if one of them fails, whose error is then raised."""
         await self._in_all(lambda store: store.discard(key))
 
     async def _put_in_all(
@@ -185,9 +190,9 @@ class MirrorStore(PlainMirrorStore[KeyedStore], KeyedStore):
         async for found in merged([store.list_objects(prefix, start_after=start_after) for store in self.stores]):
             yield next(iter(found.values()))
 
-    async def discard_unfinished(self, before: datetime) -> int:
+    async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
         """Remove what killed puts have left in all stores; return how many there were."""
-        return sum(await self._in_all(lambda store: store.discard_unfinished(before)))
+        return sum(await self._in_all(lambda store: store.discard_unfinished(before, prefix)))
 
     def url_of(self, name: str) -> str:
         """Return the URL of a name in the first store by calculation alone."""
@@ -196,3 +201,15 @@ class MirrorStore(PlainMirrorStore[KeyedStore], KeyedStore):
     def legacy_name(self, key: ImageKey) -> str:
         """Return the name that the first store gives a key without a revision; by key, each store uses its own."""
         return self.stores[0].legacy_name(key)
+
+    def legacy_names(self, key: ImageKey) -> tuple[str, ...]:
+        """Return the names that the stores give a key without a revision."""
+        return tuple({name: None for store in self.stores for name in store.legacy_names(key)})
+
+    def parts(self, object_type: str) -> tuple[KeyedStore, ...]:
+        """Return all stores."""
+        return tuple(part for store in self.stores for part in store.parts(object_type))
+
+    async def head(self, key: ImageKey) -> ObjectInfo:
+        """Return the size and modification time of the file of a key in the first store that has it."""
+        return await self._first_that_has(lambda store: store.head(key))

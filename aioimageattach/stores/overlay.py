@@ -11,8 +11,8 @@ from typing import Final, Generic, TypeVar
 from ..exc import InvalidKeyError, StoreError, StoreFileExistsError, StoreFileNotFoundError
 from ..file import AsyncFile, Source
 from ..key import ImageKey, check_name
-from ..store import KeyedStore, ObjectInfo, Store
-from .combined import CombinedStore, check_stores, find_url, merged, open_file
+from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
+from .combined import check_places, check_stores, joined, merged
 
 __all__ = ["DELETED_MARK_MIMETYPE", "OverlayStore", "PlainOverlayStore"]
 
@@ -27,7 +27,7 @@ _BATCH: Final = 1000
 _PARALLEL: Final = 8
 
 
-class PlainOverlayStore(CombinedStore, Generic[S]):
+class PlainOverlayStore(KeyLevelStore, Generic[S]):
     """:class:`OverlayStore` for stores that know the four methods of :class:`~aioimageattach.store.Store` alone.
 
     It has nowhere to note that a file below is deleted: such a file stays readable, by a key that no row has any more.
@@ -48,28 +48,32 @@ class PlainOverlayStore(CombinedStore, Generic[S]):
         """Return a new revision, which says that its file is above."""
         return self.above.make_revision() + _OWN
 
-    def reads_from(self, other: Store) -> bool:
-        """Whether it is this store, or one of the two."""
-        return other is self or self.above.reads_from(other) or self.below.reads_from(other)
+    def location_of(self, object_type: str | None = None) -> Location:
+        """Return the places of both stores."""
+        return joined((self.above, self.below), object_type)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.above!r} over {self.below!r}>"
 
-    async def _put(self, key: ImageKey, file: Source, reproducible: bool) -> None:
+    async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
+        """Put a file above."""
         await self.above.put(key, file, reproducible=reproducible)
 
-    async def _open(self, key: ImageKey) -> AsyncFile:
+    async def get(self, key: ImageKey) -> AsyncFile:
+        """Open a file, from above if it is there."""
         try:
-            return await open_file(self.above, key)
+            return await self.above.get(key)
         except StoreFileNotFoundError:
             if _has_mark(key.revision):
                 raise
-            return await open_file(self.below, key)
+            return await self.below.get(key)
 
-    def _url(self, key: ImageKey) -> str:
-        return find_url(self.above if _has_mark(key.revision) else self.below, key)
+    def url_for(self, key: ImageKey) -> str:
+        """Return the URL above if the revision says so, otherwise below."""
+        return (self.above if _has_mark(key.revision) else self.below).url_for(key)
 
-    async def _delete(self, key: ImageKey) -> None:
+    async def discard(self, key: ImageKey) -> None:
+        """Delete a file above."""
         await self.above.discard(key)
 
 
@@ -86,7 +90,7 @@ class OverlayStore(KeyedStore):
         below: Only read.
 
     Raises:
-        ValueError: The store above is the one below, or part of it.
+        ValueError: The two stores have a place in common.
         DeclarationError: One of them is no :class:`~aioimageattach.store.KeyedStore`.
     """
 
@@ -100,9 +104,9 @@ class OverlayStore(KeyedStore):
         """Return a new revision, which says that its file is above."""
         return self.above.make_revision() + _OWN
 
-    def reads_from(self, other: Store) -> bool:
-        """Whether it is this store, or one of the two."""
-        return other is self or self.above.reads_from(other) or self.below.reads_from(other)
+    def location_of(self, object_type: str | None = None) -> Location:
+        """Return the places of both stores."""
+        return joined((self.above, self.below), object_type)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.above!r} over {self.below!r}>"
@@ -213,9 +217,9 @@ class OverlayStore(KeyedStore):
             elif 1 not in found:
                 yield found[2]
 
-    async def discard_unfinished(self, before: datetime) -> int:
+    async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
         """Remove what killed puts have left above; return how many there were."""
-        return await self.above.discard_unfinished(before)
+        return await self.above.discard_unfinished(before, prefix)
 
     def url_of(self, name: str) -> str:
         """Return the URL of a name by calculation alone: above if the name says so, otherwise below."""
@@ -225,11 +229,18 @@ class OverlayStore(KeyedStore):
         """Return the name that the store below gives a key without a revision."""
         return self.below.legacy_name(key)
 
+    def legacy_names(self, key: ImageKey) -> tuple[str, ...]:
+        """Return the names that the two stores give a key without a revision."""
+        return tuple(dict.fromkeys((*self.below.legacy_names(key), *self.above.legacy_names(key))))
+
+    def parts(self, object_type: str) -> tuple[KeyedStore, ...]:
+        """Return the store above, or those that it consists of; the store below is never written to."""
+        return self.above.parts(object_type)
+
 
 def _check_stores(above: Store, below: Store, *, keyed: bool) -> None:
     check_stores((above, below), keyed=keyed)
-    if below.reads_from(above):
-        raise ValueError(f"above: expected a store that is not part of the one below, got {above!r}")
+    check_places((above, below))
 
 
 def _has_mark(revision: str | None) -> bool:

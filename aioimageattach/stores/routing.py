@@ -10,8 +10,8 @@ from typing import Final, Generic, TypeVar
 from ..exc import InvalidKeyError, StoreError
 from ..file import AsyncFile, Source
 from ..key import ImageKey, check_name
-from ..store import KeyedStore, ObjectInfo, Store
-from .combined import CombinedStore, check_stores, find_url, merged, open_file
+from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
+from .combined import check_stores, joined, merged
 
 __all__ = ["PlainRoutingStore", "RoutingStore"]
 
@@ -20,7 +20,7 @@ S = TypeVar("S", bound=Store)
 _BATCH: Final = 1000
 
 
-class PlainRoutingStore(CombinedStore, Generic[S]):
+class PlainRoutingStore(KeyLevelStore, Generic[S]):
     """:class:`RoutingStore` for stores that know the four methods of :class:`~aioimageattach.store.Store` alone.
 
     Args:
@@ -57,24 +57,31 @@ class PlainRoutingStore(CombinedStore, Generic[S]):
             )
         return found
 
-    def reads_from(self, other: Store) -> bool:
-        """Whether it is this store, or what all of its stores read from."""
-        return other is self or (bool(self.stores) and all(store.reads_from(other) for store in self.stores))
+    def location_of(self, object_type: str | None = None) -> Location:
+        """Return the places of the store of an object type, or of all stores."""
+        if object_type is None:
+            return joined(self.stores, None)
+        found = self._stores.get(object_type, self._default)
+        return frozenset() if found is None else found.location_of(object_type)
 
     def __repr__(self) -> str:
         routes = [f"{object_type}: {store!r}" for object_type, store in self._stores.items()]
         return f"<{type(self).__name__} {', '.join([*routes, f'else {self._default!r}'])}>"
 
-    async def _put(self, key: ImageKey, file: Source, reproducible: bool) -> None:
+    async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
+        """Put a file into the store of its object type."""
         await self.store_of(key.object_type).put(key, file, reproducible=reproducible)
 
-    async def _open(self, key: ImageKey) -> AsyncFile:
-        return await open_file(self.store_of(key.object_type), key)
+    async def get(self, key: ImageKey) -> AsyncFile:
+        """Open a file in the store of its object type."""
+        return await self.store_of(key.object_type).get(key)
 
-    def _url(self, key: ImageKey) -> str:
-        return find_url(self.store_of(key.object_type), key)
+    def url_for(self, key: ImageKey) -> str:
+        """Return the URL in the store of the object type."""
+        return self.store_of(key.object_type).url_for(key)
 
-    async def _delete(self, key: ImageKey) -> None:
+    async def discard(self, key: ImageKey) -> None:
+        """Delete a file in the store of its object type."""
         await self.store_of(key.object_type).discard(key)
 
 
@@ -159,9 +166,9 @@ class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
             if self._stores.get(info.name.partition("/")[0], self._default) is store:
                 yield info
 
-    async def discard_unfinished(self, before: datetime) -> int:
+    async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
         """Remove what killed puts have left in all stores; return how many there were."""
-        return sum([await store.discard_unfinished(before) for store in self.stores])
+        return sum([await store.discard_unfinished(before, prefix) for store in self.stores])
 
     def url_of(self, name: str) -> str:
         """Return the URL of a name by calculation alone."""
@@ -170,6 +177,18 @@ class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
     def legacy_name(self, key: ImageKey) -> str:
         """Return the name that the store of its kind gives a key without a revision."""
         return self.store_of(key.object_type).legacy_name(key)
+
+    def legacy_names(self, key: ImageKey) -> tuple[str, ...]:
+        """Return the names that the store of its object type gives a key without a revision."""
+        return self.store_of(key.object_type).legacy_names(key)
+
+    def parts(self, object_type: str) -> tuple[KeyedStore, ...]:
+        """Return the store of an object type, or those that it consists of."""
+        return self.store_of(object_type).parts(object_type)
+
+    async def head(self, key: ImageKey) -> ObjectInfo:
+        """Return the size and modification time of the file of a key."""
+        return await self.store_of(key.object_type).head(key)
 
     async def copy_from(
         self,

@@ -517,6 +517,21 @@ class StoreContract:
         assert isinstance(failed["../x"], InvalidKeyError)
         assert await _names(keyed, base) == sorted(names[20:])
 
+    async def test_many_are_moved(self, store: Store) -> None:
+        """``move_objects`` renames each, overwrites none, and an error of one does not hinder the others."""
+        keyed = _keyed(store)
+        base = f"contract/{secrets.token_hex(8)}/"
+        for name in ("a/1", "a/2", "a/3", "b/3"):
+            await keyed.put_object(base + name, name.encode())
+        new = {f"{base}a/{n}": f"{base}b/{n}" for n in range(1, 5)}
+        failed = await keyed.move_objects({**new, f"{base}a/1": "../x"})
+        kinds = {name.removeprefix(base): type(error) for name, error in failed.items()}
+        assert kinds == {"a/1": InvalidKeyError, "a/3": StoreFileExistsError, "a/4": StoreFileNotFoundError}
+        assert await _names(keyed, base) == [base + name for name in ("a/1", "a/3", "b/2", "b/3")]
+        assert [await _read_object(keyed, base + name) for name in ("b/2", "b/3")] == [b"a/2", b"b/3"]
+        assert await keyed.move_objects({f"{base}b/{n}": f"{base}c/{n}/file" for n in (2, 3)}) == {}
+        assert await _names(keyed, base) == [base + name for name in ("a/1", "a/3", "c/2/file", "c/3/file")]
+
     async def test_what_failed_is_not_listed(self, store: Store) -> None:
         """Neither while a put is under way nor after it was cancelled is anything to be seen."""
         keyed = _keyed(store)

@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 from ..exc import StoreUnavailableError
 from ..file import AsyncFile, FileProxy, SeekableFileProxy, Source, Spool
 from ..key import ImageKey
-from ..store import KeyedStore, ObjectInfo, Store
+from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
 from ..stores.memory import MemoryStore
 
 __all__ = ["Action", "FaultyStore", "Method", "PlainFaultyStore"]
@@ -258,9 +258,13 @@ class FaultyStore(_Faults, KeyedStore):
             yield found
         await self._act("list", number, prefix, after=True)
 
-    async def discard_unfinished(self, before: datetime) -> int:
+    async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
         """As the store behind it."""
-        return await self.inner.discard_unfinished(before)
+        return await self.inner.discard_unfinished(before, prefix)
+
+    def location_of(self, object_type: str | None = None) -> Location:
+        """As the store behind it."""
+        return self.inner.location_of(object_type)
 
     def url_of(self, name: str) -> str:
         """As the store behind it."""
@@ -278,7 +282,7 @@ class FaultyStore(_Faults, KeyedStore):
         return f"<FaultyStore of {self.inner!r}>"
 
 
-class PlainFaultyStore(_Faults, Store):
+class PlainFaultyStore(_Faults, KeyLevelStore):
     """:class:`FaultyStore` for a store that has no names; rules get the revision of a file for its name.
 
     Args:
@@ -291,70 +295,27 @@ class PlainFaultyStore(_Faults, Store):
         self.needs_object_id: bool = inner.needs_object_id
         self.has_signed_urls: bool = inner.has_signed_urls
 
-    async def put_file(
-        self,
-        file: Source,
-        object_type: str,
-        object_id: int | None,
-        width: int,
-        height: int,
-        mimetype: str,
-        reproducible: bool,
-        *,
-        revision: str | None = None,
-    ) -> None:
+    async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
         """Put a file, or do what ``"put"`` was told."""
 
         async def put(source: Source) -> None:
-            await self.inner.put_file(
-                source, object_type, object_id, width, height, mimetype, reproducible, revision=revision
-            )
+            await self.inner.put(key, source, reproducible=reproducible)
 
-        await self._put(revision or "", file, put)
+        await self._put(key.revision or "", file, put)
 
-    async def get_file(
-        self,
-        object_type: str,
-        object_id: int | None,
-        width: int,
-        height: int,
-        mimetype: str,
-        *,
-        revision: str | None = None,
-    ) -> AsyncFile:
+    async def get(self, key: ImageKey) -> AsyncFile:
         """Open a file, or do what ``"get"`` was told."""
-        return await self._get(
-            revision or "",
-            lambda: self.inner.get_file(object_type, object_id, width, height, mimetype, revision=revision),
-        )
+        return await self._get(key.revision or "", lambda: self.inner.get(key))
 
-    async def delete_file(
-        self,
-        object_type: str,
-        object_id: int | None,
-        width: int,
-        height: int,
-        mimetype: str,
-        *,
-        revision: str | None = None,
-    ) -> None:
+    async def discard(self, key: ImageKey) -> None:
         """Delete a file, or do what ``"delete"`` was told."""
-        number = await self._reach("delete", revision or "")
-        await self.inner.delete_file(object_type, object_id, width, height, mimetype, revision=revision)
-        await self._act("delete", number, revision or "", after=True)
+        number = await self._reach("delete", key.revision or "")
+        await self.inner.discard(key)
+        await self._act("delete", number, key.revision or "", after=True)
 
-    def get_url(
-        self,
-        object_type: str,
-        object_id: int | None,
-        width: int,
-        height: int,
-        mimetype: str,
-        *,
-        revision: str | None = None,
-    ) -> str:
+    def url_for(self, key: ImageKey) -> str:
         """As the store behind it."""
-        return self.inner.get_url(object_type, object_id, width, height, mimetype, revision=revision)
+        return self.inner.url_for(key)
 
     def make_revision(self) -> str:
         """As the store behind it."""

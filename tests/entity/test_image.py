@@ -359,9 +359,9 @@ async def test_a_store_that_needs_the_key_gets_the_file_after_the_insert(session
         needs_object_id = True
         seen: list[int | None] = []
 
-        async def put_file(self, file: Any, object_type: str, object_id: int | None, *rest: Any, **more: Any) -> None:
-            self.seen.append(object_id)
-            await super().put_file(file, object_type, object_id, *rest, **more)
+        async def put(self, key: ImageKey, file: Any, *, reproducible: bool) -> None:
+            self.seen.append(key.object_id)
+            await super().put(key, file, reproducible=reproducible)
 
     store = Named()
     async with sessions() as session, session.begin():

@@ -92,8 +92,8 @@ class FaultyStore(KeyedStore):
     def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         return self.inner.list_objects(prefix, start_after=start_after)
 
-    async def discard_unfinished(self, before: datetime) -> int:
-        return await self.inner.discard_unfinished(before)
+    async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
+        return await self.inner.discard_unfinished(before, prefix)
 
     def url_of(self, name: str) -> str:
         return self.inner.url_of(name)

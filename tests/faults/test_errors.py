@@ -15,6 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from aioimageattach.context import bind_store, store_context
 from aioimageattach.entity import Image, image_attachment
 from aioimageattach.exc import DeclarationError, StoreError, StoreUnavailableError
+from aioimageattach.key import ImageKey
 from tests.databases import Database
 from tests.faults.models import Post, User
 from tests.faults.rig import GivenUp, Rig, Style, check, get
@@ -364,9 +365,9 @@ class NeedyStore(FaultyStore):
 
     needs_object_id = True
 
-    async def put_file(self, file: Any, object_type: str, object_id: int | None, *rest: Any, **named: Any) -> None:
-        assert object_id is not None
-        await super().put_file(file, object_type, object_id, *rest, **named)
+    async def put(self, key: ImageKey, file: Any, *, reproducible: bool) -> None:
+        assert key.object_id is not None
+        await super().put(key, file, reproducible=reproducible)
 
 
 async def test_a_file_that_waits_for_its_row(rig: Rig, style: Style) -> None:

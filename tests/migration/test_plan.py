@@ -493,12 +493,14 @@ def test_what_cannot_be_planned_is_refused(source: FaultyStore, destination: Fau
         RoutingStore({"photo": MirrorStore(source, destination)}, source),
         OverlayStore(destination, source),
     ):
-        with pytest.raises(ValueError, match="expected a store that does not have the files of <FaultyStore"):
+        with pytest.raises(ValueError, match="expected a store in another place than <FaultyStore"):
             migrate(sessions, Base, source, other)
     migrate(sessions, Base, source, RoutingStore({"photo": destination}, source))
     migrate(sessions, Base, source, RoutingStore({}))
-    with store_context(source), pytest.raises(ValueError, match="does not have the files of"):
+    with store_context(source), pytest.raises(ValueError, match="in another place"):
         migrate(sessions, Base, source, current_store)
+    with pytest.raises(ValueError, match="in another place"):
+        migrate(sessions, Base, MirrorStore(source, destination), destination)
     with pytest.raises(ContextError):
         migrate(sessions, Base, source, current_store)
     with pytest.raises(DeclarationError, match="expected a Store, got str"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from aioimageattach.key import ImageKey
 from aioimageattach.store import KeyedStore, ObjectInfo
 from aioimageattach.stores.combined import merged
 from aioimageattach.stores.fs import FileSystemStore
@@ -87,20 +89,92 @@ async def test_what_killed_puts_have_left_is_removed(tmp_path: Path) -> None:
     assert await left(OverlayStore(first, third)) == (1, [False, True, True])
 
 
-def test_whose_files_are_seen() -> None:
-    """Copying a file from there would do nothing."""
+def test_the_places_of_a_store() -> None:
+    """A combined store has those of its stores; a routing store those of one object type."""
     first, second, third = MemoryStore(), MemoryStore(), MemoryStore()
     plain, other = PlainStore(), PlainStore()
     for store, expected in (
         (first, [first]),
         (MirrorStore(first, second), [first, second]),
-        (RoutingStore({"a": first}, second), []),
-        (RoutingStore({"a": first, "b": MirrorStore(second, first)}), [first]),
+        (RoutingStore({"a": first}, second), [first, second]),
         (RoutingStore({}), []),
         (OverlayStore(first, MirrorStore(second, third)), [first, second, third]),
         (PlainMirrorStore(plain, other), [plain, other]),
         (PlainOverlayStore(plain, other), [plain, other]),
         (PlainRoutingStore({"a": plain}), [plain]),
     ):
-        assert store.reads_from(store)
-        assert [one for one in (first, second, third, plain, other) if store.reads_from(one)] == expected
+        assert store.location == frozenset[object]().union(*(one.location for one in expected))
+    routing = RoutingStore({"a": first}, MirrorStore(second, third))
+    assert routing.location_of("a") == first.location
+    assert routing.location_of("b") == second.location | third.location
+    assert RoutingStore({"a": first}).location_of("b") == frozenset()
+
+
+def test_a_directory_is_known_by_every_path(tmp_path: Path) -> None:
+    """A trailing slash and a symbolic link make no difference, and neither does a directory that is not there yet."""
+    (real := tmp_path / "real").mkdir()
+    (link := tmp_path / "link").symlink_to(real)
+    store = FileSystemStore(real, "/")
+    assert FileSystemStore(f"{link}/", "/other/").location == store.location
+    assert hash(FileSystemStore(link, "/").location) == hash(store.location)
+    assert FileSystemStore(tmp_path, "/").location != store.location
+    late, other = FileSystemStore(link / "late", "/"), FileSystemStore(real / "late", "/")
+    assert late.location == other.location != store.location
+    (real / "late").mkdir()
+    assert late.location == other.location == FileSystemStore(real / "late", "/").location
+    (tmp_path / "file").write_bytes(b"")
+    assert FileSystemStore(tmp_path / "file" / "below", "/").location != store.location
+
+
+@pytest.mark.parametrize(
+    "combine",
+    [
+        lambda one, other: MirrorStore(one, other),
+        lambda one, other: OverlayStore(one, other),
+        lambda one, other: OverlayStore(one, MirrorStore(MemoryStore(), other)),
+        lambda one, other: PlainMirrorStore(one, PlainRoutingStore({"a": other})),
+        lambda one, other: PlainOverlayStore(one, other),
+    ],
+)
+def test_one_place_twice_is_refused(tmp_path: Path, combine: Callable[[KeyedStore, KeyedStore], object]) -> None:
+    """Even if it is named by two paths."""
+    (tmp_path / "media").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "media")
+    one, other = FileSystemStore(tmp_path / "media", "/"), FileSystemStore(f"{tmp_path}/link/", "/media/")
+    with pytest.raises(ValueError, match="which have the same files"):
+        combine(one, other)
+
+
+async def test_each_store_gives_a_key_its_own_names(tmp_path: Path) -> None:
+    """For a key without a revision a combined store knows the names that each of its stores gives it."""
+    directory, bucket = FileSystemStore(tmp_path, "/", fsync=False), MemoryStore()
+    key = ImageKey("user-picture", 1234, 30, 20, "image/png")
+    names = ("user-picture/234/1/1234.30x20.png", "user-picture/1234/30x20.png")
+    new = replace(key, revision="01k9z3xbcdefghjkmnpqrstvwx")
+    for store, expected in (
+        (MirrorStore(directory, bucket), names),
+        (MirrorStore(bucket, directory), names[::-1]),
+        (RoutingStore({"user-picture": MirrorStore(directory, bucket)}), names),
+        (OverlayStore(bucket, directory), names),
+        (directory, names[:1]),
+    ):
+        assert store.names_of(key) == expected
+        assert store.name_of(key) == expected[0]
+        assert store.names_of(new) == (store.name_of(new),)
+    mirror = MirrorStore(directory, bucket)
+    await mirror.put(key, b"blob", reproducible=False)
+    assert [one.name async for one in directory.list_objects()] == [names[0]]
+    assert [one.name async for one in bucket.list_objects()] == [names[1]]
+    assert (await mirror.head(key)).name == names[0]
+    await directory.discard(key)
+    for store in (mirror, RoutingStore({}, mirror)):
+        assert (await store.head(key)).name == names[1]
+
+
+def test_the_stores_that_are_written_to() -> None:
+    """An overlay writes above only; a routing store to the store of the object type."""
+    first, second, third = MemoryStore(), MemoryStore(), MemoryStore()
+    assert first.parts("a") == (first,)
+    assert MirrorStore(first, OverlayStore(second, third)).parts("a") == (first, second)
+    routing = RoutingStore({"a": MirrorStore(first, second)}, third)
+    assert (routing.parts("a"), routing.parts("b")) == ((first, second), (third,))

@@ -39,20 +39,23 @@ def walk(tree: Tree, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
             yield found
 
 
-def unfinished(tree: Tree, before: datetime) -> Iterator[str]:
-    """Iterate over the names of files that killed puts have left, last written before a time."""
-    waiting = [""]
+def unfinished(tree: Tree, before: datetime, prefix: str = "") -> Iterator[str]:
+    """Iterate over the names of files that killed puts have left below a prefix, last written before a time."""
+    waiting = [prefix.rpartition("/")[0]]
     while waiting:
         path = waiting.pop()
         above = f"{path}/" if path else ""
-        with contextlib.suppress(FileNotFoundError), tree.at(path) as fd, os.scandir(fd) as entries:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), tree.at(path) as fd, os.scandir(fd) as entries:
             for entry in entries:
+                name = above + entry.name
+                if not (f"{name}/".startswith(prefix) or prefix.startswith(f"{name}/")):
+                    continue
                 if entry.is_dir(follow_symlinks=False):
-                    waiting.append(above + entry.name)
+                    waiting.append(name)
                 elif entry.name.startswith(SIDE_PREFIX) and entry.is_file(follow_symlinks=False):
                     status = _status(entry)
                     if status is not None and status.st_mtime < before.timestamp():
-                        yield above + entry.name
+                        yield name
 
 
 def _scan(tree: Tree, path: str, prefix: str, start_after: str) -> Iterator[ObjectInfo | str]:

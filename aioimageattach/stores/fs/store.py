@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -13,17 +13,18 @@ from ..._threads import finish
 from ...exc import StoreError
 from ...file import CHUNK, Source, as_blocks, as_reader
 from ...key import ImageKey
-from ...store import KeyedStore, ObjectInfo
+from ...store import KeyedStore, Location, ObjectInfo
 from .disk import hop, hop_until, open_by, translated
 from .listing import info, unfinished, walk
 from .paths import check_path, legacy_name, url
 from .reader import DiskFile
-from .tree import Tree
+from .tree import Tree, place_of
 from .writer import Writer
 
 __all__ = ["BaseFileSystemStore", "FileSystemStore"]
 
 _BATCH = 1000
+_RESOLVED = 3  # parts of a place whose directory exists
 
 
 class BaseFileSystemStore(KeyedStore):
@@ -47,11 +48,22 @@ class BaseFileSystemStore(KeyedStore):
         self._fsync = fsync
         self._file_mode = file_mode
         self._tree = Tree(self.path, dir_mode=dir_mode)
+        self._place = place_of(self.path)
 
     @property
     @abstractmethod
     def base_url(self) -> str:
         """What the names are appended to for URLs, with a slash at its end."""
+
+    def location_of(self, object_type: str | None = None) -> Location:
+        """Return the directory's device and inode, which are determined when the store is created.
+
+        As long as the directory does not exist, they are those of the nearest one above that does, with the rest of the
+        path.
+        """
+        if len(self._place) > _RESOLVED:
+            self._place = place_of(self.path)
+        return frozenset({self._place})
 
     async def put_object(
         self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
@@ -146,6 +158,14 @@ class BaseFileSystemStore(KeyedStore):
             failed |= await hop(self._delete_each, batch)
         return failed
 
+    async def move_objects(self, names: Mapping[str, str]) -> dict[str, StoreError]:
+        """Rename many files, a thousand in a hop; return the error of each that could not be renamed."""
+        failed: dict[str, StoreError] = {}
+        rest = iter(names.items())
+        while batch := list(islice(rest, _BATCH)):
+            failed |= await hop(self._move_each, batch)
+        return failed
+
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Iterate over the files whose names begin with ``prefix``, in order of name.
 
@@ -166,9 +186,9 @@ class BaseFileSystemStore(KeyedStore):
             for one in batch:
                 yield one
 
-    async def discard_unfinished(self, before: datetime) -> int:
+    async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
         """Remove what killed puts have left where the file system cannot keep a file without a name."""
-        return await hop(self._discard_unfinished, before)
+        return await hop(self._discard_unfinished, before, prefix)
 
     def url_of(self, name: str) -> str:
         """Return the URL of a name by calculation alone."""
@@ -182,9 +202,9 @@ class BaseFileSystemStore(KeyedStore):
         with translated(self, self.path, name), self._tree.holding(name) as (_, _, status):
             return info(name, status)
 
-    def _discard_unfinished(self, before: datetime) -> int:
-        with translated(self, self.path, ""):
-            names = list(unfinished(self._tree, before))
+    def _discard_unfinished(self, before: datetime, prefix: str) -> int:
+        with translated(self, self.path, prefix):
+            names = list(unfinished(self._tree, before, prefix))
             for name in names:
                 self._tree.delete(name)
         return len(names)
@@ -192,6 +212,17 @@ class BaseFileSystemStore(KeyedStore):
     def _delete(self, name: str) -> None:
         with translated(self, self.path, name):
             self._tree.delete(name)
+
+    def _move_each(self, names: list[tuple[str, str]]) -> dict[str, StoreError]:
+        failed: dict[str, StoreError] = {}
+        for old, new in names:
+            try:
+                check_path(new)
+                with translated(self, self.path, old):
+                    self._tree.move(check_path(old), new)
+            except StoreError as error:
+                failed[old] = error
+        return failed
 
     def _delete_each(self, names: list[str]) -> dict[str, StoreError]:
         failed: dict[str, StoreError] = {}

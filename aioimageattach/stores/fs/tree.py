@@ -10,13 +10,16 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
-__all__ = ["TRIES", "UNNAMED", "Tree"]
+__all__ = ["NO_LINKS", "TRIES", "UNNAMED", "Tree", "place_of"]
 
 TRIES: Final = 100
 """How often a put makes its directories again that deletes remove at the same time, before it gives up."""
 
 UNNAMED: Final[int] = getattr(os, "O_TMPFILE", 0) if os.path.isdir("/proc/self/fd") else 0
 """The flag that opens a file without a name, 0 where there is none."""
+
+NO_LINKS: Final = frozenset({errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
+"""The errors of a file system that has no hard links."""
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
 _BENEATH: Final = _DIRECTORY | os.O_NOFOLLOW
@@ -134,6 +137,26 @@ class Tree:
             os.unlink(leaf, dir_fd=directory)
         self.prune(name.rpartition("/")[0])
 
+    def move(self, name: str, new: str) -> None:
+        """Give a regular file a new name, which no file has yet; remove the directories that become empty.
+
+        Raises:
+            FileExistsError: The new name is taken.
+            FileNotFoundError: There is no such file.
+        """
+        parent, _, leaf = new.rpartition("/")
+        with self.holding(name) as (directory, old, _):
+            for _ in range(TRIES):
+                target = self.make(parent)
+                try:
+                    _rename(directory, old, target, leaf)
+                    break
+                except FileNotFoundError:  # a delete removed the target directory meanwhile, unless the file is gone
+                    os.stat(old, dir_fd=directory, follow_symlinks=False)
+                finally:
+                    os.close(target)
+        self.prune(name.rpartition("/")[0])
+
     def _make(self, path: str) -> int:
         fd = self._enter(self.root, "", None)
         done = ""
@@ -164,6 +187,33 @@ class Tree:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def place_of(path: str) -> tuple[str | int, ...]:
+    """Return device and inode of a directory; if it is missing, those of the nearest one above, and the rest."""
+    missing: list[str] = []
+    above = os.path.abspath(path)
+    while True:
+        with contextlib.suppress(OSError):
+            status = os.stat(above)
+            return ("directory", status.st_dev, status.st_ino, *missing)
+        above, leaf = os.path.split(above)
+        if not leaf:
+            return ("directory", -1, -1, *missing)
+        missing.insert(0, leaf)
+
+
+def _rename(directory: int, old: str, target: int, new: str) -> None:
+    """Rename a file without replacing another one."""
+    try:
+        os.link(old, new, src_dir_fd=directory, dst_dir_fd=target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=target))
+        os.rename(old, new, src_dir_fd=directory, dst_dir_fd=target)
+    else:
+        os.unlink(old, dir_fd=directory)
 
 
 def _not_found(name: str) -> FileNotFoundError:

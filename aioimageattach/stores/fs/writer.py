@@ -12,12 +12,11 @@ from typing import Final
 
 from .disk import translated
 from .paths import side_name
-from .tree import TRIES, UNNAMED, Tree
+from .tree import NO_LINKS, TRIES, UNNAMED, Tree
 
 __all__ = ["Stopped", "Writer"]
 
 _NO_UNNAMED: Final = frozenset({errno.EINVAL, errno.EISDIR, errno.EOPNOTSUPP})
-_NO_LINKS: Final = frozenset({errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 
 
 class Stopped(Exception):
@@ -146,7 +145,7 @@ class Writer:
         try:
             os.link(self._side, self._leaf, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in NO_LINKS:
                 raise
             self._rename(self._side, directory)
         else:

@@ -16,8 +16,8 @@ from ...exc import (
     StoreUnavailableError,
 )
 from ...file import Source as FileSource
-from ...key import ImageKey, check_mimetype, check_name, guess_extension
-from ...store import KeyedStore, ObjectInfo
+from ...key import ImageKey, check_mimetype, check_name, guess_extension, is_own_name
+from ...store import KeyedStore, Location, ObjectInfo
 from .client import S3Client
 from .credentials import CredentialProvider, Source, default
 from .endpoint import BASE_URL_FORMAT
@@ -278,9 +278,7 @@ class S3Store(KeyedStore):
         if not isinstance(source, S3Store) or not self.client.can_read(source.client):
             return False
         if await self._has(name):  # many servers would replace it
-            raise StoreFileExistsError(
-                f"there is {name!r} already; a file is never overwritten", store=repr(self), name=name
-            )
+            raise _taken(self, name)
         try:
             await self.client.copy(
                 source.client.prefix + source_name,
@@ -302,23 +300,37 @@ class S3Store(KeyedStore):
             return False
         return True
 
-    async def abort_uploads(self, older_than: timedelta = timedelta(days=1)) -> int:
-        """Forget uploads in parts that a killed process has left, with their parts; return how many there were.
+    async def abort_uploads(self, older_than: timedelta = timedelta(days=1), prefix: str = "") -> int:
+        """Abort multipart uploads that a killed process has left, and free their parts; return how many there were.
+
+        Uploads whose names this library would not give are those of other programs, and are left alone.
 
         Args:
-            older_than: Younger ones may still be under way.
+            older_than: Younger ones may still be in progress.
+            prefix: Only those of files whose names begin with this.
         """
         latest = self.client.now() - older_than
         aborted = 0
-        async for upload in self.client.list_uploads():
-            if upload.initiated_at < latest:
+        async for upload in self.client.list_uploads(prefix):
+            if upload.initiated_at < latest and is_own_name(upload.key):
                 await self.client.abort_upload(upload.key, upload.upload_id)
                 aborted += 1
         return aborted
 
-    async def discard_unfinished(self, before: datetime) -> int:
-        """Forget uploads in parts that were begun before a time; see :meth:`abort_uploads`."""
-        return await self.abort_uploads(self.client.now() - before)
+    async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
+        """Abort multipart uploads that were begun before a time; see :meth:`abort_uploads`."""
+        return await self.abort_uploads(self.client.now() - before, prefix)
+
+    async def _copy_within(self, old: str, new: str) -> None:
+        """Let the server copy."""
+        if await self._has(check_name(new)):  # many servers would replace it
+            raise _taken(self, new)
+        await self.client.copy(check_name(old), check_name(new), only_new=True)
+
+    def location_of(self, object_type: str | None = None) -> Location:
+        """Return server, bucket and prefix."""
+        endpoint = self.client.endpoint
+        return frozenset({("s3", endpoint.template.casefold(), self.bucket, self.prefix)})
 
     # --- URLs and old names ------------------------------------------------------------------------------------------
 
@@ -344,3 +356,7 @@ class S3Store(KeyedStore):
         if key.object_id is None:
             raise InvalidKeyError(f"the old layout needs an object_id: {key!r}", store=repr(self))
         return f"{key.object_type}/{key.object_id}/{key.width}x{key.height}{guess_extension(key.mimetype)}"
+
+
+def _taken(store: S3Store, name: str) -> StoreFileExistsError:
+    return StoreFileExistsError(f"there is {name!r} already; a file is never overwritten", store=repr(store), name=name)

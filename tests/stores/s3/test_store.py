@@ -15,7 +15,7 @@ import pytest
 from yarl import URL
 
 from aioimageattach.exc import InvalidKeyError, StoreError, StorePermissionError
-from aioimageattach.key import ImageKey
+from aioimageattach.key import ImageKey, file_name, make_revision
 from aioimageattach.stores.s3 import BASE_URL_FORMAT, DEFAULT_MAX_AGE, Credentials, S3Client, S3Store, static
 from aioimageattach.testing import StoreContract
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
@@ -197,18 +197,21 @@ async def test_credentials_of_ones_own(gate: Gate, make_store: MakeStore) -> Non
 
 
 async def test_uploads_that_a_killed_process_left(gate: Gate, make_store: MakeStore) -> None:
-    """Old ones are forgotten, with their parts; young ones may still be under way."""
+    """Old ones are aborted; young ones may still be in progress, and other programs' are left alone."""
     store = make_store(gate.url, multipart_threshold=1, prefix="p")
     gate.before.append(lambda asked: Refusal(403, "AccessDenied") if "uploadId" in asked.target else None)
     for n in range(3):
         with pytest.raises(StorePermissionError):
-            await store.put_object(f"{n}", b"x")
+            await store.put_object(file_name(ImageKey(f"kind-{n}", None, 1, 1, "image/png", make_revision())), b"x")
+        with pytest.raises(StorePermissionError):
+            await store.put_object(f"backup/{n}", b"x")
     gate.before.clear()
     assert await store.abort_uploads() == 0
     assert await store.discard_unfinished(datetime.now(UTC) - timedelta(hours=1)) == 0
-    assert len([one async for one in store.client.list_uploads()]) == 3
-    assert await store.abort_uploads(timedelta(seconds=-60)) == 3
-    assert [one async for one in store.client.list_uploads()] == []
+    assert len([one async for one in store.client.list_uploads()]) == 6
+    assert await store.discard_unfinished(datetime.now(UTC) + timedelta(minutes=1), "kind-1/") == 1
+    assert await store.abort_uploads(timedelta(seconds=-60)) == 2
+    assert [one.key async for one in store.client.list_uploads()] == ["backup/0", "backup/1", "backup/2"]
 
 
 def test_importing_loads_no_botocore() -> None:
