@@ -8,15 +8,27 @@ from ..exc import UnreadableImageError, UnsupportedImageError
 
 __all__ = ["Pixels", "load", "require"]
 
+_MODES = {
+    "L": (1, 8),
+    "LA": (2, 8),
+    "RGB": (3, 8),
+    "RGBA": (4, 8),
+    "I;16": (1, 16),
+    "LA;16": (2, 16),
+    "RGB;16": (3, 16),
+    "RGBA;16": (4, 16),
+}
+"""Bands and their bits, by pillow-heif's names."""
+
 
 class Pixels(NamedTuple):
-    """Rows of pixels without gaps, upright, and the colour profile if there is one."""
+    """Rows of pixels without gaps, upright, of 8 or 16 bits a band."""
 
-    pixels: bytes
+    pixels: bytes | memoryview
     width: int
     height: int
     bands: int
-    profile: bytes | None
+    bits: int
 
 
 def require() -> Any:
@@ -30,14 +42,14 @@ def require() -> Any:
     return pillow_heif
 
 
-def load(view: memoryview) -> Pixels:
-    """Decode the primary picture to 8 bits a band."""
+def load(file: memoryview | bytes) -> Pixels:
+    """Decode the primary picture; samples of more than 8 bits become 16."""
     library = require()
     try:
-        image = library.open_heif(view.tobytes(), convert_hdr_to_8bit=True)
-        (width, height), bands, stride, data = image.size, len(image.mode), image.stride, image.data
+        image = library.open_heif(file, convert_hdr_to_8bit=False)
+        (width, height), (bands, bits), stride, data = image.size, _MODES[image.mode], image.stride, image.data
     except (OSError, RuntimeError, SyntaxError, ValueError, EOFError) as error:
         raise UnreadableImageError("expected image/heic, as its brand says, but it is broken") from error
-    row = width * bands
-    pixels = b"".join(data[at : at + row] for at in range(0, height * stride, stride))
-    return Pixels(pixels, width, height, bands, image.info.get("icc_profile"))
+    row = width * bands * bits // 8
+    pixels = data if row == stride else b"".join(data[at : at + row] for at in range(0, height * stride, stride))
+    return Pixels(pixels, width, height, bands, bits)

@@ -17,7 +17,7 @@ from ..exc import DeclarationError, ImageError, ImageTooLargeError, UnreadableIm
 if TYPE_CHECKING:
     from pyvips import Image
 
-__all__ = ["Image", "Picture", "Watch", "called", "header_errors", "libvips", "watched"]
+__all__ = ["Image", "Picture", "Watch", "called", "header_errors", "libvips", "vips_errors", "watched"]
 
 Picture: TypeAlias = Any
 """A ``pyvips.Image``; its stubs do not know all that libvips takes."""
@@ -40,7 +40,8 @@ def libvips() -> Any:
     return _module
 
 
-def _errors() -> tuple[type[Exception], ...]:
+def vips_errors() -> tuple[type[Exception], ...]:
+    """Return the errors that libvips raises."""
     # pyvips decodes what the decoders say as UTF-8, and they may say bytes of the picture
     return libvips().Error, UnicodeDecodeError
 
@@ -50,7 +51,7 @@ def header_errors(mimetype: str) -> Generator[None, None, None]:
     """Turn what libvips raises while it reads a header into an error of ours."""
     try:
         yield
-    except _errors() as error:
+    except vips_errors() as error:
         raise UnreadableImageError(f"expected {mimetype}, as its first bytes say, but its header is broken") from error
 
 
@@ -95,7 +96,7 @@ def watched(mimetype: str, timeout: float | None) -> Generator[Watch, None, None
         clock.start()
     try:
         yield watch
-    except _errors() as error:
+    except vips_errors() as error:
         if watch.over:
             raise ImageTooLargeError(
                 f"{mimetype}: the thumbnails were not done within {timeout} seconds", limit=timeout
@@ -118,5 +119,5 @@ def called(label: str, hook: Callable[[Any], Any], image: Picture) -> Picture:
         if not isinstance(result, libvips().Image):
             raise DeclarationError(f"{label}: expected it to return a pyvips.Image, got {result!r:.80}")
         return result.copy_memory()
-    except _errors() as error:
+    except vips_errors() as error:
         raise ImageError(f"{label}: libvips could not compute what it returned") from error

@@ -16,7 +16,18 @@ from typing import Final, NamedTuple, ParamSpec
 
 from ..exc import ImageTooLargeError
 
-__all__ = ["JPEG_DATA", "Item", "Part", "gif_parts", "heif_items", "jpeg_parts", "png_parts", "riff_parts", "top_boxes"]
+__all__ = [
+    "JPEG_DATA",
+    "Item",
+    "Part",
+    "boxes",
+    "gif_parts",
+    "heif_items",
+    "jpeg_parts",
+    "png_parts",
+    "riff_parts",
+    "top_boxes",
+]
 
 _MARKER: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 JPEG_DATA: Final = b"\0"
@@ -169,7 +180,8 @@ def gif_parts(view: memoryview) -> Iterator[Part]:
 
 
 @_bounded
-def _boxes(view: memoryview, start: int, end: int) -> Iterator[Part]:
+def boxes(view: memoryview, start: int, end: int) -> Iterator[Part]:
+    """Yield the boxes of a range of a file of ISO 14496-12."""
     while start + 8 <= end:
         size, name = _SIZE_NAME.unpack_from(view, start)
         body = start + 8
@@ -184,7 +196,7 @@ def _boxes(view: memoryview, start: int, end: int) -> Iterator[Part]:
 
 def top_boxes(view: memoryview) -> Iterator[Part]:
     """Yield the outermost boxes of a file of ISO 14496-12, such as AVIF and HEIC."""
-    return _boxes(view, 0, len(view))
+    return boxes(view, 0, len(view))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +236,7 @@ def heif_items(view: memoryview) -> list[Item] | None:
     meta = next((box for box in top_boxes(view) if box.name == b"meta"), None)
     if meta is None:
         return None
-    tables = {box.name: box for box in _boxes(view, meta.body + 4, meta.end)}
+    tables = {box.name: box for box in boxes(view, meta.body + 4, meta.end)}
     if b"iinf" not in tables or b"iloc" not in tables:
         return None
     data = tables.get(b"idat")
@@ -241,7 +253,7 @@ def _item_kinds(view: memoryview, table: Part) -> dict[int, tuple[bytes, bytes]]
     wide = head.number(4) >> 24
     head.number(4 if wide else 2)
     kinds = {}
-    for box in _boxes(view, table.body + (8 if wide else 6), table.end):
+    for box in boxes(view, table.body + (8 if wide else 6), table.end):
         entry = _Reader(view, box.body, box.end)
         version = entry.number(4) >> 24
         if box.name != b"infe" or version < 2:
@@ -261,13 +273,18 @@ def _item_places(view: memoryview, table: Part, data: Part | None) -> dict[int, 
     offset_size, length_size, base_size = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
     index_size = sizes & 15 if version in (1, 2) else 0
     places = {}
+    left = _MOST_PARTS
     for _ in range(reader.number(4 if version == 2 else 2)):
         number = reader.number(4 if version == 2 else 2)
         method = reader.number(2) & 15 if version in (1, 2) else 0
         source = reader.number(2)
         base = reader.number(base_size)
         extents = []
-        for _ in range(reader.number(2)):
+        count = reader.number(2)
+        left -= count + 1
+        if left < 0:  # an extent may have no bytes of its own in the table, so the file's size does not bound them
+            raise _too_many()
+        for _ in range(count):
             reader.number(index_size)
             start, length = base + reader.number(offset_size), reader.number(length_size)
             first, last = (data.body, data.end) if method == 1 and data is not None else (0, len(view))

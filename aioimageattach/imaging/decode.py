@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Final
 
 from ..exc import ImageTooLargeError
 from . import _heif, _pdf
-from ._vips import Picture, Watch, libvips
+from ._vips import Picture, Watch, libvips, vips_errors
+from .guard import Structure, assemble
+from .header import Header, loaded, without_extra
 from .limits import ImageLimits
-from .probe import Header, loaded
 
 __all__ = ["decode"]
 
 _JPEG_REST: Final = 1.5  # what JPEG leaves to the better resizing: sharp to the eye, and a quarter faster than 2
 _WEBP_REST: Final = 2.0
-_FILTER_PASSES: Final = 25
+_FILTER_WORK: Final = 1_000_000_000
+_CANVAS: Final = 8.0
+_PROGRESSIVELY_SHOWN: Final = frozenset({"image/jpeg", "image/png", "image/gif"})
+"""Types of which browsers show what there is of a broken file."""
+_NARROW_BLACK, _NARROW_RANGE = 16, 219  # of 255: ITU-R BT.601
 
 
 def decode(
@@ -28,40 +34,50 @@ def decode(
 ) -> Picture:
     """Open a picture for reading once from top to bottom; its orientation is not applied yet.
 
+    Its colours are sRGB, grey, or those of the profile that it carries, which then can be applied.
+
     Args:
         view: The file; it must outlive the picture.
-        header: What :func:`~aioimageattach.imaging.probe.inspect` said.
-        limits: For the canvas of a drawing.
+        header: What :func:`~aioimageattach.imaging.header.inspect` said.
+        limits: For the canvas of a drawing, and whether a broken picture is refused.
         watch: Stops the reading in time.
         needed: Width and height, as displayed, below which the picture must not be; ``None`` means as it is.
         frames: Whether all frames are wanted, one below the other.
     """
     size = header.probe.width, header.probe.height
     wanted = needed or size
+    structure = header.structure
     match header.probe.mimetype:
         case "image/svg+xml":
             canvas = _canvas(size, wanted, header, limits)
-            image = loaded(view, "image/svg+xml", scale=max(canvas[0] / size[0], canvas[1] / size[1]))
+            return watch.add(loaded(view, "image/svg+xml", scale=max(canvas[0] / size[0], canvas[1] / size[1])))
         case "application/pdf":
             painting = _pdf.paint(view, _canvas(size, wanted, header, limits))
-            image = _from_memory(watch, painting.pixels, painting.width, painting.height, 4).extract_band(0, n=3)
+            image = _from_memory(watch, painting.pixels, painting.width, painting.height, 4, 8)
+            return watch.add(image.extract_band(0, n=3))
         case "image/heic":
-            found = _heif.load(view)
-            image = _from_memory(watch, found.pixels, found.width, found.height, found.bands)
-            if found.profile is not None:
-                image = image.copy()
-                image.set_type(libvips().GValue.blob_type, "icc-profile-data", found.profile)
+            found = _heif.load(assemble(view, structure))
+            image = watch.add(_from_memory(watch, found.pixels, found.width, found.height, found.bands, found.bits))
         case mimetype:
-            image = loaded(view, mimetype, **_shrinking(mimetype, size, wanted, header, frames=frames))
-    return watch.add(image)
+            image = _open(view, mimetype, limits, watch, structure, _shrinking(mimetype, size, wanted, header, frames))
+    return _coloured(_widened(without_extra(image, structure), structure), structure)
+
+
+def _open(
+    view: memoryview, mimetype: str, limits: ImageLimits, watch: Watch, structure: Structure, options: dict[str, Any]
+) -> Picture:
+    data = assemble(view, structure)
+    watch.hold(data)
+    fail_on = "none" if mimetype in _PROGRESSIVELY_SHOWN else "error"
+    return watch.add(loaded(data, mimetype, fail_on="warning" if limits.verify == "complete" else fail_on, **options))
 
 
 def _shrinking(
-    mimetype: str, size: tuple[int, int], wanted: tuple[int, int], header: Header, *, frames: bool
+    mimetype: str, size: tuple[int, int], wanted: tuple[int, int], header: Header, frames: bool
 ) -> dict[str, Any]:
     """The options that let a decoder leave out what is not needed."""
     if frames:
-        return {"n": -1}
+        return {"n": header.probe.frames}
     room = min(size[0] / wanted[0], size[1] / wanted[1])
     if mimetype == "image/jpeg":
         return {"shrink": next(shrink for shrink in (8, 4, 2, 1) if shrink == 1 or room >= shrink * _JPEG_REST)}
@@ -70,22 +86,72 @@ def _shrinking(
     return {}
 
 
+def _widened(image: Picture, structure: Structure) -> Picture:
+    """Let grey and alpha of a narrow range reach from black to white, which the decoder leaves to us."""
+    if not (structure.is_narrow or structure.is_alpha_narrow):
+        return image
+    colours = image.bands - image.hasalpha()
+    narrow = [structure.is_narrow] * colours + [structure.is_alpha_narrow] * (image.bands - colours)
+    unit = 1 if image.format == "uchar" else 256
+    full = 255 if image.format == "uchar" else 65_535
+    factors = [full / (_NARROW_RANGE * unit) if is_narrow else 1 for is_narrow in narrow]
+    shifts = [
+        -_NARROW_BLACK * unit * factor if is_narrow else 0 for is_narrow, factor in zip(narrow, factors, strict=True)
+    ]
+    return (
+        (image * factors + [shift + 0.5 for shift in shifts])
+        .cast(image.format)
+        .copy(interpretation=image.interpretation)
+    )
+
+
+def _coloured(image: Picture, structure: Structure) -> Picture:
+    """Give a picture its orientation, and its profile if it can be used; inks become sRGB at once."""
+    profile = structure.profile
+    if profile is not None and not _links(profile, image.interpretation, image.bands - image.hasalpha()):
+        profile = None  # as in browsers
+    if profile is not None or structure.orientation != 1:
+        image = image.copy()
+    if structure.orientation != 1:
+        image.set_type(libvips().GValue.gint_type, "orientation", structure.orientation)
+    if profile is not None:
+        image.set_type(libvips().GValue.blob_type, "icc-profile-data", profile)
+    if image.interpretation == "cmyk":
+        image = image.icc_transform(
+            "srgb", embedded=True, input_profile="cmyk", intent="relative", black_point_compensation=True
+        )
+        image.remove("icc-profile-data")
+    return image
+
+
+@functools.lru_cache(maxsize=64)
+def _links(profile: bytes, interpretation: str, bands: int) -> bool:
+    """Whether a profile says how to show such pixels; a broken one does not, nor one of other colours."""
+    pixel = libvips().Image.black(1, 1, bands=bands).copy(interpretation=interpretation).copy()
+    pixel.set_type(libvips().GValue.blob_type, "icc-profile-data", profile)
+    try:
+        pixel.icc_transform("srgb", embedded=True).avg()
+    except vips_errors():
+        return False
+    return True
+
+
 def _canvas(size: tuple[int, int], wanted: tuple[int, int], header: Header, limits: ImageLimits) -> tuple[int, int]:
     """The size at which to paint a drawing; it holds the wanted size, and keeps the proportions."""
     scale = max(wanted[0] / size[0], wanted[1] / size[1])
     width, height = (max(1, round(side * scale)) for side in size)
-    limits.check_size(width, height, what="the painted drawing", at_once=True)
-    allowed = limits.max_pixels_at_once * _FILTER_PASSES
-    if header.filters * width * height > allowed:
+    limits.check_size(width, height, what="the painted drawing", bytes_per_pixel=_CANVAS)
+    if header.filters * width * height > _FILTER_WORK:
         raise ImageTooLargeError(
             f"the SVG paints {header.filters:,} filter steps at {width} x {height}: that is too much work",
-            limit=allowed,
+            limit=_FILTER_WORK,
             actual=header.filters * width * height,
         )
     return width, height
 
 
-def _from_memory(watch: Watch, pixels: bytes, width: int, height: int, bands: int) -> Picture:
+def _from_memory(watch: Watch, pixels: bytes | memoryview, width: int, height: int, bands: int, bits: int) -> Picture:
     watch.hold(pixels)
-    image = libvips().Image.new_from_memory(pixels, width, height, bands, "uchar")
-    return image.copy(interpretation="srgb" if bands > 2 else "b-w")
+    image = libvips().Image.new_from_memory(pixels, width, height, bands, "uchar" if bits == 8 else "ushort")
+    names = ("b-w", "srgb") if bits == 8 else ("grey16", "rgb16")
+    return image.copy(interpretation=names[bands > 2])

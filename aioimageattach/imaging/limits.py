@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal, TypeAlias, get_args
 
 from ..exc import DeclarationError, ImageTooLargeError
 
@@ -16,11 +16,13 @@ DEFAULT_TYPES: Final = frozenset({"image/jpeg", "image/png", "image/webp", "imag
 KNOWN_TYPES: Final = DEFAULT_TYPES | {"image/tiff", "image/heic", "image/svg+xml", "application/pdf"}
 """The types that can be accepted: the default ones and those on request."""
 
+Verify: TypeAlias = Literal["header", "pixels", "complete"]
+"""What is checked when a picture is attached."""
+
 _COUNTS: Final = (
     "max_bytes",
     "max_side",
     "max_pixels",
-    "max_pixels_at_once",
     "max_frames",
     "max_animated_frames",
     "max_metadata",
@@ -34,50 +36,57 @@ _COUNTS: Final = (
 class ImageLimits:
     """Limits on pictures that strangers send.
 
-    Decoders have few limits of their own: six kilobytes can ask for ten gigabytes of memory. The defaults let through
-    what cameras, telephones and scanners make, and keep one thumbnail below about a gigabyte.
+    Decoders have few limits of their own: six kilobytes can ask for ten gigabytes of memory. The defaults accept the
+    pictures of current phones, cameras and scanners, and keep one decoder below a gigabyte.
 
     Args:
-        types: The accepted types, by content; :data:`KNOWN_TYPES` says which can be. HEIC needs the extra ``heif``,
-            PDF the extra ``pdf``. SVG and PDF can hold script: never serve such originals inline.
-        max_bytes: Bytes of the file.
-        max_side: Width and height, in pixels; also of a thumbnail.
-        max_pixels: Width times height, in pixels; also of a thumbnail, and of all frames together where an animation
-            is kept.
-        max_pixels_at_once: Width times height, in pixels, where a picture can only be decoded as a whole: progressive
-            JPEG, interlaced PNG and GIF, WebP, AVIF and HEIC, and what a vector original is painted on.
-        max_frames: Frames or pages of the file.
-        max_animated_frames: Frames of a thumbnail that keeps the animation.
-        max_metadata: Bytes of metadata and profiles in the file, unpacked.
-        max_elements: Elements of an SVG, counted as often as they are painted.
-        max_thumbnails: Thumbnails of one picture, so that whoever may ask for any size cannot fill the store.
-        timeout: Seconds that decoding and resizing one picture may take; ``None`` for no end. It is checked between
-            strips of pixels, so that what is decoded as a whole, and the writing of AVIF, can take longer; the pixel
-            limits keep these within seconds; ``isolated`` makes it a hard limit.
-        isolated: Whether pictures are read in a worker process, which is ended where it does not keep ``timeout`` and
-            ``max_memory``. The callables of recipes run there too: they have to be importable by their names, and find
-            little of the environment.
-        max_memory: Bytes of memory that a worker process may take, some 60 MB for itself included; of no meaning
-            unless ``isolated``.
+        types: Accepted types, detected from the content; one or more of :data:`KNOWN_TYPES`. HEIC needs the extra
+            ``heif``, PDF the extra ``pdf``. SVG and PDF can contain scripts: never serve such originals inline.
+        max_bytes: Largest file, in bytes.
+        max_side: Largest width and height, in pixels; also of a thumbnail.
+        max_pixels: Largest area (width times height), in pixels; also of a thumbnail, and of all frames together where
+            an animation is kept.
+        max_memory: Memory that decoding one picture may take, in bytes. It is calculated from the header before a
+            pixel is decoded: progressive JPEG, interlaced PNG, GIF, WebP, AVIF and HEIC are decoded as a whole, other
+            pictures line by line. With ``isolated`` it is also the memory limit of the worker process, about 60 MB for
+            the process itself included.
+        max_frames: Most frames or pages of the file.
+        max_animated_frames: Most frames of a thumbnail that keeps the animation.
+        max_metadata: Most metadata and profiles in the file, in bytes after decompression.
+        max_elements: Most elements of an SVG, counted as often as they are painted.
+        max_thumbnails: Most thumbnails of one picture, so that a client that may ask for any size cannot fill the
+            store.
+        header_timeout: Processor time that reading one header may take, in seconds.
+        timeout: Time that decoding and resizing one picture may take, in seconds; ``None`` means no limit. It is
+            checked between strips of pixels, so a picture that is decoded as a whole, and AVIF encoding, can take
+            longer; ``isolated`` makes it a hard limit.
+        verify: What is checked when a picture is attached. ``"header"``: its structure and header, so that damaged
+            pixels are found by the first thumbnail. ``"pixels"``: the picture is decoded once, and refused if
+            thumbnails cannot be made of it. ``"complete"``: it is also refused if any pixels are missing or damaged;
+            otherwise JPEG, PNG and GIF are rendered as far as they can be decoded, as browsers do.
+        isolated: Whether pictures are read in a worker process, which is ended if it exceeds ``timeout`` or
+            ``max_memory``. The callables of recipes run there too: they must be importable by name, and see little of
+            the environment.
 
     Raises:
-        ValueError: A limit is below 1, the timeout is not positive, or a type is not known.
+        ValueError: A limit is below 1, a time is not positive, or a type or a kind of check is not known.
         DeclarationError: A limit is of another type.
     """
 
     types: frozenset[str] = DEFAULT_TYPES
-    max_bytes: int = 50_000_000
+    max_bytes: int = 100_000_000
     max_side: int = 30_000
-    max_pixels: int = 100_000_000
-    max_pixels_at_once: int = 40_000_000
+    max_pixels: int = 250_000_000
+    max_memory: int = 1_000_000_000
     max_frames: int = 1_000
     max_animated_frames: int = 100
     max_metadata: int = 10_000_000
     max_elements: int = 50_000
     max_thumbnails: int = 100
+    header_timeout: float = 2.0
     timeout: float | None = 30.0
+    verify: Verify = "header"
     isolated: bool = False
-    max_memory: int = 1_000_000_000
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
@@ -86,11 +95,16 @@ class ImageLimits:
                 raise DeclarationError(f"{name}: expected an int, got {value!r:.80}")
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value!r:.80}")
-        if self.timeout is not None:
-            if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float):
-                raise DeclarationError(f"timeout: expected seconds or None, got {self.timeout!r:.80}")
-            if not 0 < self.timeout < float("inf"):
-                raise ValueError(f"timeout: expected a positive number of seconds or None, got {self.timeout!r:.80}")
+        for name in ("header_timeout", "timeout"):
+            seconds = getattr(self, name)
+            if seconds is None and name == "timeout":
+                continue
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+                raise DeclarationError(f"{name}: expected seconds, got {seconds!r:.80}")
+            if not 0 < seconds < float("inf"):
+                raise ValueError(f"{name}: expected a positive number of seconds, got {seconds!r:.80}")
+        if self.verify not in get_args(Verify):
+            raise ValueError(f"verify: expected one of {', '.join(get_args(Verify))}, got {self.verify!r:.80}")
         if not isinstance(self.isolated, bool):
             raise DeclarationError(f"isolated: expected a bool, got {self.isolated!r:.80}")
         object.__setattr__(self, "types", _checked_types(self.types))
@@ -103,14 +117,16 @@ class ImageLimits:
         """
         return replace(self, types=self.types | _checked_types(types))
 
-    def check_size(self, width: int, height: int, *, what: str = "the picture", at_once: bool = False) -> None:
-        """Raise :class:`~aioimageattach.exc.ImageTooLargeError` where the sides or the area are beyond the limits.
+    def check_size(
+        self, width: int, height: int, *, what: str = "the picture", bytes_per_pixel: float | None = None
+    ) -> None:
+        """Raise :class:`~aioimageattach.exc.ImageTooLargeError` if the sides, the area or the memory exceed the limits.
 
         Args:
             width: In pixels.
             height: In pixels.
-            what: The name the error gives it.
-            at_once: Whether it is decoded as a whole, so that ``max_pixels_at_once`` holds too.
+            what: The name that the message gives it.
+            bytes_per_pixel: Memory that decoding takes for each pixel; ``None`` if it is not decoded.
         """
         if max(width, height) > self.max_side:
             raise ImageTooLargeError(
@@ -118,14 +134,20 @@ class ImageLimits:
                 limit=self.max_side,
                 actual=max(width, height),
             )
-        limit, name = self.max_pixels, "max_pixels"
-        if at_once and self.max_pixels_at_once < limit:
-            limit, name = self.max_pixels_at_once, "max_pixels_at_once"
-        if width * height > limit:
+        if width * height > self.max_pixels:
             raise ImageTooLargeError(
-                f"{what} is {width} x {height}, {width * height:,} pixels: {limit:,} are allowed ({name})",
-                limit=limit,
+                f"{what} is {width} x {height}, {width * height:,} pixels: {self.max_pixels:,} are allowed "
+                "(max_pixels)",
+                limit=self.max_pixels,
                 actual=width * height,
+            )
+        memory = int(width * height * (bytes_per_pixel or 0))
+        if memory > self.max_memory:
+            raise ImageTooLargeError(
+                f"decoding {what} of {width} x {height} takes {memory:,} bytes of memory: {self.max_memory:,} are "
+                "allowed (max_memory)",
+                limit=self.max_memory,
+                actual=memory,
             )
 
 

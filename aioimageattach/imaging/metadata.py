@@ -10,8 +10,8 @@ from zlib import crc32
 
 from ..exc import UnreadableImageError, UnsupportedImageError
 from .containers import Item, Part, gif_parts, heif_items, jpeg_parts, png_parts, riff_parts, top_boxes
+from .header import Probe, inspect, opened
 from .limits import ImageLimits
-from .probe import Probe, inspect, opened
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -232,7 +232,8 @@ _LENIENT: Final = ImageLimits(
     max_bytes=2**40,
     max_side=2**31,
     max_pixels=2**62,
-    max_pixels_at_once=2**62,
+    max_memory=2**62,
     max_frames=1_000_000,
     max_metadata=200_000_000,
+    header_timeout=60,
 )

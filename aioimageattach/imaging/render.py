@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 from ..exc import ImageError, ImageTooLargeError
 from ._vips import Picture, Watch, called, libvips, watched
 from .decode import decode
+from .header import Header, check_bytes, inspect, opened
 from .isolation import ask
 from .limits import DEFAULT_LIMITS, ImageLimits
-from .probe import Header, check_bytes, inspect, opened
 from .recipe import DEFAULT_KERNEL, QUALITIES, Recipe
 from .sniff import sniff
 

@@ -26,7 +26,7 @@ from aioimageattach.imaging.limits import KNOWN_TYPES
 from aioimageattach.imaging.metadata import STRIPPED_TYPES
 from aioimageattach.imaging.probe import _believed
 
-LIMITS: Final = ImageLimits(types=KNOWN_TYPES, max_pixels=1_000_000, max_pixels_at_once=200_000, timeout=5)
+LIMITS: Final = ImageLimits(types=KNOWN_TYPES, max_pixels=1_000_000, max_memory=4_000_000, timeout=5)
 RECIPES: Final = (Recipe(width=16, height=16, animated=True), Recipe(width=8))
 
 

@@ -63,24 +63,26 @@ def test_unknown_types_cannot_be_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "at_once", "limit", "actual"),
+    ("size", "bytes_per_pixel", "limit", "actual"),
     [
-        ((30_001, 1), False, 30_000, 30_001),
-        ((1, 40_000), False, 30_000, 40_000),
-        ((10_001, 10_000), False, 100_000_000, 100_010_000),
-        ((8_000, 5_001), True, 40_000_000, 40_008_000),
+        ((30_001, 1), None, 30_000, 30_001),
+        ((1, 40_000), 1.0, 30_000, 40_000),
+        ((25_001, 10_000), 0.5, 250_000_000, 250_010_000),
+        ((8_000, 5_001), 25.0, 1_000_000_000, 1_000_200_000),
     ],
 )
-def test_sizes_beyond_the_limits_say_by_how_much(size: tuple[int, int], at_once: bool, limit: int, actual: int) -> None:
+def test_sizes_beyond_the_limits_say_by_how_much(
+    size: tuple[int, int], bytes_per_pixel: float | None, limit: int, actual: int
+) -> None:
     """The error has the limit and what came as numbers."""
     with pytest.raises(ImageTooLargeError) as caught:
-        DEFAULT_LIMITS.check_size(*size, at_once=at_once)
+        DEFAULT_LIMITS.check_size(*size, bytes_per_pixel=bytes_per_pixel)
     assert (limit, actual) == (caught.value.limit, caught.value.actual)
 
 
 def test_sizes_at_the_limits_are_let_through() -> None:
     """A limit is the most that is allowed."""
-    DEFAULT_LIMITS.check_size(30_000, 3_333)
-    DEFAULT_LIMITS.check_size(10_000, 10_000)
-    DEFAULT_LIMITS.check_size(8_000, 5_000, at_once=True)
-    ImageLimits(max_pixels=100, timeout=None).check_size(10, 10, at_once=True)
+    DEFAULT_LIMITS.check_size(30_000, 8_333)
+    DEFAULT_LIMITS.check_size(25_000, 10_000)
+    DEFAULT_LIMITS.check_size(8_000, 5_000, bytes_per_pixel=25.0)
+    ImageLimits(max_pixels=100, timeout=None).check_size(10, 10, bytes_per_pixel=4.0)

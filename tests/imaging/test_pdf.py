@@ -49,8 +49,8 @@ def test_broken_documents_are_unreadable(data: bytes) -> None:
 
 def test_canvases_are_limited() -> None:
     """A page is painted as a whole: its canvas has the lower limit."""
-    with pytest.raises(ImageTooLargeError, match="max_pixels_at_once"):
-        render(photos.pdf(), [Recipe(width=9000)], LIMITS)
+    with pytest.raises(ImageTooLargeError, match="max_memory"):
+        render(photos.pdf(), [Recipe(width=16_000)], LIMITS)
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

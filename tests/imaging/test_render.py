@@ -21,6 +21,7 @@ from aioimageattach.imaging.recipe import FORMATS, KERNELS
 from tests import photos
 
 ALL = ImageLimits(types=KNOWN_TYPES)
+COMPLETE = ImageLimits(types=KNOWN_TYPES, verify="complete")
 
 
 def one(data: bytes, limits: ImageLimits = ALL, **arguments: Any) -> Rendering:
@@ -376,11 +377,13 @@ def test_errors_of_callables_pass_through() -> None:
         photos.tiff,
     ],
 )
-def test_truncated_pictures_are_unreadable(make: Callable[[], bytes], share: float) -> None:
-    """A file whose end is missing gives an error, not a picture with a grey rest."""
+def test_truncated_pictures_are_refused_where_that_is_asked_for(make: Callable[[], bytes], share: float) -> None:
+    """With ``verify="complete"`` a file whose end is missing gives an error when it is attached, and later."""
     data = make()
-    with pytest.raises(UnreadableImageError):
-        one(data[: int(len(data) * share)], width=400)
+    assert probe(data, COMPLETE).frames == 1
+    for read in (lambda cut: probe(cut, COMPLETE), lambda cut: one(cut, COMPLETE, width=400)):
+        with pytest.raises(UnreadableImageError):
+            read(data[: int(len(data) * share)])
 
 
 def test_thumbnails_have_limits_too() -> None:
@@ -426,7 +429,7 @@ def test_threads_work_side_by_side() -> None:
 
     def work(number: int) -> bytes | None:
         try:
-            return one(broken if number % 3 == 0 else good, width=64).blob
+            return one(broken if number % 3 == 0 else good, COMPLETE, width=64).blob
         except UnreadableImageError:
             return None
 

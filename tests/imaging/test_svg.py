@@ -150,8 +150,8 @@ def test_filters_are_limited_by_the_pixels_they_work_on() -> None:
 
 def test_canvases_are_limited() -> None:
     """A drawing is painted as a whole: its canvas has the lower limit."""
-    with pytest.raises(ImageTooLargeError, match="max_pixels_at_once"):
-        painted(photos.SVG, 12_000)
+    with pytest.raises(ImageTooLargeError, match="max_memory"):
+        painted(photos.SVG, 16_000)
 
 
 def image(data: bytes, kind: str = "image/png") -> str:

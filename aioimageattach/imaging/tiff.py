@@ -1,0 +1,293 @@
+"""TIFF directories (TIFF 6.0 section 2, BigTIFF): EXIF's orientation, and files with nothing but the first picture.
+
+No pointer is followed but the one to the first directory and the chain of the next ones, each offset once. So a file
+that points to itself costs as much as any other.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from ..exc import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
+
+__all__ = ["MOST_ENTRIES", "Entry", "Page", "Tiff", "exif_orientation"]
+
+MOST_ENTRIES: Final = 4_000
+"""Entries of one directory: encoders write a few dozen."""
+
+_MOST_VALUES: Final = 200_000  # strips or tiles of a picture
+_SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_INTEGERS: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
+STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_COUNTS, PLANAR = 273, 274, 277, 278, 279, 284
+TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, EXTRA_SAMPLES, SAMPLE_FORMAT, PROFILE = (
+    322,
+    323,
+    324,
+    325,
+    338,
+    339,
+    34675,
+)
+_KEPT: Final = frozenset(
+    {WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_COUNTS, PLANAR}
+    | {TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, EXTRA_SAMPLES, SAMPLE_FORMAT}
+    | {266, 292, 293, 317, 320, 332, 347, 529, 530, 531, 532}  # how the samples are packed, inks and colours
+)
+_PACKINGS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
+"""No compression, CCITT, LZW, JPEG, Deflate and PackBits: what the decoder of the wheel has."""
+_NAMES: Final = {6: "old JPEG", 34712: "JPEG 2000", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL"}
+_GREY: Final = (0, 1)
+_RGB, _PALETTE, _CMYK, _YCBCR = 2, 3, 5, 6
+_DEPTHS: Final = {
+    0: frozenset({(1, 1), (2, 1), (4, 1), (8, 1), (16, 1)}),
+    1: frozenset({(1, 1), (2, 1), (4, 1), (8, 1), (16, 1)}),
+    _RGB: frozenset({(8, 1), (16, 1)}),
+    _PALETTE: frozenset({(1, 1), (2, 1), (4, 1), (8, 1)}),
+    _CMYK: frozenset({(8, 1), (16, 1)}),
+    _YCBCR: frozenset({(8, 1)}),
+}
+"""Bits and the format of samples (1: unsigned whole numbers) that are rendered correctly, by kind of colours."""
+
+
+class Entry(NamedTuple):
+    """A field of a directory, and where its values are."""
+
+    kind: int
+    values: int
+    start: int
+    end: int
+
+
+class Page(NamedTuple):
+    """The first picture of a TIFF."""
+
+    width: int
+    height: int
+    orientation: int
+    extra_bands: int
+    """Samples of each pixel that are no colour and no alpha channel."""
+    block: int
+    """Bytes of one strip or tile, unpacked: the decoder holds them at a time."""
+    profile: bytes | None
+    tail: bytes
+    """A directory with the picture alone, which goes behind the file."""
+
+
+class Tiff:
+    """Reads the directories of a TIFF, or of EXIF, which has the same form.
+
+    Raises:
+        UnreadableImageError: The header is missing or broken.
+    """
+
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        head = bytes(view[:16])
+        self._order = "<" if head[:2] == b"II" else ">"
+        self.big = len(head) > 8 and head[2:4] in (b"+\0", b"\0+")
+        self._next = struct.Struct(self._order + ("Q" if self.big else "I"))
+        self._count = struct.Struct(self._order + ("Q" if self.big else "H"))
+        self._entry = struct.Struct(self._order + ("HHQQ" if self.big else "HHII"))
+        self.first: int = self._unpack(self._next, 8 if self.big else 4)
+
+    def _unpack(self, form: struct.Struct, offset: int) -> int:
+        if offset + form.size > len(self._view):
+            raise _broken("its directories reach beyond the file")
+        value: int = form.unpack_from(self._view, offset)[0]
+        return value
+
+    def directories(self) -> Iterator[int]:
+        """Yield the offset of each directory of the chain; a chain that comes back to itself ends there."""
+        seen: set[int] = set()
+        offset = self.first
+        if not offset:
+            raise _broken("it has no directory")
+        while offset and offset not in seen:
+            seen.add(offset)
+            yield offset
+            offset = self._unpack(
+                self._next, offset + self._count.size + self._unpack(self._count, offset) * self._entry.size
+            )
+
+    def entries(self, offset: int) -> dict[int, Entry]:
+        """Return the fields of the directory there: of several with the same tag, the first."""
+        count = self._unpack(self._count, offset)
+        if count > MOST_ENTRIES:
+            raise ImageTooLargeError(
+                f"a directory has {count:,} entries: {MOST_ENTRIES:,} are allowed", limit=MOST_ENTRIES, actual=count
+            )
+        start = offset + self._count.size
+        end = start + count * self._entry.size
+        if end > len(self._view):
+            raise _broken("its directories reach beyond the file")
+        found: dict[int, Entry] = {}
+        value_size = self._next.size
+        for number, (tag, kind, values, place) in enumerate(self._entry.iter_unpack(self._view[start:end])):
+            size = _SIZES.get(kind, 1) * values
+            if size <= value_size:
+                place = start + (number + 1) * self._entry.size - value_size
+            found.setdefault(tag, Entry(kind, values, place, place + size))
+        return found
+
+    def integers(self, entry: Entry) -> tuple[int, ...]:
+        """Return the values of a field of whole numbers."""
+        code = _INTEGERS.get(entry.kind)
+        if code is None or entry.end > len(self._view):
+            raise _broken("a field has values that are none")
+        if entry.values > _MOST_VALUES:
+            raise ImageTooLargeError(
+                f"a field has {entry.values:,} values: {_MOST_VALUES:,} are allowed",
+                limit=_MOST_VALUES,
+                actual=entry.values,
+            )
+        return struct.unpack_from(f"{self._order}{entry.values}{code}", self._view, entry.start)
+
+    def page(self, max_profile: int) -> Page:
+        """Return the first picture, and the directory that describes it and nothing else.
+
+        Raises:
+            UnreadableImageError: Parts of the picture are missing, or it contradicts itself.
+            UnsupportedImageError: A kind of TIFF that would be rendered wrongly.
+            ImageTooLargeError: It has too many entries, strips or tiles.
+        """
+        entries = self.entries(self.first)
+        fields = {tag: self.integers(entries[tag]) for tag in _CHECKED if tag in entries}
+        if any(not values for values in fields.values()):
+            raise _broken("a field has no value")
+        width, height = self._one(fields, WIDTH), self._one(fields, HEIGHT)
+        samples = fields.get(SAMPLES, (1,))[0]
+        extra = _extra_bands(fields, samples)
+        block = self._check_data(fields, width, height, samples)
+        profile = entries.get(PROFILE)
+        held = None
+        if profile is not None and profile.end <= len(self._view) and profile.end - profile.start <= max_profile:
+            held = bytes(self._view[profile.start : profile.end])
+        orientation = fields.get(ORIENTATION, (1,))[0]
+        tail = self._directory({tag: entry for tag, entry in entries.items() if tag in _KEPT})
+        return Page(width, height, orientation if orientation in range(1, 9) else 1, extra, block, held, tail)
+
+    @staticmethod
+    def _one(fields: dict[int, tuple[int, ...]], tag: int) -> int:
+        value = fields.get(tag, (0,))[0]
+        if value < 1:
+            raise _broken(f"its field {tag} is missing or not positive")
+        return value
+
+    def _check_data(self, fields: dict[int, tuple[int, ...]], width: int, height: int, samples: int) -> int:
+        """Return the bytes of a strip or tile; raise where one is missing, which the decoder would leave black."""
+        planes = samples if fields.get(PLANAR, (1,))[0] == 2 else 1
+        tiled = TILE_OFFSETS in fields
+        if tiled:
+            if planes > 1:
+                raise _unsupported("in tiles, with a plane for each colour")
+            across, down = self._one(fields, TILE_WIDTH), self._one(fields, TILE_HEIGHT)
+            expected = -(-width // across) * -(-height // down)
+            offsets, sizes = fields[TILE_OFFSETS], fields.get(TILE_COUNTS)
+        else:
+            across, down = width, min(max(1, fields.get(ROWS_PER_STRIP, (height,))[0]), height)
+            expected = -(-height // down) * planes
+            offsets, sizes = fields.get(STRIP_OFFSETS, ()), fields.get(STRIP_COUNTS)
+        if sizes is None or min(len(offsets), len(sizes)) < expected:
+            raise _broken("strips or tiles are missing")
+        end = len(self._view)
+        if any(start + size > end or size < 1 for start, size in zip(offsets[:expected], sizes, strict=False)):
+            raise _broken("strips or tiles reach beyond the file")
+        line = -(-across * fields.get(BITS, (1,))[0] * (samples if planes == 1 else 1) // 8)
+        if fields.get(COMPRESSION, (1,))[0] == 1:
+            for number, size in enumerate(sizes[:expected]):
+                rows = down if tiled else min(down, height - number % (expected // planes) * down)
+                if size < line * rows:
+                    raise _broken("strips or tiles are shorter than their pixels")
+        return line * down
+
+    def _directory(self, entries: dict[int, Entry]) -> bytes:
+        """A directory of these fields; values that do not fit into it stay where they are."""
+        end = len(self._view)
+        if any(entry.end > end for entry in entries.values()):
+            raise _broken("a field reaches beyond the file")
+        value_size = self._next.size
+        parts = [self._count.pack(len(entries))]
+        head = struct.Struct(self._order + ("HHQ" if self.big else "HHI"))
+        for tag, entry in sorted(entries.items()):
+            parts.append(head.pack(tag, entry.kind, entry.values))
+            if entry.end - entry.start <= value_size:
+                parts.append(bytes(self._view[entry.start : entry.start + value_size]).ljust(value_size, b"\0"))
+            else:
+                parts.append(self._next.pack(entry.start))
+        parts.append(bytes(value_size))
+        return b"".join(parts)
+
+    def header(self, directory: int) -> bytes:
+        """The first bytes of a file whose first directory is there."""
+        return bytes(self._view[: 8 if self.big else 4]) + self._next.pack(directory)
+
+
+_CHECKED: Final = (
+    WIDTH,
+    HEIGHT,
+    BITS,
+    COMPRESSION,
+    PHOTOMETRIC,
+    STRIP_OFFSETS,
+    ORIENTATION,
+    SAMPLES,
+    ROWS_PER_STRIP,
+    STRIP_COUNTS,
+    PLANAR,
+    TILE_WIDTH,
+    TILE_HEIGHT,
+    TILE_OFFSETS,
+    TILE_COUNTS,
+    EXTRA_SAMPLES,
+    SAMPLE_FORMAT,
+)
+
+
+def _extra_bands(fields: dict[int, tuple[int, ...]], samples: int) -> int:
+    """How many samples are neither colour nor alpha, for a picture that the decoder renders correctly."""
+    packing = fields.get(COMPRESSION, (1,))[0]
+    if packing not in _PACKINGS:
+        raise _unsupported(f"with the compression {_NAMES.get(packing, packing)}")
+    colours = fields.get(PHOTOMETRIC, (-1,))[0]
+    if colours not in _DEPTHS:
+        raise _unsupported({8: "in CIELAB", 9: "in CIELAB", 10: "in CIELAB"}.get(colours, f"of colours {colours}"))
+    depths = {*fields.get(BITS, (1,))}
+    forms = {*fields.get(SAMPLE_FORMAT, (1,))}
+    if len(depths) > 1 or len(forms) > 1 or (*depths, *forms) not in _DEPTHS[colours]:
+        raise _unsupported(f"with samples of {sorted(depths)} bits, format {sorted(forms)}")
+    if colours == _YCBCR and packing != 7:
+        raise _unsupported("in YCbCr without JPEG")
+    plain = {_RGB: 3, _CMYK: 4, _YCBCR: 3}.get(colours, 1)
+    if samples < plain:
+        raise _broken("it has fewer samples than colours")
+    more = samples - plain
+    meanings = fields.get(EXTRA_SAMPLES, (2,) if more == 1 else ())  # left out by old writers, who mean alpha
+    return more - (1 if more and meanings[:1] and meanings[0] in (1, 2) else 0)
+
+
+def _broken(what: str) -> UnreadableImageError:
+    return UnreadableImageError(f"expected image/tiff, as its first bytes say, but {what}")
+
+
+def _unsupported(what: str) -> UnsupportedImageError:
+    return UnsupportedImageError(f"TIFF {what} is not read here", mimetype="image/tiff")
+
+
+def exif_orientation(block: memoryview | bytes) -> int:
+    """Return what a block of EXIF says of the orientation, 1 to 8; 1 where it is broken or says nothing."""
+    view = memoryview(block)
+    if bytes(view[:6]) == b"Exif\0\0":
+        view = view[6:]
+    if bytes(view[:4]) not in (b"II*\0", b"MM\0*"):
+        return 1
+    try:
+        tiff = Tiff(view)
+        entry = tiff.entries(tiff.first).get(ORIENTATION)
+        values = tiff.integers(entry) if entry is not None else ()
+    except (UnreadableImageError, ImageTooLargeError):
+        return 1
+    return values[0] if values[:1] and values[0] in range(1, 9) else 1
