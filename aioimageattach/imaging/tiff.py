@@ -287,7 +287,7 @@ def exif_orientation(block: memoryview | bytes) -> int:
     try:
         tiff = Tiff(view)
         entry = tiff.entries(tiff.first).get(ORIENTATION)
-        values = tiff.integers(entry) if entry is not None else ()
+        values = (1,) if entry is None else tiff.integers(entry)
     except (UnreadableImageError, ImageTooLargeError):
         return 1
-    return values[0] if values[:1] and values[0] in range(1, 9) else 1
+    return values[0] if values and values[0] in range(1, 9) else 1
