@@ -1,1 +1,1 @@
-"""The rules of HTTP that serving files needs, as plain functions: values in, values out."""
+"""HTTP rules that serving files needs, as plain functions without I/O."""

@@ -1,66 +1,95 @@
-"""Conditional requests (RFC 9110, 13)."""
+"""Conditional requests and the entity tags they compare (RFC 9110, sections 8.8.3 and 13)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from .dates import parse_date
-from .tags import is_tag, matches
 
-__all__ = ["CONDITIONS", "Version", "range_counts", "status_of"]
+__all__ = ["CONDITIONS", "Version", "evaluate", "is_etag", "matches", "range_applies"]
 
 CONDITIONS: Final = frozenset(
     {b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since", b"range"}
 )
-"""The headers that may change what a request is answered with, as they are keys of the mappings here."""
+"""The request headers that can change the response, as they are written in ASGI scopes."""
+
+_ETAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
+_NEXT_ETAG: Final = re.compile(rf"[ \t,]*({_ETAG.pattern})[ \t]*(?=,|$)")
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What tells one version of a file from another.
+    """The validators of one version of a file.
 
     Attributes:
-        tag: The entity tag, weak or strong.
-        modified: When it was changed last, in seconds since 1970.
+        etag: The entity tag, weak or strong.
+        modified: The time of the last change, in seconds since 1970.
     """
 
-    tag: str
+    etag: str
     modified: int
 
 
-def status_of(headers: Mapping[bytes, str], version: Version, *, year: int) -> int:
-    """Return what a GET or HEAD is answered with: 200, 304 or 412 (13.2.2).
+def is_etag(text: str) -> bool:
+    """Return whether a header value is one entity tag, weak or strong."""
+    return _ETAG.fullmatch(text) is not None
+
+
+def matches(header: str, etag: str, *, weak: bool) -> bool:
+    """Return whether a list of entity tags contains a tag.
 
     Args:
-        headers: The request's, of :data:`CONDITIONS`; several of one name joined by commas.
-        version: The present one.
-        year: The present one.
+        header: The value of ``If-Match`` or ``If-None-Match``, other than ``*``. It is read up to the first part that
+            is not a tag.
+        etag: The tag of the current version, weak or strong.
+        weak: Whether to use the weak comparison of section 8.8.3.2. In the strong one, a weak tag matches nothing.
     """
-    wanted = headers.get(b"if-match")
-    if wanted is not None:
-        if wanted != "*" and not matches(wanted, version.tag, weak=False):
+    opaque = etag.removeprefix("W/")
+    if not weak and opaque != etag:
+        return False
+    position = 0
+    while found := _NEXT_ETAG.match(header, position):
+        candidate = found[1]
+        if candidate == opaque or (weak and candidate[2:] == opaque and candidate.startswith("W/")):
+            return True
+        position = found.end()
+    return False
+
+
+def evaluate(headers: Mapping[bytes, str], version: Version, *, year: int) -> int:
+    """Return the status of a GET or HEAD of a file that exists: 200, 304 or 412 (section 13.2.2).
+
+    Args:
+        headers: The request's headers among :data:`CONDITIONS`; repeated headers are joined by commas.
+        version: The current version of the file.
+        year: The current year, for dates with a two-digit year.
+    """
+    if_match = headers.get(b"if-match")
+    if if_match is not None:
+        if if_match != "*" and not matches(if_match, version.etag, weak=False):
             return 412
     elif (date := _date(headers, b"if-unmodified-since", year)) is not None and version.modified > date:
         return 412
-    known = headers.get(b"if-none-match")
-    if known is not None:
-        return 304 if known == "*" or matches(known, version.tag, weak=True) else 200
+    if_none_match = headers.get(b"if-none-match")
+    if if_none_match is not None:
+        return 304 if if_none_match == "*" or matches(if_none_match, version.etag, weak=True) else 200
     date = _date(headers, b"if-modified-since", year)
     return 304 if date is not None and version.modified <= date else 200
 
 
-def range_counts(headers: Mapping[bytes, str], version: Version, *, year: int) -> bool:
-    """Whether ``If-Range`` leaves the range to be sent (13.1.5): only for exactly the version that the client has."""
-    wanted = headers.get(b"if-range")
-    if wanted is None:
+def range_applies(headers: Mapping[bytes, str], version: Version, *, year: int) -> bool:
+    """Return whether ``If-Range`` allows a partial response: only for exactly the client's version (section 13.1.5)."""
+    if_range = headers.get(b"if-range")
+    if if_range is None:
         return True
-    if version.tag.startswith("W/"):  # nor is its date good enough then
+    if version.etag.startswith("W/"):  # the modification date is not a strong validator then, either
         return False
-    if is_tag(wanted):
-        return wanted == version.tag
-    return parse_date(wanted, year=year) == version.modified
+    if is_etag(if_range):
+        return if_range == version.etag
+    return parse_date(if_range, year=year) == version.modified
 
 
 def _date(headers: Mapping[bytes, str], name: bytes, year: int) -> int | None:

@@ -1,4 +1,4 @@
-"""Ranges of bytes (RFC 9110, 14)."""
+"""Byte ranges (RFC 9110, section 14)."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ import re
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
-__all__ = ["MAX_RANGES", "Range", "parse_ranges", "parts"]
+__all__ = ["MAX_RANGES", "Range", "multipart_body", "parse_ranges"]
 
 Range: TypeAlias = tuple[int, int]
-"""From the first byte up to but not including the second."""
+"""The offset of the first byte, and the offset after the last byte."""
 
 MAX_RANGES: Final = 16
-"""How many ranges one request may ask for; of one that asks for more the header is ignored, as 14.2 allows."""
+"""Largest number of ranges in one request. A header with more is ignored, as section 14.2 allows."""
 
 _MAX_CHARS: Final = 1024
-_NEAR: Final = 80
-"""Bytes between two ranges that cost less than the head of a part."""
+_MERGE_GAP: Final = 80
+"""Ranges at most this many bytes apart are merged: the headers of another part would take more bytes."""
 
 _SPEC: Final = re.compile(r"([0-9]+)-([0-9]*)|-([0-9]+)")
 
 
 def parse_ranges(header: str, size: int) -> list[Range] | None:
-    """Return the ranges that a request asks for, in its order; those that overlap or nearly touch become one.
+    """Return the requested ranges in the order of the request; merge those that overlap or nearly touch.
 
-    Together they are never longer than the file.
+    Together they never have more bytes than the file.
 
     Args:
         header: The value of ``Range``.
-        size: Of the file, in bytes.
+        size: The size of the file, in bytes.
 
     Returns:
-        An empty list where none of them has a byte, which is to be answered with 416. ``None`` where the header is to
-        be ignored: it is in another unit, not in the form, or asks for too much.
+        An empty list if no range contains a byte of the file (respond with 416). ``None`` if the header must be
+        ignored: another unit, a syntax error, or too many ranges.
     """
     unit, _, text = header.partition("=")
     if unit.lower() != "bytes" or len(header) > _MAX_CHARS or not size:
         return None
-    specs = [spec for piece in text.split(",") if (spec := piece.strip(" \t"))]
+    specs = [spec for part in text.split(",") if (spec := part.strip(" \t"))]
     if not 0 < len(specs) <= MAX_RANGES:
         return None
-    found: list[Range] = []
+    ranges: list[Range] = []
     for spec in specs:
         match = _SPEC.fullmatch(spec)
         if match is None:
@@ -53,25 +53,32 @@ def parse_ranges(header: str, size: int) -> list[Range] | None:
             if last and int(last) < start:
                 return None
         if start < end:
-            found.append((start, end))
-    return _joined(found)
+            ranges.append((start, end))
+    return _merge(ranges)
 
 
-def _joined(found: list[Range]) -> list[Range]:
-    joined: list[Range] = []
-    for start, end in sorted(found):
-        if joined and start <= joined[-1][1] + _NEAR:
-            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+def _merge(ranges: list[Range]) -> list[Range]:
+    merged: list[Range] = []
+    for start, end in sorted(ranges):
+        if merged and start <= merged[-1][1] + _MERGE_GAP:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
         else:
-            joined.append((start, end))
-    return found if len(joined) == len(found) else joined
+            merged.append((start, end))
+    return ranges if len(merged) == len(ranges) else merged
 
 
-def parts(ranges: Sequence[Range], size: int, mimetype: str, boundary: str) -> list[bytes | Range]:
-    """Return the body of an answer with several ranges (14.6): what is to be sent, and what is to be read, in order."""
-    pieces: list[bytes | Range] = []
+def multipart_body(ranges: Sequence[Range], size: int, mimetype: str, boundary: str) -> list[bytes | Range]:
+    """Return the body of a response with several ranges (section 14.6): bytes to send as they are, and ranges to read.
+
+    Args:
+        ranges: Two or more ranges of the file.
+        size: The size of the whole file, in bytes.
+        mimetype: The MIME type of the file.
+        boundary: A string that does not occur in the file.
+    """
+    body: list[bytes | Range] = []
     for start, end in ranges:
         head = f"Content-Type: {mimetype}\r\nContent-Range: bytes {start}-{end - 1}/{size}\r\n\r\n"
-        pieces += (f"\r\n--{boundary}\r\n{head}".encode(), (start, end))
-    pieces.append(f"\r\n--{boundary}--\r\n".encode())
-    return pieces
+        body += (f"\r\n--{boundary}\r\n{head}".encode(), (start, end))
+    body.append(f"\r\n--{boundary}--\r\n".encode())
+    return body

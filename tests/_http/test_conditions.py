@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aioimageattach._http.conditions import Version, range_counts, status_of
+from aioimageattach._http.conditions import Version, evaluate, is_etag, matches, range_applies
 from aioimageattach._http.dates import format_date
 
 NOW = 1_700_000_000
@@ -49,8 +49,8 @@ def headers(found: dict[str, str]) -> dict[bytes, str]:
 )
 def test_which_status(found: dict[str, str], strong: int, weak: int) -> None:
     """Tags before dates, matches before none-matches; what is no date is ignored."""
-    assert status_of(headers(found), STRONG, year=2026) == strong
-    assert status_of(headers(found), WEAK, year=2026) == weak
+    assert evaluate(headers(found), STRONG, year=2026) == strong
+    assert evaluate(headers(found), WEAK, year=2026) == weak
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,57 @@ def test_which_status(found: dict[str, str], strong: int, weak: int) -> None:
         ("nonsense", False), ('"a", "b"', False), ("", False), ("*", False),
     ],
 )  # fmt: skip
-def test_whether_a_range_counts(value: str | None, strong: bool) -> None:
+def test_whether_a_range_applies(value: str | None, strong: bool) -> None:
     """Only for exactly that version; of a version that is not certain no part is sent."""
     found = {} if value is None else {b"if-range": value}
-    assert range_counts(found, STRONG, year=2026) is strong
-    assert range_counts(found, WEAK, year=2026) is (value is None)
+    assert range_applies(found, STRONG, year=2026) is strong
+    assert range_applies(found, WEAK, year=2026) is (value is None)
+
+
+@pytest.mark.parametrize(
+    ("header", "strong", "weak"),
+    [
+        ('"a"', True, True),
+        ('W/"a"', False, True),
+        ('"b"', False, False),
+        ('"b", "a"', True, True),
+        ('"b",W/"a"', False, True),
+        (' ,, "b" ,\t"a" , ', True, True),
+        ('"b, "a"', False, False),
+        ('"b""a"', False, False),
+        ('x"a"', False, False),
+        ('w/"a"', False, False),
+        ('"a', False, False),
+        ("a", False, False),
+        ("", False, False),
+        ('"x,y", "a"', True, True),
+        ('"A"', False, False),
+        ('"\xff", "a"', True, True),
+        ('"\x01", "a"', False, False),
+    ],
+)
+def test_a_list_has_a_strong_tag(header: str, strong: bool, weak: bool) -> None:
+    """As RFC 9110 compares them; a list that is broken counts up to there."""
+    assert matches(header, '"a"', weak=False) is strong
+    assert matches(header, '"a"', weak=True) is weak
+
+
+@pytest.mark.parametrize(("header", "weak"), [('"a"', True), ('W/"a"', True), ('"b"', False)])
+def test_a_weak_tag_matches_nothing_strongly(header: str, weak: bool) -> None:
+    """Only for caches it is as good as the strong one."""
+    assert matches(header, 'W/"a"', weak=False) is False
+    assert matches(header, 'W/"a"', weak=True) is weak
+
+
+def test_a_long_list_is_read_once() -> None:
+    """Neither many tags nor many blanks take more than a pass."""
+    assert matches('"x", ' * 100_000 + '"a"', '"a"', weak=True)
+    assert not matches(" " * 1_000_000 + "x", '"a"', weak=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"), [('"a"', True), ('W/"a"', True), ('""', True), ("a", False), ('"a"b"', False)]
+)
+def test_what_a_tag_is(text: str, is_one: bool) -> None:
+    """A text in quotes without quotes in it."""
+    assert is_etag(text) is is_one

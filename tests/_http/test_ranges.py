@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioimageattach._http.ranges import MAX_RANGES, parse_ranges, parts
+from aioimageattach._http.ranges import MAX_RANGES, multipart_body, parse_ranges
 
 SIZE = 10_000
 
@@ -101,7 +101,7 @@ def test_no_byte_is_missed_and_none_sent_twice(asked: list[str], size: int) -> N
 def test_several_parts_are_a_message_of_several_parts() -> None:
     """A parser that knows nothing of us finds the bytes, their place and their type."""
     content = bytes(range(256))
-    pieces = parts([(200, 256), (0, 10)], 256, "image/png", "limit")
+    pieces = multipart_body([(200, 256), (0, 10)], 256, "image/png", "limit")
     body = b"".join(piece if isinstance(piece, bytes) else content[slice(*piece)] for piece in pieces)
     message = email.message_from_bytes(b"Content-Type: multipart/byteranges; boundary=limit\r\n" + body)
     found = [

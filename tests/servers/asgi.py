@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,12 +26,12 @@ def _command(server: str, port: int) -> list[str]:
 
 
 @contextmanager
-def serving(server: str, served: Path, **environment: str) -> Generator[str]:
+def serving(server: str, served: Path, *, options: Sequence[str] = (), **environment: str) -> Generator[str]:
     """Run a server that serves a directory; yield its URL. It may say nothing on its way."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", *_command(server, port)],
+        [sys.executable, "-m", *_command(server, port), *options],
         cwd=ROOT,
         env={**os.environ, "SERVED": str(served), **environment},
         stdout=subprocess.PIPE,

@@ -30,6 +30,19 @@ def count_open_files() -> int:
     return count
 
 
+def count_serving_tasks() -> int:
+    """How many tasks send a file, or watch for the client to disconnect."""
+    count = 0
+    for task in asyncio.all_tasks():
+        awaited: Any = task.get_coro()
+        while awaited is not None:
+            if getattr(awaited, "__qualname__", "") in ("StaticServer.serve", "_cancel_at_disconnect"):
+                count += 1
+                break
+            awaited = getattr(awaited, "cr_await", None)
+    return count
+
+
 async def left(scope: Any, receive: Any, send: Any) -> None:
     """Say how many tasks and open files of requests there are, and where this is."""
     if scope["type"] == "lifespan":
@@ -37,9 +50,7 @@ async def left(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": f"{message['type']}.complete"})
         await send({"type": "lifespan.shutdown.complete"})
         return
-    names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
-    watching = sum("until_left" in name for name in names)
-    text = f"{watching} {await asyncio.to_thread(count_open_files)} {store.base_url}"
+    text = f"{count_serving_tasks()} {await asyncio.to_thread(count_open_files)} {store.base_url}"
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": text.encode()})
 

@@ -93,8 +93,8 @@ def translate(error: OSError, store: str, root: str, name: str) -> StoreError:
             f"{what} cannot be: a file or a link stands where a directory is needed", store=store, name=name
         )
     reason = f"{what}: {os.strerror(code) if code else error}"
-    if code == errno.ENAMETOOLONG:
-        return InvalidKeyError(f"{reason}; choose a shorter name", store=store, name=name)
+    if code in (errno.ENAMETOOLONG, errno.EILSEQ):
+        return InvalidKeyError(f"{reason}; choose a shorter name, of ASCII characters", store=store, name=name)
     if code in _REFUSED:
         return StorePermissionError(f"{reason}; {_REFUSED[code]}", store=store, name=name)
     if code in _UNAVAILABLE:

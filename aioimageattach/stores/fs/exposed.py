@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 from urllib.parse import quote
 
-from ..._http.messages import ASGIApp, Receive, Scope, Send
+from ..._http.asgi import ASGIApp, Receive, Scope, Send
 from ...exc import UnknownHostError
 from .static import ServerMiddleware, StaticServer, url_prefix
 from .store import BaseFileSystemStore

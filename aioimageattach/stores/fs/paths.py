@@ -1,53 +1,71 @@
-"""The pure rules of the directory: which names it can hold, the old layout, side files, URLs."""
+"""Rules of the directory store, without I/O: allowed names, the predecessor's layout, side files, URLs."""
 
 from __future__ import annotations
 
+import os
 import secrets
+from os import getcwd  # asks the kernel and not the disk; guards against blocking calls replace os.getcwd
 from typing import Final
 from urllib.parse import quote
 
 from ...exc import InvalidKeyError
 from ...key import ImageKey, check_name, guess_extension
 
-__all__ = ["SIDE_PREFIX", "check_path", "guess_extension", "legacy_name", "side_name", "url"]
+__all__ = ["SIDE_PREFIX", "absolute_path", "check_path", "guess_extension", "legacy_name", "side_name", "url"]
 
 SIDE_PREFIX: Final = ".aioimageattach-"
-"""How the names of unfinished files begin, where the file system cannot keep a file without a name."""
+"""Start of the names of unfinished files, on file systems that cannot keep a file without a name."""
 
 _MAX_SEGMENT: Final = 255
 
 
-def check_path(name: str) -> str:
-    """Return the name if the directory may have a file of it.
+def absolute_path(path: str | os.PathLike[str]) -> str:
+    """Return a directory's path, resolved against the current working directory, without a slash at the end.
+
+    A relative path would lead to another directory after the process calls ``chdir``.
 
     Raises:
-        InvalidKeyError: It is no name (see :func:`~aioimageattach.key.check_name`), a segment of it is longer than 255
-            bytes, or it looks like an unfinished file.
+        ValueError: The path is empty.
+    """
+    text = os.fspath(path)
+    if not text:
+        raise ValueError("path: expected a directory, got an empty str; use '.' for the working directory")
+    if not os.path.isabs(text):
+        text = os.path.join(getcwd(), text)
+    return text.rstrip("/") or "/"
+
+
+def check_path(name: str) -> str:
+    """Return the name if the directory can contain a file with that name.
+
+    Raises:
+        InvalidKeyError: It is not a valid name (see :func:`~aioimageattach.key.check_name`), a segment is longer than
+            255 bytes, or a segment looks like an unfinished file.
     """
     check_name(name)
     for segment in name.split("/"):
         size = len(segment.encode())
         if size > _MAX_SEGMENT:
-            raise InvalidKeyError(f"name {name!r:.80}: a segment has {size} bytes, {_MAX_SEGMENT} are allowed")
+            raise InvalidKeyError(f"name {name!r:.80}: a segment has {size} bytes, at most {_MAX_SEGMENT} are allowed")
         if segment.startswith(SIDE_PREFIX):
-            raise InvalidKeyError(f"name {name!r:.80}: segments beginning with {SIDE_PREFIX!r} are reserved")
+            raise InvalidKeyError(f"name {name!r:.80}: segments starting with {SIDE_PREFIX!r} are reserved")
     return name
 
 
 def side_name() -> str:
-    """Return a name that nobody can guess for an unfinished file."""
+    """Return an unguessable name for an unfinished file."""
     return SIDE_PREFIX + secrets.token_hex(16)
 
 
 def legacy_name(key: ImageKey) -> str:
-    """Return the name that SQLAlchemy-ImageAttach gave the file of a key.
+    """Return the name that SQLAlchemy-ImageAttach gave to the file of a key.
 
     Raises:
-        InvalidKeyError: The key has no ``object_id``, which that name is made of.
+        InvalidKeyError: The key has no ``object_id``, which is part of that name.
     """
     number = key.object_id
     if number is None:
-        raise InvalidKeyError(f"the old layout needs an object_id: {key!r}")
+        raise InvalidKeyError(f"the predecessor's layout needs an object_id: {key!r}")
     leaf = f"{number}.{key.width}x{key.height}{guess_extension(key.mimetype)}"
     return f"{key.object_type}/{number % 1000}/{number // 1000}/{leaf}"
 

@@ -10,20 +10,23 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import quote
 
-from ..._http.messages import ASGIApp, Receive, Scope, Send, route_path
-from ...exc import StoreError, StoreFileNotFoundError
-from .serving.answers import Answer, Asked, name_answer, offloaded, refusal
-from .serving.headers import Cors
-from .serving.names import Shown, shown
-from .serving.reader import Reader, Reply
+import anyio
+
+from ..._http.asgi import ASGIApp, Receive, Scope, Send, rejects_event_loop, route_path
+from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError
+from .paths import absolute_path
+from .serving.names import ServableFile, parse_path
+from .serving.reader import Delivery, Reader
+from .serving.responses import Cors, RequestInfo, Response, error_response, offloaded_response, options_response
 
 __all__ = ["BLOCK_SIZE", "ServerMiddleware", "StaticServer", "StaticServerMiddleware", "url_prefix"]
 
 BLOCK_SIZE: Final = 128 * 1024
-"""Bytes that are read and sent at a time."""
+"""How many bytes are read and sent at a time."""
 
 _PATHSEND: Final = "http.response.pathsend"
 _PATHSEND_FROM: Final = 1024 * 1024
+_HTTP_1: Final = ("1.0", "1.1")
 
 _log = logging.getLogger(__name__)
 
@@ -31,27 +34,27 @@ _log = logging.getLogger(__name__)
 class StaticServer:
     """An ASGI application that serves the files of a :class:`~aioimageattach.stores.fs.FileSystemStore`.
 
-    It shows the files of pictures and nothing else that may lie in the directory: neither unfinished or hidden files,
-    nor what other programs put there under other names, nor what a link leads to. The guide *Serve pictures* has a
-    table of what is answered how.
+    It serves the files of images and nothing else that may be in the directory: no unfinished or hidden files, no files
+    of other programs, and nothing that a symbolic link leads to. The guide *Serve pictures* lists the response to each
+    kind of request.
 
-    Mount it under a path of an application, or run it alone.
+    Mount it in an application, or run it on its own.
 
     Args:
-        dir_path: The directory of the store.
-        block_size: Bytes that are read and sent at a time, for each client whose file is larger.
-        cors: Which pages of other origins may use files: ``False`` for none (those of the same site may show them),
-            ``True`` for all, or a list of origins such as ``"https://shop.example.com"``.
-        open_files: How many files may stay open for the next request.
-        pathsend: Whether to let the ASGI server read files of a mebibyte and more, where it offers to. That takes less
-            of the processor; but the server opens them by their path, later, and follows links: nobody else may write
-            to the directory.
-        x_accel_redirect: Lets nginx send the files: the path of an internal location that leads to the directory, such
+        dir_path: The directory of the store. A relative path is resolved now.
+        block_size: How many bytes are read and sent at a time, for each client of a larger file.
+        cors: Which pages of other origins may use the files: ``False`` for none (pages of the same site may display
+            them), ``True`` for all, or a list of origins such as ``"https://shop.example.com"``.
+        open_files: How many files may stay open for later requests.
+        pathsend: Whether the ASGI server may read files of 1 MiB and more itself, if it supports that. This takes less
+            CPU time; but the server opens the file later, by its path, and follows symbolic links, so no other program
+            may write to the directory.
+        x_accel_redirect: Let nginx send the files: the path of an internal location that leads to the directory, such
             as ``"/stored/"``.
-        x_sendfile: Lets Apache or lighttpd send the files, by the header ``X-Sendfile``.
+        x_sendfile: Let Apache or lighttpd send the files, with the header ``X-Sendfile``.
 
     Raises:
-        ValueError: An argument cannot be so; the message says which, and what was expected.
+        ValueError: An argument is invalid; the message says which, and what was expected.
     """
 
     def __init__(
@@ -68,107 +71,99 @@ class StaticServer:
         for name, value in (("block_size", block_size), ("open_files", open_files)):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
-        self.dir_path: str = os.fspath(dir_path).rstrip("/") or "/"
-        if (pathsend or x_sendfile) and not self.dir_path.startswith("/"):
-            raise ValueError(
-                f"dir_path: expected an absolute path, as another program opens the files, got {self.dir_path!r}"
-            )
+        self.dir_path: str = absolute_path(dir_path)
         self._cors = Cors(cors)
         self._reader = Reader(self.dir_path, block_size, open_files)
         self._pathsend = pathsend
         self._offload = _offload(self.dir_path, x_accel_redirect, x_sendfile)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. A websocket is closed; at start and end of the server there is nothing to do."""
+        """Respond to a request. A websocket is closed; on a lifespan there is nothing to do."""
         if scope["type"] == "http":
             await self.serve(route_path(scope).removeprefix("/"), scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
-        else:
-            await _live(receive, send)
+        elif not await rejects_event_loop(receive, send):
+            await _run_lifespan(receive, send)
 
     async def serve(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request for a file.
+        """Respond to a request for a file.
 
         Args:
-            path: The name of the file within the store, unescaped, as it stands in the URL.
-            scope: Of the HTTP request.
-            receive: Asked whether the client has left, while a large file is sent.
-            send: Given the answer.
+            path: The name of the file within the store, unescaped, as in the URL.
+            scope: The scope of the HTTP request.
+            receive: Called while a response is sent that can block, to notice that the client has disconnected.
+            send: Called with the response.
 
         Raises:
-            StoreError: The disk failed, or the file was cut off, while it was being sent. The server is to close the
-                connection, so that nobody takes what came for the whole.
+            StoreError: The disk failed while the body was being sent, or the file became shorter. The server then
+                closes the connection, so that no client takes the part it received for the whole file.
 
-        Effects: However it ends, also when the client leaves or the task is cancelled, it leaves no task, and no files
-        open but those that are kept for the next request.
+        Effects: However the call ends, also if the client disconnects or the task is cancelled, no task remains, and no
+        file stays open except those kept for later requests.
         """
-        asked = Asked.of(scope)
-        file = name_answer(asked, shown(path), self._cors)
-        if isinstance(file, Answer):
-            await _send_short(file, send)
-            return
-        cors = self._cors.to(asked.origin)
-        if self._offload is not None:
-            await _send_short(offloaded(file, cors, *self._offload), send)
-            return
+        delivery = await self._prepare(RequestInfo.from_scope(scope), parse_path(path))
         try:
-            reply = await self._reader.look(asked, file, cors)
-        except StoreFileNotFoundError:
-            await _send_short(refusal(asked, 404, cors), send)
-            return
-        except StoreError as error:
-            _log.warning("not served: %s", error)
-            await _send_short(refusal(asked, 503, cors), send)
-            return
-        try:
-            await self._send(reply, file, scope, receive, send)
-        finally:
-            reply.let_go()
-
-    async def _send(self, reply: Reply, file: Shown, scope: Scope, receive: Receive, send: Send) -> None:
-        if reply.is_complete:
-            await _start(reply.answer, send)
-            await send({"type": "http.response.body", "body": reply.first or b""})
-        elif self._is_for_server(reply, scope):
-            await _start(reply.answer, send)
-            await send({"type": _PATHSEND, "path": f"{self.dir_path.rstrip('/')}/{file.name}"})
-        else:
-            await self._stream(reply, file, receive, send)
-
-    async def _stream(self, reply: Reply, file: Shown, receive: Receive, send: Send) -> None:
-        async with _leaving(receive) as left:
-            await _start(reply.answer, send)
-            body = reply.first
-            for piece in self._reader.cut(reply.answer.pieces):
+            body = delivery.single_body()
+            if body is not None and scope.get("http_version", "1.1") in _HTTP_1:
+                # A server for HTTP/1 releases a blocked send when its connection closes, so nothing has to watch.
+                await _send_whole(delivery.response, body, send)
+                return
+            async with _until_disconnect(receive):
                 if body is None:
-                    body = piece if isinstance(piece, bytes) else await self._reader.read(file, reply.file, piece)
-                if left.done():
-                    return
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-                body = None
-                await asyncio.sleep(0)  # others shall have their turn, however fast this client reads
-            await send({"type": "http.response.body"})
+                    await self._stream(delivery, scope, send)
+                else:
+                    await _send_whole(delivery.response, body, send)
+        finally:
+            delivery.release()
 
-    def _is_for_server(self, reply: Reply, scope: Scope) -> bool:
-        size = reply.file.size
-        whole = reply.answer.pieces == [(0, size)]
-        return self._pathsend and whole and size >= _PATHSEND_FROM and _PATHSEND in (scope.get("extensions") or {})
+    async def _prepare(self, request: RequestInfo, file: ServableFile | None) -> Delivery:
+        cors = self._cors.headers_for(request.origin)
+        if request.method == "OPTIONS":
+            return Delivery(options_response(request, self._cors))
+        if request.method not in ("GET", "HEAD"):
+            return Delivery(error_response(request, 405, cors))
+        if file is None:
+            return Delivery(error_response(request, 404, cors))
+        if self._offload is not None and not request.needs_etag():
+            return Delivery(offloaded_response(file, cors, *self._offload))
+        try:
+            return await self._reader.prepare(request, file, cors)
+        except (StoreFileNotFoundError, InvalidKeyError):
+            return Delivery(error_response(request, 404, cors))
+        except StoreError as error:
+            _log.warning("file not served: %s", error)
+            return Delivery(error_response(request, 503, cors))
+
+    async def _stream(self, delivery: Delivery, scope: Scope, send: Send) -> None:
+        response, size = delivery.response, delivery.opened.info.size
+        await _send_start(response, send)
+        if self._pathsend and response.body == [(0, size)] and _offers_pathsend(scope, size):
+            await send({"type": _PATHSEND, "path": f"{self.dir_path.rstrip('/')}/{delivery.opened.name}"})
+            return
+        data = delivery.first
+        for block in self._reader.blocks(response):
+            if data is None:
+                data = block if isinstance(block, bytes) else await self._reader.read(delivery, block)
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            data = None
+            await asyncio.sleep(0)  # let other requests run, however fast this client reads
+        await send({"type": "http.response.body"})
 
 
 class ServerMiddleware:
-    """Lets a :class:`StaticServer` answer the requests under a path, and leaves everything else to the application.
+    """Lets a :class:`StaticServer` respond to the requests below a path, and passes all others to the application.
 
-    Make it the outermost one, so that nothing adds cookies to answers that everybody may keep. Websockets and the
-    lifespan pass.
+    Make it the outermost middleware, so that no other one adds cookies to responses that caches may share. Websockets
+    and the lifespan go to the application.
 
     Args:
         app: The application.
-        url_path: The path, such as ``"/images/"``; below ``root_path``, if the server has one.
-        server: What answers.
+        url_path: The path, such as ``"/images/"``, relative to ``root_path`` if the server has one.
+        server: The server of the files.
 
     Raises:
-        ValueError: ``url_path`` is no path.
+        ValueError: ``url_path`` is not a path.
     """
 
     def __init__(self, app: ASGIApp, url_path: str, server: StaticServer) -> None:
@@ -177,28 +172,30 @@ class ServerMiddleware:
         self.server = server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request for a file, or hand it on."""
+        """Respond to a request for a file, or call the application."""
         if scope["type"] == "http":
             path = route_path(scope)
             if path.startswith(self.url_path):
                 await self.server.serve(path[len(self.url_path) :], scope, receive, send)
                 return
+        elif scope["type"] == "lifespan" and await rejects_event_loop(receive, send):
+            return
         await self.app(scope, receive, send)
 
 
 class StaticServerMiddleware(ServerMiddleware):
-    """Serves the files of a directory under a path, and leaves everything else to the application.
+    """Serves the files of a directory below a path, and passes all other requests to the application.
 
     Args:
         app: The application.
-        url_path: The path, such as ``"/images/"``; below ``root_path``, if the server has one.
+        url_path: The path, such as ``"/images/"``, relative to ``root_path`` if the server has one.
         dir_path: The directory of the store.
         block_size: As for :class:`StaticServer`.
         cors: As for :class:`StaticServer`.
-        options: Further ones of :class:`StaticServer`.
+        options: The other options of :class:`StaticServer`.
 
     Raises:
-        ValueError: An argument cannot be so.
+        ValueError: An argument is invalid.
     """
 
     def __init__(
@@ -217,12 +214,13 @@ def url_prefix(text: str) -> str:
     """Return a path without the slashes around it.
 
     Raises:
-        ValueError: It is empty, or no path that a URL can have as it stands.
+        ValueError: It is empty, or a URL would have to escape it.
     """
     prefix = text.strip("/")
     if not prefix or prefix != quote(prefix, safe="/") or {"", ".", ".."} & set(prefix.split("/")):
         raise ValueError(
-            f"expected a path such as '/images/', of letters, digits, '-', '.', '_' and '~', got {text!r:.80}"
+            f"expected a path such as '/images/' that consists of letters, digits, '-', '.', '_' and '~', got "
+            f"{text!r:.80}"
         )
     return prefix
 
@@ -231,40 +229,50 @@ def _offload(dir_path: str, x_accel_redirect: str | None, x_sendfile: bool) -> t
     if x_accel_redirect is None:
         return (b"x-sendfile", f"{dir_path.rstrip('/')}/") if x_sendfile else None
     if x_sendfile:
-        raise ValueError("expected x_accel_redirect or x_sendfile, not both: one server sends the file")
+        raise ValueError("expected either x_accel_redirect or x_sendfile: only one server can send the file")
     return b"x-accel-redirect", f"/{url_prefix(x_accel_redirect)}/"
 
 
+def _offers_pathsend(scope: Scope, size: int) -> bool:
+    return size >= _PATHSEND_FROM and _PATHSEND in (scope.get("extensions") or {})
+
+
 @asynccontextmanager
-async def _leaving(receive: Receive) -> AsyncGenerator[asyncio.Future[None], None]:
-    """Watch for the client to leave: servers do not tell whoever sends."""
-    left = asyncio.ensure_future(_until_left(receive))
+async def _until_disconnect(receive: Receive) -> AsyncGenerator[None]:
+    """Cancel the block when the client disconnects.
+
+    Nobody else does it: servers accept a send to a client that is gone, and one that waits for the flow control of
+    HTTP/2 may wait forever.
+    """
+    scope = anyio.CancelScope()
+    watching = asyncio.ensure_future(_cancel_at_disconnect(scope, receive))
     try:
-        yield left
+        with scope:
+            yield
     finally:
-        left.cancel()
-        await asyncio.wait([left])
-        if not left.cancelled():
-            left.exception()  # a server that fails to tell has been left, too
+        watching.cancel()
+        await asyncio.wait([watching])
 
 
-async def _until_left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _cancel_at_disconnect(scope: anyio.CancelScope, receive: Receive) -> None:
+    try:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    except Exception:
+        _log.debug("the server cannot say whether the client has disconnected", exc_info=True)
+    scope.cancel()
 
 
-async def _live(receive: Receive, send: Send) -> None:
+async def _run_lifespan(receive: Receive, send: Send) -> None:
     while (message := await receive())["type"] != "lifespan.shutdown":
         await send({"type": f"{message['type']}.complete"})
     await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _start(answer: Answer, send: Send) -> None:
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+async def _send_start(response: Response, send: Send) -> None:
+    await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
 
 
-async def _send_short(answer: Answer, send: Send) -> None:
-    """Send an answer whose body needs no file."""
-    body = b"".join(piece for piece in answer.pieces if isinstance(piece, bytes))
-    await _start(answer, send)
+async def _send_whole(response: Response, body: bytes, send: Send) -> None:
+    await _send_start(response, send)
     await send({"type": "http.response.body", "body": body})

@@ -130,11 +130,11 @@ async def test_a_file_that_may_change_is_asked_for_again(tmp_path: Path) -> None
 # --- conditions and ranges -------------------------------------------------------------------------------------------
 
 
-async def test_a_version_that_the_client_has_needs_no_disk(tmp_path: Path) -> None:
-    """The name tells it, in whichever form the tag comes: the directory does not even exist."""
+async def test_a_client_that_has_the_version(tmp_path: Path) -> None:
+    """It gets a 304, whatever else it asks for, with the headers that update its cache."""
     revision = make_revision()
     name = await put(tmp_path, revision=revision)
-    http = client(tmp_path / "nowhere")
+    http = client(tmp_path)
     for value in (f'"{revision}"', f'W/"{revision}"', f'"x", "{revision}"'):
         for method in ("GET", "HEAD"):
             told = await http.ask(f"/{name}", ("If-None-Match", value), ("Range", "bytes=0-1"), method=method)
@@ -145,6 +145,20 @@ async def test_a_version_that_the_client_has_needs_no_disk(tmp_path: Path) -> No
                 "cross-origin-resource-policy": "same-site",
             }
             assert told.body == b""
+
+
+@pytest.mark.parametrize("opened_before", [True, False])
+async def test_a_deleted_file_is_not_unchanged(tmp_path: Path, opened_before: bool) -> None:
+    """Conditions count only where the request without them would succeed (RFC 9110, section 13.2.1)."""
+    revision = make_revision()
+    name = await put(tmp_path, revision=revision)
+    http = client(tmp_path)
+    if opened_before:
+        assert (await http.ask(f"/{name}")).status == 200
+    (tmp_path / name).unlink()
+    for header in (("If-None-Match", f'"{revision}"'), ("If-None-Match", "*"), ("If-Match", '"other"')):
+        for method in ("GET", "HEAD"):
+            assert (await http.ask(f"/{name}", header, method=method)).status == 404
 
 
 @pytest.mark.parametrize("layout", ["new", "old"])
@@ -177,11 +191,11 @@ async def test_conditions(tmp_path: Path, layout: str, name: str, value: str, st
         told = await http.ask(f"/{path}", (name, text), method=method)
         assert told.status == status
         assert told.ended
-        assert told.body == {200: SMALL, 304: b"", 412: b"The file is another version.\n"}[status] * (method == "GET")
+        assert told.body == {200: SMALL, 304: b"", 412: b"The file has another version.\n"}[status] * (method == "GET")
 
 
 async def test_a_condition_beside_the_tag(tmp_path: Path) -> None:
-    """A client that also wants something else of the version is not told from the name alone."""
+    """Conditions are evaluated in the order of RFC 9110, section 13.2.2."""
     revision = make_revision()
     name = await put(tmp_path, revision=revision)
     http = client(tmp_path)
@@ -483,6 +497,26 @@ async def test_a_root_that_is_a_file(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert str(tmp_path) not in (await client(tmp_path / "file").ask(f"/{name}")).body.decode()
 
 
+@pytest.mark.parametrize("name", [f"photo/{'1' * 3}/1/{'1' * 250}.1x1.jpe", "photo/111/{}/{}.1x1.jpe"])
+async def test_names_that_no_file_can_have(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    """A client cannot fill the log: a name that is too long is not there, whatever limit the file system has."""
+    number = 10**251 + 111
+    told = await client(tmp_path).ask(f"/{name.format(number // 1000, number)}")
+    assert (told.status, caplog.text) == (404, "")
+
+
+@pytest.mark.parametrize("error", [errno.ENAMETOOLONG, errno.EILSEQ, errno.ELOOP])
+async def test_names_that_the_file_system_does_not_know(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: int
+) -> None:
+    """Its limits may be narrower than ours."""
+    name = await put(tmp_path)
+    http = client(tmp_path)
+    with kernel.in_the_worker(kernel.refused("openat", error)):
+        assert (await http.ask(f"/{name}")).status == 404
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [("openat", errno.EACCES, "give the process the right"), ("preadv2", errno.EIO, "look at the disk")],
@@ -512,7 +546,7 @@ async def test_a_file_that_is_cut_off_while_it_is_sent(tmp_path: Path) -> None:
 
         await server(scope, receive, cut)
 
-    with pytest.raises(StoreUnavailableError, match="has become shorter"):
+    with pytest.raises(StoreUnavailableError, match="became shorter"):
         await Client(cutting).ask(f"/{name}")
 
 
@@ -640,11 +674,35 @@ async def test_the_server_in_front_sends_the_file(tmp_path: Path, kind: str) -> 
     assert told.headers[kind.replace("_", "-")] == place
     assert told.headers["content-type"] == "image/jpeg"
     assert "content-length" not in told.headers
-    assert (await http.ask(f"/{name}", ("If-None-Match", told.headers["etag"]))).status == 304
     before = (await http.ask(f"/{old(tmp_path)}")).headers
     assert (before["cache-control"], "etag" in before) == ("no-cache", False)
     assert (await http.ask("/../secret")).status == 404
     assert (await http.ask(f"/{name}", method="POST")).status == 405
+
+
+@pytest.mark.parametrize("kind", ["x_accel_redirect", "x_sendfile"])
+async def test_the_server_in_front_does_not_know_the_tag(tmp_path: Path, kind: str) -> None:
+    """So requests that depend on it are answered here, from the file; all others are handed over."""
+    http = client(tmp_path, **{kind: "/stored/" if kind == "x_accel_redirect" else True})
+    revision = make_revision()
+    name = await put(tmp_path, revision=revision)
+    handed = kind.replace("_", "-")
+    for header, status in (
+        (("If-Match", f'"{revision}"'), 200),
+        (("If-Match", '"other"'), 412),
+        (("If-None-Match", f'"{revision}"'), 304),
+        (("If-None-Match", '"other"'), 200),
+    ):
+        told = await http.ask(f"/{name}", header)
+        assert (told.status, handed in told.headers, told.ended) == (status, False, True)
+        assert (told.body == SMALL) is (status == 200)
+    part = await http.ask(f"/{name}", ("Range", "bytes=1-4"), ("If-Range", f'"{revision}"'))
+    assert (part.status, part.body) == (206, SMALL[1:5])
+    date = formatdate(10**9, usegmt=True)
+    for header in (("Range", "bytes=1-4"), ("If-Modified-Since", date), ("If-Unmodified-Since", date)):
+        assert handed in (await http.ask(f"/{name}", header)).headers
+    (tmp_path / name).unlink()
+    assert (await http.ask(f"/{name}", ("If-None-Match", f'"{revision}"'))).status == 404
 
 
 @pytest.mark.parametrize(
@@ -723,15 +781,14 @@ async def test_as_an_application_of_its_own(tmp_path: Path) -> None:
         ({"open_files": 0}, "open_files: expected at least 1"),
         ({"cors": "https://example.com"}, "a list of origins"),
         ({"cors": ["example.com"]}, "https://shop.example.com"),
-        ({"cors": ["https://example.com/"]}, "no slash"),
+        ({"cors": ["https://example.com/"]}, "without a slash"),
         ({"cors": ["https://example.com\r\nX: y"]}, "expected origins"),
         ({"cors": [1]}, "expected origins"),
         ({"x_accel_redirect": ""}, "expected a path"),
         ({"x_accel_redirect": "/a b/"}, "expected a path"),
         ({"x_accel_redirect": "/a/\r\nX: y"}, "expected a path"),
-        ({"x_accel_redirect": "/a/", "x_sendfile": True}, "not both"),
-        ({"dir_path": "relative", "x_sendfile": True}, "absolute path"),
-        ({"dir_path": "relative", "pathsend": True}, "absolute path"),
+        ({"x_accel_redirect": "/a/", "x_sendfile": True}, "only one server"),
+        ({"dir_path": ""}, "expected a directory"),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(tmp_path: Path, options: dict[str, Any], words: str) -> None:

@@ -108,6 +108,11 @@ async def test_nginx_sends_what_the_application_names(root: Path, nginx: str) ->
         part = await http.get(path, headers={"Range": "bytes=5-9"})
         assert (part.status_code, part.content) == (206, BLOB[5:10])
         assert (await http.head(path)).headers["Content-Length"] == str(len(BLOB))
+        for header, status in (({"If-Match": f'"{revision}"'}, 200), ({"If-Match": '"other"'}, 412)):
+            found = await http.get(path, headers=header)
+            assert (found.status_code, found.content == BLOB) == (status, status == 200)
+        resumed = await http.get(path, headers={"Range": "bytes=100-", "If-Range": f'"{revision}"'})
+        assert (resumed.status_code, resumed.content == BLOB[100:]) == (206, True)
         (root / name).unlink()
         assert (await http.get(path)).status_code == 404
         assert (await http.get(f"/stored/{name}")).status_code == 404

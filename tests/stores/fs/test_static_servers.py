@@ -10,6 +10,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,9 +23,12 @@ import pytest
 from aioimageattach.key import ImageKey
 from aioimageattach.stores.fs import FileSystemStore
 from tests.servers.asgi import SERVERS, serving
+from tests.servers.http2 import Http2Client
 
 SMALL, LARGE = os.urandom(10_000), os.urandom(5 << 20)
 TAG = "01jd000000000000000000000"
+OLD = ("photo/7/0/7.320x200.jpe", "photo/8/0/8.320x200.jpe")
+"""Names in the predecessor's layout, whose files are opened for every request."""
 
 
 def key(number: int) -> ImageKey:
@@ -42,6 +46,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
             await store.put(key(number), blob, reproducible=False)
 
     asyncio.run(put())
+    for name, blob in zip(OLD, (SMALL, LARGE), strict=True):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(blob)
     (root / "secret.jpg").write_bytes(b"secret")
     return root
 
@@ -92,7 +99,7 @@ async def test_conditions_and_ranges(url: str) -> None:
                 ({"Range": "bytes=1-"}, 206, blob[1:]),
                 ({"Range": f"bytes={size}-"}, 416, b"The file has no such bytes.\n"),
                 ({"If-None-Match": f'"{TAG}{number}"'}, 304, b""),
-                ({"If-Match": '"x"'}, 412, b"The file is another version.\n"),
+                ({"If-Match": '"x"'}, 412, b"The file has another version.\n"),
             ):
                 answer = await http.get(path, headers=headers)
                 assert (answer.status_code, answer.content == body) == (status, True)
@@ -165,12 +172,8 @@ async def test_clients_that_leave(url: str) -> None:
 
     for _ in range(8):
         await asyncio.gather(*(leave() for _ in range(25)))
-    async with httpx.AsyncClient(base_url=url) as http, asyncio.timeout(20):
-        while True:
-            tasks, files, _ = (await http.get("/")).text.split()
-            if tasks == "0" and int(files) <= 2:  # those that are kept for the next request
-                break
-            await asyncio.sleep(0.05)
+    await nothing_is_left(url)
+    async with httpx.AsyncClient(base_url=url) as http:
         assert (await http.get(path_of(1))).content == LARGE
 
 
@@ -218,3 +221,72 @@ async def test_slow_clients_cost_little_memory(url: str, request: pytest.Fixture
                 await asyncio.sleep(0.2)
         grown = resident(pids) - before
     assert grown < (200 if "granian" in request.node.name else 80) * 1024
+
+
+HTTP2 = ("hypercorn", "granian")
+
+
+@pytest.fixture(scope="module", params=HTTP2)
+def http2(request: pytest.FixtureRequest, served: Path) -> Iterator[str]:
+    """The URL of a server that speaks HTTP/2."""
+    with serving(request.param, served) as url:
+        yield url
+
+
+async def nothing_is_left(url: str) -> None:
+    """Wait until no task sends a file any more, and no file is open except those kept for later requests."""
+    async with httpx.AsyncClient(base_url=url) as http, asyncio.timeout(20):
+        while True:
+            tasks, files, _ = (await http.get("/")).text.split()
+            if tasks == "0" and int(files) <= 2:
+                return
+            await asyncio.sleep(0.05)
+
+
+def test_files_over_http2(http2: str) -> None:
+    """Arrive whole, several at a time on one connection."""
+    with Http2Client(http2) as http:
+        numbers = [http.get(path_of(number)) for number in (1, 0, 1)]
+        streams = [http.read_whole(number) for number in numbers]
+        assert [stream.body for stream in streams] == [LARGE, SMALL, LARGE]
+        assert streams[0].headers["etag"] == f'"{TAG}1"'
+        assert http.read_whole(http.get(path_of(0), **{"if-none-match": f'"{TAG}0"'})).status == 304
+
+
+@pytest.mark.parametrize("size", ["small", "large"])
+@pytest.mark.parametrize("way", ["stream reset", "connection closed"])
+async def test_downloads_over_http2_that_are_cancelled(http2: str, way: str, size: str) -> None:
+    """The send that waits for flow control is abandoned: no task is left, and no descriptor of a file."""
+    path = f"/__images__/{OLD[size == 'large']}"
+    for _ in range(10):
+        with Http2Client(http2, window=0) as http:
+            numbers = [http.get(path) for _ in range(10)]
+            http.read_until_started()
+            if way == "stream reset":
+                for number in numbers:
+                    http.reset(number)
+                assert http.read_whole(http.get(f"{path}?", **{"if-none-match": "*"})).status == 304
+    await nothing_is_left(http2)
+    with Http2Client(http2) as http:
+        assert http.read_whole(http.get(path)).body == (LARGE if size == "large" else SMALL)
+
+
+def test_hypercorn_on_trio(served: Path) -> None:
+    """It does not start, and says why."""
+    words = ["-m", "hypercorn", "-k", "trio", "--bind", "127.0.0.1:0", "tests.servers.served:app"]
+    environment = {**os.environ, "SERVED": str(served)}
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=60, env=environment)
+    assert "needs a server that runs asyncio" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("server", "option", "prefix"),
+    [("uvicorn", "--root-path", ""), ("hypercorn", "--root-path", ""), ("granian", "--url-path-prefix", "/shop")],
+)
+@pytest.mark.parametrize("root", ["/shop", "/shop/"])
+async def test_a_root_path(served: Path, server: str, option: str, prefix: str, root: str) -> None:
+    """With or without a slash at its end, whether the server puts it in front of the path or not."""
+    with serving(server, served, options=(option, root)) as url:
+        async with httpx.AsyncClient(base_url=f"{url}{prefix}") as http:
+            assert (await http.get("/")).text.split()[2] == f"{url}/shop/__images__/"
+            assert (await http.get(path_of(0))).content == SMALL

@@ -1,1 +1,1 @@
-"""How the files of a store are served, apart from the messages of ASGI."""
+"""How files are served, apart from ASGI messages."""

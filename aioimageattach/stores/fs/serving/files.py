@@ -1,4 +1,4 @@
-"""Open files, kept for the next request, and reading them without blocking where the system can tell."""
+"""Keeps files open between requests, and reads from the page cache without blocking where the system allows it."""
 
 from __future__ import annotations
 
@@ -8,153 +8,123 @@ import time
 from hashlib import blake2b
 from typing import Final
 
-from ...._http.conditions import Version
 from ..tree import Tree
-from .headers import Headers, file_headers
-from .names import Shown
+from .names import ServableFile
+from .responses import FileInfo
 
-__all__ = ["VALID", "Buffers", "Files", "OpenFile"]
+__all__ = ["RECHECK_AFTER", "OpenFile", "OpenFiles"]
 
-VALID: Final = 10.0
+RECHECK_AFTER: Final = 10.0
 """Seconds after which an open file is looked up by its name again."""
 
 _NOWAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)
-_FULL: Final = (errno.EMFILE, errno.ENFILE)
-_SETTLED: Final = 2.0
+_OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
+_TIMESTAMPS_RELIABLE_AFTER: Final = 2.0
 
 
 class OpenFile:
-    """A regular file that is open for reading, until nobody refers to it any more.
+    """A regular file, open for reading until nobody refers to it.
 
-    Whoever reads holds a reference, so that its descriptor is never another file's, whatever is cancelled or thrown
-    out of the cache meanwhile, and in whichever thread.
+    Every reader holds a reference. So a descriptor is never closed, and its number never reused for another file, while
+    somebody reads: not after a cancellation, not after eviction from the cache, and not in another thread.
 
     Attributes:
-        size: In bytes.
-        version: Which version it is.
-        headers: Those of the file, whatever is sent of it.
-        whole: Those of an answer with the whole file.
-        nowait: Whether its file system can be asked for what is in memory, without waiting for what is not.
+        name: The file's name within the store.
+        info: The file's size, validators and headers.
+        nowait: Whether the file system can return what the page cache holds without waiting for the rest.
+        content: The content of a small file, once it has been read.
     """
 
-    __slots__ = ("_fd", "headers", "nowait", "opened_at", "size", "version", "whole")
+    __slots__ = ("_fd", "content", "info", "name", "nowait", "opened_at")
 
-    def __init__(self, fd: int, file: Shown) -> None:
+    def __init__(self, fd: int, file: ServableFile) -> None:
         self._fd = fd
+        self.name: str = file.name
         self.opened_at: float = time.monotonic()
         status = os.fstat(fd)
         now = time.time()
-        self.size: int = status.st_size
-        modified = min(int(status.st_mtime), int(now))
-        self.version: Version = Version(file.tag or _tag_of(status, now), modified)
-        self.headers: Headers = file_headers(file, self.version.tag, modified)
-        self.whole: Headers = [*self.headers, (b"content-length", str(self.size).encode())]
-        self.nowait: bool = _can_refuse_to_wait(fd)
+        self.info: FileInfo = FileInfo(file, status.st_size, _etag_of(status, now), min(int(status.st_mtime), int(now)))
+        self.nowait: bool = _supports_nowait(fd)
+        self.content: bytes | None = None
 
     def __del__(self) -> None:
         os.close(self._fd)
 
     def is_current(self) -> bool:
-        """Whether it is still the file that it was; one that was deleted or written to is not."""
+        """Return whether the file still has a name and its size; if not, it was deleted or written to."""
         status = os.fstat(self._fd)
-        return status.st_nlink > 0 and status.st_size == self.size
+        return status.st_nlink > 0 and status.st_size == self.info.size
 
-    def read_now(self, into: memoryview, start: int) -> int:
-        """Read what the page cache has of it, up to the first byte that it has not; it never waits for the disk."""
+    def read_cached(self, into: memoryview, start: int) -> int:
+        """Read from the page cache up to the first byte that is not there; never wait for the disk."""
         try:
             return os.preadv(self._fd, [into], start, _NOWAIT)
         except BlockingIOError:
             return 0
 
     def read(self, into: memoryview, start: int) -> int:
-        """Read until the buffer is full or the file ends; it waits."""
+        """Read until the buffer is full or the file ends. Blocks."""
         done = 0
         while done < len(into) and (count := os.preadv(self._fd, [into[done:]], start + done)):
             done += count
         return done
 
 
-class Files:
-    """The files of a store, of which those that were asked for last stay open.
+class OpenFiles:
+    """The most recently used files of a store, which stay open.
 
-    Only files whose name has a revision do: nothing else may ever stand under such a name. Its methods may be called
+    Only files with a revision in their name stay open: no other file can ever have that name. All methods may be called
     in any thread.
 
     Args:
-        root: The directory.
-        limit: How many stay open, at least 1.
+        root: The store's directory, as an absolute path.
+        limit: How many files stay open, at least 1.
     """
 
     def __init__(self, root: str, limit: int) -> None:
         self._tree = Tree(root, dir_mode=0o755)
         self._limit = limit
-        self._open: dict[str, OpenFile] = {}  # in order of use; each step on it is one that no thread can divide
+        self._open: dict[str, OpenFile] = {}  # least recently used first; every operation on it is atomic
 
-    def at_hand(self, file: Shown) -> OpenFile | None:
-        """Return a file that is open and can be read without waiting; it never waits itself."""
-        found = self._open.get(file.name)
-        return found if found is not None and found.nowait and self._holds(file.name, found) else None
+    def peek(self, name: str) -> OpenFile | None:
+        """Return a file that is open and that can be read without waiting. Does not block."""
+        found = self._open.get(name)
+        return found if found is not None and found.nowait and self._is_fresh(name, found) else None
 
-    def get(self, file: Shown) -> OpenFile:
-        """Return a file, opened if it is not; it waits.
+    def get(self, file: ServableFile) -> OpenFile:
+        """Return a file; open it if necessary. Blocks.
 
         Raises:
-            OSError: It cannot be opened; ``FileNotFoundError`` and ``NotADirectoryError`` mean that it is not there.
+            OSError: The file cannot be opened; ``FileNotFoundError`` means that it does not exist.
         """
         name = file.name
         found = self._open.get(name)
-        if found is not None and self._holds(name, found):
+        if found is not None and self._is_fresh(name, found):
             return found
         try:
             fd = self._tree.open_file(name)[0]
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in _OUT_OF_DESCRIPTORS:
                 raise
             self._open = {}
             fd = self._tree.open_file(name)[0]
         opened = OpenFile(fd, file)
-        if file.tag is not None:
+        if file.etag is not None:
             kept = self._open
             kept[name] = opened
             for oldest in list(kept)[: max(0, len(kept) - self._limit)]:
                 kept.pop(oldest, None)
         return opened
 
-    def _holds(self, name: str, file: OpenFile) -> bool:
+    def _is_fresh(self, name: str, file: OpenFile) -> bool:
         self._open.pop(name, None)
-        if time.monotonic() - file.opened_at >= VALID or not file.is_current():
+        if time.monotonic() - file.opened_at >= RECHECK_AFTER or not file.is_current():
             return False
-        self._open[name] = file  # the last one to be thrown out now
+        self._open[name] = file  # the most recently used one now
         return True
 
 
-class Buffers:
-    """Memory to read into, used again and again: new memory for each read would cost more than the read.
-
-    Args:
-        size: Of each, in bytes.
-        keep: How many are kept.
-    """
-
-    def __init__(self, size: int, keep: int = 16) -> None:
-        self.size = size
-        self._keep = keep
-        self._free: list[memoryview] = []
-
-    def take(self) -> memoryview:
-        """Return one that nobody else has."""
-        try:
-            return self._free.pop()
-        except IndexError:
-            return memoryview(bytearray(self.size))
-
-    def give_back(self, buffer: memoryview) -> None:
-        """Let somebody else have it; one that is never given back is simply lost."""
-        if len(self._free) < self._keep:
-            self._free.append(buffer)
-
-
-def _can_refuse_to_wait(fd: int) -> bool:
+def _supports_nowait(fd: int) -> bool:
     if not _NOWAIT:
         return False
     try:
@@ -166,11 +136,11 @@ def _can_refuse_to_wait(fd: int) -> bool:
     return True
 
 
-def _tag_of(status: os.stat_result, now: float) -> str:
-    """Make the tag of a file that may change under its name.
+def _etag_of(status: os.stat_result, now: float) -> str:
+    """Return the entity tag of a file that can change under its name.
 
-    Two writes within one tick of the clock leave the same traces. So the tag is weak while the file is that young.
+    Two writes within one tick of the file system's clock leave the same timestamps, so the tag is weak at first.
     """
     traces = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-    young = now - max(status.st_mtime, status.st_ctime) < _SETTLED
+    young = now - max(status.st_mtime, status.st_ctime) < _TIMESTAMPS_RELIABLE_AFTER
     return f'{"W/" if young else ""}"{blake2b(traces.encode(), digest_size=12).hexdigest()}"'

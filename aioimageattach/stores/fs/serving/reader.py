@@ -1,153 +1,195 @@
-"""Finds files and reads them for answers: at once what is in memory, the rest in one hop to a thread."""
+"""Finds files and reads them: from the page cache on the event loop, everything else in a worker thread."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import mmap
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Final
 
 from ...._http.ranges import Range
 from ...._threads import run_io
 from ....exc import StoreUnavailableError
 from ..disk import translate, translated
-from .answers import Answer, Asked, file_answer
-from .files import Buffers, Files, OpenFile
-from .headers import Headers
-from .names import Shown
+from .files import OpenFile, OpenFiles
+from .names import ServableFile
+from .responses import Headers, RequestInfo, Response, file_response
 
-__all__ = ["Reader", "Reply"]
+__all__ = ["Delivery", "Reader"]
 
-_Filled: TypeAlias = tuple[memoryview, int]
-"""A buffer, and how many bytes of it have been read."""
+_KEPT_BUFFERS: Final = 16
+_KEPT_CONTENT: Final = 32 * 1024
+"""Largest content that is kept with an open file, in bytes. Reading it again would cost more than everything else."""
 
-_Found: TypeAlias = tuple[Answer, OpenFile, _Filled | None]
+_PRIVATE: Final[dict[str, Any]] = {"flags": mmap.MAP_PRIVATE} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 @dataclass(slots=True)
-class Reply:
-    """An answer, with what its body is read from.
+class Delivery:
+    """A response, and the open file that its body is read from.
 
     Attributes:
-        file: Open as long as this refers to it.
-        first: The first block of the body, where the body begins with bytes of the file.
+        file: ``None`` if the body needs no file, and after :meth:`release`.
+        first: The first block of the file, if the body begins with one.
     """
 
-    answer: Answer
-    file: OpenFile
-    first: bytes | None
+    response: Response
+    file: OpenFile | None = None
+    first: bytes | None = None
 
     @property
-    def is_complete(self) -> bool:
-        """Whether the first block is the whole body."""
-        pieces = self.answer.pieces
-        if self.first is None:
-            return not pieces
-        piece = pieces[0]
-        return len(pieces) == 1 and not isinstance(piece, bytes) and len(self.first) == piece[1] - piece[0]
+    def opened(self) -> OpenFile:
+        """The file of a body that is read from one."""
+        assert self.file is not None
+        return self.file
 
-    def let_go(self) -> None:
-        """Refer to the file no more: an error that somebody looks at later shall not keep it open."""
-        del self.file
+    def single_body(self) -> bytes | None:
+        """Return the whole body, or ``None`` if more of the file must be read."""
+        parts = self.response.body
+        if not parts:
+            return b""
+        if len(parts) > 1:
+            return None
+        part = parts[0]
+        if isinstance(part, bytes):
+            return part
+        first = self.first
+        return first if first is not None and len(first) == part[1] - part[0] else None
+
+    def release(self) -> None:
+        """Drop the file, so that the traceback of an exception that somebody keeps does not keep it open.
+
+        For the same reason, callers pass the delivery and not the file.
+        """
+        self.file = None
 
 
 class Reader:
-    """Reads the files of a directory, in blocks.
+    """Reads the files of a directory in blocks.
 
     Args:
-        root: The directory.
+        root: The directory, as an absolute path.
         block_size: In bytes.
         open_files: How many files stay open.
     """
 
     def __init__(self, root: str, block_size: int, open_files: int) -> None:
         self._root = root
-        self._files = Files(root, open_files)
-        self._buffers = Buffers(block_size)
+        self._block_size = block_size
+        self._files = OpenFiles(root, open_files)
+        self._buffers: list[memoryview] = []
 
-    async def look(self, asked: Asked, file: Shown, cors: Headers) -> Reply:
-        """Return the answer to a request for a file, its first block included.
+    async def prepare(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
+        """Return the response to GET or HEAD of a file, with the first block of its body.
 
         Raises:
-            StoreFileNotFoundError: There is no such file.
+            StoreFileNotFoundError: The file does not exist.
             StoreError: It cannot be opened or read.
         """
-        at_hand = self._files.at_hand(file)
-        if at_hand is None:
-            answer, opened, filled = await self._hop(asked, file, cors)
-            return Reply(answer, opened, None if filled is None else self._taken(filled))
-        answer = _answer(asked, file, at_hand, cors)
-        first = self._first(answer)
-        return Reply(answer, at_hand, None if first is None else await self.read(file, at_hand, first))
+        opened = self._files.peek(file.name)
+        if opened is None:
+            return await self._prepare_in_thread(request, file, cors)
+        delivery = Delivery(file_response(request, opened.info, cors), opened)
+        block = self._first_block(delivery.response)
+        if block is not None:
+            delivery.first = await self.read(delivery, block)
+        return delivery
 
-    def cut(self, pieces: Iterable[bytes | Range]) -> Iterator[bytes | Range]:
-        """Iterate over the pieces of a body, the ranges in blocks."""
-        for piece in pieces:
-            if isinstance(piece, bytes):
-                yield piece
+    def blocks(self, response: Response) -> Iterator[bytes | Range]:
+        """Iterate over the parts of a body, with each range divided into blocks."""
+        for part in response.body:
+            if isinstance(part, bytes):
+                yield part
             else:
-                for start in range(*piece, self._buffers.size):
-                    yield start, min(piece[1], start + self._buffers.size)
+                for start in range(*part, self._block_size):
+                    yield start, min(part[1], start + self._block_size)
 
-    async def read(self, file: Shown, opened: OpenFile, block: Range) -> bytes:
-        """Read a block: at once what is in memory, the rest in one hop.
+    async def read(self, delivery: Delivery, block: Range) -> bytes:
+        """Read a block: from the page cache, and what is missing there in a worker thread.
 
         Raises:
-            StoreError: The disk fails, or the file has become shorter.
+            StoreError: The disk failed, or the file has become shorter.
         """
         start, end = block
-        buffer = self._buffers.take()
-        done = opened.read_now(buffer[: end - start], start) if opened.nowait else 0
+        content = delivery.opened.content
+        if content is not None:
+            return content[start:end]
+        buffer = self._take_buffer()
+        done = delivery.opened.read_cached(buffer[: end - start], start) if delivery.opened.nowait else 0
         if done < end - start:
-            await run_io(self._fill, file, opened, buffer, done, start, end)
-        return self._taken((buffer, end - start))
+            await run_io(self._fill, delivery, buffer, done, block)
+        return self._take_bytes(delivery.opened, buffer, end - start)
 
-    async def _hop(self, asked: Asked, file: Shown, cors: Headers) -> _Found:
-        # Futures of threads live on until they are collected, and their results with them: a file would stay open.
-        found: list[_Found] = []
+    async def _prepare_in_thread(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
+        # The future of a thread keeps its result until it is collected, and would keep the file open. So the result is
+        # passed in a list.
+        results: list[tuple[Delivery, memoryview | None, int]] = []
         try:
-            await run_io(self._look, asked, file, cors, found)
-            return found.pop()
+            await run_io(self._prepare, request, file, cors, results)
+            delivery, buffer, size = results.pop()
         finally:
-            found.clear()
+            results.clear()
+        if buffer is not None:  # the bytes are made here, because allocating them is slower in a thread
+            delivery.first = self._take_bytes(delivery.opened, buffer, size)
+        return delivery
 
-    def _look(self, asked: Asked, file: Shown, cors: Headers, found: list[_Found]) -> None:
-        """Do what :meth:`look` does, in a thread; the bytes are made of the buffer outside, where memory is cheaper."""
+    def _prepare(
+        self,
+        request: RequestInfo,
+        file: ServableFile,
+        cors: Headers,
+        results: list[tuple[Delivery, memoryview | None, int]],
+    ) -> None:
         with translated(self, self._root, file.name):
             opened = self._files.get(file)
-        answer = _answer(asked, file, opened, cors)
-        first = self._first(answer)
-        filled = None
-        if first is not None:
-            filled = self._fill(file, opened, self._buffers.take(), 0, *first)
-        found.append((answer, opened, filled))
+        delivery = Delivery(file_response(request, opened.info, cors), opened)
+        block = self._first_block(delivery.response)
+        if block is None:
+            results.append((delivery, None, 0))
+            return
+        buffer = self._take_buffer()
+        self._fill(delivery, buffer, 0, block)
+        results.append((delivery, buffer, block[1] - block[0]))
 
-    def _first(self, answer: Answer) -> Range | None:
-        first = next(self.cut(answer.pieces), b"")
-        return None if isinstance(first, bytes) else first
+    def _first_block(self, response: Response) -> Range | None:
+        part = response.body[0] if response.body else b""
+        if isinstance(part, bytes):
+            return None
+        start, end = part
+        return start, min(end, start + self._block_size)
 
-    def _fill(self, file: Shown, opened: OpenFile, buffer: memoryview, done: int, start: int, end: int) -> _Filled:
-        """Read what is missing in the buffer of a range; it waits."""
+    def _fill(self, delivery: Delivery, buffer: memoryview, done: int, block: Range) -> None:
+        """Read the part of a block that is not in the buffer yet. Blocks."""
+        start, end = block
+        name = delivery.opened.name
         try:
-            done += opened.read(buffer[done : end - start], start + done)
+            done += delivery.opened.read(buffer[done : end - start], start + done)
         except OSError as error:
-            raise translate(error, repr(self), self._root, file.name) from error
+            raise translate(error, repr(self), self._root, name) from error
         if done < end - start:
             raise StoreUnavailableError(
-                f"{file.name!r} in {self._root!r} has become shorter while it was read",
-                store=repr(self),
-                name=file.name,
+                f"{name!r} in {self._root!r} became shorter while it was read", store=repr(self), name=name
             )
-        return buffer, done
 
-    def _taken(self, filled: _Filled) -> bytes:
-        buffer, count = filled
+    def _take_buffer(self) -> memoryview:
+        """Return a buffer that nobody else uses; reusing memory is cheaper than allocating it for every read.
+
+        The memory starts at a page. A large ``bytearray`` starts 16 bytes after one, and then the kernel's copy from
+        the page cache takes up to ten times as long: each load has the same low 12 address bits as a recent store.
+        """
+        try:
+            return self._buffers.pop()
+        except IndexError:
+            return memoryview(mmap.mmap(-1, self._block_size, **_PRIVATE))
+
+    def _take_bytes(self, file: OpenFile, buffer: memoryview, count: int) -> bytes:
+        """Return the first bytes of a buffer that was filled from a file, and make the buffer available again."""
         data = bytes(buffer[:count])
-        self._buffers.give_back(buffer)
+        if count == file.info.size <= _KEPT_CONTENT:
+            file.content = data
+        if len(self._buffers) < _KEPT_BUFFERS:
+            self._buffers.append(buffer)
         return data
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._root!r})"
-
-
-def _answer(asked: Asked, file: Shown, opened: OpenFile, cors: Headers) -> Answer:
-    return file_answer(asked, file, opened.version, opened.size, opened.headers, opened.whole, cors)

@@ -15,10 +15,10 @@ from tests.servers.asking import Client
 
 ROOT = Path(__file__).parents[4]
 PAGE = (ROOT / "docs/explanation/serving.md").read_text("utf-8")
-TABLE = [tuple(row) for row in re.findall(r"(?m)^\| (.+?) \| (.+) \|$", PAGE.partition("| Attack | Answer |")[2])]
+TABLE = [tuple(row) for row in re.findall(r"(?m)^\| (.+?) \| (.+) \|$", PAGE.partition("| Attack | Response |")[2])]
 
 HERE, WIRE, URLS = "fs/test_static.py", "fs/test_static_servers.py", "fs/test_exposed.py"
-NAMES, RANGES, TAGS = "fs/serving/test_names.py", "../_http/test_ranges.py", "../_http/test_tags.py"
+NAMES, RANGES, TAGS = "fs/serving/test_names.py", "../_http/test_ranges.py", "../_http/test_conditions.py"
 
 PROOFS = {
     "`../secret.jpg`": (NAMES, "nothing_else_is_shown", WIRE, "attacks_over_the_wire"),
@@ -27,18 +27,25 @@ PROOFS = {
     "a trailing slash": (NAMES, "nothing_else_is_shown"),
     "hidden": (HERE, "files_that_are_no_pictures_of_the_store"),
     "a link": (HERE, "only_regular_files_are_opened", HERE, "no_link_leads_out"),
-    "a directory that becomes": (HERE, "a_directory_that_becomes_a_link_all_the_time"),
+    "a directory that is replaced": (HERE, "a_directory_that_becomes_a_link_all_the_time"),
     "a FIFO": (HERE, "only_regular_files_are_opened"),
     "POST": (HERE, "files_can_only_be_read"),
     "100 ranges": (RANGES, "no_byte_is_missed_and_none_sent_twice", HERE, "a_range_that_is_not_counted"),
     "a list of 100,000 tags": (TAGS, "a_long_list_is_read_once"),
     "`Host`": (URLS, "which_hosts_a_request_may_name", URLS, "a_request_without_one_host"),
-    "two hundred requests": (URLS, "no_request_sees_the_host_of_another"),
+    "two hundred concurrent": (URLS, "no_request_sees_the_host_of_another"),
     "SVG": (HERE, "what_could_run_is_saved_and_not_shown"),
     "an origin": (HERE, "other_origins"),
-    "a thousand clients": (HERE, "clients_that_leave", WIRE, "clients_that_leave"),
+    "a thousand clients": (
+        HERE,
+        "clients_that_leave",
+        WIRE,
+        "clients_that_leave",
+        WIRE,
+        "downloads_over_http2_that_are_cancelled",
+    ),
     "a hundred clients": (WIRE, "slow_clients_cost_little_memory"),
-    "a file that is cut off": (HERE, "a_file_that_is_cut_off_while_it_is_sent"),
+    "a file that is truncated": (HERE, "a_file_that_is_cut_off_while_it_is_sent"),
 }
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from aioimageattach.stores.fs.serving import files
-from aioimageattach.stores.fs.serving.files import Buffers, Files, OpenFile
-from aioimageattach.stores.fs.serving.names import Shown, shown
+from aioimageattach.stores.fs.serving.files import OpenFile, OpenFiles
+from aioimageattach.stores.fs.serving.names import ServableFile, parse_path
 
 REVISION = "01jd00000000000000000000"
 OLD = "photo/7/0/7.1x1.png"
@@ -24,12 +24,12 @@ def name_of(number: int) -> str:
     return f"photo/01jd0/00/{REVISION}{number:02}.1x1.png"
 
 
-def put(root: Path, name: str, data: bytes) -> Shown:
+def put(root: Path, name: str, data: bytes) -> ServableFile:
     """Lay a file where the store would."""
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-    found = shown(name)
+    found = parse_path(name)
     assert found is not None
     return found
 
@@ -40,26 +40,26 @@ def descriptors() -> int:
 
 
 def content(file: OpenFile) -> bytes:
-    buffer = memoryview(bytearray(file.size + 10))
+    buffer = memoryview(bytearray(file.info.size + 10))
     return bytes(buffer[: file.read(buffer, 0)])
 
 
 def test_a_file_stays_open(tmp_path: Path) -> None:
     """The next one who asks gets the same, at once; an old name is opened each time."""
-    kept = Files(str(tmp_path), 10)
+    kept = OpenFiles(str(tmp_path), 10)
     new, old = put(tmp_path, name_of(0), b"new"), put(tmp_path, OLD, b"old")
-    assert kept.at_hand(new) is None
+    assert kept.peek(new.name) is None
     first = kept.get(new)
     assert kept.get(new) is first
-    assert kept.at_hand(new) is (first if first.nowait else None)
+    assert kept.peek(new.name) is (first if first.nowait else None)
     assert kept.get(old) is not kept.get(old)
-    assert kept.at_hand(old) is None
+    assert kept.peek(old.name) is None
     assert (content(first), content(kept.get(old))) == (b"new", b"old")
 
 
 def test_the_one_that_was_not_asked_for_longest_is_closed(tmp_path: Path) -> None:
     """So that there are never more open than the limit; whoever still reads one can go on."""
-    kept = Files(str(tmp_path), 2)
+    kept = OpenFiles(str(tmp_path), 2)
     shown_files = [put(tmp_path, name_of(number), b"%d" % number) for number in range(3)]
     before = descriptors()
     first, second = (kept.get(file) for file in shown_files[:2])
@@ -86,27 +86,27 @@ def grown(path: Path) -> None:
 @pytest.mark.parametrize("change", [deleted, grown])
 def test_a_file_that_is_no_longer_what_it_was(tmp_path: Path, change: object) -> None:
     """It is looked up again at once."""
-    kept = Files(str(tmp_path), 10)
+    kept = OpenFiles(str(tmp_path), 10)
     file = put(tmp_path, name_of(0), b"data")
     kept.get(file)
     change(tmp_path / file.name)  # type: ignore[operator]
-    assert kept.at_hand(file) is None
+    assert kept.peek(file.name) is None
     if change is deleted:
         with pytest.raises(FileNotFoundError):
             kept.get(file)
     else:
-        assert kept.get(file).size == 8
+        assert kept.get(file).info.size == 8
 
 
 def test_a_file_that_was_moved_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is noticed within seconds."""
-    kept = Files(str(tmp_path), 10)
+    kept = OpenFiles(str(tmp_path), 10)
     file = put(tmp_path, name_of(0), b"data")
     opened = kept.get(file)
     (tmp_path / file.name).rename(tmp_path / "trash")
     assert kept.get(file) is opened
     now = files.time.monotonic()
-    monkeypatch.setattr(files.time, "monotonic", lambda: now + files.VALID)
+    monkeypatch.setattr(files.time, "monotonic", lambda: now + files.RECHECK_AFTER)
     with pytest.raises(FileNotFoundError):
         kept.get(file)
 
@@ -122,7 +122,7 @@ def few_descriptors() -> Iterator[None]:
 
 def test_files_that_are_only_kept_make_room(tmp_path: Path, few_descriptors: None) -> None:
     """Where the process runs out of descriptors they are given back, so that every file can still be opened."""
-    kept = Files(str(tmp_path), 100)
+    kept = OpenFiles(str(tmp_path), 100)
     for number in range(20):
         assert content(kept.get(put(tmp_path, name_of(number), b"%d" % number))) == b"%d" % number
 
@@ -136,7 +136,7 @@ def test_no_descriptors_at_all(tmp_path: Path, few_descriptors: None) -> None:
             while True:
                 others.append(os.open(tmp_path, os.O_RDONLY))
         with pytest.raises(OSError, match="Too many open files") as caught:
-            Files(str(tmp_path), 10).get(file)
+            OpenFiles(str(tmp_path), 10).get(file)
     finally:
         for fd in others:
             os.close(fd)
@@ -147,22 +147,22 @@ def test_a_cold_file_is_not_waited_for(tmp_path: Path) -> None:
     """What is not in memory is not read, and what is, up to there, is; tmpfs and others cannot tell."""
     size = 4 << 20
     file = put(tmp_path, name_of(0), os.urandom(size))
-    opened = Files(str(tmp_path), 10).get(file)
+    opened = OpenFiles(str(tmp_path), 10).get(file)
     if not opened.nowait:
         pytest.skip("this file system cannot tell what is in memory")
     fd = os.open(tmp_path / file.name, os.O_RDONLY)
     os.fsync(fd)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(fd)
-    opened = Files(str(tmp_path), 10).get(file)
+    opened = OpenFiles(str(tmp_path), 10).get(file)
     assert opened.nowait
     os.posix_fadvise(opened._fd, 0, 0, os.POSIX_FADV_RANDOM)  # the kernel shall not read ahead
     buffer = memoryview(bytearray(size))
-    assert opened.read_now(buffer, size // 2) < size // 2
+    assert opened.read_cached(buffer, size // 2) < size // 2
     assert opened.read(buffer[: size // 4], 0) == size // 4
-    assert opened.read_now(buffer, 0) >= size // 4
+    assert opened.read_cached(buffer, 0) >= size // 4
     assert opened.read(buffer, 0) == size
-    assert opened.read_now(buffer, 0) == size
+    assert opened.read_cached(buffer, 0) == size
 
 
 @pytest.mark.parametrize("folder", ["/dev/shm", None])
@@ -172,7 +172,7 @@ def test_whether_a_file_system_can_tell(tmp_path: Path, folder: str | None) -> N
     if folder and not os.path.isdir(folder):
         pytest.skip("no file system in memory")
     try:
-        opened = Files(str(root), 10).get(put(root, name_of(0), b"data"))
+        opened = OpenFiles(str(root), 10).get(put(root, name_of(0), b"data"))
         assert opened.nowait in ({False} if folder else {True, False})
         assert content(opened) == b"data"
     finally:
@@ -185,33 +185,33 @@ def test_whether_a_file_system_can_tell(tmp_path: Path, folder: str | None) -> N
 def test_a_system_without_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on macOS: each file is read in a thread."""
     monkeypatch.setattr(files, "_NOWAIT", 0)
-    assert not Files(str(tmp_path), 10).get(put(tmp_path, name_of(0), b"data")).nowait
+    assert not OpenFiles(str(tmp_path), 10).get(put(tmp_path, name_of(0), b"data")).nowait
 
 
 def test_an_old_file_has_a_weak_tag_while_it_is_young(tmp_path: Path) -> None:
     """Two writes within a tick of the clock look alike; later the same tag is strong."""
     file = put(tmp_path, OLD, b"data")
-    kept = Files(str(tmp_path), 10)
-    young = kept.get(file).version.tag
+    kept = OpenFiles(str(tmp_path), 10)
+    young = kept.get(file).info.version.etag
     assert young.startswith('W/"')
     path = tmp_path / OLD
     status = path.stat()
     soon = status.st_ctime - 100
-    assert files._tag_of(status, soon + 200) == young.removeprefix("W/")
+    assert files._etag_of(status, soon + 200) == young.removeprefix("W/")
     path.write_bytes(b"other")
-    assert kept.get(file).version.tag != young
+    assert kept.get(file).info.version.etag != young
 
 
 def test_a_file_of_the_future(tmp_path: Path) -> None:
     """It was not changed later than now, whatever its time says."""
     file = put(tmp_path, OLD, b"data")
     os.utime(tmp_path / OLD, (2**33, 2**33))
-    assert Files(str(tmp_path), 10).get(file).version.modified < 2**32
+    assert OpenFiles(str(tmp_path), 10).get(file).info.version.modified < 2**32
 
 
 def test_many_threads_share_the_files(tmp_path: Path) -> None:
     """With fewer places than files, nobody ever reads another file than it asked for."""
-    kept = Files(str(tmp_path), 3)
+    kept = OpenFiles(str(tmp_path), 3)
     shown_files = [put(tmp_path, name_of(number), b"%d" % number * 100) for number in range(8)]
     wrong: list[object] = []
 
@@ -231,15 +231,3 @@ def test_many_threads_share_the_files(tmp_path: Path) -> None:
         thread.join()
     assert wrong == []
     assert descriptors() <= before + 4
-
-
-def test_buffers_are_used_again() -> None:
-    """As many as are kept; one that is lost is replaced."""
-    buffers = Buffers(10, keep=1)
-    one, other = buffers.take(), buffers.take()
-    buffers.give_back(one)
-    buffers.give_back(other)
-    assert buffers.take() is one
-    another = buffers.take()
-    assert another is not one
-    assert another is not other

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from aioimageattach.exc import InvalidKeyError
 from aioimageattach.key import EXTENSIONS, LEGACY_EXTENSIONS, ImageKey, file_name, make_revision
 from aioimageattach.stores.fs.paths import legacy_name
-from aioimageattach.stores.fs.serving.names import shown
+from aioimageattach.stores.fs.serving.names import parse_path
 
 REVISION = "01jd0000000000000000000000"
 NAME = f"photo/01jd0/00/{REVISION}.320x200.jpg"
@@ -30,9 +30,9 @@ def test_whatever_the_store_names_is_shown(kind: str, mimetype: str) -> None:
     """With the revision as its tag; pictures of pixels to be looked at, all else to be saved."""
     key = key_of(kind, None, mimetype, make_revision())
     if key is not None:
-        found = shown(file_name(key))
+        found = parse_path(file_name(key))
         assert found is not None
-        assert found.tag == f'"{key.revision}"'
+        assert found.etag == f'"{key.revision}"'
         assert found.mimetype == (mimetype if mimetype in EXTENSIONS else "application/octet-stream")
         assert found.inline is (mimetype in EXTENSIONS and mimetype not in ("image/svg+xml", "application/pdf"))
         assert found.filename == f"{key.revision}.320x200{EXTENSIONS.get(mimetype, '')}"
@@ -43,9 +43,9 @@ def test_whatever_the_old_library_named_is_shown(kind: str, number: int, mimetyp
     """Without a tag, for files may change there."""
     key = key_of(kind, number, mimetype, None)
     if key is not None:
-        found = shown(legacy_name(key))
+        found = parse_path(legacy_name(key))
         assert found is not None
-        assert found.tag is None
+        assert found.etag is None
         assert found.mimetype == (mimetype if mimetype in LEGACY_EXTENSIONS else "application/octet-stream")
         assert found.inline is (mimetype in LEGACY_EXTENSIONS and mimetype not in ("image/svg+xml", "application/pdf"))
 
@@ -55,7 +55,7 @@ def test_whatever_the_old_library_named_is_shown(kind: str, number: int, mimetyp
 )
 def test_what_some_machines_named_in_the_old_layout(extension: str, mimetype: str) -> None:
     """The old library asked the machine for extensions."""
-    found = shown(f"photo/7/0/7.320x200{extension}")
+    found = parse_path(f"photo/7/0/7.320x200{extension}")
     assert found is not None
     assert found.mimetype == mimetype
 
@@ -82,11 +82,11 @@ def test_what_some_machines_named_in_the_old_layout(extension: str, mimetype: st
 )  # fmt: skip
 def test_nothing_else_is_shown(path: str) -> None:
     """Neither what the store never names so, nor another way to write what it does."""
-    assert shown(path) is None
+    assert parse_path(path) is None
 
 
 @given(st.text(max_size=60) | st.from_regex(r"[a-z./\\%0-9x-]{0,60}", fullmatch=True))
 def test_any_text_may_be_asked_for(path: str) -> None:
     """It is shown or not, and what is shown has neither an empty or dotted segment nor anything to escape."""
-    found = shown(path)
+    found = parse_path(path)
     assert found is None or (found.name == path and not {"", ".", ".."} & set(path.split("/")))

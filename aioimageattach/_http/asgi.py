@@ -1,0 +1,46 @@
+"""Types of the ASGI interface, and the rules of its scopes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+__all__ = ["ASGIApp", "Message", "Receive", "Scope", "Send", "rejects_event_loop", "route_path"]
+
+Message: TypeAlias = MutableMapping[str, Any]
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def route_path(scope: Scope) -> str:
+    """Return the path below the application, without the path that the application is mounted under.
+
+    Some servers put ``root_path`` in front of ``path``, others do not. It is removed if it is present. uvicorn keeps
+    the trailing slash of a ``root_path`` such as ``/shop/`` and sends ``/shop//path``.
+    """
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if not root.strip("/"):
+        return path
+    if root.endswith("/") and path.startswith(f"{root}/"):
+        return path[len(root) :]
+    root = root.rstrip("/")
+    rest = path[len(root) :]
+    return rest if path.startswith(root) and rest[:1] in ("", "/") else path
+
+
+async def rejects_event_loop(receive: Receive, send: Send) -> bool:
+    """Let the start of a lifespan fail if the server does not run asyncio; return whether it failed.
+
+    SQLAlchemy's asyncio extension and this library need asyncio. Without this check, a server on trio would start and
+    then respond to every request with 500.
+    """
+    if asyncio._get_running_loop() is not None:
+        return False
+    await receive()
+    reason = "aioimageattach needs a server that runs asyncio; if this is hypercorn, leave out '-k trio'"
+    await send({"type": "lifespan.startup.failed", "message": reason})
+    return True

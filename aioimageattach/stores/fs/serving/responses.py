@@ -1,0 +1,264 @@
+"""Decides the response to a request: status, headers, and which bytes of the file to send. Does no I/O."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from ...._http.asgi import Scope
+from ...._http.conditions import CONDITIONS, Version, evaluate, range_applies
+from ...._http.dates import format_date
+from ...._http.ranges import Range, multipart_body, parse_ranges
+from .names import ServableFile
+
+__all__ = [
+    "Cors",
+    "FileInfo",
+    "Headers",
+    "RequestInfo",
+    "Response",
+    "error_response",
+    "file_response",
+    "offloaded_response",
+    "options_response",
+]
+
+Header: TypeAlias = tuple[bytes, bytes]
+Headers: TypeAlias = list[Header]
+
+_METHODS: Final = b"GET, HEAD, OPTIONS"
+_ERRORS: Final = {
+    404: b"There is no such file.\n",
+    405: b"Files can only be read.\n",
+    412: b"The file has another version.\n",
+    416: b"The file has no such bytes.\n",
+    503: b"The file cannot be read at the moment.\n",
+}
+_IMMUTABLE: Final[Header] = (b"cache-control", b"public, max-age=31536000, immutable")
+_REVALIDATE: Final[Header] = (b"cache-control", b"no-cache")
+_NOSNIFF: Final[Header] = (b"x-content-type-options", b"nosniff")
+# Whatever type a browser takes the file for, it loads nothing, runs nothing and belongs to no origin. Browsers need the
+# style for the page that they build around an image.
+_SANDBOX: Final[Header] = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; sandbox")
+_EXPOSED_HEADERS: Final = b"Accept-Ranges, Content-Length, Content-Range, ETag"
+_ALLOWED_HEADERS: Final = b"If-Match, If-Modified-Since, If-None-Match, If-Range, If-Unmodified-Since, Range"
+_PREFLIGHT_VARY: Final[Header] = (
+    b"vary",
+    b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
+)
+_PREFLIGHT_MAX_AGE: Final = b"86400"
+_ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?|null")
+_RELEVANT: Final = CONDITIONS | {b"origin", b"access-control-request-method"}
+_FRONT_SERVER_CONDITIONS: Final = frozenset({b"if-modified-since", b"if-unmodified-since", b"range"})
+
+
+@dataclass(slots=True)
+class RequestInfo:
+    """The parts of a request that matter for the response.
+
+    Attributes:
+        method: The method, such as ``GET``.
+        conditions: The request's headers among :data:`~aioimageattach._http.conditions.CONDITIONS`. Repeated headers
+            are joined by commas; one that may not be a list is then malformed, and ignored.
+        origin: The origin of the page that sends the request.
+        preflight: Whether this is a CORS preflight.
+    """
+
+    method: str
+    conditions: Mapping[bytes, str]
+    origin: bytes | None
+    preflight: bool
+
+    @classmethod
+    def from_scope(cls, scope: Scope) -> RequestInfo:
+        """Read an HTTP scope."""
+        conditions: dict[bytes, str] = {}
+        origin: bytes | None = None
+        preflight = False
+        for name, value in scope["headers"]:
+            if name not in _RELEVANT:
+                continue
+            if name == b"origin":
+                origin = value
+            elif name == b"access-control-request-method":
+                preflight = True
+            else:
+                earlier = conditions.get(name)
+                text = value.decode("latin-1")
+                conditions[name] = text if earlier is None else f"{earlier}, {text}"
+        return cls(scope["method"], conditions, origin, preflight)
+
+    def needs_etag(self) -> bool:
+        """Return whether the response depends on the entity tag, which a server in front does not know."""
+        return not _FRONT_SERVER_CONDITIONS.issuperset(self.conditions)
+
+
+@dataclass(slots=True)
+class Response:
+    """A response whose body consists of bytes and of ranges of a file, in order."""
+
+    status: int
+    headers: Headers
+    body: list[bytes | Range] = field(default_factory=list)
+
+
+class FileInfo:
+    """The validators and headers of a file that exists.
+
+    Args:
+        file: The file.
+        size: Its size, in bytes.
+        etag: The entity tag of a file without a revision.
+        modified: The time of its last change, in seconds since 1970.
+    """
+
+    __slots__ = ("headers", "mimetype", "size", "version", "whole_headers")
+
+    def __init__(self, file: ServableFile, size: int, etag: str, modified: int) -> None:
+        self.size = size
+        self.mimetype = file.mimetype
+        self.version: Version = Version(file.etag or etag, modified)
+        self.headers: Headers = [
+            *_file_headers(file, self.version.etag),
+            (b"last-modified", format_date(modified).encode()),
+            (b"accept-ranges", b"bytes"),
+        ]
+        self.whole_headers: Headers = [*self.headers, (b"content-length", str(size).encode())]
+
+
+class Cors:
+    """Which pages of other origins may display files, and read them by script (Fetch: CORS protocol and CORP).
+
+    Args:
+        origins: ``False`` for none; pages of the same site may display files. ``True`` for all, without credentials.
+            Otherwise a list of origins such as ``"https://shop.example.com"``.
+    """
+
+    def __init__(self, origins: bool | Iterable[str]) -> None:
+        if isinstance(origins, str):
+            raise ValueError(f"cors: expected True, False or a list of origins, got the str {origins!r:.80}")
+        listed = () if isinstance(origins, bool) else tuple(origins)
+        for origin in listed:
+            if not isinstance(origin, str) or not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"cors: expected origins such as 'https://shop.example.com', in lower case and without a slash at "
+                    f"the end, got {origin!r:.80}"
+                )
+        self._all = origins is True
+        self._listed = frozenset(origin.encode() for origin in listed)
+        policy = b"cross-origin" if origins is True or listed else b"same-site"
+        self._always: Headers = [(b"cross-origin-resource-policy", policy)]
+        if self._all:
+            self._always += self._grant(b"*")
+        if listed:
+            self._always.append((b"vary", b"Origin"))
+
+    @staticmethod
+    def _grant(origin: bytes) -> Headers:
+        return [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", _EXPOSED_HEADERS)]
+
+    def headers_for(self, origin: bytes | None) -> Headers:
+        """Return the headers of every response to that origin. The caller must not change the list."""
+        if origin is None or origin not in self._listed:
+            return self._always
+        return [*self._always, *self._grant(origin)]
+
+    def preflight_headers(self, origin: bytes | None) -> Headers:
+        """Return the headers that allow a page these methods and headers; none if the page is not allowed."""
+        if not self._all and origin not in self._listed:
+            return []
+        return [
+            (b"access-control-allow-methods", _METHODS),
+            (b"access-control-allow-headers", _ALLOWED_HEADERS),
+            (b"access-control-max-age", _PREFLIGHT_MAX_AGE),
+        ]
+
+
+def error_response(request: RequestInfo, status: int, cors: Headers, *more: Header) -> Response:
+    """Return a response with one line of text that reveals nothing about the server's disk."""
+    text = _ERRORS[status]
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(text)).encode()),
+        (b"cache-control", b"no-store"),
+        _NOSNIFF,
+        *more,
+        *cors,
+    ]
+    if status == 405:
+        headers.append((b"allow", _METHODS))
+    return Response(status, headers, [] if request.method == "HEAD" else [text])
+
+
+def options_response(request: RequestInfo, cors: Cors) -> Response:
+    """Return the response to OPTIONS, preflights included."""
+    headers = cors.headers_for(request.origin)
+    if not request.preflight:
+        return Response(204, [(b"allow", _METHODS), *headers])
+    without_vary = [header for header in headers if header[0] != b"vary"]
+    granted = cors.preflight_headers(request.origin)
+    return Response(204, [(b"allow", _METHODS), *without_vary, *granted, _PREFLIGHT_VARY])
+
+
+def offloaded_response(file: ServableFile, cors: Headers, header: bytes, location: str) -> Response:
+    """Return a response that makes the server in front of the application send the file, or a 404."""
+    return Response(200, [(header, f"{location}{file.name}".encode()), *_file_headers(file, file.etag), *cors])
+
+
+def file_response(request: RequestInfo, info: FileInfo, cors: Headers) -> Response:
+    """Return the response to GET or HEAD of a file that exists.
+
+    Args:
+        request: The request.
+        info: The file's validators and headers.
+        cors: The headers for the request's origin.
+    """
+    body = request.method == "GET"
+    if request.conditions:
+        year = time.gmtime().tm_year
+        status = evaluate(request.conditions, info.version, year=year)
+        if status == 304:
+            # Only what a cache needs to update its entry (RFC 9110, section 15.4.5).
+            return Response(304, [pair for pair in info.headers if pair[0] in (b"cache-control", b"etag")] + cors)
+        if status == 412:
+            return error_response(request, 412, cors)
+        header = request.conditions.get(b"range")
+        if header is not None and body and range_applies(request.conditions, info.version, year=year):
+            ranges = parse_ranges(header, info.size)
+            if ranges is not None:
+                return _partial_response(request, info, ranges, cors)
+    return Response(200, info.whole_headers + cors, [(0, info.size)] if body and info.size else [])
+
+
+def _file_headers(file: ServableFile, etag: str | None) -> Headers:
+    """Return the headers that follow from the name and the entity tag."""
+    headers = [(b"content-type", file.mimetype.encode()), _IMMUTABLE if file.etag else _REVALIDATE, _NOSNIFF, _SANDBOX]
+    if etag is not None:
+        headers.append((b"etag", etag.encode()))
+    if not file.inline:
+        headers.append((b"content-disposition", f'attachment; filename="{file.filename}"'.encode()))
+    return headers
+
+
+def _partial_response(request: RequestInfo, info: FileInfo, ranges: list[Range], cors: Headers) -> Response:
+    if not ranges:
+        return error_response(request, 416, cors, (b"content-range", f"bytes */{info.size}".encode()))
+    if len(ranges) == 1:
+        start, end = ranges[0]
+        content_range = (b"content-range", f"bytes {start}-{end - 1}/{info.size}".encode())
+        length = (b"content-length", str(end - start).encode())
+        return Response(206, [*info.headers, length, content_range, *cors], [(start, end)])
+    boundary = secrets.token_hex(16)
+    body = multipart_body(ranges, info.size, info.mimetype, boundary)
+    content_type = (b"content-type", f"multipart/byteranges; boundary={boundary}".encode())
+    length = (b"content-length", str(_length(body)).encode())
+    headers = [header for header in info.headers if header[0] != b"content-type"]
+    return Response(206, [content_type, *headers, length, *cors], body)
+
+
+def _length(body: Iterable[bytes | Range]) -> int:
+    return sum(len(part) if isinstance(part, bytes) else part[1] - part[0] for part in body)

@@ -1,0 +1,61 @@
+"""The rules of ASGI scopes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from aioimageattach._http.asgi import route_path
+from aioimageattach.asgi import StoreContextMiddleware
+from aioimageattach.stores.fs import HttpExposedFileSystemStore, StaticServer, StaticServerMiddleware
+from aioimageattach.stores.memory import MemoryStore
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "expected"),
+    [
+        ("/a/b", "", "/a/b"),
+        ("/shop/a", "/shop", "/a"),
+        ("/shop/a", "/shop/", "/a"),
+        ("/shop//a", "/shop/", "/a"),  # uvicorn with --root-path /shop/
+        ("/shop///a/b", "/shop//", "/a/b"),
+        ("//a", "//", "//a"),
+        ("/shop", "/shop", ""),
+        ("/a", "/shop", "/a"),
+        ("/shopping/a", "/shop", "/shopping/a"),
+        ("/a/shop/b", "/shop", "/a/shop/b"),
+        ("/a", "/", "/a"),
+    ],
+)
+def test_the_path_below_the_application(path: str, root: str, expected: str) -> None:
+    """Whether the server puts the root before the path or not."""
+    assert route_path({"path": path, "root_path": root}) == expected
+    assert route_path({"path": expected}) == expected
+
+
+@pytest.mark.parametrize("kind", ["server", "server's middleware", "store's middleware", "context's middleware"])
+def test_servers_that_do_not_run_asyncio(kind: str) -> None:
+    """Their start fails and says why, instead of every request later."""
+    app = {
+        "server": StaticServer("/"),
+        "server's middleware": StaticServerMiddleware(never_called, "/images/", "/"),
+        "store's middleware": HttpExposedFileSystemStore("/").asgi_middleware(never_called),
+        "context's middleware": StoreContextMiddleware(never_called, MemoryStore()),
+    }[kind]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    trio.run(app, {"type": "lifespan"}, receive, send)
+    assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
+    assert "needs a server that runs asyncio" in sent[0]["message"]
+
+
+async def never_called(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError
