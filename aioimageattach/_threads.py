@@ -10,14 +10,24 @@ import asyncio
 import contextlib
 import contextvars
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 import anyio
 
-__all__ = ["cores", "finish", "io_executor", "picture_slot", "run_io", "run_io_until", "run_pixels", "set_workers"]
+__all__ = [
+    "cancelled_after",
+    "cores",
+    "finish",
+    "io_executor",
+    "picture_slot",
+    "run_io",
+    "run_io_until",
+    "run_pixels",
+    "set_workers",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -129,6 +139,26 @@ async def finish(
             await _outlast(asyncio.ensure_future(undo(task.result())))
         raise
     return task.result()
+
+
+@contextlib.asynccontextmanager
+async def cancelled_after(
+    event: Callable[P, Awaitable[object]], *args: P.args, **kwargs: P.kwargs
+) -> AsyncGenerator[None]:
+    """Cancel the block, without an error, when ``event(*args)`` ends; if the block ends first, cancel the event."""
+    scope = anyio.CancelScope()
+
+    async def cancel() -> None:
+        await event(*args, **kwargs)
+        scope.cancel()
+
+    waiting = asyncio.ensure_future(cancel())
+    try:
+        with scope:
+            yield
+    finally:
+        waiting.cancel()
+        await asyncio.wait([waiting])
 
 
 async def _run(executor: ThreadPoolExecutor, call: Callable[[], R], stop: Callable[[], object] | None = None) -> R:

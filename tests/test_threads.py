@@ -242,3 +242,34 @@ async def test_pictures_wait_before_they_are_read() -> None:
 
 async def other_slots() -> asyncio.Semaphore:
     return _threads.picture_slot()
+
+
+async def test_a_block_that_is_cancelled_after_an_event() -> None:
+    """The event ends the block without an error; a block that ends first leaves no task."""
+    happened = asyncio.Event()
+    tasks = len(asyncio.all_tasks())
+    async with _threads.cancelled_after(happened.wait):
+        happened.set()
+        await asyncio.Event().wait()
+    ended = False
+    async with _threads.cancelled_after(asyncio.Event().wait):
+        ended = True
+    assert ended
+    with pytest.raises(ZeroDivisionError):
+        async with _threads.cancelled_after(asyncio.Event().wait):
+            raise ZeroDivisionError
+    assert len(asyncio.all_tasks()) == tasks
+
+
+async def test_a_block_whose_task_is_cancelled() -> None:
+    """It is not mistaken for the event."""
+
+    async def work() -> None:
+        async with _threads.cancelled_after(asyncio.Event().wait):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

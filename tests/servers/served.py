@@ -36,7 +36,7 @@ def count_serving_tasks() -> int:
     for task in asyncio.all_tasks():
         awaited: Any = task.get_coro()
         while awaited is not None:
-            if getattr(awaited, "__qualname__", "") in ("StaticServer.serve", "_cancel_at_disconnect"):
+            if getattr(awaited, "__qualname__", "") in ("StaticServer.serve", "_disconnect"):
                 count += 1
                 break
             awaited = getattr(awaited, "cr_await", None)

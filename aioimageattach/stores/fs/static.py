@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import quote
 
-import anyio
-
 from ..._http.asgi import ASGIApp, Receive, Scope, Send, rejects_event_loop, route_path
+from ..._threads import cancelled_after
 from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError
 from .paths import absolute_path
 from .serving.names import ServableFile, parse_path
@@ -109,7 +107,7 @@ class StaticServer:
                 # A server for HTTP/1 releases a blocked send when its connection closes, so nothing has to watch.
                 await _send_whole(delivery.response, body, send)
                 return
-            async with _until_disconnect(receive):
+            async with cancelled_after(_disconnect, receive):
                 if body is None:
                     await self._stream(delivery, scope, send)
                 else:
@@ -237,30 +235,17 @@ def _offers_pathsend(scope: Scope, size: int) -> bool:
     return size >= _PATHSEND_FROM and _PATHSEND in (scope.get("extensions") or {})
 
 
-@asynccontextmanager
-async def _until_disconnect(receive: Receive) -> AsyncGenerator[None]:
-    """Cancel the block when the client disconnects.
+async def _disconnect(receive: Receive) -> None:
+    """Wait until the client disconnects.
 
-    Nobody else does it: servers accept a send to a client that is gone, and one that waits for the flow control of
+    Somebody has to watch: servers accept a send to a client that is gone, and one that waits for the flow control of
     HTTP/2 may wait forever.
     """
-    scope = anyio.CancelScope()
-    watching = asyncio.ensure_future(_cancel_at_disconnect(scope, receive))
-    try:
-        with scope:
-            yield
-    finally:
-        watching.cancel()
-        await asyncio.wait([watching])
-
-
-async def _cancel_at_disconnect(scope: anyio.CancelScope, receive: Receive) -> None:
     try:
         while (await receive())["type"] != "http.disconnect":
             pass
     except Exception:
-        _log.debug("the server cannot say whether the client has disconnected", exc_info=True)
-    scope.cancel()
+        _log.debug("the server cannot say whether the client is connected", exc_info=True)
 
 
 async def _run_lifespan(receive: Receive, send: Send) -> None:
