@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from .limits import DEFAULT_LIMITS, ImageLimits
 from .metadata import strip_metadata
+from .preview import Preview
 from .probe import Probe, probe
-from .recipe import Fit, Recipe
-from .render import Rendering, render
+from .recipe import Fit, Gravity, Recipe
+from .render import Rendering, render, render_with_preview
 
 __all__ = [
     "DEFAULT_LIMITS",
     "Fit",
+    "Gravity",
     "ImageLimits",
+    "Preview",
     "Probe",
     "Recipe",
     "Rendering",
     "probe",
     "render",
+    "render_with_preview",
     "strip_metadata",
 ]

@@ -23,7 +23,7 @@ from ._wire import receive, send
 from .limits import ImageLimits
 from .probe import probe
 from .recipe import Recipe
-from .render import render
+from .render import render, render_with_preview
 
 __all__ = ["confine", "serve"]
 
@@ -61,22 +61,25 @@ def serve(sock: socket.socket) -> None:
 
 def _answer(head: bytes, body: memoryview) -> Reply:
     try:
-        limits, recipes = pickle.loads(head)
+        limits, recipes, preview = pickle.loads(head)
     except Exception as error:  # whatever the modules that it names raise
         return _failure(DeclarationError(f"the worker process cannot import a callable: {error!r:.200}")), []
     try:
         with _limited(limits):
-            return _work(body, replace(limits, isolated=False), recipes)
+            return _work(body, replace(limits, isolated=False), recipes, preview=preview)
     except Exception as error:  # also the callables' own
         return _failure(error), []
 
 
-def _work(body: memoryview, limits: ImageLimits, recipes: Sequence[Recipe] | None) -> Reply:
+def _work(body: memoryview, limits: ImageLimits, recipes: Sequence[Recipe] | None, *, preview: bool) -> Reply:
     if recipes is None:
         return {"probe": asdict(probe(body, limits))}, []
-    made = render(body, recipes, limits)
+    if preview:
+        made, found = render_with_preview(body, recipes, limits)
+    else:
+        made, found = render(body, recipes, limits), None
     fields = [(len(one.blob), one.width, one.height, one.mimetype) for one in made]
-    return {"renderings": fields}, [one.blob for one in made]
+    return {"renderings": fields, "preview": found and asdict(found)}, [one.blob for one in made]
 
 
 def _failure(error: Exception) -> dict[str, Any]:

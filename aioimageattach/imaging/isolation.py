@@ -186,6 +186,8 @@ def ask(
     limits: ImageLimits,
     read: Callable[[Any, memoryview], T],
     recipes: Sequence[Recipe] | None = None,
+    *,
+    preview: bool = False,
 ) -> T:
     """Have a worker read a picture's header, or make thumbnails of it.
 
@@ -195,6 +197,7 @@ def ask(
         read: Makes a value of the fields of the answer and the files that it speaks of. Any of the errors that wrong
             values give says that they cannot be, and then the worker is ended: somebody may have taken it over.
         recipes: What to make; ``None`` to read the header.
+        preview: Whether to make a preview, too.
 
     Returns:
         What ``read`` returned.
@@ -207,7 +210,7 @@ def ask(
     Effects: A worker that died is ended and waited for when this returns, and the next picture gets another.
     """
     try:
-        head = pickle.dumps((limits, recipes))
+        head = pickle.dumps((limits, recipes, preview))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise DeclarationError(
             f"preprocess and postprocess run in a worker process here (isolated=True): expected functions that can be "

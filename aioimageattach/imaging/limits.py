@@ -8,7 +8,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from ..exc import DeclarationError, ImageTooLargeError
 
-__all__ = ["DEFAULT_LIMITS", "DEFAULT_TYPES", "KNOWN_TYPES", "ImageLimits"]
+__all__ = ["DEFAULT_LIMITS", "DEFAULT_TYPES", "KNOWN_TYPES", "VECTOR_TYPES", "ImageLimits"]
 
 DEFAULT_TYPES: Final = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif", "image/avif"})
 """The types that are accepted unless others are asked for."""
@@ -18,6 +18,9 @@ KNOWN_TYPES: Final = DEFAULT_TYPES | {"image/tiff", "image/heic", "image/svg+xml
 
 Verify: TypeAlias = Literal["header", "pixels", "complete"]
 """What is checked when a picture is attached."""
+
+VECTOR_TYPES: Final = frozenset({"image/svg+xml", "application/pdf"})
+"""The types that have no pixels of their own, and can be painted at any size."""
 
 _COUNTS: Final = (
     "max_bytes",

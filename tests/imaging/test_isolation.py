@@ -34,7 +34,17 @@ from aioimageattach.exc import (
     UnreadableImageError,
     UnsupportedImageError,
 )
-from aioimageattach.imaging import DEFAULT_LIMITS, ImageLimits, Recipe, _wire, _worker, isolation, probe, render
+from aioimageattach.imaging import (
+    DEFAULT_LIMITS,
+    ImageLimits,
+    Recipe,
+    _wire,
+    _worker,
+    isolation,
+    probe,
+    render,
+    render_with_preview,
+)
 from aioimageattach.imaging.limits import KNOWN_TYPES
 from tests import photos
 from tests.imaging import hooks
@@ -289,6 +299,30 @@ def test_a_worker_that_was_taken_over_is_not_believed(head: bytes, body: bytes) 
     before = process()
     with pytest.raises(ImageError, match="an answer that cannot be"):
         hooked(partial(hooks.answering, head=head, body=body), timeout=20)
+    assert before != process()
+
+
+@pytest.mark.parametrize(
+    "preview",
+    [
+        None,
+        {},
+        {"thumbhash": "", "colour": "#ffffff"},
+        {"thumbhash": "AAAA", "colour": "#ffffff"},
+        {"thumbhash": "A" * 40, "colour": "#ffffff"},
+        {"thumbhash": "<script>", "colour": "#ffffff"},
+        {"thumbhash": 7, "colour": "#ffffff"},
+        {"thumbhash": "AAAAAAAA", "colour": "red;background:url(//x)"},
+        {"thumbhash": "AAAAAAAA", "colour": 7},
+        {"thumbhash": "AAAAAAAA", "colour": "#ffffff", "more": 1},
+    ],
+)
+def test_a_preview_that_cannot_be_is_not_believed(preview: Any) -> None:
+    """A thumbhash of another length, or a colour that is none, never reaches a page."""
+    before = process()
+    hooked(partial(hooks.prepared, head=json.dumps({"renderings": [], "preview": preview}).encode()))
+    with pytest.raises(ImageError, match="an answer that cannot be"):
+        render_with_preview(photos.webp(), [], ISOLATED)
     assert before != process()
 
 
@@ -619,11 +653,12 @@ def test_what_a_worker_does_without_a_process() -> None:
     limits = replace(ISOLATED, max_memory=2**60)
     recipe = Recipe(width=20)
     [expected] = render(photos.png(), [recipe], ALL)
-    assert asked(pickle.dumps((limits, None)), photos.png())[0]["probe"]["width"] == 451
-    assert asked(pickle.dumps((limits, [recipe])), photos.png())[1] == expected.blob
+    assert asked(pickle.dumps((limits, None, False)), photos.png())[0]["probe"]["width"] == 451
+    assert asked(pickle.dumps((limits, [recipe], False)), photos.png())[1] == expected.blob
+    assert asked(pickle.dumps((limits, [], True)), photos.png())[0]["preview"]["colour"]
     endless = replace(limits, timeout=None)
-    assert asked(pickle.dumps((endless, [Recipe(width=2, postprocess=hooks.raising)])), photos.png())[0]["error"]
-    assert asked(pickle.dumps((limits, None)), photos.png()[:90])[0]["error"] == "UnreadableImageError"
+    assert asked(pickle.dumps((endless, [Recipe(width=2, postprocess=hooks.raising)], False)), photos.png())[0]["error"]
+    assert asked(pickle.dumps((limits, None, False)), photos.png()[:90])[0]["error"] == "UnreadableImageError"
     assert asked(b"no pickle", b"")[0]["error"] == "DeclarationError"
     ours.close()
     thread.join()

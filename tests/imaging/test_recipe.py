@@ -1,4 +1,4 @@
-"""Sizes and looks, without a pixel."""
+"""Sizes and looks, without a picture."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from aioimageattach.exc import DeclarationError, ImageTooLargeError
 from aioimageattach.imaging import ImageLimits, Recipe
-from aioimageattach.imaging.recipe import FORMATS, KERNELS
+from aioimageattach.imaging.recipe import FORMATS, GRAVITIES, KERNELS, read_look
 
+BOX: dict[str, Any] = {"width": 10, "height": 10}
 WIDE = ImageLimits(max_side=10**9, max_pixels=10**18)
 
 
@@ -60,7 +61,7 @@ def test_scaled_is_the_whole_picture_before_cropping_or_bars(
     fit: Any, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     """Cover is scaled past the box, contain within it."""
-    assert expected == Recipe(width=100, height=100, fit=fit).scaled(size)
+    assert expected == Recipe(width=100, height=100, fit=fit).layout(size).inner
 
 
 sides = st.integers(1, 30_000)
@@ -70,7 +71,7 @@ sides = st.integers(1, 30_000)
 @example(1, 3, 1, 2, "contain")  # as wide as the box, which its height decides
 def test_proportions_hold_to_half_a_pixel(width: int, height: int, box_width: int, box_height: int, fit: Any) -> None:
     """Whatever the sizes, one side is the box's and the other the nearest to the original's proportions."""
-    scaled = Recipe(width=box_width, height=box_height, fit=fit).scaled((width, height))
+    scaled = Recipe(width=box_width, height=box_height, fit=fit).layout((width, height)).inner
     assert min(scaled) >= 1
     fits_width = scaled[0] == box_width and (abs(scaled[1] - height * box_width / width) <= 0.5 or scaled[1] == 1)
     fits_height = scaled[1] == box_height and (abs(scaled[0] - width * box_height / height) <= 0.5 or scaled[0] == 1)
@@ -101,6 +102,14 @@ def test_proportions_hold_to_half_a_pixel(width: int, height: int, box_width: in
         ({"width": 1, "quality": 0}, "quality: expected 1 to 100"),
         ({"width": 1, "quality": 101}, "quality"),
         ({"width": 1, "background": (0, 0, 256)}, "background: expected 0 to 255"),
+        ({**BOX, "gravity": "upwards"}, "gravity: expected one of centre, north"),
+        ({**BOX, "gravity": (0.5, 1.01)}, "gravity: expected 2 numbers from 0 to 1"),
+        ({**BOX, "gravity": (math.nan, 0)}, "gravity: expected 2 numbers from 0 to 1"),
+        ({"width": 1, "crop": (0, 0, 0, 1)}, "crop: expected left, top, width and height"),
+        ({"width": 1, "crop": (0, 0, 1, 0)}, "crop: expected left, top, width and height"),
+        ({"width": 1, "crop": (0.5, 0, 0.6, 1)}, "crop: expected left, top, width and height"),
+        ({"width": 1, "crop": (0, 0.5, 1, 0.6)}, "crop: expected left, top, width and height"),
+        ({"width": 1, "crop": (-0.1, 0, 1, 1)}, "crop: expected 4 numbers from 0 to 1"),
         ({"width": 1, "variant": ""}, "variant"),
         ({"width": 1, "variant": "Upper"}, "variant"),
         ({"width": 1, "variant": "x" * 33}, "variant"),
@@ -133,6 +142,15 @@ def test_values_out_of_range_are_refused(arguments: dict[str, Any], message: str
         {"width": 1, "quality": 80.0},
         {"width": 1, "animated": 1},
         {"width": 1, "animated": True, "format": "jpeg"},
+        {"width": 1, "enlarge": None},
+        {"width": 1, "gravity": "north"},
+        {**BOX, "fit": "contain", "gravity": "north"},
+        {**BOX, "gravity": 0.5},
+        {**BOX, "gravity": (0.5,)},
+        {**BOX, "gravity": (0.5, True)},
+        {**BOX, "gravity": (0.5, "1")},
+        {"width": 1, "crop": (0, 0, 1)},
+        {"width": 1, "crop": "0011"},
         {"width": 1, "background": "white"},
         {"width": 1, "background": (1, 2)},
         {"width": 1, "background": (1, 2, 3.0)},
@@ -189,9 +207,6 @@ def test_mimetype_is_the_originals_unless_a_format_is_given(
     assert expected == Recipe(**arguments).mimetype(original)
 
 
-BOX = {"width": 10, "height": 10}
-
-
 @pytest.mark.parametrize(
     ("arguments", "original", "expected"),
     [
@@ -217,6 +232,15 @@ BOX = {"width": 10, "height": 10}
         ({"width": 10, "preprocess": abs}, "image/jpeg", "custom"),
         ({"width": 10, "postprocess": abs, "variant": "grey"}, "image/jpeg", "grey"),
         ({**BOX, "variant": "avatar"}, "image/jpeg", "avatar"),
+        ({**BOX, "gravity": "center"}, "image/jpeg", "cover"),
+        ({**BOX, "gravity": "north"}, "image/jpeg", "cover.north"),
+        ({**BOX, "gravity": "left", "format": "webp"}, "image/jpeg", "cover.west.webp"),
+        ({**BOX, "gravity": "attention"}, "image/jpeg", "cover.attention"),
+        ({**BOX, "gravity": (0.404, 0.3)}, "image/jpeg", "cover.at40-30"),
+        ({**BOX, "gravity": (0, 1)}, "image/jpeg", "cover.southwest"),
+        ({"width": 10, "crop": (0.125, 0.08, 0.5, 0.6)}, "image/jpeg", "crop04e2032013881770"),
+        ({"width": 10, "crop": (0, 0, 1, 1)}, "image/jpeg", ""),
+        ({"width": 10, "enlarge": False}, "image/jpeg", ""),
     ],
 )
 def test_look_tells_thumbnails_of_one_size_apart(arguments: dict[str, Any], original: str, expected: str) -> None:
@@ -253,3 +277,135 @@ def test_familiar_filter_names_have_kernels(name: str) -> None:
 def test_formats_are_those_that_can_be_written() -> None:
     """The formats of thumbnails are the five of the web."""
     assert {"avif", "gif", "jpeg", "jpg", "png", "webp"} == set(FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size", "expected"),
+    [
+        ({"width": 600}, (400, 300), (400, 300)),
+        ({"width": 401}, (400, 1), (400, 1)),
+        ({"height": 600}, (400, 300), (400, 300)),
+        ({"width": 200}, (400, 300), (200, 150)),
+        ({"ratio": 2}, (400, 300), (400, 300)),
+        ({"ratio": 0.5}, (400, 300), (200, 150)),
+        ({"width": 800, "height": 800, "fit": "inside"}, (400, 300), (400, 300)),
+        ({"width": 800, "height": 100, "fit": "inside"}, (400, 300), (133, 100)),
+        ({"width": 800, "height": 800}, (400, 300), (300, 300)),
+        ({"width": 800, "height": 400}, (400, 300), (400, 200)),
+        ({"width": 100, "height": 100}, (400, 300), (100, 100)),
+        ({"width": 800, "height": 800, "fit": "fill"}, (400, 300), (300, 300)),
+        ({"width": 800, "height": 800, "fit": "contain"}, (400, 300), (400, 400)),
+        ({"width": 400, "height": 800, "fit": "contain"}, (400, 300), (400, 800)),
+        ({"width": 800, "height": 100, "fit": "contain"}, (400, 300), (800, 100)),
+        ({"width": 900, "height": 900, "crop": (0, 0, 0.5, 0.5)}, (400, 300), (150, 150)),
+    ],
+)
+def test_nothing_is_enlarged_on_request(
+    arguments: dict[str, Any], size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    """A size beyond the original's becomes the original's, and a box shrinks in proportion."""
+    assert expected == Recipe(**arguments, enlarge=False).target(size)
+
+
+@given(sides, sides, sides, sides, st.sampled_from(["cover", "contain", "fill", "inside"]))
+def test_no_pixel_is_made_up_where_nothing_is_enlarged(
+    width: int, height: int, across: int, down: int, fit: Any
+) -> None:
+    """Whatever the sizes, the picture within the thumbnail has at most the original's width and height."""
+    free = Recipe(width=across, height=down, fit=fit)
+    layout = Recipe(width=across, height=down, fit=fit, enlarge=False).layout((width, height))
+    if fit == "cover":  # what is cropped away has to be had from the original, too
+        part = free.region((width, height), layout.target, (0.5, 0.5))
+        assert (layout.target[0] <= part.width, layout.target[1] <= part.height) == (True, True)
+    else:
+        assert (layout.inner[0] <= width, layout.inner[1] <= height) == (True, True)
+    before = free.layout((width, height))
+    if before.inner[0] <= width and before.inner[1] <= height:
+        assert before == layout
+
+
+@pytest.mark.parametrize("mimetype", ["image/svg+xml", "application/pdf"])
+def test_drawings_have_no_pixels_that_could_be_enlarged(mimetype: str) -> None:
+    """A vector image is as sharp at any size."""
+    assert Recipe(width=900, enlarge=False).target((90, 60), original=mimetype) == (900, 600)
+
+
+def test_gravities_are_points() -> None:
+    """A name, its other name, and the point are the same recipe; the centre is the default."""
+    assert Recipe(**BOX, gravity="top") == Recipe(**BOX, gravity="north") == Recipe(**BOX, gravity=(0.5, 0))
+    assert Recipe(**BOX) == Recipe(**BOX, gravity="centre") == Recipe(**BOX, gravity=(0.501, 0.499))
+    assert Recipe(**BOX, gravity=[0.111, 0.115]).gravity == (0.11, 0.12)  # type: ignore[arg-type]
+
+
+def test_focal_points_replace_the_gravity_of_what_is_cropped() -> None:
+    """The point of a picture wins over what a recipe says of all pictures; without a crop nothing changes."""
+    assert Recipe(**BOX, gravity="north").with_focal_point((0.2, 0.7)) == Recipe(**BOX, gravity=(0.2, 0.7))
+    assert Recipe(**BOX, gravity="attention").with_focal_point((0.5, 0.5)) == Recipe(**BOX)
+    for plain in (Recipe(width=10), Recipe(**BOX, fit="contain")):
+        assert plain.with_focal_point((0.2, 0.7)) is plain
+    with pytest.raises(ValueError, match="focal point: expected 2 numbers from 0 to 1"):
+        Recipe(**BOX).with_focal_point((0.2, 7))
+
+
+def test_focal_points_are_those_of_the_whole_picture() -> None:
+    """With a crop box they are converted; a point outside of it pulls to the edge."""
+    recipe = Recipe(**BOX, crop=(0.5, 0, 0.5, 0.5))
+    assert recipe.with_focal_point((0.6, 0.4)).gravity == (0.2, 0.8)
+    assert recipe.with_focal_point((0.1, 0.9)).gravity == "southwest"
+
+
+def test_crop_boxes_select_a_part() -> None:
+    """Sizes follow from the part, in pixels of the picture at hand."""
+    recipe = Recipe(width=50, crop=(0.25, 0.5, 0.5, 0.5))
+    assert recipe.layout((400, 300)) == ((100, 150, 200, 150), (50, 38), (50, 38))
+    assert recipe.part((40, 30)) == (10, 15, 20, 15)
+    assert Recipe(width=1, crop=(0.99999, 0.99999, 0.00001, 0.00001)).part((10, 10)) == (9, 9, 1, 1)
+    assert Recipe(width=1, crop=(0.33335, 0, 0.66665, 1)).crop == (0.3334, 0.0, 0.6666, 1.0)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "gravity": st.sampled_from(sorted(GRAVITIES)) | st.tuples(st.floats(0, 1), st.floats(0, 1)),
+            "format": st.sampled_from(["avif", "gif", "png", "webp"]),
+            "filter": st.sampled_from(sorted(KERNELS)),
+            "quality": st.integers(1, 100),
+            "background": st.tuples(*[st.integers(0, 255)] * 3),
+            "animated": st.just(True),
+            "fit": st.sampled_from(["cover", "contain", "fill"]),
+            "crop": st.tuples(*[st.floats(0.001, 0.499)] * 4),
+        },
+    )
+)
+def test_looks_can_be_read(arguments: dict[str, Any]) -> None:
+    """What a look says, unless it was shortened, makes a recipe with that look."""
+    if arguments.get("fit", "cover") != "cover":
+        arguments.pop("gravity", None)
+    if arguments.get("format", "gif") not in ("gif", "webp"):
+        arguments.pop("animated", None)
+    recipe = Recipe(**BOX, **arguments)
+    look = ".".join(recipe.words("image/gif"))
+    assert ".".join(Recipe(**BOX, **read_look(look)).words("image/gif")) == look
+    assert recipe.look("image/gif") == look or len(look) > 32
+
+
+def test_words_that_are_not_known_are_left_out() -> None:
+    """A look of somebody's own naming says nothing."""
+    assert read_look("") == read_look("avatar.custom.full.at1000-3.cropxyz") == {}
+
+
+def test_the_looks_original_size_has_a_name_of_its_own() -> None:
+    """The empty look at the original's size is the original, which no thumbnail is."""
+    size = (400, 300)
+    for recipe in (
+        Recipe(width=400),
+        Recipe(ratio=1),
+        Recipe(width=400, height=300, fit="inside"),
+    ):
+        assert recipe.look("image/jpeg", size) == "full"
+        assert recipe.look("image/jpeg") == ""
+    assert Recipe(width=400).look("image/jpeg", (401, 300)) == ""
+    assert Recipe(width=9000, enlarge=False).look("image/jpeg", size) == "full"
+    assert Recipe(width=400, format="webp").look("image/jpeg", size) == "webp"
+    assert Recipe(width=400, variant="mine").look("image/jpeg", size) == "mine"

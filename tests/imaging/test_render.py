@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import pyvips
-from PIL import Image, ImageChops, ImageStat
+from PIL import Image, ImageChops, ImageFilter, ImageStat
 
 from aioimageattach.exc import DeclarationError, ImageError, ImageTooLargeError, UnreadableImageError
 from aioimageattach.imaging import ImageLimits, Recipe, Rendering, probe, render
@@ -192,13 +192,144 @@ def test_fill_stretches() -> None:
     assert difference(photos.opened("coffee").resize((80, 20), Image.Resampling.LANCZOS), image) < 3
 
 
+def stripes() -> bytes:
+    """Nine areas in a picture of 90 x 90 as displayed, each of its own grey: 20 to 180, row by row."""
+    image = Image.new("L", (90, 90))
+    for number in range(9):
+        image.paste(20 + 20 * number, (number % 3 * 30, number // 3 * 30, number % 3 * 30 + 30, number // 3 * 30 + 30))
+    return photos.saved(image, "PNG")
+
+
+@pytest.mark.parametrize(
+    ("gravity", "wide", "high"),
+    [
+        (None, (80, 100, 120), (40, 100, 160)),
+        ("centre", (80, 100, 120), (40, 100, 160)),
+        ("north", (20, 40, 60), (40, 100, 160)),
+        ("bottom", (140, 160, 180), (40, 100, 160)),
+        ("east", (80, 100, 120), (60, 120, 180)),
+        ("southwest", (140, 160, 180), (20, 80, 140)),
+        ((0.9, 0.1), (20, 40, 60), (60, 120, 180)),
+    ],
+)
+def test_gravity_says_what_is_kept(gravity: Any, wide: tuple[int, ...], high: tuple[int, ...]) -> None:
+    """A wide and a high strip out of nine squares, seen by their colours."""
+    for filter_name in (None, "linear"):
+        across = picture(one(stripes(), width=30, height=10, gravity=gravity, filter=filter_name, format="png"))
+        assert wide == tuple(across.getpixel((x, 5)) for x in (5, 15, 25))
+        down = picture(one(stripes(), width=10, height=30, gravity=gravity, filter=filter_name, format="png"))
+        assert high == tuple(down.getpixel((5, y)) for y in (5, 15, 25))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_gravity_and_crop_boxes_are_those_of_the_displayed_picture(orientation: int, file_format: str) -> None:
+    """However the file is stored, alone or with others, Pillow's crop of the upright picture is what comes out."""
+    data = photos.oriented(orientation, file_format)
+    upright = photos.opened("chelsea")
+    recipes = {
+        Recipe(width=80, height=80, gravity=(0.8, 0.3), format="png"): (151, 0, 451, 300),
+        Recipe(width=120, height=40, gravity="north", format="png"): (0, 0, 451, 150),
+        Recipe(width=60, crop=(0.25, 0.1, 0.5, 0.4), format="png"): (113, 30, 338, 150),
+        Recipe(width=50, height=50, crop=(0.25, 0.1, 0.5, 0.4), gravity="east", format="png"): (218, 30, 338, 150),
+    }
+    together = render(data, list(recipes), ALL)
+    for rendering, (recipe, box) in zip(together, recipes.items(), strict=True):
+        for seen in (picture(rendering), picture(render(data, [recipe], ALL)[0])):
+            expected = upright.crop(box).resize(seen.size, Image.Resampling.LANCZOS)
+            blurred = [
+                each.filter(ImageFilter.GaussianBlur(2)) for each in (expected, seen)
+            ]  # half a pixel does not count
+            assert difference(*blurred) < 4
+
+
+@pytest.mark.parametrize("gravity", ["attention", "entropy"])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("orientation", [1, 6, 8])
+def test_pixels_can_decide_what_is_kept(gravity: Any, side: str, orientation: int) -> None:
+    """A face at the end of a grey wall is found, whatever the orientation, alone, with others, and within a box."""
+    wall = Image.new("RGB", (900, 300), (120, 120, 120))
+    face = photos.opened("astronaut").crop((150, 0, 330, 180)).resize((300, 300))
+    wall.paste(face, (0 if side == "left" else 600, 0))
+    stored = wall.rotate({1: 0, 6: 90, 8: 270}[orientation], expand=True)
+    data = photos.saved(stored, "JPEG", quality=95, exif=photos.exif(orientation))
+    recipe = Recipe(width=100, height=100, gravity=gravity, format="png")
+    alone = render(data, [recipe])[0]
+    shared = render(data, [Recipe(width=300), recipe, Recipe(width=100, filter="cubic")])[1]
+    crop = (0.0, 0.0, 0.5, 1.0) if side == "left" else (0.5, 0.0, 0.5, 1.0)
+    within = render(data, [Recipe(width=100, height=100, gravity=gravity, crop=crop, format="png")])[0]
+    for rendering in (alone, shared, within):
+        seen = picture(rendering)
+        outer = [seen.crop((0, 0, 20, 100)), seen.crop((80, 0, 100, 100))]
+        assert all(max(ImageStat.Stat(part.convert("L")).stddev) > 5 for part in outer)  # the face fills it
+
+
+def test_one_place_is_kept_in_all_frames() -> None:
+    """An animation is not cropped anew for each frame: what does not move in it stays where it is."""
+    frames = []
+    for number in range(4):
+        frame = Image.new("RGB", (300, 100), (90, 90, 90))
+        frame.paste(photos.opened("astronaut").crop((150, 0, 330, 180)).resize((90, 90)), (200, 5))
+        frame.paste((255, 0, 0), (200 + number * 20, 92, 208 + number * 20, 98))
+        frames.append(frame)
+    first, *rest = frames
+    data = photos.saved(first, "WEBP", save_all=True, append_images=rest, duration=80, lossless=True)
+    image = picture(one(data, width=80, height=80, gravity="attention", animated=True, quality=100))
+    seen = []
+    for number in range(4):
+        image.seek(number)
+        seen.append(image.convert("RGB").crop((20, 20, 60, 60)))
+    assert all(difference(seen[0], frame) < 2 for frame in seen)
+    assert ImageStat.Stat(seen[0].convert("L")).stddev[0] > 10
+
+
+def test_small_parts_do_not_make_the_whole_picture_large() -> None:
+    """A crop to a hundredth at a large size is read from the file at the file's own size, beside others or alone."""
+    tiny = Recipe(width=500, crop=(0.5, 0.5, 0.01, 0.01), format="png")
+    plain = Recipe(width=300, format="png")
+    first, second, third = render(photos.large(), [tiny, plain, Recipe(width=150, format="png")])
+    assert picture(first).size == (500, 375)
+    assert picture(second).size == (300, 225)
+    assert difference(picture(first), photos.grained().crop((2000, 1500, 2040, 1530)).resize((500, 375))) < 12
+    assert difference(picture(second), picture(render(photos.large(), [plain])[0])) < 1.5
+    assert difference(picture(third), picture(render(photos.large(), [Recipe(width=150, format="png")])[0])) < 1.5
+
+
+def test_nothing_is_enlarged_on_request() -> None:
+    """Pixels of the original's own number, not one more, in every fit; drawings are painted larger all the same."""
+    recipes = [
+        Recipe(width=9000, enlarge=False),
+        Recipe(ratio=3, enlarge=False),
+        Recipe(width=900, height=900, enlarge=False),
+        Recipe(width=900, height=900, fit="contain", enlarge=False),
+        Recipe(width=900, height=900, fit="fill", enlarge=False),
+        Recipe(width=900, height=900, fit="inside", enlarge=False),
+    ]
+    sizes = [picture(rendering).size for rendering in render(photos.photo("chelsea"), recipes)]
+    assert sizes == [(451, 300), (451, 300), (300, 300), (451, 451), (300, 300), (451, 300)]
+    assert picture(one(photos.SVG, width=480, enlarge=False)).size == (480, 240)
+
+
+def test_a_thumbnail_of_the_originals_own_size_is_not_the_original() -> None:
+    """The same size, and nothing of the file but its pixels: no place, no profile, 8 bits."""
+    [same] = render(photos.png(), [Recipe(ratio=1)])
+    image = picture(same)
+    assert image.size == (451, 300)
+    assert photos.GPS[0] not in same.blob
+    assert b"private" not in same.blob
+    assert not image.info.get("icc_profile")
+    assert same.blob != photos.png()
+    assert one(photos.deep_png(), ratio=1).blob[24] == 8  # the bit depth of the IHDR
+
+
 @pytest.mark.parametrize("target", sorted(FORMATS))
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2, 3)])
 def test_extreme_proportions_never_give_nothing(size: tuple[int, int], target: str) -> None:
     """A line of pixels has thumbnails in every format and fit."""
     data = photos.saved(Image.new("RGB", size, (10, 200, 30)), "PNG")
     recipes = [Recipe(width=5, height=5, fit=fit, format=target) for fit in ("cover", "contain", "fill", "inside")]  # type: ignore[arg-type]
-    recipes += [Recipe(ratio=0.01, format=target)]
+    recipes += [Recipe(ratio=0.01, format=target), Recipe(width=4, height=4, crop=(0.4, 0.4, 0.1, 0.1), format=target)]
+    recipes += [Recipe(width=5, height=4, gravity=name, format=target) for name in ("attention", "entropy")]  # type: ignore[arg-type]
     for rendering in render(data, recipes):
         assert min(picture(rendering).size) >= 1
         assert max(picture(rendering).size) <= 30

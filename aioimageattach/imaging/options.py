@@ -1,0 +1,229 @@
+"""The values that the arguments of a recipe can have, and their checks."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from numbers import Real
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
+
+from ..exc import DeclarationError
+
+__all__ = [
+    "CROP_STEPS",
+    "DEFAULT_KERNEL",
+    "FORMATS",
+    "GRAVITIES",
+    "KERNELS",
+    "NAMES",
+    "POINT_STEPS",
+    "QUALITIES",
+    "Crop",
+    "Fit",
+    "Gravity",
+    "Point",
+    "checked_background",
+    "checked_crop",
+    "checked_format",
+    "checked_gravity",
+    "checked_ratio",
+    "fractions",
+    "whole",
+    "word",
+]
+
+Fit = Literal["cover", "contain", "fill", "inside"]
+"""How a picture fills a box of other proportions: the words of CSS ``object-fit``, and ``inside``.
+
+===========  ===============================================================================
+``cover``    fills the box; the rest of the picture is cropped, see ``gravity``
+``contain``  the whole picture inside the box; the rest is painted with the background
+``fill``     stretched to the box
+``inside``   the whole picture inside the box, without bars
+===========  ===============================================================================
+"""
+
+Gravity = Literal[
+    "centre",
+    "center",
+    "north",
+    "top",
+    "northeast",
+    "east",
+    "right",
+    "southeast",
+    "south",
+    "bottom",
+    "southwest",
+    "west",
+    "left",
+    "northwest",
+    "attention",
+    "entropy",
+]
+"""Names of the part that ``cover`` keeps; see :data:`GRAVITIES`."""
+
+Point: TypeAlias = tuple[float, float]
+Crop: TypeAlias = tuple[float, float, float, float]
+
+FORMATS: Final = MappingProxyType(
+    {
+        "avif": "image/avif",
+        "gif": "image/gif",
+        "jpeg": "image/jpeg",
+        "jpg": "image/jpeg",
+        "png": "image/png",
+        "webp": "image/webp",
+    }
+)
+"""The formats of thumbnails and their MIME types."""
+
+NAMES: Final = MappingProxyType({mimetype: name for name, mimetype in FORMATS.items() if name != "jpg"})
+"""The MIME types of thumbnails and the names of their formats."""
+
+GRAVITIES: Final = MappingProxyType(
+    {
+        "centre": (0.5, 0.5),
+        "north": (0.5, 0.0),
+        "northeast": (1.0, 0.0),
+        "east": (1.0, 0.5),
+        "southeast": (1.0, 1.0),
+        "south": (0.5, 1.0),
+        "southwest": (0.0, 1.0),
+        "west": (0.0, 0.5),
+        "northwest": (0.0, 0.0),
+        "attention": None,
+        "entropy": None,
+    }
+)
+"""The places that a crop can keep, in fractions of width and height; ``None`` where the pixels decide."""
+
+_GRAVITY_NAMES: Final = MappingProxyType(
+    {
+        **{name: name for name in GRAVITIES},
+        "center": "centre",
+        "top": "north",
+        "right": "east",
+        "bottom": "south",
+        "left": "west",
+    }
+)
+
+KERNELS: Final = MappingProxyType(
+    {
+        "nearest": "nearest",
+        "point": "nearest",
+        "box": "nearest",
+        "linear": "linear",
+        "bilinear": "linear",
+        "triangle": "linear",
+        "cubic": "cubic",
+        "bicubic": "cubic",
+        "catrom": "cubic",
+        "mitchell": "mitchell",
+        "lanczos2": "lanczos2",
+        "lanczos": "lanczos3",
+        "lanczos3": "lanczos3",
+        "undefined": "lanczos3",
+    }
+)
+"""The usual names of filters, and the kernels of libvips that they stand for."""
+
+QUALITIES: Final = MappingProxyType({"image/jpeg": 80, "image/webp": 80, "image/avif": 60})
+"""The default quality of the formats that have one; the three look alike."""
+
+DEFAULT_KERNEL: Final = "lanczos3"
+
+POINT_STEPS: Final = 100
+"""Steps in which a focal point is kept, for width and height."""
+CROP_STEPS: Final = 10_000
+"""Steps in which a crop box is kept: finer than a pixel of most pictures, and four hexadecimal digits in a look."""
+
+
+def whole(label: str, value: object, low: int, high: int) -> int:
+    if isinstance(value, bool):
+        raise DeclarationError(f"{label}: expected an int, got {value!r}")
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise DeclarationError(f"{label}: expected an int, got {value!r:.80}") from None
+    if not low <= number <= high:
+        raise ValueError(f"{label}: expected {low} to {high:,}, got {_short(number)}")
+    return number
+
+
+def _short(number: int) -> str:
+    return str(number) if -(10**12) < number < 10**12 else f"a number of {number.bit_length()} bits"
+
+
+def word(label: str, value: object, known: Sequence[str]) -> str:
+    if not isinstance(value, str):
+        raise DeclarationError(f"{label}: expected one of {', '.join(known)}, got {value!r:.80}")
+    if value not in known:
+        raise ValueError(f"{label}: expected one of {', '.join(known)}, got {value!r:.80}")
+    return value
+
+
+def fractions(label: str, values: object, count: int) -> list[float]:
+    if not isinstance(values, tuple | list) or len(values) != count or not all(map(_is_number, values)):
+        raise DeclarationError(f"{label}: expected {count} numbers from 0 to 1, got {values!r:.80}")
+    if not all(0 <= value <= 1 for value in values):
+        raise ValueError(f"{label}: expected {count} numbers from 0 to 1, got {values!r:.80}")
+    return [float(value) for value in values]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def checked_gravity(gravity: object) -> str | Point:
+    if gravity is None:
+        return "centre"
+    if isinstance(gravity, str):
+        return _GRAVITY_NAMES[word("gravity", gravity, tuple(_GRAVITY_NAMES))]
+    x, y = (math.floor(part * POINT_STEPS + 0.5) / POINT_STEPS for part in fractions("gravity", gravity, 2))
+    named = next((name for name, point in GRAVITIES.items() if point == (x, y)), None)
+    return named or (x, y)
+
+
+def checked_crop(crop: object) -> Crop | None:
+    left, top, width, height = fractions("crop", crop, 4)
+    if width == 0 or height == 0 or left + width > 1 + 1e-9 or top + height > 1 + 1e-9:
+        raise ValueError(f"crop: expected left, top, width and height of a part of the picture, got {crop!r:.80}")
+    x, y = (min(math.floor(part * CROP_STEPS + 0.5), CROP_STEPS - 1) for part in (left, top))
+    across = min(max(math.floor(width * CROP_STEPS + 0.5), 1), CROP_STEPS - x)
+    down = min(max(math.floor(height * CROP_STEPS + 0.5), 1), CROP_STEPS - y)
+    if (across, down) == (CROP_STEPS, CROP_STEPS):
+        return None
+    return x / CROP_STEPS, y / CROP_STEPS, across / CROP_STEPS, down / CROP_STEPS
+
+
+def checked_ratio(ratio: object) -> float:
+    if isinstance(ratio, bool) or not isinstance(ratio, Real):
+        raise DeclarationError(f"ratio: expected a number, got {ratio!r:.80}")
+    try:
+        number = float(ratio)
+    except OverflowError:
+        number = float("inf")
+    if not 0 < number < float("inf"):
+        raise ValueError(f"ratio: expected a finite number above 0, got {number!r}")
+    return number
+
+
+def checked_format(name: object) -> str:
+    if not isinstance(name, str):
+        raise DeclarationError(f"format: expected one of {', '.join(NAMES.values())}, got {name!r:.80}")
+    known = {**FORMATS, **{mimetype: mimetype for mimetype in NAMES}}
+    mimetype = known.get(name.lower())
+    if mimetype is None:
+        raise ValueError(f"format: expected one of {', '.join(NAMES.values())}, got {name!r:.80}")
+    return NAMES[mimetype]
+
+
+def checked_background(colour: object) -> tuple[int, int, int]:
+    if not isinstance(colour, tuple | list) or len(colour) != 3:
+        raise DeclarationError(f"background: expected red, green and blue, got {colour!r:.80}")
+    red, green, blue = (whole("background", part, 0, 255) for part in colour)
+    return red, green, blue
