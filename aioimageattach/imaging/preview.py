@@ -11,7 +11,7 @@ from math import cos, floor, pi
 from operator import mul
 from typing import Final
 
-from ._vips import Picture, libvips
+from ._vips import Picture
 
 __all__ = ["SIDE", "Preview", "dominant_colour", "preview_of", "thumbhash"]
 
@@ -53,7 +53,7 @@ def preview_of(image: Picture) -> Preview:
         image = image.colourspace("srgb")
     if not image.hasalpha():
         image = image.bandjoin(255)
-    pixels = bytes(libvips().Image.write_to_memory(image))
+    pixels = bytes(image.write_to_memory())
     encoded = base64.b64encode(thumbhash(image.width, image.height, pixels)).decode()
     return Preview(encoded, dominant_colour(pixels))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, CursorResult, update
@@ -12,7 +11,7 @@ from sqlalchemy.orm import Session
 from .._threads import finish, run_pixels
 from ..exc import ImageAttachError, NoOriginalError, StoreError
 from ..file import Spool
-from ..imaging.recipe import FORMATS, KERNELS, Recipe
+from ..imaging.recipe import FORMATS, Recipe, read_look
 from ..imaging.render import render
 from ..inventory import ImageKind, Kind, Reference, Sessions, ask, opened
 from ..key import ImageKey
@@ -20,7 +19,6 @@ from ..store import Store
 
 __all__ = ["rebuild", "recipe_of"]
 
-_FITS: Final = ("cover", "contain", "fill")
 _SIZE: Final = ("width", "height", "variant")
 
 
@@ -35,18 +33,7 @@ def recipe_of(look: str, width: int, height: int, mimetype: str, original: Image
         original: What it was made from.
     """
     formats = {kind: name for name, kind in FORMATS.items()}
-    words: dict[str, Any] = {}
-    for word in look.split(".") if look else ():
-        if word in _FITS:
-            words["fit"] = word
-        elif word in KERNELS:
-            words["filter"] = word
-        elif word == "animated":
-            words["animated"] = True
-        elif re.fullmatch(r"q\d{1,3}", word):
-            words["quality"] = int(word[1:])
-        elif re.fullmatch(r"bg[0-9a-f]{6}", word):
-            words["background"] = tuple(bytes.fromhex(word[2:]))
+    words = read_look(look)
     if mimetype in formats:
         words["format"] = formats[mimetype]
     sizes: list[dict[str, Any]] = [
@@ -64,7 +51,7 @@ def recipe_of(look: str, width: int, height: int, mimetype: str, original: Image
         return None
     stretched = not look and recipe.fit == "fill"  # for a pixel that rounding took
     same = recipe.mimetype(original.mimetype) == mimetype
-    return recipe if same and (stretched or recipe.look(original.mimetype) == look) else None
+    return recipe if same and (stretched or recipe.look(original.mimetype, original_size) == look) else None
 
 
 async def rebuild(sessions: Sessions, kind: Kind, reference: Reference, store: Store) -> bool:

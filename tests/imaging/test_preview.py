@@ -127,9 +127,9 @@ def test_strips_have_previews_and_smart_crops() -> None:
 
 
 def test_previews_of_broken_pictures_are_errors() -> None:
-    """As with thumbnails: no grey rest is taken for a picture."""
+    """As with thumbnails, if the class wants complete pictures."""
     with pytest.raises(UnreadableImageError):
-        render_with_preview(photos.photo("coffee")[:9000], [])
+        render_with_preview(photos.photo("coffee")[:9000], [], ImageLimits(verify="complete"))
 
 
 def test_previews_come_from_workers() -> None:

@@ -37,6 +37,14 @@ ORIGINAL = ImageKey("picture", 1, 4000, 2663, "image/jpeg", "0" * 26)
             "image/jpeg",
             {"width": 9, "height": 9, "fit": "fill", "filter": "cubic", "format": "jpeg"},
         ),
+        ("full", (4000, 2663), "image/jpeg", {"width": 4000, "format": "jpeg"}),
+        ("cover.at40-30", (9, 9), "image/jpeg", {"width": 9, "height": 9, "gravity": (0.4, 0.3), "format": "jpeg"}),
+        (
+            "crop04e2032013881770.png",
+            (200, 160),
+            "image/png",
+            {"width": 200, "crop": (0.125, 0.08, 0.5, 0.6), "format": "png"},
+        ),
     ],
 )
 def test_looks_that_tell(look: str, size: tuple[int, int], mimetype: str, expected: dict[str, Any]) -> None:
@@ -60,6 +68,8 @@ def test_sizes_by_ratio_and_side_come_back(ratio: float, size: tuple[int, int]) 
     ("look", "size", "mimetype"),
     [
         ("mine", (200, 133), "image/jpeg"),
+        ("full", (200, 133), "image/jpeg"),
+        ("north", (200, 133), "image/jpeg"),
         ("custom", (200, 133), "image/jpeg"),
         ("cover.custom", (200, 200), "image/jpeg"),
         ("cover-0123456789abcdef", (200, 200), "image/jpeg"),
