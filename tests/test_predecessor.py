@@ -425,7 +425,7 @@ def test_the_layout_of_the_bucket() -> None:
         if old.object_type == "issue-cover":
             row = IssueCover(**old.key, width=old.size[0], height=old.size[1], mimetype=old.mimetype)
         row.created_at = predecessor.MADE_AT
-        url = f"https://pictures.s3.amazonaws.com/old/{old.bucket_name}?_ts=20150601123456000000"
+        url = f"https://pictures.s3.eu-central-1.amazonaws.com/old/{old.bucket_name}?_ts=20150601123456000000"
         assert row.locate(bucket) == url
 
 

@@ -75,12 +75,12 @@ def _directory(url: SplitResult, options: dict[str, str]) -> FileSystemStore:
 
 
 def _bucket(url: SplitResult, options: dict[str, str]) -> Store:
-    from ..stores.s3 import S3Store, profile
+    from ..stores.s3 import ProfileCredentials, S3Store
 
     found: dict[str, Any] = {}
     name = options.pop("profile", None)
     if name is not None:
-        found["credentials"] = profile(name)
+        found["credentials"] = ProfileCredentials(name)
     for label in list(options):
         if label in _TEXTS:
             found[label] = options.pop(label)

@@ -35,6 +35,7 @@ SIGNED_BY = {
     "X-Amz-SignedHeaders",
     "x-amz-security-token",
 }
+CHECKSUM = re.compile(r"x-amz-checksum-(crc32|crc32c|crc64nvme|sha1|sha256)")
 FORM_REGION = re.compile(rb"/\d{8}/([^/\s]+)/s3/aws4_request\r\n")
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "date", "server", "content-length", "expect"}
 
@@ -191,6 +192,10 @@ class Gate:
         except Refusal as refusal:
             return self._refused(asked, refusal)
         answer: Answer | None = await self._forward(asked)
+        assert answer is not None
+        if asked.method == "PUT" and answer.status == 200:  # the server behind does not confirm checksums, S3 does
+            confirmed = {name: value for name, value in asked.headers.items() if CHECKSUM.fullmatch(name)}
+            answer = replace(answer, headers={**answer.headers, **confirmed})
         for change in tuple(self.after):
             assert answer is not None
             changed = change(asked, answer)

@@ -249,7 +249,8 @@ class Judge:
         fields: dict[str, str] = {}
         for part in BytesParser(policy=policy.HTTP).parsebytes(head + asked.body).iter_parts():
             name = part.get_param("name", header="content-disposition")
-            fields[str(name).lower()] = (part.get_payload(decode=True) or b"").decode("latin-1")
+            payload = part.get_payload(decode=True)
+            fields[str(name).lower()] = payload.decode("latin-1") if isinstance(payload, bytes) else ""
         access_key, day, region, *_ = fields["x-amz-credential"].split("/")
         keys = self._known(access_key, fields.get("x-amz-security-token"), asked.at)
         request = AWSRequest("POST", "http://x/", {})

@@ -1,21 +1,20 @@
-"""Stores on S3, and on whatever speaks it."""
+"""Stores on Amazon S3, and on servers that are compatible with it."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .botocore_credentials import BotocoreCredentials
 from .credentials import (
+    ChainedCredentials,
     CredentialProvider,
     Credentials,
-    botocore,
-    callback,
-    chain,
-    default,
-    environment,
-    profile,
-    static,
+    CredentialSource,
+    EnvironmentCredentials,
+    StaticCredentials,
 )
+from .profiles import DefaultCredentials, ProfileCredentials
 
 if TYPE_CHECKING:
     from .client import S3Client
@@ -30,20 +29,20 @@ __all__ = [
     "BASE_URL_FORMAT",
     "DEFAULT_MAX_AGE",
     "AuthMechanismError",
+    "BotocoreCredentials",
+    "ChainedCredentials",
     "ClientOptions",
     "CredentialProvider",
+    "CredentialSource",
     "Credentials",
+    "DefaultCredentials",
     "Encryption",
+    "EnvironmentCredentials",
+    "ProfileCredentials",
     "S3Client",
     "S3SandboxStore",
     "S3Store",
-    "botocore",
-    "callback",
-    "chain",
-    "default",
-    "environment",
-    "profile",
-    "static",
+    "StaticCredentials",
 ]
 
 _LATE = {
@@ -59,7 +58,7 @@ _LATE = {
 
 
 def __getattr__(name: str) -> Any:
-    # The signers are of use without aiohttp, so the client is loaded when it is asked for.
+    # The signers are of use without aiohttp, so the client is loaded when it is needed.
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_LATE[name]}", __name__), name)

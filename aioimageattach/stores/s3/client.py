@@ -1,4 +1,4 @@
-"""A client for one bucket: it signs, streams, tries again and puts right what can be put right."""
+"""A client for one bucket: it signs, streams, retries and corrects what can be corrected."""
 
 from __future__ import annotations
 
@@ -13,81 +13,92 @@ from urllib.parse import quote
 
 import aiohttp
 
-from ...exc import InvalidKeyError, StoreError
+from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError
 from ...file import Source as FileSource
 from .body import Body
 from .chunked import Algorithm, new_hash
-from .credentials import CredentialCache, CredentialProvider, Credentials, Source, callback, default
+from .credential_cache import CredentialCache
+from .credentials import CredentialProvider, Credentials, CredentialSource, to_source
 from .deletion import Deleter
 from .encryption import Encryption
-from .endpoint import AWS, Endpoint
+from .endpoint import Endpoint
+from .errors import SignatureVersion
 from .listing import list_objects, list_uploads
 from .objects import ObjectHead
-from .options import Description, SignatureVersion, described
+from .options import Description, object_headers
 from .policy import Condition
 from .presigner import PostForm, Window
+from .profiles import DefaultCredentials
 from .reader import ObjectFile, open_object
+from .receivers import receive_head
+from .responses import ListedObject, ListedUpload
 from .retry import RetryPolicy
 from .sender import Progress, Request, Sender, Signer, utc_now
 from .signer import SignerV4
 from .signer_v2 import SignerV2
-from .transport import ConnectorFactory, Transport, read_whole
-from .upload import CreateOnly, Uploader, receive_head
+from .transport import ConnectorFactory, Transport
+from .upload import CreateOnly, Uploader
 from .urls import quote_key
-from .xml import Completed, ListedObject, ListedUpload, parse_copy
 
 __all__ = ["S3Client"]
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _UNENCRYPTED: Final = Encryption({})
+_REQUESTER_PAYS: Final[Mapping[str, str]] = MappingProxyType({"x-amz-request-payer": "requester"})
 
 
 def _key(prefix: str, label: str, name: str) -> str:
     if not isinstance(name, str):
-        raise InvalidKeyError(f"name: expected a text, got {name!r:.80}", store=label)
+        raise InvalidKeyError(f"name: expected a str, got {name!r:.80}", store=label)
     key = prefix + name
     quote_key(key)
     return key
 
 
 class S3Client:
-    """Speaks to one bucket, or to the part of it under a prefix. Several event loops may use it, each by itself.
+    """A client of one bucket, or of the part of it under a prefix. Several event loops may use it.
 
     Connections are opened when they are needed; :meth:`aclose` or ``async with`` closes those of an event loop.
 
     Args:
-        bucket: Its name.
-        credentials: Where the credentials come from: a :class:`~aioimageattach.stores.s3.credentials.Source`, or a
-            callable as :func:`~aioimageattach.stores.s3.credentials.callback` takes it. ``None`` means the environment,
-            the shared files, and what botocore finds.
-        region: Where the bucket is; ``None`` means ``AWS_REGION`` or ``AWS_DEFAULT_REGION``, or else ``us-east-1``
-            until the server names another, which is then used.
-        prefix: What the keys of all names begin with.
-        max_retry: How often a request is sent again after a fault that may pass.
+        bucket: Its name, or the alias of an access point.
+        credentials: A :class:`~aioimageattach.stores.s3.credentials.CredentialSource`, or an asynchronous callable
+            that returns credentials. ``None`` means
+            :class:`~aioimageattach.stores.s3.profiles.DefaultCredentials`.
+        region: The bucket's region; ``None`` means ``AWS_REGION``, ``AWS_DEFAULT_REGION``, that of the profile, or
+            else ``us-east-1`` until the server names another, which is then used.
+        prefix: The part that the keys of all names begin with.
+        max_retry: How often a request is retried after a transient error.
         endpoint_url: The server; ``{region}`` in it stands for the region. ``None`` means ``AWS_ENDPOINT_URL_S3`` or
             ``AWS_ENDPOINT_URL``, or else Amazon.
         path_style: See :class:`~aioimageattach.stores.s3.endpoint.Endpoint`.
+        dual_stack: Whether Amazon's hosts with IPv6 addresses are used.
+        fips: Whether Amazon's hosts with validated cryptography are used.
+        accelerate: Whether Amazon's Transfer Acceleration is used, which the bucket must allow.
+        requester_pays: Whether requests, and those who use signed URLs, agree to pay for a bucket that asks for it.
         signature_version: ``"v2"`` for old servers that know no other.
-        sign_payload: Whether signatures cover the bodies, which costs their SHA-256; ``None`` means where there is no
-            TLS to protect them.
-        create_only: How :meth:`create` refuses a name that is taken: ``"if-none-match"`` leaves it to the server;
-            ``"head"`` is for servers that do not know this header, and is not safe when two put the same name at once.
-        bulk_delete: Whether the server can delete many keys by one request.
-        checksum: Which checksum the server compares when something is put, and the client when a whole object is read;
-            ``None`` for none, which is what all servers know. ``"crc32c"`` and ``"crc64nvme"`` need awscrt.
-        encryption: How the server is to encrypt.
-        multipart_threshold: From how many bytes on objects go up in parts.
-        part_size: How many bytes a part has; most servers want 5 MiB at least.
-        parallel_parts: How many parts of one object are on their way at once.
-        timeout: How long a request may take with all its attempts, in seconds; each part is a request.
-        connect_timeout: How long it may take to connect, in seconds.
-        read_timeout: How long the server may do nothing, in seconds.
-        max_connections: How many connections there may be at once in an event loop.
-        ssl_context: What TLS is to accept; ``None`` means what Python does.
-        proxy: The URL of an HTTP proxy.
-        trust_env: Whether the proxies that the environment names are used.
+        sign_payload: Whether signatures cover bodies, which costs their SHA-256; ``None`` means only without TLS.
+        create_only: How :meth:`create` and copies refuse a taken name: ``"if-none-match"`` leaves it to the server;
+            ``"head"`` is for servers that do not know this header, and is not safe if two put the same name
+            concurrently.
+        bulk_delete: Whether the server can delete many keys by one request; one that refuses is not asked again.
+        checksum: The checksum that the server compares and confirms when something is put, and that the client compares
+            when a whole object is read; ``None`` for none, which all servers know. ``"crc32c"`` and ``"crc64nvme"``
+            need awscrt.
+        encryption: How the server encrypts.
+        multipart_threshold: Smallest size that is put in parts, in bytes.
+        part_size: Size of a part, in bytes; most servers want at least 5 MiB.
+        parallel_parts: How many parts of one object are sent concurrently.
+        timeout: Limit on all attempts of a request together, in seconds; each part is a request.
+        connect_timeout: Limit on connecting, in seconds.
+        read_timeout: How long the server may send and take nothing, in seconds.
+        max_connections: Largest number of connections in an event loop.
+        ssl_context: Verifies certificates; ``None`` means as Python does.
+        proxy: The URL of an HTTP proxy, with its user and password if it wants them.
+        trust_env: Whether the proxies that ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` name are used; credentials
+            are never taken from ``.netrc``.
         connector: Makes aiohttp's connector, in place of ``max_connections`` and ``ssl_context``.
-        clock: Returns the present time.
+        clock: Returns the current time.
 
     Raises:
         ValueError: An argument is out of range, or no URL can be made of it.
@@ -97,13 +108,17 @@ class S3Client:
     def __init__(
         self,
         bucket: str,
-        credentials: Source | CredentialProvider | None = None,
+        credentials: CredentialSource | CredentialProvider | None = None,
         *,
         region: str | None = None,
         prefix: str = "",
         max_retry: int = 5,
         endpoint_url: str | None = None,
         path_style: bool | None = None,
+        dual_stack: bool = False,
+        fips: bool = False,
+        accelerate: bool = False,
+        requester_pays: bool = False,
         signature_version: SignatureVersion = "v4",
         sign_payload: bool | None = None,
         create_only: CreateOnly = "if-none-match",
@@ -141,31 +156,28 @@ class S3Client:
                 raise ValueError(f"{label}: expected one of {', '.join(map(repr, choices))}, got {choice!r}")
         if checksum is not None:
             new_hash(checksum)
-        if endpoint_url is None:
-            endpoint_url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or AWS
-        endpoint = Endpoint(bucket, endpoint_url, path_style)
-        found = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        self._region_known = bool(found) or not endpoint.has_region
+        if endpoint_url is None and not (dual_stack or fips or accelerate):
+            endpoint_url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+        region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
+        endpoint = Endpoint(bucket, endpoint_url, path_style, dual_stack, fips, accelerate)
         self.bucket = bucket
         self.prefix = prefix
         self.endpoint = endpoint
-        self._label = f"<S3 bucket {bucket!r} at {endpoint.template}>"
-        self._key = partial(_key, prefix, self._label)  # no method, which would keep the client alive
+        self._label = f"<S3 bucket {bucket!r} at {endpoint.label}>"
+        self._key = partial(_key, prefix, self._label)  # not a method, which would keep the client alive
         self._checksum: Algorithm | None = checksum
         self._encryption = encryption or _UNENCRYPTED
         if self._encryption.read and not endpoint.is_encrypted:
-            raise ValueError("encryption: a key of one's own may not go over the wire without TLS")
-        source = default() if credentials is None else credentials
-        self.credentials: CredentialCache = CredentialCache(
-            source if isinstance(source, Source) else callback(source), clock=clock
-        )
+            raise ValueError("encryption: a customer key must not be sent without TLS")
+        source = DefaultCredentials(region=region) if credentials is None else to_source(credentials)
+        self.credentials: CredentialCache = CredentialCache(source, clock=clock)
 
         def make_signer(name: str) -> Signer:
             return SignerV4(name) if signature_version == "v4" else SignerV2(name, bucket=bucket)
 
         self._sender = Sender(
             endpoint,
-            found or "us-east-1",
+            region,
             make_signer,
             self.credentials,
             policy=RetryPolicy(max_retry=max_retry, timeout=timeout),
@@ -180,11 +192,13 @@ class S3Client:
             ),
             read_timeout=read_timeout,
             sign_payload=not endpoint.is_encrypted if sign_payload is None else sign_payload,
+            headers=_REQUESTER_PAYS if requester_pays else _NONE,
             clock=clock,
             label=self._label,
         )
         self._uploader = Uploader(
             self._sender,
+            partial(list_uploads, self._sender, ""),
             threshold=multipart_threshold,
             part_size=part_size,
             parallel=parallel_parts,
@@ -192,7 +206,6 @@ class S3Client:
             encryption=self._encryption,
             create_only=create_only,
         )
-
         self._deleter = Deleter(self._sender, self._key, prefix=prefix, bulk=bulk_delete)
 
     def __repr__(self) -> str:
@@ -206,18 +219,26 @@ class S3Client:
         return self._sender.region
 
     def now(self) -> datetime:
-        """Return the present time by the server's clock, as far as it is known."""
+        """Return the current time by the server's clock, as far as it is known."""
         return self._sender.now()
 
+    @property
+    def is_region_known(self) -> bool:
+        """Whether the region was given, configured or found, or is not needed for URLs."""
+        return self._sender.is_region_known
+
     async def connect(self) -> None:
-        """Fetch the credentials, and find the bucket's region if none was given: what signed URLs need.
+        """Fetch the credentials, and find the bucket's region if none was given: both are needed for signed URLs.
 
         Raises:
             StorePermissionError: There are no credentials.
-            StoreError: The server does not tell the region.
+            StoreError: The server does not name the region.
+
+        Effects: The credentials are renewed in the background from now on, until :meth:`aclose`.
         """
         await self.credentials.get()
-        if self._region_known:
+        await self._sender.find_region()
+        if self.is_region_known:
             return
 
         async def receive(response: aiohttp.ClientResponse, progress: Progress) -> str | None:
@@ -225,44 +246,41 @@ class S3Client:
 
         accepted = frozenset({200, 403, 404})
         region = await self._sender.send(Request("HEAD", "find the region of the bucket", accepted=accepted), receive)
-        if region is not None and region != self.region:
-            self._sender.move(region)
-        self._region_known = True
+        self._sender.set_region(region or self.region)
 
     async def aclose(self) -> None:
-        """Close the connections of this event loop; the client can be used again after."""
+        """Close the connections of this event loop, and stop renewing credentials; the client can be used again."""
+        await self.credentials.aclose()
         await self._sender.transport.aclose()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self.aclose()
 
     # --- objects -----------------------------------------------------------------------------------------------------
 
     async def create(self, name: str, data: FileSource, **description: Unpack[Description]) -> str:
-        """Put an object whole or not at all, under a name that has none yet; return its tag.
+        """Put an object whole or not at all, under a name that no object has yet; return its ETag.
 
         Args:
             name: The name.
             data: Bytes, or anything that bytes can be read from; not closed.
             description: ``content_type`` (by default ``"application/octet-stream"``), ``cache_control`` and
-                ``content_disposition`` are what the server says of it; ``metadata`` is kept with it by name;
-                ``storage_class`` is one such as ``"STANDARD_IA"``, ``acl`` one such as ``"public-read"``, which many
-                buckets of today refuse.
+                ``content_disposition`` are headers of responses; ``metadata`` is kept with the object;
+                ``storage_class`` is such as ``"STANDARD_IA"``, ``acl`` such as ``"public-read"``, which many buckets
+                refuse today.
 
         Raises:
-            StoreFileExistsError: The name is taken; the object there is unchanged.
-            StoreError: It could not be done.
+            StoreFileExistsError: The name is taken; that object is unchanged.
+            StoreError: The put failed.
 
-        Effects: On an error or a cancellation nothing stands under the name, as far as the server can be asked.
+        Effects: On an error or a cancellation no object is left, as far as the server can be asked.
         """
-        key = self._key(name)
-        headers = described(description)
-        return await self._uploader.create(key, name, await Body.of(data), headers)
+        return await self._uploader.create(self._key(name), name, await Body.of(data), object_headers(description))
 
     async def replace(
         self,
@@ -272,26 +290,26 @@ class S3Client:
         if_match: str | None = None,
         **description: Unpack[Description],
     ) -> str:
-        """Put an object over what may stand there; return its tag. The arguments are those of :meth:`create`.
+        """Put an object over one that may exist; return its ETag. The arguments are those of :meth:`create`.
 
         Args:
-            if_match: The tag of what is to be replaced; if something else stands there by then, nothing is done.
+            if_match: The ETag of the object to replace; if there is another by then, nothing is done.
 
         Raises:
-            StoreFileExistsError: Something else stands there than ``if_match`` says.
-            StoreError: It could not be done; after a fault of the network it may have been done all the same.
+            StoreFileExistsError: The existing object has another ETag than ``if_match``.
+            StoreError: The put failed; after a network error it may have been done all the same.
         """
-        key = self._key(name)
-        headers = described(description)
+        key, headers = self._key(name), object_headers(description)
         return await self._uploader.replace(key, name, await Body.of(data), headers, if_match)
 
     async def open(self, name: str, *, start: int = 0, end: int | None = None) -> ObjectFile:
         """Open an object, or the bytes from ``start`` up to but not including ``end`` of it; the caller closes it.
 
-        It is read as it arrives, and where it breaks off it goes on, if it is still the same object.
+        It is read as it arrives; if the connection breaks, reading continues after the last byte, provided that the
+        object is still the same.
 
         Raises:
-            StoreFileNotFoundError: There is none.
+            StoreFileNotFoundError: There is no such object.
             ValueError: ``start`` is negative or beyond ``end``.
         """
         if start < 0 or (end is not None and end < start):
@@ -307,20 +325,43 @@ class S3Client:
             return ObjectFile(_empty(await self.head(name)))
 
     async def head(self, name: str) -> ObjectHead:
-        """Return what is known of an object.
+        """Return the description of an object.
 
         Raises:
-            StoreFileNotFoundError: There is none.
+            StoreFileNotFoundError: There is no such object.
+            StoreError: There is no such bucket.
         """
         request = Request("HEAD", "look for", self._key(name), headers=self._encryption.read, name=name)
-        return await self._sender.send(request, receive_head)
+        try:
+            return await self._sender.send(request, receive_head)
+        except StoreFileNotFoundError:
+            await self._check_bucket()
+            raise
+
+    async def _check_bucket(self) -> None:
+        """Tell a missing bucket from a missing object, once: the response to ``HEAD`` is the same for both."""
+        if self._sender.has_bucket:
+            return
+
+        async def receive(response: aiohttp.ClientResponse, progress: Progress) -> bool:
+            return response.status != 404
+
+        request = Request("HEAD", "look for the bucket", accepted=frozenset({200, 403, 404}))
+        if not await self._sender.send(request, receive):
+            raise StoreError(
+                f"there is no bucket {self.bucket!r}: create it, or correct its name, region and endpoint_url",
+                store=self._label,
+                status=404,
+                code="NoSuchBucket",
+            )
+        self._sender.has_bucket = True
 
     async def delete(self, name: str) -> None:
-        """Delete an object; one that is not there is no error."""
+        """Delete an object; one that does not exist is not an error."""
         await self._deleter.delete(name)
 
     async def delete_many(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Delete many objects, a thousand by a request; return the error of each that could not be deleted."""
+        """Delete many objects, up to a thousand per request; return the errors of those that were not deleted."""
         return await self._deleter.delete_many(names)
 
     def list(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ListedObject]:
@@ -343,57 +384,50 @@ class S3Client:
         only_new: bool = False,
         **description: Unpack[Description],
     ) -> str:
-        """Copy an object within the server; return the tag of the copy.
+        """Copy an object within the server; return the ETag of the copy.
 
         Args:
-            source: The name of what to copy; with ``source_bucket`` its whole key there.
+            source: The name of the object to copy; with ``source_bucket`` its whole key there.
             name: The name of the copy.
-            source_bucket: Where it is; ``None`` means here.
-            only_new: Whether to ask the server to refuse a name that is taken. Many do not know this of copies, and
-                replace what stands there.
-            description: As for :meth:`create`. Without a ``content_type`` the server goes on saying what it says of the
-                source, and only ``storage_class`` and ``acl`` count.
+            source_bucket: The source's bucket; ``None`` means this one.
+            only_new: Whether a taken name is refused, as ``create_only`` says. Since many servers do not know
+                ``If-None-Match`` for copies, they are asked before as well.
+            description: As for :meth:`create`. Without a ``content_type`` the description of the source is kept, and
+                only ``storage_class`` and ``acl`` count.
 
         Raises:
-            StoreFileNotFoundError: There is nothing to copy.
+            StoreFileNotFoundError: There is no such source.
             StoreFileExistsError: The name is taken.
+
+        Effects: With ``only_new`` and a ``content_type``, no copy is left on an error or a cancellation, as far as the
+        server can be asked. Otherwise there may be one.
         """
         key = self._key(source) if source_bucket is None else source
-        headers = described(description)
+        headers = object_headers(description)
         if "content_type" in description:
             headers["x-amz-metadata-directive"] = "REPLACE"
         else:
             del headers["Content-Type"]
-        headers |= {
-            "x-amz-copy-source": f"/{quote(source_bucket or self.bucket, safe='')}/{quote_key(key)}",
-            "Content-Length": "0",
-            **({"If-None-Match": "*"} if only_new else {}),
-            **self._encryption.write,
-            **self._encryption.copy_source,
-        }
-
-        async def receive(response: aiohttp.ClientResponse, progress: Progress) -> Completed:
-            return parse_copy(await read_whole(response, progress))
-
-        request = Request("PUT", f"copy {source!r} to", self._key(name), headers=headers, name=name)
-        return (await self._sender.send(request, receive)).etag
+        headers["x-amz-copy-source"] = f"/{quote(source_bucket or self.bucket, safe='')}/{quote_key(key)}"
+        headers.update(self._encryption.copy_source)
+        return await self._uploader.copy(self._key(name), name, headers, only_new=only_new)
 
     def can_read(self, other: S3Client) -> bool:
-        """Whether a copy by this client may have the other's bucket as its source, as far as can be told from here."""
-        same_server = other.endpoint.template == self.endpoint.template
+        """Whether a copy by this client may have the other's bucket as its source, as far as this client can know."""
+        same_server = other.endpoint.server == self.endpoint.server
         return same_server and other._encryption.read == self._encryption.read
 
-    # --- uploads in parts --------------------------------------------------------------------------------------------
+    # --- multipart uploads -------------------------------------------------------------------------------------------
 
     def list_uploads(self, prefix: str = "") -> AsyncIterator[ListedUpload]:
-        """Iterate over the uploads in parts that were begun and neither completed nor aborted.
+        """Iterate over the multipart uploads that were started and neither completed nor aborted.
 
         Returns: Uploads whose ``key`` is the name, without the client's own prefix.
         """
         return list_uploads(self._sender, self.prefix, prefix)
 
     async def abort_upload(self, name: str, upload_id: str) -> None:
-        """Forget an upload and its parts; one that is not there is no error."""
+        """Abort an upload and delete its parts; one that does not exist is not an error."""
         await self._uploader.abort(self._key(name), name, upload_id)
 
     # --- URLs --------------------------------------------------------------------------------------------------------
@@ -404,14 +438,14 @@ class S3Client:
 
     def _ready(self) -> Credentials:
         found = self.credentials.peek()
-        if found is None or not self._region_known:
-            what = "credentials are" if found is None else "region of the bucket is"
-            raise StoreError(
-                f"a signed URL cannot be calculated while the {what} not known: await connect() when the program starts"
-                + ("" if found is None else ", or give region="),
-                store=self._label,
-            )
-        return found
+        if found is not None and self.is_region_known:
+            return found
+        reason = (
+            self.credentials.explain()
+            if found is None
+            else "the region of the bucket is not known: await connect() when the program starts, or give region="
+        )
+        raise StoreError(f"a signed URL cannot be calculated: {reason}", store=self._label)
 
     def presign(
         self,
@@ -423,23 +457,23 @@ class S3Client:
         query: Mapping[str, str] = _NONE,
         headers: Mapping[str, str] = _NONE,
     ) -> str:
-        """Return a URL by which whoever has it may make one kind of request; a calculation.
+        """Return a URL that lets its holder make one kind of request; a calculation.
 
         Args:
             method: Such as ``"GET"`` or ``"PUT"``.
-            name: Of the object.
-            expires_in: For how many seconds it is valid at least; it ends with temporary credentials in any case.
-            window: For how many seconds the URL stays the same; see
+            name: The object's name.
+            expires_in: How long it is valid at least, in seconds; it expires with temporary credentials in any case.
+            window: How long the URL stays the same, in seconds; see
                 :class:`~aioimageattach.stores.s3.presigner.Window`.
-            query: What else is asked, such as ``{"response-content-disposition": "attachment"}``.
-            headers: What the request must carry, such as ``{"Content-Type": "image/png"}``.
+            query: Further parameters, such as ``{"response-content-disposition": "attachment"}``.
+            headers: The headers that the request must have, such as ``{"Content-Type": "image/png"}``.
 
         Raises:
-            StoreError: The credentials or the region are not known yet; :meth:`connect` finds them.
+            StoreError: The credentials or the region are not known; :meth:`connect` finds them.
             ValueError: ``expires_in`` and ``window`` are together more than seven days.
         """
         begins_at, seconds = Window(expires_in, window).begin(self._sender.now(), name)
-        request = Request(method, "presign", self._key(name), query=query)
+        request = Request(method, "presign", self._key(name), query={**query, **self._sender.headers})
         return self._sender.signer.presign(
             method, self._sender.url(request), self._ready(), now=begins_at, expires_in=seconds, headers=headers
         )
@@ -452,16 +486,16 @@ class S3Client:
         fields: Mapping[str, str] = _NONE,
         conditions: Sequence[Condition] = (),
     ) -> PostForm:
-        """Return what a browser's form needs to upload one file; a calculation.
+        """Return the URL and the fields of a browser form that uploads one file; a calculation.
 
         Args:
-            name: Of the object; one that ends in ``${filename}`` lets the browser fill in the file's.
-            expires_in: For how many seconds it is valid.
+            name: The object's name; one that ends in ``${filename}`` lets the browser fill in the file's.
+            expires_in: How long it is valid, in seconds.
             fields: Further fields, which the form must send as they are.
             conditions: Further rules, such as ``["content-length-range", 1, 5_000_000]``.
 
         Raises:
-            StoreError: The credentials or the region are not known yet; :meth:`connect` finds them.
+            StoreError: The credentials or the region are not known; :meth:`connect` finds them.
         """
         sent = self._sender.signer.presign_post(
             self.bucket,

@@ -1,42 +1,39 @@
-"""Objects deleted, one by one and a thousand at once."""
+"""Deletes objects, one by one and up to a thousand per request."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Final
 
-import aiohttp
-
 from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError, StorePermissionError
 from .body import Body
-from .retry import is_passing
-from .sender import Progress, Request, Sender
-from .transport import read_whole
-from .upload import receive_etag
-from .xml import MAX_DELETES, DeleteResult, build_delete, parse_delete_result
+from .documents import MAX_DELETES, build_delete
+from .errors import is_unsupported
+from .receivers import receive_delete_result, receive_deleted
+from .retry import is_transient
+from .sender import Request, Sender
 
 __all__ = ["Deleter"]
 
+_log = logging.getLogger(__name__)
+
 _DELETED: Final = frozenset({200, 202, 204})
 _SINGLES: Final = 8
-
-
-async def _receive(response: aiohttp.ClientResponse, progress: Progress) -> DeleteResult:
-    return parse_delete_result(await read_whole(response, progress))
 
 
 class Deleter:
     """Deletes objects.
 
     Args:
-        sender: What asks the server.
+        sender: Sends the requests.
         key_of: Returns the key of a name, or raises :class:`~aioimageattach.exc.InvalidKeyError`.
-        prefix: What keys have before the names.
-        bulk: Whether the server can delete many keys by one request.
+        prefix: The part of keys before the names.
+        bulk: Whether the server can delete many keys by one request; found out if it refuses.
     """
 
     def __init__(self, sender: Sender, key_of: Callable[[str], str], *, prefix: str, bulk: bool) -> None:
@@ -46,15 +43,15 @@ class Deleter:
         self._bulk = bulk
 
     async def delete(self, name: str) -> None:
-        """Delete an object; one that is not there is no error."""
+        """Delete an object; one that does not exist is not an error."""
         request = Request("DELETE", "delete", self._key_of(name), name=name, accepted=_DELETED)
         try:
-            await self._sender.send(request, receive_etag)
+            await self._sender.send(request, receive_deleted)
         except StoreFileNotFoundError:
             return  # some servers say so
 
     async def delete_many(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Delete many objects, a thousand by a request; return the error of each that could not be deleted."""
+        """Delete many objects, up to a thousand per request; return the errors of those that were not deleted."""
         failed: dict[str, StoreError] = {}
         rest = iter(names)
         while batch := list(islice(rest, MAX_DELETES)):
@@ -64,7 +61,7 @@ class Deleter:
                 try:
                     build_delete([self._key_of(name)])
                 except InvalidKeyError as error:
-                    # What XML cannot write may still be deleted by a request of its own.
+                    # A key that XML cannot represent may still be deleted by a request of its own.
                     if error.name is None:
                         failed[name] = error
                     else:
@@ -76,25 +73,28 @@ class Deleter:
             failed |= await self._delete_singly(single)
         return failed
 
-    async def _delete_batch(self, names: Sequence[str], failed: dict[str, StoreError]) -> list[str]:
-        """Delete by one request; return those that are worth another attempt."""
+    async def _delete_batch(self, names: Sequence[str], failed: dict[str, StoreError]) -> Sequence[str]:
+        """Delete by one request; return the names that are worth a request of their own."""
         body = Body(build_delete([self._key_of(name) for name in names]))
         headers = {
             "Content-Length": str(body.size),
             "Content-MD5": base64.b64encode(hashlib.md5(body.view, usedforsecurity=False).digest()).decode(),
             "Content-Type": "application/xml",
         }
-
         request = Request("POST", "delete many", query={"delete": None}, headers=headers, body=body)
         try:
-            result = await self._sender.send(request, _receive)
+            result = await self._sender.send(request, receive_delete_result)
         except StoreError as error:
+            if is_unsupported(error):
+                self._bulk = False
+                _log.warning("%s; objects are deleted one by one: give bulk_delete=False", error)
+                return names
             failed |= dict.fromkeys(names, error)
             return []
         again: list[str] = []
         for failure in result.failures:
             name = failure.key.removeprefix(self._prefix)
-            if is_passing(200, failure.code):
+            if is_transient(200, failure.code):
                 again.append(name)
             else:
                 kind = StorePermissionError if failure.code == "AccessDenied" else StoreError
@@ -107,11 +107,11 @@ class Deleter:
         return again
 
     async def _delete_singly(self, names: Sequence[str]) -> dict[str, StoreError]:
-        turn = asyncio.Semaphore(_SINGLES)
+        limit = asyncio.Semaphore(_SINGLES)
         failed: dict[str, StoreError] = {}
 
         async def delete(name: str) -> None:
-            async with turn:
+            async with limit:
                 try:
                     await self.delete(name)
                 except StoreError as error:

@@ -1,4 +1,4 @@
-"""Where a bucket is: the URLs of its objects, in both styles, at any endpoint. Pure."""
+"""Endpoints: the URLs of a bucket's objects, in both styles, at any server. Pure."""
 
 from __future__ import annotations
 
@@ -9,16 +9,33 @@ from urllib.parse import urlsplit
 
 from .urls import quote_key
 
-__all__ = ["AWS", "BASE_URL_FORMAT", "Endpoint"]
-
-AWS: Final = "https://s3.{region}.amazonaws.com"
-"""The endpoints of Amazon; ``{region}`` stands for the region's name."""
+__all__ = ["BASE_URL_FORMAT", "Endpoint", "dns_suffix"]
 
 BASE_URL_FORMAT: Final = "https://{0}.s3.amazonaws.com"
-"""The base of public URLs of a bucket at Amazon, without a slash at its end."""
+"""The base of public URLs of a bucket at Amazon whose region is not known, without a slash at its end.
+
+Amazon serves it for regions that existed before March 2019, and refuses it for later ones.
+"""
+
+_DOMAIN: Final = "amazonaws.com"
+_SUFFIXES: Final = {
+    "cn-": "amazonaws.com.cn",
+    "eu-isoe-": "cloud.adc-e.uk",
+    "eusc-": "amazonaws.eu",
+    "us-iso-": "c2s.ic.gov",
+    "us-isob-": "sc2s.sgov.gov",
+    "us-isof-": "csp.hci.ic.gov",
+}
+"""The domain of a partition by the beginning of its regions' names; all other regions are at ``amazonaws.com``."""
 
 _BUCKET: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){1,253}[A-Za-z0-9]", re.ASCII)
+_HOST_LABEL: Final = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", re.ASCII)
 _TEMPLATE: Final = re.compile(r"https?://[A-Za-z0-9._~:\[\]{}-]+(?:/[A-Za-z0-9._~%!$&'()*+,;=:@/-]*)?", re.ASCII)
+
+
+def dns_suffix(region: str) -> str:
+    """Return the domain of the partition that a region of Amazon belongs to."""
+    return next((suffix for start, suffix in _SUFFIXES.items() if region.startswith(start)), _DOMAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,51 +44,115 @@ class Endpoint:
 
     Args:
         bucket: Its name.
-        template: The server's URL; ``{region}`` in it stands for the region's name.
+        template: The server's URL; ``{region}`` in it stands for the region's name. ``None`` means Amazon.
         path_style: Whether the bucket is the first part of the path instead of the host; ``None`` means that it is at
-            every server but Amazon's, and there only when its name has a dot, which the certificates do not cover.
+            every server but Amazon's, and there only if no certificate covers a host that begins with its name.
+        dual_stack: At Amazon: whether the host has IPv6 addresses, too.
+        fips: At Amazon: whether the host uses validated cryptography.
+        accelerate: At Amazon: whether requests pass through the nearest edge location. The bucket must allow it.
 
     Raises:
-        ValueError: The bucket or the URL is not of that form.
+        ValueError: The bucket or the URL is not of that form, or the options do not go together.
     """
 
     bucket: str
-    template: str = AWS
+    template: str | None = None
     path_style: bool | None = None
+    dual_stack: bool = False
+    fips: bool = False
+    accelerate: bool = False
 
     def __post_init__(self) -> None:
+        self._check_bucket()
+        if self.template is None:
+            self._check_amazon()
+        else:
+            object.__setattr__(self, "template", self.template.rstrip("/"))
+            self._check_server(self.template.rstrip("/"))
+        if self.path_style is None:
+            object.__setattr__(self, "path_style", not (self.is_aws and _HOST_LABEL.fullmatch(self.bucket)))
+
+    def _check_bucket(self) -> None:
+        if isinstance(self.bucket, str) and self.bucket.startswith("arn:"):
+            raise ValueError(
+                "bucket: expected a name, got an ARN; give the access point's alias instead, which ends in '-s3alias'"
+            )
         if not isinstance(self.bucket, str) or not _BUCKET.fullmatch(self.bucket):
             raise ValueError(
                 f"bucket: expected 3 to 255 letters, digits, '.', '-' and '_', without '..': got {self.bucket!r:.80}"
             )
-        bare = self.template.replace("{region}", "region").rstrip("/")
-        if not _TEMPLATE.fullmatch(bare) or "{" in bare or not urlsplit(bare).hostname or "/." in bare:
+
+    def _check_amazon(self) -> None:
+        if self.bucket.endswith("--x-s3"):
+            raise ValueError(
+                "bucket: expected a general purpose bucket; directory buckets need sessions, which are not supported: "
+                f"got {self.bucket!r}"
+            )
+        fits_host = _HOST_LABEL.fullmatch(self.bucket) is not None
+        if self.path_style is False and not fits_host and not _HOST_LABEL.fullmatch(self.bucket.replace(".", "-")):
+            raise ValueError(f"path_style: {self.bucket!r} cannot be part of a host; leave it out, or give True")
+        if self.accelerate and (self.fips or self.path_style or not fits_host):
+            raise ValueError(
+                "accelerate: expected a bucket of lower-case letters, digits and '-', without fips and path_style"
+            )
+
+    def _check_server(self, template: str) -> None:
+        bare = template.replace("{region}", "region")
+        parts = urlsplit(bare) if _TEMPLATE.fullmatch(bare) else None
+        if parts is None or "{" in bare or not parts.hostname or "/." in bare:
             raise ValueError(
                 "endpoint_url: expected http(s)://host[:port][/path] without a user and a query, such as "
-                f"'https://s3.{{region}}.example.com': got {self.template.rpartition('@')[2]!r:.120}"
+                f"'https://s3.{{region}}.example.com': got {template.rpartition('@')[2]!r:.120}"
             )
-        object.__setattr__(self, "template", self.template.rstrip("/"))
-        if self.path_style is None:
-            object.__setattr__(self, "path_style", not self.is_aws or "." in self.bucket)
+        if self.dual_stack or self.fips or self.accelerate:
+            raise ValueError("endpoint_url: dual_stack, fips and accelerate choose Amazon's hosts; leave it out")
+        has_bucket = parts.hostname.startswith(f"{self.bucket.lower()}.") or f"{parts.path}/".startswith(
+            f"/{self.bucket}/"
+        )
+        if has_bucket and not self.path_style:
+            raise ValueError(
+                f"endpoint_url: it contains the bucket {self.bucket!r} already, which would be there twice: give the "
+                "server's URL without it, or path_style=True if the server is just named like it"
+            )
 
     @property
     def is_aws(self) -> bool:
         """Whether the server is Amazon's own."""
-        return self.template == AWS
+        return self.template is None
 
     @property
     def has_region(self) -> bool:
         """Whether the region's name is part of the URL."""
-        return "{region}" in self.template
+        return self.template is None or "{region}" in self.template
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether it is spoken to over TLS."""
-        return self.template.startswith("https:")
+        """Whether requests use TLS."""
+        return self.template is None or self.template.startswith("https:")
+
+    @property
+    def server(self) -> str:
+        """The identity of the server; Amazon is one, whichever of its hosts is used."""
+        return "amazon" if self.template is None else self.template.casefold()
+
+    @property
+    def label(self) -> str:
+        """The server's URL, for messages."""
+        return self._base("{region}")
+
+    def _base(self, region: str) -> str:
+        """Return the server's URL without a slash at its end; "Amazon S3 endpoints and quotas" lists Amazon's."""
+        if self.template is not None:
+            return self.template.replace("{region}", region)
+        dual_stack = ".dualstack" if self.dual_stack else ""
+        suffix = dns_suffix(region)
+        if self.accelerate:
+            return f"https://s3-accelerate{dual_stack}.{suffix}"
+        return f"https://s3{'-fips' if self.fips else ''}{dual_stack}.{region}.{suffix}"
 
     def bucket_url(self, region: str) -> str:
         """Return the URL of the bucket, without a slash at its end."""
-        base = self.template.replace("{region}", region)
+        base = self._base(region)
         if self.path_style:
             return f"{base}/{self.bucket}"
         scheme, _, rest = base.partition("://")
@@ -91,21 +172,23 @@ class Endpoint:
         return f"{url}?{query}" if query else url
 
     def redirected(self, url: str, location: str) -> str | None:
-        """Return where to send a request again that a server redirects; ``None`` where it leads away.
+        """Return where to send a request again that a server redirects; ``None`` if it leads away.
 
-        It leads away unless it keeps the path and the query, does not give up TLS, and the host is this server's or one
-        below its domain.
+        It leads away unless it keeps the path and the query, keeps TLS, and the host is this server's or one below its
+        domain.
 
         Args:
             url: Where the request was sent.
-            location: Where the server says it belongs.
+            location: Where the server redirects to.
         """
         old, new = urlsplit(url), urlsplit(location)
-        # Where the region is part of the host, what stands behind it is what all regions have in common.
-        common = self.template.rpartition("{region}.")[2] if self.has_region else self.template.partition("://")[2]
-        domain = urlsplit(f"//{common}").hostname or ""
-        host = new.hostname or ""
-        if host != domain and not host.endswith(f".{domain}"):
+        if self.template is None:
+            domain = next(name for name in (*_SUFFIXES.values(), _DOMAIN) if _is_below(old.hostname, name))
+        else:
+            # Where the region is part of the host, all regions share the part after it.
+            common = self.template.rpartition("{region}.")[2] if self.has_region else self.template.partition("://")[2]
+            domain = urlsplit(f"//{common}").hostname or ""
+        if not _is_below(new.hostname, domain):
             return None
         if new.username is not None or (new.scheme, new.port, new.path, new.query) != (
             old.scheme,
@@ -115,3 +198,7 @@ class Endpoint:
         ):
             return None
         return f"{new.scheme}://{new.netloc}{url.partition('://')[2].removeprefix(old.netloc)}"
+
+
+def _is_below(host: str | None, domain: str) -> bool:
+    return host is not None and (host == domain or host.endswith(f".{domain}"))

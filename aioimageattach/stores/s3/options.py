@@ -1,21 +1,20 @@
-"""What a client is told, and what it is told of an object."""
+"""The options of a client, and the description of an object."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Literal, TypeAlias, TypedDict
+from typing import TypedDict
 
 from .chunked import Algorithm
 from .encryption import Encryption
+from .errors import SignatureVersion
 from .objects import META
 from .transport import ConnectorFactory
 from .upload import CreateOnly
 
-__all__ = ["ClientOptions", "Description", "SignatureVersion", "described"]
-
-SignatureVersion: TypeAlias = Literal["v4", "v2"]
+__all__ = ["ClientOptions", "Description", "object_headers"]
 
 
 class ClientOptions(TypedDict, total=False):
@@ -23,6 +22,10 @@ class ClientOptions(TypedDict, total=False):
 
     endpoint_url: str | None
     path_style: bool | None
+    dual_stack: bool
+    fips: bool
+    accelerate: bool
+    requester_pays: bool
     signature_version: SignatureVersion
     sign_payload: bool | None
     create_only: CreateOnly
@@ -44,7 +47,7 @@ class ClientOptions(TypedDict, total=False):
 
 
 class Description(TypedDict, total=False):
-    """What a server is to say of an object; see ``create()`` of :class:`~aioimageattach.stores.s3.client.S3Client`."""
+    """Describes an object; see ``create()`` of :class:`~aioimageattach.stores.s3.client.S3Client`."""
 
     content_type: str
     cache_control: str | None
@@ -54,11 +57,11 @@ class Description(TypedDict, total=False):
     acl: str | None
 
 
-def described(description: Description) -> dict[str, str]:
+def object_headers(description: Description) -> dict[str, str]:
     """Return the headers that describe an object.
 
     Raises:
-        ValueError: A value has a control character, or is not ASCII.
+        ValueError: A value contains a control character, or is not ASCII.
     """
     given = {
         "Content-Type": description.get("content_type", "application/octet-stream"),
@@ -72,5 +75,5 @@ def described(description: Description) -> dict[str, str]:
     text = "".join(headers.values())
     if not (text.isascii() and text.isprintable()):
         name = next(name for name, value in headers.items() if not (value.isascii() and value.isprintable()))
-        raise ValueError(f"headers: the value of {name} has a control character, or is not ASCII: encode it")
+        raise ValueError(f"headers: the value of {name} contains a control character, or is not ASCII: encode it")
     return headers

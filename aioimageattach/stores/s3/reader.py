@@ -1,10 +1,10 @@
-"""Open objects: they are read as they arrive, and go on where they broke off."""
+"""Open objects: they are read as they arrive, and continued if the connection breaks."""
 
 from __future__ import annotations
 
 import base64
 import io
-from typing import Final
+from typing import Final, NamedTuple
 
 import aiohttp
 
@@ -18,56 +18,72 @@ from .transport import BREAKS
 __all__ = ["ObjectFile", "open_object", "range_header"]
 
 _RANGE: Final = "Range"
-_PARTIAL: Final = frozenset({206})
+_PARTIAL: Final = frozenset({200, 206})
 _SMALL: Final = 4 * 1024 * 1024  # below, clearing memory costs more than holding the bytes twice for a moment
 
 
 def range_header(start: int, end: int | None) -> dict[str, str]:
-    """Return the header that asks for the bytes from ``start`` up to but not including ``end``; none for all."""
+    """Return the header for the bytes from ``start`` up to but not including ``end``; none for all."""
     if start == 0 and end is None:
         return {}
     return {_RANGE: f"bytes={start}-{'' if end is None else end - 1}"}
 
 
-class _Stream:
-    """The bytes of an answer, and of those after it where it breaks off."""
+class _Opened(NamedTuple):
+    """A response whose length is known.
 
-    def __init__(
-        self, sender: Sender, request: Request, response: aiohttp.ClientResponse, start: int, size: int
-    ) -> None:
+    Args:
+        response: Its headers have arrived.
+        skip: How many of its bytes come before the first one that was asked for.
+        size: How many bytes follow that were asked for.
+    """
+
+    response: aiohttp.ClientResponse
+    skip: int
+    size: int
+
+
+class _Stream:
+    """The bytes of a response, and of those that continue it if it breaks off."""
+
+    def __init__(self, sender: Sender, request: Request, opened: _Opened, start: int) -> None:
         self._sender = sender
         self._request = request
-        self._response = response
-        self._headers = response.headers
+        self._response = opened.response
+        self._headers = opened.response.headers
         self._start = start
+        self._skip = opened.skip
         self._position = 0
-        self.size: int = size
+        self.size: int = opened.size
         self._breaks = 0
         self._expected = ""
         self._hash: Hash | None = None
 
     def verify(self, algorithm: Algorithm) -> None:
-        """Compare the bytes with the checksum that the server gave, if it is one of the whole."""
+        """Compare the bytes with the checksum in the headers, if it is one of the whole object."""
         expected = self._headers.get(f"x-amz-checksum-{algorithm}", "")
         if expected and "-" not in expected and self._headers.get("x-amz-checksum-type") != "COMPOSITE":
             self._expected, self._hash = expected, new_hash(algorithm)
 
     @property
     def left(self) -> int:
-        """How many bytes have not been read yet."""
+        """The number of bytes that have not been read yet."""
         return self.size - self._position
 
     @property
     def head(self) -> ObjectHead:
-        """What the first answer says of the object."""
+        """The description in the first response."""
         return read_head(self._headers)
 
     async def read(self, size: int = CHUNK, /) -> bytes:
         """Return up to ``size`` bytes; ``b""`` at the end."""
         while self._position < self.size:
             try:
-                # What is there already needs no timeout, which costs more than the rest of this.
-                piece = self._response.content.read_nowait(size) or await self._wait(size)
+                while self._skip:
+                    self._skip -= len(await self._wait(min(self._skip, CHUNK)))
+                wanted = min(size, self.size - self._position)
+                # Bytes that have arrived already need no timeout, which costs more than the rest of this.
+                piece = self._response.content.read_nowait(wanted) or await self._wait(wanted)
             except BREAKS as error:
                 await self._resume(error)
                 continue
@@ -80,19 +96,18 @@ class _Stream:
         return b""
 
     async def _wait(self, size: int) -> bytes:
-        lane = self._sender.transport.lane()
-        with lane.limit(lane.loop.time() + self._sender.read_timeout):
+        state = self._sender.transport.loop_state()
+        with state.limit(state.loop.time() + self._sender.read_timeout):
             piece = await self._response.content.read(size)
         if not piece:
-            raise aiohttp.ClientPayloadError("the answer ended too early")
+            raise aiohttp.ClientPayloadError("the response ended too early")
         return piece
 
     def _compare(self) -> None:
         assert self._hash is not None
         if self._position == self.size and base64.b64encode(self._hash.digest()).decode() != self._expected:
             raise StoreError(
-                f"{self._request.what} {self._request.name!r}: the bytes that arrived are not those that were put: "
-                "their checksums differ",
+                f"{self._request}: the bytes that arrived are not those that were put: their checksums differ",
                 store=self._sender.label,
                 name=self._request.name,
             )
@@ -100,35 +115,35 @@ class _Stream:
     async def _resume(self, cause: Exception) -> None:
         self._response.close()
         self._breaks += 1
-        name = self._request.name
         if self._breaks > self._sender.policy.max_retry:
             raise StoreUnavailableError(
-                f"{self._request.what} {name!r}: it broke off {self._breaks} times after {self._position:,} of "
-                f"{self.size:,} bytes",
+                f"{self._request}: it broke off {self._breaks} times after {self._position:,} of {self.size:,} bytes",
                 store=self._sender.label,
-                name=name,
+                name=self._request.name,
                 attempts=self._breaks,
             ) from cause
         start = self._start + self._position
         headers = {**self._request.headers, **range_header(start, self._start + self.size)}
         if etag := read_etag(self._headers):
             headers["If-Match"] = f'"{etag}"'
-        request = self._request._replace(headers=headers, accepted=_PARTIAL)
+        request = self._request._replace(headers=headers)
         try:
-            response, size = await self._sender.send(request, _receive)
+            opened = await _open_range(self._sender, request, start, self._start + self.size)
         except StoreFileExistsError as error:
-            raise StoreError(
-                f"{self._request.what} {name!r}: it was replaced while it was read",
-                store=self._sender.label,
-                name=name,
-                status=error.status,
-                code=error.code,
-            ) from error
-        _check_range(self._sender, request, response, size, start, self._start + self.size)
-        self._response = response
+            raise self._replaced() from error
+        found = read_etag(opened.response.headers)
+        if etag and found and found != etag:  # some servers do not know If-Match
+            opened.response.close()
+            raise self._replaced()
+        self._response, self._skip = opened.response, opened.skip
+
+    def _replaced(self) -> StoreError:
+        return StoreError(
+            f"{self._request}: it was replaced while it was read", store=self._sender.label, name=self._request.name
+        )
 
     async def aclose(self) -> None:
-        """Let go of the connection; what was not read to its end takes it along."""
+        """Release the connection; it is closed if the response was not read to its end."""
         self._response.close()
 
 
@@ -136,10 +151,10 @@ class ObjectFile(FileProxy):
     """An async file of an object, or of a range of it.
 
     Args:
-        source: Its bytes; where there are none, what the server says of it.
+        source: Its bytes; the object's description if it has none.
 
     Attributes:
-        size: How many bytes it has.
+        size: Its size, in bytes.
     """
 
     def __init__(self, source: _Stream | ObjectHead) -> None:
@@ -154,15 +169,15 @@ class ObjectFile(FileProxy):
 
     @property
     def head(self) -> ObjectHead:
-        """What the server says of it; its ``size`` is that of the range.
+        """The description of the object; its ``size`` is that of the range.
 
         Raises:
-            StoreUnavailableError: The server has left out when it was put.
+            StoreUnavailableError: The server has not sent its modification time.
         """
         return self._source if isinstance(self._source, ObjectHead) else self._source.head
 
     async def read(self, size: int = -1, /) -> bytes:
-        """Return up to ``size`` bytes, all that is left where it is negative; ``b""`` at the end.
+        """Return up to ``size`` bytes, all that is left if it is negative; ``b""`` at the end.
 
         Raises:
             ValueError: The file is closed.
@@ -171,7 +186,7 @@ class ObjectFile(FileProxy):
             return await super().read(size)
         self._check_open()
         ahead = self._take(len(self._ahead))
-        # As large as it will be from the start: what comes is copied once, and the whole is never held twice.
+        # Allocated at full size: pieces are copied once, and the whole is never held twice.
         whole = io.BytesIO(bytes(len(ahead) + self._stream.left))
         whole.write(ahead)
         try:
@@ -183,22 +198,28 @@ class ObjectFile(FileProxy):
         return whole.getvalue()
 
 
-async def _receive(response: aiohttp.ClientResponse, progress: Progress) -> tuple[aiohttp.ClientResponse, int]:
-    """Take an answer whose length is known: one of unknown length may be cut off, and nobody would see it."""
-    return response, read_size(response.headers)
+async def _receive(response: aiohttp.ClientResponse, progress: Progress) -> _Opened:
+    """Accept a response whose length is known: nobody would see that another one was cut off."""
+    return _Opened(response, 0, read_size(response.headers))
 
 
-def _check_range(
-    sender: Sender, request: Request, response: aiohttp.ClientResponse, size: int, start: int, end: int | None
-) -> None:
-    """Refuse the bytes of another range than the one that was asked for: some servers read ranges wrongly."""
+async def _open_range(sender: Sender, request: Request, start: int, end: int | None) -> _Opened:
+    """Ask for a range; find it in the response if a server sends the whole object instead.
+
+    Raises:
+        StoreError: The response is another range than the one that was asked for.
+    """
+    headers = {**request.headers, **range_header(start, end)}
+    response, _, size = await sender.send(request._replace(headers=headers, accepted=_PARTIAL), _receive)
     given = response.headers.get("Content-Range", "")
     if given.startswith(f"bytes {start}-") and (end is None or size <= end - start):
-        return
+        return _Opened(response, 0, size)
+    if response.status == 200 and not given:
+        last = size if end is None else min(end, size)
+        return _Opened(response, min(start, size), max(0, last - start))
     response.close()
     raise StoreError(
-        f"{request.what} {request.name!r}: the server answered with another range than bytes {start}-"
-        f"{'' if end is None else end - 1}: {given[:80]!r}",
+        f"{request}: the server sent another range than bytes {start}-{'' if end is None else end - 1}: {given[:80]!r}",
         store=sender.label,
         name=request.name,
     )
@@ -210,25 +231,21 @@ async def open_object(
     """Ask for an object and return it open; the caller closes it.
 
     Args:
-        sender: What asks.
-        request: The question, without a range.
+        sender: Sends the requests.
+        request: The request without a range.
         start: In bytes.
         end: In bytes, not included; ``None`` means the end.
-        checksum: Which checksum to compare, if the server keeps one.
+        checksum: The checksum to compare, if the server keeps one.
 
     Raises:
-        StoreError: It cannot be had.
+        StoreError: It cannot be read.
     """
+    if start or end is not None:
+        return ObjectFile(_Stream(sender, request, await _open_range(sender, request, start, end), start))
     asked = request
-    compared = None
-    if wanted := range_header(start, end):
-        asked = request._replace(headers={**request.headers, **wanted}, accepted=_PARTIAL)
-    elif compared := checksum:
+    if checksum is not None:
         asked = request._replace(headers={**request.headers, "x-amz-checksum-mode": "ENABLED"})
-    response, size = await sender.send(asked, _receive)
-    if wanted:
-        _check_range(sender, request, response, size, start, end)
-    stream = _Stream(sender, request, response, start, size)
-    if compared is not None:
-        stream.verify(compared)
+    stream = _Stream(sender, request, await sender.send(asked, _receive), start)
+    if checksum is not None:
+        stream.verify(checksum)
     return ObjectFile(stream)

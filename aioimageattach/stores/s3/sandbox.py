@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import ClassVar, Self, Unpack
 
 from ..overlay import DELETED_MARK_MIMETYPE, OverlayStore
-from .credentials import CredentialProvider, Source
+from .credentials import CredentialProvider, CredentialSource
 from .options import ClientOptions
 from .store import DEFAULT_MAX_AGE, S3Store
 
@@ -56,7 +56,7 @@ class S3SandboxStore(OverlayStore):
         overriding_region: str | None = None,
         max_retry: int = 5,
         *,
-        credentials: Source | CredentialProvider | None = None,
+        credentials: CredentialSource | CredentialProvider | None = None,
         token: str | None = None,
         url_expires_in: int | None = None,
         **options: Unpack[ClientOptions],
@@ -80,7 +80,7 @@ class S3SandboxStore(OverlayStore):
 
         self.underlying: S3Store = make(underlying, underlying_prefix, underlying_region)
         self.overriding: S3Store = make(overriding, overriding_prefix, overriding_region)
-        places = {(one.bucket, one.prefix, one.client.endpoint.template) for one in (self.underlying, self.overriding)}
+        places = {(one.bucket, one.prefix, one.client.endpoint.server) for one in (self.underlying, self.overriding)}
         if len(places) == 1:
             raise ValueError(f"overriding: expected another bucket or prefix than underlying, got {self.overriding!r}")
         super().__init__(self.overriding, self.underlying)
@@ -103,6 +103,6 @@ class S3SandboxStore(OverlayStore):
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self.aclose()

@@ -1,4 +1,4 @@
-"""Sends a request until it is answered: signed anew each time, tried again after faults that pass, put right once."""
+"""Sends requests: re-signs each attempt, retries transient errors, and corrects the region and the clock."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import logging
 import os
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import ClassVar, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import aiohttp
 
 from ...exc import StoreError, StoreUnavailableError
 from .body import Body, Slices
-from .credentials import CredentialCache, Credentials
+from .credential_cache import CredentialCache
+from .credentials import Credentials
 from .endpoint import Endpoint
-from .errors import Refusal, as_error
+from .errors import ErrorResponse, SignatureVersion, options_for, to_error
 from .policy import Condition
 from .retry import RetryPolicy
 from .signer import UNSIGNED_PAYLOAD
 from .transport import BREAKS, Transport, read_whole
 from .urls import quote_query
-from .xml import MAX_ERROR, S3ErrorInAnswer
+from .xml import MAX_ERROR, S3ErrorInResponse
 
 __all__ = ["Progress", "Receiver", "Request", "Sender", "Signer", "Watch", "utc_now"]
 
@@ -34,14 +35,24 @@ R = TypeVar("R")
 
 _NO_BODY: Final = Body()
 _TLS: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError)
+_FINAL: Final = (*_TLS, aiohttp.ClientHttpProxyError)
+"""Errors of connections that the next attempt would meet again."""
+_NOT_STARTED: Final = frozenset({429, 503})
+"""Statuses by which a server says that it has done nothing."""
 
 Progress: TypeAlias = Callable[[], object]
 Receiver: TypeAlias = Callable[[aiohttp.ClientResponse, Progress], Awaitable[R]]
-"""Makes a result of an answer whose headers are there; told how to say that it gets on."""
+"""Turns a response with an accepted status into a result, and verifies that it is a success.
+
+It calls its second argument whenever bytes have arrived. A status alone proves nothing: see
+:mod:`~aioimageattach.stores.s3.receivers`.
+"""
 
 
 class Signer(Protocol):
-    """What both versions of signatures offer."""
+    """The interface that both versions of signatures share."""
+
+    version: ClassVar[SignatureVersion]
 
     def sign(
         self,
@@ -79,12 +90,12 @@ class Signer(Protocol):
 
 
 def utc_now() -> datetime:
-    """Return the present time."""
+    """Return the current time."""
     return datetime.now(UTC)
 
 
 class Watch:
-    """Knows whether a server may have received a body whole, in any attempt."""
+    """Tracks whether a server may have received a whole body, in any attempt."""
 
     __slots__ = ("_slices",)
 
@@ -92,32 +103,33 @@ class Watch:
         self._slices: list[Slices] = []
 
     def add(self, slices: Slices) -> None:
-        """Watch one more attempt."""
+        """Track one more attempt."""
         self._slices.append(slices)
 
     @property
     def all_sent(self) -> bool:
-        """Whether some attempt has handed over the last slice."""
+        """Whether any attempt has sent the last slice."""
         return any(slices.all_sent for slices in self._slices)
 
 
 class Request(NamedTuple):
-    """What to ask of a server. A tuple, since one is made for each request.
+    """A request. It is a tuple because one is made for each operation.
 
     Args:
         method: Such as ``"GET"``.
-        what: What it does, for messages, such as ``"put"``.
-        key: Of the object; ``None`` where it is about the bucket.
+        operation: What it does, for messages, such as ``"put"``.
+        key: The object's key; ``None`` for a request about the bucket.
         query: The parameters.
-        headers: To be sent and signed.
-        body: What follows.
-        accepted: Which statuses are success.
+        headers: Sent and signed.
+        body: The payload.
+        accepted: The statuses that ``receive`` is called for.
         name: What messages call the object.
-        watch: Told of each attempt.
+        watch: Tracks each attempt.
+        is_repeatable: Whether repeating it does no harm when nobody knows whether the server has done it.
     """
 
     method: str
-    what: str
+    operation: str
     key: str | None = None
     query: Mapping[str, str | None] = MappingProxyType({})
     headers: Mapping[str, str] = MappingProxyType({})
@@ -125,41 +137,52 @@ class Request(NamedTuple):
     accepted: frozenset[int] = frozenset({200})
     name: str | None = None
     watch: Watch | None = None
+    is_repeatable: bool = True
+
+    def __str__(self) -> str:
+        return self.operation if self.name is None else f"{self.operation} {self.name!r}"
 
 
 class _Refused(Exception):
-    def __init__(self, refusal: Refusal) -> None:
-        self.refusal = refusal
+    def __init__(self, response: ErrorResponse) -> None:
+        self.response = response
 
 
 @dataclass(slots=True)
 class _Fixes:
-    """What was put right for one request, each at most once."""
+    """The corrections made for one request, each at most once."""
 
-    done: set[str] = field(default_factory=set)
+    region: bool = False
     url: str | None = None
+    ahead: timedelta | None = None
+    credentials: bool = False
 
 
 class Sender:
     """Sends requests about one bucket.
 
     Args:
-        endpoint: Where it is.
-        region: Its region; corrected when the server names another.
-        make_signer: Returns what signs for a region.
-        credentials: Whose requests they are.
-        policy: How often and how long they are tried.
-        transport: What carries them.
-        read_timeout: How long a server may do nothing, in seconds.
-        sign_payload: Whether the signature covers the body.
-        clock: Returns the present time.
+        endpoint: The server.
+        region: The region to sign for; ``None`` means that of the profile, or else ``us-east-1`` until the server
+            names another.
+        make_signer: Returns the signer for a region.
+        credentials: The credentials to sign with.
+        policy: The limits on attempts.
+        transport: Sends and receives.
+        read_timeout: How long a server may send and take nothing, in seconds.
+        sign_payload: Whether signatures cover bodies.
+        headers: Sent with each request, and part of each signed URL.
+        clock: Returns the current time.
         label: The store's short description, for errors.
+
+    Attributes:
+        has_bucket: Whether the bucket is known to exist.
     """
 
     def __init__(
         self,
         endpoint: Endpoint,
-        region: str,
+        region: str | None,
         make_signer: Callable[[str], Signer],
         credentials: CredentialCache,
         *,
@@ -167,32 +190,37 @@ class Sender:
         transport: Transport,
         read_timeout: float,
         sign_payload: bool,
+        headers: Mapping[str, str],
         clock: Callable[[], datetime],
         label: str,
     ) -> None:
         self.endpoint = endpoint
-        self.region: str = region
+        self.region: str = region or "us-east-1"
+        self.is_region_known: bool = region is not None or not endpoint.has_region
         self.credentials = credentials
         self.policy = policy
         self.transport = transport
         self.read_timeout = read_timeout
         self.label = label
+        self.headers = headers
         self._make_signer = make_signer
-        self.signer: Signer = make_signer(region)
+        self.signer: Signer = make_signer(self.region)
+        self._may_have_region = region is None
         self._sign_payload = sign_payload
         self._clock = clock
         self._ahead = timedelta(0)
+        self.has_bucket: bool = False
 
     def now(self) -> datetime:
-        """Return the present time by the server's clock, as far as it is known."""
+        """Return the current time by the server's clock, as far as it is known."""
         return self._clock() + self._ahead
 
     async def send(self, request: Request, receive: Receiver[R]) -> R:
-        """Send a request and return what ``receive`` makes of the answer.
+        """Send a request and return the result of ``receive``.
 
         Raises:
-            StoreError: It was refused; see :func:`~aioimageattach.stores.s3.errors.as_error`.
-            StoreUnavailableError: There was no answer in all attempts, or none that made sense.
+            StoreError: The server refused it; see :func:`~aioimageattach.stores.s3.errors.to_error`.
+            StoreUnavailableError: There was no response in all attempts, or none of S3.
 
         Effects: A request that changes something may have done so although it raises
         :class:`~aioimageattach.exc.StoreUnavailableError`.
@@ -200,39 +228,45 @@ class Sender:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.policy.timeout
         fixes = _Fixes()
+        if self._may_have_region:
+            await self.find_region()
         payload_hash = await request.body.sha256() if self._sign_payload else UNSIGNED_PAYLOAD
         attempt = 0
         while True:
             attempt += 1
             credentials = await self.credentials.get()
-            asked = None
+            retry_after = None
             try:
-                return await self._attempt(request, credentials, payload_hash, deadline, fixes.url, receive)
+                result = await self._attempt(request, credentials, payload_hash, deadline, fixes.url, receive)
+                self.has_bucket = self.has_bucket or request.key is not None
+                return result
             except _Refused as refused:
-                refusal = refused.refusal
-                if self._correct(request, refusal, credentials, fixes):
+                response = refused.response
+                if self._correct(request, response, credentials, fixes):
                     attempt -= 1
                     continue
-                error = self._as_error(request, refusal, attempt)
-                if not refusal.is_passing:
+                self.has_bucket = self.has_bucket or response.info.code == "NoSuchKey"
+                error = self._to_error(request, response, attempt)
+                if response.is_refused and fixes.ahead is not None:
+                    self._ahead = fixes.ahead  # so it was not for the clock
+                if not response.is_transient:
                     raise error from None
-                asked = refusal.retry_after
-            except _TLS as cause:
-                raise StoreError(
-                    f"{self._what(request)}: {_reason(cause)}; give ssl_context= if it is to be trusted all the same",
-                    store=self.label,
-                    name=request.name,
-                ) from cause
+                may_repeat = request.is_repeatable or response.status in _NOT_STARTED
+                retry_after = response.retry_after
+            except _FINAL as cause:
+                raise StoreError(f"{request}: {_error_text(cause)}", store=self.label, name=request.name) from cause
             except (*BREAKS, StoreUnavailableError) as cause:
                 error = StoreUnavailableError(
-                    f"{self._what(request)}: {_reason(cause)}{f' in {attempt} attempts' if attempt > 1 else ''}",
+                    f"{request}: {_error_text(cause)}{f' in {attempt} attempts' if attempt > 1 else ''}",
                     store=self.label,
                     name=request.name,
                     attempts=attempt,
                 )
                 error.__cause__ = cause
-            pause = self.policy.pause(attempt, deadline - loop.time(), chance=random.random(), asked=asked)
-            if pause is None:
+                may_repeat = request.is_repeatable or isinstance(cause, aiohttp.ClientConnectorError)
+            left = deadline - loop.time()
+            pause = self.policy.pause(attempt, left, jitter=random.random(), retry_after=retry_after)
+            if pause is None or not may_repeat:
                 raise error
             _log.info("%s; the next attempt is in %.2f s", error, pause)
             await asyncio.sleep(pause)
@@ -246,17 +280,18 @@ class Sender:
         url: str | None,
         receive: Receiver[R],
     ) -> R:
-        lane = self.transport.lane()
-        time = lane.loop.time
+        state = self.transport.loop_state()
+        time = state.loop.time
 
         def progress() -> None:
             limit.at = min(deadline, time() + self.read_timeout)
 
-        with lane.limit(min(deadline, time() + self.read_timeout)) as limit:
+        with state.limit(min(deadline, time() + self.read_timeout)) as limit:
             if url is None:
                 url = self.url(request)
+            given = {**request.headers, **self.headers} if self.headers else request.headers
             headers = self.signer.sign(
-                request.method, url, request.headers, credentials, now=self.now(), payload_hash=payload_hash
+                request.method, url, given, credentials, now=self.now(), payload_hash=payload_hash
             )
             slices = Slices(request.body, progress)
             if request.watch is not None:
@@ -266,10 +301,10 @@ class Sender:
             try:
                 if response.status not in request.accepted:
                     body = await read_whole(response, progress, MAX_ERROR)
-                    raise _Refused(Refusal.read(response.status, response.headers, body))
+                    raise _Refused(ErrorResponse.read(response.status, response.headers, body))
                 return await receive(response, progress)
-            except S3ErrorInAnswer as error:
-                raise _Refused(Refusal.of(response.status, response.headers, error.info)) from None
+            except S3ErrorInResponse as error:
+                raise _Refused(ErrorResponse.of(response.status, response.headers, error.info)) from None
             except BaseException:
                 response.close()
                 raise
@@ -278,59 +313,81 @@ class Sender:
         """Return the URL of a request."""
         return self.endpoint.url(self.region, request.key, quote_query(request.query) if request.query else "")
 
-    def _correct(self, request: Request, refusal: Refusal, credentials: Credentials, fixes: _Fixes) -> bool:
-        """Put right what the server says is wrong with the region, the clock or the credentials; whether it was."""
-        if "place" not in fixes.done and self._move(request, refusal, fixes):
-            fixes.done.add("place")
+    def _correct(self, request: Request, response: ErrorResponse, credentials: Credentials, fixes: _Fixes) -> bool:
+        """Correct the region, the clock or the credentials if the server complains about them; return whether it was.
+
+        Each is corrected once for a request.
+        """
+        if not fixes.region and self._redirect(request, response, fixes):
+            fixes.region = True
             return True
-        offset = refusal.offset(self.now())
-        if "clock" not in fixes.done and offset is not None:
-            fixes.done.add("clock")
+        offset = response.clock_offset(self.now())
+        if fixes.ahead is None and offset is not None:
+            fixes.ahead = self._ahead
             self._ahead += timedelta(seconds=offset)
             _log.warning("This machine's clock is %.0f s off the S3 server's: set it", -self._ahead.total_seconds())
             return True
-        if "token" not in fixes.done and (refusal.is_expired or (refusal.is_mute and credentials.token is not None)):
-            fixes.done.add("token")
+        is_suspect = response.is_expired or (response.is_mute and credentials.token is not None)
+        if is_suspect and not fixes.credentials:
+            fixes.credentials = True
             self.credentials.forget(credentials)
             return True
         return False
 
-    def _move(self, request: Request, refusal: Refusal, fixes: _Fixes) -> bool:
-        if not (refusal.is_elsewhere or refusal.is_mute):
+    def _redirect(self, request: Request, response: ErrorResponse, fixes: _Fixes) -> bool:
+        if not (response.is_elsewhere or response.is_mute):
             return False
-        if refusal.region is not None and refusal.region != self.region:
-            _log.warning("The bucket %s is in the region %s", self.endpoint.bucket, refusal.region)
-            self.move(refusal.region)
+        if response.region is not None and response.region != self.region:
+            _log.warning("The bucket %s is in the region %s", self.endpoint.bucket, response.region)
+            self.set_region(response.region)
             return True
-        if refusal.location is not None:
-            fixes.url = self.endpoint.redirected(self.url(request), refusal.location)
+        if response.location is not None:
+            fixes.url = self.endpoint.redirected(self.url(request), response.location)
         return fixes.url is not None
 
-    def move(self, region: str) -> None:
+    def set_region(self, region: str) -> None:
         """Sign for another region from now on.
 
         Raises:
-            ValueError: It is no name of a region.
+            ValueError: It is not the name of a region.
         """
         self.signer = self._make_signer(region)
         self.region = region
+        self.is_region_known = True
 
-    def _what(self, request: Request) -> str:
-        return request.what if request.name is None else f"{request.what} {request.name!r}"
+    async def find_region(self) -> None:
+        """Use the region of the profile, if none was given and the profile names one."""
+        if self._may_have_region:
+            region = await self.credentials.find_region()
+            if region is not None and self._may_have_region:
+                self.set_region(region)
+            self._may_have_region = False
 
-    def _as_error(self, request: Request, refusal: Refusal, attempts: int) -> StoreError:
-        return as_error(refusal, self._what(request), store=self.label, name=request.name, attempts=attempts)
+    def _to_error(self, request: Request, response: ErrorResponse, attempts: int) -> StoreError:
+        return to_error(
+            response,
+            str(request),
+            store=self.label,
+            name=request.name,
+            attempts=attempts,
+            version=self.signer.version,
+            options=options_for(request.query, request.headers),
+        )
 
 
-def _reason(error: Exception) -> str:
-    """Say in a few words what broke; nothing of the request, whose URL may hold a signature."""
+def _error_text(error: Exception) -> str:
+    """Describe a broken request in a few words, without the request itself: its URL may hold a signature."""
     if isinstance(error, StoreUnavailableError):
         return str(error)
     if isinstance(error, TimeoutError):
         return "the server did not answer in time"
     if isinstance(error, aiohttp.ClientPayloadError):
-        return "the server's answer was cut off"
+        return "the server's response was cut off"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        wants = "; it wants credentials: put them into its URL; .netrc is not read" if error.status == 407 else ""
+        return f"the proxy answered {error.status}{wants}"
     if isinstance(error, aiohttp.ClientConnectorError):
         number = error.os_error.errno
-        return f"{error.host} cannot be reached: {os.strerror(number) if number and number > 0 else error.os_error}"
+        text = f"{error.host} cannot be reached: {os.strerror(number) if number and number > 0 else error.os_error}"
+        return f"{text}; give ssl_context= to trust it all the same" if isinstance(error, _TLS) else text
     return f"the connection broke: {type(error).__name__}"

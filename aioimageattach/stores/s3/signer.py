@@ -15,9 +15,10 @@ from functools import lru_cache
 from hashlib import sha256
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from .credentials import Credentials
+from .errors import SignatureVersion
 from .headers import UNSIGNED_HEADERS, collapsed, lowered
 from .policy import Condition, encode_policy
 from .urls import quote_key, quote_query, split_url
@@ -110,6 +111,8 @@ class SignerV4:
     """
 
     __slots__ = ("_replaced", "_scope", "_states_hash", "region", "service")
+
+    version: ClassVar[SignatureVersion] = "v4"
 
     def __init__(self, region: str, *, service: str = "s3") -> None:
         for label, value in (("region", region), ("service", service)):

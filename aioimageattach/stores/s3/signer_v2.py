@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from types import MappingProxyType
-from typing import Final
+from typing import ClassVar, Final
 from urllib.parse import unquote
 
 from .credentials import Credentials
+from .errors import SignatureVersion
 from .headers import lowered, stripped
 from .policy import Condition, encode_policy
 from .urls import Target, quote_query, split_url
@@ -95,6 +96,8 @@ class SignerV2:
     """
 
     __slots__ = ("bucket", "region", "service")
+
+    version: ClassVar[SignatureVersion] = "v2"
 
     def __init__(self, region: str = "", *, service: str = "s3", bucket: str | None = None) -> None:
         self.region: str = region

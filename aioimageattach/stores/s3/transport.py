@@ -1,4 +1,4 @@
-"""The door to aiohttp: one session per event loop, and requests that are sent as they were signed."""
+"""The only module that uses aiohttp to send: one session per event loop, and requests sent as they were signed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
+from urllib.request import getproxies_environment, proxy_bypass
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -17,30 +18,30 @@ from ...exc import StoreUnavailableError
 from ...version import VERSION
 from .body import Body, Slices
 from .watchdog import Limit, Watchdog
-from .xml import MAX_ANSWER
+from .xml import MAX_RESPONSE
 
-__all__ = ["BREAKS", "KEEP_ALIVE", "ConnectorFactory", "Lane", "Transport", "read_whole"]
+__all__ = ["BREAKS", "KEEP_ALIVE", "ConnectorFactory", "LoopState", "Transport", "read_whole"]
 
 KEEP_ALIVE: Final = 15.0
-"""How long an idle connection is kept, in seconds: servers let go of it soon after."""
+"""How long an idle connection is kept, in seconds: servers close it soon after."""
 
 BREAKS: Final = (aiohttp.ClientError, ConnectionError, TimeoutError)
-"""What is raised when a request or its answer does not get through."""
+"""Errors of connections."""
 
 ConnectorFactory: TypeAlias = Callable[[], aiohttp.BaseConnector]
-"""Makes the connector of a session, for a resolver, a proxy or a socket of one's own."""
+"""Makes the connector of a session, for a custom resolver, proxy or socket."""
 
 _HEADERS: Final = {
     "Accept": "*/*",
-    "Accept-Encoding": "identity",  # or a proxy might pack what was asked for
+    "Accept-Encoding": "identity",  # or a proxy might compress objects
     "User-Agent": f"aioimageattach/{VERSION}",
 }
 _UNTYPED: Final = ("Content-Type",)
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
-    """What belongs to one event loop."""
+class LoopState:
+    """The session and the watchdog of one event loop."""
 
     loop: asyncio.AbstractEventLoop
     session: aiohttp.ClientSession
@@ -55,13 +56,14 @@ class Transport:
     """Sends requests.
 
     Args:
-        connect_timeout: How long it may take to connect, in seconds.
-        max_connections: How many connections there may be at once in an event loop; more requests wait.
-        ssl_context: What TLS is to accept; ``None`` means what Python does.
+        connect_timeout: Limit on connecting, in seconds.
+        max_connections: Largest number of connections in an event loop; more requests wait.
+        ssl_context: Verifies certificates; ``None`` means as Python does.
         proxy: The URL of an HTTP proxy.
-        trust_env: Whether the proxies of the environment are used, and the passwords of ``.netrc``.
+        trust_env: Whether the proxies that environment variables name are used. Nothing else is taken from there:
+            aiohttp would send the passwords of ``.netrc`` in place of signatures.
         connector: Makes the connector, which then decides about connections and TLS.
-        label: Whose it is, for a warning.
+        label: The store's short description, for a warning.
     """
 
     def __init__(
@@ -81,9 +83,10 @@ class Transport:
         self._proxy = proxy
         self._trust_env = trust_env
         self._connector = connector
+        self._proxies: dict[str, str | None] = {}
         self._label = label
-        self._lanes: WeakKeyDictionary[asyncio.AbstractEventLoop, Lane] = WeakKeyDictionary()
-        self._last: Lane | None = None
+        self._states: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopState] = WeakKeyDictionary()
+        self._last: LoopState | None = None
 
     def _make_connector(self) -> aiohttp.BaseConnector:
         if self._connector is not None:
@@ -94,16 +97,16 @@ class Transport:
             ssl=True if self._ssl is None else self._ssl,
         )
 
-    def lane(self) -> Lane:
-        """Return what belongs to this event loop; made when it is needed."""
+    def loop_state(self) -> LoopState:
+        """Return the state of the running event loop; created when it is first needed."""
         loop = asyncio.get_running_loop()
-        lane = self._last
-        if lane is None or lane.loop is not loop:
-            lane = self._lanes.get(loop)
-        if lane is None or lane.session.closed:
-            lane = self._lanes[loop] = Lane(loop, self._make_session(), Watchdog(loop))
-        self._last = lane
-        return lane
+        state = self._last
+        if state is None or state.loop is not loop:
+            state = self._states.get(loop)
+        if state is None or state.session.closed:
+            state = self._states[loop] = LoopState(loop, self._make_session(), Watchdog(loop))
+        self._last = state
+        return state
 
     def _make_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -112,26 +115,36 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=_HEADERS,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
-            trust_env=self._trust_env,
         )
+
+    def _proxy_for(self, url: str) -> str | None:
+        """Return the proxy for a URL: the one that was given, or that of the environment."""
+        if not self._trust_env or self._proxy is not None:
+            return self._proxy
+        origin = url[: url.index("/", 8)]
+        if origin not in self._proxies:
+            scheme, _, netloc = origin.partition("://")
+            found = None if proxy_bypass(netloc) else getproxies_environment().get(scheme)
+            self._proxies[origin] = found
+        return self._proxies[origin]
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: Body, slices: Slices
     ) -> aiohttp.ClientResponse:
-        """Send a request and return the answer when its headers are there; the caller closes it.
+        """Send a request and return the response when its headers have arrived; the caller closes it.
 
         Args:
             method: Such as ``"GET"``.
             url: Sent as it is.
             headers: Sent as they are.
-            body: What follows.
-            slices: How it follows if it is long.
+            body: The payload.
+            slices: The payload slice by slice, if it is long.
 
         Raises:
-            BREAKS: It did not get through.
+            BREAKS: The connection failed.
         """
         data = (body.view if body.is_slice else slices) if body.size else None
-        return await self.lane().session.request(
+        return await self.loop_state().session.request(
             method,
             URL(url, encoded=True),
             headers=headers,
@@ -139,31 +152,31 @@ class Transport:
             skip_auto_headers=None if data is None or "Content-Type" in headers else _UNTYPED,
             data=data,
             allow_redirects=False,
-            proxy=self._proxy,
+            proxy=self._proxy_for(url),
         )
 
     async def aclose(self) -> None:
         """Close the connections of this event loop; doing so again changes nothing."""
-        lane = self._lanes.pop(asyncio.get_running_loop(), None)
+        state = self._states.pop(asyncio.get_running_loop(), None)
         self._last = None
-        if lane is not None:
-            lane.watchdog.close()
-            await lane.session.close()
+        if state is not None:
+            state.watchdog.close()
+            await state.session.close()
 
     def __del__(self) -> None:
-        if any(not lane.session.closed for lane in getattr(self, "_lanes", {}).values()):
+        if any(not state.session.closed for state in getattr(self, "_states", {}).values()):
             message = f"{self._label} was not closed: write `async with`, or await its aclose()"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
 
 async def read_whole(
-    response: aiohttp.ClientResponse, progress: Callable[[], object], limit: int = MAX_ANSWER
+    response: aiohttp.ClientResponse, progress: Callable[[], object], limit: int = MAX_RESPONSE
 ) -> bytes:
-    """Read an answer to its end; ``progress`` is called at each piece.
+    """Read a response to its end; ``progress`` is called for each piece.
 
     Raises:
         StoreUnavailableError: It has more than ``limit`` bytes.
-        BREAKS: It broke.
+        BREAKS: The connection failed.
     """
     if response.content.at_eof():
         return b""
@@ -174,6 +187,6 @@ async def read_whole(
         left -= len(piece)
         if left < 0:
             response.close()
-            raise StoreUnavailableError(f"the server's answer has more than {limit:,} bytes")
+            raise StoreUnavailableError(f"the server's response has more than {limit:,} bytes")
         pieces.append(piece)
     return b"".join(pieces)

@@ -1,71 +1,65 @@
-"""Puts objects whole or not at all: in one request, or in parts where they are large."""
+"""Puts objects whole or not at all: in one request, in parts if they are large, or by a copy within the server."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import secrets
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Final, Literal, TypeAlias
 
-import aiohttp
-
 from ..._threads import finish
-from ...exc import StoreError, StoreFileExistsError, StoreFileNotFoundError
+from ...exc import StoreError, StoreFileExistsError, StoreFileNotFoundError, StoreUnavailableError
 from .body import Body
 from .chunked import Algorithm
+from .documents import MAX_PARTS, Part, build_complete
 from .encryption import Encryption
-from .objects import META, ObjectHead, read_head
-from .sender import Progress, Request, Sender, Watch
-from .transport import read_whole
-from .xml import MAX_PARTS, Part, build_complete, parse_complete, parse_initiate_multipart
+from .objects import META, ObjectHead
+from .receivers import (
+    receive_copied,
+    receive_deleted,
+    receive_head,
+    receive_put,
+    receive_upload_id,
+    verify_checksum,
+)
+from .responses import ListedUpload
+from .sender import Receiver, Request, Sender, Watch
+from .xml import UnexpectedResponse
 
-__all__ = ["PUT_ID", "CreateOnly", "Uploader", "receive_etag", "receive_head", "size_of_parts"]
+__all__ = ["PUT_ID", "CreateOnly", "Uploader", "part_size_for"]
 
 _log = logging.getLogger(__name__)
 
 CreateOnly: TypeAlias = Literal["if-none-match", "head"]
-"""How a name that is taken is refused: by the server itself, or by asking it before."""
+"""How a taken name is refused: by the server itself, or by a request before the put."""
 
 PUT_ID: Final = "put-id"
-"""The metadata that tells which put an object is of: after a lost answer it says whether the put was done."""
+"""The metadata that tells which put made an object: after a lost response it shows whether the put was done."""
 
 _GRACE: Final = 5.0
-_TAKE_BACK: Final = 15.0
-
-
-async def receive_head(response: aiohttp.ClientResponse, progress: Progress) -> ObjectHead:
-    """Return what the answer to ``HEAD`` says."""
-    return read_head(response.headers)
-
-
-async def receive_etag(response: aiohttp.ClientResponse, progress: Progress) -> str:
-    """Return the object's tag, without quotes, when the answer is complete."""
-    await read_whole(response, progress)
-    return response.headers.get("ETag", "").strip('"')
-
-
-async def _receive_upload_id(response: aiohttp.ClientResponse, progress: Progress) -> str:
-    return parse_initiate_multipart(await read_whole(response, progress))
-
-
-async def _receive_completed(response: aiohttp.ClientResponse, progress: Progress) -> str:
-    return parse_complete(await read_whole(response, progress)).etag
+_CLEAN_UP: Final = 15.0
+_SKEW: Final = timedelta(minutes=16)  # a server accepts requests whose clock is 15 minutes off
+_DELETED: Final = frozenset({200, 202, 204})
+_ABSENT: Final = frozenset({"NoSuchKey", "NoSuchUpload", "NoSuchVersion", "NotFound"})
 
 
 @dataclass(slots=True)
 class _Put:
-    """One put.
+    """One put or copy.
 
     Args:
-        key: Where to.
+        key: The object's key.
         name: What messages call it.
-        body: What.
-        headers: What else is said of it.
-        conditions: When it is to be refused.
+        body: The bytes; none for a copy.
+        headers: Describe the object.
+        conditions: The headers that let the server refuse it.
+        put_id: Identifies the object that it makes, if it must not replace another.
+        is_copy: Whether the server takes the bytes from another object.
         watch: Whether the server may have done it.
-        put_id: By which to know it again, if it is not to replace anything.
     """
 
     key: str
@@ -73,12 +67,13 @@ class _Put:
     body: Body
     headers: Mapping[str, str]
     conditions: Mapping[str, str]
-    put_id: str | None
+    put_id: str | None = None
+    is_copy: bool = False
     watch: Watch = field(default_factory=Watch)
 
 
-def size_of_parts(size: int, wanted: int) -> int:
-    """Return how many bytes a part has to have: as wanted, or more where there would be over 10,000 parts."""
+def part_size_for(size: int, wanted: int) -> int:
+    """Return the size of a part, in bytes: as wanted, or more if there would be over 10,000 parts."""
     return max(wanted, -(-size // MAX_PARTS))
 
 
@@ -86,18 +81,20 @@ class Uploader:
     """Puts objects.
 
     Args:
-        sender: What asks the server.
-        threshold: From how many bytes on a body goes up in parts.
-        part_size: How many bytes a part has; more where there would be over 10,000 of them.
-        parallel: How many parts of one object are on their way at once.
-        checksum: Which checksum the server is to compare.
-        encryption: How the server is to encrypt.
-        create_only: How a name that is taken is refused.
+        sender: Sends the requests.
+        list_uploads: Lists the unfinished uploads whose keys begin with a prefix.
+        threshold: Smallest size that is put in parts, in bytes.
+        part_size: Size of a part, in bytes; larger if there would be over 10,000 of them.
+        parallel: How many parts of one object are sent concurrently.
+        checksum: The checksum that the server compares.
+        encryption: How the server encrypts.
+        create_only: How a taken name is refused.
     """
 
     def __init__(
         self,
         sender: Sender,
+        list_uploads: Callable[[str], AsyncIterator[ListedUpload]],
         *,
         threshold: int,
         part_size: int,
@@ -107,40 +104,60 @@ class Uploader:
         create_only: CreateOnly,
     ) -> None:
         self._sender = sender
+        self._list_uploads = list_uploads
         self._threshold = threshold
         self._part_size = part_size
         self._parallel = parallel
         self._checksum: Algorithm | None = checksum
         self._encryption = encryption
-        self._create_only = create_only
+        self._only_new: Mapping[str, str] = {"If-None-Match": "*"} if create_only == "if-none-match" else {}
+        self._active: set[str] = set()
 
     async def replace(self, key: str, name: str, body: Body, headers: Mapping[str, str], if_match: str | None) -> str:
-        """Put an object, over what may stand there; return its tag.
+        """Put an object over one that may exist; return its ETag.
 
         Args:
-            key: Where to.
+            key: The object's key.
             name: What messages call it.
-            body: What.
-            headers: What else is said of it.
-            if_match: The tag that what stands there must have; ``None`` for any, or nothing.
+            body: The bytes.
+            headers: Describe the object.
+            if_match: The ETag that the existing object must have; ``None`` for any, or none.
         """
         conditions = {} if if_match is None else {"If-Match": f'"{if_match}"'}
-        return await self._send(_Put(key, name, body, headers, conditions, None))
+        return await self._send(_Put(key, name, body, headers, conditions))
 
     async def create(self, key: str, name: str, body: Body, headers: Mapping[str, str]) -> str:
-        """Put an object where none stands yet; return its tag.
+        """Put an object under a name that no object has yet; return its ETag.
 
         Raises:
-            StoreFileExistsError: One does; it is unchanged.
-            StoreError: It could not be done.
+            StoreFileExistsError: The name is taken; that object is unchanged.
+            StoreError: The put failed.
 
-        Effects: On an error or a cancellation nothing is left, as far as the server can be asked. When a cancellation
-        comes after the last byte was sent, the answer is waited for, some seconds at most, and the object removed.
+        Effects: On an error or a cancellation no object is left, as far as the server can be asked. When a cancellation
+        comes after the last byte was sent, the response is awaited for some seconds, and the object is removed.
         """
         put_id = secrets.token_hex(8)
-        conditions = {"If-None-Match": "*"} if self._create_only == "if-none-match" else {}
-        put = _Put(key, name, body, {**headers, META + PUT_ID: put_id}, conditions, put_id)
-        task = asyncio.ensure_future(self._create(put))
+        put = _Put(key, name, body, {**headers, META + PUT_ID: put_id}, self._only_new, put_id)
+        return await self._create(put, ask_first=not self._only_new)
+
+    async def copy(self, key: str, name: str, headers: Mapping[str, str], *, only_new: bool) -> str:
+        """Let the server copy an object; return the ETag of the copy.
+
+        Args:
+            key: The copy's key.
+            name: What messages call the copy.
+            headers: Name the source and describe the copy.
+            only_new: Whether a taken name is refused. Many servers do not know ``If-None-Match`` for copies, so they
+                are asked before as well.
+        """
+        if not only_new:
+            return await self._send(_Put(key, name, Body(), headers, {}, is_copy=True))
+        put_id = secrets.token_hex(8)
+        named = {**headers, META + PUT_ID: put_id}
+        return await self._create(_Put(key, name, Body(), named, self._only_new, put_id, is_copy=True), ask_first=True)
+
+    async def _create(self, put: _Put, *, ask_first: bool) -> str:
+        task = asyncio.ensure_future(self._create_or_undo(put, ask_first=ask_first))
 
         def stop() -> None:
             if put.watch.all_sent:
@@ -150,10 +167,10 @@ class Uploader:
 
         return await finish(task, stop=stop, undo=lambda _: self._take_back(put))
 
-    async def _create(self, put: _Put) -> str:
-        if self._create_only == "head" and await self._head(put) is not None:
+    async def _create_or_undo(self, put: _Put, *, ask_first: bool) -> str:
+        if ask_first and await self._head(put) is not None:
             raise StoreFileExistsError(
-                f"there is {put.name!r} already; a file is never overwritten", store=self._sender.label, name=put.name
+                f"{put.name!r} already exists; a file is never overwritten", store=self._sender.label, name=put.name
             )
         try:
             return await self._send(put)
@@ -166,43 +183,117 @@ class Uploader:
 
     async def _send(self, put: _Put) -> str:
         try:
-            if put.body.size >= self._threshold:
+            if put.body.size >= self._threshold and not put.is_copy:
                 return await self._send_parts(put)
             return await self._send_whole(put)
         except StoreError as error:
-            # The answer to an earlier attempt may have been lost: then it is our own object that is in the way.
-            if put.put_id is not None and (isinstance(error, StoreFileExistsError) or error.code == "NoSuchUpload"):
-                head = await self._head(put)
-                if head is not None and head.metadata.get(PUT_ID) == put.put_id:
-                    return head.etag
+            if put.put_id is None or not (isinstance(error, StoreFileExistsError) or error.code == "NoSuchUpload"):
+                raise
+            # The response to an earlier attempt may have been lost: then it is our own object that is in the way.
+            head = await self._head(put)
+            if head is not None and head.metadata.get(PUT_ID) == put.put_id:
+                return head.etag
+            if head is None and put.is_copy and isinstance(error, StoreFileExistsError):
+                raise StoreError(
+                    f"copy to {put.name!r}: the server answered {error.status} {error.code}, but there is no such "
+                    "object: it compares If-None-Match with the source; give create_only='head'",
+                    store=self._sender.label,
+                    name=put.name,
+                    code="NotImplemented",
+                ) from error
             raise
 
     async def _send_whole(self, put: _Put) -> str:
-        headers = {**put.headers, **put.conditions, **self._encryption.write, **await self._describe(put.body)}
-        request = Request("PUT", "put", put.key, headers=headers, body=put.body, name=put.name, watch=put.watch)
-        return await self._sender.send(request, receive_etag)
+        headers = {**put.headers, **put.conditions, **self._encryption.write}
+        if put.is_copy:
+            operation, receive, described = "copy to", receive_copied, {"Content-Length": "0"}
+        else:
+            operation, (described, receive) = "put", await self._describe(put.body, put.name)
+        headers.update(described)
+        request = Request("PUT", operation, put.key, headers=headers, body=put.body, name=put.name, watch=put.watch)
+        return await self._sender.send(request, receive)
 
-    async def _describe(self, body: Body) -> dict[str, str]:
+    async def _describe(self, body: Body, name: str) -> tuple[dict[str, str], Receiver[str]]:
+        """Return the headers of a body, and the receiver that verifies that it has arrived."""
         headers = {"Content-Length": str(body.size)}
-        if self._checksum is not None:
-            headers[f"x-amz-checksum-{self._checksum}"] = await body.checksum(self._checksum)
-        return headers
+        if self._checksum is None:
+            return headers, receive_put
+        checksum = await body.checksum(self._checksum)
+        headers[f"x-amz-checksum-{self._checksum}"] = checksum
+        return headers, verify_checksum(self._checksum, checksum, store=self._sender.label, name=name)
+
+    # --- parts -------------------------------------------------------------------------------------------------------
 
     async def _send_parts(self, put: _Put) -> str:
-        headers = {**put.headers, **self._encryption.write}
-        if self._checksum is not None:
-            headers["x-amz-checksum-algorithm"] = self._checksum.upper()
-        begin = Request("POST", "put", put.key, query={"uploads": None}, headers=headers, name=put.name)
-        upload_id = await self._sender.send(begin, _receive_upload_id)
+        upload_id = await self._start(put)
+        self._active.add(upload_id)
         try:
             parts = await self._send_each(put, upload_id)
             return await self._complete(put, upload_id, parts)
         except BaseException:
             await finish(self._abort(put, upload_id))
             raise
+        finally:
+            self._active.discard(upload_id)
+
+    async def _start(self, put: _Put) -> str:
+        """Start an upload; return its identifier.
+
+        A request whose response was lost may have started one, so it is not repeated before that one is aborted.
+        """
+        headers = {**put.headers, **self._encryption.write}
+        if self._checksum is not None:
+            headers["x-amz-checksum-algorithm"] = self._checksum.upper()
+        request = Request(
+            "POST",
+            "start the upload of",
+            put.key,
+            query={"uploads": None},
+            headers=headers,
+            name=put.name,
+            is_repeatable=False,
+        )
+        policy, loop = self._sender.policy, asyncio.get_running_loop()
+        deadline = loop.time() + policy.timeout
+        started_at = self._sender.now()
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await self._sender.send(request, receive_upload_id)
+            except asyncio.CancelledError:
+                await finish(self._abort_started(put, started_at))
+                raise
+            except StoreUnavailableError as error:
+                is_clean = await finish(self._abort_started(put, started_at))
+                pause = policy.pause(attempt, deadline - loop.time(), jitter=random.random())
+                if not is_clean or pause is None or isinstance(error.__cause__, UnexpectedResponse):
+                    raise
+                _log.info("%s; the next attempt is in %.2f s", error, pause)
+            await asyncio.sleep(pause)
+
+    async def _abort_started(self, put: _Put, started_at: datetime) -> bool:
+        """Abort the upload that a request has started whose response was lost; return whether none is left."""
+        try:
+            async with asyncio.timeout(_CLEAN_UP):
+                found = [
+                    upload
+                    async for upload in self._list_uploads(put.key)
+                    if upload.key == put.key
+                    and upload.initiated_at >= started_at - _SKEW
+                    and upload.upload_id not in self._active
+                ]
+                if len(found) == 1:
+                    await self.abort(put.key, put.name, found[0].upload_id)
+        except (StoreError, TimeoutError) as error:
+            _log.warning("An upload of %r may be left behind: %s", put.name, str(error) or type(error).__name__)
+            return False
+        if len(found) > 1:
+            _log.warning("An upload of %r may be left behind: %d are under way", put.name, len(found))
+        return len(found) <= 1
 
     async def _send_each(self, put: _Put, upload_id: str) -> list[Part]:
-        part_size = size_of_parts(put.body.size, self._part_size)
+        part_size = part_size_for(put.body.size, self._part_size)
         starts = enumerate(range(0, put.body.size, part_size), 1)
         parts: list[Part] = []
 
@@ -221,12 +312,13 @@ class Uploader:
         return parts
 
     async def _send_part(self, put: _Put, upload_id: str, number: int, body: Body) -> Part:
-        headers = {**self._encryption.read, **await self._describe(body)}
+        described, receive = await self._describe(body, put.name)
+        headers = {**self._encryption.read, **described}
         query = {"partNumber": str(number), "uploadId": upload_id}
         request = Request(
             "PUT", f"put part {number} of", put.key, query=query, headers=headers, body=body, name=put.name
         )
-        etag = await self._sender.send(request, receive_etag)
+        etag = await self._sender.send(request, receive)
         given = None if self._checksum is None else (self._checksum, headers[f"x-amz-checksum-{self._checksum}"])
         return Part(number, etag, given)
 
@@ -248,39 +340,40 @@ class Uploader:
             name=put.name,
             watch=put.watch,
         )
-        return await self._sender.send(request, _receive_completed)
+        return await self._sender.send(request, receive_copied)
 
     async def _abort(self, put: _Put, upload_id: str) -> None:
         try:
-            async with asyncio.timeout(_TAKE_BACK):
+            async with asyncio.timeout(_CLEAN_UP):
                 await self.abort(put.key, put.name, upload_id)
         except (StoreError, TimeoutError) as error:
-            _log.warning("The parts of an upload of %r may be left: %s", put.name, str(error) or type(error).__name__)
+            _log.warning(
+                "The parts of an upload of %r may be left behind: %s", put.name, str(error) or type(error).__name__
+            )
 
     async def abort(self, key: str, name: str, upload_id: str) -> None:
-        """Forget an upload and its parts; one that is not there is no error."""
-        request = Request(
-            "DELETE",
-            "abort the upload of",
-            key,
-            query={"uploadId": upload_id},
-            name=name,
-            accepted=frozenset({200, 204, 404}),
-        )
-        await self._sender.send(request, receive_etag)
+        """Abort an upload and delete its parts; one that does not exist is not an error."""
+        request = Request("DELETE", "abort the upload of", key, query={"uploadId": upload_id}, name=name)
+        await self._delete(request)
+
+    # --- clean-up ----------------------------------------------------------------------------------------------------
 
     async def _take_back(self, put: _Put) -> None:
-        """Remove what was put after all, and nothing else."""
+        """Delete the object that a failed or cancelled put has made all the same, and no other."""
         try:
-            async with asyncio.timeout(_TAKE_BACK):
+            async with asyncio.timeout(_CLEAN_UP):
                 head = await self._head(put)
                 if head is not None and head.metadata.get(PUT_ID) == put.put_id:
-                    request = Request(
-                        "DELETE", "take back", put.key, name=put.name, accepted=frozenset({200, 204, 404})
-                    )
-                    await self._sender.send(request, receive_etag)
+                    await self._delete(Request("DELETE", "take back", put.key, name=put.name))
         except (StoreError, TimeoutError) as error:
             _log.warning("%r may be left behind: %s", put.name, str(error) or type(error).__name__)
+
+    async def _delete(self, request: Request) -> None:
+        try:
+            await self._sender.send(request._replace(accepted=_DELETED), receive_deleted)
+        except StoreError as error:
+            if error.code not in _ABSENT:
+                raise
 
     async def _head(self, put: _Put) -> ObjectHead | None:
         request = Request("HEAD", "look for", put.key, headers=self._encryption.read, name=put.name)

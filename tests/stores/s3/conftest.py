@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aioimageattach.stores.s3 import S3Client, S3Store, static
+from aioimageattach.stores.s3 import S3Client, S3Store, StaticCredentials
 from tests.databases import REQUIRED
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
 from tests.servers.ministack import Ministack
@@ -72,7 +72,7 @@ async def make_client() -> AsyncIterator[MakeClient]:
     async with AsyncExitStack() as stack:
 
         def make(url: str, bucket: str = BUCKET, **options: Any) -> S3Client:
-            credentials = options.pop("credentials", static(ACCESS_KEY, SECRET_KEY))
+            credentials = options.pop("credentials", StaticCredentials(ACCESS_KEY, SECRET_KEY))
             client = S3Client(bucket, credentials, endpoint_url=url, **{"region": REGION, **QUICK, **options})
             stack.push_async_callback(client.aclose)
             return client

@@ -20,7 +20,7 @@ from aioimageattach.exc import (
     StoreFileNotFoundError,
     StorePermissionError,
 )
-from aioimageattach.stores.s3 import AuthMechanismError, Credentials, Encryption, S3Client, static
+from aioimageattach.stores.s3 import AuthMechanismError, Credentials, Encryption, S3Client, StaticCredentials
 from aioimageattach.stores.s3.transport import KEEP_ALIVE
 from aioimageattach.version import VERSION
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
@@ -482,10 +482,10 @@ async def test_old_signatures(gate: Gate, make_client: MakeClient) -> None:
 async def test_temporary_credentials(gate: Gate, make_client: MakeClient) -> None:
     """Their token goes along, in headers and in URLs."""
     gate.judge.keys["ASIATEMPORARY"] = Key("secret", "token+/=")
-    client = make_client(gate.url, credentials=static("ASIATEMPORARY", "secret", "token+/="))
+    client = make_client(gate.url, credentials=StaticCredentials("ASIATEMPORARY", "secret", "token+/="))
     await client.create("a", b"x")
     assert (await fetch(client.presign("GET", "a")))[1] == b"x"
-    wrong = make_client(gate.url, credentials=static("ASIATEMPORARY", "secret"))
+    wrong = make_client(gate.url, credentials=StaticCredentials("ASIATEMPORARY", "secret"))
     with pytest.raises(StorePermissionError, match="InvalidToken"):
         await wrong.create("b", b"x")
 
@@ -493,8 +493,8 @@ async def test_temporary_credentials(gate: Gate, make_client: MakeClient) -> Non
 async def test_refusals(gate: Gate, make_client: MakeClient) -> None:
     """They carry what the server says, and no secret."""
     for credentials, code in (
-        (static(ACCESS_KEY, "canary-of-a-secret"), "SignatureDoesNotMatch"),
-        (static("AKIAOTHER", "canary-of-a-secret"), "InvalidAccessKeyId"),
+        (StaticCredentials(ACCESS_KEY, "canary-of-a-secret"), "SignatureDoesNotMatch"),
+        (StaticCredentials("AKIAOTHER", "canary-of-a-secret"), "InvalidAccessKeyId"),
     ):
         with pytest.raises(StorePermissionError, match=code) as caught:
             await make_client(gate.url, credentials=credentials).create("a", b"x")
@@ -523,7 +523,7 @@ async def test_connections_are_kept_and_closed(gate: Gate, make_client: MakeClie
 
 def test_each_event_loop_has_its_own_connections(gate: Gate) -> None:
     """A client that outlives a loop works in the next."""
-    client = S3Client(BUCKET, static(ACCESS_KEY, SECRET_KEY), region=REGION, endpoint_url=gate.url)
+    client = S3Client(BUCKET, StaticCredentials(ACCESS_KEY, SECRET_KEY), region=REGION, endpoint_url=gate.url)
 
     async def work(name: str) -> bytes:
         async with client:
@@ -544,9 +544,10 @@ def test_an_unclosed_client_is_told(gate: Gate) -> None:
     """By a ResourceWarning that says whose connections were left; one that is closed is not."""
     code = f"""
 import asyncio
-from aioimageattach.stores.s3 import S3Client, static
+from aioimageattach.stores.s3 import S3Client, StaticCredentials
 async def main(close):
-    client = S3Client({BUCKET!r}, static({ACCESS_KEY!r}, {SECRET_KEY!r}), region={REGION!r}, endpoint_url={gate.url!r})
+    keys = StaticCredentials({ACCESS_KEY!r}, {SECRET_KEY!r})
+    client = S3Client({BUCKET!r}, keys, region={REGION!r}, endpoint_url={gate.url!r})
     await client.replace("a", b"x")
     if close:
         await client.aclose()
@@ -588,11 +589,11 @@ asyncio.run(main(CLOSE))
 def test_arguments_out_of_range(options: dict[str, Any]) -> None:
     """They are refused by name."""
     with pytest.raises(ValueError, match=next(iter(options)).replace("timeout", "(timeout|expected)")):
-        S3Client(BUCKET, static("a", "b"), **options)
+        S3Client(BUCKET, StaticCredentials("a", "b"), **options)
 
 
 def test_a_client_shows_no_secret() -> None:
     """Neither do its parts."""
-    client = S3Client(BUCKET, static("AKIA", "canary-of-a-secret", "canary-token"), region=REGION)
+    client = S3Client(BUCKET, StaticCredentials("AKIA", "canary-of-a-secret", "canary-token"), region=REGION)
     assert repr(client) == "<S3 bucket 'pictures' at https://s3.{region}.amazonaws.com>"
     assert "canary" not in f"{client!r}{client.credentials!r}{vars(client)}{vars(client._sender)}"

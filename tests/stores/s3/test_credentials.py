@@ -7,6 +7,7 @@ import copy
 import gc
 import json
 import logging
+import os
 import pickle
 import sys
 import threading
@@ -18,22 +19,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import botocore.exceptions
+import botocore.session
 import pytest
 
 from aioimageattach.exc import StorePermissionError, StoreUnavailableError
-from aioimageattach.stores.s3 import credentials as room
-from aioimageattach.stores.s3.credentials import (
-    CredentialCache,
+from aioimageattach.stores.s3 import (
+    BotocoreCredentials,
+    ChainedCredentials,
     Credentials,
-    Source,
-    botocore,
-    callback,
-    chain,
-    default,
-    environment,
-    profile,
-    static,
+    CredentialSource,
+    DefaultCredentials,
+    EnvironmentCredentials,
+    ProfileCredentials,
+    StaticCredentials,
 )
+from aioimageattach.stores.s3.credential_cache import CredentialCache
+from aioimageattach.stores.s3.credentials import to_source
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 KEYS = Credentials("AKID", "canary-secret", "canary-token")
@@ -42,7 +44,7 @@ KEYS = Credentials("AKID", "canary-secret", "canary-token")
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A home of one's own, and an environment that knows nothing."""
-    for name in list(room.os.environ):
+    for name in list(os.environ):
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -86,7 +88,7 @@ class Vault:
 def cache_of(lifetime: float | None = 3600) -> tuple[CredentialCache, Vault, Clock]:
     clock = Clock()
     vault = Vault(clock, lifetime)
-    return CredentialCache(callback(vault), clock=clock), vault, clock
+    return CredentialCache(to_source(vault), clock=clock), vault, clock
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_credentials_that_cannot_be_are_refused(arguments: tuple[Any, ...], mess
 async def test_nothing_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:
     """No repr, format, pickle or log of credentials, their sources and their cache shows secret or token."""
     caplog.set_level(logging.DEBUG)
-    source = chain(static("AKID", "canary-secret", "canary-token"), environment())
+    source = ChainedCredentials(StaticCredentials("AKID", "canary-secret", "canary-token"), EnvironmentCredentials())
     cache = CredentialCache(source)
     await cache.get()
     for thing in (KEYS, source, cache, [KEYS], {"a": KEYS}):
@@ -128,13 +130,13 @@ async def test_nothing_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:
 
 async def test_known_keys_are_there_without_waiting() -> None:
     """Static keys can be used for signing before anything was awaited."""
-    cache = CredentialCache(static("AKID", "secret"))
+    cache = CredentialCache(StaticCredentials("AKID", "secret"))
     assert cache.peek() == await cache.get() == cache.peek() == Credentials("AKID", "secret")
 
 
 async def test_the_environment_is_read_when_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its keys are known without waiting; when there are none, it says so."""
-    source = environment()
+    source = EnvironmentCredentials()
     assert source.peek() is None
     assert await source.fetch() is None
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
@@ -159,7 +161,7 @@ async def test_an_incomplete_environment_is_an_error(
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(StorePermissionError, match=message) as caught:
-        await default().fetch()
+        await DefaultCredentials().fetch()
     assert caught.value.code == "NoCredentials"
     assert "canary" not in "".join(traceback.format_exception(caught.value))
 
@@ -202,20 +204,19 @@ aws_secret_access_key = secret
         ("other", Credentials("OTHER", "secret", "token")),
         ("config only", Credentials("CONFIG", "secret")),
         ("quoted", Credentials("QUOTED", "secret")),
-        ("role", None),
     ],
 )
 @pytest.mark.parametrize("way", ["argument", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"])
 async def test_a_profile_is_read_from_the_shared_files(
     home: Path, monkeypatch: pytest.MonkeyPatch, name: str | None, expected: Credentials | None, way: str
 ) -> None:
-    """By name or by environment, from either file, the one of credentials first; roles are for others."""
+    """By name or by environment, from either file, the one of credentials first."""
     (home / "credentials").write_text(CREDENTIALS_FILE, "utf-8")
     (home / "config").write_text(CONFIG_FILE, "utf-8")
     if way == "argument":
-        source = profile(name)
+        source = ProfileCredentials(name)
     else:
-        source = profile()
+        source = ProfileCredentials()
         monkeypatch.setenv(way, name or "")
     assert source.peek() is None
     assert await source.fetch() == expected
@@ -234,22 +235,22 @@ async def test_the_shared_files_may_stand_elsewhere(
         files = {}
     else:
         files = {"credentials_file": "~/keys", "config_file": tmp_path / "conf"}
-    assert await profile("other", **files).fetch() == Credentials("OTHER", "secret", "token")
-    assert await profile("quoted", **files).fetch() == Credentials("QUOTED", "secret")
+    assert await ProfileCredentials("other", **files).fetch() == Credentials("OTHER", "secret", "token")
+    assert await ProfileCredentials("quoted", **files).fetch() == Credentials("QUOTED", "secret")
 
 
 async def test_a_profile_that_is_nowhere_is_an_error_only_when_it_was_named(home: Path) -> None:
     """Without files and without a name there are no credentials here, and that is all."""
-    assert await profile().fetch() is None
-    with pytest.raises(StorePermissionError, match=r"profile 'gone': it is neither in ~/\.aws/credentials nor in"):
-        await profile("gone").fetch()
+    assert await ProfileCredentials().fetch() is None
+    with pytest.raises(StorePermissionError, match=r"profile 'gone': it is neither in .*/\.aws/credentials nor in"):
+        await ProfileCredentials("gone").fetch()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"canary = 1", "it is no file of profiles: MissingSectionHeaderError"),
-        (b"[default]\ncanary", "it is no file of profiles: ParsingError"),
+        (b"canary = 1", "it is not a file of profiles: MissingSectionHeaderError"),
+        (b"[default]\ncanary", "it is not a file of profiles: ParsingError"),
         (b"[default]\na=\xffcanary", "it cannot be read: UnicodeDecodeError"),
         (b"[default]\naws_secret_access_key=canary", "aws_secret_access_key is there, but aws_access_key_id is not"),
         (b"[default]\naws_access_key_id=a b\naws_secret_access_key=canary", "profile 'default': access_key: expected"),
@@ -259,7 +260,7 @@ async def test_a_shared_file_that_cannot_be_read_is_an_error(home: Path, content
     """The error names the file and repeats no line of it."""
     (home / "credentials").write_bytes(content)
     with pytest.raises(StorePermissionError, match=message) as caught:
-        await profile().fetch()
+        await ProfileCredentials().fetch()
     assert str(home / "credentials") in str(caught.value)
     assert "canary" not in "".join(traceback.format_exception(caught.value))
 
@@ -268,26 +269,18 @@ async def test_a_shared_file_that_is_a_directory_is_an_error(home: Path) -> None
     """What the system refuses is said."""
     (home / "config").mkdir()
     with pytest.raises(StorePermissionError, match="it cannot be read: IsADirectoryError"):
-        await profile().fetch()
+        await ProfileCredentials().fetch()
 
 
 async def test_the_arguments_come_first_and_then_the_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arguments, environment, shared files: in this order; a named profile comes before the environment."""
     (home / "credentials").write_text(CREDENTIALS_FILE, "utf-8")
-    assert (await CredentialCache(default()).get()).access_key == "DEFAULT"
+    assert (await CredentialCache(DefaultCredentials()).get()).access_key == "DEFAULT"
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    assert (await CredentialCache(default()).get()).access_key == "ENV"
-    assert default().peek() == Credentials("ENV", "secret")
-    assert (await CredentialCache(default(profile_name="other")).get()).access_key == "OTHER"
-    assert default("A", "s", "t").peek() == Credentials("A", "s", "t")
-
-
-@pytest.mark.parametrize("arguments", [("a",), (None, "s"), (None, None, "t")])
-def test_half_of_the_arguments_is_refused(arguments: tuple[str | None, ...]) -> None:
-    """One key without the other is a mistake, not a reason to look elsewhere."""
-    with pytest.raises(ValueError, match="expected both or neither"):
-        default(*arguments)
+    assert (await CredentialCache(DefaultCredentials()).get()).access_key == "ENV"
+    assert DefaultCredentials().peek() == Credentials("ENV", "secret")
+    assert (await CredentialCache(DefaultCredentials(profile_name="other")).get()).access_key == "OTHER"
 
 
 @pytest.mark.parametrize("installed", [True, False])
@@ -297,7 +290,7 @@ async def test_without_any_credentials_the_error_says_what_to_do(
     """With and without botocore."""
     if not installed:
         monkeypatch.setitem(sys.modules, "botocore.session", None)
-    cache = CredentialCache(default())
+    cache = CredentialCache(DefaultCredentials())
     with pytest.raises(StorePermissionError, match="there are no S3 credentials: give access_key") as caught:
         await cache.get()
     assert caught.value.code == "NoCredentials"
@@ -357,7 +350,7 @@ async def test_a_container_gives_credentials(
         )
     )
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/creds")
-    cache = CredentialCache(default())
+    cache = CredentialCache(DefaultCredentials())
     expected = Credentials("TASK", "s", "t", datetime.fromisoformat(ends))
     assert await cache.get() == await cache.get() == expected
     assert asked == ["GET /creds"]
@@ -385,7 +378,7 @@ async def test_an_instance_gives_credentials(
     answers.append(answer)
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
-    found = await botocore().fetch()
+    found = await BotocoreCredentials().fetch()
     assert found is not None
     assert (found.access_key, found.token) == ("ROLE", "t")
     assert found.expires_at is not None
@@ -420,23 +413,208 @@ async def test_a_web_identity_gives_credentials(
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     if granted:
-        assert (await CredentialCache(default()).get()).access_key == "WEB"
+        assert (await CredentialCache(DefaultCredentials()).get()).access_key == "WEB"
     else:
-        with pytest.raises(StorePermissionError, match="botocore could not get credentials: ClientError") as caught:
-            await CredentialCache(default()).get()
+        with pytest.raises(StorePermissionError, match="WithWebIdentity was answered by AccessDenied") as caught:
+            await CredentialCache(DefaultCredentials()).get()
         assert "canary" not in str(caught.value)
+
+
+PROCESS = f"{sys.executable} {{file}}"
+PRINTS = 'print(\'{"Version": 1, "AccessKeyId": "PROCESS", "SecretAccessKey": "s"}\')'
+KEYS_OF = "aws_access_key_id = {0}\naws_secret_access_key = s\n"
+ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "ENV", "AWS_SECRET_ACCESS_KEY": "s"}
+WEB = {"AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/r", "AWS_WEB_IDENTITY_TOKEN_FILE": "{token}"}
+FILE, CONFIG = KEYS_OF.format("FILE"), KEYS_OF.format("CONFIG")
+ROLE = "role_arn = arn:aws:iam::123456789012:role/r\nsource_profile = base\n"
+BASE = f"[profile base]\n{KEYS_OF.format('BASE')}"
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["by environment", "by the program"])
+@pytest.mark.parametrize(
+    ("environment", "credentials", "config", "expected"),
+    [
+        (ENVIRONMENT, FILE, CONFIG, "ENV"),
+        ({}, FILE, CONFIG, "FILE"),
+        ({}, "", CONFIG, "CONFIG"),
+        ({}, FILE, "credential_process = {process}\n", "FILE"),
+        ({}, "", "credential_process = {process}\n" + CONFIG, "PROCESS"),
+        ({}, "credential_process = {process}\n", CONFIG, "PROCESS"),
+        (WEB, FILE, CONFIG, "WEB"),
+        (WEB, "", "credential_process = {process}\n", "WEB"),
+        ({**WEB, **ENVIRONMENT}, FILE, "", "ENV"),
+        ({}, FILE, "role_arn = arn:aws:iam::123456789012:role/r\nweb_identity_token_file = {token}\n", "WEB"),
+        ({}, FILE, ROLE, "ROLE"),
+        (WEB, FILE, ROLE, "ROLE"),
+        (ENVIRONMENT, "", ROLE, "ENV"),
+        ({**ENVIRONMENT, "AWS_SESSION_TOKEN": "t"}, "", "", "ENV"),
+        ({**ENVIRONMENT, "AWS_SECURITY_TOKEN": "u", "AWS_SESSION_TOKEN": "t"}, "", "", "ENV"),
+        ({}, f"{FILE}aws_session_token = t\n", "", "FILE"),
+        ({}, f"{FILE}aws_security_token = t\n", "", "FILE"),
+        ({}, "", "region = eu-west-1\n", None),
+        ({}, "", "sso_session = none\n" + CONFIG, "CONFIG"),
+    ],
+)
+async def test_the_same_credentials_as_botocore(
+    monkeypatch: pytest.MonkeyPatch,
+    metadata: tuple[str, list[str], list[Answer]],
+    home: Path,
+    named: bool,
+    environment: dict[str, str],
+    credentials: str,
+    config: str,
+    expected: str | None,
+) -> None:
+    """Whatever settings meet, the same ones decide; a profile that the program names comes before the environment."""
+    url, _, answers = metadata
+
+    def answer(path: str, body: str) -> tuple[int, str]:
+        text = STS.format(ends=ends_in(6))
+        return 200, text if "WebIdentity" in body else text.replace("WithWebIdentity", "").replace("WEB", "ROLE")
+
+    answers.append(answer)
+    values = {"process": PROCESS.format(file=home / "process.py"), "token": str(home / "token")}
+    (home / "process.py").write_text(PRINTS)
+    (home / "token").write_text("jwt-token")
+    (home / "credentials").write_text(f"[mine]\n{credentials.format(**values)}" if credentials else "")
+    (home / "config").write_text(f"[profile mine]\n{config.format(**values)}\n{BASE}")
+    for name, value in {**environment, "AWS_ENDPOINT_URL_STS": url, "AWS_DEFAULT_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value.format(**values))
+    if not named:
+        monkeypatch.setenv("AWS_PROFILE", "mine")
+    theirs = botocore.session.Session(profile="mine" if named else None).get_credentials()
+    keys = None if theirs is None else theirs.get_frozen_credentials()
+    ours = await DefaultCredentials("mine" if named else None).fetch()
+    if keys is None:
+        assert ours is None
+    else:
+        assert ours is not None
+        assert (ours.access_key, ours.secret_key, ours.token) == (keys.access_key, keys.secret_key, keys.token)
+    if not named:
+        assert expected == (None if ours is None else ours.access_key)
+
+
+@pytest.mark.parametrize(
+    "setting", ["role_arn = r", "credential_process = x", "login_session = x", "sso_account_id = 1"]
+)
+async def test_settings_that_need_botocore(home: Path, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
+    """Without it the error says which one, and how to install it."""
+    monkeypatch.setitem(sys.modules, "botocore.session", None)
+    (home / "config").write_text(f"[default]\n{setting}\n{CONFIG}")
+    with pytest.raises(StorePermissionError, match=rf"profile 'default': {setting.split()[0]} .*aioimageattach\[aws\]"):
+        await DefaultCredentials().fetch()
+
+
+SIGN_ON = """[sso-session corp]
+sso_start_url = https://example.test/start
+sso_region = eu-west-1
+[profile mine]
+sso_session = corp
+sso_account_id = 123456789012
+sso_role_name = role
+[profile broken]
+credential_process = {process}
+[profile circle]
+role_arn = r
+source_profile = other
+[profile other]
+role_arn = r
+source_profile = circle
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mine", "run `aws sso login --profile mine`"),
+        ("broken", "credential_process failed; run it to see why"),
+        ("circle", "InfiniteLoopConfigError: .*circle"),
+    ],
+)
+async def test_why_botocore_has_none(home: Path, name: str, message: str) -> None:
+    """The message says what to do, and repeats nothing of what a process has written."""
+    (home / "process.py").write_text("import sys; sys.exit('canary')")
+    (home / "config").write_text(SIGN_ON.format(process=PROCESS.format(file=home / "process.py")))
+    with pytest.raises(StorePermissionError, match=message) as caught:
+        await ProfileCredentials(name).fetch()
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", ["LoginRefreshRequired", "MetadataRetrievalError", "CredentialRetrievalError"])
+async def test_other_errors_of_botocore(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+    """Those that may repeat what a server has said are named only."""
+    kind = getattr(botocore.exceptions, error)
+
+    def refuse(self: Any) -> None:
+        raise kind(error_msg="canary", provider="container-role")
+
+    monkeypatch.setattr(botocore.session.Session, "get_credentials", refuse)
+    with pytest.raises(StorePermissionError) as caught:
+        await BotocoreCredentials().fetch()
+    expected = "run `aws login`" if error.startswith("Login") else f"{error} of container-role"
+    assert expected in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+async def test_the_region_of_a_role(
+    home: Path, monkeypatch: pytest.MonkeyPatch, metadata: tuple[str, list[str], list[Answer]]
+) -> None:
+    """It is the client's, and not that of the profile."""
+    url, asked, answers = metadata
+    answers.append(lambda path, body: (200, STS.replace("WithWebIdentity", "").format(ends=ends_in(6))))
+    (home / "config").write_text(f"[default]\nregion = eu-west-1\n{ROLE}\n{BASE}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+    regions: list[str] = []
+    original = botocore.session.Session.create_client
+
+    def create(self: Any, service: str, *args: Any, **kwargs: Any) -> Any:
+        client = original(self, service, *args, **kwargs)
+        regions.append(client.meta.region_name)
+        return client
+
+    monkeypatch.setattr(botocore.session.Session, "create_client", create)
+    for region in ("eu-central-1", None):
+        assert (await DefaultCredentials(region=region).fetch()) is not None
+    assert regions == ["eu-central-1", "eu-west-1"]
+    assert len(asked) == 2
+
+
+async def test_the_region_of_a_profile(home: Path) -> None:
+    """It stands in the config file; sources without settings have none."""
+    (home / "config").write_text("[default]\nregion = eu-west-3\n[profile other]\n")
+    assert await DefaultCredentials().find_region() == "eu-west-3"
+    assert await ProfileCredentials("other").find_region() is None
+    assert await StaticCredentials("a", "b").find_region() is None
+    assert await ChainedCredentials(StaticCredentials("a", "b"), ProfileCredentials()).find_region() == "eu-west-3"
+    assert await CredentialCache(ChainedCredentials()).find_region() is None
+    assert ChainedCredentials().peek() is None
+    assert "default" not in repr(ProfileCredentials())
+
+
+async def test_the_end_of_keys_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS_CREDENTIAL_EXPIRATION says when they are read again."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    for text in ("2026-11-20T12:30:00Z", "2026-11-20T12:30:00", "2026-11-20T13:30:00+01:00"):
+        monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", text)
+        found = EnvironmentCredentials().peek()
+        assert found is not None
+        assert found.expires_at == datetime(2026, 11, 20, 12, 30, tzinfo=UTC)
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "soon")
+    with pytest.raises(StorePermissionError, match="AWS_CREDENTIAL_EXPIRATION: expected a time"):
+        EnvironmentCredentials().peek()
 
 
 async def test_what_botocore_cannot_do_is_an_error_of_ours(home: Path) -> None:
     """A profile that botocore does not know."""
     with pytest.raises(StorePermissionError, match="botocore could not get credentials: ProfileNotFound"):
-        await botocore("gone").fetch()
+        await BotocoreCredentials("gone").fetch()
 
 
 async def test_botocore_gives_keys_that_do_not_end(home: Path) -> None:
     """Keys of a file have neither token nor end."""
     (home / "credentials").write_text("[default]\naws_access_key_id=A\naws_secret_access_key=s\n")
-    assert await botocore().fetch() == Credentials("A", "s")
+    assert await BotocoreCredentials().fetch() == Credentials("A", "s")
 
 
 async def test_a_callable_may_return_credentials() -> None:
@@ -445,7 +623,7 @@ async def test_a_callable_may_return_credentials() -> None:
     async def provider() -> Credentials:
         return KEYS
 
-    assert await callback(provider).fetch() is KEYS
+    assert await to_source(provider).fetch() is KEYS
 
 
 async def test_credentials_that_do_not_end_are_asked_for_once() -> None:
@@ -604,7 +782,7 @@ def test_one_cache_serves_several_loops() -> None:
         await asyncio.to_thread(barrier.wait)
         return KEYS
 
-    shared = CredentialCache(callback(slowly))
+    shared = CredentialCache(to_source(slowly))
     found: list[Credentials] = []
     threads = [threading.Thread(target=lambda: found.append(asyncio.run(shared.get()))) for _ in range(2)]
     for thread in threads:
@@ -617,9 +795,101 @@ def test_one_cache_serves_several_loops() -> None:
 def test_a_source_of_ones_own_needs_one_method() -> None:
     """What is known without waiting is optional."""
 
-    class Own(Source):
+    class Own(CredentialSource):
         async def fetch(self) -> Credentials | None:
             return KEYS
 
     assert Own().peek() is None
     assert asyncio.run(CredentialCache(Own()).get()) is KEYS
+
+
+# --- in the background -----------------------------------------------------------------------------------------------
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that happens by itself."""
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_credentials_are_renewed_in_the_background() -> None:
+    """Nobody has to ask for them: a worker that only signs URLs never does."""
+    asked = 0
+
+    async def role() -> Credentials:
+        nonlocal asked
+        asked += 1
+        return Credentials(f"AKID{asked}", "s", "t", datetime.now(UTC) + timedelta(seconds=1.4))
+
+    cache = CredentialCache(to_source(role))
+    await cache.get()
+    await until(lambda: asked >= 3)
+    await until(lambda: cache.peek() is not None)
+    await cache.aclose()
+    await cache.aclose()
+    count = asked
+    await asyncio.sleep(1.5)
+    assert asked == count
+
+
+async def test_a_renewal_that_fails_is_tried_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log and the error about signed URLs say why; once the source works again, so do they."""
+    monkeypatch.setattr(CredentialCache, "RETRY", timedelta(seconds=0.1))
+    broken = False
+
+    async def role() -> Credentials:
+        if broken:
+            raise StorePermissionError("the role is gone")
+        return Credentials("AKID", "s", "t", datetime.now(UTC) + timedelta(seconds=1.4))
+
+    cache = CredentialCache(to_source(role))
+    assert "await connect()" in cache.explain()
+    await cache.get()
+    broken = True
+    await until(lambda: cache.peek() is None and "have expired and could not be renewed" in caplog.text)
+    assert cache.explain().endswith("and were not renewed: the role is gone")
+    broken = False
+    await until(lambda: cache.peek() is not None)
+    await cache.aclose()
+    unknown = CredentialCache(to_source(role))
+    broken = True
+    with pytest.raises(StorePermissionError):
+        await unknown.get()
+    assert unknown.explain() == "the credentials could not be fetched: the role is gone"
+
+
+async def test_a_renewal_that_is_under_way_is_ended() -> None:
+    """To close does not wait for a source that does not answer."""
+    asked = 0
+
+    async def role() -> Credentials:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await asyncio.Event().wait()
+        return Credentials("AKID", "s", "t", datetime.now(UTC) + timedelta(seconds=1.4))
+
+    cache = CredentialCache(to_source(role))
+    await cache.get()
+    await until(lambda: asked == 2)
+    await cache.aclose()
+    assert [task for task in asyncio.all_tasks() if "_keep" in repr(task)] == []
+
+
+async def test_a_cache_that_is_gone_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+    """Its timer does not hold it."""
+    asked: list[None] = []
+
+    async def role() -> Credentials:
+        asked.append(None)
+        return Credentials("AKID", "s", "t", datetime.now(UTC) + timedelta(seconds=1.2))
+
+    cache = CredentialCache(to_source(role))
+    await cache.get()
+    del cache
+    gc.collect()
+    await asyncio.sleep(1.3)
+    assert len(asked) == 1

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import botocore.session
 import pytest
+from botocore.endpoint_provider import EndpointProvider
+from botocore.exceptions import EndpointProviderError
 
 from aioimageattach.exc import InvalidKeyError
-from aioimageattach.stores.s3.endpoint import AWS, Endpoint
+from aioimageattach.stores.s3.endpoint import Endpoint, dns_suffix
 
 
 @pytest.mark.parametrize(
@@ -78,10 +83,99 @@ def test_what_is_no_endpoint(template: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def amazon() -> tuple[EndpointProvider, list[str]]:
+    """Amazon's own rules for the hosts of S3, as botocore evaluates them, and all regions."""
+    loader = botocore.session.Session().get_component("data_loader")
+    partitions = loader.load_data("partitions")
+    regions = [name for one in partitions["partitions"] for name in one["regions"] if not name.endswith("-global")]
+    return EndpointProvider(loader.load_service_model("s3", "endpoint-rule-set-1"), partitions), regions
+
+
+@pytest.mark.parametrize("bucket", ["pictures", "my.pictures", "Upper_Case", "under_score"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"dual_stack": True}, {"fips": True}, {"dual_stack": True, "fips": True}, {"accelerate": True}],
+    ids=str,
+)
+def test_the_hosts_of_amazon(amazon: tuple[EndpointProvider, list[str]], bucket: str, options: dict[str, Any]) -> None:
+    """In every region and partition they are those of Amazon's own rules."""
+    provider, regions = amazon
+    assert len(regions) > 40
+    assert {"eu-south-1", "us-gov-west-1", "cn-north-1", "us-iso-east-1", "us-isob-east-1", "eusc-de-east-1"} <= {
+        *regions
+    }
+    compared = 0
+    for region in regions:
+        try:
+            expected = provider.resolve_endpoint(
+                Bucket=bucket,
+                Region=region,
+                UseFIPS=options.get("fips", False),
+                UseDualStack=options.get("dual_stack", False),
+                Accelerate=options.get("accelerate", False),
+                ForcePathStyle=False,
+                UseGlobalEndpoint=False,
+                DisableAccessPoints=False,
+                DisableMultiRegionAccessPoints=False,
+            ).url
+        except EndpointProviderError:
+            continue  # there is no such host
+        compared += 1
+        if bucket != "pictures" and options.get("accelerate"):
+            continue
+        assert Endpoint(bucket, **options).bucket_url(region) == expected
+    assert compared or (options.get("accelerate") and bucket != "pictures")
+
+
+@pytest.mark.parametrize(
+    ("bucket", "options", "message"),
+    [
+        ("pictures--use1-az4--x-s3", {}, "directory buckets need sessions"),
+        ("arn:aws:s3:eu-west-1:123456789012:accesspoint/mine", {}, "give the access point's alias"),
+        ("Upper", {"path_style": False}, "path_style: 'Upper' cannot be part of a host"),
+        ("under_score", {"path_style": False}, "path_style: 'under_score' cannot be part of a host"),
+        ("my.pictures", {"accelerate": True}, "accelerate: expected"),
+        ("pictures", {"accelerate": True, "fips": True}, "accelerate: expected"),
+        ("pictures", {"accelerate": True, "path_style": True}, "accelerate: expected"),
+        ("pictures", {"template": "https://example.com", "fips": True}, "leave it out"),
+        ("pictures", {"template": "https://pictures.nyc3.digitaloceanspaces.com"}, "it contains the bucket"),
+        ("pictures", {"template": "https://pictures.example.com", "path_style": False}, "it contains the bucket"),
+        ("pictures", {"template": "http://127.0.0.1:9000/pictures"}, "it contains the bucket"),
+        ("pictures", {"template": "http://127.0.0.1:9000/pictures/x/"}, "it contains the bucket"),
+    ],
+)
+def test_what_would_not_work_is_refused_at_once(bucket: str, options: dict[str, Any], message: str) -> None:
+    """The message says what to give instead."""
+    with pytest.raises(ValueError, match=message):
+        Endpoint(bucket, **options)
+
+
+def test_a_server_that_is_named_like_the_bucket() -> None:
+    """It can be used by saying so."""
+    assert Endpoint("minio", "https://minio.example.com", True).bucket_url("x") == "https://minio.example.com/minio"
+    assert Endpoint("pictures", "https://picturesque.example.com").path_style
+    assert Endpoint("my.pictures", path_style=False).bucket_url("x") == "https://my.pictures.s3.x.amazonaws.com"
+
+
+def test_the_domains_of_partitions() -> None:
+    """They are told from the name of the region."""
+    assert [dns_suffix(name) for name in ("eu-south-1", "us-gov-east-1", "cn-northwest-1")] == [
+        "amazonaws.com",
+        "amazonaws.com",
+        "amazonaws.com.cn",
+    ]
+
+
 def test_what_is_known_of_an_endpoint() -> None:
     """Whether it is Amazon's, has a region, and is spoken to over TLS."""
     aws, own = Endpoint("pictures"), Endpoint("pictures", "http://127.0.0.1:9000")
-    assert (aws.template, aws.is_aws, aws.has_region, aws.is_encrypted) == (AWS, True, True, True)
+    assert (aws.label, aws.is_aws, aws.has_region, aws.is_encrypted) == (
+        "https://s3.{region}.amazonaws.com",
+        True,
+        True,
+        True,
+    )
     assert (own.is_aws, own.has_region, own.is_encrypted) == (False, False, False)
 
 
@@ -92,10 +186,15 @@ AT_HOME = "http://s3.example.com:81/pictures/a"
 @pytest.mark.parametrize(
     ("template", "url", "location"),
     [
-        (AWS, AT_AWS, "https://pictures.s3-eu-west-1.amazonaws.com/a%20b?x=1"),
+        (None, AT_AWS, "https://pictures.s3-eu-west-1.amazonaws.com/a%20b?x=1"),
         ("https://s3.{region}.example.com", "https://s3.a.example.com/x", "https://s3.b.example.com/x"),
         ("http://s3.example.com:81", AT_HOME, "http://b.s3.example.com:81/pictures/a"),
         ("http://s3.example.com:81", AT_HOME, AT_HOME),
+        (
+            None,
+            "https://pictures.s3.cn-north-1.amazonaws.com.cn/a",
+            "https://pictures.s3.cn-northwest-1.amazonaws.com.cn/a",
+        ),
     ],
 )
 def test_redirections_within_the_server_are_followed(template: str, url: str, location: str) -> None:
@@ -106,13 +205,13 @@ def test_redirections_within_the_server_are_followed(template: str, url: str, lo
 @pytest.mark.parametrize(
     ("template", "url", "location"),
     [
-        (AWS, AT_AWS, "https://pictures.s3.amazonaws.com.evil.example/a%20b?x=1"),
-        (AWS, AT_AWS, "https://evilamazonaws.com/a%20b?x=1"),
-        (AWS, AT_AWS, "http://pictures.s3.eu-west-1.amazonaws.com/a%20b?x=1"),
-        (AWS, AT_AWS, "https://pictures.s3.eu-west-1.amazonaws.com/other?x=1"),
-        (AWS, AT_AWS, "https://pictures.s3.eu-west-1.amazonaws.com/a%20b"),
-        (AWS, AT_AWS, "https://user@pictures.s3.eu-west-1.amazonaws.com/a%20b?x=1"),
-        (AWS, AT_AWS, "/a%20b?x=1"),
+        (None, AT_AWS, "https://pictures.s3.amazonaws.com.evil.example/a%20b?x=1"),
+        (None, AT_AWS, "https://evilamazonaws.com/a%20b?x=1"),
+        (None, AT_AWS, "http://pictures.s3.eu-west-1.amazonaws.com/a%20b?x=1"),
+        (None, AT_AWS, "https://pictures.s3.eu-west-1.amazonaws.com/other?x=1"),
+        (None, AT_AWS, "https://pictures.s3.eu-west-1.amazonaws.com/a%20b"),
+        (None, AT_AWS, "https://user@pictures.s3.eu-west-1.amazonaws.com/a%20b?x=1"),
+        (None, AT_AWS, "/a%20b?x=1"),
         ("http://s3.example.com:81", AT_HOME, "http://s3.example.com:82/pictures/a"),
         ("http://s3.example.com:81", AT_HOME, "http://example.com:81/pictures/a"),
         ("http://s3.example.com:81", AT_HOME, "http://169.254.169.254:81/pictures/a"),

@@ -16,15 +16,18 @@ from aioimageattach.exc import (
     StoreUnavailableError,
 )
 from aioimageattach.stores.s3 import AuthMechanismError
-from aioimageattach.stores.s3.errors import Refusal, as_error
+from aioimageattach.stores.s3.errors import ErrorResponse, options_for, to_error
 from aioimageattach.stores.s3.xml import S3ErrorInfo
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
+OBJECT_LOCK = (
+    "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters"
+)
 MECHANISM = "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
 
 
-def refusal(status: int, code: str = "", message: str = "no", **more: Any) -> Refusal:
-    return Refusal(status, S3ErrorInfo(code, message), **more)
+def refusal(status: int, code: str = "", message: str = "no", **more: Any) -> ErrorResponse:
+    return ErrorResponse(status, S3ErrorInfo(code, message), **more)
 
 
 @pytest.mark.parametrize(
@@ -48,17 +51,23 @@ def refusal(status: int, code: str = "", message: str = "no", **more: Any) -> Re
         (refusal(400, "ExpiredToken"), StorePermissionError, "renew"),
         (refusal(400, "InvalidRequest", MECHANISM), AuthMechanismError, "signature_version='v4'"),
         (refusal(501, "NotImplemented", "Signature Version 4 is not known"), AuthMechanismError, "'v2'"),
-        (refusal(501, "NotImplemented"), StoreError, "create_only"),
+        (refusal(501, "NotImplemented"), StoreError, "the server lacks it: give bulk_delete=False"),
+        (refusal(405), StoreError, "the server lacks it"),
+        (refusal(407), StoreError, "put them into its URL; .netrc is not read"),
+        (refusal(400, "InvalidRequest", OBJECT_LOCK), StoreError, "give checksum='crc32'"),
+        (refusal(404, is_foreign=True), StoreUnavailableError, "not a response of S3: check endpoint_url"),
+        (refusal(412, is_foreign=True), StoreUnavailableError, "not a response of S3"),
+        (refusal(403, is_foreign=True), StorePermissionError, "not a response of S3"),
         (refusal(301, "PermanentRedirect", region="eu-west-1"), StoreError, "give region='eu-west-1'"),
         (refusal(400, "AuthorizationHeaderMalformed"), StoreError, "the bucket's region"),
         (refusal(400, "AccessControlListNotSupported"), StoreError, "give no acl"),
         (refusal(400, "InvalidArgument"), StoreError, ""),
     ],
-    ids=lambda value: f"{value.status} {value.info.code}" if isinstance(value, Refusal) else None,
+    ids=lambda value: f"{value.status} {value.info.code}" if isinstance(value, ErrorResponse) else None,
 )
-def test_the_kind_of_error(found: Refusal, kind: type[StoreError], advice: str) -> None:
+def test_the_kind_of_error(found: ErrorResponse, kind: type[StoreError], advice: str) -> None:
     """Each refusal is the error it means, and says what to do."""
-    error = as_error(found, "put 'a'", store="<store>", name="a", attempts=1)
+    error = to_error(found, "put 'a'", store="<store>", name="a", attempts=1, options="bulk_delete=False")
     assert type(error) is kind
     assert advice in str(error)
     assert str(error).startswith(f"put 'a': the server answered {found.status}")
@@ -66,7 +75,7 @@ def test_the_kind_of_error(found: Refusal, kind: type[StoreError], advice: str) 
 
 def test_what_an_error_carries() -> None:
     """Status, code, the request's number, attempts, name and store."""
-    error = as_error(refusal(503, "SlowDown", request_id="R1"), "put 'a'", store="<store>", name="a", attempts=3)
+    error = to_error(refusal(503, "SlowDown", request_id="R1"), "put 'a'", store="<store>", name="a", attempts=3)
     assert (error.status, error.code, error.request_id, error.attempts) == (503, "SlowDown", "R1", 3)
     assert (error.store, error.name) == ("<store>", "a")
     assert str(error) == "put 'a': the server answered 503 SlowDown: no in 3 attempts"
@@ -75,7 +84,7 @@ def test_what_an_error_carries() -> None:
 def test_an_answer_is_read() -> None:
     """Its headers count as its body does."""
     body = b"<Error><Code>AccessDenied</Code><Message>m</Message><Region>x</Region><RequestId>R2</RequestId></Error>"
-    found = Refusal.read(403, {}, body)
+    found = ErrorResponse.read(403, {}, body)
     assert (found.code, found.region, found.request_id, found.location) == ("AccessDenied", "x", "R2", None)
     headers = {
         "x-amz-bucket-region": "eu-west-1",
@@ -84,7 +93,7 @@ def test_an_answer_is_read() -> None:
         "Retry-After": "7",
         "Location": "https://x/",
     }
-    found = Refusal.read(403, headers, body)
+    found = ErrorResponse.read(403, headers, body)
     assert (found.region, found.request_id, found.retry_after) == ("eu-west-1", "R1", 7.0)
     assert (found.date, found.location) == (NOW, "https://x/")
 
@@ -92,7 +101,7 @@ def test_an_answer_is_read() -> None:
 @pytest.mark.parametrize("value", ["", "soon", "-1", "1e3", "9" * 9, "Wed, 06 May 2026 07:08:09 GMT", "٣"])
 def test_a_time_to_wait_that_makes_no_sense(value: str) -> None:
     """It is left out."""
-    assert Refusal.read(503, {"Retry-After": value}, b"").retry_after is None
+    assert ErrorResponse.read(503, {"Retry-After": value}, b"").retry_after is None
 
 
 @pytest.mark.parametrize(
@@ -100,19 +109,21 @@ def test_a_time_to_wait_that_makes_no_sense(value: str) -> None:
 )
 def test_a_date_of_another_form(value: str, expected: datetime | None) -> None:
     """One that is none is left out; one without a zone is in UTC."""
-    assert Refusal.read(503, {"Date": value}, b"").date == expected
+    assert ErrorResponse.read(503, {"Date": value}, b"").date == expected
 
 
 def test_how_far_the_clock_is_off() -> None:
-    """It is told where the request was refused for it; of a mute answer only where it is far off."""
+    """The server says so, or the Date header of a refusal shows it."""
     late = NOW + timedelta(minutes=20)
-    skewed = Refusal(403, S3ErrorInfo("RequestTimeTooSkewed", server_time=late))
-    assert skewed.offset(NOW) == 1200
-    assert refusal(403, "RequestTimeTooSkewed", date=late).offset(NOW) == 1200
-    assert refusal(403, date=late).offset(NOW) == 1200
-    assert refusal(403, date=NOW + timedelta(seconds=10)).offset(NOW) is None
-    assert refusal(403, "AccessDenied", date=late).offset(NOW) is None
-    assert refusal(403, "RequestTimeTooSkewed").offset(NOW) is None
+    skewed = ErrorResponse(403, S3ErrorInfo("RequestTimeTooSkewed", server_time=late))
+    assert skewed.clock_offset(NOW) == 1200
+    assert refusal(403, "RequestTimeTooSkewed", date=late).clock_offset(NOW) == 1200
+    assert refusal(403, date=late).clock_offset(NOW) == 1200
+    assert refusal(403, date=NOW + timedelta(seconds=10)).clock_offset(NOW) is None
+    assert refusal(403, "SignatureDoesNotMatch", date=late).clock_offset(NOW) == 1200
+    assert refusal(400, date=late).clock_offset(NOW) == 1200
+    assert refusal(404, "NoSuchKey", date=late).clock_offset(NOW) is None
+    assert refusal(403, "RequestTimeTooSkewed").clock_offset(NOW) is None
 
 
 def test_what_may_be_put_right() -> None:
@@ -123,3 +134,28 @@ def test_what_may_be_put_right() -> None:
     assert refusal(307, "TemporaryRedirect").is_elsewhere
     assert refusal(400, "AuthorizationHeaderMalformed").is_elsewhere
     assert not refusal(400).is_elsewhere
+
+
+def test_old_signatures_that_are_refused() -> None:
+    """Some servers call one that they do not know a wrong one."""
+    for code in ("SignatureDoesNotMatch", "AccessDenied", ""):
+        error = to_error(refusal(403, code), "put", store="", name=None, attempts=1, version="v2")
+        assert "give signature_version='v4'" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "expected"),
+    [
+        ((), ("If-None-Match",), "create_only='head'"),
+        ((), ("x-amz-checksum-crc32",), "checksum=None"),
+        ((), ("x-amz-server-side-encryption", "x-amz-acl"), "acl=None or encryption=None"),
+        (("delete",), ("Content-MD5",), "bulk_delete=False"),
+        (("uploads",), (), "a multipart_threshold above the largest file"),
+        (("uploadId",), ("Content-Type",), ""),
+    ],
+)
+def test_the_options_that_avoid_what_a_server_lacks(
+    query: tuple[str, ...], headers: tuple[str, ...], expected: str
+) -> None:
+    """The message names those that concern the request."""
+    assert options_for(query, headers) == expected

@@ -16,7 +16,7 @@ from yarl import URL
 
 from aioimageattach.exc import InvalidKeyError, StoreError, StorePermissionError
 from aioimageattach.key import ImageKey, file_name, make_revision
-from aioimageattach.stores.s3 import BASE_URL_FORMAT, DEFAULT_MAX_AGE, Credentials, S3Client, S3Store, static
+from aioimageattach.stores.s3 import BASE_URL_FORMAT, DEFAULT_MAX_AGE, Credentials, S3Client, S3Store, StaticCredentials
 from aioimageattach.testing import StoreContract
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
 from tests.servers.judge import Key, Refusal
@@ -48,6 +48,17 @@ AWS = {"access_key": "key", "secret_key": "secret"}
     [
         ({}, "https://pictures.s3.amazonaws.com/a/b%20c%2B~"),
         ({"prefix": "x y"}, "https://pictures.s3.amazonaws.com/x%20y/a/b%20c%2B~"),
+        ({"region": "eu-south-1"}, "https://pictures.s3.eu-south-1.amazonaws.com/a/b%20c%2B~"),
+        ({"region": "cn-north-1"}, "https://pictures.s3.cn-north-1.amazonaws.com.cn/a/b%20c%2B~"),
+        ({"region": "us-gov-west-1"}, "https://pictures.s3.us-gov-west-1.amazonaws.com/a/b%20c%2B~"),
+        (
+            {"region": "eu-west-1", "dual_stack": True},
+            "https://pictures.s3.dualstack.eu-west-1.amazonaws.com/a/b%20c%2B~",
+        ),
+        (
+            {"region": "eu-west-1", "bucket": "Upper_Case"},
+            "https://s3.eu-west-1.amazonaws.com/Upper_Case/a/b%20c%2B~",
+        ),
         ({"prefix": "/x/"}, "https://pictures.s3.amazonaws.com/x/a/b%20c%2B~"),
         (
             {"bucket": "my.pictures", "region": "eu-west-1"},
@@ -78,13 +89,18 @@ def test_the_arguments_of_the_predecessor() -> None:
     ("options", "message"),
     [
         ({"access_key": "key"}, "access_key and secret_key"),
-        ({"credentials": static("a", "b"), **AWS}, "credentials: expected either"),
+        ({"credentials": StaticCredentials("a", "b"), **AWS}, "credentials: expected either"),
         ({"url_expires_in": 60, "public_base_url": "https://x", **AWS}, "public_base_url"),
         ({"url_window": 60, **AWS}, "url_window"),
         ({"url_expires_in": 0, **AWS}, "url_expires_in"),
         ({"max_age": -1, **AWS}, "max_age"),
         ({"prefix": "a/../b", **AWS}, "segment"),
         ({"bucket": "a/b", **AWS}, "bucket"),
+        ({"public_base_url": "cdn.example.com", **AWS}, "public_base_url: expected"),
+        ({"public_base_url": "https://cdn.example.com/?x=1", **AWS}, "public_base_url: expected"),
+        ({"public_base_url": "https://", **AWS}, "public_base_url: expected"),
+        ({"secret_key": "secret"}, "access_key and secret_key"),
+        ({"token": "token"}, "access_key and secret_key"),
     ],
     ids=str,
 )
@@ -175,7 +191,9 @@ async def test_what_no_store_has_put_is_left_out(gate: Gate, make_store: MakeSto
     """Empty folders and the like, and everything outside of the prefix."""
     store = make_store(gate.url, prefix="p")
     for key in ("p/", "p/folder/", "p//x", "q/a", "pa"):
-        async with S3Client(BUCKET, static(ACCESS_KEY, SECRET_KEY), region=REGION, endpoint_url=gate.url) as client:
+        async with S3Client(
+            BUCKET, StaticCredentials(ACCESS_KEY, SECRET_KEY), region=REGION, endpoint_url=gate.url
+        ) as client:
             await client.create(key, b"x")
     await store.put_object("a", b"x")
     assert [found.name async for found in store.list_objects()] == ["a"]
