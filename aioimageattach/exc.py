@@ -18,6 +18,8 @@
     │   ├── UnreadableImageError (ValueError)
     │   ├── UnsupportedImageError (ValueError)      .mimetype .allowed
     │   ├── ImageTooLargeError (ValueError)         .limit .actual
+    │   ├── ImageTooSmallError (ValueError)         .limit .actual
+    │   ├── ImageProportionsError (ValueError)      .limit .actual
     │   ├── NoOriginalError (FileNotFoundError)
     │   ├── NotLoadedError (RuntimeError)           the rows of a set are not loaded
     │   └── DetachedError (RuntimeError)            the owner is in no session
@@ -43,7 +45,9 @@ __all__ = [
     "DetachedError",
     "ImageAttachError",
     "ImageError",
+    "ImageProportionsError",
     "ImageTooLargeError",
+    "ImageTooSmallError",
     "InvalidKeyError",
     "MigrationError",
     "NoOriginalError",
@@ -171,6 +175,24 @@ class ImageTooLargeError(ImageError, ValueError):
 
     ``limit`` and ``actual`` are in the unit that the message names.
     """
+
+    def __init__(self, message: str, *, limit: float | None = None, actual: float | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.actual = actual
+
+
+class ImageTooSmallError(ImageError, ValueError):
+    """An original whose width or height is below the limit of its class; ``limit`` and ``actual`` are in pixels."""
+
+    def __init__(self, message: str, *, limit: float | None = None, actual: float | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.actual = actual
+
+
+class ImageProportionsError(ImageError, ValueError):
+    """An original that is wider or narrower than its class allows; ``limit`` and ``actual`` are width by height."""
 
     def __init__(self, message: str, *, limit: float | None = None, actual: float | None = None) -> None:
         super().__init__(message)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias, get_args
 
-from ..exc import DeclarationError, ImageTooLargeError
+from ..exc import DeclarationError, ImageProportionsError, ImageTooLargeError, ImageTooSmallError
 
 __all__ = ["DEFAULT_LIMITS", "DEFAULT_TYPES", "KNOWN_TYPES", "VECTOR_TYPES", "ImageLimits"]
 
@@ -23,6 +23,8 @@ VECTOR_TYPES: Final = frozenset({"image/svg+xml", "application/pdf"})
 """The types that have no pixels of their own, and can be painted at any size."""
 
 _COUNTS: Final = (
+    "min_width",
+    "min_height",
     "max_bytes",
     "max_side",
     "max_pixels",
@@ -32,7 +34,10 @@ _COUNTS: Final = (
     "max_elements",
     "max_memory",
     "max_thumbnails",
+    "reduce_to",
 )
+_NUMBERS: Final = ("min_aspect", "max_aspect", "header_timeout", "timeout")
+_OPTIONAL: Final = frozenset({"min_aspect", "max_aspect", "reduce_to", "timeout"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +50,17 @@ class ImageLimits:
     Args:
         types: Accepted types, detected from the content; one or more of :data:`KNOWN_TYPES`. HEIC needs the extra
             ``heif``, PDF the extra ``pdf``. SVG and PDF can contain scripts: never serve such originals inline.
+        min_width: Smallest width of an original, in pixels as displayed. This and the next three are checked when a
+            picture is attached, and not for pictures that are attached already.
+        min_height: Smallest height of an original, in pixels as displayed. SVG and PDF have no pixels: any size of
+            theirs is accepted.
+        min_aspect: Smallest ratio of width to height of an original: ``1 / 2`` refuses pictures that are more than
+            twice as high as wide. ``None`` means no limit.
+        max_aspect: Largest ratio of width to height of an original, such as ``16 / 9``; ``None`` means no limit.
+        reduce_to: Longest side to which originals are reduced when they are attached, in pixels. The file that was
+            sent is not kept: the reduced one is encoded again, without metadata, in sRGB; HEIC becomes JPEG and TIFF
+            becomes PNG. SVG, PDF, and files with several pages or frames other than GIF and WebP are left as they
+            are. ``None`` means that originals are stored unchanged.
         max_bytes: Largest file, in bytes.
         max_side: Largest width and height, in pixels; also of a thumbnail.
         max_pixels: Largest area (width times height), in pixels; also of a thumbnail, and of all frames together where
@@ -77,6 +93,11 @@ class ImageLimits:
     """
 
     types: frozenset[str] = DEFAULT_TYPES
+    min_width: int = 1
+    min_height: int = 1
+    min_aspect: float | None = None
+    max_aspect: float | None = None
+    reduce_to: int | None = None
     max_bytes: int = 100_000_000
     max_side: int = 30_000
     max_pixels: int = 250_000_000
@@ -94,18 +115,22 @@ class ImageLimits:
     def __post_init__(self) -> None:
         for name in _COUNTS:
             value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
             if type(value) is not int:
                 raise DeclarationError(f"{name}: expected an int, got {value!r:.80}")
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value!r:.80}")
-        for name in ("header_timeout", "timeout"):
-            seconds = getattr(self, name)
-            if seconds is None and name == "timeout":
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
                 continue
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-                raise DeclarationError(f"{name}: expected seconds, got {seconds!r:.80}")
-            if not 0 < seconds < float("inf"):
-                raise ValueError(f"{name}: expected a positive number of seconds, got {seconds!r:.80}")
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise DeclarationError(f"{name}: expected a number, got {value!r:.80}")
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name}: expected a positive number, got {value!r:.80}")
+        if (self.min_aspect or 0) > (self.max_aspect or float("inf")):
+            raise ValueError(f"min_aspect: expected at most max_aspect, {self.max_aspect}, got {self.min_aspect}")
         if self.verify not in get_args(Verify):
             raise ValueError(f"verify: expected one of {', '.join(get_args(Verify))}, got {self.verify!r:.80}")
         if not isinstance(self.isolated, bool):
@@ -119,6 +144,40 @@ class ImageLimits:
             ValueError: A type is not one of :data:`KNOWN_TYPES`.
         """
         return replace(self, types=self.types | _checked_types(types))
+
+    def check_original(self, width: int, height: int, mimetype: str) -> None:
+        """Raise an error if a new original is smaller than the limits allow, or has other proportions.
+
+        Args:
+            width: In pixels, as displayed.
+            height: In pixels, as displayed.
+            mimetype: The original's MIME type.
+
+        Raises:
+            ImageTooSmallError: A side is below ``min_width`` or ``min_height``.
+            ImageProportionsError: The proportions are beyond ``min_aspect`` or ``max_aspect``.
+        """
+        if mimetype not in VECTOR_TYPES:
+            for name, least, side in (("width", self.min_width, width), ("height", self.min_height, height)):
+                if side < least:
+                    raise ImageTooSmallError(
+                        f"the picture is {width} x {height}: expected a {name} of at least {least:,} pixels "
+                        f"(min_{name})",
+                        limit=least,
+                        actual=side,
+                    )
+        aspect = width / height
+        for name, limit, wrong in (
+            ("min_aspect", self.min_aspect, aspect < (self.min_aspect or 0)),
+            ("max_aspect", self.max_aspect, aspect > (self.max_aspect or aspect)),
+        ):
+            if wrong:
+                raise ImageProportionsError(
+                    f"the picture is {width} x {height}: its width divided by its height is {aspect:.3g}, expected "
+                    f"at {'least' if name == 'min_aspect' else 'most'} {limit:.3g} ({name})",
+                    limit=limit,
+                    actual=aspect,
+                )
 
     def check_size(
         self, width: int, height: int, *, what: str = "the picture", bytes_per_pixel: float | None = None

@@ -33,15 +33,23 @@ def probe(data: Buffer, limits: ImageLimits = DEFAULT_LIMITS) -> Probe:
         UnreadableImageError: The bytes are not a picture, or the header is broken; with ``verify`` also the pixels.
         UnsupportedImageError: A kind of picture that the limits do not allow, or that needs an extra.
         ImageTooLargeError: It is beyond a limit.
+        ImageTooSmallError: A side is shorter than the limits allow.
+        ImageProportionsError: It has other proportions than the limits allow.
     """
     with opened(data) as view:
-        if limits.isolated:
-            check_bytes(view, limits)
-            return ask(view, limits, lambda found, _: _believed(found, view, limits))
-        header = inspect(view, limits)
-        if limits.verify != "header":
-            _verify(view, header, limits)
-        return header.probe
+        found = _probed(view, limits)
+    limits.check_original(found.width, found.height, found.mimetype)
+    return found
+
+
+def _probed(view: memoryview, limits: ImageLimits) -> Probe:
+    if limits.isolated:
+        check_bytes(view, limits)
+        return ask(view, limits, lambda found, _: _believed(found, view, limits))
+    header = inspect(view, limits)
+    if limits.verify != "header":
+        _verify(view, header, limits)
+    return header.probe
 
 
 def _verify(view: memoryview, header: Header, limits: ImageLimits) -> None:

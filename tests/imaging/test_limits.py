@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aioimageattach.exc import DeclarationError, ImageTooLargeError
+from aioimageattach.exc import DeclarationError, ImageProportionsError, ImageTooLargeError, ImageTooSmallError
 from aioimageattach.imaging import DEFAULT_LIMITS, ImageLimits
 from aioimageattach.imaging.limits import KNOWN_TYPES
 
@@ -27,6 +27,12 @@ def test_allow_adds_types_to_a_copy() -> None:
     [
         {"max_bytes": 0},
         {"max_frames": -1},
+        {"min_width": 0},
+        {"min_height": -1},
+        {"reduce_to": 0},
+        {"min_aspect": 0},
+        {"max_aspect": math.inf},
+        {"min_aspect": 2, "max_aspect": 1.9},
         {"timeout": 0},
         {"timeout": math.inf},
         {"timeout": math.nan},
@@ -44,6 +50,10 @@ def test_values_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
     [
         {"max_bytes": 1.5},
         {"max_side": True},
+        {"min_width": None},
+        {"min_aspect": "16/9"},
+        {"max_aspect": True},
+        {"reduce_to": 3000.0},
         {"timeout": "1"},
         {"timeout": True},
         {"types": "image/png"},
@@ -86,3 +96,45 @@ def test_sizes_at_the_limits_are_let_through() -> None:
     DEFAULT_LIMITS.check_size(25_000, 10_000)
     DEFAULT_LIMITS.check_size(8_000, 5_000, bytes_per_pixel=25.0)
     ImageLimits(max_pixels=100, timeout=None).check_size(10, 10, bytes_per_pixel=4.0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "size"),
+    [
+        (ImageLimits(min_width=800), (800, 1)),
+        (ImageLimits(min_width=800, min_height=600), (800, 600)),
+        (ImageLimits(min_aspect=1 / 3), (10, 30)),
+        (ImageLimits(max_aspect=16 / 9), (1920, 1080)),
+        (ImageLimits(min_aspect=1, max_aspect=1), (7, 7)),
+    ],
+)
+def test_originals_at_the_limits_are_let_through(limits: ImageLimits, size: tuple[int, int]) -> None:
+    """The least and the most are allowed, also as fractions that no float is."""
+    limits.check_original(*size, "image/jpeg")
+
+
+@pytest.mark.parametrize(
+    ("limits", "size", "name", "values"),
+    [
+        (ImageLimits(min_width=800), (799, 9000), "min_width", (800, 799)),
+        (ImageLimits(min_width=2, min_height=600), (800, 599), "min_height", (600, 599)),
+        (ImageLimits(min_aspect=0.5), (10, 21), "min_aspect", (0.5, 10 / 21)),
+        (ImageLimits(max_aspect=2), (201, 100), "max_aspect", (2, 2.01)),
+    ],
+)
+def test_originals_beyond_the_limits_say_by_how_much(
+    limits: ImageLimits, size: tuple[int, int], name: str, values: tuple[float, float]
+) -> None:
+    """The error names the limit, and has it and the picture's value as numbers."""
+    kind = ImageTooSmallError if "aspect" not in name else ImageProportionsError
+    with pytest.raises(kind, match=rf"\({name}\)") as caught:
+        limits.check_original(*size, "image/jpeg")
+    assert values == (caught.value.limit, caught.value.actual)
+
+
+def test_drawings_have_proportions_and_no_size() -> None:
+    """An icon of 24 pixels is as good as one of 2,400; a banner is a banner."""
+    limits = ImageLimits(min_width=800, min_height=800, max_aspect=2)
+    limits.check_original(24, 24, "image/svg+xml")
+    with pytest.raises(ImageProportionsError):
+        limits.check_original(72, 24, "image/svg+xml")

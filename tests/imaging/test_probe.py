@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from aioimageattach.exc import DeclarationError, ImageTooLargeError, UnreadableImageError, UnsupportedImageError
-from aioimageattach.imaging import ImageLimits, Probe, probe
+from aioimageattach.exc import (
+    DeclarationError,
+    ImageProportionsError,
+    ImageTooLargeError,
+    ImageTooSmallError,
+    UnreadableImageError,
+    UnsupportedImageError,
+)
+from aioimageattach.imaging import ImageLimits, Probe, Recipe, probe, render
 from aioimageattach.imaging.limits import KNOWN_TYPES
 from tests import photos
 
@@ -190,3 +198,16 @@ def test_importing_loads_no_decoder() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_small_and_narrow_pictures_are_refused_if_new(isolated: bool) -> None:
+    """A header says enough to refuse them; those that are attached already have thumbnails all the same."""
+    limits = ImageLimits(min_width=301, max_aspect=1, isolated=isolated)
+    with pytest.raises(ImageTooSmallError, match="min_width") as caught:
+        probe(photos.saved(Image.new("RGB", (300, 900)), "PNG"), limits)
+    assert (caught.value.limit, caught.value.actual) == (301, 300)
+    with pytest.raises(ImageProportionsError, match="max_aspect"):
+        probe(photos.oriented(6), limits)
+    assert probe(photos.saved(Image.new("RGB", (301, 301)), "PNG"), limits).width == 301
+    assert render(photos.oriented(6), [Recipe(width=10)], limits)[0].width == 10
