@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import threading
+import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..exc import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from .limits import ImageLimits
+from .vector import whole_size
 
 __all__ = ["Painting", "header", "paint"]
 
-_MIMETYPE = "application/pdf"
+_MIMETYPE: Final = "application/pdf"
+_USER_UNIT: Final = re.compile(rb"/UserUnit\s{0,100}(\d{1,9}(?:\.\d{0,9})?)")
+_OBJECTS: Final = re.compile(rb"/ObjStm\b[^>]{0,500}>{2}\s{0,100}stream\r?\n")
+_MOST_OBJECTS, _OBJECT = 20, 500_000  # compressed objects that are searched, and bytes of each
+_LEAST_UNIT: Final = 0.01
 _lock = threading.Lock()  # PDFium is not thread-safe
 
 
@@ -64,9 +72,28 @@ def header(view: memoryview, limits: ImageLimits) -> tuple[int, int, int]:
             )
         with _first_page(document) as page:
             width, height = page.get_size()
-    sides = max(1, round(width)), max(1, round(height))
+    unit = _user_unit(view)
+    sides = whole_size(width * unit, height * unit, limits, "the page")
     limits.check_size(*sides)
     return *sides, pages
+
+
+def _user_unit(view: memoryview) -> float:
+    """How many points a unit of the first page has (PDF 2.0, table 31), which PDFium does not say.
+
+    It is the first one that the file or one of its compressed objects names; programs write the same for all pages.
+    """
+    data = view.tobytes()
+    found = _USER_UNIT.search(data)
+    for stream in itertools.islice(_OBJECTS.finditer(data), _MOST_OBJECTS):
+        if found is not None:
+            break
+        try:
+            unpacked = zlib.decompressobj().decompress(view[stream.end() :][:_OBJECT], _OBJECT)
+        except zlib.error:
+            continue
+        found = _USER_UNIT.search(unpacked)
+    return max(float(found[1]), _LEAST_UNIT) if found is not None else 1.0
 
 
 def paint(view: memoryview, size: tuple[int, int]) -> Painting:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import json
+import mmap
 import pickle
+import re
 import resource
 import signal
 import socket
@@ -17,9 +19,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any, Final, TypeAlias
 
-from ..exc import DeclarationError, ImageAttachError, ImageError
+from ..exc import DeclarationError, ImageAttachError, ImageError, ImageTooLargeError
 from ._vips import libvips
 from ._wire import receive, send
+from .header import inspect, memory_of
 from .limits import ImageLimits
 from .probe import probe
 from .recipe import Recipe
@@ -28,6 +31,12 @@ from .render import render, render_with_preview
 __all__ = ["confine", "serve"]
 
 Reply: TypeAlias = tuple[dict[str, Any], list[bytes]]
+
+_NO_MEMORY: Final = re.compile(r"(?m)^\s*\w+: (?:out of memory|insufficient memory)\b", re.IGNORECASE)
+"""What libvips and libjpeg report, after the name of the part that failed."""
+
+_USUAL_MEMORY: Final = 60_000_000
+"""Bytes that the process takes where the kernel does not say how many."""
 
 _GRACE: Final = 0.5
 """Seconds between the limit that libvips is asked to keep and the one at which the kernel ends the process."""
@@ -63,12 +72,26 @@ def _answer(head: bytes, body: memoryview) -> Reply:
     try:
         limits, recipes, preview = pickle.loads(head)
     except Exception as error:  # whatever the modules that it names raise
-        return _failure(DeclarationError(f"the worker process cannot import a callable: {error!r:.200}")), []
+        failure = DeclarationError(f"the worker process cannot import a callable: {error!r:.200}")
+        return _failure(failure, is_memory=False), []
+    inner = replace(limits, isolated=False, max_memory=max(1, limits.max_memory - _own_memory()))
     try:
         with _limited(limits):
-            return _work(body, replace(limits, isolated=False), recipes, preview=preview)
-    except Exception as error:  # also the callables' own
-        return _failure(error), []
+            try:
+                return _work(body, inner, recipes, preview=preview)
+            except Exception as error:  # also the callables' own
+                return _failure(error, is_memory=_took_memory(error, body, inner)), []
+    except MemoryError as error:
+        return _failure(error, is_memory=True), []
+
+
+def _own_memory() -> int:
+    """The memory that the process has taken already, as the kernel counts it for the limit."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[5]) * mmap.PAGESIZE
+    except OSError:
+        return _USUAL_MEMORY
 
 
 def _work(body: memoryview, limits: ImageLimits, recipes: Sequence[Recipe] | None, *, preview: bool) -> Reply:
@@ -82,12 +105,35 @@ def _work(body: memoryview, limits: ImageLimits, recipes: Sequence[Recipe] | Non
     return {"renderings": fields, "preview": found and asdict(found)}, [one.blob for one in made]
 
 
-def _failure(error: Exception) -> dict[str, Any]:
+def _took_memory(error: Exception, body: memoryview, inner: ImageLimits) -> bool:
+    """Whether it failed because the kernel gives no more memory, or would not.
+
+    The header already says so; or an allocator does; or libvips failed, and the kernel does not give the memory that
+    the decoder needs. In the last case its message does not matter: some decoders then report a broken picture.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, ImageTooLargeError):
+        return error.limit == inner.max_memory
+    if error.__cause__ is None:
+        return False
+    if _NO_MEMORY.search(str(error.__cause__)):
+        return True
+    try:
+        with mmap.mmap(-1, memory_of(inspect(body, inner)), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
+            return False
+    except ImageError:
+        return False
+    except OSError:
+        return True
+
+
+def _failure(error: Exception, *, is_memory: bool) -> dict[str, Any]:
     told, fields = error, vars(error)
     if not isinstance(error, ImageAttachError):
         told, fields = ImageError(f"preprocess or postprocess raised {error!r:.200}"), {}
     return {
-        "memory": isinstance(error, MemoryError) or "memory" in str(error.__cause__).lower(),
+        "memory": is_memory,
         "error": type(told).__name__,
         "text": str(told),
         "fields": {name: sorted(value) if isinstance(value, frozenset) else value for name, value in fields.items()},

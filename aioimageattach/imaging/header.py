@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-__all__ = ["LOADERS", "Header", "Probe", "check_bytes", "inspect", "loaded", "opened", "without_extra"]
+__all__ = ["LOADERS", "Header", "Probe", "check_bytes", "inspect", "loaded", "memory_of", "opened", "without_extra"]
 
 LOADERS: Final = {
     "image/avif": "heifload_source",
@@ -32,7 +32,7 @@ LOADERS: Final = {
 """The one loader of libvips that may read each type; none guesses."""
 
 
-_EMBEDDED: Final = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
+EMBEDDED: Final = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 _EMBEDDED_COST: Final = 25  # bytes of memory for each pixel of a picture in a drawing
 _BYTES: Final = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "float": 4, "double": 8}
 _MOST_BYTES_PER_PIXEL: Final = 16
@@ -69,7 +69,7 @@ class Header:
 
     probe: Probe
     structure: Structure = _PLAIN
-    filters: int = 0
+    drawing: svg.Drawing | None = None
 
 
 def check_bytes(view: memoryview, limits: ImageLimits) -> None:
@@ -122,7 +122,7 @@ def inspect(view: memoryview, limits: ImageLimits) -> Header:
             width, height, pages = _pdf.header(view, limits)
             header = Header(Probe(width, height, mimetype, frames=pages))
         case "image/svg+xml":
-            header = _drawing(view, limits)
+            header = _drawing(view, limits, clock)
         case _:
             header = _raster(view, mimetype, limits, clock)
     clock.check()
@@ -159,13 +159,18 @@ def _described(image: Picture, mimetype: str, structure: Structure) -> Probe:
     return Probe(width, height, mimetype, structure.frames, structure.orientation, has_alpha)
 
 
+def memory_of(header: Header) -> int:
+    """Return the memory that decoding takes, in bytes; at least 1."""
+    return int(header.probe.width * header.probe.height * header.structure.bytes_per_pixel) + 1
+
+
 def without_extra(image: Picture, structure: Structure) -> Picture:
     """Leave out the bands that are no colour and no alpha channel."""
     return image.extract_band(0, n=image.bands - structure.extra_bands) if structure.extra_bands else image
 
 
-def _drawing(view: memoryview, limits: ImageLimits) -> Header:
-    inner = replace(limits, types=_EMBEDDED)
+def _drawing(view: memoryview, limits: ImageLimits, clock: Clock) -> Header:
+    inner = replace(limits, types=EMBEDDED)
     left = limits.max_memory
 
     def check_picture(data: bytes) -> None:
@@ -178,9 +183,6 @@ def _drawing(view: memoryview, limits: ImageLimits) -> Header:
                 limit=limits.max_memory,
             )
 
-    filters = svg.examine(view, limits, check_picture)
-    with header_errors("image/svg+xml"):
-        image = loaded(view, "image/svg+xml")
-        width, height = image.width, image.height
-    limits.check_size(width, height)
-    return Header(Probe(width, height, "image/svg+xml", has_alpha=True), filters=filters)
+    drawing = svg.examine(view, limits, check_picture, clock)
+    limits.check_size(drawing.width, drawing.height)
+    return Header(Probe(drawing.width, drawing.height, "image/svg+xml", has_alpha=True), drawing=drawing)

@@ -21,6 +21,7 @@ __all__ = ["Still", "still"]
 _MOST_ITEMS: Final = 4_096  # telephones of 200 megapixels write 800
 _MOST_REFERENCES: Final = 20_000
 _ALPHA: Final = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
+_TURNS: Final = (b"irot", b"imir", b"clap")
 _METADATA: Final = (b"Exif", b"mime", b"uri ")
 _CODED: Final = {b"av01": b"av1C", b"hvc1": b"hvcC"}
 _KEPT: Final = frozenset({b"ispe", b"pixi", b"av1C", b"hvcC", b"colr", b"auxC", b"irot", b"imir", b"clap", b"pasp"})
@@ -346,17 +347,24 @@ class _Picture:
                         profile = body[4:]
         return found, profile
 
+    def _associated(self, number: int) -> list[int]:
+        """The properties that an item gets; an alpha channel is turned and cropped as the primary picture is."""
+        file = self._file
+        found = [
+            index
+            for index in file.associated.get(number, ())
+            if index < len(file.properties) and file.properties[index][0] in _KEPT
+        ]
+        if number != self._alpha:
+            return found
+        return [index for index in found if file.properties[index][0] not in _TURNS] + [
+            index for index in self._associated(self._primary) if file.properties[index][0] in _TURNS
+        ]
+
     def _pieces(self) -> Iterator[Piece]:
         """The new file: its tables, and the ranges of the old one that they speak of."""
         file = self._file
-        indexes = sorted(
-            {
-                index
-                for number in self._needed
-                for index in file.associated.get(number, ())
-                if index < len(file.properties) and file.properties[index][0] in _KEPT
-            }
-        )
+        indexes = sorted({index for number in self._needed for index in self._associated(number)})
         renumbered = {index: new for new, index in enumerate(indexes, 1)}
         ranges = [extent for number in self._needed for extent in file.items[number].extents]
         ftyp = _box(b"ftyp", file.brand, b"\0\0\0\0", file.brand, b"mif1miaf")
@@ -376,7 +384,7 @@ class _Picture:
                 extents.append(struct.pack(">II", start, end - first))
                 start += end - first
             places.append(struct.pack(">IHHH", number, 0, 0, len(extents)) + b"".join(extents))
-            mine = [renumbered[index] for index in file.associated.get(number, ()) if index in renumbered]
+            mine = [renumbered[index] for index in self._associated(number)]
             associations.append(struct.pack(f">IB{len(mine)}H", number, len(mine), *(0x8000 | one for one in mine)))
         references = [
             _box(b"dimg", struct.pack(f">IH{len(tiles)}I", number, len(tiles), *tiles))

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Rendering", "render", "render_with_preview"]
 
+_FRAME_COST: Final = 10
+"""Memory for each pixel of a frame of an animation, in bytes: as read, as resized, and joined."""
 _WASTE: Final = 4
 """How many times larger a picture in memory may be than the largest thumbnail made from it."""
 _SAMPLE: Final = 256
@@ -301,6 +303,7 @@ class _Job:
                     limit=limits.max_pixels,
                     actual=width * height * probe.frames,
                 )
+            limits.check_size(width, height, what="the animation", bytes_per_pixel=_FRAME_COST * probe.frames)
         film = self._open(frames=True)
         page = film.get_page_height()
         frames = [

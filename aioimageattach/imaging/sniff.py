@@ -1,9 +1,10 @@
-"""What kind of picture bytes are, by the bytes alone."""
+"""The type of a picture, detected from its content."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
+from xml.parsers import expat
 
 __all__ = ["sniff"]
 
@@ -27,19 +28,23 @@ _MAGIC: Final = (
 )
 _AVIF: Final = {b"avif", b"avis"}
 _HEIC: Final = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"}
-_SVG: Final = re.compile(
-    rb"(?:\xef\xbb\xbf)?(?:<\?xml[^>]{0,200}\?>)?"
-    rb"(?:\s++|<!--.{0,4000}?-->|<!DOCTYPE\s++svg[^\[>]{0,300}(?:\[[^\]]{0,4000}\]\s*+)?>)*+"
-    rb"<(?:[A-Za-z][\w.-]{0,30}:)?svg[\s/>]",
-    re.DOTALL,
-)
+_TEXT: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,1000}<|\xff\xfe<\0|\xfe\xff\0<|<\0|\0<")
+"""How XML begins, in UTF-8 or the like, or in UTF-16."""
+_BLOCK, _MOST_PROLOG = 16_384, 1_000_000  # bytes before the first element: licences, declarations
+
+
+class _FoundError(Exception):
+    """The first element, which is all that is asked for."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
 def sniff(view: memoryview) -> str | None:
-    """Return the media type that the first bytes speak of, or ``None`` for no kind of picture that is known.
+    """Return the media type of a file by its first bytes, or ``None`` if it is not a known kind of picture.
 
-    It says what they claim to be, not that the rest holds. Also kinds that nothing here can read have their name, so
-    that an error can say it.
+    The rest of the file may still be broken. Types that cannot be read here are named too, so that an error can name
+    them.
     """
     head = bytes(view[:32])
     for magic, mimetype in _MAGIC:
@@ -49,8 +54,26 @@ def sniff(view: memoryview) -> str | None:
         return "image/webp"
     if head[4:8] == b"ftyp":
         return _brand(view)
-    if _SVG.match(bytes(view[:16_384])):
+    if _TEXT.match(bytes(view[:1_024])) and _root(view) == "svg":
         return "image/svg+xml"
+    return None
+
+
+def _root(view: memoryview) -> str | None:
+    """The local name of the first element, by an XML parser that stops there."""
+
+    def stop(name: str, _: dict[str, str]) -> None:
+        raise _FoundError(name.rpartition(":")[2])
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = stop
+    try:
+        for at in range(0, min(len(view), _MOST_PROLOG), _BLOCK):
+            parser.Parse(bytes(view[at : at + _BLOCK]), False)
+    except _FoundError as found:
+        return found.name
+    except (expat.ExpatError, ValueError, LookupError):
+        return None
     return None
 
 

@@ -209,7 +209,7 @@ def interlaced() -> bytes:
 def test_memory_is_limited() -> None:
     """A picture that takes more than it may is refused by the name of the limit, and the next one is not affected."""
     data = interlaced()
-    with pytest.raises(ImageTooLargeError, match=r"200,000,000 are allowed \(max_memory\)") as caught:
+    with pytest.raises(ImageTooLargeError, match=r"200,000,000 bytes of memory \(max_memory\)") as caught:
         render(data, [Recipe(width=300)], replace(WIDE, max_memory=200_000_000))
     assert caught.value.limit == 200_000_000
     assert process() == process()

@@ -144,7 +144,7 @@ def test_filters_are_limited_by_the_pixels_they_work_on() -> None:
     steps = '<feGaussianBlur stdDeviation="3"/>' * 60
     data = svg(f'<filter id="f">{steps}</filter><rect width="90" height="70" filter="url(#f)"/>', size=(4000, 3000))
     assert painted(data, 100).size == (100, 75)
-    with pytest.raises(ImageTooLargeError, match="120 filter steps"):
+    with pytest.raises(ImageTooLargeError, match="filters of the SVG"):
         painted(data, 4000)
 
 
@@ -199,10 +199,6 @@ def struct_header(width: int, height: int) -> bytes:
 def test_what_is_never_followed_is_refused(body: str, head: str) -> None:
     """Other documents, style sheets, entities and data of other kinds."""
     data = svg(body, head="<?xml version='1.0'?>" + head if head else "")
-    if b"xml-stylesheet" in data:  # it stands before the root, where only an SVG's own declaration is known
-        with pytest.raises(UnreadableImageError):
-            probe(data, LIMITS)
-        data = svg(body) + b'<?xml-stylesheet href="x.css"?>'
     with pytest.raises(UnsupportedImageError, match="the SVG"):
         probe(data, LIMITS)
 

@@ -35,7 +35,7 @@ def upload(data: bytes, name: str, declared: str) -> UploadFile:
         (b"\x89PNG\r\n\x1a\n" + HTML, UnreadableImageError),
         (b"BM" + HTML, UnsupportedImageError),
         (b"\xff\xd8\xff" + HTML, UnreadableImageError),
-        (b'<?xml version="1.0"?><?xml-stylesheet href="x.xsl"?><svg/>', UnreadableImageError),
+        (b'<?xml version="1.0"?><?xml-stylesheet href="x.xsl"?><svg/>', UnsupportedImageError),
         (b'<?xml version="1.0"?><html/>', UnreadableImageError),
     ],
 )
