@@ -76,6 +76,7 @@ _REFERENCES: Final = 4  # for each element that is allowed: fill, stroke, a filt
 _DEEPEST: Final = 200  # the XML reader behind the renderer stops at 256
 _MANY: Final = 10**12
 _BLOCK: Final = 65_536
+_NAMESPACE: Final = "http://www.w3.org/2000/svg"
 _XINCLUDE: Final = "http://www.w3.org/2001/XInclude"
 _ROOT_SIZE: Final = frozenset({"width", "height", "viewBox", "preserveAspectRatio", "x", "y"})
 _MIMETYPE: Final = "image/svg+xml"
@@ -433,6 +434,9 @@ def examine(view: memoryview, limits: ImageLimits, check_picture: Callable[[byte
         raise _too_many(limits, starts)
     document = _Document(limits, check_picture, clock)
     root = document.read(data)
+    prefix = document.root_name.rpartition(":")[0]
+    if document.root_attributes.get(f"xmlns:{prefix}" if prefix else "xmlns") != _NAMESPACE:
+        raise UnreadableImageError(f"expected {_MIMETYPE}, got an XML document of another namespace")
     _count(document, root)
     painted = root.cost or 0
     if painted > limits.max_elements:
