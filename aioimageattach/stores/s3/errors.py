@@ -233,7 +233,7 @@ def _advice(response: ErrorResponse, kind: type[StoreError], version: SignatureV
         return "the proxy wants credentials: put them into its URL; .netrc is not read"
     if response.is_elsewhere:
         return f"give region={response.region!r}" if response.region else "give the bucket's region and endpoint_url"
-    if version == "v2" and response.is_refused:
+    if version == "v2" and (response.is_refused or response.status == 400):
         return _OTHER_VERSION
     if response.status in (405, 501) or response.code in _UNSUPPORTED:
         return f"the server lacks it{f': give {options}' if options else ''}"

@@ -15,7 +15,7 @@ from tests.servers.ministack import Ministack
 
 BUCKET = "pictures"
 REGION = "eu-central-1"
-QUICK: dict[str, Any] = {"read_timeout": 2.0, "timeout": 8.0}
+QUICK: dict[str, Any] = {"read_timeout": 10.0, "timeout": 30.0}
 
 MakeStore = Callable[..., S3Store]
 MakeClient = Callable[..., S3Client]
