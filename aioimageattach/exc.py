@@ -48,11 +48,13 @@ __all__ = [
     "ImageProportionsError",
     "ImageTooLargeError",
     "ImageTooSmallError",
+    "IncompleteError",
     "InvalidKeyError",
     "MigrationError",
     "NoOriginalError",
     "NotLoadedError",
     "OffloadError",
+    "OwnershipError",
     "StoreError",
     "StoreFileExistsError",
     "StoreFileMismatchError",
@@ -63,6 +65,7 @@ __all__ = [
     "TransactionExpiredError",
     "UnknownHostError",
     "UnreadableImageError",
+    "UnsafeDatabaseError",
     "UnsupportedImageError",
     "ValueNotLoadedError",
     "ValueTooLargeError",
@@ -217,6 +220,18 @@ class DetachedError(ImageError, RuntimeError):
 
 class SweepRefusedError(ImageAttachError, RuntimeError):
     """A sweep might remove what is needed: the message says what does not look right; nothing was removed for it."""
+
+
+class UnsafeDatabaseError(ImageAttachError, RuntimeError):
+    """A database may not show all committed rows, as a replica or a view; the message says why."""
+
+
+class IncompleteError(ImageAttachError, RuntimeError):
+    """Not all rows were read, although the database counts them; the others were dealt with."""
+
+
+class OwnershipError(ImageAttachError, RuntimeError):
+    """The files in a store belong to another database; the message says which is which."""
 
 
 class TransactionExpiredError(ImageAttachError, TimeoutError):

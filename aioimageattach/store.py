@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Hashable, Iterable, Mapping
+from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeAlias, final
@@ -14,7 +14,7 @@ from .exc import InvalidKeyError, StoreError
 from .file import AsyncFile, Source, Spool
 from .key import ImageKey, file_name, make_revision
 
-__all__ = ["KeyLevelStore", "KeyedStore", "Location", "ObjectInfo", "Store", "StoredImage", "finish"]
+__all__ = ["KeyLevelStore", "KeyedStore", "Location", "ObjectInfo", "Store", "StoredImage", "finish", "merged"]
 
 Location: TypeAlias = frozenset[Hashable]
 """The places that a store reads from or writes to. Two stores can have the same file if their locations intersect."""
@@ -507,3 +507,28 @@ class KeyedStore(KeyLevelStore):
     async def discard(self, key: ImageKey) -> None:
         """Delete the file of a key; see :meth:`delete_object`."""
         await self.delete_object(self.name_of(key))
+
+
+async def merged(listings: Sequence[AsyncIterator[ObjectInfo]]) -> AsyncIterator[dict[int, ObjectInfo]]:
+    """Merge listings in order of name: yield the entries of each name, by the number of the listing."""
+    try:
+        heads: dict[int, ObjectInfo] = {}
+        for number, listing in enumerate(listings):
+            head = await anext(listing, None)
+            if head is not None:
+                heads[number] = head
+        while heads:
+            name = min(head.name for head in heads.values())
+            found = {number: head for number, head in heads.items() if head.name == name}
+            yield found
+            for number in found:
+                head = await anext(listings[number], None)
+                if head is None:
+                    del heads[number]
+                else:
+                    heads[number] = head
+    finally:
+        for listing in listings:
+            close = getattr(listing, "aclose", None)
+            if close is not None:
+                await close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -13,11 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import RelationshipProperty, lazyload, selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
-from ._plans import carry_out
 from .entity import BaseImageSet, Image, MultipleImageSet
 from .exc import DeclarationError, ImageError, StoreError
 from .imaging.recipe import Recipe
-from .inventory import _beyond
+from .inventory import beyond
+from .inventory.plan import Plan
 from .key import ImageKey
 from .store import Store
 
@@ -88,7 +88,7 @@ class ThumbnailProgress:
     failed: int = 0
 
 
-class ThumbnailPlan:
+class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
     """Makes missing thumbnails, lazily: iterate over it, or await :meth:`execute`. What :func:`generate` returns.
 
     Attributes:
@@ -105,7 +105,8 @@ class ThumbnailPlan:
         batch: int,
         concurrency: int,
     ) -> None:
-        self.progress: ThumbnailProgress = ThumbnailProgress()
+        super().__init__()
+        self.progress = ThumbnailProgress()
         self.failures: list[ThumbnailFailure] = []
         self._sessions = sessions
         self._attachment = attachment
@@ -113,14 +114,6 @@ class ThumbnailPlan:
         self._store = store
         self._batch = batch
         self._limit = asyncio.Semaphore(concurrency)
-
-    async def execute(self, callback: Callable[[Thumbnails], object] | None = None) -> None:
-        """Make them all.
-
-        Args:
-            callback: Called with the thumbnails of each picture once they are committed; awaited where it can be.
-        """
-        await carry_out(self.__aiter__(), callback)
 
     async def __aiter__(self) -> AsyncGenerator[Thumbnails, None]:
         self.failures.clear()
@@ -155,7 +148,7 @@ class ThumbnailPlan:
         columns = [getattr(self._owner, mapper.get_property_by_column(column).key) for column in mapper.primary_key]
         images = getattr(self._owner, self._attachment.key)
         query = select(self._owner).where(images.any(self._attachment.mapper.class_.original)).options(*self._options)
-        return (query if after is None else query.where(_beyond(columns, after))).order_by(*columns).limit(self._batch)
+        return (query if after is None else query.where(beyond(columns, after))).order_by(*columns).limit(self._batch)
 
     async def _page(self, after: tuple[Any, ...] | None) -> tuple[list[tuple[Any, ...]], list[Thumbnails]]:
         """Make those of some owners in one transaction; where it fails, in one for each."""

@@ -7,8 +7,10 @@ import click
 from ..version import VERSION
 from .doctor import doctor
 from .migrate import migrate
+from .own import own
 from .sweep import sweep
 from .thumbnails import thumbnails
+from .undo import undo
 from .verify import verify
 
 __all__ = ["app"]
@@ -24,10 +26,11 @@ def app() -> None:
       0    done, and nothing is wrong
       1    some files failed, or something is not as it should be
       2    wrong arguments; models, database or store cannot be loaded
-      3    the database or a store does not answer, or refuses
+      3    the database or a store does not respond, or refuses; or the command refuses
+      4    nothing failed, but not everything may have been done: read the warnings
       130  stopped by Ctrl-C (143: by SIGTERM); run it again to go on
     """
 
 
-for _command in (doctor, migrate, sweep, thumbnails, verify):
+for _command in (doctor, migrate, own, sweep, thumbnails, undo, verify):
     app.add_command(_command)

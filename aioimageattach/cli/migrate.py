@@ -12,7 +12,7 @@ from ..migration import migrate as plan_migration
 from . import options
 from .database import open_sessions
 from .output import Output
-from .running import DONE, FOUND, planned, run
+from .running import DONE, FOUND, finished, planned, run
 from .stores import open_store
 
 __all__ = ["migrate"]
@@ -26,6 +26,7 @@ __all__ = ["migrate"]
 @click.option("--dry-run", is_flag=True, help="Copy nothing, only tell what would be copied.")
 @click.option("--deep", is_flag=True, help="Read and compare what is in the destination already, too.")
 @click.option("--max-failures", type=click.IntRange(min=1), default=1000, show_default=True, help="Stop after so many.")
+@click.option("--force", is_flag=True, help="Go on even if the database may hide rows, as a replica does.")
 @options.concurrency(16)
 @options.output
 def migrate(
@@ -36,6 +37,7 @@ def migrate(
     dry_run: bool,
     deep: bool,
     max_failures: int,
+    force: bool,
     concurrency: int,
     verbose: bool,
     every: float,
@@ -60,19 +62,19 @@ def migrate(
                 deep=deep,
                 dry_run=dry_run,
                 max_failures=max_failures,
+                force=force,
             )
             try:
                 async with out.tracked("migrate", plan):
                     async for moved in plan:
                         if verbose or (dry_run and moved.outcome != "present"):
-                            out.emit(
-                                "file", f"{moved.outcome} {options.whose(moved.reference)}", **options.fields(moved)
-                            )
+                            word = "would copy" if moved.outcome == "missing" else moved.outcome
+                            out.emit("file", f"{word} {options.whose(moved.reference)}", **options.fields(moved))
             except MigrationError:
                 for failure in plan.failures:
                     text = f"failed {options.whose(failure.reference)}: {failure.error}"
                     out.emit("failure", text, **options.fields(failure))
                 return FOUND
-        return DONE
+            return finished(out, plan, DONE)
 
     run(out, work, resume="What was copied stays; run the same command again to go on.")

@@ -14,7 +14,19 @@ from .loading import ModelsParameter
 from .output import EVERY
 from .stores import StoreParameter
 
-__all__ = ["MODELS", "STORE", "Decorator", "concurrency", "database", "fields", "models", "output", "store", "whose"]
+__all__ = [
+    "MODELS",
+    "STORE",
+    "Decorator",
+    "concurrency",
+    "database",
+    "fields",
+    "models",
+    "object_types",
+    "output",
+    "store",
+    "whose",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,29 +66,37 @@ store: Final[Decorator] = click.option(
 )
 
 
+object_types: Final[Decorator] = click.option(
+    "--object-type",
+    multiple=True,
+    metavar="TYPE",
+    help="Only files whose names begin with this and a slash; may be given several times.",
+)
+
+
 def concurrency(default: int) -> Callable[[F], F]:
-    """How many files are on their way at once."""
+    """Number of files that are worked on concurrently."""
     return click.option(
         "--concurrency",
         type=click.IntRange(min=1),
         default=default,
         show_default=True,
-        help="How many files are on their way at once.",
+        help="Number of files that are worked on concurrently.",
     )
 
 
 def output(command: F) -> F:
-    """How it tells what it does."""
-    as_json = click.option("--json", "as_json", is_flag=True, help="Write one JSON document a line.")
+    """The form of the output."""
+    as_json = click.option("--json", "as_json", is_flag=True, help="Write one JSON document per line.")
     every = click.option(
         "--every",
         type=click.FloatRange(min=0, min_open=True),
         default=EVERY,
         show_default=True,
         metavar="SECONDS",
-        help="How often progress is told where there is no terminal.",
+        help="Interval between lines of progress if there is no terminal.",
     )
-    verbose = click.option("--verbose", "-v", is_flag=True, help="Name each file, not only those with trouble.")
+    verbose = click.option("--verbose", "-v", is_flag=True, help="Name each file, not only those with problems.")
     return as_json(every(verbose(command)))
 
 

@@ -7,25 +7,29 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from types import FrameType
-from typing import Final, NoReturn, ParamSpec, TypeVar
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 import click
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from ..exc import DeclarationError, ImageAttachError
+from ..exc import DeclarationError, ImageAttachError, IncompleteError
+from ..inventory.plan import Plan
 from .output import Output
 
-__all__ = ["DONE", "FAILED", "FOUND", "is_refusal", "planned", "run", "said"]
+__all__ = ["DONE", "DOUBTFUL", "FAILED", "FOUND", "finished", "is_refusal", "planned", "run", "said"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 DONE: Final = 0
-"""All is done, and nothing is wrong."""
+"""Everything was done, and nothing is wrong."""
 FOUND: Final = 1
 """Some files failed, or something was found that is not as it should be."""
 FAILED: Final = 3
-"""It could not be done: the database or a store does not answer, or refuses. 2 is click's, for wrong arguments."""
+"""It was not done: the database or a store does not respond, or refuses. 2 is click's, for wrong arguments."""
+
+DOUBTFUL: Final = 4
+"""Nothing failed, but there are reasons to doubt that everything was done."""
 
 _DRIVERS: Final = frozenset({"aiomysql", "aiosqlite", "asyncmy", "asyncpg", "psycopg", "pymysql", "sqlite3"})
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -48,25 +52,33 @@ def planned(make: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         raise click.UsageError(str(error)) from error
 
 
-def run(out: Output, work: Callable[[], Awaitable[int]], *, resume: str) -> NoReturn:
+def finished(out: Output, plan: Plan[Any, Any], code: int) -> int:
+    """Write the reasons to doubt that a plan did everything, and return the exit code."""
+    for warning in plan.warnings:
+        out.complain("warning", f"Warning: {warning}", warning=warning)
+    return DOUBTFUL if plan.warnings and code == DONE else code
+
+
+def run(out: Output, work: Callable[[], Awaitable[int]], *, resume: str | Callable[[], str]) -> NoReturn:
     """Do the work in an event loop of its own, and exit with its code.
 
     Args:
         out: Where it is told how it ended.
         work: Returns the exit code.
-        resume: What to do after it was stopped.
+        resume: How to continue after it was stopped; called then, if it is a function.
     """
     try:
         code = asyncio.run(_stoppable(work))
     except _StoppedError as stopped:
-        out.complain("stopped", f"Stopped. {resume}", resume=resume)
+        then = resume if isinstance(resume, str) else resume()
+        out.complain("stopped", f"Stopped. {then}", resume=then)
         code = 128 + stopped.number
     except Exception as error:
         if not is_refusal(error):
             raise
         text = said(error)
         out.complain("error", f"Error: {text}", type=type(error).__name__, message=text)
-        code = FAILED
+        code = DOUBTFUL if isinstance(error, IncompleteError) else FAILED
     sys.exit(code)
 
 

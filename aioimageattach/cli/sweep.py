@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any, NoReturn
 
 import click
 
+from ..exc import SweepRefusedError
+from ..maintenance import SweepPlan
 from ..maintenance import sweep as plan_sweep
-from ..maintenance.sweep import MAX_SHARE
+from ..maintenance.sweep import MAX_SHARE, RETENTION
 from . import options
 from .database import open_sessions
 from .output import Output
-from .running import DONE, FOUND, planned, run
+from .running import DONE, FOUND, finished, planned, run
 from .stores import open_store
 
 __all__ = ["sweep"]
@@ -23,25 +26,40 @@ __all__ = ["sweep"]
 @options.models
 @options.database
 @options.store
-@click.option("--delete", is_flag=True, help="Remove what is found; without it, it is only told.")
-@click.option("--grace", type=click.FloatRange(min=0), metavar="HOURS", help="How old a file has to be.  [default: 24]")
+@options.object_types
+@click.option("--delete", is_flag=True, help="Remove what is found; without it, it is only reported.")
+@click.option("--permanently", is_flag=True, help="Delete files immediately, without quarantine.")
+@click.option(
+    "--retention",
+    type=click.FloatRange(min=0),
+    default=RETENTION / timedelta(days=1),
+    show_default=True,
+    metavar="DAYS",
+    help="How long removed files stay in quarantine.",
+)
+@click.option("--grace", type=click.FloatRange(min=0), metavar="HOURS", help="Minimum age of orphans.  [default: 24]")
 @click.option(
     "--max-share",
     type=click.FloatRange(0, 1),
     default=MAX_SHARE,
     show_default=True,
-    help="What share of the files of one kind may be removed.",
+    help="Largest share of the files of one object type that may be removed.",
 )
+@click.option("--limit", type=click.IntRange(min=1), metavar="NUMBER", help="Largest number of files to remove.")
 @click.option("--force", is_flag=True, help="Remove more than that, too, or with an empty table, or a shorter grace.")
-@click.option("--start-after", default="", metavar="NAME", help="Go on after this name, where another sweep stopped.")
+@click.option("--start-after", default="", metavar="NAME", help="Start after this name, where another sweep stopped.")
 @options.output
 def sweep(
     models: Any,
     database: Any,
     store: Any,
+    object_type: tuple[str, ...],
     delete: bool,
+    permanently: bool,
+    retention: float,
     grace: float | None,
     max_share: float,
+    limit: int | None,
     force: bool,
     start_after: str,
     verbose: bool,
@@ -51,9 +69,11 @@ def sweep(
     """Find the files that no row names, and remove them with --delete.
 
     Orphans come from bulk deletes, raw SQL, and processes that were killed. Run it every night, without --delete first.
-    MODELS is MODULE:NAME of a declarative base or of one class; files of other classes are left alone.
+    MODELS is MODULE:NAME of a declarative base or of one class; files of other classes are left alone. Removed files
+    stay in quarantine for a while, and `aioimageattach undo` restores them.
     """
     out = Output(as_json=as_json, every=every)
+    plans: list[SweepPlan] = []
 
     async def work() -> int:
         async with AsyncExitStack() as stack:
@@ -62,21 +82,42 @@ def sweep(
                 await open_sessions(stack, database),
                 models,
                 await open_store(stack, store),
+                object_types=list(object_type) or None,
                 grace=None if grace is None else timedelta(hours=grace),
                 delete=delete,
+                permanently=permanently,
+                retention=timedelta(days=retention),
                 max_share=max_share,
+                limit=limit,
                 force=force,
                 start_after=start_after,
             )
-            async with out.tracked("sweep", plan, done="listed"):
-                async for orphan in plan:
-                    word = "removed" if orphan.removed else "orphan" if orphan.error is None else "failed"
-                    text = f"{word} {orphan.name}" + ("" if orphan.error is None else f": {orphan.error}")
-                    if verbose or not orphan.removed:
-                        out.emit("orphan", text, **options.fields(orphan))
+            plans.append(plan)
+            refused = None
+            try:
+                async with out.tracked("sweep", plan, done="listed"):
+                    async for orphan in plan:
+                        word = "removed" if orphan.removed else "orphan" if orphan.error is None else "failed"
+                        text = f"{word} {orphan.name}" + ("" if orphan.error is None else f": {orphan.error}")
+                        if verbose or not orphan.removed:
+                            out.emit("orphan", text, **options.fields(orphan))
+            except SweepRefusedError as error:
+                refused = error
+            if plan.id is not None:
+                out.complain(
+                    "quarantine", f"In quarantine; `aioimageattach undo` with {plan.id} restores.", sweep=plan.id
+                )
             for objection in plan.objections:
-                out.complain("objection", f"--delete would be refused: {objection}", objection=objection)
+                text = f"{'refused' if delete else '--delete would be refused'}: {objection}"
+                out.complain("objection", text, **options.fields(objection))
+            if refused is not None:
+                raise refused
             left = plan.progress.orphans - plan.progress.removed
-        return FOUND if left else DONE
+            return finished(out, plan, FOUND if left else DONE)
 
-    run(out, work, resume="What was removed stays removed; run the same command again to go on.")
+    def resume() -> str:
+        position = plans[0].progress.position if plans else ""
+        more = f" with --start-after {shlex.quote(position)}" if position else ""
+        return f"Removed files stay removed; run the same command again{more} to continue."
+
+    run(out, work, resume=resume)

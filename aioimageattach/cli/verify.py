@@ -7,22 +7,22 @@ from typing import Any, NoReturn
 
 import click
 
-from ..maintenance import Flaw
+from ..maintenance import Mismatch
 from ..maintenance import verify as plan_verification
 from . import options
 from .database import open_sessions
 from .output import Output
-from .running import DONE, FOUND, planned, run
+from .running import DONE, FOUND, finished, planned, run
 from .stores import open_store
 
 __all__ = ["verify"]
 
 
-def _say(flaw: Flaw) -> str:
-    text = f"{'repaired' if flaw.repaired else flaw.problem} {options.whose(flaw.reference)}"
-    if flaw.expected is not None:
-        text += f": expected {flaw.expected}, got {flaw.actual}"
-    return text if flaw.error is None else f"{text}: {flaw.error}"
+def _say(mismatch: Mismatch) -> str:
+    text = f"{'repaired' if mismatch.repaired else mismatch.problem} {options.whose(mismatch.reference)}"
+    if mismatch.expected is not None:
+        text += f": expected {mismatch.expected}, got {mismatch.actual}"
+    return text if mismatch.error is None else f"{text}: {mismatch.error}"
 
 
 @click.command(short_help="Find rows whose files are lost or altered.")
@@ -31,6 +31,7 @@ def _say(flaw: Flaw) -> str:
 @options.store
 @click.option("--deep", is_flag=True, help="Read the files and compare fingerprints, not only sizes.")
 @click.option("--repair", is_flag=True, help="Make flawed thumbnails again from their originals.")
+@click.option("--force", is_flag=True, help="Go on even if the database may hide rows, as a replica does.")
 @options.concurrency(16)
 @options.output
 def verify(
@@ -39,6 +40,7 @@ def verify(
     store: Any,
     deep: bool,
     repair: bool,
+    force: bool,
     concurrency: int,
     verbose: bool,
     every: float,
@@ -54,12 +56,19 @@ def verify(
         async with AsyncExitStack() as stack:
             sessions, where = await open_sessions(stack, database), await open_store(stack, store)
             plan = planned(
-                plan_verification, sessions, models, where, deep=deep, repair=repair, concurrency=concurrency
+                plan_verification,
+                sessions,
+                models,
+                where,
+                deep=deep,
+                repair=repair,
+                concurrency=concurrency,
+                force=force,
             )
             async with out.tracked("verify", plan):
-                async for flaw in plan:
-                    if verbose or not flaw.repaired:
-                        out.emit("flaw", _say(flaw), **options.fields(flaw))
-        return FOUND if plan.progress.flawed > plan.progress.repaired else DONE
+                async for mismatch in plan:
+                    if verbose or not mismatch.repaired:
+                        out.emit("mismatch", _say(mismatch), **options.fields(mismatch))
+        return finished(out, plan, FOUND if plan.progress.flawed > plan.progress.repaired else DONE)
 
     run(out, work, resume="What was repaired stays; run the same command again, it begins from the start.")

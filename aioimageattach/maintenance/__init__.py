@@ -1,17 +1,29 @@
-"""What keeps a store and a database in step over the years: sweeping and verifying."""
+"""Keeping a store and a database in step: sweeping, undoing a sweep, verifying, and ownership."""
 
 from __future__ import annotations
 
-from .sweep import Orphan, SweepPlan, SweepProgress, sweep
-from .verify import Flaw, VerifyPlan, VerifyProgress, verify
+from ..inventory.ownership import Owner, Ownership, own
+from .quarantine import Restored, Sweep, UndoPlan, UndoProgress, sweeps, undo
+from .sweep import Objection, Orphan, SweepPlan, SweepProgress, sweep
+from .verify import Mismatch, VerifyPlan, VerifyProgress, verify
 
 __all__ = [
-    "Flaw",
+    "Mismatch",
+    "Objection",
     "Orphan",
+    "Owner",
+    "Ownership",
+    "Restored",
+    "Sweep",
     "SweepPlan",
     "SweepProgress",
+    "UndoPlan",
+    "UndoProgress",
     "VerifyPlan",
     "VerifyProgress",
+    "own",
     "sweep",
+    "sweeps",
+    "undo",
     "verify",
 ]

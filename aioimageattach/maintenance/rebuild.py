@@ -6,14 +6,13 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, CursorResult, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
 
 from .._threads import finish, run_pixels
 from ..exc import ImageAttachError, NoOriginalError, StoreError
 from ..file import Spool
 from ..imaging.recipe import FORMATS, Recipe, read_look
 from ..imaging.render import render
-from ..inventory import ImageKind, Kind, Reference, Sessions, ask, opened
+from ..inventory import ImageKind, Kind, Reader, Reference, Sessions, ask, opened
 from ..key import ImageKey
 from ..store import Store
 
@@ -72,7 +71,7 @@ async def rebuild(sessions: Sessions, kind: Kind, reference: Reference, store: S
     old = reference.key
     if not isinstance(kind, ImageKind) or old is None:
         return False
-    original, look = await ask(sessions, lambda session: _original(session, kind, reference))
+    original, look = await ask(sessions, kind.mapper, lambda reader: _original(reader, kind, reference))
     if original is None:
         raise NoOriginalError(f"{kind.cls.__name__} {reference.identity!r} has no original to be made from")
     recipe = recipe_of(look, old.width, old.height, old.mimetype, original)
@@ -98,14 +97,15 @@ async def rebuild(sessions: Sessions, kind: Kind, reference: Reference, store: S
     return renamed
 
 
-def _original(session: Session, kind: ImageKind, reference: Reference) -> tuple[ImageKey | None, str]:
+def _original(reader: Reader, kind: ImageKind, reference: Reference) -> tuple[ImageKey | None, str]:
     """The key of the original of a thumbnail, and the look of the thumbnail, which not every identity has."""
     names = kind.cls.identity_attributes()
     identity = dict(zip(names, reference.identity, strict=True))
     columns = kind.mapper.columns
-    same = [kind.column(columns[name]) == value for name, value in identity.items() if name not in _SIZE]
-    rows = kind.page(session, None, 2, kind.column(columns["original"]).is_(True), *same)
-    return max((row.key for row in rows), key=lambda key: key.revision or "", default=None), identity.get("variant", "")
+    same = [condition for name, condition in zip(names, kind.at(reference.identity), strict=True) if name not in _SIZE]
+    found = kind.find(reader, kind.column(columns["original"]).is_(True), *same, limit=2)
+    keys = [one.key for one in found if one.key is not None]
+    return max(keys, key=lambda key: key.revision or "", default=None), identity.get("variant", "")
 
 
 async def _rename(session: AsyncSession, kind: ImageKind, reference: Reference, key: ImageKey, spool: Spool) -> bool:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from .._plans import at_once, carry_out
 from ..context import resolve_store
 from ..exc import DamagedValueError, DeclarationError, ImageAttachError, StoreFileNotFoundError
-from ..file import CHUNK, AsyncFile, measure
-from ..inventory import Kind, Reference, Sessions, count, kinds, references, reread
+from ..file import CHUNK, measure
+from ..inventory import Kind, Reference, Sessions, kinds, reread
+from ..inventory.plan import RowPlan, at_once
 from ..offload.fetch import stream
 from ..offload.reference import Reference as StoredReference
 from ..store import KeyedStore, Store
 from .rebuild import rebuild
 
-__all__ = ["Flaw", "Problem", "VerifyPlan", "VerifyProgress", "verify"]
+__all__ = ["Mismatch", "Problem", "VerifyPlan", "VerifyProgress", "verify"]
 
 Problem: TypeAlias = Literal["missing", "size", "checksum", "unreadable"]
 """There is no file; it has another size, or another fingerprint, than its row says; the store could not tell."""
 
 
 @dataclass(frozen=True, slots=True)
-class Flaw:
+class Mismatch:
     """A committed row whose file is not what the row says.
 
     Args:
@@ -54,8 +54,9 @@ class VerifyProgress:
         sound: Those that are what their rows say.
         flawed: Those that are not, repaired or not.
         gone: Those whose rows were changed or deleted meanwhile.
-        repaired: Flawed ones that were made again.
-        bytes: How many bytes were read.
+        repaired: Mismatched ones that were made again.
+        bytes: Number of bytes that were read.
+        missed: Rows that the database counts but did not give; the run is then not a success.
     """
 
     total: int | None = None
@@ -65,46 +66,47 @@ class VerifyProgress:
     gone: int = 0
     repaired: int = 0
     bytes: int = 0
+    missed: int = 0
 
 
-class VerifyPlan:
+class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
     """A verification that is yet to be done: iterate over it with ``async for``, or :meth:`execute` it.
 
     Attributes:
-        progress: How far it is; counted from nothing each time.
+        progress: What was done so far; reset at each start.
+        objections: Reasons why rows may be hidden, with ``force=True``.
+        warnings: After a run, reasons to doubt that everything was verified.
     """
 
     def __init__(
-        self, sessions: Sessions, parts: tuple[Kind, ...], store: Store, *, deep: bool, repair: bool, concurrency: int
+        self,
+        sessions: Sessions,
+        parts: tuple[Kind, ...],
+        store: Store,
+        *,
+        deep: bool,
+        repair: bool,
+        concurrency: int,
+        force: bool,
     ) -> None:
-        self._sessions = sessions
-        self._kinds = parts
+        super().__init__(sessions, parts, concurrency=concurrency, force=force)
         self._store = store
         self._deep = deep
         self._repair = repair
-        self._concurrency = concurrency
-        self.progress: VerifyProgress = VerifyProgress()
+        self.progress = VerifyProgress()
 
     def __repr__(self) -> str:
         return f"<VerifyPlan of {', '.join(kind.cls.__name__ for kind in self._kinds)} in {self._store!r}>"
 
-    async def execute(self, callback: Callable[[Flaw], object] | None = None) -> VerifyProgress:
-        """Do it; return what was found.
-
-        Args:
-            callback: Called with each flaw; awaited, if it is asynchronous.
-        """
-        await carry_out(self.__aiter__(), callback)
-        return self.progress
-
-    async def __aiter__(self) -> AsyncGenerator[Flaw, None]:
-        """Yield each flaw as it is found; leaving the loop stops what is under way."""
-        self.progress = VerifyProgress(total=sum([await count(self._sessions, kind) for kind in self._kinds]))
-        async with aclosing(at_once(self._looks(), self._concurrency)) as looks:
-            async for kind, flaw in looks:
+    async def __aiter__(self) -> AsyncGenerator[Mismatch, None]:
+        """Yield each mismatch as it is found; leaving the loop stops what is in progress."""
+        self.warnings.clear()
+        self.progress = VerifyProgress(total=await self._count())
+        async with aclosing(at_once(self._each(self._look), self._concurrency)) as looks:
+            async for kind, mismatch in looks:
                 self.progress.done += 1
-                found = flaw and await self._again(kind, flaw)
-                if flaw is None:
+                found = mismatch and await self._again(kind, mismatch)
+                if mismatch is None:
                     self.progress.sound += 1
                 elif found is None:
                     self.progress.gone += 1
@@ -112,55 +114,52 @@ class VerifyPlan:
                     self.progress.flawed += 1
                     self.progress.repaired += found.repaired
                     yield found
+        self._end()
 
-    async def _looks(self) -> AsyncGenerator[Coroutine[Any, Any, tuple[Kind, Flaw | None]], None]:
-        """What is to be looked at. Rows are read here alone, where nobody else uses the database."""
-        for kind in self._kinds:
-            async for reference in references(self._sessions, kind):
-                yield self._look(kind, reference)
-
-    async def _look(self, kind: Kind, reference: Reference) -> tuple[Kind, Flaw | None]:
+    async def _look(self, kind: Kind, reference: Reference) -> tuple[Kind, Mismatch | None]:
         try:
             return kind, await self._compare(reference)
         except StoreFileNotFoundError as error:
-            return kind, Flaw(reference, "missing", error=error)
+            return kind, Mismatch(reference, "missing", error=error)
         except (ImageAttachError, OSError) as error:
-            return kind, Flaw(reference, "unreadable", error=error)
+            return kind, Mismatch(reference, "unreadable", error=error)
 
-    async def _compare(self, reference: Reference) -> Flaw | None:
+    async def _compare(self, reference: Reference) -> Mismatch | None:
         if self._deep and reference.content is not None and isinstance(self._store, KeyedStore):
             return await self._read_through(self._store, reference, reference.content)
         size, digest = await self._measure(reference)
         if reference.size is not None and reference.size != size:
-            return Flaw(reference, "size", reference.size, size)
+            return Mismatch(reference, "size", reference.size, size)
         if digest is not None and reference.sha256 is not None and reference.sha256 != digest:
-            return Flaw(reference, "checksum", reference.sha256, digest)
+            return Mismatch(reference, "checksum", reference.sha256, digest)
         return None
 
-    async def _read_through(self, store: KeyedStore, reference: Reference, content: StoredReference) -> Flaw | None:
+    async def _read_through(self, store: KeyedStore, reference: Reference, content: StoredReference) -> Mismatch | None:
         """Compare an offloaded value with its fingerprint, which is that of its bytes before they were compressed."""
         size = (await store.head_object(content.name)).size
         if size != content.stored:
-            return Flaw(reference, "size", content.stored, size)
+            return Mismatch(reference, "size", content.stored, size)
         self.progress.bytes += size
         try:
             async with await stream(store, content) as file:
                 while await file.read(CHUNK):
                     pass
         except DamagedValueError as error:
-            return Flaw(reference, "checksum", content.sha256, error=error)
+            return Mismatch(reference, "checksum", content.sha256, error=error)
         return None
 
     async def _measure(self, reference: Reference) -> tuple[int, str | None]:
         """Return the size of a file, and its fingerprint if it was read."""
         store, key = self._store, reference.key
-        if isinstance(store, KeyedStore):
-            name = reference.name_in(store)
-            if not self._deep:
-                return (await store.head_object(name)).size, None
-            file: AsyncFile = await store.get_object(name)
-        elif key is not None:
+        if reference.damage is not None:
+            raise reference.damage
+        if isinstance(store, KeyedStore) and not self._deep:
+            info = await (store.head_object(reference.name_in(store)) if key is None else store.head(key))
+            return info.size, None
+        if key is not None:
             file = await store.get(key)
+        elif isinstance(store, KeyedStore):
+            file = await store.get_object(reference.name_in(store))
         else:
             raise DeclarationError(f"{store!r} has no names, and {reference.name!r} is one: it takes a KeyedStore")
         return await measure(file, self._read)
@@ -168,17 +167,17 @@ class VerifyPlan:
     def _read(self, size: int) -> None:
         self.progress.bytes += size
 
-    async def _again(self, kind: Kind, flaw: Flaw) -> Flaw | None:
+    async def _again(self, kind: Kind, mismatch: Mismatch) -> Mismatch | None:
         """Return a flaw if the row still names that file, repaired if asked and possible."""
-        reference = await reread(self._sessions, kind, flaw.reference.identity)
-        if reference is None or (reference.key, reference.name) != (flaw.reference.key, flaw.reference.name):
+        reference = await reread(self._sessions, kind, mismatch.reference)
+        if reference is None or (reference.key, reference.name) != (mismatch.reference.key, mismatch.reference.name):
             return None
-        if not self._repair or not reference.reproducible or flaw.problem == "unreadable":
-            return flaw
+        if not self._repair or not reference.reproducible or mismatch.problem == "unreadable":
+            return mismatch
         try:
-            return replace(flaw, repaired=await rebuild(self._sessions, kind, reference, self._store))
+            return replace(mismatch, repaired=await rebuild(self._sessions, kind, reference, self._store))
         except (ImageAttachError, OSError) as error:
-            return replace(flaw, error=error)
+            return replace(mismatch, error=error)
 
 
 def verify(
@@ -189,6 +188,7 @@ def verify(
     deep: bool = False,
     repair: bool = False,
     concurrency: int = 16,
+    force: bool = False,
 ) -> VerifyPlan:
     """Plan to look at each file that committed rows name: is it there, and is it what the row says?
 
@@ -214,7 +214,5 @@ def verify(
     Effects: None without ``repair``. With it, each repaired thumbnail is committed on its own, and its flawed file
         removed after; an error or a cancellation leaves the others as they are.
     """
-    if concurrency < 1:
-        raise ValueError(f"concurrency: expected at least 1, got {concurrency}")
     found = resolve_store(store, session=sessions)
-    return VerifyPlan(sessions, kinds(target), found, deep=deep, repair=repair, concurrency=concurrency)
+    return VerifyPlan(sessions, kinds(target), found, deep=deep, repair=repair, concurrency=concurrency, force=force)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from traceback import format_exception
 from typing import Any
 
-from .._plans import at_once, carry_out
 from ..context import resolve_store
-from ..exc import ImageAttachError, MigrationError, StoreFileNotFoundError
-from ..inventory import Kind, Reference, Sessions, count, kinds, references, reread
-from ..store import Store
+from ..exc import ImageAttachError, MigrationError, OwnershipError, StoreFileNotFoundError
+from ..inventory import Kind, Reference, Sessions, kinds, reread
+from ..inventory.ownership import own_kinds
+from ..inventory.plan import RowPlan, at_once
+from ..store import KeyedStore, Store
 from .transfer import Outcome, Transfer
 
 __all__ = ["Failure", "Migrated", "MigrationPlan", "Progress", "migrate", "migrate_class"]
@@ -51,34 +52,40 @@ class Progress:
     """How far a migration is.
 
     Args:
-        total: How many rows there were at the start; ``None`` before. There may be more or fewer by the end.
-        done: Rows that are dealt with, however that ended: the sum of the following four.
-        copied: Files that were copied; in a dry run, that would be.
-        present: Files that were in the destination already.
+        total: Number of rows at the start, and at the end the number of those that were read; ``None`` before.
+        done: Rows that are dealt with, whatever the result: the sum of the following five.
+        copied: Files that were copied.
+        missing: In a dry run, files that would be copied.
+        present: Files that were already in the destination.
         gone: Rows that were replaced or deleted meanwhile, with their files.
         failed: Files that could not be moved.
-        bytes: How many bytes the copied files have together.
+        bytes: Total size of the files that were copied, or would be.
+        missed: Rows that the database counts but did not give; the run is then not a success.
     """
 
     total: int | None = None
     done: int = 0
     copied: int = 0
+    missing: int = 0
     present: int = 0
     gone: int = 0
     failed: int = 0
     bytes: int = 0
+    missed: int = 0
 
 
-class MigrationPlan:
+class MigrationPlan(RowPlan[Migrated, Progress]):
     """A migration that is yet to be done: iterate over it with ``async for``, or :meth:`execute` it.
 
-    Each time it begins from the start, and passes over what is in the destination. An error and a cancellation stop the
-    copies that are under way, and nothing half-done is left. A loop that is left early goes on in the background until
-    Python closes its iterator: put that into :func:`contextlib.aclosing`.
+    Each time it begins from the start, and skips files that are already in the destination. An error or a cancellation
+    stops the copies that are in progress, and leaves no partial file. A loop that is left early continues in the
+    background until Python closes its iterator: put that into :func:`contextlib.aclosing`.
 
     Attributes:
-        progress: How far it is; counted from nothing each time.
+        progress: What was done so far; reset at each start.
         failures: The files that could not be moved.
+        objections: Reasons why rows may be hidden, with ``force=True``.
+        warnings: After a run, reasons to doubt that it copied what was wanted.
     """
 
     def __init__(
@@ -89,58 +96,62 @@ class MigrationPlan:
         *,
         concurrency: int,
         max_failures: int,
+        force: bool,
     ) -> None:
-        for label, number in (("concurrency", concurrency), ("max_failures", max_failures)):
-            if number < 1:
-                raise ValueError(f"{label}: expected at least 1, got {number}")
-        self._sessions = sessions
-        self._kinds = parts
+        super().__init__(sessions, parts, concurrency=concurrency, force=force)
+        if max_failures < 1:
+            raise ValueError(f"max_failures: expected at least 1, got {max_failures}")
         self._transfer = transfer
-        self._concurrency = concurrency
         self._max_failures = max_failures
-        self.progress: Progress = Progress()
+        self.progress = Progress()
         self.failures: list[Failure] = []
 
     def __repr__(self) -> str:
         names = ", ".join(kind.cls.__name__ for kind in self._kinds)
         return f"<MigrationPlan of {names} from {self._transfer.source!r} to {self._transfer.destination!r}>"
 
-    async def execute(self, callback: Callable[[Migrated], object] | None = None) -> Progress:
-        """Do it; return what was done.
-
-        Args:
-            callback: Called with each file that is in the destination now; awaited, if it is asynchronous. An error
-                of it ends the migration.
-
-        Raises:
-            MigrationError: Some files could not be moved; all others were, unless there were too many.
-        """
-        await carry_out(self.__aiter__(), callback)
-        return self.progress
-
     async def __aiter__(self) -> AsyncGenerator[Migrated, None]:
-        """Copy, and yield each file that is in the destination now, in the order in which they arrive.
+        """Copy, and yield each file that is now in the destination, in the order of completion.
 
         Raises:
-            MigrationError: At the end, if some files could not be moved; at once, if there are too many of them.
+            MigrationError: At the end, if some files could not be moved; immediately, if there are too many of them.
         """
         self.failures = []
-        self.progress = Progress(total=sum([await count(self._sessions, kind) for kind in self._kinds]))
-        async with aclosing(at_once(self._attempts(), self._concurrency)) as attempts:
+        self.warnings.clear()
+        self.progress = Progress(total=await self._count())
+        is_first = await self._own(claim=False)
+        async with aclosing(at_once(self._each(self._attempt), self._concurrency)) as attempts:
             async for attempt in attempts:
                 migrated = await self._note(attempt)
                 if migrated is not None:
                     yield migrated
                 if len(self.failures) >= self._max_failures:
-                    raise self._error(" at least, and it was stopped")
+                    raise self._error(", and the migration was stopped")
         if self.failures:
             raise self._error("")
+        self._end()
+        await self._own(claim=not self._transfer.dry_run)
+        if is_first and self.progress.present == self.progress.done > 0:
+            self.warnings.append(
+                "every file was in the destination before the first migration to it: is it another name of the source?"
+            )
 
-    async def _attempts(self) -> AsyncGenerator[Coroutine[Any, Any, _Attempt], None]:
-        """What is to be tried. Rows are read here alone, where nobody else uses the database."""
-        for kind in self._kinds:
-            async for reference in references(self._sessions, kind):
-                yield self._attempt(kind, reference)
+    async def _own(self, *, claim: bool) -> bool:
+        """Look whose the files in the destination are; return whether nobody has claimed them.
+
+        Args:
+            claim: Whether to record that they are this database's then.
+
+        Raises:
+            OwnershipError: They are another database's.
+        """
+        where = self._transfer.destination
+        if not isinstance(where, KeyedStore):
+            return False
+        owned = await own_kinds(self._sessions, self._kinds, where, claim=claim)
+        if conflicts := [f"{one.object_type}/ in {one.store!r}: {one.conflict}" for one in owned if one.conflict]:
+            raise OwnershipError(f"nothing was copied: {'; '.join(conflicts)}")
+        return all(one.changed or one.owner is None for one in owned)
 
     async def _attempt(self, kind: Kind, reference: Reference) -> _Attempt:
         try:
@@ -155,8 +166,11 @@ class MigrationPlan:
         if not isinstance(result, Exception):
             if result.outcome == "present":
                 progress.present += 1
-            else:
+            elif result.outcome == "copied":
                 progress.copied += 1
+                progress.bytes += result.size
+            else:
+                progress.missing += 1
                 progress.bytes += result.size
             return result
         if isinstance(result, StoreFileNotFoundError) and await self._is_gone(attempt):
@@ -170,7 +184,7 @@ class MigrationPlan:
 
     async def _is_gone(self, attempt: _Attempt) -> bool:
         """Whether the row names that file no longer: it was replaced or deleted since it was read."""
-        now = await reread(self._sessions, attempt.kind, attempt.reference.identity)
+        now = await reread(self._sessions, attempt.kind, attempt.reference)
         return now is None or (now.key, now.name) != (attempt.reference.key, attempt.reference.name)
 
     def _error(self, more: str) -> MigrationError:
@@ -209,6 +223,7 @@ def migrate(
     deep: bool = False,
     dry_run: bool = False,
     max_failures: int = 1000,
+    force: bool = False,
 ) -> MigrationPlan:
     """Plan to copy the files of all committed rows from one store to another; nothing is deleted anywhere.
 
@@ -244,7 +259,7 @@ def migrate(
             f"destination: expected a store in another place than {source!r}, got {destination!r}, which has its files"
         )
     transfer = Transfer(source, destination, deep=deep, dry_run=dry_run)
-    return MigrationPlan(session, moved, transfer, concurrency=concurrency, max_failures=max_failures)
+    return MigrationPlan(session, moved, transfer, concurrency=concurrency, max_failures=max_failures, force=force)
 
 
 def _share_a_place(kind: Kind, source: Store, destination: Store) -> bool:
@@ -264,6 +279,7 @@ def migrate_class(
     deep: bool = False,
     dry_run: bool = False,
     max_failures: int = 1000,
+    force: bool = False,
 ) -> MigrationPlan:
     """Plan to copy the files of one class, and of those derived from it; otherwise as :func:`migrate`."""
     return migrate(
@@ -275,4 +291,5 @@ def migrate_class(
         deep=deep,
         dry_run=dry_run,
         max_failures=max_failures,
+        force=force,
     )

@@ -38,7 +38,7 @@ class Transfer:
         self.source: Store = source
         self.destination: Store = destination
         self._deep = deep
-        self._dry_run = dry_run
+        self.dry_run: bool = dry_run
         self._seems_present = True
 
     async def run(self, reference: Reference) -> tuple[Outcome, int]:
@@ -56,12 +56,12 @@ class Transfer:
         be there as a whole.
         """
         # Where the last file was there this one may be too: then it is cheaper to ask first. Otherwise the put asks.
-        if self._seems_present or self._dry_run:
+        if self._seems_present or self.dry_run:
             found = await _look(self.destination, reference)
             if found is not None:
                 return "present", await self._compare(reference, found)
             self._seems_present = False
-        if self._dry_run:
+        if self.dry_run:
             return "missing", self._expect(reference, self.source, await _facts(self.source, reference))
         try:
             return "copied", await self._copy(reference)

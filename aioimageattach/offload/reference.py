@@ -13,6 +13,7 @@ from ..key import check_name, make_revision, revision_time
 from .codec import Compression, bound, extension_of
 
 __all__ = [
+    "INLINE_MARKS",
     "MAX_OBJECT_TYPE",
     "Inline",
     "Reference",
@@ -30,6 +31,9 @@ MAX_OBJECT_TYPE: Final = 80
 _TEXT: Final = "="
 _BASE64: Final = "#"
 _FILE: Final = "@"
+INLINE_MARKS: Final = (_TEXT, _BASE64)
+"""What a column begins with if it holds the value itself."""
+
 _OBJECT_TYPE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]*", re.ASCII)
 _NAME: Final = re.compile(
     r"(?P<object_type>[^/]+)/(?P<five>[0-9a-z]{5})/"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable
 from itertools import combinations
 from typing import Any
 
 from ..exc import DeclarationError
-from ..store import KeyedStore, Location, ObjectInfo, Store
+from ..store import KeyedStore, Location, Store
 
-__all__ = ["check_places", "check_stores", "joined", "merged"]
+__all__ = ["check_places", "check_stores", "joined"]
 
 
 def check_stores(stores: Iterable[Any], *, keyed: bool) -> None:
@@ -45,28 +45,3 @@ def check_places(stores: Iterable[Store]) -> None:
 def joined(stores: Iterable[Store], object_type: str | None) -> Location:
     """Return the places of several stores together."""
     return frozenset[Any]().union(*(store.location_of(object_type) for store in stores))
-
-
-async def merged(listings: Sequence[AsyncIterator[ObjectInfo]]) -> AsyncIterator[dict[int, ObjectInfo]]:
-    """Merge listings in order of name: yield the entries of each name, by the number of the listing."""
-    try:
-        heads: dict[int, ObjectInfo] = {}
-        for number, listing in enumerate(listings):
-            head = await anext(listing, None)
-            if head is not None:
-                heads[number] = head
-        while heads:
-            name = min(head.name for head in heads.values())
-            found = {number: head for number, head in heads.items() if head.name == name}
-            yield found
-            for number in found:
-                head = await anext(listings[number], None)
-                if head is None:
-                    del heads[number]
-                else:
-                    heads[number] = head
-    finally:
-        for listing in listings:
-            close = getattr(listing, "aclose", None)
-            if close is not None:
-                await close()

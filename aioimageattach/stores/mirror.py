@@ -13,8 +13,8 @@ from .._threads import finish
 from ..exc import StoreError, StoreFileNotFoundError
 from ..file import AsyncFile, Source, Spool, SpoolFile
 from ..key import ImageKey, check_name
-from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
-from .combined import check_places, check_stores, joined, merged
+from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store, merged
+from .combined import check_places, check_stores, joined
 
 __all__ = ["MirrorStore", "PlainMirrorStore"]
 

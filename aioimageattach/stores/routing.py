@@ -10,8 +10,8 @@ from typing import Final, Generic, TypeVar
 from ..exc import InvalidKeyError, StoreError
 from ..file import AsyncFile, Source
 from ..key import ImageKey, check_name
-from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
-from .combined import check_stores, joined, merged
+from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store, merged
+from .combined import check_stores, joined
 
 __all__ = ["PlainRoutingStore", "RoutingStore"]
 

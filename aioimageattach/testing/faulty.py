@@ -220,8 +220,12 @@ class FaultyStore(_Faults, KeyedStore):
         self.has_signed_urls: bool = self.inner.has_signed_urls
 
     async def names(self, prefix: str = "") -> set[str]:
-        """Return the names of the files in the real store; no rule is about that."""
-        return {found.name async for found in self.inner.list_objects(prefix)}
+        """Return the names of the files in the real store; no rule applies.
+
+        Files that a sweep put into quarantine, and the records of ownership, are left out unless the prefix names them.
+        """
+        found = {info.name async for info in self.inner.list_objects(prefix)}
+        return found if prefix.startswith(".") else {name for name in found if not name.startswith(".")}
 
     async def put_object(
         self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False

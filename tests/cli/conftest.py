@@ -87,5 +87,6 @@ def documents(result: Result) -> list[dict[str, Any]]:
 
 
 def files(folder: Path) -> list[str]:
-    """The names of all files below a folder."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """The names of all files below a folder, without those in quarantine and the records of ownership."""
+    found = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    return sorted(name for name in found if not name.startswith("."))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,9 @@ class Undeletable(FileSystemStore):
         raise StorePermissionError("read only")
 
     async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
+        return {name: StorePermissionError("read only") for name in names}
+
+    async def move_objects(self, names: Mapping[str, str]) -> dict[str, StoreError]:
         return {name: StorePermissionError("read only") for name in names}
 
 

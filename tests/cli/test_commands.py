@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import sqlite3
 from contextlib import closing
@@ -52,7 +53,7 @@ def orphan(folder: Path) -> str:
     """Add an old file that no row names."""
     name = file_name(ImageKey("user-picture", None, 90, 60, "image/jpeg", make_revision(OLD)))
     path = folder / models.MEDIA / name
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"left behind")
     os.utime(path, (OLD, OLD))
     return name
@@ -109,23 +110,96 @@ def test_sweep_tells_and_removes(run: Run, filled: Path) -> None:
     name = orphan(filled)
     done = run("sweep", BASE, "-s", MEDIA)
     assert (done.exit_code, done.stdout) == (1, f"orphan {name}\n")
-    assert "--delete would be refused: " in done.stderr
     assert name in files(filled / models.MEDIA)
-    done = run("sweep", BASE, "-s", MEDIA, "--delete", "--max-share", "1", "-v")
+    done = run("sweep", BASE, "-s", MEDIA, "--delete", "-v")
     assert (done.exit_code, done.stdout) == (0, f"removed {name}\n"), done.output
-    assert "1 removed, removed 11 B" in last(done)
+    assert "1 removed, removed 11 B" in done.stderr
+    assert "In quarantine; " in last(done)
     orphan(filled)
-    done = run("sweep", BASE, "-s", MEDIA, "--delete", "--force")
+    done = run("sweep", BASE, "-s", MEDIA, "--delete", "--permanently")
     assert (done.exit_code, done.stdout) == (0, ""), done.output
     assert files(filled / models.MEDIA) == before
 
 
+def test_a_sweep_is_undone(run: Run, filled: Path) -> None:
+    """By its identifier, or the last one; what cannot be restored is named."""
+    names = []
+    ids = []
+    for _ in range(2):
+        names.append(orphan(filled))
+        done = run("sweep", BASE, "-s", MEDIA, "--delete", "--json")
+        ids += [document["sweep"] for document in documents(done) if document["event"] == "quarantine"]
+    assert not {*names} & {*files(filled / models.MEDIA)}
+    done = run("undo", BASE, "-s", MEDIA, "--list")
+    assert [line[:29] for line in done.stdout.splitlines()] == [f"{one} of" for one in ids]
+    done = run("undo", BASE, "-s", MEDIA, ids[0], "-v")
+    assert (done.exit_code, done.stdout) == (0, f"restored {names[0]}\n"), done.output
+    path = filled / models.MEDIA / names[1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"another one")
+    done = run("undo", BASE, "-s", MEDIA)
+    assert (done.exit_code, done.stdout.startswith(f"failed {names[1]}: ")) == (1, True), done.output
+    path.unlink()
+    assert run("undo", BASE, "-s", MEDIA).exit_code == 0
+    assert {*names} <= {*files(filled / models.MEDIA)}
+    done = run("undo", BASE, "-s", MEDIA)
+    assert (done.exit_code, last(done)) == (4, "Warning: there was nothing to restore")
+
+
+def test_the_owner_of_files(run: Run, filled: Path) -> None:
+    """Nobody at first, then the database that has swept; another database is refused until it is transferred."""
+    done = run("own", BASE, "-s", MEDIA)
+    assert (done.exit_code, ": no owner" in done.stdout) == (0, True)
+    assert run("own", BASE, "-s", MEDIA, "--claim").stdout.count(": now owned by the sqlite database ") == 3
+    done = run("own", BASE, "-s", MEDIA)
+    assert (done.exit_code, done.stdout.count(": owned by the sqlite database ")) == (0, 3)
+    copy = filled / "copy.sqlite"
+    copy.write_bytes((filled / models.DATABASE).read_bytes())
+    name = orphan(filled)
+    for command in ("own", "sweep"):
+        more = ["--delete"] if command == "sweep" else []
+        done = run(command, BASE, "-s", MEDIA, "-d", f"sqlite:///{copy}", *more)
+        assert done.exit_code == (3 if command == "sweep" else 1), done.output
+        assert "copy.sqlite', a copy of it" in done.output
+    assert name in files(filled / models.MEDIA)
+    done = run("migrate", BASE, f"file://{filled}/new", MEDIA, "-d", f"sqlite:///{copy}")
+    assert (done.exit_code, "nothing was copied: " in done.stderr) == (3, True), done.output
+    assert run("own", BASE, "-s", MEDIA, "-d", f"sqlite:///{copy}", "--transfer").exit_code == 0
+    assert run("sweep", BASE, "-s", MEDIA, "-d", f"sqlite:///{copy}", "--delete").exit_code == 0
+    assert run("sweep", BASE, "-s", MEDIA, "--delete").exit_code == 3
+
+
+def test_what_may_not_have_done_everything_has_a_code_of_its_own(run: Run, filled: Path) -> None:
+    """No rows, no files, and a first migration that finds everything in its place."""
+    with closing(sqlite3.connect(filled / models.DATABASE)) as connection, connection:
+        connection.execute("CREATE TABLE kept AS SELECT * FROM user_picture")
+        connection.execute("DELETE FROM user_picture")
+    done = run("verify", BASE, "-s", MEDIA)
+    assert (done.exit_code, last(done)[:27]) == (4, "Warning: there were no rows"), done.output
+    done = run("migrate", BASE, MEDIA, f"file://{filled}/new")
+    assert (done.exit_code, last(done)[:27]) == (4, "Warning: there were no rows"), done.output
+    with closing(sqlite3.connect(filled / models.DATABASE)) as connection, connection:
+        connection.execute("INSERT INTO user_picture SELECT * FROM kept")
+        connection.execute("DROP TABLE kept")
+    done = run("sweep", BASE, "-s", f"file://{filled}/new")
+    assert (done.exit_code, last(done)[:28]) == (4, "Warning: there were no files"), done.output
+    shutil.copytree(filled / models.MEDIA, filled / "other")
+    done = run("migrate", BASE, MEDIA, f"file://{filled}/other")
+    assert (done.exit_code, last(done)[:23]) == (4, "Warning: every file was"), done.output
+    assert run("migrate", BASE, MEDIA, f"file://{filled}/other").exit_code == 0
+
+
 def test_sweep_refuses_what_looks_wrong(run: Run, filled: Path) -> None:
     """The library's reasons are said, and the code is 3."""
-    name = orphan(filled)
+    names = {orphan(filled) for _ in range(11)}
+    done = run("sweep", BASE, "-s", MEDIA)
+    assert (done.exit_code, "--delete would be refused: user-picture/: " in done.stderr) == (1, True), done.output
     done = run("sweep", BASE, "-s", MEDIA, "--delete")
-    assert (done.exit_code, "Error: nothing was removed: " in done.stderr) == (3, True), done.output
-    assert name in files(filled / models.MEDIA)
+    assert (done.exit_code, "Error: nothing was removed; refused: " in done.stderr) == (3, True), done.output
+    assert names < {*files(filled / models.MEDIA)}
+    done = run("sweep", BASE, "-s", MEDIA, "--delete", "--force", "--object-type", "user-picture", "--limit", "4")
+    assert (done.exit_code, "Warning: the limit of 4 files was reached" in done.stderr) == (1, True), done.output
+    assert len(names & {*files(filled / models.MEDIA)}) == 7
 
 
 def test_sweep_names_what_it_could_not_remove(run: Run, filled: Path) -> None:
@@ -172,7 +246,7 @@ def test_migrate_tells_what_it_would_copy(run: Run, filled: Path) -> None:
     """A dry run names the files, and copies none."""
     done = run("migrate", BASE, MEDIA, f"file://{filled}/new", "--dry-run")
     assert (done.exit_code, len(done.stdout.splitlines())) == (0, USERS)
-    assert "missing UserPicture 1, 90, 60" in done.stdout.splitlines()
+    assert "would copy UserPicture 1, 90, 60" in done.stdout.splitlines()
     assert files(filled / "new") == []
 
 
@@ -312,7 +386,7 @@ def test_json_is_one_document_a_line(run: Run, filled: Path) -> None:
     done = run("verify", BASE, "-s", MEDIA, "--json")
     flaw, end = documents(done)
     assert (done.exit_code, done.stderr) == (1, "")
-    assert (flaw["event"], flaw["problem"], flaw["repaired"]) == ("flaw", "missing", False)
+    assert (flaw["event"], flaw["problem"], flaw["repaired"]) == ("mismatch", "missing", False)
     assert (flaw["reference"]["cls"], flaw["reference"]["identity"]) == ("UserPicture", [3, 90, 60, ""])
     assert flaw["reference"]["created_at"].endswith("+00:00")
     assert (flaw["error"]["type"], name in flaw["error"]["message"]) == ("StoreFileNotFoundError", True)

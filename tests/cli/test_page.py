@@ -148,7 +148,7 @@ def test_terminals_show_what_the_page_shows(shop: Path, monkeypatch: pytest.Monk
                 shown = measured(result.output.replace(str(shop), ""))
                 wanted = re.escape(measured(expected)).replace(re.escape("..."), ".*")
                 assert re.fullmatch(wanted, shown), f"$ {command}\n{result.output}"
-    assert ran == 8
+    assert ran == 10
 
 
 def pages() -> list[Path]:
@@ -174,8 +174,18 @@ def test_each_command_of_the_manual_can_be_given(page: Path, shop: Path, monkeyp
 
 REFERENCE = (DOCS / "reference" / "command-line.md").read_text("utf-8")
 HELD = {
-    "verify": {"flaw": "maintenance.verify:Flaw", "progress": "maintenance.verify:VerifyProgress"},
-    "sweep": {"orphan": "maintenance.sweep:Orphan", "progress": "maintenance.sweep:SweepProgress"},
+    "verify": {"mismatch": "maintenance.verify:Mismatch", "progress": "maintenance.verify:VerifyProgress"},
+    "sweep": {
+        "orphan": "maintenance.sweep:Orphan",
+        "progress": "maintenance.sweep:SweepProgress",
+        "objection": "maintenance.sweep:Objection",
+    },
+    "undo": {
+        "restored": "maintenance.quarantine:Restored",
+        "sweep": "maintenance.quarantine:Sweep",
+        "progress": "maintenance.quarantine:UndoProgress",
+    },
+    "own": {"ownership": "inventory.ownership:Ownership"},
     "migrate": {
         "file": "migration.plan:Migrated",
         "failure": "migration.plan:Failure",
@@ -190,6 +200,7 @@ HELD = {
     "inside": {
         "reference": "inventory:Reference",
         "key": "key:ImageKey",
+        "owner": "inventory.ownership:Owner",
         "content": "offload.reference:Reference",
     },
 }
@@ -220,11 +231,17 @@ def test_documents_have_the_fields_of_the_reference(shop: Path, monkeypatch: pyt
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{shop}/app.sqlite")
     monkeypatch.setenv("AIOIMAGEATTACH_STORE", f"file://{shop}/srv/media")
     happen("a file is lost", shop)
-    happen("a file is left behind", shop)
+    for _ in range(11):
+        happen("a file is left behind", shop)
     seen = set()
     for command, *words in (
         ("verify", "app.models:Base"),
-        ("sweep", "app.models:Base", "--max-share", "0"),
+        ("sweep", "app.models:Base"),
+        ("sweep", "app.models:Base", "--delete"),
+        ("sweep", "app.models:Base", "--delete", "--max-share", "1"),
+        ("own", "app.models:Base"),
+        ("undo", "app.models:Base", "--list"),
+        ("undo", "app.models:Base", "-v"),
         ("migrate", "app.models:Base", f"file://{shop}/srv/media", f"file://{shop}/srv/new", "-v"),
         ("thumbnails", "app.models:User.picture", "-w", "30", "-v"),
         ("doctor",),
@@ -235,9 +252,10 @@ def test_documents_have_the_fields_of_the_reference(shop: Path, monkeypatch: pyt
         for document in map(json.loads, result.stdout.splitlines()):
             event = document.pop("event")
             seen.add((command, event))
-            assert document.keys() == {"end": ends, "objection": {"objection"}}.get(event, {*fields.get(event, [])})
+            others = {"end": ends, "quarantine": {"sweep"}, "error": {"type", "message"}}
+            assert document.keys() == others.get(event, {*fields.get(event, [])}), document
             for name in document.keys() & rows("inside").keys():
-                assert document[name].keys() == {*rows("inside")[name]}
+                assert not isinstance(document[name], dict) or document[name].keys() == {*rows("inside")[name]}
     assert seen == {
         *(
             (command, event)
@@ -245,6 +263,7 @@ def test_documents_have_the_fields_of_the_reference(shop: Path, monkeypatch: pyt
             for event in HELD[command]
             if event != "progress" and command != "inside"
         ),
-        *((command, "end") for command in HELD if command not in ("doctor", "inside")),
-        ("sweep", "objection"),
+        *((command, "end") for command in HELD if command not in ("doctor", "inside", "own")),
+        ("sweep", "quarantine"),
+        ("sweep", "error"),
     }

@@ -48,8 +48,8 @@ class FaultyStore(KeyedStore):
         self._faults.clear()
 
     async def names(self) -> set[str]:
-        """The names of all files."""
-        return {found.name async for found in self.inner.list_objects()}
+        """The names of all files, without those in quarantine and the records of ownership."""
+        return {found.name async for found in self.inner.list_objects() if not found.name.startswith(".")}
 
     async def _reach(self, method: str, number: int, name: str, after: bool) -> None:
         for which in (number, None):

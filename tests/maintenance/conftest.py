@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from aioimageattach import bind_store
 from aioimageattach.entity.image import utcnow
 from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.store import KeyedStore
 from aioimageattach.stores.fs import FileSystemStore
 from tests.databases import Database
 from tests.maintenance.models import Base, User, UserPicture
@@ -95,8 +96,13 @@ class Place:
         return names
 
     async def names(self) -> set[str]:
-        """The names of all files."""
-        return {found.name async for found in self.store.list_objects()}
+        """The names of all files, without those in quarantine and the records of ownership."""
+        return await names_in(self.store)
+
+
+async def names_in(store: KeyedStore) -> set[str]:
+    """The names of all files in a store, without those in quarantine and the records of ownership."""
+    return {found.name async for found in store.list_objects() if not found.name.startswith(".")}
 
 
 async def place_of(database: Database, root: Path, **options: Any) -> Place:

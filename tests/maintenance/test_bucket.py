@@ -12,7 +12,7 @@ from sqlalchemy import update
 from aioimageattach.exc import StorePermissionError
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.maintenance import sweep, verify
-from tests.maintenance.conftest import DAY, Place
+from tests.maintenance.conftest import DAY, Place, names_in
 from tests.maintenance.models import Base, UserPicture
 from tests.servers.gate import Gate, Refusal
 from tests.stores.s3.conftest import MakeStore
@@ -41,7 +41,7 @@ async def test_a_sweep_of_a_bucket(place: Place, gate: Gate, make_store: MakeSto
     now = timedelta(0)
     progress = await sweep(place.sessions, UserPicture, store, grace=now, delete=True, force=True).execute()
     assert (progress.named, progress.removed, progress.failed, progress.unfinished) == (3, 40, 0, 1)
-    assert {one.name async for one in store.list_objects()} == {store.name_of(one) for one in kept}
+    assert await names_in(store) == {store.name_of(one) for one in kept}
     assert [one.name async for one in other.list_objects()] == [store.name_of(orphans[0])]
     assert len([one async for one in other.client.list_uploads()]) == 1
 

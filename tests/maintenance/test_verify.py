@@ -27,7 +27,7 @@ from aioimageattach.exc import (
 )
 from aioimageattach.imaging import Recipe
 from aioimageattach.inventory import Reference, kinds
-from aioimageattach.maintenance import Flaw, sweep, verify
+from aioimageattach.maintenance import Mismatch, sweep, verify
 from aioimageattach.maintenance.rebuild import rebuild
 from aioimageattach.stores.memory import MemoryStore
 from aioimageattach.testing import FaultyStore
@@ -50,7 +50,7 @@ async def sound(place: Place, count: int) -> list[str]:
     return names
 
 
-async def flaws(place: Place, **options: Any) -> dict[str, Flaw]:
+async def flaws(place: Place, **options: Any) -> dict[str, Mismatch]:
     """What is wrong, by the name of the file."""
     return {flaw.reference.name_in(place.store): flaw async for flaw in verify(place.sessions, Base, **options)}
 
@@ -94,11 +94,11 @@ async def test_progress(place: Place) -> None:
     alter(place, names[0], None)
     plan = verify(place.sessions, Base, deep=True)
     assert plan.progress.total is None
-    seen: list[Flaw] = []
+    seen: list[Mismatch] = []
     progress = await plan.execute(seen.append)
     assert (progress.total, progress.done, progress.sound, progress.flawed, progress.bytes) == (5, 5, 4, 1, 16)
 
-    async def note(flaw: Flaw) -> None:
+    async def note(flaw: Mismatch) -> None:
         seen.append(flaw)
 
     await plan.execute(note)

@@ -79,6 +79,8 @@ async def contents(store: KeyedStore) -> dict[str, bytes]:
     """What the files of a store hold."""
     found = {}
     async for info in store.list_objects():
+        if info.name.startswith("."):  # in quarantine, or a record of ownership
+            continue
         async with await store.get_object(info.name) as file:
             found[info.name] = await file.read()
     return found

@@ -154,7 +154,7 @@ async def test_a_dry_run_copies_nothing(sessions: Sessions, source: FaultyStore,
         async for migrated in plan:
             found.append((migrated.reference.key, migrated.outcome, migrated.size))
     assert sorted(found, key=str) == sorted([(first, "present", 1), (second, "missing", 2)], key=str)
-    assert plan.progress == Progress(total=3, done=3, copied=1, present=1, failed=1, bytes=2)
+    assert plan.progress == Progress(total=3, done=3, missing=1, present=1, failed=1, bytes=2)
     assert len(await contents(destination.inner)) == 1
 
 
@@ -162,10 +162,10 @@ async def test_what_is_there_is_passed_over(sessions: Sessions, source: FaultySt
     """A second run reads nothing of the source and puts nothing."""
     await add_users(sessions, source, [b"1", b"22", b"333"])
     assert (await migrate(sessions, Base, source, destination).execute()).copied == 3
-    counts = {**source.counts}, {**destination.counts}
+    counts = {**source.counts}, destination.counts["put"]
     plan = migrate(sessions, Base, source, destination)
     assert await plan.execute() == Progress(total=3, done=3, present=3)
-    assert ({**source.counts}, {**destination.counts}) == counts
+    assert ({**source.counts}, destination.counts["put"]) == counts
 
 
 async def test_a_stopped_migration_goes_on(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
@@ -255,7 +255,7 @@ async def test_it_stops_when_too_much_fails(sessions: Sessions, source: FaultySt
     await add_users(sessions, source, [b"%d" % number for number in range(50)])
     destination.at("put", fails)
     plan = migrate(sessions, Base, source, destination, concurrency=4, max_failures=5)
-    with pytest.raises(MigrationError, match="5 files could not be moved at least, and it was stopped") as caught:
+    with pytest.raises(MigrationError, match="5 files could not be moved, and the migration was stopped") as caught:
         await plan.execute()
     assert {type(error) for error in caught.value.exceptions} == {StoreUnavailableError}
     assert destination.counts["put"] < 15
@@ -481,7 +481,7 @@ async def test_a_hanging_store_does_not_stop_the_others(
     plan = migrate(sessions, Base, source, destination, concurrency=2)
     async with aclosing(aiter(plan)) as running:
         found = [await anext(running) for _ in range(7)]
-    assert [one.reference.identity[0] for one in found] == [2, 3, 4, 5, 6, 7, 8]
+    assert len({one.reference.identity for one in found}) == 7
 
 
 def test_what_cannot_be_planned_is_refused(source: FaultyStore, destination: FaultyStore) -> None:

@@ -158,7 +158,7 @@ async def test_a_move_by_way_of_a_mirror(sqlite_database: Database, tmp_path: Pa
     assert [flaw.problem async for flaw in verify(sessions, models.Base, new)] == ["missing", "missing"]
     assert (await migrate(sessions, models.Base, old, new).execute()).copied == 2
     assert [flaw async for flaw in verify(sessions, models.Base, new, deep=True)] == []
-    (tmp_path / "files" / f"{SIDE_PREFIX}left").write_bytes(b"of a killed put")
+    (tmp_path / "files" / "user-picture" / f"{SIDE_PREFIX}left").write_bytes(b"of a killed put")
     turned = MirrorStore(new, old)
     progress = await sweep(
         sessions, models.Base, turned, delete=True, grace=timedelta(0), force=True, max_share=1

@@ -69,7 +69,7 @@ async def library(database: Database, store: KeyedStore) -> async_sessionmaker[A
 
 
 async def names(store: KeyedStore) -> set[str]:
-    return {info.name async for info in store.list_objects()}
+    return {info.name async for info in store.list_objects() if not info.name.startswith(".")}
 
 
 async def test_the_inventory_has_each_attribute_once(database: Database) -> None:

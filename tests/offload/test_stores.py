@@ -49,7 +49,7 @@ async def real_store(request: pytest.FixtureRequest, tmp_path: Path, gate: Gate,
 
 
 async def names(store: KeyedStore) -> set[str]:
-    return {info.name async for info in store.list_objects()}
+    return {info.name async for info in store.list_objects() if not info.name.startswith(".")}
 
 
 async def test_each_store(sqlite_database: Database, real_store: KeyedStore) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from aioimageattach.key import ImageKey
-from aioimageattach.store import KeyedStore, ObjectInfo
-from aioimageattach.stores.combined import merged
+from aioimageattach.store import KeyedStore, ObjectInfo, merged
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.fs.paths import SIDE_PREFIX
 from aioimageattach.stores.memory import MemoryStore

@@ -1,0 +1,68 @@
+"""``aioimageattach own``."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import Any, NoReturn
+
+import click
+
+from ..maintenance import Ownership
+from ..maintenance import own as take
+from . import options
+from .database import open_sessions
+from .output import Output
+from .running import DONE, FOUND, run
+from .stores import open_store
+
+__all__ = ["own"]
+
+
+def _describe(one: Ownership) -> str:
+    where = f"{one.object_type}/ in {one.store!r}"
+    if one.owner is None:
+        return f"{where}: no owner"
+    if one.conflict is not None:
+        return f"{where}: {one.conflict}"
+    return f"{where}: {'now owned' if one.changed else 'owned'} by the {one.owner.description}"
+
+
+@click.command(short_help="Show, claim or transfer the ownership of a store's files.")
+@options.models
+@options.database
+@options.store
+@options.object_types
+@click.option("--claim", is_flag=True, help="Claim files without an owner for this database.")
+@click.option("--transfer", is_flag=True, help="Make this database the owner of files of another one, too.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON document per line.")
+def own(
+    models: Any,
+    database: Any,
+    store: Any,
+    object_type: tuple[str, ...],
+    claim: bool,
+    transfer: bool,
+    as_json: bool,
+) -> NoReturn:
+    """Show which database the files in a store belong to, and claim or transfer them.
+
+    A sweep refuses files that belong to another database, to the original of a copy, or to a later state of this
+    database. Transfer them only after you have checked that this database has the rows of all files.
+    """
+    out = Output(as_json=as_json)
+
+    async def work() -> int:
+        async with AsyncExitStack() as stack:
+            found = await take(
+                await open_sessions(stack, database),
+                models,
+                await open_store(stack, store),
+                object_types=list(object_type) or None,
+                claim=claim or transfer,
+                transfer=transfer,
+            )
+            for one in found:
+                out.emit("ownership", _describe(one), **options.fields(one))
+            return FOUND if any(one.conflict is not None for one in found) else DONE
+
+    run(out, work, resume="What was recorded stays; run the same command again.")

@@ -1,0 +1,405 @@
+"""Which database the files in a store belong to.
+
+A sweep that asks the wrong database takes every file for an orphan. Therefore each store keeps a small record per
+object type: the database whose rows name the files, and the columns that they are named in. The first sweep that
+removes files writes it, and each later one renews it, together with a random token that the database keeps, too. Three
+mistakes are found with it: another database, a copy of the right one, and one that was restored from a backup that is
+older than the last sweep.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Column, Connection, MetaData, String, Table, Text, insert, inspect, select, text, update
+from sqlalchemy.exc import DBAPIError, UnboundExecutionError
+
+from ..context import resolve_store
+from ..exc import DeclarationError, OwnershipError
+from ..key import make_revision, revision_time
+from ..store import KeyedStore, ObjectInfo, Store
+from .kinds import Kind, kinds, related
+from .reader import Reader, Sessions, ask, opened
+
+__all__ = [
+    "Identity",
+    "Owner",
+    "Ownership",
+    "conflict",
+    "existing",
+    "identify",
+    "keyed",
+    "own",
+    "own_kinds",
+    "read_owner",
+    "renew",
+    "types_of",
+    "write_owner",
+]
+
+TABLE: Final = "aioimageattach_identity"
+"""The table in which a database keeps its identity; it has one row."""
+
+_RECORDS: Final = ".aioimageattach/owners"
+_TOKENS: Final = 1000  # stores that are swept seldom have old ones, for some years
+
+_identity: Final = Table(
+    TABLE,
+    MetaData(),
+    Column("id", String(32), primary_key=True),
+    Column("tokens", Text, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A database.
+
+    Args:
+        id: The random identity that it keeps; ``None`` if it keeps none.
+        tokens: Those of the last sweeps.
+        place: Where it is, such as the identifier of the server; another one for a copy.
+        description: For people, without a secret.
+        readable: Whether its identity could be read.
+    """
+
+    id: str | None
+    tokens: tuple[str, ...]
+    place: str
+    description: str
+    readable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The database that the files of an object type belong to.
+
+    Args:
+        database: Its identity; ``None`` if it may not keep one.
+        token: The token of the last sweep; ``None`` if the database may not keep one.
+        place: Where it was.
+        description: For people.
+        columns: The columns whose values name the files.
+        written_at: When the record was written, according to the writer's clock.
+        stored_at: The same, according to the store's clock.
+    """
+
+    database: str | None
+    token: str | None
+    place: str
+    description: str
+    columns: tuple[str, ...]
+    written_at: datetime
+    stored_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """The result of :func:`own` for an object type in a store.
+
+    Args:
+        object_type: The first part of the files' names.
+        store: The store; a part of a combined one.
+        owner: The database that they belong to by now; ``None`` if nobody has claimed them.
+        conflict: Why they do not belong to this database; ``None`` if they do, or nobody has claimed them.
+        changed: Whether the record was written just now.
+    """
+
+    object_type: str
+    store: KeyedStore
+    owner: Owner | None
+    conflict: str | None
+    changed: bool
+
+
+# --- the database ----------------------------------------------------------------------------------------------------
+
+
+async def identify(sessions: Sessions, kind: Kind) -> Identity:
+    """Return the identity of the database with the rows of a kind."""
+    return await ask(sessions, kind.mapper, _identify)
+
+
+async def renew(sessions: Sessions, kind: Kind) -> Identity:
+    """Give a database a new token, and an identity if it has none; return them, the newest token first.
+
+    Effects: The token is committed. A database that does not allow this keeps no identity, and is known by its place.
+    """
+    found = await identify(sessions, kind)
+    tokens = (secrets.token_hex(6), *found.tokens)[:_TOKENS]
+    new = Identity(found.id or secrets.token_hex(16), tokens, found.place, found.description)
+
+    def write(reader: Reader) -> None:
+        connection = reader.connection
+        values = {"id": new.id, "tokens": json.dumps(tokens)}
+        if found.id is None:
+            _identity.create(connection, checkfirst=True)
+            connection.execute(insert(_identity), [values])
+        else:
+            connection.execute(update(_identity).where(_identity.c.id == new.id).values(tokens=values["tokens"]))
+
+    try:
+        await ask(sessions, kind.mapper, write, commit=True)
+    except DBAPIError:
+        return Identity(None, (), found.place, found.description, readable=False)
+    return new
+
+
+def _identify(reader: Reader) -> Identity:
+    connection = reader.connection
+    place, description = _place(connection)
+    row = None
+    if inspect(connection).has_table(TABLE):
+        try:
+            with connection.begin_nested():
+                row = connection.execute(select(_identity)).one_or_none()
+        except DBAPIError:
+            return Identity(None, (), place, description, readable=False)
+    if row is None:
+        return Identity(None, (), place, description)
+    return Identity(row.id, tuple(json.loads(row.tokens)), place, description)
+
+
+def _place(connection: Connection) -> tuple[str, str]:
+    url, dialect = connection.engine.url, connection.dialect.name
+    if dialect == "postgresql":
+        query = "SELECT current_database(), (SELECT oid FROM pg_database WHERE datname = current_database()), "
+        database, oid, schema, may_ask = connection.execute(
+            text(f"{query} current_schema(), has_function_privilege('pg_control_system()', 'execute')")
+        ).one()
+        system = connection.scalar(text("SELECT system_identifier FROM pg_control_system()")) if may_ask else ""
+        place = f"postgresql:{system}:{oid}:{schema}"
+    elif dialect in ("mysql", "mariadb"):
+        names = ("server_uuid", "server_uid", "hostname", "port")
+        query = f"SHOW GLOBAL VARIABLES WHERE Variable_name IN {names!r}"
+        found: dict[str, str] = {name.lower(): value for name, value in connection.execute(text(query))}
+        database = connection.scalar(text("SELECT database()"))
+        server = found.get("server_uuid") or found.get("server_uid") or f"{found['hostname']}:{found['port']}"
+        place = f"mysql:{server}:{database}"
+    elif dialect == "sqlite":
+        database = next(row[2] for row in connection.execute(text("PRAGMA database_list")) if row[1] == "main")
+        place = f"sqlite:{database}"
+    else:
+        database = url.database
+        place = f"{dialect}:{url.host}:{url.port}:{database}"
+    where = f" at {url.host}" + (f":{url.port}" if url.port else "") if url.host else ""
+    return place, f"{dialect} database {database!r}{where}"
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+async def read_owner(part: KeyedStore, object_type: str) -> Owner | None:
+    """Return the owner of the files of an object type.
+
+    Raises:
+        OwnershipError: The record cannot be read.
+    """
+    records = [info async for info in part.list_objects(f"{_RECORDS}/{object_type}/")]
+    if not records:
+        return None
+    return await _load(part, records[-1])
+
+
+async def _load(part: KeyedStore, info: ObjectInfo) -> Owner:
+    async with await part.get_object(info.name) as file:
+        blob = await file.read()
+    revision = info.name.rpartition("/")[2].partition(".")[0]
+    try:
+        found: dict[str, Any] = json.loads(blob)
+        return Owner(
+            database=found["database"],
+            token=found["token"],
+            place=found["place"],
+            description=found["description"],
+            columns=tuple(found["columns"]),
+            written_at=revision_time(revision) or info.modified_at,
+            stored_at=info.modified_at,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise OwnershipError(
+            f"{info.name} in {part!r} is not a record of this library: delete it, and run `aioimageattach own`"
+        ) from error
+
+
+async def write_owner(part: KeyedStore, object_type: str, identity: Identity, columns: Iterable[str]) -> Owner:
+    """Record that files belong to a database; return the record.
+
+    Effects: The new record is written before older ones are removed, and the newest counts.
+    """
+    prefix = f"{_RECORDS}/{object_type}/"
+    older = [info.name async for info in part.list_objects(prefix)]
+    record = {
+        "database": identity.id,
+        "token": identity.tokens[0] if identity.tokens else None,
+        "place": identity.place,
+        "description": identity.description,
+        "columns": sorted(columns),
+    }
+    name = f"{prefix}{make_revision()}.json"
+    await part.put_object(name, json.dumps(record, indent=1).encode(), mimetype="application/json")
+    await part.delete_objects(older)
+    return await _load(part, await part.head_object(name))
+
+
+def conflict(owner: Owner, identity: Identity, columns: Collection[str]) -> str | None:
+    """Return why files do not belong to a database; ``None`` if they do."""
+    since = f"{owner.written_at:%Y-%m-%d %H:%M} UTC"
+    theirs = f"belong to the {owner.description}, says a record of {since}"
+    own = "after checking that, `aioimageattach own --transfer` makes this database their owner"
+    if not owner.database or not identity.readable:
+        different = owner.place != identity.place
+    else:
+        different = owner.database != identity.id
+    if different:
+        return f"they {theirs}, and this is the {identity.description}. If it has replaced the other one, {own}"
+    if owner.place != identity.place:
+        return f"they {theirs}, and this is the {identity.description}, a copy of it. If the other one is gone, {own}"
+    if owner.token is not None and identity.readable and owner.token not in identity.tokens:
+        return (
+            f"they {theirs}, and this database is older than that record: it was restored from a backup, or is a copy. "
+            f"Rows of files that were uploaded since may be lost. Look at the files that a dry run reports; {own}"
+        )
+    if missing := set(owner.columns) - {*columns}:
+        return (
+            f"until {since} rows of {', '.join(sorted(missing))} named them, too, for which no class is imported. "
+            f"Import it; if the column is gone, {own}"
+        )
+    return None
+
+
+# --- both ------------------------------------------------------------------------------------------------------------
+
+
+def types_of(target: Any, object_types: Iterable[str] | None) -> dict[str, list[Kind]]:
+    """Return object types, each with all kinds of files that may have it, also those of classes that are not named.
+
+    Raises:
+        DeclarationError: The object type of a class depends on the row, and none is named.
+        ValueError: There are none.
+    """
+    everything = related(target)
+    chosen = set(object_types or ())
+    for kind in kinds(target) if object_types is None else ():
+        if kind.object_types is None:
+            raise DeclarationError(
+                f"{kind.cls.__name__}.object_type depends on the row: name them all with object_types=[...]"
+            )
+        chosen |= kind.object_types
+    if not chosen:
+        raise ValueError("object_types: expected one at least")
+    return {
+        one: [kind for kind in everything if kind.object_types is None or one in kind.object_types]
+        for one in sorted(chosen)
+    }
+
+
+def keyed(store: Store | None, sessions: Any) -> KeyedStore:
+    """Return the store that is meant.
+
+    Raises:
+        DeclarationError: It cannot be listed.
+    """
+    found = resolve_store(store, session=sessions)
+    if not isinstance(found, KeyedStore):
+        raise DeclarationError(f"{found!r} cannot be listed: a KeyedStore is needed")
+    return found
+
+
+async def own(
+    sessions: Sessions,
+    target: Any,
+    store: Store | None = None,
+    *,
+    object_types: Iterable[str] | None = None,
+    claim: bool = True,
+    transfer: bool = False,
+) -> list[Ownership]:
+    """Record that the files in a store belong to a database, so that no sweep asks another one about them.
+
+    Sweeps do this by themselves. Call it after a database was moved or restored, or a table renamed, once you have
+    checked that this database has the rows of all files; see :doc:`/howto/runbooks/index`.
+
+    Args:
+        sessions: Makes sessions of the database.
+        target: The declarative base, or one class.
+        store: The store; ``None`` for the current store, or that of the sessions.
+        object_types: The first parts of the files' names; ``None`` for those of the classes.
+        claim: Whether to record this database for files that belong to nobody.
+        transfer: Whether to do so for files that belong to another database, too.
+
+    Returns:
+        The owner of each object type in each store.
+
+    Raises:
+        OwnershipError: A record cannot be read.
+    """
+    where, anchor = keyed(store, sessions), kinds(target)[0]
+    types = types_of(target, object_types)
+    return await _own(sessions, anchor, types, where, claim=claim, transfer=transfer)
+
+
+async def own_kinds(sessions: Sessions, parts: Sequence[Kind], store: KeyedStore, *, claim: bool) -> list[Ownership]:
+    """Claim the files of some kinds, except for object types that depend on the row; see :func:`own`."""
+    types = {one for kind in parts for one in kind.object_types or ()}
+    everything = related(parts[0].mapper.registry)
+    known = {one: [kind for kind in everything if one in (kind.object_types or ())] for one in sorted(types)}
+    return await _own(sessions, parts[0], known, store, claim=claim, transfer=False)
+
+
+async def _own(
+    sessions: Sessions,
+    anchor: Kind,
+    types: Mapping[str, Sequence[Kind]],
+    store: KeyedStore,
+    *,
+    claim: bool,
+    transfer: bool,
+) -> list[Ownership]:
+    found: list[Ownership] = []
+    identity = await identify(sessions, anchor)
+    renewed: Identity | None = None
+    for object_type, parts in types.items():
+        columns = {kind.place for kind in await existing(sessions, parts, anchor)}
+        for part in store.parts(object_type):
+            owner = await read_owner(part, object_type)
+            problem = None if owner is None else conflict(owner, identity, columns)
+            change = claim if owner is None else transfer and problem is not None
+            if change:
+                renewed = renewed or await renew(sessions, anchor)
+                owner, problem = await write_owner(part, object_type, renewed, columns), None
+            found.append(Ownership(object_type, part, owner, problem, change))
+    return found
+
+
+async def existing(sessions: Sessions, parts: Sequence[Kind], anchor: Kind) -> list[Kind]:
+    """Return kinds without those of other declarative bases whose tables are in another database.
+
+    Args:
+        sessions: Makes sessions of the database.
+        parts: The kinds.
+        anchor: A kind of the base that the sessions are for: all kinds of that base are returned.
+    """
+    own = anchor.mapper.registry
+    return [kind for kind in parts if kind.mapper.registry is own or await _exists(sessions, kind)]
+
+
+async def _exists(sessions: Sessions, kind: Kind) -> bool:
+    def look(reader: Reader) -> bool:
+        inspector, table = inspect(reader.connection), kind.source.table
+        schema = reader.connection.schema_for_object(table)
+        if not inspector.has_table(table.name, schema=schema):
+            return False
+        return kind.source.name in {column["name"] for column in inspector.get_columns(table.name, schema=schema)}
+
+    async with opened(sessions) as session:
+        try:
+            session.sync_session.get_bind(kind.mapper)
+        except UnboundExecutionError:
+            return False
+    return await ask(sessions, kind.mapper, look)
