@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Column, Connection, MetaData, String, Table, Text, insert, inspect, select, text, update
+from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, Text, insert, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError, UnboundExecutionError
 
 from ..context import resolve_store
@@ -46,12 +46,14 @@ TABLE: Final = "aioimageattach_identity"
 """The table in which a database keeps its identity; it has one row."""
 
 _RECORDS: Final = ".aioimageattach/owners"
+_TRIES: Final = 3
 _TOKENS: Final = 1000  # stores that are swept seldom have old ones, for some years
 
 _identity: Final = Table(
     TABLE,
     MetaData(),
-    Column("id", String(32), primary_key=True),
+    Column("slot", Integer, primary_key=True, autoincrement=False),
+    Column("id", String(32), nullable=False),
     Column("tokens", Text, nullable=False),
 )
 
@@ -130,23 +132,31 @@ async def renew(sessions: Sessions, kind: Kind) -> Identity:
 
     Effects: The token is committed. A database that does not allow this keeps no identity, and is known by its place.
     """
-    found = await identify(sessions, kind)
-    tokens = (secrets.token_hex(6), *found.tokens)[:_TOKENS]
-    new = Identity(found.id or secrets.token_hex(16), tokens, found.place, found.description)
+    before = await identify(sessions, kind)
+    found = before
+    for _ in range(_TRIES):
+        try:
+            return await ask(sessions, kind.mapper, _renew, commit=True)
+        except DBAPIError:
+            found = await identify(sessions, kind)
+            if found.id is None or found.id == before.id:
+                break
+            before = found  # another sweep was the first to create the table, or its row
+    return found if found.id is not None else replace(found, readable=False)
 
-    def write(reader: Reader) -> None:
-        connection = reader.connection
-        values = {"id": new.id, "tokens": json.dumps(tokens)}
-        if found.id is None:
-            _identity.create(connection, checkfirst=True)
-            connection.execute(insert(_identity), [values])
-        else:
-            connection.execute(update(_identity).where(_identity.c.id == new.id).values(tokens=values["tokens"]))
 
-    try:
-        await ask(sessions, kind.mapper, write, commit=True)
-    except DBAPIError:
-        return Identity(None, (), found.place, found.description, readable=False)
+def _renew(reader: Reader) -> Identity:
+    connection = reader.connection
+    place, description = _place(connection)
+    _identity.create(connection, checkfirst=True)
+    connection.execute(update(_identity).values(slot=_identity.c.slot))  # locks the row until the commit
+    row = connection.execute(select(_identity)).one_or_none()
+    tokens = (secrets.token_hex(6), *(() if row is None else json.loads(row.tokens)))[:_TOKENS]
+    new = Identity(secrets.token_hex(16) if row is None else row.id, tokens, place, description)
+    if row is None:
+        connection.execute(insert(_identity), [{"slot": 1, "id": new.id, "tokens": json.dumps(tokens)}])
+    else:
+        connection.execute(update(_identity).values(tokens=json.dumps(tokens)))
     return new
 
 
@@ -362,13 +372,13 @@ async def _own(
     transfer: bool,
 ) -> list[Ownership]:
     found: list[Ownership] = []
-    identity = await identify(sessions, anchor)
     renewed: Identity | None = None
     for object_type, parts in types.items():
         columns = {kind.place for kind in await existing(sessions, parts, anchor)}
         for part in store.parts(object_type):
             owner = await read_owner(part, object_type)
-            problem = None if owner is None else conflict(owner, identity, columns)
+            # after the record was read, since a sweep writes its token to the database before it writes the record
+            problem = None if owner is None else conflict(owner, await identify(sessions, anchor), columns)
             change = claim if owner is None else transfer and problem is not None
             if change:
                 renewed = renewed or await renew(sessions, anchor)

@@ -70,7 +70,11 @@ async def ask(sessions: Sessions, mapper: Mapper[Any], question: Callable[[Reade
     async with opened(sessions) as session:
         result = await session.run_sync(run)
         if commit:
-            await session.commit()
+            try:
+                await session.commit()
+            except BaseException:
+                await session.invalidate()  # the connection may still be in the transaction
+                raise
         return result
 
 

@@ -481,12 +481,13 @@ async def test_one_directory_by_two_names(place: Place, tmp_path: Path) -> None:
 @pytest.fixture
 def replicated() -> Iterator[tuple[URL, URL]]:
     """A primary and a streaming replica of it that is an hour behind."""
-    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        with (
-            cluster(Path(one), wal_level="replica", max_wal_senders=4) as primary,
-            replica_of(primary, Path(other), recovery_min_apply_delay="1h") as replica,
-        ):
-            yield primary.set(drivername="postgresql+asyncpg"), replica.set(drivername="postgresql+asyncpg")
+    with (
+        tempfile.TemporaryDirectory() as one,
+        tempfile.TemporaryDirectory() as other,
+        cluster(Path(one), wal_level="replica", max_wal_senders=4) as primary,
+        replica_of(primary, Path(other), recovery_min_apply_delay="1h") as replica,
+    ):
+        yield primary.set(drivername="postgresql+asyncpg"), replica.set(drivername="postgresql+asyncpg")
 
 
 @contextmanager
