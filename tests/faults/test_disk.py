@@ -128,7 +128,7 @@ async def test_no_file_can_be_opened(rig: Rig) -> None:
 async def test_a_root_that_is_gone(rig: Rig, tmp_path: Path) -> None:
     """A disk that is not mounted: a put says so and makes no directory in its place."""
     (tmp_path / "disk").rmdir()
-    with pytest.raises(StoreError, match="is missing; make it, or mount it"):
+    with pytest.raises(StoreError, match="does not exist; create it, or mount it"):
         await rig.user()
     assert not (tmp_path / "disk").exists()
     await rig.check()

@@ -1,9 +1,10 @@
-"""The door to aiofiles, and the one place where the disk's errors become ours."""
+"""Access to aiofiles, reads at a position, and the translation of the system's errors. Nothing else uses aiofiles."""
 
 from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, Final, ParamSpec, TypeVar
@@ -21,43 +22,45 @@ from ...exc import (
     StoreUnavailableError,
 )
 
-__all__ = ["hop", "hop_until", "open_by", "translate", "translated"]
+__all__ = ["open_by", "read_at", "read_into", "run_in_thread", "run_in_thread_until", "translate", "translated"]
+
+_seeking: Final = threading.Lock()
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _REFUSED: Final = {
-    errno.EACCES: "give the process the right to it",
-    errno.EPERM: "give the process the right to it",
+    errno.EACCES: "give the process permission",
+    errno.EPERM: "give the process permission",
     errno.EROFS: "mount the file system for writing",
 }
 _UNAVAILABLE: Final = {
     errno.EBUSY: "try again",
     errno.EDQUOT: "raise the quota, or delete files",
-    errno.EFBIG: "raise the limit on the size of files",
+    errno.EFBIG: "raise the limit on file sizes",
     errno.EINTR: "try again",
-    errno.EIO: "look at the disk and the kernel's log",
-    errno.EMFILE: "raise the limit on open files of the process",
-    errno.ENFILE: "raise the limit on open files of the machine",
+    errno.EIO: "check the disk and the kernel's log",
+    errno.EMFILE: "raise the process's limit on open files",
+    errno.ENFILE: "raise the system's limit on open files",
     errno.ENOMEM: "free memory",
     errno.ENOSPC: "free space, or delete files",
     errno.ESTALE: "mount the file system again",
-    errno.ETIMEDOUT: "look at the file server",
+    errno.ETIMEDOUT: "check the file server",
 }
 
 
-async def hop(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a blocking call in a thread, and wait for its end even when cancelled."""
+async def run_in_thread(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a blocking call in a worker thread; wait until it ends, also after a cancellation."""
     return await finish(aiofiles.os.wrap(call)(*args, executor=io_executor(), **kwargs))
 
 
-async def hop_until(stop: Callable[[], object], call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """:func:`hop` of a long call, which ``stop`` tells to end early when the caller is cancelled."""
+async def run_in_thread_until(stop: Callable[[], object], call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """:func:`run_in_thread`; after a cancellation, ``stop()`` makes the call end early."""
     return await finish(aiofiles.os.wrap(call)(*args, executor=io_executor(), **kwargs), stop=stop)
 
 
 async def open_by(opener: Callable[[str, int], int]) -> Any:
-    """Open an unbuffered aiofiles file by a function that returns its descriptor; closed again when cancelled."""
+    """Open an unbuffered aiofiles file with a function that returns its descriptor; close it after a cancellation."""
 
     async def opening() -> Any:
         return await aiofiles.open("", "rb", buffering=0, opener=opener, executor=io_executor())
@@ -65,9 +68,30 @@ async def open_by(opener: Callable[[str, int], int]) -> Any:
     return await finish(opening(), undo=lambda file: file.close())
 
 
+def read_at(fd: int, size: int, offset: int) -> bytes:
+    """Read up to ``size`` bytes of an open file from a position. Blocks.
+
+    Without ``pread``, as on Windows, only one reader may use the descriptor at a time.
+    """
+    if hasattr(os, "pread"):
+        return os.pread(fd, size, offset)
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, size)
+
+
+def read_into(fd: int, into: memoryview, offset: int) -> int:
+    """Read an open file, which several threads may share, from a position; return the number of bytes. Blocks."""
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, [into], offset)
+    with _seeking:
+        data = read_at(fd, len(into), offset)
+    into[: len(data)] = data
+    return len(data)
+
+
 @contextmanager
 def translated(store: object, root: str, name: str) -> Generator[None]:
-    """Raise the errors of the operating system as errors of ours that name the file and the remedy."""
+    """Raise an error of the operating system as a :class:`StoreError` that names the file and the remedy."""
     try:
         yield
     except OSError as error:
@@ -75,22 +99,22 @@ def translated(store: object, root: str, name: str) -> Generator[None]:
 
 
 def translate(error: OSError, store: str, root: str, name: str) -> StoreError:
-    """Return the error of ours that an error of the operating system means."""
+    """Return the :class:`StoreError` that corresponds to an error of the operating system."""
     code = error.errno
     what = f"{name!r} in {root!r}"
     if error.filename == root and code == errno.ENOTDIR:
-        return StoreError(f"{root!r} is no directory; give the store another path", store=store, name=name)
+        return StoreError(f"{root!r} is not a directory; give the store another path", store=store, name=name)
     if error.filename == root and code == errno.ENOENT:
         return StoreFileNotFoundError(
-            f"the store's directory {root!r} is missing; make it, or mount it", store=store, name=name
+            f"the store's directory {root!r} does not exist; create it, or mount it", store=store, name=name
         )
     if code in (errno.ENOENT, errno.ELOOP):
         return StoreFileNotFoundError(f"there is no file {what}", store=store, name=name)
     if code == errno.EEXIST:
-        return StoreFileExistsError(f"there is {what} already; a file is never overwritten", store=store, name=name)
+        return StoreFileExistsError(f"{what} already exists; a file is never overwritten", store=store, name=name)
     if code in (errno.ENOTDIR, errno.EISDIR):
         return StoreFileExistsError(
-            f"{what} cannot be: a file or a link stands where a directory is needed", store=store, name=name
+            f"{what} cannot exist: there is a file or a link where a directory is needed", store=store, name=name
         )
     reason = f"{what}: {os.strerror(code) if code else error}"
     if code in (errno.ENAMETOOLONG, errno.EILSEQ):

@@ -17,37 +17,37 @@ from .store import BaseFileSystemStore
 __all__ = ["LOCAL_HOSTS", "ExposingMiddleware", "HttpExposedFileSystemStore"]
 
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]", "testserver")
-"""The hosts whose requests may say where the files are, unless others are named: those of development."""
+"""The hosts of development, which are the default of ``allowed_hosts``."""
 
 _HOST: Final = re.compile(r"([a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 
 _requests: ContextVar[tuple[tuple[object, str | None, str], ...]] = ContextVar("aioimageattach.requests", default=())
-"""For each store whose middleware the present request went through, innermost last: the store, the URL that the
-application has in that request, and the host that it named. The URL is ``None`` where that host is not allowed."""
+"""For each store whose middleware the current request has passed, innermost last: the store, the application's URL, and
+the request's host. The URL is ``None`` if that host is not allowed."""
 
 
 class HttpExposedFileSystemStore(BaseFileSystemStore):
     """Keeps files in a directory, and serves them as part of the application.
 
-    URLs are those of the application, followed by the prefix. The URL of the application comes from ``host_url_getter``
-    if there is one, else from the request that is being answered, and never from an earlier one.
+    A URL consists of the URL of the application, the prefix and the name. The URL of the application comes from
+    ``host_url_getter``, or else from the current request, and never from an earlier one.
 
     Args:
         path: The directory. Other programs may read it, and only this library should write to it.
-        prefix: The path that the files are served under, with or without slashes around it.
+        prefix: The path below which the files are served, with or without slashes around it.
         host_url_getter: Returns the URL of the application, such as ``"https://example.com/"``; called for each URL.
         cors: Which pages of other origins may use files; see :class:`~aioimageattach.stores.fs.static.StaticServer`.
-        allowed_hosts: The hosts that a request may name to have URLs made of it, such as ``"example.com"``;
-            ``"*.example.com"`` means those below it, ``"*"`` any. A client can name what it likes, and its answer may
-            be kept for others, so these are only those of development unless told.
-        fsync: Whether a put returns only when the file survives a power loss.
-        file_mode: The permissions of files, whatever the umask.
-        dir_mode: The permissions of the directories it makes, whatever the umask.
-        options: Further ones of :class:`~aioimageattach.stores.fs.static.StaticServer`.
+        allowed_hosts: The hosts that URLs may contain, such as ``"example.com"``; ``"*.example.com"`` stands for all
+            subdomains, and ``"*"`` for any host. A client can send any host, and its response may be cached for others,
+            so the default is the hosts of development.
+        fsync: See :class:`~aioimageattach.stores.fs.FileSystemStore`.
+        file_mode: See :class:`~aioimageattach.stores.fs.FileSystemStore`.
+        dir_mode: See :class:`~aioimageattach.stores.fs.FileSystemStore`.
+        options: The other options of :class:`~aioimageattach.stores.fs.static.StaticServer`.
 
     Attributes:
-        server: The application that serves the files, to be mounted under the prefix by those who do not use
-            :meth:`asgi_middleware`. They need ``host_url_getter``.
+        server: The application that serves the files. Mount it below the prefix if you do not use
+            :meth:`asgi_middleware`; you need ``host_url_getter`` then.
     """
 
     def __init__(
@@ -59,22 +59,22 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
         *,
         allowed_hosts: Iterable[str] = LOCAL_HOSTS,
         fsync: bool = True,
-        file_mode: int = 0o644,
-        dir_mode: int = 0o755,
+        file_mode: int | None = 0o644,
+        dir_mode: int | None = 0o755,
         **options: Any,
     ) -> None:
         super().__init__(path, fsync=fsync, file_mode=file_mode, dir_mode=dir_mode)
         if isinstance(allowed_hosts, str):
-            raise ValueError(f"allowed_hosts: expected a list of hosts, got the text {allowed_hosts!r:.80}")
+            raise ValueError(f"allowed_hosts: expected a list of hosts, got the str {allowed_hosts!r:.80}")
         self.prefix: str = url_prefix(prefix)
         self.server: StaticServer = StaticServer(path, cors=cors, **options)
         self._host_url_getter = host_url_getter
         self._allowed = frozenset(host.lower() for host in allowed_hosts)
 
     def asgi_middleware(self, app: ASGIApp) -> ExposingMiddleware:
-        """Return the application with the files, in which URLs can be made while a request is answered.
+        """Wrap the application: serve the files, and let the store make URLs from the current request.
 
-        Make it the outermost middleware, so that nothing adds cookies to answers that everybody may keep.
+        Make it the outermost middleware, so that no other one adds cookies to responses that caches may share.
 
         Args:
             app: The application.
@@ -83,10 +83,10 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
 
     @property
     def base_url(self) -> str:
-        """The URL that the names are appended to.
+        """The URL that names are appended to.
 
         Raises:
-            UnknownHostError: There is neither ``host_url_getter`` nor a request that may say it.
+            UnknownHostError: There is no ``host_url_getter``, and no current request with an allowed host.
         """
         return f"{self._host_url()}{self.prefix}/"
 
@@ -98,18 +98,18 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
                 return url
             if store is self:
                 raise UnknownHostError(
-                    f"the request names the host {host!r:.80}, which is not allowed to make URLs of; add it to "
-                    f"allowed_hosts, or give the store a host_url_getter",
+                    f"the host of the request, {host!r:.80}, is not in allowed_hosts; add it there, or give the store "
+                    f"a host_url_getter",
                     store=repr(self),
                 )
         raise UnknownHostError(
-            "no URL without a host, and no request is being answered that would tell it; give the store a "
-            "host_url_getter, or wrap the application: app = store.asgi_middleware(app)",
+            "a URL needs a host, and there is no current request to take it from; give the store a host_url_getter, or "
+            "wrap the application: app = store.asgi_middleware(app)",
             store=repr(self),
         )
 
     def allows(self, host: str) -> bool:
-        """Whether URLs may be made of a host, which may have a port."""
+        """Return whether URLs may contain a host, which may have a port."""
         found = _HOST.fullmatch(host.lower())
         if found is None:
             return False
@@ -125,7 +125,7 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
 
 
 class ExposingMiddleware:
-    """Serves the files of a store, and tells it in each other request what the URL of the application is.
+    """Serves the files of a store. In all other requests, the store knows the URL of the application.
 
     Args:
         app: The application.
@@ -135,13 +135,13 @@ class ExposingMiddleware:
     def __init__(self, app: ASGIApp, store: HttpExposedFileSystemStore) -> None:
         self.app = app
         self.store = store
-        self._files = ServerMiddleware(self._tell, store.prefix, store.server)
+        self._files = ServerMiddleware(self._call_app, store.prefix, store.server)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request for a file, or hand it on."""
+        """Respond to a request for a file, or call the application."""
         await self._files(scope, receive, send)
 
-    async def _tell(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _call_app(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return

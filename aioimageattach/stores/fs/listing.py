@@ -1,4 +1,4 @@
-"""The files beneath a directory in order of name. All of it blocks."""
+"""Iterates over the files below a directory in the order of their names. All calls block."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["info", "unfinished", "walk"]
 
 
 def info(name: str, status: os.stat_result) -> ObjectInfo:
-    """Return what a store says of a file."""
+    """Return the store's description of a file."""
     return ObjectInfo(name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
 def walk(tree: Tree, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
-    """Iterate over the files whose names begin with ``prefix`` and come after ``start_after``, in order of name.
+    """Iterate over the files whose names start with ``prefix`` and sort after ``start_after``, ordered by name.
 
-    It holds the entries of the directories on the way to the present one, and no descriptor between two files.
+    It holds the entries of the current directory and of those above it in memory, and no descriptor between two files.
     """
     top = prefix.rpartition("/")[0]
     if top and not _is_path(top):
@@ -40,18 +40,23 @@ def walk(tree: Tree, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
 
 
 def unfinished(tree: Tree, before: datetime, prefix: str = "") -> Iterator[str]:
-    """Iterate over the names of files that killed puts have left below a prefix, last written before a time."""
+    """Iterate over the unfinished files of killed puts below a prefix, last written before a time."""
     waiting = [prefix.rpartition("/")[0]]
     while waiting:
         path = waiting.pop()
         above = f"{path}/" if path else ""
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), tree.at(path) as fd, os.scandir(fd) as entries:
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            tree.open(path) as directory,
+            directory.scan() as entries,
+        ):
             for entry in entries:
                 name = above + entry.name
                 if not (f"{name}/".startswith(prefix) or prefix.startswith(f"{name}/")):
                     continue
                 if entry.is_dir(follow_symlinks=False):
-                    waiting.append(name)
+                    if _is_path(name):
+                        waiting.append(name)
                 elif entry.name.startswith(SIDE_PREFIX) and entry.is_file(follow_symlinks=False):
                     status = _status(entry)
                     if status is not None and status.st_mtime < before.timestamp():
@@ -59,11 +64,11 @@ def unfinished(tree: Tree, before: datetime, prefix: str = "") -> Iterator[str]:
 
 
 def _scan(tree: Tree, path: str, prefix: str, start_after: str) -> Iterator[ObjectInfo | str]:
-    """One directory: its files, and the paths of its directories, in order of the names beneath."""
+    """Return the files of one directory and the paths of its subdirectories, in the order of the files' names."""
     found: list[tuple[str, ObjectInfo | str]] = []
     above = f"{path}/" if path else ""
     try:
-        with tree.at(path) as fd, os.scandir(fd) as entries:
+        with tree.open(path) as directory, directory.scan() as entries:
             for entry in entries:
                 name = above + entry.name
                 below = f"{name}/"

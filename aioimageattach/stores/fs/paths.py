@@ -11,10 +11,36 @@ from urllib.parse import quote
 from ...exc import InvalidKeyError
 from ...key import ImageKey, check_name, guess_extension
 
-__all__ = ["SIDE_PREFIX", "absolute_path", "check_path", "guess_extension", "legacy_name", "side_name", "url"]
+__all__ = [
+    "SIDE_PREFIX",
+    "SYSTEM_DIRECTORIES",
+    "absolute_path",
+    "check_path",
+    "guess_extension",
+    "legacy_name",
+    "side_name",
+    "url",
+]
 
 SIDE_PREFIX: Final = ".aioimageattach-"
 """Start of the names of unfinished files, on file systems that cannot keep a file without a name."""
+
+SYSTEM_DIRECTORIES: Final = frozenset(
+    {
+        "#recycle",
+        "$RECYCLE.BIN",
+        ".Spotlight-V100",
+        ".Trashes",
+        ".fseventsd",
+        ".snapshot",
+        ".snapshots",
+        ".zfs",
+        "@eaDir",
+        "System Volume Information",
+        "lost+found",
+    }
+)
+"""Directories that systems and file servers keep in the root of a volume, some of them readable only by root."""
 
 _MAX_SEGMENT: Final = 255
 
@@ -40,10 +66,14 @@ def check_path(name: str) -> str:
 
     Raises:
         InvalidKeyError: It is not a valid name (see :func:`~aioimageattach.key.check_name`), a segment is longer than
-            255 bytes, or a segment looks like an unfinished file.
+            255 bytes, a segment looks like an unfinished file, or it is in a directory of the system (see
+            :data:`SYSTEM_DIRECTORIES`).
     """
     check_name(name)
-    for segment in name.split("/"):
+    segments = name.split("/")
+    if segments[0] in SYSTEM_DIRECTORIES:
+        raise InvalidKeyError(f"name {name!r:.80}: the directory {segments[0]!r} belongs to the operating system")
+    for segment in segments:
         size = len(segment.encode())
         if size > _MAX_SEGMENT:
             raise InvalidKeyError(f"name {name!r:.80}: a segment has {size} bytes, at most {_MAX_SEGMENT} are allowed")

@@ -1,15 +1,14 @@
-"""An open file of the disk, or a range of one."""
+"""An open file on the disk, or a range of one."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 from ..._threads import finish
 from ...file import CHUNK, Cursor, SeekableFileProxy
-from .disk import hop
+from .disk import read_at, run_in_thread
 
 __all__ = ["DiskFile"]
 
@@ -17,7 +16,7 @@ Errors: TypeAlias = Callable[[], AbstractContextManager[None]]
 
 
 class _Window(Cursor):
-    """The bytes of an open file from ``start`` to ``end``, read by position: one hop a read, none to seek."""
+    """The bytes of an open file from ``start`` to ``end``. A read is one call in a thread; a seek needs none."""
 
     def __init__(self, file: Any, start: int, end: int, errors: Errors) -> None:
         super().__init__(end - start)
@@ -30,7 +29,7 @@ class _Window(Cursor):
         if size <= 0:
             return b""
         with self._errors():
-            found = await hop(os.pread, self._file.fileno(), size, self._start + self.position)
+            found = await run_in_thread(read_at, self._file.fileno(), size, self._start + self.position)
         self.position += len(found)
         return found
 
@@ -39,7 +38,11 @@ class _Window(Cursor):
 
 
 class DiskFile(SeekableFileProxy):
-    """An async file of the disk, with ``size`` in bytes."""
+    """An asynchronous file on the disk.
+
+    Attributes:
+        size: In bytes.
+    """
 
     def __init__(self, file: Any, start: int, end: int, errors: Errors) -> None:
         super().__init__(_Window(file, start, end, errors))

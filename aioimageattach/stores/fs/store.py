@@ -14,9 +14,9 @@ from ...exc import StoreError
 from ...file import CHUNK, Source, as_blocks, as_reader
 from ...key import ImageKey
 from ...store import KeyedStore, Location, ObjectInfo
-from .disk import hop, hop_until, open_by, translated
+from .disk import open_by, run_in_thread, run_in_thread_until, translated
 from .listing import info, unfinished, walk
-from .paths import check_path, legacy_name, url
+from .paths import absolute_path, check_path, legacy_name, url
 from .reader import DiskFile
 from .tree import Tree, place_of
 from .writer import Writer
@@ -28,23 +28,30 @@ _RESOLVED = 3  # parts of a place whose directory exists
 
 
 class BaseFileSystemStore(KeyedStore):
-    """What the stores in a directory have in common; they differ in how they make URLs.
+    """Base class of the stores in a directory, which differ in how they make URLs.
 
-    Nothing outside of the directory is ever read or written, whatever links stand in it. The directory is made at the
-    first put if the one it stands in is there.
+    Nothing outside of the directory is ever read or written, whatever symbolic links it contains. The first put creates
+    the directory if its parent exists. New files and directories get the directory's owner and group, as far as the
+    process may set them. The log reports once what the directory's file system does not support.
 
     Args:
-        path: The directory. Other programs may read it, and only this library should write to it.
-        fsync: Whether a put returns only when the file survives a power loss. Without it the machine may lose files of
-            committed rows; for tests and for what can be made again.
-        file_mode: The permissions of files, whatever the umask.
-        dir_mode: The permissions of the directories it makes, whatever the umask.
+        path: The directory. Other programs may read it, and only this library should write to it. A relative path is
+            resolved when the store is created.
+        fsync: Whether a put returns only when the file survives a power loss. Without it, files of committed rows may be
+            lost; use that for tests, and for files that can be made again.
+        file_mode: The permissions of files, whatever the umask; ``None`` leaves them to the umask and the file system.
+        dir_mode: The permissions of new directories, whatever the umask; ``None`` as for ``file_mode``.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, fsync: bool = True, file_mode: int = 0o644, dir_mode: int = 0o755
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fsync: bool = True,
+        file_mode: int | None = 0o644,
+        dir_mode: int | None = 0o755,
     ) -> None:
-        self.path: str = os.fspath(path).rstrip("/") or "/"
+        self.path: str = absolute_path(path)
         self._fsync = fsync
         self._file_mode = file_mode
         self._tree = Tree(self.path, dir_mode=dir_mode)
@@ -53,7 +60,7 @@ class BaseFileSystemStore(KeyedStore):
     @property
     @abstractmethod
     def base_url(self) -> str:
-        """What the names are appended to for URLs, with a slash at its end."""
+        """The URL that names are appended to, with a slash at its end."""
 
     def location_of(self, object_type: str | None = None) -> Location:
         """Return the directory's device and inode, which are determined when the store is created.
@@ -72,31 +79,31 @@ class BaseFileSystemStore(KeyedStore):
 
         Args:
             name: The name; each segment has at most 255 bytes.
-            data: Bytes and sync files are written in one hop to a thread, others in one a mebibyte.
-            mimetype: Not kept: a server tells it from the name.
+            data: The content. Bytes and synchronous files are written in one call in a thread, others in one per MiB.
+            mimetype: Not kept; a server derives it from the name.
             reproducible: Not kept.
 
         Raises:
-            StoreFileExistsError: The name is taken, or a file stands where a directory is needed.
+            StoreFileExistsError: The name is taken, or there is a file where a directory is needed.
             InvalidKeyError: No file may have that name; nothing was read.
             StoreUnavailableError: The disk is full or fails, or there are no descriptors left.
             StorePermissionError: The process may not write there.
 
-        Effects: On return the file is there, whole and on disk (see ``fsync``). On an error or a cancellation nothing
-        stands under the name and nothing will, and directories made for it are gone if nothing else is in them.
+        Effects: On return the file exists, whole and on the disk (see ``fsync``). On an error or a cancellation no file
+        has the name, and none will appear later; directories that were made for it are removed if they are empty.
         """
         writer = Writer(self, self._tree, check_path(name), fsync=self._fsync, file_mode=self._file_mode)
         try:
             await self._write(writer, data)
         except BaseException:
-            await finish(hop(writer.discard))
+            await finish(run_in_thread(writer.discard))
             raise
 
     async def _write(self, writer: Writer, data: Source) -> None:
         stop = writer.stopped.set
         blocks = as_blocks(data)
         if blocks is not None:
-            await hop_until(stop, writer.finish, blocks)
+            await run_in_thread_until(stop, writer.finish, blocks)
             return
         read = as_reader(data)
         pieces: list[bytes] = []
@@ -105,17 +112,17 @@ class BaseFileSystemStore(KeyedStore):
             pieces.append(piece)
             waiting += len(piece)
             if waiting >= CHUNK:
-                await hop_until(stop, writer.write, pieces)
+                await run_in_thread_until(stop, writer.write, pieces)
                 pieces, waiting = [], 0
-        await hop_until(stop, writer.finish, pieces)
+        await run_in_thread_until(stop, writer.finish, pieces)
 
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> DiskFile:
         """Open a file, or the bytes from ``start`` up to but not including ``end`` of it; the caller closes it.
 
         Args:
             name: The name.
-            start: In bytes; at or beyond the file's end there is nothing to read.
-            end: In bytes; ``None`` or beyond the file's end means its end.
+            start: In bytes. From the file's end on, there is nothing to read.
+            end: In bytes; ``None``, or a number beyond the file's end, means its end.
 
         Raises:
             StoreFileNotFoundError: There is no regular file of that name.
@@ -138,43 +145,43 @@ class BaseFileSystemStore(KeyedStore):
         return DiskFile(file, min(start, size), size if end is None else min(end, size), errors)
 
     async def head_object(self, name: str) -> ObjectInfo:
-        """Return a file's size and time of change.
+        """Return a file's size and modification time.
 
         Raises:
             StoreFileNotFoundError: There is no regular file of that name.
             InvalidKeyError: No file may have that name.
         """
-        return await hop(self._head, check_path(name))
+        return await run_in_thread(self._head, check_path(name))
 
     async def delete_object(self, name: str) -> None:
-        """Delete a file, and the directories that become empty; one that is not there is no error."""
-        await hop(self._delete, check_path(name))
+        """Delete a file, and the directories that become empty; do nothing if the file does not exist."""
+        await run_in_thread(self._delete, check_path(name))
 
     async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Delete many files, a thousand in a hop; return the error of each that could not be deleted."""
+        """Delete many files, a thousand per call in a thread; return the error of each that could not be deleted."""
         failed: dict[str, StoreError] = {}
         rest = iter(names)
         while batch := list(islice(rest, _BATCH)):
-            failed |= await hop(self._delete_each, batch)
+            failed |= await run_in_thread(self._delete_each, batch)
         return failed
 
     async def move_objects(self, names: Mapping[str, str]) -> dict[str, StoreError]:
-        """Rename many files, a thousand in a hop; return the error of each that could not be renamed."""
+        """Rename many files, a thousand per call in a thread; return the error of each that could not be renamed."""
         failed: dict[str, StoreError] = {}
         rest = iter(names.items())
         while batch := list(islice(rest, _BATCH)):
-            failed |= await hop(self._move_each, batch)
+            failed |= await run_in_thread(self._move_each, batch)
         return failed
 
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Iterate over the files whose names begin with ``prefix``, in order of name.
+        """Iterate over the files whose names start with ``prefix``, in the order of their names.
 
-        It holds the names of one directory at each level in memory, skips directories that are out of the question,
-        and takes one hop a thousand files.
+        The names of one directory per level are held in memory. Directories that cannot contain such names are not
+        read. A thousand files take one call in a thread.
 
         Args:
-            prefix: Compared by character, so ``"a"`` finds ``"ab"`` too; empty for all.
-            start_after: Only names after this one, which need not exist.
+            prefix: Compared by character, so ``"a"`` finds ``"ab"`` too; empty for all files.
+            start_after: Only names that sort after this one, which need not exist.
         """
         found = walk(self._tree, prefix, start_after)
 
@@ -182,16 +189,16 @@ class BaseFileSystemStore(KeyedStore):
             with translated(self, self.path, prefix):
                 return list(islice(found, _BATCH))
 
-        while batch := await hop(take):
+        while batch := await run_in_thread(take):
             for one in batch:
                 yield one
 
     async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
-        """Remove what killed puts have left where the file system cannot keep a file without a name."""
-        return await hop(self._discard_unfinished, before, prefix)
+        """Remove the unfinished files of killed puts, on a file system that cannot keep a file without a name."""
+        return await run_in_thread(self._discard_unfinished, before, prefix)
 
     def url_of(self, name: str) -> str:
-        """Return the URL of a name by calculation alone."""
+        """Return the URL of a name, without I/O."""
         return url(self.base_url, check_path(name))
 
     def legacy_name(self, key: ImageKey) -> str:
@@ -235,18 +242,20 @@ class BaseFileSystemStore(KeyedStore):
 
 
 class FileSystemStore(BaseFileSystemStore):
-    """Keeps files in a directory, for development and for one machine; a web server shows them under ``base_url``.
+    """Keeps files in a directory, for development and for one machine; a web server serves them below ``base_url``.
 
-    Nothing outside of the directory is ever read or written, whatever links stand in it. The directory is made at the
-    first put if the one it stands in is there.
+    Nothing outside of the directory is ever read or written, whatever symbolic links it contains. The first put creates
+    the directory if its parent exists. New files and directories get the directory's owner and group, as far as the
+    process may set them. The log reports once what the directory's file system does not support.
 
     Args:
-        path: The directory. Other programs may read it, and only this library should write to it.
-        base_url: What the names are appended to for URLs, with or without a slash at its end.
-        fsync: Whether a put returns only when the file survives a power loss. Without it the machine may lose files of
-            committed rows; for tests and for what can be made again.
-        file_mode: The permissions of files, whatever the umask.
-        dir_mode: The permissions of the directories it makes, whatever the umask.
+        path: The directory. Other programs may read it, and only this library should write to it. A relative path is
+            resolved when the store is created.
+        base_url: The URL that names are appended to, with or without a slash at its end.
+        fsync: Whether a put returns only when the file survives a power loss. Without it, files of committed rows may be
+            lost; use that for tests, and for files that can be made again.
+        file_mode: The permissions of files, whatever the umask; ``None`` leaves them to the umask and the file system.
+        dir_mode: The permissions of new directories, whatever the umask; ``None`` as for ``file_mode``.
     """
 
     def __init__(
@@ -255,15 +264,15 @@ class FileSystemStore(BaseFileSystemStore):
         base_url: str,
         *,
         fsync: bool = True,
-        file_mode: int = 0o644,
-        dir_mode: int = 0o755,
+        file_mode: int | None = 0o644,
+        dir_mode: int | None = 0o755,
     ) -> None:
         super().__init__(path, fsync=fsync, file_mode=file_mode, dir_mode=dir_mode)
         self._base_url = base_url if base_url.endswith("/") else f"{base_url}/"
 
     @property
     def base_url(self) -> str:
-        """What the names are appended to for URLs, with a slash at its end."""
+        """The URL that names are appended to, with a slash at its end."""
         return self._base_url
 
     def __repr__(self) -> str:

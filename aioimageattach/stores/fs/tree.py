@@ -1,4 +1,4 @@
-"""Directories beneath one root, opened step by step so that no link leads out of it. All of it blocks."""
+"""The directories of a store, opened segment by segment so that no symbolic link leads out of it. All calls block."""
 
 from __future__ import annotations
 
@@ -10,77 +10,59 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
-__all__ = ["NO_LINKS", "TRIES", "UNNAMED", "Tree", "place_of"]
+from .directory import Directory, root_directory
+from .support import Support
+
+__all__ = ["TRIES", "Tree", "place_of"]
 
 TRIES: Final = 100
-"""How often a put makes its directories again that deletes remove at the same time, before it gives up."""
-
-UNNAMED: Final[int] = getattr(os, "O_TMPFILE", 0) if os.path.isdir("/proc/self/fd") else 0
-"""The flag that opens a file without a name, 0 where there is none."""
-
-NO_LINKS: Final = frozenset({errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
-"""The errors of a file system that has no hard links."""
-
-_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY
-_BENEATH: Final = _DIRECTORY | os.O_NOFOLLOW
+"""How often a put makes its directories again, if deletes remove them at the same time, before it gives up."""
 
 
 class Tree:
-    """The directories beneath a root.
+    """The directories below a root.
 
-    A path here is segments joined by ``/``, checked before, and ``""`` for the root itself. The root may be a link, as
-    its owner likes; nothing beneath it is followed.
+    A path here consists of segments joined by ``/`` that were checked before; ``""`` is the root itself. The root may
+    be a symbolic link; no link below it is followed.
 
     Args:
-        root: Its path.
-        dir_mode: The permissions of directories it makes, whatever the umask.
+        root: The absolute path of the root.
+        dir_mode: The permissions of new directories, whatever the umask; ``None`` leaves them to the umask.
 
     Attributes:
-        unnamed: Whether files without a name work here, as far as known.
+        support: What the file system supports.
     """
 
-    def __init__(self, root: str, *, dir_mode: int) -> None:
+    def __init__(self, root: str, *, dir_mode: int | None = None) -> None:
         self.root = root
-        self.unnamed: bool = bool(UNNAMED)
+        self.support: Support = Support(root)
         self._dir_mode = dir_mode
         self._unsettled: dict[str, object] = {}
 
-    def open(self, path: str) -> int:
-        """Return a descriptor of a directory, for the caller to close.
+    def open(self, path: str) -> Directory:
+        """Open a directory; the caller closes it.
 
         Raises:
-            FileNotFoundError: It is not there.
-            NotADirectoryError: A file or a link stands in the way.
+            FileNotFoundError: It does not exist.
+            NotADirectoryError: It, or a directory above it, is a file or a link.
         """
-        fd = os.open(self.root, _DIRECTORY)
+        directory = root_directory(self.root)
         for segment in _segments(path):
-            try:
-                deeper = os.open(segment, _BENEATH, dir_fd=fd)
-            finally:
-                os.close(fd)
-            fd = deeper
-        return fd
+            with directory:
+                directory = directory.enter(segment)
+        return directory
 
     @contextmanager
-    def at(self, path: str) -> Generator[int]:
-        """Hold a directory open for a block."""
-        fd = self.open(path)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-
-    @contextmanager
-    def holding(self, name: str) -> Generator[tuple[int, str, os.stat_result]]:
-        """Hold the directory of a regular file open for a block, with the file's name in it and its status.
+    def holding(self, name: str) -> Generator[tuple[Directory, str, os.stat_result]]:
+        """Hold the directory of a regular file open for a block; yield it with the file's name in it and its status.
 
         Raises:
-            FileNotFoundError: There is none, or something else stands there.
+            FileNotFoundError: The file does not exist, or it is not a regular file.
         """
         parent, _, leaf = name.rpartition("/")
         try:
-            with self.at(parent) as directory:
-                status = os.stat(leaf, dir_fd=directory, follow_symlinks=False)
+            with self.open(parent) as directory:
+                status = directory.stat(leaf)
                 if not stat.S_ISREG(status.st_mode):
                     raise _not_found(name)
                 yield directory, leaf, status
@@ -89,23 +71,24 @@ class Tree:
                 raise
             raise _not_found(name) from error
 
-    def make(self, path: str) -> int:
-        """:meth:`open` that makes what is missing, the root included if its parent is there."""
+    def make(self, path: str) -> Directory:
+        """Open a directory, and make those that are missing, the root included if its parent exists."""
         for _ in range(TRIES):
             try:
                 return self._make(path)
-            except FileNotFoundError as error:  # removed by a delete meanwhile
+            except FileNotFoundError as error:  # a delete has removed one of them meanwhile
                 if error.filename == self.root:
                     raise
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
 
     def settle(self, path: str) -> None:
-        """Make sure that a power loss leaves the directories where they are, as far as this process made them."""
+        """Make sure that the directories that this process made survive a power loss."""
         while True:
             above = path.rpartition("/")[0]
             token = self._unsettled.get(path)
             if token is not None:
-                self._sync(self.open(above) if path else os.open(os.path.dirname(self.root) or ".", _DIRECTORY))
+                with self.open(above) if path else root_directory(os.path.dirname(self.root)) as directory:
+                    self.support.fsync_directory(directory)
                 if self._unsettled.get(path) is token:
                     del self._unsettled[path]
             if not path:
@@ -117,24 +100,28 @@ class Tree:
         with contextlib.suppress(OSError):
             while path:
                 above, _, leaf = path.rpartition("/")
-                with self.at(above) as fd:
-                    os.rmdir(leaf, dir_fd=fd)
+                with self.open(above) as directory:
+                    directory.remove(leaf)
                 path = above
 
     def open_file(self, name: str) -> tuple[int, int]:
-        """Open a regular file for reading; return its descriptor and its size."""
-        with self.holding(name) as (directory, leaf, _):
-            fd = os.open(leaf, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+        """Open a regular file for reading; return its descriptor and its size.
+
+        Raises:
+            FileNotFoundError: The file does not exist, or it is not a regular file.
+        """
+        with self.holding(name) as (directory, leaf, seen):
+            fd = directory.open(leaf)
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):  # pragma: no cover - put in its place since it was looked at
+        if not os.path.samestat(status, seen):  # replaced since it was checked, perhaps by a link or a FIFO
             os.close(fd)
             raise _not_found(name)
         return fd, status.st_size
 
     def delete(self, name: str) -> None:
-        """Delete a regular file, and the directories that become empty; a missing one is no error."""
+        """Delete a regular file, and the directories that become empty; do nothing if the file does not exist."""
         with contextlib.suppress(FileNotFoundError), self.holding(name) as (directory, leaf, _):
-            os.unlink(leaf, dir_fd=directory)
+            directory.unlink(leaf)
         self.prune(name.rpartition("/")[0])
 
     def move(self, name: str, new: str) -> None:
@@ -147,46 +134,65 @@ class Tree:
         parent, _, leaf = new.rpartition("/")
         with self.holding(name) as (directory, old, _):
             for _ in range(TRIES):
-                target = self.make(parent)
-                try:
-                    _rename(directory, old, target, leaf)
-                    break
-                except FileNotFoundError:  # a delete removed the target directory meanwhile, unless the file is gone
-                    os.stat(old, dir_fd=directory, follow_symlinks=False)
-                finally:
-                    os.close(target)
+                with self.make(parent) as target:
+                    try:
+                        self.support.rename(directory, old, target, leaf, self.support.fsync)
+                        break
+                    except FileNotFoundError:  # a delete removed the target directory, unless the file is gone
+                        directory.stat(old)
+            else:
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), new)
         self.prune(name.rpartition("/")[0])
 
-    def _make(self, path: str) -> int:
-        fd = self._enter(self.root, "", None)
+    def _make(self, path: str) -> Directory:
+        directory = self._make_root()
         done = ""
         for segment in _segments(path):
             done = f"{done}/{segment}" if done else segment
-            try:
-                deeper = self._enter(segment, done, fd)
-            finally:
-                os.close(fd)
-            fd = deeper
-        return fd
+            with directory:
+                directory = self._enter(directory, segment, done)
+        return directory
 
-    def _enter(self, step: str, path: str, above: int | None) -> int:
-        """Open a directory, made if it is missing."""
-        flags = _DIRECTORY if above is None else _BENEATH
+    def _make_root(self) -> Directory:
         try:
-            return os.open(step, flags, dir_fd=above)
+            return root_directory(self.root)
+        except FileNotFoundError:
+            self._unsettled[""] = object()
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.root, self._mkdir_mode)
+        directory = root_directory(self.root)
+        self._set_mode(directory)
+        return directory
+
+    def _enter(self, above: Directory, segment: str, path: str) -> Directory:
+        """Open a directory; make it if it is missing."""
+        try:
+            return above.enter(segment)
         except FileNotFoundError:
             self._unsettled[path] = object()
         with contextlib.suppress(FileExistsError):
-            os.mkdir(step, self._dir_mode, dir_fd=above)
-        fd = os.open(step, flags, dir_fd=above)
-        os.fchmod(fd, self._dir_mode | os.fstat(fd).st_mode & stat.S_ISGID)
-        return fd
-
-    def _sync(self, fd: int) -> None:
+            above.make(segment, self._mkdir_mode)
+        directory = above.enter(segment)
         try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+            self._set_mode(directory)
+        except BaseException:
+            directory.close()
+            raise
+        return directory
+
+    @property
+    def _mkdir_mode(self) -> int:
+        return 0o777 if self._dir_mode is None else self._dir_mode
+
+    def _set_mode(self, directory: Directory) -> None:
+        """Give a new directory its owner and its permissions; the setgid bit is inherited."""
+        try:
+            fd = directory.fileno()
+        except OSError:  # this system has neither
+            return
+        self.support.chown(fd)
+        if self._dir_mode is not None:
+            self.support.chmod(fd, self._dir_mode | os.fstat(fd).st_mode & stat.S_ISGID, "dir_mode")
 
 
 def place_of(path: str) -> tuple[str | int, ...]:
@@ -201,19 +207,6 @@ def place_of(path: str) -> tuple[str | int, ...]:
         if not leaf:
             return ("directory", -1, -1, *missing)
         missing.insert(0, leaf)
-
-
-def _rename(directory: int, old: str, target: int, new: str) -> None:
-    """Rename a file without replacing another one."""
-    try:
-        os.link(old, new, src_dir_fd=directory, dst_dir_fd=target, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=target))
-        os.rename(old, new, src_dir_fd=directory, dst_dir_fd=target)
-    else:
-        os.unlink(old, dir_fd=directory)
 
 
 def _not_found(name: str) -> FileNotFoundError:

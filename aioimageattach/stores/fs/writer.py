@@ -1,4 +1,4 @@
-"""One file on its way to the disk: written beside its place, then given its name. All of it blocks."""
+"""Writes one file next to its final place, then gives it its name. All calls block."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import functools
 import os
 import threading
 from collections.abc import Iterable
-from typing import Final
 
+from .directory import Directory
 from .disk import translated
 from .paths import side_name
-from .tree import NO_LINKS, TRIES, UNNAMED, Tree
+from .support import NO_LINKS, NO_UNNAMED, copy, write_all
+from .tree import TRIES, Tree
 
 __all__ = ["Stopped", "Writer"]
-
-_NO_UNNAMED: Final = frozenset({errno.EINVAL, errno.EISDIR, errno.EOPNOTSUPP})
 
 
 class Stopped(Exception):
@@ -24,28 +23,29 @@ class Stopped(Exception):
 
 
 class Writer:
-    """Puts one file in its place, whole or not at all.
+    """Puts one file, whole or not at all.
 
-    It is written without a name where the file system can do that, so that not even SIGKILL leaves anything; elsewhere
-    under a name that no listing shows. Until it is whole only its owner may read it.
+    The file is written without a name if the file system supports that, so that not even SIGKILL leaves anything.
+    Otherwise it is written under a name that listings skip. Only its owner may read it until it is whole.
 
     Args:
-        store: Whose errors it raises.
-        tree: Where.
-        name: The file's name, checked before.
-        fsync: Whether the file has to survive a power loss once it has its name.
-        file_mode: Its permissions, whatever the umask.
+        store: The store that errors name.
+        tree: The store's directories.
+        name: The file's name, which was checked before.
+        fsync: Whether the file must survive a power loss once it has its name.
+        file_mode: Its permissions, whatever the umask; ``None`` leaves them to the umask.
     """
 
-    def __init__(self, store: object, tree: Tree, name: str, *, fsync: bool, file_mode: int) -> None:
+    def __init__(self, store: object, tree: Tree, name: str, *, fsync: bool, file_mode: int | None) -> None:
         self.stopped: threading.Event = threading.Event()
         self._tree = tree
+        self._support = tree.support
         self._parent, _, self._leaf = name.rpartition("/")
         self._fsync = fsync
         self._mode = file_mode
         self._errors = functools.partial(translated, store, tree.root, name)
         self._side: str | None = None
-        self._directory: int | None = None
+        self._directory: Directory | None = None
         self._file: int | None = None
         self._published = False
 
@@ -53,11 +53,8 @@ class Writer:
         """Write some blocks; an error of their iterator is raised as it is."""
         for block in blocks:
             self._check()
-            rest = memoryview(block)
             with self._errors():
-                file = self._opened()
-                while rest:
-                    rest = rest[os.write(file, rest) :]
+                write_all(self._opened(), block)
 
     def finish(self, blocks: Iterable[bytes | memoryview] = ()) -> None:
         """Write the last blocks and give the file its name.
@@ -68,25 +65,22 @@ class Writer:
         self.write(blocks)
         self._check()
         with self._errors():
-            file = self._opened()
-            os.fchmod(file, self._mode)
-            if self._fsync:
-                os.fsync(file)
-            directory = self._publish(file)
+            self._seal(self._opened())
+            directory = self._publish()
             self._published = True
             if self._fsync:
-                os.fsync(directory)
+                self._support.fsync_directory(directory)
                 with contextlib.suppress(FileNotFoundError):  # deleted already
                     self._tree.settle(self._parent)
         self._close()
 
     def discard(self) -> None:
-        """Leave nothing behind, whatever was reached; raises nothing."""
+        """Leave nothing behind, whatever was done so far; raises nothing."""
+        self._close()
         for name in (self._side, self._leaf if self._published else None):
             if name is not None:
-                with contextlib.suppress(OSError), self._tree.at(self._parent) as directory:
-                    os.unlink(name, dir_fd=directory)
-        self._close()
+                with contextlib.suppress(OSError), self._tree.open(self._parent) as directory:
+                    directory.unlink(name)
         self._tree.prune(self._parent)
 
     def _check(self) -> None:
@@ -98,68 +92,87 @@ class Writer:
             return self._file
         for _ in range(TRIES):
             directory = self._enter()
-            with contextlib.suppress(FileNotFoundError):  # removed by a delete meanwhile
+            with contextlib.suppress(FileNotFoundError):  # a delete has removed the directory meanwhile
                 self._file = self._create(directory)
                 return self._file
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), self._parent)
 
-    def _enter(self) -> int:
+    def _enter(self) -> Directory:
         """Open the directory, again if it is open."""
         old, self._directory = self._directory, None
         if old is not None:
-            os.close(old)
+            old.close()
         self._directory = self._tree.make(self._parent)
         return self._directory
 
-    def _create(self, directory: int) -> int:
-        if self._tree.unnamed:
+    @property
+    def _create_mode(self) -> int:
+        return 0o666 if self._mode is None else 0o600
+
+    def _create(self, directory: Directory) -> int:
+        if self._support.unnamed:
             try:
-                return os.open(".", os.O_WRONLY | UNNAMED, 0o600, dir_fd=directory)
+                return directory.create_unnamed(self._create_mode)
             except OSError as error:
-                if os.fstat(directory).st_nlink == 0:  # ext4 says EPERM
-                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._parent) from error
-                if error.errno not in _NO_UNNAMED:
+                if error.errno not in NO_UNNAMED:
                     raise
-                self._tree.unnamed = False
+                self._support.unnamed = False
+        return self._create_side(directory)
+
+    def _create_side(self, directory: Directory) -> int:
         side = side_name()
-        file = os.open(side, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory)
+        file = directory.create(side, self._create_mode)
         self._side = side
         return file
 
-    def _publish(self, file: int) -> int:
+    def _seal(self, file: int) -> None:
+        """Give a whole file its owner and permissions, and flush it."""
+        self._support.chown(file)
+        if self._mode is not None:
+            self._support.chmod(file, self._mode, "file_mode")
+        if self._fsync:
+            self._support.fsync(file)
+
+    def _publish(self) -> Directory:
         directory = self._directory
         for _ in range(TRIES):
             directory = self._enter() if directory is None else directory
             try:
-                self._name(file, directory)
-            except FileNotFoundError:  # the directory was removed by a delete meanwhile
+                self._name(directory)
+            except FileNotFoundError:  # a delete has removed the directory meanwhile
                 directory = None
             else:
                 return directory
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), self._parent)
 
-    def _name(self, file: int, directory: int) -> None:
+    def _name(self, directory: Directory) -> None:
         if self._side is None:
-            os.link(f"/proc/self/fd/{file}", self._leaf, dst_dir_fd=directory, follow_symlinks=True)
-            return
-        try:
-            os.link(self._side, self._leaf, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            self._rename(self._side, directory)
-        else:
-            os.unlink(self._side, dir_fd=directory)
+            file = self._opened()
+            try:
+                directory.link_unnamed(file, self._leaf)
+                return
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+            # An unnamed file can only be named by a link, so it is copied to one that has a name.
+            self._support.unnamed = False
+            with open(f"/proc/self/fd/{file}", "rb", buffering=0) as source:
+                self._file = self._create_side(directory)
+                os.close(file)
+                copy(source, self._file)
+            self._seal(self._file)
+        self._close_file()  # Windows cannot rename a file that is open
+        assert self._side is not None
+        self._support.rename(directory, self._side, directory, self._leaf, self._seal)
         self._side = None
 
-    def _rename(self, side: str, directory: int) -> None:
-        """Give the file its name where there are no links: the name is taken first, so that nothing is replaced."""
-        os.close(os.open(self._leaf, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory))
-        self._published = True
-        os.rename(side, self._leaf, src_dir_fd=directory, dst_dir_fd=directory)
+    def _close_file(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
 
     def _close(self) -> None:
-        for fd in (self._file, self._directory):
-            if fd is not None:
-                os.close(fd)
-        self._file = self._directory = None
+        self._close_file()
+        directory, self._directory = self._directory, None
+        if directory is not None:
+            directory.close()

@@ -493,7 +493,7 @@ async def test_a_root_that_is_a_file(tmp_path: Path, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.WARNING, "aioimageattach"):
         told = await client(tmp_path / "file").ask(f"/{name}", method="HEAD")
     assert (told.status, told.body, told.headers["cache-control"]) == (503, b"", "no-store")
-    assert "is no directory" in caplog.text
+    assert "is not a directory" in caplog.text
     assert str(tmp_path) not in (await client(tmp_path / "file").ask(f"/{name}")).body.decode()
 
 
@@ -519,7 +519,7 @@ async def test_names_that_the_file_system_does_not_know(
 
 @pytest.mark.parametrize(
     ("call", "error", "words"),
-    [("openat", errno.EACCES, "give the process the right"), ("preadv2", errno.EIO, "look at the disk")],
+    [("openat", errno.EACCES, "give the process permission"), ("preadv2", errno.EIO, "check the disk")],
 )
 async def test_a_disk_that_refuses(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, call: str, error: int, words: str

@@ -156,7 +156,7 @@ async def test_the_root_is_made_at_the_first_put(store: FileSystemStore, root: P
 async def test_a_root_in_a_missing_directory(tmp_path: Path) -> None:
     """A put names the directory and makes nothing."""
     store = FileSystemStore(tmp_path / "missing" / "files", "/")
-    with pytest.raises(StoreFileNotFoundError, match="missing/files' is missing; make it, or mount it"):
+    with pytest.raises(StoreFileNotFoundError, match="missing/files' does not exist; create it, or mount it"):
         await store.put_object("a", b"1")
     assert everything(tmp_path) == []
 
@@ -172,7 +172,7 @@ async def test_a_root_that_is_a_file(tmp_path: Path) -> None:
         store.delete_object("a"),
         names(store),
     ):
-        with pytest.raises(StoreError, match="file' is no directory; give the store another path"):
+        with pytest.raises(StoreError, match="file' is not a directory; give the store another path"):
             await call
 
 
@@ -259,7 +259,7 @@ async def test_a_directory_without_the_right_to_it(open_directory: Path, mode: i
     store = FileSystemStore(root, "/")
     with kernel.in_the_worker(kernel.nobody):
         for name in ("a", "deep/a"):
-            with pytest.raises(StorePermissionError, match=r"files'.*Permission denied; give the process the right"):
+            with pytest.raises(StorePermissionError, match=r"files'.*Permission denied; give the process permission"):
                 await store.put_object(name, b"1")
     root.chmod(0o700)
     assert everything(root) == []
@@ -292,15 +292,15 @@ UNAVAILABLE, REFUSED = StoreUnavailableError, StorePermissionError
     [
         ("write", errno.ENOSPC, UNAVAILABLE, "free space"),
         ("write", errno.EDQUOT, UNAVAILABLE, "raise the quota"),
-        ("write", errno.EIO, UNAVAILABLE, "look at the disk"),
-        ("fsync", errno.EIO, UNAVAILABLE, "look at the disk"),
+        ("write", errno.EIO, UNAVAILABLE, "check the disk"),
+        ("fsync", errno.EIO, UNAVAILABLE, "check the disk"),
         ("fsync", errno.ENOSPC, UNAVAILABLE, "free space"),
         ("linkat", errno.ENOSPC, UNAVAILABLE, "free space"),
         ("linkat", errno.EROFS, REFUSED, "mount the file system for writing"),
         ("mkdirat", errno.EROFS, REFUSED, "mount the file system for writing"),
         ("mkdirat", errno.ENAMETOOLONG, InvalidKeyError, "choose a shorter name"),
-        ("openat", errno.EMFILE, UNAVAILABLE, "raise the limit on open files of the process"),
-        ("openat", errno.ENFILE, UNAVAILABLE, "raise the limit on open files of the machine"),
+        ("openat", errno.EMFILE, UNAVAILABLE, "raise the process's limit on open files"),
+        ("openat", errno.ENFILE, UNAVAILABLE, "raise the system's limit on open files"),
         ("openat", errno.ENOTSOCK, StoreError, "Socket operation"),
     ],
 )
@@ -343,7 +343,7 @@ async def test_a_file_that_is_cut_short(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_700_000, hard))
     try:
-        with kernel.in_the_worker(*worker), pytest.raises(StoreUnavailableError, match="limit on the size of files"):
+        with kernel.in_the_worker(*worker), pytest.raises(StoreUnavailableError, match="limit on file sizes"):
             await store.put_object("deep/a", pieces(blob) if streamed else blob)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -363,7 +363,7 @@ async def test_a_read_that_the_disk_refuses(store: FileSystemStore) -> None:
     await store.put_object("a/b", b"1")
     with kernel.in_the_worker(kernel.refused("pread64", errno.EIO)):
         async with await store.get_object("a/b") as file:
-            with pytest.raises(StoreUnavailableError, match=r"'a/b' in .*look at the disk") as caught:
+            with pytest.raises(StoreUnavailableError, match=r"'a/b' in .*check the disk") as caught:
                 await file.read()
     assert caught.value.name == "a/b"
 
@@ -410,7 +410,7 @@ async def test_links_do_not_lead_out(store: FileSystemStore, root: Path, tmp_pat
         with pytest.raises(StoreFileExistsError):
             await store.put_object(name, b"overwritten")
         await store.delete_object(name)
-    with pytest.raises(StoreFileExistsError, match="a file or a link stands where a directory is needed"):
+    with pytest.raises(StoreFileExistsError, match="there is a file or a link where a directory is needed"):
         await store.put_object("directory/new", b"put")
     assert await names(store) == []
     assert await names(store, "directory/") == []

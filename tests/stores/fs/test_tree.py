@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from aioimageattach.exc import StoreUnavailableError
+from aioimageattach.exc import StoreFileNotFoundError, StoreUnavailableError
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.fs.tree import TRIES, Tree
 
@@ -71,6 +71,31 @@ async def test_directories_removed_for_ever(root: Path, monkeypatch: pytest.Monk
     assert sorted(path.name for path in root.rglob("*")) == ["other"]
 
 
+@pytest.mark.parametrize("times", [3, 10**6])
+async def test_directories_removed_before_a_file_is_moved(
+    root: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """A move makes them again, and after some tries it says that it may be tried again; the file is never lost."""
+    store = FileSystemStore(root, "/")
+    await store.put_object("other", b"0")
+    before(monkeypatch, "link", times, remover(root))
+    failed = await store.move_objects({"other": "a/b/c"})
+    assert list(failed) == ([] if times == 3 else ["other"])
+    if failed:
+        assert "try again" in str(failed["other"])
+    name = "other" if failed else "a/b/c"
+    assert [found.name async for found in store.list_objects()] == [name]
+
+
+async def test_a_file_that_is_deleted_while_it_is_moved(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says that it does not exist."""
+    store = FileSystemStore(root, "/")
+    await store.put_object("other", b"0")
+    before(monkeypatch, "link", 1, (root / "other").unlink)
+    failed = await store.move_objects({"other": "a/b/c"})
+    assert [type(error) for error in failed.values()] == [StoreFileNotFoundError]
+
+
 async def test_a_directory_removed_for_ever_before_it_is_written_in(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +129,7 @@ async def test_a_file_deleted_before_its_directories_are_settled(root: Path, mon
 def test_directories_made_by_another_put_are_settled_by_both(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A put that finds a directory which another one has just made does not rely on that one to flush it."""
     tree = Tree(str(root), dir_mode=0o755)
-    os.close(tree.make("a/b"))
+    tree.make("a/b").close()
     flushed: list[str] = []
     real = os.fsync
 
@@ -119,7 +144,7 @@ def test_directories_made_by_another_put_are_settled_by_both(root: Path, monkeyp
     tree.settle("a/b")
     assert flushed == []
     tree.prune("a/b")
-    os.close(tree.make("a/b"))
+    tree.make("a/b").close()
     tree.settle("a/b")
     assert flushed == [str(root / "a"), str(root)]
 
@@ -127,11 +152,11 @@ def test_directories_made_by_another_put_are_settled_by_both(root: Path, monkeyp
 def test_a_directory_made_again_while_it_is_settled(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stays to be settled by whoever made it again."""
     tree = Tree(str(root), dir_mode=0o755)
-    os.close(tree.make("a"))
+    tree.make("a").close()
 
     def remake() -> None:
         tree.prune("a")
-        os.close(tree.make("a"))
+        tree.make("a").close()
 
     before(monkeypatch, "fsync", 1, remake)
     tree.settle("a")
@@ -144,7 +169,7 @@ def test_a_directory_made_again_while_it_is_settled(root: Path, monkeypatch: pyt
 def test_pruning_never_removes_the_root(root: Path) -> None:
     """Nor anything that is not empty or not there."""
     tree = Tree(str(root), dir_mode=0o755)
-    os.close(tree.make("a/b"))
+    tree.make("a/b").close()
     (root / "a/file").touch()
     tree.prune("a/b")
     tree.prune("missing/too")
@@ -158,11 +183,11 @@ def test_no_descriptor_is_left(root: Path) -> None:
     """Neither after what works nor after what fails."""
     count = len(os.listdir("/proc/self/fd"))
     tree = Tree(str(root), dir_mode=0o755)
-    os.close(tree.make("a/b"))
+    tree.make("a/b").close()
     (root / "a/file").touch()
     for path in ("a/missing", "a/file/x"):
         with pytest.raises(OSError, match=r"No such file|Not a directory"):
-            tree.open(path)
+            tree.open(path).close()
     with pytest.raises(NotADirectoryError):
         tree.make("a/file/x")
     with pytest.raises(FileNotFoundError), tree.holding("a/b"):

@@ -8,6 +8,7 @@ import time
 from hashlib import blake2b
 from typing import Final
 
+from ..disk import read_into
 from ..tree import Tree
 from .names import ServableFile
 from .responses import FileInfo
@@ -65,7 +66,7 @@ class OpenFile:
     def read(self, into: memoryview, start: int) -> int:
         """Read until the buffer is full or the file ends. Blocks."""
         done = 0
-        while done < len(into) and (count := os.preadv(self._fd, [into[done:]], start + done)):
+        while done < len(into) and (count := read_into(self._fd, into[done:], start + done)):
             done += count
         return done
 
@@ -73,8 +74,9 @@ class OpenFile:
 class OpenFiles:
     """The most recently used files of a store, which stay open.
 
-    Only files with a revision in their name stay open: no other file can ever have that name. All methods may be called
-    in any thread.
+    Only files with a revision in their name stay open, because no other file can ever have that name. And only those
+    that can be read without waiting: NFS keeps a deleted file that is open under another name, so that its directory
+    cannot be removed, and Windows cannot delete it. All methods may be called in any thread.
 
     Args:
         root: The store's directory, as an absolute path.
@@ -82,7 +84,7 @@ class OpenFiles:
     """
 
     def __init__(self, root: str, limit: int) -> None:
-        self._tree = Tree(root, dir_mode=0o755)
+        self._tree = Tree(root)
         self._limit = limit
         self._open: dict[str, OpenFile] = {}  # least recently used first; every operation on it is atomic
 
@@ -109,7 +111,7 @@ class OpenFiles:
             self._open = {}
             fd = self._tree.open_file(name)[0]
         opened = OpenFile(fd, file)
-        if file.etag is not None:
+        if file.etag is not None and opened.nowait:
             kept = self._open
             kept[name] = opened
             for oldest in list(kept)[: max(0, len(kept) - self._limit)]:
