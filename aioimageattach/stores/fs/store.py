@@ -37,8 +37,8 @@ class BaseFileSystemStore(KeyedStore):
     Args:
         path: The directory. Other programs may read it, and only this library should write to it. A relative path is
             resolved when the store is created.
-        fsync: Whether a put returns only when the file survives a power loss. Without it, files of committed rows may be
-            lost; use that for tests, and for files that can be made again.
+        fsync: Whether a put returns only when the file survives a power loss. Without it, files of committed rows may
+            be lost; use that for tests, and for files that can be made again.
         file_mode: The permissions of files, whatever the umask; ``None`` leaves them to the umask and the file system.
         dir_mode: The permissions of new directories, whatever the umask; ``None`` as for ``file_mode``.
     """
@@ -252,8 +252,8 @@ class FileSystemStore(BaseFileSystemStore):
         path: The directory. Other programs may read it, and only this library should write to it. A relative path is
             resolved when the store is created.
         base_url: The URL that names are appended to, with or without a slash at its end.
-        fsync: Whether a put returns only when the file survives a power loss. Without it, files of committed rows may be
-            lost; use that for tests, and for files that can be made again.
+        fsync: Whether a put returns only when the file survives a power loss. Without it, files of committed rows may
+            be lost; use that for tests, and for files that can be made again.
         file_mode: The permissions of files, whatever the umask; ``None`` leaves them to the umask and the file system.
         dir_mode: The permissions of new directories, whatever the umask; ``None`` as for ``file_mode``.
     """

@@ -150,14 +150,15 @@ def test_a_cold_file_is_not_waited_for(tmp_path: Path) -> None:
     opened = OpenFiles(str(tmp_path), 10).get(file)
     if not opened.nowait:
         pytest.skip("this file system cannot tell what is in memory")
-    fd = os.open(tmp_path / file.name, os.O_RDONLY)
-    os.fsync(fd)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(fd)
-    opened = OpenFiles(str(tmp_path), 10).get(file)
-    assert opened.nowait
-    os.posix_fadvise(opened._fd, 0, 0, os.POSIX_FADV_RANDOM)  # the kernel shall not read ahead
+    os.fsync(opened._fd)
+    os.posix_fadvise(opened._fd, 0, 0, os.POSIX_FADV_RANDOM)  # so that the kernel does not read ahead
     buffer = memoryview(bytearray(size))
+    for _ in range(1000):  # it may keep pages at first that were just written
+        os.posix_fadvise(opened._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        if opened.read_cached(buffer[:1], size // 2) == 0:
+            break
+    else:
+        pytest.skip("the system does not drop the file from its memory")
     assert opened.read_cached(buffer, size // 2) < size // 2
     assert opened.read(buffer[: size // 4], 0) == size // 4
     assert opened.read_cached(buffer, 0) >= size // 4
