@@ -320,9 +320,15 @@ class S3Client:
         try:
             return await open_object(self._sender, request, start=start, end=end, checksum=self._checksum)
         except StoreError as error:
-            if error.status != 416:
+            if error.status != 416 and error.code != "InvalidArgument":
                 raise
-            return ObjectFile(_empty(await self.head(name)))
+            head = await self.head(name)
+            if start >= head.size:
+                return ObjectFile(_empty(head))
+            if end is None or end <= head.size:
+                raise
+        # Some servers refuse a range that goes beyond the end.
+        return await open_object(self._sender, request, start=start, end=head.size, checksum=None)
 
     async def head(self, name: str) -> ObjectHead:
         """Return the description of an object.

@@ -11,7 +11,7 @@ from datetime import datetime
 from urllib.parse import unquote_plus
 from xml.etree.ElementTree import Element
 
-from .xml import UnexpectedResponse, expect_document, read_text, read_time, show_text
+from .xml import S3ErrorInfo, S3ErrorInResponse, UnexpectedResponse, expect_document, read_text, read_time, show_text
 
 __all__ = [
     "DeleteFailure",
@@ -158,12 +158,12 @@ def parse_uploads(body: bytes) -> UploadsPage:
     """Return a page of the uploads that are neither completed nor aborted.
 
     Raises:
-        S3ErrorInResponse: It is an error.
-        UnexpectedResponse: It is not such a listing; a server that ignores ``?uploads`` sends one of objects.
+        S3ErrorInResponse: It is an error, or it lists objects, as servers do that do not know ``?uploads``.
+        UnexpectedResponse: It is not a listing.
     """
     root = expect_document(body)
     if root.tag.startswith("ListBucket"):
-        raise UnexpectedResponse("it lists objects where uploads were asked for")
+        raise S3ErrorInResponse(S3ErrorInfo("NotImplemented", "it lists objects where uploads were asked for"))
     names = _Names(root)
     return UploadsPage(
         truncated=_is_truncated(root, "Upload"),

@@ -165,7 +165,7 @@ class Uploader:
             else:
                 task.cancel()
 
-        return await finish(task, stop=stop, undo=lambda _: self._take_back(put))
+        return await finish(task, stop=stop, undo=lambda etag: self._take_back(put, etag))
 
     async def _create_or_undo(self, put: _Put, *, ask_first: bool) -> str:
         if ask_first and await self._head(put) is not None:
@@ -358,12 +358,17 @@ class Uploader:
 
     # --- clean-up ----------------------------------------------------------------------------------------------------
 
-    async def _take_back(self, put: _Put) -> None:
-        """Delete the object that a failed or cancelled put has made all the same, and no other."""
+    async def _take_back(self, put: _Put, etag: str | None = None) -> None:
+        """Delete the object that a failed or cancelled put has made all the same, and no other.
+
+        Args:
+            put: It may have been done.
+            etag: Of the object, if it is known to have been done: some servers keep no metadata.
+        """
         try:
             async with asyncio.timeout(_CLEAN_UP):
                 head = await self._head(put)
-                if head is not None and head.metadata.get(PUT_ID) == put.put_id:
+                if head is not None and head.metadata.get(PUT_ID, head.etag) in (put.put_id, etag):
                     await self._delete(Request("DELETE", "take back", put.key, name=put.name))
         except (StoreError, TimeoutError) as error:
             _log.warning("%r may be left behind: %s", put.name, str(error) or type(error).__name__)

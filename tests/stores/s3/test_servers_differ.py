@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 from datetime import UTC, datetime, timedelta
@@ -53,6 +54,46 @@ async def test_a_range_with_the_status_of_the_whole(make_store: MakeStore) -> No
     async with Scripted([answer(200, BODY[10:20], content_range="bytes 20-29/100", **MODIFIED)]) as server:
         with pytest.raises(StoreError, match="another range than bytes 10-19: 'bytes 20-29/100'"):
             await read(make_store(server.url), start=10, end=20)
+
+
+@pytest.mark.parametrize(("start", "end"), [(50, 1000), (100, None), (100, 200), (10, 20)])
+async def test_a_range_beyond_the_end_that_is_refused(make_store: MakeStore, start: int, end: int | None) -> None:
+    """nanio answers 400; the size of the object tells what there is to read."""
+
+    async def reply(request: Request, writer: Any) -> None:
+        if request.method == "HEAD":
+            await answer(200, content_length="100", **MODIFIED)(request, writer)
+        elif request.headers["range"] == "bytes=50-99":
+            await answer(206, BODY[50:], content_range="bytes 50-99/100", **MODIFIED)(request, writer)
+        else:
+            await error(400, "InvalidArgument")(request, writer)
+
+    async with Scripted([reply]) as server:
+        if (start, end) == (10, 20):
+            with pytest.raises(StoreError, match="InvalidArgument"):
+                await read(make_store(server.url), start=start, end=end)
+        else:
+            assert await read(make_store(server.url), start=start, end=end) == BODY[start:end]
+
+
+async def test_a_cancelled_put_at_a_server_that_keeps_no_metadata(make_store: MakeStore) -> None:
+    """localbucket; the ETag of the response tells that the object is its own."""
+    reached = asyncio.Event()
+
+    async def reply(request: Request, writer: Any) -> None:
+        reached.set()
+        if request.method == "PUT":
+            await asyncio.sleep(0.1)
+        status = 204 if request.method == "DELETE" else 200
+        await answer(status, **MODIFIED)(request, writer)
+
+    async with Scripted([reply]) as server:
+        task = asyncio.create_task(make_store(server.url).put_object("a", b"x"))
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert [request.method for request in server.requests] == ["PUT", "HEAD", "DELETE"]
 
 
 @pytest.mark.parametrize("at", [5, 60])
