@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import anyio
 
 __all__ = [
+    "begin",
     "cancelled_after",
     "cores",
     "finish",
@@ -115,11 +116,28 @@ def _end(task: asyncio.Future[Any]) -> asyncio.Future[None]:
     return ended
 
 
+def begin(work: Coroutine[Any, Any, R]) -> tuple[asyncio.Task[R], asyncio.Future[None]]:
+    """Start work in a task for :func:`finish`; return it, and the future that is done when it ends."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    async def run() -> R:
+        try:
+            return await work
+        finally:
+            # The task is done when this frame has returned, and so before anybody who waits can run.
+            if not ended.done():
+                ended.set_result(None)
+
+    return loop.create_task(run()), ended
+
+
 async def finish(
     work: Awaitable[R],
     *,
     stop: Callable[[], object] | None = None,
     undo: Callable[[R], Awaitable[object]] | None = None,
+    ended: asyncio.Future[None] | None = None,
 ) -> R:
     """Wait until the work has ended, whatever cancels us meanwhile; then raise the cancellation, if one came.
 
@@ -127,10 +145,12 @@ async def finish(
         work: Awaited in a task of its own, which no cancellation reaches.
         stop: Called at a cancellation, to tell the work that it may end early.
         undo: Awaited with the result that nobody takes, where the work succeeded after all.
+        ended: Given a result by the last step of the work, which wakes the caller a turn of the event loop earlier
+            than a callback does; see :func:`begin`.
     """
     task = asyncio.ensure_future(work)
     try:
-        await _end(task)
+        await (ended or _end(task))
     except asyncio.CancelledError:
         if stop is not None:
             stop()

@@ -1,4 +1,4 @@
-"""The cost of the S3 client over aiohttp itself, both in one process that takes turns: ``python -m tests.bench.s3_cost``.
+"""What the S3 client costs beyond aiohttp, both in one process: ``python -m tests.bench.s3_cost``.
 
 Clients in processes of their own differ by up to 30 % for no reason of theirs; here they share everything.
 """

@@ -280,7 +280,17 @@ class S3Client:
 
         Effects: On an error or a cancellation no object is left, as far as the server can be asked.
         """
-        return await self._uploader.create(self._key(name), name, await Body.of(data), object_headers(description))
+        return await self.create_described(name, data, object_headers(description))
+
+    async def create_described(self, name: str, data: FileSource, headers: Mapping[str, str]) -> str:
+        """Put an object as :meth:`create` does, with the headers that describe it; they can be used many times.
+
+        Args:
+            name: The name.
+            data: Bytes, or anything that bytes can be read from; not closed.
+            headers: Those of :func:`~aioimageattach.stores.s3.options.object_headers`.
+        """
+        return await self._uploader.create(self._key(name), name, await Body.of(data), headers)
 
     async def replace(
         self,

@@ -68,7 +68,8 @@ async def receive_put(response: aiohttp.ClientResponse, progress: Progress) -> s
         S3ErrorInResponse: Its body is an error.
         UnexpectedResponse: It has another body, or no ETag.
     """
-    await receive_deleted(response, progress)
+    if not response.content.at_eof():
+        await receive_deleted(response, progress)
     etag = read_etag(response.headers)
     if not etag:
         raise UnexpectedResponse("it has no ETag")

@@ -24,7 +24,7 @@ from .policy import Condition
 from .retry import RetryPolicy
 from .signer import UNSIGNED_PAYLOAD
 from .transport import BREAKS, Transport, read_whole
-from .urls import quote_query
+from .urls import quote_key, quote_query
 from .xml import MAX_ERROR, S3ErrorInResponse
 
 __all__ = ["Progress", "Receiver", "Request", "Sender", "Signer", "Watch", "utc_now"]
@@ -205,6 +205,7 @@ class Sender:
         self.headers = headers
         self._make_signer = make_signer
         self.signer: Signer = make_signer(self.region)
+        self._objects_url = f"{endpoint.bucket_url(self.region)}/"
         self._may_have_region = region is None
         self._sign_payload = sign_payload
         self._clock = clock
@@ -227,7 +228,8 @@ class Sender:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.policy.timeout
-        fixes = _Fixes()
+        fixes: _Fixes | None = None
+        url: str | None = None
         if self._may_have_region:
             await self.find_region()
         payload_hash = await request.body.sha256() if self._sign_payload else UNSIGNED_PAYLOAD
@@ -237,13 +239,15 @@ class Sender:
             credentials = await self.credentials.get()
             retry_after = None
             try:
-                result = await self._attempt(request, credentials, payload_hash, deadline, fixes.url, receive)
+                result = await self._attempt(request, credentials, payload_hash, deadline, url, receive)
                 self.has_bucket = self.has_bucket or request.key is not None
                 return result
             except _Refused as refused:
                 response = refused.response
+                fixes = fixes or _Fixes()
                 if self._correct(request, response, credentials, fixes):
                     attempt -= 1
+                    url = fixes.url
                     continue
                 self.has_bucket = self.has_bucket or response.info.code == "NoSuchKey"
                 error = self._to_error(request, response, attempt)
@@ -311,7 +315,9 @@ class Sender:
 
     def url(self, request: Request) -> str:
         """Return the URL of a request."""
-        return self.endpoint.url(self.region, request.key, quote_query(request.query) if request.query else "")
+        if request.key is not None and not request.query:
+            return f"{self._objects_url}{quote_key(request.key)}"
+        return self.endpoint.url(self.region, request.key, quote_query(request.query))
 
     def _correct(self, request: Request, response: ErrorResponse, credentials: Credentials, fixes: _Fixes) -> bool:
         """Correct the region, the clock or the credentials if the server complains about them; return whether it was.
@@ -353,6 +359,7 @@ class Sender:
         """
         self.signer = self._make_signer(region)
         self.region = region
+        self._objects_url = f"{self.endpoint.bucket_url(region)}/"
         self.is_region_known = True
 
     async def find_region(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Final, Self, Unpack
@@ -23,7 +23,7 @@ from .client import S3Client
 from .credentials import CredentialProvider, CredentialSource, StaticCredentials
 from .endpoint import BASE_URL_FORMAT
 from .errors import is_unsupported
-from .options import ClientOptions, Description
+from .options import ClientOptions, Description, object_headers
 from .presigner import Window
 from .reader import ObjectFile
 
@@ -38,6 +38,8 @@ INLINE_TYPES: Final = frozenset(
     {"image/avif", "image/gif", "image/heic", "image/jpeg", "image/png", "image/tiff", "image/webp"}
 )
 """The types that browsers may show; files of others, which may contain scripts, are put as downloads."""
+
+_MAX_DESCRIBED: Final = 64
 
 
 def _given_credentials(
@@ -147,6 +149,7 @@ class S3Store(KeyedStore):
         )
         self.has_signed_urls: bool = self._window is not None
         self._warned: set[str] = set()
+        self._described: dict[tuple[str, bool], Mapping[str, str]] = {}
 
     @property
     def bucket(self) -> str:
@@ -209,7 +212,16 @@ class S3Store(KeyedStore):
         name, as far as the server can be asked: if it does not answer any more, one may be left behind.
         """
         check_name(name)
-        await self.client.create(name, data, **self.describe(mimetype, reproducible))
+        await self.client.create_described(name, data, self._object_headers(mimetype, reproducible))
+
+    def _object_headers(self, mimetype: str, reproducible: bool) -> Mapping[str, str]:
+        """Return the headers that describe a file, which are the same for all of one type."""
+        found = self._described.get((mimetype, reproducible))
+        if found is None:
+            found = object_headers(self.describe(mimetype, reproducible))
+            if len(self._described) < _MAX_DESCRIBED:
+                self._described[mimetype, reproducible] = found
+        return found
 
     def describe(self, mimetype: str, reproducible: bool) -> Description:
         """Return the description of a file, as its headers have it."""

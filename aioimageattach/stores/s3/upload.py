@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Literal, TypeAlias
 
-from ..._threads import finish
+from ..._threads import begin, finish
 from ...exc import StoreError, StoreFileExistsError, StoreFileNotFoundError, StoreUnavailableError
 from .body import Body
 from .chunked import Algorithm
@@ -40,6 +40,7 @@ CreateOnly: TypeAlias = Literal["if-none-match", "head"]
 PUT_ID: Final = "put-id"
 """The metadata that tells which put made an object: after a lost response it shows whether the put was done."""
 
+_PUT_ID_HEADER: Final = META + PUT_ID
 _GRACE: Final = 5.0
 _CLEAN_UP: Final = 15.0
 _SKEW: Final = timedelta(minutes=16)  # a server accepts requests whose clock is 15 minutes off
@@ -137,7 +138,7 @@ class Uploader:
         comes after the last byte was sent, the response is awaited for some seconds, and the object is removed.
         """
         put_id = secrets.token_hex(8)
-        put = _Put(key, name, body, {**headers, META + PUT_ID: put_id}, self._only_new, put_id)
+        put = _Put(key, name, body, headers, self._only_new, put_id)
         return await self._create(put, ask_first=not self._only_new)
 
     async def copy(self, key: str, name: str, headers: Mapping[str, str], *, only_new: bool) -> str:
@@ -153,11 +154,11 @@ class Uploader:
         if not only_new:
             return await self._send(_Put(key, name, Body(), headers, {}, is_copy=True))
         put_id = secrets.token_hex(8)
-        named = {**headers, META + PUT_ID: put_id}
-        return await self._create(_Put(key, name, Body(), named, self._only_new, put_id, is_copy=True), ask_first=True)
+        put = _Put(key, name, Body(), headers, self._only_new, put_id, is_copy=True)
+        return await self._create(put, ask_first=True)
 
     async def _create(self, put: _Put, *, ask_first: bool) -> str:
-        task = asyncio.ensure_future(self._create_or_undo(put, ask_first=ask_first))
+        task, ended = begin(self._create_or_undo(put, ask_first=ask_first))
 
         def stop() -> None:
             if put.watch.all_sent:
@@ -165,7 +166,7 @@ class Uploader:
             else:
                 task.cancel()
 
-        return await finish(task, stop=stop, undo=lambda etag: self._take_back(put, etag))
+        return await finish(task, stop=stop, undo=lambda etag: self._take_back(put, etag), ended=ended)
 
     async def _create_or_undo(self, put: _Put, *, ask_first: bool) -> str:
         if ask_first and await self._head(put) is not None:
@@ -204,23 +205,29 @@ class Uploader:
             raise
 
     async def _send_whole(self, put: _Put) -> str:
-        headers = {**put.headers, **put.conditions, **self._encryption.write}
-        if put.is_copy:
-            operation, receive, described = "copy to", receive_copied, {"Content-Length": "0"}
-        else:
-            operation, (described, receive) = "put", await self._describe(put.body, put.name)
-        headers.update(described)
+        headers = self._object_headers(put)
+        headers.update(put.conditions)
+        headers["Content-Length"] = str(put.body.size)
+        operation, receive = ("copy to", receive_copied) if put.is_copy else ("put", receive_put)
+        if self._checksum is not None and not put.is_copy:
+            receive = await self._add_checksum(headers, put.body, put.name)
         request = Request("PUT", operation, put.key, headers=headers, body=put.body, name=put.name, watch=put.watch)
         return await self._sender.send(request, receive)
 
-    async def _describe(self, body: Body, name: str) -> tuple[dict[str, str], Receiver[str]]:
-        """Return the headers of a body, and the receiver that verifies that it has arrived."""
-        headers = {"Content-Length": str(body.size)}
+    def _object_headers(self, put: _Put) -> dict[str, str]:
+        """Return the headers that describe the object."""
+        headers = {**put.headers, **self._encryption.write}
+        if put.put_id is not None:
+            headers[_PUT_ID_HEADER] = put.put_id
+        return headers
+
+    async def _add_checksum(self, headers: dict[str, str], body: Body, name: str) -> Receiver[str]:
+        """Add the checksum of a body to its headers; return the receiver that verifies that it has arrived."""
         if self._checksum is None:
-            return headers, receive_put
+            return receive_put
         checksum = await body.checksum(self._checksum)
         headers[f"x-amz-checksum-{self._checksum}"] = checksum
-        return headers, verify_checksum(self._checksum, checksum, store=self._sender.label, name=name)
+        return verify_checksum(self._checksum, checksum, store=self._sender.label, name=name)
 
     # --- parts -------------------------------------------------------------------------------------------------------
 
@@ -241,7 +248,7 @@ class Uploader:
 
         A request whose response was lost may have started one, so it is not repeated before that one is aborted.
         """
-        headers = {**put.headers, **self._encryption.write}
+        headers = self._object_headers(put)
         if self._checksum is not None:
             headers["x-amz-checksum-algorithm"] = self._checksum.upper()
         request = Request(
@@ -312,8 +319,8 @@ class Uploader:
         return parts
 
     async def _send_part(self, put: _Put, upload_id: str, number: int, body: Body) -> Part:
-        described, receive = await self._describe(body, put.name)
-        headers = {**self._encryption.read, **described}
+        headers = {**self._encryption.read, "Content-Length": str(body.size)}
+        receive = await self._add_checksum(headers, body, put.name)
         query = {"partNumber": str(number), "uploadId": upload_id}
         request = Request(
             "PUT", f"put part {number} of", put.key, query=query, headers=headers, body=body, name=put.name
