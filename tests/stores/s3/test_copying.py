@@ -18,7 +18,7 @@ from aioimageattach.stores.routing import RoutingStore
 from aioimageattach.stores.s3 import S3Store
 from tests.databases import Database
 from tests.migration.models import Base, add_users, contents, tables
-from tests.servers.gate import Gate
+from tests.servers.gate import Gate, Noted
 from tests.servers.judge import Asked, Refusal
 from tests.stores.s3.conftest import REGION, MakeStore
 
@@ -30,6 +30,11 @@ def there(gate: Gate, make_store: MakeStore) -> S3Store:
     """A store in another bucket of the same server."""
     gate.backend.create_bucket(OTHER, REGION)
     return make_store(gate.url, OTHER, prefix="new", max_age=60)
+
+
+def methods_of(requests: list[Noted]) -> list[str]:
+    """Return the methods of the requests about files; records of ownership and listings are left out."""
+    return [one.asked.method for one in requests if one.asked.key and "/.aioimageattach/" not in f"/{one.asked.key}"]
 
 
 def refuse_copies(gate: Gate, status: int, code: str) -> None:
@@ -112,7 +117,7 @@ async def test_a_migration_within_one_server(
     plan = migrate(sessions, Base, s3_store, there, deep=deep)
     with gate.noting() as requests:
         assert await plan.execute() == Progress(total=3, done=3, copied=3, bytes=6)
-    assert sum(one.asked.method == "GET" for one in requests) == (3 if deep else 0)
+    assert methods_of(requests).count("GET") == (3 if deep else 0)
     assert await contents(there) == await contents(s3_store)
     assert await plan.execute() == Progress(total=3, done=3, present=3)
 
@@ -144,12 +149,12 @@ async def test_a_migration_to_a_bucket(gate: Gate, s3_store: S3Store, sqlite_dat
     plan = migrate(sessions, Base, memory, s3_store, concurrency=4)
     with gate.noting() as requests:
         assert (await plan.execute()).copied == 30
-    methods = [one.asked.method for one in requests]
+    methods = methods_of(requests)
     assert (methods.count("PUT"), methods.count("GET")) == (30, 0)
     assert methods.count("HEAD") <= 8
     with gate.noting() as requests:
         assert (await migrate(sessions, Base, memory, s3_store).execute()).present == 30
-    assert {one.asked.method for one in requests} == {"HEAD"}
+    assert set(methods_of(requests)) == {"HEAD"}
     back = MemoryStore()
     assert (await migrate(sessions, Base, s3_store, back).execute()).copied == 30
     assert await contents(back) == await contents(memory)
