@@ -50,6 +50,8 @@ def matches(header: str, etag: str, *, weak: bool) -> bool:
     opaque = etag.removeprefix("W/")
     if not weak and opaque != etag:
         return False
+    if header == opaque:
+        return True
     position = 0
     while found := _NEXT_ETAG.match(header, position):
         candidate = found[1]

@@ -25,6 +25,7 @@ BENCHES = {
     "serving.medium": "files of 100 KiB",
     "serving.large": "files of 5 MiB",
     "serving.unchanged": "versions that the client has",
+    "serving.overhead": "a file of 10 KiB against the same bytes from memory, in one process",
     "serving.cold": "files that are not in memory, and the event loop meanwhile",
     "s3.small": "small objects of S3, by everybody",
     "s3.large": "large ones",

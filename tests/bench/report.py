@@ -292,6 +292,7 @@ REPORTS: dict[str, tuple[Callable[[dict[str, Any]], None], Plot | None]] = {
     "serving.medium": (partial(serving_report.table, row=_row, head=_head), serving_report.plot),
     "serving.large": (partial(serving_report.table, row=_row, head=_head), serving_report.plot),
     "serving.unchanged": (partial(serving_report.table, row=_row, head=_head), None),
+    "serving.overhead": (partial(serving_report.overhead_table, row=_row, head=_head), None),
     "serving.cold": (partial(serving_report.cold_table, row=_row, head=_head), None),
     "offload": (partial(offload_report.tables, row=_row, head=_head), offload_report.plot),
     "s3.small": (partial(s3_report.requests_tables, row=_row, head=_head), s3_report.requests_plot),

@@ -200,6 +200,29 @@ def takes_part(who: str, part: str) -> bool:
     return part == "large" or "pathsend" not in who
 
 
+def overhead(root: Path, rounds: int) -> dict[str, float]:
+    """Ask one process in turns for a file, and for the same bytes and headers from memory; return CPU µs a request."""
+    name = name_of(0)
+    (root / name).parent.mkdir(parents=True)
+    (root / name).write_bytes(os.urandom(SIZES["small"]))
+    port = free_port()
+    words, environment = commands(root, port)["ours, uvicorn"]
+    ours, bare = (f"http://127.0.0.1:{port}/{where}/{name}" for where in ("files", "bare"))
+    samples: list[tuple[float, float]] = []
+    with running(([*words[:-1], f"{APPS}:overhead"], environment), port) as pid:
+        for url in (ours, bare):
+            load(url, 1)
+        for _ in range(rounds):
+            samples.append((1e3 * measured(pid, ours, 1)["cpu"], 1e3 * measured(pid, bare, 1)["cpu"]))
+            say(f"  file {samples[-1][0]:.1f} µs, from memory {samples[-1][1]:.1f} µs")
+    return {
+        "file": statistics.median(one for one, _ in samples),
+        "memory": statistics.median(other for _, other in samples),
+        "more": statistics.median(one - other for one, other in samples),
+        "times": statistics.median(one / other for one, other in samples),
+    }
+
+
 def median_ratio(mine: list[dict[str, float]], theirs: list[dict[str, float]], figure: str) -> float:
     """How many times the figure of the others, of the same round."""
     return statistics.median(one[figure] / other[figure] for one, other in zip(mine, theirs, strict=True))
@@ -282,7 +305,9 @@ def run(rounds: int, part: str) -> None:
     # not in a file system in memory, which cannot be asked for what is in memory
     with TemporaryDirectory(dir=Path(__file__).parent) as folder:
         root = Path(folder)
-        if part == "cold":
+        if part == "overhead":
+            save("serving.overhead", {**overhead(root, rounds), "connections": CONNECTIONS})
+        elif part == "cold":
             save("serving.cold", {"servers": cold(root), "connections": CONNECTIONS})
         else:
             servers = hot(root, part, min(rounds, 5))

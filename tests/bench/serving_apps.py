@@ -45,7 +45,31 @@ def application(*routes: Any) -> Any:
     return Starlette(routes=[*routes, Route("/lag", Lag().tell)])
 
 
+class Overhead:
+    """Serves a file by this library, and below ``/bare/`` the very same messages from memory."""
+
+    def __init__(self) -> None:
+        self.files = StaticServerMiddleware(nothing, "/files/", ROOT)
+        self.messages: list[Any] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await nothing(scope, receive, send)
+        elif not scope["path"].startswith("/bare/"):
+            await self.files(scope, receive, send)
+        else:
+            if not self.messages:
+                await self.files({**scope, "path": scope["path"].replace("/bare/", "/files/")}, receive, self.keep)
+            for message in self.messages:
+                await send(message)
+
+    async def keep(self, message: Any) -> None:
+        self.messages.append(message)
+
+
 def __getattr__(name: str) -> Any:
+    if name == "overhead":
+        return Overhead()
     if name in ("ours", "pathsend"):
         return StaticServerMiddleware(application(), "/files/", ROOT, pathsend=name == "pathsend")
     if name == "starlette":
@@ -58,6 +82,11 @@ def __getattr__(name: str) -> Any:
 
 async def nothing(scope: Any, receive: Any, send: Any) -> None:
     """Answers nothing: the server has the files."""
+    while scope["type"] == "lifespan":
+        kind = (await receive())["type"]
+        await send({"type": f"{kind}.complete"})
+        if kind == "lifespan.shutdown":
+            return
 
 
 def aiohttp_server(port: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["cold_table", "plot", "table"]
+__all__ = ["cold_table", "overhead_table", "plot", "table"]
 
 GREEN, GREY, BLUE = "#2f855a", "#8a94a3", "#2b6cb0"
 FIGURES = {"per_second": "requests a second", "cpu": "ms CPU a request"}
@@ -35,6 +35,12 @@ def cold_table(found: dict[str, Any], *, row: Line, head: Line) -> None:
         lag = (f"{figures['lag'][key]:.2f}" for key in ("p50", "p99", "max"))
         share, idle = f"{100 * figures['cold']:.0f} %", f"{figures['idle']['p99']:.2f}"
         row(name, f"{figures['per_second']:,.0f}", f"{figures['cpu']:.3f}", share, *lag, idle)
+
+
+def overhead_table(found: dict[str, Any], *, row: Line, head: Line) -> None:
+    """Print what serving a file costs more than sending the same bytes from memory."""
+    head("", "file, µs CPU", "from memory", "more", "×")
+    row("10 KiB, uvicorn", *(f"{found[key]:.1f}" for key in ("file", "memory", "more")), f"{found['times']:.2f}")
 
 
 def plot(figure: Any, found: dict[str, Any]) -> None:

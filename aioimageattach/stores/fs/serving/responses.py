@@ -116,7 +116,7 @@ class FileInfo:
         modified: The time of its last change, in seconds since 1970.
     """
 
-    __slots__ = ("headers", "mimetype", "size", "version", "whole_headers")
+    __slots__ = ("headers", "mimetype", "size", "unchanged_headers", "version", "whole_headers")
 
     def __init__(self, file: ServableFile, size: int, etag: str, modified: int) -> None:
         self.size = size
@@ -128,6 +128,10 @@ class FileInfo:
             (b"accept-ranges", b"bytes"),
         ]
         self.whole_headers: Headers = [*self.headers, (b"content-length", str(size).encode())]
+        # Only what a cache needs to update its entry (RFC 9110, section 15.4.5).
+        self.unchanged_headers: Headers = [
+            header for header in self.headers if header[0] in (b"cache-control", b"etag")
+        ]
 
 
 class Cors:
@@ -222,8 +226,7 @@ def file_response(request: RequestInfo, info: FileInfo, cors: Headers) -> Respon
         year = time.gmtime().tm_year
         status = evaluate(request.conditions, info.version, year=year)
         if status == 304:
-            # Only what a cache needs to update its entry (RFC 9110, section 15.4.5).
-            return Response(304, [pair for pair in info.headers if pair[0] in (b"cache-control", b"etag")] + cors)
+            return Response(304, info.unchanged_headers + cors)
         if status == 412:
             return error_response(request, 412, cors)
         header = request.conditions.get(b"range")
