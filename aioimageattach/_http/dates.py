@@ -1,29 +1,27 @@
-"""HTTP dates (RFC 9110, section 5.6.7)."""
+"""HTTP dates (RFC 9110, section 5.6.7): strict for the headers of requests, tolerant for those of servers."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from email.utils import formatdate
+from email.utils import formatdate, parsedate_to_datetime
 from typing import Final
 
-__all__ = ["format_date", "parse_date"]
+__all__ = ["format_date", "parse_date", "read_date"]
 
-_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTHS: Final = {
+    name: number
+    for number, name in enumerate(
+        ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1
+    )
+}
 _SHORT_DAY: Final = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
 _LONG_DAY: Final = "(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
-_MONTH: Final = f"(?P<month>{'|'.join(_MONTHS)})"
-_TIME: Final = "(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
-_FORMATS: Final = tuple(
-    map(
-        re.compile,
-        (
-            f"{_SHORT_DAY}, (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT",
-            f"{_LONG_DAY}, (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT",
-            f"{_SHORT_DAY} {_MONTH} (?P<day>[ 0-9][0-9]) {_TIME} (?P<year>[0-9]{{4}})",
-        ),
-    )
-)
+_MONTH: Final = f"({'|'.join(_MONTHS)})"
+_TIME: Final = "([0-9]{2}):([0-9]{2}):([0-9]{2})"
+_IMF_FIXDATE: Final = re.compile(f"{_SHORT_DAY}, ([0-9]{{2}}) {_MONTH} ([0-9]{{4}}) {_TIME} GMT")
+_RFC_850: Final = re.compile(f"{_LONG_DAY}, ([0-9]{{2}})-{_MONTH}-([0-9]{{2}}) {_TIME} GMT")
+_ASCTIME: Final = re.compile(f"{_SHORT_DAY} {_MONTH} ([ 0-9][0-9]) {_TIME} ([0-9]{{4}})")
 _MAX_YEARS_AHEAD: Final = 50
 
 
@@ -46,24 +44,41 @@ def parse_date(text: str, *, year: int) -> int | None:
     Returns:
         ``None`` if the value is not a date; the RFC says to ignore the header then.
     """
-    found = next(filter(None, (pattern.fullmatch(text) for pattern in _FORMATS)), None)
-    if found is None:
-        return None
-    full_year = int(found["year"])
-    if len(found["year"]) == 2:
-        full_year += year // 100 * 100
-        if full_year > year + _MAX_YEARS_AHEAD:
-            full_year -= 100
+    moment = _parse(text, year)
+    return None if moment is None else int(moment.timestamp())
+
+
+def read_date(text: str) -> datetime:
+    """Return a date that a server wrote, also in forms that only e-mail has, such as with a numeric time zone.
+
+    Raises:
+        ValueError: The value is not a date.
+    """
+    moment = _parse(text, None)
+    if moment is not None:
+        return moment
     try:
-        moment = datetime(
-            full_year,
-            _MONTHS.index(found["month"]) + 1,
-            int(found["day"]),
-            int(found["hour"]),
-            int(found["minute"]),
-            min(int(found["second"]), 59),  # datetime has no leap seconds
-            tzinfo=UTC,
-        )
+        moment = parsedate_to_datetime(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text!r:.40} is not a date") from error
+
+
+def _parse(text: str, current_year: int | None) -> datetime | None:
+    """Parse one of the three formats; without a current year, dates with a two-digit year are left to others."""
+    if found := _IMF_FIXDATE.fullmatch(text):
+        day, month, year, hour, minute, second = found.groups()
+    elif found := _ASCTIME.fullmatch(text):
+        month, day, hour, minute, second, year = found.groups()
+    elif current_year is not None and (found := _RFC_850.fullmatch(text)):
+        day, month, short_year, hour, minute, second = found.groups()
+        year = current_year // 100 * 100 + int(short_year)
+        if year > current_year + _MAX_YEARS_AHEAD:
+            year -= 100
+    else:
+        return None
+    try:
+        clock = int(hour), int(minute), min(int(second), 59)  # datetime has no leap seconds
+        return datetime(int(year), _MONTHS[month], int(day), *clock, tzinfo=UTC)
     except ValueError:
         return None
-    return int(moment.timestamp())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import email.utils
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioimageattach._http.dates import format_date, parse_date
+from aioimageattach._http.dates import format_date, parse_date, read_date
 
 MOMENT = 784111777  # the example of RFC 9110
 
@@ -55,3 +56,22 @@ def test_a_leap_second() -> None:
 def test_what_is_no_date(text: str) -> None:
     """It is told, so that the header can be ignored."""
     assert parse_date(text, year=2026) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 09:49:37 +0100", "6 Nov 1994 08:49:37 -0000",
+        "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994",
+    ],
+)  # fmt: skip
+def test_dates_of_servers(text: str) -> None:
+    """They may be written as in e-mail; the result is in UTC."""
+    assert read_date(text) == datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "Sun, 40 Nov 1994 08:49:37 GMT", "31 Dec 9999 23:59:59 -2359"])
+def test_what_no_server_means(text: str) -> None:
+    """It is a ValueError."""
+    with pytest.raises(ValueError, match=r"."):
+        read_date(text)

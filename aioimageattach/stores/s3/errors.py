@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
+from ..._http.dates import read_date
 from ...exc import (
     InvalidKeyError,
     StoreError,
@@ -169,10 +169,9 @@ class ErrorResponse:
 
 def _date(text: str | None) -> datetime | None:
     try:
-        found = parsedate_to_datetime(text or "")
+        return read_date(text or "")
     except ValueError:
         return None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
 
 
 def _seconds(text: str | None) -> float | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 
+from ..._http.dates import read_date
 from ...exc import StoreUnavailableError
 
 __all__ = ["META", "ObjectHead", "read_etag", "read_head", "read_size"]
@@ -17,12 +17,6 @@ META: Final = "x-amz-meta-"
 """How the headers of metadata begin."""
 
 _META_SIZE: Final = len(META)
-_MONTHS: Final = {
-    name: number
-    for number, name in enumerate(
-        ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1
-    )
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +36,6 @@ class ObjectHead:
     etag: str = ""
     content_type: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
-
-
-def _date(text: str) -> datetime:
-    """Read a date of HTTP; in the form that RFC 9110 wants, ten times as fast as the standard library."""
-    if len(text) == 29 and text.endswith(" GMT") and text[8:11] in _MONTHS:
-        try:
-            clock = int(text[17:19]), int(text[20:22]), int(text[23:25])
-            return datetime(int(text[12:16]), _MONTHS[text[8:11]], int(text[5:7]), *clock, tzinfo=UTC)
-        except ValueError:
-            pass
-    found = parsedate_to_datetime(text)
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
 
 
 def _cut_off() -> StoreUnavailableError:
@@ -84,7 +66,7 @@ def read_head(headers: Mapping[str, str]) -> ObjectHead:
         StoreUnavailableError: A header that has to be there is missing, or makes no sense.
     """
     try:
-        modified_at = _date(headers["Last-Modified"])
+        modified_at = read_date(headers["Last-Modified"])
     except (KeyError, ValueError):
         raise _cut_off() from None
     return ObjectHead(

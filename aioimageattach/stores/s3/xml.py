@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+from ..._http.dates import read_date
 from ...exc import StoreUnavailableError
 
 __all__ = [
@@ -143,7 +143,7 @@ def read_time(text: str) -> datetime:
     Raises:
         UnexpectedResponse: It has neither form.
     """
-    for read in (datetime.fromisoformat, parsedate_to_datetime):
+    for read in (datetime.fromisoformat, read_date):
         try:
             found = read(text.strip())
             return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
