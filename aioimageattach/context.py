@@ -22,6 +22,7 @@ __all__ = [
     "ContextError",
     "LocalProxyStore",
     "bind_store",
+    "bound_store",
     "current_store",
     "get_current_store",
     "get_default_store",
@@ -156,6 +157,11 @@ def info_of(target: Any) -> Mapping[str, Any]:
     """Return ``info`` of a session, or of the sessions that a sessionmaker makes; of another thing, nothing."""
     info = target.info if hasattr(target, "info") else getattr(target, "kw", {}).get("info")
     return cast("Mapping[str, Any]", info or {})
+
+
+def bound_store(target: Any) -> Store | None:
+    """Return the store bound to a session, or to a sessionmaker; ``None`` if none is."""
+    return cast("Store | None", info_of(target).get(_INFO))
 
 
 def resolve_store(*candidates: Store | None, session: Any = None) -> Store:

@@ -46,13 +46,35 @@ class DatabaseParameter(click.ParamType[Any]):
             url = make_url(value)
             url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
             _require_file(url)
-            return create_async_engine(url)
+            url, arguments = _translated(url)
+            return create_async_engine(url, connect_args=arguments)
         except (InvalidRequestError, NoSuchModuleError) as error:
             self.fail(f"{error}; expected an asynchronous driver, such as postgresql+asyncpg")
         except (ArgumentError, ValueError):  # SQLAlchemy's own text may repeat it, with the password
             self.fail("the database's URL cannot be read; expected one such as postgresql+asyncpg://user@host/name")
         except ModuleNotFoundError as error:
             self.fail(f"the driver of the database is not installed: {error}")
+
+
+def _translated(url: URL) -> tuple[URL, dict[str, Any]]:
+    """Return a URL as hosts of PostgreSQL give it, in the words of asyncpg, which does not know those of libpq."""
+    if url.drivername != "postgresql+asyncpg":
+        return url, {}
+    query = dict(url.query)
+    arguments: dict[str, Any] = {}
+    if "sslmode" in query:
+        arguments["ssl"] = query.pop("sslmode")
+    if "connect_timeout" in query:
+        arguments["timeout"] = float(str(query.pop("connect_timeout")))
+    if "application_name" in query:
+        arguments["server_settings"] = {"application_name": query.pop("application_name")}
+    for name in ("channel_binding", "gssencmode"):  # which asyncpg decides by itself
+        query.pop(name, None)
+    if others := sorted(name for name in query if name.startswith("ssl") and name != "ssl"):
+        raise click.UsageError(
+            f"asyncpg does not take {', '.join(others)} from a URL: use postgresql+psycopg://, or name an AsyncEngine"
+        )
+    return url.set(query=query), arguments
 
 
 def _require_file(url: URL) -> None:

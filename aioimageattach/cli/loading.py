@@ -30,6 +30,9 @@ def load(spec: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         found = import_module(name)
+    except KeyboardInterrupt:
+        click.echo("Stopped.", err=True)
+        sys.exit(130)
     except Exception as error:
         raise click.UsageError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     for part in path.split("."):

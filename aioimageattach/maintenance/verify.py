@@ -7,10 +7,17 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from ..context import resolve_store
-from ..exc import DamagedValueError, DeclarationError, ImageAttachError, StoreFileNotFoundError
+from ..context import bound_store, resolve_store
+from ..exc import (
+    DamagedValueError,
+    DeclarationError,
+    ImageAttachError,
+    OwnershipError,
+    StoreFileNotFoundError,
+)
 from ..file import CHUNK, measure
 from ..inventory import Kind, Reference, Sessions, kinds, reread
+from ..inventory.ownership import identify, own_kinds
 from ..inventory.plan import RowPlan, at_once
 from ..offload.fetch import stream
 from ..offload.reference import Reference as StoredReference
@@ -101,6 +108,8 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
     async def __aiter__(self) -> AsyncGenerator[Mismatch, None]:
         """Yield each mismatch as it is found; leaving the loop stops what is in progress."""
         self.warnings.clear()
+        if self._repair:
+            await self._check_repair()
         self.progress = VerifyProgress(total=await self._count())
         async with aclosing(at_once(self._each(self._look), self._concurrency)) as looks:
             async for kind, mismatch in looks:
@@ -115,6 +124,26 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
                     self.progress.repaired += found.repaired
                     yield found
         self._end()
+
+    async def _check_repair(self) -> None:
+        """Refuse to repair in a store other than the application's, whose row would name a file that only it has.
+
+        Raises:
+            OwnershipError: It is the destination of a migration that has not ended, or another database's.
+        """
+        if not isinstance(self._store, KeyedStore) or (await identify(self._sessions, self._kinds[0])).id is None:
+            return  # this database has owned no store yet
+        owned = await own_kinds(self._sessions, self._kinds, self._store, claim=False)
+        problems = [
+            f"{one.object_type}/ in {one.store!r}: {one.conflict or 'no owner'}"
+            for one in owned
+            if one.conflict or one.owner is None
+        ]
+        if problems:
+            raise OwnershipError(
+                f"nothing was repaired: {'; '.join(problems)}. If this is the application's store, and not the "
+                "destination of a move that goes on, run `aioimageattach own --claim`"
+            )
 
     async def _look(self, kind: Kind, reference: Reference) -> tuple[Kind, Mismatch | None]:
         try:
@@ -209,10 +238,20 @@ def verify(
     Raises:
         DeclarationError: No class has files.
         ContextError: No store is named anywhere.
-        ValueError: ``concurrency`` is less than 1.
+        ValueError: ``concurrency`` is less than 1; or it is to repair in another store than that of the sessions.
+        OwnershipError: From the plan, with ``repair``: the store's files have no owner, although this database owns
+            those of another one, or belong to another database.
+        UnsafeDatabaseError: From the plan: the database may hide rows, and ``force`` is not set.
+        IncompleteError: From the plan, at its end: not all rows were read.
 
     Effects: None without ``repair``. With it, each repaired thumbnail is committed on its own, and its flawed file
         removed after; an error or a cancellation leaves the others as they are.
     """
     found = resolve_store(store, session=sessions)
+    bound = bound_store(sessions)
+    if repair and bound is not None and bound.location != found.location:
+        raise ValueError(
+            f"repair: the application's store is {bound!r}, and thumbnails that are made again in {found!r} would be "
+            "missing there: repair in the application's store, or if it is a move that goes on, finish the migration"
+        )
     return VerifyPlan(sessions, kinds(target), found, deep=deep, repair=repair, concurrency=concurrency, force=force)

@@ -29,9 +29,11 @@ class PlainRoutingStore(KeyLevelStore, Generic[S]):
     """
 
     def __init__(self, stores: Mapping[str, S], default: S | None = None) -> None:
-        for object_type in stores:
+        self._stores: dict[str, S] = {}
+        for object_type, store in stores.items():
             ImageKey(object_type, None, 1, 1, "image/png")
-        self._stores: dict[str, S] = dict(stores)
+            if self._stores.setdefault(_plain(object_type), store) is not store:
+                raise ValueError(f"object_type {object_type!r}: another one differs from it by '_' and '-' alone")
         self._default = default
         check_stores(self.stores, keyed=isinstance(self, KeyedStore))
         self.needs_object_id: bool = any(store.needs_object_id for store in self.stores)
@@ -49,7 +51,7 @@ class PlainRoutingStore(KeyLevelStore, Generic[S]):
         Raises:
             InvalidKeyError: It has none, and there is no default.
         """
-        found = self._stores.get(object_type, self._default)
+        found = self._find(object_type)
         if found is None:
             raise InvalidKeyError(
                 f"object_type {object_type!r:.80} has no store: expected one of {sorted(self._stores)}, or a default",
@@ -57,11 +59,14 @@ class PlainRoutingStore(KeyLevelStore, Generic[S]):
             )
         return found
 
+    def _find(self, object_type: str) -> S | None:
+        return self._stores.get(_plain(object_type), self._default)
+
     def location_of(self, object_type: str | None = None) -> Location:
         """Return the places of the store of an object type, or of all stores."""
         if object_type is None:
             return joined(self.stores, None)
-        found = self._stores.get(object_type, self._default)
+        found = self._find(object_type)
         return frozenset() if found is None else found.location_of(object_type)
 
     def __repr__(self) -> str:
@@ -92,7 +97,7 @@ class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
 
     Args:
         stores: The store of each object type, which is the table's name with ``-`` for ``_`` unless the image class
-            says otherwise.
+            says otherwise. ``_`` and ``-`` are the same here, so that the table's name does, too.
         default: The store of all others; ``None`` refuses them.
 
     Raises:
@@ -154,7 +159,7 @@ class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
         object_type, slash, _ = prefix.partition("/")
         stores = self.stores
         if slash:
-            found = self._stores.get(object_type, self._default)
+            found = self._find(object_type)
             stores = [] if found is None else [found]
         listings = [self._listed(store, prefix, start_after) for store in stores]
         async for infos in merged(listings):
@@ -163,7 +168,7 @@ class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
 
     async def _listed(self, store: KeyedStore, prefix: str, start_after: str) -> AsyncIterator[ObjectInfo]:
         async for info in store.list_objects(prefix, start_after=start_after):
-            if self._stores.get(info.name.partition("/")[0], self._default) is store:
+            if self._find(info.name.partition("/")[0]) is store:
                 yield info
 
     async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
@@ -202,3 +207,8 @@ class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
         """Let the store of its kind copy a file, if it can."""
         store = self._of(name)
         return await store.copy_from(source, source_name, name, mimetype=mimetype, reproducible=reproducible)
+
+
+def _plain(object_type: str) -> str:
+    """Return the form by which object types are compared; a table's name must not miss its store by an underscore."""
+    return object_type.replace("_", "-")

@@ -80,3 +80,24 @@ def test_an_error_of_the_database_is_said_without_its_statement(run: Run, folder
     Path("app.sqlite").touch()
     done = run("verify", "tests.cli.models:Base", "-s", "tests.cli.models:memory")
     assert (done.exit_code, done.stderr.splitlines()[-1]) == (3, "Error: no such table: post_photo"), done.output
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_the_words_of_libpq(database: Database, run: Run) -> None:
+    """URLs as hosts of PostgreSQL give them are understood."""
+    url = database.url.set(drivername="postgres").render_as_string(hide_password=False)
+    query = "?sslmode=prefer&connect_timeout=10&application_name=app&channel_binding=prefer"
+    done = run("doctor", "-d", url + query)
+    assert done.exit_code == 0, done.output
+    done = run("doctor", "-d", f"{url}?sslrootcert=/etc/ssl/ca.pem")
+    assert (done.exit_code, "does not take sslrootcert from a URL: use postgresql+psycopg://" in done.stderr) == (
+        2,
+        True,
+    )
+
+
+def test_an_import_that_is_stopped(run: Run, folder: Path) -> None:
+    """Ctrl-C has the same code as later."""
+    Path("stopped_here.py").write_text("raise KeyboardInterrupt")
+    done = run("verify", "stopped_here:Base", "-s", "tests.cli.models:memory")
+    assert (done.exit_code, done.stderr) == (130, "Stopped.\n")

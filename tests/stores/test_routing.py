@@ -136,3 +136,18 @@ async def test_only_the_store_of_a_kind_may_copy() -> None:
     assert not await store.copy_from(source, "a/1", "a/1")
     with pytest.raises(StoreError):
         await store.head_object("a/1")
+
+
+async def test_the_name_of_a_table_is_an_object_type() -> None:
+    """It is written with ``_`` there, and with ``-`` in names: what was meant to be private does not become public."""
+    private, public = MemoryStore(), MemoryStore()
+    for object_type in ("private_note.full_text", "private-note.full-text"):
+        store = RoutingStore({object_type: private}, public)
+        for name in ("private-note.full-text/a", "private_note.full_text/a"):
+            assert store.store_of(name.partition("/")[0]) is private
+            await store.put_object(name, b"secret")
+            assert [info.name async for info in store.list_objects(name)] == [name]
+            await store.delete_object(name)
+    assert [info.name async for info in public.list_objects()] == []
+    with pytest.raises(ValueError, match="another one differs from it by '_' and '-' alone"):
+        RoutingStore({"a_b": private, "a-b": public})

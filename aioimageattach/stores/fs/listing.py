@@ -15,6 +15,9 @@ from .tree import Tree
 __all__ = ["info", "unfinished", "walk"]
 
 
+_LOST = "lost+found"  # of the file system, at the root of a volume; its owner alone may read it
+
+
 def info(name: str, status: os.stat_result) -> ObjectInfo:
     """Return the store's description of a file."""
     return ObjectInfo(name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
@@ -71,6 +74,8 @@ def _scan(tree: Tree, path: str, prefix: str, start_after: str) -> Iterator[Obje
         with tree.open(path) as directory, directory.scan() as entries:
             for entry in entries:
                 name = above + entry.name
+                if name == _LOST:
+                    continue
                 below = f"{name}/"
                 if entry.is_dir(follow_symlinks=False):
                     past = start_after > below and not start_after.startswith(below)
