@@ -8,6 +8,7 @@ from ..version import VERSION
 from .doctor import doctor
 from .migrate import migrate
 from .own import own
+from .retire import retire
 from .sweep import sweep
 from .thumbnails import thumbnails
 from .undo import undo
@@ -32,5 +33,5 @@ def app() -> None:
     """
 
 
-for _command in (doctor, migrate, own, sweep, thumbnails, undo, verify):
+for _command in (doctor, migrate, own, retire, sweep, thumbnails, undo, verify):
     app.add_command(_command)

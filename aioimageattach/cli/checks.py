@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import DateTime, Inspector, Table, inspect
 
-from .._threads import run_pixels
+from .._threads import run_io, run_pixels
+from ..context import bound_store, get_default_store
 from ..exc import ImageAttachError, StoreError
 from ..imaging._vips import libvips
 from ..imaging.limits import ImageLimits
 from ..imaging.recipe import FORMATS, Recipe
 from ..imaging.render import render
-from ..inventory import kinds
+from ..inventory import Kind, Reader, ask, kinds
+from ..inventory.database import Waiting, unsafe_reasons
+from ..inventory.ownership import own
 from ..key import ImageKey
 from ..store import KeyedStore, Store
+from ..stores.fs import FileSystemStore
 from ..version import VERSION
 from .database import Sessions
 from .stores import credentials_of
 
-__all__ = ["Check", "check_formats", "check_store", "check_tables", "versions"]
+__all__ = [
+    "Check",
+    "check_formats",
+    "check_ownership",
+    "check_rights",
+    "check_store",
+    "check_tables",
+    "versions",
+]
 
 _PACKAGES: Final = (
     "SQLAlchemy", "aiosqlite", "asyncpg", "psycopg", "asyncmy", "aiomysql",
@@ -83,25 +99,114 @@ async def check_formats() -> AsyncIterator[Check]:
 
 
 async def check_tables(sessions: Sessions, models: Any) -> AsyncIterator[Check]:
-    """Connect to the database, and look whether the tables of the models have all columns."""
+    """Connect to the database, and check the tables of the models and whether all their rows can be seen."""
     async with sessions() as session:
         connection = await session.connection()
         number = ".".join(map(str, connection.dialect.server_version_info or ()))
         yield Check("database", "ok", f"{connection.dialect.name} {number} answers")
-        for kind in () if models is None else kinds(models):
-            for table in kind.mapper.tables:
-                yield await connection.run_sync(_check_table, table)
+    tables: dict[Table, Kind] = {}
+    for kind in () if models is None else kinds(models):
+        tables |= {table: kind for table in kind.tables if table not in tables}
+    for table, kind in tables.items():
+        yield await ask(sessions, kind.mapper, partial(_check_table, table))
+    reasons: dict[str, None] = {}
+    for table, kind in tables.items():
+        reasons |= dict.fromkeys(await ask(sessions, kind.mapper, partial(_reasons, table)))
+    for reason in reasons:
+        yield Check("rows", "trouble", reason)
+    if tables and not reasons:
+        yield Check("rows", "ok", "all rows can be seen, on a primary database that can be written to")
 
 
-def _check_table(connection: Connection, table: Any) -> Check:
-    inspector = inspect(connection)
-    if not inspector.has_table(table.name, schema=table.schema):
+def _reasons(table: Table, reader: Reader) -> list[str]:
+    margin = timedelta(hours=3)
+    return unsafe_reasons(reader, [table], Waiting(datetime.now(UTC) - timedelta(hours=6), margin))
+
+
+def _check_table(table: Table, reader: Reader) -> Check:
+    inspector = inspect(reader.connection)
+    schema = reader.connection.schema_for_object(table)
+    if not inspector.has_table(table.name, schema=schema):
         return Check("tables", "trouble", f"{table.fullname} is missing")
-    there = {column["name"] for column in inspector.get_columns(table.name, schema=table.schema)}
+    there = {column["name"]: column["type"] for column in inspector.get_columns(table.name, schema=schema)}
     missing = [column.name for column in table.columns if column.name not in there]
     if missing:
         return Check("tables", "trouble", f"{table.fullname} lacks {', '.join(missing)}: migrate the schema")
-    return Check("tables", "ok", f"{table.fullname} has all columns")
+    problems = [*_keys(inspector, table, schema), *_types(table, there)]
+    if problems:
+        return Check("tables", "trouble", f"{table.fullname}: {'; '.join(problems)}: migrate the schema")
+    return Check("tables", "ok", f"{table.fullname} has all columns and keys")
+
+
+def _keys(inspector: Inspector, table: Table, schema: str | None) -> Iterator[str]:
+    """Yield the keys and indexes that a table lacks."""
+    wanted = {column.name for column in table.primary_key}
+    found = set(inspector.get_pk_constraint(table.name, schema=schema)["constrained_columns"])
+    if wanted != found:
+        yield f"its primary key is ({', '.join(sorted(found))}), expected ({', '.join(sorted(wanted))})"
+    unique: list[Sequence[str | None]] = [
+        one["column_names"] for one in inspector.get_unique_constraints(table.name, schema=schema)
+    ]
+    indexes = inspector.get_indexes(table.name, schema=schema)
+    unique += [one["column_names"] for one in indexes if one["unique"]]
+    first = [one["column_names"][0] for one in indexes]
+    for column in table.columns:
+        if column.unique and [column.name] not in unique:
+            yield f"{column.name} is not unique"
+        if column.index and column.name not in [*first, *(one[0] for one in unique)]:
+            yield f"{column.name} has no index"
+
+
+def _types(table: Table, there: dict[str, Any]) -> Iterator[str]:
+    """Yield the columns that are too short, or of another kind."""
+    for column in table.columns:
+        wanted, found = column.type, there[column.name]
+        length, actual = getattr(wanted, "length", None), getattr(found, "length", None)
+        if length is not None and actual is not None and actual < length:
+            yield f"{column.name} has {actual} characters, expected {length}"
+        elif isinstance(wanted, DateTime) != isinstance(found, DateTime):
+            yield f"{column.name} is {found}, expected {wanted}"
+
+
+async def check_ownership(sessions: Sessions, models: Any, store: Store) -> AsyncIterator[Check]:
+    """Check that the files in a store belong to the database, and that it is the store of the application."""
+    bound = bound_store(sessions) or get_default_store()
+    if bound is not None and bound.location != store.location:
+        yield Check("ownership", "trouble", f"the application's store is {bound!r}, and this is {store!r}")
+    if not isinstance(store, KeyedStore):
+        return
+    for one in await own(sessions, models, store, claim=False):
+        where = f"{one.object_type}/ in {one.store!r}"
+        if one.conflict is not None:
+            yield Check("ownership", "trouble", f"{where}: {one.conflict}")
+        elif one.owner is None:
+            yield Check("ownership", "note", f"{where}: no owner; the first sweep that removes files records one")
+        else:
+            yield Check("ownership", "ok", f"{where}: owned by this database")
+
+
+async def check_rights(store: Store) -> AsyncIterator[Check]:
+    """Check what a sweep needs besides: to list and abort uploads in a bucket, and to write as the application does."""
+    if "aioimageattach.stores.s3.store" in sys.modules:
+        from ..stores.s3 import S3Store
+
+        if isinstance(store, S3Store):
+            try:
+                async for upload in store.client.list_uploads(f"{_FOLDER}/"):
+                    await store.client.abort_upload(upload.key, upload.upload_id)
+                await store.client.abort_upload(f"{_FOLDER}/none", "none")
+                yield Check("rights", "ok", "unfinished uploads can be listed and aborted")
+            except StoreError as error:
+                yield Check("rights", "trouble", f"unfinished uploads cannot be listed or aborted: {error}")
+    if isinstance(store, FileSystemStore):
+        status = await run_io(os.stat, store.path)
+        if os.geteuid() not in (0, status.st_uid):
+            text = f"{store.path} belongs to user {status.st_uid}, and this is user {os.geteuid()}: run as that user"
+            yield Check("rights", "trouble", text)
+        else:
+            yield Check(
+                "rights", "ok", f"{store.path} belongs to this user, or everything that is made is given to its owner"
+            )
 
 
 async def check_store(store: Store) -> AsyncIterator[Check]:

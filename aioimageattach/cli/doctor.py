@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from . import options
-from .checks import Check, check_formats, check_store, check_tables, versions
+from .checks import Check, check_formats, check_ownership, check_rights, check_store, check_tables, versions
 from .database import DatabaseParameter, open_sessions
 from .output import Output
 from .running import DONE, FOUND, is_refusal, run, said
@@ -56,6 +56,7 @@ async def _checks(stack: AsyncExitStack, models: Any, database: Any, store: Any)
         yield check
     async for check in check_formats():
         yield check
+    sessions = None
     if database is not None:
         try:
             sessions = await open_sessions(stack, database)
@@ -68,6 +69,11 @@ async def _checks(stack: AsyncExitStack, models: Any, database: Any, store: Any)
             found = await open_store(stack, store)
             async for check in check_store(found):
                 yield check
+            async for check in check_rights(found):
+                yield check
+            if models is not None and sessions is not None:
+                async for check in check_ownership(sessions, models, found):
+                    yield check
         except Exception as error:
             yield _trouble("store", error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .plan import Failure, Migrated, MigrationPlan, Progress, migrate, migrate_class
+from .retire import Retired, RetirePlan, RetireProgress, retire
 from .transfer import Outcome
 
 __all__ = [
@@ -11,6 +12,10 @@ __all__ = [
     "MigrationPlan",
     "Outcome",
     "Progress",
+    "RetirePlan",
+    "RetireProgress",
+    "Retired",
     "migrate",
     "migrate_class",
+    "retire",
 ]

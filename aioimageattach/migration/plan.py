@@ -14,7 +14,7 @@ from ..inventory import Kind, Reference, Sessions, kinds, reread
 from ..inventory.ownership import own_kinds
 from ..inventory.plan import RowPlan, at_once
 from ..store import KeyedStore, Store
-from .transfer import Outcome, Transfer
+from .transfer import Outcome, Transfer, share_a_place
 
 __all__ = ["Failure", "Migrated", "MigrationPlan", "Progress", "migrate", "migrate_class"]
 
@@ -253,20 +253,13 @@ def migrate(
             some classes only, as with a routing store, those are left out. Or a number is less than 1.
     """
     source, destination = resolve_store(source), resolve_store(destination)
-    moved = tuple(kind for kind in kinds(base) if not _share_a_place(kind, source, destination))
+    moved = tuple(kind for kind in kinds(base) if not share_a_place(kind, source, destination))
     if not moved:
         raise ValueError(
             f"destination: expected a store in another place than {source!r}, got {destination!r}, which has its files"
         )
     transfer = Transfer(source, destination, deep=deep, dry_run=dry_run)
     return MigrationPlan(session, moved, transfer, concurrency=concurrency, max_failures=max_failures, force=force)
-
-
-def _share_a_place(kind: Kind, source: Store, destination: Store) -> bool:
-    """Whether both stores keep files of a kind in one place, so that a copy would find its own source."""
-    return any(
-        not source.location_of(one).isdisjoint(destination.location_of(one)) for one in kind.object_types or (None,)
-    )
 
 
 def migrate_class(

@@ -7,10 +7,10 @@ from typing import Literal, TypeAlias
 
 from ..exc import InvalidKeyError, StoreFileExistsError, StoreFileMismatchError, StoreFileNotFoundError
 from ..file import AsyncFile, Spool, measure
-from ..inventory import Reference
+from ..inventory import Kind, Reference
 from ..store import KeyedStore, Store
 
-__all__ = ["Outcome", "Transfer"]
+__all__ = ["Outcome", "Transfer", "share_a_place"]
 
 Outcome: TypeAlias = Literal["copied", "present", "missing"]
 """``"copied"``, ``"present"`` where the file was there already, ``"missing"`` where a dry run would copy it."""
@@ -72,6 +72,23 @@ class Transfer:
                 raise
             return "present", await self._compare(reference, found)
 
+    async def check(self, reference: Reference) -> None:
+        """Compare the file in the destination with its row, and with the one in the source if the row knows too little.
+
+        Raises:
+            StoreFileNotFoundError: The destination does not have it.
+            StoreFileMismatchError: It is another one.
+        """
+        await self._compare(reference, await _facts(self.destination, reference))
+
+    async def remove_source(self, reference: Reference) -> None:
+        """Delete the file in the source; a missing one is not an error."""
+        if reference.key is not None:
+            await self.source.discard(reference.key)
+        else:
+            store = _keyed(self.source, reference)
+            await store.delete_object(reference.name_in(store))
+
     async def _copy(self, reference: Reference) -> int:
         size = await self._copy_within(reference)
         if size is not None:
@@ -117,6 +134,13 @@ class Transfer:
     def _expect(self, reference: Reference, store: Store, found: _Facts) -> int:
         _differ(reference, store, found, reference.size, reference.sha256, "the row")
         return found.size
+
+
+def share_a_place(kind: Kind, source: Store, destination: Store) -> bool:
+    """Whether both stores keep files of a kind in one place, so that a copy would find its own source."""
+    return any(
+        not source.location_of(one).isdisjoint(destination.location_of(one)) for one in kind.object_types or (None,)
+    )
 
 
 def _differ(

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool
 
+from aioimageattach import bind_store
 from aioimageattach.entity import Image, MultipleImageSet, image_attachment
 from aioimageattach.exc import StoreError, StorePermissionError
 from aioimageattach.file import AsyncFile, Source
@@ -81,6 +82,13 @@ class _Bound(AsyncSession):
     def __init__(self, **options: Any) -> None:
         path = f"sqlite+aiosqlite:///{DATABASE}"
         super().__init__(**{**options, "bind": create_async_engine(path, poolclass=NullPool)})
+
+
+async def bound_sessions() -> async_sessionmaker[AsyncSession]:
+    """Sessions with the application's store."""
+    found = async_sessionmaker(engine())
+    bind_store(found, media())
+    return found
 
 
 def media() -> FileSystemStore:

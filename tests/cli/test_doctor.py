@@ -15,6 +15,7 @@ from tests import predecessor
 from tests.cli import models
 from tests.cli.conftest import Run, documents, files
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
+from tests.servers.judge import Refusal
 from tests.stores.s3.conftest import BUCKET, REGION
 
 BASE = "tests.cli.models:Base"
@@ -28,7 +29,7 @@ def test_all_is_well(run: Run, filled: Path) -> None:
     assert f"aioimageattach {VERSION}, SQLAlchemy" in done.stdout
     assert "✓ formats      AVIF, GIF, JPEG, PNG, WEBP are written and read, SVG is read" in done.stdout
     assert "✓ database     sqlite 3." in done.stdout
-    assert "✓ tables       user_picture has all columns" in done.stdout
+    assert "✓ tables       user_picture has all columns and keys" in done.stdout
     assert "a file was put, read, listed and deleted in" in done.stdout
     assert files(filled / models.MEDIA) == before
 
@@ -133,3 +134,58 @@ def test_the_folder_is_filled_by_the_fixture_alone(run: Run, filled: Path) -> No
     before = asyncio.run(rows())
     run("doctor", "-m", BASE, "-s", "tests.cli.models:media")
     assert asyncio.run(rows()) == before
+
+
+def test_keys_and_types_that_are_missing(run: Run, folder: Path) -> None:
+    """A table that was made without them works until it is large, or until two rows are the same."""
+    with sqlite3.connect(models.DATABASE) as connection:
+        connection.execute(
+            "CREATE TABLE user_picture (user_id INTEGER, width INTEGER, height INTEGER, variant VARCHAR(8), "
+            "mimetype VARCHAR(255), original BOOLEAN, created_at TEXT, revision VARCHAR(64), byte_size BIGINT, "
+            "sha256 VARCHAR(64), PRIMARY KEY (user_id, width))"
+        )
+    connection.close()
+    done = run("doctor", "-m", "tests.cli.models:UserPicture")
+    assert done.exit_code == 1
+    for problem in (
+        "its primary key is (user_id, width), expected (height, user_id, variant, width)",
+        "revision is not unique",
+        "variant has 8 characters, expected 32",
+        "created_at is TEXT, expected DATETIME",
+    ):
+        assert problem in done.stdout
+
+
+def test_the_owner_of_files(run: Run, filled: Path) -> None:
+    """Nobody, this database, or another one; and the store that the application uses."""
+    words = ("doctor", "-m", BASE, "-s", "tests.cli.models:media")
+    assert "user-picture/ in FileSystemStore('media', 'https://example.com/'): no owner" in run(*words).stdout
+    assert run("own", BASE, "-s", "tests.cli.models:media", "--claim").exit_code == 0
+    done = run(*words)
+    assert (done.exit_code, "owned by this database" in done.stdout) == (0, True), done.output
+    copy = filled / "copy.sqlite"
+    copy.write_bytes((filled / models.DATABASE).read_bytes())
+    done = run(*words, "-d", f"sqlite:///{copy}")
+    assert (done.exit_code, "a copy of it" in done.stdout) == (1, True), done.output
+    done = run(*words[:-1], f"file://{filled}", "-d", "tests.cli.models:bound_sessions")
+    assert (done.exit_code, "the application's store is FileSystemStore('media'" in done.stdout) == (1, True), (
+        done.output
+    )
+
+
+def test_a_database_that_hides_rows(run: Run, filled: Path) -> None:
+    """Such as one that is opened for reading only."""
+    done = run("doctor", "-m", BASE, "-d", f"sqlite:///file:{filled}/{models.DATABASE}?mode=ro&uri=true")
+    assert (done.exit_code, "✗ rows         the connection is read-only" in done.stdout) == (1, True), done.output
+
+
+def test_a_bucket_whose_uploads_may_not_be_listed(run: Run, gate: Gate) -> None:
+    """A sweep could not abort those that killed processes leave."""
+    url = f"s3://{BUCKET}/below?region={REGION}&endpoint_url={gate.url}"
+    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "DATABASE_URL": ""}
+    assert "✓ rights       unfinished uploads can be listed" in run("doctor", "-s", url, **keys).stdout
+    gate.before.append(lambda asked: Refusal(403, "AccessDenied") if "uploads" in asked.target else None)
+    done = run("doctor", "-s", url, **keys)
+    assert (done.exit_code, "✗ rights       unfinished uploads cannot be listed" in done.stdout) == (1, True), (
+        done.output
+    )
