@@ -83,8 +83,8 @@ def opened(sessions: Sessions) -> AsyncSession:
     if not isinstance(sessions, AsyncSession):
         return cast("AsyncSession", sessions())
     return type(sessions)(
-        sessions.bind,
-        binds=dict(getattr(sessions, "binds", None) or {}),  # the older line has it only where some are given
+        getattr(sessions, "bind", None),  # the older line has both only if they are given
+        binds=dict(getattr(sessions, "binds", None) or {}),
         sync_session_class=type(sessions.sync_session),
         info=dict(sessions.info),
     )

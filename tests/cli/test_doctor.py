@@ -159,7 +159,8 @@ def test_keys_and_types_that_are_missing(run: Run, folder: Path) -> None:
 def test_the_owner_of_files(run: Run, filled: Path) -> None:
     """Nobody, this database, or another one; and the store that the application uses."""
     words = ("doctor", "-m", BASE, "-s", "tests.cli.models:media")
-    assert "user-picture/ in FileSystemStore('media', 'https://example.com/'): no owner" in run(*words).stdout
+    done = run(*words)
+    assert (done.exit_code, "'https://example.com/'): no owner" in done.stdout) == (0, True), done.output
     assert run("own", BASE, "-s", "tests.cli.models:media", "--claim").exit_code == 0
     done = run(*words)
     assert (done.exit_code, "owned by this database" in done.stdout) == (0, True), done.output
@@ -168,9 +169,7 @@ def test_the_owner_of_files(run: Run, filled: Path) -> None:
     done = run(*words, "-d", f"sqlite:///{copy}")
     assert (done.exit_code, "a copy of it" in done.stdout) == (1, True), done.output
     done = run(*words[:-1], f"file://{filled}", "-d", "tests.cli.models:bound_sessions")
-    assert (done.exit_code, "the application's store is FileSystemStore('media'" in done.stdout) == (1, True), (
-        done.output
-    )
+    assert (done.exit_code, "the application's store is FileSystemStore(" in done.stdout) == (1, True), done.output
 
 
 def test_a_database_that_hides_rows(run: Run, filled: Path) -> None:
