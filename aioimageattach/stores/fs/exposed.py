@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 from urllib.parse import quote
 
 from ..._http.asgi import ASGIApp, Receive, Scope, Send
 from ...exc import UnknownHostError
+from .signing import UrlSigner
 from .static import ServerMiddleware, StaticServer, url_prefix
 from .store import BaseFileSystemStore
 
@@ -43,6 +44,11 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
         fsync: See :class:`~aioimageattach.stores.fs.FileSystemStore`.
         file_mode: See :class:`~aioimageattach.stores.fs.FileSystemStore`.
         dir_mode: See :class:`~aioimageattach.stores.fs.FileSystemStore`.
+        url_secret: Sign the URLs, and serve no others. At least 16 bytes, the same in all processes of the application.
+            Of several secrets, the first signs and all are accepted, so that a secret can be replaced.
+        url_expires_in: How long a signed URL is valid at least, in seconds.
+        url_window: How long a signed URL stays the same at most, so that browsers can cache the file, in seconds;
+            ``None`` means ``url_expires_in``.
         options: The other options of :class:`~aioimageattach.stores.fs.static.StaticServer`.
 
     Attributes:
@@ -61,13 +67,20 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
         fsync: bool = True,
         file_mode: int | None = 0o644,
         dir_mode: int | None = 0o755,
+        url_secret: str | bytes | Sequence[str | bytes] | None = None,
+        url_expires_in: int = 3600,
+        url_window: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(path, fsync=fsync, file_mode=file_mode, dir_mode=dir_mode)
         if isinstance(allowed_hosts, str):
             raise ValueError(f"allowed_hosts: expected a list of hosts, got the str {allowed_hosts!r:.80}")
         self.prefix: str = url_prefix(prefix)
-        self.server: StaticServer = StaticServer(path, cors=cors, **options)
+        self._signer = (
+            None if url_secret is None else UrlSigner(url_secret, expires_in=url_expires_in, window=url_window)
+        )
+        self.has_signed_urls = self._signer is not None
+        self.server: StaticServer = StaticServer(path, cors=cors, signer=self._signer, **options)
         self._host_url_getter = host_url_getter
         self._allowed = frozenset(host.lower() for host in allowed_hosts)
 
@@ -89,6 +102,25 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
             UnknownHostError: There is no ``host_url_getter``, and no current request with an allowed host.
         """
         return f"{self._host_url()}{self.prefix}/"
+
+    def url_of(self, name: str, *, download: str | None = None) -> str:
+        """Return the URL of a name, without I/O; signed if the store has a ``url_secret``.
+
+        Args:
+            name: The name of the file.
+            download: The name that browsers download the file under, such as ``"cat.jpg"``; ``None`` lets them display
+                it. Needs a ``url_secret``: otherwise anybody could make URLs with any name.
+
+        Raises:
+            UnknownHostError: There is no ``host_url_getter``, and no current request with an allowed host.
+            ValueError: ``download`` is not a file name, or the store has no ``url_secret``.
+        """
+        url = super().url_of(name)
+        if self._signer is not None:
+            return f"{url}?{self._signer.sign(name, download=download)}"
+        if download is not None:
+            raise ValueError("download: only signed URLs can name a download; give the store a url_secret")
+        return url
 
     def _host_url(self) -> str:
         if self._host_url_getter is not None:

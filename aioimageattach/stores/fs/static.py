@@ -15,7 +15,17 @@ from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError
 from .paths import absolute_path
 from .serving.names import ServableFile, parse_path
 from .serving.reader import Delivery, Reader
-from .serving.responses import Cors, RequestInfo, Response, error_response, offloaded_response, options_response
+from .serving.responses import (
+    Cors,
+    Headers,
+    RequestInfo,
+    Response,
+    error_response,
+    make_private,
+    offloaded_response,
+    options_response,
+)
+from .signing import UrlSigner
 
 __all__ = ["BLOCK_SIZE", "ServerMiddleware", "StaticServer", "StaticServerMiddleware", "url_prefix"]
 
@@ -47,6 +57,7 @@ class StaticServer:
         pathsend: Whether the ASGI server may read files of 1 MiB and more itself, if it supports that. This takes less
             CPU time; but the server opens the file later, by its path, and follows symbolic links, so no other program
             may write to the directory.
+        signer: Serve only URLs that this object has signed, and respond to all others with 403.
         x_accel_redirect: Let nginx send the files: the path of an internal location that leads to the directory, such
             as ``"/stored/"``.
         x_sendfile: Let Apache or lighttpd send the files, with the header ``X-Sendfile``.
@@ -63,6 +74,7 @@ class StaticServer:
         cors: bool | Iterable[str] = False,
         open_files: int = 256,
         pathsend: bool = False,
+        signer: UrlSigner | None = None,
         x_accel_redirect: str | None = None,
         x_sendfile: bool = False,
     ) -> None:
@@ -73,6 +85,7 @@ class StaticServer:
         self._cors = Cors(cors)
         self._reader = Reader(self.dir_path, block_size, open_files)
         self._pathsend = pathsend
+        self._signer = signer
         self._offload = _offload(self.dir_path, x_accel_redirect, x_sendfile)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,7 +113,7 @@ class StaticServer:
         Effects: However the call ends, also if the client disconnects or the task is cancelled, no task remains, and no
         file stays open except those kept for later requests.
         """
-        delivery = await self._prepare(RequestInfo.from_scope(scope), parse_path(path))
+        delivery = await self._prepare(RequestInfo.from_scope(scope), parse_path(path), scope)
         try:
             body = delivery.single_body()
             if body is not None and scope.get("http_version", "1.1") in _HTTP_1:
@@ -115,7 +128,7 @@ class StaticServer:
         finally:
             delivery.release()
 
-    async def _prepare(self, request: RequestInfo, file: ServableFile | None) -> Delivery:
+    async def _prepare(self, request: RequestInfo, file: ServableFile | None, scope: Scope) -> Delivery:
         cors = self._cors.headers_for(request.origin)
         if request.method == "OPTIONS":
             return Delivery(options_response(request, self._cors))
@@ -123,6 +136,16 @@ class StaticServer:
             return Delivery(error_response(request, 405, cors))
         if file is None:
             return Delivery(error_response(request, 404, cors))
+        if self._signer is None:
+            return await self._find(request, file, cors)
+        allowed = self._signer.verify(file.name, scope.get("query_string", b""))
+        if allowed is None:
+            return Delivery(error_response(request, 403, cors))
+        delivery = await self._find(request, file, cors)
+        make_private(delivery.response, allowed.seconds_left, allowed.content_disposition)
+        return delivery
+
+    async def _find(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
         if self._offload is not None and not request.needs_etag():
             return Delivery(offloaded_response(file, cors, *self._offload))
         try:

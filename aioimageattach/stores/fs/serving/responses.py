@@ -23,6 +23,7 @@ __all__ = [
     "Response",
     "error_response",
     "file_response",
+    "make_private",
     "offloaded_response",
     "options_response",
 ]
@@ -32,6 +33,7 @@ Headers: TypeAlias = list[Header]
 
 _METHODS: Final = b"GET, HEAD, OPTIONS"
 _ERRORS: Final = {
+    403: b"The URL has expired, or it is not complete.\n",
     404: b"There is no such file.\n",
     405: b"Files can only be read.\n",
     412: b"The file has another version.\n",
@@ -235,6 +237,25 @@ def file_response(request: RequestInfo, info: FileInfo, cors: Headers) -> Respon
             if ranges is not None:
                 return _partial_response(request, info, ranges, cors)
     return Response(200, info.whole_headers + cors, [(0, info.size)] if body and info.size else [])
+
+
+def make_private(response: Response, seconds: int, content_disposition: bytes | None) -> None:
+    """Let only the browser cache a response, and only for as long as its URL is valid.
+
+    Args:
+        response: Changed in place; errors stay as they are.
+        seconds: How long the URL stays valid.
+        content_disposition: The header of a download, which replaces that of the file.
+    """
+    if response.status >= 400:
+        return
+    private = f"private, max-age={seconds}" if _IMMUTABLE in response.headers else "private, no-cache"
+    headers = [header for header in response.headers if header[0] != b"cache-control"]
+    headers.append((b"cache-control", private.encode()))
+    if content_disposition is not None and response.status != 304:
+        headers = [header for header in headers if header[0] != b"content-disposition"]
+        headers.append((b"content-disposition", content_disposition))
+    response.headers = headers
 
 
 def _file_headers(file: ServableFile, etag: str | None) -> Headers:

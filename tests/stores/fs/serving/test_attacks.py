@@ -45,6 +45,12 @@ PROOFS = {
         "downloads_over_http2_that_are_cancelled",
     ),
     "a hundred clients": (WIRE, "slow_clients_cost_little_memory"),
+    "with `url_secret`": (
+        "fs/test_signing.py",
+        "a_changed_url_is_not_valid",
+        "fs/test_signing.py",
+        "signed_urls_are_served",
+    ),
     "a file that is truncated": (HERE, "a_file_that_is_cut_off_while_it_is_sent"),
 }
 
