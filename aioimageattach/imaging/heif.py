@@ -242,14 +242,14 @@ class _Picture:
             (
                 source
                 for source, target in file.auxiliary
-                if target == file.primary
+                if target == file.primary != source
                 and source in file.items
                 and (file.having(source, b"auxC") or b"")[4:] in _ALPHA
             ),
             None,
         )
         self._alpha = alpha
-        self._needed: list[int] = []
+        self._needed: dict[int, None] = {}
         for number in (file.primary, *(() if alpha is None else (alpha,))):
             self._need(number)
 
@@ -257,7 +257,7 @@ class _Picture:
         """Take an item and its tiles. That a coded picture is no larger than it says, the decoder checks itself."""
         file = self._file
         kind = file.items[number].kind
-        self._needed.append(number)
+        self._needed[number] = None
         if kind in _CODED:
             return
         if kind not in (b"grid", b"iden"):
@@ -277,8 +277,7 @@ class _Picture:
             left -= across * down
             if left < 0:
                 raise file.broken("its tiles are larger than the picture")
-            if tile not in self._needed:
-                self._needed.append(tile)
+            self._needed[tile] = None
 
     def size(self, number: int) -> tuple[int, int]:
         """Width and height of an item, before it is turned."""

@@ -37,6 +37,8 @@ _KEPT: Final = frozenset(
     | {TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, EXTRA_SAMPLES, SAMPLE_FORMAT}
     | {266, 292, 293, 317, 320, 332, 347, 529, 530, 531, 532}  # how the samples are packed, inks and colours
 )
+_WANTED: Final = _KEPT | {ORIENTATION, PROFILE}
+_ORIENTATION_ALONE: Final = frozenset({ORIENTATION})
 _PACKINGS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
 """No compression, CCITT, LZW, JPEG, Deflate and PackBits: what the decoder of the wheel has."""
 _NAMES: Final = {6: "old JPEG", 34712: "JPEG 2000", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL"}
@@ -113,8 +115,8 @@ class Tiff:
                 self._next, offset + self._count.size + self._unpack(self._count, offset) * self._entry.size
             )
 
-    def entries(self, offset: int) -> dict[int, Entry]:
-        """Return the fields of the directory there: of several with the same tag, the first."""
+    def entries(self, offset: int, wanted: frozenset[int]) -> dict[int, Entry]:
+        """Return the fields of the directory there that are wanted: of several with the same tag, the first."""
         count = self._unpack(self._count, offset)
         if count > MOST_ENTRIES:
             raise ImageTooLargeError(
@@ -127,6 +129,8 @@ class Tiff:
         found: dict[int, Entry] = {}
         value_size = self._next.size
         for number, (tag, kind, values, place) in enumerate(self._entry.iter_unpack(self._view[start:end])):
+            if tag not in wanted:
+                continue
             size = _SIZES.get(kind, 1) * values
             if size <= value_size:
                 place = start + (number + 1) * self._entry.size - value_size
@@ -154,7 +158,7 @@ class Tiff:
             UnsupportedImageError: A kind of TIFF that would be rendered wrongly.
             ImageTooLargeError: It has too many entries, strips or tiles.
         """
-        entries = self.entries(self.first)
+        entries = self.entries(self.first, _WANTED)
         fields = {tag: self.integers(entries[tag]) for tag in _CHECKED if tag in entries}
         if any(not values for values in fields.values()):
             raise _broken("a field has no value")
@@ -286,7 +290,7 @@ def exif_orientation(block: memoryview | bytes) -> int:
         return 1
     try:
         tiff = Tiff(view)
-        entry = tiff.entries(tiff.first).get(ORIENTATION)
+        entry = tiff.entries(tiff.first, _ORIENTATION_ALONE).get(ORIENTATION)
         values = (1,) if entry is None else tiff.integers(entry)
     except (UnreadableImageError, ImageTooLargeError):
         return 1
