@@ -11,7 +11,7 @@ from ..exc import ImageTooLargeError
 from . import _heif, _pdf
 from ._vips import Picture, Watch, libvips, vips_errors
 from .guard import Structure, assemble
-from .header import EMBEDDED, Header, inspect, loaded, without_extra
+from .header import EMBEDDED, Header, fail_on, inspect, loaded, without_extra
 from .limits import ImageLimits
 from .svg import Drawing
 
@@ -22,8 +22,6 @@ _WEBP_REST: Final = 2.0
 _FILTER_WORK: Final = 3_000_000_000  # nanoseconds
 _CANVAS: Final = 8.0
 _DPI: Final = 96  # of CSS, for lengths in absolute units
-_PROGRESSIVELY_SHOWN: Final = frozenset({"image/jpeg", "image/png", "image/gif"})
-"""Types of which browsers show what there is of a broken file."""
 _NARROW_BLACK, _NARROW_RANGE = 16, 219  # of 255: ITU-R BT.601
 
 
@@ -71,8 +69,7 @@ def _open(
 ) -> Picture:
     data = assemble(view, structure)
     watch.hold(data)
-    fail_on = "none" if mimetype in _PROGRESSIVELY_SHOWN else "error"
-    return watch.add(loaded(data, mimetype, fail_on="warning" if limits.verify == "complete" else fail_on, **options))
+    return watch.add(loaded(data, mimetype, fail_on(mimetype, limits), **options))
 
 
 def _painted(drawing: Drawing, canvas: tuple[int, int], limits: ImageLimits, watch: Watch) -> Picture:
@@ -81,7 +78,7 @@ def _painted(drawing: Drawing, canvas: tuple[int, int], limits: ImageLimits, wat
 
     document = drawing.document(*canvas, embed)
     watch.hold(document)
-    return watch.add(loaded(document, "image/svg+xml", dpi=_DPI))
+    return watch.add(loaded(document, "image/svg+xml", "error", dpi=_DPI))
 
 
 def _as_png(data: bytes, limits: ImageLimits, watch: Watch) -> bytes:

@@ -466,7 +466,7 @@ def _heif(view: memoryview, mimetype: str, limits: ImageLimits) -> Structure:
     bytes_per_pixel = _AVIF if mimetype == "image/avif" else _HEIC
     if found.bits > 8:
         bytes_per_pixel *= _DEEP
-    limits.check_size(found.width, found.height, bytes_per_pixel=bytes_per_pixel)
+    limits.check_size(*found.coded, bytes_per_pixel=bytes_per_pixel)
     return Structure(
         found.pieces,
         bytes_per_pixel=bytes_per_pixel,

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-__all__ = ["LOADERS", "Header", "Probe", "check_bytes", "inspect", "loaded", "memory_of", "opened", "without_extra"]
+__all__ = [
+    "LOADERS",
+    "Header",
+    "Probe",
+    "check_bytes",
+    "fail_on",
+    "inspect",
+    "loaded",
+    "memory_of",
+    "opened",
+    "without_extra",
+]
 
 LOADERS: Final = {
     "image/avif": "heifload_source",
@@ -33,6 +44,8 @@ LOADERS: Final = {
 
 
 EMBEDDED: Final = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
+_PROGRESSIVELY_SHOWN: Final = frozenset({"image/jpeg", "image/png", "image/gif"})
+"""Types of which browsers show as much of a damaged file as can be decoded."""
 _EMBEDDED_COST: Final = 25  # bytes of memory for each pixel of a picture in a drawing
 _BYTES: Final = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "float": 4, "double": 8}
 _MOST_BYTES_PER_PIXEL: Final = 16
@@ -136,12 +149,20 @@ def _raster(view: memoryview, mimetype: str, limits: ImageLimits, clock: Clock) 
     if mimetype == "image/heic" and structure.size is not None:
         return Header(Probe(*structure.size, mimetype, structure.frames, has_alpha=structure.has_alpha), structure)
     with header_errors(mimetype):
-        found = _described(loaded(guard.assemble(view, structure, header=True), mimetype), mimetype, structure)
+        image = loaded(guard.assemble(view, structure, header=True), mimetype, fail_on(mimetype, limits))
+        found = _described(image, mimetype, structure)
     limits.check_size(found.width, found.height, bytes_per_pixel=structure.bytes_per_pixel)
     return Header(found, structure)
 
 
-def loaded(data: memoryview | bytes, mimetype: str, *, fail_on: str = "truncated", **options: Any) -> Picture:
+def fail_on(mimetype: str, limits: ImageLimits) -> str:
+    """Return how much damage libvips accepts, by its own word."""
+    if limits.verify == "complete":
+        return "warning"
+    return "none" if mimetype in _PROGRESSIVELY_SHOWN else "error"
+
+
+def loaded(data: memoryview | bytes, mimetype: str, fail_on: str, **options: Any) -> Picture:
     """Open a picture of that type with the one loader for it; the data must outlive it."""
     source = libvips().Source.new_from_memory(data)
     return getattr(libvips().Image, LOADERS[mimetype])(source, fail_on=fail_on, access="sequential", **options)

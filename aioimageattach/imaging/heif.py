@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ..exc import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
+from .av1 import sequence_colours
 from .colour import Colours
 from .containers import Item, Part, boxes, heif_items, top_boxes
 
@@ -21,6 +22,7 @@ __all__ = ["Still", "still"]
 _MOST_ITEMS: Final = 4_096  # telephones of 200 megapixels write 800
 _MOST_REFERENCES: Final = 20_000
 _ALPHA: Final = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
+_HEAD: Final = 200  # bytes of a coded picture that its sequence header is looked for in
 _TURNS: Final = (b"irot", b"imir", b"clap")
 _METADATA: Final = (b"Exif", b"mime", b"uri ")
 _CODED: Final = {b"av01": b"av1C", b"hvc1": b"hvcC"}
@@ -37,6 +39,7 @@ class Still:
         pieces: The new file: bytes, and ranges of the old one.
         width: In pixels, turned as displayed.
         height: Likewise.
+        coded: Width and height before it is cropped and turned.
         frames: Of the film; 1 where there is none.
         metadata: Bytes of EXIF, XMP and the like beside the picture.
         bits: Of a sample.
@@ -50,6 +53,7 @@ class Still:
     pieces: tuple[Piece, ...]
     width: int
     height: int
+    coded: tuple[int, int]
     frames: int
     metadata: int
     bits: int
@@ -297,15 +301,18 @@ class _Picture:
         config = file.having(first, _CODED[kind]) or b""
         bits, is_grey = _av1_depth(config) if kind == b"av01" else _hevc_depth(config)
         colours, profile = self._colours((self._primary, first))
+        colours = colours or self._coded_colours(first)
         alpha_full = True
         if self._alpha is not None:
             coded = next(number for number in (self._alpha, *file.tiles.get(self._alpha, ())) if number in self._needed)
             alpha_colours, _ = self._colours((self._alpha, coded))
+            alpha_colours = alpha_colours or self._coded_colours(coded)
             alpha_full = alpha_colours is None or alpha_colours.full_range
         return Still(
             tuple(self._pieces()),
             width,
             height,
+            self.size(self._primary),
             frames,
             sum(end - start for item in file.items.values() if item.kind in _METADATA for start, end in item.extents),
             bits,
@@ -345,6 +352,12 @@ class _Picture:
                     elif body[:4] in (b"prof", b"rICC") and profile is None:
                         profile = body[4:]
         return found, profile
+
+    def _coded_colours(self, number: int) -> Colours | None:
+        """The colours that the coded picture states itself."""
+        file = self._file
+        config, (start, end) = file.having(number, b"av1C"), (*file.items[number].extents, (0, 0))[0]
+        return None if config is None else sequence_colours(config, bytes(file.view[start:end][:_HEAD]))
 
     def _associated(self, number: int) -> list[int]:
         """The properties that an item gets; an alpha channel is turned and cropped as the primary picture is."""

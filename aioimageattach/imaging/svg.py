@@ -204,9 +204,7 @@ class _Document:
         self._skipped = 0
         self._including: set[str] = set()
         self._elements: list[_Element] = []
-        self._by_id: dict[str, _Element] = {
-            _FUNCTION_ID: _Element(_FUNCTION_ID, cost=0, filters=_STEPS["feGaussianBlur"])
-        }
+        self._by_id: dict[str, _Element] = {_FUNCTION_ID: _Element(_FUNCTION_ID, step=_STEPS["feGaussianBlur"])}
         self._styles: list[str] = []
         self._styled = 0
         self._size = 0

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from aioimageattach.exc import ImageTooLargeError, UnreadableImageError
-from aioimageattach.imaging import DEFAULT_LIMITS, ImageLimits, probe
-from aioimageattach.imaging.guard import Clock, Structure, examine
+from aioimageattach.imaging import DEFAULT_LIMITS, ImageLimits, Recipe, probe, render
+from aioimageattach.imaging.guard import Clock, Structure, assemble, examine
 from tests import photos
 
 
@@ -196,3 +199,193 @@ def test_real_metadata_are_let_through() -> None:
     assert probe(tiny_png(text)).width == 8
     with pytest.raises(ImageTooLargeError, match="max_metadata"):
         probe(tiny_png(text), ImageLimits(max_metadata=999_999))
+
+
+def cubic(count: int) -> bytes:
+    """EXIF of three directories, each entry of which points to the next one: libvips' parser reads it n³ times."""
+
+    def entry(tag: int, kind: int, place: int) -> bytes:
+        return struct.pack(">HHII", tag, kind, 1, place)
+
+    first = 8 + 6 + 12 * count
+    second = first + 6 + 12 * count
+    parts = [
+        struct.pack(">H", count) + entry(*one) * count + struct.pack(">I", 0)
+        for one in ((0x8769, 4, first), (0xA005, 4, second), (0, 3, 0))
+    ]
+    return b"MM\0*" + struct.pack(">I", 8) + b"".join(parts)
+
+
+def with_exif(block: bytes, file_format: str) -> bytes:
+    """A picture with that block, which no program would write, put in by hand."""
+    picture = photos.opened("chelsea", (40, 40))
+    data = photos.saved(picture, file_format)
+    match file_format:
+        case "JPEG":
+            body = b"Exif\0\0" + block
+            return data[:2] + b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body + data[2:]
+        case "PNG":
+            return data[:33] + photos.png_chunk(b"eXIf", block) + data[33:]
+        case _:
+            head = b"VP8X\x0a\0\0\0\x08\0\0\0" + (39).to_bytes(3, "little") * 2
+            return riff(head + data[12:] + b"EXIF" + len(block).to_bytes(4, "little") + block + bytes(len(block) % 2))
+
+
+@pytest.mark.parametrize(
+    ("file_format", "count"), [("JPEG", 500), ("JPEG", 1_700), ("PNG", 1_000), ("PNG", 3_000), ("WEBP", 1_000)]
+)
+def test_exif_that_points_to_itself_costs_nothing(file_format: str, count: int) -> None:
+    """It took seconds for some kilobytes, and minutes for some more; the decoder does not get it."""
+    data = with_exif(cubic(count), file_format)
+    start = time.thread_time()
+    assert probe(data).width == 40
+    (made,) = render(data, [Recipe(width=20)])
+    assert time.thread_time() - start < 1
+    assert made.width == 20
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_decoders_get_no_metadata(file_format: str) -> None:
+    """What a decoder reads has neither EXIF nor XMP nor texts, and is the same picture, pixel for pixel."""
+    picture = photos.opened("chelsea", (40, 40))
+    options = {"exif": photos.exif(6), "icc_profile": photos.DISPLAY_P3}
+    if file_format != "PNG":
+        options["xmp"] = b"<x/>private"
+    data = photos.saved(picture, file_format, **options)
+    found = structure(data, f"image/{file_format.lower()}")
+    clean = assemble(memoryview(data), found)
+    for word in (photos.GPS[0], b"Example Phones", b"private", b"ICC"):
+        assert word not in bytes(clean)
+    assert found.orientation == 6
+    assert found.profile == photos.DISPLAY_P3
+    assert Image.open(io.BytesIO(clean)).tobytes() == Image.open(io.BytesIO(data)).tobytes()
+
+
+def test_pictures_without_metadata_are_not_copied() -> None:
+    """The decoder reads the file itself, up to its last byte that counts."""
+    data = photos.photo("coffee")
+    view = memoryview(data)
+    clean = assemble(view, structure(data, "image/jpeg"))
+    assert isinstance(clean, memoryview)
+    assert clean.obj is data
+
+
+def test_headers_have_a_time_limit() -> None:
+    """A file whose header takes longer than that is refused."""
+    limits = ImageLimits(header_timeout=1e-9)
+    for make in (photos.progressive, photos.png, photos.animated_gif, lambda: photos.SVG):
+        with pytest.raises(ImageTooLargeError, match="header_timeout") as caught:
+            probe(make(), limits.allow("image/svg+xml"))
+        assert caught.value.limit == 1e-9
+    clock = Clock(60)
+    clock.check()
+
+
+def test_profiles_of_several_segments_are_joined_in_order() -> None:
+    """By their numbers (ICC.1, annex B.4); one that has no number comes first."""
+    parts = [
+        b"\xff\xe2" + (2 + 12 + len(body)).to_bytes(2, "big") + b"ICC_PROFILE\0" + body
+        for body in (b"\2\2world", b"\1\2hello ", b"\2\2again", b"x")
+    ]
+    data = jpeg(0xC0, 100, 100, 3)
+    assert structure(data[:2] + b"".join(parts) + data[2:], "image/jpeg").profile == b"hello world"
+
+
+def test_frames_of_a_gif_that_cover_it_stay_opaque() -> None:
+    """Pillow is the second decoder: what no frame covers is clear, and nothing else."""
+    whole = photos.saved(Image.new("P", (50, 50), 0), "GIF")
+    assert not probe(whole).has_alpha
+    grown = whole[:6] + struct.pack("<HH", 100, 80) + whole[10:]
+    assert probe(grown).has_alpha
+    (made,) = render(grown, [Recipe(width=100, format="png")])
+    found = Image.open(io.BytesIO(made.blob)).convert("RGBA")
+    assert [found.getpixel(at) for at in ((49, 49), (50, 20), (20, 50), (99, 79))] == [
+        (0, 0, 0, 255), (0, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0)
+    ]  # fmt: skip
+
+
+def test_animations_whose_frames_leave_parts_clear_keep_their_frames() -> None:
+    """The frame that lets the decoder know is not one of the animation."""
+    frames = [Image.new("P", (50, 50), shade) for shade in (0, 1, 2)]
+    data = photos.saved(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100)
+    grown = data[:6] + struct.pack("<HH", 100, 80) + data[10:]
+    assert probe(grown).frames == probe(data).frames
+    (made,) = render(grown, [Recipe(width=50, animated=True)])
+    with Image.open(io.BytesIO(made.blob)) as found:
+        assert getattr(found, "n_frames") == probe(data).frames  # noqa: B009
+        assert found.convert("RGBA").getchannel("A").getpixel((45, 35)) == 0
+
+
+def cut(data: bytes, share: float) -> bytes:
+    return data[: int(len(data) * share)]
+
+
+DAMAGED = {
+    "JPEG without its last bytes": lambda: photos.photo("coffee")[:-2],
+    "half a JPEG": lambda: cut(photos.photo("coffee"), 0.5),
+    "half a progressive JPEG": lambda: cut(photos.progressive(), 0.5),
+    "a JPEG with a hole": lambda: cut(photos.photo("coffee"), 0.5) + bytes(9_000) + photos.photo("coffee")[-9_000:],
+    "a PNG without its last chunk": lambda: photos.transparent_png()[:-12],
+    "half a PNG": lambda: cut(photos.transparent_png(), 0.5),
+    "half a PNG of many chunks": lambda: cut(photos.saved(photos.grained(size=(800, 600)), "PNG"), 0.5),
+    "half a GIF": lambda: cut(photos.saved(photos.opened("coffee"), "GIF", interlace=0), 0.5),
+    "half an animated GIF": lambda: cut(photos.animated_gif(), 0.5),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_what_browsers_show_of_damaged_pictures_is_rendered(name: str) -> None:
+    """The upper part looks like what Pillow makes of it: an accepted picture yields thumbnails."""
+    data = DAMAGED[name]()
+    found = probe(data)
+    assert probe(data, ImageLimits(verify="pixels")) == found
+    (made,) = render(data, [Recipe(width=60, format="png")])
+    with Image.open(io.BytesIO(data)) as expected, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
+        box = (0, 0, expected.width, expected.height // 4)
+        upper = expected.convert("RGB").crop(box).resize((60, 10))
+    shown = Image.open(io.BytesIO(made.blob)).convert("RGB")
+    shown = shown.crop((0, 0, 60, shown.height // 4)).resize((60, 10))
+    assert max(ImageStat.Stat(ImageChops.difference(upper, shown)).mean) < 12
+
+
+@pytest.mark.parametrize("make", [photos.webp, photos.avif])
+@pytest.mark.parametrize("share", [0.5, 0.95])
+def test_formats_that_are_decoded_as_a_whole_are_refused_when_cut_off(make: Callable[[], bytes], share: float) -> None:
+    """Their structure says that something is missing."""
+    with pytest.raises(UnreadableImageError):
+        probe(cut(make(), share))
+
+
+def test_pixels_that_cannot_be_decoded_are_refused_where_that_is_asked_for() -> None:
+    """An AVIF whose data are zeros has a good header, and no thumbnail."""
+    data = photos.avif()
+    start = data.index(b"mdat") + 4
+    data = data[:start] + bytes(len(data) - start)
+    assert probe(data).width == 451
+    with pytest.raises(UnreadableImageError):
+        render(data, [Recipe(width=40)])
+    with pytest.raises(UnreadableImageError):
+        probe(data, ImageLimits(verify="pixels"))
+
+
+PHONES = {
+    "Samsung, 108 megapixels": lambda: photos.saved(Image.new("RGB", (12_000, 9_000)), "JPEG", quality=20),
+    "Samsung, 200 megapixels": lambda: photos.saved(Image.new("RGB", (16_320, 12_240)), "JPEG", quality=20),
+    "50 megapixels, progressive": lambda: photos.saved(
+        Image.new("RGB", (8_160, 6_120)), "JPEG", quality=20, progressive=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PHONES)
+def test_pictures_of_phones_are_accepted(name: str) -> None:
+    """By the limits that hold unless others are asked for."""
+    assert probe(PHONES[name]()).mimetype == "image/jpeg"
+
+
+def test_the_memory_of_a_progressive_jpeg_follows_from_its_sampling() -> None:
+    """Two bytes for each coefficient of each component (ITU T.81, A.1.1): 3 with 4:2:0, 6 with 4:4:4."""
+    for subsampling, expected in ((0, 6), (1, 4), (2, 3)):
+        data = photos.saved(photos.opened("coffee"), "JPEG", progressive=True, subsampling=subsampling)
+        assert structure(data, "image/jpeg").bytes_per_pixel == pytest.approx(expected + 0.5)

@@ -7,12 +7,15 @@ import io
 import socket
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from aioimageattach.exc import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from aioimageattach.imaging import ImageLimits, Recipe, probe, render
+from aioimageattach.imaging.guard import Clock
+from aioimageattach.imaging.svg import examine
 from tests import photos
 
 LIMITS = ImageLimits().allow("image/svg+xml")
@@ -240,3 +243,212 @@ def test_nothing_outside_is_read(tmp_path: Path) -> None:
         with pytest.raises(TimeoutError):
             server.accept()
     assert picture.getcolors() == [(8000, (0, 0, 0, 0))]
+
+
+NS = 'xmlns="http://www.w3.org/2000/svg"'
+
+
+def red(data: bytes, width: int) -> tuple[tuple[int, int], tuple[int, int, int, int] | None]:
+    """The size of a thumbnail, and the box of what is red and opaque in it."""
+    picture = painted(data, width)
+    mask = Image.merge("RGB", [picture.getchannel("R"), picture.getchannel("A"), picture.getchannel("G")])
+    lit = mask.point(lambda value: 255 * (value > 128)).split()
+    return picture.size, ImageChops.multiply(lit[0], lit[1]).getbbox()
+
+
+@pytest.mark.parametrize(
+    ("text", "natural", "width", "size", "box"),
+    [  # CSS Values 4 for units; CSS Images 3, section 5, and SVG 2, section 8, for sizes
+        (f'<svg {NS} width="100" height="100"><rect width="1in" height="1in" fill="red"/></svg>',
+         (100, 100), 300, (300, 300), (0, 0, 288, 288)),
+        (f'<svg {NS} width="2in" height="1in"><rect x="96" width="96" height="96" fill="red"/></svg>',
+         (192, 96), 192, (192, 96), (96, 0, 192, 96)),
+        (f'<svg {NS} width="25.4mm" height="2.54cm"><rect width="72pt" height="6pc" fill="red"/></svg>',
+         (96, 96), 96, (96, 96), (0, 0, 96, 96)),
+        (f'<svg {NS} width="10em" height="5rem" viewBox="0 0 2 1"><rect width="1" height="1" fill="red"/></svg>',
+         (160, 80), 160, (160, 80), (0, 0, 80, 80)),
+        (f'<svg {NS} viewBox="0 0 2.5 1"><circle cx="1.25" cy=".5" r=".5" fill="red"/></svg>',
+         (5, 2), 300, (300, 120), (90, 0, 210, 120)),
+        (f'<svg {NS} width="24.5" height="16.4"><rect width="24.5" height="16.4" fill="red"/></svg>',
+         (196, 131), 300, (300, 201), (0, 0, 300, 201)),
+        (f'<svg {NS}><rect width="30" height="30" fill="red"/></svg>', (300, 150), 300, (300, 150), (0, 0, 30, 30)),
+        (f'<svg {NS} width="300"><rect width="100" height="50" fill="red"/></svg>',
+         (300, 150), 600, (600, 300), (0, 0, 200, 100)),
+        (f'<svg {NS} height="50" viewBox="0 0 20 10"><rect width="10" height="10" fill="red"/></svg>',
+         (100, 50), 200, (200, 100), (0, 0, 100, 100)),
+        (f'<svg {NS} width="100%" height="100%" viewBox="0 0 20 10"><rect width="5" height="10" fill="red"/></svg>',
+         (20, 10), 200, (200, 100), (0, 0, 50, 100)),
+        (f'<svg {NS} width="200" height="100" viewBox="0 0 10 10"><rect width="10" height="10" fill="red"/></svg>',
+         (200, 100), 200, (200, 100), (50, 0, 150, 100)),
+        (f'<svg {NS} width="9" height="6" viewBox="1 2 NaN 4"><rect width="9" height="6" fill="red"/></svg>',
+         (9, 6), 90, (90, 60), (0, 0, 90, 60)),
+    ],
+)  # fmt: skip
+def test_sizes_are_those_of_css(
+    text: str, natural: tuple[int, int], width: int, size: tuple[int, int], box: tuple[int, int, int, int]
+) -> None:
+    """At 96 dpi, with exact proportions, with and without sizes and view boxes."""
+    found = probe(text.encode(), LIMITS)
+    assert natural == (found.width, found.height)
+    assert (size, box) == red(text.encode(), width)
+
+
+@pytest.mark.parametrize("side", ["1000000000", "2147483648", "4294967296", "1e20", "1e400", "30001"])
+def test_huge_sides_are_refused(side: str) -> None:
+    """Not read as another number."""
+    for text in (f'width="{side}" height="10"', f'width="10" height="{side}"', f'viewBox="0 0 {side} 10"'):
+        data = f"<svg {NS} {text}/>".encode()
+        if side == "1e400" and "viewBox" in text:
+            assert probe(data, LIMITS).width == 300  # an infinite view box is none
+        else:
+            with pytest.raises(ImageTooLargeError, match="max_side"):
+                probe(data, LIMITS)
+
+
+def test_proportions_beyond_any_are_kept_as_well_as_whole_pixels_can() -> None:
+    """A hair of 30,000 pixels is one pixel wide."""
+    found = probe(f'<svg {NS} width="0.001" height="30000"/>'.encode(), LIMITS)
+    assert (found.width, found.height) == (1, 30_000)
+    found = probe(f'<svg {NS} width="0.0001" height="0.9"/>'.encode(), LIMITS)
+    assert (found.width, found.height) == (1, 1)
+
+
+@pytest.mark.parametrize("text", ['width="0" height="10"', 'height="0"'])
+def test_drawings_without_a_size_are_unreadable(text: str) -> None:
+    """Browsers show nothing of them."""
+    with pytest.raises(UnreadableImageError, match="size"):
+        probe(f"<svg {NS} {text}/>".encode(), LIMITS)
+
+
+REST = f'<svg {NS} width="40" height="40"><title>Ж</title><rect width="40" height="40" fill="red"/></svg>'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ("\ufeff" + f'<?xml version="1.0" encoding="UTF-16"?>{REST}').encode("utf-16-le"),
+        ("\ufeff" + f'<?xml version="1.0" encoding="UTF-16"?>{REST}').encode("utf-16-be"),
+        f'<?xml version="1.0" encoding="windows-1251"?>{REST}'.encode("cp1251"),
+        f'<?xml version="1.0" encoding="koi8-r"?>{REST}'.encode("koi8-r"),
+        b"\xef\xbb\xbf" + REST.encode(),
+        f"<!--{'x' * 400_000}-->{REST}".encode(),
+        f'<?xml version="1.0"?><?a b?>\n<!-- c --><?d e?>{REST}'.encode(),
+        f'<!DOCTYPE svg [<!ENTITY r "red"><!-- "]>" -->]>{REST.replace("red", "&r;")}'.encode(),
+    ],
+)
+def test_every_way_to_write_xml_is_read(data: bytes) -> None:
+    """Encodings, comments of any length, instructions and declarations before the root."""
+    assert painted(data, 40).getcolors() == [(1600, (255, 0, 0, 255))]
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "JPEG"])
+def test_pictures_inside_are_painted_upright_in_their_colours(file_format: str) -> None:
+    """Pictures of all formats, with a profile and an orientation, as browsers paint them."""
+    picture = Image.new("RGB", (10, 20), (0, 0, 200))
+    picture.paste((200, 50, 50), (0, 0, 10, 10))
+    options: dict[str, object] = (
+        {} if file_format == "GIF" else {"exif": photos.exif(6), "icc_profile": photos.DISPLAY_P3}
+    )
+    if file_format == "JPEG":
+        options |= {"quality": 95, "subsampling": 0}
+    data = photos.saved(picture, file_format, **options)
+    found = painted(svg(image(data).replace('"50"', '"80"')), 100)
+    upper, right = found.getpixel((40, 20)), found.getpixel((70, 40))
+    assert isinstance(upper, tuple)
+    assert isinstance(right, tuple)
+    if file_format == "GIF":  # 40 wide in 80: in the middle
+        assert upper == pytest.approx((200, 50, 50, 255), abs=8)
+    else:  # turned to the right: red is on the right, and stronger
+        assert right == pytest.approx((218, 24, 41, 255), abs=12)
+
+
+def test_scripts_and_addresses_are_left_out() -> None:
+    """The renderer does not see them."""
+    body = (
+        '<script>x<g id="a"/></script><a xlink:href="data:text/html,x"><rect width="9" height="9" fill="red"/></a>'
+        '<use xlink:href="other.svg#a"/><rect width="5" height="5" style="fill:url(x.svg#b)"/>'
+    )
+    seen: list[bytes] = []
+    drawing = examine(memoryview(svg(body)), LIMITS, seen.append, Clock(9))
+    text = drawing.document(10, 8, lambda data: "").decode()
+    assert "script" not in text
+    assert "other.svg" not in text
+    assert "data:" not in text
+    assert ElementTree.fromstring(text).get("width") == "10"
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "primitive"),
+    [
+        (3_000, (150, 75), '<feDropShadow dx="2" dy="1" stdDeviation="30"/>'),
+        (5_000, (600, 300), '<feGaussianBlur stdDeviation="30"/>'),
+        (500, (600, 300), '<feTurbulence numOctaves="10" baseFrequency=".5"/>'),
+        (500, (600, 300), '<feMorphology radius="50"/><feOffset dx="1"/>'),
+        (500, (600, 300), f'<feConvolveMatrix order="9" kernelMatrix="{"1 " * 81}"/>'),
+        (5, (1_000, 1_000), f'<feConvolveMatrix order="100,x" kernelMatrix="{"1 " * 10_000}"/>'),
+        (10_000, (600, 300), "<feMerge><feMergeNode/></feMerge>"),
+    ],
+)
+def test_filters_that_take_long_are_refused(count: int, size: tuple[int, int], primitive: str) -> None:
+    """By what each step costs for each pixel; the first of these took 13 seconds, others a minute."""
+    shape = '<rect width="80%" height="80%" filter="url(#f)"/>' * count
+    with pytest.raises(ImageTooLargeError, match="filters of the SVG"):
+        painted(svg(f'<filter id="f">{primitive}</filter>{shape}', size=size), size[0])
+
+
+@pytest.mark.parametrize("where", ["style", "attribute", "sheet"])
+def test_filter_functions_are_counted(where: str) -> None:
+    """CSS has filters without elements (Filter Effects 1, section 5)."""
+    shape = {
+        "style": '<rect width="9" height="9" style="filter: blur(30px) drop-shadow(1px 1px 9px red)"/>',
+        "attribute": '<rect width="9" height="9" filter="blur(30px) sepia(1)"/>',
+        "sheet": '<rect width="9" height="9" class="a"/>',
+    }[where]
+    sheet = "<style>.a{filter:blur(30px) blur(20px)}</style>"
+    body = sheet + shape * 3_000
+    assert painted(svg(sheet + shape * 3), 100).size == (100, 80)
+    with pytest.raises(ImageTooLargeError, match="filters of the SVG"):
+        painted(svg(body, size=(200, 200)), 200)
+
+
+def test_usual_filters_are_painted() -> None:
+    """Some shadows, lights and masks of a drawing program are fine."""
+    body = (
+        '<filter id="f"><feDropShadow dx="2" stdDeviation="3"/><feDiffuseLighting><fePointLight x="5" z="9"/>'
+        '</feDiffuseLighting><feTurbulence numOctaves="x"/></filter><mask id="m"><rect width="9" height="9"/></mask>'
+        + '<rect width="50" height="50" filter="url(#f)" mask="url(#m)"/>'
+        * 9
+    )
+    assert painted(svg(body), 300).size == (300, 240)
+
+
+def test_texts_that_grow_are_refused() -> None:
+    """Entities make a text longer than the file."""
+    head = f'<!DOCTYPE svg [<!ENTITY a "{"x" * 250}">]>'
+    with pytest.raises(ImageTooLargeError, match="characters"):
+        probe(svg("&a;" * 9_000, head=head), replace(LIMITS, max_metadata=100_000))
+
+
+def test_prefixes_are_resolved() -> None:
+    """A root with a prefix is a drawing if the prefix is that of SVG."""
+    body = '<s:svg xmlns:s="{}" width="40" height="40"><s:rect width="40" height="40" fill="red"/></s:svg>'
+    assert painted(body.format("http://www.w3.org/2000/svg").encode(), 40).getcolors() == [(1600, (255, 0, 0, 255))]
+    with pytest.raises(UnreadableImageError, match="namespace"):
+        probe(body.format("http://www.example.com/").encode(), LIMITS)
+
+
+def test_another_renderer_agrees() -> None:
+    """resvg paints the same of drawings of usual kinds."""
+    resvg = pytest.importorskip("resvg_py")
+    for text in (
+        photos.SVG.decode(),
+        f'<svg {NS} width="2in" height="1in"><circle cx="1in" cy=".5in" r="30" fill="red" stroke="#123" '
+        'stroke-width="3mm"/></svg>',
+        f'<svg {NS} viewBox="0 0 40 20"><defs><linearGradient id="g"><stop/><stop offset="1" stop-color="red"/>'
+        '</linearGradient></defs><rect x="4" y="2" width="30" height="16" rx="5" fill="url(#g)" '
+        'transform="rotate(5 20 10)"/></svg>',
+    ):
+        found = painted(text.encode(), 240)
+        expected = Image.open(io.BytesIO(resvg.svg_to_bytes(svg_string=text, width=240, dpi=96)))
+        assert expected.size == found.size
+        assert max(ImageStat.Stat(ImageChops.difference(expected.convert("RGBA"), found)).mean) < 3
