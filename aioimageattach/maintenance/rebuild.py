@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, CursorResult, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from .._threads import finish, run_pixels
-from ..exc import ImageAttachError, NoOriginalError, StoreError
+from ..exc import ImageAttachError, NoOriginalError, StoreError, StoreFileExistsError
 from ..file import Spool
 from ..imaging.recipe import FORMATS, Recipe, read_look
 from ..imaging.render import render
@@ -53,8 +53,13 @@ def recipe_of(look: str, width: int, height: int, mimetype: str, original: Image
     return recipe if same and (stretched or recipe.look(original.mimetype, original_size) == look) else None
 
 
-async def rebuild(sessions: Sessions, kind: Kind, reference: Reference, store: Store) -> bool:
-    """Put a thumbnail anew, and let its row name the new file.
+async def rebuild(
+    sessions: Sessions, kind: Kind, reference: Reference, store: Store, *, is_missing: bool = False
+) -> bool:
+    """Render a thumbnail again, put it, and let its row name the new file.
+
+    If the file is missing and comes out the same, byte for byte, it gets its old name, and the row does not change: a
+    mirror may have the file in its other store.
 
     Returns:
         Whether that was possible and is committed; not where the row was changed meanwhile, or does not tell how the
@@ -82,6 +87,13 @@ async def rebuild(sessions: Sessions, kind: Kind, reference: Reference, store: S
         source = await Spool.fill(file, limit=limits.max_bytes, fingerprint=False)
     [made] = await run_pixels(render, source.view, [recipe], limits)
     spool = await Spool.fill(made.blob)
+    if is_missing and (spool.size, spool.sha256) == (reference.size, reference.sha256):
+        try:
+            async with spool.open() as data:
+                await store.put(old, data, reproducible=True)
+        except StoreFileExistsError:
+            pass  # a migration was faster
+        return True
     key = ImageKey(old.object_type, old.object_id, old.width, old.height, old.mimetype, store.make_revision())
     async with spool.open() as data:
         await store.put(key, data, reproducible=True)

@@ -410,7 +410,7 @@ class SweepPlan(Plan[Orphan, SweepProgress]):
             if owner is not None:
                 problem = conflict(owner, await identify(self._sessions, self._anchor), columns)
                 found += [] if problem is None else [f"the files in {part!r} are not this database's: {problem}"]
-                found += self._late_clock(part, owner)
+                found += [] if self._delete else self._late_clock(part, owner)  # else a new record will tell
         return found
 
     def _late_clock(self, part: KeyedStore, owner: Owner) -> list[str]:

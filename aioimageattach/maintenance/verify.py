@@ -203,8 +203,11 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
             return None
         if not self._repair or not reference.reproducible or mismatch.problem == "unreadable":
             return mismatch
+        missing = mismatch.problem == "missing"
         try:
-            return replace(mismatch, repaired=await rebuild(self._sessions, kind, reference, self._store))
+            return replace(
+                mismatch, repaired=await rebuild(self._sessions, kind, reference, self._store, is_missing=missing)
+            )
         except (ImageAttachError, OSError) as error:
             return replace(mismatch, error=error)
 
