@@ -33,6 +33,7 @@ def _blockbuster() -> BlockBuster:
         function.can_block_in("asyncpg/connect_utils.py", "_parse_connect_arguments")
         # a directory is identified when its store is created, which programs do when they start
         function.can_block_in("aioimageattach/stores/fs/tree.py", "place_of")
+        function.can_block_in("aioimageattach/stores/fs/paths.py", "absolute_path")
     return guard
 
 
