@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 SQLALCHEMY_20 ?= sqlalchemy>=2.0.46,<2.1
 # The rooms that know SQLAlchemy; the others run no other code on the older line.
 SQLALCHEMY_TESTS := tests/cli tests/docs tests/entity tests/examples tests/faults tests/maintenance tests/migration \
-	tests/offload tests/transaction tests/test_context.py tests/test_inventory.py tests/test_predecessor.py \
+	tests/offload tests/_transaction tests/test_context.py tests/test_inventory.py tests/test_predecessor.py \
 	tests/test_thumbnails.py --ignore=tests/faults/kill
 PYTEST_ARGS ?=
 BENCH_ARGS ?=

@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 _executors: dict[str, ThreadPoolExecutor] = {}
 _sizes: dict[str, int] = {}
-_slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+_slots: WeakKeyDictionary[asyncio.AbstractEventLoop, anyio.Semaphore] = WeakKeyDictionary()
 
 
 def cores() -> int:
@@ -79,7 +79,7 @@ def io_executor() -> ThreadPoolExecutor:
     return _executor("io", 32)
 
 
-def picture_slot() -> asyncio.Semaphore:
+def picture_slot() -> anyio.Semaphore:
     """Hold it from before a picture is read until its pixels are done with.
 
     Two for each thread for pixels: one is worked on while the next one is read. All others wait before they take any
@@ -88,7 +88,8 @@ def picture_slot() -> asyncio.Semaphore:
     loop = asyncio.get_running_loop()
     found = _slots.get(loop)
     if found is None:
-        found = _slots[loop] = asyncio.Semaphore(2 * _sizes.get("pixels", cores() + 1))
+        # asyncio.Semaphore would keep a reference to the loop, which would then never be freed
+        found = _slots[loop] = anyio.Semaphore(2 * _sizes.get("pixels", cores() + 1))
     return found
 
 

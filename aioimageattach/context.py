@@ -145,7 +145,11 @@ def set_info(target: Any, name: str, value: object) -> None:
     Raises:
         DeclarationError: It is neither.
     """
-    if hasattr(target, "info"):
+    if hasattr(target, "session_factory") and hasattr(target, "registry"):  # a scoped session: each scope makes one
+        set_info(target.session_factory, name, value)
+        if target.registry.has():
+            set_info(target.registry(), name, value)
+    elif hasattr(target, "info"):
         target.info[name] = value
     elif hasattr(target, "kw"):
         target.kw["info"] = {**info_of(target), name: value}
@@ -155,6 +159,7 @@ def set_info(target: Any, name: str, value: object) -> None:
 
 def info_of(target: Any) -> Mapping[str, Any]:
     """Return ``info`` of a session, or of the sessions that a sessionmaker makes; of another thing, nothing."""
+    target = getattr(target, "session_factory", target)  # of a scoped session
     info = target.info if hasattr(target, "info") else getattr(target, "kw", {}).get("info")
     return cast("Mapping[str, Any]", info or {})
 

@@ -132,7 +132,7 @@ async def fill(sessions: async_sessionmaker[AsyncSession]) -> None:
         await session.execute(insert(User), [{"id": number}])
         picture = values(user_id=number, byte_size=5, sha256="0" * 64)
         thumbnail = values(user_id=number, variant="webp", original=False, byte_size=None, sha256=None)
-        await session.execute(insert(UserPicture), [picture, thumbnail])
+        await session.execute(insert(UserPicture.__table__), [picture, thumbnail])
         for cls, more in (
             (Shot, {"album": "a"}),
             (Night, {"album": "b"}),
@@ -141,7 +141,7 @@ async def fill(sessions: async_sessionmaker[AsyncSession]) -> None:
             (ColourScan.__table__, {}),
             (Letter, {}),
         ):
-            await session.execute(insert(cls), [values(number=number, **more) for number in range(3)])
+            await session.execute(insert(cls.__table__), [values(number=number, **more) for number in range(3)])
 
 
 async def all_of(sessions: Any, kind: Kind, **options: Any) -> list[Reference]:
@@ -224,7 +224,7 @@ async def test_pages_go_on_where_the_last_one_ended(database: Database, page: in
     sessions = await started(database, Base.metadata)
     await fill(sessions)
     async with sessions.begin() as session:
-        await session.execute(update(Shot).where(Shot.number == 1).values(revision=None))
+        await session.execute(update(Shot.__table__).where(Shot.number == 1).values(revision=None))
     [kind] = kinds(Shot)
     rows = await all_of(sessions, kind, page=page)
     revisions = [row.key.revision for row in rows if row.key]
@@ -269,10 +269,10 @@ async def test_a_session_stands_for_others(sessions: async_sessionmaker[AsyncSes
     """Its transaction is not seen; that of the connection it is bound to is."""
     [kind] = kinds(UserPicture)
     async with sessions() as session:
-        await session.execute(update(UserPicture).values(mimetype="image/png"))
+        await session.execute(update(UserPicture.__table__).values(mimetype="image/png"))
         assert {one.mimetype for one in await all_of(session, kind)} == {"image/jpeg"}
     async with engine_of(sessions).connect() as connection, AsyncSession(connection) as session:
-        await session.execute(update(UserPicture).values(mimetype="image/png"))
+        await session.execute(update(UserPicture.__table__).values(mimetype="image/png"))
         assert {one.mimetype for one in await all_of(session, kind)} == {"image/png"}
         assert session.in_transaction()
         assert set(await session.scalars(select(UserPicture.mimetype))) == {"image/png"}
@@ -301,7 +301,7 @@ async def test_a_row_may_load_what_it_needs(sqlite_database: Database) -> None:
     sessions = await started(sqlite_database, Own.metadata)
     async with sessions.begin() as session:
         await session.execute(insert(Owner), [{"id": 1, "tenant": "one"}])
-        await session.execute(insert(Picture), [values(owner_id=1)])
+        await session.execute(insert(Picture.__table__), [values(owner_id=1)])
     [kind] = kinds(Own)
     assert kind.object_types is None
     assert [one.object_type for one in await all_of(sessions, kind)] == ["one"]
@@ -339,7 +339,7 @@ async def test_revisions_of_any_case(database: Database) -> None:
     revision = "01ABcdEFgh-7"
     async with sessions.begin() as session:
         await session.execute(insert(User), [{"id": uuid.UUID(int=7)}])
-        await session.execute(insert(UserPicture), [values(revision, user_id=uuid.UUID(int=7))])
+        await session.execute(insert(UserPicture.__table__), [values(revision, user_id=uuid.UUID(int=7))])
     [kind] = kinds(UserPicture)
     [ours] = [one.name_in(STORE) for one in await all_of(sessions, kind)]
     assert revision in ours
@@ -350,7 +350,7 @@ async def test_revisions_of_any_case(database: Database) -> None:
 async def test_old_names_that_rows_name(sessions: async_sessionmaker[AsyncSession], store: Any) -> None:
     """Rows without a revision name files by the old layout, whatever extension they got."""
     async with sessions.begin() as session:
-        await session.execute(update(UserPicture).values(revision=None, mimetype="image/x-odd"))
+        await session.execute(update(UserPicture.__table__).values(revision=None, mimetype="image/x-odd"))
     [kind] = kinds(UserPicture)
     [name, _] = [one.name_in(store) for one in await all_of(sessions, kind)]
     assert name.endswith("30x20None")

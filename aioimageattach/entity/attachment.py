@@ -12,10 +12,10 @@ from sqlalchemy.orm.descriptor_props import ConcreteInheritedProperty
 from typing_extensions import TypeVar
 
 from ..exc import DeclarationError
-from ._sets import plant
+from .collection import Collection, watch
 from .image import Image
+from .mapping import attachment_of, plant
 from .multiple import MultipleImageSet
-from .rows import Rows
 from .single import SingleImageSet
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
                 f"{type(instance).__name__}.{self.name} has no relationship: a class with concrete inheritance "
                 "declares its attachments anew"
             )
-        rows: Rows[I] = Rows(instance, self.name, mapper.relationships[self.key])
+        rows: Collection[I] = Collection(instance, self.name, attachment_of(mapper.relationships[self.key]))
         return MultipleImageSet(rows) if self.uselist else SingleImageSet(rows)
 
     def __set__(self, instance: object, value: Never) -> None:
@@ -154,6 +154,7 @@ def _plant(mapper: Mapper[Any], cls: type) -> None:
                     arguments: dict[str, Any] = {**_DEFAULTS, **value.arguments}
                     mapper.add_property(value.key, relationship(value.argument, **arguments))
                     plant(mapper, value.key)
+                    watch(getattr(cls, value.key), value.key)
 
 
 def _has_no(mapper: Mapper[Any], key: str) -> bool:

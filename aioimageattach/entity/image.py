@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sqlalchemy import BigInteger, Boolean, DateTime, Integer, String, event, tuple_
 from sqlalchemy.dialects.mysql import DATETIME
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import Mapped, Session, mapped_column
-from sqlalchemy.orm.attributes import instance_state, set_attribute
+from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm.attributes import instance_state
 
 from ..context import resolve_store
 from ..exc import DeclarationError, NotLoadedError
@@ -20,10 +19,10 @@ from ..file import AsyncFile
 from ..imaging.limits import DEFAULT_LIMITS, ImageLimits
 from ..key import ImageKey
 from ..store import Store
-from ..transaction.rows import FileRow, record_of
-from ._sets import discriminators, mapper_of, settle
+from .mapping import discriminators, identity_attributes, mapper_of
+from .record import attached_as, known_store, record_of
 
-__all__ = ["Image", "utcnow"]
+__all__ = ["NEEDED", "Image", "set_zone", "utcnow"]
 
 NEEDED = frozenset({"width", "height", "variant", "mimetype", "original", "revision", "created_at"})
 """The columns without which an image set cannot say what it has."""
@@ -36,7 +35,7 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
-class Image(FileRow):
+class Image:
     """Mixin of the row of one physical image: the original, or one thumbnail of it.
 
     Declare a class with it, your declarative base, and a foreign key to the owner that is part of the primary key::
@@ -111,8 +110,7 @@ class Image(FileRow):
     @classmethod
     def identity_attributes(cls) -> tuple[str, ...]:
         """Return the names of the primary key's attributes."""
-        mapper = mapper_of(cls)
-        return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
+        return identity_attributes(mapper_of(cls))
 
     @property
     def identity_map(self) -> dict[str, Any]:
@@ -174,9 +172,9 @@ class Image(FileRow):
             ContextError: No store is named anywhere.
             NotLoadedError: The row's columns are expired.
         """
-        spool = record_of(self).spool
-        if spool is not None:
-            return spool.open()
+        attached = record_of(self).attached
+        if attached is not None and attached.spool is not None:
+            return attached.spool.open()
         return await self._store(store).open(self, use_seek)
 
     async def make_blob(self, store: Store | None = None) -> bytes:
@@ -198,7 +196,7 @@ class Image(FileRow):
         return f'<img src="{url}" width="{self.width}" height="{self.height}" alt="{escape(self.alt)}">'
 
     def _store(self, store: Store | None) -> Store:
-        return resolve_store(store, record_of(self).store, session=instance_state(self).session)
+        return resolve_store(store, known_store(self), session=instance_state(self).session)
 
     def _loaded(self, *names: str) -> bool:
         state = instance_state(self)
@@ -214,9 +212,8 @@ class Image(FileRow):
             "`await session.refresh(image)`, or make sessions with expire_on_commit=False"
         )
 
-    # --- what the session's hooks ask --------------------------------------------------------------------------------
-
     def _stored_key(self) -> ImageKey | None:
+        """The key of the file; ``None`` where the columns it is made of are not loaded."""
         names = discriminators(instance_state(self).mapper)
         if not self._loaded(*_KEYED, *names):
             return None
@@ -228,22 +225,21 @@ class Image(FileRow):
             object_id = _plain_object_id(self)
         return ImageKey(self.object_type, object_id, self.width, self.height, self.mimetype, self.revision)
 
-    def _renew(self, store: Store) -> None:
-        set_attribute(self, "revision", store.make_revision())
-
-    @classmethod
-    def _settle(cls, session: Session, rows: Sequence[Any]) -> Sequence[FileRow]:
-        return settle(session, cls, rows)
-
 
 @event.listens_for(Image, "load", propagate=True)
 @event.listens_for(Image, "refresh", propagate=True)
-def _tell_the_zone(image: Image, *_: object) -> None:
+def set_zone(image: Image, *_: object) -> None:
     """Let what the database says of a time be aware and in UTC: some give it without a zone, some in their own."""
     created_at = image.__dict__.get("created_at")
     if created_at is not None:
         naive = created_at.tzinfo is None
         image.__dict__["created_at"] = created_at.replace(tzinfo=UTC) if naive else created_at.astimezone(UTC)
+
+
+@event.listens_for(Image, "attribute_instrument", propagate=True)
+def _instrumented(cls: type[Image], name: str, attribute: Any) -> None:
+    if name == "revision":
+        event.listen(attribute, "set", lambda row, revision, *_: attached_as(row, revision))  # as merge() does
 
 
 def _plain_object_id(image: Image) -> int | None:

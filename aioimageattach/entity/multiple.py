@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 from ..exc import DeclarationError
-from ._sets import discriminators
+from .collection import Collection
 from .image import Image
 from .imageset import BaseImageSet
-from .rows import Rows
 
 __all__ = ["ImageSubset", "MultipleImageSet"]
 
@@ -21,7 +20,7 @@ class ImageSubset(BaseImageSet[I]):
 
     __slots__ = ("_identity",)
 
-    def __init__(self, rows: Rows[I], identity: dict[str, Any]) -> None:
+    def __init__(self, rows: Collection[I], identity: dict[str, Any]) -> None:
         super().__init__(rows)
         self._identity = identity
 
@@ -39,7 +38,7 @@ class MultipleImageSet(Generic[I]):
 
     __slots__ = ("_rows",)
 
-    def __init__(self, rows: Rows[I]) -> None:
+    def __init__(self, rows: Collection[I]) -> None:
         self._rows = rows
 
     def get_image_set(self, **key: Any) -> ImageSubset[I]:
@@ -73,8 +72,8 @@ class MultipleImageSet(Generic[I]):
             NotLoadedError: The rows are not loaded.
         """
         names = self._discriminators()
-        keys = list(dict.fromkeys(tuple(getattr(row, name) for name in names) for row in self._rows.all()))
-        if not self._rows.relationship.order_by:
+        keys = self._rows.places()
+        if not self._rows.attachment.relationship.order_by:
             keys.sort()
         return [ImageSubset(self._rows, dict(zip(names, key, strict=True))) for key in keys]
 
@@ -84,9 +83,8 @@ class MultipleImageSet(Generic[I]):
 
     async def delete(self) -> None:
         """Take all pictures away; the rows go with the next flush, the files after the commit."""
-        await self._rows.load()
-        for row in self._rows.all():
-            await self._rows.remove(row)
+        await self._rows.load(again=True)
+        await self._rows.remove([row for place in self._rows.places() for row in self._rows.members(place)])
 
     def __iter__(self) -> Iterator[ImageSubset[I]]:
         return iter(self.image_sets)
@@ -95,13 +93,13 @@ class MultipleImageSet(Generic[I]):
         return len(self.image_sets)
 
     def __bool__(self) -> bool:
-        return bool(self._rows.all())
+        return bool(self._rows.places())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {type(self._rows.owner).__name__}.{self._rows.name}>"
 
     def _discriminators(self) -> tuple[str, ...]:
-        names = discriminators(self._rows.relationship.mapper, *self._rows.columns)
+        names = self._rows.attachment.discriminators
         if not names:
             raise DeclarationError(
                 f"{self._rows.cls.__name__} cannot tell several pictures of one owner apart: give it another column "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from .._transaction.fence import GRACE, set_grace
 from ..inventory.ownership import Owner, Ownership, own
 from .quarantine import Restored, Sweep, UndoPlan, UndoProgress, sweeps, undo
 from .sweep import Objection, Orphan, SweepPlan, SweepProgress, sweep
 from .verify import Mismatch, VerifyPlan, VerifyProgress, verify
 
 __all__ = [
+    "GRACE",
     "Mismatch",
     "Objection",
     "Orphan",
@@ -22,6 +24,7 @@ __all__ = [
     "VerifyPlan",
     "VerifyProgress",
     "own",
+    "set_grace",
     "sweep",
     "sweeps",
     "undo",

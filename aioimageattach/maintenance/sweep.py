@@ -15,6 +15,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
+from .._transaction.fence import grace_of
 from ..exc import ImageAttachError, StoreError, SweepRefusedError
 from ..inventory import Kind, Reader, Sessions, ask, count, kinds
 from ..inventory.database import Waiting, unsafe_reasons
@@ -33,7 +34,6 @@ from ..inventory.ownership import (
 from ..inventory.plan import Plan
 from ..key import revision_of, revision_time
 from ..store import KeyedStore, ObjectInfo, Store, merged
-from ..transaction.fence import grace_of
 from .lookalikes import Lookalikes
 from .quarantine import empty, make_sweep_id, quarantine
 

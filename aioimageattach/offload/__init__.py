@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from .._transaction.hooks import register as _register
 from ..exc import DamagedValueError, OffloadError, ValueNotLoadedError, ValueTooLargeError
-from ..transaction.hooks import register as _register
 from .columns import stored, stored_binary, stored_json, stored_text
 from .flush import StoredValues as _StoredValues
 from .load import load_stored

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypedDict, TypeVar, Unpack, cast, overload
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Column, Dialect, String, Table, Text, event
 from sqlalchemy.exc import DontWrapMixin
@@ -162,7 +162,7 @@ class _StoredAttribute(InstrumentedAttribute[Any]):  # pyright: ignore[reportInc
         handle = super().__get__(instance, owner)
         if isinstance(handle, Stored) and handle._owner is None:
             state = instance_state(instance)
-            handle._owner = ref(state)
+            handle._belongs_to(state)
             if self.key not in state.committed_state:  # it came with the row; a union of tables knows the first one's
                 handle._settings = settings_of(self.property.columns[0])
         return handle
@@ -306,6 +306,8 @@ def stored(
         check_mimetype(cls.mimetype)
     except InvalidKeyError as error:
         raise DeclarationError(f"{cls.__name__}: {error}") from error
+    if not inline_below and not arguments.get("unique"):
+        arguments.setdefault("index", True)  # before a file is discarded, rows that reference it are looked for
     settings = Settings(cls, check_compression(compression), inline_below, max_size, dedupe, object_type)
     names = [arguments.pop("name")] if "name" in arguments else []
     return mapped_column(*names, _StoredType(settings), **arguments)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from sqlalchemy import Column, event, select, tuple_
+from sqlalchemy import Column, ColumnElement, Text, event, select, tuple_, type_coerce
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstanceState, Mapper, Session, object_mapper, object_session
 from sqlalchemy.orm.attributes import (
@@ -21,13 +21,13 @@ from sqlalchemy.orm.attributes import (
 from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
 
 from .._greenlet import await_, in_bridge
+from .._transaction.fence import GRACE, grace_of
+from .._transaction.files import Upload
+from .._transaction.hooks import FlushHandler, connection_of, database_of, dropped, holds, leased, named, put
+from .._transaction.references import Referrer, StoredFile
 from ..context import resolve_store
 from ..exc import DamagedValueError, DeclarationError
 from ..store import KeyedStore, Store
-from ..transaction.fence import GRACE, grace_of
-from ..transaction.files import Upload
-from ..transaction.hooks import Namer, dropped, holds, leased, named, put
-from ..transaction.journal import StoredFile
 from .columns import coerced, columns_of, settings_of
 from .fetch import keyed
 from .prepare import Prepared, Wanted, prepare_all
@@ -37,7 +37,7 @@ from .values import Settings, Stored
 __all__ = ["StoredValues"]
 
 _WORK: Final = "aioimageattach.offload"
-_PAGE: Final = 500
+_PAGE: Final = 1000
 
 _log = logging.getLogger("aioimageattach.offload")
 
@@ -73,6 +73,8 @@ class _Work:
 
     changes: dict[tuple[InstanceState[Any], str], _Change] = field(default_factory=dict)
     doomed: dict[InstanceState[Any], list[StoredFile]] = field(default_factory=dict)
+    written: set[InstanceState[Any]] = field(default_factory=set)  # the rows of which statements were executed
+    writing: list[Stored[Any]] = field(default_factory=list)  # the handles that statements may write now
     seen: set[int] = field(default_factory=set)
 
     def knows(self, row: object, key: str) -> bool:
@@ -85,7 +87,7 @@ class _Work:
         self.changes.update({(instance_state(change.row), change.key): change for change in changes})
 
 
-class StoredValues(Namer):
+class StoredValues(FlushHandler):
     """What the session's hooks ask of rows with offloaded columns."""
 
     def flush(self, session: Session) -> Generator[Sequence[Upload]]:
@@ -106,19 +108,28 @@ class StoredValues(Namer):
         """Note which files the rows name now, and which no longer."""
         work = _work(session)
         for change in work.changes.values():
-            if _is_current(session, change):
-                for file in _files(session, change.handle):
-                    named(session, change.row, file)
+            if instance_state(change.row) in work.written and _is_current(session, change):
+                for file in _files(session, change.row, change.key, change.handle):
+                    named(session, file)
                 content = None if change.prepared is None else change.prepared.content
                 if isinstance(content, Reference) and content.shared:
-                    leased(session, change.row, content.since)
+                    state = instance_state(change.row)
+                    leased(session, database_of(session, state.mapper, state), content.since)
                 for file in change.dropped:
-                    dropped(session, change.row, file)
-        _close(work)
+                    dropped(session, file)
+        work.changes.clear()
 
     def flush_ended(self, session: Session) -> None:
         """Forget what was deleted; nothing waits for its row."""
         _work(session).doomed.clear()
+
+    def flush_closed(self, session: Session) -> None:
+        """Let no further statement write the handles of the flush, which may have failed."""
+        writing = _work(session).writing
+        for handle in writing:
+            handle._writing = False
+        writing.clear()
+        _work(session).written.clear()
 
     def deleted(self, session: Session, row: object) -> None:
         """Note that the files of a row have to go."""
@@ -127,7 +138,7 @@ class StoredValues(Namer):
             return
         known = _work(session).doomed.get(instance_state(row))
         for file in _known_files(session, row, columns) if known is None else known:
-            dropped(session, row, file)
+            dropped(session, file)
 
 
 def _work(session: Session) -> _Work:
@@ -142,23 +153,14 @@ def _left(session: Session) -> _Work:
         for change in left.changes.values()
         if change.handle is not None
         and _is_current(session, change)
-        and all(holds(session, file) for file in _files(session, change.handle))
+        and all(holds(session, file) for file in _files(session, change.row, change.key, change.handle))
     ]
-    _close(left)
     work.add(kept)
     return work
 
 
 def _is_current(session: Session, change: _Change) -> bool:
     return change.row in session and instance_dict(change.row).get(change.key, change) is change.handle
-
-
-def _close(work: _Work) -> None:
-    """Let no further statement write the handles of a flush."""
-    for change in work.changes.values():
-        if change.handle is not None:
-            change.handle._writing = False
-    work.changes.clear()
 
 
 # --- what changes ----------------------------------------------------------------------------------------------------
@@ -236,7 +238,7 @@ def _prepare(session: Session, changes: list[_Change]) -> list[Upload]:
             set_committed_value(change.row, change.key, change.old)
         elif isinstance(content, Reference):
             mimetype = change.settings.cls.mimetype if content.compression is None else "application/octet-stream"
-            file = StoredFile(change.store, content.name)
+            file = StoredFile(change.store, content.name, _referrer(session, change.row, change.key))
             uploads.append(Upload(file, prepared.data, mimetype, shared=content.shared))
     changes[:] = [change for change in changes if change.prepared is None or change.prepared.content is not None]
     return uploads
@@ -248,12 +250,15 @@ def _settle(session: Session, work: _Work, changes: Sequence[_Change], doomed: S
     rows = {instance_state(row) for row in (*doomed, *(change.row for change in before))}
     held = _held(session, rows)
     for row in doomed:
-        handles = held.get(instance_state(row), {}).values()
-        work.doomed[instance_state(row)] = [file for handle in handles for file in _files(session, handle)]
+        handles = held.get(instance_state(row), {}).items()
+        work.doomed[instance_state(row)] = [
+            file for key, handle in handles for file in _files(session, row, key, handle)
+        ]
     stores = {instance_state(change.row): change.store for change in changes if change.store is not None}
     for change in before:
         replaced = held.get(instance_state(change.row), {}).get(change.key)
-        change.dropped = list(_files(session, replaced, stores.get(instance_state(change.row))))
+        store = stores.get(instance_state(change.row))
+        change.dropped = list(_files(session, change.row, change.key, replaced, store))
     for change in changes:
         if change.handle is not None and change.prepared is not None:
             change.handle._stored_as(change.prepared.raw, change.settings, change.store)
@@ -269,14 +274,27 @@ def _held(
         by_mapper.setdefault(state.mapper, {})[tuple(state.identity)] = state
     found: dict[InstanceState[Any], dict[str, Stored[Any] | None]] = {}
     for mapper, rows in by_mapper.items():
-        for identity, values in _read(session, mapper, sorted(rows, key=repr)):
-            if identity in rows:
-                found[rows[identity]] = values
+        for connection, identities in _by_connection(session, mapper, rows).items():
+            for identity, values in _read(connection, mapper, sorted(identities, key=repr)):
+                if identity in rows:
+                    found[rows[identity]] = values
+            for identity in identities:  # the database may spell a key otherwise, as CHAR(10) does: let it compare
+                if rows[identity] not in found:
+                    found.update((rows[identity], values) for _, values in _read(connection, mapper, [identity]))
+    return found
+
+
+def _by_connection(
+    session: Session, mapper: Mapper[Any], rows: Mapping[tuple[Any, ...], InstanceState[Any]]
+) -> dict[Connection, list[tuple[Any, ...]]]:
+    found: dict[Connection, list[tuple[Any, ...]]] = {}
+    for identity, state in rows.items():
+        found.setdefault(connection_of(session, mapper, state), []).append(identity)
     return found
 
 
 def _read(
-    session: Session, mapper: Mapper[Any], identities: Sequence[tuple[Any, ...]]
+    connection: Connection, mapper: Mapper[Any], identities: Sequence[tuple[Any, ...]]
 ) -> Iterator[tuple[tuple[Any, ...], dict[str, Stored[Any] | None]]]:
     """By tables, not by classes: what an application adds to its queries hides nothing."""
     columns = columns_of(mapper)
@@ -285,7 +303,7 @@ def _read(
     for start in range(0, len(identities), _PAGE):
         some = identities[start : start + _PAGE]
         keys = primary[0].in_([identity[0] for identity in some]) if len(primary) == 1 else tuple_(*primary).in_(some)
-        for row in session.execute(query.where(keys), bind_arguments={"mapper": mapper}):
+        for row in connection.execute(query.where(keys)):
             yield tuple(row[: len(primary)]), dict(zip(columns, row[len(primary) :], strict=True))
 
 
@@ -300,12 +318,14 @@ def _known_files(session: Session, row: object, columns: Iterable[str]) -> Itera
         try:
             if not known:
                 raise LookupError("it was not loaded")
-            yield from _files(session, known[0])
+            yield from _files(session, row, key, known[0])
         except LookupError as error:
             _log.warning("the file of a deleted %s.%s is left to the sweep: %s", type(row).__name__, key, error)
 
 
-def _files(session: Session, handle: Stored[Any] | None, store: Store | None = None) -> Iterator[StoredFile]:
+def _files(
+    session: Session, row: object, key: str, handle: Stored[Any] | None, store: Store | None = None
+) -> Iterator[StoredFile]:
     """The file that a handle names and that is its row's alone, if there is one."""
     if handle is None or handle._raw is None:
         return
@@ -315,7 +335,39 @@ def _files(session: Session, handle: Stored[Any] | None, store: Store | None = N
         _log.warning("nothing is deleted: %s", error)
         return
     if isinstance(content, Reference) and not content.shared:
-        yield StoredFile(keyed(resolve_store(handle._store, store, session=session)), content.name)
+        found = keyed(resolve_store(handle._store, store, session=session))
+        yield StoredFile(found, content.name, _referrer(session, row, key))
+
+
+def _referrer(session: Session, row: object, key: str) -> ValueReferrer:
+    state = instance_state(row)
+    return ValueReferrer(database_of(session, state.mapper, state), state.mapper, key)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueReferrer(Referrer):
+    """The rows with an offloaded column, any of which may hold a copy of a reference that SQL has made."""
+
+    key: str
+
+    def referenced(self, connection: Connection, files: Sequence[StoredFile]) -> Collection[StoredFile]:
+        """See :meth:`Referrer.referenced`; an index on the column makes this fast."""
+        by_reference = {f"@{file.key}": file for file in files}
+        found: set[StoredFile] = set()
+        references = sorted(by_reference)
+        for column in self._columns():
+            for start in range(0, len(references), _PAGE):
+                query = select(column).where(column.in_(references[start : start + _PAGE]))
+                found.update(by_reference[raw] for raw in connection.scalars(query) if raw in by_reference)
+        return found
+
+    def _columns(self) -> list[ColumnElement[str]]:
+        """The columns whose values have names that begin as those of this one do."""
+        own = columns_of(self.mapper)[self.key]
+        object_type = settings_of(own).object_type
+        mappers = (self.mapper, *self.mapper.registry.mappers)
+        columns = dict.fromkeys(column for mapper in mappers for column in columns_of(mapper).values())
+        return [type_coerce(one, Text()) for one in columns if settings_of(one).object_type == object_type]
 
 
 # --- what comes late -------------------------------------------------------------------------------------------------
@@ -334,7 +386,7 @@ def _updating(mapper: Mapper[Any], connection: Connection, row: object) -> None:
 
 
 def _late(row: object, changes_of: Callable[[Session, _Work, object], Iterator[_Change]]) -> None:
-    """Store what a hook of the application assigned after our look at the session."""
+    """Store what a hook of the application assigned after our look at the session, and let the values be written."""
     session = object_session(row)
     assert session is not None
     work = _work(session)
@@ -343,6 +395,12 @@ def _late(row: object, changes_of: Callable[[Session, _Work, object], Iterator[_
         put(session, _prepare(session, changes))
         _settle(session, work, changes, [])
         work.add(changes)
+    work.written.add(instance_state(row))
+    for key in columns_of(object_mapper(row)):
+        change = work.changes.get((instance_state(row), key))
+        if change is not None and change.handle is not None and work.knows(row, key):
+            change.handle._writing = True
+            work.writing.append(change.handle)
 
 
 @event.listens_for(Mapper, "before_delete")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .._threads import run_pixels
+from .._transaction.files import CONCURRENCY
 from ..store import KeyedStore
-from ..transaction.files import CONCURRENCY
 from .codec import compress
 from .fetch import HOP, fetch
 from .reference import Inline, Reference, format_inline, make_reference

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
 from weakref import ref
 
-from sqlalchemy.orm import InstanceState
+from sqlalchemy.orm import InstanceState, Session
 
 from .._threads import run_pixels
 from ..context import resolve_store
@@ -83,7 +83,7 @@ class Stored(Generic[V]):
         DeclarationError: The value is of a type that the class does not take.
     """
 
-    __slots__ = ("_content", "_owner", "_raw", "_settings", "_store", "_value", "_writing")
+    __slots__ = ("_content", "_owner", "_raw", "_session", "_settings", "_store", "_value", "_writing")
 
     kind: ClassVar[str] = ".bin"
     """What is in the files, by a file name extension: a dot, and at most twelve small letters and digits."""
@@ -106,6 +106,7 @@ class Stored(Generic[V]):
         self._store = store
         self._content: Reference | Inline | None = None
         self._owner: ref[InstanceState[Any]] | None = None
+        self._session: ref[Session] | None = None
         self._writing = False
 
     # --- for serializers ---------------------------------------------------------------------------------------------
@@ -287,10 +288,9 @@ class Stored(Generic[V]):
             self._value = other._value
 
     def _stored_as(self, raw: str, settings: Settings, store: KeyedStore | None) -> None:
-        """Note what the row is to hold, and let the flush write it."""
+        """Note what the row is to hold."""
         self._raw, self._settings, self._store = raw, settings, store
         self._content = None
-        self._writing = True
 
     def _read(self) -> Reference | Inline | None:
         """What the row holds; ``None`` where it was not written yet."""
@@ -312,7 +312,14 @@ class Stored(Generic[V]):
 
     def _resolve(self, store: Store | None) -> KeyedStore:
         owner = None if self._owner is None else self._owner()
-        return keyed(resolve_store(store, self._store, session=None if owner is None else owner.session))
+        known = None if self._session is None else self._session()  # the row may not be referenced any more
+        session = known if owner is None else owner.session
+        return keyed(resolve_store(store, self._store, session=session))
+
+    def _belongs_to(self, owner: InstanceState[Any]) -> None:
+        """Note the row whose attribute this is."""
+        self._owner = ref(owner)
+        self._session = None if owner.session is None else ref(owner.session)
 
     def __getstate__(self) -> dict[str, Any]:
         value = None if self._value is _MISSING else (self._value,)

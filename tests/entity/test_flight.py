@@ -7,7 +7,7 @@ import gc
 
 import pytest
 
-from aioimageattach.entity._flight import single_flight
+from aioimageattach._tasks import single_flight
 
 
 class Work:

@@ -28,6 +28,7 @@ class Trouble:
     Attributes:
         met: Whether it has happened.
         doubtful: Whether it happened to a COMMIT, of which nobody but the database knows what became.
+        late: Whether it happened after the COMMIT, when the database was asked which files rows reference.
     """
 
     def __init__(self, number: int, when: When, kill: Callable[[Any], None]) -> None:
@@ -36,10 +37,13 @@ class Trouble:
         self._kill = kill
         self.met = False
         self.doubtful = False
+        self.late = False
+        self._committed = False
 
     def _reached(self) -> bool:
         self._left -= 1
         self.met |= self._left == 0
+        self.late |= self._left == 0 and self._committed
         return self._left == 0
 
     def _fail(self, connection: Any) -> None:
@@ -59,6 +63,7 @@ class Trouble:
         if self._reached():
             self.doubtful = True
             self._kill(connection.connection.driver_connection)
+        self._committed = True
 
     @contextlib.contextmanager
     def at(self, engine: AsyncEngine) -> Iterator[None]:

@@ -83,7 +83,7 @@ class Place:
         async with self.sessions.begin() as session:
             if row["user_id"] == self.users:
                 await session.execute(insert(User), [{"id": self.users, "name": f"user {self.users}"}])
-            await session.execute(insert(UserPicture), [row])
+            await session.execute(insert(UserPicture.__table__), [row])
         return row
 
     async def rows(self, count: int, **ages: float) -> list[str]:

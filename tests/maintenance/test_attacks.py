@@ -188,7 +188,7 @@ async def test_odd_primary_keys(database: Database, revised: bool) -> None:
                     name = ImageKey("odd", image.object_id, 30, 20, "image/png")
                     shelf.put(shelf.store.legacy_name(name))
     async with sessions.begin() as session:
-        await session.execute(insert(Odd), rows)
+        await session.execute(insert(Odd.__table__), rows)
         session.add_all(
             OddNote(kind=kind, number=number, text=f"{kind} {number}")
             for number in range(550)
@@ -310,7 +310,7 @@ async def test_two_databases_of_one_server(postgresql: Database, servers: Any, t
     sessions = async_sessionmaker(other.engine())
     async with sessions.begin() as session:
         await session.execute(insert(User), [{"id": 1}])
-        await session.execute(insert(UserPicture), [row(1, shelf.picture())])
+        await session.execute(insert(UserPicture.__table__), [row(1, shelf.picture())])
     before = shelf.names
     with pytest.raises(
         SweepRefusedError, match=r"belong to the postgresql database '\w+' at 127\.0\.0\.1.*this is the sq"

@@ -16,13 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from aioimageattach import store_context
+from aioimageattach._transaction.fence import set_grace
 from aioimageattach.entity import Image, image_attachment
 from aioimageattach.entity.image import utcnow
 from aioimageattach.exc import ContextError, DeclarationError, StoreUnavailableError, SweepRefusedError
 from aioimageattach.maintenance import Orphan, SweepProgress, sweep, verify
 from aioimageattach.stores.memory import MemoryStore
 from aioimageattach.testing import FaultyStore
-from aioimageattach.transaction.fence import set_grace
 from tests.databases import Database
 from tests.faults import models as faults
 from tests.faults import stores
@@ -123,7 +123,7 @@ async def test_old_names(any_place: Place) -> None:
     place = any_place
     kept = await place.rows(2)
     async with place.sessions.begin() as session:
-        await session.execute(update(UserPicture).where(UserPicture.user_id == 2).values(revision=None))
+        await session.execute(update(UserPicture.__table__).where(UserPicture.user_id == 2).values(revision=None))
     theirs = await place.name("user-picture/2/0/2.30x20.jpe")
     other = await place.name("user-picture/3/0/3.30x20.jpe")
     assert await found(place, delete=True, max_share=1) == {other, kept[1]}
@@ -195,7 +195,7 @@ async def test_a_database_that_is_older_than_the_files(place: Place) -> None:
         await session.execute(insert(User), [{"id": number} for number in range(1000)])
         row = {"width": 30, "height": 20, "variant": "", "mimetype": "image/jpeg", "created_at": utcnow()}
         await session.execute(
-            insert(UserPicture),
+            insert(UserPicture.__table__),
             [{**row, "user_id": number, "revision": keys[number].revision} for number in range(1000)],
         )
     for number in range(98):

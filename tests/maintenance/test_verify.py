@@ -113,7 +113,7 @@ async def test_rows_that_do_not_know_their_files(place: Place) -> None:
     name = await place.name("user-picture/1/0/1.30x20.jpe", blob=b"anything")
     await place.row(await place.file(), byte_size=None, sha256=None)
     async with place.sessions.begin() as session:
-        await session.execute(update(UserPicture).values(revision=None))
+        await session.execute(update(UserPicture.__table__).values(revision=None))
     assert await flaws(place, deep=True) == {}
     alter(place, name, None)
     assert [flaw.problem for flaw in (await flaws(place)).values()] == ["missing"]
@@ -162,7 +162,9 @@ async def test_rows_that_go_meanwhile(place: Place) -> None:
         told.append(flaw)
         async with place.sessions.begin() as session:
             await session.execute(delete(UserPicture).where(UserPicture.user_id == 2))
-            await session.execute(update(UserPicture).where(UserPicture.user_id == 3).values(revision="0" * 26))
+            await session.execute(
+                update(UserPicture.__table__).where(UserPicture.user_id == 3).values(revision="0" * 26)
+            )
     assert len(told) == 1
     assert (plan.progress.flawed, plan.progress.gone, plan.progress.done) == (1, 2, 3)
 
@@ -372,7 +374,9 @@ async def test_a_row_that_is_replaced_during_the_repair(place: Place) -> None:
 
     async def replace(name: str) -> None:
         async with place.sessions.begin() as session:
-            await session.execute(update(UserPicture).where(UserPicture.original.is_(False)).values(revision="0" * 26))
+            await session.execute(
+                update(UserPicture.__table__).where(UserPicture.original.is_(False)).values(revision="0" * 26)
+            )
 
     store.on("put", replace, after=True)
     [flaw] = [one async for one in verify(place.sessions, Base, store, repair=True)]

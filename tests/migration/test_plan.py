@@ -378,7 +378,9 @@ async def test_what_is_deleted_meanwhile_is_no_failure(
     await reached(reading, task)
     async with sessions() as session, session.begin():
         await session.execute(delete(UserPicture).where(UserPicture.user_id == 1))
-        await session.execute(update(UserPicture).where(UserPicture.user_id == 2).values(revision=make_revision()))
+        await session.execute(
+            update(UserPicture.__table__).where(UserPicture.user_id == 2).values(revision=make_revision())
+        )
     for key in (first, second, third):
         await source.discard(key)
     reading.go.set()
@@ -394,7 +396,7 @@ async def old_row(sessions: Sessions, number: int, created: bool = True) -> Imag
     async with sessions() as session, session.begin():
         await session.execute(insert(User).values(id=number))
         await session.execute(
-            insert(UserPicture).values(
+            insert(UserPicture.__table__).values(
                 user_id=number,
                 width=30,
                 height=20,

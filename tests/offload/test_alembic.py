@@ -69,7 +69,7 @@ async def test_a_changed_limit_is_seen(database: Database, limit: int) -> None:
     class NewPaper(NewBase):
         __tablename__ = "paper"
         id: Mapped[int] = mapped_column(primary_key=True)
-        body: Mapped[StoredText | None] = stored_text(inline_below=limit)
+        body: Mapped[StoredText | None] = stored_text(inline_below=limit, index=False)
 
     await database.create(Base.metadata)
     [[(what, _, table, column, *_)]] = await differences(database, NewBase.metadata)

@@ -13,7 +13,7 @@ from ..exc import ImageAttachError, StoreError, StoreFileExistsError
 from ..file import Source, Spool
 from ..key import ImageKey
 from ..store import KeyedStore
-from .journal import StoredFile
+from .references import StoredFile
 
 __all__ = ["CONCURRENCY", "DISCARD_TIMEOUT", "Upload", "discard_all", "put_all"]
 

@@ -1,0 +1,173 @@
+"""The journal of one session: which files were uploaded, which rows reference them, and which files may be discarded.
+
+A plain state machine: it knows nothing about SQLAlchemy and calls no store. A transaction is any hashable token. The
+caller reports what happens. At the end of the root transaction the journal *nominates* files for removal: a nomination
+is a claim, which the database confirms or refutes before anything is discarded (:mod:`.references`).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+from .references import StoredFile
+
+__all__ = ["Journal", "Verdict"]
+
+
+class _Event(enum.Enum):
+    UPLOADED = enum.auto()  # the file is in the store
+    NAMED = enum.auto()  # a row that references it was inserted or updated
+    DROPPED = enum.auto()  # the row that referenced it was deleted, or references another file
+
+
+@dataclass(slots=True)
+class _Frame:
+    """A transaction or savepoint that has not ended."""
+
+    since: float = math.inf  # when the first upload began
+    events: list[tuple[_Event, StoredFile]] = field(default_factory=list)
+    committed: bool = False
+    sent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the end of a root transaction means for its files.
+
+    Args:
+        uploads: Nominated for removal: files uploaded for rows that are not expected to exist.
+        dropped: Nominated for removal: files whose rows were deleted or replaced.
+        unresolved: Kept, because nobody can say whether the transaction was committed.
+    """
+
+    uploads: tuple[StoredFile, ...] = ()
+    dropped: tuple[StoredFile, ...] = ()
+    unresolved: tuple[StoredFile, ...] = ()
+
+    def __add__(self, other: Verdict) -> Verdict:
+        return Verdict(self.uploads + other.uploads, self.dropped + other.dropped, self.unresolved + other.unresolved)
+
+
+class Journal:
+    """The open transactions of one session, and what happened to files in each.
+
+    A frame is created when the first file is reported in its transaction, so a transaction without files costs nothing.
+    """
+
+    def __init__(self) -> None:
+        self._frames: dict[Hashable, _Frame] = {}  # the root first, then the savepoints, outermost first
+        self._files: set[StoredFile] = set()  # of all frames
+        self.claimed: set[StoredFile] = set()
+        """Files that were in the store before, and that rows of the open transaction are to reference."""
+        self._left = Verdict()
+
+    def _open(self, tokens: Sequence[Hashable]) -> _Frame:
+        """Return the frame of the innermost of the open transactions, given from the root to the innermost savepoint.
+
+        A session has one root transaction at a time. If frames of another root are still open, that root was
+        interrupted before it could report its end; its files are part of the next verdict.
+        """
+        if self._frames and tokens[0] not in self._frames:
+            self._left = self.settle()
+        for token in tokens:
+            if token not in self._frames:
+                self._frames[token] = _Frame()
+        return self._frames[tokens[-1]]
+
+    def _note(self, tokens: Sequence[Hashable], event: _Event, file: StoredFile) -> _Frame:
+        frame = self._open(tokens)
+        frame.events.append((event, file))
+        self._files.add(file)
+        return frame
+
+    def uploaded(self, tokens: Sequence[Hashable], file: StoredFile, since: float = math.inf) -> None:
+        """A file was put for a row that is to be written in this transaction.
+
+        Args:
+            tokens: The open transactions, from the root to the innermost savepoint.
+            file: The file.
+            since: When the upload began, in seconds on a clock of the caller's.
+        """
+        frame = self._note(tokens, _Event.UPLOADED, file)
+        frame.since = min(frame.since, since)
+
+    def leased(self, tokens: Sequence[Hashable], since: float) -> None:
+        """A row references a shared file that was put at ``since``, and that no transaction ever removes."""
+        frame = self._open(tokens)
+        frame.since = min(frame.since, since)
+
+    def named(self, tokens: Sequence[Hashable], file: StoredFile) -> None:
+        """A row that references the file was written."""
+        self._note(tokens, _Event.NAMED, file)
+
+    def dropped(self, tokens: Sequence[Hashable], file: StoredFile) -> None:
+        """The row that referenced the file was deleted, or now references another file."""
+        self._note(tokens, _Event.DROPPED, file)
+
+    def sending(self, root: Hashable) -> None:
+        """COMMIT, or PREPARE TRANSACTION, is about to be sent."""
+        if root in self._frames:
+            self._frames[root].sent = True
+
+    def claim(self, tokens: Sequence[Hashable], file: StoredFile) -> None:
+        """A file that was in the store before is about to be referenced by a row of this transaction."""
+        self._open(tokens)
+        self.claimed.add(file)
+
+    def committed(self, token: Hashable) -> None:
+        """The session reported that the transaction was committed, or the savepoint released."""
+        if token in self._frames:
+            self._frames[token].committed = True
+
+    def holds(self, file: StoredFile) -> bool:
+        """Return whether a row may reference the file: it was uploaded, or dropped, in the open root transaction."""
+        return file in self._files
+
+    def since(self) -> float:
+        """Return when the first upload of the open transactions began; infinity if there was none."""
+        return min((frame.since for frame in self._frames.values()), default=math.inf)
+
+    def end(self, token: Hashable) -> Verdict:
+        """Close a transaction or savepoint and return the verdict; that of a savepoint is empty.
+
+        The files of a savepoint wait for the root transaction, because locks are held until then: those of a released
+        savepoint with all their events, those of a rolled back one as uploads that no row references.
+        """
+        frame = self._frames.pop(token, None)
+        if frame is None:
+            return Verdict()
+        if not self._frames:
+            left, self._left = self._left, Verdict()
+            self._files = set()
+            self.claimed = set()
+            return left + _verdict(frame)
+        parent = next(reversed(self._frames.values()))
+        if frame.committed:
+            parent.events += frame.events
+            parent.since = min(parent.since, frame.since)
+        else:
+            parent.events += [(event, file) for event, file in frame.events if event is _Event.UPLOADED]
+        return Verdict()
+
+    def settle(self) -> Verdict:
+        """Close everything that is still open, innermost first, and return the verdict."""
+        verdict = self._left
+        self._left = Verdict()
+        for token in reversed(tuple(self._frames)):
+            verdict += self.end(token)
+        return verdict
+
+
+def _verdict(root: _Frame) -> Verdict:
+    if root.committed:
+        last = {file: event for event, file in root.events}
+        return Verdict(
+            uploads=tuple(file for file, event in last.items() if event is _Event.UPLOADED),
+            dropped=tuple(file for file, event in last.items() if event is _Event.DROPPED),
+        )
+    if root.sent:
+        return Verdict(unresolved=tuple({file: None for _, file in root.events}))
+    return Verdict(uploads=tuple({file: None for event, file in root.events if event is _Event.UPLOADED}))

@@ -1,0 +1,134 @@
+"""What the database is asked before a file is discarded: which of these files do committed rows reference?
+
+The session's events only say what SQLAlchemy believes. They differ from what the database did in more ways than anybody
+can list: an error that the application swallowed makes PostgreSQL answer COMMIT with ROLLBACK, a trigger keeps a row
+that was deleted, DDL commits on MariaDB. So a file is discarded only if the session's events and the database agree.
+
+The query can prove that a row exists, but not that it never will. That is why nothing is discarded after a COMMIT whose
+outcome is unknown, whatever a query would return.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import InstanceState, Mapper
+
+from ..key import ImageKey
+from ..store import Store
+
+__all__ = ["QUERY_TIMEOUT", "Database", "Referrer", "StoredFile", "unreferenced"]
+
+QUERY_TIMEOUT: Final = 10.0
+"""Seconds that the queries after one transaction may take, including the wait for a connection of the pool."""
+
+_log = logging.getLogger("aioimageattach.transaction")
+
+
+@dataclass(eq=False, slots=True)
+class Database:
+    """The database that a session's flushes write some rows to, until the root transaction ends.
+
+    Args:
+        engine: What connects to it; ``None`` if the session was given its connection, whose transaction is not the
+            session's to end.
+        mapper: The base mapper of the rows.
+        state: One of the rows, in a session over shards; else ``None``.
+        schemas: The ``schema_translate_map`` of the session's connection.
+        watched: Whether the session's connection is watched for its COMMIT.
+    """
+
+    engine: Engine | None
+    mapper: Mapper[Any]
+    state: InstanceState[Any] | None = None
+    schemas: Mapping[Any, Any] = field(default_factory=dict)
+    watched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Referrer(ABC):
+    """Rows that may reference files, and the database they are in."""
+
+    database: Database
+    mapper: Mapper[Any]
+
+    @abstractmethod
+    def referenced(self, connection: Connection, files: Sequence[StoredFile]) -> Collection[StoredFile]:
+        """Return those of the files that a row references, or may reference.
+
+        Args:
+            connection: In a transaction of its own, opened after the session's transaction ended.
+            files: Files whose referrer this is, or is equal to this.
+        """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredFile:
+    """One file in one store: by its key or, in a store with names, by its name.
+
+    Args:
+        store: The store.
+        key: The image key or the name.
+        referrer: The rows that may reference the file; not part of its identity.
+    """
+
+    store: Store
+    key: ImageKey | str
+    referrer: Referrer
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, StoredFile) or self.key != other.key:
+            return False
+        return self.store is other.store or self.store.location == other.store.location
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+async def unreferenced(uploads: Collection[StoredFile], dropped: Collection[StoredFile]) -> list[StoredFile]:
+    """Return those of the nominated files that no committed row references; log why the others are kept.
+
+    Args:
+        uploads: Files of rows that are not expected to exist.
+        dropped: Files of rows that were deleted or replaced.
+    """
+    by_engine: dict[Engine | None, dict[Referrer, list[StoredFile]]] = {}
+    for file in {**dict.fromkeys(uploads), **dict.fromkeys(dropped)}:
+        by_engine.setdefault(file.referrer.database.engine, {}).setdefault(file.referrer, []).append(file)
+    found: list[StoredFile] = []
+    for engine, groups in by_engine.items():
+        count = sum(map(len, groups.values()))
+        if engine is None:
+            _log.warning("%d files are kept for the sweep: the session was given its connection", count)
+            continue
+        try:
+            async with asyncio.timeout(QUERY_TIMEOUT), AsyncEngine(engine).connect() as connection:
+                kept = {file for group in groups.items() for file in await connection.run_sync(_ask, *group)}
+        except Exception as error:  # the transaction is over, and nothing may make its commit fail
+            _log.warning(
+                "%d files are kept for the sweep: the database could not be asked which of them rows reference: %s",
+                count,
+                type(error).__name__,
+            )
+            continue
+        for file in kept:
+            _log.warning(
+                "%r is kept: a committed row references it, although the session %s",
+                file.key,
+                "rolled its transaction back" if file in uploads else "deleted or changed that row",
+            )
+        found += [file for files in groups.values() for file in files if file not in kept]
+    return found
+
+
+def _ask(connection: Connection, referrer: Referrer, files: Sequence[StoredFile]) -> Collection[StoredFile]:
+    schemas = referrer.database.schemas
+    connection = connection.execution_options(schema_translate_map=dict(schemas) or None)
+    return referrer.referenced(connection, files)

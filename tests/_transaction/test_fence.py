@@ -1,0 +1,149 @@
+"""The commit fence: no COMMIT when a sweep could already take the transaction's files for orphans."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from aioimageattach import bind_store
+from aioimageattach._transaction.fence import GRACE, check_age, grace_of, set_grace
+from aioimageattach.exc import DeclarationError, TransactionExpiredError
+from tests.databases import Database
+from tests.faults.models import Base, User
+from tests.faults.rig import STYLES, Rig
+from tests.faults.stores import FaultyStore
+
+SHORT = timedelta(milliseconds=200)
+
+
+@pytest.fixture
+async def rig(database: Database) -> Rig:
+    """Three databases in turn, with sessions of a short grace time."""
+    await database.create(Base.metadata)
+    rig = Rig(database, FaultyStore(), database.engine(pool_size=1, max_overflow=0))
+    await rig.user(1, b"old")
+    set_grace(rig.sessions, SHORT)
+    bind_store(rig.sessions, rig.store)
+    return rig
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_an_old_transaction_is_not_committed(rig: Rig, style: str) -> None:
+    """However the session is used, its rows and files are gone, the old ones stay, and the connection is clean."""
+    with pytest.raises(TransactionExpiredError, match="not committed: its first file was put"):
+        async with STYLES[style](rig.sessions) as session:
+            session.add(user := User(id=2))
+            await rig.attach(user.picture, b"new")
+            await rig.attach((await session.get_one(User, 1)).picture, b"newer")
+            await session.flush()
+            await asyncio.sleep(SHORT.total_seconds())
+    await rig.user(3, b"next")
+    await rig.check(b"old", b"next")
+
+
+async def test_a_session_goes_on_after_a_rollback(rig: Rig) -> None:
+    """As after a COMMIT that the database refused."""
+    async with rig.sessions() as session:
+        session.add(user := User(id=2))
+        await rig.attach(user.picture, b"new")
+        await session.flush()
+        await asyncio.sleep(SHORT.total_seconds())
+        with pytest.raises(TransactionExpiredError):
+            await session.commit()
+        await session.rollback()
+        session.add(user := User(id=2))
+        await rig.attach(user.picture, b"again")
+        await session.commit()
+    await rig.check(b"old", b"again")
+
+
+@pytest.mark.parametrize("released", [True, False])
+async def test_files_of_a_savepoint_count_if_they_are_kept(rig: Rig, released: bool) -> None:
+    """They do when it was released, and do not when it was rolled back."""
+    async with rig.sessions() as session:
+        savepoint = await session.begin_nested()
+        session.add(user := User(id=2))
+        await rig.attach(user.picture, b"new")
+        await session.flush()
+        await asyncio.sleep(SHORT.total_seconds())
+        if released:
+            await savepoint.commit()
+            with pytest.raises(TransactionExpiredError):
+                await session.commit()
+        else:
+            await savepoint.rollback()
+            session.add(user := User(id=3))
+            await rig.attach(user.picture, b"newer")
+            await session.commit()
+    await rig.check(b"old", *([] if released else [b"newer"]))
+
+
+async def test_what_counts_is_when_the_upload_began(rig: Rig) -> None:
+    """A picture that was attached long before is not old; a put that took long is."""
+    async with rig.sessions() as session:
+        session.add(user := User(id=2))
+        await rig.attach(user.picture, b"new")
+        await asyncio.sleep(SHORT.total_seconds())
+        await session.commit()
+
+    async def slow(name: str) -> None:
+        await asyncio.sleep(SHORT.total_seconds())
+
+    rig.store.at("put", slow, after=True)
+    async with rig.sessions() as session:
+        session.add(user := User(id=3))
+        await rig.attach(user.picture, b"slow")
+        with pytest.raises(TransactionExpiredError):
+            await session.commit()
+    await rig.check(b"old", b"new")
+
+
+async def test_a_transaction_without_new_files_may_take_its_time(rig: Rig) -> None:
+    """Nothing of it could be swept."""
+    async with rig.sessions() as session:
+        user = await session.get_one(User, 1)
+        await user.picture.delete()
+        await session.flush()
+        await asyncio.sleep(SHORT.total_seconds())
+        await session.commit()
+    await rig.check()
+
+
+def test_the_share_of_the_grace_time() -> None:
+    """Three quarters of it, and the message says how long that is."""
+    check_age(18 * 3600, GRACE)
+    check_age(-1, GRACE)
+    check_age(float("-inf"), GRACE)
+    with pytest.raises(TransactionExpiredError, match=r"put 64,801 s ago, and after 64,800 s"):
+        check_age(18 * 3600 + 1, GRACE)
+
+
+async def test_the_grace_time_of_sessions(sqlite_database: Database) -> None:
+    """It is a day unless they say less; a session has that of its sessionmaker, or its own."""
+    sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(sqlite_database.engine(), info={"mine": 1})
+    assert grace_of(sessions) == GRACE == timedelta(days=1)
+    set_grace(sessions, timedelta(hours=2))
+    async with sessions() as session:
+        assert session.info["mine"] == 1
+        assert grace_of(session) == timedelta(hours=2)
+        set_grace(session, timedelta(hours=1))
+        assert grace_of(session) == timedelta(hours=1)
+    assert grace_of(sessions) == timedelta(hours=2)
+
+
+@pytest.mark.parametrize("grace", [timedelta(0), timedelta(seconds=-1), timedelta(days=1, seconds=1)])
+def test_grace_times_out_of_range(grace: timedelta) -> None:
+    """Never longer than what sweeps wait for by themselves."""
+    with pytest.raises(ValueError, match=r"up to 1 day, 0:00:00, got"):
+        set_grace(async_sessionmaker(), grace)
+
+
+@pytest.mark.parametrize("target", [None, 7])
+def test_what_has_no_sessions(target: Any) -> None:
+    """It is refused."""
+    with pytest.raises(DeclarationError, match="expected a session or a sessionmaker"):
+        set_grace(target, timedelta(hours=1))

@@ -1,0 +1,376 @@
+"""The journal of a session as a plain state machine: no database, no session, and a store that is never called."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, cast
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sqlalchemy.engine import Connection
+
+from aioimageattach._transaction.journal import Journal, Verdict
+from aioimageattach._transaction.references import Database, Referrer, StoredFile
+from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.stores.memory import MemoryStore
+
+STORE = MemoryStore()
+
+
+class Nobody(Referrer):
+    """Rows that reference nothing."""
+
+    def referenced(self, connection: Connection, files: Sequence[StoredFile]) -> Collection[StoredFile]:
+        """None of the files."""
+        return ()
+
+
+REFERRER = Nobody(Database(None, cast("Any", None)), cast("Any", None))
+
+
+def file(store: MemoryStore = STORE) -> StoredFile:
+    """A file that is equal to no other."""
+    return StoredFile(store, ImageKey("picture", 1, 2, 3, "image/png", make_revision()), REFERRER)
+
+
+def test_files_are_equal_by_place_and_key() -> None:
+    """One key in two stores is two files; in two store objects of one directory it is one."""
+    here = file()
+    assert here == StoredFile(STORE, here.key, REFERRER)
+    assert hash(here) == hash(StoredFile(STORE, here.key, REFERRER))
+    assert here != StoredFile(MemoryStore(), here.key, REFERRER)
+    assert here != here.key
+    one, other = (FileSystemStore("media", "/media/") for _ in range(2))
+    assert StoredFile(one, here.key, REFERRER) == StoredFile(other, here.key, REFERRER)
+
+
+def test_verdicts_add_up() -> None:
+    """The verdicts of two transactions are one verdict together."""
+    one, two, three = file(), file(), file()
+    total = Verdict((one,), (), (two,)) + Verdict((), (three,))
+    assert total == Verdict(uploads=(one,), dropped=(three,), unresolved=(two,))
+
+
+def test_an_end_without_files_means_nothing() -> None:
+    """Transactions without files, and those of flushes, leave no trace."""
+    journal = Journal()
+    journal.sending("root")
+    journal.committed("root")
+    assert journal.end("root") == Verdict()
+
+
+def test_the_first_upload_that_a_commit_would_keep() -> None:
+    """Uploads of savepoints count as long as they are open, and after they are released."""
+    journal = Journal()
+    assert journal.since() == math.inf
+    journal.uploaded(["root"], file(), 5.0)
+    journal.uploaded(["root", "one"], file(), 3.0)
+    journal.uploaded(["root", "one", "two"], file(), 2.0)
+    assert journal.since() == 2.0
+    journal.end("two")
+    assert journal.since() == 3.0
+    journal.committed("one")
+    journal.end("one")
+    assert journal.since() == 3.0
+    journal.end("root")
+    assert journal.since() == math.inf
+
+
+# --- how a transaction ends ------------------------------------------------------------------------------------------
+
+
+def replaced() -> tuple[Journal, dict[str, StoredFile]]:
+    """A journal of a transaction that replaced a file by another, and put a third that no row ever referenced."""
+    files = {"replaced": file(), "new": file(), "unnamed": file()}
+    journal = Journal()
+    journal.uploaded(["root"], files["new"])
+    journal.uploaded(["root"], files["unnamed"])
+    journal.named(["root"], files["new"])
+    journal.dropped(["root"], files["replaced"])
+    return journal, files
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_commit_nominates_what_was_replaced(sent: bool) -> None:
+    """And what was put for no row; the new file is not even asked about."""
+    journal, files = replaced()
+    if sent:
+        journal.sending("root")
+    journal.committed("root")
+    assert journal.end("root") == Verdict(uploads=(files["unnamed"],), dropped=(files["replaced"],))
+    assert not any(journal.holds(known) for known in files.values())
+
+
+def test_a_rollback_nominates_what_was_uploaded() -> None:
+    """Whether it was reported or the session was closed: the replaced file is not even asked about."""
+    journal, files = replaced()
+    assert journal.end("root") == Verdict(uploads=(files["new"], files["unnamed"]))
+
+
+def test_a_commit_without_a_reply_nominates_nothing() -> None:
+    """The rows may exist, or may yet appear: every file is kept."""
+    journal, files = replaced()
+    journal.sending("root")
+    verdict = journal.end("root")
+    assert verdict.uploads == verdict.dropped == ()
+    assert set(verdict.unresolved) == set(files.values())
+
+
+def test_a_shared_file_is_never_nominated_and_counts_for_the_age() -> None:
+    """A file that other rows may reference is in no verdict; and counts in savepoints, too."""
+    journal = Journal()
+    journal.leased(["root", "savepoint"], 5.0)
+    assert journal.since() == 5.0
+    journal.committed("savepoint")
+    assert journal.end("savepoint") == Verdict()
+    assert journal.since() == 5.0
+    assert journal.end("root") == Verdict()
+
+
+def test_a_file_dropped_and_named_again_stays() -> None:
+    """The last event of a file counts: deleted and inserted again in one transaction, it is kept."""
+    journal, old = Journal(), file()
+    journal.dropped(["root"], old)
+    assert journal.holds(old)
+    journal.named(["root"], old)
+    journal.committed("root")
+    assert journal.end("root") == Verdict()
+
+
+def test_a_file_uploaded_and_dropped_goes_with_the_commit() -> None:
+    """Attached and replaced again in one transaction: no committed row references it."""
+    journal, brief = Journal(), file()
+    journal.uploaded(["root"], brief)
+    journal.named(["root"], brief)
+    journal.dropped(["root"], brief)
+    journal.committed("root")
+    assert journal.end("root") == Verdict(dropped=(brief,))
+
+
+# --- savepoints ------------------------------------------------------------------------------------------------------
+
+
+def nested() -> tuple[Journal, StoredFile, StoredFile]:
+    """A journal whose savepoint replaced a file by another."""
+    journal, old, new = Journal(), file(), file()
+    tokens = ["root", "savepoint"]
+    journal.uploaded(tokens, new)
+    journal.named(tokens, new)
+    journal.dropped(tokens, old)
+    return journal, old, new
+
+
+def test_a_savepoint_rolled_back() -> None:
+    """Its deletions are forgotten, and its uploads wait for the end of the root transaction, however that ends."""
+    for committed in (True, False):
+        journal, _, new = nested()
+        assert journal.end("savepoint") == Verdict()
+        if committed:
+            journal.committed("root")
+        assert journal.end("root") == Verdict(uploads=(new,))
+
+
+def test_a_savepoint_released() -> None:
+    """Nothing is decided; the end of the root transaction decides."""
+    journal, old, new = nested()
+    journal.committed("savepoint")
+    assert journal.end("savepoint") == Verdict()
+    assert journal.holds(old)
+    assert journal.holds(new)
+    journal.committed("root")
+    assert journal.end("root") == Verdict(dropped=(old,))
+
+    journal, _, new = nested()
+    journal.committed("savepoint")
+    journal.end("savepoint")
+    assert journal.end("root") == Verdict(uploads=(new,))
+
+
+# --- what was interrupted --------------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_transaction_ends_when_the_next_one_does() -> None:
+    """Cancelled while it closed, it never reported its end; the next verdict has its files."""
+    journal, _, new = nested()
+    outside = file()
+    journal.uploaded(["root"], outside)
+    journal.named(["next"], later := file())
+    assert not journal.holds(new)
+    assert journal.holds(later)
+    assert set(journal.end("next").uploads) == {new, outside}
+    journal.named(["third"], later)
+    assert journal.end("third") == Verdict()
+
+
+def test_an_interrupted_transaction_is_settled_if_none_comes_after_it() -> None:
+    """With the savepoints in it; its own end, should it come yet, means nothing more."""
+    journal = Journal()
+    journal.uploaded(["root"], old := file())
+    journal.uploaded(["root", "savepoint"], new := file())
+    assert set(journal.settle().uploads) == {old, new}
+    assert journal.end("root") == journal.settle() == Verdict()
+
+
+def test_an_interrupted_commit_is_unresolved() -> None:
+    """A COMMIT that was sent may have arrived, even if nobody heard the end."""
+    journal, files = replaced()
+    journal.sending("root")
+    journal.named(["next"], file())
+    assert set(journal.end("next").unresolved) == set(files.values())
+
+
+# --- against a naive model -------------------------------------------------------------------------------------------
+
+
+class Sessions(RuleBasedStateMachine):
+    """A session, its journal, a store and a database of the simplest kind: sets of files, copied at each savepoint.
+
+    ``rows`` is what committed rows reference, ``views`` what the open transaction and its savepoints see. At times the
+    database does something else than the session believes; before a file goes, it is asked.
+    """
+
+    @initialize(count=st.integers(0, 3))
+    def fill(self, count: int) -> None:
+        """Some rows are committed, with their files."""
+        self.journal = Journal()
+        self.rows = {file() for _ in range(count)}
+        self.files = set(self.rows)
+        self.kept: set[StoredFile] = set()
+        self.views: list[set[StoredFile]] = []
+        self.tokens: list[int] = []
+        self.count = 0
+
+    def is_open(self) -> bool:
+        return bool(self.views)
+
+    def is_nested(self) -> bool:
+        return len(self.views) > 1
+
+    def _begin(self, view: Iterable[StoredFile]) -> None:
+        self.count += 1
+        self.tokens.append(self.count)
+        self.views.append(set(view))
+
+    def _end(self) -> Verdict:
+        self.views.pop()
+        verdict = self.journal.end(self.tokens.pop())
+        nominated = {*verdict.uploads, *verdict.dropped}
+        self.kept |= {*verdict.unresolved, *(nominated & self.rows)}
+        self.files -= nominated - self.rows  # the database is asked
+        return verdict
+
+    @precondition(lambda self: not self.is_open())
+    @rule()
+    def begin(self) -> None:
+        """A transaction begins."""
+        self._begin(self.rows)
+
+    @precondition(lambda self: 0 < len(self.views) < 4)
+    @rule()
+    def savepoint(self) -> None:
+        """A savepoint begins."""
+        self._begin(self.views[-1])
+
+    @precondition(is_open)
+    @rule(inserted=st.booleans())
+    def upload(self, inserted: bool) -> None:
+        """A file is put, and its row inserted, or not."""
+        new = file()
+        self.files.add(new)
+        self.journal.uploaded(self.tokens, new)
+        if inserted:
+            self.journal.named(self.tokens, new)
+            self.views[-1].add(new)
+
+    @precondition(lambda self: self.is_open() and self.views[-1])
+    @rule(data=st.data(), again=st.booleans(), matched=st.booleans())
+    def delete(self, data: st.DataObject, again: bool, matched: bool) -> None:
+        """A row is deleted, perhaps inserted again; at times the DELETE matches no row, and nobody notices."""
+        old = data.draw(st.sampled_from(sorted(self.views[-1], key=lambda known: cast("Any", known.key).revision)))
+        self.journal.dropped(self.tokens, old)
+        assert self.journal.holds(old)
+        if matched:
+            self.views[-1].discard(old)
+        if again:
+            self.journal.named(self.tokens, old)
+            self.views[-1].add(old)
+
+    @precondition(is_nested)
+    @rule()
+    def release(self) -> None:
+        """The savepoint is released."""
+        view = self.views[-1]
+        self.journal.committed(self.tokens[-1])
+        assert self._end() == Verdict()
+        self.views[-1] = view
+
+    @precondition(is_nested)
+    @rule()
+    def roll_back_to_savepoint(self) -> None:
+        """The savepoint is rolled back; no store is called, since the root transaction may hold locks."""
+        assert self._end() == Verdict()
+
+    @precondition(lambda self: len(self.views) == 1)
+    @rule(done=st.sampled_from([True, True, True, False]))
+    def commit(self, done: bool) -> None:
+        """The transaction is committed; at times the database has rolled back, and nobody notices."""
+        self.journal.sending(self.tokens[-1])
+        self.journal.committed(self.tokens[-1])
+        if done:
+            self.rows = set(self.views[-1])
+        self.kept |= self.views[-1] - self.rows
+        self._end()
+        self._check_no_orphans()
+
+    @precondition(lambda self: len(self.views) == 1)
+    @rule(outcome=st.booleans())
+    def lose_the_reply(self, outcome: bool) -> None:
+        """COMMIT was sent, and nobody knows: the database may still carry it out after it was asked."""
+        self.journal.sending(self.tokens[-1])
+        view = set(self.views[-1])
+        verdict = self._end()
+        assert not verdict.uploads
+        assert not verdict.dropped
+        if outcome:
+            self.rows = view
+
+    @precondition(lambda self: len(self.views) == 1)
+    @rule(done=st.sampled_from([True, True, True, False]))
+    def give_up(self, done: bool) -> None:
+        """The transaction is rolled back, or closed; at times it was in fact committed."""
+        if not done:
+            self.kept |= self.rows - self.views[-1]
+            self.rows = set(self.views[-1])
+        self._end()
+        self._check_no_orphans()
+
+    @precondition(is_open)
+    @rule()
+    def interrupt(self) -> None:
+        """The session never reports the end: the connection is lost, and the next transaction begins."""
+        self.views.clear()
+        self.tokens.clear()
+        self._begin(self.rows)
+        self.upload(inserted=False)
+        self._end()
+        self._check_no_orphans()
+
+    def _check_no_orphans(self) -> None:
+        self.kept &= self.files
+        self.kept -= self.rows
+        assert self.files - self.kept <= self.rows
+
+    @invariant()
+    def no_row_is_without_its_file(self) -> None:
+        """Every row has its file: the committed ones, and those that the open transaction sees."""
+        assert self.rows <= self.files
+        for view in self.views:
+            assert view <= self.files
+
+
+Sessions.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestSessions = Sessions.TestCase
