@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, Unicode
+from sqlalchemy import ForeignKey, Unicode, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from aioimageattach.entity import Image, MultipleImageSet, image_attachment
@@ -25,12 +25,14 @@ class User(Base):
 
 
 class UserPicture(Base, Image):
-    """The picture of a user."""
+    """The picture of a user, with two columns of the application's own."""
 
     __tablename__ = "user_picture"
     user_id: Mapped[int] = mapped_column(
         ForeignKey("user.id", ondelete="CASCADE", onupdate="CASCADE"), primary_key=True
     )
+    caption: Mapped[str | None] = mapped_column(Unicode(60))
+    hidden: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class Post(Base):

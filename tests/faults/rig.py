@@ -13,11 +13,12 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase
 
-from aioimageattach.entity import Image
+from aioimageattach.entity import Image, ImageSubset
 from aioimageattach.maintenance import sweep
+from aioimageattach.offload import StoredBinary
 from aioimageattach.offload.columns import columns_of
 from tests.databases import Database
-from tests.faults.models import Base, User
+from tests.faults.models import Base, Leaf, User
 from tests.faults.stores import FaultyStore
 
 PNG = "image/png"
@@ -74,7 +75,9 @@ async def check(
     """
     names, contents = await named(database, store, base)
     if not orphans:
-        assert names == await store.names()
+        there = await store.names()
+        assert not names - there, "rows without files"
+        assert not there - names, "files without rows"
     return contents
 
 
@@ -115,6 +118,19 @@ class Rig:
         """Attach bytes of a size and type that nobody looks at."""
         return await pictures.from_raw_file(content, self.store, size, PNG, **options)
 
+    async def replace(self, owner: User, content: bytes, size: tuple[int, int] = SIZE) -> None:
+        """Give a user another picture."""
+        await self.attach(owner.picture, content, size)
+
+    async def remove(self, owner: User) -> None:
+        """Delete the picture of a user."""
+        await owner.picture.delete()
+
+    async def read(self, owner: User) -> bytes | None:
+        """Return the bytes of a user's picture; ``None`` if there is none."""
+        await owner.picture.load()
+        return await owner.picture.make_blob(self.store) if owner.picture else None
+
     async def user(self, number: int = 1, content: bytes | None = b"old", thumbnail: bytes | None = None) -> None:
         """Commit a user with a picture, by default."""
         async with self.sessions() as session, session.begin():
@@ -124,6 +140,34 @@ class Rig:
                 await self.attach(user.picture, content)
             if thumbnail is not None:
                 await self.attach(user.picture, thumbnail, (3, 2), original=False)
+
+
+class StoredRig(Rig):
+    """Assigns a value where the others attach a picture: an original is one value, a thumbnail another."""
+
+    async def attach(self, pictures: Any, content: bytes, size: tuple[int, int] = SIZE, **options: Any) -> Any:
+        """Assign bytes to the owner of a set of pictures."""
+        rows = pictures._rows
+        value = StoredBinary(content, store=self.store)
+        if isinstance(pictures, ImageSubset):
+            rows.owner.leaves.append(Leaf(place=pictures.identity["place"], body=value))
+        elif options.get("original", True):
+            rows.owner.body, rows.owner.small = value, None
+        else:
+            rows.owner.small = value
+        return rows.owner
+
+    async def replace(self, owner: User, content: bytes, size: tuple[int, int] = SIZE) -> None:
+        """Give a user another value."""
+        owner.body = StoredBinary(content, store=self.store)
+
+    async def remove(self, owner: User) -> None:
+        """Take the value of a user away."""
+        owner.body = None
+
+    async def read(self, owner: User) -> bytes | None:
+        """Return the value of a user."""
+        return None if owner.body is None else await owner.body.load(self.store)
 
 
 async def get(session: AsyncSession, number: int = 1) -> User:

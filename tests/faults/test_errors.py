@@ -300,7 +300,7 @@ async def test_a_delete_fails_after_the_commit(
     """The commit succeeds and raises nothing; the failure is logged, and the old file is left behind."""
     await rig.user()
     rig.store.at("delete", fault)
-    with caplog.at_level(logging.WARNING, "aioimageattach.transaction"):
+    with caplog.at_level(logging.WARNING, "aioimageattach._transaction"):
         async with style(rig.sessions) as session:
             await rig.attach((await get(session)).picture, b"new")
             await session.flush()
@@ -334,7 +334,7 @@ async def test_a_delete_that_hangs_has_a_limit(
     sqlite_rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commit does not wait for ever; what is deleted by then is counted."""
-    monkeypatch.setattr("aioimageattach.transaction.files.DISCARD_TIMEOUT", 0.1)
+    monkeypatch.setattr("aioimageattach._transaction.files.DISCARD_TIMEOUT", 0.1)
     rig = sqlite_rig
     await rig.user(thumbnail=b"small")
     rig.store.at("delete", hangs, 1)

@@ -133,7 +133,7 @@ async def test_bulk_deletes_that_nobody_can_follow_are_logged(
         picture = user.picture.require_original()
         if expired:
             session.expire(picture)
-        with caplog.at_level(logging.WARNING, "aioimageattach.transaction"):
+        with caplog.at_level(logging.WARNING, "aioimageattach._transaction"):
             await session.execute(delete(UserPicture), execution_options={"synchronize_session": "fetch"})
         await session.commit()
     assert "is left to the sweep" in caplog.text

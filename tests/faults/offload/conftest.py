@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from aioimageattach.entity import ImageSubset
-from aioimageattach.offload import StoredBinary
 from tests.databases import DRIVERS, Database
 from tests.faults.conftest import rig_of
-from tests.faults.models import Leaf
-from tests.faults.rig import SIZE, STYLES, Rig, Style
+from tests.faults.rig import STYLES, Rig, StoredRig, Style
 
 PAIRED = {"sqlite": "commit", "postgresql": "begin", "mariadb": "dependency"}
-
-
-class StoredRig(Rig):
-    """Where the others attach a picture, it assigns a value: an original is one, a thumbnail another."""
-
-    async def attach(self, pictures: Any, content: bytes, size: tuple[int, int] = SIZE, **options: Any) -> Any:
-        """Assign bytes to the owner of a set of pictures."""
-        rows = pictures._rows
-        value = StoredBinary(content, store=self.store)
-        if isinstance(pictures, ImageSubset):
-            rows.owner.leaves.append(Leaf(place=pictures.identity["place"], body=value))
-        elif options.get("original", True):
-            rows.owner.body, rows.owner.small = value, None
-        else:
-            rows.owner.small = value
-        return rows.owner
 
 
 async def stored_rig_of(database: Database) -> StoredRig:

@@ -1,0 +1,34 @@
+"""Changes that an application makes to a user's file, and statements that do what no session knows of."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tests.faults.rig import Rig, get
+
+Change = Callable[[Rig, AsyncSession], Awaitable[None]]
+
+
+async def replace(rig: Rig, session: AsyncSession) -> None:
+    """Give the user another file."""
+    await rig.replace(await get(session), b"new")
+
+
+async def remove(rig: Rig, session: AsyncSession) -> None:
+    """Take the user's file away."""
+    await rig.remove(await get(session))
+
+
+async def delete_owner(rig: Rig, session: AsyncSession) -> None:
+    """Delete the user."""
+    await session.delete(await get(session))
+
+
+CHANGES: dict[str, Change] = {change.__name__: change for change in (replace, remove, delete_owner)}
+
+
+def left_by(change: Change) -> set[bytes]:
+    """Return what the files of the rows hold after a change that was committed."""
+    return {b"new"} if change is replace else set()

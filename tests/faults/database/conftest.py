@@ -1,0 +1,57 @@
+"""A database, a store, and either pictures or offloaded values, wherever the database decides about files."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from aioimageattach.context import bind_store
+from tests.databases import Servers
+from tests.faults.conftest import rig_of
+from tests.faults.database.changes import CHANGES, Change
+from tests.faults.rig import Rig, StoredRig
+
+DRIVERS = ("aiosqlite", "asyncpg", "psycopg", "asyncmy")
+KINDS = {"pictures": Rig, "values": StoredRig}
+RIGS = [f"{driver} {kind}" for driver in DRIVERS for kind in KINDS]
+
+
+async def bound_rig(servers: Servers, folder: Path, driver: str, kind: type[Rig] = Rig) -> Rig:
+    """Return a rig whose sessions are bound to its store."""
+    made = await rig_of(servers.database(driver, folder))
+    rig = kind(made.database, made.store, made.engine)
+    bind_store(rig.sessions, rig.store)
+    return rig
+
+
+@pytest.fixture(params=RIGS)
+async def rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> AsyncIterator[Rig]:
+    """Pictures and values, with each of four drivers."""
+    driver, _, kind = request.param.partition(" ")
+    rig = await bound_rig(servers, tmp_path, driver, KINDS[kind])
+    yield rig
+    await rig.database.aclose()
+
+
+@pytest.fixture(params=DRIVERS)
+async def picture_rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> AsyncIterator[Rig]:
+    """Pictures, with each of four drivers."""
+    rig = await bound_rig(servers, tmp_path, request.param)
+    yield rig
+    await rig.database.aclose()
+
+
+@pytest.fixture(params=DRIVERS)
+async def value_rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> AsyncIterator[Rig]:
+    """Values, with each of four drivers."""
+    rig = await bound_rig(servers, tmp_path, request.param, StoredRig)
+    yield rig
+    await rig.database.aclose()
+
+
+@pytest.fixture
+def change(request: pytest.FixtureRequest) -> Change:
+    """Another change with each rig; where it matters, a test is parametrized with all of them."""
+    return [*CHANGES.values()][RIGS.index(request.node.callspec.params["rig"]) % len(CHANGES)]

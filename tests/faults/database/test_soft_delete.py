@@ -1,0 +1,232 @@
+"""Deletions that a hook of the application takes back: rows and files stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
+
+from aioimageattach.entity import Image
+from tests.faults.models import Post, User, UserPicture
+from tests.faults.rig import Rig, StoredRig, get, swept
+
+
+def take_all_back(session: Session, *_: object) -> None:
+    """Turn deletions into updates, as the usual recipe does."""
+    for row in list(session.deleted):
+        session.add(row)
+        if isinstance(row, User):
+            row.name = "deleted"
+
+
+def take_pictures_back(session: Session, *_: object) -> None:
+    """Let owners go, and keep their pictures under another owner."""
+    for row in list(session.deleted):
+        if isinstance(row, UserPicture):
+            session.add(row)
+            row.user_id = 2
+
+
+Listen = Callable[[AsyncSession, Callable[..., None]], None]
+
+
+def on_the_session(session: AsyncSession, hook: Callable[..., None]) -> None:
+    event.listen(session.sync_session, "before_flush", hook)
+
+
+def on_the_session_first(session: AsyncSession, hook: Callable[..., None]) -> None:
+    event.listen(session.sync_session, "before_flush", hook, insert=True)
+
+
+LISTEN: dict[str, Listen] = {"after ours": on_the_session, "before ours": on_the_session_first}
+
+
+@pytest.mark.parametrize("listen", LISTEN)
+async def test_an_owner_is_taken_back(rig: Rig, listen: str) -> None:
+    """With all that was deleted with it: the pictures of each size, and the values."""
+    await rig.user(thumbnail=b"small")
+    async with rig.sessions() as session, session.begin():
+        LISTEN[listen](session, take_all_back)
+        await session.delete(await get(session))
+    await rig.check(b"old", b"small")
+    async with rig.sessions() as session:
+        user = await get(session)
+        assert user.name == "deleted"
+        assert await rig.read(user) == b"old"
+
+
+async def test_a_hook_of_all_sessions(picture_rig: Rig) -> None:
+    """Registered for the class of sessions, as applications do at their start."""
+    rig = picture_rig
+    await rig.user(thumbnail=b"small")
+    event.listen(Session, "before_flush", take_all_back)
+    try:
+        async with rig.sessions() as session, session.begin():
+            await session.delete(await get(session))
+    finally:
+        event.remove(Session, "before_flush", take_all_back)
+    await rig.check(b"old", b"small")
+
+
+async def test_a_deleted_picture_is_taken_back(picture_rig: Rig) -> None:
+    """``picture.delete()``, and the application disagrees."""
+    rig = picture_rig
+    await rig.user(thumbnail=b"small")
+    async with rig.sessions() as session:
+        event.listen(session.sync_session, "before_flush", take_all_back)
+        user = await get(session)
+        await user.picture.delete()
+        await session.commit()
+    await rig.check(b"old", b"small")
+
+
+async def test_only_the_original_is_taken_back(picture_rig: Rig) -> None:
+    """What is not taken back goes, with its file."""
+    rig = picture_rig
+    await rig.user(thumbnail=b"small")
+
+    def take_back(session: Session, *_: object) -> None:
+        for row in list(session.deleted):
+            if isinstance(row, UserPicture) and row.original:
+                session.add(row)
+
+    async with rig.sessions() as session, session.begin():
+        event.listen(session.sync_session, "before_flush", take_back)
+        user = await get(session)
+        await user.picture.delete()
+    await rig.check(b"old")
+
+
+async def test_only_the_owner_is_taken_back(picture_rig: Rig) -> None:
+    """The owner stays without its pictures."""
+    rig = picture_rig
+    await rig.user(thumbnail=b"small")
+
+    def take_back(session: Session, *_: object) -> None:
+        for row in list(session.deleted):
+            if isinstance(row, User):
+                session.add(row)
+
+    async with rig.sessions() as session, session.begin():
+        event.listen(session.sync_session, "before_flush", take_back)
+        await session.delete(await get(session))
+    await rig.check()
+
+
+async def test_the_replaced_picture_is_taken_back(picture_rig: Rig) -> None:
+    """A hook that keeps whatever is deleted keeps the old picture, too: nothing is without its file."""
+    rig = picture_rig
+    await rig.user()
+    async with rig.sessions() as session:
+        event.listen(session.sync_session, "before_flush", take_all_back)
+        await rig.attach((await get(session)).picture, b"new", (8, 8))
+        await session.commit()
+    await rig.check(*(await contents(rig)))
+    assert b"new" in await contents(rig)
+
+
+async def contents(rig: Rig) -> set[bytes]:
+    """Return what the files of all pictures hold."""
+    async with rig.sessions() as session:
+        return {await row.make_blob(rig.store) for row in await session.scalars(select(UserPicture))}
+
+
+async def test_a_gallery_is_taken_back(picture_rig: Rig) -> None:
+    """Many photos of one owner."""
+    rig = picture_rig
+    async with rig.sessions() as session, session.begin():
+        session.add(post := Post(id=1))
+        for place in (1, 2):
+            await rig.attach(post.photos.get_image_set(place=place), b"photo %d" % place)
+    async with rig.sessions() as session, session.begin():
+        event.listen(session.sync_session, "before_flush", take_all_back)
+        await session.delete(await session.get_one(Post, 1))
+    await rig.check(b"photo 1", b"photo 2")
+
+
+async def test_taken_back_once_and_deleted_then(rig: Rig) -> None:
+    """The next deletion, without the hook, is one."""
+    await rig.user(thumbnail=b"small")
+    async with rig.sessions() as session:
+        event.listen(session.sync_session, "before_flush", take_all_back)
+        await session.delete(await get(session))
+        await session.flush()
+        event.remove(session.sync_session, "before_flush", take_all_back)
+        await session.delete(await get(session))
+        await session.commit()
+    await rig.check()
+
+
+# --- filters of soft-deleted rows ------------------------------------------------------------------------------------
+
+
+def hide(session: AsyncSession, what: type[Any] = UserPicture) -> None:
+    """Let no query of the session see hidden pictures, as the recipe for soft deletion does."""
+
+    @event.listens_for(session.sync_session, "do_orm_execute")
+    def add_criteria(state: ORMExecuteState) -> None:
+        if state.is_select and not state.execution_options.get("all", False):
+            state.statement = state.statement.options(
+                with_loader_criteria(what, lambda cls: cls.hidden.is_(False), include_aliases=True)
+            )
+
+
+async def hidden(rig: Rig) -> None:
+    """Commit a user whose picture is hidden, with a thumbnail that is not."""
+    await rig.user(thumbnail=b"small")
+    async with rig.sessions() as session, session.begin():
+        (await get(session)).picture.require_original().hidden = True
+
+
+async def test_soft_deleted_pictures_are_purged(picture_rig: Rig) -> None:
+    """What the application's queries do not see is deleted where it says so."""
+    rig = picture_rig
+    await hidden(rig)
+    async with rig.sessions() as session, session.begin():
+        hide(session)
+        for row in await session.scalars(select(UserPicture).execution_options(all=True)):
+            await session.delete(row)
+    await rig.check()
+
+
+@pytest.mark.parametrize("size", [(30, 20), (8, 8)], ids=["same size", "other size"])
+async def test_a_soft_deleted_picture_is_replaced(picture_rig: Rig, size: tuple[int, int]) -> None:
+    """The new picture replaces all rows of its set, also those that the application does not see."""
+    rig = picture_rig
+    await hidden(rig)
+    async with rig.sessions() as session, session.begin():
+        hide(session)
+        await rig.attach((await get(session)).picture, b"new", size)
+    await rig.check(b"new")
+
+
+async def test_the_owner_of_a_soft_deleted_picture_is_deleted(picture_rig: Rig) -> None:
+    """The database cascades to the rows that the session does not see; a sweep removes their files."""
+    rig = picture_rig
+    await hidden(rig)
+    async with rig.sessions() as session, session.begin():
+        hide(session)
+        await session.delete(await get(session))
+    await rig.check(orphans=True)
+    await swept(rig.database, rig.store)
+    await rig.check()
+
+
+async def test_criteria_on_all_image_classes(picture_rig: Rig) -> None:
+    """A criterion on the mixin, as for tenants, is no part of the library's own statements."""
+    rig = picture_rig
+    await rig.user(thumbnail=b"small")
+    async with rig.sessions() as session, session.begin():
+        user = await get(session)
+
+        @event.listens_for(session.sync_session, "do_orm_execute")
+        def add_criteria(state: ORMExecuteState) -> None:
+            state.statement = state.statement.options(with_loader_criteria(Image, lambda cls: cls.width < 0))
+
+        await rig.attach(user.picture, b"new", (8, 8))
+    await rig.check(b"new")
+    assert not isinstance(rig, StoredRig)

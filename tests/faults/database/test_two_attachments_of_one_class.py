@@ -1,0 +1,190 @@
+"""Attachments that share one image class, told apart by a column in the condition of their join."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import ForeignKey, String, select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from aioimageattach.context import bind_store
+from aioimageattach.entity import Image, image_attachment
+from tests import photos
+from tests.databases import Database
+from tests.faults.rig import check
+from tests.faults.stores import FaultyStore
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+class Base(DeclarativeBase):
+    """Owners with two pictures of one class each."""
+
+
+class Person(Base):
+    """The kind is part of the picture's key."""
+
+    __tablename__ = "person"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    avatar = image_attachment["Look"](
+        "Look", primaryjoin="and_(Person.id == foreign(Look.person_id), Look.kind == 'avatar')"
+    )
+    cover = image_attachment["Look"](
+        "Look", primaryjoin="and_(Person.id == foreign(Look.person_id), Look.kind == 'cover')"
+    )
+
+
+class Look(Base, Image):
+    """An avatar or a cover."""
+
+    __tablename__ = "look"
+    person_id: Mapped[int] = mapped_column(ForeignKey(Person.id), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10), primary_key=True)
+
+
+class Place(Base):
+    """The kind is a column beside the key."""
+
+    __tablename__ = "place"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    avatar = image_attachment["View"](
+        "View", primaryjoin="and_(Place.id == foreign(View.place_id), View.kind == 'avatar')"
+    )
+    cover = image_attachment["View"](
+        "View", primaryjoin="and_(Place.id == foreign(View.place_id), View.kind == 'cover')"
+    )
+
+
+class View(Base, Image):
+    """An avatar or a cover; the sizes of both differ."""
+
+    __tablename__ = "view"
+    place_id: Mapped[int] = mapped_column(ForeignKey(Place.id), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10))
+
+
+OWNERS: dict[str, Any] = {"in the key": Person, "beside the key": Place}
+AVATAR, COVER, OTHER = (
+    photos.saved(photos.opened(name, size), "PNG")
+    for name, size in (("coffee", (30, 20)), ("chelsea", (40, 30)), ("rocket", (32, 24)))
+)
+
+
+@pytest.fixture
+def store() -> FaultyStore:
+    """An empty store."""
+    return FaultyStore()
+
+
+@pytest.fixture(params=OWNERS)
+def owner(request: pytest.FixtureRequest) -> Any:
+    """Owners whose pictures have their kind in their key, or beside it."""
+    return OWNERS[request.param]
+
+
+@pytest.fixture
+async def sessions(database: Database, store: FaultyStore, owner: Any) -> AsyncIterator[Sessions]:
+    """Sessions, and an owner with both pictures."""
+    await database.create(Base.metadata)
+    sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
+    bind_store(sessions, store)
+    async with sessions() as session, session.begin():
+        session.add(one := owner(id=1))
+        await one.avatar.from_blob(AVATAR)
+        await one.cover.from_blob(COVER)
+    return sessions
+
+
+async def kinds(sessions: Sessions, owner: Any) -> list[tuple[str, int]]:
+    """Return the kind and width of each picture."""
+    cls = Look if owner is Person else View
+    async with sessions() as session:
+        return sorted((row.kind, row.width) for row in await session.scalars(select(cls)))
+
+
+async def test_attached(database: Database, store: FaultyStore, sessions: Sessions, owner: Any) -> None:
+    """Each is filed under its kind, and found by its owner."""
+    assert await kinds(sessions, owner) == [("avatar", 30), ("cover", 40)]
+    async with sessions() as session:
+        one = await session.get_one(owner, 1)
+        assert (one.avatar.width, one.cover.width) == (30, 40)
+        assert len(one.avatar) == len(one.cover) == 1
+    assert await check(database, store, Base) == {AVATAR, COVER}
+
+
+async def test_thumbnails(database: Database, store: FaultyStore, sessions: Sessions, owner: Any) -> None:
+    """A thumbnail is of its original's kind, however it is made."""
+    async with sessions() as session, session.begin():
+        one = await session.get_one(owner, 1)
+        await one.cover.generate_thumbnail(width=10)
+        await one.avatar.get_or_generate_thumbnail(width=12)
+        await session.flush()
+        await one.cover.get_or_generate_thumbnail(width=14)
+        await one.cover.from_raw_file(b"by hand", None, (5, 4), "image/png", original=False)
+    assert await kinds(sessions, owner) == [
+        ("avatar", 12),
+        ("avatar", 30),
+        ("cover", 5),
+        ("cover", 10),
+        ("cover", 14),
+        ("cover", 40),
+    ]
+    await check(database, store, Base)
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+async def test_one_is_replaced(
+    database: Database, store: FaultyStore, sessions: Sessions, owner: Any, loaded: bool
+) -> None:
+    """The other stays as it is."""
+    async with sessions() as session, session.begin():
+        one = await session.get_one(owner, 1)
+        if not loaded:
+            session.expire(one)
+            await session.refresh(one, ["id"])
+        await one.avatar.from_blob(OTHER)
+    assert await kinds(sessions, owner) == [("avatar", 32), ("cover", 40)]
+    assert await check(database, store, Base) == {OTHER, COVER}
+
+
+async def test_both_are_replaced(database: Database, store: FaultyStore, sessions: Sessions, owner: Any) -> None:
+    """In one flush."""
+    async with sessions() as session, session.begin():
+        one = await session.get_one(owner, 1)
+        await one.cover.from_blob(AVATAR if owner is Person else OTHER)
+        await one.avatar.from_blob(COVER)
+    assert len(await kinds(sessions, owner)) == 2
+    assert await check(database, store, Base) == {AVATAR if owner is Person else OTHER, COVER}
+
+
+async def test_one_is_deleted(database: Database, store: FaultyStore, sessions: Sessions, owner: Any) -> None:
+    """With its thumbnails; and only its file is removed."""
+    async with sessions() as session, session.begin():
+        await (await session.get_one(owner, 1)).cover.generate_thumbnail(width=10)
+    async with sessions() as session, session.begin():
+        await (await session.get_one(owner, 1)).cover.delete()
+    assert await kinds(sessions, owner) == [("avatar", 30)]
+    assert await check(database, store, Base) == {AVATAR}
+
+
+async def test_the_owner_is_deleted(database: Database, store: FaultyStore, sessions: Sessions, owner: Any) -> None:
+    """With both."""
+    async with sessions() as session, session.begin():
+        await session.delete(await session.get_one(owner, 1))
+    assert await check(database, store, Base) == set()
+
+
+async def test_the_kind_of_a_row_is_changed(
+    database: Database, store: FaultyStore, sessions: Sessions, owner: Any
+) -> None:
+    """A cover becomes the avatar: it has left its set, and joins the other."""
+    async with sessions() as session, session.begin():
+        one = await session.get_one(owner, 1)
+        await one.avatar.delete()
+        await session.flush()
+        one.cover.require_original().kind = "avatar"
+    assert await kinds(sessions, owner) == [("avatar", 40)]
+    assert await check(database, store, Base) == {COVER}
