@@ -30,7 +30,7 @@ from .policy import Condition
 from .presigner import PostForm, Window
 from .profiles import DefaultCredentials
 from .reader import ObjectFile, open_object
-from .receivers import receive_head
+from .receivers import look_up
 from .responses import ListedObject, ListedUpload
 from .retry import RetryPolicy
 from .sender import Progress, Request, Sender, Signer, utc_now
@@ -349,7 +349,7 @@ class S3Client:
         """
         request = Request("HEAD", "look for", self._key(name), headers=self._encryption.read, name=name)
         try:
-            return await self._sender.send(request, receive_head)
+            return await look_up(self._sender, request)
         except StoreFileNotFoundError:
             await self._check_bucket()
             raise

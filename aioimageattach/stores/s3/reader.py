@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -18,6 +19,7 @@ from .transport import BREAKS
 __all__ = ["ObjectFile", "open_object", "range_header"]
 
 _RANGE: Final = "Range"
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/", re.ASCII)
 _PARTIAL: Final = frozenset({200, 206})
 _SMALL: Final = 4 * 1024 * 1024  # below, clearing memory costs more than holding the bytes twice for a moment
 
@@ -204,7 +206,7 @@ async def _receive(response: aiohttp.ClientResponse, progress: Progress) -> _Ope
 
 
 async def _open_range(sender: Sender, request: Request, start: int, end: int | None) -> _Opened:
-    """Ask for a range; find it in the response if a server sends the whole object instead.
+    """Ask for a range; find it in the response if a server sends more, such as the whole object.
 
     Raises:
         StoreError: The response is another range than the one that was asked for.
@@ -212,11 +214,12 @@ async def _open_range(sender: Sender, request: Request, start: int, end: int | N
     headers = {**request.headers, **range_header(start, end)}
     response, _, size = await sender.send(request._replace(headers=headers, accepted=_PARTIAL), _receive)
     given = response.headers.get("Content-Range", "")
-    if given.startswith(f"bytes {start}-") and (end is None or size <= end - start):
-        return _Opened(response, 0, size)
-    if response.status == 200 and not given:
-        last = size if end is None else min(end, size)
-        return _Opened(response, min(start, size), max(0, last - start))
+    found = _CONTENT_RANGE.match(given)
+    first, after = (int(found[1]), int(found[2]) + 1) if found else (0, size)
+    is_whole = response.status == 200 and not given
+    if is_whole or (found and first <= start < after and size == after - first):
+        last = after if end is None else min(end, after)
+        return _Opened(response, min(start, after) - first, max(0, last - start))
     response.close()
     raise StoreError(
         f"{request}: the server sent another range than bytes {start}-{'' if end is None else end - 1}: {given[:80]!r}",

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import aiohttp
 
-from ...exc import StoreError
+from ...exc import StoreError, StoreUnavailableError
 from .objects import ObjectHead, read_etag, read_head
 from .responses import (
     DeleteResult,
@@ -24,11 +24,12 @@ from .responses import (
     parse_upload_id,
     parse_uploads,
 )
-from .sender import Progress, Receiver
+from .sender import Progress, Receiver, Request, Sender
 from .transport import read_whole
-from .xml import UnexpectedResponse, expect_document
+from .xml import MAX_ERROR, UnexpectedResponse, expect_document
 
 __all__ = [
+    "look_up",
     "receive_copied",
     "receive_delete_result",
     "receive_deleted",
@@ -46,6 +47,35 @@ R = TypeVar("R")
 async def receive_head(response: aiohttp.ClientResponse, progress: Progress) -> ObjectHead:
     """Return the description in a response to ``HEAD``."""
     return read_head(response.headers)
+
+
+async def _receive_first_byte(response: aiohttp.ClientResponse, progress: Progress) -> ObjectHead:
+    """Return the description in a response to a request for the first byte; 416 is that of an empty object."""
+    await read_whole(response, progress, MAX_ERROR)
+    size = response.headers.get("Content-Range", "").rpartition("/")[2]
+    if not (size.isascii() and size.isdecimal()):
+        raise UnexpectedResponse("it does not tell the size of the object")
+    return read_head({**response.headers, "Content-Length": size})
+
+
+async def look_up(sender: Sender, request: Request) -> ObjectHead:
+    """Send a ``HEAD`` request for an object; return its description.
+
+    Swift sends a body behind the response that says that there is no object, which breaks the connection; such servers
+    are asked for the first byte instead.
+
+    Raises:
+        StoreFileNotFoundError: There is no such object.
+    """
+    try:
+        return await sender.send(request, receive_head)
+    except StoreUnavailableError as error:
+        if not isinstance(error.__cause__, aiohttp.ClientResponseError):
+            raise
+    headers = {**request.headers, "Range": "bytes=0-0"}
+    return await sender.send(
+        request._replace(method="GET", headers=headers, accepted=frozenset({206, 416})), _receive_first_byte
+    )
 
 
 async def receive_deleted(response: aiohttp.ClientResponse, progress: Progress) -> None:

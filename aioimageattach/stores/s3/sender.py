@@ -268,6 +268,8 @@ class Sender:
                 )
                 error.__cause__ = cause
                 may_repeat = request.is_repeatable or isinstance(cause, aiohttp.ClientConnectorError)
+                if request.method == "HEAD" and isinstance(cause, aiohttp.ClientResponseError):
+                    may_repeat = False  # see look_up()
             left = deadline - loop.time()
             pause = self.policy.pause(attempt, left, jitter=random.random(), retry_after=retry_after)
             if pause is None or not may_repeat:

@@ -19,9 +19,9 @@ from .documents import MAX_PARTS, Part, build_complete
 from .encryption import Encryption
 from .objects import META, ObjectHead
 from .receivers import (
+    look_up,
     receive_copied,
     receive_deleted,
-    receive_head,
     receive_put,
     receive_upload_id,
     verify_checksum,
@@ -390,7 +390,7 @@ class Uploader:
     async def _head(self, put: _Put) -> ObjectHead | None:
         request = Request("HEAD", "look for", put.key, headers=self._encryption.read, name=put.name)
         try:
-            return await self._sender.send(request, receive_head)
+            return await look_up(self._sender, request)
         except StoreFileNotFoundError:
             return None
 

@@ -39,7 +39,7 @@ async def read(store: Any, name: str = "a", **options: Any) -> bytes:
     ("start", "end"), [(0, 1), (10, 20), (90, None), (0, 100), (99, 200), (100, None), (100, 110), (200, 300)]
 )
 async def test_the_whole_object_for_a_range(make_store: MakeStore, start: int, end: int | None) -> None:
-    """The bytes that were asked for are found in it; s3rver does so for the first byte."""
+    """The bytes that were asked for are found in it."""
     async with Scripted([answer(200, BODY, **MODIFIED)]) as server:
         async with await make_store(server.url).get_object("a", start=start, end=end) as file:
             assert file.size == len(BODY[start:end])
@@ -48,8 +48,10 @@ async def test_the_whole_object_for_a_range(make_store: MakeStore, start: int, e
 
 
 async def test_a_range_with_the_status_of_the_whole(make_store: MakeStore) -> None:
-    """What counts is what Content-Range says."""
+    """Content-Range counts; s3rver sends the whole range where the first byte is asked for."""
     async with Scripted([answer(200, BODY[10:20], content_range="bytes 10-19/100", **MODIFIED)]) as server:
+        assert await read(make_store(server.url), start=10, end=20) == BODY[10:20]
+    async with Scripted([answer(206, BODY, content_range="bytes 0-99/100", **MODIFIED)]) as server:
         assert await read(make_store(server.url), start=10, end=20) == BODY[10:20]
     async with Scripted([answer(200, BODY[10:20], content_range="bytes 20-29/100", **MODIFIED)]) as server:
         with pytest.raises(StoreError, match="another range than bytes 10-19: 'bytes 20-29/100'"):
@@ -117,6 +119,31 @@ async def test_a_server_without_conditions(make_store: MakeStore) -> None:
     async with Scripted(replies) as server:
         with pytest.raises(StoreError, match="read 'a': it was replaced while it was read"):
             await read(make_store(server.url))
+
+
+@pytest.mark.parametrize(
+    ("reply", "size"),
+    [
+        (error(404, "NoSuchKey"), None),
+        (answer(206, b"x", content_range="bytes 0-0/100", **MODIFIED), 100),
+        (answer(416, b"<Error/>", content_range="bytes */0", **MODIFIED), 0),
+    ],
+)
+async def test_a_server_that_sends_a_body_after_head(make_store: MakeStore, reply: Reply, size: int | None) -> None:
+    """Swift does where there is no object, which breaks the connection: the first byte is asked for instead."""
+    broken = raw(b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+    async with Scripted([broken, reply, answer(200)]) as server:
+        store = make_store(server.url)
+        if size is None:
+            with pytest.raises(StoreFileNotFoundError):
+                await store.head_object("a")
+        else:
+            assert (await store.head_object("a")).size == size
+        assert [request.method for request in server.requests[:2]] == ["HEAD", "GET"]
+        assert server.requests[1].headers["range"] == "bytes=0-0"
+    async with Scripted([broken, answer(206, b"x", **MODIFIED)]) as server:
+        with pytest.raises(StoreUnavailableError, match="does not tell the size"):
+            await make_store(server.url, max_retry=0).head_object("a")
 
 
 # --- the clock -------------------------------------------------------------------------------------------------------
