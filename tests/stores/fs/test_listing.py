@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,29 @@ async def test_many_files_come_in_batches(tmp_path: Path) -> None:
     put(tmp_path, *names)
     store = FileSystemStore(tmp_path, "/")
     assert [found.name async for found in store.list_objects()] == sorted(names)
+
+
+async def test_unfinished_files_are_removed(tmp_path: Path) -> None:
+    """Those below the prefix that were last written before the time, and nothing else."""
+    old = [f"{SIDE_PREFIX}1", f"photo/{SIDE_PREFIX}2", f"photo/deep/{SIDE_PREFIX}3", f"other/{SIDE_PREFIX}4"]
+    put(tmp_path, *old, f"photo/{SIDE_PREFIX}5", "photo/file")
+    for name in [*old, "photo/file"]:
+        os.utime(tmp_path / name, (0, 0))
+    store = FileSystemStore(tmp_path, "/")
+    before = datetime.now(UTC) - timedelta(hours=1)
+    assert await store.discard_unfinished(before, "pho") == 2
+    assert await store.discard_unfinished(before, "photo/") == 0
+    assert await store.discard_unfinished(before) == 2
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == [f"photo/{SIDE_PREFIX}5", "photo/file"]
+
+
+def test_two_stores_of_one_directory(tmp_path: Path) -> None:
+    """They have the same location, by whatever path, also before the directory exists."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    stores = [FileSystemStore(tmp_path / path, "/") for path in ("a/files", "link/a/files", "a/others")]
+    for _ in range(2):
+        assert stores[0].location == stores[1].location
+        assert not stores[0].location & stores[2].location
+        (tmp_path / "a/files").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "a/others").mkdir(exist_ok=True)

@@ -83,7 +83,7 @@ def test_a_changed_url_is_not_valid(clock: Clock, download: str | None) -> None:
     changed = [urlencode([*pairs[:n], *pairs[n + 1 :]]) for n in range(len(pairs))]
     changed += [urlencode([*pairs, pair]) for pair in [*pairs, ("more", "1"), ("download", "dog.jpg")]]
     changed += [query[:n] + chr(ord(query[n]) ^ 1) + query[n + 1 :] for n in range(len(query))]
-    changed += ["", "?", "signature", query + "&", "&" * 3000, query.replace("=", "%3D"), f"{query}&x=%ff"]
+    changed += ["", "?", "signature", query + "&", "&" * 5000, query.replace("=", "%3D"), f"{query}&x=%ff"]
     for other in changed:
         assert signer.verify(NAME, other.encode("latin-1")) is None, other
     assert signer.verify(NAME.replace("320", "321"), query.encode()) is None

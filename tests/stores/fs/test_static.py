@@ -610,6 +610,43 @@ async def test_requests_that_are_cancelled(tmp_path: Path, messages: int) -> Non
     assert len(asyncio.all_tasks()) == tasks
 
 
+@pytest.mark.parametrize(("version", "blob"), [("1.1", LARGE), ("2", SMALL), ("2", LARGE)], ids=["1", "2s", "2"])
+@pytest.mark.parametrize("blocked_at", ["http.response.start", "http.response.body"])
+async def test_a_send_that_is_blocked_when_the_client_disconnects(
+    tmp_path: Path, version: str, blob: bytes, blocked_at: str
+) -> None:
+    """It is abandoned, and the file is closed. (Servers for HTTP/1 end the send of a single block themselves.)"""
+    name = old(tmp_path, blob)
+    server = StaticServer(tmp_path, block_size=BLOCK)
+    blocked = asyncio.Event()
+    before, tasks = descriptors(), len(asyncio.all_tasks())
+
+    async def stuck(scope: Any, receive: Any, send: Any) -> None:
+        async def wait(message: Any) -> None:
+            if message["type"] == blocked_at:
+                blocked.set()
+                await asyncio.Event().wait()
+            await send(message)
+
+        async def disconnect() -> Any:
+            await blocked.wait()
+            return {"type": "http.disconnect"}
+
+        await server(scope, disconnect, wait)
+
+    told = await Client(stuck, http_version=version).ask(f"/{name}")
+    assert not told.ended
+    assert descriptors() <= before
+    assert len(asyncio.all_tasks()) == tasks
+
+
+@pytest.mark.parametrize("blob", [SMALL, LARGE], ids=len)
+async def test_files_over_http2(tmp_path: Path, blob: bytes) -> None:
+    """They are sent as over HTTP/1."""
+    name = await put(tmp_path, blob)
+    assert complete(await Client(StaticServer(tmp_path, block_size=BLOCK), http_version="2").ask(f"/{name}"), blob)
+
+
 async def test_a_server_that_fails_to_tell_of_leaving(tmp_path: Path) -> None:
     """The client counts as gone, and no error is left unread."""
     name = await put(tmp_path, LARGE)
