@@ -11,6 +11,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary, WeakSet, ref
 
@@ -22,6 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool
 from .._greenlet import await_, in_bridge
 from .._threads import finish
 from ..exc import DeclarationError, StoreFileNotFoundError, TransactionExpiredError
+from .deferral import is_deferred
 from .fence import check_age, grace_of
 from .files import Upload, discard_all, put_all
 from .journal import Journal, Verdict
@@ -255,7 +257,7 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
         for handler in _handlers:
             handler.flush_closed(session)
     if _JOURNAL in session.info:
-        _carry_out(_journal(session).end(transaction))
+        _carry_out(session, _journal(session).end(transaction))
 
 
 @event.listens_for(Pool, "invalidate")
@@ -267,12 +269,14 @@ def _interrupted(connection: object, entry: ConnectionPoolEntry, error: BaseExce
         return
     session.info.pop(_DATABASES, None)
     with contextlib.suppress(asyncio.CancelledError):  # one is on its way, and the connection has yet to be closed
-        _carry_out(_journal(session).settle())
+        _carry_out(session, _journal(session).settle())
 
 
-def _carry_out(verdict: Verdict) -> None:
+def _carry_out(session: Session, verdict: Verdict) -> None:
     if verdict.unresolved:
         _log.warning("the outcome of a transaction is unknown: %d files are kept", len(verdict.unresolved))
+    if is_deferred(session):
+        verdict = replace(verdict, dropped=())
     if not verdict.uploads and not verdict.dropped:
         return
     if in_bridge():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._transaction.deferral import defer_deletion
 from .._transaction.fence import GRACE, set_grace
 from ..inventory.ownership import Owner, Ownership, own
 from .quarantine import Restored, Sweep, UndoPlan, UndoProgress, sweeps, undo
@@ -23,6 +24,7 @@ __all__ = [
     "UndoProgress",
     "VerifyPlan",
     "VerifyProgress",
+    "defer_deletion",
     "own",
     "set_grace",
     "sweep",

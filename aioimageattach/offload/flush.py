@@ -34,7 +34,7 @@ from .prepare import Prepared, Wanted, prepare_all
 from .reference import Reference
 from .values import Settings, Stored
 
-__all__ = ["StoredValues"]
+__all__ = ["StoredValues", "ValueReferrer"]
 
 _WORK: Final = "aioimageattach.offload"
 _PAGE: Final = 1000

@@ -1,0 +1,31 @@
+"""Deferred deletion: the files of replaced and deleted rows are left to the sweep."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ..context import info_of, set_info
+
+__all__ = ["defer_deletion", "is_deferred"]
+
+_INFO: Final = "aioimageattach.deferred"
+
+
+def defer_deletion(target: Any, deferred: bool = True) -> None:
+    """Keep the files of replaced and deleted rows until a sweep moves them to its quarantine and later removes them.
+
+    Without it they are removed right after the commit. Keep them if a backup of the database may be restored, or a
+    replica that lags behind may be promoted: the rows that come back with it still have their files, or find them in
+    the quarantine. How long they stay is the sweep's to say. Files that were uploaded in a transaction which is rolled
+    back are still removed at once.
+
+    Args:
+        target: An ``AsyncSession`` or ``async_sessionmaker``, or a scoped session.
+        deferred: Whether to keep them.
+    """
+    set_info(target, _INFO, deferred)
+
+
+def is_deferred(target: Any) -> bool:
+    """Return whether the files of rows that a session replaces and deletes are kept."""
+    return bool(info_of(target).get(_INFO))

@@ -1,0 +1,54 @@
+"""Deferred deletion: replaced and deleted files wait for the sweep."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from aioimageattach import store_context
+from aioimageattach.maintenance import defer_deletion, sweep
+from tests.databases import Database
+from tests.faults.models import Base
+from tests.faults.rig import Rig, get, rig_of
+
+
+async def deferring(database: Database) -> Rig:
+    """A database and a store whose sessions leave files to the sweep, with the pictures of two users."""
+    rig = await rig_of(database)
+    defer_deletion(rig.sessions)
+    await rig.user(1)
+    await rig.user(2, b"two")
+    return rig
+
+
+async def test_replaced_and_deleted_files_stay(database: Database) -> None:
+    """A backup of the rows that is restored finds their files, until a sweep without quarantine removes them."""
+    rig = await deferring(database)
+    async with rig.sessions() as session, session.begin():
+        await rig.attach((await get(session, 1)).picture, b"new")
+        with store_context(rig.store):
+            await (await get(session, 2)).picture.delete()
+            await session.flush()
+    assert len(await rig.store.names()) == 3
+    await rig.check(b"new", orphans=True)
+    plan = sweep(rig.sessions, Base, rig.store, grace=timedelta(0), delete=True, force=True, permanently=True)
+    await plan.execute()
+    await rig.check(b"new")
+
+
+async def test_uploads_that_are_rolled_back_go_at_once(database: Database) -> None:
+    """Nothing can come back for them."""
+    rig = await deferring(database)
+    async with rig.sessions() as session:
+        await rig.attach((await get(session, 1)).picture, b"new")
+        await session.flush()
+        await session.rollback()
+    await rig.check(b"old", b"two")
+
+
+async def test_it_can_be_switched_off_for_one_session(database: Database) -> None:
+    """As for a purge that is meant to free space now."""
+    rig = await deferring(database)
+    async with rig.sessions() as session, session.begin():
+        defer_deletion(session, False)
+        await rig.attach((await get(session, 1)).picture, b"new")
+    await rig.check(b"new", b"two")
