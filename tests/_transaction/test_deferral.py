@@ -7,8 +7,9 @@ from datetime import timedelta
 from aioimageattach import store_context
 from aioimageattach.maintenance import defer_deletion, sweep
 from tests.databases import Database
+from tests.faults.conftest import rig_of
 from tests.faults.models import Base
-from tests.faults.rig import Rig, get, rig_of
+from tests.faults.rig import Rig, get
 
 
 async def deferring(database: Database) -> Rig:

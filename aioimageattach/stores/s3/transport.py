@@ -7,9 +7,8 @@ import ssl
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.request import getproxies_environment, proxy_bypass
-from weakref import WeakKeyDictionary
 
 import aiohttp
 from yarl import URL
@@ -52,6 +51,14 @@ class LoopState:
         return Limit(self.watchdog, until)
 
 
+def _close_socket(transport: Any) -> None:
+    """Close the socket of a transport whose event loop is closed; its own methods need the loop."""
+    sock = getattr(transport, "_sock", None)  # of asyncio's selector loops; others close theirs with the loop
+    if sock is not None:
+        sock.close()
+        transport._sock = None
+
+
 class Transport:
     """Sends requests.
 
@@ -85,7 +92,7 @@ class Transport:
         self._connector = connector
         self._proxies: dict[str, str | None] = {}
         self._label = label
-        self._states: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopState] = WeakKeyDictionary()
+        self._states: dict[asyncio.AbstractEventLoop, LoopState] = {}
         self._last: LoopState | None = None
 
     def _make_connector(self) -> aiohttp.BaseConnector:
@@ -104,9 +111,27 @@ class Transport:
         if state is None or state.loop is not loop:
             state = self._states.get(loop)
         if state is None or state.session.closed:
+            self._abandon_closed_loops()
             state = self._states[loop] = LoopState(loop, self._make_session(), Watchdog(loop))
         self._last = state
         return state
+
+    def _abandon_closed_loops(self) -> None:
+        """Free the sessions and sockets of event loops that have been closed, as when each job has a loop of its own.
+
+        The state refers to its loop, so that no weak reference would ever free it, and aiohttp closes no connection
+        of a loop that is closed.
+        """
+        for loop in [loop for loop in self._states if loop.is_closed()]:
+            state = self._states.pop(loop)
+            if self._last is state:
+                self._last = None
+            connector = state.session.connector
+            if connector is not None:
+                for protocol, _ in [one for several in connector._conns.values() for one in several]:
+                    _close_socket(protocol.transport)
+                connector._conns.clear()
+                state.session.detach()
 
     def _make_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -156,7 +181,8 @@ class Transport:
         )
 
     async def aclose(self) -> None:
-        """Close the connections of this event loop; doing so again changes nothing."""
+        """Close the connections of this event loop, and of loops that are closed; again changes nothing."""
+        self._abandon_closed_loops()
         state = self._states.pop(asyncio.get_running_loop(), None)
         self._last = None
         if state is not None:
