@@ -12,7 +12,15 @@ from .context import (
     set_default_store,
     store_context,
 )
-from .entity import Image, ImageSubset, MultipleImageSet, SingleImageSet, image_attachment
+from .entity import (
+    FocalPoint,
+    Image,
+    ImageSubset,
+    MultipleImageSet,
+    Placeholder,
+    SingleImageSet,
+    image_attachment,
+)
 from .exc import ContextError, ImageAttachError, ImageError, StoreError
 from .imaging.limits import ImageLimits
 from .imaging.recipe import Recipe
@@ -24,6 +32,7 @@ __version__ = _VERSION
 
 __all__ = [
     "ContextError",
+    "FocalPoint",
     "Image",
     "ImageAttachError",
     "ImageError",
@@ -32,6 +41,7 @@ __all__ = [
     "ImageSubset",
     "KeyedStore",
     "MultipleImageSet",
+    "Placeholder",
     "Recipe",
     "SingleImageSet",
     "Store",

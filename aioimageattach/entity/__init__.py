@@ -7,16 +7,19 @@ from . import flush as flush  # registers its handler of the session's flushes
 from .attachment import image_attachment
 from .image import Image
 from .imageset import BaseImageSet
+from .mixins import FocalPoint, Placeholder
 from .multiple import ImageSubset, MultipleImageSet
 from .single import ImageSet, SingleImageSet
 
 __all__ = [
     "VECTOR_TYPES",
     "BaseImageSet",
+    "FocalPoint",
     "Image",
     "ImageSet",
     "ImageSubset",
     "MultipleImageSet",
+    "Placeholder",
     "SingleImageSet",
     "image_attachment",
 ]

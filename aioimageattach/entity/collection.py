@@ -156,8 +156,8 @@ class Collection(Generic[I]):
             return rows
         if any(row.original for row in pending):
             return pending
-        taken = {row.size for row in pending if (found := record_of(row).attached) is not None and found.replaces}
-        return [row for row in rows if instance_state(row).key is None or row.variant or row.size not in taken]
+        taken = {_look(row) for row in pending if (found := record_of(row).attached) is not None and found.replaces}
+        return [row for row in rows if instance_state(row).key is None or _look(row) not in taken]
 
     def _place_of(self, row: I) -> tuple[Any, ...]:
         return tuple(row.__dict__.get(name) for name in self.attachment.discriminators)
@@ -325,15 +325,15 @@ class Collection(Generic[I]):
         """Note that a row of the owner's was inserted."""
         self._are([*getattr(self.owner, self.key), row])
 
-    def withdraw(self, place: tuple[Any, ...], *, size: tuple[int, int] | None = None) -> None:
+    def withdraw(self, place: tuple[Any, ...], *, replaced_by: I) -> None:
         """Take the rows of a set back that were attached and not flushed yet.
 
         Args:
             place: The values of the discriminators.
-            size: Only thumbnails of that size, in the original's look; ``None`` for all rows.
+            replaced_by: The new row: an original replaces all rows, a thumbnail the one of its size and look.
         """
         for row in self.members(place):
-            if instance_state(row).key is None and (size is None or (row.size == size and not row.variant)):
+            if instance_state(row).key is None and (replaced_by.original or _look(row) == _look(replaced_by)):
                 self._pop(row)
 
     def _pop(self, row: I) -> None:
@@ -370,6 +370,10 @@ def _refresh(row: I, *values: Any) -> I:
             set_committed_value(row, name, value)
     set_zone(row)
     return row
+
+
+def _look(row: Image) -> tuple[int, int, str]:
+    return row.width, row.height, row.variant
 
 
 def _is_loaded(row: Image) -> bool:

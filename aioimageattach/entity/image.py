@@ -45,12 +45,17 @@ class Image:
             user_id: Mapped[int] = mapped_column(ForeignKey("user.id"), primary_key=True)
 
     Override :attr:`object_type` when the table gets another name, :attr:`object_id` for a store whose names are made
-    of it and an owner whose key is neither an integer nor a UUID, :attr:`alt` to describe pictures in words, and
-    :attr:`__image_limits__` to accept other pictures.
+    of it and an owner whose key is neither an integer nor a UUID, :attr:`alt` to describe pictures in words,
+    :attr:`__image_limits__` to accept other pictures, and :attr:`__strip_metadata__` to store originals without
+    metadata.
     """
 
     __image_limits__: ClassVar[ImageLimits] = DEFAULT_LIMITS
     """What pictures are accepted, and how large."""
+
+    __strip_metadata__: ClassVar[bool] = False
+    """Whether EXIF, GPS, XMP and comments are removed from originals that are attached with ``from_file`` or
+    ``from_blob``, unless the call says otherwise. Thumbnails never have them."""
 
     if TYPE_CHECKING:
         width: Mapped[int]

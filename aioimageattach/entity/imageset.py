@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from sqlalchemy.orm.attributes import set_attribute
+
 from .._threads import run_pixels
 from ..exc import DeclarationError, InvalidKeyError, UnreadableImageError
 from ..file import AsyncFile, Source, Spool
 from ..imaging.metadata import strip_probed
+from ..imaging.preview import Preview
 from ..imaging.probe import Probe, probe
+from ..imaging.reduction import reduction
+from ..imaging.render import Rendering, render, render_with_preview
 from ..store import KeyedStore, Store
 from .image import Image
-from .thumbnails import ThumbnailSet
+from .mixins import Placeholder, keep_preview
+from .thumbnails import ThumbnailSet, variant_of
 
 __all__ = ["BaseImageSet"]
 
@@ -40,7 +46,7 @@ class BaseImageSet(ThumbnailSet[I]):
         extra_args: Sequence[Any] | None = None,
         extra_kwargs: Mapping[str, Any] | None = None,
         *,
-        strip_metadata: bool = False,
+        strip_metadata: bool | None = None,
     ) -> I:
         """Attach a picture; it takes the place of the one attached before, and of its thumbnails.
 
@@ -50,7 +56,8 @@ class BaseImageSet(ThumbnailSet[I]):
             store: Where it is to be stored; ``None`` for the current store.
             extra_args: Passed to the image class's constructor.
             extra_kwargs: Passed to the image class's constructor.
-            strip_metadata: Whether to take EXIF, GPS, XMP and comments out of it, without touching a pixel.
+            strip_metadata: Whether to remove EXIF, GPS, XMP and comments, without touching a pixel; ``None`` means what
+                the image class says in ``__strip_metadata__``.
 
         Returns:
             The new image, pending in the session.
@@ -60,19 +67,28 @@ class BaseImageSet(ThumbnailSet[I]):
             UnreadableImageError: It is no picture, or a broken one.
             UnsupportedImageError: Its type is not among those the image class allows.
             ImageTooLargeError: It is beyond a limit of the image class.
+            ImageTooSmallError: It is smaller than the image class allows.
+            ImageProportionsError: It has other proportions than the image class allows.
             DetachedError: The owner is in no session any more.
 
         Effects: The bytes are spooled: in memory up to 4 MiB, beyond that in a temporary file. They go to the store
-        with the next flush. On an error or a cancellation everything is as before.
+        with the next flush. On an error or a cancellation everything is as before. If the image class has a limit
+        ``reduce_to``, a larger picture is resized and encoded again first.
         """
         store = self._store(store)
+        cls: type[Image] = self._rows.cls
         spool = await Spool.fill(file, limit=self._limits.max_bytes)
         found = await self._probe(spool)
-        if strip_metadata:
+        size, mimetype = (found.width, found.height), found.mimetype
+        reduced, preview = await self._reduce(spool, found)
+        if reduced is not None:
+            spool = await Spool.fill(reduced.blob)
+            size, mimetype = (reduced.width, reduced.height), reduced.mimetype
+        elif cls.__strip_metadata__ if strip_metadata is None else strip_metadata:
             spool = await Spool.fill(await run_pixels(strip_probed, spool.view, found))
-        return await self._attach(
-            spool, (found.width, found.height), found.mimetype, store, True, extra_args, extra_kwargs
-        )
+        row = await self._attach(spool, size, mimetype, store, True, extra_args, extra_kwargs)
+        keep_preview(row, preview)
+        return row
 
     async def from_blob(
         self,
@@ -81,7 +97,7 @@ class BaseImageSet(ThumbnailSet[I]):
         extra_args: Sequence[Any] | None = None,
         extra_kwargs: Mapping[str, Any] | None = None,
         *,
-        strip_metadata: bool = False,
+        strip_metadata: bool | None = None,
     ) -> I:
         """Attach a picture from its bytes; see :meth:`from_file`."""
         return await self.from_file(blob, store, extra_args, extra_kwargs, strip_metadata=strip_metadata)
@@ -103,7 +119,7 @@ class BaseImageSet(ThumbnailSet[I]):
             store: Where it is to be stored; ``None`` for the current store.
             size: Width and height in pixels, as displayed; ``None`` to look.
             mimetype: Its type; ``None`` to look.
-            original: Whether it is the original, or a thumbnail made elsewhere.
+            original: Whether it is the original, or a thumbnail made elsewhere, whose file is handed out as it is.
             extra_args: Passed to the image class's constructor.
             extra_kwargs: Passed to the image class's constructor.
         """
@@ -166,6 +182,8 @@ class BaseImageSet(ThumbnailSet[I]):
             )
         await self._rows.load(self._place, again=True)
         same = next((one for one in self.images if one.key == row.key), None)
+        if not original:
+            set_attribute(row, "variant", variant_of(self.original, "", size))
         return self._append(row) if same is None else same
 
     async def delete(self) -> None:
@@ -189,6 +207,23 @@ class BaseImageSet(ThumbnailSet[I]):
         finally:
             spool.forget()
 
+    async def _reduce(self, spool: Spool, found: Probe) -> tuple[Rendering | None, Preview | None]:
+        """Return the reduced original and its preview, if the image class wants them; both from one decode."""
+        cls: type[Image] = self._rows.cls
+        recipe = reduction(found, self._limits)
+        recipes = [] if recipe is None else [recipe]
+        preview = None
+        try:
+            if issubclass(cls, Placeholder) and cls.__placeholder_on_attach__:
+                made, preview = await run_pixels(render_with_preview, spool.view, recipes, self._limits)
+            elif recipes:
+                made = await run_pixels(render, spool.view, recipes, self._limits)
+            else:
+                made = []
+        finally:
+            spool.forget()
+        return next(iter(made), None), preview
+
     async def _attach(
         self,
         spool: Spool,
@@ -201,7 +236,8 @@ class BaseImageSet(ThumbnailSet[I]):
     ) -> I:
         self._rows.session()
         await self._rows.load(self._place)
-        return self._append(self._row(spool, size, mimetype, store, original, "", extra_args, extra_kwargs))
+        variant = "" if original else variant_of(self.original, "", size)
+        return self._append(self._row(spool, size, mimetype, store, original, variant, extra_args, extra_kwargs))
 
     def _append(self, row: I) -> I:
         """Let a new row take the place of those that it replaces.
@@ -209,6 +245,6 @@ class BaseImageSet(ThumbnailSet[I]):
         Only rows that are not flushed yet are removed at once. Which rows of the database go is decided in the flush:
         until then the application may expire or expunge what was attached, and nothing has happened.
         """
-        self._rows.withdraw(self._place, size=None if row.original else row.size)
+        self._rows.withdraw(self._place, replaced_by=row)
         self._rows.append(row)
         return row

@@ -16,16 +16,18 @@ from ..context import resolve_store
 from ..exc import ImageTooLargeError, NoOriginalError
 from ..file import Spool
 from ..imaging.limits import ImageLimits
-from ..imaging.recipe import Fit, Recipe
-from ..imaging.render import Rendering, render
+from ..imaging.preview import Preview
+from ..imaging.recipe import FULL_SIZE, Fit, Gravity, Recipe
+from ..imaging.render import Rendering, render, render_with_preview
 from ..key import revision_of
 from ..store import Store
 from .collection import session_lock
 from .image import Image, utcnow
+from .mixins import focal_point_of, keep_preview, wants_preview
 from .record import Attached, Source, attach, known_store, record_of
 from .view import ImageView, newest
 
-__all__ = ["ThumbnailSet"]
+__all__ = ["ThumbnailSet", "as_recipes", "variant_of"]
 
 KEEP: Final = 3.0
 """How long a fresh rendering is kept for other transactions, which cannot see its row yet, in seconds."""
@@ -45,32 +47,50 @@ class ThumbnailSet(ImageView[I]):
         *,
         ratio: float | None = None,
         fit: Fit | None = None,
+        enlarge: bool = True,
+        gravity: Gravity | tuple[float, float] | None = None,
+        crop: tuple[float, float, float, float] | None = None,
         format: str | None = None,
         variant: str | None = None,
         store: Store | None = None,
     ) -> I:
-        """Return the image of that size, which may be the original; a look in memory.
+        """Return the thumbnail of that size and look, from the rows that are loaded; never the original.
 
         Args:
             width: In pixels; alone, any height.
             height: In pixels; alone, any width.
             ratio: As it was made with; needs the original.
             fit: As it was made with.
+            enlarge: As it was made with.
+            gravity: As it was made with.
+            crop: As it was made with.
             format: As it was made with.
             variant: As it was made with.
             store: Not needed; accepted because every method of a set takes one.
 
         Raises:
-            NoResultFound: There is no image of that size and look.
+            NoResultFound: There is no thumbnail of that size and look.
             NotLoadedError: The rows are not loaded.
         """
-        recipe = Recipe(width=width, height=height, ratio=ratio, fit=fit, format=format, variant=variant)
+        recipe = Recipe(
+            width=width,
+            height=height,
+            ratio=ratio,
+            fit=fit,
+            enlarge=enlarge,
+            gravity=gravity,
+            crop=crop,
+            format=format,
+            variant=variant,
+        )
         images = self.images
-        found = _find(images, recipe)
-        if found is None and fit is None and variant is None and width is not None and height is not None:
-            found = _match(images, width, height, _look(newest(images), Recipe(width=width, format=format)))
+        original = newest(images)
+        found = _find(images, original, _focused(recipe, original))
+        if found is None and {fit, gravity, crop, variant} == {None} and width is not None and height is not None:
+            look = Recipe(width=width, format=format).look("" if original is None else original.mimetype)
+            found = _match(images, width, height, variant_of(original, look, (width, height)))
         if found is None:
-            raise NoResultFound(f"{self!r} has no image for {_describe(recipe)}; generate_thumbnail() makes it")
+            raise NoResultFound(f"{self!r} has no thumbnail for {_describe(recipe)}; generate_thumbnail() makes it")
         return found
 
     async def generate_thumbnail(
@@ -82,6 +102,9 @@ class ThumbnailSet(ImageView[I]):
         store: Store | None = None,
         *,
         fit: Fit | None = None,
+        enlarge: bool = True,
+        gravity: Gravity | tuple[float, float] | None = None,
+        crop: tuple[float, float, float, float] | None = None,
         format: str | None = None,
         quality: int | None = None,
         animated: bool = False,
@@ -90,26 +113,31 @@ class ThumbnailSet(ImageView[I]):
         preprocess: Callable[[Any], Any] | None = None,
         postprocess: Callable[[Any], Any] | None = None,
     ) -> I:
-        """Return the thumbnail of that size and look, made from the original if it is not there yet.
+        """Return the thumbnail of that size and look, and make it from the original if it does not exist yet.
+
+        It is never the original, whatever the size: it has no metadata of the file that was attached.
 
         Args:
-            ratio: Times the original's sides; alone.
+            ratio: Factor for the original's sides; alone.
             width: In pixels; alone, the height follows.
             height: In pixels; alone, the width follows.
             filter: The kernel that resizes; see :class:`~aioimageattach.imaging.Recipe` for this and what follows.
-            store: Where the original is, and the thumbnail is to be; ``None`` for the one the original was attached
-                with in this session, or the current one.
-            fit: How to fill the box where both sides are given; ``None`` means ``"cover"``.
+            store: The store that has the original and gets the thumbnail; ``None`` for the one that the original was
+                attached with in this session, or the current one.
+            fit: How the picture fills a box of both sides; ``None`` means ``"cover"``.
+            enlarge: Whether the thumbnail may have more pixels than the original.
+            gravity: Which part ``"cover"`` keeps, for an original without a focal point.
+            crop: The part of the original to use: left, top, width and height, in fractions.
             format: ``None`` keeps the original's.
             quality: 1 to 100; ``None`` means the format's default.
             animated: Whether an animation keeps its frames.
-            background: The colour of bars, and of clear parts in JPEG.
+            background: The colour of bars, and behind transparent parts in JPEG.
             variant: Your name for the look.
             preprocess: Called with the whole ``pyvips.Image``, in a worker thread.
             postprocess: Called with the resized one.
 
         Returns:
-            The image: one that was there, or a new one pending in the session.
+            The thumbnail: one that exists, or a new one pending in the session.
 
         Raises:
             NoOriginalError: No picture is attached.
@@ -123,6 +151,9 @@ class ThumbnailSet(ImageView[I]):
             height=height,
             filter=filter,
             fit=fit,
+            enlarge=enlarge,
+            gravity=gravity,
+            crop=crop,
             format=format,
             quality=quality,
             animated=animated,
@@ -133,25 +164,29 @@ class ThumbnailSet(ImageView[I]):
         )
         return (await self.generate_thumbnails([recipe], store=store))[0]
 
-    async def generate_thumbnails(self, recipes: Sequence[int | Recipe], store: Store | None = None) -> list[I]:
-        """Return several thumbnails, those that are not there yet made from one decode of the original.
+    async def generate_thumbnails(
+        self, recipes: Sequence[int | Recipe], store: Store | None = None, *, enlarge: bool = True
+    ) -> list[I]:
+        """Return several thumbnails, and make those that do not exist yet from one decode of the original.
 
         Args:
             recipes: Widths in pixels, or recipes.
             store: As for :meth:`generate_thumbnail`, whose errors it raises.
+            enlarge: Whether a width in pixels may be larger than the original's; recipes say it themselves.
         """
-        wanted = [recipe if isinstance(recipe, Recipe) else Recipe(width=recipe) for recipe in recipes]
-        found, missing = await self._look_up(wanted)
+        wanted, found = await self._look_up(as_recipes(recipes, enlarge=enlarge))
         original = self.require_original()
         store = self._store(store, original)
+        missing = [recipe for recipe, row in found.items() if row is None]
         if missing:
             self._rows.session()
             self._check_room(len(missing))
-        made = await self._render(original, missing, store)
+        made, preview = await self._render(original, missing, store)
         spools = [await Spool.fill(rendering.blob) for rendering in made]
         self._check_original(original)
+        keep_preview(original, preview)
         for rendering, spool in zip(made, spools, strict=True):
-            row = self._made(rendering)
+            row = self._made(original, rendering)
             if row is None:
                 row = self._thumbnail(original, rendering, store, spool)
                 self._rows.append(row)
@@ -191,7 +226,8 @@ class ThumbnailSet(ImageView[I]):
             IntegrityError: The row lacks what a column of the image class wants.
         """
         recipe = Recipe(width=width, height=height, ratio=ratio, fit=fit, format=format, **look)
-        found = (await self._look_up([recipe]))[0][recipe]
+        [recipe], rows = await self._look_up([recipe])
+        found = rows[recipe]
         session = self._rows.session()
         original = self.require_original()
         if session is None:
@@ -202,8 +238,8 @@ class ThumbnailSet(ImageView[I]):
         if found is None:
             self._check_room(1)
             store = self._store(store, original)
-            [rendering] = await self._render(original, [recipe], store, keep=KEEP)
-            made = rendering, await Spool.fill(rendering.blob)
+            [rendering], preview = await self._render(original, [recipe], store, keep=KEEP)
+            made = rendering, await Spool.fill(rendering.blob), preview
         async with session_lock(session.sync_session):
             await session.flush()  # what fails here is not ours, and is to be raised as it is
             if made is None:
@@ -216,22 +252,32 @@ class ThumbnailSet(ImageView[I]):
         if self.original is None and self._rows.state.persistent:
             await self._rows.load(self._place, again=True)
 
-    async def _look_up(self, wanted: Sequence[Recipe]) -> tuple[dict[Recipe, I | None], list[Recipe]]:
-        """Return the images that are there, and the recipes of those that are not.
+    async def _look_up(self, recipes: Sequence[Recipe]) -> tuple[list[Recipe], dict[Recipe, I | None]]:
+        """Return the recipes as they apply to the original, and for each the thumbnail, or ``None`` if it is missing.
 
         If one is missing, the whole set is loaded again: its rows may have been loaded with a condition.
         """
         await self._load_original()
         original = self.original
-        missing = any(_find(self.images, recipe) is None for recipe in wanted)
+        wanted = _applied(recipes, original)
+        missing = any(_find(self.images, original, recipe) is None for recipe in wanted)
         if missing and original is not None and inspect(original).persistent:
             await self._rows.load(self._place, again=True)
-        found = {recipe: _find(self.images, recipe) for recipe in wanted}
-        return found, [recipe for recipe, row in found.items() if row is None]
+            original = self.original
+            wanted = _applied(recipes, original)
+        return wanted, {recipe: _find(self.images, original, recipe) for recipe in wanted}
 
-    async def _insert(self, session: AsyncSession, original: I, rendering: Rendering, spool: Spool, store: Store) -> I:
+    async def _insert(
+        self,
+        session: AsyncSession,
+        original: I,
+        rendering: Rendering,
+        spool: Spool,
+        preview: Preview | None,
+        store: Store,
+    ) -> I:
         """Return the row of a thumbnail, inserted or found; the session is flushed and its lock held."""
-        found = self._made(rendering)
+        found = self._made(original, rendering)
         if found is not None:
             return found
         self._check_original(original)
@@ -241,11 +287,13 @@ class ThumbnailSet(ImageView[I]):
                 session.add(row)
         except IntegrityError:  # somebody else was first, and has committed meanwhile
             await self._rows.load_locked(session, self._place)
-            found = self._made(rendering)
+            found = self._made(original, rendering)
             if found is None:
                 raise
             return found
         self._rows.inserted(row)
+        # not before: the flush that inserts locks the owner first, and then nobody else is about to change the original
+        keep_preview(original, preview)
         return row
 
     @property
@@ -289,31 +337,44 @@ class ThumbnailSet(ImageView[I]):
         attach(row, Attached(store, bytes_, reproducible=not original, replaces=replaces), source)
         return row
 
-    async def _render(self, original: I, recipes: Sequence[Recipe], store: Store, keep: float = 0.0) -> list[Rendering]:
-        """Make thumbnails of the original; tasks that want the same ones at the same time share the work."""
-        if not recipes:
-            return []
-        work = partial(self._decode, original, recipes, store)
-        return await single_flight((store.location, original.key, tuple(recipes)), work, keep=keep)
+    async def _render(
+        self, original: I, recipes: Sequence[Recipe], store: Store, keep: float = 0.0
+    ) -> tuple[list[Rendering], Preview | None]:
+        """Make thumbnails of the original, and its preview if it has none yet.
 
-    async def _decode(self, original: I, recipes: Sequence[Recipe], store: Store) -> list[Rendering]:
+        Tasks that want the same ones at the same time share the work.
+        """
+        attached = self._rows.state.session is not None or inspect(original).key is None
+        preview = wants_preview(original) and attached
+        if not recipes and not preview:
+            return [], None
+        work = partial(self._decode, original, recipes, store, preview)
+        return await single_flight((store.location, original.key, tuple(recipes), preview), work, keep=keep)
+
+    async def _decode(
+        self, original: I, recipes: Sequence[Recipe], store: Store, preview: bool
+    ) -> tuple[list[Rendering], Preview | None]:
         async with picture_slot():
             attached = record_of(original).attached
             spool = None if attached is None else attached.spool
             if spool is None:
                 async with await store.open(original) as file:
                     spool = await Spool.fill(file, limit=self._limits.max_bytes, fingerprint=False)
-            return await run_pixels(render, spool.view, recipes, self._limits)
+            if preview:
+                return await run_pixels(render_with_preview, spool.view, recipes, self._limits)
+            return await run_pixels(render, spool.view, recipes, self._limits), None
 
     def _thumbnail(self, original: I, rendering: Rendering, store: Store, spool: Spool) -> I:
-        look = _look(self.original, rendering.recipe)
-        size = (rendering.width, rendering.height)
+        size = rendering.width, rendering.height
+        variant = variant_of(original, rendering.recipe.look(original.mimetype, original.size), size)
         source = Source(original, original.key)
-        return self._row(spool, size, rendering.mimetype, store, False, look, source=source)
+        return self._row(spool, size, rendering.mimetype, store, False, variant, source=source)
 
-    def _made(self, rendering: Rendering) -> I | None:
-        """The image that stands where a thumbnail belongs."""
-        return _match(self.images, rendering.width, rendering.height, _look(self.original, rendering.recipe))
+    def _made(self, original: I, rendering: Rendering) -> I | None:
+        """The row that a thumbnail would have the same primary key as."""
+        size = rendering.width, rendering.height
+        variant = variant_of(original, rendering.recipe.look(original.mimetype, original.size), size)
+        return _match(self.images, *size, variant)
 
     def _check_room(self, more: int) -> None:
         limit, count = self._limits.max_thumbnails, more + sum(not row.original for row in self.images)
@@ -330,30 +391,58 @@ class ThumbnailSet(ImageView[I]):
             raise NoOriginalError(f"the original of {self!r} was replaced while a thumbnail was made of it")
 
 
-def _look(original: Image | None, recipe: Recipe) -> str:
-    return recipe.look("" if original is None else original.mimetype)
+def as_recipes(recipes: Sequence[int | Recipe], *, enlarge: bool) -> list[Recipe]:
+    """Return recipes for widths in pixels and recipes."""
+    return [recipe if isinstance(recipe, Recipe) else Recipe(width=recipe, enlarge=enlarge) for recipe in recipes]
 
 
-def _find(images: Sequence[I], recipe: Recipe) -> I | None:
-    """The image that a recipe makes, if it is there."""
-    original = newest(images)
-    look = _look(original, recipe)
-    if original is not None and (recipe.ratio is not None or recipe.fit is not None):
-        return _match(images, *recipe.target(original.size), look)
-    return None if recipe.ratio is not None else _match(images, recipe.width, recipe.height, look)
+def _focused(recipe: Recipe, original: Image | None) -> Recipe:
+    point = focal_point_of(original)
+    return recipe if point is None else recipe.with_focal_point(point)
+
+
+def _applied(recipes: Sequence[Recipe], original: Image | None) -> list[Recipe]:
+    """Let recipes have the focal point of the original, and those be one that make the same thumbnail."""
+    focused = [_focused(recipe, original) for recipe in recipes]
+    if original is None:
+        return focused
+    size, mimetype = original.size, original.mimetype
+    first: dict[tuple[tuple[int, int], str], Recipe] = {}
+    return [
+        first.setdefault((recipe.layout(size, mimetype).target, recipe.look(mimetype, size)), recipe)
+        for recipe in focused
+    ]
+
+
+def variant_of(original: Image | None, look: str, size: tuple[int, int]) -> str:
+    """Return the variant of a thumbnail, which is not that of the original if both have the same size."""
+    return FULL_SIZE if not look and original is not None and original.size == size else look
+
+
+def _find(images: Sequence[I], original: Image | None, recipe: Recipe) -> I | None:
+    """The thumbnail that a recipe makes, if it exists."""
+    if original is None:
+        return None if recipe.ratio is not None else _match(images, recipe.width, recipe.height, recipe.look(""))
+    width, height = recipe.layout(original.size, original.mimetype).target
+    both = recipe.ratio is not None or recipe.fit is not None
+    return _match(
+        images,
+        width if both or recipe.width is not None else None,
+        height if both or recipe.height is not None else None,
+        recipe.look(original.mimetype, original.size),
+    )
 
 
 def _match(images: Sequence[I], width: int | None, height: int | None, look: str) -> I | None:
-    found = None
     for row in images:
         values = row.__dict__  # loaded, and many times as fast as its attributes
-        if values["variant"] == look and width in (None, values["width"]) and height in (None, values["height"]):
-            if not values["original"]:
-                return row
-            found = row
-    return found
+        same = width in (None, values["width"]) and height in (None, values["height"])
+        if same and values["variant"] == look and not values["original"]:
+            return row
+    return None
 
 
 def _describe(recipe: Recipe) -> str:
-    words = ((name, getattr(recipe, name)) for name in ("width", "height", "ratio", "fit", "format", "variant"))
+    names = ("width", "height", "ratio", "fit", "gravity", "crop", "format", "variant")
+    words = ((name, getattr(recipe, name)) for name in names)
     return ", ".join(f"{name}={value!r}" for name, value in words if value is not None)

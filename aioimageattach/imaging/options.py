@@ -167,10 +167,11 @@ def word(label: str, value: object, known: Sequence[str]) -> str:
 
 
 def fractions(label: str, values: object, count: int) -> list[float]:
+    expected = "a number" if count == 1 else f"{count} numbers"
     if not isinstance(values, tuple | list) or len(values) != count or not all(map(_is_number, values)):
-        raise DeclarationError(f"{label}: expected {count} numbers from 0 to 1, got {values!r:.80}")
+        raise DeclarationError(f"{label}: expected {expected} from 0 to 1, got {values!r:.80}")
     if not all(0 <= value <= 1 for value in values):
-        raise ValueError(f"{label}: expected {count} numbers from 0 to 1, got {values!r:.80}")
+        raise ValueError(f"{label}: expected {expected} from 0 to 1, got {values!r:.80}")
     return [float(value) for value in values]
 
 

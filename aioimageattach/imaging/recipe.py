@@ -38,7 +38,18 @@ from .options import (
 if TYPE_CHECKING:
     from ._vips import Image as VipsImage
 
-__all__ = ["FORMATS", "GRAVITIES", "KERNELS", "QUALITIES", "Fit", "Gravity", "Layout", "Recipe", "read_look"]
+__all__ = [
+    "FORMATS",
+    "FULL_SIZE",
+    "GRAVITIES",
+    "KERNELS",
+    "QUALITIES",
+    "Fit",
+    "Gravity",
+    "Layout",
+    "Recipe",
+    "read_look",
+]
 
 Hook: TypeAlias = "Callable[[VipsImage], VipsImage]"
 _MOVING: Final = frozenset({"image/gif", "image/webp"})
@@ -48,7 +59,8 @@ _MAX_SIDES: Final = MappingProxyType(
 _MAX_SIDE: Final = 1_000_000
 _MAX_LOOK: Final = 32
 _VARIANT: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,31}", re.ASCII)
-_FULL_SIZE: Final = "full"
+FULL_SIZE: Final = "full"
+"""The look of a plain resize that has the size of the original, which has the empty look."""
 
 
 class Layout(NamedTuple):
@@ -340,7 +352,7 @@ class Recipe:
         words = self.words(original)
         look = ".".join(words)
         if not look and size is not None and self.layout(size, original).target == size:
-            return _FULL_SIZE
+            return FULL_SIZE
         if len(look) > _MAX_LOOK:
             look = f"{words[0]}-{hashlib.sha256(look.encode()).hexdigest()[:16]}"
         return look

@@ -374,7 +374,8 @@ async def test_looks_of_one_size_stand_beside_each_other(session: AsyncSession, 
         own,
     )
     assert find(100, 67) is cover
-    assert find(ratio=1) is user.picture.original
+    with pytest.raises(NoResultFound, match=r"ratio=1"):
+        find(ratio=1)
     with pytest.raises(NoResultFound, match=r"User\.picture.*width=100.*format='avif'.*generate_thumbnail"):
         find(width=100, format="avif")
     assert len(await store.names()) == 5
@@ -390,13 +391,86 @@ async def test_a_box_finds_a_plain_thumbnail_of_its_size(session: AsyncSession) 
         user.picture.find_thumbnail(width=150, height=100, fit="cover")
 
 
-async def test_the_size_of_the_original_is_the_original(session: AsyncSession) -> None:
-    """Asked for its own size, the original is returned instead of a copy."""
+async def test_a_thumbnail_of_the_originals_size_is_not_the_original(
+    session: AsyncSession, store: CountingStore
+) -> None:
+    """Asked for its own size in any way, the original stays itself, and the thumbnail has nothing private."""
+    user = await user_of(session)
+    original = await user.picture.from_blob(photos.png())
+    made = await user.picture.generate_thumbnail(width=451)
+    for again in (
+        user.picture.generate_thumbnail(ratio=1),
+        user.picture.generate_thumbnail(width=451, height=300, fit="inside"),
+        user.picture.generate_thumbnail(width=9000, enlarge=False),
+        user.picture.get_or_generate_thumbnail(height=300),
+    ):
+        assert await again is made
+    await session.commit()
+    assert (made.original, made.variant, made.size) == (False, "full", original.size)
+    blob = await made.make_blob()
+    assert photos.GPS[0] in await original.make_blob()
+    assert photos.GPS[0] not in blob
+    assert b"private" not in blob
+    assert len(await store.names()) == 2
+    await user.picture.load()
+    for found in (
+        user.picture.find_thumbnail(451),
+        user.picture.find_thumbnail(451, 300),
+        user.picture.find_thumbnail(ratio=1),
+        user.picture.find_thumbnail(width=9000, enlarge=False),
+    ):
+        assert found is made
+    assert user.picture.original is original
+
+
+async def test_a_thumbnail_made_elsewhere_may_have_the_originals_size(
+    session: AsyncSession, store: CountingStore
+) -> None:
+    """It takes the place of no original, but of the thumbnail of that size, before and after it is flushed."""
     user = await user_of(session)
     original = await user.picture.from_blob(BLOB)
-    assert await user.picture.generate_thumbnail(width=451) is original
-    assert await user.picture.generate_thumbnail(ratio=1) is original
-    assert await user.picture.get_or_generate_thumbnail(height=300) is original
+    for _ in range(2):
+        made = await user.picture.from_raw_file(BLOB[:-2], size=(451, 300), mimetype="image/jpeg", original=False)
+        assert user.picture.images == [original, made]
+        await session.flush()
+        again = await user.picture.from_raw_file(BLOB, size=(451, 300), mimetype="image/jpeg", original=False)
+        assert user.picture.images == [original, again]
+        assert user.picture.find_thumbnail(width=451) is again
+        await session.commit()
+        assert len(await store.names()) == 2
+
+
+async def test_rows_of_the_predecessor_have_thumbnails_of_their_own_size(
+    session: AsyncSession, store: CountingStore
+) -> None:
+    """An original without a revision keeps its file and its row, and another file is made."""
+    user = await user_of(session)
+    await session.flush()
+    old = UserPicture(user_id=user.id, width=451, height=300, mimetype="image/jpeg", original=True)
+    session.add(old)
+    await store.put_object(store.name_of(old.key), BLOB, mimetype="image/jpeg")
+    await session.commit()
+    await user.picture.load()
+    made = await user.picture.get_or_generate_thumbnail(width=451)
+    await session.commit()
+    assert (made.original, made.variant, made.revision is None) == (False, "full", False)
+    assert user.picture.original is not made
+    assert await user.picture.make_blob() == BLOB
+
+
+async def test_widths_that_make_the_same_thumbnail_are_one(session: AsyncSession, store: CountingStore) -> None:
+    """Nothing is enlarged, and several sizes beyond the original's are one row, rendered once."""
+    user = await user_of(session)
+    await user.picture.from_blob(BLOB)
+    small, large, larger, square = await user.picture.generate_thumbnails(
+        [200, 600, 1200, Recipe(width=900, height=900, enlarge=False)], enlarge=False
+    )
+    assert large is larger
+    assert [row.size for row in (small, large, square)] == [(200, 133), (451, 300), (300, 300)]
+    await session.commit()
+    assert len(await store.names()) == 4
+    assert await user.picture.generate_thumbnail(width=500) is not large
+    assert user.picture.find_thumbnail(width=500).size == (500, 333)
 
 
 async def test_without_an_original(session: AsyncSession) -> None:
@@ -784,7 +858,8 @@ async def test_several_photos_of_a_post(session: AsyncSession, store: CountingSt
     await post.photos.load()
     assert [len(photo) for photo in post.photos] == [3, 1, 3]
     assert post.photos.get_image_set(order_index=1).size == (451, 300)
-    assert second.find_thumbnail(width=second.width) is second.original
+    with pytest.raises(NoResultFound):
+        second.find_thumbnail(width=second.width)
     await post.photos.get_image_set(order_index=3).delete()
     await session.commit()
     assert [photo.identity["order_index"] for photo in post.photos.image_sets] == [1, 2]

@@ -272,6 +272,19 @@ MATRIX: dict[int, Attack] = {
             (DIRECTORY, "the_name_is_made_of_the_revision"),
         ),
     ),
+    22: Attack(
+        "originals as thumbnails",
+        "the same width, the ratio 1, a box of the same size, sizes that are not enlarged, rows of the predecessor",
+        "no call that makes or finds thumbnails returns the original",
+        (
+            ("tests/imaging/test_render.py", "a_thumbnail_of_the_originals_own_size_is_not_the_original"),
+            (
+                SETS,
+                "a_thumbnail_of_the_originals_size_is_not_the_original "
+                "rows_of_the_predecessor_have_thumbnails_of_their_own_size",
+            ),
+        ),
+    ),
 }
 
 

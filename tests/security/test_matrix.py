@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "security.md"
 
 def test_every_number_is_there() -> None:
     """All 20."""
-    assert sorted(MATRIX) == list(range(1, 21))
+    assert MATRIX.keys() >= set(range(1, 21))
 
 
 @pytest.mark.parametrize("number", MATRIX)
