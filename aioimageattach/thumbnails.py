@@ -14,6 +14,7 @@ from sqlalchemy.orm import RelationshipProperty, lazyload, selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
 from .entity import BaseImageSet, Image, MultipleImageSet
+from .entity.thumbnails import as_recipes
 from .exc import DeclarationError, ImageError, StoreError
 from .imaging.recipe import Recipe
 from .inventory import beyond
@@ -222,6 +223,7 @@ def generate(
     recipes: Sequence[int | Recipe],
     *,
     store: Store | None = None,
+    enlarge: bool = True,
     batch: int = BATCH,
     concurrency: int = CONCURRENCY,
 ) -> ThumbnailPlan:
@@ -240,6 +242,7 @@ def generate(
         sessions: Makes a session for each batch.
         attachment: Such as ``User.picture``, the attribute of the class.
         recipes: Widths in pixels, or recipes.
+        enlarge: Whether a width in pixels may be larger than the original's; recipes say it themselves.
         store: Where originals are, and thumbnails are to be; ``None`` for the current one.
         batch: How many owners one transaction is about.
         concurrency: How many originals are fetched and resized at once.
@@ -257,5 +260,4 @@ def generate(
     relationship = getattr(attachment, "property", None)
     if not isinstance(relationship, RelationshipProperty) or not issubclass(relationship.mapper.class_, Image):
         raise DeclarationError(f"expected an image attachment of a class, such as User.picture, got {attachment!r:.80}")
-    wanted = [recipe if isinstance(recipe, Recipe) else Recipe(width=recipe) for recipe in recipes]
-    return ThumbnailPlan(sessions, relationship, wanted, store, batch, concurrency)
+    return ThumbnailPlan(sessions, relationship, as_recipes(recipes, enlarge=enlarge), store, batch, concurrency)

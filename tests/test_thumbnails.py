@@ -117,6 +117,15 @@ async def test_a_second_run_finds_nothing_to_do(sessions: Sessions, store: Faili
     assert (plan.progress.done, plan.progress.made, store.calls) == (7, 0, [])
 
 
+async def test_nothing_is_enlarged_on_request(sessions: Sessions, store: FailingStore) -> None:
+    """Widths beyond the original's make one thumbnail of its own size; a second run finds it."""
+    for expected in (7, 0):
+        plan = generate(sessions, User.picture, [100, 200, Recipe(width=300, enlarge=False)], enlarge=False)
+        await plan.execute()
+        assert (plan.progress.done, plan.progress.made, plan.failures) == (7, expected, [])
+    assert await thumbnails(sessions) == [(number, 90) for number in range(1, 9) if number != 4]
+
+
 async def test_each_of_several_pictures_is_one(sessions: Sessions) -> None:
     """The pictures of an owner with several are told apart."""
     async with sessions.begin() as session:

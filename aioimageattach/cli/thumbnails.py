@@ -7,7 +7,7 @@ from typing import Any, NoReturn, get_args
 
 import click
 
-from ..imaging.recipe import FORMATS, Fit, Recipe
+from ..imaging.recipe import FORMATS, GRAVITIES, Fit, Recipe
 from ..thumbnails import BATCH, CONCURRENCY, generate
 from . import options
 from .database import open_sessions
@@ -23,19 +23,16 @@ def _whose(item: Any) -> str:
     return f"{item.owner.__name__} {key}"
 
 
-def _recipes(widths: tuple[int, ...], heights: tuple[int, ...], fit: Any, form: str | None) -> list[Recipe]:
+def _recipes(widths: tuple[int, ...], heights: tuple[int, ...], fit: Any, **look: Any) -> list[Recipe]:
     """One for each width and each height, or for each pair of them where the box is to be filled."""
     if fit is not None:
         if not widths or len(widths) != len(heights):
             raise click.UsageError("--fit needs as many --height as --width")
         pairs = zip(widths, heights, strict=True)
-        return [Recipe(width=width, height=height, fit=fit, format=form) for width, height in pairs]
+        return [Recipe(width=width, height=height, fit=fit, **look) for width, height in pairs]
     if not widths and not heights:
         raise click.UsageError("expected a size: --width or --height")
-    return [
-        *(Recipe(width=width, format=form) for width in widths),
-        *(Recipe(height=height, format=form) for height in heights),
-    ]
+    return [*(Recipe(width=width, **look) for width in widths), *(Recipe(height=height, **look) for height in heights)]
 
 
 @click.command(short_help="Make the thumbnails that are missing.")
@@ -45,6 +42,10 @@ def _recipes(widths: tuple[int, ...], heights: tuple[int, ...], fit: Any, form: 
 @click.option("--width", "-w", type=click.IntRange(min=1), multiple=True, help="In pixels; give it for each size.")
 @click.option("--height", type=click.IntRange(min=1), multiple=True, help="In pixels; give it for each size.")
 @click.option("--fit", type=click.Choice(get_args(Fit)), help="How a box of width and height is filled.")
+@click.option("--gravity", type=click.Choice(tuple(GRAVITIES)), help="What --fit cover keeps.  [default: centre]")
+@click.option(
+    "--enlarge/--no-enlarge", default=True, show_default=True, help="Whether thumbnails may be larger than originals."
+)
 @click.option(
     "--format", "form", type=click.Choice(sorted(FORMATS)), help="That of the thumbnails.  [default: as it is]"
 )
@@ -58,6 +59,8 @@ def thumbnails(
     width: tuple[int, ...],
     height: tuple[int, ...],
     fit: Any,
+    gravity: Any,
+    enlarge: bool,
     form: str | None,
     batch: int,
     concurrency: int,
@@ -71,7 +74,9 @@ def thumbnails(
     after it was stopped. The application may go on meanwhile.
     """
     out = Output(as_json=as_json, every=every)
-    recipes = _recipes(width, height, fit, form)
+    if gravity is not None and fit != "cover":
+        raise click.UsageError("--gravity needs --fit cover")
+    recipes = _recipes(width, height, fit, gravity=gravity, enlarge=enlarge, format=form)
 
     async def work() -> int:
         async with AsyncExitStack() as stack:

@@ -288,10 +288,21 @@ def test_thumbnails_fills_boxes(run: Run, filled: Path) -> None:
     assert len([name for name in files(filled / models.MEDIA) if name.endswith(".20x20.webp")]) == USERS
 
 
+def test_thumbnails_enlarges_nothing_on_request(run: Run, filled: Path) -> None:
+    """Sizes beyond the original's become its own; boxes shrink, and keep what they are told to."""
+    done = run("thumbnails", PICTURE, "-s", MEDIA, "-w", "500", "-w", "900", "--no-enlarge")
+    assert (done.exit_code, f"{USERS} made" in last(done)) == (0, True), done.output
+    box = ["-w", "900", "--height", "900", "--fit", "cover", "--gravity", "north", "--no-enlarge"]
+    done = run("thumbnails", PICTURE, "-s", MEDIA, *box)
+    assert (done.exit_code, f"{USERS} made" in last(done)) == (0, True), done.output
+    assert len([name for name in files(filled / models.MEDIA) if ".60x60." in name]) == USERS
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([], "expected a size"),
+        (["-w", "20", "--gravity", "north"], "--gravity needs --fit cover"),
         (["-w", "20", "--fit", "cover"], "as many --height as --width"),
         (["--height", "20", "--fit", "cover"], "as many --height as --width"),
     ],
