@@ -36,6 +36,7 @@ JPEG_DATA: Final = b"\0"
 P = ParamSpec("P")
 
 _MOST_PARTS: Final = 30_000
+_MOST_FILL: Final = 65_536  # bytes between two segments; there should be none
 _STEP: Final = 500_000  # a search holds the interpreter's lock: no event loop may wait longer than for so many bytes
 _SIZE_NAME: Final = struct.Struct(">I4s")
 _NAME_SIZE: Final = struct.Struct("<4sI")
@@ -71,8 +72,8 @@ def _number(view: memoryview, start: int, size: int) -> int:
     return int.from_bytes(view[start : start + size], "big")
 
 
-def _next_marker(view: memoryview, position: int) -> re.Match[bytes] | None:
-    for start in range(position, len(view), _STEP):
+def _next_marker(view: memoryview, position: int, end: int) -> re.Match[bytes] | None:
+    for start in range(position, min(end, len(view)), _STEP):
         found = _MARKER.search(view, start, start + _STEP + 1)
         if found is not None:
             return found
@@ -87,7 +88,7 @@ def jpeg_parts(view: memoryview) -> Iterator[Part]:
     """
     yield Part(b"\xd8", 0, 2, 2)
     position = 2
-    while found := _next_marker(view, position):
+    while found := _next_marker(view, position, position + _MOST_FILL):
         start, marker = found.start(), view[found.start() + 1]
         body = start + 4
         if marker == _EOI:
@@ -102,7 +103,7 @@ def jpeg_parts(view: memoryview) -> Iterator[Part]:
         yield Part(bytes([marker]), start, body, end)
         position = end
         if marker == _SOS:
-            following = _next_marker(view, end)
+            following = _next_marker(view, end, len(view))
             position = following.start() if following else len(view)
             yield Part(b"\0", end, end, position)
 
