@@ -134,7 +134,7 @@ def jpeg(source: Hostile) -> bytes:
     """A JPEG with EXIF, once or several times."""
     data = still("JPEG")
     blocks = b""
-    for _ in range(source.choice((1, 1, 1, 2, 30))):
+    for _ in range(source.choice((1, 1, 1, 1, 1, 2, 10))):
         body = (b"Exif\0\0" + exif(source))[:65_533]
         blocks += b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
     return data[:2] + blocks + data[2:]
@@ -224,7 +224,7 @@ DATA: Final = 32
 def bmff(source: Hostile) -> bytes:
     """AVIF or HEIC: tables of items, properties, references, places and samples."""
     good = coded(source.choice(("AVIF", "HEIC")))
-    count = source.choice((1, 1, 2, 2, 3, 3, 10, 10, 10, 100)) if source.random() < 0.99 else 1_000
+    count = source.choice((1, 1, 2, 2, 3, 3, 4, 10, 10, 30)) if source.random() < 0.99 else 1_000
     ids = [source.some(number) & 0xFFFF for number in range(1, count + 1)]
     odd = (b"grid", b"iden", b"iovl", b"Exif", b"mime", b"tmap", good.kind)
     infos = []
@@ -282,8 +282,8 @@ def bmff(source: Hostile) -> bytes:
         box(source, b"iref", bytes(4), *references),
     )
     parts = [meta if source.random() < 0.7 else b"", film(source, good) if source.random() < 0.5 else b""]
-    if source.random() < 0.1:
-        parts *= source.choice((2, 200))
+    if source.random() < 0.05:
+        parts *= source.choice((2, 2, 200))
     ftyp = struct.pack(">I4s4sI4s4s", 24, b"ftyp", good.brand, 0, good.brand, b"mif1")
     return ftyp + struct.pack(">I4s", 8 + len(good.data), b"mdat") + good.data + b"".join(parts)
 
