@@ -239,7 +239,7 @@ def bmff(source: Hostile) -> bytes:
         box(source, b"irot", bytes((source.randrange(4),))),
         box(source, b"clap", struct.pack(">8I", *(source.some(number) for number in (20, 1, 20, 1, 0, 1, 0, 1)))),
         box(source, b"colr", b"nclx" + bytes(source.choices(range(20), k=7))),
-        box(source, b"colr", b"prof" + bytes(source.choice((0, 100, 100_000)))),
+        box(source, b"colr", b"prof" + bytes(source.choice((0, 100, 5_000)))),
         box(source, b"auxC", b"\0\0\0\0urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"),
     ] * source.choice((1, 1, 1, 50))
     associations = b""
