@@ -18,6 +18,7 @@ from aioimageattach.exc import ImageTooLargeError, UnreadableImageError
 from aioimageattach.imaging import DEFAULT_LIMITS, ImageLimits, Recipe, probe, render
 from aioimageattach.imaging.guard import Clock, Structure, assemble, examine
 from tests import photos
+from tests.fuzz import structured
 
 
 def packed(size: int) -> bytes:
@@ -100,6 +101,7 @@ MEASURE = """
 import json
 from aioimageattach.imaging import probe
 from tests import photos
+from tests.fuzz import structured
 from tests.imaging.test_guard import BOMBS
 
 def memory(name):
@@ -389,3 +391,24 @@ def test_the_memory_of_a_progressive_jpeg_follows_from_its_sampling() -> None:
     for subsampling, expected in ((0, 6), (1, 4), (2, 3)):
         data = photos.saved(photos.opened("coffee"), "JPEG", progressive=True, subsampling=subsampling)
         assert structure(data, "image/jpeg").bytes_per_pixel == pytest.approx(expected + 0.5)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(width=90), Recipe(ratio=1), Recipe(width=90, height=60, fit="inside")])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_thumbnails_of_the_same_size_are_not_the_upload(recipe: Recipe, file_format: str) -> None:
+    """A thumbnail is always a file of its own, without metadata."""
+    data = photos.saved(photos.opened("chelsea", (90, 60)), file_format, exif=photos.exif(1))
+    (made,) = render(data, [recipe])
+    assert (made.width, made.height) == (90, 60)
+    assert made.blob != data
+    assert photos.GPS[0] in data
+    assert photos.GPS[0] not in made.blob
+    assert not dict(Image.open(io.BytesIO(made.blob)).getexif())
+
+
+def test_structured_files_stay_within_the_budgets() -> None:
+    """Some hundred files of the generators of hostile structures; ``tests.fuzz.structured`` makes any number."""
+    found, over = structured.run(300, 7, most_seconds=1)
+    assert over == []
+    for name in structured.KINDS:
+        assert found[f"{name}: accepted"] + found[f"{name}: refused"] == 60
