@@ -1,0 +1,42 @@
+"""Random programs that combine all of it: each committed row opens its own bytes, and one sweep removes the rest."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.databases import Servers
+from tests.faults.database.oracle import TRIGGERS, fault_of, run, shortened, steps_of
+from tests.faults.soak import ROUNDS
+from tests.faults.tally import Tally
+
+PROGRAMS = {"aiosqlite": 60, "asyncpg": 30, "psycopg": 20, "asyncmy": 30}
+"""How many programs each driver runs in one round."""
+FIRST = int(os.environ.get("AIOIMAGEATTACH_SEED") or 1)
+"""Number of the first program; the others follow."""
+CHUNK = 10
+
+
+@pytest.mark.parametrize(
+    ("driver", "first"),
+    [(driver, first) for driver, count in PROGRAMS.items() for first in range(FIRST, FIRST + count * ROUNDS, CHUNK)],
+)
+async def test_the_database_is_the_oracle(
+    servers: Servers, tmp_path: Path, driver: str, first: int, tally: Tally
+) -> None:
+    """Ten programs; one that fails is shortened to the steps that it needs."""
+    database = servers.database(driver, tmp_path)
+    try:
+        for number in range(first, first + CHUNK):
+            steps, trigger = steps_of(number), ["", "", *TRIGGERS][number % 4]
+            error = await fault_of(database, steps, trigger)
+            if error is not None:
+                steps = await shortened(database, steps, trigger, type(error))
+                error.add_note(f"program {number}; shortened: run(database, {steps!r}, {trigger!r})")
+                await run(database, steps, trigger)
+                raise error
+            tally.add("random programs", kind=f"{database.name}, judged by the database")
+    finally:
+        await database.aclose()
