@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.databases import Servers
-from tests.faults.database.oracle import TRIGGERS, fault_of, run, shortened, steps_of
+from tests.faults.database.oracle import TRIGGERS, Base, fault_of, run, shortened, steps_of
 from tests.faults.soak import ROUNDS
 from tests.faults.tally import Tally
 
-PROGRAMS = {"aiosqlite": 60, "asyncpg": 30, "psycopg": 20, "asyncmy": 30}
+PROGRAMS = {"aiosqlite": 30, "asyncpg": 20, "psycopg": 10, "asyncmy": 20}
 """How many programs each driver runs in one round."""
 FIRST = int(os.environ.get("AIOIMAGEATTACH_SEED") or 1)
 """Number of the first program; the others follow."""
@@ -29,6 +29,7 @@ async def test_the_database_is_the_oracle(
     """Ten programs; one that fails is shortened to the steps that it needs."""
     database = servers.database(driver, tmp_path)
     try:
+        await database.create(Base.metadata)
         for number in range(first, first + CHUNK):
             steps, trigger = steps_of(number), ["", "", *TRIGGERS][number % 4]
             error = await fault_of(database, steps, trigger)
