@@ -1,0 +1,188 @@
+"""Plant faults in a copy of the package, one at a time, and show which tests find them.
+
+``python -m tests.faults.mutants [NAME ...]`` prints a row of Markdown for each fault. It takes about a minute for each,
+and needs all three databases.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FOLDER = "tests/faults/database"
+PROGRAMS = f"{FOLDER}/test_oracle.py"
+HOOKS = "_transaction/hooks.py"
+JOURNAL = "_transaction/journal.py"
+REFERENCES = "_transaction/references.py"
+FLUSH = "entity/flush.py"
+REPLACEMENT = "entity/replacement.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault.
+
+    Attributes:
+        name: What it is.
+        path: The module, within the package.
+        old: The code that is replaced; it occurs once.
+        new: What replaces it.
+        tests: The files of tests that are about it; the random programs are tried with each fault.
+    """
+
+    name: str
+    path: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = [
+    Mutant(
+        "files are removed without asking the database",
+        HOOKS,
+        "files = await unreferenced(verdict.uploads, verdict.dropped)",
+        "files = [*verdict.uploads, *verdict.dropped]",
+        "test_swallowed_errors test_hidden_endings",
+    ),
+    Mutant(
+        "a database that cannot be asked is taken to reference nothing",
+        REFERENCES,
+        "            continue\n        for file in kept:",
+        "            kept = set()\n        for file in kept:",
+        "test_hidden_endings",
+    ),
+    Mutant(
+        "only the class that has dropped a file is asked",
+        "entity/references.py",
+        "for mapper in (self.mapper, *self.mapper.registry.mappers):",
+        "for mapper in (self.mapper,):",
+        "test_files_that_change_hands",
+    ),
+    Mutant(
+        "a COMMIT without an answer is taken for a rollback",
+        JOURNAL,
+        "    if root.sent:\n",
+        "    if False:\n",
+        "../test_outcomes",
+    ),
+    Mutant(
+        "the image set is locked before its owner",
+        REPLACEMENT,
+        "        _lock_owners(session, groups)\n        for group in groups:\n            found = _read(group)\n",
+        "        reads = [_read(group) for group in groups]\n        _lock_owners(session, groups)\n"
+        "        for group, found in zip(groups, reads, strict=True):\n",
+        "test_locks",
+    ),
+    Mutant(
+        "a replaced file is removed in the flush",
+        HOOKS,
+        "    _journal(session).dropped(_open_transactions(session), file)\n",
+        "    await_(discard_all([file]))\n",
+        "test_locks test_swallowed_errors",
+    ),
+    Mutant(
+        "the files of a savepoint that is rolled back do not wait for the transaction",
+        JOURNAL,
+        "            parent.events += [(event, file) for event, file in frame.events if event is _Event.UPLOADED]\n",
+        "            return _verdict(frame)\n",
+        "test_locks",
+    ),
+    Mutant(
+        "a savepoint that is rolled back keeps its deletions",
+        JOURNAL,
+        "        if frame.committed:\n            parent.events += frame.events\n",
+        "        if True:\n            parent.events += frame.events\n",
+        "../test_endings",
+    ),
+    Mutant(
+        "a row that moves in the flush counts as a member of its old set",
+        REPLACEMENT,
+        "if entity is not None and (_has_moved(attachment, row) or known.has_removed(attachment, one, row)):",
+        "if False:",
+        "test_rows_that_move",
+    ),
+    Mutant(
+        "columns of which file names are made can be changed",
+        FLUSH,
+        '    raise ImageError(\n        f"{type(row).__name__}: the change of',
+        '    return\n    raise ImageError(\n        f"{type(row).__name__}: the change of',
+        "test_columns_that_name_files",
+    ),
+    Mutant(
+        "bulk statements are not checked",
+        FLUSH,
+        "    if not isinstance(statement, (Insert, Update)) or statement.table not in _tables:",
+        "    if True:",
+        "test_rows_without_files",
+    ),
+    Mutant(
+        "copies of a prepared row share one file",
+        FLUSH,
+        "        if attached.attempted:",
+        "        if False:",
+        "test_copies_at_once",
+    ),
+    Mutant(
+        "nobody is kept from removing a file that is being adopted",
+        HOOKS,
+        "    files = [file for file in files if not any(file in journal.claimed for journal in _claiming)]\n",
+        "",
+        "test_files_that_change_hands",
+    ),
+]
+
+
+def planted(mutant: Mutant, folder: Path) -> None:
+    """Copy the package and the tests, and plant the fault in the copy."""
+    for name in ("aioimageattach", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    path = folder / "aioimageattach" / mutant.path
+    code = path.read_text()
+    if code.count(mutant.old) != 1:
+        raise SystemExit(f"{mutant.path} has the code of {mutant.name!r} {code.count(mutant.old)} times")
+    path.write_text(code.replace(mutant.old, mutant.new))
+
+
+def first_failure(folder: Path, *files: str) -> str:
+    """Run tests until one fails; return its name without its parameters, or an empty string."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode not in (0, 1):
+        raise SystemExit(done.stdout[-3000:] + done.stderr[-3000:])
+    failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    return failed[0].rpartition("/")[2].partition("[")[0] if failed else ""
+
+
+def main() -> None:
+    """Plant all faults, or those whose names begin as an argument does."""
+    chosen = [one for one in MUTANTS if any(one.name.startswith(start) for start in sys.argv[1:] or [""])]
+    print("| planted fault | found by the test | found by the random programs |", "| :-- | :-- | :-- |", sep="\n")  # noqa: T201
+    survived = 0
+    for mutant in chosen:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            planted(mutant, folder)
+            by_test = first_failure(folder, *(f"{FOLDER}/{test}.py" for test in mutant.tests.split()))
+            by_program = first_failure(folder, PROGRAMS)
+            survived += not (by_test or by_program)
+            cells = mutant.name, f"`{by_test}`" if by_test else "**no**", "yes" if by_program else "no"
+            print(f"| {' | '.join(cells)} |", flush=True)  # noqa: T201
+    raise SystemExit(f"{survived} faults were not found" if survived else 0)
+
+
+if __name__ == "__main__":
+    main()
