@@ -8,6 +8,7 @@ swallowed, as careless applications do; only errors that no application should s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import gc
 import hashlib
@@ -229,7 +230,10 @@ class Program:
         for which, session in enumerate(self.open):
             self.which = which
             self.store.heal()
-            await session.close()
+            try:
+                await session.close()
+            except SQLAlchemyError:  # its savepoint is gone with the transaction, which SQLite has rolled back
+                await session.invalidate()
             await self.compare()
         gc.collect()
         await swept(self.database, self.store, Base)
@@ -239,7 +243,8 @@ class Program:
     async def aclose(self) -> None:
         """Close what is open, whatever has happened before."""
         for session in self.open:
-            await session.invalidate()
+            with contextlib.suppress(SQLAlchemyError):
+                await session.invalidate()
 
     async def _rows(self) -> dict[str, Key]:
         found: dict[str, Key] = {}
@@ -585,7 +590,11 @@ class Program:
 
     async def end_by_a_statement(self, session: AsyncSession) -> None:
         self._touch_all()
-        await session.execute(text(self.random.choice(["COMMIT", "ROLLBACK"])))
+        try:
+            await session.execute(text(self.random.choice(["COMMIT", "ROLLBACK"])))
+        except SQLAlchemyError:  # SQLite's COMMIT that could not get its lock keeps all others from reading
+            await session.rollback()
+            raise
 
     async def hook(self, session: AsyncSession) -> None:
         """Let a hook of the application run at the next flush, before or after the library's."""

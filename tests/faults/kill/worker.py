@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import resource
@@ -11,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from sqlalchemy import make_url
+from sqlalchemy import delete, make_url, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
@@ -26,7 +27,7 @@ from aioimageattach.stores.s3 import S3Store
 from tests.databases import Database
 from tests.faults.kill.serve import SERVERS, application
 from tests.faults.kill.steps import Watch, WatchedStore
-from tests.faults.models import User
+from tests.faults.models import User, UserPicture
 from tests.faults.rig import PNG, swept
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY
 from tests.stores.kernel import fatal, refused
@@ -82,6 +83,7 @@ class Program:
         self.users: list[int] = spec["users"]
         self.photo = Path(spec["photo"]).read_bytes()
         self.store = WatchedStore(store_of(spec["store"], watch), watch)
+        self.silent = False
         self.large = {"during put": 3_000_000, REQUEST: PART + 1_000_000}.get(watch.stop, 0)
 
     def content(self) -> bytes:
@@ -133,6 +135,78 @@ class Program:
         await session.delete(user)
         await session.flush()
 
+    async def move(self, session: AsyncSession) -> None:
+        """Give a picture with its thumbnails to another user, and attach another one in its place."""
+        one, other = await self.user(session), await self.user(session)
+        await other.picture.delete()
+        await session.flush()
+        await one.picture.load()
+        if one is not other:
+            with session.no_autoflush:
+                for row in one.picture.images:
+                    row.user_id = other.id
+                await one.picture.from_raw_file(self.content(), None, self.random.choice(SIZES), PNG)
+            await session.flush()
+            await one.picture.load()
+            await other.picture.load()
+
+    async def change_hands(self, session: AsyncSession) -> None:
+        """Delete a photograph, and let another user adopt its file."""
+        one, other = await self.user(session), await self.user(session)
+        if one is not other:
+            await one.picture.from_blob(self.photo + self.content())
+            await session.flush()
+            name = self.store.name_of(one.picture.require_original().key)
+            await one.picture.delete()
+            await session.flush()
+            await other.picture.adopt(name)
+
+    async def on_the_connection(self, session: AsyncSession) -> None:
+        """Replace a picture in a savepoint that the session does not know, and that is rolled back at times."""
+        user = await self.user(session)
+        await session.flush()
+        savepoint = await (await session.connection()).begin_nested()
+        await user.picture.from_raw_file(self.content(), None, self.random.choice(SIZES), PNG)
+        user.body = StoredBinary(self.content())
+        await session.flush()
+        if self.random.random() < 0.5:
+            await savepoint.rollback()
+            session.expire_all()
+        else:
+            await savepoint.commit()
+
+    async def evaluate(self, session: AsyncSession) -> None:
+        """Delete in bulk, evaluated on a change that was not flushed: no row is deleted."""
+        user = await self.user(session)
+        await user.picture.load()
+        with session.no_autoflush:
+            for row in user.picture.images[:1]:
+                row.hidden = True
+            await session.execute(
+                delete(UserPicture).where(UserPicture.hidden),
+                execution_options={"synchronize_session": "evaluate"},
+            )
+        session.expire_all()
+
+    async def copy_reference(self, session: AsyncSession) -> None:
+        """Let two rows reference one file, where no other process may remove it meanwhile."""
+        one, other = await self.user(session), await self.user(session)
+        if one is not other and not self.spec["shared"]:
+            await session.flush()
+            users = User.__table__
+            source = select(users.c.body).where(users.c.id == one.id).subquery()
+            await session.execute(
+                update(users).where(users.c.id == other.id).values(body=select(source).scalar_subquery())
+            )  # type: ignore[arg-type]
+            session.expire_all()
+
+    async def swallow(self, session: AsyncSession) -> None:
+        """A statement fails, and nobody is told; on PostgreSQL nothing of the transaction is committed."""
+        await session.flush()
+        self.silent = self.spec["database"] == "postgresql"
+        with contextlib.suppress(SQLAlchemyError):
+            await session.execute(text("SELECT * FROM nothing_of_this_name"))
+
     async def in_savepoint(self, session: AsyncSession) -> None:
         """Do something in a savepoint, which is released or rolled back."""
         async with session.begin_nested() as savepoint:
@@ -151,6 +225,11 @@ class Program:
             *[self.write] * 2,
             self.take_away,
             self.delete_user,
+            self.move,
+            self.change_hands,
+            self.on_the_connection,
+            self.evaluate,
+            self.copy_reference,
         ]
         bind_store(session, self.store)
         mine = await session.get(User, self.spec["line"] + 1000) or User(id=self.spec["line"] + 1000)
@@ -158,10 +237,14 @@ class Program:
         mine.name = f"{self.spec['line']} {self.watch.begun}"
         for _ in range(self.random.randint(1, 3)):
             await self.random.choice([*work, self.in_savepoint, self.in_savepoint])(session)
+        self.silent = False
+        if self.random.random() < 0.1:
+            await self.swallow(session)
         ending = self.random.random()
         if ending < 0.8:
             await session.commit()
-            self.watch.acknowledged = self.watch.begun
+            if not self.silent:
+                self.watch.acknowledged = self.watch.begun
             self.watch.note()
         elif ending < 0.9:
             await session.rollback()
