@@ -181,9 +181,9 @@ class Program:
         await user.picture.load()
         with session.no_autoflush:
             for row in user.picture.images[:1]:
-                row.hidden = True
+                row.caption = "condemned"
             await session.execute(
-                delete(UserPicture).where(UserPicture.hidden),
+                delete(UserPicture).where(UserPicture.user_id == user.id, UserPicture.caption == "condemned"),
                 execution_options={"synchronize_session": "evaluate"},
             )
         session.expire_all()
