@@ -11,18 +11,30 @@ __all__ = ["MATRIX", "Fault"]
 
 BUCKET = "tests/stores/s3"
 CLIENT = f"{BUCKET}/test_client.py"
+COLUMNS = "tests/faults/database/test_columns_that_name_files.py"
 COPIES = "tests/faults/test_copies.py"
 CONTEXT = "tests/test_context.py"
 DIRECTORY = "tests/stores/fs/test_store.py"
+EFFECTLESS = "tests/faults/database/test_deletes_without_effect.py"
 ENDINGS = "tests/faults/test_endings.py"
 ERRORS = "tests/faults/test_errors.py"
-FENCE = "tests/transaction/test_fence.py"
+HANDS = "tests/faults/database/test_files_that_change_hands.py"
+HIDDEN = "tests/faults/database/test_hidden_endings.py"
+FENCE = "tests/_transaction/test_fence.py"
 KILLS = "tests/faults/kill/test_kill.py"
+LIFETIMES = "tests/faults/database/test_lifetimes.py"
 LIVES = "tests/faults/test_row_lives.py"
+LOCKS = "tests/faults/database/test_locks.py"
+MOVES = "tests/faults/database/test_rows_that_move.py"
+OPTIONS = "tests/faults/database/test_session_options.py"
+ORACLE = "tests/faults/database/test_oracle.py"
 SENDER = f"{BUCKET}/test_sender.py"
 SERVERS = "tests/faults/kill/test_serve.py"
 SETS = "tests/entity/test_imageset.py"
+SOFT = "tests/faults/database/test_soft_delete.py"
+SWALLOWED = "tests/faults/database/test_swallowed_errors.py"
 SWEEP = "tests/maintenance/test_sweep.py"
+TAKEN_BACK = "tests/faults/database/test_taken_back.py"
 TOGETHER = "tests/faults/test_concurrency.py"
 VERIFY = "tests/maintenance/test_verify.py"
 WORKED = "tests/faults/test_cancellation.py"
@@ -323,6 +335,187 @@ MATRIX: dict[int, Fault] = {
     ),
     57: Fault("two sweeps at once", ((SWEEP, "two_sweeps_at_once"), (KILLS, "at_each_step"))),
     58: Fault("files that are altered or lost", ((VERIFY, "what_is_lost_or_altered_is_told"),)),
+    59: Fault(
+        "an error that the application swallows before the commit",
+        (
+            (
+                SWALLOWED,
+                "postgresql_answers_commit_with_rollback a_deadlock_on_mariadb a_conflict_that_rolls_back_on_sqlite"
+                " what_follows_a_conflict_on_sqlite_is_permanent a_failed_statement_in_a_savepoint"
+                " the_session_continues_after_the_silent_rollback",
+            ),
+            (ORACLE, "the_database_is_the_oracle"),
+        ),
+    ),
+    60: Fault(
+        "savepoints and endings that the session does not know",
+        (
+            (
+                HIDDEN,
+                "a_savepoint_of_the_connection a_savepoint_in_sql"
+                " a_savepoint_of_the_connection_within_one_of_the_session rolled_back_by_a_statement"
+                " committed_by_a_statement a_table_is_made_on_mariadb a_table_is_made_in_a_savepoint_on_mariadb"
+                " a_driver_that_commits_by_itself autocommit_by_a_statement_on_mariadb"
+                " the_database_is_down_when_it_is_asked",
+            ),
+            (ORACLE, "the_database_is_the_oracle"),
+        ),
+    ),
+    61: Fault(
+        "a DELETE or UPDATE that matched nothing, or that a trigger undid",
+        (
+            (
+                EFFECTLESS,
+                "a_bulk_delete_evaluated_on_an_unflushed_change a_bulk_delete_that_matches_a_stale_object"
+                " a_bulk_delete_of_what_was_replaced_meanwhile a_trigger_that_forbids_deletions"
+                " a_rule_that_forbids_deletions a_trigger_that_keeps_the_old_value",
+            ),
+        ),
+    ),
+    62: Fault(
+        "the owner's key and its picture changed in one flush",
+        ((EFFECTLESS, "the_owners_key_changes_in_the_same_flush"),),
+    ),
+    63: Fault(
+        "a stale owner merged, and columns of which file names are made",
+        (
+            (
+                COLUMNS,
+                "a_cached_owner_is_merged a_cached_owner_is_merged_without_loading assigned updated_in_bulk"
+                " assigned_by_a_hook_of_the_application two_rows_exchange_their_revisions"
+                " a_column_that_the_name_is_computed_from",
+            ),
+        ),
+    ),
+    64: Fault(
+        "rows that are written past the hooks",
+        (
+            (
+                "tests/faults/database/test_rows_without_files.py",
+                "added_by_a_hook_of_the_application written_in_bulk_by_the_session"
+                " written_by_an_insert_of_the_class a_handle_of_a_failed_flush_in_a_statement",
+            ),
+        ),
+    ),
+    65: Fault(
+        "copies of one prepared owner, flushed at once",
+        (("tests/faults/database/test_copies_at_once.py", "flushed_at_once many_at_once"),),
+    ),
+    66: Fault(
+        "a file deleted from one row and adopted by another",
+        (
+            (
+                HANDS,
+                "given_up_by_one_row_and_adopted_by_another passed_on_twice two_stores_of_one_directory"
+                " two_stores_of_one_bucket adopted_while_another_transaction_deletes"
+                " a_former_picture_is_kept_by_another_class",
+            ),
+        ),
+    ),
+    67: Fault(
+        "references copied inside the database",
+        (
+            (
+                HANDS,
+                "a_row_copied_by_insert_from_select a_value_copied_by_update references_copied_to_another_column"
+                " image_rows_copied_into_the_table_of_another_class copied_in_the_transaction_that_deletes",
+            ),
+        ),
+    ),
+    68: Fault(
+        "rows that move while others take their places",
+        (
+            (
+                MOVES,
+                "a_gallery_is_shifted_for_a_new_first_photo a_gallery_of_many_is_shifted"
+                " a_picture_moves_and_another_takes_its_place a_picture_moves_and_its_owner_is_deleted"
+                " a_place_is_emptied_and_deleted",
+            ),
+        ),
+    ),
+    69: Fault(
+        "deletions that the application takes back",
+        (
+            (
+                SOFT,
+                "an_owner_is_taken_back a_deleted_picture_is_taken_back only_the_original_is_taken_back"
+                " a_gallery_is_taken_back taken_back_once_and_deleted_then",
+            ),
+        ),
+    ),
+    70: Fault(
+        "two attachments of one image class",
+        (
+            (
+                "tests/faults/database/test_two_attachments_of_one_class.py",
+                "attached thumbnails one_is_replaced both_are_replaced one_is_deleted",
+            ),
+        ),
+    ),
+    71: Fault(
+        "unflushed changes of the application, and eager relationships",
+        (
+            (
+                "tests/faults/database/test_unflushed_changes.py",
+                "names_of_owners_and_captions_of_pictures a_changed_owner_in_a_batch a_value_is_replaced",
+            ),
+        ),
+    ),
+    72: Fault(
+        "filters, replicas and several engines",
+        (
+            (SOFT, "soft_deleted_pictures_are_purged a_soft_deleted_picture_is_replaced criteria_on_all_image_classes"),
+            (
+                OPTIONS,
+                "reads_by_an_engine_that_commits_each_statement reads_by_a_replica a_replica_that_lags"
+                " an_engine_by_mapper binds_by_class",
+            ),
+        ),
+    ),
+    73: Fault(
+        "expired, refreshed or expunged after it was attached",
+        ((TAKEN_BACK, "what_was_attached_is_taken_back what_was_attached_and_is_still_pending"),),
+    ),
+    74: Fault(
+        "attached to an owner that goes; keys that the database returns in another form",
+        (
+            (
+                TAKEN_BACK,
+                "attached_to_an_owner_that_is_deleted attached_to_a_deleted_owner keys_in_another_form",
+            ),
+        ),
+    ),
+    75: Fault(
+        "sets of which a query has loaded a part",
+        (("tests/faults/database/test_narrowed_sets.py", "deleted a_thumbnail replaced a_gallery"),),
+    ),
+    76: Fault(
+        "one owner's picture replaced by many",
+        (
+            (
+                LOCKS,
+                "one_picture_is_replaced_by_many replaced_deleted_and_given_thumbnails owners_are_locked_in_one_order",
+            ),
+        ),
+    ),
+    77: Fault(
+        "imported while sessions are open",
+        ((LIFETIMES, "imported_while_a_session_is_open imported_by_a_hook_in_a_flush"),),
+    ),
+    78: Fault(
+        "hooks of the application that call the library",
+        ((LOCKS, "a_hook_calls_the_library a_hook_wants_the_same_thumbnail"),),
+    ),
+    79: Fault("owners that are never freed", ((LIFETIMES, "nothing_outlives_its_session a_handle_keeps_no_session"),)),
+    80: Fault(
+        "an event loop for each job",
+        ((LIFETIMES, "thumbnails_in_many_loops uploads_in_many_loops a_bucket_in_many_loops"),),
+    ),
+    81: Fault(
+        "files removed while locks or connections are held",
+        ((LOCKS, "no_file_is_removed_while_locks_are_held no_connection_is_held_while_files_are_removed"),),
+    ),
+    82: Fault("a backup restored, a replica promoted", reason="files are removed at once; deferral is not built yet"),
 }
 
 
