@@ -104,7 +104,8 @@ soak: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_PEERS)  ## Look for faults for a 
 	AIOIMAGEATTACH_TALLY=build/soak/tally-once.json $(BIN)/python -m pytest tests/faults \
 		$$($(BIN)/python -m tests.faults.matrix) --junitxml=build/soak/junit-once.xml $(PYTEST_ARGS)
 	AIOIMAGEATTACH_ROUNDS=$(ROUNDS) AIOIMAGEATTACH_TALLY=build/soak/tally-many.json $(BIN)/python -m pytest \
-		tests/faults/kill/test_kill.py tests/faults/test_programs.py --junitxml=build/soak/junit-many.xml $(PYTEST_ARGS)
+		tests/faults/kill/test_kill.py tests/faults/test_programs.py tests/faults/database/test_oracle.py \
+		--junitxml=build/soak/junit-many.xml $(PYTEST_ARGS)
 	for store in directory bucket; do \
 		AIOIMAGEATTACH_STORE=$$store AIOIMAGEATTACH_TALLY=build/soak/tally-$$store.json $(BIN)/python -m pytest tests/faults \
 			--ignore=tests/faults/kill --ignore=tests/faults/test_programs.py --ignore=tests/faults/test_peers.py \
@@ -112,6 +113,7 @@ soak: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_PEERS)  ## Look for faults for a 
 	$(BIN)/python -m tests.faults.peers ours > build/soak/ours.json
 	for name in sqlalchemy_file advanced_alchemy; do \
 		.venv-peers/bin/python -m tests.faults.peers $$name > build/soak/$$name.json 2> build/soak/$$name.log || exit 1; done
+	$(BIN)/python -m tests.faults.mutants > build/soak/mutants.md
 	$(BIN)/python -m tests.faults.scorecard build/soak
 
 test-pythons: $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run all tests on each other Python that is here, from 3.12 on

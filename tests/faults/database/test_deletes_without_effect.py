@@ -98,6 +98,11 @@ async def test_a_bulk_delete_of_what_was_replaced_meanwhile(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
+    "rig",
+    [f"{one} {kind}" for one in ("aiosqlite", "asyncpg", "asyncmy") for kind in ("pictures", "values")],
+    indirect=True,
+)
+@pytest.mark.parametrize(
     "what", ["remove", "replace", "replace by another size", "add a thumbnail", "delete the original"]
 )
 @pytest.mark.usefixtures("unconfirmed")

@@ -215,8 +215,9 @@ async def test_a_hook_wants_the_same_thumbnail(picture_rig: Rig) -> None:
 # --- savepoints ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", ["commit", "rollback"])
-@pytest.mark.parametrize("savepoint", ["released", "rolled back", "left by an error"])
+@pytest.mark.parametrize(
+    ("savepoint", "end"), [("released", "commit"), ("rolled back", "rollback"), ("left by an error", "commit")]
+)
 async def test_no_file_is_removed_while_locks_are_held(rig: Rig, savepoint: str, end: str) -> None:
     """What a savepoint uploaded or deleted is removed when the transaction is over."""
     await rig.user(1)

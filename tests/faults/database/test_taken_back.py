@@ -93,7 +93,7 @@ async def test_what_was_attached_and_is_still_pending(picture_rig: Rig, how: str
     assert await check(rig.database, rig.store) in ({b"old", b"small"}, {b"new"})
 
 
-@pytest.mark.parametrize("how", [name for name in TAKE_BACK if name != "expunge_the_row"])
+@pytest.mark.parametrize("how", ["expire", "expire_all", "refresh_the_attribute"])
 async def test_an_assigned_value_is_taken_back(value_rig: Rig, how: str) -> None:
     """The same with values."""
     rig = value_rig
@@ -107,7 +107,7 @@ async def test_an_assigned_value_is_taken_back(value_rig: Rig, how: str) -> None
     await rig.check(b"old")
 
 
-@pytest.mark.parametrize("how", [name for name in TAKE_BACK if name != "expunge_the_row"])
+@pytest.mark.parametrize("how", ["expire", "expire_all", "refresh_the_attribute"])
 async def test_attached_again_after_it_was_taken_back(rig: Rig, how: str) -> None:
     """The session is as good as new."""
     await rig.user()
@@ -173,8 +173,7 @@ async def test_attached_to_an_owner_that_is_deleted(rig: Rig, content: bytes | N
     await rig.check()
 
 
-@pytest.mark.parametrize("content", [None, b"old"], ids=["first", "replaced"])
-@pytest.mark.parametrize("flushed", [False, True])
+@pytest.mark.parametrize(("flushed", "content"), [(False, None), (True, b"old")])
 async def test_attached_to_a_deleted_owner(rig: Rig, flushed: bool, content: bytes | None) -> None:
     """Refused, or without any effect."""
     await rig.user(1, content)
