@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.util import await_only
 
 from aioimageattach.context import bind_store
 from tests.databases import Servers
@@ -206,8 +208,6 @@ class Outage:
     """Refuses every connection that is taken from an engine's pool after a COMMIT was sent."""
 
     def __init__(self, rig: Rig) -> None:
-        from sqlalchemy import event
-
         self.begun = False
         event.listen(rig.engine.sync_engine, "commit", self._commit)
         event.listen(rig.engine.sync_engine, "begin", self._begin)
@@ -232,6 +232,27 @@ async def test_the_database_is_down_when_it_is_asked(rig: Rig, change: Change) -
     await check_after_a_sweep(rig, *left_by(change))
 
 
+async def test_the_database_does_not_answer_when_it_is_asked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The question has a time limit; what may be unused is left to the sweep."""
+    monkeypatch.setattr("aioimageattach._transaction.references.QUERY_TIMEOUT", 0.1)
+    await rig.user()
+    hanging: list[bool] = []
+
+    def begin(connection: object) -> None:
+        if hanging:
+            await_only(asyncio.Event().wait())
+
+    event.listen(rig.engine.sync_engine, "begin", begin)
+    event.listen(rig.engine.sync_engine, "commit", lambda connection: hanging.append(True))
+    async with rig.sessions() as session:
+        await replace(rig, session)
+        hanging.clear()
+        await session.commit()
+    assert len(await rig.store.names()) == 2
+    hanging.clear()
+    await check_after_a_sweep(rig, b"new")
+
+
 @pytest.mark.parametrize("driver", ["aiosqlite", "asyncpg", "asyncmy"])
 async def test_a_pool_of_one_connection(servers: Servers, tmp_path: Path, driver: str) -> None:
     """The question to the database needs no second connection."""
@@ -251,8 +272,6 @@ async def test_a_pool_of_one_connection(servers: Servers, tmp_path: Path, driver
 
 async def test_a_first_picture_costs_no_question(rig: Rig) -> None:
     """A transaction that leaves no file unused sends no statement after its COMMIT."""
-    from sqlalchemy import event
-
     await rig.user(1, None)
     sent: list[str] = []
 
