@@ -15,7 +15,8 @@ from tests.faults.rig import Rig, StoredRig
 
 DRIVERS = ("aiosqlite", "asyncpg", "psycopg", "asyncmy")
 KINDS = {"pictures": Rig, "values": StoredRig}
-RIGS = [f"{driver} {kind}" for driver in DRIVERS for kind in KINDS]
+ALL = [f"{driver} {kind}" for driver in DRIVERS for kind in KINDS]
+RIGS = [one for one in ALL if one not in ("asyncpg values", "psycopg pictures")]
 
 
 async def bound_rig(servers: Servers, folder: Path, driver: str, kind: type[Rig] = Rig) -> Rig:
@@ -28,7 +29,7 @@ async def bound_rig(servers: Servers, folder: Path, driver: str, kind: type[Rig]
 
 @pytest.fixture(params=RIGS)
 async def rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> AsyncIterator[Rig]:
-    """Pictures and values, with each of four drivers."""
+    """Pictures and values, with each database; on PostgreSQL each of them with another driver."""
     driver, _, kind = request.param.partition(" ")
     rig = await bound_rig(servers, tmp_path, driver, KINDS[kind])
     yield rig
@@ -54,4 +55,4 @@ async def value_rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: 
 @pytest.fixture
 def change(request: pytest.FixtureRequest) -> Change:
     """Another change with each rig; where it matters, a test is parametrized with all of them."""
-    return [*CHANGES.values()][RIGS.index(request.node.callspec.params["rig"]) % len(CHANGES)]
+    return [*CHANGES.values()][ALL.index(request.node.callspec.params["rig"]) % len(CHANGES)]
