@@ -9,18 +9,19 @@ older than the last sweep.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, Text, insert, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError, UnboundExecutionError
 
 from ..context import resolve_store
-from ..exc import DeclarationError, OwnershipError
+from ..exc import DeclarationError, OwnershipError, StoreFileNotFoundError
 from ..key import make_revision, revision_time
 from ..store import KeyedStore, ObjectInfo, Store
 from .kinds import Kind, kinds, related
@@ -210,10 +211,10 @@ async def read_owner(part: KeyedStore, object_type: str) -> Owner | None:
     Raises:
         OwnershipError: The record cannot be read.
     """
-    records = [info async for info in part.list_objects(f"{_RECORDS}/{object_type}/")]
-    if not records:
-        return None
-    return await _load(part, records[-1])
+    while records := [info async for info in part.list_objects(f"{_RECORDS}/{object_type}/")]:
+        with contextlib.suppress(StoreFileNotFoundError):  # another sweep has renewed it meanwhile
+            return await _load(part, records[-1])
+    return None
 
 
 async def _load(part: KeyedStore, info: ObjectInfo) -> Owner:
@@ -244,17 +245,21 @@ async def write_owner(part: KeyedStore, object_type: str, identity: Identity, co
     """
     prefix = f"{_RECORDS}/{object_type}/"
     older = [info.name async for info in part.list_objects(prefix)]
-    record = {
+    record: dict[str, Any] = {
         "database": identity.id,
         "token": identity.tokens[0] if identity.tokens else None,
         "place": identity.place,
         "description": identity.description,
         "columns": sorted(columns),
     }
-    name = f"{prefix}{make_revision()}.json"
+    revision = make_revision()
+    name = f"{prefix}{revision}.json"
     await part.put_object(name, json.dumps(record, indent=1).encode(), mimetype="application/json")
+    written_at = stored_at = revision_time(revision) or datetime.now(UTC)
+    with contextlib.suppress(StoreFileNotFoundError):  # another sweep has renewed it meanwhile
+        stored_at = (await part.head_object(name)).modified_at
     await part.delete_objects(older)
-    return await _load(part, await part.head_object(name))
+    return Owner(**{**record, "columns": tuple(record["columns"])}, written_at=written_at, stored_at=stored_at)
 
 
 def conflict(owner: Owner, identity: Identity, columns: Collection[str]) -> str | None:

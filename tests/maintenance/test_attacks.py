@@ -40,6 +40,7 @@ from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.memory import MemoryStore
 from aioimageattach.stores.mirror import MirrorStore
 from aioimageattach.stores.overlay import OverlayStore
+from aioimageattach.testing import FaultyStore
 from tests.databases import Database
 from tests.faults.cluster import cluster
 from tests.maintenance.conftest import DAY, Place, names_in, place_of
@@ -967,3 +968,27 @@ async def test_only_so_many_are_removed(place: Place) -> None:
     assert (await sweep(place.sessions, Base, delete=True, limit=50).execute()).removed == 5
     with pytest.raises(ValueError, match="limit: expected at least 1"):
         sweep(place.sessions, Base, limit=0)
+
+
+async def test_a_record_that_is_renewed_meanwhile(place: Place) -> None:
+    """Several sweeps at once renew the record of ownership: none fails, none is refused, and one record is left."""
+    await place.rows(12)
+    store = FaultyStore(place.store)
+    records = ".aioimageattach/owners/user-picture/"
+
+    async def renew_too(name: str) -> None:
+        await sweep(place.sessions, UserPicture, place.store, delete=True).execute()
+
+    for method in ("head", "get"):
+        store.heal()
+        store.on(method, renew_too, at=1, name=lambda name: name.startswith(records))  # type: ignore[arg-type]
+        assert (await sweep(place.sessions, UserPicture, store, delete=True).execute()).named == 12
+    assert len(await store.names(records)) == 1
+
+
+async def test_a_record_that_cannot_be_read(place: Place) -> None:
+    """The message says what to do."""
+    await place.rows(12)
+    await place.store.put_object(".aioimageattach/owners/user-picture/x.json", b"{}")
+    with pytest.raises(OwnershipError, match=r"x\.json in .* is not a record of this library: delete it"):
+        await sweep(place.sessions, UserPicture).execute()
