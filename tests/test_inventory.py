@@ -133,15 +133,20 @@ async def fill(sessions: async_sessionmaker[AsyncSession]) -> None:
         picture = values(user_id=number, byte_size=5, sha256="0" * 64)
         thumbnail = values(user_id=number, variant="webp", original=False, byte_size=None, sha256=None)
         await session.execute(insert(UserPicture.__table__), [picture, thumbnail])
-        for cls, more in (
-            (Shot, {"album": "a"}),
-            (Night, {"album": "b"}),
-            (Tagged, {"album": "b", "width": 99, "tag": "x"}),
+        for table, more in (
+            (Shot.__table__, {"album": "a", "kind": "shot"}),
+            (Shot.__table__, {"album": "b", "kind": "night"}),
+            (Shot.__table__, {"album": "b", "kind": "tagged", "width": 99}),
             (Scan.__table__, {}),
             (ColourScan.__table__, {}),
-            (Letter, {}),
+            (Letter.__table__, {}),
         ):
-            await session.execute(insert(cls.__table__), [values(number=number, **more) for number in range(3)])
+            await session.execute(insert(table), [values(number=number, **more) for number in range(3)])
+        tags = [
+            {"album": "b", "number": number, "width": 99, "height": 20, "variant": "", "tag": "x"}
+            for number in range(3)
+        ]
+        await session.execute(insert(Tagged.__table__), tags)
 
 
 async def all_of(sessions: Any, kind: Kind, **options: Any) -> list[Reference]:
@@ -224,7 +229,7 @@ async def test_pages_go_on_where_the_last_one_ended(database: Database, page: in
     sessions = await started(database, Base.metadata)
     await fill(sessions)
     async with sessions.begin() as session:
-        await session.execute(update(Shot.__table__).where(Shot.number == 1).values(revision=None))
+        await session.execute(update(Shot.__table__).where(Shot.__table__.c.number == 1).values(revision=None))
     [kind] = kinds(Shot)
     rows = await all_of(sessions, kind, page=page)
     revisions = [row.key.revision for row in rows if row.key]

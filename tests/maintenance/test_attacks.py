@@ -88,7 +88,7 @@ class Shelf:
         async with engine.begin() as connection:
             await connection.run_sync(base.metadata.create_all)
             await connection.execute(insert(User), [{"id": number} for number in range(1, count + 1)])
-            await connection.execute(insert(UserPicture), rows[: count - lost])
+            await connection.execute(insert(UserPicture.__table__), rows[: count - lost])
 
     @property
     def names(self) -> set[str]:
@@ -246,7 +246,7 @@ async def test_a_restored_database(place: Place) -> None:
     await shelf.fill(place.engine, 1500, lost=150)
     async with place.engine.begin() as connection:
         await connection.execute(insert(User), [{"id": 5000}])
-        await connection.execute(insert(UserPicture), [row(5000, shelf.picture(1.5))])
+        await connection.execute(insert(UserPicture.__table__), [row(5000, shelf.picture(1.5))])
     before = shelf.names
     with pytest.raises(SweepRefusedError, match="150 files in a row"):
         await sweep(place.sessions, Base, shelf.store, delete=True).execute()
@@ -263,7 +263,7 @@ async def test_a_backup_is_restored_in_place(place: Place, tmp_path: Path) -> No
     backup = shutil.copy(path, tmp_path / "backup")
     async with place.engine.begin() as connection:
         await connection.execute(insert(User), [{"id": 41}])
-        await connection.execute(insert(UserPicture), [row(41, shelf.picture(2))])
+        await connection.execute(insert(UserPicture.__table__), [row(41, shelf.picture(2))])
     assert (await sweep(place.sessions, Base, shelf.store, delete=True).execute()).orphans == 0
     await place.database.aclose()
     shutil.copy(backup, path)
@@ -288,7 +288,7 @@ async def test_a_copy_of_production(place: Place, tmp_path: Path) -> None:
     )
     async with place.engine.begin() as connection:
         await connection.execute(insert(User), [{"id": 41}])
-        await connection.execute(insert(UserPicture), [row(41, shelf.picture(2))])
+        await connection.execute(insert(UserPicture.__table__), [row(41, shelf.picture(2))])
     before = shelf.names
     sessions = async_sessionmaker(staging)
     with pytest.raises(SweepRefusedError, match=r"belong to the sqlite database .* this is .*staging\.sqlite', a copy"):
@@ -765,12 +765,14 @@ async def test_keys_that_change_meanwhile(place: Place) -> None:
         rows.append(photo)
     async with place.engine.begin() as connection:
         await connection.execute(insert(Post), [{"id": 1}])
-        await connection.execute(insert(PostPhoto), rows)
+        await connection.execute(insert(PostPhoto.__table__), rows)
     plan = migrate(place.sessions, Base, shelf.store, destination)
     async for _ in plan:
         if plan.progress.done == 1200:
             async with place.engine.begin() as connection:
-                await connection.execute(update(PostPhoto).where(PostPhoto.place == 2400).values(place=-1))
+                await connection.execute(
+                    update(PostPhoto.__table__).where(PostPhoto.__table__.c.place == 2400).values(place=-1)
+                )
     assert (plan.progress.copied, plan.progress.done, plan.progress.total) == (2500, 2500, 2500)
     assert len(await names_in(destination)) == 2500
 
@@ -785,14 +787,16 @@ async def test_keys_of_old_rows_that_change_meanwhile(place: Place) -> None:
         rows.append(photo)
     async with place.engine.begin() as connection:
         await connection.execute(insert(Post), [{"id": number} for number in range(-1, 2501)])
-        await connection.execute(insert(PostPhoto), rows)
+        await connection.execute(insert(PostPhoto.__table__), rows)
     seen: list[tuple[Any, ...]] = []
     plan = verify(place.sessions, PostPhoto, shelf.store, concurrency=1)
     async for mismatch in plan:
         seen.append(mismatch.reference.identity)
         if plan.progress.done == 1200:
             async with place.engine.begin() as connection:
-                await connection.execute(update(PostPhoto).where(PostPhoto.post_id == 2400).values(post_id=-1))
+                await connection.execute(
+                    update(PostPhoto.__table__).where(PostPhoto.__table__.c.post_id == 2400).values(post_id=-1)
+                )
     assert (-1, 2400, 30, 20, "") in seen
     assert plan.progress.done == len({one[1] for one in seen}) == 2500
 
@@ -852,7 +856,7 @@ async def test_a_row_that_no_name_can_be_made_of(place: Place, bad: dict[str, An
     await place.rows(12)
     async with place.engine.begin() as connection:
         await connection.execute(insert(User), [{"id": 77}])
-        await connection.execute(insert(UserPicture), [row(77, None, **bad)])
+        await connection.execute(insert(UserPicture.__table__), [row(77, None, **bad)])
     found = [one async for one in verify(place.sessions, Base)]
     assert [(one.problem, one.reference.identity[0]) for one in found] == [("unreadable", 77)]
     assert isinstance(found[0].error, InvalidKeyError)

@@ -55,7 +55,9 @@ async def test_a_verification_of_a_bucket(place: Place, gate: Gate, make_store: 
         await store.put_object(store.name_of(one), b"blob")
     await store.delete_object(store.name_of(kept[1]))
     async with place.sessions.begin() as session:
-        await session.execute(update(UserPicture).where(UserPicture.user_id == 3).values(byte_size=5))
+        await session.execute(
+            update(UserPicture.__table__).where(UserPicture.__table__.c.user_id == 3).values(byte_size=5)
+        )
     refused = store.name_of(kept[3])
     gate.before.append(lambda asked: Refusal(403, "AccessDenied") if refused in asked.target else None)
     found = {flaw.reference.identity[0]: flaw.problem async for flaw in verify(place.sessions, Base, store)}

@@ -54,7 +54,7 @@ class World:
                 more = {"original": True, "created_at": datetime.now(UTC), "revision": revision}
                 async with self.sessions().begin() as session:
                     await session.execute(insert(User), [{"id": self.number}])
-                    await session.execute(insert(UserPicture), [{**values, **more}])
+                    await session.execute(insert(UserPicture.__table__), [{**values, **more}])
         for store in (self.old, self.new):
             then = datetime.now(UTC) - timedelta(days=2)
             store._files = {

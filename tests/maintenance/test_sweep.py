@@ -123,7 +123,9 @@ async def test_old_names(any_place: Place) -> None:
     place = any_place
     kept = await place.rows(2)
     async with place.sessions.begin() as session:
-        await session.execute(update(UserPicture.__table__).where(UserPicture.user_id == 2).values(revision=None))
+        await session.execute(
+            update(UserPicture.__table__).where(UserPicture.__table__.c.user_id == 2).values(revision=None)
+        )
     theirs = await place.name("user-picture/2/0/2.30x20.jpe")
     other = await place.name("user-picture/3/0/3.30x20.jpe")
     assert await found(place, delete=True, max_share=1) == {other, kept[1]}

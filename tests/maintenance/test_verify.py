@@ -163,7 +163,7 @@ async def test_rows_that_go_meanwhile(place: Place) -> None:
         async with place.sessions.begin() as session:
             await session.execute(delete(UserPicture).where(UserPicture.user_id == 2))
             await session.execute(
-                update(UserPicture.__table__).where(UserPicture.user_id == 3).values(revision="0" * 26)
+                update(UserPicture.__table__).where(UserPicture.__table__.c.user_id == 3).values(revision="0" * 26)
             )
     assert len(told) == 1
     assert (plan.progress.flawed, plan.progress.gone, plan.progress.done) == (1, 2, 3)
@@ -304,7 +304,9 @@ async def test_looks_that_do_not_tell_how_they_were_made(place: Place, variant: 
     """They are told, and left to those who know."""
     names = list(await picture(place, LOOKS[:1]))
     async with place.sessions.begin() as session:
-        await session.execute(update(UserPicture).where(UserPicture.original.is_(False)).values(variant=variant))
+        await session.execute(
+            update(UserPicture.__table__).where(UserPicture.__table__.c.original.is_(False)).values(variant=variant)
+        )
     alter(place, names[1], None)
     [flaw] = (await flaws(place, repair=True)).values()
     assert (flaw.repaired, flaw.error and type(flaw.error)) == (False, StoreFileNotFoundError)
@@ -375,7 +377,9 @@ async def test_a_row_that_is_replaced_during_the_repair(place: Place) -> None:
     async def replace(name: str) -> None:
         async with place.sessions.begin() as session:
             await session.execute(
-                update(UserPicture.__table__).where(UserPicture.original.is_(False)).values(revision="0" * 26)
+                update(UserPicture.__table__)
+                .where(UserPicture.__table__.c.original.is_(False))
+                .values(revision="0" * 26)
             )
 
     store.on("put", replace, after=True)
