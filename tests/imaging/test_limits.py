@@ -28,6 +28,7 @@ def test_allow_adds_types_to_a_copy() -> None:
         {"max_bytes": 0},
         {"max_frames": -1},
         {"min_width": 0},
+        {"verify": "everything"},
         {"min_height": -1},
         {"reduce_to": 0},
         {"min_aspect": 0},
