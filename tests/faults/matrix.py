@@ -515,7 +515,10 @@ MATRIX: dict[int, Fault] = {
         "files removed while locks or connections are held",
         ((LOCKS, "no_file_is_removed_while_locks_are_held no_connection_is_held_while_files_are_removed"),),
     ),
-    82: Fault("a backup restored, a replica promoted", reason="files are removed at once; deferral is not built yet"),
+    82: Fault(
+        "a backup restored, a replica promoted",
+        (("tests/faults/database/test_restored_backups.py", "a_backup_is_restored what_is_deferred_is_swept"),),
+    ),
 }
 
 
