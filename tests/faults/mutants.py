@@ -110,13 +110,6 @@ MUTANTS = [
         "test_rows_that_move.py",
     ),
     Mutant(
-        "columns of which file names are made can be changed",
-        FLUSH,
-        '    raise ImageError(\n        f"{type(row).__name__}: the change of',
-        '    return\n    raise ImageError(\n        f"{type(row).__name__}: the change of',
-        "test_columns_that_name_files.py::test_assigned",
-    ),
-    Mutant(
         "bulk statements are not checked",
         FLUSH,
         "    known = _tables.get(statement.table) if isinstance(statement.table, Table) else None\n",
