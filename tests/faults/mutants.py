@@ -121,7 +121,7 @@ MUTANTS = [
         FLUSH,
         "        if attached.attempted:",
         "        if False:",
-        "test_copies_at_once.py",
+        "../test_copies.py::test_a_new_owner_is_copied ../test_copies.py::test_a_copy_comes_later",
     ),
     Mutant(
         "nobody is kept from removing a file that is being adopted",
