@@ -119,7 +119,7 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
     async def __aiter__(self) -> AsyncGenerator[Thumbnails, None]:
         self.failures.clear()
         async with self._sessions() as session:
-            self.progress = ThumbnailProgress(await session.scalar(self._count()))
+            self.progress: ThumbnailProgress = ThumbnailProgress(await session.scalar(self._count()))
         after: tuple[Any, ...] | None = None
         while True:
             keys, found = await self._page(after)

@@ -90,7 +90,7 @@ class Tiff:
         self._view = view
         head = bytes(view[:16])
         self._order = "<" if head[:2] == b"II" else ">"
-        self.big = len(head) > 8 and head[2:4] in (b"+\0", b"\0+")
+        self.big: bool = len(head) > 8 and head[2:4] in (b"+\0", b"\0+")
         self._next = struct.Struct(self._order + ("Q" if self.big else "I"))
         self._count = struct.Struct(self._order + ("Q" if self.big else "H"))
         self._entry = struct.Struct(self._order + ("HHQQ" if self.big else "HHII"))

@@ -259,7 +259,15 @@ async def write_owner(part: KeyedStore, object_type: str, identity: Identity, co
     with contextlib.suppress(StoreFileNotFoundError):  # another sweep has renewed it meanwhile
         stored_at = (await part.head_object(name)).modified_at
     await part.delete_objects(older)
-    return Owner(**{**record, "columns": tuple(record["columns"])}, written_at=written_at, stored_at=stored_at)
+    return Owner(
+        database=identity.id,
+        token=record["token"],
+        place=identity.place,
+        description=identity.description,
+        columns=tuple(record["columns"]),
+        written_at=written_at,
+        stored_at=stored_at,
+    )
 
 
 def conflict(owner: Owner, identity: Identity, columns: Collection[str]) -> str | None:

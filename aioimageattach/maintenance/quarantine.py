@@ -152,7 +152,7 @@ class UndoPlan(Plan[Restored, UndoProgress]):
 
     async def __aiter__(self) -> AsyncGenerator[Restored, None]:
         """Yield each file, after it has its name again or could not be restored."""
-        self.progress = UndoProgress()
+        self.progress: UndoProgress = UndoProgress()
         self.warnings.clear()
         parts = _parts(self._store, self._object_types)
         last = max([one.id for part in parts for one in await _sweeps_in(part)], default="")

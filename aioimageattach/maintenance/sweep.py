@@ -205,7 +205,7 @@ class SweepPlan(Plan[Orphan, SweepProgress]):
         self.warnings.clear()
         self.objections.clear()
         self.id = None
-        self.progress = SweepProgress(position=self._start_after)
+        self.progress: SweepProgress = SweepProgress(position=self._start_after)
         self._present = {one: await existing(self._sessions, parts, self._anchor) for one, parts in self._types.items()}
         await self._lookalikes.find([kind for parts in self._present.values() for kind in parts] or [self._anchor])
         counted = {one: _Tally() for one in self._types}

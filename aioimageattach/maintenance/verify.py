@@ -110,7 +110,7 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
         self.warnings.clear()
         if self._repair:
             await self._check_repair()
-        self.progress = VerifyProgress(total=await self._count())
+        self.progress: VerifyProgress = VerifyProgress(total=await self._count())
         async with aclosing(at_once(self._each(self._look), self._concurrency)) as looks:
             async for kind, mismatch in looks:
                 self.progress.done += 1

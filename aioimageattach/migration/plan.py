@@ -118,7 +118,7 @@ class MigrationPlan(RowPlan[Migrated, Progress]):
         """
         self.failures = []
         self.warnings.clear()
-        self.progress = Progress(total=await self._count())
+        self.progress: Progress = Progress(total=await self._count())
         is_first = await self._own(claim=False)
         async with aclosing(at_once(self._each(self._attempt), self._concurrency)) as attempts:
             async for attempt in attempts:

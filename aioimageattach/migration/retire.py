@@ -70,7 +70,7 @@ class RetirePlan(RowPlan[Retired, RetireProgress]):
     async def __aiter__(self) -> AsyncGenerator[Retired, None]:
         """Yield each copy, after it was removed or kept."""
         self.warnings.clear()
-        self.progress = RetireProgress(total=await self._count())
+        self.progress: RetireProgress = RetireProgress(total=await self._count())
         async with aclosing(at_once(self._each(self._retire), self._concurrency)) as done:
             async for retired in done:
                 self.progress.done += 1

@@ -121,8 +121,8 @@ class FileInfo:
     __slots__ = ("headers", "mimetype", "size", "unchanged_headers", "version", "whole_headers")
 
     def __init__(self, file: ServableFile, size: int, etag: str, modified: int) -> None:
-        self.size = size
-        self.mimetype = file.mimetype
+        self.size: int = size
+        self.mimetype: str = file.mimetype
         self.version: Version = Version(file.etag or etag, modified)
         self.headers: Headers = [
             *_file_headers(file, self.version.etag),
