@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text
@@ -101,7 +102,14 @@ class Place:
         if isinstance(store, S3Store):
             return len([upload async for upload in store.client.list_uploads()])
         assert isinstance(store, FileSystemStore)
-        return sum(len(found) for _, _, found in os.walk(store.path)) - files
+        count = 0
+        for folder, folders, found in os.walk(store.path):
+            if Path(folder) == Path(
+                store.path
+            ):  # records of ownership, and the quarantine
+                folders[:] = [name for name in folders if not name.startswith(".")]
+            count += len(found)
+        return count - files
 
     async def _acknowledged(self, notes: dict[int, Note]) -> None:
         async with AsyncSession(self.database.reader) as session:
