@@ -128,7 +128,8 @@ class Kind(ABC):
     @property
     def place(self) -> str:
         """That column as ``table.column``; equal for two kinds that read the same one."""
-        return f"{self.source.table.fullname}.{self.source.name}"
+        table = self.source.table  # or a subquery, as of a union of concrete classes
+        return f"{getattr(table, 'fullname', table.description)}.{self.source.name}"
 
     @abstractmethod
     def parts(self) -> Sequence[Part]:
