@@ -164,7 +164,7 @@ def _set_of(row: Image) -> tuple[Any, ...]:
     for attachment in attachments_to(type(row)) if owner is not None else ():
         if owner is not None and owner.mapper.isa(attachment.owner) and attachment.takes(row.__dict__):
             return owner, attachment.relationship, *(row.__dict__.get(name) for name in attachment.discriminators)
-    return (row,)
+    return (instance_state(row),)
 
 
 def _settle(session: Session, work: _Work, new: Sequence[Image], gone: Sequence[Image]) -> None:
