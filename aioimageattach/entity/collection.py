@@ -338,7 +338,10 @@ class Collection(Generic[I]):
 
     def _pop(self, row: I) -> None:
         rows = getattr(self.owner, self.key)
-        rows.pop(next(number for number, other in enumerate(rows) if other is row))  # remove() would compare
+        for number, other in enumerate(rows):  # remove() would compare
+            if other is row:
+                rows.pop(number)
+                break
         if self.state.key is None:  # nothing to delete in the database, even where a rolled back flush was before
             rest = list(rows)
             self._are([])
