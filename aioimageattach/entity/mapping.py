@@ -81,10 +81,9 @@ class Attachment:
         """
         keys = set(identity_attributes(self.image))
         for other in map(_attachment, _relationships_to(self.image.class_)):
-            if other.relationship is self.relationship or not (
-                self.owner.isa(other.owner) or other.owner.isa(self.owner)
-            ):
-                continue
+            related = self.owner.isa(other.owner) or other.owner.isa(self.owner)
+            if other.relationship is self.relationship or other.image is not self.image or not related:
+                continue  # the images of a subclass are images of its base class, too: that is meant
             told_apart = [
                 name
                 for name in self.constants.keys() & other.constants.keys() & keys
