@@ -403,7 +403,8 @@ def _began(session: Session, transaction: object, connection: Connection) -> Non
 @event.listens_for(Session, "do_orm_execute")
 def _executing_orm(state: ORMExecuteState) -> None:
     """Refuse bulk statements on image classes; those on their tables are not ours to judge."""
-    if (state.is_insert or state.is_update) and state.is_orm_statement:
+    of_class = "parententity" in getattr(getattr(state.statement, "table", None), "_annotations", ())
+    if of_class and (state.is_insert or state.is_update):
         many = state.parameters if isinstance(state.parameters, (list, tuple)) else [state.parameters or {}]
         identified = state.is_update and bool(state.parameters)  # the primary key says which rows, and stays as it is
         _check_statement(
