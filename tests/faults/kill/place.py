@@ -104,9 +104,7 @@ class Place:
         assert isinstance(store, FileSystemStore)
         count = 0
         for folder, folders, found in os.walk(store.path):
-            if Path(folder) == Path(
-                store.path
-            ):  # records of ownership, and the quarantine
+            if Path(folder) == Path(store.path):  # records of ownership, and the quarantine
                 folders[:] = [name for name in folders if not name.startswith(".")]
             count += len(found)
         return count - files
