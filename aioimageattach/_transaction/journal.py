@@ -35,7 +35,7 @@ class _Frame:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the end of a root transaction means for its files.
+    """The consequences that the end of a root transaction has for its files.
 
     Args:
         uploads: Nominated for removal: files uploaded for rows that are not expected to exist.

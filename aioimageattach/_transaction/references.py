@@ -1,4 +1,4 @@
-"""What the database is asked before a file is discarded: which of these files do committed rows reference?
+"""Ask the database which files committed rows reference, before any of them is discarded.
 
 The session's events only say what SQLAlchemy believes. They differ from what the database did in more ways than anybody
 can list: an error that the application swallowed makes PostgreSQL answer COMMIT with ROLLBACK, a trigger keeps a row
@@ -64,7 +64,7 @@ class Referrer(ABC):
         """Return those of the files that a row references, or may reference.
 
         Args:
-            connection: In a transaction of its own, opened after the session's transaction ended.
+            connection: A connection in a new transaction, which began after the session's transaction ended.
             files: Files whose referrer this is, or is equal to this.
         """
 

@@ -64,7 +64,7 @@ class _Groups:
 
 
 _moves = [0]
-"""How many rows have moved to another set since the process was started."""
+"""The number of rows that have moved to another set since the process started."""
 
 
 def watch(attribute: QueryableAttribute[Any], attachment_key: str) -> None:
@@ -215,7 +215,7 @@ class Collection(Generic[I]):
         """Return the session of the owner; ``None`` if it was not added to one yet.
 
         Raises:
-            DetachedError: It was in one, and is no longer; or it was deleted.
+            DetachedError: It was in a session and no longer is, or it was deleted.
             DeclarationError: It is in one that is not used through an ``AsyncSession``.
         """
         if self.state.was_deleted or (self.state.session is not None and self.state in self.state.session._deleted):

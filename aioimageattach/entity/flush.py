@@ -1,4 +1,4 @@
-"""What the session's hooks ask of image rows: each names one file, from its INSERT to its DELETE."""
+"""The flush handler of image rows, each of which names one file, from its INSERT to its DELETE."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _log = logging.getLogger("aioimageattach.transaction")
 
 @dataclass(slots=True)
 class _Work:
-    """What one flush is about.
+    """The state of one flush.
 
     Args:
         seen: The new rows that were looked at before the first statement; others came late.
@@ -57,7 +57,7 @@ class _Work:
 
 
 class ImageFlush(FlushHandler):
-    """What the session's hooks ask of image rows."""
+    """Puts the files of image rows, and reports which files the rows reference."""
 
     def flush(self, session: Session) -> Generator[Sequence[Upload]]:
         """Put the files of new rows; then find the rows that go because of those that come and go."""
