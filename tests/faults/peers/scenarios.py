@@ -80,7 +80,9 @@ class Peer(ABC):
 
     def stored(self) -> int:
         """How many files there are, without those in which a backend keeps what it knows of others."""
-        return sum(not path.name.endswith(".metadata.json") for path in self.files.rglob("*") if path.is_file())
+        found = (path.relative_to(self.files) for path in self.files.rglob("*") if path.is_file())
+        # records of ownership, the quarantine, and what libcloud keeps beside each file are no files of rows
+        return sum(not path.parts[0].startswith(".") and not path.name.endswith(".metadata.json") for path in found)
 
 
 class Scene:
