@@ -23,7 +23,7 @@ from ..exc import ContextError, ImageError
 from ..key import ImageKey
 from ..store import KeyedStore, Store
 from .image import Image
-from .mapping import attachments_to
+from .mapping import Attachment, attachments_to
 from .record import Record, attached_as, known_store, record_of, share
 from .references import ImageReferrer
 from .replacement import find_leaving
@@ -146,9 +146,10 @@ def _without_replaced(session: Session, new: Sequence[Image]) -> list[Image]:
 
     Attaching does that, too, but not where the application has expired the owner's collection meanwhile.
     """
+    attachments = {cls: attachments_to(cls) for cls in {type(row) for row in new}}
     sets: dict[tuple[Any, ...], list[Image]] = {}
     for row in new:
-        sets.setdefault(_set_of(row), []).append(row)
+        sets.setdefault(_set_of(row, attachments[type(row)]), []).append(row)
     left: list[Image] = []
     for rows in sets.values():
         originals = [number for number, row in enumerate(rows) if row.original]
@@ -159,9 +160,9 @@ def _without_replaced(session: Session, new: Sequence[Image]) -> list[Image]:
     return left
 
 
-def _set_of(row: Image) -> tuple[Any, ...]:
+def _set_of(row: Image, attachments: Sequence[Attachment]) -> tuple[Any, ...]:
     owner = record_of(row).owner
-    for attachment in attachments_to(type(row)) if owner is not None else ():
+    for attachment in attachments if owner is not None else ():
         if owner is not None and owner.mapper.isa(attachment.owner) and attachment.takes(row.__dict__):
             return owner, attachment.relationship, *(row.__dict__.get(name) for name in attachment.discriminators)
     return (instance_state(row),)
@@ -192,11 +193,14 @@ def _inserted(session: Session, row: Image, record: Record) -> None:
 def _forget(session: Session, gone: Iterable[InstanceState[Any]]) -> None:
     """Take deleted rows out of their owners' loaded collections: deleting an owner would try to delete them again."""
     owners: dict[int, tuple[list[Any], set[int]]] = {}
+    attachments: dict[type[Any], list[Attachment]] = {}
     for state in gone:
         if not state.was_deleted and not state.deleted:
             continue  # a hook of the application has taken it back
         row = state.obj()
-        for attachment in attachments_to(state.class_):
+        if state.class_ not in attachments:
+            attachments[state.class_] = attachments_to(state.class_)
+        for attachment in attachments[state.class_]:
             mapper = attachment.owner
             values = {name: state.dict.get(column) for name, column in attachment.pairs}
             key = tuple(values.get(mapper.get_property_by_column(column).key) for column in mapper.primary_key)

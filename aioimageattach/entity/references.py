@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -53,10 +53,10 @@ class ImageReferrer(Referrer):
                 yield mapper
 
 
-def object_types(mapper: Mapper[Any]) -> frozenset[str] | None:
-    """Return the object types of a class and its subclasses; ``None`` if they depend on the row."""
+def object_types(mappers: Iterable[Mapper[Any]]) -> frozenset[str] | None:
+    """Return the object types of some image classes; ``None`` if they depend on the row."""
     found = set[str]()
-    for one in mapper.self_and_descendants:
+    for one in mappers:
         cls: Any = one.class_
         if cls.object_type is Image.object_type:
             found.add(str(one.local_table.description).replace("_", "-"))
@@ -69,7 +69,7 @@ def object_types(mapper: Mapper[Any]) -> frozenset[str] | None:
 
 
 def _may_have(mapper: Mapper[Any], types: Collection[str]) -> bool:
-    known = object_types(mapper)
+    known = object_types(mapper.self_and_descendants)
     return known is None or not known.isdisjoint(types)
 
 

@@ -33,6 +33,7 @@ from sqlalchemy.orm.attributes import instance_dict
 from sqlalchemy.orm.mapper import _all_registries
 
 from ..entity import Image
+from ..entity.references import object_types
 from ..exc import DamagedValueError, DeclarationError, ImageAttachError, InvalidKeyError
 from ..key import ImageKey, revision_of
 from ..offload.columns import columns_of, settings_of
@@ -260,17 +261,7 @@ class ImageKind(Kind):
     @property
     def object_types(self) -> frozenset[str] | None:
         """The object types of the classes; ``None`` if a row is needed to tell."""
-        found = set[str]()
-        for mapper in _family(self.mapper):
-            cls: Any = mapper.class_
-            if cls.object_type is Image.object_type:
-                found.add(str(mapper.local_table.description).replace("_", "-"))
-                continue
-            try:
-                found.add(cls.__new__(cls).object_type)
-            except Exception:  # it needs a column, and there is no row
-                return None
-        return frozenset(found)
+        return object_types(_family(self.mapper))
 
     @property
     def source(self) -> Column[Any]:
