@@ -9,6 +9,9 @@ SQLALCHEMY_TESTS := tests/cli tests/docs tests/entity tests/examples tests/fault
 	tests/offload tests/_transaction tests/test_context.py tests/test_inventory.py tests/test_predecessor.py \
 	tests/test_thumbnails.py --ignore=tests/faults/kill
 PYTEST_ARGS ?=
+# Test processes: two for each core, because many tests wait for databases, servers and timers.
+WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+PARALLEL = --numprocesses=$(WORKERS) --dist=worksteal
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
 DEMO_ARGS ?=
@@ -36,7 +39,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-sa20 soak test-pythons check format docs fuzz bench build clean distclean
+.PHONY: help install demo test coverage test-sa20 soak test-pythons check format docs fuzz bench build clean distclean
 
 help:  ## Tell what there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -92,12 +95,16 @@ $(INSTALLED_S3_PEERS): $(INSTALLED)
 demo: $(if $(filter s3,$(STORE)),$(INSTALLED) $(INSTALLED_S3),$(INSTALLED_DEMO))  ## Run the gallery and show it in a browser (STORE=s3; DEMO_ARGS=--help tells more)
 	$(BIN)/python -m examples.gallery $(if $(STORE),--store $(STORE)) $(DEMO_ARGS)
 
-test: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run all tests and measure their coverage
-	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
+test: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run the tests (with CI=true: every one of them, with coverage)
+	$(BIN)/python -m pytest $(PARALLEL) $(if $(filter true,$(CI)),--cov) $(PYTEST_ARGS)
+
+coverage: export AIOIMAGEATTACH_ALL = 1
+coverage: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run every test and measure the branch coverage
+	$(BIN)/python -m pytest $(PARALLEL) --cov $(PYTEST_ARGS)
 
 test-sa20: $(INSTALLED_20) $(INSTALLED_S3)  ## Run the tests of all that uses SQLAlchemy on its line 2.0
 	.venv-sa20/bin/python -c 'import sqlalchemy as s; assert s.__version__.startswith("2.0."), s.__version__'
-	.venv-sa20/bin/python -m pytest $(SQLALCHEMY_TESTS) $(PYTEST_ARGS)
+	.venv-sa20/bin/python -m pytest $(PARALLEL) $(SQLALCHEMY_TESTS) $(PYTEST_ARGS)
 
 soak: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_PEERS)  ## Look for faults for a long time and write the scorecard (ROUNDS=10)
 	mkdir -p build/soak
@@ -123,7 +130,7 @@ test-pythons: $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run all tests on each 
 		test -x $$venv/bin/python || $$python -m venv $$venv || exit 1; \
 		$$venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1' || exit 1; \
 		$$venv/bin/python -m pip install --quiet --editable '.[$(EXTRAS)]' --group test || exit 1; \
-		$$venv/bin/python -m pytest $(PYTEST_ARGS) || exit 1; \
+		$$venv/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS) || exit 1; \
 	done
 
 check: $(INSTALLED) docs  ## Check form, types, imports and docs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -10,12 +11,27 @@ import pyvips
 from blockbuster import BlockBuster, BlockBusterFunction
 
 from tests import canary
-from tests.databases import DRIVERS, MAIN_DRIVERS, Database, Servers
+from tests.databases import DRIVERS, MAIN_DRIVERS, REQUIRED, Database, Servers
+
+ALL = os.environ.get("AIOIMAGEATTACH_ALL", "1" if REQUIRED else "0") != "0"
+EACH_DRIVER = [
+    driver if driver in MAIN_DRIVERS.values() else pytest.param(driver, marks=pytest.mark.thorough)
+    for driver in DRIVERS
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let no secret be seen anywhere."""
+    """Watch the whole run for secrets."""
     canary.register(config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the thorough tests unless all were asked for."""
+    if ALL:
+        return
+    thorough = [item for item in items if item.get_closest_marker("thorough")]
+    config.hook.pytest_deselected(items=thorough)
+    items[:] = [item for item in items if not item.get_closest_marker("thorough")]
 
 
 @pytest.fixture(scope="session")
@@ -63,11 +79,11 @@ async def database(request: pytest.FixtureRequest, servers: Servers, tmp_path: P
     await database.aclose()
 
 
-@pytest.fixture(params=DRIVERS)
+@pytest.fixture(params=EACH_DRIVER)
 async def any_driver_database(
     request: pytest.FixtureRequest, servers: Servers, tmp_path: Path
 ) -> AsyncIterator[Database]:
-    """An empty database by each of the five drivers."""
+    """An empty database by each of the five drivers; only the three main ones unless all tests run."""
     database = servers.database(request.param, tmp_path)
     yield database
     await database.aclose()
