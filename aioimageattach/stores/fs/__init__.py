@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from .exposed import HttpExposedFileSystemStore
+from .exposed import LOCAL_HOSTS, HttpExposedFileSystemStore
 from .paths import guess_extension
 from .static import StaticServer, StaticServerMiddleware
 from .store import BaseFileSystemStore, FileSystemStore
 
 __all__ = [
+    "LOCAL_HOSTS",
     "BaseFileSystemStore",
     "FileSystemStore",
     "HttpExposedFileSystemStore",
