@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..key import VECTOR_TYPES
+from . import declaration as declaration  # checks attachments when mappers are configured
 from . import flush as flush  # registers its handler of the session's flushes
 from .attachment import image_attachment
 from .image import Image

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, overload
 
 from sqlalchemy import event
-from sqlalchemy.orm import InstrumentedAttribute, Mapper, relationship
-from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import InstrumentedAttribute, Mapper, RelationshipProperty, relationship
+from sqlalchemy.orm.attributes import instance_dict, instance_state, set_committed_value
 from sqlalchemy.orm.descriptor_props import ConcreteInheritedProperty
 from typing_extensions import TypeVar
 
 from ..exc import DeclarationError
 from .collection import Collection, watch
 from .image import Image
-from .mapping import attachment_of, plant
+from .mapping import Options, attachment_of, plant
 from .multiple import MultipleImageSet
 from .single import SingleImageSet
 
@@ -152,9 +154,17 @@ def _plant(mapper: Mapper[Any], cls: type) -> None:
                 value.name = name  # Python does not tell one that a declared_attr made
                 if _has_no(mapper, value.key):
                     arguments: dict[str, Any] = {**_DEFAULTS, **value.arguments}
-                    mapper.add_property(value.key, relationship(value.argument, **arguments))
-                    plant(mapper, value.key)
+                    rows: RelationshipProperty[Any] = relationship(value.argument, **arguments)
+                    mapper.add_property(value.key, rows)
+                    plant(mapper, rows, Options(value.uselist))
                     watch(getattr(cls, value.key), value.key)
+                    event.listen(mapper, "after_insert", partial(_inserted, value.key), propagate=True)
+
+
+def _inserted(key: str, mapper: Mapper[Any], connection: Connection, owner: object) -> None:
+    """Let a new owner without images have none: SQLAlchemy would load them, which synchronous methods cannot."""
+    if key in mapper.relationships and key not in instance_dict(owner):
+        set_committed_value(owner, key, [])
 
 
 def _has_no(mapper: Mapper[Any], key: str) -> bool:

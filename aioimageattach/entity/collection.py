@@ -16,7 +16,7 @@ from sqlalchemy.orm.attributes import QueryableAttribute, instance_state, set_at
 
 from ..exc import DeclarationError, DetachedError, NotLoadedError
 from .image import NEEDED, Image, set_zone
-from .mapping import SIZE, Attachment
+from .mapping import SIZE, Attachment, default_of, identity_attributes
 from .record import record_of
 
 __all__ = ["Collection", "session_lock", "watch"]
@@ -299,6 +299,11 @@ class Collection(Generic[I]):
                 set_attribute(row, name, self.state.dict[source])
         for name, value in {**self.attachment.constants, **values}.items():
             set_attribute(row, name, value)
+        image = self.attachment.image
+        for name in identity_attributes(image):
+            default = None if name in row.__dict__ else default_of(image, name)
+            if default is not None:
+                set_attribute(row, name, default())
         return cast("I", row)
 
     def _new(self) -> object:

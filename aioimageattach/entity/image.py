@@ -19,7 +19,7 @@ from ..file import AsyncFile
 from ..imaging.limits import DEFAULT_LIMITS, ImageLimits
 from ..key import ImageKey
 from ..store import Store
-from .mapping import discriminators, identity_attributes, mapper_of
+from .mapping import identity_attributes, identity_without_size, mapper_of
 from .record import attached_as, known_store, record_of
 
 __all__ = ["NEEDED", "Image", "set_zone", "utcnow"]
@@ -219,7 +219,7 @@ class Image:
 
     def _stored_key(self) -> ImageKey | None:
         """The key of the file; ``None`` where the columns it is made of are not loaded."""
-        names = discriminators(instance_state(self).mapper)
+        names = identity_without_size(instance_state(self).mapper)
         if not self._loaded(*_KEYED, *names):
             return None
         overridden = type(self).object_id is not Image.object_id
@@ -248,7 +248,7 @@ def _instrumented(cls: type[Image], name: str, attribute: Any) -> None:
 
 
 def _plain_object_id(image: Image) -> int | None:
-    names = discriminators(instance_state(image).mapper)
+    names = identity_without_size(instance_state(image).mapper)
     value = image.__dict__.get(names[0]) if len(names) == 1 else None
     if isinstance(value, uuid.UUID):
         return value.int

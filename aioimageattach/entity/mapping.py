@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass
+from functools import partial
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import BindParameter, Column, ColumnElement, event, inspect
+from sqlalchemy import BindParameter, Column, ColumnDefault, ColumnElement, inspect
 from sqlalchemy.orm import Mapper, RelationshipProperty
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList, False_, Grouping, True_
@@ -17,16 +18,33 @@ from ..exc import DeclarationError
 __all__ = [
     "SIZE",
     "Attachment",
+    "Options",
     "attachment_of",
     "attachments_to",
+    "default_of",
+    "describe",
     "discriminators",
     "identity_attributes",
+    "identity_without_size",
     "mapper_of",
+    "new_attachments",
     "plant",
+    "relationships_to",
 ]
 
 SIZE: Final = ("width", "height", "variant")
 """The attributes of the primary key that tell the images of one set apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The arguments of an attachment that are not those of its relationship.
+
+    Args:
+        many: Whether an owner has many pictures.
+    """
+
+    many: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +56,13 @@ class Attachment:
         pairs: Attributes of the owner that are copied to its images, with the attributes of the image that keep them.
         constants: Attributes of the image that the join condition compares with a value, with these values. They tell
             two attachments of one image class apart.
+        options: The other arguments of the attachment.
     """
 
     relationship: RelationshipProperty[Any]
     pairs: tuple[tuple[str, str], ...]
     constants: Mapping[str, Any]
+    options: Options
 
     @property
     def owner(self) -> Mapper[Any]:
@@ -67,39 +87,17 @@ class Attachment:
     @property
     def discriminators(self) -> tuple[str, ...]:
         """The attributes of the image's primary key that tell the image sets of one owner apart."""
+        if not self.options.many:
+            return ()
         return discriminators(self.image, *(name for _, name in self.pairs), *self.constants)
 
     def takes(self, values: Mapping[str, Any]) -> bool:
         """Return whether an image with these attributes meets the constants of the join condition."""
         return all(values.get(name) == value for name, value in self.constants.items())
 
-    def check(self) -> None:
-        """Refuse an attachment whose images could not be told from those of another one.
-
-        Raises:
-            DeclarationError: Another attachment leads to the same images.
-        """
-        keys = set(identity_attributes(self.image))
-        for other in map(_attachment, _relationships_to(self.image.class_)):
-            related = self.owner.isa(other.owner) or other.owner.isa(self.owner)
-            if other.relationship is self.relationship or other.image is not self.image or not related:
-                continue  # the images of a subclass are images of its base class, too: that is meant
-            told_apart = [
-                name
-                for name in self.constants.keys() & other.constants.keys() & keys
-                if self.constants[name] != other.constants[name]
-            ]
-            same = {name for _, name in self.pairs} & {name for _, name in other.pairs}
-            if same and not told_apart:
-                raise DeclarationError(
-                    f"{self.relationship} and {other.relationship} attach the same {self.image.class_.__name__}: one "
-                    "would replace the pictures of the other. Give each an image class of its own, or add a column to "
-                    "the primary key, and let the primaryjoin of each compare it with another value, such as "
-                    "`and_(User.id == foreign(Picture.user_id), Picture.kind == 'avatar')`"
-                )
-
 
 _attachments: WeakKeyDictionary[Mapper[Any], list[str]] = WeakKeyDictionary()
+_identities: WeakKeyDictionary[Mapper[Any], tuple[str, ...]] = WeakKeyDictionary()
 _discriminators: WeakKeyDictionary[Mapper[Any], dict[tuple[str, ...], tuple[str, ...]]] = WeakKeyDictionary()
 
 
@@ -113,36 +111,47 @@ def identity_attributes(mapper: Mapper[Any]) -> tuple[str, ...]:
     return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
 
 
-def plant(mapper: Mapper[Any], name: str) -> None:
-    """Note that the relationship of that name leads from an owner to its images."""
-    _attachments.setdefault(mapper, []).append(name)
+def plant(mapper: Mapper[Any], relationship: RelationshipProperty[Any], options: Options) -> None:
+    """Note that a relationship of that mapper leads from an owner to its images."""
+    relationship.info[Options] = options
+    _attachments.setdefault(mapper, []).append(relationship.key)
+
+
+def new_attachments() -> Iterator[RelationshipProperty[Any]]:
+    """Yield the relationships of configured mappers that :func:`attachment_of` has not looked at."""
+    for owner, names in list(_attachments.items()):
+        for name in names if owner.configured else ():
+            if Attachment not in owner.relationships[name].info:
+                yield owner.relationships[name]
 
 
 def attachment_of(relationship: RelationshipProperty[Any]) -> Attachment:
     """Return what is known of a relationship from an owner to its images.
 
     Raises:
-        DeclarationError: Its join condition is not a conjunction of equalities.
+        DeclarationError: It cannot work as it is declared.
     """
     found = relationship.info.get(Attachment)
     if found is None:
-        found = relationship.info[Attachment] = _attachment(relationship)
-        try:
-            found.check()
-        except DeclarationError as error:
-            found = relationship.info[Attachment] = error
+        found = relationship.info[Attachment] = describe(relationship)
     if isinstance(found, DeclarationError):
         raise found.with_traceback(None)
     return cast("Attachment", found)
 
 
-def _attachment(relationship: RelationshipProperty[Any]) -> Attachment:
+def describe(relationship: RelationshipProperty[Any]) -> Attachment:
+    """Return the attributes that a relationship connects, unchecked.
+
+    Raises:
+        DeclarationError: Its join condition is not a conjunction of equalities.
+    """
     image = relationship.mapper
     pairs = tuple(
         (relationship.parent.get_property_by_column(local).key, image.get_property_by_column(remote).key)
         for local, remote in relationship.local_remote_pairs or ()
     )
-    return Attachment(relationship, pairs, dict(_constants(relationship, relationship.primaryjoin)))
+    constants = dict(_constants(relationship, relationship.primaryjoin))
+    return Attachment(relationship, pairs, constants, relationship.info[Options])
 
 
 def _constants(relationship: RelationshipProperty[Any], clause: Any) -> Iterator[tuple[str, Any]]:
@@ -181,10 +190,11 @@ def _value(clause: object) -> tuple[Any] | None:
 
 def attachments_to(cls: type[Any]) -> list[Attachment]:
     """Return the attachments whose images are of that class, in an order that is the same in each process."""
-    return sorted(map(attachment_of, _relationships_to(cls)), key=lambda one: str(one.relationship))
+    return sorted(map(attachment_of, relationships_to(cls)), key=lambda one: str(one.relationship))
 
 
-def _relationships_to(cls: type[Any]) -> Iterator[RelationshipProperty[Any]]:
+def relationships_to(cls: type[Any]) -> Iterator[RelationshipProperty[Any]]:
+    """Yield the relationships of configured mappers that lead to images of that class."""
     for owner, names in list(_attachments.items()):
         for name in names if owner.configured else ():  # others have no instances, and may be declared wrongly
             relationship = owner.relationships[name]
@@ -192,25 +202,52 @@ def _relationships_to(cls: type[Any]) -> Iterator[RelationshipProperty[Any]]:
                 yield relationship
 
 
-@event.listens_for(Mapper, "after_configured")
-def _check() -> None:
-    for owner, names in list(_attachments.items()):
-        for name in names if owner.configured else ():
-            relationship = owner.relationships[name]
-            if Attachment not in relationship.info:  # refused once here, and again wherever it is used
-                attachment_of(relationship)
+def identity_without_size(mapper: Mapper[Any]) -> tuple[str, ...]:
+    """Return the attributes of the primary key that are the same for all images of a set, and tell sets apart.
+
+    Those that have a default are among them if an owner has many pictures: with one picture they only name the row.
+    """
+    if mapper not in _identities:
+        many = any(one.info[Options].many for one in relationships_to(mapper.class_))
+        names = discriminators(mapper)
+        _identities[mapper] = names if many else tuple(name for name in names if default_of(mapper, name) is None)
+    return _identities[mapper]
 
 
-def discriminators(mapper: Mapper[Any], *owner: str) -> tuple[str, ...]:
-    """Return the attributes of the primary key that tell the image sets of one owner apart.
+def discriminators(mapper: Mapper[Any], *others: str) -> tuple[str, ...]:
+    """Return the attributes of the primary key besides size, variant and others whose values are known before a flush.
 
-    They are those besides the owner's, size and variant that the database does not fill in by itself.
+    The database fills in the remaining ones, or a function that asks for the context of a statement.
     """
     memo = _discriminators.setdefault(mapper, {})
-    if owner not in memo:
-        memo[owner] = tuple(
+    if others not in memo:
+        memo[others] = tuple(
             key
-            for column, key in ((column, mapper.get_property_by_column(column).key) for column in mapper.primary_key)
-            if key not in SIZE and key not in owner and column.default is None and column.server_default is None
+            for column, key in zip(mapper.primary_key, identity_attributes(mapper), strict=True)
+            if key not in SIZE and key not in others and not _is_generated(mapper, column, key)
         )
-    return memo[owner]
+    return memo[others]
+
+
+def default_of(mapper: Mapper[Any], name: str) -> Callable[[], Any] | None:
+    """Return what makes the default of an attribute without a database; ``None`` if nothing does."""
+    column = mapper.column_attrs[name].columns[0]
+    default: Any = column.default if isinstance(column, Column) else None
+    if default is None:
+        fields = getattr(mapper.class_, "__dataclass_fields__", {})
+        factory = getattr(fields.get(name), "default_factory", MISSING)
+        return None if factory is MISSING else cast("Callable[[], Any]", factory)
+    if default.is_scalar:
+        return lambda: default.arg
+    # SQLAlchemy wraps functions without arguments; the others are called with the context of a statement
+    module = getattr(getattr(default, "arg", None), "__globals__", {}).get("__name__")
+    return partial(default.arg, None) if module == ColumnDefault.__module__ else None
+
+
+def _is_generated(mapper: Mapper[Any], column: ColumnElement[Any], name: str) -> bool:
+    """Return whether the value of a column is known only once its row is inserted."""
+    return isinstance(column, Column) and (
+        column.server_default is not None
+        or column.autoincrement is True
+        or (column.default is not None and default_of(mapper, name) is None)
+    )

@@ -9,6 +9,7 @@ from ..exc import DeclarationError
 from .collection import Collection
 from .image import Image
 from .imageset import BaseImageSet
+from .mapping import default_of
 
 __all__ = ["ImageSubset", "MultipleImageSet"]
 
@@ -45,12 +46,17 @@ class MultipleImageSet(Generic[I]):
         """Return the picture of that key, attached or not: an empty one is there to attach to.
 
         Args:
-            key: A value for each attribute of the primary key that tells the owner's pictures apart.
+            key: A value for each attribute of the primary key that tells the owner's pictures apart. An attribute that
+                has a default, such as ``default=uuid4``, may be left out to begin a new picture.
 
         Raises:
             DeclarationError: One is missing, or is not such an attribute.
         """
-        names = self._discriminators()
+        names = self._rows.attachment.discriminators
+        for name in names:
+            default = None if name in key else default_of(self._rows.attachment.image, name)
+            if default is not None:
+                key[name] = default()
         if key.keys() != set(names):
             unknown = ", ".join(sorted(key.keys() - set(names)))
             missing = ", ".join(name for name in names if name not in key)
@@ -71,7 +77,7 @@ class MultipleImageSet(Generic[I]):
         Raises:
             NotLoadedError: The rows are not loaded.
         """
-        names = self._discriminators()
+        names = self._rows.attachment.discriminators
         keys = self._rows.places()
         if not self._rows.attachment.relationship.order_by:
             keys.sort()
@@ -97,12 +103,3 @@ class MultipleImageSet(Generic[I]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {type(self._rows.owner).__name__}.{self._rows.name}>"
-
-    def _discriminators(self) -> tuple[str, ...]:
-        names = self._rows.attachment.discriminators
-        if not names:
-            raise DeclarationError(
-                f"{self._rows.cls.__name__} cannot tell several pictures of one owner apart: give it another column "
-                "in its primary key, such as order_index, or declare the attachment without uselist=True"
-            )
-        return names

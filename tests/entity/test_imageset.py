@@ -887,25 +887,6 @@ def test_wrong_keys_of_image_sets(key: dict[str, Any], message: str) -> None:
         Post(id=1).photos.get_image_set(**key)
 
 
-def test_many_pictures_need_a_discriminator() -> None:
-    """An image class that cannot tell them apart is told what it lacks."""
-
-    class Base(DeclarativeBase):
-        pass
-
-    class Owner(Base):
-        __tablename__ = "owner"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        photos = image_attachment["Photo", MultipleImageSet["Photo"]]("Photo", uselist=True)
-
-    class Photo(Base, Image):
-        __tablename__ = "photo"
-        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
-
-    with pytest.raises(DeclarationError, match=r"Photo cannot tell several pictures.*order_index.*uselist=True"):
-        _ = Owner(id=1).photos.image_sets
-
-
 async def test_image_sets_in_the_order_of_the_declaration(sqlite_database: Database, store: CountingStore) -> None:
     """With ``order_by`` the sets stand as their rows do."""
 

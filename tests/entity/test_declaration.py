@@ -1,0 +1,378 @@
+"""Declarations that cannot work are refused when the mappers are configured; keys with a default work."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, ForeignKey, Identity, Integer, MetaData, String, Table, and_
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    MappedAsDataclass,
+    configure_mappers,
+    foreign,
+    mapped_column,
+    registry,
+    relationship,
+)
+
+from aioimageattach.entity import Image, image_attachment
+from aioimageattach.exc import DeclarationError
+from aioimageattach.store import Store
+from aioimageattach.stores.memory import MemoryStore
+from tests import photos
+from tests.databases import Database
+from tests.entity.models import CountingStore, started
+
+
+def fresh_base() -> Any:
+    """Return a new declarative base."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    return Base
+
+
+def owner_of(base: Any, **options: Any) -> Any:
+    """Return an owner class of pictures of the class Picture."""
+
+    class Owner(base):
+        __tablename__ = "owner"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        pictures = image_attachment("Picture", **options)
+
+    return Owner
+
+
+def key_on_the_owners_side() -> Any:
+    base = fresh_base()
+
+    class Owner(base):
+        __tablename__ = "owner"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        picture_id: Mapped[int | None] = mapped_column(ForeignKey("picture.id"))
+        pictures = image_attachment("Picture", foreign_keys="Owner.picture_id", single_parent=True)
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    return Owner, Picture
+
+
+def no_image_class() -> Any:
+    base = fresh_base()
+
+    class Picture(base):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+
+    return owner_of(base), Picture
+
+
+def table_name_without_letters() -> Any:
+    base = fresh_base()
+
+    class Picture(base, Image):
+        __tablename__ = "Bilder von früher"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+
+    return owner_of(base), Picture
+
+
+def object_type_with_a_slash() -> Any:
+    base = fresh_base()
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+
+        @property
+        def object_type(self) -> str:
+            return "owner/picture"
+
+    return owner_of(base), Picture
+
+
+def many_without_a_discriminator() -> Any:
+    base = fresh_base()
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+
+    return owner_of(base, uselist=True), Picture
+
+
+def many_told_apart_by_the_database() -> Any:
+    base = fresh_base()
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+        number: Mapped[int] = mapped_column(Identity(), primary_key=True)
+        autoincrement: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+
+    return owner_of(base, uselist=True), Picture
+
+
+def many_told_apart_in_the_statement() -> Any:
+    base = fresh_base()
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+        number: Mapped[str] = mapped_column(primary_key=True, default=lambda context: str(context))
+
+    return owner_of(base, uselist=True), Picture
+
+
+def one_with_a_discriminator() -> Any:
+    base = fresh_base()
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+        number: Mapped[int] = mapped_column(primary_key=True)
+
+    return owner_of(base), Picture
+
+
+def owner_outside_the_primary_key() -> Any:
+    base = fresh_base()
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"))
+
+    return owner_of(base), Picture
+
+
+def constants_alone_in_the_primary_key() -> Any:
+    base = fresh_base()
+
+    class Owner(base):
+        __tablename__ = "owner"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        pictures = image_attachment(
+            "Picture", primaryjoin=lambda: and_(foreign(Picture.owner_id) == Owner.id, Picture.kind == "avatar")
+        )
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"))
+        kind: Mapped[str] = mapped_column(primary_key=True)
+
+    return Owner, Picture
+
+
+def imperative(*columns: Any) -> Any:
+    """Map an image class to a table with an own list of columns."""
+    mappings = registry()
+    metadata = MetaData()
+    owners = Table("owner", metadata, Column("id", Integer, primary_key=True))
+    table = Table("picture", metadata, Column("owner_id", ForeignKey("owner.id"), primary_key=True), *columns)
+
+    class Owner:
+        pictures: Any = image_attachment("Picture")
+
+    class Picture(Image):
+        pass
+
+    mappings.map_imperatively(Owner, owners)
+    mappings.map_imperatively(Picture, table)
+    return Owner, Picture
+
+
+def table_of_the_predecessor() -> Any:
+    return imperative(
+        Column("width", Integer, primary_key=True),
+        Column("height", Integer, primary_key=True),
+        Column("mimetype", String(255)),
+        Column("original", Integer),
+        Column("created_at", String(255)),
+    )
+
+
+def variant_outside_the_primary_key() -> Any:
+    names = ("variant", "mimetype", "original", "created_at", "revision", "byte_size", "sha256")
+    return imperative(
+        Column("width", Integer, primary_key=True),
+        Column("height", Integer, primary_key=True),
+        *(Column(name, String(255)) for name in names),
+    )
+
+
+def no_equality() -> Any:
+    base = fresh_base()
+
+    class Owner(base):
+        __tablename__ = "owner"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        pictures = image_attachment(
+            "Picture", primaryjoin=lambda: and_(foreign(Picture.owner_id) == Owner.id, Picture.width > 10)
+        )
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+
+    return Owner, Picture
+
+
+@pytest.mark.parametrize(
+    ("declare", "message"),
+    [
+        (key_on_the_owners_side, "the foreign key is on the side of Owner.*give Picture a foreign key to Owner"),
+        (no_image_class, "expected a class with the mixin Image, got Picture"),
+        (table_name_without_letters, "no store accepts the name of the table of Picture.*Bilder von fr"),
+        (object_type_with_a_slash, "no store accepts.*owner/picture"),
+        (many_without_a_discriminator, "cannot tell several pictures.*default=uuid4.*without uselist=True"),
+        (many_told_apart_by_the_database, "cannot tell several pictures.*A column that the database fills in cannot"),
+        (many_told_apart_in_the_statement, "cannot tell several pictures"),
+        (one_with_a_discriminator, "which value a picture has in number, part of the primary key of Picture.*uselist"),
+        (owner_outside_the_primary_key, "does not tell the pictures of two owners apart"),
+        (constants_alone_in_the_primary_key, "does not tell the pictures of two owners apart"),
+        (table_of_the_predecessor, "the table of Picture has no byte_size, revision, sha256, variant; add the columns"),
+        (variant_outside_the_primary_key, "variant of Picture must be part of its primary key"),
+        (no_equality, r"expected a primaryjoin of equalities joined by and_\(\)"),
+    ],
+)
+def test_refused_when_mappers_are_configured(declare: Callable[[], Any], message: str) -> None:
+    """A declaration that cannot work is refused with advice before any request, and in the same words later."""
+    owner, _image = declare()
+    with pytest.raises(DeclarationError, match=rf"Owner\.pictures_images: .*{message}"):
+        configure_mappers()
+    with pytest.raises(DeclarationError, match=message):
+        _ = owner().pictures
+
+
+def test_each_of_two_is_refused() -> None:
+    """Of two wrong attachments the error of one is raised when mappers are configured, that of each when it is used."""
+    declared = [many_without_a_discriminator(), one_with_a_discriminator()]
+    with pytest.raises(DeclarationError):
+        configure_mappers()
+    for owner, _image in declared:
+        with pytest.raises(DeclarationError, match="Picture"):
+            _ = owner(id=1).pictures
+
+
+def declared_with_a_default() -> Any:
+    base = fresh_base()
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+        photo_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+
+    return owner_of(base, uselist=True), Picture
+
+
+def dataclass_with_a_factory() -> Any:
+    class Base(MappedAsDataclass, DeclarativeBase):
+        pass
+
+    class Owner(Base):
+        __tablename__ = "owner"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        pictures = image_attachment("Picture", uselist=True)
+
+    class Picture(Base, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True, init=False)
+        photo_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default_factory=uuid.uuid4)
+
+    return Owner, Picture
+
+
+@pytest.mark.parametrize("declare", [declared_with_a_default, dataclass_with_a_factory])
+async def test_a_key_with_a_default_tells_pictures_apart(
+    declare: Callable[[], Any], sqlite_database: Database, store: CountingStore
+) -> None:
+    """Each new picture gets its value immediately, also with a constructor; thumbnails and reads use the same one."""
+    owner_class, image_class = declare()
+    sessions = await started(sqlite_database, image_class.metadata, expire_on_commit=False)
+    async with sessions.begin() as session:
+        session.add(owner := owner_class(id=1))
+        first, second = owner.pictures.get_image_set(), owner.pictures.get_image_set()
+        image = await first.from_blob(photos.photo("chelsea"), store)
+        assert image.photo_id == first.identity["photo_id"] != second.identity["photo_id"]
+        await second.from_blob(photos.photo("coffee"), store, extra_kwargs={})
+        chosen = owner.pictures.get_image_set(photo_id=uuid.UUID(int=7))
+        await chosen.from_blob(photos.photo("coffee"), store)
+        await first.generate_thumbnail(width=20)
+    async with sessions() as session:
+        owner = await session.get_one(owner_class, 1)
+        found = {picture.identity["photo_id"]: len(picture) for picture in owner.pictures}
+    identities = (first.identity["photo_id"], second.identity["photo_id"], uuid.UUID(int=7))
+    assert found == dict(zip(identities, (2, 1, 1), strict=True))
+
+
+async def test_a_default_beside_one_picture(sqlite_database: Database, store: CountingStore) -> None:
+    """With one picture per owner a key with a default only names the row: replacing and reading work as ever."""
+    base = fresh_base()
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"))
+        id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+        shape: Mapped[str] = mapped_column(primary_key=True, default="square")
+
+    owner_class = owner_of(base)
+    sessions = await started(sqlite_database, base.metadata, expire_on_commit=False)
+    async with sessions.begin() as session:
+        session.add(owner := owner_class(id=1))
+        image = await owner.pictures.from_blob(photos.photo("chelsea"), store)
+        assert isinstance(image.id, uuid.UUID)
+        assert image.shape == "square"
+        await owner.pictures.generate_thumbnail(width=20)
+        await session.flush()
+        await owner.pictures.from_blob(photos.photo("coffee"), store)
+    async with sessions() as session:
+        [found] = (await session.get_one(owner_class, 1)).pictures
+    assert found.size == (600, 400)
+
+
+class OldStore(MemoryStore):
+    """A store whose names are made of the owner's key."""
+
+    needs_object_id = True
+
+
+async def test_object_id_of_a_key_with_a_default(sqlite_database: Database) -> None:
+    """For a store that needs one integer, a key with a default that alone tells sets apart is the identifier."""
+    base = fresh_base()
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"))
+        photo_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+
+    owner_class = owner_of(base, uselist=True)
+    store: Store = OldStore()
+    sessions = await started(sqlite_database, base.metadata, expire_on_commit=False)
+    async with sessions.begin() as session:
+        session.add(owner := owner_class(id=1))
+        image = await owner.pictures.get_image_set().from_blob(photos.photo("chelsea"), store)
+    assert image.object_id == image.photo_id.int
+
+
+def test_a_key_of_which_one_part_has_a_default() -> None:
+    """A picture whose key lacks a value without a default is still refused, whatever else has one."""
+    base = fresh_base()
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+        photo_id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+        side: Mapped[str] = mapped_column(primary_key=True)
+        owner: Mapped[Any] = relationship("Owner")
+
+    owner_class = owner_of(base, uselist=True)
+    with pytest.raises(DeclarationError, match=r"takes photo_id, side; missing: side$"):
+        owner_class(id=1).pictures.get_image_set()
+    assert owner_class(id=1).pictures.get_image_set(side="left").identity["side"] == "left"
