@@ -3,8 +3,19 @@
 ::
 
     ImageAttachError
-    ├── ContextError (LookupError)                  no current store
-    ├── DeclarationError (TypeError)                a model or a call that cannot work as written
+    ├── UsageError                                  the program uses the library wrongly
+    │   ├── ContextError (LookupError)              no current store
+    │   ├── DeclarationError (TypeError)            a model or a call that cannot work as written
+    │   ├── NotLoadedError (RuntimeError)           the rows of a set are not loaded
+    │   └── DetachedError (RuntimeError)            the owner is in no session
+    ├── ImageError                                  a picture is refused
+    │   ├── UnreadableImageError (ValueError)
+    │   ├── UnsupportedImageError (ValueError)      .mimetype .allowed
+    │   ├── ImageTooLargeError (ValueError)         .limit .actual
+    │   ├── ImageTooSmallError (ValueError)         .limit .actual
+    │   └── ImageProportionsError (ValueError)      .limit .actual
+    ├── NoOriginalError (FileNotFoundError)         there is no picture
+    ├── ProcessingError (RuntimeError)              a callable or a worker process failed
     ├── StoreError                                  .store .name .status .code .request_id .attempts
     │   ├── StoreFileNotFoundError (FileNotFoundError)
     │   ├── StoreUnavailableError (ConnectionError) worth a retry
@@ -14,21 +25,15 @@
     │   ├── InvalidKeyError (ValueError)
     │   └── UnknownHostError (RuntimeError)         a URL needs a host, and none is known
     ├── MigrationError (ExceptionGroup)             .exceptions: why files were not moved
-    ├── ImageError
-    │   ├── UnreadableImageError (ValueError)
-    │   ├── UnsupportedImageError (ValueError)      .mimetype .allowed
-    │   ├── ImageTooLargeError (ValueError)         .limit .actual
-    │   ├── ImageTooSmallError (ValueError)         .limit .actual
-    │   ├── ImageProportionsError (ValueError)      .limit .actual
-    │   ├── NoOriginalError (FileNotFoundError)
-    │   ├── NotLoadedError (RuntimeError)           the rows of a set are not loaded
-    │   └── DetachedError (RuntimeError)            the owner is in no session
     ├── SweepRefusedError (RuntimeError)            the store or the database does not look right
     ├── TransactionExpiredError (TimeoutError)      its files waited too long for their rows
     └── OffloadError                                a value of an offloaded column
         ├── DamagedValueError (ValueError)          what is stored is not what was stored
-        ├── ValueNotLoadedError (RuntimeError)      it is in the store, and was not fetched
+        ├── ValueNotLoadedError (UsageError)        it is in the store, and was not fetched
         └── ValueTooLargeError (ValueError)         .limit .actual
+
+:class:`ImageError` is the sender's fault, :class:`UsageError` is the programmer's, and the others depend on the
+circumstances. :class:`~aioimageattach.problems.ProblemMiddleware` turns them into responses.
 
 Catch the root to catch them all, or the builtin parent for its meaning.
 """
@@ -55,6 +60,7 @@ __all__ = [
     "NotLoadedError",
     "OffloadError",
     "OwnershipError",
+    "ProcessingError",
     "StoreError",
     "StoreFileExistsError",
     "StoreFileMismatchError",
@@ -67,6 +73,7 @@ __all__ = [
     "UnreadableImageError",
     "UnsafeDatabaseError",
     "UnsupportedImageError",
+    "UsageError",
     "ValueNotLoadedError",
     "ValueTooLargeError",
 ]
@@ -76,11 +83,15 @@ class ImageAttachError(Exception):
     """The root of every error of this library."""
 
 
-class ContextError(ImageAttachError, LookupError):
+class UsageError(ImageAttachError):
+    """The program uses the library wrongly; the message says what to write instead. No user can avoid it."""
+
+
+class ContextError(UsageError, LookupError):
     """A store was needed and none is set: no argument, context, session or default names one."""
 
 
-class DeclarationError(ImageAttachError, TypeError):
+class DeclarationError(UsageError, TypeError):
     """A model or a call cannot work as it is written; the message says what to write instead."""
 
 
@@ -157,7 +168,7 @@ class MigrationError(ImageAttachError, ExceptionGroup[Exception]):
 
 
 class ImageError(ImageAttachError):
-    """A picture, or a set of pictures, could not be used as asked."""
+    """A picture is refused because of its content; the message may be shown to the person who sent it."""
 
 
 class UnreadableImageError(ImageError, ValueError):
@@ -203,19 +214,24 @@ class ImageProportionsError(ImageError, ValueError):
         self.actual = actual
 
 
-class NoOriginalError(ImageError, FileNotFoundError):
-    """The image set has no original picture yet."""
+class NoOriginalError(ImageAttachError, FileNotFoundError):
+    """The image set has no original picture, or no longer the one that a thumbnail was made from."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
-class NotLoadedError(ImageError, RuntimeError):
+class NotLoadedError(UsageError, RuntimeError):
     """The rows of an image set are not loaded, and a synchronous call cannot fetch them."""
 
 
-class DetachedError(ImageError, RuntimeError):
+class DetachedError(UsageError, RuntimeError):
     """The owner of an image set is in no session where the call needs one."""
+
+
+class ProcessingError(ImageAttachError, RuntimeError):
+    """A picture could not be processed, and it is not at fault: a ``preprocess``, a ``postprocess`` or a worker process
+    failed."""
 
 
 class SweepRefusedError(ImageAttachError, RuntimeError):
@@ -249,7 +265,7 @@ class DamagedValueError(OffloadError, ValueError):
     """A file, or the reference to it in the row, is not what was stored: cut off, altered, or somebody else's."""
 
 
-class ValueNotLoadedError(OffloadError, RuntimeError):
+class ValueNotLoadedError(OffloadError, UsageError, RuntimeError):
     """A value is in the store, and a synchronous call cannot fetch it; or its column is not loaded."""
 
 

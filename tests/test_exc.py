@@ -29,6 +29,7 @@ PARENTS = {
     exc.NoOriginalError: FileNotFoundError,
     exc.NotLoadedError: RuntimeError,
     exc.DetachedError: RuntimeError,
+    exc.ProcessingError: RuntimeError,
     exc.DamagedValueError: ValueError,
     exc.ValueNotLoadedError: RuntimeError,
     exc.ValueTooLargeError: ValueError,

@@ -19,7 +19,7 @@ from .._transaction.files import Upload
 from .._transaction.hooks import FlushHandler, claim, database_of, dropped, holds, named, put, register
 from .._transaction.references import StoredFile
 from ..context import resolve_store
-from ..exc import ContextError, ImageError
+from ..exc import ContextError, UsageError
 from ..key import ImageKey
 from ..store import KeyedStore, Store
 from .image import Image
@@ -260,7 +260,7 @@ def _prepare(session: Session, work: _Work, row: Image) -> bool:
     """Check a row that is to be inserted, and return whether its file has to be put.
 
     Raises:
-        ImageError: The row names a file that this session has neither put nor adopted.
+        UsageError: The row names a file that this session has neither put nor adopted.
     """
     record = record_of(row)
     attached_as(row, row.__dict__.get("revision"))
@@ -305,7 +305,7 @@ def _require_file(session: Session, row: Image) -> None:
         return
     file = _file_of(session, row)
     if file is None or not holds(session, file):
-        raise ImageError(
+        raise UsageError(
             f"{row!r} has no file: it is a copy, or its file went with the transaction it was attached in; "
             "attach the picture again"
         )
@@ -315,7 +315,7 @@ def _check_changed(session: Session, work: _Work, row: Image) -> None:
     """Refuse to let a row name another file than before, unless this session has put that file.
 
     Raises:
-        ImageError: The file is unknown.
+        UsageError: The file is unknown.
     """
     state = instance_state(row)
     changed = {name: value for name, value in state.committed_state.items() if name in state.mapper.column_attrs}
@@ -331,7 +331,7 @@ def _check_changed(session: Session, work: _Work, row: Image) -> None:
         if now.revision is not None:
             work.allowed.add(now.revision)
         return
-    raise ImageError(
+    raise UsageError(
         f"{type(row).__name__}: the change of {', '.join(sorted(changed))} would let the row name another file, "
         f"{now!r} instead of {before!r}, which nobody has stored; a stale object was merged, or a column that the "
         "file's name is made of was assigned. Refresh the object, or attach the picture again with from_file()"
@@ -439,7 +439,7 @@ def _check_statement(
         revision = written.get("revision")
         if not written or revision in allowed or (revision is None and isinstance(statement, Insert)):
             continue
-        raise ImageError(
+        raise UsageError(
             f"{mapper.class_.__name__}: a statement writes {', '.join(sorted(written))}, which names a file, and "
             "cannot put one; attach pictures with from_file() and change rows through their objects"
         )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..exc import DeclarationError, ImageError, ImageTooLargeError, UnreadableImageError
+from ..exc import DeclarationError, ImageTooLargeError, ProcessingError, UnreadableImageError
 
 if TYPE_CHECKING:
     from pyvips import Image
@@ -112,7 +112,7 @@ def called(label: str, hook: Callable[[Any], Any], image: Picture) -> Picture:
 
     Raises:
         DeclarationError: It returned no picture.
-        ImageError: libvips cannot compute what it returned; what else it raises passes through.
+        ProcessingError: libvips cannot compute what it returned; what else it raises passes through.
     """
     try:
         result = hook(image)
@@ -120,4 +120,4 @@ def called(label: str, hook: Callable[[Any], Any], image: Picture) -> Picture:
             raise DeclarationError(f"{label}: expected it to return a pyvips.Image, got {result!r:.80}")
         return result.copy_memory()
     except vips_errors() as error:
-        raise ImageError(f"{label}: libvips could not compute what it returned") from error
+        raise ProcessingError(f"{label}: libvips could not compute what it returned") from error

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any, Final, TypeAlias
 
-from ..exc import DeclarationError, ImageAttachError, ImageError, ImageTooLargeError
+from ..exc import DeclarationError, ImageAttachError, ImageError, ImageTooLargeError, ProcessingError
 from ._vips import libvips
 from ._wire import receive, send
 from .header import inspect, memory_of
@@ -131,7 +131,7 @@ def _took_memory(error: Exception, body: memoryview, inner: ImageLimits) -> bool
 def _failure(error: Exception, *, is_memory: bool) -> dict[str, Any]:
     told, fields = error, vars(error)
     if not isinstance(error, ImageAttachError):
-        told, fields = ImageError(f"preprocess or postprocess raised {error!r:.200}"), {}
+        told, fields = ProcessingError(f"preprocess or postprocess raised {error!r:.200}"), {}
     return {
         "memory": is_memory,
         "error": type(told).__name__,

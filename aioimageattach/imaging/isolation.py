@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from .. import exc
-from ..exc import DeclarationError, ImageError, ImageTooLargeError, UnreadableImageError
+from ..exc import DeclarationError, ImageError, ImageTooLargeError, ProcessingError, UnreadableImageError
 from . import _wire
 from .limits import ImageLimits
 from .recipe import Recipe
@@ -59,7 +59,7 @@ _ENVIRONMENTS: Final = ("DYLD_", "FONTCONFIG_", "LC_", "LD_", "LIBHEIF_", "PYTHO
 _ERRORS: Final = {
     name: found
     for name, found in vars(exc).items()
-    if isinstance(found, type) and issubclass(found, ImageError | DeclarationError)
+    if isinstance(found, type) and issubclass(found, ImageError | DeclarationError | ProcessingError)
 }
 _FIELDS: Final = frozenset({"actual", "allowed", "limit", "mimetype"})
 
@@ -93,7 +93,7 @@ class _Worker:
                 )
             except OSError as error:
                 self._sock.close()
-                raise ImageError(f"the worker process for pictures cannot be started: {error}") from error
+                raise ProcessingError(f"the worker process for pictures cannot be started: {error}") from error
 
     @property
     def alive(self) -> bool:
@@ -242,7 +242,7 @@ def _asked(
         return _death(-signal.SIGALRM if isinstance(error, TimeoutError) else status, limits)
     except WRONG as error:
         _pool.end(worker, patience=0)
-        return ImageError(f"the worker process for pictures gave an answer that cannot be: {error!r:.200}")
+        return ProcessingError(f"the worker process for pictures gave an answer that cannot be: {error!r:.200}")
     except BaseException:
         _pool.end(worker, patience=0)
         raise
@@ -277,4 +277,4 @@ def _death(status: int, limits: ImageLimits) -> Exception:
     if status < 0:
         text = f"expected a picture, got what ended the worker process by {signal.Signals(-status).name}"
         return UnreadableImageError(text)
-    return ImageError(f"the worker process for pictures ended by itself, with status {status}")
+    return ProcessingError(f"the worker process for pictures ended by itself, with status {status}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ..exc import ImageError, ImageTooLargeError
+from ..exc import ImageTooLargeError, ProcessingError
 from ._vips import Picture, Watch, called, libvips, watched
 from .decode import decode
 from .geometry import Box, covering, stored
@@ -81,7 +81,7 @@ def render(data: Buffer, recipes: Sequence[Recipe], limits: ImageLimits = DEFAUL
         UnreadableImageError: The bytes are not a picture, or the picture is broken.
         UnsupportedImageError: The limits do not allow pictures of this kind, or it needs an extra.
         ImageTooLargeError: The picture or a thumbnail exceeds a limit, or rendering took too long.
-        ImageError: The result of a callable could not be computed.
+        ProcessingError: The result of a callable could not be computed.
         DeclarationError: A callable did not return a picture.
     """
     return _rendered(data, recipes, limits, preview=False)[0]
@@ -311,7 +311,9 @@ class _Job:
             for top in range(0, film.height, page)
         ]
         if len({(frame.width, frame.height, frame.bands) for frame in frames}) > 1:
-            raise ImageError("the callables made frames of different sizes or bands: an animation needs equal ones")
+            raise ProcessingError(
+                "the callables made frames of different sizes or bands; an animation needs equal ones"
+            )
         joined = libvips().Image.arrayjoin(frames, across=1).copy()
         joined.set_type(libvips().GValue.gint_type, "page-height", frames[0].height)
         for name in {"delay", "loop"}.intersection(film.get_fields()):

@@ -73,7 +73,7 @@ async def for_avatar(database: Database, author_id: int) -> None:
 
 @asynccontextmanager
 async def working(database: Database, what: str) -> AsyncGenerator[AsyncSession, None]:
-    """Give a session to a task that nobody waits for, and let nothing but programming errors out of it."""
+    """Give a session to a task that nobody waits for, and let no error out of it."""
     try:
         async with database.writing() as session:
             yield session
@@ -83,6 +83,8 @@ async def working(database: Database, what: str) -> AsyncGenerator[AsyncSession,
         log.info("%s has changed meanwhile, its thumbnails are not needed any more", what)
     except ImageError as error:
         log.warning("no thumbnails of %s: %s", what, error)
+    except Exception:  # the response has been sent, so nobody else can handle it
+        log.exception("no thumbnails of %s", what)
 
 
 async def catch_up(database: Database) -> None:

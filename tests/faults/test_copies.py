@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, make_transient, mapped_colum
 
 from aioimageattach.context import bind_store, store_context
 from aioimageattach.entity import Image, image_attachment
-from aioimageattach.exc import DetachedError, ImageError, NotLoadedError
+from aioimageattach.exc import DetachedError, NotLoadedError, UsageError
 from tests.databases import Database
 from tests.faults.models import User, UserPicture
 from tests.faults.rig import PNG, SIZE, Rig, check, get
@@ -146,7 +146,7 @@ async def test_a_new_owner_is_pickled(rig: Rig) -> None:
     """The bytes do not go along: it is refused, never a row without its file."""
     user = pickle.loads(pickle.dumps(await new_user(rig)))
     gc.collect()
-    with pytest.raises(ImageError, match="has no file"):
+    with pytest.raises(UsageError, match="has no file"):
         async with rig.sessions() as session, session.begin():
             session.add(user)
     await rig.check()
@@ -180,7 +180,7 @@ async def test_merging_what_was_changed_meanwhile(rig: Rig, change: str) -> None
                 await rig.attach(user.picture, b"new", (9, 9))
             else:
                 await user.picture.delete()
-        with pytest.raises(ImageError, match="has no file"):
+        with pytest.raises(UsageError, match="has no file"):
             async with rig.sessions() as session, session.begin():
                 await session.merge(stale)
     await rig.check(*([b"new"] if change == "replaced" else []))
@@ -190,7 +190,7 @@ async def test_a_row_given_to_another_owner(rig: Rig) -> None:
     """A second row of one file is refused: deleting one would take the other's file."""
     await rig.user(1)
     await rig.user(2, None)
-    with pytest.raises(ImageError, match="has no file"):
+    with pytest.raises(UsageError, match="has no file"):
         async with rig.sessions() as session, session.begin():
             row = (await get(session, 1)).picture.require_original()
             make_transient(row)

@@ -9,7 +9,7 @@ from sqlalchemy import delete, event, update
 from sqlalchemy.orm import Session, make_transient
 
 from aioimageattach.context import store_context
-from aioimageattach.exc import ImageError
+from aioimageattach.exc import UsageError
 from aioimageattach.key import make_revision
 from tests.faults.models import User, UserPicture
 from tests.faults.rig import Rig, get
@@ -94,7 +94,7 @@ async def test_a_row_whose_upload_was_undone_is_not_added_again(rig: Rig) -> Non
         await session.flush()
         await session.rollback()
         session.add(user)
-        with pytest.raises(ImageError, match="attach the picture again"):
+        with pytest.raises(UsageError, match="attach the picture again"):
             await session.commit()
         await rig.attach(user.picture, b"again")
         await session.commit()
@@ -194,7 +194,7 @@ async def test_a_row_made_by_hand_is_refused(rig: Rig) -> None:
     async with rig.sessions() as session:
         row = UserPicture(user_id=1, width=3, height=2, mimetype="image/png", original=True, revision=make_revision())
         session.add(row)
-        with pytest.raises(ImageError, match="has no file"):
+        with pytest.raises(UsageError, match="has no file"):
             await session.commit()
     await rig.check()
 

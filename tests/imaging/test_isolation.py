@@ -29,8 +29,10 @@ import pytest
 from aioimageattach._threads import run_pixels
 from aioimageattach.exc import (
     DeclarationError,
+    ImageAttachError,
     ImageError,
     ImageTooLargeError,
+    ProcessingError,
     UnreadableImageError,
     UnsupportedImageError,
 )
@@ -143,7 +145,7 @@ def test_callables_that_the_worker_cannot_import_are_named(tmp_path: Path, monke
 
 def test_what_a_callable_raises_is_told() -> None:
     """An error of the user's code comes as one of ours that says what it was."""
-    with pytest.raises(ImageError, match=r"preprocess or postprocess raised KeyError\('mine'\)"):
+    with pytest.raises(ProcessingError, match=r"preprocess or postprocess raised KeyError\('mine'\)"):
         hooked(hooks.raising)
 
 
@@ -221,11 +223,11 @@ def test_memory_is_limited() -> None:
         (hooks.greedy, ImageTooLargeError, "max_memory"),
         (hooks.killed, ImageTooLargeError, "max_memory"),
         (hooks.crashed, UnreadableImageError, "SIGSEGV"),
-        (hooks.gone, ImageError, "status 7"),
+        (hooks.gone, ProcessingError, "status 7"),
     ],
 )
 def test_a_worker_that_dies_takes_only_its_picture_along(
-    hook: Callable[[Any], Any], kind: type[ImageError], message: str
+    hook: Callable[[Any], Any], kind: type[ImageAttachError], message: str
 ) -> None:
     """However it ends, the caller gets an error of ours and the next picture a new worker."""
     before = process()
@@ -245,7 +247,7 @@ def test_nothing_is_left_of_a_worker(hook: Callable[[Any], Any]) -> None:
     process()
     files, processes = open_files(), len(children())
     for _ in range(3):
-        with pytest.raises(ImageError):
+        with pytest.raises(ImageAttachError):
             hooked(hook, timeout=0.2)
         process()
     assert (files, processes) == (open_files(), len(children()))
@@ -297,7 +299,7 @@ def told(error: str, text: Any = "x", **fields: Any) -> tuple[bytes, bytes]:
 def test_a_worker_that_was_taken_over_is_not_believed(head: bytes, body: bytes) -> None:
     """An answer that cannot be is an error of ours, and the worker gets no other picture."""
     before = process()
-    with pytest.raises(ImageError, match="an answer that cannot be"):
+    with pytest.raises(ProcessingError, match="an answer that cannot be"):
         hooked(partial(hooks.answering, head=head, body=body), timeout=20)
     assert before != process()
 
@@ -321,7 +323,7 @@ def test_a_preview_that_cannot_be_is_not_believed(preview: Any) -> None:
     """A thumbhash of another length, or a colour that is none, never reaches a page."""
     before = process()
     hooked(partial(hooks.prepared, head=json.dumps({"renderings": [], "preview": preview}).encode()))
-    with pytest.raises(ImageError, match="an answer that cannot be"):
+    with pytest.raises(ProcessingError, match="an answer that cannot be"):
         render_with_preview(photos.webp(), [], ISOLATED)
     assert before != process()
 
@@ -348,7 +350,7 @@ def test_a_header_that_cannot_be_is_not_believed(changed: dict[str, Any]) -> Non
     before = process()
     prepared = partial(hooks.prepared, head=head)
     hooked(prepared)
-    with pytest.raises(ImageError, match="an answer that cannot be"):
+    with pytest.raises(ProcessingError, match="an answer that cannot be"):
         probe(photos.webp(), ISOLATED)
     assert before != process()
 
@@ -459,7 +461,7 @@ def test_a_failed_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             gate.wait()
             try:
                 return str(probe(photos.png(), replace(ISOLATED)))
-            except ImageError as error:
+            except (ImageError, ProcessingError) as error:
                 return str(error)
 
         try:

@@ -14,7 +14,7 @@ import pytest
 import pyvips
 from PIL import Image, ImageChops, ImageFilter, ImageStat
 
-from aioimageattach.exc import DeclarationError, ImageError, ImageTooLargeError, UnreadableImageError
+from aioimageattach.exc import DeclarationError, ImageTooLargeError, ProcessingError, UnreadableImageError
 from aioimageattach.imaging import ImageLimits, Recipe, Rendering, probe, render
 from aioimageattach.imaging.limits import KNOWN_TYPES
 from aioimageattach.imaging.recipe import FORMATS, KERNELS
@@ -441,7 +441,7 @@ def test_animations_have_limits(limits: ImageLimits, message: str) -> None:
 def test_frames_of_different_sizes_are_refused() -> None:
     """A callable must make all frames alike."""
     sizes = iter(range(10, 20))
-    with pytest.raises(ImageError, match="different sizes"):
+    with pytest.raises(ProcessingError, match="different sizes"):
         one(photos.animated_gif(), width=40, animated=True, postprocess=lambda image: image.crop(0, 0, next(sizes), 10))
 
 
@@ -479,7 +479,7 @@ def test_results_of_callables_are_checked(label: str) -> None:
     data = photos.photo("chelsea")
     with pytest.raises(DeclarationError, match=f"{label}: expected it to return a pyvips.Image, got None"):
         one(data, width=10, **{label: lambda image: None})
-    with pytest.raises(ImageError, match=f"{label}: libvips could not compute"):
+    with pytest.raises(ProcessingError, match=f"{label}: libvips could not compute"):
         one(data, width=10, **{label: lambda image: image.crop(0, 0, 10_000, 10)})
     with pytest.raises(ImageTooLargeError, match="max_side"):
         one(data, width=10, **{label: lambda image: image.embed(0, 0, 31_000, 1)})
