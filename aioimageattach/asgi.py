@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._http.asgi import ASGIApp, Receive, Scope, Send, rejects_event_loop
-from .context import store_context
+from .context import overriding_store, store_context
 from .store import Store
 
 __all__ = ["ASGIApp", "StoreContextMiddleware"]
@@ -30,5 +30,5 @@ class StoreContextMiddleware:
         """
         if scope["type"] == "lifespan" and await rejects_event_loop(receive, send):
             return
-        with store_context(self.store):
+        with store_context(overriding_store() or self.store):
             await self.app(scope, receive, send)

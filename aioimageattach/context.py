@@ -1,14 +1,15 @@
 """Which store is meant when nobody names one: per task, per session, per process.
 
 In this order: the ``store=`` argument, the store a picture was attached with, the innermost :class:`store_context`,
-the store bound to the session, the default of the process.
+the store bound to the session, or to the session that the row came from, the default of the process.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, TypeVar, cast
@@ -27,6 +28,8 @@ __all__ = [
     "get_current_store",
     "get_default_store",
     "info_of",
+    "override_store",
+    "overriding_store",
     "pop_store_context",
     "push_store_context",
     "resolve_store",
@@ -42,6 +45,7 @@ _stack: ContextVar[tuple[tuple[Store, object], ...]] = ContextVar("aioimageattac
 """The stores set in this task, innermost last, each with what set it."""
 
 _default: Store | None = None
+_override: Store | None = None
 
 
 def _real(store: Store) -> Store:
@@ -129,6 +133,30 @@ def get_default_store() -> Store | None:
     return _default
 
 
+@contextmanager
+def override_store(store: Store) -> Generator[None]:
+    """Let a store of a test take the place of those that the application under test names for itself.
+
+    During the block it comes before stores that are bound to sessions, before the default of the process, and before
+    that of :class:`~aioimageattach.asgi.StoreContextMiddleware`, in every task and thread. Arguments and
+    :class:`store_context` still come first.
+
+    Args:
+        store: The store.
+    """
+    global _override
+    before, _override = _override, _real(store)
+    try:
+        yield
+    finally:
+        _override = before
+
+
+def overriding_store() -> Store | None:
+    """Return the store that :func:`override_store` set, if any."""
+    return _override
+
+
 def bind_store(target: Any, store: Store) -> None:
     """Bind a store to a session, or to every session that a sessionmaker makes from now on.
 
@@ -169,8 +197,13 @@ def bound_store(target: Any) -> Store | None:
     return cast("Store | None", info_of(target).get(_INFO))
 
 
-def resolve_store(*candidates: Store | None, session: Any = None) -> Store:
+def resolve_store(*candidates: Store | None, session: Any = None, bound: Store | None = None) -> Store:
     """Return the first store of: the candidates, the current context, the session's, the process's.
+
+    Args:
+        candidates: Stores that come before all others.
+        session: The session, or the sessionmaker.
+        bound: The store that was bound to the session that a row has left.
 
     Raises:
         ContextError: There is none.
@@ -181,9 +214,11 @@ def resolve_store(*candidates: Store | None, session: Any = None) -> Store:
     stack = _stack.get()
     if stack:
         return stack[-1][0]
-    bound = info_of(session).get(_INFO)
+    if _override is not None:
+        return _override
+    bound = bound_store(session) or bound
     if bound is not None:
-        return cast("Store", bound)
+        return bound
     if _default is not None:
         return _default
     raise ContextError(

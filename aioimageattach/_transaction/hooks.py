@@ -18,11 +18,14 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import InstanceState, Mapper, Session, SessionTransaction
+from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from .._greenlet import await_, in_bridge
 from .._threads import finish
+from ..context import bound_store
 from ..exc import DeclarationError, StoreFileNotFoundError, TransactionExpiredError
+from ..store import Store
 from .deferral import is_deferred
 from .fence import check_age, grace_of
 from .files import Upload, discard_all, put_all
@@ -40,8 +43,10 @@ __all__ = [
     "named",
     "put",
     "register",
+    "store_left",
 ]
 
+_BOUND: Final = "aioimageattach.bound"
 _DATABASES: Final = "aioimageattach.databases"
 _JOURNAL: Final = "aioimageattach.journal"
 _SESSION: Final = "aioimageattach.session"
@@ -51,6 +56,10 @@ _log = logging.getLogger("aioimageattach.transaction")
 
 class FlushHandler(ABC):
     """One way in which rows reference files: none, one or many each."""
+
+    @abstractmethod
+    def references(self, row: object) -> bool:
+        """Return whether a row is of the kind whose files the handler knows."""
 
     @abstractmethod
     def flush(self, session: Session) -> Generator[Sequence[Upload]]:
@@ -225,6 +234,35 @@ def _open_transactions(session: Session) -> list[SessionTransaction]:
             tokens.append(found)
         found = found.parent
     return tokens[::-1]
+
+
+# --- rows that leave their session ----------------------------------------------------------------------------------
+
+
+class _Bound:
+    """The store that was bound to the session that a row has left. It is not pickled."""
+
+    __slots__ = ("store",)
+
+    def __init__(self, store: Store | None = None) -> None:
+        self.store = store
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Bound, ()
+
+
+@event.listens_for(Session, "persistent_to_detached")
+def _detached(session: Session, row: object) -> None:
+    store = bound_store(session)
+    if store is not None and any(handler.references(row) for handler in _handlers):
+        instance_state(row).info[_BOUND] = _Bound(store)
+
+
+def store_left(state: InstanceState[Any]) -> Store | None:
+    """Return the store that was bound to the session that a row has left."""
+    info = state.__dict__.get("info")  # most rows have none: do not create it
+    found: _Bound | None = None if info is None else info.get(_BOUND)
+    return None if found is None else found.store
 
 
 # --- transactions ----------------------------------------------------------------------------------------------------

@@ -109,6 +109,10 @@ class ImageFlush(FlushHandler):
         """Forget what the flush was about, which may have failed."""
         session.info.pop(_WORK, None)
 
+    def references(self, row: object) -> bool:
+        """Return whether a row is an image."""
+        return isinstance(row, Image)
+
     def deleted(self, session: Session, row: object) -> None:
         """Note that the row's file has to go."""
         if not isinstance(row, Image):

@@ -13,8 +13,9 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.orm.attributes import instance_state
 
+from .._transaction.hooks import store_left
 from ..context import resolve_store
-from ..exc import DeclarationError, NotLoadedError
+from ..exc import ContextError, DeclarationError, NotLoadedError
 from ..file import AsyncFile
 from ..imaging.limits import DEFAULT_LIMITS, ImageLimits
 from ..key import ImageKey
@@ -201,7 +202,17 @@ class Image:
         return f'<img src="{url}" width="{self.width}" height="{self.height}" alt="{escape(self.alt)}">'
 
     def _store(self, store: Store | None) -> Store:
-        return resolve_store(store, known_store(self), session=instance_state(self).session)
+        state = instance_state(self)
+        try:
+            return resolve_store(store, known_store(self), session=state.session, bound=store_left(state))
+        except ContextError as error:
+            if state.key is None or state.session is not None:
+                raise
+            raise ContextError(
+                f"no current store, and none is known from the session that this {type(self).__name__} has left: "
+                "pass store=..., use set_default_store(store), or bind_store(sessionmaker, store) before sessions are "
+                "made, and close them"
+            ) from error
 
     def _loaded(self, *names: str) -> bool:
         state = instance_state(self)

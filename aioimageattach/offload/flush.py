@@ -131,6 +131,10 @@ class StoredValues(FlushHandler):
         writing.clear()
         _work(session).written.clear()
 
+    def references(self, row: object) -> bool:
+        """Return whether a row has offloaded columns."""
+        return bool(columns_of(object_mapper(row)))
+
     def deleted(self, session: Session, row: object) -> None:
         """Note that the files of a row have to go."""
         columns = columns_of(object_mapper(row))

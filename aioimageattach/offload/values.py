@@ -11,7 +11,8 @@ from weakref import ref
 from sqlalchemy.orm import InstanceState, Session
 
 from .._threads import run_pixels
-from ..context import resolve_store
+from .._transaction.hooks import store_left
+from ..context import bound_store, resolve_store
 from ..exc import DamagedValueError, DeclarationError, OffloadError, ValueNotLoadedError, ValueTooLargeError
 from ..file import AsyncFile, SeekableFileProxy
 from ..store import KeyedStore, Store
@@ -83,7 +84,7 @@ class Stored(Generic[V]):
         DeclarationError: The value is of a type that the class does not take.
     """
 
-    __slots__ = ("_content", "_owner", "_raw", "_session", "_settings", "_store", "_value", "_writing")
+    __slots__ = ("_bound", "_content", "_owner", "_raw", "_session", "_settings", "_store", "_value", "_writing")
 
     kind: ClassVar[str] = ".bin"
     """What is in the files, by a file name extension: a dot, and at most twelve small letters and digits."""
@@ -107,6 +108,7 @@ class Stored(Generic[V]):
         self._content: Reference | Inline | None = None
         self._owner: ref[InstanceState[Any]] | None = None
         self._session: ref[Session] | None = None
+        self._bound: Store | None = None
         self._writing = False
 
     # --- for serializers ---------------------------------------------------------------------------------------------
@@ -314,12 +316,13 @@ class Stored(Generic[V]):
         owner = None if self._owner is None else self._owner()
         known = None if self._session is None else self._session()  # the row may not be referenced any more
         session = known if owner is None else owner.session
-        return keyed(resolve_store(store, self._store, session=session))
+        return keyed(resolve_store(store, self._store, session=session, bound=self._bound))
 
     def _belongs_to(self, owner: InstanceState[Any]) -> None:
         """Note the row whose attribute this is."""
         self._owner = ref(owner)
         self._session = None if owner.session is None else ref(owner.session)
+        self._bound = bound_store(owner.session) or store_left(owner)
 
     def __getstate__(self) -> dict[str, Any]:
         value = None if self._value is _MISSING else (self._value,)

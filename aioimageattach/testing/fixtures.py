@@ -6,34 +6,27 @@ from collections.abc import Iterator
 
 import pytest
 
-from .. import context
-from ..store import Store
+from ..context import override_store
 from ..stores.memory import MemoryStore
 from .faulty import FaultyStore
 
 __all__ = ["faulty_image_store", "image_store"]
 
 
-def _as_default(store: Store) -> Iterator[None]:
-    before = context.get_default_store()
-    context.set_default_store(store)
-    try:
-        yield
-    finally:
-        context.set_default_store(before)
-
-
 @pytest.fixture
 def image_store() -> Iterator[MemoryStore]:
-    """An empty store in memory; during the test it is the store of all that names no other."""
+    """Provide an empty store in memory, and let the application under test use it instead of its own.
+
+    See :func:`~aioimageattach.context.override_store`.
+    """
     store = MemoryStore()
-    for _ in _as_default(store):
+    with override_store(store):
         yield store
 
 
 @pytest.fixture
 def faulty_image_store() -> Iterator[FaultyStore]:
-    """The same, which misbehaves when it is told to."""
+    """Provide such a store that fails on demand."""
     store = FaultyStore()
-    for _ in _as_default(store):
+    with override_store(store):
         yield store

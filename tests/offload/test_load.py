@@ -173,3 +173,19 @@ async def test_calls_that_cannot_work(attributes: Any, options: Any, message: st
     """The message says what is expected."""
     with pytest.raises(DeclarationError, match=message):
         await load_stored([Tape(id=1)], *attributes, **options)
+
+
+async def test_handles_know_the_store_that_was_bound(sessions: Sessions, store: FaultyStore) -> None:
+    """A value is loaded after the session is closed, also if its row is not referenced any more."""
+    first, second = await tapes(sessions, 2)
+    assert first.text is not None
+    assert second.text is not None
+    early, late = second.text, first.text
+    del second
+    assert [await late.load(), await early.load()] == ["text 1", "text 2"]
+    async with sessions() as session:
+        row = await session.get_one(Tape, 1)
+        handle = row.text
+    del row, session
+    assert handle is not None
+    assert await handle.load() == "text 1"

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
-from aioimageattach.context import get_current_store, get_default_store
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+from sqlalchemy.ext.asyncio import async_sessionmaker
+
+from aioimageattach.asgi import StoreContextMiddleware
+from aioimageattach.context import bind_store, get_current_store, overriding_store, set_default_store
 from aioimageattach.stores.memory import MemoryStore
 from aioimageattach.testing import FaultyStore
 from aioimageattach.testing.fixtures import faulty_image_store as faulty_image_store
 from aioimageattach.testing.fixtures import image_store as image_store
+from tests import photos
+from tests.databases import Database
+from tests.entity.models import Base, User
 
 CONFTEST: Final = """
 import pytest
@@ -26,7 +36,7 @@ def anyio_backend():
 USES: Final = """
 import asyncio
 import pytest
-from aioimageattach.context import get_current_store, get_default_store
+from aioimageattach.context import get_current_store, overriding_store
 
 async def name():
     return get_current_store()
@@ -39,7 +49,7 @@ def test_it_is_empty_again(image_store):
     assert repr(image_store) == "<MemoryStore of 0 files>"
 
 def test_faulty(faulty_image_store):
-    assert get_default_store() is faulty_image_store
+    assert get_current_store() is faulty_image_store
     faulty_image_store.fail("put")
 
 @pytest.mark.anyio
@@ -47,13 +57,13 @@ async def test_in_anyio(image_store):
     assert get_current_store() is image_store
 
 def test_none_is_left():
-    assert get_default_store() is None
+    assert overriding_store() is None
 """
 
 
 async def test_the_store_is_the_current_one(image_store: MemoryStore) -> None:
     """Of all that names none, and it is empty."""
-    assert get_current_store() is get_default_store() is image_store
+    assert get_current_store() is image_store
     assert [one async for one in image_store.list_objects()] == []
 
 
@@ -63,9 +73,46 @@ async def test_the_store_that_misbehaves(faulty_image_store: FaultyStore) -> Non
     await faulty_image_store.put_object("a", b"x")
 
 
+async def put_through(app: FastAPI) -> None:
+    """Send a picture to an application that runs in tasks of its own, as on a real server."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        response = await client.put("/users/1/picture", content=photos.png())
+    assert response.status_code == 204
+
+
+@pytest.mark.parametrize("way", ["bind", "default", "middleware"])
+async def test_an_application_that_names_its_own_store(
+    way: str, image_store: MemoryStore, sqlite_database: Database
+) -> None:
+    """The fixture takes the place of the application's store, however the application names it."""
+    own = MemoryStore()
+    await sqlite_database.create(Base.metadata)
+    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
+    app = FastAPI()
+    if way == "bind":
+        bind_store(sessions, own)
+    elif way == "default":
+        set_default_store(own)
+    else:
+        app.add_middleware(StoreContextMiddleware, store=own)
+
+    @app.put("/users/{user_id}/picture", status_code=204)
+    async def set_picture(user_id: int, request: Request) -> None:
+        async with sessions.begin() as session:
+            session.add(user := User(id=user_id))
+            await user.picture.from_file(request.stream())
+
+    try:
+        await asyncio.create_task(put_through(app))
+    finally:
+        set_default_store(None)
+    counts = [len([one async for one in store.list_objects()]) for store in (image_store, own)]
+    assert counts == [1, 0]
+
+
 def test_none_is_left() -> None:
     """After the tests that used them."""
-    assert get_default_store() is None
+    assert overriding_store() is None
 
 
 def test_in_a_run_of_its_own(tmp_path: Path) -> None:
