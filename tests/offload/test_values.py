@@ -255,13 +255,13 @@ async def test_values_that_are_too_large(sessions: Sessions, store: FaultyStore)
 
 
 async def test_which_store_is_meant(sessions: Sessions, store: FaultyStore) -> None:
-    """An argument, that of the handle, the context, the session's; without any, an error."""
+    """An argument, that of the handle, the context, that of the session it is or was in; without any, an error."""
     other = FaultyStore()
     article = await fresh(sessions, body=StoredText("there", store=other))
     handle = article.body
     assert handle is not None
     assert [len(await one.names()) for one in (store, other)] == [0, 1]
-    with pytest.raises(ContextError):
+    with pytest.raises(StoreFileNotFoundError):
         await handle.load()
     with store_context(other):
         assert await handle.load() == "there"
