@@ -583,7 +583,7 @@ async def test_a_full_temporary_directory(source: Opener, code: int, tmp_path: P
         before = _temporary_files()
         with (
             kernel.in_the_worker(kernel.refused("write", code)),
-            pytest.raises(StoreUnavailableError, match=r"could not be kept in .*/.*set TMPDIR"),
+            pytest.raises(StoreUnavailableError, match=r"could not be written to .*/.*set TMPDIR"),
         ):
             await Spool.fill(opened)
         assert _temporary_files() == before
