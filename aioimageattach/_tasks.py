@@ -1,19 +1,195 @@
-"""Work that several tasks want at the same time, and objects of which each event loop has its own."""
+"""Tasks: waiting for work despite a cancellation, bounded concurrency, and single flight."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Hashable,
+    Sequence,
+)
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from ._threads import finish
+import anyio
 
-__all__ = ["single_flight"]
+__all__ = [
+    "as_completed",
+    "begin",
+    "cancel_and_wait",
+    "cancelled_after",
+    "finish",
+    "map_concurrently",
+    "single_flight",
+]
 
+P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+
+
+# --- waiting despite a cancellation ----------------------------------------------------------------------------------
+
+
+async def _wait_shielded(task: asyncio.Future[Any]) -> None:
+    """Wait until the task is done, however often the caller is cancelled meanwhile."""
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+
+
+def _when_done(task: asyncio.Future[Any]) -> asyncio.Future[None]:
+    """Return a future that is done when the task is. Cancelling it does not cancel the task."""
+    # The same as asyncio.wait() of one task, for a third of its cost.
+    ended: asyncio.Future[None] = task.get_loop().create_future()
+
+    def set_ended(_: asyncio.Future[Any]) -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    task.add_done_callback(set_ended)
+    return ended
+
+
+def begin(work: Coroutine[Any, Any, R]) -> tuple[asyncio.Task[R], asyncio.Future[None]]:
+    """Start work in a task for :func:`finish`; return the task, and the future that is done when it ends."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    async def run() -> R:
+        try:
+            return await work
+        finally:
+            # The task is done when this frame has returned, and so before any waiter can run.
+            if not ended.done():
+                ended.set_result(None)
+
+    return loop.create_task(run()), ended
+
+
+async def finish(
+    work: Awaitable[R],
+    *,
+    stop: Callable[[], object] | None = None,
+    undo: Callable[[R], Awaitable[object]] | None = None,
+    ended: asyncio.Future[None] | None = None,
+) -> R:
+    """Wait until the work has ended, even if the caller is cancelled meanwhile; then raise the cancellation.
+
+    Args:
+        work: Awaited in its own task, which the cancellation of the caller does not reach.
+        stop: Called on a cancellation, to tell the work that it may end early.
+        undo: Awaited with the result of work that succeeded although the caller was cancelled.
+        ended: A future that the last step of the work completes, which wakes the caller one turn of the event loop
+            earlier than a callback of the task does; see :func:`begin`.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await (ended or _when_done(task))
+    except asyncio.CancelledError:
+        if stop is not None:
+            stop()
+        await _wait_shielded(task)
+        if not task.cancelled() and task.exception() is None and undo is not None:
+            await _wait_shielded(asyncio.ensure_future(undo(task.result())))
+        raise
+    return task.result()
+
+
+async def cancel_and_wait(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait until all of them have ended. Their results and errors are ignored."""
+    running = [task for task in tasks if task.cancel()]
+    try:
+        if running:
+            await finish(asyncio.wait(running))
+    finally:
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.exception()  # otherwise asyncio logs that it was never retrieved
+
+
+@contextlib.asynccontextmanager
+async def cancelled_after(
+    event: Callable[P, Awaitable[object]], *args: P.args, **kwargs: P.kwargs
+) -> AsyncGenerator[None]:
+    """Cancel the block, without an error, when ``event(*args)`` ends; if the block ends first, cancel the event."""
+    scope = anyio.CancelScope()
+
+    async def cancel() -> None:
+        await event(*args, **kwargs)
+        scope.cancel()
+
+    waiting = asyncio.create_task(cancel())
+    try:
+        with scope:
+            yield
+    finally:
+        waiting.cancel()
+        await finish(asyncio.wait([waiting]))
+
+
+# --- bounded concurrency ---------------------------------------------------------------------------------------------
+
+
+async def map_concurrently(function: Callable[[T], Awaitable[R]], items: Sequence[T], *, limit: int) -> list[R]:
+    """Call a function for each item, at most ``limit`` at the same time; return the results in the order of the items.
+
+    The first error is raised. On an error or a cancellation, the other calls are cancelled, and they have ended when
+    this function raises.
+    """
+    results: dict[int, R] = {}
+    numbered = enumerate(items)
+
+    async def work() -> None:
+        for number, item in numbered:
+            results[number] = await function(item)
+
+    if not items:
+        return []
+    # gather() would pass each further cancellation of the caller on to calls that are cleaning up.
+    workers = [asyncio.create_task(work()) for _ in range(min(limit, len(items)))]
+    try:
+        done, _ = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        await cancel_and_wait(workers)
+    for error in [worker.exception() for worker in done]:
+        if error is not None:
+            raise error
+    return [results[number] for number in range(len(items))]
+
+
+async def as_completed(works: AsyncIterator[Coroutine[Any, Any, R]], limit: int) -> AsyncGenerator[R, None]:
+    """Run coroutines as they arrive, at most ``limit`` at the same time; yield their results in order of completion.
+
+    If the iteration ends early, the coroutines that are running are cancelled, and the generator waits for their end.
+    """
+    running: set[asyncio.Task[R]] = set()
+    done: set[asyncio.Task[R]] = set()
+    try:
+        async for work in works:
+            running.add(asyncio.create_task(work))
+            if len(running) >= limit:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        while running:
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                yield task.result()
+    finally:
+        await cancel_and_wait(running | done)
+
+
+# --- single flight ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -23,26 +199,28 @@ class _Flight:
 
 
 @dataclass(slots=True)
-class _Flights:
-    """The work of one event loop. No reference to the loop may be kept here, or it would never be freed."""
+class _LoopFlights:
+    """The flights of one event loop. Nothing here may refer to the loop, or the loop would never be freed."""
 
     flying: dict[Hashable, _Flight] = field(default_factory=dict)  # only while a task waits, which keeps the loop alive
-    kept: dict[Hashable, tuple[float, Any]] = field(default_factory=dict)  # the time it is kept until, and the result
+    kept: dict[Hashable, tuple[float, Any]] = field(default_factory=dict)  # when it expires, and the result
 
 
-_flights: WeakKeyDictionary[asyncio.AbstractEventLoop, _Flights] = WeakKeyDictionary()
+_flights: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopFlights] = WeakKeyDictionary()
 
 
 async def single_flight(key: Hashable, work: Callable[[], Coroutine[Any, Any, R]], *, keep: float = 0.0) -> R:
-    """Return the result of the work, which the first of the tasks that want it starts, and the last one cancels.
+    """Return the result of the work, which runs once for all tasks that ask for it at the same time.
+
+    The first task that asks starts it. It is cancelled when all tasks that wait for it have been cancelled.
 
     Args:
         key: Equal for equal work.
         work: Awaited in its own task.
-        keep: How long the result is kept for tasks that come later, in seconds.
+        keep: How long the result is kept for later tasks, in seconds.
     """
     loop = asyncio.get_running_loop()
-    flights = _flights.setdefault(loop, _Flights())
+    flights = _flights.setdefault(loop, _LoopFlights())
     _expire(flights)
     if key in flights.kept:
         return cast("R", flights.kept[key][1])
@@ -58,14 +236,13 @@ async def single_flight(key: Hashable, work: Callable[[], Coroutine[Any, Any, R]
         return cast("R", result)
     finally:
         flight.waiting -= 1
-        if not flight.waiting and not flight.task.done():
-            flight.task.cancel()
-            await finish(asyncio.wait([flight.task]))
+        if not flight.waiting:
+            await cancel_and_wait([flight.task])
         if flight.task.done() and flights.flying.get(key) is flight:
             del flights.flying[key]
 
 
-def _expire(flights: _Flights) -> None:
+def _expire(flights: _LoopFlights) -> None:
     now = time.monotonic()
     for key in [key for key, (until, _) in flights.kept.items() if until <= now]:
         del flights.kept[key]

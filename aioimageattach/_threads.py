@@ -1,27 +1,25 @@
-"""The one door to worker threads: two pools, one for files and one for pixels.
+"""Worker threads: one pool for file I/O and one for image processing. No other module starts threads.
 
-Whatever runs here has ended when the caller goes on, also when the caller is cancelled: a cancelled write never
-makes a file appear after the call is over.
+A call in a worker thread has always ended when the caller continues, even if the caller is cancelled. So a cancelled
+write never makes a file appear later.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 import anyio
 
+from ._tasks import finish
+
 __all__ = [
-    "begin",
-    "cancelled_after",
     "cores",
-    "finish",
     "io_executor",
     "picture_slot",
     "run_io",
@@ -39,7 +37,7 @@ _slots: WeakKeyDictionary[asyncio.AbstractEventLoop, anyio.Semaphore] = WeakKeyD
 
 
 def cores() -> int:
-    """The number of cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # pragma: no cover - macOS
@@ -47,13 +45,17 @@ def cores() -> int:
 
 
 def set_workers(*, io: int | None = None, pixels: int | None = None) -> None:
-    """Set how many threads may read and write files, and how many may work on pixels, at the same time.
+    """Set the size of the two pools of worker threads.
 
-    Call it at start-up, in each process. The defaults are 32 for files and one more than the cores for pixels.
+    Call it at start-up, in each process. Calls that are running continue in the old pool.
 
     Args:
-        io: Threads for files, at least 1; ``None`` leaves it as it is.
-        pixels: Threads for pixels, at least 1; ``None`` leaves it as it is.
+        io: Number of threads that read and write files, at least 1; 32 by default. ``None`` does not change it.
+        pixels: Number of threads that process images, at least 1; by default one more than the number of CPU cores.
+            ``None`` does not change it.
+
+    Raises:
+        ValueError: A number is less than 1.
     """
     for name, size in (("io", io), ("pixels", pixels)):
         if size is None:
@@ -75,15 +77,15 @@ def _executor(name: str, default: int) -> ThreadPoolExecutor:
 
 
 def io_executor() -> ThreadPoolExecutor:
-    """The pool for files."""
+    """Return the pool for file I/O."""
     return _executor("io", 32)
 
 
 def picture_slot() -> anyio.Semaphore:
-    """Hold it from before a picture is read until its pixels are done with.
+    """Return the semaphore to hold from before an image is read until its processing has ended.
 
-    Two for each thread for pixels: one is worked on while the next one is read. All others wait before they take any
-    memory. Whoever holds one must not wait for another.
+    It admits two images per image processing thread, so that one is read while another is processed. All other images
+    wait before they take any memory. A task that holds the semaphore must not acquire it again.
     """
     loop = asyncio.get_running_loop()
     found = _slots.get(loop)
@@ -93,93 +95,7 @@ def picture_slot() -> anyio.Semaphore:
     return found
 
 
-os.register_at_fork(after_in_child=_executors.clear)  # a child has none of its parent's threads
-
-
-async def _outlast(task: asyncio.Future[Any]) -> None:
-    """Wait until the task is done, whatever cancels us."""
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
-
-
-def _end(task: asyncio.Future[Any]) -> asyncio.Future[None]:
-    """Return a future that is done with the task; to cancel it leaves the task alone."""
-    # What asyncio.wait() does for one task, for a third of what it costs.
-    ended: asyncio.Future[None] = task.get_loop().create_future()
-
-    def tell(_: asyncio.Future[Any]) -> None:
-        if not ended.done():
-            ended.set_result(None)
-
-    task.add_done_callback(tell)
-    return ended
-
-
-def begin(work: Coroutine[Any, Any, R]) -> tuple[asyncio.Task[R], asyncio.Future[None]]:
-    """Start work in a task for :func:`finish`; return it, and the future that is done when it ends."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-
-    async def run() -> R:
-        try:
-            return await work
-        finally:
-            # The task is done when this frame has returned, and so before anybody who waits can run.
-            if not ended.done():
-                ended.set_result(None)
-
-    return loop.create_task(run()), ended
-
-
-async def finish(
-    work: Awaitable[R],
-    *,
-    stop: Callable[[], object] | None = None,
-    undo: Callable[[R], Awaitable[object]] | None = None,
-    ended: asyncio.Future[None] | None = None,
-) -> R:
-    """Wait until the work has ended, whatever cancels us meanwhile; then raise the cancellation, if one came.
-
-    Args:
-        work: Awaited in a task of its own, which no cancellation reaches.
-        stop: Called at a cancellation, to tell the work that it may end early.
-        undo: Awaited with the result that nobody takes, where the work succeeded after all.
-        ended: Given a result by the last step of the work, which wakes the caller a turn of the event loop earlier
-            than a callback does; see :func:`begin`.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        await (ended or _end(task))
-    except asyncio.CancelledError:
-        if stop is not None:
-            stop()
-        await _outlast(task)
-        if not task.cancelled() and task.exception() is None and undo is not None:
-            await _outlast(asyncio.ensure_future(undo(task.result())))
-        raise
-    return task.result()
-
-
-@contextlib.asynccontextmanager
-async def cancelled_after(
-    event: Callable[P, Awaitable[object]], *args: P.args, **kwargs: P.kwargs
-) -> AsyncGenerator[None]:
-    """Cancel the block, without an error, when ``event(*args)`` ends; if the block ends first, cancel the event."""
-    scope = anyio.CancelScope()
-
-    async def cancel() -> None:
-        await event(*args, **kwargs)
-        scope.cancel()
-
-    waiting = asyncio.ensure_future(cancel())
-    try:
-        with scope:
-            yield
-    finally:
-        waiting.cancel()
-        await asyncio.wait([waiting])
+os.register_at_fork(after_in_child=_executors.clear)  # a forked child has no threads of its parent
 
 
 async def _run(executor: ThreadPoolExecutor, call: Callable[[], R], stop: Callable[[], object] | None = None) -> R:
@@ -193,15 +109,18 @@ async def _run(executor: ThreadPoolExecutor, call: Callable[[], R], stop: Callab
 
 
 async def run_io(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a blocking call on files in a thread, and wait for its end even when cancelled."""
+    """Run a blocking file operation in a worker thread, and wait for its end even if the caller is cancelled."""
     return await _run(io_executor(), lambda: call(*args, **kwargs))
 
 
 async def run_io_until(stop: Callable[[], object], call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """:func:`run_io` of a long call, which ``stop`` tells to end early when the caller is cancelled."""
+    """Run a long call as :func:`run_io` does; ``stop`` is called on a cancellation, and should make the call end."""
     return await _run(io_executor(), lambda: call(*args, **kwargs), stop)
 
 
 async def run_pixels(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a call that computes (pixels, compression, hashing) in a thread, and wait for its end even when cancelled."""
+    """Run a CPU-bound call (image processing, compression, hashing) in a worker thread.
+
+    Wait for its end even if the caller is cancelled.
+    """
     return await _run(_executor("pixels", cores() + 1), lambda: call(*args, **kwargs))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeAlias, final
 
-from ._threads import finish
+from ._tasks import finish, map_concurrently
 from .exc import InvalidKeyError, StoreError
 from .file import AsyncFile, Source, Spool
 from .key import ImageKey, file_name, make_revision
@@ -405,19 +404,16 @@ class KeyedStore(KeyLevelStore):
         then have both names.
         """
         failed: dict[str, StoreError] = {}
-        limit = asyncio.Semaphore(_PARALLEL)
 
-        async def move(old: str, new: str) -> None:
-            async with limit:
-                try:
-                    await self._copy_within(old, new)
-                    await self.delete_object(old)
-                except StoreError as error:
-                    failed[old] = error
+        async def move(item: tuple[str, str]) -> None:
+            old, new = item
+            try:
+                await self._copy_within(old, new)
+                await self.delete_object(old)
+            except StoreError as error:
+                failed[old] = error
 
-        async with asyncio.TaskGroup() as group:
-            for old, new in names.items():
-                group.create_task(move(old, new))
+        await map_concurrently(move, list(names.items()), limit=_PARALLEL)
         return failed
 
     async def _copy_within(self, old: str, new: str) -> None:

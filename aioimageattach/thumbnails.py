@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -13,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import RelationshipProperty, lazyload, selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
+from ._tasks import map_concurrently
 from .entity import BaseImageSet, Image, MultipleImageSet
 from .entity.thumbnails import as_recipes
 from .exc import DeclarationError, ImageError, StoreError
@@ -114,7 +114,7 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
         self._recipes = recipes
         self._store = store
         self._batch = batch
-        self._limit = asyncio.Semaphore(concurrency)
+        self._concurrency = concurrency
 
     async def __aiter__(self) -> AsyncGenerator[Thumbnails, None]:
         self.failures.clear()
@@ -186,9 +186,16 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
         """Make those of some owners and commit; return how many pictures they have, and what became of them."""
         pictures = [(owner, picture) for owner in owners for picture in self._pictures(owner)]
         failures: list[ThumbnailFailure] = []
-        async with asyncio.TaskGroup() as group:
-            for owner, picture in pictures:
-                group.create_task(self._generate(owner, picture, failures))
+
+        async def generate_one(item: tuple[object, BaseImageSet[Any]]) -> None:
+            owner, picture = item
+            try:
+                await picture.generate_thumbnails(self._recipes, self._store)
+            except (ImageError, StoreError) as error:
+                identity = tuple(inspect(owner).identity)
+                failures.append(ThumbnailFailure(type(owner), identity, picture.identity, error))
+
+        await map_concurrently(generate_one, pictures, limit=self._concurrency)
         new = [(owner, picture, [row for row in picture if inspect(row).pending]) for owner, picture in pictures]
         await session.flush()
         made = [
@@ -208,13 +215,6 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
     def _pictures(self, owner: object) -> list[BaseImageSet[Any]]:
         found = getattr(owner, self._attachment.key.removesuffix("_images"))
         return [picture for picture in (found if isinstance(found, MultipleImageSet) else [found]) if picture]
-
-    async def _generate(self, owner: Any, picture: BaseImageSet[Any], failures: list[ThumbnailFailure]) -> None:
-        async with self._limit:
-            try:
-                await picture.generate_thumbnails(self._recipes, self._store)
-            except (ImageError, StoreError) as error:
-                failures.append(ThumbnailFailure(type(owner), tuple(inspect(owner).identity), picture.identity, error))
 
 
 def generate(

@@ -21,9 +21,9 @@ HEAVY = ["PIL", "aiohttp", "fastapi", "pillow_heif", "pypdfium2", "pyvips", "sta
 # Rooms that exist for the sake of an optional library, and so load it.
 OPTIONAL = ("aioimageattach.__main__", "aioimageattach.cli", "aioimageattach.stores.s3")
 DOORS = {
-    "aiofiles": ["file", "stores.fs"],
+    "aiofiles": ["stores.fs"],
     "aiohttp": ["stores.s3"],
-    "anyio": ["_threads"],
+    "anyio": ["_tasks", "_threads"],
     "click": ["cli"],
     "concurrent.futures": ["_threads"],
     "greenlet": [],

@@ -9,56 +9,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 
-import anyio
 import pytest
 
 from aioimageattach import _threads
-
-Cancel = Callable[[Callable[[], Awaitable[object]]], Awaitable[None]]
-
-
-async def natively(work: Callable[[], Awaitable[object]]) -> None:
-    task = asyncio.ensure_future(work())
-    await asyncio.sleep(0.01)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-
-async def twice(work: Callable[[], Awaitable[object]]) -> None:
-    task = asyncio.ensure_future(work())
-    for _ in range(2):
-        await asyncio.sleep(0.01)
-        task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-
-async def by_a_scope(work: Callable[[], Awaitable[object]]) -> None:
-    with anyio.move_on_after(0.01) as scope:
-        await work()
-    assert scope.cancelled_caught
-
-
-async def by_a_timeout(work: Callable[[], Awaitable[object]]) -> None:
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
-            await work()
-
-
-async def by_a_neighbour(work: Callable[[], Awaitable[object]]) -> None:
-    async def fail() -> None:
-        await asyncio.sleep(0.01)
-        raise ZeroDivisionError
-
-    with pytest.raises(ExceptionGroup) as caught:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(fail())
-            group.create_task(work())  # type: ignore[arg-type]
-    assert caught.group_contains(ZeroDivisionError)
-
-
-every_cancellation = pytest.mark.parametrize("cancel", [natively, twice, by_a_scope, by_a_timeout, by_a_neighbour])
+from tests.cancellations import Cancel, every_cancellation, natively
 
 
 @pytest.fixture(autouse=True)
@@ -112,65 +66,6 @@ async def test_a_queued_call_never_runs_when_cancelled() -> None:
     release.set()
     assert await busy
     assert log == []
-
-
-@every_cancellation
-async def test_finish_outlasts_a_cancellation(cancel: Cancel) -> None:
-    """The work goes on to its end, then the cancellation is raised."""
-    log: list[str] = []
-
-    async def work() -> None:
-        await asyncio.sleep(0.05)
-        log.append("end")
-
-    await cancel(lambda: _threads.finish(work()))
-    assert log == ["end"]
-
-
-@every_cancellation
-async def test_finish_undoes_what_nobody_takes(cancel: Cancel) -> None:
-    """The result of work that succeeded after the cancellation is handed back, and that has ended too."""
-    log: list[str] = []
-
-    async def work() -> str:
-        await asyncio.sleep(0.05)
-        return "opened"
-
-    async def undo(result: str) -> None:
-        await asyncio.sleep(0.02)
-        log.append(f"{result}, closed")
-
-    await cancel(lambda: _threads.finish(work(), undo=undo))
-    assert log == ["opened, closed"]
-
-
-@every_cancellation
-async def test_finish_of_failing_work(cancel: Cancel) -> None:
-    """Its error gives way to the cancellation, silently, and there is nothing to undo."""
-
-    async def work() -> None:
-        await asyncio.sleep(0.05)
-        raise ZeroDivisionError
-
-    async def undo(result: None) -> None:
-        raise AssertionError
-
-    await cancel(lambda: _threads.finish(work(), undo=undo))
-
-
-async def test_finish_without_a_cancellation() -> None:
-    """What the work returns or raises comes through, and so does a cancellation of the work itself."""
-
-    async def work(outcome: object) -> object:
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
-
-    assert await _threads.finish(work(1)) == 1
-    with pytest.raises(ZeroDivisionError):
-        await _threads.finish(work(ZeroDivisionError()))
-    with pytest.raises(asyncio.CancelledError):
-        await _threads.finish(work(asyncio.CancelledError()))
 
 
 @pytest.mark.parametrize(("pool", "run"), [("io", _threads.run_io), ("pixels", _threads.run_pixels)])
@@ -242,34 +137,3 @@ async def test_pictures_wait_before_they_are_read() -> None:
 
 async def other_slots() -> asyncio.Semaphore:
     return _threads.picture_slot()
-
-
-async def test_a_block_that_is_cancelled_after_an_event() -> None:
-    """The event ends the block without an error; a block that ends first leaves no task."""
-    happened = asyncio.Event()
-    tasks = len(asyncio.all_tasks())
-    async with _threads.cancelled_after(happened.wait):
-        happened.set()
-        await asyncio.Event().wait()
-    ended = False
-    async with _threads.cancelled_after(asyncio.Event().wait):
-        ended = True
-    assert ended
-    with pytest.raises(ZeroDivisionError):
-        async with _threads.cancelled_after(asyncio.Event().wait):
-            raise ZeroDivisionError
-    assert len(asyncio.all_tasks()) == tasks
-
-
-async def test_a_block_whose_task_is_cancelled() -> None:
-    """It is not mistaken for the event."""
-
-    async def work() -> None:
-        async with _threads.cancelled_after(asyncio.Event().wait):
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(work())
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task

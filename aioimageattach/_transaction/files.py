@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
-from .._threads import finish
+from .._tasks import finish, map_concurrently
 from ..exc import ImageAttachError, StoreError, StoreFileExistsError
 from ..file import Source, Spool
 from ..key import ImageKey
@@ -80,51 +80,41 @@ async def put_all(uploads: Sequence[Upload]) -> None:
 
     Effects: On an error or a cancellation none of them is left but those that are shared.
     """
-    turn = asyncio.Semaphore(CONCURRENCY)
     begun: list[StoredFile] = []
 
     async def put(upload: Upload) -> None:
-        async with turn:
-            if not upload.shared:
-                begun.append(upload.file)
-            try:
-                await upload.put()
-            except StoreFileExistsError:
-                begun.remove(upload.file)  # somebody else's, who needs it
-                raise
-
-    tasks = [asyncio.ensure_future(put(upload)) for upload in uploads]
-    try:
-        await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
+        if not upload.shared:
+            begun.append(upload.file)
         try:
-            await finish(asyncio.wait(tasks))
-        finally:
-            await finish(discard_all(begun))
+            await upload.put()
+        except StoreFileExistsError:
+            begun.remove(upload.file)  # the file of another upload, which needs it
+            raise
+
+    try:
+        await map_concurrently(put, uploads, limit=CONCURRENCY)
+    except BaseException:
+        await finish(discard_all(begun))
         raise
 
 
 async def discard_all(files: Sequence[StoredFile]) -> None:
     """Delete files; log what fails."""
-    turn = asyncio.Semaphore(CONCURRENCY)
     left = set(files)
 
     async def delete(file: StoredFile) -> None:
-        async with turn:
-            try:
-                await _discard(file)
-            except (Exception, asyncio.CancelledError) as error:
-                task = asyncio.current_task()
-                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                    raise
-                _log.warning("%r could not delete %r, which is left to the sweep: %r", file.store, file.key, error)
-            left.discard(file)
+        try:
+            await _discard(file)
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            _log.warning("%r could not delete %r, which is left to the sweep: %r", file.store, file.key, error)
+        left.discard(file)
 
     try:
         async with asyncio.timeout(DISCARD_TIMEOUT):
-            await asyncio.gather(*(delete(file) for file in files))
+            await map_concurrently(delete, files, limit=CONCURRENCY)
     except TimeoutError:
         _log.warning("%d files were not deleted within %g s, and are left to the sweep", len(left), DISCARD_TIMEOUT)
 

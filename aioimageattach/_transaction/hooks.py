@@ -22,7 +22,7 @@ from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from .._greenlet import await_, in_bridge
-from .._threads import finish
+from .._tasks import finish
 from ..context import bound_store
 from ..exc import DeclarationError, StoreFileNotFoundError, TransactionExpiredError
 from ..store import Store

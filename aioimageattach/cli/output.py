@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 import click
 
+from .._tasks import cancel_and_wait
 from .bar import Bar
 
 __all__ = ["EVERY", "Measured", "Output", "clock", "plain", "size", "spell"]
@@ -78,8 +79,7 @@ class Output:
             begun = getattr(plan.progress, done) > 0
             raise
         finally:
-            ticking.cancel()
-            await asyncio.wait([ticking])
+            await cancel_and_wait([ticking])
             if begun:
                 self._tell("end", label, plan.progress, done, time.monotonic() - started)
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, Protocol, TypeVar
 
-from .._threads import finish
 from ..exc import IncompleteError, UnsafeDatabaseError
 from .database import unsafe_reasons
 from .kinds import Kind, Reference
 from .reader import Reader, Sessions
 from .scan import Scan, count
 
-__all__ = ["Plan", "RowPlan", "RowProgress", "at_once"]
+__all__ = ["Plan", "RowPlan", "RowProgress"]
 
 R = TypeVar("R")
 ItemT = TypeVar("ItemT")
@@ -128,27 +126,3 @@ class RowPlan(Plan[ItemT, RowProgressT]):
             )
         if not progress.done:
             self.warnings.append("there were no rows: is it the right database, and are these the right classes?")
-
-
-async def at_once(works: AsyncIterator[Coroutine[Any, Any, R]], limit: int) -> AsyncGenerator[R, None]:
-    """Await a bounded number of coroutines concurrently; yield their results in the order of completion.
-
-    Leaving the loop cancels those that are running, and waits for them.
-    """
-    running: set[asyncio.Task[R]] = set()
-    try:
-        async for work in works:
-            running.add(asyncio.create_task(work))
-            if len(running) >= limit:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    yield task.result()
-        while running:
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                yield task.result()
-    finally:
-        for task in running:
-            task.cancel()
-        if running:
-            await finish(asyncio.wait(running))

@@ -7,7 +7,8 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, CursorResult, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from .._threads import finish, run_pixels
+from .._tasks import finish
+from .._threads import run_pixels
 from ..exc import ImageAttachError, NoOriginalError, StoreError, StoreFileExistsError
 from ..file import Spool
 from ..imaging.recipe import FORMATS, Recipe, read_look

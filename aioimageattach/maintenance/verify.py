@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from .._tasks import as_completed
 from ..context import bound_store, resolve_store
 from ..exc import (
     DamagedValueError,
@@ -18,7 +19,7 @@ from ..exc import (
 from ..file import CHUNK, measure
 from ..inventory import Kind, Reference, Sessions, kinds, reread
 from ..inventory.ownership import identify, own_kinds
-from ..inventory.plan import RowPlan, at_once
+from ..inventory.plan import RowPlan
 from ..offload.fetch import stream
 from ..offload.reference import Reference as StoredReference
 from ..store import KeyedStore, Store
@@ -111,7 +112,7 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
         if self._repair:
             await self._check_repair()
         self.progress: VerifyProgress = VerifyProgress(total=await self._count())
-        async with aclosing(at_once(self._each(self._look), self._concurrency)) as looks:
+        async with aclosing(as_completed(self._each(self._look), self._concurrency)) as looks:
             async for kind, mismatch in looks:
                 self.progress.done += 1
                 found = mismatch and await self._again(kind, mismatch)

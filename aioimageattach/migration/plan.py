@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from traceback import format_exception
 from typing import Any
 
+from .._tasks import as_completed
 from ..context import resolve_store
 from ..exc import ImageAttachError, MigrationError, OwnershipError, StoreFileNotFoundError
 from ..inventory import Kind, Reference, Sessions, kinds, reread
 from ..inventory.ownership import own_kinds
-from ..inventory.plan import RowPlan, at_once
+from ..inventory.plan import RowPlan
 from ..store import KeyedStore, Store
 from .transfer import Outcome, Transfer, share_a_place
 
@@ -120,7 +121,7 @@ class MigrationPlan(RowPlan[Migrated, Progress]):
         self.warnings.clear()
         self.progress: Progress = Progress(total=await self._count())
         is_first = await self._own(claim=False)
-        async with aclosing(at_once(self._each(self._attempt), self._concurrency)) as attempts:
+        async with aclosing(as_completed(self._each(self._attempt), self._concurrency)) as attempts:
             async for attempt in attempts:
                 migrated = await self._note(attempt)
                 if migrated is not None:

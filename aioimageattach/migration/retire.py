@@ -7,10 +7,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from .._tasks import as_completed
 from ..context import resolve_store
 from ..exc import ImageAttachError
 from ..inventory import Kind, Reference, Sessions, kinds
-from ..inventory.plan import RowPlan, at_once
+from ..inventory.plan import RowPlan
 from ..store import Store
 from .transfer import Transfer, share_a_place
 
@@ -71,7 +72,7 @@ class RetirePlan(RowPlan[Retired, RetireProgress]):
         """Yield each copy, after it was removed or kept."""
         self.warnings.clear()
         self.progress: RetireProgress = RetireProgress(total=await self._count())
-        async with aclosing(at_once(self._each(self._retire), self._concurrency)) as done:
+        async with aclosing(as_completed(self._each(self._retire), self._concurrency)) as done:
             async for retired in done:
                 self.progress.done += 1
                 self.progress.safe += retired.error is None

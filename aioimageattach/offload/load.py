@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from typing import Any, Final
 
 from sqlalchemy.orm import QueryableAttribute
 
+from .._tasks import map_concurrently
 from ..exc import DeclarationError
 from ..store import Store
 from .values import Stored
@@ -49,19 +49,7 @@ async def load_stored(
     keys = [_key(attribute) for attribute in attributes]
     handles = [handle for row in rows for key in keys if (handle := _handle(row, key)) is not None]
     missing = {id(handle): handle for handle in handles if not handle.loaded}
-    waiting = iter(missing.values())
-
-    async def work() -> None:
-        for handle in waiting:
-            await handle.load(store)
-
-    tasks = [asyncio.ensure_future(work()) for _ in range(min(concurrency, len(missing)))]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await map_concurrently(lambda handle: handle.load(store), list(missing.values()), limit=concurrency)
 
 
 def _key(attribute: Any) -> str:

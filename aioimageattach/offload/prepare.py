@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .._tasks import map_concurrently
 from .._threads import run_pixels
 from .._transaction.files import CONCURRENCY
 from ..store import KeyedStore
@@ -78,20 +79,14 @@ async def prepare_all(wanted: Sequence[Wanted]) -> list[Prepared]:
             return await fetch(one.store, content, bytes)
 
     async def batch(some: Sequence[Wanted]) -> list[Prepared]:
-        found = await asyncio.gather(*(plain(one) for one in some))
+        found = await map_concurrently(plain, some, limit=CONCURRENCY)
         jobs = list(zip(some, found, strict=True))
         if sum(_weight(one) for one in some) < HOP:
             return [_prepare(*job) for job in jobs]
         return await run_pixels(lambda: [_prepare(*job) for job in jobs])
 
     batches = [wanted[start : start + _BATCH] for start in range(0, len(wanted), _BATCH)]
-    tasks = [asyncio.ensure_future(batch(some)) for some in batches]
-    try:
-        return [one for some in await asyncio.gather(*tasks) for one in some]
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    return [one for some in await map_concurrently(batch, batches, limit=CONCURRENCY) for one in some]
 
 
 def _weight(wanted: Wanted) -> int:

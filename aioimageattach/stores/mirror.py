@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
-from .._threads import finish
+from .._tasks import finish
 from ..exc import StoreError, StoreFileNotFoundError
 from ..file import AsyncFile, Source, Spool, SpoolFile
 from ..key import ImageKey, check_name

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
+from .._tasks import map_concurrently
 from ..exc import InvalidKeyError, StoreError, StoreFileExistsError, StoreFileNotFoundError
 from ..file import AsyncFile, Source
 from ..key import ImageKey, check_name
@@ -183,20 +183,18 @@ class OverlayStore(KeyedStore):
     async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
         """Delete many files; return the error of each that failed."""
         failed: dict[str, StoreError] = {}
-        turn = asyncio.Semaphore(_PARALLEL)
 
         async def delete(name: str) -> None:
-            async with turn:
-                try:
-                    await self.delete_object(name)
-                except StoreError as error:
-                    failed[name] = error
+            try:
+                await self.delete_object(name)
+            except StoreError as error:
+                failed[name] = error
 
         rest = iter(names)
         while batch := list(islice(rest, _BATCH)):
             own = [name for name in batch if _is_own(name)]
             failed |= await self.above.delete_objects(own)
-            await asyncio.gather(*(delete(name) for name in batch if not _is_own(name)))
+            await map_concurrently(delete, [name for name in batch if not _is_own(name)], limit=_PARALLEL)
         return failed
 
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:

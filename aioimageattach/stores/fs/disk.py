@@ -12,7 +12,8 @@ from typing import Any, Final, ParamSpec, TypeVar
 import aiofiles
 import aiofiles.os
 
-from ..._threads import finish, io_executor
+from ..._tasks import finish
+from ..._threads import io_executor
 from ...exc import (
     InvalidKeyError,
     StoreError,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
-from ..._threads import finish
+from ..._tasks import finish
 from ...file import CHUNK, Cursor, SeekableFileProxy
 from .disk import read_at, run_in_thread
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from ..._http.asgi import ASGIApp, Receive, Scope, Send, rejects_event_loop, route_path
-from ..._threads import cancelled_after
+from ..._tasks import cancelled_after
 from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError
 from .paths import absolute_path
 from .serving.names import ServableFile, parse_path

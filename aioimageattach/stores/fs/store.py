@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 from itertools import islice
 
-from ..._threads import finish
+from ..._tasks import finish
 from ...exc import StoreError
 from ...file import CHUNK, Source, as_blocks, as_reader
 from ...key import ImageKey

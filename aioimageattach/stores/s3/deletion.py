@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import logging
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Final
 
+from ..._tasks import map_concurrently
 from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError, StorePermissionError
 from .body import Body
 from .documents import MAX_DELETES, build_delete
@@ -107,15 +107,13 @@ class Deleter:
         return again
 
     async def _delete_singly(self, names: Sequence[str]) -> dict[str, StoreError]:
-        limit = asyncio.Semaphore(_SINGLES)
         failed: dict[str, StoreError] = {}
 
         async def delete(name: str) -> None:
-            async with limit:
-                try:
-                    await self.delete(name)
-                except StoreError as error:
-                    failed[name] = error
+            try:
+                await self.delete(name)
+            except StoreError as error:
+                failed[name] = error
 
-        await asyncio.gather(*(delete(name) for name in names))
+        await map_concurrently(delete, names, limit=_SINGLES)
         return failed

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Literal, TypeAlias
 
-from ..._threads import begin, finish
+from ..._tasks import begin, finish, map_concurrently
 from ...exc import StoreError, StoreFileExistsError, StoreFileNotFoundError, StoreUnavailableError
 from .body import Body
 from .chunked import Algorithm
@@ -301,22 +301,13 @@ class Uploader:
 
     async def _send_each(self, put: _Put, upload_id: str) -> list[Part]:
         part_size = part_size_for(put.body.size, self._part_size)
-        starts = enumerate(range(0, put.body.size, part_size), 1)
-        parts: list[Part] = []
+        starts = range(0, put.body.size, part_size)
 
-        async def work() -> None:
-            for number, start in starts:
-                parts.append(await self._send_part(put, upload_id, number, put.body.part(start, start + part_size)))
+        async def send(index: int) -> Part:
+            body = put.body.part(starts[index], starts[index] + part_size)
+            return await self._send_part(put, upload_id, index + 1, body)
 
-        workers = [asyncio.ensure_future(work()) for _ in range(self._parallel)]
-        try:
-            await asyncio.gather(*workers)
-        except BaseException:
-            for worker in workers:
-                worker.cancel()
-            await finish(asyncio.wait(workers))
-            raise
-        return parts
+        return await map_concurrently(send, range(len(starts)), limit=self._parallel)
 
     async def _send_part(self, put: _Put, upload_id: str, number: int, body: Body) -> Part:
         headers = {**self._encryption.read, "Content-Length": str(body.size)}
