@@ -1,13 +1,16 @@
-"""What importing loads, and that each outside library has one door."""
+"""Imports: the libraries they load, where each library may be imported, and the names that modules export."""
 
 from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import json
 import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -18,9 +21,9 @@ import aioimageattach
 
 PACKAGE = Path(aioimageattach.__path__[0])
 HEAVY = ["PIL", "aiohttp", "fastapi", "pillow_heif", "pypdfium2", "pyvips", "starlette"]
-# Rooms that exist for the sake of an optional library, and so load it.
+# These modules need an optional library, and so load it.
 OPTIONAL = ("aioimageattach.__main__", "aioimageattach.cli", "aioimageattach.stores.s3")
-DOORS = {
+IMPORTERS = {
     "aiofiles": ["stores.fs"],
     "aiohttp": ["stores.s3"],
     "anyio": ["_tasks", "_threads"],
@@ -40,10 +43,10 @@ def modules() -> list[str]:
     return ["aioimageattach", *sorted(module.name for module in found)]
 
 
-def imports(tree: ast.AST) -> Iterator[str]:
-    """Yield what the code imports when it runs: also inside functions, but not for type checkers alone."""
+def imports(tree: ast.AST, *, typing: bool = False) -> Iterator[str]:
+    """Yield the imports of the code, also those inside functions; those for type checkers only if ``typing``."""
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not typing:
             for other in node.orelse:
                 yield from imports(ast.Module([other], []))
         elif isinstance(node, ast.Import):
@@ -52,11 +55,11 @@ def imports(tree: ast.AST) -> Iterator[str]:
             if node.module and not node.level:
                 yield from (f"{node.module}.{name.name}" for name in node.names)
         else:
-            yield from imports(node)
+            yield from imports(node, typing=typing)
 
 
-def within(name: str, room: str) -> bool:
-    return name == room or name.startswith(f"{room}.")
+def is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
 
 
 def loaded_by(*names: str) -> list[str]:
@@ -70,33 +73,49 @@ def loaded_by(*names: str) -> list[str]:
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    """A program that only declares models pays for neither libvips nor aiohttp."""
+    """A program that only declares models loads neither libvips nor aiohttp."""
     assert loaded_by("aioimageattach") == []
 
 
 def test_importing_every_core_module_loads_nothing_heavy() -> None:
-    """Neither does one that imports each module which needs no extra."""
+    """Nor does a program that imports every module that needs no extra."""
     assert loaded_by(*(name for name in modules() if not name.startswith(OPTIONAL))) == []
 
 
-def test_what_is_loaded_would_be_seen() -> None:
+def test_heavy_libraries_are_detected() -> None:
     """The two tests above can fail."""
     assert loaded_by("pyvips") == ["pyvips"]
 
 
-@pytest.mark.parametrize("library", DOORS)
-def test_each_library_has_one_door(library: str) -> None:
-    """An outside library is imported in the room that is its door, and nowhere else."""
+def test_each_imported_library_is_declared() -> None:
+    """The package imports no library that ``pyproject.toml`` does not name, also where another one brings it."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    requirements = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
+    declared = {re.split(r"[^A-Za-z0-9._-]", requirement)[0].replace("-", "_") for requirement in requirements}
+    declared.add("backports")  # the package of backports.zstd
+    declared.add("pytest")  # runs the test classes of aioimageattach.testing
+    declared |= {"pydantic", "pydantic_core"}  # imported only in a method that pydantic calls
+    imported = {
+        name.partition(".")[0]
+        for path in PACKAGE.rglob("*.py")
+        for name in imports(ast.parse(path.read_text("utf-8")), typing=True)
+    }
+    assert sorted(imported - sys.stdlib_module_names - declared) == []
+
+
+@pytest.mark.parametrize("library", IMPORTERS)
+def test_each_library_is_imported_in_one_place(library: str) -> None:
+    """A third-party library is imported by the modules that wrap it, and nowhere else."""
     importers = {
         ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         for path in PACKAGE.rglob("*.py")
-        if any(within(name, library) for name in imports(ast.parse(path.read_text("utf-8"))))
+        if any(is_within(name, library) for name in imports(ast.parse(path.read_text("utf-8"))))
     }
-    assert [name for name in sorted(importers) if not any(within(name, door) for door in DOORS[library])] == []
+    assert [name for name in sorted(importers) if not any(is_within(name, home) for home in IMPORTERS[library])] == []
 
 
-def test_imports_in_functions_are_seen_and_those_of_type_checkers_are_not() -> None:
-    """The search for doors sees what runs, wherever it stands."""
+def test_imports_in_functions_are_found_and_those_for_type_checkers_are_not() -> None:
+    """The search for imports finds those that run, in any nested block."""
     code = """
 from typing import TYPE_CHECKING
 if TYPE_CHECKING:
@@ -108,11 +127,12 @@ def f():
 from . import sibling
 """
     assert list(imports(ast.parse(code))) == ["typing.TYPE_CHECKING", "otherwise", "package.module.name"]
+    assert "typed" in imports(ast.parse(code), typing=True)
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_threads_are_started_at_one_door(path: Path) -> None:
-    """Only the door to threads hands work to them, so that all of it is waited for and bounded."""
+def test_only_one_module_starts_threads(path: Path) -> None:
+    """Only ``_threads`` gives work to threads, so that all of it is bounded and awaited."""
     starters = {"Thread", "ThreadPoolExecutor", "run_in_executor", "to_thread"}
     used = {node.attr for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Attribute)}
     assert used & starters <= (starters if path.name == "_threads.py" else set())
@@ -120,7 +140,7 @@ def test_threads_are_started_at_one_door(path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in modules() if "._" not in name])
 def test_all_names_what_is_there(name: str) -> None:
-    """Each public module names in ``__all__`` whatever it defines for others, each name once, and nothing else."""
+    """``__all__`` of each public module names every public object that the module defines, once, and nothing else."""
     module = importlib.import_module(name)
     public = getattr(module, "__all__", [])
     assert len(set(public)) == len(public)
