@@ -1,4 +1,4 @@
-"""Attach images to SQLAlchemy entities, asynchronously: rows in the database, bytes in a store."""
+"""Attach images to SQLAlchemy entities with asyncio: rows in the database, files in a store."""
 
 from __future__ import annotations
 

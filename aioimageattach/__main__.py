@@ -1,4 +1,4 @@
-"""``python -m aioimageattach`` is the command ``aioimageattach``."""
+"""Run the command line with ``python -m aioimageattach``."""
 
 from __future__ import annotations
 

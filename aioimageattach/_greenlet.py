@@ -1,4 +1,4 @@
-"""The one door to SQLAlchemy's bridge between its synchronous hooks and the event loop."""
+"""SQLAlchemy's bridge from its synchronous event hooks to the event loop. No other module imports it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ R = TypeVar("R")
 
 
 def await_(work: Awaitable[R]) -> R:
-    """Await from inside a hook that an ``AsyncSession`` called."""
+    """Await work inside an event hook that an ``AsyncSession`` has called."""
     return await_only(work)
 
 
 def in_bridge() -> bool:
-    """Whether :func:`await_` works here: the code was called by an ``AsyncSession``, not by a plain ``Session``."""
+    """Return whether :func:`await_` works here: an ``AsyncSession`` has called, not a plain ``Session``."""
     return in_greenlet()

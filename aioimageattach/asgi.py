@@ -1,4 +1,4 @@
-"""For ASGI applications: FastAPI, Starlette, Litestar and others."""
+"""Middleware for ASGI applications: FastAPI, Starlette, Litestar and others."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["ASGIApp", "StoreContextMiddleware"]
 
 
 class StoreContextMiddleware:
-    """Sets the current store for every request and websocket, and for the code of the application's lifespan.
+    """Middleware that sets the current store for every request and websocket, and for the lifespan.
 
-    A context that the lifespan's code sets itself is not visible to requests, because they run in other tasks.
+    Requests run in other tasks than the lifespan, so they do not see a context that is entered in the lifespan.
 
     Args:
         app: The application.
-        store: The store; a :class:`~aioimageattach.context.LocalProxyStore` is evaluated at each request.
+        store: The store; a :class:`~aioimageattach.context.LocalProxyStore` looks it up at each request.
     """
 
     def __init__(self, app: ASGIApp, store: Store) -> None:
@@ -24,10 +24,7 @@ class StoreContextMiddleware:
         self.store = store
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the application in the store's context, which ends with the call, also after an exception.
-
-        On a server that does not run asyncio, the start of the lifespan fails.
-        """
+        """Call the application in a context of the store. On a server that does not use asyncio, start-up fails."""
         if scope["type"] == "lifespan" and await rejects_event_loop(receive, send):
             return
         with store_context(overriding_store() or self.store):

@@ -1,7 +1,9 @@
-"""Which store is meant when nobody names one: per task, per session, per process.
+"""The current store: the store of a call that has no ``store=`` argument.
 
-In this order: the ``store=`` argument, the store a picture was attached with, the innermost :class:`store_context`,
-the store bound to the session, or to the session that the row came from, the default of the process.
+Most applications have one store and call :func:`set_default_store` at start-up. The store is looked up in this order:
+the ``store=`` argument, the store with which the image was attached, the innermost :class:`store_context`, the store of
+:func:`override_store` in tests, the store bound to the session (or to the session that the row was loaded in), the
+default of the process.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _INFO: Final = "aioimageattach.store"
 _stack: ContextVar[tuple[tuple[Store, object], ...]] = ContextVar("aioimageattach.store", default=())
-"""The stores set in this task, innermost last, each with what set it."""
+"""The stores of the contexts entered in this task, innermost last, each with the context that set it."""
 
 _default: Store | None = None
 _override: Store | None = None
@@ -57,13 +59,16 @@ def _real(store: Store) -> Store:
 
 
 class store_context:  # noqa: N801 - the name users know
-    """Set the current store for a block, or for the calls of the decorated function.
+    """Set the current store for a ``with`` block, or for each call of the decorated function.
 
-    Contexts nest, end with their block whatever happens in it, and belong to the task that entered them: a task
-    started inside inherits the store, no other task sees it.
+    Contexts nest and end with their block, also after an exception. A context belongs to the task that entered it:
+    tasks started inside inherit the store, other tasks do not see it.
 
     Args:
         store: The store to use inside.
+
+    Raises:
+        DeclarationError: ``store`` is not a :class:`~aioimageattach.store.Store`; raised on entry.
     """
 
     def __init__(self, store: Store) -> None:
@@ -74,16 +79,16 @@ class store_context:  # noqa: N801 - the name users know
         return self.store
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         stack = _stack.get()
-        for depth in range(len(stack) - 1, -1, -1):  # in another task than it was entered it may not be there
+        for depth in range(len(stack) - 1, -1, -1):  # it may be missing if the block was entered in another task
             if stack[depth][1] is self:
                 _stack.set(stack[:depth])
                 return
 
     def __call__(self, function: F) -> F:
-        """Decorate a function or a coroutine function: each call runs in a context of its own."""
+        """Decorate a function or a coroutine function, so that each call runs in its own context."""
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise DeclarationError(
                 f"store_context cannot decorate the generator {function.__qualname__}; use `with` inside it"
@@ -105,7 +110,7 @@ class store_context:  # noqa: N801 - the name users know
 
 
 def push_store_context(store: Store) -> None:
-    """Set the current store until :func:`pop_store_context`, for hooks that cannot use ``with``."""
+    """Set the current store of this task until :func:`pop_store_context`, for hooks that cannot use ``with``."""
     _stack.set((*_stack.get(), (_real(store), None)))
 
 
@@ -113,36 +118,46 @@ def pop_store_context() -> Store:
     """Undo the last :func:`push_store_context` of this task and return its store.
 
     Raises:
-        ContextError: None was pushed here.
+        ContextError: No store was pushed in this task.
     """
     stack = _stack.get()
     if not stack:
-        raise ContextError("no store was pushed in this task")
+        raise ContextError("no store was pushed in this task; call push_store_context() in the same task first")
     _stack.set(stack[:-1])
     return stack[-1][0]
 
 
 def set_default_store(store: Store | None) -> None:
-    """Set the store of the whole process, used where no context and no session names one; ``None`` unsets it."""
+    """Set the default store of the process. Call it at start-up.
+
+    All tasks and threads use it, unless a ``store=`` argument, a :class:`store_context` or :func:`bind_store` sets
+    another store.
+
+    Args:
+        store: The store; ``None`` removes the default.
+
+    Raises:
+        DeclarationError: ``store`` is not a :class:`~aioimageattach.store.Store`.
+    """
     global _default
     _default = None if store is None else _real(store)
 
 
 def get_default_store() -> Store | None:
-    """Return the store of the whole process, if :func:`set_default_store` set one."""
+    """Return the store that :func:`set_default_store` has set; ``None`` if there is none."""
     return _default
 
 
 @contextmanager
 def override_store(store: Store) -> Generator[None]:
-    """Let a store of a test take the place of those that the application under test names for itself.
+    """Replace the store of the application under test during a block, for tests.
 
-    During the block it comes before stores that are bound to sessions, before the default of the process, and before
-    that of :class:`~aioimageattach.asgi.StoreContextMiddleware`, in every task and thread. Arguments and
-    :class:`store_context` still come first.
+    In every task and thread, the store is used instead of those that the application has bound to sessions, set as the
+    default, or given to :class:`~aioimageattach.asgi.StoreContextMiddleware`. A ``store=`` argument and
+    :class:`store_context` still take precedence.
 
     Args:
-        store: The store.
+        store: The store to use.
     """
     global _override
     before, _override = _override, _real(store)
@@ -153,27 +168,30 @@ def override_store(store: Store) -> Generator[None]:
 
 
 def overriding_store() -> Store | None:
-    """Return the store that :func:`override_store` set, if any."""
+    """Return the store that :func:`override_store` has set; ``None`` if there is none."""
     return _override
 
 
 def bind_store(target: Any, store: Store) -> None:
-    """Bind a store to a session, or to every session that a sessionmaker makes from now on.
+    """Bind a store to a session, or to every session that a sessionmaker creates from now on.
 
     Args:
-        target: An ``AsyncSession`` or ``async_sessionmaker`` (or the synchronous ones behind them).
-        store: The store that its pictures use where neither an argument nor a context names one.
+        target: An ``AsyncSession``, ``async_sessionmaker`` or ``async_scoped_session``, or its synchronous counterpart.
+        store: Used for images of these sessions if neither an argument nor a context sets a store.
+
+    Raises:
+        DeclarationError: ``target`` is neither a session nor a sessionmaker, or ``store`` is not a store.
     """
     set_info(target, _INFO, _real(store))
 
 
 def set_info(target: Any, name: str, value: object) -> None:
-    """Set an entry of ``info`` of a session, or of every session that a sessionmaker makes from now on.
+    """Set an entry of ``info`` of a session, or of every session that a sessionmaker creates from now on.
 
     Raises:
-        DeclarationError: It is neither.
+        DeclarationError: ``target`` is neither a session nor a sessionmaker.
     """
-    if hasattr(target, "session_factory") and hasattr(target, "registry"):  # a scoped session: each scope makes one
+    if hasattr(target, "session_factory") and hasattr(target, "registry"):  # a scoped session has one per scope
         set_info(target.session_factory, name, value)
         if target.registry.has():
             set_info(target.registry(), name, value)
@@ -186,27 +204,27 @@ def set_info(target: Any, name: str, value: object) -> None:
 
 
 def info_of(target: Any) -> Mapping[str, Any]:
-    """Return ``info`` of a session, or of the sessions that a sessionmaker makes; of another thing, nothing."""
+    """Return ``info`` of a session, or of the sessions that a sessionmaker creates; empty for any other object."""
     target = getattr(target, "session_factory", target)  # of a scoped session
     info = target.info if hasattr(target, "info") else getattr(target, "kw", {}).get("info")
     return cast("Mapping[str, Any]", info or {})
 
 
 def bound_store(target: Any) -> Store | None:
-    """Return the store bound to a session, or to a sessionmaker; ``None`` if none is."""
+    """Return the store bound to a session or a sessionmaker; ``None`` if there is none."""
     return cast("Store | None", info_of(target).get(_INFO))
 
 
 def resolve_store(*candidates: Store | None, session: Any = None, bound: Store | None = None) -> Store:
-    """Return the first store of: the candidates, the current context, the session's, the process's.
+    """Return the first of: the candidates, the store of the current context, that of the session, the default.
 
     Args:
-        candidates: Stores that come before all others.
-        session: The session, or the sessionmaker.
-        bound: The store that was bound to the session that a row has left.
+        candidates: Stores that take precedence; ``None`` and :data:`current_store` are skipped.
+        session: The session or sessionmaker whose bound store is used if there is no context.
+        bound: The store bound to the session in which a detached row was loaded.
 
     Raises:
-        ContextError: There is none.
+        ContextError: No store is set.
     """
     for candidate in candidates:
         if candidate is not None and candidate is not current_store:
@@ -222,8 +240,8 @@ def resolve_store(*candidates: Store | None, session: Any = None, bound: Store |
     if _default is not None:
         return _default
     raise ContextError(
-        "no current store: pass store=..., or use `with store_context(store):`, bind_store(sessionmaker, store) "
-        "or set_default_store(store)"
+        "no store is set: call set_default_store(store) at start-up, or pass store=..., or use bind_store() or "
+        "store_context()"
     )
 
 
@@ -231,17 +249,17 @@ def get_current_store() -> Store:
     """Return the store of the current context, or the default of the process.
 
     Raises:
-        ContextError: There is none.
+        ContextError: No store is set.
     """
     return resolve_store()
 
 
 class LocalProxyStore(KeyLevelStore):
-    """A store that stands for another one, which is looked up at each use. It equals that store, too.
+    """A store that delegates each operation to another store, which it looks up each time. It compares equal to it.
 
     Args:
-        get_current_object: Returns the store that it stands for now.
-        repr_string: Returned by ``repr()``.
+        get_current_object: Returns the store to delegate to.
+        repr_string: Returned by ``repr()``; by default the ``repr()`` of the other store.
     """
 
     def __init__(self, get_current_object: Callable[[], Store], repr_string: str | None = None) -> None:
@@ -250,36 +268,36 @@ class LocalProxyStore(KeyLevelStore):
 
     @property
     def needs_object_id(self) -> bool:  # type: ignore[override]
-        """As in the store that it stands for."""
+        """The value of the store that it delegates to."""
         return self.get_current_object().needs_object_id
 
     @property
     def has_signed_urls(self) -> bool:  # type: ignore[override]
-        """As in the store that it stands for."""
+        """The value of the store that it delegates to."""
         return self.get_current_object().has_signed_urls
 
     async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
-        """Put the file of a key into the store that it stands for."""
+        """Put the file of a key into the store that it delegates to."""
         await self.get_current_object().put(key, file, reproducible=reproducible)
 
     async def get(self, key: ImageKey) -> AsyncFile:
-        """Open the file of a key in the store that it stands for."""
+        """Open the file of a key in the store that it delegates to."""
         return await self.get_current_object().get(key)
 
     def url_for(self, key: ImageKey) -> str:
-        """Return the URL of the file of a key in the store that it stands for."""
+        """Return the URL of the file of a key in the store that it delegates to."""
         return self.get_current_object().url_for(key)
 
     async def discard(self, key: ImageKey) -> None:
-        """Delete the file of a key in the store that it stands for."""
+        """Delete the file of a key in the store that it delegates to."""
         await self.get_current_object().discard(key)
 
     def location_of(self, object_type: str | None = None) -> Location:
-        """Return the places of the store that it stands for."""
+        """Return the places of the store that it delegates to."""
         return self.get_current_object().location_of(object_type)
 
     def make_revision(self) -> str:
-        """Return a new revision of the store that it stands for."""
+        """Return a new revision of the store that it delegates to."""
         return self.get_current_object().make_revision()
 
     def __getattr__(self, name: str) -> Any:
@@ -300,4 +318,4 @@ class LocalProxyStore(KeyLevelStore):
 
 
 current_store: Final = LocalProxyStore(get_current_store, "aioimageattach.context.current_store")
-"""Stands for the store of the current context, wherever a store is expected."""
+"""A store that delegates to the store of the current context; it can be passed wherever a store is expected."""

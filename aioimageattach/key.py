@@ -1,4 +1,4 @@
-"""The value that names one immutable file, and the pure rules that make names of it."""
+"""The key of an immutable file, and the rules that turn it into a file name. No I/O."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ EXTENSIONS: Final = MappingProxyType(
         "image/webp": ".webp",
     }
 )
-"""File name extensions of new files by type; a type that is not here gets none."""
+"""File name extensions of new files, by MIME type; other types get none."""
 
 LEGACY_EXTENSIONS: Final = MappingProxyType(
     {
@@ -58,9 +58,9 @@ LEGACY_EXTENSIONS: Final = MappingProxyType(
         "image/tiff": ".tiff",
     }
 )
-"""File name extensions in the layouts of SQLAlchemy-ImageAttach by type."""
+"""File name extensions in the layouts of SQLAlchemy-ImageAttach, by MIME type."""
 
-_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: sorts like the numbers it writes
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, whose digits sort as the numbers do
 _TIME_CHARS: Final = 10
 _RANDOM_CHARS: Final = 16
 _OBJECT_TYPE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,126}[A-Za-z0-9_~-]|[A-Za-z0-9_]", re.ASCII)
@@ -86,19 +86,19 @@ def _base32(number: int, chars: int) -> str:
 
 
 def make_revision(now: float | None = None) -> str:
-    """Return a new revision: 26 characters, in order of time, with 80 random bits, safe in any file name and URL.
+    """Return a new revision, which is safe in file names and URLs, and sorts by time.
 
-    The form is that of a ULID in lower case: 10 characters of milliseconds since 1970, 16 of randomness.
+    It is a ULID in lower case: 10 characters for the milliseconds since 1970, then 16 characters with 80 random bits.
 
     Args:
-        now: Seconds since 1970; ``None`` means the present.
+        now: Seconds since 1970; ``None`` for the current time.
     """
     milliseconds = int((time.time() if now is None else now) * 1000)
     return _base32(milliseconds, _TIME_CHARS) + _base32(secrets.randbits(80), _RANDOM_CHARS)
 
 
 def revision_time(revision: str) -> datetime | None:
-    """Return when :func:`make_revision` made a revision, to the millisecond in UTC; ``None`` where it did not."""
+    """Return the time at which :func:`make_revision` made a revision, in UTC; ``None`` for any other revision."""
     if not _MADE.fullmatch(revision):
         return None
     milliseconds = functools.reduce(lambda number, char: number << 5 | _ALPHABET.index(char), revision[:_TIME_CHARS], 0)
@@ -106,43 +106,43 @@ def revision_time(revision: str) -> datetime | None:
 
 
 def guess_extension(mimetype: str) -> str | None:
-    """Return the extension that SQLAlchemy-ImageAttach gave a type, with its dot; ``None`` where it knew none.
+    """Return the extension that SQLAlchemy-ImageAttach used for a MIME type, with its dot; ``None`` if it used none.
 
-    It asked the machine it ran on, which may have known more types than Python itself did.
+    SQLAlchemy-ImageAttach looked types up in the MIME database of the machine, which may have had more of them.
     """
     return LEGACY_EXTENSIONS.get(mimetype)
 
 
 def check_mimetype(mimetype: str) -> str:
-    """Return the type if it is of the form ``type/subtype`` (RFC 6838), without parameters.
+    """Return the MIME type if it has the form ``type/subtype`` (RFC 6838), without parameters.
 
     Raises:
-        InvalidKeyError: It is not so.
+        InvalidKeyError: It does not.
     """
     if not isinstance(mimetype, str) or not _MIMETYPE.fullmatch(mimetype):
-        raise InvalidKeyError(f"mimetype: expected one such as 'image/jpeg', got {mimetype!r:.80}")
+        raise InvalidKeyError(f"mimetype: expected a MIME type such as 'image/jpeg', got {mimetype!r:.80}")
     return mimetype
 
 
 def extension(mimetype: str) -> str:
-    """Return the file name extension of new files of that type, with its dot; empty where none is known."""
+    """Return the file name extension of new files of a MIME type, with its dot; empty if the type is not known."""
     return EXTENSIONS.get(mimetype, "")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageKey:
-    """Names one immutable file.
+    """The key of one immutable file.
 
     Args:
-        object_type: What kind of picture, by default the table's name; one safe path segment.
-        object_id: Whose picture; ``None`` where the database has yet to make it.
-        width: In pixels, as displayed.
-        height: In pixels, as displayed.
-        mimetype: Such as ``"image/jpeg"``.
-        revision: Which upload; ``None`` for a file in the layout of SQLAlchemy-ImageAttach.
+        object_type: The kind of image, by default the name of the table with ``-`` for ``_``; one safe path segment.
+        object_id: Identifier of the owner; ``None`` if the database has not assigned it yet.
+        width: Width in pixels, as displayed.
+        height: Height in pixels, as displayed.
+        mimetype: MIME type, such as ``"image/jpeg"``.
+        revision: Identifies the upload; ``None`` for a file in the layout of SQLAlchemy-ImageAttach.
 
     Raises:
-        InvalidKeyError: A part may be in no file name; nothing was read or written.
+        InvalidKeyError: A field has a value that is not allowed in file names.
     """
 
     object_type: str
@@ -159,7 +159,9 @@ class ImageKey:
                 f"digit or '_' and not ending with '.': got {self.object_type!r:.80}"
             )
         if _RESERVED.fullmatch(self.object_type):
-            raise InvalidKeyError(f"object_type: {self.object_type!r} is the name of a device on Windows; name another")
+            raise InvalidKeyError(
+                f"object_type: {self.object_type!r} is the name of a device on Windows; choose another name"
+            )
         if self.object_id is not None and type(self.object_id) is not int:
             raise InvalidKeyError(f"object_id: expected an int, got {self.object_id!r:.80}")
         if self.object_id is not None and self.object_id.bit_length() > _MAX_ID_BITS:
@@ -176,10 +178,11 @@ class ImageKey:
 
 
 def file_name(key: ImageKey) -> str:
-    """Return the name that the built-in stores give the file of a key with a revision.
+    """Return the name under which the built-in stores keep the file of a key with a revision.
 
-    ``object_type/rrrrr/rr/revision.WIDTHxHEIGHT.ext``: the revision's first characters are its time, so that a folder
-    holds the files of 33 seconds and a folder of folders those of nine hours, and names in order are names by age.
+    The name is ``object_type/rrrrr/rr/revision.WIDTHxHEIGHT.ext``. The directories are the first seven characters of
+    the revision, which are its time: the innermost one has the files of 33 seconds, the one around it those of nine
+    hours. So files sort by age.
 
     Raises:
         InvalidKeyError: The key has no revision.
@@ -192,40 +195,40 @@ def file_name(key: ImageKey) -> str:
 
 
 def revision_of(name: str) -> str | None:
-    """Return the revision in a name of the layout of :func:`file_name`; ``None`` where it is none of that layout."""
+    """Return the revision in a name that :func:`file_name` may have made; ``None`` for any other name."""
     match = _FILE_NAME.fullmatch(name)
     return None if match is None else match["revision"]
 
 
 def is_own_name(name: str) -> bool:
-    """Whether this library may have given a file the name: an image's, or an offloaded value's."""
+    """Return whether the name has the form of this library's names, for an image or for an offloaded value."""
     return _FILE_NAME.fullmatch(name) is not None or _SHARED_NAME.fullmatch(name) is not None
 
 
 def check_name(name: str) -> str:
-    """Return the name if a store may have a file of it.
+    """Return the name if a store can have a file of this name.
 
-    A name is segments joined by ``/``: none empty, ``.`` or ``..``, no control character, backslash or NUL,
-    at most 1,024 bytes in UTF-8.
+    A name consists of segments joined by ``/``. A segment is not empty, ``.`` or ``..``, and contains neither control
+    characters nor backslashes. The name has at most 1,024 bytes in UTF-8.
 
     Raises:
-        InvalidKeyError: It is not so.
+        InvalidKeyError: The name is not valid.
     """
     problem = None
     if not isinstance(name, str) or not name:
-        problem = "expected a text that is not empty"
+        problem = "expected a str that is not empty"
     elif not _BAD_SEGMENTS.isdisjoint(name.split("/")):
         problem = "a segment is empty, '.' or '..'"
     elif _BAD_CHARACTERS.search(name):
-        problem = "a backslash or a control character stands in it"
+        problem = "it contains a backslash or a control character"
     else:
         try:
             size = len(name.encode())
         except UnicodeEncodeError:
-            problem = "it is not encodable as UTF-8"
+            problem = "it cannot be encoded as UTF-8"
         else:
             if size > 1024:
-                problem = f"it has {size:,} bytes, 1,024 are allowed"
+                problem = f"expected at most 1,024 bytes in UTF-8, got {size:,}"
     if problem is not None:
         raise InvalidKeyError(f"name {name!r:.80}: {problem}")
     return name

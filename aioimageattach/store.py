@@ -62,17 +62,17 @@ class Store(ABC):
         *,
         revision: str | None = None,
     ) -> None:
-        """Put a file, whole or not at all.
+        """Put a file; either the whole file is put or none of it.
 
         Args:
             file: Bytes, or a sync or async readable; read from its current position, not closed.
-                :func:`~aioimageattach.file.as_reader` turns all of them into one kind.
-            object_type: The kind of picture.
-            object_id: The owner's identifier; ``None`` only if :attr:`needs_object_id` is false.
-            width: In pixels.
-            height: In pixels.
-            mimetype: Such as ``"image/jpeg"``.
-            reproducible: Whether the file can be made again, as thumbnails can.
+                :func:`~aioimageattach.file.as_reader` reads any of them in one way.
+            object_type: The kind of image.
+            object_id: Identifier of the owner; ``None`` only if :attr:`needs_object_id` is false.
+            width: Width in pixels.
+            height: Height in pixels.
+            mimetype: MIME type, such as ``"image/jpeg"``.
+            reproducible: Whether the file can be generated again, as thumbnails can.
             revision: Identifies the upload; must be part of the name.
 
         Raises:
@@ -97,7 +97,7 @@ class Store(ABC):
 
         Raises:
             StoreFileNotFoundError: There is no such file.
-            StoreError: It could not be opened.
+            StoreError: The file could not be opened.
         """
 
     @abstractmethod
@@ -111,7 +111,7 @@ class Store(ABC):
         *,
         revision: str | None = None,
     ) -> str:
-        """Return the file's URL: a calculation, which does not depend on whether the file exists."""
+        """Return the URL of a file: a calculation, which does not depend on whether the file exists."""
 
     @abstractmethod
     async def delete_file(
@@ -127,7 +127,7 @@ class Store(ABC):
         """Delete a file; a missing one is not an error.
 
         Raises:
-            StoreError: It could not be deleted.
+            StoreError: The file could not be deleted.
         """
 
     def make_revision(self) -> str:
@@ -137,17 +137,17 @@ class Store(ABC):
     @property
     @final
     def location(self) -> Location:
-        """The places where this store keeps files, to be compared with those of other stores: no I/O.
+        """The places where this store keeps files, to be compared with those of other stores. No I/O.
 
-        A store that is not made of others has one place, so two of them keep the same files if their locations are
-        equal. In general, two stores can have the same file if their locations are not disjoint.
+        A store that does not combine others has one place. Two stores can have the same file if their locations are not
+        disjoint.
         """
         return self.location_of()
 
     def location_of(self, object_type: str | None = None) -> Location:
         """Return the places where the files of an object type are kept; ``None`` for all types. See :attr:`location`.
 
-        Override it if several objects can stand for one place, such as two stores of the same directory.
+        Override it if two objects can keep the same files, such as two stores of the same directory.
         """
         return frozenset({self})
 
@@ -195,7 +195,7 @@ class Store(ABC):
 
         Args:
             image: The image.
-            use_seek: Whether ``seek`` and ``tell`` are needed; a file without them is first read into a spool.
+            use_seek: Whether the file must have ``seek`` and ``tell``; one without them is first read into a spool.
 
         Raises:
             StoreFileNotFoundError: The store has no such file.
@@ -215,8 +215,8 @@ class Store(ABC):
     def locate(self, image: StoredImage) -> str:
         """Return the URL of an image: a calculation, with no query and no I/O.
 
-        If the URL does not contain the revision, ``_ts`` is appended, so that caches drop the old file. Nothing is
-        appended to a signed URL, because that would make it invalid.
+        If the URL does not contain the revision, the parameter ``_ts`` is appended, so that caches do not return an old
+        file. Nothing is appended to a signed URL, because that would make the signature invalid.
         """
         key = image.key
         url = self.url_for(key)
@@ -304,12 +304,12 @@ class KeyLevelStore(Store):
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """A file as the store lists it.
+    """Name, size and modification time of a file in a store.
 
     Args:
-        name: Its name.
-        size: In bytes.
-        modified_at: When it was put, according to the store's clock.
+        name: The name.
+        size: Size in bytes.
+        modified_at: The time at which the file was put, by the clock of the store.
     """
 
     name: str
@@ -318,10 +318,10 @@ class ObjectInfo:
 
 
 class KeyedStore(KeyLevelStore):
-    """A store of files by name; images are one use of it.
+    """A store that keeps files by name. Copying, listing and checking files needs such a store.
 
-    Names are segments joined by ``/``; see :func:`~aioimageattach.key.check_name`. The methods of :class:`Store` are
-    implemented with the six abstract methods below.
+    Names consist of segments joined by ``/``; see :func:`~aioimageattach.key.check_name`. The methods of :class:`Store`
+    are implemented with the six abstract methods below.
     """
 
     needs_object_id = False
@@ -330,17 +330,17 @@ class KeyedStore(KeyLevelStore):
     async def put_object(
         self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
     ) -> None:
-        """Put a file, whole or not at all, under a name that no file has yet.
+        """Put a file under a name that no file has yet; either the whole file is put or none of it.
 
         Args:
             name: The name.
             data: See :data:`~aioimageattach.file.Source`; not closed.
-            mimetype: The type with which a server serves it.
-            reproducible: Whether it can be made again.
+            mimetype: MIME type with which the file is served.
+            reproducible: Whether the file can be generated again.
 
         Raises:
-            StoreFileExistsError: The name is taken; the existing file is unchanged.
-            InvalidKeyError: No file may have that name; nothing was read.
+            StoreFileExistsError: A file of that name exists; it is unchanged.
+            InvalidKeyError: The name is not valid; nothing was read.
             StoreError: The file could not be put.
 
         Effects: On return the file is visible to every reader, and on disk. On an error or a cancellation there is no
@@ -353,8 +353,8 @@ class KeyedStore(KeyLevelStore):
 
         Raises:
             StoreFileNotFoundError: There is no such file.
-            InvalidKeyError: No file may have that name.
-            ValueError: ``start`` is negative or beyond ``end``.
+            InvalidKeyError: The name is not valid.
+            ValueError: ``start`` is negative or greater than ``end``.
         """
 
     @abstractmethod
@@ -374,8 +374,8 @@ class KeyedStore(KeyLevelStore):
         """Iterate over the files whose names begin with ``prefix``, in order of name, in constant memory.
 
         Args:
-            prefix: Compared by character, so ``"a"`` also finds ``"ab"``; empty for all.
-            start_after: Only names after this one, which need not exist.
+            prefix: Compared character by character, so ``"a"`` also finds ``"ab"``; empty for all files.
+            start_after: Only names after this one are listed; a file of this name need not exist.
         """
 
     @abstractmethod
@@ -393,15 +393,15 @@ class KeyedStore(KeyLevelStore):
         return failed
 
     async def move_objects(self, names: Mapping[str, str]) -> dict[str, StoreError]:
-        """Give many files new names; return the error of each that could not be moved, by its old name.
+        """Rename many files; return the error of each that could not be renamed, by its old name.
 
-        Here each file is read, put and deleted. Override it if the backend can rename, or copy on the server.
+        This implementation reads, puts and deletes each file. Override it if the backend can rename or copy files.
 
         Args:
             names: The new name of each file, by its old name.
 
-        Effects: A file has its new name before it loses the old one, so an error or a cancellation loses none. It may
-        then have both names.
+        Effects: Each file is deleted under its old name after it was put under the new one. After an error or a
+        cancellation, a file may have both names, but none is lost.
         """
         failed: dict[str, StoreError] = {}
 
@@ -430,7 +430,7 @@ class KeyedStore(KeyLevelStore):
         mimetype: str = "application/octet-stream",
         reproducible: bool = False,
     ) -> bool:
-        """Copy a file of another store if its bytes need not pass through this process, as within one server.
+        """Copy a file of another store on the server, if the server can do so without this process reading the file.
 
         Args:
             source: The other store.
@@ -440,21 +440,21 @@ class KeyedStore(KeyLevelStore):
             reproducible: As for :meth:`put_object`.
 
         Returns:
-            Whether the file was copied. If not, nothing was done: read the file and put it.
+            Whether the file was copied. If not, nothing has changed: read the file and put it.
 
         Raises:
-            StoreFileExistsError: The name is taken.
-            StoreFileNotFoundError: There is nothing to copy.
-            StoreError: It could not be copied, and reading and putting would not help.
+            StoreFileExistsError: A file of that name exists.
+            StoreFileNotFoundError: The other store has no such file.
+            StoreError: The file could not be copied, and reading and putting it would fail, too.
         """
         return False
 
     async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
-        """Remove what killed puts have left, if the store keeps such things; return how many there were.
+        """Delete the temporary data of puts that were killed, such as unfinished uploads; return their number.
 
         Args:
-            before: Later ones may still be in progress.
-            prefix: Only those of files whose names begin with this. Those of other programs are never removed.
+            before: Only those begun before this time are deleted, because later puts may still be in progress.
+            prefix: Only those of files whose names begin with this. Those of other programs are never deleted.
         """
         return 0
 
@@ -462,26 +462,26 @@ class KeyedStore(KeyLevelStore):
         """Return the name of a key without a revision, in the layout of SQLAlchemy-ImageAttach.
 
         Raises:
-            InvalidKeyError: The store does not know that layout.
+            InvalidKeyError: The store does not support that layout.
         """
         raise InvalidKeyError(f"this store has no files without a revision: {key!r}", store=repr(self))
 
     @final
     def name_of(self, key: ImageKey) -> str:
-        """Return the name of the file of a key, under which this store puts it."""
+        """Return the name under which this store puts the file of a key."""
         return self.legacy_name(key) if key.revision is None else file_name(key)
 
     @final
     def names_of(self, key: ImageKey) -> tuple[str, ...]:
-        """Return every name that the file of a key may have: several if this store combines stores that differ."""
+        """Return all names that the file of a key may have: several if this store combines other stores."""
         return self.legacy_names(key) if key.revision is None else (file_name(key),)
 
     def legacy_names(self, key: ImageKey) -> tuple[str, ...]:
-        """Return :meth:`legacy_name`, and if this store combines others, the names that those give the key."""
+        """Return the names of a key without a revision: several if this store combines other stores."""
         return (self.legacy_name(key),)
 
     def parts(self, object_type: str) -> tuple[KeyedStore, ...]:
-        """Return the stores that files of an object type are written to: this one, unless it combines others."""
+        """Return the stores to which files of an object type are written: only this one, unless it combines others."""
         return (self,)
 
     async def head(self, key: ImageKey) -> ObjectInfo:
@@ -506,7 +506,7 @@ class KeyedStore(KeyLevelStore):
 
 
 async def merged(listings: Sequence[AsyncIterator[ObjectInfo]]) -> AsyncIterator[dict[int, ObjectInfo]]:
-    """Merge listings in order of name: yield the entries of each name, by the number of the listing."""
+    """Merge sorted listings: yield, for each name, a dict from the index of the listing to its entry."""
     try:
         heads: dict[int, ObjectInfo] = {}
         for number, listing in enumerate(listings):

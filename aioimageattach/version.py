@@ -1,4 +1,4 @@
-"""The version of this library, and the oldest SQLAlchemy it works with."""
+"""The version of this library, and the oldest version of SQLAlchemy that it supports."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ __all__ = ["check_places", "check_stores", "joined"]
 
 
 def check_stores(stores: Iterable[Any], *, keyed: bool) -> None:
-    """Refuse arguments that are not stores, or not stores of files by name if that is needed.
+    """Check the types of stores.
 
     Raises:
-        DeclarationError: One of them is no :class:`~aioimageattach.store.Store`, or where ``keyed`` no
+        DeclarationError: One of them is not a :class:`~aioimageattach.store.Store`, or, if ``keyed``, not a
             :class:`~aioimageattach.store.KeyedStore`.
     """
     for store in stores:
@@ -24,24 +24,24 @@ def check_stores(stores: Iterable[Any], *, keyed: bool) -> None:
             raise DeclarationError(f"expected a Store, got {type(store).__name__}")
         if keyed and not isinstance(store, KeyedStore):
             raise DeclarationError(
-                f"expected a KeyedStore, got {type(store).__name__}; the class of the same name with Plain before it "
-                "takes stores that know no names"
+                f"expected a KeyedStore, got {type(store).__name__}; for other stores, use the class whose name begins "
+                "with Plain"
             )
 
 
 def check_places(stores: Iterable[Store]) -> None:
-    """Refuse stores that keep the same files, even if they are different objects.
+    """Check that no two stores keep the same files.
 
     Raises:
-        ValueError: Two of them have a place in common.
+        ValueError: Two of them do, although they may be different objects.
     """
     for one, other in combinations(stores, 2):
         if not one.location.isdisjoint(other.location):
             raise ValueError(
-                f"expected stores in different places, got {one!r} and {other!r}, which have the same files"
+                f"expected stores in different places, got {one!r} and {other!r}, which keep the same files"
             )
 
 
 def joined(stores: Iterable[Store], object_type: str | None) -> Location:
-    """Return the places of several stores together."""
+    """Return the union of the places of several stores."""
     return frozenset[Any]().union(*(store.location_of(object_type) for store in stores))

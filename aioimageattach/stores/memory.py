@@ -1,4 +1,4 @@
-"""A store in memory, for tests and examples."""
+"""A store that keeps files in memory, for tests and examples."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["MemoryStore"]
 
 
 class MemoryStore(KeyedStore):
-    """Keeps files in memory, gone with the process; tasks and threads may share it.
+    """A store that keeps files in memory until the process ends. Tasks and threads may share it.
 
     Args:
-        base_url: What the names are appended to for URLs, with or without a slash at its end.
+        base_url: URL to which names are appended, with or without a slash at the end.
     """
 
     def __init__(self, base_url: str = "memory:/") -> None:
@@ -29,31 +29,31 @@ class MemoryStore(KeyedStore):
     async def put_object(
         self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
     ) -> None:
-        """Read the source to its end, then keep its bytes under a name that no file has yet."""
+        """Read the source to its end and keep its bytes under a name that no file has yet."""
         check_name(name)
         blob = await FileProxy(data).read()
         mine = (blob, datetime.now(UTC))
-        if self._files.setdefault(name, mine) is not mine:  # one step, also where threads share the store
+        if self._files.setdefault(name, mine) is not mine:  # atomic, so threads may share the store
             raise _taken(self, name)
 
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> SeekableFileProxy:
-        """Open a file, or the bytes from ``start`` up to but not including ``end`` of it."""
+        """Open a file, or its bytes from ``start`` up to but not including ``end``."""
         if start < 0 or (end is not None and end < start):
             raise ValueError(f"expected 0 <= start <= end, got start={start} and end={end}")
         return SeekableFileProxy(io.BytesIO(self._found(name)[0][start:end]))
 
     async def head_object(self, name: str) -> ObjectInfo:
-        """Return a file's size and time of change."""
+        """Return a file's size and modification time."""
         blob, modified_at = self._found(name)
         return ObjectInfo(name, len(blob), modified_at)
 
     async def delete_object(self, name: str) -> None:
-        """Delete a file; one that is not there is no error."""
+        """Delete a file; a missing one is not an error."""
         check_name(name)
         self._files.pop(name, None)
 
     async def move_objects(self, names: Mapping[str, str]) -> dict[str, StoreError]:
-        """Give many files new names; return the error of each that could not be moved."""
+        """Rename many files; return the error of each that could not be renamed, by its old name."""
         failed: dict[str, StoreError] = {}
         for old, new in names.items():
             try:
@@ -66,13 +66,13 @@ class MemoryStore(KeyedStore):
         return failed
 
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Iterate over the files of the moment whose names begin with ``prefix``, in order of name."""
+        """Iterate over a snapshot of the files whose names begin with ``prefix``, in order of name."""
         for name, (blob, modified_at) in sorted(self._files.copy().items()):
             if name.startswith(prefix) and name > start_after:
                 yield ObjectInfo(name, len(blob), modified_at)
 
     def url_of(self, name: str) -> str:
-        """Return the URL of a name by calculation alone."""
+        """Return the URL of a name: a calculation."""
         return self.base_url + quote(check_name(name), safe="/")
 
     def legacy_name(self, key: ImageKey) -> str:
@@ -82,7 +82,7 @@ class MemoryStore(KeyedStore):
             InvalidKeyError: The key has no ``object_id``.
         """
         if key.object_id is None:
-            raise InvalidKeyError(f"the old layout needs an object_id: {key!r}", store=repr(self))
+            raise InvalidKeyError(f"a key without a revision needs an object_id: {key!r}", store=repr(self))
         return f"{key.object_type}/{key.object_id}/{key.width}x{key.height}{guess_extension(key.mimetype)}"
 
     def __repr__(self) -> str:
@@ -97,4 +97,4 @@ class MemoryStore(KeyedStore):
 
 
 def _taken(store: MemoryStore, name: str) -> StoreFileExistsError:
-    return StoreFileExistsError(f"there is {name!r} already; a file is never overwritten", store=repr(store), name=name)
+    return StoreFileExistsError(f"{name!r} already exists; a file is never overwritten", store=repr(store), name=name)

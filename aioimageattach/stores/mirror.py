@@ -1,4 +1,4 @@
-"""The same files in several stores, above all while an application moves from one to another."""
+"""A store that keeps the same files in several stores, for the time of a move from one to another."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _log = logging.getLogger("aioimageattach.stores.mirror")
 
 
 class PlainMirrorStore(KeyLevelStore, Generic[S]):
-    """:class:`MirrorStore` for stores that know the four methods of :class:`~aioimageattach.store.Store` alone.
+    """A :class:`MirrorStore` for stores that are not a :class:`~aioimageattach.store.KeyedStore`.
 
     Args:
         first: As for :class:`MirrorStore`.
@@ -52,7 +52,7 @@ class PlainMirrorStore(KeyLevelStore, Generic[S]):
         return f"<{type(self).__name__} {', '.join(map(repr, self.stores))}>"
 
     async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
-        """Put a file into all stores, or into none; each gives it its own name."""
+        """Put a file into all stores, or into none. Each store derives the name from the key."""
         await self._put_in_all(
             file,
             lambda store, again: store.put(key, again, reproducible=reproducible),
@@ -64,11 +64,11 @@ class PlainMirrorStore(KeyLevelStore, Generic[S]):
         return await self._first_that_has(lambda store: store.get(key))
 
     def url_for(self, key: ImageKey) -> str:
-        """Return the URL in the first store."""
+        """Return the URL of the file in the first store."""
         return self.stores[0].url_for(key)
 
     async def discard(self, key: ImageKey) -> None:
-        """Delete a file in all stores, even if one of them fails, whose error is then raised."""
+        """Delete a file in all stores, also if one of them fails; then raise the first error."""
         await self._in_all(lambda store: store.discard(key))
 
     async def _put_in_all(
@@ -77,7 +77,7 @@ class PlainMirrorStore(KeyLevelStore, Generic[S]):
         put: Callable[[S, Source], Awaitable[None]],
         take_back: Callable[[S], Awaitable[None]],
     ) -> None:
-        """Put in one store after the other: of two that put the same name, the first store lets one go on."""
+        """Put into one store after the other: if two tasks put the same name, the first store refuses one of them."""
         file = data if isinstance(data, SpoolFile) else (await Spool.fill(data, fingerprint=False)).open()
         begin = await file.tell()
         done: list[S] = []
@@ -96,7 +96,7 @@ class PlainMirrorStore(KeyLevelStore, Generic[S]):
             try:
                 await take_back(store)
             except Exception as error:
-                _log.warning("a file that not every store took is left behind in %r: %s", store, error)
+                _log.warning("%r could not delete a file that another store of the mirror refused: %s", store, error)
 
     async def _first_that_has(self, call: Callable[[S], Awaitable[R]]) -> R:
         missing: StoreFileNotFoundError | None = None
@@ -109,7 +109,7 @@ class PlainMirrorStore(KeyLevelStore, Generic[S]):
         raise missing
 
     async def _in_all(self, call: Callable[[S], Awaitable[R]]) -> list[R]:
-        """Call every store, also where one fails; then raise the first error."""
+        """Call every store, also if one of them fails; then raise the first error."""
         results = await asyncio.gather(*(call(store) for store in self.stores), return_exceptions=True)
         found: list[R] = []
         for result in results:
@@ -120,18 +120,19 @@ class PlainMirrorStore(KeyLevelStore, Generic[S]):
 
 
 class MirrorStore(PlainMirrorStore[KeyedStore], KeyedStore):
-    """Writes to all of its stores, reads from the first that has the file, and deletes in all.
+    """Writes to all of its stores, reads from the first one that has the file, and deletes in all of them.
 
-    It is for the time of a move: see :doc:`/howto/move`. A store that fails is an error of the mirror, also where
-    another could help: it makes files safe to move, not servers safe to lose. URLs and revisions are those of the first
-    store. The stores stay yours to close.
+    Use it while files are moved from one store to another; see :doc:`/howto/move`. It does not make the application
+    independent of the failure of a store: an error of any of its stores is raised, except that a missing file is looked
+    for in the next one. The caller closes the stores.
 
     Args:
-        first: Asked first, and where URLs lead.
-        others: Asked where the first does not have a file.
+        first: The store that is read first, and that provides URLs and revisions.
+        others: Read in this order if the file is missing in the first store.
 
     Raises:
-        DeclarationError: One of them is no :class:`~aioimageattach.store.KeyedStore`.
+        DeclarationError: A store is not a :class:`~aioimageattach.store.KeyedStore`.
+        ValueError: Two of them keep the same files.
     """
 
     async def put_object(
@@ -143,14 +144,14 @@ class MirrorStore(PlainMirrorStore[KeyedStore], KeyedStore):
             name: The name.
             data: Read once, into a spool.
             mimetype: See :meth:`KeyedStore.put_object <aioimageattach.store.KeyedStore.put_object>`.
-            reproducible: Likewise.
+            reproducible: See there.
 
         Raises:
-            StoreFileExistsError: The name is taken in one of them; that file is unchanged.
-            StoreError: One of them could not do it.
+            StoreFileExistsError: One of the stores has a file of that name; it is unchanged.
+            StoreError: One of the stores could not put the file.
 
-        Effects: On an error or a cancellation the stores that have it already are told to delete it again, shielded
-        from cancellation. A store that cannot is logged, and the file is left there.
+        Effects: On an error or a cancellation, the file is deleted again in the stores that already have it, shielded
+        from cancellation. If that fails, the file stays there and a warning is logged.
         """
         check_name(name)
         await self._put_in_all(
@@ -160,19 +161,19 @@ class MirrorStore(PlainMirrorStore[KeyedStore], KeyedStore):
         )
 
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> AsyncFile:
-        """Open a file, or the bytes from ``start`` up to but not including ``end`` of it, where it is first found."""
+        """Open a file, or its bytes from ``start`` up to but not including ``end``, in the first store that has it."""
         return await self._first_that_has(lambda store: store.get_object(name, start=start, end=end))
 
     async def head_object(self, name: str) -> ObjectInfo:
-        """Return a file's size and time of change, where it is first found."""
+        """Return a file's size and modification time in the first store that has it."""
         return await self._first_that_has(lambda store: store.head_object(name))
 
     async def delete_object(self, name: str) -> None:
-        """Delete a file in all stores, also where one of them fails, whose error is then raised."""
+        """Delete a file in all stores, also if one of them fails; then raise the first error."""
         await self._in_all(lambda store: store.delete_object(name))
 
     async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Delete many files in all stores; return the error of each that one of them could not delete."""
+        """Delete many files in all stores; return an error for each that some store could not delete."""
         failed: dict[str, StoreError] = {}
         rest = iter(names)
         while batch := list(islice(rest, _BATCH)):
@@ -181,33 +182,33 @@ class MirrorStore(PlainMirrorStore[KeyedStore], KeyedStore):
         return failed
 
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Iterate over the files of all stores whose names begin with ``prefix``, in order of name, each once.
+        """Iterate over the files of all stores whose names begin with ``prefix``, in order of name, each name once.
 
         Args:
-            prefix: Compared by character; empty for all.
-            start_after: Only names after this one, which need not exist.
+            prefix: Compared character by character; empty for all files.
+            start_after: Only names after this one are listed; a file of this name need not exist.
         """
         async for found in merged([store.list_objects(prefix, start_after=start_after) for store in self.stores]):
             yield next(iter(found.values()))
 
     async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
-        """Remove what killed puts have left in all stores; return how many there were."""
+        """Delete the temporary data of killed puts in all stores; return their number."""
         return sum(await self._in_all(lambda store: store.discard_unfinished(before, prefix)))
 
     def url_of(self, name: str) -> str:
-        """Return the URL of a name in the first store by calculation alone."""
+        """Return the URL of a name in the first store: a calculation."""
         return self.stores[0].url_of(name)
 
     def legacy_name(self, key: ImageKey) -> str:
-        """Return the name that the first store gives a key without a revision; by key, each store uses its own."""
+        """Return the name of a key without a revision in the first store; the others may use another name."""
         return self.stores[0].legacy_name(key)
 
     def legacy_names(self, key: ImageKey) -> tuple[str, ...]:
-        """Return the names that the stores give a key without a revision."""
+        """Return the names of a key without a revision in all stores."""
         return tuple({name: None for store in self.stores for name in store.legacy_names(key)})
 
     def parts(self, object_type: str) -> tuple[KeyedStore, ...]:
-        """Return all stores."""
+        """Return all stores, with their parts in place of those that combine others."""
         return tuple(part for store in self.stores for part in store.parts(object_type))
 
     async def head(self, key: ImageKey) -> ObjectInfo:

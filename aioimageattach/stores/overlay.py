@@ -1,4 +1,4 @@
-"""A store over another one that is never written to."""
+"""A store for changes, over another store that is only read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["DELETED_MARK_MIMETYPE", "OverlayStore", "PlainOverlayStore"]
 S = TypeVar("S", bound=Store)
 
 DELETED_MARK_MIMETYPE: Final = "application/x-sqlalchemy-imageattach-sandbox-deleted"
-"""The type of the empty files that hide what was deleted; a server shows it."""
+"""MIME type of the empty files that mark deleted files of the store below, visible in listings of a server."""
 
 _OWN: Final = "-sandbox"
 _MARKS: Final = ".deleted-below/"
@@ -28,9 +28,10 @@ _PARALLEL: Final = 8
 
 
 class PlainOverlayStore(KeyLevelStore, Generic[S]):
-    """:class:`OverlayStore` for stores that know the four methods of :class:`~aioimageattach.store.Store` alone.
+    """An :class:`OverlayStore` for stores that are not a :class:`~aioimageattach.store.KeyedStore`.
 
-    It has nowhere to note that a file below is deleted: such a file stays readable, by a key that no row has any more.
+    It cannot record that a file of the store below was deleted. Such a file stays readable by its key, which no row has
+    any more.
 
     Args:
         above: As for :class:`OverlayStore`.
@@ -45,7 +46,7 @@ class PlainOverlayStore(KeyLevelStore, Generic[S]):
         self.has_signed_urls: bool = above.has_signed_urls or below.has_signed_urls
 
     def make_revision(self) -> str:
-        """Return a new revision, which says that its file is above."""
+        """Return a new revision, whose suffix marks files of the store above."""
         return self.above.make_revision() + _OWN
 
     def location_of(self, object_type: str | None = None) -> Location:
@@ -56,11 +57,11 @@ class PlainOverlayStore(KeyLevelStore, Generic[S]):
         return f"<{type(self).__name__} {self.above!r} over {self.below!r}>"
 
     async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
-        """Put a file above."""
+        """Put a file into the store above."""
         await self.above.put(key, file, reproducible=reproducible)
 
     async def get(self, key: ImageKey) -> AsyncFile:
-        """Open a file, from above if it is there."""
+        """Open a file in the store above, or, if it is missing there, in the store below."""
         try:
             return await self.above.get(key)
         except StoreFileNotFoundError:
@@ -69,29 +70,32 @@ class PlainOverlayStore(KeyLevelStore, Generic[S]):
             return await self.below.get(key)
 
     def url_for(self, key: ImageKey) -> str:
-        """Return the URL above if the revision says so, otherwise below."""
+        """Return the URL of the file in the store above if the revision has its suffix, else in the store below."""
         return (self.above if _has_mark(key.revision) else self.below).url_for(key)
 
     async def discard(self, key: ImageKey) -> None:
-        """Delete a file above."""
+        """Delete a file in the store above."""
         await self.above.discard(key)
 
 
 class OverlayStore(KeyedStore):
-    """Reads fall through to the store below; writes and deletions stay above. For development on production's pictures.
+    """Reads files from two stores, and writes and deletes only in the one above.
 
-    What is uploaded here gets a revision that ends in ``-sandbox``, so the URL of a file is known without asking where
-    it is. A deleted file of the store below is hidden by an empty file above, named after it under ``.deleted-below/``.
-    Rights to read are enough for the store below. The overlay is to be the outermost store: made part of a mirror or of
-    a routing store, it would not be asked for revisions. The stores stay yours to close.
+    Use it to work on a copy of the production database without changing the files of production; read permissions
+    are enough for the store below. New files get a revision that ends in ``-sandbox``, so the URL of a file can be
+    calculated without knowing which store has it. If a file of the store below is deleted, an empty file
+    ``.deleted-below/NAME`` in the store above hides it.
+
+    Do not put an overlay into a mirror or a routing store: they would not ask it for revisions. The caller closes the
+    stores.
 
     Args:
-        above: Written to.
-        below: Only read.
+        above: The store for new files and for marks of deleted ones.
+        below: The store that is only read.
 
     Raises:
-        ValueError: The two stores have a place in common.
-        DeclarationError: One of them is no :class:`~aioimageattach.store.KeyedStore`.
+        ValueError: The two stores keep the same files.
+        DeclarationError: A store is not a :class:`~aioimageattach.store.KeyedStore`.
     """
 
     def __init__(self, above: KeyedStore, below: KeyedStore) -> None:
@@ -101,7 +105,7 @@ class OverlayStore(KeyedStore):
         self.has_signed_urls: bool = above.has_signed_urls or below.has_signed_urls
 
     def make_revision(self) -> str:
-        """Return a new revision, which says that its file is above."""
+        """Return a new revision, whose suffix marks files of the store above."""
         return self.above.make_revision() + _OWN
 
     def location_of(self, object_type: str | None = None) -> Location:
@@ -112,7 +116,7 @@ class OverlayStore(KeyedStore):
         return f"<{type(self).__name__} {self.above!r} over {self.below!r}>"
 
     async def _is_hidden(self, name: str) -> bool:
-        """Whether a file below cannot be seen: its name says that it is above, or it was deleted here."""
+        """Return whether the store below is not to be read for a name: it is one of the store above, or was deleted."""
         if _is_own(name):
             return True
         try:
@@ -122,7 +126,7 @@ class OverlayStore(KeyedStore):
         return True
 
     async def _find_below(self, name: str) -> ObjectInfo | None:
-        """What the store below says of a file that can be seen."""
+        """Return the size and modification time of a file of the store below, unless it is hidden."""
         if await self._is_hidden(name):
             return None
         try:
@@ -133,23 +137,23 @@ class OverlayStore(KeyedStore):
     async def put_object(
         self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
     ) -> None:
-        """Put a file above, under a name that no file has yet, here or below.
+        """Put a file into the store above, under a name that no file of either store has yet.
 
         Raises:
-            StoreFileExistsError: The name is taken.
-            StoreError: It could not be done.
+            StoreFileExistsError: A file of that name exists.
+            StoreError: The file could not be put.
         """
         if await self._find_below(_check(name)) is not None:
             raise StoreFileExistsError(
-                f"there is {name!r} already; a file is never overwritten", store=repr(self), name=name
+                f"{name!r} already exists; a file is never overwritten", store=repr(self), name=name
             )
         await self.above.put_object(name, data, mimetype=mimetype, reproducible=reproducible)
 
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> AsyncFile:
-        """Open a file, from above if it is there; the arguments are those of :class:`~aioimageattach.store.KeyedStore`.
+        """Open a file, or its bytes from ``start`` up to but not including ``end``; first try the store above.
 
         Raises:
-            StoreFileNotFoundError: It is in neither store, or was deleted here.
+            StoreFileNotFoundError: The file is in neither store, or was deleted.
         """
         try:
             return await self.above.get_object(_check(name), start=start, end=end)
@@ -159,10 +163,10 @@ class OverlayStore(KeyedStore):
             return await self.below.get_object(name, start=start, end=end)
 
     async def head_object(self, name: str) -> ObjectInfo:
-        """Return a file's size and time of change.
+        """Return a file's size and modification time.
 
         Raises:
-            StoreFileNotFoundError: It is in neither store, or was deleted here.
+            StoreFileNotFoundError: The file is in neither store, or was deleted.
         """
         try:
             return await self.above.head_object(_check(name))
@@ -172,16 +176,16 @@ class OverlayStore(KeyedStore):
             return await self.below.head_object(name)
 
     async def delete_object(self, name: str) -> None:
-        """Delete a file above, and hide one below; one that is not there is no error."""
+        """Delete a file in the store above, and hide one in the store below; a missing one is not an error."""
         if await self._find_below(_check(name)) is not None:
             try:
                 await self.above.put_object(_MARKS + name, b"", mimetype=DELETED_MARK_MIMETYPE)
             except StoreFileExistsError:
-                pass  # somebody else deleted it meanwhile
-        await self.above.delete_object(name)  # after the mark, so that the file below is not seen in between
+                pass  # another process has deleted it meanwhile
+        await self.above.delete_object(name)  # after the mark, or readers would see the file below in between
 
     async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Delete many files; return the error of each that failed."""
+        """Delete many files; return the error of each that could not be deleted."""
         failed: dict[str, StoreError] = {}
 
         async def delete(name: str) -> None:
@@ -201,8 +205,8 @@ class OverlayStore(KeyedStore):
         """Iterate over the files of both stores whose names begin with ``prefix``, in order of name.
 
         Args:
-            prefix: Compared by character; empty for all.
-            start_after: Only names after this one, which need not exist.
+            prefix: Compared character by character; empty for all files.
+            start_after: Only names after this one are listed; a file of this name need not exist.
         """
         listings = [
             _unreserved(self.above.list_objects(prefix, start_after=start_after)),
@@ -216,23 +220,23 @@ class OverlayStore(KeyedStore):
                 yield found[2]
 
     async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
-        """Remove what killed puts have left above; return how many there were."""
+        """Delete the temporary data of killed puts in the store above; return their number."""
         return await self.above.discard_unfinished(before, prefix)
 
     def url_of(self, name: str) -> str:
-        """Return the URL of a name by calculation alone: above if the name says so, otherwise below."""
+        """Return the URL of a name: in the store above if its revision has the suffix, else in the store below."""
         return (self.above if _is_own(_check(name)) else self.below).url_of(name)
 
     def legacy_name(self, key: ImageKey) -> str:
-        """Return the name that the store below gives a key without a revision."""
+        """Return the name of a key without a revision in the store below."""
         return self.below.legacy_name(key)
 
     def legacy_names(self, key: ImageKey) -> tuple[str, ...]:
-        """Return the names that the two stores give a key without a revision."""
+        """Return the names of a key without a revision in both stores."""
         return tuple(dict.fromkeys((*self.below.legacy_names(key), *self.above.legacy_names(key))))
 
     def parts(self, object_type: str) -> tuple[KeyedStore, ...]:
-        """Return the store above, or those that it consists of; the store below is never written to."""
+        """Return the store above, or its parts if it combines others; the store below is never written to."""
         return self.above.parts(object_type)
 
 
@@ -246,7 +250,7 @@ def _has_mark(revision: str | None) -> bool:
 
 
 def _is_own(name: str) -> bool:
-    """Whether the name says that its file can only be above."""
+    """Return whether the revision in the name has the suffix of files of the store above."""
     return not name.startswith(_MARKS) and _has_mark(name.rpartition("/")[2].partition(".")[0])
 
 
@@ -263,6 +267,6 @@ async def _unreserved(listing: AsyncIterator[ObjectInfo]) -> AsyncIterator[Objec
 
 
 async def _marked(above: KeyedStore, prefix: str, start_after: str) -> AsyncIterator[ObjectInfo]:
-    """The marks, under the names of the files that they hide."""
+    """Yield the marks of deleted files, each under the name of the file that it hides."""
     async for info in above.list_objects(_MARKS + prefix, start_after=_MARKS + start_after if start_after else ""):
         yield ObjectInfo(info.name.removeprefix(_MARKS), info.size, info.modified_at)

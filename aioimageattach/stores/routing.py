@@ -1,4 +1,4 @@
-"""Different stores for different kinds of pictures."""
+"""A store that keeps each object type in its own store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BATCH: Final = 1000
 
 
 class PlainRoutingStore(KeyLevelStore, Generic[S]):
-    """:class:`RoutingStore` for stores that know the four methods of :class:`~aioimageattach.store.Store` alone.
+    """A :class:`RoutingStore` for stores that are not a :class:`~aioimageattach.store.KeyedStore`.
 
     Args:
         stores: As for :class:`RoutingStore`.
@@ -33,7 +33,7 @@ class PlainRoutingStore(KeyLevelStore, Generic[S]):
         for object_type, store in stores.items():
             ImageKey(object_type, None, 1, 1, "image/png")
             if self._stores.setdefault(_plain(object_type), store) is not store:
-                raise ValueError(f"object_type {object_type!r}: another one differs from it by '_' and '-' alone")
+                raise ValueError(f"object_type {object_type!r} is the same as another one: '_' and '-' are equal here")
         self._default = default
         check_stores(self.stores, keyed=isinstance(self, KeyedStore))
         self.needs_object_id: bool = any(store.needs_object_id for store in self.stores)
@@ -41,15 +41,15 @@ class PlainRoutingStore(KeyLevelStore, Generic[S]):
 
     @property
     def stores(self) -> list[S]:
-        """The stores, each once."""
+        """All stores, each once."""
         found = [*self._stores.values(), *([] if self._default is None else [self._default])]
         return list({id(store): store for store in found}.values())
 
     def store_of(self, object_type: str) -> S:
-        """Return the store of a kind of picture.
+        """Return the store of an object type.
 
         Raises:
-            InvalidKeyError: It has none, and there is no default.
+            InvalidKeyError: The object type has no store, and there is no default.
         """
         found = self._find(object_type)
         if found is None:
@@ -91,18 +91,19 @@ class PlainRoutingStore(KeyLevelStore, Generic[S]):
 
 
 class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
-    """Keeps each kind of picture in a store of its own, such as portraits in a private bucket.
+    """Keeps each object type in its own store, such as portraits in a private bucket.
 
-    By name, what stands before the first ``/`` is the kind. The stores stay yours to close.
+    The object type of a name is the part before the first ``/``. The caller closes the stores.
 
     Args:
-        stores: The store of each object type, which is the table's name with ``-`` for ``_`` unless the image class
-            says otherwise. ``_`` and ``-`` are the same here, so that the table's name does, too.
-        default: The store of all others; ``None`` refuses them.
+        stores: The store of each object type. By default, the object type of an image class is the name of its table
+            with ``-`` for ``_``. The two characters are equal here, so the name of the table works, too.
+        default: The store of all other object types; ``None`` to refuse them.
 
     Raises:
-        InvalidKeyError: No object type can be like that.
-        DeclarationError: One of them is no :class:`~aioimageattach.store.KeyedStore`.
+        InvalidKeyError: An object type is not valid.
+        DeclarationError: A store is not a :class:`~aioimageattach.store.KeyedStore`.
+        ValueError: Two object types are equal apart from ``_`` and ``-``.
     """
 
     def _of(self, name: str) -> KeyedStore:
@@ -111,23 +112,23 @@ class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
     async def put_object(
         self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
     ) -> None:
-        """Put a file into the store of its kind."""
+        """Put a file into the store of its object type."""
         await self._of(name).put_object(name, data, mimetype=mimetype, reproducible=reproducible)
 
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> AsyncFile:
-        """Open a file, or the bytes from ``start`` up to but not including ``end`` of it."""
+        """Open a file, or its bytes from ``start`` up to but not including ``end``."""
         return await self._of(name).get_object(name, start=start, end=end)
 
     async def head_object(self, name: str) -> ObjectInfo:
-        """Return a file's size and time of change."""
+        """Return a file's size and modification time."""
         return await self._of(name).head_object(name)
 
     async def delete_object(self, name: str) -> None:
-        """Delete a file; one that is not there is no error."""
+        """Delete a file; a missing one is not an error."""
         await self._of(name).delete_object(name)
 
     async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Delete many files, by as many calls as there are stores; return the error of each that failed."""
+        """Delete many files, with one call per store; return the error of each that could not be deleted."""
         failed: dict[str, StoreError] = {}
         rest = iter(names)
         while batch := list(islice(rest, _BATCH)):
@@ -149,12 +150,12 @@ class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Iterate over the files whose names begin with ``prefix``, in order of name.
 
-        One kind's are those of one store; otherwise the listings of all are merged, and what stands in a store that is
-        not that of its kind is left out.
+        If the prefix names an object type, only its store is listed. Otherwise the listings of all stores are merged.
+        A file in another store than that of its object type is left out.
 
         Args:
-            prefix: Compared by character; empty for all.
-            start_after: Only names after this one, which need not exist.
+            prefix: Compared character by character; empty for all files.
+            start_after: Only names after this one are listed; a file of this name need not exist.
         """
         object_type, slash, _ = prefix.partition("/")
         stores = self.stores
@@ -172,23 +173,23 @@ class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
                 yield info
 
     async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
-        """Remove what killed puts have left in all stores; return how many there were."""
+        """Delete the temporary data of killed puts in all stores; return their number."""
         return sum([await store.discard_unfinished(before, prefix) for store in self.stores])
 
     def url_of(self, name: str) -> str:
-        """Return the URL of a name by calculation alone."""
+        """Return the URL of a name: a calculation."""
         return self._of(name).url_of(name)
 
     def legacy_name(self, key: ImageKey) -> str:
-        """Return the name that the store of its kind gives a key without a revision."""
+        """Return the name of a key without a revision in the store of its object type."""
         return self.store_of(key.object_type).legacy_name(key)
 
     def legacy_names(self, key: ImageKey) -> tuple[str, ...]:
-        """Return the names that the store of its object type gives a key without a revision."""
+        """Return the names of a key without a revision in the store of its object type."""
         return self.store_of(key.object_type).legacy_names(key)
 
     def parts(self, object_type: str) -> tuple[KeyedStore, ...]:
-        """Return the store of an object type, or those that it consists of."""
+        """Return the store of an object type, or its parts if it combines others."""
         return self.store_of(object_type).parts(object_type)
 
     async def head(self, key: ImageKey) -> ObjectInfo:
@@ -204,11 +205,11 @@ class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
         mimetype: str = "application/octet-stream",
         reproducible: bool = False,
     ) -> bool:
-        """Let the store of its kind copy a file, if it can."""
+        """Copy a file on the server, if the store of its object type can do so."""
         store = self._of(name)
         return await store.copy_from(source, source_name, name, mimetype=mimetype, reproducible=reproducible)
 
 
 def _plain(object_type: str) -> str:
-    """Return the form by which object types are compared; a table's name must not miss its store by an underscore."""
+    """Return the form in which object types are compared, so that the name of a table finds the store, too."""
     return object_type.replace("_", "-")

@@ -1,4 +1,4 @@
-"""What tests need: a conformance suite for stores, a store that misbehaves, and an assertion that nothing is lost.
+"""Tools for tests: a conformance suite for stores, a store with injected faults, and a consistency check.
 
 :mod:`aioimageattach.testing.fixtures` has the fixtures ``image_store`` and ``faulty_image_store``.
 """

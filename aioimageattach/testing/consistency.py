@@ -1,4 +1,4 @@
-"""The two things that may never be, and may not stay: rows without files, and files without rows."""
+"""The check that every row has its file, and that every file has a row."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ __all__ = ["assert_consistent"]
 
 
 async def assert_consistent(sessions: Sessions, target: Any, store: Store | None = None) -> None:
-    """Assert that each committed row has its file, byte for byte, and that no other file is in the store.
+    """Assert that each committed row has its file, byte for byte, and that the store has no orphaned files.
 
-    Only files count whose names begin as those of the rows do, or of their classes. What rows shared (``dedupe=True``)
-    and none names any more counts too: a sweep alone removes it.
+    Only files under the object types of the rows and their classes are checked. A file that several rows shared
+    (``dedupe=True``) counts as orphaned once no row refers to it, although only a sweep deletes such files.
 
     Args:
-        sessions: What makes sessions: a sessionmaker, or a session like those.
+        sessions: A sessionmaker, or a session configured like those of the application.
         target: The declarative base, or one class.
-        store: Where the files are; ``None`` for the current store, or that of the sessions. A :class:`KeyedStore`.
+        store: The :class:`~aioimageattach.store.KeyedStore` of the files; ``None`` for the current store or that of the
+            sessions.
 
     Raises:
-        AssertionError: It is not so; the message names the rows and files.
+        AssertionError: A file is missing, damaged or orphaned; the message names the rows and files.
+        DeclarationError: The store is not a ``KeyedStore``.
     """
     found = resolve_store(store, session=sessions)
     if not isinstance(found, KeyedStore):
-        raise DeclarationError(f"{found!r} cannot be listed: assert_consistent needs a KeyedStore")
+        raise DeclarationError(f"assert_consistent: expected a KeyedStore, whose files can be listed, got {found!r}")
     named = set[str]()
     object_types = set[str]()
     for kind in kinds(target):
@@ -39,13 +41,13 @@ async def assert_consistent(sessions: Sessions, target: Any, store: Store | None
             if reference.damage is None:
                 named.add(reference.name_in(found))
     problems = [
-        f"{flaw.reference.cls.__name__} {flaw.reference.identity!r}: {flaw.problem}: "
-        f"{flaw.reference.damage or flaw.reference.name_in(found)}"
-        async for flaw in verify(sessions, target, found, deep=True)
+        f"{mismatch.reference.cls.__name__} {mismatch.reference.identity!r}: {mismatch.problem}: "
+        f"{mismatch.reference.damage or mismatch.reference.name_in(found)}"
+        async for mismatch in verify(sessions, target, found, deep=True)
     ]
     for object_type in sorted(object_types):
         problems += [
-            f"no row names {info.name}"
+            f"no row refers to {info.name}"
             async for info in found.list_objects(f"{object_type}/")
             if info.name not in named
         ]

@@ -1,4 +1,4 @@
-"""The conformance suite for stores: inherit one class, give one fixture.
+"""A conformance suite for stores: inherit one class and define one fixture.
 
 ::
 
@@ -7,7 +7,7 @@
         def store(self):
             return MyStore()
 
-The tests are coroutines: pytest-asyncio in its auto mode runs them, or a mark on the class does
+The tests are coroutines. They run with pytest-asyncio in its auto mode, or with a mark on the class
 (``@pytest.mark.asyncio`` or ``@pytest.mark.anyio``).
 """
 
@@ -25,7 +25,7 @@ from typing import Final
 try:
     import pytest
 except ImportError as _error:
-    raise ImportError("aioimageattach.testing needs pytest: install it where the tests run") from _error
+    raise ImportError("aioimageattach.testing needs pytest; install it in the environment of the tests") from _error
 
 from ..exc import InvalidKeyError, StoreFileExistsError, StoreFileNotFoundError
 from ..file import FileProxy, Source, Spool
@@ -58,7 +58,7 @@ AWKWARD_NAMES: Final = (
     "a\uff0fb/\u2024\u2024/\u202egpj",
     "\u65e5\u672c/\U0001f642.png",
 )
-"""Names that every store by name has to take as they are."""
+"""Valid names with unusual characters, which every ``KeyedStore`` must accept unchanged."""
 
 INVALID_NAMES: Final = (
     "",
@@ -81,14 +81,14 @@ INVALID_NAMES: Final = (
     "\ud800",
     "x" * 5000,
 )
-"""Names that every store by name has to refuse before it reads or writes anything."""
+"""Invalid names, which every ``KeyedStore`` must refuse before it reads or writes anything."""
 
 _BLOB: Final = bytes(range(256)) * 400 + b"the end\nwithout a line feed"
 _LARGE: Final = secrets.token_bytes(64 * 1024) * 80 + b"end"
 
 
 class _Reader:
-    """An async file that gives a little at a time."""
+    """An async file that returns less than it is asked for."""
 
     def __init__(self, blob: bytes) -> None:
         self._file = io.BytesIO(blob)
@@ -132,7 +132,7 @@ async def _source(kind: str, blob: bytes) -> Source:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _StoredImage:
     key: ImageKey
     reproducible: bool = False
     created_at: datetime = datetime(2020, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
@@ -147,7 +147,7 @@ async def _put(store: Store, key: ImageKey, source: Source) -> None:
 
 
 async def _read(store: Store, key: ImageKey) -> bytes:
-    async with await store.open(_Picture(key)) as file:
+    async with await store.open(_StoredImage(key)) as file:
         return await file.read()
 
 
@@ -161,7 +161,7 @@ async def _is_missing(store: Store, key: ImageKey) -> bool:
 
 def _keyed(store: Store) -> KeyedStore:
     if not isinstance(store, KeyedStore):
-        pytest.skip("the store is no KeyedStore")
+        pytest.skip("the store is not a KeyedStore")
     return store
 
 
@@ -175,24 +175,24 @@ async def _names(store: KeyedStore, prefix: str, start_after: str = "") -> list[
 
 
 class StoreContract:
-    """What every :class:`~aioimageattach.store.Store` has to do; more if it is a :class:`KeyedStore`.
+    """Tests that every :class:`~aioimageattach.store.Store` must pass; more of them run for a ``KeyedStore``.
 
-    Inherit it in a test class that has a fixture ``store``. The store may hold other files; what the tests put stays
-    there, so give one that can be thrown away.
+    Inherit from it in a test class with a fixture ``store``. The store may contain other files. The tests do not delete
+    their files, so use a store that can be thrown away.
     """
 
     @pytest.mark.parametrize("kind", _SOURCES)
-    async def test_what_is_put_is_read_back(self, store: Store, kind: str) -> None:
-        """Every kind of source arrives whole, and stays open."""
+    async def test_a_file_is_read_back(self, store: Store, kind: str) -> None:
+        """A file put from any kind of source has all its bytes, and the source stays open."""
         key = _key(store)
         source = await _source(kind, _BLOB)
         await _put(store, key, source)
         assert await _read(store, key) == _BLOB
-        assert not getattr(source, "closed", False), "the source was closed, which is its owner's to do"
+        assert not getattr(source, "closed", False), "the source was closed; only its owner may close it"
 
     @pytest.mark.parametrize("kind", ["bytes", "file", "async file", "async iterator", "spool of pieces"])
     async def test_a_large_file_is_read_back(self, store: Store, kind: str) -> None:
-        """A file of several mebibytes arrives whole."""
+        """A file of several MiB has all its bytes."""
         key = _key(store)
         await _put(store, key, await _source(kind, _LARGE))
         found = await _read(store, key)
@@ -200,8 +200,8 @@ class StoreContract:
         assert found == _LARGE
 
     @pytest.mark.parametrize("kind", ["memory file", "file", "async file", "file proxy", "spool"])
-    async def test_a_source_is_read_from_where_it_stands(self, store: Store, kind: str) -> None:
-        """What somebody read before is not put."""
+    async def test_a_source_is_read_from_its_position(self, store: Store, kind: str) -> None:
+        """Bytes that were read before are not put."""
         key = _key(store)
         source = await _source(kind, _BLOB)
         first = source.read(1000)  # type: ignore[union-attr]
@@ -210,10 +210,10 @@ class StoreContract:
         assert head + await _read(store, key) == _BLOB  # type: ignore[operator]
 
     async def test_a_file_is_read_in_parts(self, store: Store) -> None:
-        """``read`` with a size, ``readline``, iteration and ``readlines`` give the bytes in their order."""
+        """``read`` with a size, ``readline``, iteration and ``readlines`` return the bytes in order."""
         key = _key(store)
         await _put(store, key, _BLOB)
-        async with await store.open(_Picture(key)) as file:
+        async with await store.open(_StoredImage(key)) as file:
             parts = [await file.read(10), await file.readline(), await anext(aiter(file))]
             parts += await file.readlines()
             assert await file.read(10) == b""
@@ -221,11 +221,11 @@ class StoreContract:
         assert [line[-1:] for line in parts[1:-1]] == [b"\n"] * (len(parts) - 2)
         assert b"".join(parts) == _BLOB
 
-    async def test_a_file_can_be_sought_in(self, store: Store) -> None:
-        """``open(use_seek=True)`` gives ``seek`` and ``tell``."""
+    async def test_seek_and_tell(self, store: Store) -> None:
+        """A file opened with ``use_seek=True`` has ``seek`` and ``tell``."""
         key = _key(store)
         await _put(store, key, _BLOB)
-        async with await store.open(_Picture(key), use_seek=True) as file:
+        async with await store.open(_StoredImage(key), use_seek=True) as file:
             seek, tell = getattr(file, "seek", None), getattr(file, "tell", None)
             assert seek is not None
             assert tell is not None
@@ -236,20 +236,20 @@ class StoreContract:
             assert await file.read() == _BLOB[300:]
 
     async def test_two_readers_do_not_disturb_each_other(self, store: Store) -> None:
-        """Each opened file has a position of its own."""
+        """Each opened file has its own position."""
         key = _key(store)
         await _put(store, key, _BLOB)
-        async with await store.open(_Picture(key)) as one, await store.open(_Picture(key)) as other:
+        async with await store.open(_StoredImage(key)) as one, await store.open(_StoredImage(key)) as other:
             await one.read(1000)
             assert await other.read() == _BLOB
 
-    async def test_a_missing_file_is_an_error_to_open(self, store: Store) -> None:
-        """Opening it raises StoreFileNotFoundError, which a FileNotFoundError is too."""
+    async def test_opening_a_missing_file_is_an_error(self, store: Store) -> None:
+        """Opening a file that does not exist raises StoreFileNotFoundError."""
         with pytest.raises(StoreFileNotFoundError):
             await _read(store, _key(store))
 
     async def test_a_deleted_file_is_gone(self, store: Store) -> None:
-        """It is missing after, and another file is not."""
+        """A deleted file is missing, and another file is not."""
         gone, kept = _key(store), _key(store)
         await _put(store, gone, b"gone")
         await _put(store, kept, b"kept")
@@ -257,8 +257,8 @@ class StoreContract:
         assert await _is_missing(store, gone)
         assert await _read(store, kept) == b"kept"
 
-    async def test_deleting_a_missing_file_is_no_error(self, store: Store) -> None:
-        """Neither one that never was nor one that is deleted twice, nor by two at once."""
+    async def test_deleting_a_missing_file_is_not_an_error(self, store: Store) -> None:
+        """A file may be deleted before it exists, twice, and concurrently."""
         key = _key(store)
         await store.discard(key)
         await _put(store, key, b"once")
@@ -266,34 +266,34 @@ class StoreContract:
         await store.discard(key)
 
     async def test_two_revisions_are_two_files(self, store: Store) -> None:
-        """The same picture uploaded again stands beside the old one: a file is never overwritten."""
+        """An image uploaded again gets a new file, and the old one is not overwritten."""
         old = _key(store)
         new = replace(old, revision=store.make_revision())
-        await _put(store, old, b"the old picture")
+        await _put(store, old, b"the old image")
         await _put(store, new, b"the new one")
-        assert await _read(store, old) == b"the old picture", "the old file was overwritten"
+        assert await _read(store, old) == b"the old image", "the old file was overwritten"
         assert await _read(store, new) == b"the new one"
         await store.discard(old)
-        assert await _read(store, new) == b"the new one", "deleting the old file took the new one"
+        assert await _read(store, new) == b"the new one", "deleting the old file deleted the new one"
 
     async def test_revisions_are_unique(self, store: Store) -> None:
-        """No two are the same, and each may stand in a key."""
+        """Revisions differ, and each is valid in a key."""
         revisions = {store.make_revision() for _ in range(1000)}
         assert len(revisions) == 1000
         assert all(ImageKey("contract", 1, 1, 1, "image/png", revision) for revision in revisions)
 
     async def test_a_url_needs_no_file(self, store: Store) -> None:
-        """It is calculated, the same each time, and another one for each upload."""
+        """The URL of a missing file is the same each time, and differs for each upload."""
         key = _key(store)
-        picture = _Picture(key)
-        url = store.locate(picture)
-        assert url == store.locate(picture)
-        again = _Picture(replace(key, revision=store.make_revision()), created_at=picture.created_at + timedelta(1))
+        image = _StoredImage(key)
+        url = store.locate(image)
+        assert url == store.locate(image)
+        again = _StoredImage(replace(key, revision=store.make_revision()), created_at=image.created_at + timedelta(1))
         assert store.locate(again) != url
 
     @pytest.mark.parametrize("object_type", ["user-picture", "a.b", "A_b~", "9", "x" * 128])
     async def test_object_types_of_any_form(self, store: Store, object_type: str) -> None:
-        """Every object type that a key may have is taken, and kept apart from others."""
+        """Each valid object type is accepted, and its files are separate from those of others."""
         key = _key(store, object_type)
         other = replace(key, object_type="contract-other")
         await _put(store, key, b"one")
@@ -303,15 +303,15 @@ class StoreContract:
 
     @pytest.mark.parametrize("object_id", [0, -1, 2**63, 2**127 + 1, None])
     async def test_object_ids_of_any_size(self, store: Store, object_id: int | None) -> None:
-        """Numbers of any size and sign are taken, and none at all where the store needs none."""
+        """An ``object_id`` of any size and sign is accepted, and ``None`` if the store does not need it."""
         if object_id is None and store.needs_object_id:
             pytest.skip("the store needs an object_id")
         key = replace(_key(store), object_id=object_id)
         await _put(store, key, b"this")
         assert await _read(store, key) == b"this"
 
-    async def test_many_puts_at_once(self, store: Store) -> None:
-        """Twenty concurrent puts give twenty right files."""
+    async def test_concurrent_puts(self, store: Store) -> None:
+        """Twenty concurrent puts create twenty correct files."""
         keys = [_key(store) for _ in range(20)]
         await asyncio.gather(*(_put(store, key, _pieces(_BLOB[n:])) for n, key in enumerate(keys)))
         found = await asyncio.gather(*(_read(store, key) for key in keys))
@@ -320,7 +320,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("before", [0, 10, 3_000_000])
     async def test_a_failing_source_leaves_nothing(self, store: Store, before: int) -> None:
-        """Its error comes through, no part of the file stands there, and the put can be made again."""
+        """If the source raises an error, the put raises it, leaves no part of the file, and can be repeated."""
         key = _key(store)
 
         async def broken() -> AsyncIterator[bytes]:
@@ -334,8 +334,8 @@ class StoreContract:
         assert await _read(store, key) == b"whole"
 
     @pytest.mark.parametrize("before", [0, 10, 3_000_000])
-    async def test_a_put_cancelled_while_it_waits_leaves_nothing(self, store: Store, before: int) -> None:
-        """When the source hangs and the task is cancelled, no part of the file stands there."""
+    async def test_a_put_cancelled_while_its_source_waits_leaves_nothing(self, store: Store, before: int) -> None:
+        """If the task is cancelled while it waits for the source, no part of the file is left."""
         key = _key(store)
         hangs = asyncio.Event()
 
@@ -353,7 +353,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("kind", ["bytes", "async iterator"])
     async def test_a_put_cancelled_at_any_step_leaves_nothing(self, store: Store, kind: str) -> None:
-        """Wherever the cancellation comes, the call ends with the file whole and returns, or without it."""
+        """A put cancelled at any step returns and the file is complete, or it raises and there is no file."""
         cancelled = []
         for steps in range(1, 16):
             key = _key(store)
@@ -365,15 +365,15 @@ class StoreContract:
                 await task
             except asyncio.CancelledError:
                 cancelled.append(key)
-                assert await _is_missing(store, key), f"cancelled at step {steps}, and the file is there"
+                assert await _is_missing(store, key), f"cancelled at step {steps}, but the file exists"
             else:
                 assert await _read(store, key) == _BLOB
         await asyncio.sleep(0.05)
         for key in cancelled:
-            assert await _is_missing(store, key), "the file appeared after the call was over"
+            assert await _is_missing(store, key), "the file appeared after the put had ended"
 
     async def test_a_name_is_never_overwritten(self, store: Store) -> None:
-        """A second put raises StoreFileExistsError, and the file stays what it was."""
+        """A second put of a name raises StoreFileExistsError, and the file is unchanged."""
         keyed = _keyed(store)
         name = f"contract/{secrets.token_hex(8)}"
         await keyed.put_object(name, b"first")
@@ -382,8 +382,8 @@ class StoreContract:
                 await keyed.put_object(name, data)
         assert await _read_object(keyed, name) == b"first"
 
-    async def test_of_many_puts_of_one_name_one_wins(self, store: Store) -> None:
-        """Eight at once: one returns, seven raise, the file is the winner's."""
+    async def test_one_of_many_puts_of_a_name_wins(self, store: Store) -> None:
+        """Of eight concurrent puts of a name, one returns and its file is kept; seven raise an error."""
         keyed = _keyed(store)
         name = f"contract/{secrets.token_hex(8)}"
         blobs = [bytes([n]) * 100_000 for n in range(8)]
@@ -393,8 +393,8 @@ class StoreContract:
         assert sum(isinstance(result, StoreFileExistsError) for result in results) == 7
         assert await _read_object(keyed, name) == winners[0]
 
-    async def test_size_and_time_of_a_file(self, store: Store) -> None:
-        """``head_object`` and the listing tell them alike; a missing file is an error."""
+    async def test_size_and_modification_time(self, store: Store) -> None:
+        """``head_object`` and the listing return the same size and time; a missing file is an error."""
         keyed = _keyed(store)
         name = f"contract/{secrets.token_hex(8)}"
         before = datetime.now(UTC)
@@ -407,7 +407,7 @@ class StoreContract:
             await keyed.head_object(name + "x")
 
     async def test_an_empty_file(self, store: Store) -> None:
-        """It can be put, told, read and deleted as any other."""
+        """An empty file can be put, inspected, read and deleted."""
         keyed = _keyed(store)
         name = f"contract/{secrets.token_hex(8)}"
         await keyed.put_object(name, b"")
@@ -421,15 +421,15 @@ class StoreContract:
         [(0, None), (0, 0), (0, 1), (3, 7), (5, 5), (99, None), (50, 1000), (100, None), (100, 200), (500, 600)],
     )
     async def test_a_range_of_a_file(self, store: Store, start: int, end: int | None) -> None:
-        """It is what slicing the bytes gives, beyond the end too."""
+        """A range is the same slice of the bytes, also beyond the end."""
         keyed = _keyed(store)
         name = f"contract/{secrets.token_hex(8)}"
         await keyed.put_object(name, bytes(range(100)))
         assert await _read_object(keyed, name, start, end) == bytes(range(100))[start:end]
 
     @pytest.mark.parametrize(("start", "end"), [(-1, None), (5, 4), (0, -1)])
-    async def test_a_range_that_cannot_be(self, store: Store, start: int, end: int) -> None:
-        """Negative or reversed, it is a ValueError."""
+    async def test_an_invalid_range(self, store: Store, start: int, end: int) -> None:
+        """A negative or reversed range raises ValueError."""
         keyed = _keyed(store)
         name = f"contract/{secrets.token_hex(8)}"
         await keyed.put_object(name, b"some")
@@ -437,7 +437,7 @@ class StoreContract:
             await keyed.get_object(name, start=start, end=end)
 
     async def test_listing_is_in_order_of_name(self, store: Store) -> None:
-        """Also where a directory's name is the beginning of a file's, and from any name on."""
+        """Listings are sorted, also if the name of a directory is the prefix of another name, and from any name on."""
         keyed = _keyed(store)
         base = f"contract/{secrets.token_hex(8)}/"
         rests = ("a-b", "a.jpg", "a/1", "a/2/3", "a0", "ab/c", "abc", "b", "B", "\u00fc", "\U0001f642")
@@ -451,8 +451,8 @@ class StoreContract:
             expected = [name for name in names if name.startswith(base + prefix)]
             assert await _names(keyed, base + prefix) == expected
 
-    async def test_listing_may_be_left_early(self, store: Store) -> None:
-        """A loop over it can break, and it can be made again."""
+    async def test_a_listing_may_end_early(self, store: Store) -> None:
+        """A listing can be closed before its end, and a new one can be made."""
         keyed = _keyed(store)
         base = f"contract/{secrets.token_hex(8)}/"
         for n in range(3):
@@ -464,7 +464,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("name", AWKWARD_NAMES)
     async def test_awkward_names(self, store: Store, name: str) -> None:
-        """Each is put, read, listed, located and deleted as it is, and alone."""
+        """An unusual name is put, read, listed, located and deleted unchanged, and no other file is affected."""
         keyed = _keyed(store)
         base = f"contract/{secrets.token_hex(8)}/"
         await keyed.put_object(f"{base}other", b"other")
@@ -479,7 +479,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("name", INVALID_NAMES, ids=ascii)
     async def test_invalid_names(self, store: Store, name: str) -> None:
-        """Each is refused by every method, before the source is read."""
+        """Every method refuses an invalid name, before the source is read."""
         keyed = _keyed(store)
         source = io.BytesIO(b"not read")
         for call in (
@@ -495,8 +495,8 @@ class StoreContract:
         assert source.tell() == 0
 
     @pytest.mark.parametrize("name", ["*", "?", "[ab]", "{a,b}", "a", "%", "a*"])
-    async def test_only_the_very_name_is_deleted(self, store: Store, name: str) -> None:
-        """No pattern and no prefix deletes another file."""
+    async def test_only_the_exact_name_is_deleted(self, store: Store, name: str) -> None:
+        """A name is not a pattern or a prefix that deletes other files."""
         keyed = _keyed(store)
         base = f"contract/{secrets.token_hex(8)}/"
         others = [f"{base}{rest}" for rest in ("ab", "b", "ac/d")]
@@ -505,8 +505,8 @@ class StoreContract:
         await keyed.delete_object(base + name)
         assert await _names(keyed, base) == sorted(others)
 
-    async def test_many_are_deleted(self, store: Store) -> None:
-        """``delete_objects`` deletes each, and a missing one or an invalid name does not hinder the others."""
+    async def test_many_files_are_deleted(self, store: Store) -> None:
+        """``delete_objects`` deletes all files, also if another name is missing or invalid."""
         keyed = _keyed(store)
         base = f"contract/{secrets.token_hex(8)}/"
         names = [f"{base}{n}/file" for n in range(30)]
@@ -517,8 +517,8 @@ class StoreContract:
         assert isinstance(failed["../x"], InvalidKeyError)
         assert await _names(keyed, base) == sorted(names[20:])
 
-    async def test_many_are_moved(self, store: Store) -> None:
-        """``move_objects`` renames each, overwrites none, and an error of one does not hinder the others."""
+    async def test_many_files_are_renamed(self, store: Store) -> None:
+        """``move_objects`` renames all files, also if another one fails, and overwrites none."""
         keyed = _keyed(store)
         base = f"contract/{secrets.token_hex(8)}/"
         for name in ("a/1", "a/2", "a/3", "b/3"):
@@ -532,8 +532,8 @@ class StoreContract:
         assert await keyed.move_objects({f"{base}b/{n}": f"{base}c/{n}/file" for n in (2, 3)}) == {}
         assert await _names(keyed, base) == [base + name for name in ("a/1", "a/3", "c/2/file", "c/3/file")]
 
-    async def test_what_failed_is_not_listed(self, store: Store) -> None:
-        """Neither while a put is under way nor after it was cancelled is anything to be seen."""
+    async def test_unfinished_files_are_not_listed(self, store: Store) -> None:
+        """The listing is empty while a put is in progress, and after it was cancelled."""
         keyed = _keyed(store)
         base = f"contract/{secrets.token_hex(8)}/"
         hangs = asyncio.Event()

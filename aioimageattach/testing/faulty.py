@@ -1,4 +1,4 @@
-"""A store that misbehaves when it is told to; all else it does by a real one."""
+"""A store that wraps another one and injects faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..stores.memory import MemoryStore
 __all__ = ["Action", "FaultyStore", "Method", "PlainFaultyStore"]
 
 Method: TypeAlias = Literal["put", "get", "head", "delete", "list", "listed"]
-"""What a store is asked: ``"list"`` is the call, ``"listed"`` each name that it gives."""
+"""A method of a store; ``"list"`` is the call of ``list_objects``, ``"listed"`` is each name that it yields."""
 
 Action: TypeAlias = Callable[[str], Awaitable[object]]
 
@@ -35,12 +35,12 @@ class _Rule:
     action: Action | None = None
     size: int | None = None
 
-    def fits(self, method: str, number: int, name: str) -> bool:
+    def matches(self, method: str, number: int, name: str) -> bool:
         return self.method == method and self.number in (None, number) and (self.name is None or self.name(name))
 
 
 class _Faults:
-    """Rules, and the calls that they are about."""
+    """The rules of a faulty store, and the number of calls of each method."""
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
@@ -55,14 +55,18 @@ class _Faults:
         name: Callable[[str], bool] | None = None,
         after: bool = False,
     ) -> None:
-        """Await something at a call.
+        """Await an action in calls of a method.
 
         Args:
-            method: At which; see :data:`Method`.
-            action: Called with the name of the file, or the prefix of a listing; what it raises, the call raises.
-            at: At which of these calls from now on, beginning with 1; ``None`` for each.
-            name: Says of a name whether it is meant; ``None`` for every name.
-            after: Whether the real store does its work before.
+            method: The method; see :data:`Method`.
+            action: Called and awaited with the name of the file, or the prefix of a listing. The call raises its
+                errors.
+            at: The number of the call, counted from now on; 1 is the next one. ``None`` for every call.
+            name: A predicate that selects the names; ``None`` for all names.
+            after: Whether the action runs after the wrapped store has done its work, instead of before.
+
+        Raises:
+            ValueError: There is no such method, or ``at`` is less than 1.
         """
         self._add(method, at, name, after, action=action)
 
@@ -75,10 +79,18 @@ class _Faults:
         name: Callable[[str], bool] | None = None,
         after: bool = False,
     ) -> None:
-        """Raise an error at a call, by default :class:`StoreUnavailableError`; see :meth:`on`."""
+        """Raise an error in calls of a method.
+
+        Args:
+            method: The method; see :data:`Method`.
+            error: The error; ``None`` for a :class:`~aioimageattach.exc.StoreUnavailableError`.
+            at: As for :meth:`on`.
+            name: As for :meth:`on`.
+            after: As for :meth:`on`.
+        """
 
         async def action(which: str) -> None:
-            raise StoreUnavailableError(f"told to fail at {method} {which}", name=which) if error is None else error
+            raise StoreUnavailableError(f"injected failure of {method} {which}", name=which) if error is None else error
 
         self._add(method, at, name, after, action=action)
 
@@ -90,7 +102,7 @@ class _Faults:
         name: Callable[[str], bool] | None = None,
         after: bool = False,
     ) -> None:
-        """Never return from a call, until it is cancelled; see :meth:`on`."""
+        """Let calls of a method wait until they are cancelled. The arguments are those of :meth:`on`."""
 
         async def action(which: str) -> None:
             await asyncio.Event().wait()
@@ -106,7 +118,15 @@ class _Faults:
         name: Callable[[str], bool] | None = None,
         after: bool = False,
     ) -> None:
-        """Let a call take longer; see :meth:`on`."""
+        """Delay calls of a method.
+
+        Args:
+            method: The method; see :data:`Method`.
+            seconds: The delay.
+            at: As for :meth:`on`.
+            name: As for :meth:`on`.
+            after: As for :meth:`on`.
+        """
 
         async def action(which: str) -> None:
             await asyncio.sleep(seconds)
@@ -121,18 +141,18 @@ class _Faults:
         at: int | None = None,
         name: Callable[[str], bool] | None = None,
     ) -> None:
-        """Keep, or give, no more than the first bytes of a file, and say nothing of it.
+        """Put or return only the first bytes of a file, without an error.
 
         Args:
-            method: Which.
-            size: In bytes.
+            method: The method.
+            size: Number of bytes.
             at: As for :meth:`on`.
             name: As for :meth:`on`.
         """
         self._add(method, at, name, False, size=size)
 
     def heal(self) -> None:
-        """Behave from now on."""
+        """Remove all rules."""
         self._rules.clear()
 
     def _add(
@@ -148,12 +168,12 @@ class _Faults:
         if method not in _METHODS:
             raise ValueError(f"method: expected one of {', '.join(_METHODS)}, got {method!r}")
         if at is not None and at < 1:
-            raise ValueError(f"at: expected 1 for the next call, or a later one, got {at}")
+            raise ValueError(f"at: expected 1 (the next call) or more, got {at}")
         number = None if at is None else self.calls[method] + at
         self._rules.append(_Rule(method, number, name, after, action, size))
 
     async def _reach(self, method: str, name: str) -> int:
-        """Count a call, and do what is to be done before it; return its number."""
+        """Count a call and run the actions before it; return its number."""
         self.calls[method] += 1
         number = self.calls[method]
         await self._act(method, number, name, after=False)
@@ -161,12 +181,12 @@ class _Faults:
 
     async def _act(self, method: str, number: int, name: str, *, after: bool) -> None:
         for rule in tuple(self._rules):
-            if rule.action is not None and rule.after is after and rule.fits(method, number, name):
+            if rule.action is not None and rule.after is after and rule.matches(method, number, name):
                 await rule.action(name)
 
     def _size(self, method: str, number: int, name: str) -> int | None:
-        """How many bytes of a file are left."""
-        sizes = [rule.size for rule in self._rules if rule.size is not None and rule.fits(method, number, name)]
+        """Return the number of bytes to which a file is truncated; ``None`` if it is not."""
+        sizes = [rule.size for rule in self._rules if rule.size is not None and rule.matches(method, number, name)]
         return min(sizes, default=None)
 
     async def _put(self, name: str, data: Source, put: Callable[[Source], Awaitable[None]]) -> None:
@@ -196,22 +216,22 @@ class _Faults:
 
 
 class FaultyStore(_Faults, KeyedStore):
-    """Passes every call on to the store behind it; at the calls it was told of, it misbehaves.
+    """A store that passes each call on to another store, and injects faults into the calls that match a rule.
 
     ::
 
-        store.fail("put", at=2)                                    # the second put from now on
+        store.fail("put", at=2)                                    # the second put from now on fails
         store.fail("delete", name=lambda name: name.endswith(".png"))
-        store.fail("put", after=True)                              # it is done, and the answer is lost
+        store.fail("put", after=True)                              # the file is put, but the response is lost
         store.hang("get")
-        store.truncate("put", 100)                                 # the disk says nothing, and keeps 100 bytes
+        store.truncate("put", 100)                                 # only 100 bytes are kept, without an error
 
     Args:
-        inner: The real store; ``None`` for a new one in memory.
+        inner: The store to wrap; ``None`` for a new :class:`~aioimageattach.stores.memory.MemoryStore`.
 
     Attributes:
-        inner: The real store.
-        calls: How often it was asked what; see :data:`Method`.
+        inner: The wrapped store.
+        calls: Number of calls of each method; see :data:`Method`.
     """
 
     def __init__(self, inner: KeyedStore | None = None) -> None:
@@ -220,9 +240,10 @@ class FaultyStore(_Faults, KeyedStore):
         self.has_signed_urls: bool = self.inner.has_signed_urls
 
     async def names(self, prefix: str = "") -> set[str]:
-        """Return the names of the files in the real store; no rule applies.
+        """Return the names of the files in the wrapped store. No rule applies.
 
-        Files that a sweep put into quarantine, and the records of ownership, are left out unless the prefix names them.
+        Names that begin with ``.`` are left out unless the prefix does so, too: files that a sweep has moved to
+        quarantine, and the records of ownership.
         """
         found = {info.name async for info in self.inner.list_objects(prefix)}
         return found if prefix.startswith(".") else {name for name in found if not name.startswith(".")}
@@ -230,7 +251,7 @@ class FaultyStore(_Faults, KeyedStore):
     async def put_object(
         self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
     ) -> None:
-        """Put a file, or do what ``"put"`` was told."""
+        """Put a file, subject to the rules of ``"put"``."""
 
         async def put(source: Source) -> None:
             await self.inner.put_object(name, source, mimetype=mimetype, reproducible=reproducible)
@@ -238,24 +259,24 @@ class FaultyStore(_Faults, KeyedStore):
         await self._put(name, data, put)
 
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> AsyncFile:
-        """Open a file, or do what ``"get"`` was told."""
+        """Open a file, subject to the rules of ``"get"``."""
         return await self._get(name, lambda: self.inner.get_object(name, start=start, end=end))
 
     async def head_object(self, name: str) -> ObjectInfo:
-        """Return a file's size and time of change, or do what ``"head"`` was told."""
+        """Return a file's size and modification time, subject to the rules of ``"head"``."""
         number = await self._reach("head", name)
         found = await self.inner.head_object(name)
         await self._act("head", number, name, after=True)
         return found
 
     async def delete_object(self, name: str) -> None:
-        """Delete a file, or do what ``"delete"`` was told."""
+        """Delete a file, subject to the rules of ``"delete"``."""
         number = await self._reach("delete", name)
         await self.inner.delete_object(name)
         await self._act("delete", number, name, after=True)
 
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Iterate over files, or do what ``"list"`` and ``"listed"`` were told."""
+        """Iterate over files, subject to the rules of ``"list"`` and ``"listed"``."""
         number = await self._reach("list", prefix)
         async for found in self.inner.list_objects(prefix, start_after=start_after):
             await self._reach("listed", found.name)
@@ -263,23 +284,23 @@ class FaultyStore(_Faults, KeyedStore):
         await self._act("list", number, prefix, after=True)
 
     async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
-        """As the store behind it."""
+        """Call the wrapped store."""
         return await self.inner.discard_unfinished(before, prefix)
 
     def location_of(self, object_type: str | None = None) -> Location:
-        """As the store behind it."""
+        """Return the result of the wrapped store."""
         return self.inner.location_of(object_type)
 
     def url_of(self, name: str) -> str:
-        """As the store behind it."""
+        """Return the result of the wrapped store."""
         return self.inner.url_of(name)
 
     def legacy_name(self, key: ImageKey) -> str:
-        """As the store behind it."""
+        """Return the result of the wrapped store."""
         return self.inner.legacy_name(key)
 
     def make_revision(self) -> str:
-        """As the store behind it."""
+        """Return the result of the wrapped store."""
         return self.inner.make_revision()
 
     def __repr__(self) -> str:
@@ -287,10 +308,10 @@ class FaultyStore(_Faults, KeyedStore):
 
 
 class PlainFaultyStore(_Faults, KeyLevelStore):
-    """:class:`FaultyStore` for a store that has no names; rules get the revision of a file for its name.
+    """A :class:`FaultyStore` for stores that are not a ``KeyedStore``. Rules match the revision instead of the name.
 
     Args:
-        inner: The real store.
+        inner: The store to wrap.
     """
 
     def __init__(self, inner: Store) -> None:
@@ -300,7 +321,7 @@ class PlainFaultyStore(_Faults, KeyLevelStore):
         self.has_signed_urls: bool = inner.has_signed_urls
 
     async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
-        """Put a file, or do what ``"put"`` was told."""
+        """Put a file, subject to the rules of ``"put"``."""
 
         async def put(source: Source) -> None:
             await self.inner.put(key, source, reproducible=reproducible)
@@ -308,21 +329,21 @@ class PlainFaultyStore(_Faults, KeyLevelStore):
         await self._put(key.revision or "", file, put)
 
     async def get(self, key: ImageKey) -> AsyncFile:
-        """Open a file, or do what ``"get"`` was told."""
+        """Open a file, subject to the rules of ``"get"``."""
         return await self._get(key.revision or "", lambda: self.inner.get(key))
 
     async def discard(self, key: ImageKey) -> None:
-        """Delete a file, or do what ``"delete"`` was told."""
+        """Delete a file, subject to the rules of ``"delete"``."""
         number = await self._reach("delete", key.revision or "")
         await self.inner.discard(key)
         await self._act("delete", number, key.revision or "", after=True)
 
     def url_for(self, key: ImageKey) -> str:
-        """As the store behind it."""
+        """Return the result of the wrapped store."""
         return self.inner.url_for(key)
 
     def make_revision(self) -> str:
-        """As the store behind it."""
+        """Return the result of the wrapped store."""
         return self.inner.make_revision()
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ __all__ = ["faulty_image_store", "image_store"]
 
 @pytest.fixture
 def image_store() -> Iterator[MemoryStore]:
-    """Provide an empty store in memory, and let the application under test use it instead of its own.
+    """Provide an empty store in memory, which the application under test uses instead of its own store.
 
     See :func:`~aioimageattach.context.override_store`.
     """
@@ -26,7 +26,7 @@ def image_store() -> Iterator[MemoryStore]:
 
 @pytest.fixture
 def faulty_image_store() -> Iterator[FaultyStore]:
-    """Provide such a store that fails on demand."""
+    """Provide a :class:`FaultyStore`, which the application under test uses instead of its own store."""
     store = FaultyStore()
     with override_store(store):
         yield store

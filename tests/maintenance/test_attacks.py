@@ -470,9 +470,9 @@ async def test_one_directory_by_two_names(place: Place, tmp_path: Path) -> None:
             migrate(place.sessions, Base, place.store, other)
         with pytest.raises(ValueError, match="in another place"):
             migrate(place.sessions, Base, MirrorStore(place.store, MemoryStore()), other)
-        with pytest.raises(ValueError, match="have the same files"):
+        with pytest.raises(ValueError, match="keep the same files"):
             OverlayStore(other, place.store)
-        with pytest.raises(ValueError, match="have the same files"):
+        with pytest.raises(ValueError, match="keep the same files"):
             MirrorStore(place.store, other)
 
 

@@ -601,7 +601,7 @@ async def test_a_listing_that_fails_half_way(place: Place) -> None:
         await place.file()
     store = FaultyStore(place.store)
     store.fail("listed", at=3)
-    with pytest.raises(StoreUnavailableError, match="told to fail at listed user-picture/"):
+    with pytest.raises(StoreUnavailableError, match="injected failure of listed user-picture/"):
         await sweep(place.sessions, Base, store, delete=True, force=True).execute()
     assert len(await place.names()) == 5
 

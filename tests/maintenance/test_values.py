@@ -107,7 +107,7 @@ async def test_a_row_that_names_no_file_is_told(sessions: async_sessionmaker[Asy
     with pytest.raises(AssertionError, match="4 problems") as caught:
         await assert_consistent(sessions, Base)
     assert "Article (1,): unreadable: the column article.body holds" in str(caught.value)
-    assert "no row names article.body/" in str(caught.value)
+    assert "no row refers to article.body/" in str(caught.value)
     plan = migrate(sessions, Base, store, MemoryStore())
     with pytest.raises(MigrationError, match="2 files could not be moved"):
         await plan.execute()

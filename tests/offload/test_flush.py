@@ -360,7 +360,7 @@ async def test_bulk_deletes_that_nobody_can_follow(
         with caplog.at_level(logging.WARNING, "aioimageattach.offload"):
             await session.execute(delete(Article), execution_options={"synchronize_session": "fetch"})
     assert "it was not loaded" in caplog.text
-    assert "no current store" in caplog.text
+    assert "no store is set" in caplog.text
     assert len(await store.names()) == 2
 
 

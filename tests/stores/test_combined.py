@@ -140,7 +140,7 @@ def test_one_place_twice_is_refused(tmp_path: Path, combine: Callable[[KeyedStor
     (tmp_path / "media").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "media")
     one, other = FileSystemStore(tmp_path / "media", "/"), FileSystemStore(f"{tmp_path}/link/", "/media/")
-    with pytest.raises(ValueError, match="which have the same files"):
+    with pytest.raises(ValueError, match="which keep the same files"):
         combine(one, other)
 
 

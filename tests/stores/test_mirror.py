@@ -129,7 +129,7 @@ async def test_what_cannot_be_taken_back_is_told(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.WARNING), pytest.raises(StoreUnavailableError):
         await MirrorStore(first, second).put_object("a", b"x")
     assert await names(first) == ["a"]
-    assert "left behind in <FaultyStore" in caplog.text
+    assert "<FaultyStore of <MemoryStore of 1 files>> could not delete a file" in caplog.text
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -228,5 +228,5 @@ async def test_stores_without_names() -> None:
 
 def test_what_cannot_be_mirrored_is_refused() -> None:
     """A store without names, where names are needed, is named."""
-    with pytest.raises(DeclarationError, match="got PlainStore; the class of the same name with Plain before it"):
+    with pytest.raises(DeclarationError, match="got PlainStore; for other stores, use the class"):
         MirrorStore(MemoryStore(), PlainStore())  # type: ignore[arg-type]

@@ -218,9 +218,9 @@ def test_what_cannot_be_laid_over_is_refused(above: MemoryStore, below: MemorySt
     """A store over itself would be written to; one without names can hide nothing."""
     assert repr(OverlayStore(above, below)) == "<OverlayStore <MemoryStore of 0 files> over <MemoryStore of 0 files>>"
     for other in (above, MirrorStore(below, above)):
-        with pytest.raises(ValueError, match="which have the same files"):
+        with pytest.raises(ValueError, match="which keep the same files"):
             OverlayStore(above, other)
-    with pytest.raises(ValueError, match="which have the same files"):
+    with pytest.raises(ValueError, match="which keep the same files"):
         PlainOverlayStore(above, above)
     with pytest.raises(DeclarationError, match="got PlainStore"):
         OverlayStore(above, PlainStore())  # type: ignore[arg-type]

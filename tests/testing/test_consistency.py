@@ -49,7 +49,7 @@ async def test_what_is_not(place: Place) -> None:
     assert sorted(problems) == [
         f"UserPicture (1, 3, 2, ''): missing: {lost}",
         f"UserPicture (2, 3, 2, ''): checksum: {altered}",
-        f"no row names {orphan}",
+        f"no row refers to {orphan}",
     ]
 
 
@@ -63,5 +63,5 @@ async def test_rows_that_went_unnoticed(place: Place) -> None:
 
 async def test_a_store_without_names(place: Place) -> None:
     """It cannot be listed."""
-    with pytest.raises(DeclarationError, match="assert_consistent needs a KeyedStore"):
+    with pytest.raises(DeclarationError, match="assert_consistent: expected a KeyedStore"):
         await assert_consistent(place.sessions, Base, ThirdPartyStore())

@@ -61,7 +61,7 @@ async def test_a_method_fails_until_it_is_healed(method: Any) -> None:
     for other in ("put", "get", "head", "list", "delete"):
         for _ in range(2):
             if other == method or (method == "listed" and other == "list"):
-                with pytest.raises(StoreUnavailableError, match=f"told to fail at {method} "):
+                with pytest.raises(StoreUnavailableError, match=f"injected failure of {method} "):
                     await call(store, other, "b" if other == "put" else "a")
             elif other != "put":
                 await call(store, other, "a") if other != "delete" else None
