@@ -1,37 +1,49 @@
-"""Attach images to SQLAlchemy entities with asyncio: rows in the database, files in a store."""
+"""Attach images to SQLAlchemy entities with asyncio: rows in the database, files in a store.
+
+The names of everyday use are here. Each is imported from its module on first access, so that ``import aioimageattach``
+costs almost nothing and loads neither SQLAlchemy nor aiohttp nor libvips.
+"""
 
 from __future__ import annotations
 
-from ._threads import set_workers
-from .context import (
-    bind_store,
-    current_store,
-    get_current_store,
-    pop_store_context,
-    push_store_context,
-    set_default_store,
-    store_context,
-)
-from .entity import (
-    FocalPoint,
-    Image,
-    ImageSubset,
-    MultipleImageSet,
-    Placeholder,
-    SingleImageSet,
-    image_attachment,
-)
-from .exc import ContextError, ImageAttachError, ImageError, StoreError
-from .imaging.limits import ImageLimits
-from .imaging.recipe import Recipe
-from .key import ImageKey
-from .store import KeyedStore, Store
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .version import VERSION as _VERSION
+
+if TYPE_CHECKING:
+    from ._threads import set_workers
+    from .context import (
+        bind_store,
+        current_store,
+        get_current_store,
+        pop_store_context,
+        push_store_context,
+        set_default_store,
+        store_context,
+    )
+    from .entity import (
+        FocalPoint,
+        Image,
+        ImageSubset,
+        MultipleImageSet,
+        Placeholder,
+        SingleImageSet,
+        image_attachment,
+    )
+    from .exc import ContextError, ImageAttachError, ImageError, StoreError, UsageError
+    from .imaging import ImageLimits, Recipe
+    from .key import ImageKey
+    from .store import KeyedStore, Store
+    from .stores import MemoryStore
+    from .stores.fs import FileSystemStore, StaticServer
+    from .stores.s3 import S3Store
 
 __version__ = _VERSION
 
 __all__ = [
     "ContextError",
+    "FileSystemStore",
     "FocalPoint",
     "Image",
     "ImageAttachError",
@@ -40,12 +52,16 @@ __all__ = [
     "ImageLimits",
     "ImageSubset",
     "KeyedStore",
+    "MemoryStore",
     "MultipleImageSet",
     "Placeholder",
     "Recipe",
+    "S3Store",
     "SingleImageSet",
+    "StaticServer",
     "Store",
     "StoreError",
+    "UsageError",
     "__version__",
     "bind_store",
     "current_store",
@@ -57,3 +73,44 @@ __all__ = [
     "set_workers",
     "store_context",
 ]
+
+_MODULES = {
+    "_threads": ["set_workers"],
+    "context": [
+        "bind_store",
+        "current_store",
+        "get_current_store",
+        "pop_store_context",
+        "push_store_context",
+        "set_default_store",
+        "store_context",
+    ],
+    "entity": [
+        "FocalPoint",
+        "Image",
+        "ImageSubset",
+        "MultipleImageSet",
+        "Placeholder",
+        "SingleImageSet",
+        "image_attachment",
+    ],
+    "exc": ["ContextError", "ImageAttachError", "ImageError", "StoreError", "UsageError"],
+    "imaging": ["ImageLimits", "Recipe"],
+    "key": ["ImageKey"],
+    "store": ["KeyedStore", "Store"],
+    "stores": ["MemoryStore"],
+    "stores.fs": ["FileSystemStore", "StaticServer"],
+    "stores.s3": ["S3Store"],
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

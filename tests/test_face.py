@@ -15,15 +15,17 @@ import aioimageattach.entity
 import aioimageattach.exc
 
 
-def test_all_is_what_is_there() -> None:
-    """``__all__`` names each public thing of the package once, in order, and nothing else."""
-    public = {
-        name
-        for name, value in vars(aioimageattach).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType) and name != "annotations"
-    }
-    assert sorted(aioimageattach.__all__) == sorted(public | {"__version__"})
+def test_all_lists_what_the_package_offers() -> None:
+    """``__all__`` has each name once, each can be imported, and ``dir`` shows them before they are loaded."""
     assert len(set(aioimageattach.__all__)) == len(aioimageattach.__all__)
+    assert [name for name in aioimageattach.__all__ if not hasattr(aioimageattach, name)] == []
+    assert {*aioimageattach.__all__} <= {*dir(aioimageattach)}
+
+
+def test_a_name_that_does_not_exist() -> None:
+    """It is an AttributeError that names the package, although names are loaded late."""
+    with pytest.raises(AttributeError, match=r"module 'aioimageattach' has no attribute 'nothing'"):
+        aioimageattach.nothing  # noqa: B018
 
 
 @pytest.mark.parametrize("module", [aioimageattach.context, aioimageattach.entity, aioimageattach.exc])
@@ -70,10 +72,11 @@ def test_names_of_the_predecessor_are_there() -> None:
 
 
 def test_importing_the_package_loads_no_backend() -> None:
-    """``import aioimageattach`` brings neither aiohttp nor a decoder; it can declare models without them."""
+    """``import aioimageattach`` loads neither SQLAlchemy nor aiohttp nor a decoder."""
     code = (
         "import json, sys, aioimageattach\n"
-        "print(json.dumps([name for name in ('aiohttp', 'pyvips', 'pypdfium2', 'PIL') if name in sys.modules]))"
+        "heavy = ('sqlalchemy', 'aiohttp', 'pyvips', 'pypdfium2', 'PIL')\n"
+        "print(json.dumps([name for name in heavy if name in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []

@@ -558,11 +558,11 @@ def test_an_empty_spool_has_nothing_to_view() -> None:
         _ = Spool().view
 
 
-async def test_a_spool_on_disk_goes_with_its_last_reference() -> None:
+async def test_a_spool_on_disk_goes_with_its_last_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it is held there is one unnamed file, mapped; then there is none."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     gc.collect()
     before = len(os.listdir("/proc/self/fd"))
-    directory = set(os.listdir(tempfile.gettempdir()))
     spool = await Spool.fill(_pieces(LARGE))
     file = spool.open()
     assert len(os.listdir("/proc/self/fd")) == before + 1
@@ -571,7 +571,7 @@ async def test_a_spool_on_disk_goes_with_its_last_reference() -> None:
     del file
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before
-    assert {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("tmp")} <= directory
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("source", [a_file, an_async_iterator])

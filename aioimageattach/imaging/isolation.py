@@ -35,18 +35,8 @@ _PATIENCE: Final = 20.0
 _PICTURES: Final = 200
 """After so many a worker is replaced, before its memory is in crumbs."""
 
-# Without the ORM that importing the package brings: a tenth of the time to start and a third of the memory. Who asks
-# the package for a name, as the module of a callable may, has all of it.
 _START: Final = """
-import importlib.util, socket, sys
-spec = importlib.util.find_spec("aioimageattach")
-package = importlib.util.module_from_spec(spec)
-def whole(name):
-    del package.__getattr__
-    spec.loader.exec_module(package)
-    return getattr(package, name)
-package.__getattr__ = whole
-sys.modules["aioimageattach"] = package
+import socket
 from aioimageattach.imaging import _worker
 _worker.confine()
 _worker.serve(socket.socket(fileno=0))

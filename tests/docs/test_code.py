@@ -14,6 +14,7 @@ from types import ModuleType
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import registry
 
 from tests import photos
 from tests.databases import Database
@@ -114,6 +115,10 @@ async def test_the_code_of_each_page_runs(
         for value in [*namespace.values()]:
             if isinstance(value, AsyncEngine):
                 await value.dispose()
+            elif getattr(value, "__module__", "") == module.__name__ and isinstance(
+                made := getattr(value, "registry", None), registry
+            ):
+                made.dispose()  # half of a page's classes may outlive the others, and configure_mappers() sees all
 
 
 PAGE = """# A page

@@ -40,6 +40,7 @@ TILE = re.compile(
 )
 SIZE = re.compile(r"(\S+) (\d+)w")
 SCRIPT = {"Accept": "application/json"}
+CONNECTIONS = httpx.Limits(keepalive_expiry=2)  # uvicorn closes idle ones after five seconds
 
 
 @dataclass
@@ -123,7 +124,7 @@ async def running(data: Path) -> AsyncGenerator[Gallery, None]:
         serving = asyncio.create_task(server.serve([listener]))
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            async with httpx.AsyncClient(base_url=address, timeout=30) as client:
+            async with httpx.AsyncClient(base_url=address, timeout=30, limits=CONNECTIONS) as client:
                 yield Gallery(app, data, client)
         finally:
             server.should_exit = True

@@ -17,6 +17,7 @@ from examples.gallery.app import create_app
 from tests import photos
 from tests.databases import REQUIRED
 
+CONNECTIONS = httpx.Limits(keepalive_expiry=2)  # uvicorn closes idle ones after five seconds
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -53,7 +54,7 @@ async def test_a_browser_asks_for_no_picture_twice(tmp_path: Path) -> None:
         server = uvicorn.Server(uvicorn.Config(counting, log_level="warning"))
         serving = asyncio.create_task(server.serve([listener]))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=30, limits=CONNECTIONS) as client:
             files = [("photos", (f"{name}.jpg", photos.photo(name))) for name in ("chelsea", "coffee", "rocket")]
             await client.post("/posts", data={"author": "Somebody", "title": "Three"}, files=files)
             async with asyncio.timeout(60):

@@ -31,7 +31,8 @@ def whole_package(image: pyvips.Image) -> pyvips.Image:
     import aioimageattach
 
     assert aioimageattach.Recipe(width=3).width == 3
-    assert aioimageattach.imaging.probe
+    assert "sqlalchemy" not in sys.modules
+    assert aioimageattach.Image
     return image.crop(0, 0, 2 if "sqlalchemy" in sys.modules else 1, 1)
 
 

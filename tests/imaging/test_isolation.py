@@ -121,7 +121,7 @@ def test_worker_is_kept_for_the_next_picture() -> None:
 
 
 def test_a_callable_may_use_the_whole_package() -> None:
-    """The worker has a package without the ORM until somebody asks for more."""
+    """The worker loads the ORM only when a callable asks for a name that needs it."""
     assert hooked(hooks.whole_package) == (2, 1)
 
 
