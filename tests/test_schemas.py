@@ -1,0 +1,200 @@
+"""Images in JSON."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from PIL import Image as Picture
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sqlalchemy import ForeignKey
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, lazyload, mapped_column
+
+from aioimageattach.context import bind_store
+from aioimageattach.entity import Image, image_attachment
+from aioimageattach.exc import ContextError, NoOriginalError, NotLoadedError
+from aioimageattach.schemas import ImageOut, ImageSetOut
+from aioimageattach.stores.memory import MemoryStore
+from tests.databases import Database
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+class Base(DeclarativeBase):
+    """The base of the models here."""
+
+
+class Shop(Base):
+    __tablename__ = "shop"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sign = image_attachment["Sign"]("Sign")
+    photos = image_attachment["ShopPhoto"]("ShopPhoto", uselist=True)
+
+
+class Sign(Base, Image):
+    __tablename__ = "sign"
+    shop_id: Mapped[int] = mapped_column(ForeignKey("shop.id"), primary_key=True)
+
+
+class ShopPhoto(Base, Image):
+    __tablename__ = "shop_photo"
+    shop_id: Mapped[int] = mapped_column(ForeignKey("shop.id"), primary_key=True)
+    order_index: Mapped[int] = mapped_column(primary_key=True)
+    caption: Mapped[str] = mapped_column(default="")
+
+    @property
+    def alt(self) -> str:
+        return self.caption
+
+
+class PhotoOut(ImageOut):
+    caption: str
+    order_index: int
+    is_wide: bool
+
+    @classmethod
+    def values_of(cls, image: Image, store: Any) -> dict[str, Any]:
+        return {**super().values_of(image, store), "is_wide": image.width > image.height}
+
+
+class ShopOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+    id: int
+    sign: ImageSetOut
+    photos: list[PhotoOut]
+
+
+@pytest.fixture
+async def sessions(sqlite_database: Database) -> Sessions:
+    """Sessions with a bound store, and two shops, of which one has pictures."""
+    await sqlite_database.create(Base.metadata)
+    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
+    bind_store(sessions, MemoryStore("https://example.com/"))
+    async with sessions.begin() as session:
+        session.add_all([shop := Shop(id=1), Shop(id=2)])
+        await shop.sign.from_blob(png(30, 20))
+        await shop.sign.generate_thumbnail(width=15)
+        for number, caption in enumerate(["A <cat>", "A dog"]):
+            picture = shop.photos.get_image_set(order_index=number)
+            await picture.from_blob(png(40, 50), extra_kwargs={"caption": caption})
+    return sessions
+
+
+def png(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Picture.new("RGB", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+async def shop(sessions: Sessions, number: int = 1, **kwargs: Any) -> Shop:
+    async with sessions() as session:
+        return await session.get_one(Shop, number, **kwargs)
+
+
+def application(sessions: Sessions) -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/shops/{number}", response_model=ShopOut)
+    async def show(number: int) -> Shop:
+        return await shop(sessions, number)
+
+    @app.get("/shops/{number}/sign", response_model=ImageOut)
+    async def sign(number: int) -> Any:
+        return (await shop(sessions, number)).sign
+
+    return app
+
+
+async def test_a_response_has_the_pictures(sessions: Sessions) -> None:
+    """An image set becomes its original, several become a list, and an empty one null."""
+    found = await shop(sessions)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(application(sessions)), base_url="http://a") as client:
+        full, empty, sign = [(await client.get(path)).json() for path in ("/shops/1", "/shops/2", "/shops/1/sign")]
+    expected = {"url": found.sign.locate(), "width": 30, "height": 20, "mimetype": "image/png", "alt": ""}
+    assert (full["sign"], sign) == (expected, expected)
+    assert full["photos"] == [
+        {
+            "url": picture.locate(),
+            "width": 40,
+            "height": 50,
+            "mimetype": "image/png",
+            "alt": caption,
+            "caption": caption,
+            "order_index": number,
+            "is_wide": False,
+        }
+        for number, (picture, caption) in enumerate(zip(found.photos, ["A <cat>", "A dog"], strict=True))
+    ]
+    assert empty == {"id": 2, "sign": None, "photos": []}
+
+
+async def test_openapi_says_what_is_sent(sessions: Sessions) -> None:
+    """Every field is required, only a set may be null, and a subclass has its own schema."""
+    schemas = application(sessions).openapi()["components"]["schemas"]
+    assert schemas["ShopOut"]["properties"]["sign"]["anyOf"] == [
+        {"$ref": "#/components/schemas/ImageOut"},
+        {"type": "null"},
+    ]
+    assert schemas["ShopOut"]["properties"]["photos"]["items"] == {"$ref": "#/components/schemas/PhotoOut"}
+    assert schemas["ShopOut"]["required"] == ["id", "sign", "photos"]
+    assert schemas["ImageOut"]["required"] == ["url", "width", "height", "mimetype", "alt"]
+    kinds = {name: field["type"] for name, field in schemas["ImageOut"]["properties"].items()}
+    assert kinds == {"url": "string", "width": "integer", "height": "integer", "mimetype": "string", "alt": "string"}
+    assert schemas["ImageOut"]["properties"]["url"]["format"] == "uri-reference"
+
+
+async def test_rows_and_thumbnails(sessions: Sessions) -> None:
+    """A row is an image like another, whichever size it is."""
+    found = await shop(sessions)
+    thumbnail = found.sign.find_thumbnail(width=15)
+    assert ImageOut.model_validate(thumbnail).model_dump() == {
+        "url": thumbnail.locate(),
+        "width": 15,
+        "height": 10,
+        "mimetype": "image/png",
+        "alt": "",
+    }
+
+
+async def test_the_store_may_be_named(sessions: Sessions) -> None:
+    """By the validation context; without any store, the error is that of the library."""
+    found = await shop(sessions)
+    other = MemoryStore("https://other.example/")
+    out = ShopOut.model_validate(found, context={"store": other})
+    assert out.sign is not None
+    assert {one.url[:22] for one in [out.sign, *out.photos]} == {"https://other.example/"}
+    unbound = await shop(async_sessionmaker(sessions.kw["bind"]))
+    with pytest.raises(ContextError):
+        ShopOut.model_validate(unbound)
+
+
+async def test_a_set_that_may_not_be_empty(sessions: Sessions) -> None:
+    """The error says how to declare one that may be."""
+
+    class Strict(BaseModel):
+        sign: PhotoOut
+
+    empty = await shop(sessions, 2)
+    with pytest.raises(NoOriginalError, match=r"PhotoOut: the image set is empty; .* ImageSetOut\[PhotoOut\]"):
+        Strict.model_validate(empty, from_attributes=True)
+
+
+async def test_rows_that_are_not_loaded(sessions: Sessions) -> None:
+    """No error of Pydantic hides the advice."""
+    found = await shop(sessions, options=[lazyload("*")])
+    with pytest.raises(NotLoadedError, match="selectinload"):
+        ImageOut.model_validate(found.sign)
+
+
+def test_what_is_no_image() -> None:
+    """Other values are validated as in any model, such as a response that a client reads."""
+    fields = {"url": "/a.png", "width": 1, "height": 2, "mimetype": "image/png", "alt": ""}
+    assert ImageOut.model_validate(fields).model_dump() == fields
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        ImageOut.model_validate({**fields, "width": 0})
+    with pytest.raises(ValidationError):
+        ImageOut.model_validate(3)
