@@ -11,7 +11,7 @@ from ..._threads import run_io
 from ...file import CHUNK, Source, Spool, SpoolFile
 from .chunked import Algorithm, Hash, new_hash
 
-__all__ = ["SLICE", "Body", "Slices"]
+__all__ = ["SLICE", "Body", "Slices", "Watch"]
 
 SLICE: Final = 256 * 1024
 """How many bytes are handed to the connection at once."""
@@ -97,23 +97,34 @@ class Body:
         return self.size <= SLICE and not self.on_disk
 
 
+class Watch:
+    """Tracks whether a server may have received a whole body, in any attempt.
+
+    Attributes:
+        all_sent: Whether the last byte was handed to a connection.
+    """
+
+    __slots__ = ("all_sent",)
+
+    def __init__(self) -> None:
+        self.all_sent: bool = False
+
+
 class Slices:
     """A body slice by slice, for one attempt.
 
     Args:
         body: The body.
         progress: Called before each slice.
-
-    Attributes:
-        all_sent: Whether the last slice was handed over, so that the server may have received the whole.
+        watch: Learns that the last slice was handed over.
     """
 
-    __slots__ = ("_body", "_progress", "all_sent")
+    __slots__ = ("_body", "_progress", "_watch")
 
-    def __init__(self, body: Body, progress: Callable[[], object]) -> None:
+    def __init__(self, body: Body, progress: Callable[[], object], watch: Watch) -> None:
         self._body = body
         self._progress = progress
-        self.all_sent: bool = body.is_slice  # such a body goes with the headers
+        self._watch = watch
 
     async def __aiter__(self) -> AsyncIterator[bytes | memoryview]:
         body = self._body
@@ -123,5 +134,6 @@ class Slices:
                 block = await run_io(body.copy, body.view[start : start + CHUNK])
             for at in range(0, len(block), SLICE):
                 self._progress()
-                self.all_sent = start + at + SLICE >= body.size
+                if start + at + SLICE >= body.size:
+                    self._watch.all_sent = True
                 yield block[at : at + SLICE]

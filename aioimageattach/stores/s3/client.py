@@ -491,7 +491,7 @@ class S3Client:
         begins_at, seconds = Window(expires_in, window).begin(self._sender.now(), name)
         request = Request(method, "presign", self._key(name), query={**query, **self._sender.headers})
         return self._sender.signer.presign(
-            method, self._sender.url(request), self._ready(), now=begins_at, expires_in=seconds, headers=headers
+            method, self._sender.target(request).url, self._ready(), now=begins_at, expires_in=seconds, headers=headers
         )
 
     def presign_post(

@@ -58,6 +58,12 @@ class CredentialCache:
         found = self._current or self._source.peek()
         return found if found is not None and self._is_valid(found) else None
 
+    @property
+    def current(self) -> Credentials | None:
+        """The credentials that :meth:`get` would return without waiting."""
+        current = self._current
+        return current if self._due_at is None or self._clock() < self._due_at else None
+
     def explain(self) -> str:
         """Return the reason why :meth:`peek` has nothing to return, and what to do."""
         current, reason = self._current, "" if self._failure is None else f": {self._failure}"
@@ -92,9 +98,9 @@ class CredentialCache:
         """
         loop = asyncio.get_running_loop()
         while True:
+            if self.current is not None:
+                return self.current
             current = self._current
-            if current is not None and (self._due_at is None or self._clock() < self._due_at):
-                return current
             flight = self._flights.get(loop)
             if flight is None:
                 return await self._lead(loop)

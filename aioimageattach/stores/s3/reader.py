@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from math import inf
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -15,6 +16,7 @@ from .chunked import Algorithm, Hash, new_hash
 from .objects import ObjectHead, read_etag, read_head, read_size
 from .sender import Progress, Request, Sender
 from .transport import BREAKS
+from .watchdog import Limit
 
 __all__ = ["ObjectFile", "open_object", "range_header"]
 
@@ -99,7 +101,7 @@ class _Stream:
 
     async def _wait(self, size: int) -> bytes:
         state = self._sender.transport.loop_state()
-        with state.limit(state.loop.time() + self._sender.read_timeout):
+        with Limit(state.watchdog, inf, self._sender.read_timeout):
             piece = await self._response.content.read(size)
         if not piece:
             raise aiohttp.ClientPayloadError("the response ended too early")
@@ -146,7 +148,8 @@ class _Stream:
 
     async def aclose(self) -> None:
         """Release the connection; it is closed if the response was not read to its end."""
-        self._response.close()
+        if not self._response.closed:
+            self._response.close()
 
 
 class ObjectFile(FileProxy):
@@ -184,12 +187,19 @@ class ObjectFile(FileProxy):
         Raises:
             ValueError: The file is closed.
         """
-        if size >= 0 or self._stream is None or self._stream.left <= _SMALL:
+        stream = self._stream
+        if size >= 0 or stream is None:
             return await super().read(size)
         self._check_open()
+        if stream.left <= _SMALL:
+            if not self._ahead:
+                self._keep([await stream.read()])
+                if not stream.left:  # small objects usually arrive in one piece
+                    return self._take(len(self._ahead))
+            return await super().read(size)
         ahead = self._take(len(self._ahead))
         # Allocated at full size: pieces are copied once, and the whole is never held twice.
-        whole = io.BytesIO(bytes(len(ahead) + self._stream.left))
+        whole = io.BytesIO(bytes(len(ahead) + stream.left))
         whole.write(ahead)
         try:
             while piece := await self._read(CHUNK):

@@ -15,7 +15,7 @@ from typing import ClassVar, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 import aiohttp
 
 from ...exc import StoreError, StoreUnavailableError
-from .body import Body, Slices
+from .body import Body, Slices, Watch
 from .credential_cache import CredentialCache
 from .credentials import Credentials
 from .endpoint import Endpoint
@@ -24,10 +24,11 @@ from .policy import Condition
 from .retry import RetryPolicy
 from .signer import UNSIGNED_PAYLOAD
 from .transport import BREAKS, Transport, read_whole
-from .urls import quote_key, quote_query
+from .urls import Target, quote_key, quote_query, split_url
+from .watchdog import Limit
 from .xml import MAX_ERROR, S3ErrorInResponse
 
-__all__ = ["Progress", "Receiver", "Request", "Sender", "Signer", "Watch", "utc_now"]
+__all__ = ["Progress", "Receiver", "Request", "Sender", "Signer", "utc_now"]
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Signer(Protocol):
     def sign(
         self,
         method: str,
-        url: str,
+        url: str | Target,
         headers: Mapping[str, str],
         credentials: Credentials,
         *,
@@ -94,24 +95,6 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Watch:
-    """Tracks whether a server may have received a whole body, in any attempt."""
-
-    __slots__ = ("_slices",)
-
-    def __init__(self) -> None:
-        self._slices: list[Slices] = []
-
-    def add(self, slices: Slices) -> None:
-        """Track one more attempt."""
-        self._slices.append(slices)
-
-    @property
-    def all_sent(self) -> bool:
-        """Whether any attempt has sent the last slice."""
-        return any(slices.all_sent for slices in self._slices)
-
-
 class Request(NamedTuple):
     """A request. It is a tuple because one is made for each operation.
 
@@ -124,7 +107,7 @@ class Request(NamedTuple):
         body: The payload.
         accepted: The statuses that ``receive`` is called for.
         name: What messages call the object.
-        watch: Tracks each attempt.
+        watch: Learns that the whole body was sent.
         is_repeatable: Whether repeating it does no harm when nobody knows whether the server has done it.
     """
 
@@ -153,7 +136,7 @@ class _Fixes:
     """The corrections made for one request, each at most once."""
 
     region: bool = False
-    url: str | None = None
+    target: Target | None = None
     ahead: timedelta | None = None
     credentials: bool = False
 
@@ -205,7 +188,7 @@ class Sender:
         self.headers = headers
         self._make_signer = make_signer
         self.signer: Signer = make_signer(self.region)
-        self._objects_url = f"{endpoint.bucket_url(self.region)}/"
+        self._objects = split_url(f"{endpoint.bucket_url(self.region)}/")
         self._may_have_region = region is None
         self._sign_payload = sign_payload
         self._clock = clock
@@ -229,17 +212,17 @@ class Sender:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.policy.timeout
         fixes: _Fixes | None = None
-        url: str | None = None
+        target: Target | None = None
         if self._may_have_region:
             await self.find_region()
         payload_hash = await request.body.sha256() if self._sign_payload else UNSIGNED_PAYLOAD
         attempt = 0
         while True:
             attempt += 1
-            credentials = await self.credentials.get()
+            credentials = self.credentials.current or await self.credentials.get()
             retry_after = None
             try:
-                result = await self._attempt(request, credentials, payload_hash, deadline, url, receive)
+                result = await self._attempt(request, credentials, payload_hash, deadline, target, receive)
                 self.has_bucket = self.has_bucket or request.key is not None
                 return result
             except _Refused as refused:
@@ -247,7 +230,7 @@ class Sender:
                 fixes = fixes or _Fixes()
                 if self._correct(request, response, credentials, fixes):
                     attempt -= 1
-                    url = fixes.url
+                    target = fixes.target
                     continue
                 self.has_bucket = self.has_bucket or response.info.code == "NoSuchKey"
                 error = self._to_error(request, response, attempt)
@@ -283,43 +266,38 @@ class Sender:
         credentials: Credentials,
         payload_hash: str,
         deadline: float,
-        url: str | None,
+        target: Target | None,
         receive: Receiver[R],
     ) -> R:
         state = self.transport.loop_state()
-        time = state.loop.time
-
-        def progress() -> None:
-            limit.at = min(deadline, time() + self.read_timeout)
-
-        with state.limit(min(deadline, time() + self.read_timeout)) as limit:
-            if url is None:
-                url = self.url(request)
+        with Limit(state.watchdog, deadline, self.read_timeout) as limit:
+            if target is None:
+                target = self.target(request)
             given = {**request.headers, **self.headers} if self.headers else request.headers
             headers = self.signer.sign(
-                request.method, url, given, credentials, now=self.now(), payload_hash=payload_hash
+                request.method, target, given, credentials, now=self.now(), payload_hash=payload_hash
             )
-            slices = Slices(request.body, progress)
-            if request.watch is not None:
-                request.watch.add(slices)
-            response = await self.transport.send(request.method, url, headers, request.body, slices)
-            progress()
+            response = await self.transport.send(
+                state, request.method, target, headers, _payload(request, limit.postpone)
+            )
+            limit.postpone()
             try:
                 if response.status not in request.accepted:
-                    body = await read_whole(response, progress, MAX_ERROR)
-                    raise _Refused(ErrorResponse.read(response.status, response.headers, body))
-                return await receive(response, progress)
+                    text = await read_whole(response, limit.postpone, MAX_ERROR)
+                    raise _Refused(ErrorResponse.read(response.status, response.headers, text))
+                return await receive(response, limit.postpone)
             except S3ErrorInResponse as error:
                 raise _Refused(ErrorResponse.of(response.status, response.headers, error.info)) from None
             except BaseException:
                 response.close()
                 raise
 
-    def url(self, request: Request) -> str:
+    def target(self, request: Request) -> Target:
         """Return the URL of a request."""
         if request.key is not None and not request.query:
-            return f"{self._objects_url}{quote_key(request.key)}"
-        return self.endpoint.url(self.region, request.key, quote_query(request.query))
+            origin, host, path, _ = self._objects
+            return Target(origin, host, path + quote_key(request.key))
+        return split_url(self.endpoint.url(self.region, request.key, quote_query(request.query)))
 
     def _correct(self, request: Request, response: ErrorResponse, credentials: Credentials, fixes: _Fixes) -> bool:
         """Correct the region, the clock or the credentials if the server complains about them; return whether it was.
@@ -350,8 +328,9 @@ class Sender:
             self.set_region(response.region)
             return True
         if response.location is not None:
-            fixes.url = self.endpoint.redirected(self.url(request), response.location)
-        return fixes.url is not None
+            url = self.endpoint.redirected(self.target(request).url, response.location)
+            fixes.target = None if url is None else split_url(url)
+        return fixes.target is not None
 
     def set_region(self, region: str) -> None:
         """Sign for another region from now on.
@@ -361,7 +340,7 @@ class Sender:
         """
         self.signer = self._make_signer(region)
         self.region = region
-        self._objects_url = f"{self.endpoint.bucket_url(region)}/"
+        self._objects = split_url(f"{self.endpoint.bucket_url(region)}/")
         self.is_region_known = True
 
     async def find_region(self) -> None:
@@ -382,6 +361,16 @@ class Sender:
             version=self.signer.version,
             options=options_for(request.query, request.headers),
         )
+
+
+def _payload(request: Request, progress: Progress) -> memoryview | Slices | None:
+    """Return the body of a request for one attempt; a small one leaves together with the headers."""
+    body, watch = request.body, request.watch
+    if not body.is_slice:
+        return Slices(body, progress, watch or Watch())
+    if watch is not None:
+        watch.all_sent = True
+    return body.view if body.size else None
 
 
 def _error_text(error: Exception) -> str:

@@ -21,7 +21,7 @@ from .credentials import Credentials
 from .errors import SignatureVersion
 from .headers import UNSIGNED_HEADERS, collapsed, lowered
 from .policy import Condition, encode_policy
-from .urls import quote_key, quote_query, split_url
+from .urls import Target, quote_key, quote_query, split_url
 
 __all__ = ["EMPTY_SHA256", "MAX_EXPIRES_IN", "UNSIGNED_PAYLOAD", "SignerV4", "quote_key", "quote_query"]
 
@@ -163,7 +163,7 @@ class SignerV4:
     def sign(
         self,
         method: str,
-        url: str,
+        url: str | Target,
         headers: Mapping[str, str],
         credentials: Credentials,
         *,
@@ -176,7 +176,7 @@ class SignerV4:
 
         Args:
             method: Such as ``"GET"``.
-            url: Exactly as it is sent, percent-encoded.
+            url: Exactly as it is sent, percent-encoded; already split or not.
             headers: What else is sent; a ``Host`` among them stands for the URL's. Former signatures are replaced.
             credentials: Whose request it is.
             now: The time of the request, with its zone; servers accept what is 15 minutes off.
@@ -189,9 +189,9 @@ class SignerV4:
         Raises:
             ValueError: The URL, a header or the time is not of that form.
         """
-        _, host, path, query = split_url(url)
+        _, host, path, query = split_url(url) if isinstance(url, str) else url
         stamp = _timestamp(now)
-        names = lowered(tuple(headers))
+        names = lowered(tuple(headers)) if headers else ()
         sent = dict(headers)
         if not self._replaced.isdisjoint(names):
             sent = {name: value for name, value in headers.items() if name.lower() not in self._replaced}

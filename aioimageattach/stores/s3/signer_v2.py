@@ -123,7 +123,7 @@ class SignerV2:
     def sign(
         self,
         method: str,
-        url: str,
+        url: str | Target,
         headers: Mapping[str, str],
         credentials: Credentials,
         *,
@@ -134,7 +134,7 @@ class SignerV2:
 
         Args:
             method: Such as ``"GET"``.
-            url: Exactly as it is sent, percent-encoded.
+            url: Exactly as it is sent, percent-encoded; already split or not.
             headers: What else is sent. Former signatures are replaced.
             credentials: Whose request it is.
             now: The time of the request, with its zone; servers accept what is 15 minutes off.
@@ -147,7 +147,7 @@ class SignerV2:
         Raises:
             ValueError: The URL, a header or the time is not of that form.
         """
-        target = split_url(url)
+        target = split_url(url) if isinstance(url, str) else url
         sent = {name: value for name, value in headers.items() if name.lower() not in _REPLACED}
         signed = _by_name(sent)
         if "host" not in signed:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -15,8 +16,9 @@ from yarl import URL
 
 from ...exc import StoreUnavailableError
 from ...version import VERSION
-from .body import Body, Slices
-from .watchdog import Limit, Watchdog
+from .body import Slices
+from .urls import Target
+from .watchdog import Watchdog
 from .xml import MAX_RESPONSE
 
 __all__ = ["BREAKS", "KEEP_ALIVE", "ConnectorFactory", "LoopState", "Transport", "read_whole"]
@@ -46,9 +48,17 @@ class LoopState:
     session: aiohttp.ClientSession
     watchdog: Watchdog
 
-    def limit(self, until: float) -> Limit:
-        """Return a ``with`` block that ends at a time of the loop's clock."""
-        return Limit(self.watchdog, until)
+
+@lru_cache(maxsize=256)
+def _origin(origin: str) -> URL:
+    return URL(f"{origin}/", encoded=True)
+
+
+def _url(target: Target) -> URL:
+    """Return a URL for aiohttp; where only the path differs, its origin is parsed once."""
+    if target.query:
+        return URL(target.url, encoded=True)
+    return _origin(target.origin).with_path(target.path, encoded=True)
 
 
 def _close_socket(transport: Any) -> None:
@@ -142,42 +152,45 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
         )
 
-    def _proxy_for(self, url: str) -> str | None:
-        """Return the proxy for a URL: the one that was given, or that of the environment."""
+    def _proxy_for(self, origin: str) -> str | None:
+        """Return the proxy for a server: the one that was given, or that of the environment."""
         if not self._trust_env or self._proxy is not None:
             return self._proxy
-        origin = url[: url.index("/", 8)]
         if origin not in self._proxies:
             scheme, _, netloc = origin.partition("://")
             found = None if proxy_bypass(netloc) else getproxies_environment().get(scheme)
             self._proxies[origin] = found
         return self._proxies[origin]
 
-    async def send(
-        self, method: str, url: str, headers: Mapping[str, str], body: Body, slices: Slices
-    ) -> aiohttp.ClientResponse:
-        """Send a request and return the response when its headers have arrived; the caller closes it.
+    def send(
+        self,
+        state: LoopState,
+        method: str,
+        target: Target,
+        headers: Mapping[str, str],
+        data: memoryview | Slices | None,
+    ) -> Awaitable[aiohttp.ClientResponse]:
+        """Send a request; awaited, it returns the response when its headers have arrived. The caller closes it.
 
         Args:
+            state: That of the running event loop.
             method: Such as ``"GET"``.
-            url: Sent as it is.
+            target: Sent as it is.
             headers: Sent as they are.
-            body: The payload.
-            slices: The payload slice by slice, if it is long.
+            data: The payload.
 
         Raises:
             BREAKS: The connection failed.
         """
-        data = (body.view if body.is_slice else slices) if body.size else None
-        return await self.loop_state().session.request(
+        return state.session.request(
             method,
-            URL(url, encoded=True),
+            _url(target),
             headers=headers,
             # aiohttp would add a type, which is not signed; to keep it from that is not free.
             skip_auto_headers=None if data is None or "Content-Type" in headers else _UNTYPED,
             data=data,
             allow_redirects=False,
-            proxy=self._proxy_for(url),
+            proxy=self._proxy_for(target.origin),
         )
 
     async def aclose(self) -> None:

@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 
 from ..._tasks import begin, finish, map_concurrently
 from ...exc import StoreError, StoreFileExistsError, StoreFileNotFoundError, StoreUnavailableError
-from .body import Body
+from .body import Body, Watch
 from .chunked import Algorithm
 from .documents import MAX_PARTS, Part, build_complete
 from .encryption import Encryption
@@ -27,7 +27,7 @@ from .receivers import (
     verify_checksum,
 )
 from .responses import ListedUpload
-from .sender import Receiver, Request, Sender, Watch
+from .sender import Receiver, Request, Sender
 from .xml import UnexpectedResponse
 
 __all__ = ["PUT_ID", "CreateOnly", "Uploader", "part_size_for"]

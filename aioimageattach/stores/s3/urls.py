@@ -27,12 +27,18 @@ def _host(origin: str) -> str | None:
 
 
 class Target(NamedTuple):
-    """The parts of a URL: where it is sent, and what a signature covers."""
+    """The parts of a URL: where it is sent, and what a signature covers. All of them are percent-encoded."""
 
     origin: str
     host: str
     path: str
-    query: str
+    query: str = ""
+
+    @property
+    def url(self) -> str:
+        """The whole URL."""
+        url = self.origin + self.path
+        return f"{url}?{self.query}" if self.query else url
 
 
 def split_url(url: str) -> Target:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from math import inf
 from types import TracebackType
 from typing import Self
@@ -16,16 +17,27 @@ __all__ = ["Limit", "Watchdog"]
 class Limit:
     """Ends a ``with`` block by :class:`TimeoutError` when its time has come, as ``asyncio.timeout_at`` does.
 
+    Args:
+        watchdog: Checks the time.
+        until: The latest time, by the loop's clock.
+        idle: How long the block may make no progress, in seconds.
+
     Attributes:
-        at: When that is, by the loop's clock; it may be moved to a later time.
+        at: The time when the block ends, as things are.
     """
 
-    __slots__ = ("_cancelling", "_expired", "_task", "_watchdog", "at")
+    __slots__ = ("_cancelling", "_expired", "_idle", "_task", "_until", "_watchdog", "at")
 
-    def __init__(self, watchdog: Watchdog, at: float) -> None:
+    def __init__(self, watchdog: Watchdog, until: float, idle: float = inf) -> None:
         self._watchdog = watchdog
+        self._until = until
+        self._idle = idle
         self._expired = False
-        self.at: float = at
+        self.at: float = min(until, watchdog.time() + idle)
+
+    def postpone(self) -> None:
+        """Report progress: from now on the block may be idle as long again."""
+        self.at = min(self._until, self._watchdog.time() + self._idle)
 
     def __enter__(self) -> Self:
         task = asyncio.current_task()
@@ -54,6 +66,7 @@ class Watchdog:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self.time: Callable[[], float] = loop.time
         self._limits: set[Limit] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_at = inf

@@ -48,6 +48,21 @@ async def test_a_limit_that_is_moved(watchdog: Watchdog) -> None:
         await asyncio.Event().wait()
 
 
+async def test_a_block_that_makes_progress(watchdog: Watchdog) -> None:
+    """It ends when it has made none for too long, and at the latest time in any case."""
+    with pytest.raises(TimeoutError), Limit(watchdog, soon(60), 0.01):
+        await asyncio.Event().wait()
+    with Limit(watchdog, soon(60), 5) as limit:
+        before = limit.at
+        await asyncio.sleep(0.01)
+        limit.postpone()
+        assert before < limit.at < soon(6)
+    latest = soon(1)
+    with Limit(watchdog, latest, 5) as limit:
+        limit.postpone()
+        assert limit.at == latest
+
+
 async def test_many_limits(watchdog: Watchdog) -> None:
     """Each ends by itself, whichever was first, and they share a timer."""
     ended: list[int] = []
