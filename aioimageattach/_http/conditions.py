@@ -61,13 +61,13 @@ def matches(header: str, etag: str, *, weak: bool) -> bool:
     return False
 
 
-def evaluate(headers: Mapping[bytes, str], version: Version, *, year: int) -> int:
+def evaluate(headers: Mapping[bytes, str], version: Version, *, year: int | None = None) -> int:
     """Return the status of a GET or HEAD of a file that exists: 200, 304 or 412 (section 13.2.2).
 
     Args:
         headers: The request's headers among :data:`CONDITIONS`; repeated headers are joined by commas.
         version: The current version of the file.
-        year: The current year, for dates with a two-digit year.
+        year: The current year, for dates with a two-digit year; by default that of the clock.
     """
     if_match = headers.get(b"if-match")
     if if_match is not None:
@@ -82,7 +82,7 @@ def evaluate(headers: Mapping[bytes, str], version: Version, *, year: int) -> in
     return 304 if date is not None and version.modified <= date else 200
 
 
-def range_applies(headers: Mapping[bytes, str], version: Version, *, year: int) -> bool:
+def range_applies(headers: Mapping[bytes, str], version: Version, *, year: int | None = None) -> bool:
     """Return whether ``If-Range`` allows a partial response: only for exactly the client's version (section 13.1.5)."""
     if_range = headers.get(b"if-range")
     if if_range is None:
@@ -94,6 +94,6 @@ def range_applies(headers: Mapping[bytes, str], version: Version, *, year: int) 
     return parse_date(if_range, year=year) == version.modified
 
 
-def _date(headers: Mapping[bytes, str], name: bytes, year: int) -> int | None:
+def _date(headers: Mapping[bytes, str], name: bytes, year: int | None) -> int | None:
     text = headers.get(name)
     return None if text is None else parse_date(text, year=year)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime
 from email.utils import formatdate, parsedate_to_datetime
 from typing import Final
@@ -34,17 +35,17 @@ def format_date(seconds: int) -> str:
     return formatdate(seconds, usegmt=True)
 
 
-def parse_date(text: str, *, year: int) -> int | None:
+def parse_date(text: str, *, year: int | None = None) -> int | None:
     """Return a date in any of the three formats that a recipient must accept, in seconds since 1970.
 
     Args:
         text: The value of a header.
-        year: The current year. A two-digit year is taken to be at most 50 years ahead of it.
+        year: The current year; by default that of the clock. A two-digit year is at most 50 years ahead of it.
 
     Returns:
         ``None`` if the value is not a date; the RFC says to ignore the header then.
     """
-    moment = _parse(text, year)
+    moment = _parse(text, time.gmtime().tm_year if year is None else year)
     return None if moment is None else int(moment.timestamp())
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import quote
 
-from ..._http.asgi import ASGIApp, Receive, Scope, Send, rejects_event_loop, route_path
+from ..._http.asgi import ASGIApp, Message, Receive, Scope, Send, rejects_event_loop, route_path
 from ..._tasks import cancelled_after
 from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError
 from .paths import absolute_path
@@ -118,13 +118,15 @@ class StaticServer:
             body = delivery.single_body()
             if body is not None and scope.get("http_version", "1.1") in _HTTP_1:
                 # A server for HTTP/1 releases a blocked send when its connection closes, so nothing has to watch.
-                await _send_whole(delivery.response, body, send)
+                await send(_start(delivery.response))
+                await send({"type": "http.response.body", "body": body})
                 return
             async with cancelled_after(_disconnect, receive):
                 if body is None:
                     await self._stream(delivery, scope, send)
                 else:
-                    await _send_whole(delivery.response, body, send)
+                    await send(_start(delivery.response))
+                    await send({"type": "http.response.body", "body": body})
         finally:
             delivery.release()
 
@@ -136,18 +138,20 @@ class StaticServer:
             return Delivery(error_response(request, 405, cors))
         if file is None:
             return Delivery(error_response(request, 404, cors))
-        if self._signer is None:
-            return await self._find(request, file, cors)
-        allowed = self._signer.verify(file.name, scope.get("query_string", b""))
-        if allowed is None:
-            return Delivery(error_response(request, 403, cors))
-        delivery = await self._find(request, file, cors)
-        make_private(delivery.response, allowed.seconds_left, allowed.content_disposition)
+        allowed = None
+        if self._signer is not None:
+            allowed = self._signer.verify(file.name, scope.get("query_string", b""))
+            if allowed is None:
+                return Delivery(error_response(request, 403, cors))
+        if self._offload is not None and not request.needs_etag():
+            delivery = Delivery(offloaded_response(file, cors, *self._offload))
+        else:
+            delivery = self._reader.peek(request, file, cors) or await self._find(request, file, cors)
+        if allowed is not None:
+            make_private(delivery.response, allowed.seconds_left, allowed.content_disposition)
         return delivery
 
     async def _find(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
-        if self._offload is not None and not request.needs_etag():
-            return Delivery(offloaded_response(file, cors, *self._offload))
         try:
             return await self._reader.prepare(request, file, cors)
         except (StoreFileNotFoundError, InvalidKeyError):
@@ -158,7 +162,7 @@ class StaticServer:
 
     async def _stream(self, delivery: Delivery, scope: Scope, send: Send) -> None:
         response, size = delivery.response, delivery.opened.info.size
-        await _send_start(response, send)
+        await send(_start(response))
         if self._pathsend and response.body == [(0, size)] and _offers_pathsend(scope, size):
             await send({"type": _PATHSEND, "path": f"{self.dir_path.rstrip('/')}/{delivery.opened.name}"})
             return
@@ -277,10 +281,5 @@ async def _run_lifespan(receive: Receive, send: Send) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _send_start(response: Response, send: Send) -> None:
-    await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
-
-
-async def _send_whole(response: Response, body: bytes, send: Send) -> None:
-    await _send_start(response, send)
-    await send({"type": "http.response.body", "body": body})
+def _start(response: Response) -> Message:
+    return {"type": "http.response.start", "status": response.status, "headers": response.headers}

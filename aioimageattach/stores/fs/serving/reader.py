@@ -79,20 +79,17 @@ class Reader:
         self._files = OpenFiles(root, open_files)
         self._buffers: list[memoryview] = []
 
-    async def prepare(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
-        """Return the response to GET or HEAD of a file, with the first block of its body.
-
-        Raises:
-            StoreFileNotFoundError: The file does not exist.
-            StoreError: It cannot be opened or read.
-        """
+    def peek(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery | None:
+        """Return what :meth:`prepare` does if that is possible without waiting: for hot files. Does not block."""
         opened = self._files.peek(file.name)
         if opened is None:
-            return await self._prepare_in_thread(request, file, cors)
+            return None
         delivery = Delivery(file_response(request, opened.info, cors), opened)
         block = self._first_block(delivery.response)
         if block is not None:
-            delivery.first = await self.read(delivery, block)
+            delivery.first = self._read_cached(opened, block)
+            if delivery.first is None:
+                return None
         return delivery
 
     def blocks(self, response: Response) -> Iterator[bytes | Range]:
@@ -110,17 +107,33 @@ class Reader:
         Raises:
             StoreError: The disk failed, or the file has become shorter.
         """
-        start, end = block
-        content = delivery.opened.content
-        if content is not None:
-            return content[start:end]
-        buffer = self._take_buffer()
-        done = delivery.opened.read_cached(buffer[: end - start], start) if delivery.opened.nowait else 0
-        if done < end - start:
-            await run_io(self._fill, delivery, buffer, done, block)
-        return self._take_bytes(delivery.opened, buffer, end - start)
+        data = self._read_cached(delivery.opened, block)
+        if data is None:
+            buffer = self._take_buffer()
+            await run_io(self._fill, delivery, buffer, block)
+            data = self._take_bytes(delivery.opened, buffer, block[1] - block[0])
+        return data
 
-    async def _prepare_in_thread(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
+    def _read_cached(self, file: OpenFile, block: Range) -> bytes | None:
+        """Return a block if all of it is in memory. Does not block."""
+        start, end = block
+        if file.content is not None:
+            return file.content[start:end]
+        if not file.nowait:
+            return None
+        buffer = self._take_buffer()
+        if file.read_cached(buffer[: end - start], start) == end - start:
+            return self._take_bytes(file, buffer, end - start)
+        self._keep_buffer(buffer)
+        return None
+
+    async def prepare(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
+        """Return the response to GET or HEAD of a file, with the first block of its body.
+
+        Raises:
+            StoreFileNotFoundError: The file does not exist.
+            StoreError: It cannot be opened or read.
+        """
         # The future of a thread keeps its result until it is collected, and would keep the file open. So the result is
         # passed in a list.
         results: list[tuple[Delivery, memoryview | None, int]] = []
@@ -148,7 +161,7 @@ class Reader:
             results.append((delivery, None, 0))
             return
         buffer = self._take_buffer()
-        self._fill(delivery, buffer, 0, block)
+        self._fill(delivery, buffer, block)
         results.append((delivery, buffer, block[1] - block[0]))
 
     def _first_block(self, response: Response) -> Range | None:
@@ -158,12 +171,12 @@ class Reader:
         start, end = part
         return start, min(end, start + self._block_size)
 
-    def _fill(self, delivery: Delivery, buffer: memoryview, done: int, block: Range) -> None:
-        """Read the part of a block that is not in the buffer yet. Blocks."""
+    def _fill(self, delivery: Delivery, buffer: memoryview, block: Range) -> None:
+        """Read a block. Blocks."""
         start, end = block
         name = delivery.opened.name
         try:
-            done += delivery.opened.read(buffer[done : end - start], start + done)
+            done = delivery.opened.read(buffer[: end - start], start)
         except OSError as error:
             raise translate(error, repr(self), self._root, name) from error
         if done < end - start:
@@ -187,9 +200,12 @@ class Reader:
         data = bytes(buffer[:count])
         if count == file.info.size <= _KEPT_CONTENT:
             file.content = data
+        self._keep_buffer(buffer)
+        return data
+
+    def _keep_buffer(self, buffer: memoryview) -> None:
         if len(self._buffers) < _KEPT_BUFFERS:
             self._buffers.append(buffer)
-        return data
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._root!r})"

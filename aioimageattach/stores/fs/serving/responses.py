@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -225,14 +224,13 @@ def file_response(request: RequestInfo, info: FileInfo, cors: Headers) -> Respon
     """
     body = request.method == "GET"
     if request.conditions:
-        year = time.gmtime().tm_year
-        status = evaluate(request.conditions, info.version, year=year)
+        status = evaluate(request.conditions, info.version)
         if status == 304:
             return Response(304, info.unchanged_headers + cors)
         if status == 412:
             return error_response(request, 412, cors)
         header = request.conditions.get(b"range")
-        if header is not None and body and range_applies(request.conditions, info.version, year=year):
+        if header is not None and body and range_applies(request.conditions, info.version):
             ranges = parse_ranges(header, info.size)
             if ranges is not None:
                 return _partial_response(request, info, ranges, cors)
