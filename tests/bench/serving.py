@@ -201,25 +201,32 @@ def takes_part(who: str, part: str) -> bool:
 
 
 def overhead(root: Path, rounds: int) -> dict[str, float]:
-    """Ask one process in turns for a file, and for the same bytes and headers from memory; return CPU µs a request."""
+    """Ask one process in turns for a file, for the same messages from memory, and for the file if it has changed.
+
+    Returns the CPU time per request in microseconds.
+    """
     name = name_of(0)
     (root / name).parent.mkdir(parents=True)
     (root / name).write_bytes(os.urandom(SIZES["small"]))
     port = free_port()
     words, environment = commands(root, port)["ours, uvicorn"]
     ours, bare = (f"http://127.0.0.1:{port}/{where}/{name}" for where in ("files", "bare"))
-    samples: list[tuple[float, float]] = []
+    samples: list[tuple[float, float, float]] = []
     with running(([*words[:-1], f"{APPS}:overhead"], environment), port) as pid:
         for url in (ours, bare):
             load(url, 1)
+        condition = f"If-None-Match: {tag_of(ours)}"
         for _ in range(rounds):
-            samples.append((1e3 * measured(pid, ours, 1)["cpu"], 1e3 * measured(pid, bare, 1)["cpu"]))
-            say(f"  file {samples[-1][0]:.1f} µs, from memory {samples[-1][1]:.1f} µs")
+            turns = (ours,), (bare,), (ours, condition)
+            file, memory, unchanged = (1e3 * measured(pid, url, 1, *headers)["cpu"] for url, *headers in turns)
+            samples.append((file, memory, unchanged))
+            say(f"  file {file:.1f} µs, from memory {memory:.1f} µs, unchanged {unchanged:.1f} µs")
     return {
-        "file": statistics.median(one for one, _ in samples),
-        "memory": statistics.median(other for _, other in samples),
-        "more": statistics.median(one - other for one, other in samples),
-        "times": statistics.median(one / other for one, other in samples),
+        "file": statistics.median(file for file, _, _ in samples),
+        "memory": statistics.median(memory for _, memory, _ in samples),
+        "unchanged": statistics.median(unchanged for _, _, unchanged in samples),
+        "more": statistics.median(file - memory for file, memory, _ in samples),
+        "times": statistics.median(file / memory for file, memory, _ in samples),
     }
 
 
