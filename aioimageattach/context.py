@@ -288,6 +288,10 @@ class LocalProxyStore(KeyLevelStore):
         """Return the URL of the file of a key in the store that it delegates to."""
         return self.get_current_object().url_for(key)
 
+    def download_url_for(self, key: ImageKey, filename: str) -> str:
+        """Return a URL of the store that it stands for, under which browsers save a file."""
+        return self.get_current_object().download_url_for(key, filename)
+
     async def discard(self, key: ImageKey) -> None:
         """Delete the file of a key in the store that it delegates to."""
         await self.get_current_object().discard(key)

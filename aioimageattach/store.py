@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol, TypeAlias, final
 
 from ._tasks import finish, map_concurrently
-from .exc import InvalidKeyError, StoreError
+from .exc import DeclarationError, InvalidKeyError, StoreError
 from .file import AsyncFile, Source, Spool
 from .key import ImageKey, file_name, make_revision
 
@@ -176,6 +176,21 @@ class Store(ABC):
         """Return the URL of the file of a key; see :meth:`get_url`."""
         return self.get_url(key.object_type, key.object_id, key.width, key.height, key.mimetype, revision=key.revision)
 
+    def download_url_for(self, key: ImageKey, filename: str) -> str:
+        """Return a URL under which browsers save a file instead of displaying it: a calculation, with no I/O.
+
+        Override it if the backend can name a download, in signed URLs for example.
+
+        Args:
+            key: The key of the file.
+            filename: The name that browsers save it under, such as ``"cat.jpg"``.
+
+        Raises:
+            DeclarationError: This store cannot name downloads.
+            ValueError: ``filename`` is not the name of a file.
+        """
+        raise _cannot_download(self)
+
     async def discard(self, key: ImageKey) -> None:
         """Delete the file of a key; see :meth:`delete_file`."""
         await self.delete_file(
@@ -212,13 +227,24 @@ class Store(ABC):
         await self.discard(image.key)
 
     @final
-    def locate(self, image: StoredImage) -> str:
+    def locate(self, image: StoredImage, *, download: str | None = None) -> str:
         """Return the URL of an image: a calculation, with no query and no I/O.
 
         If the URL does not contain the revision, the parameter ``_ts`` is appended, so that caches do not return an old
         file. Nothing is appended to a signed URL, because that would make the signature invalid.
+
+        Args:
+            image: The image.
+            download: The name under which browsers save the file instead of displaying it, such as ``"cat.jpg"``; see
+                :meth:`download_url_for`.
+
+        Raises:
+            DeclarationError: ``download`` is given, and this store cannot name downloads.
+            ValueError: ``download`` is not the name of a file.
         """
         key = image.key
+        if download is not None:
+            return self.download_url_for(key, download)
         url = self.url_for(key)
         if self.has_signed_urls or (key.revision is not None and key.revision in url):
             return url
@@ -382,6 +408,10 @@ class KeyedStore(KeyLevelStore):
     def url_of(self, name: str) -> str:
         """Return the URL of a name: a calculation, with no I/O."""
 
+    def download_url_of(self, name: str, filename: str) -> str:
+        """Return a URL under which browsers save a file instead of displaying it; see :meth:`download_url_for`."""
+        raise _cannot_download(self)
+
     async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
         """Delete many files; return the error of each that could not be deleted."""
         failed: dict[str, StoreError] = {}
@@ -500,9 +530,20 @@ class KeyedStore(KeyLevelStore):
         """Return the URL of the file of a key; see :meth:`url_of`."""
         return self.url_of(self.name_of(key))
 
+    def download_url_for(self, key: ImageKey, filename: str) -> str:
+        """Return a URL under which browsers save the file of a key; see :meth:`download_url_of`."""
+        return self.download_url_of(self.name_of(key), filename)
+
     async def discard(self, key: ImageKey) -> None:
         """Delete the file of a key; see :meth:`delete_object`."""
         await self.delete_object(self.name_of(key))
+
+
+def _cannot_download(store: Store) -> DeclarationError:
+    return DeclarationError(
+        f"{store!r} cannot name downloads: only signed URLs can, those of S3Store(url_expires_in=...) and "
+        "HttpExposedFileSystemStore(url_secret=...)"
+    )
 
 
 async def merged(listings: Sequence[AsyncIterator[ObjectInfo]]) -> AsyncIterator[dict[int, ObjectInfo]]:

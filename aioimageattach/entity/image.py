@@ -153,18 +153,21 @@ class Image:
             raise self._not_loaded()
         return found
 
-    def locate(self, store: Store | None = None) -> str:
+    def locate(self, store: Store | None = None, *, download: str | None = None) -> str:
         """Return the URL of the file: a calculation, with no query and no I/O.
 
         Args:
             store: The store; ``None`` for the one it was attached with in this session, or the current one.
+            download: The name under which browsers save the file instead of displaying it, such as ``"cat.jpg"``.
 
         Raises:
             ContextError: No store is named anywhere.
+            DeclarationError: ``download`` is given, and the store cannot name downloads: only signed URLs can.
             NotLoadedError: The row's columns are expired.
+            ValueError: ``download`` is not the name of a file.
         """
         self._require_loaded("created_at")
-        return self._store(store).locate(self)
+        return self._store(store).locate(self, download=download)
 
     async def open_file(self, store: Store | None = None, use_seek: bool = False) -> AsyncFile:
         """Open the file; close it with ``async with`` or ``aclose()``.

@@ -54,13 +54,13 @@ class ImageView(ABC, Generic[I]):
             raise NoOriginalError(f"{self!r} has no original image yet; attach one with from_file() or from_blob()")
         return original
 
-    def locate(self, store: Store | None = None) -> str:
+    def locate(self, store: Store | None = None, *, download: str | None = None) -> str:
         """Return the URL of the original; see :meth:`Image.locate`.
 
         Raises:
             NoOriginalError: None is attached.
         """
-        return self.require_original().locate(store)
+        return self.require_original().locate(store, download=download)
 
     @property
     def width(self) -> int:

@@ -67,6 +67,10 @@ class PlainMirrorStore(KeyLevelStore, Generic[S]):
         """Return the URL of the file in the first store."""
         return self.stores[0].url_for(key)
 
+    def download_url_for(self, key: ImageKey, filename: str) -> str:
+        """Return a URL of the first store under which browsers save a file."""
+        return self.stores[0].download_url_for(key, filename)
+
     async def discard(self, key: ImageKey) -> None:
         """Delete a file in all stores, also if one of them fails; then raise the first error."""
         await self._in_all(lambda store: store.discard(key))
@@ -198,6 +202,10 @@ class MirrorStore(PlainMirrorStore[KeyedStore], KeyedStore):
     def url_of(self, name: str) -> str:
         """Return the URL of a name in the first store: a calculation."""
         return self.stores[0].url_of(name)
+
+    def download_url_of(self, name: str, filename: str) -> str:
+        """Return a URL of the first store under which browsers save a file."""
+        return self.stores[0].download_url_of(name, filename)
 
     def legacy_name(self, key: ImageKey) -> str:
         """Return the name of a key without a revision in the first store; the others may use another name."""

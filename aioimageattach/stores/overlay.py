@@ -73,6 +73,10 @@ class PlainOverlayStore(KeyLevelStore, Generic[S]):
         """Return the URL of the file in the store above if the revision has its suffix, else in the store below."""
         return (self.above if _has_mark(key.revision) else self.below).url_for(key)
 
+    def download_url_for(self, key: ImageKey, filename: str) -> str:
+        """Return a URL under which browsers save a file, of the store that :meth:`url_for` chooses."""
+        return (self.above if _has_mark(key.revision) else self.below).download_url_for(key, filename)
+
     async def discard(self, key: ImageKey) -> None:
         """Delete a file in the store above."""
         await self.above.discard(key)
@@ -226,6 +230,10 @@ class OverlayStore(KeyedStore):
     def url_of(self, name: str) -> str:
         """Return the URL of a name: in the store above if its revision has the suffix, else in the store below."""
         return (self.above if _is_own(_check(name)) else self.below).url_of(name)
+
+    def download_url_of(self, name: str, filename: str) -> str:
+        """Return a URL under which browsers save a file, of the store that :meth:`url_of` chooses."""
+        return (self.above if _is_own(_check(name)) else self.below).download_url_of(name, filename)
 
     def legacy_name(self, key: ImageKey) -> str:
         """Return the name of a key without a revision in the store below."""

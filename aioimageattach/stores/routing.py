@@ -85,6 +85,10 @@ class PlainRoutingStore(KeyLevelStore, Generic[S]):
         """Return the URL in the store of the object type."""
         return self.store_of(key.object_type).url_for(key)
 
+    def download_url_for(self, key: ImageKey, filename: str) -> str:
+        """Return a URL of the store of the object type under which browsers save a file."""
+        return self.store_of(key.object_type).download_url_for(key, filename)
+
     async def discard(self, key: ImageKey) -> None:
         """Delete a file in the store of its object type."""
         await self.store_of(key.object_type).discard(key)
@@ -179,6 +183,10 @@ class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
     def url_of(self, name: str) -> str:
         """Return the URL of a name: a calculation."""
         return self._of(name).url_of(name)
+
+    def download_url_of(self, name: str, filename: str) -> str:
+        """Return a URL under which browsers save a file."""
+        return self._of(name).download_url_of(name, filename)
 
     def legacy_name(self, key: ImageKey) -> str:
         """Return the name of a key without a revision in the store of its object type."""

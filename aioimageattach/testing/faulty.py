@@ -295,6 +295,10 @@ class FaultyStore(_Faults, KeyedStore):
         """Return the result of the wrapped store."""
         return self.inner.url_of(name)
 
+    def download_url_of(self, name: str, filename: str) -> str:
+        """As the store behind it."""
+        return self.inner.download_url_of(name, filename)
+
     def legacy_name(self, key: ImageKey) -> str:
         """Return the result of the wrapped store."""
         return self.inner.legacy_name(key)
@@ -341,6 +345,10 @@ class PlainFaultyStore(_Faults, KeyLevelStore):
     def url_for(self, key: ImageKey) -> str:
         """Return the result of the wrapped store."""
         return self.inner.url_for(key)
+
+    def download_url_for(self, key: ImageKey, filename: str) -> str:
+        """As the store behind it."""
+        return self.inner.download_url_for(key, filename)
 
     def make_revision(self) -> str:
         """Return the result of the wrapped store."""

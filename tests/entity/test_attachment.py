@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,9 @@ from sqlalchemy.orm import (
 from aioimageattach.context import bind_store, store_context
 from aioimageattach.entity import Image, ImageSubset, MultipleImageSet, SingleImageSet, image_attachment
 from aioimageattach.exc import DeclarationError, DetachedError, NotLoadedError
+from aioimageattach.store import Store
+from aioimageattach.stores.fs import HttpExposedFileSystemStore
+from aioimageattach.stores.memory import MemoryStore
 from tests import photos
 from tests.databases import Database
 from tests.entity.models import CountingStore, Post, User, UserPicture, started, statements
@@ -38,7 +42,7 @@ from tests.entity.models import CountingStore, Post, User, UserPicture, started,
 Sessions = async_sessionmaker[AsyncSession]
 
 
-async def a_user(sessions: Sessions, store: CountingStore, *, id: int = 1, name: str = "Ada") -> None:
+async def a_user(sessions: Sessions, store: Store, *, id: int = 1, name: str = "Ada") -> None:
     async with sessions() as session, session.begin():
         user = User(id=id, name=name)
         session.add(user)
@@ -492,3 +496,19 @@ async def test_fifty_owners_are_two_statements(sessions: Sessions, store: Counti
             users = (await session.scalars(select(User))).all()
             urls = {user.picture.find_thumbnail(width=150).locate() for user in users}
         assert (len(urls), len(sql), store.calls) == (50, 2, [])
+
+
+async def test_downloads_under_a_file_name(sessions: Sessions, tmp_path: Path) -> None:
+    """Sets, originals and thumbnails pass the name to the store; a store that cannot name downloads says so."""
+    store = HttpExposedFileSystemStore(
+        tmp_path, host_url_getter=lambda: "https://example.com", url_secret="canary-of-a-url-secret"
+    )
+    await a_user(sessions, store)
+    async with sessions() as session:
+        user = (await session.scalars(select(User).options(selectinload(User.picture)))).one()
+        thumbnail = user.picture.find_thumbnail(width=150)
+        for picture in (user.picture, user.picture.require_original(), thumbnail):
+            assert "&download=cat.jpg&" in picture.locate(store, download="cat.jpg")
+            assert "download" not in picture.locate(store)
+            with pytest.raises(DeclarationError, match="only signed URLs can"):
+                picture.locate(MemoryStore(), download="cat.jpg")

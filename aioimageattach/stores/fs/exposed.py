@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from ..._http.asgi import ASGIApp, Receive, Scope, Send
-from ...exc import UnknownHostError
+from ...exc import DeclarationError, UnknownHostError
 from .signing import UrlSigner
 from .static import ServerMiddleware, StaticServer, url_prefix
 from .store import BaseFileSystemStore
@@ -103,24 +103,30 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
         """
         return f"{self._host_url()}{self.prefix}/"
 
-    def url_of(self, name: str, *, download: str | None = None) -> str:
+    def url_of(self, name: str) -> str:
         """Return the URL of a name, without I/O; signed if the store has a ``url_secret``.
-
-        Args:
-            name: The name of the file.
-            download: The name that browsers download the file under, such as ``"cat.jpg"``; ``None`` lets them display
-                it. Needs a ``url_secret``: otherwise anybody could make URLs with any name.
 
         Raises:
             UnknownHostError: There is no ``host_url_getter``, and no current request with an allowed host.
-            ValueError: ``download`` is not a file name, or the store has no ``url_secret``.
         """
         url = super().url_of(name)
-        if self._signer is not None:
-            return f"{url}?{self._signer.sign(name, download=download)}"
-        if download is not None:
-            raise ValueError("download: only signed URLs can name a download; give the store a url_secret")
-        return url
+        return url if self._signer is None else f"{url}?{self._signer.sign(name)}"
+
+    def download_url_of(self, name: str, filename: str) -> str:
+        """Return a signed URL under which browsers save a file instead of displaying it, without I/O.
+
+        Args:
+            name: The name of the file.
+            filename: The name that browsers save it under, such as ``"cat.jpg"``.
+
+        Raises:
+            DeclarationError: The store has no ``url_secret``; anybody could make such URLs then, with any name.
+            UnknownHostError: There is no ``host_url_getter``, and no current request with an allowed host.
+            ValueError: ``filename`` is not the name of a file.
+        """
+        if self._signer is None:
+            raise DeclarationError(f"{self!r}: only signed URLs can name a download; give the store a url_secret")
+        return f"{super().url_of(name)}?{self._signer.sign(name, download=filename)}"
 
     def _host_url(self) -> str:
         if self._host_url_getter is not None:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode
 
+from ..._http.disposition import attachment, check_filename
+
 __all__ = ["SignedUrl", "UrlSigner"]
 
 _MIN_SECRET: Final = 16
-_MAX_FILENAME: Final = 200
 _MAX_QUERY: Final = 4000
 
 
@@ -32,13 +33,8 @@ class SignedUrl:
 
     @property
     def content_disposition(self) -> bytes | None:
-        """The header for the download (RFC 6266), with a fallback for a name that is not ASCII."""
-        if self.filename is None:
-            return None
-        fallback = "".join(
-            char if char.isascii() and char.isprintable() and char not in '"\\%' else "_" for char in self.filename
-        )
-        return f"attachment; filename=\"{fallback}\"; filename*=UTF-8''{quote(self.filename, safe='')}".encode()
+        """The header for the download."""
+        return None if self.filename is None else attachment(self.filename).encode()
 
 
 class UrlSigner:
@@ -88,11 +84,9 @@ class UrlSigner:
         Raises:
             ValueError: ``download`` is not a file name.
         """
-        if download is not None and not _is_filename(download):
-            raise ValueError(
-                f"download: expected a file name of at most {_MAX_FILENAME} characters, got {download!r:.80}"
-            )
-        fields = {"expires": str(self._expires(name))} | ({} if download is None else {"download": download})
+        fields = {"expires": str(self._expires(name))}
+        if download is not None:
+            fields["download"] = check_filename(download)
         return urlencode({**fields, "signature": _signature(self._secrets[0], name, fields)}, quote_via=quote)
 
     def verify(self, name: str, query: bytes) -> SignedUrl | None:
@@ -127,8 +121,3 @@ def _signature(secret: bytes, name: str, fields: dict[str, str]) -> str:
     parts = [name, *(text for pair in sorted(fields.items()) for text in pair)]
     message = b"".join(b"%d:%s" % (len(part.encode()), part.encode()) for part in parts)
     return urlsafe_b64encode(hmac.digest(secret, message, "sha256")).rstrip(b"=").decode()
-
-
-def _is_filename(text: str) -> bool:
-    printable = text.isprintable() and not {"/", "\\"} & set(text)
-    return printable and text.strip(". ") != "" and len(text) <= _MAX_FILENAME

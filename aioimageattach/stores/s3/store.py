@@ -9,7 +9,9 @@ from types import TracebackType
 from typing import Final, Self, Unpack
 from urllib.parse import quote, urlsplit
 
+from ..._http.disposition import attachment
 from ...exc import (
+    DeclarationError,
     InvalidKeyError,
     StoreError,
     StoreFileExistsError,
@@ -387,6 +389,29 @@ class S3Store(KeyedStore):
         if self.client.is_region_known or self.client.endpoint.path_style:
             return self.client.url(name)
         return f"{BASE_URL_FORMAT.format(self.bucket)}/{quote(self.client.prefix + name, safe='/~')}"
+
+    def download_url_of(self, name: str, filename: str) -> str:
+        """Return a signed URL under which browsers save a file instead of displaying it, by calculation alone.
+
+        Args:
+            name: The name of the file.
+            filename: The name that browsers save it under, such as ``"cat.jpg"``.
+
+        Raises:
+            DeclarationError: The store has no ``url_expires_in``: S3 names downloads only in signed URLs.
+            ValueError: ``filename`` is not the name of a file.
+            StoreError: The credentials or the region are not known; see :meth:`connect`.
+        """
+        check_name(name)
+        if self._window is None:
+            raise DeclarationError(f"{self!r}: only signed URLs can name a download; give the store url_expires_in")
+        return self.client.presign(
+            "GET",
+            name,
+            expires_in=self._window.expires_in,
+            window=self._window.width,
+            query={"response-content-disposition": attachment(filename)},
+        )
 
     def legacy_name(self, key: ImageKey) -> str:
         """Return the name that SQLAlchemy-ImageAttach gave the file of a key, below its prefix.

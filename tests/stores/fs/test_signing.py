@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aioimageattach.exc import DeclarationError
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores.fs import HttpExposedFileSystemStore, StaticServer
 from aioimageattach.stores.fs.signing import UrlSigner
@@ -95,7 +96,7 @@ def test_every_file_name_comes_back(name: str, download: str) -> None:
     """A name that is accepted is the one that the browser gets; control characters and paths are refused."""
     signer = UrlSigner(SECRET, clock=Clock())
     if not download.isprintable() or {"/", "\\"} & set(download) or not download.strip(". "):
-        with pytest.raises(ValueError, match="file name"):
+        with pytest.raises(ValueError, match="download: expected"):
             signer.sign(name, download=download)
         return
     allowed = signer.verify(name, signer.sign(name, download=download).encode())
@@ -135,11 +136,11 @@ def test_options_that_cannot_be(tmp_path: Path, options: dict[str, object], word
 def test_what_is_no_file_name(tmp_path: Path, download: str) -> None:
     """It is refused, and so is a download by a URL that is not signed."""
     store = HttpExposedFileSystemStore(tmp_path, host_url_getter=lambda: "https://example.com", url_secret=SECRET)
-    with pytest.raises(ValueError, match="file name"):
-        store.url_of(NAME, download=download)
+    with pytest.raises(ValueError, match="download: expected"):
+        store.download_url_of(NAME, download)
     plain = HttpExposedFileSystemStore(tmp_path, host_url_getter=lambda: "https://example.com")
-    with pytest.raises(ValueError, match="url_secret"):
-        plain.url_of(NAME, download="cat.jpg")
+    with pytest.raises(DeclarationError, match="url_secret"):
+        plain.download_url_of(NAME, "cat.jpg")
     assert SECRET not in repr(store)
 
 
@@ -188,7 +189,7 @@ async def test_a_download_under_a_file_name(tmp_path: Path) -> None:
         for mimetype in ("image/jpeg", "image/svg+xml"):
             key = ImageKey("photo", None, 320, 200, mimetype, make_revision())
             await store.put(key, BLOB, reproducible=False)
-            told = await ask(http, store.url_of(store.name_of(key), download='Кот "1".jpg'))
+            told = await ask(http, store.download_url_of(store.name_of(key), 'Кот "1".jpg'))
             assert told.headers["content-disposition"] == (
                 "attachment; filename=\"___ _1_.jpg\"; filename*=UTF-8''%D0%9A%D0%BE%D1%82%20%221%22.jpg"
             )

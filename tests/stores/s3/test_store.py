@@ -240,3 +240,18 @@ def test_importing_loads_no_botocore() -> None:
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_downloads_under_a_file_name(gate: Gate, make_store: MakeStore) -> None:
+    """The server takes the signed name, and sends it as a header; another name breaks the signature."""
+    store = make_store(gate.url, url_expires_in=600)
+    key = await put(store)
+    url = store.download_url_for(key, "Кот 1.jpg")
+    status, body, headers = await fetch(url)
+    assert (status, body) == (200, b"this")
+    assert headers["Content-Disposition"] == (
+        "attachment; filename=\"___ 1.jpg\"; filename*=UTF-8''%D0%9A%D0%BE%D1%82%201.jpg"
+    )
+    assert store.download_url_for(key, "Кот 1.jpg") == url
+    assert (await fetch(url.replace("1.jpg", "2.jpg")))[0] == 403
+    assert "Content-Disposition" not in (await fetch(store.url_for(key)))[2]

@@ -1,0 +1,61 @@
+"""The header that names a download."""
+
+from __future__ import annotations
+
+from email.message import EmailMessage
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioimageattach._http.disposition import MAX_FILENAME, attachment
+
+
+@pytest.mark.parametrize(
+    ("filename", "expected"),
+    [
+        ("cat.jpg", "attachment; filename=\"cat.jpg\"; filename*=UTF-8''cat.jpg"),
+        ("a cat.jpg", "attachment; filename=\"a cat.jpg\"; filename*=UTF-8''a%20cat.jpg"),
+        ("Кот.jpg", "attachment; filename=\"___.jpg\"; filename*=UTF-8''%D0%9A%D0%BE%D1%82.jpg"),
+        ('"%41;x=y', "attachment; filename=\"__41;x=y\"; filename*=UTF-8''%22%2541%3Bx%3Dy"),
+        ("it's 1,2*3", "attachment; filename=\"it's 1,2*3\"; filename*=UTF-8''it%27s%201%2C2%2A3"),
+        ("!#$&+^`|~.", "attachment; filename=\"!#$&+^`|~.\"; filename*=UTF-8''!#$&+^`|~."),
+    ],
+)
+def test_names(filename: str, expected: str) -> None:
+    """A fallback in ASCII, and the name itself as RFC 8187 encodes it."""
+    assert attachment(filename) == expected
+
+
+@pytest.mark.parametrize(
+    "filename",
+    ["", ".", " .. ", "a/b", "..\\a", "a\r\nSet-Cookie: b=c", "a\x00", "a\x7f", "\ud800", "gpj.\u202eexe", b"cat.jpg"],
+)
+def test_what_is_not_a_file_name(filename: str) -> None:
+    """It is refused: a path, a line feed, a character that nobody sees."""
+    with pytest.raises(ValueError, match=r"download: expected the name of a file, such as 'cat\.jpg'"):
+        attachment(filename)
+
+
+def test_a_name_that_is_too_long() -> None:
+    """File systems take no more than 255 bytes."""
+    assert attachment("x" * MAX_FILENAME)
+    with pytest.raises(ValueError, match="at most 200 characters, got 201"):
+        attachment("x" * (MAX_FILENAME + 1))
+
+
+@given(st.text(max_size=MAX_FILENAME))
+def test_every_name_comes_back_or_is_refused(filename: str) -> None:
+    """Nothing can end the header or add a parameter; a parser of another library finds the same name."""
+    try:
+        value = attachment(filename)
+    except ValueError:
+        return
+    assert value.isascii()
+    assert value.isprintable()
+    assert value.count('"') == 2
+    assert unquote(value.partition("filename*=UTF-8''")[2]) == filename
+    message = EmailMessage()
+    message["Content-Disposition"] = f"attachment; {value.rpartition('; ')[2]}"
+    assert (message.get_content_disposition(), message.get_filename()) == ("attachment", filename)

@@ -1,0 +1,90 @@
+"""URLs that name a download."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from aioimageattach.context import LocalProxyStore
+from aioimageattach.exc import DeclarationError
+from aioimageattach.key import ImageKey
+from aioimageattach.store import Store
+from aioimageattach.stores.fs import FileSystemStore, HttpExposedFileSystemStore
+from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores.mirror import MirrorStore, PlainMirrorStore
+from aioimageattach.stores.overlay import OverlayStore, PlainOverlayStore
+from aioimageattach.stores.routing import PlainRoutingStore, RoutingStore
+from aioimageattach.stores.s3 import S3Store
+from aioimageattach.testing import FaultyStore, PlainFaultyStore
+from tests.stores.plain import PlainStore
+
+
+class Picture(NamedTuple):
+    """What a store needs of a row."""
+
+    key: ImageKey
+    reproducible: bool = False
+    created_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+PICTURE = Picture(ImageKey("photo", None, 320, 200, "image/jpeg", "01jd0000000000000000000000"))
+
+
+def signed(path: Path) -> HttpExposedFileSystemStore:
+    return HttpExposedFileSystemStore(
+        path, host_url_getter=lambda: "https://example.com", url_secret="canary-of-a-url-secret", url_window=86400
+    )
+
+
+COMBINED: dict[str, Callable[[HttpExposedFileSystemStore, Store], Store]] = {
+    "mirror": lambda store, other: MirrorStore(store, MemoryStore()),
+    "plain mirror": PlainMirrorStore,
+    "routing": lambda store, other: RoutingStore({"photo": store}),
+    "plain routing": lambda store, other: PlainRoutingStore({"photo": store}, other),
+    "overlay": lambda store, other: OverlayStore(MemoryStore(), store),
+    "plain overlay": lambda store, other: PlainOverlayStore(other, store),
+    "faulty": lambda store, other: FaultyStore(store),
+    "plain faulty": lambda store, other: PlainFaultyStore(store),
+    "proxy": lambda store, other: LocalProxyStore(lambda: store),
+}
+
+
+@pytest.mark.parametrize("combine", COMBINED.values(), ids=COMBINED)
+def test_combined_stores(combine: Callable[..., Store], tmp_path: Path) -> None:
+    """They give the URL of the store that has the file."""
+    store = signed(tmp_path)
+    combined = combine(store, PlainStore())
+    expected = store.locate(PICTURE, download="cat.jpg")
+    assert "&download=cat.jpg&" in expected
+    assert combined.locate(PICTURE, download="cat.jpg") == expected
+    assert combined.locate(PICTURE) == store.locate(PICTURE) != expected
+    if isinstance(combined, (MirrorStore, RoutingStore, OverlayStore, FaultyStore)):
+        assert combined.download_url_of(store.name_of(PICTURE.key), "cat.jpg") == expected
+
+
+UNSIGNED: dict[str, Callable[[Path], Store]] = {
+    "four methods": lambda path: PlainStore(),
+    "memory": lambda path: MemoryStore(),
+    "directory": lambda path: FileSystemStore(path, "https://example.com/"),
+    "served directory": HttpExposedFileSystemStore,
+    "bucket": lambda path: S3Store("pictures", "key", "secret", region="eu-central-1"),
+    "CDN": lambda path: S3Store("pictures", "key", "secret", public_base_url="https://img.example.com"),
+}
+
+
+@pytest.mark.parametrize("make", UNSIGNED.values(), ids=UNSIGNED)
+def test_stores_that_cannot_name_a_download(make: Callable[[Path], Store], tmp_path: Path) -> None:
+    """They say so, and which option would help."""
+    with pytest.raises(DeclarationError, match=r"only signed URLs can.*(url_secret|url_expires_in)"):
+        make(tmp_path).locate(PICTURE, download="cat.jpg")
+
+
+def test_names_that_no_header_may_contain(tmp_path: Path) -> None:
+    """Both kinds of signed URLs refuse them."""
+    for store in (signed(tmp_path), S3Store("pictures", "key", "secret", region="eu-central-1", url_expires_in=60)):
+        with pytest.raises(ValueError, match="download: expected the name of a file"):
+            store.locate(PICTURE, download='cat.jpg"\r\nSet-Cookie: a=b')
