@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-import aioimageattach  # noqa: E402 - found by the line above
+sys.path.insert(0, str(HERE))
+
+import package_map  # noqa: E402
+
+import aioimageattach  # noqa: E402 - found by the lines above
 from aioimageattach.version import VERSION  # noqa: E402
 
 if TYPE_CHECKING:
@@ -114,9 +118,23 @@ def insert_modules(_app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = source[0].replace("MODULES", "\n".join(rest))
 
 
+def draw_structure(_app: Sphinx) -> None:
+    """Draw the map of the package for the page on its structure."""
+    (HERE / "_static" / "package-map.svg").write_text(package_map.draw(HERE.parent / "aioimageattach"), "utf-8")
+
+
+def insert_figures(_app: Sphinx, page: str, source: list[str]) -> None:
+    """Put the package's present figures where the page on its structure has ``FIGURES``."""
+    if page == "contributing/structure":
+        row = package_map.table("aioimageattach").splitlines()[-1]
+        source[0] = source[0].replace("FIGURES", row)
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", write_reference)
     app.connect("source-read", insert_fragments)
     app.connect("source-read", insert_modules)
+    app.connect("builder-inited", draw_structure)
+    app.connect("source-read", insert_figures)
     app.connect("env-get-outdated", lambda *_: ["changelog/index", "reference/index"])
