@@ -106,8 +106,7 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
         batch: int,
         concurrency: int,
     ) -> None:
-        super().__init__()
-        self.progress = ThumbnailProgress()
+        super().__init__(ThumbnailProgress)
         self.failures: list[ThumbnailFailure] = []
         self._sessions = sessions
         self._attachment = attachment
@@ -116,10 +115,10 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
         self._batch = batch
         self._concurrency = concurrency
 
-    async def __aiter__(self) -> AsyncGenerator[Thumbnails, None]:
+    async def _run(self) -> AsyncGenerator[Thumbnails, None]:
         self.failures.clear()
         async with self._sessions() as session:
-            self.progress: ThumbnailProgress = ThumbnailProgress(await session.scalar(self._count()))
+            self.progress.total = await session.scalar(self._count())
         after: tuple[Any, ...] | None = None
         while True:
             keys, found = await self._page(after)

@@ -1,4 +1,4 @@
-"""The inventory: which files committed rows name."""
+"""Inventory: the files that committed rows name."""
 
 from __future__ import annotations
 
@@ -6,16 +6,38 @@ import uuid
 from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import Column, ForeignKey, ForeignKeyConstraint, Integer, String, Table, event, insert, select, update
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    String,
+    Table,
+    case,
+    event,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.ext.declarative import AbstractConcreteBase, ConcreteBase
 from sqlalchemy.ext.horizontal_shard import ShardedSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, registry, with_loader_criteria
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    column_property,
+    mapped_column,
+    registry,
+    with_loader_criteria,
+)
 
 from aioimageattach.entity import Image, image_attachment
 from aioimageattach.entity.image import utcnow
 from aioimageattach.exc import DeclarationError
-from aioimageattach.inventory import Kind, Reference, count, kinds, named, references
+from aioimageattach.inventory import FileReference, Kind, count, kinds, named, references
 from aioimageattach.key import make_revision
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.memory import MemoryStore
@@ -26,11 +48,11 @@ STORE = MemoryStore()
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """The declarative base."""
 
 
 class User(Base):
-    """Has one picture."""
+    """A user with one picture."""
 
     __tablename__ = "user"
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
@@ -45,7 +67,7 @@ class UserPicture(Base, Image):
 
 
 class Shot(Base, Image):
-    """The root of a hierarchy in one table and a joined one; its kind of picture stands in the row."""
+    """The root of a hierarchy with single-table and joined inheritance; the object type depends on the row."""
 
     __tablename__ = "shot"
     album: Mapped[str] = mapped_column(String(20), primary_key=True)
@@ -63,13 +85,13 @@ class Shot(Base, Image):
 
 
 class Night(Shot):
-    """In the table of its parent."""
+    """A subclass in the table of its parent."""
 
     __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "night"}
 
 
 class Tagged(Shot):
-    """In a table of its own besides."""
+    """A subclass with a table of its own."""
 
     __table__ = Table(
         "tagged",
@@ -96,27 +118,27 @@ class Scan(ConcreteBase, Base, Image):
 
 
 class ColourScan(Scan):
-    """Has its table to itself."""
+    """A concrete subclass."""
 
     __table__ = Scan.__table__.to_metadata(Base.metadata, name="colour_scan")  # type: ignore[attr-defined]
     __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "colour", "concrete": True}
 
 
 class Sheet(AbstractConcreteBase, Base, Image):
-    """Has no table."""
+    """An abstract class without a table."""
 
     number: Mapped[int] = mapped_column(primary_key=True)
 
 
 class Letter(Sheet):
-    """Has one."""
+    """A concrete subclass of the abstract class."""
 
     __tablename__ = "letter"
     __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "letter", "concrete": True}
 
 
 def values(revision: str | None = "", **more: Any) -> dict[str, Any]:
-    """The columns of a row."""
+    """Return the columns of a row."""
     revision = make_revision() if revision == "" else revision
     return {"width": 30, "height": 20, "variant": "", "mimetype": "image/jpeg", "original": True} | {
         "revision": revision,
@@ -149,7 +171,7 @@ async def fill(sessions: async_sessionmaker[AsyncSession]) -> None:
         await session.execute(insert(Tagged.__table__), tags)
 
 
-async def all_of(sessions: Any, kind: Kind, **options: Any) -> list[Reference]:
+async def all_of(sessions: Any, kind: Kind, **options: Any) -> list[FileReference]:
     return [found async for found in references(sessions, kind, **options)]
 
 
@@ -166,7 +188,7 @@ def plain(kind: Kind) -> str:
 
 
 def test_kinds_of_a_base() -> None:
-    """Each class with rows of its own is there, once, with those that share its tables."""
+    """Each class with rows of its own is returned once, for all classes that share its tables."""
     assert sorted(map(plain, kinds(Base))) == ["ColourScan", "Letter", "Scan", "Shot", "UserPicture"]
     assert kinds(Base.registry)[0].cls is kinds(Base)[0].cls
     assert repr(kinds(UserPicture)) == "(<ImageKind UserPicture>,)"
@@ -187,15 +209,15 @@ def test_kinds_of_a_base() -> None:
 async def test_rows_of_a_class(
     sessions: async_sessionmaker[AsyncSession], target: type[Any], expected: dict[str, int]
 ) -> None:
-    """The rows of a class and those below it are found once, and counted alike."""
+    """The rows of a class and its subclasses are found once, and the counts agree."""
     found = {kind.cls.__name__: await all_of(sessions, kind) for kind in kinds(target)}
     assert {name: len(rows) for name, rows in found.items()} == expected
     assert {kind.cls.__name__: await count(sessions, kind) for kind in kinds(target)} == expected
     assert all(issubclass(row.cls, target) for rows in found.values() for row in rows)
 
 
-async def test_a_reference_says_what_the_row_says(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Class, key, name, size, fingerprint, time and whether it can be made again."""
+async def test_a_reference_contains_the_values_of_its_row(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Class, key, name, size, SHA-256, time, and whether it is reproducible."""
     [original, thumbnail] = sorted(await all_of(sessions, kinds(UserPicture)[0]), key=lambda one: one.identity)
     assert (original.cls, original.identity) == (UserPicture, (uuid.UUID(int=7), 30, 20, ""))
     assert (original.object_type, original.mimetype) == ("user-picture", "image/jpeg")
@@ -207,14 +229,14 @@ async def test_a_reference_says_what_the_row_says(sessions: async_sessionmaker[A
     assert original.created_at.tzinfo is not None
 
 
-def test_a_name_that_the_row_keeps() -> None:
+def test_a_name_in_the_row() -> None:
     """It is the name in every store."""
-    kept = Reference(User, (1,), "user.bio", None, "user.bio/x", "text/plain", 1, None, False, None)
+    kept = FileReference(User, (1,), "user.bio", None, "user.bio/x", "text/plain", 1, None, False, None)
     assert kept.name_in(STORE) == "user.bio/x"
 
 
-async def test_rows_of_a_hierarchy_are_what_they_are(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Each is of its own class, and asked for its own object type and identifier."""
+async def test_rows_of_a_hierarchy(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Each has its own class, and the object type and identifier of that class."""
     found = sorted(await all_of(sessions, kinds(Shot)[0]), key=lambda one: one.identity)
     assert [(one.cls.__name__, one.object_type) for one in found] == [
         *[("Shot", "shot-a")] * 3,
@@ -224,8 +246,8 @@ async def test_rows_of_a_hierarchy_are_what_they_are(sessions: async_sessionmake
 
 
 @pytest.mark.parametrize("page", [1, 2, 3, 100])
-async def test_pages_go_on_where_the_last_one_ended(database: Database, page: int) -> None:
-    """Each row is read once, in order of revision, and those without one in order of primary key."""
+async def test_pages(database: Database, page: int) -> None:
+    """Each row is read once: those with a revision in its order, the others by primary key."""
     sessions = await started(database, Base.metadata)
     await fill(sessions)
     async with sessions.begin() as session:
@@ -239,14 +261,14 @@ async def test_pages_go_on_where_the_last_one_ended(database: Database, page: in
 
 
 async def test_an_empty_table(sqlite_database: Database) -> None:
-    """It names nothing."""
+    """It names no files."""
     sessions = await started(sqlite_database, Base.metadata)
     assert await all_of(sessions, kinds(Shot)[0]) == []
     assert await count(sessions, kinds(Shot)[0]) == 0
 
 
-async def test_the_filters_of_an_application_hide_nothing(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Rows that it lets nobody see have files all the same."""
+async def test_filters_of_an_application(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """They do not hide rows."""
 
     class Filtering(Session):
         pass
@@ -270,8 +292,8 @@ async def test_the_filters_of_an_application_hide_nothing(sessions: async_sessio
         assert await count(filtered, kind) == len(expected)
 
 
-async def test_a_session_stands_for_others(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Its transaction is not seen; that of the connection it is bound to is."""
+async def test_a_session_as_a_template(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Its transaction is not seen, unless it is bound to a connection."""
     [kind] = kinds(UserPicture)
     async with sessions() as session:
         await session.execute(update(UserPicture.__table__).values(mimetype="image/png"))
@@ -283,8 +305,8 @@ async def test_a_session_stands_for_others(sessions: async_sessionmaker[AsyncSes
         assert set(await session.scalars(select(UserPicture.mimetype))) == {"image/png"}
 
 
-async def test_a_row_may_load_what_it_needs(sqlite_database: Database) -> None:
-    """A property that looks at the owner works."""
+async def test_a_property_that_loads_a_relationship(sqlite_database: Database) -> None:
+    """It works for rows that were read by Core statements."""
 
     class Own(DeclarativeBase):
         pass
@@ -310,10 +332,50 @@ async def test_a_row_may_load_what_it_needs(sqlite_database: Database) -> None:
     [kind] = kinds(Own)
     assert kind.object_types is None
     assert [one.object_type for one in await all_of(sessions, kind)] == ["one"]
+    async with sessions.begin() as session:
+        await session.execute(text("ALTER TABLE owner RENAME TO somebody"))
+    with pytest.raises(OperationalError):  # not a problem of the row
+        await all_of(sessions, kind)
+
+
+async def test_expressions_in_a_mapping(sqlite_database: Database) -> None:
+    """A column property and a discriminator that is an expression do not disturb the columns of the row."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Drawing(Own, Image):
+        __tablename__ = "drawing"
+        number: Mapped[int] = mapped_column(primary_key=True)
+        double: Mapped[int] = column_property(number * 2)
+        __mapper_args__: ClassVar[dict[str, Any]] = {
+            "polymorphic_on": case((number < 10, "drawing"), else_="sketch"),
+            "polymorphic_identity": "drawing",
+        }
+
+    class Sketch(Drawing):
+        __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "sketch"}
+
+    sessions = await started(sqlite_database, Own.metadata)
+    async with sessions.begin() as session:
+        await session.execute(insert(Drawing.__table__), [values(number=7), values(number=70)])
+    [kind] = kinds(Own)
+    found = {one.identity[0]: one for one in await all_of(sessions, kind)}
+    assert {number: one.cls for number, one in found.items()} == {7: Drawing, 70: Sketch}
+    assert {one.object_type for one in found.values()} == {"drawing"}
+
+
+async def test_a_row_without_a_time(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """A table that was not created by SQLAlchemy may allow NULL."""
+    async with sessions.begin() as session:
+        await session.execute(text("ALTER TABLE user_picture RENAME TO earlier"))
+        await session.execute(text("CREATE TABLE user_picture AS SELECT * FROM earlier"))
+        await session.execute(text("UPDATE user_picture SET created_at = NULL"))
+    assert {one.created_at for one in await all_of(sessions, kinds(UserPicture)[0])} == {None}
 
 
 def test_object_types_of_a_class() -> None:
-    """They are told without a row where they depend on none."""
+    """They are known without a row, unless they depend on it."""
     found = {kind.cls.__name__: kind.object_types for kind in kinds(Base)}
     assert found == {
         "UserPicture": {"user-picture"},
@@ -324,8 +386,8 @@ def test_object_types_of_a_class() -> None:
     }
 
 
-async def test_names_that_rows_name(database: Database) -> None:
-    """Of a batch of names exactly those are found, by one statement a thousand."""
+async def test_names(database: Database) -> None:
+    """Exactly the names of rows are returned, with one statement per thousand names."""
     sessions = await started(database, Base.metadata)
     await fill(sessions)
     [kind] = kinds(UserPicture)
@@ -339,7 +401,7 @@ async def test_names_that_rows_name(database: Database) -> None:
 
 
 async def test_revisions_of_any_case(database: Database) -> None:
-    """A store of one's own may make them of capital letters, too."""
+    """A custom store may generate revisions with capital letters."""
     sessions = await started(database, Base.metadata)
     revision = "01ABcdEFgh-7"
     async with sessions.begin() as session:
@@ -352,8 +414,8 @@ async def test_revisions_of_any_case(database: Database) -> None:
 
 
 @pytest.mark.parametrize("store", [STORE, FileSystemStore("/nowhere", "/")], ids=["bucket", "directory"])
-async def test_old_names_that_rows_name(sessions: async_sessionmaker[AsyncSession], store: Any) -> None:
-    """Rows without a revision name files by the old layout, whatever extension they got."""
+async def test_legacy_names(sessions: async_sessionmaker[AsyncSession], store: Any) -> None:
+    """Rows without a revision name files in the legacy layout, regardless of the extension."""
     async with sessions.begin() as session:
         await session.execute(update(UserPicture.__table__).values(revision=None, mimetype="image/x-odd"))
     [kind] = kinds(UserPicture)
@@ -378,13 +440,13 @@ async def test_old_names_that_rows_name(sessions: async_sessionmaker[AsyncSessio
         ("notes.txt", False),
     ],
 )
-def test_names_that_are_none_of_ours(name: str, expected: bool) -> None:
-    """A name of another form belongs to somebody else."""
+def test_names_of_other_programs(name: str, expected: bool) -> None:
+    """A name in another format belongs to another program."""
     assert kinds(UserPicture)[0].knows(name) is expected
 
 
-async def test_a_session_over_shards_is_refused(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Its rows come in no order; the message says what to do."""
+async def test_sharded_sessions_are_refused(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """They return rows in no defined order; the message says what to do."""
     sharded = async_sessionmaker(
         sync_session_class=ShardedSession,
         shards={"one": engine_of(sessions).sync_engine},
@@ -403,15 +465,15 @@ class Other(DeclarativeBase):
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        (Other, "Other has files; import"),
-        (User, "User has files"),
+        (Other, "Other has none; import the modules"),
+        (User, "User has none"),
         (registry(), "import the modules"),
         (int, "expected a declarative base.*got int"),
         ("Base", "got 'Base'"),
         (Image, "got Image"),
     ],
 )
-def test_targets_that_have_no_files(target: Any, words: str) -> None:
+def test_targets_without_files(target: Any, words: str) -> None:
     """They are refused, and the message says what to do."""
     with pytest.raises(DeclarationError, match=words):
         kinds(target)

@@ -1,6 +1,6 @@
-"""The command ``aioimageattach``: verify, sweep, migrate, make thumbnails, and look whether all is well.
+"""The command ``aioimageattach``, which verifies, sweeps and migrates files, makes thumbnails and checks the setup.
 
-It comes with the extra ``cli``. What it does, a program can do as well, with the modules it is written over.
+It is installed with the extra ``cli``. Every operation is also available in Python.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command that ``sys.argv`` names, and exit with its code."""
+    """Run the command that ``sys.argv`` names, and exit with its exit code."""
     try:
         from .app import app
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise
-        sys.exit(f"the command line needs {error.name}: pip install 'aioimageattach[cli]'")
+        sys.exit(f"the command line requires {error.name}: pip install 'aioimageattach[cli]'")
     app(prog_name="aioimageattach")

@@ -20,16 +20,16 @@ __all__ = ["app"]
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, prog_name="aioimageattach", message="%(prog)s %(version)s")
 def app() -> None:
-    """Keep pictures and their rows in step.
+    """Keep image files consistent with their rows.
 
     \b
     Exit codes:
-      0    done, and nothing is wrong
-      1    some files failed, or something is not as it should be
-      2    wrong arguments; models, database or store cannot be loaded
-      3    the database or a store does not respond, or refuses; or the command refuses
-      4    nothing failed, but not everything may have been done: read the warnings
-      130  stopped by Ctrl-C (143: by SIGTERM); run it again to go on
+      0    success, no problems found
+      1    some files failed, or problems were found
+      2    wrong arguments, or the models, the database or the store cannot be loaded
+      3    the database or a store failed or did not respond, or the command refused to run
+      4    nothing failed, but the run may be incomplete: read the warnings
+      130  stopped by Ctrl-C (143: by SIGTERM); run the command again to continue
     """
 
 

@@ -1,22 +1,20 @@
-"""The database that the command line is about, by URL or by name."""
+"""The database of a command, by URL or by name."""
 
 from __future__ import annotations
 
 import os
 from contextlib import AsyncExitStack
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import click
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 
-from .loading import entered, load
+from .loading import load, resolve
 
-__all__ = ["DatabaseParameter", "Sessions", "open_sessions"]
-
-Sessions: TypeAlias = "async_sessionmaker[Any]"
+__all__ = ["DatabaseParameter", "open_sessions"]
 
 DRIVERS: Final = MappingProxyType(
     {
@@ -27,7 +25,7 @@ DRIVERS: Final = MappingProxyType(
         "sqlite": "sqlite+aiosqlite",
     }
 )
-"""Which driver is meant where a URL names none."""
+"""The default driver for URLs without one."""
 
 
 class DatabaseParameter(click.ParamType[Any]):
@@ -36,7 +34,7 @@ class DatabaseParameter(click.ParamType[Any]):
     name = "url"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the engine of the URL, or what the name names."""
+        """Return the engine for a URL, or the named object."""
         if not isinstance(value, str):
             return value
         return self._engine(value) if "://" in value else load(value)
@@ -46,18 +44,18 @@ class DatabaseParameter(click.ParamType[Any]):
             url = make_url(value)
             url = url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
             _require_file(url)
-            url, arguments = _translated(url)
+            url, arguments = _translate(url)
             return create_async_engine(url, connect_args=arguments)
         except (InvalidRequestError, NoSuchModuleError) as error:
-            self.fail(f"{error}; expected an asynchronous driver, such as postgresql+asyncpg")
-        except (ArgumentError, ValueError):  # SQLAlchemy's own text may repeat it, with the password
-            self.fail("the database's URL cannot be read; expected one such as postgresql+asyncpg://user@host/name")
+            self.fail(f"{error}; expected an asynchronous driver such as postgresql+asyncpg")
+        except (ArgumentError, ValueError):  # SQLAlchemy's message may contain the URL with the password
+            self.fail("invalid database URL; expected a URL such as postgresql+asyncpg://user@host/name")
         except ModuleNotFoundError as error:
-            self.fail(f"the driver of the database is not installed: {error}")
+            self.fail(f"the database driver is not installed: {error}")
 
 
-def _translated(url: URL) -> tuple[URL, dict[str, Any]]:
-    """Return a URL as hosts of PostgreSQL give it, in the words of asyncpg, which does not know those of libpq."""
+def _translate(url: URL) -> tuple[URL, dict[str, Any]]:
+    """Return a URL for asyncpg, without the options of libpq that hosting providers add, and the connect arguments."""
     if url.drivername != "postgresql+asyncpg":
         return url, {}
     query = dict(url.query)
@@ -68,27 +66,27 @@ def _translated(url: URL) -> tuple[URL, dict[str, Any]]:
         arguments["timeout"] = float(str(query.pop("connect_timeout")))
     if "application_name" in query:
         arguments["server_settings"] = {"application_name": query.pop("application_name")}
-    for name in ("channel_binding", "gssencmode"):  # which asyncpg decides by itself
+    for name in ("channel_binding", "gssencmode"):  # asyncpg has no such options
         query.pop(name, None)
     if others := sorted(name for name in query if name.startswith("ssl") and name != "ssl"):
         raise click.UsageError(
-            f"asyncpg does not take {', '.join(others)} from a URL: use postgresql+psycopg://, or name an AsyncEngine"
+            f"asyncpg does not support {', '.join(others)} in a URL: use postgresql+psycopg://, or name an AsyncEngine"
         )
     return url.set(query=query), arguments
 
 
 def _require_file(url: URL) -> None:
-    """SQLite would make an empty database of a name that is written wrongly."""
+    """Refuse a missing database file, because SQLite would create an empty one for a mistyped name."""
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:" or "uri" in url.query:
         return
     if not os.path.exists(url.database):
-        raise click.UsageError(f"there is no database in {url.database!r}")
+        raise click.UsageError(f"expected an existing SQLite database, found no file {url.database!r}")
 
 
-async def open_sessions(stack: AsyncExitStack, target: Any) -> Sessions:
-    """Return what makes sessions; its connections are closed with the stack."""
-    found = await entered(stack, target, AsyncEngine, async_sessionmaker)
-    sessions: Sessions = found if isinstance(found, async_sessionmaker) else async_sessionmaker(found)
+async def open_sessions(stack: AsyncExitStack, target: Any) -> async_sessionmaker[Any]:
+    """Return a session maker; its connections are closed with the stack."""
+    found = await resolve(stack, target, AsyncEngine, async_sessionmaker)
+    sessions: async_sessionmaker[Any] = found if isinstance(found, async_sessionmaker) else async_sessionmaker(found)
     engine = sessions.kw.get("bind")
     if isinstance(engine, AsyncEngine):
         stack.push_async_callback(engine.dispose)

@@ -1,4 +1,4 @@
-"""What is named on the command line as ``module:name``: models, stores, engines."""
+"""Loading objects that the command line names as ``module:name``: models, stores and engines."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any, Final
 
 import click
 
-__all__ = ["ModelsParameter", "entered", "load"]
+__all__ = ["ModelsParameter", "load", "resolve"]
 
 _FORM: Final = re.compile(r"[\w.]+:[\w.]+")
 
 
 def load(spec: str) -> Any:
-    """Return what ``module:name`` names; the present directory is looked into, too.
+    """Return the object that ``module:name`` names. Modules in the current directory are found, too.
 
     Raises:
-        UsageError: It has another form, the module cannot be imported, or it has no such name.
+        UsageError: The value has another form, the module cannot be imported, or it has no such attribute.
     """
-    if not _FORM.fullmatch(spec):  # and may then be a URL, with a password, that is written wrongly
-        raise click.UsageError("expected MODULE:NAME, such as app.models:Base, or a URL where one may stand")
+    if not _FORM.fullmatch(spec):  # the value is not repeated, because it may be a mistyped URL with a password
+        raise click.UsageError("expected MODULE:NAME, such as app.models:Base, or a URL for databases and stores")
     name, _, path = spec.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -39,7 +39,7 @@ def load(spec: str) -> Any:
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise click.UsageError(f"{spec!r}: there is no {part!r} in it") from None
+            raise click.UsageError(f"{spec!r}: there is no attribute {part!r}") from None
     return found
 
 
@@ -49,20 +49,21 @@ class ModelsParameter(click.ParamType[Any]):
     name = "module:name"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return what it names."""
+        """Return the named object."""
         return load(value) if isinstance(value, str) else value
 
 
-async def entered(stack: AsyncExitStack, target: Any, *kinds: type) -> Any:
-    """Return what a name stands for: itself, or what it returns when it is called, awaited and entered.
+async def resolve(stack: AsyncExitStack, target: Any, *kinds: type) -> Any:
+    """Return a loaded object, after it was called, awaited and entered where possible.
 
     Args:
-        stack: Leaves what was entered, at its end.
-        target: What was loaded.
-        kinds: What it has to be in the end.
+        stack: Exits the context manager, if the object is one.
+        target: The loaded object: an instance, a function or coroutine function that returns one, or an asynchronous
+            context manager.
+        kinds: The expected types.
 
     Raises:
-        UsageError: It is nothing of that.
+        UsageError: The result has another type.
     """
     if not isinstance(target, kinds) and callable(target):
         target = target()
@@ -72,5 +73,5 @@ async def entered(stack: AsyncExitStack, target: Any, *kinds: type) -> Any:
         target = await stack.enter_async_context(target)
     if not isinstance(target, kinds):
         wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise click.UsageError(f"expected {wanted}, or what returns one, got {type(target).__name__}")
+        raise click.UsageError(f"expected {wanted}, or a function that returns one, got {type(target).__name__}")
     return target

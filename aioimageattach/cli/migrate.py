@@ -11,48 +11,45 @@ from ..exc import MigrationError
 from ..migration import migrate as plan_migration
 from . import options
 from .database import open_sessions
-from .output import Output
-from .running import DONE, FOUND, finished, planned, run
+from .output import Output, fields, row_label
+from .running import DONE, FOUND, make_plan, run, with_warnings
 from .stores import open_store
 
 __all__ = ["migrate"]
 
 
 @click.command(short_help="Copy all files to another store.")
-@options.models
-@click.argument("source", type=options.STORE)
-@click.argument("destination", type=options.STORE)
-@options.database
-@click.option("--dry-run", is_flag=True, help="Copy nothing, only tell what would be copied.")
-@click.option("--deep", is_flag=True, help="Read and compare what is in the destination already, too.")
-@click.option("--max-failures", type=click.IntRange(min=1), default=1000, show_default=True, help="Stop after so many.")
-@click.option("--force", is_flag=True, help="Go on even if the database may hide rows, as a replica does.")
-@options.concurrency(16)
-@options.output
+@options.two_stores("source", "destination")
+@click.option("--dry-run", is_flag=True, help="Copy nothing, only report what would be copied.")
+@click.option(
+    "--max-failures",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Stop after this many files that could not be copied.",
+)
+@options.force
 def migrate(
     models: Any,
     source: Any,
     destination: Any,
     database: Any,
-    dry_run: bool,
     deep: bool,
+    concurrency: int,
+    dry_run: bool,
     max_failures: int,
     force: bool,
-    concurrency: int,
-    verbose: bool,
-    every: float,
-    as_json: bool,
+    out: Output,
 ) -> NoReturn:
-    """Copy the files that rows name from SOURCE to DESTINATION, and delete none.
+    """Copy the files that rows name from SOURCE to DESTINATION; nothing is deleted.
 
-    What is in the destination already, with the right size, is passed over: run it again after it was stopped, or for
-    what has come meanwhile. MODELS is MODULE:NAME of a declarative base or of one class.
+    Files that are already in DESTINATION, with the right size, are skipped: run the command again after it was stopped,
+    or to copy newer files. MODELS is MODULE:NAME of a declarative base or one class.
     """
-    out = Output(as_json=as_json, every=every)
 
     async def work() -> int:
         async with AsyncExitStack() as stack:
-            plan = planned(
+            plan = make_plan(
                 plan_migration,
                 await open_sessions(stack, database),
                 models,
@@ -66,15 +63,15 @@ def migrate(
             )
             try:
                 async with out.tracked("migrate", plan):
-                    async for moved in plan:
-                        if verbose or (dry_run and moved.outcome != "present"):
-                            word = "would copy" if moved.outcome == "missing" else moved.outcome
-                            out.emit("file", f"{word} {options.whose(moved.reference)}", **options.fields(moved))
+                    async for migrated in plan:
+                        if out.verbose or (dry_run and migrated.outcome != "present"):
+                            word = "would copy" if migrated.outcome == "missing" else migrated.outcome
+                            out.emit("file", f"{word} {row_label(migrated.reference)}", **fields(migrated))
             except MigrationError:
                 for failure in plan.failures:
-                    text = f"failed {options.whose(failure.reference)}: {failure.error}"
-                    out.emit("failure", text, **options.fields(failure))
+                    text = f"failed {row_label(failure.reference)}: {failure.error}"
+                    out.emit("failure", text, **fields(failure))
                 return FOUND
-            return finished(out, plan, DONE)
+            return with_warnings(out, plan, DONE)
 
-    run(out, work, resume="What was copied stays; run the same command again to go on.")
+    run(out, work, resume="Copied files stay; run the same command again to continue.")

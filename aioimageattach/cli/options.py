@@ -1,17 +1,16 @@
-"""The arguments that several commands share."""
+"""The arguments and options that several commands share."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NoReturn, Protocol, TypeAlias, TypeVar
 
 import click
 
-from ..inventory import Reference
 from .database import DatabaseParameter
 from .loading import ModelsParameter
-from .output import EVERY
+from .output import EVERY, Output
 from .stores import StoreParameter
 
 __all__ = [
@@ -20,19 +19,22 @@ __all__ = [
     "Decorator",
     "concurrency",
     "database",
-    "fields",
+    "deep",
+    "force",
+    "json_output",
     "models",
     "object_types",
     "output",
     "store",
-    "whose",
+    "two_stores",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+Command: TypeAlias = Callable[..., NoReturn]
 
 
 class Decorator(Protocol):
-    """What adds an argument to a command."""
+    """Adds an argument or an option to a command."""
 
     def __call__(self, command: F, /) -> F: ...
 
@@ -41,7 +43,7 @@ MODELS: Final = ModelsParameter()
 STORE: Final = StoreParameter()
 
 models: Final[Decorator] = click.argument("models", type=MODELS)
-"""``module:name`` of a declarative base, or of one class."""
+"""``module:name`` of a declarative base or one class."""
 
 database: Final[Decorator] = click.option(
     "--database",
@@ -65,30 +67,85 @@ store: Final[Decorator] = click.option(
     help="file:///PATH, s3://BUCKET/PREFIX?region=..., or MODULE:NAME of a store.",
 )
 
-
 object_types: Final[Decorator] = click.option(
     "--object-type",
+    "object_types",
     multiple=True,
     metavar="TYPE",
-    help="Only files whose names begin with this and a slash; may be given several times.",
+    help="Only files of this object type, with which their names begin; can be given several times.",
+)
+
+force: Final[Decorator] = click.option(
+    "--force", is_flag=True, help="Continue even if the database may hide rows, as a replica does."
 )
 
 
-def concurrency(default: int) -> Callable[[F], F]:
-    """Number of files that are worked on concurrently."""
+def deep(where: str = "") -> Decorator:
+    """Add ``--deep``.
+
+    Args:
+        where: Where the files are, for the help.
+    """
+    return click.option(
+        "--deep", is_flag=True, help=f"Read the files{where} and compare checksums, instead of only sizes."
+    )
+
+
+def concurrency(default: int = 16) -> Decorator:
+    """Add ``--concurrency``."""
     return click.option(
         "--concurrency",
         type=click.IntRange(min=1),
         default=default,
         show_default=True,
-        help="Number of files that are worked on concurrently.",
+        help="Number of files that are processed concurrently.",
     )
 
 
-def output(command: F) -> F:
-    """The form of the output."""
-    as_json = click.option("--json", "as_json", is_flag=True, help="Write one JSON document per line.")
-    every = click.option(
+def two_stores(old: str, new: str) -> Callable[[Command], Command]:
+    """Add everything that the commands for a move from one store to another share.
+
+    Args:
+        old: The name of the argument for the store with the files.
+        new: The name of the argument for the store to which they are moved.
+    """
+
+    def decorate(command: Command) -> Command:
+        added: tuple[Callable[[Command], Command], ...] = (
+            output,
+            concurrency(),
+            deep(f" in {new.upper()}"),
+            database,
+            click.argument(new, type=STORE),
+            click.argument(old, type=STORE),
+            models,
+        )
+        for add in added:
+            command = add(command)
+        return command
+
+    return decorate
+
+
+_as_json: Final[Decorator] = click.option("--json", "as_json", is_flag=True, help="Write one JSON document per line.")
+
+
+def json_output(command: Command) -> Command:
+    """Add ``--json``, and pass the :class:`Output` as ``out``."""
+
+    @_as_json
+    @functools.wraps(command)
+    def wrapper(as_json: bool, **arguments: Any) -> NoReturn:
+        command(out=Output(as_json=as_json), **arguments)
+
+    return wrapper
+
+
+def output(command: Command) -> Command:
+    """Add the options for output, and pass the :class:`Output` as ``out``."""
+
+    @_as_json
+    @click.option(
         "--every",
         type=click.FloatRange(min=0, min_open=True),
         default=EVERY,
@@ -96,16 +153,9 @@ def output(command: F) -> F:
         metavar="SECONDS",
         help="Interval between lines of progress if there is no terminal.",
     )
-    verbose = click.option("--verbose", "-v", is_flag=True, help="Name each file, not only those with problems.")
-    return as_json(every(verbose(command)))
+    @click.option("--verbose", "-v", is_flag=True, help="Write a line for each file, not only for problems.")
+    @functools.wraps(command)
+    def wrapper(as_json: bool, every: float, verbose: bool, **arguments: Any) -> NoReturn:
+        command(out=Output(as_json=as_json, every=every, verbose=verbose), **arguments)
 
-
-def fields(item: Any) -> dict[str, Any]:
-    """Return what a dataclass holds, by name."""
-    return {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
-
-
-def whose(reference: Reference) -> str:
-    """Say which row names a file, and which of its values this is if it is no image."""
-    row = f"{reference.cls.__name__} {', '.join(map(str, reference.identity))}".rstrip(" ,")
-    return row if reference.key is not None else f"{row} ({reference.object_type})"
+    return wrapper

@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 import click
 
 from ..maintenance import Ownership
-from ..maintenance import own as take
+from ..maintenance import own as record_owner
 from . import options
 from .database import open_sessions
-from .output import Output
+from .output import Output, fields
 from .running import DONE, FOUND, run
 from .stores import open_store
 
@@ -33,36 +33,35 @@ def _describe(one: Ownership) -> str:
 @options.store
 @options.object_types
 @click.option("--claim", is_flag=True, help="Claim files without an owner for this database.")
-@click.option("--transfer", is_flag=True, help="Make this database the owner of files of another one, too.")
-@click.option("--json", "as_json", is_flag=True, help="Write one JSON document per line.")
+@click.option("--transfer", is_flag=True, help="Claim files that belong to another database, too.")
+@options.json_output
 def own(
     models: Any,
     database: Any,
     store: Any,
-    object_type: tuple[str, ...],
+    object_types: tuple[str, ...],
     claim: bool,
     transfer: bool,
-    as_json: bool,
+    out: Output,
 ) -> NoReturn:
-    """Show which database the files in a store belong to, and claim or transfer them.
+    """Show to which database the files in a store belong, and claim or transfer them.
 
     A sweep refuses files that belong to another database, to the original of a copy, or to a later state of this
-    database. Transfer them only after you have checked that this database has the rows of all files.
+    database. Transfer them only after you have verified that this database has the rows of all files.
     """
-    out = Output(as_json=as_json)
 
     async def work() -> int:
         async with AsyncExitStack() as stack:
-            found = await take(
+            found = await record_owner(
                 await open_sessions(stack, database),
                 models,
                 await open_store(stack, store),
-                object_types=list(object_type) or None,
+                object_types=object_types or None,
                 claim=claim or transfer,
                 transfer=transfer,
             )
             for one in found:
-                out.emit("ownership", _describe(one), **options.fields(one))
+                out.emit("ownership", _describe(one), **fields(one))
             return FOUND if any(one.conflict is not None for one in found) else DONE
 
-    run(out, work, resume="What was recorded stays; run the same command again.")
+    run(out, work, resume="Recorded owners stay recorded; run the same command again to continue.")

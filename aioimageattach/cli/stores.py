@@ -1,28 +1,31 @@
-"""The stores that the command line is about, by URL or by name. Here alone all backends are known."""
+"""The store of a command, by URL or by name. This is the only module that knows all backends."""
 
 from __future__ import annotations
 
 import os
 import sys
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import click
 
 from ..store import Store
 from ..stores.fs import FileSystemStore
-from .loading import entered, load
+from .loading import load, resolve
 
-__all__ = ["StoreParameter", "credentials_of", "open_store"]
+if TYPE_CHECKING:
+    from ..stores.s3 import S3Store
 
-_TEXTS: Final = frozenset(
+__all__ = ["StoreParameter", "as_s3_store", "describe_credentials", "open_store"]
+
+_STRINGS: Final = frozenset(
     {"acl", "endpoint_url", "public_base_url", "region", "reproducible_storage_class", "signature_version"}
     | {"storage_class"}
 )
 _NUMBERS: Final = frozenset({"max_retry", "url_expires_in"})
-_TRUTHS: Final = frozenset({"bulk_delete", "path_style"})
-_WORDS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+_BOOLEANS: Final = frozenset({"bulk_delete", "path_style"})
+_BOOLEAN_VALUES: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 class StoreParameter(click.ParamType[Any]):
@@ -31,7 +34,7 @@ class StoreParameter(click.ParamType[Any]):
     name = "store"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the store of the URL, or what the name names."""
+        """Return the store for a URL, or the named object."""
         if not isinstance(value, str):
             return value
         if "://" not in value:
@@ -39,12 +42,12 @@ class StoreParameter(click.ParamType[Any]):
         try:
             url = urlsplit(value)
             options = dict(parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query)))
-        except ValueError:  # Python's own text may repeat it, with a secret
-            self.fail("the store's URL cannot be read; expected one such as s3://bucket/prefix?name=value&name=value")
+        except ValueError:  # Python's message may contain the URL with a secret
+            self.fail("invalid store URL; expected a URL such as s3://bucket/prefix?name=value&name=value")
         try:
             if any("@" in part or ":" in part for part in (url.netloc, *map(_user, options.values()))):
                 raise ValueError(
-                    "no user and no secret belong into the URL of a store; S3 finds them in the environment"
+                    "expected a store URL without user and secret; S3 credentials are read from the environment"
                 )
             if url.scheme == "file":
                 return _directory(url, options)
@@ -53,24 +56,24 @@ class StoreParameter(click.ParamType[Any]):
         except ValueError as error:
             self.fail(str(error))
         except ModuleNotFoundError as error:
-            self.fail(f"{error.name} is missing: pip install 'aioimageattach[s3]'")
-        self.fail(f"expected file:///path, s3://bucket/prefix or MODULE:NAME, got one of {url.scheme}://")
+            self.fail(f"S3 requires {error.name}: pip install 'aioimageattach[s3]'")
+        self.fail(f"expected file:///path, s3://bucket/prefix or MODULE:NAME, got a URL with the scheme {url.scheme!r}")
 
 
 def _user(value: str) -> str:
-    """What stands before the host, if the value of an option is a URL."""
+    """Return the user information of a URL, with the ``@``; empty if there is none."""
     user, at, _ = urlsplit(value).netloc.rpartition("@")
     return user + at
 
 
 def _directory(url: SplitResult, options: dict[str, str]) -> FileSystemStore:
-    base_url, fsync = options.pop("base_url", None), _truth("fsync", options.pop("fsync", "yes"))
+    base_url, fsync = options.pop("base_url", None), _boolean("fsync", options.pop("fsync", "yes"))
     _refuse(options, "base_url", "fsync")
     path = unquote(url.path)
     if url.netloc not in ("", "localhost") or not path:
         raise ValueError("expected three slashes and an absolute path, such as file:///srv/media")
     if not os.path.isdir(path):
-        raise ValueError(f"there is no directory {path!r}")
+        raise ValueError(f"expected an existing directory, got {path!r}")
     return FileSystemStore(path, base_url or f"file://{url.path}", fsync=fsync)
 
 
@@ -82,13 +85,13 @@ def _bucket(url: SplitResult, options: dict[str, str]) -> Store:
     if name is not None:
         found["credentials"] = ProfileCredentials(name)
     for label in list(options):
-        if label in _TEXTS:
+        if label in _STRINGS:
             found[label] = options.pop(label)
         elif label in _NUMBERS:
-            found[label] = _number(label, options.pop(label))
-        elif label in _TRUTHS:
-            found[label] = _truth(label, options.pop(label))
-    _refuse(options, "profile", *_TEXTS, *_NUMBERS, *_TRUTHS)
+            found[label] = _integer(label, options.pop(label))
+        elif label in _BOOLEANS:
+            found[label] = _boolean(label, options.pop(label))
+    _refuse(options, "profile", *_STRINGS, *_NUMBERS, *_BOOLEANS)
     if not url.netloc:
         raise ValueError("expected a bucket, such as s3://my-pictures")
     return S3Store(url.netloc, prefix=unquote(url.path), **found)
@@ -96,40 +99,43 @@ def _bucket(url: SplitResult, options: dict[str, str]) -> Store:
 
 def _refuse(options: dict[str, str], *known: str) -> None:
     if options:
-        raise ValueError(f"unknown: {', '.join(sorted(options))}; expected some of {', '.join(sorted(known))}")
+        raise ValueError(f"expected only the options {', '.join(sorted(known))}, got {', '.join(sorted(options))}")
 
 
-def _number(label: str, value: str) -> int:
+def _integer(label: str, value: str) -> int:
     if not value.isdecimal():
         raise ValueError(f"{label}: expected a number, got {value!r}")
     return int(value)
 
 
-def _truth(label: str, value: str) -> bool:
-    if value.lower() not in _WORDS:
+def _boolean(label: str, value: str) -> bool:
+    if value.lower() not in _BOOLEAN_VALUES:
         raise ValueError(f"{label}: expected yes or no, got {value!r}")
-    return _WORDS[value.lower()]
+    return _BOOLEAN_VALUES[value.lower()]
 
 
 async def open_store(stack: AsyncExitStack, target: Any) -> Store:
-    """Return the store; its connections are closed with the stack."""
-    found = await entered(stack, target, Store)
+    """Return a store; its connections are closed with the stack."""
+    found = await resolve(stack, target, Store)
     assert isinstance(found, Store)
     return found
 
 
-async def credentials_of(store: Store) -> str | None:
-    """Say what a bucket's requests are signed with, without saying it; ``None`` for other stores.
-
-    Raises:
-        StoreError: There are none.
-    """
+def as_s3_store(store: Store) -> S3Store | None:
+    """Return the store if it is an S3 store, without importing the S3 backend for other stores."""
     if "aioimageattach.stores.s3.store" not in sys.modules:
         return None
     from ..stores.s3 import S3Store
 
-    if not isinstance(store, S3Store):
-        return None
+    return store if isinstance(store, S3Store) else None
+
+
+async def describe_credentials(store: S3Store) -> str:
+    """Describe the credentials of an S3 store without revealing them.
+
+    Raises:
+        StoreError: No credentials were found.
+    """
     found = await store.client.credentials.get()
     kind = "no session token" if found.token is None else "a session token"
     until = "" if found.expires_at is None else f", until {found.expires_at:%Y-%m-%d %H:%M:%S %Z}"

@@ -10,16 +10,22 @@ from typing import Any, NoReturn
 import click
 
 from ..exc import SweepRefusedError
-from ..maintenance import SweepPlan
+from ..maintenance import Orphan, SweepPlan
 from ..maintenance import sweep as plan_sweep
 from ..maintenance.sweep import MAX_SHARE, RETENTION
 from . import options
 from .database import open_sessions
-from .output import Output
-from .running import DONE, FOUND, finished, planned, run
+from .output import Output, fields
+from .running import DONE, FOUND, make_plan, run, with_warnings
 from .stores import open_store
 
 __all__ = ["sweep"]
+
+
+def _describe(orphan: Orphan) -> str:
+    if orphan.error is not None:
+        return f"failed {orphan.name}: {orphan.error}"
+    return f"{'removed' if orphan.removed else 'orphan'} {orphan.name}"
 
 
 @click.command(short_help="Find files that no row names, and remove them.")
@@ -27,7 +33,7 @@ __all__ = ["sweep"]
 @options.database
 @options.store
 @options.object_types
-@click.option("--delete", is_flag=True, help="Remove what is found; without it, it is only reported.")
+@click.option("--delete", is_flag=True, help="Remove the orphans; without this option, they are only reported.")
 @click.option("--permanently", is_flag=True, help="Delete files immediately, without quarantine.")
 @click.option(
     "--retention",
@@ -46,14 +52,16 @@ __all__ = ["sweep"]
     help="Largest share of the files of one object type that may be removed.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="NUMBER", help="Largest number of files to remove.")
-@click.option("--force", is_flag=True, help="Remove more than that, too, or with an empty table, or a shorter grace.")
+@click.option(
+    "--force", is_flag=True, help="Remove more than --max-share, or with an empty table, or a shorter grace time."
+)
 @click.option("--start-after", default="", metavar="NAME", help="Start after this name, where another sweep stopped.")
 @options.output
 def sweep(
     models: Any,
     database: Any,
     store: Any,
-    object_type: tuple[str, ...],
+    object_types: tuple[str, ...],
     delete: bool,
     permanently: bool,
     retention: float,
@@ -62,27 +70,24 @@ def sweep(
     limit: int | None,
     force: bool,
     start_after: str,
-    verbose: bool,
-    every: float,
-    as_json: bool,
+    out: Output,
 ) -> NoReturn:
-    """Find the files that no row names, and remove them with --delete.
+    """Find the files that no row names (orphans), and remove them with --delete.
 
-    Orphans come from bulk deletes, raw SQL, and processes that were killed. Run it every night, without --delete first.
-    MODELS is MODULE:NAME of a declarative base or of one class; files of other classes are left alone. Removed files
-    stay in quarantine for a while, and `aioimageattach undo` restores them.
+    Bulk deletes, raw SQL and killed processes leave orphans. Run the command every night, at first without --delete.
+    MODELS is MODULE:NAME of a declarative base or one class; files of other classes are not touched. Removed files stay
+    in quarantine for a while, and `aioimageattach undo` restores them.
     """
-    out = Output(as_json=as_json, every=every)
     plans: list[SweepPlan] = []
 
     async def work() -> int:
         async with AsyncExitStack() as stack:
-            plan = planned(
+            plan = make_plan(
                 plan_sweep,
                 await open_sessions(stack, database),
                 models,
                 await open_store(stack, store),
-                object_types=list(object_type) or None,
+                object_types=object_types or None,
                 grace=None if grace is None else timedelta(hours=grace),
                 delete=delete,
                 permanently=permanently,
@@ -97,23 +102,20 @@ def sweep(
             try:
                 async with out.tracked("sweep", plan, done="listed"):
                     async for orphan in plan:
-                        word = "removed" if orphan.removed else "orphan" if orphan.error is None else "failed"
-                        text = f"{word} {orphan.name}" + ("" if orphan.error is None else f": {orphan.error}")
-                        if verbose or not orphan.removed:
-                            out.emit("orphan", text, **options.fields(orphan))
+                        if out.verbose or not orphan.removed:
+                            out.emit("orphan", _describe(orphan), **fields(orphan))
             except SweepRefusedError as error:
                 refused = error
             if plan.id is not None:
-                out.complain(
-                    "quarantine", f"In quarantine; `aioimageattach undo` with {plan.id} restores.", sweep=plan.id
-                )
+                text = f"Removed files are in quarantine; `aioimageattach undo` with {plan.id} restores them."
+                out.warn("quarantine", text, sweep=plan.id)
             for objection in plan.objections:
                 text = f"{'refused' if delete else '--delete would be refused'}: {objection}"
-                out.complain("objection", text, **options.fields(objection))
+                out.warn("objection", text, **fields(objection))
             if refused is not None:
                 raise refused
             left = plan.progress.orphans - plan.progress.removed
-            return finished(out, plan, FOUND if left else DONE)
+            return with_warnings(out, plan, FOUND if left else DONE)
 
     def resume() -> str:
         position = plans[0].progress.position if plans else ""

@@ -10,8 +10,8 @@ import click
 from ..maintenance import sweeps as find_sweeps
 from ..maintenance import undo as plan_undo
 from . import options
-from .output import Output
-from .running import DONE, FOUND, finished, planned, run
+from .output import Output, fields
+from .running import DONE, FOUND, make_plan, run, with_warnings
 from .stores import open_store
 
 __all__ = ["undo"]
@@ -28,33 +28,30 @@ def undo(
     models: Any,
     sweep: str | None,
     store: Any,
-    object_type: tuple[str, ...],
+    object_types: tuple[str, ...],
     as_list: bool,
-    verbose: bool,
-    every: float,
-    as_json: bool,
+    out: Output,
 ) -> NoReturn:
-    """Give the files that a sweep removed their names again.
+    """Give the files that a sweep removed their original names again.
 
     SWEEP is the identifier that the sweep printed; without it, the last sweep is undone. MODELS is MODULE:NAME of a
-    declarative base or of one class.
+    declarative base or one class.
     """
-    out = Output(as_json=as_json, every=every)
 
     async def work() -> int:
         async with AsyncExitStack() as stack:
             where = await open_store(stack, store)
             if as_list:
                 for past in await find_sweeps(models, where):
-                    out.emit("sweep", f"{past.id} of {past.swept_at:%Y-%m-%d %H:%M:%S} UTC", **options.fields(past))
+                    out.emit("sweep", f"{past.id} of {past.swept_at:%Y-%m-%d %H:%M:%S} UTC", **fields(past))
                 return DONE
-            plan = planned(plan_undo, models, where, sweep=sweep, object_types=list(object_type) or None)
+            plan = make_plan(plan_undo, models, where, sweep=sweep, object_types=object_types or None)
             async with out.tracked("undo", plan):
-                async for one in plan:
-                    if verbose or one.error is not None:
-                        text = "restored" if one.error is None else "failed"
-                        why = "" if one.error is None else f": {one.error}"
-                        out.emit("restored", f"{text} {one.name}{why}", **options.fields(one))
-            return finished(out, plan, FOUND if plan.progress.failed else DONE)
+                async for restored in plan:
+                    if out.verbose or restored.error is not None:
+                        word = "restored" if restored.error is None else "failed"
+                        why = "" if restored.error is None else f": {restored.error}"
+                        out.emit("restored", f"{word} {restored.name}{why}", **fields(restored))
+            return with_warnings(out, plan, FOUND if plan.progress.failed else DONE)
 
-    run(out, work, resume="Restored files stay; run the same command again to continue.")
+    run(out, work, resume="Restored files stay restored; run the same command again to continue.")

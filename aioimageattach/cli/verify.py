@@ -11,28 +11,28 @@ from ..maintenance import Mismatch
 from ..maintenance import verify as plan_verification
 from . import options
 from .database import open_sessions
-from .output import Output
-from .running import DONE, FOUND, finished, planned, run
+from .output import Output, fields, row_label
+from .running import DONE, FOUND, make_plan, run, with_warnings
 from .stores import open_store
 
 __all__ = ["verify"]
 
 
-def _say(mismatch: Mismatch) -> str:
-    text = f"{'repaired' if mismatch.repaired else mismatch.problem} {options.whose(mismatch.reference)}"
+def _describe(mismatch: Mismatch) -> str:
+    text = f"{'repaired' if mismatch.repaired else mismatch.problem} {row_label(mismatch.reference)}"
     if mismatch.expected is not None:
         text += f": expected {mismatch.expected}, got {mismatch.actual}"
     return text if mismatch.error is None else f"{text}: {mismatch.error}"
 
 
-@click.command(short_help="Find rows whose files are lost or altered.")
+@click.command(short_help="Find rows whose files are missing or altered.")
 @options.models
 @options.database
 @options.store
-@click.option("--deep", is_flag=True, help="Read the files and compare fingerprints, not only sizes.")
-@click.option("--repair", is_flag=True, help="Make flawed thumbnails again from their originals.")
-@click.option("--force", is_flag=True, help="Go on even if the database may hide rows, as a replica does.")
-@options.concurrency(16)
+@options.deep()
+@click.option("--repair", is_flag=True, help="Render mismatched thumbnails again from their originals.")
+@options.force
+@options.concurrency()
 @options.output
 def verify(
     models: Any,
@@ -42,24 +42,20 @@ def verify(
     repair: bool,
     force: bool,
     concurrency: int,
-    verbose: bool,
-    every: float,
-    as_json: bool,
+    out: Output,
 ) -> NoReturn:
-    """Look whether the files that rows name are there, and are what the rows say.
+    """Check that the files that rows name exist and match the rows.
 
-    MODELS is MODULE:NAME of a declarative base or of one class. The application may go on meanwhile.
+    MODELS is MODULE:NAME of a declarative base or one class. The application may continue to run.
     """
-    out = Output(as_json=as_json, every=every)
 
     async def work() -> int:
         async with AsyncExitStack() as stack:
-            sessions, where = await open_sessions(stack, database), await open_store(stack, store)
-            plan = planned(
+            plan = make_plan(
                 plan_verification,
-                sessions,
+                await open_sessions(stack, database),
                 models,
-                where,
+                await open_store(stack, store),
                 deep=deep,
                 repair=repair,
                 concurrency=concurrency,
@@ -67,8 +63,8 @@ def verify(
             )
             async with out.tracked("verify", plan):
                 async for mismatch in plan:
-                    if verbose or not mismatch.repaired:
-                        out.emit("mismatch", _say(mismatch), **options.fields(mismatch))
-        return finished(out, plan, FOUND if plan.progress.flawed > plan.progress.repaired else DONE)
+                    if out.verbose or not mismatch.repaired:
+                        out.emit("mismatch", _describe(mismatch), **fields(mismatch))
+        return with_warnings(out, plan, FOUND if plan.progress.flawed > plan.progress.repaired else DONE)
 
-    run(out, work, resume="What was repaired stays; run the same command again, it begins from the start.")
+    run(out, work, resume="Repaired files stay repaired; run the same command again, it starts from the beginning.")

@@ -1,27 +1,26 @@
-"""The files that committed rows name: the basis of verifying, sweeping and moving.
+"""Inventory: the files that committed rows name, as verification, sweeps and migrations read them.
 
-Rows are read a page at a time, each page in a new short session, so that a run of hours keeps no transaction open. All
-statements about one page use one connection, to the database that these rows are written to: a session that sends
-SELECTs to replicas would let one server answer for another. They are Core statements on tables, so that nothing that
-an application adds to its queries, such as a filter for rows marked as deleted, hides a file.
+Rows are read a page at a time, each page in a new short session, so that a run of several hours keeps no transaction
+open. All statements about a page use one connection, to the database to which its rows are written: a session that
+sends SELECTs to replicas could otherwise mix the answers of several servers. The statements are Core statements on
+tables, so that filters that an application adds to its queries, for example for soft-deleted rows, cannot hide files.
 """
 
 from __future__ import annotations
 
-from .kinds import PAGE, ImageKind, Kind, Reference, StoredKind, kinds, related
-from .reader import Reader, Sessions, ask, opened
+from .kinds import PAGE, FileReference, ImageKind, Kind, StoredKind, kinds, related
+from .reader import Reader, Sessions, opened, run_with_reader
 from .scan import Scan, beyond, count, named, references, reread
 
 __all__ = [
     "PAGE",
+    "FileReference",
     "ImageKind",
     "Kind",
     "Reader",
-    "Reference",
     "Scan",
     "Sessions",
     "StoredKind",
-    "ask",
     "beyond",
     "count",
     "kinds",
@@ -30,4 +29,5 @@ __all__ = [
     "references",
     "related",
     "reread",
+    "run_with_reader",
 ]

@@ -1,4 +1,4 @@
-"""Reasons not to believe a database when it says that no row names a file."""
+"""Reasons why a database may hide committed rows, so that its answer "no row names this file" cannot be trusted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Table, bindparam, text
 
 from .reader import Reader
 
-__all__ = ["Waiting", "unsafe_reasons"]
+__all__ = ["SweepLimits", "unsafe_reasons"]
 
 _PRIMARY: Final = "connect to the primary"
 
@@ -41,116 +41,121 @@ _POSTGRESQL_KINDS: Final = {"f": "a foreign table", "m": "a materialized view", 
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """The transactions for whose rows a sweep waits.
+class SweepLimits:
+    """Additional conditions for a sweep, which must not miss rows that are about to be committed.
 
     Args:
-        before: Transactions that were prepared earlier may name files that are old enough to be swept.
-        margin: How far the clock here may be ahead of the database's.
+        prepared_before: Transactions that were prepared before this time may name files that are old enough to be
+            swept.
+        max_skew: How far the local clock may be ahead of the database's.
     """
 
-    before: datetime
-    margin: timedelta
+    prepared_before: datetime
+    max_skew: timedelta
 
 
-def unsafe_reasons(reader: Reader, tables: Collection[Table], waiting: Waiting | None = None) -> list[str]:
+def unsafe_reasons(reader: Reader, tables: Collection[Table], limits: SweepLimits | None = None) -> list[str]:
     """Return the reasons why a connection may not see all committed rows of some tables.
 
     Args:
-        reader: The connection that the rows are read with.
+        reader: The connection with which the rows are read.
         tables: The tables.
-        waiting: For a sweep, which must not see uncommitted rows, or miss those that are about to be committed.
+        limits: For a sweep, also check for uncommitted rows, prepared transactions and clock skew.
     """
     connection = reader.connection
     found: list[str] = []
-    if waiting is not None and reader.is_shared:
-        found.append("the sessions are bound to a connection, and see what is not committed: bind them to an engine")
+    if limits is not None and reader.is_shared:
+        found.append("the sessions are bound to a connection, and see uncommitted rows: bind them to an engine")
     if reader.dialect == "postgresql":
-        found += _of_postgresql(connection, tables, waiting)
+        found += _postgresql_reasons(connection, tables, limits)
     elif reader.dialect in ("mysql", "mariadb"):
-        found += _of_mysql(connection, tables, waiting)
+        found += _mysql_reasons(connection, tables, limits)
     elif reader.dialect == "sqlite":
-        found += _of_sqlite(connection, tables)
+        found += _sqlite_reasons(connection, tables)
     if (
-        waiting is not None
-        and reader.dialect != "postgresql"
+        limits is not None
+        and reader.dialect != "postgresql"  # which treats READ UNCOMMITTED as READ COMMITTED
         and connection.get_isolation_level() == "READ UNCOMMITTED"
     ):
-        found.append("the sessions read what is not committed: give them another isolation level")
+        found.append("the sessions read uncommitted rows: use another isolation level")
     return found
 
 
-def _of_postgresql(connection: Connection, tables: Collection[Table], waiting: Waiting | None) -> list[str]:
-    before = datetime.now(UTC) if waiting is None else waiting.before
+def _postgresql_reasons(connection: Connection, tables: Collection[Table], limits: SweepLimits | None) -> list[str]:
+    before = datetime.now(UTC) if limits is None else limits.prepared_before
     now, is_replica, is_read_only, prepared, subscriptions = connection.execute(_POSTGRESQL, {"before": before}).one()
-    found = _ahead(now, waiting)
+    found = _skew(now, limits)
     if is_replica:
         found.append(f"the database is a replica, which may lag behind: {_PRIMARY}")
     elif is_read_only:
-        found.append(f"the connection is read-only, as connections to replicas are: {_PRIMARY}, without read-only mode")
-    if subscriptions:
-        found.append(f"the database subscribes to another one, and may lag behind it: {_PRIMARY}")
-    if waiting is not None and prepared:
         found.append(
-            f"{prepared} transactions are prepared and undecided since before {before:%Y-%m-%d %H:%M} UTC "
-            "(pg_prepared_xacts): commit them, or roll them back"
+            f"the connection is read-only, as connections to replicas often are: {_PRIMARY}, without read-only mode"
+        )
+    if subscriptions:
+        found.append(f"the database subscribes to another database, and may lag behind it: {_PRIMARY}")
+    if limits is not None and prepared:
+        found.append(
+            f"{prepared} transactions were prepared before {before:%Y-%m-%d %H:%M} UTC and are neither committed nor "
+            "rolled back (pg_prepared_xacts): commit them, or roll them back"
         )
     for table in tables:
         parts = (connection.schema_for_object(table), table.name)
         name = ".".join(map(connection.dialect.identifier_preparer.quote, filter(None, parts)))
         for kind, persistence, is_filtered, foreign in connection.execute(_POSTGRESQL_TABLE, {"name": name}):
             if kind in _POSTGRESQL_KINDS:
-                found.append(_no_table(name, _POSTGRESQL_KINDS[kind]))
+                found.append(_not_a_table(name, _POSTGRESQL_KINDS[kind]))
             if persistence == "t":
-                found.append(_no_table(name, "a temporary table"))
+                found.append(_not_a_table(name, "a temporary table"))
             if foreign:
-                found.append(_no_table(name, f"partitioned, with {foreign} foreign tables among its partitions"))
+                found.append(_not_a_table(name, f"partitioned, with {foreign} foreign tables among its partitions"))
             if is_filtered:
-                found.append(f"row security hides rows of {name}: connect as a user with BYPASSRLS")
+                found.append(f"row-level security hides rows of {name}: connect as a user with BYPASSRLS")
     return found
 
 
-def _of_mysql(connection: Connection, tables: Collection[Table], waiting: Waiting | None) -> list[str]:
+def _mysql_reasons(connection: Connection, tables: Collection[Table], limits: SweepLimits | None) -> list[str]:
     now, is_read_only = connection.execute(_MYSQL).one()
-    found = _ahead(now.replace(tzinfo=UTC), waiting)
+    found = _skew(now.replace(tzinfo=UTC), limits)
     if is_read_only:
-        found.append(f"the database is read-only, as replicas are: {_PRIMARY}")
+        found.append(f"the database is read-only, as replicas often are: {_PRIMARY}")
     if any(value not in ("0", "OFF") for _, value in connection.execute(_MYSQL_REPLICA)):
         found.append(f"the database is a replica, which may lag behind: {_PRIMARY}")
     for table in tables:
         schema = connection.schema_for_object(table)
         for kind, engine in connection.execute(_MYSQL_TABLE, {"schema": schema, "name": table.name}):
             if kind not in ("BASE TABLE", "SYSTEM VERSIONED"):
-                found.append(_no_table(table.fullname, f"a {kind.lower()}"))
+                found.append(_not_a_table(table.fullname, f"a {kind.lower()}"))
             elif engine.upper() in _REMOTE_ENGINES:
-                found.append(_no_table(table.fullname, f"a table of the engine {engine}"))
+                found.append(_not_a_table(table.fullname, f"a table of the storage engine {engine}"))
     return found
 
 
-def _of_sqlite(connection: Connection, tables: Collection[Table]) -> list[str]:
+def _sqlite_reasons(connection: Connection, tables: Collection[Table]) -> list[str]:
     found: list[str] = []
     url = connection.engine.url
     words = {*str(url.database).lower().partition("?")[2].split("&"), *(f"{k}={v}" for k, v in url.query.items())}
     if words & {"mode=ro", "immutable=1"} or connection.scalar(text("PRAGMA query_only")):
-        found.append(f"the connection is read-only, as connections to copies are: {_PRIMARY}, without read-only mode")
+        found.append(
+            f"the connection is read-only, as connections to copies often are: {_PRIMARY}, without read-only mode"
+        )
     for table in tables:
         schema = connection.dialect.identifier_preparer.quote(connection.schema_for_object(table) or "main")
         query = text(_SQLITE_TABLE.text.format(schema=schema)).bindparams(bindparam("name", table.name))
         for kind, sql, is_temporary in connection.execute(query):
             if kind == "view" or is_temporary:
-                found.append(_no_table(table.fullname, "temporary" if is_temporary else "a view"))
+                found.append(_not_a_table(table.fullname, "temporary" if is_temporary else "a view"))
             elif str(sql).upper().startswith("CREATE VIRTUAL"):
-                found.append(_no_table(table.fullname, "a virtual table"))
+                found.append(_not_a_table(table.fullname, "a virtual table"))
     return found
 
 
-def _no_table(name: str, what: str) -> str:
-    return f"{name} is {what}, which may hide rows: map the table that has them all"
+def _not_a_table(name: str, what: str) -> str:
+    return f"{name} is {what}, which may hide rows: map the table with all rows instead"
 
 
-def _ahead(there: Any, waiting: Waiting | None) -> list[str]:
-    """Files look older than they are to a clock that is ahead."""
-    if waiting is None:
+def _skew(database_time: Any, limits: SweepLimits | None) -> list[str]:
+    """Return why the local clock is wrong: if it is ahead, files look older than they are."""
+    if limits is None:
         return []
-    ahead = datetime.now(UTC) - there
-    return [f"the clock here is {ahead} ahead of the database's: set it right"] if ahead > waiting.margin else []
+    ahead = datetime.now(UTC) - database_time
+    return [f"the local clock is {ahead} ahead of the database's: set it"] if ahead > limits.max_skew else []

@@ -1,4 +1,4 @@
-"""The kinds of files that rows name, and how the rows of each are read."""
+"""Kinds: the kinds of files that rows name, and how the rows of each kind are read."""
 
 from __future__ import annotations
 
@@ -38,36 +38,36 @@ from ..exc import DamagedValueError, DeclarationError, ImageAttachError, Invalid
 from ..key import ImageKey, revision_of
 from ..offload.columns import columns_of, settings_of
 from ..offload.reference import INLINE_MARKS, parse_name
-from ..offload.reference import Reference as StoredReference
+from ..offload.reference import Reference as ValueReference
 from ..store import KeyedStore
 from .reader import Reader
 
-__all__ = ["PAGE", "ImageKind", "Kind", "Part", "Reference", "StoredKind", "kinds", "related"]
+__all__ = ["PAGE", "FileReference", "ImageKind", "Kind", "Part", "StoredKind", "kinds", "related"]
 
 PAGE: Final = 1000
-"""Number of rows, or of names, in one statement."""
+"""Number of rows or names per statement."""
 
 _LEGACY: Final = re.compile(r"([^/]+/-?\d+/(?:-?\d+/-?\d+\.)?\d+x\d+)(?:\.\w+|None)", re.ASCII)
 """``object_type/id/WxH.ext`` in buckets, ``object_type/id%1000/id//1000/id.WxH.ext`` in directories."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class FileReference:
     """One file that a committed row names.
 
     Args:
         cls: The mapped class of the row, the most derived one.
-        identity: Its primary key.
-        object_type: The first part of the file's name; empty if it cannot be told from the row.
-        key: Identifies the file to the store; ``None`` if the row keeps the name itself.
-        name: The name that the row keeps; ``None`` if it follows from the key.
-        mimetype: The file's type.
-        size: In bytes; ``None`` if the row does not say.
-        sha256: SHA-256 of the file, 64 hexadecimal digits; ``None`` if the row does not say.
+        identity: The primary key of the row.
+        object_type: The object type, with which the file's name begins; empty if the row does not determine it.
+        key: Identifies the file in a store; ``None`` if the row contains the name itself.
+        name: The name that the row contains; ``None`` if the name is derived from the key.
+        mimetype: The MIME type of the file.
+        size: The size in bytes; ``None`` if the row does not contain it.
+        sha256: The SHA-256 of the file, 64 hexadecimal digits; ``None`` if the row does not contain it.
         reproducible: Whether the file can be made again from another one.
-        created_at: When the row was made; ``None`` if it does not say.
-        content: The facts that the name of an offloaded value contains; ``None`` for an image.
-        damage: Why the row does not name any file, if its contents make no valid name; ``None`` otherwise.
+        created_at: When the row was created; ``None`` if the row does not contain it.
+        content: The facts in the name of an offloaded value; ``None`` for an image.
+        damage: Why no valid file name can be derived from the row; ``None`` if one can.
     """
 
     cls: type[Any]
@@ -80,15 +80,15 @@ class Reference:
     sha256: str | None
     reproducible: bool
     created_at: datetime | None
-    content: StoredReference | None = None
+    content: ValueReference | None = None
     damage: ImageAttachError | None = None
 
     def name_in(self, store: KeyedStore) -> str:
         """Return the name of the file in a store.
 
         Raises:
-            InvalidKeyError: No file of that store can have it, or the row names no file.
-            DamagedValueError: The row of an offloaded value names no file.
+            InvalidKeyError: The store cannot have such a file, or no name can be derived from the row.
+            DamagedValueError: The row of an offloaded value contains no valid name.
         """
         if self.damage is not None:
             raise self.damage
@@ -96,10 +96,10 @@ class Reference:
 
 
 class Kind(ABC):
-    """The files that one attribute of one mapped class names, including those of derived classes.
+    """The files that one attribute of a mapped class and of its subclasses names.
 
     Args:
-        mapper: Of the class.
+        mapper: The mapper of the class.
     """
 
     def __init__(self, mapper: Mapper[Any]) -> None:
@@ -113,11 +113,11 @@ class Kind(ABC):
     @property
     @abstractmethod
     def object_types(self) -> frozenset[str] | None:
-        """The object types of its files; ``None`` if they depend on the row."""
+        """The object types of the files; ``None`` if they depend on the row."""
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """The tables that its rows are in."""
+        """The tables that contain the rows."""
         found = dict.fromkeys(table for one in _family(self.mapper) for table in one.tables)
         return tuple(table for table in found if isinstance(table, Table))
 
@@ -128,28 +128,28 @@ class Kind(ABC):
 
     @property
     def place(self) -> str:
-        """That column as ``table.column``; equal for two kinds that read the same one."""
-        table = self.source.table  # or a subquery, as of a union of concrete classes
+        """The source column as ``table.column``; equal for two kinds that read the same column."""
+        table = self.source.table  # with concrete inheritance, a subquery of a union
         return f"{getattr(table, 'fullname', table.description)}.{self.source.name}"
 
     @abstractmethod
     def parts(self) -> Sequence[Part]:
-        """Return the parts in which :class:`Scan` reads the rows that name files."""
+        """Return the parts in which :class:`Scan` reads the rows."""
 
     @abstractmethod
-    def reference(self, reader: Reader, row: Row[Any]) -> Reference:
-        """Return the file that a row names, which was read by :meth:`select`."""
+    def reference(self, reader: Reader, row: Row[Any]) -> FileReference:
+        """Return the file that a row names; the row was read by :meth:`select`."""
 
     @abstractmethod
     def knows(self, name: str) -> bool:
-        """Whether a file of this kind may have such a name; other names are those of other programs."""
+        """Whether a file of this kind can have this name; files with other names belong to other programs."""
 
     @abstractmethod
     def named(self, reader: Reader, names: Collection[str], store: KeyedStore) -> set[str]:
         """Return those of some names in a store that rows name; may over-report."""
 
     def where(self) -> list[ColumnElement[bool]]:
-        """Return the conditions that distinguish the rows from others in the same table."""
+        """Return the conditions that select the kind's rows from a shared table."""
         concrete = any(mapper.concrete for mapper in self.mapper.self_and_descendants if mapper is not self.mapper)
         if self.mapper.polymorphic_on is None or not (self.mapper.single or concrete):
             return []
@@ -162,18 +162,18 @@ class Kind(ABC):
         order: Sequence[ColumnElement[Any]] = (),
         limit: int | None = None,
     ) -> Sequence[Row[Any]]:
-        """Return rows with all columns that :meth:`reference` needs, and the values of ``order`` behind them."""
+        """Return rows with all columns that :meth:`reference` needs, followed by the values of ``order``."""
         columns = [column.label(f"c{number}") for number, column in enumerate(self._columns().values())]
         extra = [column.label(f"o{number}") for number, column in enumerate(order)]
         query = select(*columns, *extra).select_from(self.mapper.selectable).where(*self.where(), *where)
         return reader.connection.execute(query.order_by(*order).limit(limit)).all()
 
-    def find(self, reader: Reader, *where: ColumnElement[bool], limit: int) -> list[Reference]:
-        """Return the files that some rows name."""
+    def find(self, reader: Reader, *where: ColumnElement[bool], limit: int) -> list[FileReference]:
+        """Return the files that the selected rows name."""
         return [self.reference(reader, row) for row in self.select(reader, *where, limit=limit)]
 
     def at(self, identity: Sequence[Any]) -> list[ColumnElement[bool]]:
-        """Return the conditions for the row of a primary key."""
+        """Return the conditions for the row with a primary key."""
         return [
             column == bindparam(None, value, column.type)
             for column, value in zip(self.primary_key, identity, strict=True)
@@ -195,11 +195,11 @@ class Kind(ABC):
         return cast("ColumnElement[Any]", found)
 
     def _columns(self) -> Mapping[str, ColumnElement[Any]]:
-        """The columns to read, by the attribute that they are for; the last one tells the class of the row."""
+        """Return the columns to read, by attribute; the empty attribute is the discriminator of the row's class."""
         found: dict[str, ColumnElement[Any]] = {}
         for prop in self.mapper.column_attrs:
             column = self.mapper.selectable.corresponding_column(cast("Any", prop.columns[0]))
-            if column is not None:  # else it is an expression, which the row loads if it needs it
+            if column is not None:  # otherwise it is an expression, which the row loads if it is needed
                 found[prop.key] = column
         if self.mapper.polymorphic_on is not None:
             found[""] = self.column(self.mapper.polymorphic_on)
@@ -211,7 +211,7 @@ class Kind(ABC):
         return dict(zip(self._columns(), row, strict=False))
 
     def _mapper_of(self, values: Mapping[str, Any]) -> Mapper[Any] | None:
-        """The mapper of a row; ``None`` if no class that is imported has the row's polymorphic identity."""
+        """Return the mapper of a row; ``None`` if no imported class has the row's polymorphic identity."""
         if "" not in values:
             return self.mapper
         return self.mapper.polymorphic_map.get(values[""])
@@ -225,12 +225,12 @@ class Kind(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows in an order in which they can be read page by page.
+    """Rows with an order in which they can be read page by page.
 
     Args:
-        where: Conditions besides those of the kind.
-        order: What the order follows; no two rows have the same values.
-        stable: Whether a row never moves to an earlier place, so that none is missed.
+        where: Conditions in addition to those of the kind.
+        order: The columns to sort by; their values are unique.
+        stable: Whether a row never moves to an earlier position, so that a scan cannot miss it.
     """
 
     where: tuple[ColumnElement[bool], ...]
@@ -238,9 +238,9 @@ class Part:
     stable: bool
 
     def sortable(self, dialect: str) -> tuple[ColumnElement[Any], ...]:
-        """Return the order in expressions that the database sorts as it compares them.
+        """Return the order as expressions that the database sorts in the same order as it compares them.
 
-        MySQL sorts an ENUM by its number and compares it as a string, and its FLOAT loses digits on the way out.
+        MySQL sorts an ENUM by its index and compares it as a string, and it returns FLOATs with fewer digits.
         """
         return tuple(_sortable(column, dialect) for column in self.order)
 
@@ -256,11 +256,11 @@ def _sortable(column: ColumnElement[Any], dialect: str) -> ColumnElement[Any]:
 
 
 class ImageKind(Kind):
-    """The files of a class of images."""
+    """The files of an image class."""
 
     @property
     def object_types(self) -> frozenset[str] | None:
-        """The object types of the classes; ``None`` if a row is needed to tell."""
+        """The object types of the classes; ``None`` if they depend on the row."""
         return object_types(_family(self.mapper))
 
     @property
@@ -269,31 +269,31 @@ class ImageKind(Kind):
         return self.mapper.columns["revision"]
 
     def parts(self) -> Sequence[Part]:
-        """In order of revision, which is unique and never moves back; then the rows without one by primary key."""
+        """Return two parts: rows with a revision, which never decreases, and rows without one, by primary key."""
         revision = self.column(self.source)
         return (
             Part((revision.is_not(None),), (revision,), stable=True),
             Part((revision.is_(None),), tuple(self.primary_key), stable=False),
         )
 
-    def reference(self, reader: Reader, row: Row[Any]) -> Reference:
+    def reference(self, reader: Reader, row: Row[Any]) -> FileReference:
         """Return the file of an image."""
         values = self._values(row)
         mapper, kind = self._mapper_of(values), values.pop("", None)
         key, object_type, reproducible = None, "", not values["original"]
         damage: ImageAttachError | None = None
         if mapper is None:
-            damage = InvalidKeyError(f"no class that is imported is for rows with the polymorphic identity {kind!r}")
+            damage = InvalidKeyError(f"expected a polymorphic identity of an imported class, got {kind!r}")
         else:
             try:
                 image = _instance(reader.session, mapper, values)
                 object_type, key, reproducible = image.object_type, image.key, image.reproducible
             except SQLAlchemyError:
                 raise
-            except Exception as error:  # a value that no name can be made of, or a property of the application
+            except Exception as error:  # an invalid value, or an error in a property of the application
                 damage = error if isinstance(error, ImageAttachError) else InvalidKeyError(f"{error!r}")
                 damage = damage.with_traceback(None)
-        return Reference(
+        return FileReference(
             cls=self.cls if mapper is None else mapper.class_,
             identity=self._identity(values),
             object_type=object_type,
@@ -308,11 +308,11 @@ class ImageKind(Kind):
         )
 
     def knows(self, name: str) -> bool:
-        """Whether it is a name of a built-in store, or of SQLAlchemy-ImageAttach."""
+        """Whether the name is one of a built-in store or of SQLAlchemy-ImageAttach."""
         return revision_of(name) is not None or _legacy_stem(name) is not None
 
     def named(self, reader: Reader, names: Collection[str], store: KeyedStore) -> set[str]:
-        """Return those of some names whose revision, or old name whatever its extension, is that of a row."""
+        """Return the names whose revision, or whose legacy name regardless of the extension, belongs to a row."""
         revisions = {name: revision for name in names if (revision := revision_of(name)) is not None}
         found = {one.casefold() for one in _matching(reader, self.source, revisions.values())}
         known = {name for name, revision in revisions.items() if revision.casefold() in found}
@@ -323,18 +323,18 @@ class ImageKind(Kind):
         return known
 
     def _legacy_stems(self, reader: Reader, stems: set[str], store: KeyedStore) -> set[str]:
-        """Return those of some old names, without extensions, that rows have; every row without a revision is read.
+        """Return those of some legacy names, without extensions, that rows have; reads all rows without a revision.
 
         Raises:
-            InvalidKeyError: A row has no name, so its file cannot be told from an orphan.
+            InvalidKeyError: A row has no valid name, so its file cannot be distinguished from an orphan.
         """
         found = set[str]()
         for number, row in enumerate(self._without_revision(reader), 1):
             reference = self.reference(reader, row)
             if reference.damage is not None or reference.key is None:
                 raise InvalidKeyError(
-                    f"the file of {reference.cls.__name__} {reference.identity!r} cannot be told from an orphan, as "
-                    f"its row does not tell its name: {reference.damage}"
+                    f"the file of {reference.cls.__name__} {reference.identity!r} cannot be distinguished from an "
+                    f"orphan, because its row has no valid name: {reference.damage}"
                 ) from reference.damage
             found.update(
                 stem for name in store.names_of(reference.key) if (stem := _legacy_stem(name)) in stems and stem
@@ -344,7 +344,7 @@ class ImageKind(Kind):
         return found
 
     def _without_revision(self, reader: Reader) -> Iterator[Row[Any]]:
-        """Read all rows by one statement: their order and what is written meanwhile do not matter."""
+        """Read all rows without a revision with one statement; neither their order nor concurrent changes matter."""
         query = select(*(column.label(f"c{n}") for n, column in enumerate(self._columns().values())))
         query = query.select_from(self.mapper.selectable).where(*self.where(), self.column(self.source).is_(None))
         with reader.connection.execution_options(yield_per=PAGE).execute(query) as result:
@@ -355,8 +355,8 @@ class StoredKind(Kind):
     """The files of one offloaded attribute.
 
     Args:
-        mapper: Of the class that declares it.
-        key: The attribute.
+        mapper: The mapper of the class that declares the attribute.
+        key: The name of the attribute.
     """
 
     def __init__(self, mapper: Mapper[Any], key: str) -> None:
@@ -366,7 +366,7 @@ class StoredKind(Kind):
 
     @property
     def object_types(self) -> frozenset[str]:
-        """The one that all its names begin with."""
+        """The one object type with which all names begin."""
         return frozenset({self._object_type})
 
     @property
@@ -375,10 +375,10 @@ class StoredKind(Kind):
         return columns_of(self.mapper)[self.key]
 
     def parts(self) -> Sequence[Part]:
-        """By primary key, without the rows whose values are in the row itself."""
+        """Return one part, by primary key."""
         return (Part((), tuple(self.primary_key), stable=False),)
 
-    def reference(self, reader: Reader, row: Row[Any]) -> Reference:
+    def reference(self, reader: Reader, row: Row[Any]) -> FileReference:
         """Return the file of a row's value."""
         values = self._values(row)
         mapper = self._mapper_of(values) or self.mapper
@@ -389,7 +389,7 @@ class StoredKind(Kind):
         except DamagedValueError as error:
             damage = error.with_traceback(None)
         plain = content is not None and content.compression is None
-        return Reference(
+        return FileReference(
             cls=mapper.class_,
             identity=self._identity(values),
             object_type=self._object_type,
@@ -405,12 +405,12 @@ class StoredKind(Kind):
         )
 
     def knows(self, name: str) -> bool:
-        """Whether it is a name of this attribute's files."""
+        """Whether the name belongs to a file of this attribute."""
         found = parse_name(name)
         return found is not None and found.object_type == self._object_type
 
     def named(self, reader: Reader, names: Collection[str], store: KeyedStore) -> set[str]:
-        """Return those of some names that rows hold; with ``index=True`` an index finds them."""
+        """Return the names that rows contain; fast if the column is declared with ``index=True``."""
         column = type_coerce(self.source, Text())
         found = set[str]()
         wanted = iter([str(content) for name in names if (content := parse_name(name)) is not None])
@@ -420,7 +420,7 @@ class StoredKind(Kind):
         return found
 
     def where(self) -> list[ColumnElement[bool]]:
-        """Return the conditions for rows whose value is not in the row itself."""
+        """Return the conditions for rows whose value is in a file, not inline."""
         column = self.column(self.source)
         raw = type_coerce(column, Text())
         return [*super().where(), column.is_not(None), *(raw.not_like(f"{mark}%") for mark in INLINE_MARKS)]
@@ -435,27 +435,28 @@ class StoredKind(Kind):
 
 
 def kinds(target: Any) -> tuple[Kind, ...]:
-    """Return each kind of file that rows of some classes name, including derived classes, each once.
+    """Return each kind of file that rows of some classes and their subclasses name, each once.
 
     Args:
         target: A declarative base for all its classes, a mapped class, or a :class:`sqlalchemy.orm.registry`.
 
     Raises:
-        DeclarationError: It is none of these, or no class of it has files: the modules with those that do are not
-            imported yet.
+        DeclarationError: The target is none of these, or none of its classes has files, perhaps because the modules
+            with such classes are not imported yet.
     """
     own = _registry(target)
     configure_mappers()
     found = _kinds_of(own, object if isinstance(target, registry) else target)
     if not found:
         raise DeclarationError(
-            f"no mapped class of {_called(target)} has files; import the modules with the classes that have them first"
+            f"expected mapped classes with images or offloaded columns, but {_describe(target)} has none; import the "
+            "modules with such classes first"
         )
     return tuple(found)
 
 
 def _kinds_of(own: registry, base: type[Any] = object) -> list[Kind]:
-    """Return the kinds of file of those classes of a registry that are derived from a base."""
+    """Return the kinds of file of those classes of a registry that are subclasses of a base."""
     mappers = sorted(own.mappers, key=lambda mapper: (mapper.class_.__module__, mapper.class_.__qualname__))
     below = [one for one in mappers if issubclass(one.class_, base)]
     found: list[Kind] = [ImageKind(one) for one in _roots([one for one in below if issubclass(one.class_, Image)])]
@@ -463,12 +464,13 @@ def _kinds_of(own: registry, base: type[Any] = object) -> list[Kind]:
 
 
 def related(target: Any) -> tuple[Kind, ...]:
-    """Return the kinds of file of all mapped classes in the process, first those of the target's own registry.
+    """Return the kinds of file of all mapped classes in the process, those of the target's own registry first.
 
     Two declarative bases may have tables of the same name in two schemas, and so files of the same object type.
     """
     own = _registry(target)
     configure_mappers()
+    # SQLAlchemy has no public list of all registries.
     others = sorted(
         _all_registries() - {own}, key=lambda one: sorted(mapper.class_.__qualname__ for mapper in one.mappers)
     )
@@ -480,7 +482,7 @@ def related(target: Any) -> tuple[Kind, ...]:
 
 
 def _family(mapper: Mapper[Any]) -> list[Mapper[Any]]:
-    """Return a mapper, and those below it whose rows are in its tables."""
+    """Return a mapper, and its descendants whose rows are in its tables."""
     found = [mapper]
     for other in mapper.self_and_descendants:
         if other.inherits in found and not other.concrete:
@@ -489,7 +491,7 @@ def _family(mapper: Mapper[Any]) -> list[Mapper[Any]]:
 
 
 def _instance(session: Session, mapper: Mapper[Any], values: Mapping[str, Any]) -> Any:
-    """Return an object of a row that was read by a Core statement; the session loads what else it needs."""
+    """Return an object for a row that a Core statement returned; the session loads other columns if they are needed."""
     instance = mapper.class_manager.new_instance()
     instance_dict(instance).update({key: value for key, value in values.items() if key in mapper.column_attrs})
     make_transient_to_detached(instance)
@@ -498,7 +500,7 @@ def _instance(session: Session, mapper: Mapper[Any], values: Mapping[str, Any]) 
 
 
 def _matching(reader: Reader, column: ColumnElement[Any], values: Collection[str]) -> Iterator[str]:
-    """Yield those of some values that a column has, also in lower case."""
+    """Yield those of some values, or of their lower-case forms, that a column contains."""
     wanted = iter({*values, *map(str.casefold, values)})
     while batch := list(islice(wanted, PAGE)):
         yield from reader.connection.scalars(select(column).where(column.in_(batch)))
@@ -516,29 +518,29 @@ def _registry(target: Any) -> registry:
     for name in ("registry", "_sa_registry"):  # SQLModel has the second only
         found = getattr(found, name, found)
     if not isinstance(found, registry):
-        raise DeclarationError(f"expected a declarative base, a mapped class or a registry, got {_called(target)}")
+        raise DeclarationError(f"expected a declarative base, a mapped class or a registry, got {_describe(target)}")
     return found
 
 
-def _called(target: Any) -> str:
+def _describe(target: Any) -> str:
     return target.__name__ if isinstance(target, type) else repr(target)
 
 
 def _roots(mappers: Collection[Mapper[Any]]) -> list[Mapper[Any]]:
-    """Those whose rows are not in the tables of another."""
+    """Return the mappers whose rows are not in the tables of another mapper."""
     return [
         one for one in mappers if isinstance(one.local_table, Table) and (one.concrete or one.inherits not in mappers)
     ]
 
 
 def _declared(mapper: Mapper[Any], mappers: Collection[Mapper[Any]]) -> list[str]:
-    """The offloaded attributes of a mapper that are not those of one above it."""
+    """Return the offloaded attributes of a mapper that it does not inherit."""
     above = None if mapper.concrete or mapper.inherits not in mappers else mapper.inherits
     inherited = {} if above is None else columns_of(above)
     return [key for key in columns_of(mapper) if key not in inherited]
 
 
 def _legacy_stem(name: str) -> str | None:
-    """An old name without its extension, which depended on the machine; ``None`` if it is not such a name."""
+    """Return a legacy name without its extension, which depended on the machine; ``None`` for other names."""
     match = _LEGACY.fullmatch(name)
     return None if match is None else match[1]

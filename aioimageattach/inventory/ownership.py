@@ -1,10 +1,10 @@
-"""Which database the files in a store belong to.
+"""Ownership: the database to which the files in a store belong.
 
 A sweep that asks the wrong database takes every file for an orphan. Therefore each store keeps a small record per
-object type: the database whose rows name the files, and the columns that they are named in. The first sweep that
-removes files writes it, and each later one renews it, together with a random token that the database keeps, too. Three
-mistakes are found with it: another database, a copy of the right one, and one that was restored from a backup that is
-older than the last sweep.
+object type. It contains the identity of the database whose rows name the files, the columns that name them, and a
+random token. The first sweep that removes files writes the record. Each later sweep renews it with a new token, which
+it stores in the database, too. The record reveals three mistakes: another database, a copy of the right one, and a
+database that was restored from a backup that is older than the last sweep.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..exc import DeclarationError, OwnershipError, StoreFileNotFoundError
 from ..key import make_revision, revision_time
 from ..store import KeyedStore, ObjectInfo, Store
 from .kinds import Kind, kinds, related
-from .reader import Reader, Sessions, ask, opened
+from .reader import Reader, Sessions, opened, run_with_reader
 
 __all__ = [
     "Identity",
@@ -44,11 +44,10 @@ __all__ = [
 ]
 
 TABLE: Final = "aioimageattach_identity"
-"""The table in which a database keeps its identity; it has one row."""
+"""The table with one row in which a database keeps its identity."""
 
 _RECORDS: Final = ".aioimageattach/owners"
-_TRIES: Final = 3
-_TOKENS: Final = 1000  # stores that are swept seldom have old ones, for some years
+_MAX_TOKENS: Final = 1000  # enough for some years, so that stores that are seldom swept still find theirs
 
 _identity: Final = Table(
     TABLE,
@@ -61,14 +60,14 @@ _identity: Final = Table(
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A database.
+    """The identity of a database.
 
     Args:
-        id: The random identity that it keeps; ``None`` if it keeps none.
-        tokens: Those of the last sweeps.
-        place: Where it is, such as the identifier of the server; another one for a copy.
-        description: For people, without a secret.
-        readable: Whether its identity could be read.
+        id: The random identifier that the database keeps; ``None`` if it keeps none.
+        tokens: The tokens of the last sweeps, newest first.
+        place: Where the database is, such as the identifier of its server; different for a copy.
+        description: A description for messages, without secrets.
+        readable: Whether the identifier could be read.
     """
 
     id: str | None
@@ -80,16 +79,16 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The database that the files of an object type belong to.
+    """The database to which the files of an object type belong.
 
     Args:
-        database: Its identity; ``None`` if it may not keep one.
-        token: The token of the last sweep; ``None`` if the database may not keep one.
-        place: Where it was.
-        description: For people.
+        database: The database's identifier; ``None`` if the database keeps none.
+        token: The token of the last sweep; ``None`` if the database keeps none.
+        place: Where the database was.
+        description: A description for messages.
         columns: The columns whose values name the files.
         written_at: When the record was written, according to the writer's clock.
-        stored_at: The same, according to the store's clock.
+        stored_at: When the record was written, according to the store's clock.
     """
 
     database: str | None
@@ -103,14 +102,14 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """The result of :func:`own` for an object type in a store.
+    """The owner of the files of an object type in a store, as :func:`own` returns it.
 
     Args:
-        object_type: The first part of the files' names.
-        store: The store; a part of a combined one.
-        owner: The database that they belong to by now; ``None`` if nobody has claimed them.
-        conflict: Why they do not belong to this database; ``None`` if they do, or nobody has claimed them.
-        changed: Whether the record was written just now.
+        object_type: The object type, with which the files' names begin.
+        store: The store, or the part of a combined store.
+        owner: The database to which the files belong now; ``None`` if no database has claimed them.
+        conflict: Why the files do not belong to this database; ``None`` if they do, or if they have no owner.
+        changed: Whether this call wrote the record.
     """
 
     object_type: str
@@ -124,35 +123,36 @@ class Ownership:
 
 
 async def identify(sessions: Sessions, kind: Kind) -> Identity:
-    """Return the identity of the database with the rows of a kind."""
-    return await ask(sessions, kind.mapper, _identify)
+    """Return the identity of the database that contains the rows of a kind."""
+    return await run_with_reader(sessions, kind.mapper, _identify)
 
 
 async def renew(sessions: Sessions, kind: Kind) -> Identity:
-    """Give a database a new token, and an identity if it has none; return them, the newest token first.
+    """Give a database a new token, and an identifier if it has none; return its identity, with the new token first.
 
-    Effects: The token is committed. A database that does not allow this keeps no identity, and is known by its place.
+    Effects: The token is committed. A database that does not allow this keeps no identifier, and is identified by its
+        place.
     """
     before = await identify(sessions, kind)
-    found = before
-    for _ in range(_TRIES):
+    while True:
         try:
-            return await ask(sessions, kind.mapper, _renew, commit=True)
+            return await run_with_reader(sessions, kind.mapper, _renew, commit=True)
         except DBAPIError:
             found = await identify(sessions, kind)
-            if found.id is None or found.id == before.id:
-                break
-            before = found  # another sweep was the first to create the table, or its row
-    return found if found.id is not None else replace(found, readable=False)
+            if found.id is None:
+                return replace(found, readable=False)
+            if found.id == before.id:
+                return found
+            before = found  # another sweep has created the table or its row first: try again
 
 
 def _renew(reader: Reader) -> Identity:
     connection = reader.connection
     place, description = _place(connection)
     _identity.create(connection, checkfirst=True)
-    connection.execute(update(_identity).values(slot=_identity.c.slot))  # locks the row until the commit
+    connection.execute(update(_identity).values(slot=_identity.c.slot))  # locks the row until COMMIT
     row = connection.execute(select(_identity)).one_or_none()
-    tokens = (secrets.token_hex(6), *(() if row is None else json.loads(row.tokens)))[:_TOKENS]
+    tokens = (secrets.token_hex(6), *(() if row is None else json.loads(row.tokens)))[:_MAX_TOKENS]
     new = Identity(secrets.token_hex(16) if row is None else row.id, tokens, place, description)
     if row is None:
         connection.execute(insert(_identity), [{"slot": 1, "id": new.id, "tokens": json.dumps(tokens)}])
@@ -206,13 +206,13 @@ def _place(connection: Connection) -> tuple[str, str]:
 
 
 async def read_owner(part: KeyedStore, object_type: str) -> Owner | None:
-    """Return the owner of the files of an object type.
+    """Return the owner of the files of an object type; ``None`` if there is no record.
 
     Raises:
         OwnershipError: The record cannot be read.
     """
     while records := [info async for info in part.list_objects(f"{_RECORDS}/{object_type}/")]:
-        with contextlib.suppress(StoreFileNotFoundError):  # another sweep has renewed it meanwhile
+        with contextlib.suppress(StoreFileNotFoundError):  # another sweep has just renewed it
             return await _load(part, records[-1])
     return None
 
@@ -234,14 +234,15 @@ async def _load(part: KeyedStore, info: ObjectInfo) -> Owner:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise OwnershipError(
-            f"{info.name} in {part!r} is not a record of this library: delete it, and run `aioimageattach own`"
+            f"{info.name} in {part!r}: expected a record of ownership of this library; delete the file, and run "
+            "`aioimageattach own`"
         ) from error
 
 
 async def write_owner(part: KeyedStore, object_type: str, identity: Identity, columns: Iterable[str]) -> Owner:
     """Record that files belong to a database; return the record.
 
-    Effects: The new record is written before older ones are removed, and the newest counts.
+    Effects: The new record is written before older ones are deleted; the newest record is valid.
     """
     prefix = f"{_RECORDS}/{object_type}/"
     older = [info.name async for info in part.list_objects(prefix)]
@@ -256,7 +257,7 @@ async def write_owner(part: KeyedStore, object_type: str, identity: Identity, co
     name = f"{prefix}{revision}.json"
     await part.put_object(name, json.dumps(record, indent=1).encode(), mimetype="application/json")
     written_at = stored_at = revision_time(revision) or datetime.now(UTC)
-    with contextlib.suppress(StoreFileNotFoundError):  # another sweep has renewed it meanwhile
+    with contextlib.suppress(StoreFileNotFoundError):  # another sweep has just renewed it
         stored_at = (await part.head_object(name)).modified_at
     await part.delete_objects(older)
     return Owner(
@@ -273,25 +274,26 @@ async def write_owner(part: KeyedStore, object_type: str, identity: Identity, co
 def conflict(owner: Owner, identity: Identity, columns: Collection[str]) -> str | None:
     """Return why files do not belong to a database; ``None`` if they do."""
     since = f"{owner.written_at:%Y-%m-%d %H:%M} UTC"
-    theirs = f"belong to the {owner.description}, says a record of {since}"
-    own = "after checking that, `aioimageattach own --transfer` makes this database their owner"
+    recorded = f"they belong to the {owner.description} according to a record of {since}"
+    transfer = "run `aioimageattach own --transfer` to make this database their owner"
     if not owner.database or not identity.readable:
         different = owner.place != identity.place
     else:
         different = owner.database != identity.id
     if different:
-        return f"they {theirs}, and this is the {identity.description}. If it has replaced the other one, {own}"
+        return f"{recorded}, and this is the {identity.description}. If it has replaced the other one, {transfer}"
     if owner.place != identity.place:
-        return f"they {theirs}, and this is the {identity.description}, a copy of it. If the other one is gone, {own}"
+        return f"{recorded}, and this is the {identity.description}, a copy of it. If it has replaced it, {transfer}"
     if owner.token is not None and identity.readable and owner.token not in identity.tokens:
         return (
-            f"they {theirs}, and this database is older than that record: it was restored from a backup, or is a copy. "
-            f"Rows of files that were uploaded since may be lost. Look at the files that a dry run reports; {own}"
+            f"{recorded}, and this database is older than that record: it was restored from a backup, or is a copy. "
+            f"Rows of files that were uploaded since then may be lost. Check the files that a dry run reports, then "
+            f"{transfer}"
         )
     if missing := set(owner.columns) - {*columns}:
         return (
-            f"until {since} rows of {', '.join(sorted(missing))} named them, too, for which no class is imported. "
-            f"Import it; if the column is gone, {own}"
+            f"until {since} they were also named by {', '.join(sorted(missing))}, for which no class is imported. "
+            f"Import the class; if the column no longer exists, {transfer}"
         )
     return None
 
@@ -300,22 +302,22 @@ def conflict(owner: Owner, identity: Identity, columns: Collection[str]) -> str 
 
 
 def types_of(target: Any, object_types: Iterable[str] | None) -> dict[str, list[Kind]]:
-    """Return object types, each with all kinds of files that may have it, also those of classes that are not named.
+    """Return object types, each with all kinds of files that may have it, whether or not their classes are targets.
 
     Raises:
-        DeclarationError: The object type of a class depends on the row, and none is named.
-        ValueError: There are none.
+        DeclarationError: The object type of a class depends on the row, and no object types are given.
+        ValueError: ``object_types`` is empty.
     """
     everything = related(target)
     chosen = set(object_types or ())
     for kind in kinds(target) if object_types is None else ():
         if kind.object_types is None:
             raise DeclarationError(
-                f"{kind.cls.__name__}.object_type depends on the row: name them all with object_types=[...]"
+                f"{kind.cls.__name__}.object_type depends on the row: pass all object types with object_types=[...]"
             )
         chosen |= kind.object_types
     if not chosen:
-        raise ValueError("object_types: expected one at least")
+        raise ValueError("object_types: expected at least one")
     return {
         one: [kind for kind in everything if kind.object_types is None or one in kind.object_types]
         for one in sorted(chosen)
@@ -323,14 +325,14 @@ def types_of(target: Any, object_types: Iterable[str] | None) -> dict[str, list[
 
 
 def keyed(store: Store | None, sessions: Any) -> KeyedStore:
-    """Return the store that is meant.
+    """Return the store to use.
 
     Raises:
-        DeclarationError: It cannot be listed.
+        DeclarationError: The store cannot be listed.
     """
     found = resolve_store(store, session=sessions)
     if not isinstance(found, KeyedStore):
-        raise DeclarationError(f"{found!r} cannot be listed: a KeyedStore is needed")
+        raise DeclarationError(f"store: expected a KeyedStore, which can be listed, got {found!r}")
     return found
 
 
@@ -343,18 +345,18 @@ async def own(
     claim: bool = True,
     transfer: bool = False,
 ) -> list[Ownership]:
-    """Record that the files in a store belong to a database, so that no sweep asks another one about them.
+    """Record that the files in a store belong to a database, so that sweeps refuse to ask another one about them.
 
-    Sweeps do this by themselves. Call it after a database was moved or restored, or a table renamed, once you have
-    checked that this database has the rows of all files; see :doc:`/howto/runbooks/index`.
+    Sweeps record this automatically. Call this function after a database was moved or restored, or a table renamed,
+    once you have verified that this database has the rows of all files; see :doc:`/howto/runbooks/index`.
 
     Args:
         sessions: Makes sessions of the database.
         target: The declarative base, or one class.
         store: The store; ``None`` for the current store, or that of the sessions.
-        object_types: The first parts of the files' names; ``None`` for those of the classes.
-        claim: Whether to record this database for files that belong to nobody.
-        transfer: Whether to do so for files that belong to another database, too.
+        object_types: The object types of the files; ``None`` for those of the classes.
+        claim: Whether to record this database as the owner of files without an owner.
+        transfer: Whether to record this database as the owner of files that belong to another database, too.
 
     Returns:
         The owner of each object type in each store.
@@ -390,7 +392,7 @@ async def _own(
         columns = {kind.place for kind in await existing(sessions, parts, anchor)}
         for part in store.parts(object_type):
             owner = await read_owner(part, object_type)
-            # after the record was read, since a sweep writes its token to the database before it writes the record
+            # The record must be read first: a sweep writes its token to the database before it writes the record.
             problem = None if owner is None else conflict(owner, await identify(sessions, anchor), columns)
             change = claim if owner is None else transfer and problem is not None
             if change:
@@ -406,7 +408,7 @@ async def existing(sessions: Sessions, parts: Sequence[Kind], anchor: Kind) -> l
     Args:
         sessions: Makes sessions of the database.
         parts: The kinds.
-        anchor: A kind of the base that the sessions are for: all kinds of that base are returned.
+        anchor: A kind of the base to which the sessions belong: all kinds of that base are returned.
     """
     own = anchor.mapper.registry
     return [kind for kind in parts if kind.mapper.registry is own or await _exists(sessions, kind)]
@@ -425,4 +427,4 @@ async def _exists(sessions: Sessions, kind: Kind) -> bool:
             session.sync_session.get_bind(kind.mapper)
         except UnboundExecutionError:
             return False
-    return await ask(sessions, kind.mapper, look)
+    return await run_with_reader(sessions, kind.mapper, look)

@@ -1,4 +1,4 @@
-"""Plans: work that is described first, then carried out item by item, with bounded concurrency."""
+"""Plans: operations that are described first, then carried out item by item with bounded concurrency."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any, Generic, Protocol, TypeVar
 
+from .._tasks import as_completed
 from ..exc import IncompleteError, UnsafeDatabaseError
 from .database import unsafe_reasons
-from .kinds import Kind, Reference
+from .kinds import FileReference, Kind
 from .reader import Reader, Sessions
 from .scan import Scan, count
 
@@ -22,23 +23,29 @@ ProgressT = TypeVar("ProgressT")
 
 
 class Plan(ABC, Generic[ItemT, ProgressT]):
-    """Work that is yet to be done: iterate over it with ``async for``, or :meth:`execute` it.
+    """An operation that has not started yet: iterate over it with ``async for``, or :meth:`execute` it.
+
+    Each iteration is a new run. A loop that is left early continues in the background until Python closes its
+    iterator; use :func:`contextlib.aclosing` to stop it immediately.
+
+    Args:
+        new_progress: Makes the progress of a run.
 
     Attributes:
-        progress: What was done so far; reset at each start.
-        warnings: After a run, reasons to doubt that it did what was wanted, although nothing failed.
+        progress: Counts of the current run, or of the last one; reset when a run starts.
+        warnings: Reasons to doubt that the last run did what was wanted, although nothing failed.
     """
 
-    progress: ProgressT
-
-    def __init__(self) -> None:
+    def __init__(self, new_progress: Callable[[], ProgressT]) -> None:
+        self._new_progress = new_progress
+        self.progress: ProgressT = new_progress()
         self.warnings: list[str] = []
 
     async def execute(self, callback: Callable[[ItemT], object] | None = None) -> ProgressT:
-        """Do the work and return its progress.
+        """Run the plan and return its progress.
 
         Args:
-            callback: Called with each item; awaited, if it is asynchronous. An error that it raises ends the work.
+            callback: Called with each item, and awaited if it is asynchronous. An error that it raises ends the run.
         """
         async with aclosing(self.__aiter__()) as items:
             async for item in items:
@@ -47,12 +54,18 @@ class Plan(ABC, Generic[ItemT, ProgressT]):
                     await result
         return self.progress
 
+    def __aiter__(self) -> AsyncGenerator[ItemT, None]:
+        """Start a run, and yield each item as soon as it is finished."""
+        self.progress = self._new_progress()
+        self.warnings.clear()
+        return self._run()
+
     @abstractmethod
-    def __aiter__(self) -> AsyncGenerator[ItemT, None]: ...
+    def _run(self) -> AsyncGenerator[ItemT, None]: ...
 
 
 class RowProgress(Protocol):
-    """The progress of a plan that goes through rows."""
+    """The progress of a plan that processes rows."""
 
     total: int | None
     done: int
@@ -63,37 +76,54 @@ RowProgressT = TypeVar("RowProgressT", bound=RowProgress)
 
 
 class RowPlan(Plan[ItemT, RowProgressT]):
-    """A plan that goes through all rows of some kinds.
+    """A plan that processes all rows of some kinds.
 
     Args:
+        new_progress: Makes the progress of a run.
         sessions: Makes sessions.
-        parts: The kinds.
-        concurrency: Number of rows that are worked on concurrently.
-        force: Whether to go on if the database may hide rows.
+        kinds: The kinds.
+        concurrency: Number of rows that are processed concurrently.
+        force: Whether to continue if the database may hide rows.
+
+    Attributes:
+        objections: Reasons why the database may hide rows.
     """
 
-    def __init__(self, sessions: Sessions, parts: Sequence[Kind], *, concurrency: int, force: bool) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        new_progress: Callable[[], RowProgressT],
+        sessions: Sessions,
+        kinds: Sequence[Kind],
+        *,
+        concurrency: int,
+        force: bool = False,
+    ) -> None:
+        super().__init__(new_progress)
         self.objections: list[str] = []
         if concurrency < 1:
             raise ValueError(f"concurrency: expected at least 1, got {concurrency}")
         self._sessions = sessions
-        self._kinds = parts
+        self._kinds = kinds
         self._concurrency = concurrency
         self._force = force
 
-    async def _count(self) -> int:
-        return sum([await count(self._sessions, kind) for kind in self._kinds])
-
-    async def _each(
-        self, work: Callable[[Kind, Reference], Coroutine[Any, Any, R]]
-    ) -> AsyncGenerator[Coroutine[Any, Any, R], None]:
-        """Yield the work on each row. Rows are read only here, where nothing else uses the database.
+    async def _results(self, work: Callable[[Kind, FileReference], Coroutine[Any, Any, R]]) -> AsyncGenerator[R, None]:
+        """Call a function for the rows concurrently; yield its results in the order of completion, and count them.
 
         Raises:
             UnsafeDatabaseError: The database may hide rows, and the plan is not forced.
         """
         self.objections.clear()
+        self.progress.total = sum([await count(self._sessions, kind) for kind in self._kinds])
+        async with aclosing(as_completed(self._read(work), self._concurrency)) as results:
+            async for result in results:
+                self.progress.done += 1
+                yield result
+
+    async def _read(
+        self, work: Callable[[Kind, FileReference], Coroutine[Any, Any, R]]
+    ) -> AsyncGenerator[Coroutine[Any, Any, R], None]:
+        """Yield the work on each row. Only this generator reads rows, one page at a time."""
         for kind in self._kinds:
             scan = Scan(self._sessions, kind, check=self._check(kind))
             async for reference in scan:
@@ -106,23 +136,23 @@ class RowPlan(Plan[ItemT, RowProgressT]):
             self.objections += [reason for reason in reasons if reason not in self.objections]
             if reasons and not self._force:
                 raise UnsafeDatabaseError(
-                    f"rows may be hidden: {'; '.join(reasons)}. force=True goes on with those that can be seen"
+                    f"the database may hide rows: {'; '.join(reasons)}. force=True continues with the visible rows"
                 )
 
         return check
 
-    def _end(self) -> None:
-        """Compare the number of rows that were read with the number that there are.
+    def _require_all_rows(self) -> None:
+        """Compare the number of rows that were read with the number in the database.
 
         Raises:
-            IncompleteError: There are more.
+            IncompleteError: The database has more.
         """
         progress = self.progress
         progress.total = max(progress.total or 0, progress.done + progress.missed) if progress.missed else progress.done
         if progress.missed:
             raise IncompleteError(
-                f"{progress.missed:,} of {progress.total:,} rows were not read, although the database counts them: the "
-                "columns of a primary key may be sorted in another order than they are compared in"
+                f"{progress.missed:,} of {progress.total:,} rows were not read, although the database counts them: it "
+                "may sort the columns of a primary key in a different order than it compares them"
             )
         if not progress.done:
             self.warnings.append("there were no rows: is it the right database, and are these the right classes?")

@@ -1,4 +1,4 @@
-"""One connection, to the database that rows are written to."""
+"""Reader: one connection to the database to which rows are written."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from sqlalchemy.orm import Mapper, Session
 
 from ..exc import DeclarationError
 
-__all__ = ["Reader", "Sessions", "ask", "opened"]
+__all__ = ["Reader", "Sessions", "opened", "run_with_reader"]
 
 R = TypeVar("R")
 
 Sessions: TypeAlias = async_sessionmaker[Any] | AsyncSession
-"""Makes sessions. An ``AsyncSession`` stands for others of its kind: its own transaction is neither used nor seen,
-unless it is bound to a connection."""
+"""Makes sessions. An ``AsyncSession`` serves as a template for new sessions: its own transaction is neither used nor
+seen, unless it is bound to a connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """One connection to the database that the rows of a kind are written to.
+    """One connection to the database to which the rows of a kind are written.
 
     Args:
-        connection: For Core statements.
-        session: On that connection; rows that are read may load what else they need with it.
-        is_shared: Whether the application's own transaction is on that connection.
+        connection: Executes Core statements.
+        session: A session on that connection, with which rows may load further columns.
+        is_shared: Whether the application's own transaction uses the connection.
     """
 
     connection: Connection
@@ -38,34 +38,40 @@ class Reader:
 
     @property
     def dialect(self) -> str:
-        """The name of the kind of database."""
+        """The name of the connection's dialect."""
         return self.connection.dialect.name
 
 
-async def ask(sessions: Sessions, mapper: Mapper[Any], question: Callable[[Reader], R], *, commit: bool = False) -> R:
-    """Run a function in a new session, with a reader of the rows of a class, and return its result.
+async def run_with_reader(
+    sessions: Sessions, mapper: Mapper[Any], function: Callable[[Reader], R], *, commit: bool = False
+) -> R:
+    """Run a function in a new session, with a reader for the rows of a class, and return its result.
 
     Args:
         sessions: Makes the session.
-        mapper: Of the class.
-        question: The function.
-        commit: Whether to commit what it writes.
+        mapper: The mapper of the class.
+        function: The function.
+        commit: Whether to commit what the function writes.
 
     Raises:
-        DeclarationError: It is a session over shards; or to commit, one within the application's own transaction.
+        DeclarationError: The session is sharded; or ``commit`` is set, and the session is bound to a connection.
     """
 
     def run(session: Session) -> R:
         if isinstance(session, ShardedSession):
             raise DeclarationError(
-                "a session over shards gives rows in no order; go through the shards one by one, with sessions of each"
+                "expected sessions of one database, got a ShardedSession, which returns rows of several shards in no "
+                "defined order; process the shards one by one, with sessions of each"
             )
-        # As a session with replicas finds the database for an UPDATE, so that it is the one that has all rows.
+        # A session with replicas executes UPDATEs on the primary, which is the only database that has all rows.
         bind = session.get_bind(mapper, clause=update(cast("Table", mapper.tables[0])))
         if commit and isinstance(bind, Connection):
-            raise DeclarationError("the sessions are bound to a connection, whose transaction is not ours to commit")
+            raise DeclarationError(
+                "expected sessions that are bound to an engine, got some that are bound to a connection, whose "
+                "transaction only the application may commit"
+            )
         connection = session.connection(bind_arguments={"bind": bind})
-        return question(Reader(connection, Session(connection, autoflush=False), isinstance(bind, Connection)))
+        return function(Reader(connection, Session(connection, autoflush=False), isinstance(bind, Connection)))
 
     async with opened(sessions) as session:
         result = await session.run_sync(run)
@@ -83,7 +89,7 @@ def opened(sessions: Sessions) -> AsyncSession:
     if not isinstance(sessions, AsyncSession):
         return cast("AsyncSession", sessions())
     return type(sessions)(
-        getattr(sessions, "bind", None),  # the older line has both only if they are given
+        getattr(sessions, "bind", None),  # SQLAlchemy 2.0 sets both attributes only if they were given
         binds=dict(getattr(sessions, "binds", None) or {}),
         sync_session_class=type(sessions.sync_session),
         info=dict(sessions.info),

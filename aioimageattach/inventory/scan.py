@@ -1,4 +1,4 @@
-"""Reading all rows of a kind, page by page, while they are written."""
+"""Scan: read all rows of a kind page by page, while the application writes rows."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, and_, bindparam, or_
 
 from ..store import KeyedStore
-from .kinds import PAGE, ImageKind, Kind, Part, Reference
-from .reader import Reader, Sessions, ask
+from .kinds import PAGE, FileReference, ImageKind, Kind, Part
+from .reader import Reader, Sessions, run_with_reader
 
 __all__ = ["Scan", "beyond", "count", "named", "references", "reread"]
 
-_TRIES: Final = 3
+_MAX_PASSES: Final = 3
 
 
 class Scan:
-    """All files that committed rows of a kind name, read in constant memory while rows are written.
+    """All files that committed rows of a kind name, read in bounded memory while the application writes rows.
 
-    A row whose primary key changes meanwhile could move from the part that is still to be read to the part that was
-    read already. Therefore rows that are read in order of their primary key are gone through once more at the end, and
-    those that were missed are read then; for this, eight bytes are kept of each.
+    A row whose primary key changes during the scan may move from a page that is yet to be read to one that was already
+    read. Therefore rows that are read in order of their primary key are read once more at the end, and those that were
+    missed are yielded then. For this, the scan keeps eight bytes per row.
 
     Args:
         sessions: Makes a session for each page.
-        kind: The files.
-        page: Number of rows in one statement.
-        check: Called with each page's reader before it is used.
+        kind: The kind of files.
+        page: Number of rows per statement.
+        check: Called with the reader of each page before the page is read.
 
     Attributes:
         rows: Number of rows that were read.
-        missed: Number of rows that the database counts, but did not give when they were read page by page.
+        missed: Number of rows that the database counts, but did not return when they were read page by page.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class Scan:
         self.rows: int = 0
         self.missed: int = 0
 
-    async def __aiter__(self) -> AsyncIterator[Reference]:
+    async def __aiter__(self) -> AsyncIterator[FileReference]:
         self.rows = self.missed = 0
         for part in self._kind.parts():
-            seen = array("q")
+            seen = array("q")  # hashes of primary keys
             before = await self._count(part)
             rows = 0
             async for reference in self._pages(part):
@@ -59,7 +59,7 @@ class Scan:
                 yield reference
             after = await self._count(part)
             self.rows += rows
-            for _ in range(_TRIES if not part.stable and (rows or after) else 0):
+            for _ in range(_MAX_PASSES if not part.stable and (rows or after) else 0):
                 seen = array("q", sorted(seen))
                 rows, before = 0, after
                 found = array("q")
@@ -78,12 +78,14 @@ class Scan:
             self.missed += max(0, min(before, after) - rows)
 
     async def _count(self, part: Part) -> int:
-        return await ask(self._sessions, self._kind.mapper, lambda reader: self._kind.count(reader, *part.where))
+        return await run_with_reader(
+            self._sessions, self._kind.mapper, lambda reader: self._kind.count(reader, *part.where)
+        )
 
-    async def _pages(self, part: Part) -> AsyncIterator[Reference]:
+    async def _pages(self, part: Part) -> AsyncIterator[FileReference]:
         after: tuple[Any, ...] | None = None
 
-        def read(reader: Reader) -> tuple[list[Reference], tuple[Any, ...] | None]:
+        def read(reader: Reader) -> tuple[list[FileReference], tuple[Any, ...] | None]:
             if self._check is not None:
                 self._check(reader)
             order = part.sortable(reader.dialect)
@@ -93,7 +95,7 @@ class Scan:
             return found, tuple(rows[-1][-len(order) :]) if rows else None
 
         while True:
-            found, after = await ask(self._sessions, self._kind.mapper, read)
+            found, after = await run_with_reader(self._sessions, self._kind.mapper, read)
             for reference in found:
                 yield reference
             if after is None:
@@ -101,17 +103,17 @@ class Scan:
 
 
 def references(sessions: Sessions, kind: Kind, *, page: int = PAGE) -> Scan:
-    """Return all files that committed rows of a kind name; iterate over them with ``async for``."""
+    """Return a scan of all files that committed rows of a kind name; iterate over it with ``async for``."""
     return Scan(sessions, kind, page=page)
 
 
-async def reread(sessions: Sessions, kind: Kind, reference: Reference) -> Reference | None:
-    """Return the file that a row names now; ``None`` if there is no such row any more.
+async def reread(sessions: Sessions, kind: Kind, reference: FileReference) -> FileReference | None:
+    """Return the file that a row names now; ``None`` if the row no longer exists.
 
-    The row is the one with the same file, whatever its primary key is by now, or else the one with that primary key.
+    The row is found by its file, even if its primary key has changed, or else by its primary key.
     """
 
-    def read(reader: Reader) -> Reference | None:
+    def read(reader: Reader) -> FileReference | None:
         if isinstance(kind, ImageKind) and reference.key is not None and reference.key.revision is not None:
             revision = kind.column(kind.mapper.columns["revision"])
             for found in kind.find(reader, revision == reference.key.revision, limit=1):
@@ -120,23 +122,23 @@ async def reread(sessions: Sessions, kind: Kind, reference: Reference) -> Refere
             return found
         return None
 
-    return await ask(sessions, kind.mapper, read)
+    return await run_with_reader(sessions, kind.mapper, read)
 
 
 async def named(sessions: Sessions, kind: Kind, names: Collection[str], store: KeyedStore) -> set[str]:
     """Return those of some names that committed rows of a kind name; see :meth:`Kind.named`."""
-    return await ask(sessions, kind.mapper, lambda reader: kind.named(reader, names, store))
+    return await run_with_reader(sessions, kind.mapper, lambda reader: kind.named(reader, names, store))
 
 
 async def count(sessions: Sessions, kind: Kind) -> int:
     """Return the number of rows of a kind that name files."""
-    return await ask(sessions, kind.mapper, kind.count)
+    return await run_with_reader(sessions, kind.mapper, kind.count)
 
 
 def beyond(columns: Sequence[ColumnElement[Any]], after: Sequence[Any]) -> ColumnElement[bool]:
-    """Return the condition for rows that follow on some values, in a form that every database finds an index for."""
+    """Return the condition for rows that sort after some values, in a form for which every database uses an index."""
     first, *rest = columns
-    value = bindparam(None, after[0], first.type)  # a plain True or False would not be taken for a value
+    value = bindparam(None, after[0], first.type)  # SQLAlchemy would not treat a plain True or False as a value
     if not rest:
         return first > value
     return and_(first >= value, or_(first > value, beyond(rest, after[1:])))

@@ -1,4 +1,4 @@
-"""Keeping a store and a database in step: sweeping, undoing a sweep, verifying, and ownership."""
+"""Keep a store consistent with a database: sweep, undo a sweep, verify, and record ownership."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Tables with image rows that no class is mapped to: a detached partition, a split table, another application's."""
+"""Lookalikes: tables with image rows to which no class is mapped.
+
+Such a table may be a detached partition, one half of a table that was split, or the table of a class that this program
+does not import. Its rows name files that would otherwise look like orphans.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Final
 from sqlalchemy import Column, Connection, MetaData, String, Table, bindparam, inspect, literal, select, text
 from sqlalchemy.exc import DBAPIError
 
-from ..inventory import PAGE, Kind, Reader, Sessions, ask
+from ..inventory import PAGE, Kind, Reader, Sessions, run_with_reader
 from ..key import revision_of
 
 __all__ = ["Lookalikes"]
@@ -27,17 +31,18 @@ _SQLITE: Final = """
 SELECT NULL, m.name FROM sqlite_master AS m JOIN pragma_table_info(m.name) AS c
 WHERE m.type = 'table' AND c.name IN :columns GROUP BY m.name HAVING count(*) = :number
 """
-# The partitions of a table are read with it.
-_ATTACHED: Final = """
+# Attached partitions are excluded, because they are read with their table.
+_NOT_ATTACHED: Final = """
 NOT EXISTS (SELECT 1 FROM pg_class AS k JOIN pg_namespace AS n ON n.oid = k.relnamespace
 WHERE k.relname = c.table_name AND n.nspname = c.table_schema AND k.relispartition)
 """
 _QUERIES: Final = {
-    "postgresql": _SCHEMA.format(schema=_ATTACHED),
+    "postgresql": _SCHEMA.format(schema=_NOT_ATTACHED),
     "mysql": _SCHEMA.format(schema="c.table_schema = database()"),
     "mariadb": _SCHEMA.format(schema="c.table_schema = database()"),
     "sqlite": _SQLITE,
 }
+_REMEDY: Final = "import its class, or drop the table if its images are not needed"
 
 
 class Lookalikes:
@@ -49,24 +54,26 @@ class Lookalikes:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._anchor: Kind | None = None
-        self._tables: list[Table] = []
+        self._tables: list[tuple[Kind, Table]] = []
 
     async def find(self, kinds: Sequence[Kind]) -> None:
-        """Look for the tables that none of some kinds reads."""
-        self._anchor = kinds[0]
-        self._tables = await ask(self._sessions, kinds[0].mapper, lambda reader: _find(reader, kinds))
+        """Find the tables in the database of some kinds that none of these kinds reads."""
+        anchor = kinds[0]
+        tables = await run_with_reader(self._sessions, anchor.mapper, lambda reader: _find(reader, kinds))
+        self._tables = [(anchor, table) for table in tables]
 
-    async def named(self, names: Collection[str]) -> tuple[set[str], list[str], list[str]]:
-        """Return those of some names that rows of the tables name, why a sweep must stop, and why it rather should."""
-        found, problems, doubts = set[str](), list[str](), list[str]()
-        for table in self._tables:
-            assert self._anchor is not None
-            there, problem, doubt = await ask(self._sessions, self._anchor.mapper, partial(_named, table, names))
-            found |= there
-            problems += [] if problem is None else [problem]
-            doubts += [] if doubt is None else [doubt]
-        return found, problems, doubts
+    async def named(self, names: Collection[str]) -> tuple[set[str], dict[str, bool]]:
+        """Return those of some names that rows of the tables name, and the reasons not to remove the other files.
+
+        Returns:
+            The names; and for each reason, whether files may be removed with ``force=True``.
+        """
+        found, reasons = set[str](), dict[str, bool]()
+        for anchor, table in self._tables:
+            named, objections = await run_with_reader(self._sessions, anchor.mapper, partial(_named, table, names))
+            found |= named
+            reasons |= objections
+        return found, reasons
 
 
 def _find(reader: Reader, kinds: Sequence[Kind]) -> list[Table]:
@@ -93,33 +100,32 @@ def _table(connection: Connection, schema: str | None, name: str) -> Table:
     return Table(name, MetaData(), *columns, schema=schema)
 
 
-def _named(table: Table, names: Collection[str], reader: Reader) -> tuple[set[str], str | None, str | None]:
-    """Return the names that rows of a table name, why a sweep must stop, and why it rather should."""
+def _named(table: Table, names: Collection[str], reader: Reader) -> tuple[set[str], dict[str, bool]]:
     connection = reader.connection
-    import_it = "import its class, or remove the table if its pictures are not needed"
-    revisions: dict[str, list[str]] = {}
+    by_revision: dict[str, list[str]] = {}
     for name in names:
-        revisions.setdefault((revision_of(name) or "").casefold(), []).append(name)
-    old = revisions.pop("", [])
-    column = table.c.get("revision")
+        by_revision.setdefault((revision_of(name) or "").casefold(), []).append(name)
+    legacy = by_revision.pop("", [])
+    revision = table.c.get("revision")
     found = set[str]()
     try:
         with connection.begin_nested():
-            without = select(literal(1)).select_from(table).limit(1)
-            if column is not None:
-                without = without.where(column.is_(None))
-                for batch in _batches(list(revisions)):
-                    query = select(column).where(column.in_(batch))
-                    found.update(name for one in connection.scalars(query) for name in revisions[one.casefold()])
-            has_old = bool(old) and connection.scalar(without) is not None
+            without_revision = select(literal(1)).select_from(table).limit(1)
+            if revision is not None:
+                without_revision = without_revision.where(revision.is_(None))
+                for batch in _batches(list(by_revision)):
+                    query = select(revision).where(revision.in_(batch))
+                    found.update(name for one in connection.scalars(query) for name in by_revision[one.casefold()])
+            has_legacy = bool(legacy) and connection.scalar(without_revision) is not None
     except DBAPIError as error:
-        return set(), f"the table {table.fullname}, which no class is mapped to, cannot be read: {error.orig}", None
-    where = f"rows of {table.fullname}, which no class is mapped to,"
-    return (
-        found,
-        f"{where} name {len(found):,} files: {import_it}" if found else None,
-        f"{where} may name files of SQLAlchemy-ImageAttach: {import_it}" if has_old else None,
-    )
+        return set(), {f"the table {table.fullname}, to which no class is mapped, cannot be read: {error.orig}": False}
+    rows = f"rows of {table.fullname}, to which no class is mapped,"
+    reasons: dict[str, bool] = {}
+    if found:
+        reasons[f"{rows} name {len(found):,} files: {_REMEDY}"] = False
+    if has_legacy:
+        reasons[f"{rows} may name files of SQLAlchemy-ImageAttach: {_REMEDY}"] = True
+    return found, reasons
 
 
 def _batches(values: Sequence[str]) -> Iterator[list[str]]:

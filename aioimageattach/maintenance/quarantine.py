@@ -1,8 +1,9 @@
-"""Files that a sweep removed, kept for a while, so that one command can undo any sweep."""
+"""Quarantine: files that a sweep removed are kept for a while, so that one command can undo the sweep."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -13,13 +14,23 @@ from ..inventory.plan import Plan
 from ..key import make_revision, revision_time
 from ..store import KeyedStore, Store
 
-__all__ = ["Restored", "Sweep", "UndoPlan", "UndoProgress", "empty", "make_sweep_id", "quarantine", "sweeps", "undo"]
+__all__ = [
+    "Restored",
+    "Sweep",
+    "UndoPlan",
+    "UndoProgress",
+    "delete_expired",
+    "make_sweep_id",
+    "quarantine",
+    "sweeps",
+    "undo",
+]
 
 TRASH: Final = ".trash/"
-"""The prefix of files that a sweep removed: ``.trash/SWEEP/NAME``."""
+"""The prefix of quarantined files: ``.trash/SWEEP/NAME``."""
 
 _BATCH: Final = 1000
-_END: Final = "{"  # sorts after all characters of a revision
+_END: Final = "{"  # sorts after every character of a revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +38,8 @@ class Sweep:
     """A sweep whose files are still in quarantine.
 
     Args:
-        id: Identifies it; sweeps in order of time have these in order.
-        swept_at: When it began.
+        id: Identifies the sweep; identifiers sort by time.
+        swept_at: When the sweep started.
     """
 
     id: str
@@ -37,12 +48,12 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A file that was taken back from quarantine.
+    """A quarantined file that was restored, or could not be.
 
     Args:
-        name: Its name.
-        store: The store; a part of a combined one.
-        error: Why it could not be restored; ``None`` if it was.
+        name: The original name of the file.
+        store: The store, or the part of a combined store.
+        error: Why the file could not be restored; ``None`` if it was.
     """
 
     name: str
@@ -52,11 +63,11 @@ class Restored:
 
 @dataclass(slots=True)
 class UndoProgress:
-    """The progress of an undone sweep.
+    """The progress of undoing a sweep.
 
     Args:
         done: Files that were found in quarantine: the sum of the following two.
-        restored: Files that have their names again.
+        restored: Files that have their original names again.
         failed: Files that could not be restored.
     """
 
@@ -66,12 +77,12 @@ class UndoProgress:
 
 
 def make_sweep_id() -> str:
-    """Return an identifier of a sweep that begins now."""
+    """Return an identifier for a sweep that starts now."""
     return make_revision()
 
 
 async def quarantine(store: KeyedStore, object_type: str, names: Sequence[str], sweep: str) -> dict[str, StoreError]:
-    """Put files of an object type into quarantine; return the error of each that could not be put there."""
+    """Move files of an object type to quarantine; return the error of each file that could not be moved."""
     failed: dict[str, StoreError] = {}
     for part in store.parts(object_type):
         found = await part.move_objects({name: f"{TRASH}{sweep}/{name}" for name in names})
@@ -79,38 +90,38 @@ async def quarantine(store: KeyedStore, object_type: str, names: Sequence[str], 
     return failed
 
 
-async def empty(parts: Sequence[KeyedStore], object_types: Sequence[str], before: datetime) -> int:
-    """Delete the files of sweeps before a time for good; return their number."""
+async def delete_expired(parts: Sequence[KeyedStore], object_types: Sequence[str], before: datetime) -> int:
+    """Delete the quarantined files of all sweeps before a time; return their number."""
     number = 0
     for part in parts:
-        for one in await _sweeps_in(part):
-            if one.swept_at >= before:
+        for sweep in await _sweeps_in(part):
+            if sweep.swept_at >= before:
                 break
             for object_type in object_types:
-                async for names in _batches(part, f"{TRASH}{one.id}/{object_type}/"):
+                async for names in _batches(part, f"{TRASH}{sweep.id}/{object_type}/"):
                     number += len(names) - len(await part.delete_objects(names))
     return number
 
 
 async def sweeps(target: Any, store: Store | None = None, *, sessions: Any = None) -> list[Sweep]:
-    """Return the sweeps that can be undone, in order of time.
+    """Return the sweeps that can be undone, oldest first.
 
     Args:
         target: The declarative base, or one class.
         store: The store; ``None`` for the current store, or that of the sessions.
-        sessions: Where to look for a store, if none is given.
+        sessions: The sessions whose store is used if none is given.
     """
-    where = keyed(store, sessions)
-    found = {one.id: one for part in _parts(where, types_of(target, None)) for one in await _sweeps_in(part)}
-    return sorted(found.values(), key=lambda one: one.id)
+    parts = _parts(keyed(store, sessions), types_of(target, None))
+    found = {sweep.id: sweep for part in parts for sweep in await _sweeps_in(part)}
+    return sorted(found.values(), key=lambda sweep: sweep.id)
 
 
-def _parts(store: KeyedStore, object_types: Any) -> list[KeyedStore]:
-    return list({id(part): part for one in object_types for part in store.parts(one)}.values())
+def _parts(store: KeyedStore, object_types: Iterable[str]) -> list[KeyedStore]:
+    return list({id(part): part for object_type in object_types for part in store.parts(object_type)}.values())
 
 
 async def _sweeps_in(part: KeyedStore) -> list[Sweep]:
-    """Return the sweeps with files in quarantine, by one listing of one name for each."""
+    """Return the sweeps with files in quarantine. Each sweep costs one listing that is left after its first name."""
     found: list[Sweep] = []
     after = ""
     while True:
@@ -125,7 +136,7 @@ async def _sweeps_in(part: KeyedStore) -> list[Sweep]:
             return found
 
 
-async def _batches(part: KeyedStore, prefix: str) -> AsyncIterator[list[str]]:
+async def _batches(part: KeyedStore, prefix: str) -> AsyncGenerator[list[str], None]:
     batch: list[str] = []
     async for info in part.list_objects(prefix):
         batch.append(info.name)
@@ -137,41 +148,38 @@ async def _batches(part: KeyedStore, prefix: str) -> AsyncIterator[list[str]]:
 
 
 class UndoPlan(Plan[Restored, UndoProgress]):
-    """A sweep that is yet to be undone: iterate over it with ``async for``, or :meth:`execute` it.
+    """The undoing of a sweep, not started yet; it yields each file after it was restored or could not be.
 
     Attributes:
-        progress: What was done so far; reset at each start.
+        progress: Counts of the current run, or of the last one; reset when a run starts.
+        warnings: Reasons to doubt that the last run did what was wanted.
     """
 
     def __init__(self, store: KeyedStore, object_types: Sequence[str], sweep: str | None) -> None:
-        super().__init__()
+        super().__init__(UndoProgress)
         self._store = store
         self._object_types = object_types
         self._sweep = sweep
-        self.progress = UndoProgress()
 
-    async def __aiter__(self) -> AsyncGenerator[Restored, None]:
-        """Yield each file, after it has its name again or could not be restored."""
-        self.progress: UndoProgress = UndoProgress()
-        self.warnings.clear()
+    async def _run(self) -> AsyncGenerator[Restored, None]:
         parts = _parts(self._store, self._object_types)
-        last = max([one.id for part in parts for one in await _sweeps_in(part)], default="")
+        last = max([sweep.id for part in parts for sweep in await _sweeps_in(part)], default="")
+        prefix = f"{TRASH}{self._sweep or last}/"
         for part in parts:
             for object_type in self._object_types:
-                async for restored in self._restore(part, f"{TRASH}{self._sweep or last}/", object_type):
-                    yield restored
+                async with aclosing(_batches(part, f"{prefix}{object_type}/")) as batches:
+                    async for names in batches:
+                        for restored in await self._restore(part, prefix, names):
+                            yield restored
         if not self.progress.done:
             self.warnings.append("there was nothing to restore")
 
-    async def _restore(self, part: KeyedStore, prefix: str, object_type: str) -> AsyncIterator[Restored]:
-        async for batch in _batches(part, f"{prefix}{object_type}/"):
-            failed = await part.move_objects({name: name.removeprefix(prefix) for name in batch})
-            for name in batch:
-                error = failed.get(name)
-                self.progress.done += 1
-                self.progress.restored += error is None
-                self.progress.failed += error is not None
-                yield Restored(name.removeprefix(prefix), part, error)
+    async def _restore(self, part: KeyedStore, prefix: str, names: Sequence[str]) -> list[Restored]:
+        failed = await part.move_objects({name: name.removeprefix(prefix) for name in names})
+        self.progress.done += len(names)
+        self.progress.restored += len(names) - len(failed)
+        self.progress.failed += len(failed)
+        return [Restored(name.removeprefix(prefix), part, failed.get(name)) for name in names]
 
 
 def undo(
@@ -182,19 +190,23 @@ def undo(
     object_types: Sequence[str] | None = None,
     sessions: Any = None,
 ) -> UndoPlan:
-    """Plan to give the files that a sweep removed their names again.
+    """Plan to give the files that a sweep removed their original names again.
 
     Args:
         target: The declarative base, or one class.
         store: The store; ``None`` for the current store, or that of the sessions.
-        sweep: :attr:`Sweep.id` of the sweep; ``None`` for the last one.
-        object_types: The first parts of the files' names; ``None`` for those of the classes.
-        sessions: Where to look for a store, if none is given.
+        sweep: The :attr:`Sweep.id` of the sweep; ``None`` for the last one.
+        object_types: The object types of the files to restore; ``None`` for those of the classes.
+        sessions: The sessions whose store is used if none is given.
+
+    Returns:
+        The plan: iterate over it, or await :meth:`UndoPlan.execute`.
 
     Raises:
-        DeclarationError: A class or the store is not fit for it.
-        ContextError: No store is named anywhere.
+        DeclarationError: The store cannot be listed, or the object type of a class depends on the row.
+        ContextError: No store is given, bound or current.
 
-    Effects: A file whose name is taken stays in quarantine. An error or a cancellation leaves the others there, too.
+    Effects: A file whose name exists already stays in quarantine. After an error or a cancellation, so do the files
+        that were not restored yet.
     """
     return UndoPlan(keyed(store, sessions), list(types_of(target, object_types)), sweep)

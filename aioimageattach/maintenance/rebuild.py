@@ -1,4 +1,4 @@
-"""Making a thumbnail again from its original, as its row describes it."""
+"""Render a thumbnail again from its original, with the recipe that its row describes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..exc import ImageAttachError, NoOriginalError, StoreError, StoreFileExists
 from ..file import Spool
 from ..imaging.recipe import FORMATS, Recipe, read_look
 from ..imaging.render import render
-from ..inventory import ImageKind, Kind, Reader, Reference, Sessions, ask, opened
+from ..inventory import FileReference, ImageKind, Kind, Reader, Sessions, opened, run_with_reader
 from ..key import ImageKey
 from ..store import Store
 
@@ -23,14 +23,14 @@ _SIZE: Final = ("width", "height", "variant")
 
 
 def recipe_of(look: str, width: int, height: int, mimetype: str, original: ImageKey) -> Recipe | None:
-    """Return how a thumbnail was made, read from its look; ``None`` where that does not tell.
+    """Return the recipe of a thumbnail, derived from its look; ``None`` if the look does not determine it.
 
     Args:
-        look: Its ``variant``.
-        width: In pixels.
-        height: In pixels.
-        mimetype: Its type.
-        original: What it was made from.
+        look: The thumbnail's ``variant``.
+        width: The thumbnail's width in pixels.
+        height: The thumbnail's height in pixels.
+        mimetype: The thumbnail's MIME type.
+        original: The original from which the thumbnail was rendered.
     """
     formats = {kind: name for name, kind in FORMATS.items()}
     words = read_look(look)
@@ -46,40 +46,44 @@ def recipe_of(look: str, width: int, height: int, mimetype: str, original: Image
         sizes = [{"width": width, "height": height}]
     try:
         recipes = [Recipe(**{**words, **size}) for size in sizes]
-        recipe = next(one for one in recipes if one.target(original_size) == (width, height))  # the last one always
+        # The last recipe always has the right size.
+        recipe = next(one for one in recipes if one.target(original_size) == (width, height))
     except (ImageAttachError, ValueError):
         return None
-    stretched = not look and recipe.fit == "fill"  # for a pixel that rounding took
+    stretched = not look and recipe.fit == "fill"  # only by the pixel that rounding took
     same = recipe.mimetype(original.mimetype) == mimetype
     return recipe if same and (stretched or recipe.look(original.mimetype, original_size) == look) else None
 
 
 async def rebuild(
-    sessions: Sessions, kind: Kind, reference: Reference, store: Store, *, is_missing: bool = False
+    sessions: Sessions, kind: Kind, reference: FileReference, store: Store, *, is_missing: bool = False
 ) -> bool:
-    """Render a thumbnail again, put it, and let its row name the new file.
+    """Render a thumbnail again, put it under a new name, and update its row.
 
-    If the file is missing and comes out the same, byte for byte, it gets its old name, and the row does not change: a
-    mirror may have the file in its other store.
+    If the file is missing and the rendering is identical, byte for byte, the file gets its old name instead and the row
+    does not change: if the store is a mirror, its other store may still have the file.
 
     Returns:
-        Whether that was possible and is committed; not where the row was changed meanwhile, or does not tell how the
-        thumbnail was made.
+        Whether the thumbnail was rebuilt and committed. It was not if the row was changed in the meantime, or does not
+        determine how the thumbnail was made.
 
     Raises:
-        NoOriginalError: There is no original in the database.
-        StoreError: The original could not be read, or the thumbnail not be put.
-        ImageError: The original is no picture any more.
+        NoOriginalError: The database has no original.
+        StoreError: The original could not be read, or the thumbnail could not be put.
+        ImageError: The original is not a valid image.
 
-    Effects: On an error or a cancellation the row is as before, and the new file is gone; where it comes with the
-    COMMIT, the row names one of the two files and both are kept, for a sweep.
+    Effects: On an error or a cancellation, the row is unchanged and the new file is deleted. If COMMIT itself fails,
+        the row names one of the two files; both are kept, and a sweep removes the other one.
     """
     old = reference.key
     if not isinstance(kind, ImageKind) or old is None:
         return False
-    original, look = await ask(sessions, kind.mapper, lambda reader: _original(reader, kind, reference))
+    original, look = await run_with_reader(sessions, kind.mapper, lambda reader: _original(reader, kind, reference))
     if original is None:
-        raise NoOriginalError(f"{kind.cls.__name__} {reference.identity!r} has no original to be made from")
+        raise NoOriginalError(
+            f"{kind.cls.__name__} {reference.identity!r}: expected a row of the original, from which the thumbnail can "
+            "be rendered, found none"
+        )
     recipe = recipe_of(look, old.width, old.height, old.mimetype, original)
     if recipe is None:
         return False
@@ -93,25 +97,25 @@ async def rebuild(
             async with spool.open() as data:
                 await store.put(old, data, reproducible=True)
         except StoreFileExistsError:
-            pass  # a migration was faster
+            pass  # a migration has put the file first
         return True
     key = ImageKey(old.object_type, old.object_id, old.width, old.height, old.mimetype, store.make_revision())
     async with spool.open() as data:
         await store.put(key, data, reproducible=True)
     async with opened(sessions) as session:
         try:
-            renamed = await _rename(session, kind, reference, key, spool)
+            updated = await _update_row(session, kind, reference, key, spool)
         except BaseException:
-            await finish(_forget(store, key))
+            await finish(_delete_if_possible(store, key))
             raise
-        if renamed:
-            await session.commit()  # where this fails nobody knows which file the row names
-    await finish(_forget(store, old if renamed else key))
-    return renamed
+        if updated:
+            await session.commit()  # if this fails, nobody knows which file the row names
+    await finish(_delete_if_possible(store, old if updated else key))
+    return updated
 
 
-def _original(reader: Reader, kind: ImageKind, reference: Reference) -> tuple[ImageKey | None, str]:
-    """The key of the original of a thumbnail, and the look of the thumbnail, which not every identity has."""
+def _original(reader: Reader, kind: ImageKind, reference: FileReference) -> tuple[ImageKey | None, str]:
+    """Return the key of a thumbnail's original, and the thumbnail's look, which not every primary key contains."""
     names = kind.cls.identity_attributes()
     identity = dict(zip(names, reference.identity, strict=True))
     columns = kind.mapper.columns
@@ -121,13 +125,16 @@ def _original(reader: Reader, kind: ImageKind, reference: Reference) -> tuple[Im
     return max(keys, key=lambda key: key.revision or "", default=None), identity.get("variant", "")
 
 
-async def _rename(session: AsyncSession, kind: ImageKind, reference: Reference, key: ImageKey, spool: Spool) -> bool:
-    """Let the row name the new file, if it still names the old one."""
+async def _update_row(
+    session: AsyncSession, kind: ImageKind, reference: FileReference, key: ImageKey, spool: Spool
+) -> bool:
+    """Let a row name the new file; return whether it still named the old one."""
     columns = kind.mapper.columns
     table = columns["revision"].table
     old = None if reference.key is None else reference.key.revision
     same: list[ColumnElement[bool]] = []
-    for column, value in zip(kind.mapper.primary_key, reference.identity, strict=True):  # in the table of the revision
+    for column, value in zip(kind.mapper.primary_key, reference.identity, strict=True):
+        # With joined inheritance, the revision may be in another table than the mapper's primary key.
         same += [one == value for one in kind.mapper.get_property_by_column(column).columns if one.table is table]
     values = {"revision": key.revision, "byte_size": spool.size, "sha256": spool.sha256}
     statement = update(table).where(*same, columns["revision"] == old)
@@ -136,8 +143,8 @@ async def _rename(session: AsyncSession, kind: ImageKind, reference: Reference, 
     return isinstance(result, CursorResult) and result.rowcount == 1
 
 
-async def _forget(store: Store, key: ImageKey) -> None:
+async def _delete_if_possible(store: Store, key: ImageKey) -> None:
     try:
         await store.discard(key)
     except StoreError:
-        pass  # nobody names it: a sweep finds it
+        pass  # no row names the file, so a sweep removes it

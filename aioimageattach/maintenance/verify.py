@@ -1,4 +1,4 @@
-"""Whether the files that committed rows name are there, and are what the rows say."""
+"""Verification: compare the files in a store with what the committed rows say about them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from .._tasks import as_completed
 from ..context import bound_store, resolve_store
 from ..exc import (
     DamagedValueError,
@@ -17,34 +16,34 @@ from ..exc import (
     StoreFileNotFoundError,
 )
 from ..file import CHUNK, measure
-from ..inventory import Kind, Reference, Sessions, kinds, reread
+from ..inventory import FileReference, Kind, Sessions, kinds, reread
 from ..inventory.ownership import identify, own_kinds
 from ..inventory.plan import RowPlan
 from ..offload.fetch import stream
-from ..offload.reference import Reference as StoredReference
+from ..offload.reference import Reference as ValueReference
 from ..store import KeyedStore, Store
 from .rebuild import rebuild
 
 __all__ = ["Mismatch", "Problem", "VerifyPlan", "VerifyProgress", "verify"]
 
 Problem: TypeAlias = Literal["missing", "size", "checksum", "unreadable"]
-"""There is no file; it has another size, or another fingerprint, than its row says; the store could not tell."""
+"""Missing, wrong size, wrong checksum, or not readable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A committed row whose file is not what the row says.
+    """A committed row whose file is missing or differs from what the row says.
 
     Args:
-        reference: The row.
-        problem: What is wrong.
-        expected: What the row says: a size in bytes, or a fingerprint; ``None`` where that is not the matter.
-        actual: What the file has instead.
-        repaired: Whether the file was made again; then the row names a new one.
-        error: Why it could not be read, or not be repaired.
+        reference: The file, as the row describes it.
+        problem: What is wrong with the file.
+        expected: The size in bytes or the SHA-256 in the row; ``None`` for other problems.
+        actual: The size in bytes or the SHA-256 of the file; ``None`` for other problems.
+        repaired: Whether the thumbnail was rendered again; if so, the row names the new file.
+        error: Why the file could not be read or repaired.
     """
 
-    reference: Reference
+    reference: FileReference
     problem: Problem
     expected: int | str | None = None
     actual: int | str | None = None
@@ -54,17 +53,17 @@ class Mismatch:
 
 @dataclass(slots=True)
 class VerifyProgress:
-    """How far a verification is.
+    """The progress of a verification.
 
     Args:
-        total: How many rows there were at the start; ``None`` before.
-        done: Files that were looked at: the sum of the following three.
-        sound: Those that are what their rows say.
-        flawed: Those that are not, repaired or not.
-        gone: Those whose rows were changed or deleted meanwhile.
-        repaired: Mismatched ones that were made again.
+        total: Number of rows at the start; ``None`` before that.
+        done: Files that were checked: the sum of the following three.
+        sound: Files that match their rows.
+        flawed: Files that do not match their rows, repaired or not.
+        gone: Files whose rows were changed or deleted in the meantime.
+        repaired: Mismatches that were repaired.
         bytes: Number of bytes that were read.
-        missed: Rows that the database counts but did not give; the run is then not a success.
+        missed: Rows that the database counts but did not return; if there are any, the run fails.
     """
 
     total: int | None = None
@@ -78,12 +77,14 @@ class VerifyProgress:
 
 
 class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
-    """A verification that is yet to be done: iterate over it with ``async for``, or :meth:`execute` it.
+    """A verification that has not started yet; it yields each mismatch as it is found.
+
+    Leaving the loop cancels the checks that are in progress.
 
     Attributes:
-        progress: What was done so far; reset at each start.
-        objections: Reasons why rows may be hidden, with ``force=True``.
-        warnings: After a run, reasons to doubt that everything was verified.
+        progress: Counts of the current run, or of the last one; reset when a run starts.
+        objections: Reasons why the database may hide rows, with ``force=True``.
+        warnings: Reasons to doubt that the last run verified everything.
     """
 
     def __init__(
@@ -97,43 +98,38 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
         concurrency: int,
         force: bool,
     ) -> None:
-        super().__init__(sessions, parts, concurrency=concurrency, force=force)
+        super().__init__(VerifyProgress, sessions, parts, concurrency=concurrency, force=force)
         self._store = store
         self._deep = deep
         self._repair = repair
-        self.progress = VerifyProgress()
 
     def __repr__(self) -> str:
         return f"<VerifyPlan of {', '.join(kind.cls.__name__ for kind in self._kinds)} in {self._store!r}>"
 
-    async def __aiter__(self) -> AsyncGenerator[Mismatch, None]:
-        """Yield each mismatch as it is found; leaving the loop stops what is in progress."""
-        self.warnings.clear()
+    async def _run(self) -> AsyncGenerator[Mismatch, None]:
         if self._repair:
             await self._check_repair()
-        self.progress: VerifyProgress = VerifyProgress(total=await self._count())
-        async with aclosing(as_completed(self._each(self._look), self._concurrency)) as looks:
-            async for kind, mismatch in looks:
-                self.progress.done += 1
-                found = mismatch and await self._again(kind, mismatch)
+        async with aclosing(self._results(self._check_file)) as results:
+            async for kind, mismatch in results:
+                confirmed = mismatch and await self._confirm(kind, mismatch)
                 if mismatch is None:
                     self.progress.sound += 1
-                elif found is None:
+                elif confirmed is None:
                     self.progress.gone += 1
                 else:
                     self.progress.flawed += 1
-                    self.progress.repaired += found.repaired
-                    yield found
-        self._end()
+                    self.progress.repaired += confirmed.repaired
+                    yield confirmed
+        self._require_all_rows()
 
     async def _check_repair(self) -> None:
-        """Refuse to repair in a store other than the application's, whose row would name a file that only it has.
+        """Refuse to repair in a store other than the application's: rows would name files that only this store has.
 
         Raises:
-            OwnershipError: It is the destination of a migration that has not ended, or another database's.
+            OwnershipError: The store is the destination of an unfinished migration, or belongs to another database.
         """
         if not isinstance(self._store, KeyedStore) or (await identify(self._sessions, self._kinds[0])).id is None:
-            return  # this database has owned no store yet
+            return  # this database owns no store yet
         owned = await own_kinds(self._sessions, self._kinds, self._store, claim=False)
         problems = [
             f"{one.object_type}/ in {one.store!r}: {one.conflict or 'no owner'}"
@@ -143,10 +139,10 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
         if problems:
             raise OwnershipError(
                 f"nothing was repaired: {'; '.join(problems)}. If this is the application's store, and not the "
-                "destination of a move that goes on, run `aioimageattach own --claim`"
+                "destination of an unfinished migration, run `aioimageattach own --claim`"
             )
 
-    async def _look(self, kind: Kind, reference: Reference) -> tuple[Kind, Mismatch | None]:
+    async def _check_file(self, kind: Kind, reference: FileReference) -> tuple[Kind, Mismatch | None]:
         try:
             return kind, await self._compare(reference)
         except StoreFileNotFoundError as error:
@@ -154,18 +150,20 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
         except (ImageAttachError, OSError) as error:
             return kind, Mismatch(reference, "unreadable", error=error)
 
-    async def _compare(self, reference: Reference) -> Mismatch | None:
+    async def _compare(self, reference: FileReference) -> Mismatch | None:
         if self._deep and reference.content is not None and isinstance(self._store, KeyedStore):
-            return await self._read_through(self._store, reference, reference.content)
-        size, digest = await self._measure(reference)
+            return await self._compare_value(self._store, reference, reference.content)
+        size, sha256 = await self._measure(reference)
         if reference.size is not None and reference.size != size:
             return Mismatch(reference, "size", reference.size, size)
-        if digest is not None and reference.sha256 is not None and reference.sha256 != digest:
-            return Mismatch(reference, "checksum", reference.sha256, digest)
+        if sha256 is not None and reference.sha256 is not None and reference.sha256 != sha256:
+            return Mismatch(reference, "checksum", reference.sha256, sha256)
         return None
 
-    async def _read_through(self, store: KeyedStore, reference: Reference, content: StoredReference) -> Mismatch | None:
-        """Compare an offloaded value with its fingerprint, which is that of its bytes before they were compressed."""
+    async def _compare_value(
+        self, store: KeyedStore, reference: FileReference, content: ValueReference
+    ) -> Mismatch | None:
+        """Compare an offloaded value with its checksum, which is that of its bytes before compression."""
         size = (await store.head_object(content.name)).size
         if size != content.stored:
             return Mismatch(reference, "size", content.stored, size)
@@ -178,27 +176,25 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
             return Mismatch(reference, "checksum", content.sha256, error=error)
         return None
 
-    async def _measure(self, reference: Reference) -> tuple[int, str | None]:
-        """Return the size of a file, and its fingerprint if it was read."""
+    async def _measure(self, reference: FileReference) -> tuple[int, str | None]:
+        """Return the size of a file, and its SHA-256 if it was read."""
         store, key = self._store, reference.key
         if reference.damage is not None:
             raise reference.damage
         if isinstance(store, KeyedStore) and not self._deep:
             info = await (store.head_object(reference.name_in(store)) if key is None else store.head(key))
             return info.size, None
-        if key is not None:
-            file = await store.get(key)
-        elif isinstance(store, KeyedStore):
-            file = await store.get_object(reference.name_in(store))
-        else:
-            raise DeclarationError(f"{store!r} has no names, and {reference.name!r} is one: it takes a KeyedStore")
-        return await measure(file, self._read)
+        if key is None:
+            raise DeclarationError(
+                f"store: expected a KeyedStore, which can have a file named {reference.name!r}, got {store!r}"
+            )
+        return await measure(await store.get(key), self._count_bytes)
 
-    def _read(self, size: int) -> None:
+    def _count_bytes(self, size: int) -> None:
         self.progress.bytes += size
 
-    async def _again(self, kind: Kind, mismatch: Mismatch) -> Mismatch | None:
-        """Return a flaw if the row still names that file, repaired if asked and possible."""
+    async def _confirm(self, kind: Kind, mismatch: Mismatch) -> Mismatch | None:
+        """Return a mismatch if the row still names that file, after it was repaired if requested and possible."""
         reference = await reread(self._sessions, kind, mismatch.reference)
         if reference is None or (reference.key, reference.name) != (mismatch.reference.key, mismatch.reference.name):
             return None
@@ -223,39 +219,41 @@ def verify(
     concurrency: int = 16,
     force: bool = False,
 ) -> VerifyPlan:
-    """Plan to look at each file that committed rows name: is it there, and is it what the row says?
+    """Plan to check that each file that a committed row names exists and matches the row.
 
-    Memory stays flat; each file costs one request, or with ``deep`` its bytes. Rows may come, change and go meanwhile.
+    Memory is bounded. Each file costs one request, or with ``deep`` one download. The application may read and write
+    rows in the meantime.
 
     Args:
-        sessions: What makes sessions: a sessionmaker, or a session like those.
+        sessions: Makes sessions: an ``async_sessionmaker``, or an ``AsyncSession``, which itself is not used.
         target: The declarative base, or one class.
-        store: Where the files are; ``None`` for the current store, or that of the sessions. One that is no
-            :class:`KeyedStore` can only be read, whether ``deep`` or not.
-        deep: Whether to read the files and compare fingerprints, not only sizes.
-        repair: Whether to make flawed thumbnails again from their originals; their rows then name new files.
-        concurrency: How many files are looked at at once.
+        store: The store with the files; ``None`` for the current store, or that of the sessions. The files in a store
+            that is not a :class:`KeyedStore` are always read.
+        deep: Whether to read the files and compare checksums, instead of only sizes.
+        repair: Whether to render mismatched thumbnails again from their originals; their rows then name new files.
+        concurrency: Number of files that are checked concurrently.
+        force: Whether to continue if the database may hide rows.
 
     Returns:
-        A plan: iterate over it, or await :meth:`VerifyPlan.execute`.
+        The plan: iterate over it, or await :meth:`VerifyPlan.execute`.
 
     Raises:
         DeclarationError: No class has files.
-        ContextError: No store is named anywhere.
-        ValueError: ``concurrency`` is less than 1; or it is to repair in another store than that of the sessions.
-        OwnershipError: From the plan, with ``repair``: the store's files have no owner, although this database owns
-            those of another one, or belong to another database.
+        ContextError: No store is given, bound or current.
+        ValueError: ``concurrency`` is less than 1; or ``repair`` is set and the store is not that of the sessions.
+        OwnershipError: From the plan, with ``repair``: the files in the store belong to another database, or have no
+            owner although this database owns the files in another store.
         UnsafeDatabaseError: From the plan: the database may hide rows, and ``force`` is not set.
         IncompleteError: From the plan, at its end: not all rows were read.
 
-    Effects: None without ``repair``. With it, each repaired thumbnail is committed on its own, and its flawed file
-        removed after; an error or a cancellation leaves the others as they are.
+    Effects: None without ``repair``. With it, each repaired thumbnail is committed in its own transaction, and the
+        mismatched file is deleted afterwards. After an error or a cancellation the other thumbnails are unchanged.
     """
     found = resolve_store(store, session=sessions)
     bound = bound_store(sessions)
     if repair and bound is not None and bound.location != found.location:
         raise ValueError(
-            f"repair: the application's store is {bound!r}, and thumbnails that are made again in {found!r} would be "
-            "missing there: repair in the application's store, or if it is a move that goes on, finish the migration"
+            f"repair: expected the application's store {bound!r}, got {found!r}, whose new thumbnails the application "
+            "would not find: repair in the application's store, or finish the migration first"
         )
     return VerifyPlan(sessions, kinds(target), found, deep=deep, repair=repair, concurrency=concurrency, force=force)

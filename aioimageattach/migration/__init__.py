@@ -1,17 +1,17 @@
-"""Moving the files of committed rows from one store to another."""
+"""Copy the files of committed rows from one store to another, and remove the old copies afterwards."""
 
 from __future__ import annotations
 
-from .plan import Failure, Migrated, MigrationPlan, Progress, migrate, migrate_class
+from .plan import Migrated, MigrationFailure, MigrationPlan, MigrationProgress, migrate, migrate_class
 from .retire import Retired, RetirePlan, RetireProgress, retire
 from .transfer import Outcome
 
 __all__ = [
-    "Failure",
     "Migrated",
+    "MigrationFailure",
     "MigrationPlan",
+    "MigrationProgress",
     "Outcome",
-    "Progress",
     "RetirePlan",
     "RetireProgress",
     "Retired",

@@ -1,4 +1,4 @@
-"""Removing the copies that a move has left in the old store."""
+"""Remove the copies that a migration has left in the old store."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from .._tasks import as_completed
 from ..context import resolve_store
 from ..exc import ImageAttachError
-from ..inventory import Kind, Reference, Sessions, kinds
+from ..inventory import FileReference, Kind, Sessions, kinds
 from ..inventory.plan import RowPlan
 from ..store import Store
-from .transfer import Transfer, share_a_place
+from .transfer import Transfer, share_files
 
 __all__ = ["RetirePlan", "RetireProgress", "Retired", "retire"]
 
@@ -23,12 +22,12 @@ class Retired:
     """A copy in the old store.
 
     Args:
-        reference: The row that names the file.
+        reference: The file, as its row describes it.
         removed: Whether the copy was removed.
-        error: Why it was kept: the other store does not have the file, or a store failed.
+        error: Why the copy was kept: the new store does not have the file, or a store failed.
     """
 
-    reference: Reference
+    reference: FileReference
     removed: bool
     error: Exception | None = None
 
@@ -38,11 +37,11 @@ class RetireProgress:
     """The progress of removing copies.
 
     Args:
-        total: Number of rows at the start, and at the end the number of those that were read; ``None`` before.
-        done: Rows that are dealt with: the sum of the following two.
-        safe: Files that the other store has, so that their copies were removed, or would be.
-        kept: Files whose copies were kept, because the other store does not have them.
-        missed: Rows that the database counts but did not give; the run is then not a success.
+        total: Number of rows at the start, and at the end number of rows that were read; ``None`` before.
+        done: Rows that were processed: the sum of the following two.
+        safe: Files that the new store has; their copies were removed, or would be.
+        kept: Files whose copies were kept, because the new store does not have them.
+        missed: Rows that the database counts but did not return; if there are any, the run fails.
     """
 
     total: int | None = None
@@ -53,38 +52,37 @@ class RetireProgress:
 
 
 class RetirePlan(RowPlan[Retired, RetireProgress]):
-    """A removal of copies that is yet to be done: iterate over it with ``async for``, or :meth:`execute` it.
+    """A removal of copies that has not started yet; it yields each copy after it was removed or kept.
 
     Attributes:
-        progress: What was done so far; reset at each start.
-        warnings: After a run, reasons to doubt that it did what was wanted.
+        progress: Counts of the current run, or of the last one; reset when a run starts.
+        warnings: Reasons to doubt that the last run did what was wanted.
     """
 
     def __init__(
         self, sessions: Sessions, parts: tuple[Kind, ...], transfer: Transfer, *, delete: bool, concurrency: int
     ) -> None:
-        super().__init__(sessions, parts, concurrency=concurrency, force=False)
+        super().__init__(RetireProgress, sessions, parts, concurrency=concurrency)
         self._transfer = transfer
         self._delete = delete
-        self.progress = RetireProgress()
 
-    async def __aiter__(self) -> AsyncGenerator[Retired, None]:
-        """Yield each copy, after it was removed or kept."""
-        self.warnings.clear()
-        self.progress: RetireProgress = RetireProgress(total=await self._count())
-        async with aclosing(as_completed(self._each(self._retire), self._concurrency)) as done:
-            async for retired in done:
-                self.progress.done += 1
+    def __repr__(self) -> str:
+        names = ", ".join(kind.cls.__name__ for kind in self._kinds)
+        return f"<RetirePlan of {names} in {self._transfer.source!r}>"
+
+    async def _run(self) -> AsyncGenerator[Retired, None]:
+        async with aclosing(self._results(self._retire)) as results:
+            async for retired in results:
                 self.progress.safe += retired.error is None
                 self.progress.kept += retired.error is not None
                 yield retired
-        self._end()
+        self._require_all_rows()
 
-    async def _retire(self, kind: Kind, reference: Reference) -> Retired:
+    async def _retire(self, kind: Kind, reference: FileReference) -> Retired:
         try:
             await self._transfer.check(reference)
             if self._delete:
-                await self._transfer.remove_source(reference)
+                await self._transfer.delete_from_source(reference)
         except (ImageAttachError, OSError) as error:
             return Retired(reference, False, error)
         return Retired(reference, self._delete)
@@ -93,37 +91,43 @@ class RetirePlan(RowPlan[Retired, RetireProgress]):
 def retire(
     session: Sessions,
     base: Any,
-    store: Store,
-    kept: Store,
+    old: Store,
+    new: Store,
     *,
     delete: bool = False,
     deep: bool = False,
     concurrency: int = 16,
 ) -> RetirePlan:
-    """Plan to remove the copies of files from a store that the application does not use any more.
+    """Plan to remove the copies of files from a store that the application no longer uses.
 
-    A copy is removed only if the other store has the file, with the size that its row tells. Files that no row names
-    are left; a sweep removes them.
+    A copy is removed only if the new store has the file, with the size that its row contains. Files that no row names
+    are not touched; a sweep removes them.
 
     Args:
         session: Makes sessions.
         base: The declarative base, or one class.
-        store: The store with the copies.
-        kept: The store that the application uses.
-        delete: Whether to remove copies; otherwise they are only looked at.
-        deep: Whether to read the files in the other store and compare checksums.
-        concurrency: Number of files that are looked at concurrently.
+        old: The store with the copies.
+        new: The store that the application uses.
+        delete: Whether to remove copies; otherwise they are only checked.
+        deep: Whether to read the files in the new store and compare checksums.
+        concurrency: Number of files that are processed concurrently.
+
+    Returns:
+        The plan: iterate over it, or await :meth:`RetirePlan.execute`.
 
     Raises:
-        ValueError: Both stores have the files in one place, so that they are no copies; or ``concurrency`` is less
+        ValueError: Both stores keep the files in the same place, so they are not copies; or ``concurrency`` is less
             than 1.
         DeclarationError: No class of the base has files.
         UnsafeDatabaseError: From the plan: the database may hide rows.
         IncompleteError: From the plan, at its end: not all rows were read.
+
+    Effects: None without ``delete``. With it, each copy is removed after the new store was checked. After an error or
+        a cancellation, the remaining copies are unchanged.
     """
-    store, kept = resolve_store(store), resolve_store(kept)
+    old, new = resolve_store(old), resolve_store(new)
     parts = kinds(base)
-    if any(share_a_place(kind, store, kept) for kind in parts):
-        raise ValueError(f"store: expected a store in another place than {kept!r}, got {store!r}")
-    transfer = Transfer(store, kept, deep=deep, dry_run=True)
+    if any(share_files(kind, old, new) for kind in parts):
+        raise ValueError(f"old: expected a store in another place than {new!r}, got {old!r}")
+    transfer = Transfer(old, new, deep=deep, dry_run=True)
     return RetirePlan(session, parts, transfer, delete=delete, concurrency=concurrency)

@@ -53,7 +53,7 @@ async def _prepare(sessions: async_sessionmaker[AsyncSession], store: FileSystem
         rows = await asyncio.to_thread(_write, store, range(start, start + 1000), then)
         async with sessions() as session, session.begin():
             await session.execute(insert(User), [{"id": row["user_id"]} for row in rows])
-            await session.execute(insert(UserPicture), rows)
+            await session.execute(insert(UserPicture.__table__), rows)
 
 
 async def _watched(plan: Any, done: str) -> dict[str, Any]:

@@ -79,7 +79,7 @@ async def _prepare(folder: Path, count: int) -> None:
             await asyncio.to_thread(write, rows, start)
             async with sessions() as session, session.begin():
                 await session.execute(insert(User), [{"id": row["user_id"]} for row in rows])
-                await session.execute(insert(UserPicture), rows)
+                await session.execute(insert(UserPicture.__table__), rows)
 
 
 async def _naively(folder: Path, destination: Any, count: int) -> AsyncIterator[None]:

@@ -1,4 +1,4 @@
-"""A folder with a database and pictures, and the program in it."""
+"""Fixtures: a directory with a database and images, and the program, which runs in it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Run = Callable[..., Result]
 
 @pytest.fixture(autouse=True)
 def blocking_guard() -> None:
-    """No guard: a command has a loop of its own, in which nobody waits while a driver reads its settings."""
+    """No guard: a command runs its own event loop, in which drivers may read their settings from disk."""
 
 
 @pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no setting of the one who runs the tests change them."""
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the environment of the test run from affecting the tests."""
     for name in ("AIOIMAGEATTACH_STORE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The present folder; what imports put before the others is gone after."""
+    """The current directory. Paths that imports prepend to ``sys.path`` are removed afterwards."""
     path = list(sys.path)
     monkeypatch.chdir(tmp_path)
     (tmp_path / models.MEDIA).mkdir()
@@ -63,7 +63,7 @@ async def fill() -> None:
 
 @pytest.fixture
 def filled(folder: Path) -> Path:
-    """The folder, with a database and pictures."""
+    """The directory, with a database and images."""
     asyncio.run(fill())
     return folder
 
@@ -82,11 +82,11 @@ def run() -> Run:
 
 
 def documents(result: Result) -> list[dict[str, Any]]:
-    """What ``--json`` has written."""
+    """The JSON documents that a command has written."""
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 def files(folder: Path) -> list[str]:
-    """The names of all files below a folder, without those in quarantine and the records of ownership."""
+    """The names of all files below a directory, except quarantined ones and records of ownership."""
     found = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
     return sorted(name for name in found if not name.startswith("."))

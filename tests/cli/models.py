@@ -1,10 +1,11 @@
-"""What the command line is told of by ``module:name``: models, and stores of every odd kind."""
+"""Models and stores that the tests pass to the command line as ``module:name``."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,7 +32,7 @@ MEDIA = "media"
 
 
 class Base(DeclarativeBase):
-    """The models."""
+    """The declarative base."""
 
 
 class User(Base):
@@ -63,18 +64,28 @@ class Note(Base):
     body: Mapped[StoredText | None] = stored_text(compression="gzip")
 
 
+class OtherBase(DeclarativeBase):
+    """Another declarative base."""
+
+
+class Page(OtherBase):
+    __tablename__ = "page"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    body: Mapped[StoredText | None] = stored_text(index=True)
+
+
 def engine() -> AsyncEngine:
-    """Of the database in the present folder."""
+    """An engine for the database in the current directory."""
     return create_async_engine(f"sqlite+aiosqlite:///{DATABASE}")
 
 
 async def sessions() -> async_sessionmaker[AsyncSession]:
-    """For the database in the present folder."""
+    """A session maker for the database in the current directory."""
     return async_sessionmaker(engine())
 
 
 def unbound() -> async_sessionmaker[AsyncSession]:
-    """Gets its engine when a session is made."""
+    """A session maker whose engine is created with each session."""
     return async_sessionmaker(class_=_Bound)
 
 
@@ -85,14 +96,14 @@ class _Bound(AsyncSession):
 
 
 async def bound_sessions() -> async_sessionmaker[AsyncSession]:
-    """Sessions with the application's store."""
+    """A session maker with the application's store."""
     found = async_sessionmaker(engine())
     bind_store(found, media())
     return found
 
 
 def media() -> FileSystemStore:
-    """In the present folder."""
+    """A store in the current directory."""
     return FileSystemStore(MEDIA, "https://example.com/")
 
 
@@ -101,15 +112,15 @@ nothing = 0
 
 
 @asynccontextmanager
-async def entered() -> AsyncIterator[Store]:
-    """A store that is there for a while."""
-    Path("entered").touch()
+async def entering() -> AsyncIterator[Store]:
+    """A store as an asynchronous context manager."""
+    Path("entering").touch()
     yield media()
-    Path("entered").unlink()
+    Path("entering").unlink()
 
 
 class _Interrupting(FileSystemStore):
-    """Somebody presses the keys when the third file is put."""
+    """Sends a signal when the third file is put."""
 
     number = signal.SIGINT
     puts = 0
@@ -127,6 +138,20 @@ def interrupting() -> FileSystemStore:
     return _Interrupting("new", "https://example.com/")
 
 
+class _InterruptedSweep(FileSystemStore):
+    """Sends a signal when the files of users are listed."""
+
+    async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        if prefix == "user-picture/":
+            os.kill(os.getpid(), signal.SIGINT)
+        async for found in super().list_objects(prefix, start_after=start_after):
+            yield found
+
+
+def interrupted_sweep() -> FileSystemStore:
+    return _InterruptedSweep(MEDIA, "https://example.com/")
+
+
 def terminating() -> FileSystemStore:
     store = _Interrupting("new", "https://example.com/")
     store.number = signal.SIGTERM
@@ -134,7 +159,7 @@ def terminating() -> FileSystemStore:
 
 
 class Changing(MemoryStore):
-    """What is read is not what was put."""
+    """Returns other bytes than were put."""
 
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> AsyncFile:
         await super().put_object(f"{name}.x", b"x")
@@ -142,7 +167,7 @@ class Changing(MemoryStore):
 
 
 class Hiding(MemoryStore):
-    """What was put is not listed."""
+    """Lists no files."""
 
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         for found in ():
@@ -150,7 +175,7 @@ class Hiding(MemoryStore):
 
 
 class Undeletable(FileSystemStore):
-    """Deletes nothing."""
+    """Refuses to delete and move files."""
 
     async def delete_object(self, name: str) -> None:
         raise StorePermissionError("read only")
@@ -182,7 +207,7 @@ class Plain(Store):
 
 
 def broken() -> FileSystemStore:
-    raise RuntimeError("a fault of the application's own")
+    raise RuntimeError("an error in the application")
 
 
 def undeletable() -> FileSystemStore:
@@ -190,18 +215,30 @@ def undeletable() -> FileSystemStore:
 
 
 class _Slow(FileSystemStore):
-    """Takes its time."""
+    """Waits before its second file is put, and before files are listed, until a line of progress was written."""
+
+    puts = 0
 
     async def put_object(
         self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
     ) -> None:
-        await asyncio.sleep(0.05)
+        self.puts += 1
+        if self.puts == 2:
+            await _written(b" left")
         await super().put_object(name, data, mimetype=mimetype, reproducible=reproducible)
 
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        await asyncio.sleep(0.2)
+        if not prefix.startswith("."):
+            await _written(b"sweep")
         async for found in super().list_objects(prefix, start_after=start_after):
             yield found
+
+
+async def _written(words: bytes) -> None:
+    """Wait until the command, which runs in this process, has written some words."""
+    outputs: list[Any] = [sys.stdout, sys.stderr]  # of click's CliRunner
+    while not any(words in output.buffer.getvalue() for output in outputs):
+        await asyncio.sleep(0.005)
 
 
 def slow() -> FileSystemStore:

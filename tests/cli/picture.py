@@ -1,4 +1,4 @@
-"""Draws ``docs/_static/command-line.svg``, a terminal with a real run in it: ``python -m tests.cli.picture``."""
+"""Draws ``docs/_static/command-line.svg``, a terminal with a real run: ``python -m tests.cli.picture``."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ FORMAT = """\
 
 
 def screen(text: str) -> list[str]:
-    """The lines that a terminal shows after a text: of a line that was drawn anew, the last."""
+    """Return the lines that a terminal shows after some output: of a redrawn line, the last state."""
     lines = text.replace("\x1b[?25l", "").replace("\x1b[?25h", "").split("\n")
     return [re.split(r"\r(?:\x1b\[2K)?", line.rstrip("\r"))[-1] for line in lines]
 
 
 def run(folder: Path) -> list[str]:
-    """Begin to copy 300 pictures, and look at the terminal at two thirds of it."""
+    """Start to copy 300 pictures, and return the terminal's lines when two thirds are copied."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": str(WIDTH)}
     environment["DATABASE_URL"] = "sqlite:///app.sqlite"
     master, slave = pty.openpty()
@@ -68,13 +68,13 @@ def run(folder: Path) -> list[str]:
             assert program.poll() is None, text
             text += read(master, "\x1b[2K")
         program.terminate()
-        read(master, "to go on.")
+        read(master, "to continue.")
     os.close(master)
     return screen(text.rpartition("\r\x1b[2K")[0])
 
 
 def main() -> None:
-    """Draw it."""
+    """Draw the picture."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in ("app", "srv/media", "srv/new"):

@@ -1,4 +1,4 @@
-"""Verify, sweep, migrate and thumbnails: what they do, say and return."""
+"""The commands verify, sweep, undo, own, migrate and thumbnails: effects, output and exit codes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OLD = 1_500_000_000.0
 
 
 def last(result: Result) -> str:
-    """The line that says how it ended."""
+    """The last line on the standard error."""
     return result.stderr.splitlines()[-1]
 
 
@@ -42,15 +42,15 @@ def of_user(folder: Path, number: int) -> str:
     return name
 
 
-def lost(folder: Path) -> str:
-    """Take the file of the third user away; return its name."""
+def lose_file(folder: Path) -> str:
+    """Delete the file of the third user; return its name."""
     name = of_user(folder, 3)
     (folder / models.MEDIA / name).unlink()
     return name
 
 
-def orphan(folder: Path) -> str:
-    """Add an old file that no row names."""
+def add_orphan(folder: Path) -> str:
+    """Add an old file that no row names; return its name."""
     name = file_name(ImageKey("user-picture", None, 90, 60, "image/jpeg", make_revision(OLD)))
     path = folder / models.MEDIA / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,28 +62,28 @@ def orphan(folder: Path) -> str:
 # --- verify ----------------------------------------------------------------------------------------------------------
 
 
-def test_verify_says_that_all_is_well(run: Run, filled: Path) -> None:
-    """Nothing is found, the end is told, the code is 0."""
+def test_verify_finds_no_problems(run: Run, filled: Path) -> None:
+    """Nothing is written to the standard output, the last line has the counts, and the exit code is 0."""
     done = run("verify", BASE, "-s", MEDIA)
     assert (done.exit_code, done.stdout) == (0, "")
     assert last(done).startswith("verify: 7 of 7, ")
     assert last(done).endswith(", 7 sound")
 
 
-def test_verify_finds_what_is_missing_or_changed(run: Run, filled: Path) -> None:
-    """A line for each, and the code 1."""
-    name = lost(filled)
+def test_verify_reports_missing_and_changed_files(run: Run, filled: Path) -> None:
+    """Each mismatch has a line, and the exit code is 1."""
+    name = lose_file(filled)
     (filled / models.MEDIA / of_user(filled, 7)).write_bytes(b"x")
     done = run("verify", BASE, "-s", MEDIA)
     assert done.exit_code == 1
     found = sorted(done.stdout.splitlines())
-    assert found[0].startswith("missing UserPicture 3, 90, 60: there is no file")
+    assert found[0].startswith("missing UserPicture 3, 90, 60: ")
     assert name in found[0]
     assert found[1].startswith(f"size UserPicture 7, 90, 60: expected {len(models.SMALL)}, got 1")
 
 
-def test_verify_makes_thumbnails_again(run: Run, filled: Path) -> None:
-    """With --repair; what was repaired is named with --verbose alone, and is no reason for another code."""
+def test_verify_repairs_thumbnails(run: Run, filled: Path) -> None:
+    """With --repair the exit code is 0; repaired files are only listed with --verbose."""
     assert run("thumbnails", PICTURE, "-s", MEDIA, "-w", "30").exit_code == 0
     thumbnails = [name for name in files(filled / models.MEDIA) if ".30x20." in name]
     for name in thumbnails[:2]:
@@ -104,29 +104,29 @@ def test_verify_makes_thumbnails_again(run: Run, filled: Path) -> None:
 # --- sweep -----------------------------------------------------------------------------------------------------------
 
 
-def test_sweep_tells_and_removes(run: Run, filled: Path) -> None:
-    """Without --delete nothing goes; with it the orphan goes, and nothing else."""
+def test_sweep_reports_and_removes(run: Run, filled: Path) -> None:
+    """Without --delete nothing is removed; with it exactly the orphan is."""
     before = files(filled / models.MEDIA)
-    name = orphan(filled)
+    name = add_orphan(filled)
     done = run("sweep", BASE, "-s", MEDIA)
     assert (done.exit_code, done.stdout) == (1, f"orphan {name}\n")
     assert name in files(filled / models.MEDIA)
     done = run("sweep", BASE, "-s", MEDIA, "--delete", "-v")
     assert (done.exit_code, done.stdout) == (0, f"removed {name}\n"), done.output
     assert "1 removed, removed 11 B" in done.stderr
-    assert "In quarantine; " in last(done)
-    orphan(filled)
+    assert "Removed files are in quarantine; " in last(done)
+    add_orphan(filled)
     done = run("sweep", BASE, "-s", MEDIA, "--delete", "--permanently")
     assert (done.exit_code, done.stdout) == (0, ""), done.output
     assert files(filled / models.MEDIA) == before
 
 
-def test_a_sweep_is_undone(run: Run, filled: Path) -> None:
-    """By its identifier, or the last one; what cannot be restored is named."""
+def test_undo_restores_the_files_of_a_sweep(run: Run, filled: Path) -> None:
+    """By its identifier, or the last sweep; files that cannot be restored are reported."""
     names = []
     ids = []
     for _ in range(2):
-        names.append(orphan(filled))
+        names.append(add_orphan(filled))
         done = run("sweep", BASE, "-s", MEDIA, "--delete", "--json")
         ids += [document["sweep"] for document in documents(done) if document["event"] == "quarantine"]
     assert not {*names} & {*files(filled / models.MEDIA)}
@@ -146,8 +146,8 @@ def test_a_sweep_is_undone(run: Run, filled: Path) -> None:
     assert (done.exit_code, last(done)) == (4, "Warning: there was nothing to restore")
 
 
-def test_the_owner_of_files(run: Run, filled: Path) -> None:
-    """Nobody at first, then the database that has swept; another database is refused until it is transferred."""
+def test_own_claims_and_transfers(run: Run, filled: Path) -> None:
+    """Files have no owner at first; another database than the owner is refused until they are transferred to it."""
     done = run("own", BASE, "-s", MEDIA)
     assert (done.exit_code, ": no owner" in done.stdout) == (0, True)
     assert run("own", BASE, "-s", MEDIA, "--claim").stdout.count(": now owned by the sqlite database ") == 3
@@ -155,7 +155,7 @@ def test_the_owner_of_files(run: Run, filled: Path) -> None:
     assert (done.exit_code, done.stdout.count(": owned by the sqlite database ")) == (0, 3)
     copy = filled / "copy.sqlite"
     copy.write_bytes((filled / models.DATABASE).read_bytes())
-    name = orphan(filled)
+    name = add_orphan(filled)
     for command in ("own", "sweep"):
         more = ["--delete"] if command == "sweep" else []
         done = run(command, BASE, "-s", MEDIA, "-d", f"sqlite:///{copy}", *more)
@@ -169,8 +169,8 @@ def test_the_owner_of_files(run: Run, filled: Path) -> None:
     assert run("sweep", BASE, "-s", MEDIA, "--delete").exit_code == 3
 
 
-def test_what_may_not_have_done_everything_has_a_code_of_its_own(run: Run, filled: Path) -> None:
-    """No rows, no files, and a first migration that finds everything in its place."""
+def test_incomplete_runs_have_a_separate_exit_code(run: Run, filled: Path) -> None:
+    """No rows, no files, and a first migration to a destination that has all files already, exit with 4."""
     with closing(sqlite3.connect(filled / models.DATABASE)) as connection, connection:
         connection.execute("CREATE TABLE kept AS SELECT * FROM user_picture")
         connection.execute("DELETE FROM user_picture")
@@ -189,9 +189,9 @@ def test_what_may_not_have_done_everything_has_a_code_of_its_own(run: Run, fille
     assert run("migrate", BASE, MEDIA, f"file://{filled}/other").exit_code == 0
 
 
-def test_sweep_refuses_what_looks_wrong(run: Run, filled: Path) -> None:
-    """The library's reasons are said, and the code is 3."""
-    names = {orphan(filled) for _ in range(11)}
+def test_sweep_reports_objections(run: Run, filled: Path) -> None:
+    """The objections are printed, and the exit code is 3."""
+    names = {add_orphan(filled) for _ in range(11)}
     done = run("sweep", BASE, "-s", MEDIA)
     assert (done.exit_code, "--delete would be refused: user-picture/: " in done.stderr) == (1, True), done.output
     done = run("sweep", BASE, "-s", MEDIA, "--delete")
@@ -202,26 +202,28 @@ def test_sweep_refuses_what_looks_wrong(run: Run, filled: Path) -> None:
     assert len(names & {*files(filled / models.MEDIA)}) == 7
 
 
-def test_sweep_names_what_it_could_not_remove(run: Run, filled: Path) -> None:
-    """The file, why, and the code 1."""
-    name = orphan(filled)
+def test_sweep_reports_files_that_cannot_be_removed(run: Run, filled: Path) -> None:
+    """The file and the error are printed, and the exit code is 1."""
+    name = add_orphan(filled)
     folder = (filled / models.MEDIA / name).parent
     done = run("sweep", BASE, "-s", "tests.cli.models:undeletable", "--delete", "--max-share", "1")
     assert (done.exit_code, done.stdout) == (1, f"failed {name}: read only\n"), done.output
     assert folder.exists()
 
 
-def test_sweep_takes_another_grace(run: Run, filled: Path) -> None:
-    """One that is too short is a wrong argument."""
+def test_sweep_refuses_a_short_grace_time(run: Run, filled: Path) -> None:
+    """A grace time that is shorter than that of the sessions is a wrong argument."""
     done = run("sweep", BASE, "-s", MEDIA, "--delete", "--grace", "0.5")
-    assert (done.exit_code, "grace: 0:30:00 is shorter than" in done.stderr) == (2, True), done.output
+    assert (done.exit_code, "grace: expected at least 1 day, 0:00:00, within which" in done.stderr) == (2, True), (
+        done.output
+    )
 
 
 # --- migrate ---------------------------------------------------------------------------------------------------------
 
 
-def test_migrate_copies_and_goes_on(run: Run, filled: Path) -> None:
-    """All files are in the other store; a second run copies none."""
+def test_migrate_skips_copied_files(run: Run, filled: Path) -> None:
+    """The first run copies all files; the second copies none."""
     target = f"file://{filled}/new"
     done = run("migrate", BASE, MEDIA, target)
     assert (done.exit_code, done.stdout) == (0, "")
@@ -233,7 +235,7 @@ def test_migrate_copies_and_goes_on(run: Run, filled: Path) -> None:
 
 
 def test_migrate_into_a_bucket(run: Run, filled: Path, gate: Gate) -> None:
-    """By its URL, with the keys of the environment."""
+    """The bucket is given by its URL, and the credentials by the environment."""
     url = f"s3://{BUCKET}/live?region={REGION}&endpoint_url={gate.url}"
     keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
     done = run("migrate", BASE, MEDIA, url, **keys)
@@ -242,17 +244,17 @@ def test_migrate_into_a_bucket(run: Run, filled: Path, gate: Gate) -> None:
     assert (done.exit_code, f"{USERS} sound" in last(done)) == (0, True), done.output
 
 
-def test_migrate_tells_what_it_would_copy(run: Run, filled: Path) -> None:
-    """A dry run names the files, and copies none."""
+def test_migrate_dry_run(run: Run, filled: Path) -> None:
+    """Lists the files that would be copied, and copies none."""
     done = run("migrate", BASE, MEDIA, f"file://{filled}/new", "--dry-run")
     assert (done.exit_code, len(done.stdout.splitlines())) == (0, USERS)
     assert "would copy UserPicture 1, 90, 60" in done.stdout.splitlines()
     assert files(filled / "new") == []
 
 
-def test_migrate_names_what_failed(run: Run, filled: Path) -> None:
-    """The others are copied, and the code is 1."""
-    name = lost(filled)
+def test_migrate_reports_failures(run: Run, filled: Path) -> None:
+    """The other files are copied, and the exit code is 1."""
+    name = lose_file(filled)
     done = run("migrate", BASE, MEDIA, f"file://{filled}/new")
     assert done.exit_code == 1
     assert done.stdout.startswith("failed UserPicture 3, 90, 60: ")
@@ -260,8 +262,8 @@ def test_migrate_names_what_failed(run: Run, filled: Path) -> None:
     assert len(files(filled / "new")) == USERS - 1
 
 
-def test_migrate_refuses_one_store_twice(run: Run, filled: Path) -> None:
-    """That is a wrong argument."""
+def test_migrate_refuses_the_same_store_twice(run: Run, filled: Path) -> None:
+    """The second store is a wrong argument."""
     store = "tests.cli.models:memory"
     done = run("migrate", BASE, store, store)
     assert (done.exit_code, "Error: destination: expected " in done.stderr) == (2, True), done.output
@@ -270,8 +272,8 @@ def test_migrate_refuses_one_store_twice(run: Run, filled: Path) -> None:
 # --- thumbnails ------------------------------------------------------------------------------------------------------
 
 
-def test_thumbnails_makes_what_is_missing(run: Run, filled: Path) -> None:
-    """Each size of each picture, once."""
+def test_thumbnails_makes_missing_thumbnails(run: Run, filled: Path) -> None:
+    """Each size of each picture is made once."""
     arguments = ["thumbnails", PICTURE, "-s", MEDIA, "-w", "30", "-w", "45", "--height", "20", "-v"]
     done = run(*arguments)
     assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "made User 1: 30x20, 45x30"), done.output
@@ -282,14 +284,14 @@ def test_thumbnails_makes_what_is_missing(run: Run, filled: Path) -> None:
 
 
 def test_thumbnails_fills_boxes(run: Run, filled: Path) -> None:
-    """Pairs of sides with a fit, in another format."""
+    """Widths and heights are paired with --fit, and --format converts."""
     done = run("thumbnails", PICTURE, "-s", MEDIA, "-w", "20", "--height", "20", "--fit", "cover", "--format", "webp")
     assert done.exit_code == 0, done.output
     assert len([name for name in files(filled / models.MEDIA) if name.endswith(".20x20.webp")]) == USERS
 
 
-def test_thumbnails_enlarges_nothing_on_request(run: Run, filled: Path) -> None:
-    """Sizes beyond the original's become its own; boxes shrink, and keep what they are told to."""
+def test_thumbnails_does_not_enlarge(run: Run, filled: Path) -> None:
+    """With --no-enlarge, larger sizes become the size of the original; boxes shrink and keep their gravity."""
     done = run("thumbnails", PICTURE, "-s", MEDIA, "-w", "500", "-w", "900", "--no-enlarge")
     assert (done.exit_code, f"{USERS} made" in last(done)) == (0, True), done.output
     box = ["-w", "900", "--height", "900", "--fit", "cover", "--gravity", "north", "--no-enlarge"]
@@ -301,23 +303,23 @@ def test_thumbnails_enlarges_nothing_on_request(run: Run, filled: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected a size"),
-        (["-w", "20", "--gravity", "north"], "--gravity needs --fit cover"),
-        (["-w", "20", "--fit", "cover"], "as many --height as --width"),
+        ([], "expected at least one --width or --height"),
+        (["-w", "20", "--gravity", "north"], "--gravity requires --fit cover"),
+        (["-w", "20", "--fit", "cover"], "expected as many --height as --width"),
         (["--height", "20", "--fit", "cover"], "as many --height as --width"),
     ],
 )
-def test_thumbnails_wants_sizes(arguments: list[str], message: str, run: Run, filled: Path) -> None:
-    """What is missing is said."""
+def test_thumbnails_requires_sizes(arguments: list[str], message: str, run: Run, filled: Path) -> None:
+    """The message says what is missing."""
     done = run("thumbnails", PICTURE, "-s", MEDIA, *arguments)
     assert (done.exit_code, message in done.stderr) == (2, True), done.output
 
 
-def test_thumbnails_names_what_failed(run: Run, filled: Path) -> None:
-    """The picture and why; the code is 1, and the others are made."""
-    lost(filled)
+def test_thumbnails_reports_failures(run: Run, filled: Path) -> None:
+    """The picture and the error are printed, the exit code is 1, and the other thumbnails are made."""
+    lose_file(filled)
     done = run("thumbnails", PICTURE, "-s", MEDIA, "-w", "30")
-    assert (done.exit_code, done.stdout.startswith("failed User 3: there is no file")) == (1, True), done.output
+    assert (done.exit_code, done.stdout.startswith("failed User 3: ")) == (1, True), done.output
     assert last(done).endswith("1 failed")
 
 
@@ -325,7 +327,7 @@ def test_thumbnails_names_what_failed(run: Run, filled: Path) -> None:
 
 
 async def write_note() -> None:
-    """Add a row whose text is in the store."""
+    """Add a row with an offloaded value."""
     sessions = await models.sessions()
     bind_store(sessions, models.media())
     async with sessions.begin() as session:
@@ -333,8 +335,8 @@ async def write_note() -> None:
     await sessions.kw["bind"].dispose()
 
 
-def test_offloaded_columns_are_files_as_well(run: Run, filled: Path) -> None:
-    """Migrate copies them, verify compares them, and sweep removes those that no row names."""
+def test_offloaded_values(run: Run, filled: Path) -> None:
+    """Migrate copies them, verify checks them, and sweep removes those without rows."""
     asyncio.run(write_note())
     [name] = [name for name in files(filled / models.MEDIA) if name.startswith("note.body/")]
     done = run("migrate", BASE, MEDIA, f"file://{filled}/new", "-v")
@@ -351,16 +353,16 @@ def test_offloaded_columns_are_files_as_well(run: Run, filled: Path) -> None:
     assert len(files(filled / models.MEDIA)) == USERS
 
 
-# --- being stopped ---------------------------------------------------------------------------------------------------
+# --- signals -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("store", "number"), [("interrupting", signal.SIGINT), ("terminating", signal.SIGTERM)])
-def test_a_signal_stops_it_and_another_run_goes_on(store: str, number: int, run: Run, filled: Path) -> None:
-    """It says how to go on, leaves nothing half-done, and its code tells the signal."""
+def test_a_signal_stops_a_command_and_another_run_continues(store: str, number: int, run: Run, filled: Path) -> None:
+    """The command says how to continue, leaves no partial files, and its exit code contains the signal."""
     before = signal.getsignal(number)
     done = run("migrate", BASE, MEDIA, f"tests.cli.models:{store}", "--concurrency", "2")
     assert done.exit_code == 128 + number
-    assert last(done) == "Stopped. What was copied stays; run the same command again to go on."
+    assert last(done) == "Stopped. Copied files stay; run the same command again to continue."
     assert signal.getsignal(number) is before
     copied = files(filled / "new")
     assert 1 <= len(copied) < USERS
@@ -369,31 +371,44 @@ def test_a_signal_stops_it_and_another_run_goes_on(store: str, number: int, run:
     assert (done.exit_code, f"{len(copied)} present" in last(done)) == (0, True)
 
 
-# --- where nobody watches --------------------------------------------------------------------------------------------
+def test_a_stopped_sweep_says_where_to_resume(run: Run, filled: Path) -> None:
+    """In text and in JSON, after the object types that were swept completely."""
+    name = add_orphan(filled)
+    arguments = ("sweep", BASE, "-s", "tests.cli.models:interrupted_sweep")
+    resume = "Removed files stay removed; run the same command again with --start-after post-photo/ to continue."
+    done = run(*arguments)
+    assert (done.exit_code, last(done)) == (130, f"Stopped. {resume}"), done.output
+    done = run(*arguments, "--json")
+    assert (done.exit_code, documents(done)[-1]) == (130, {"event": "stopped", "resume": resume})
+    done = run("sweep", BASE, "-s", MEDIA, "--start-after", "post-photo/")
+    assert (done.exit_code, done.stdout) == (1, f"orphan {name}\n")
 
 
-def test_a_log_gets_lines(run: Run, filled: Path) -> None:
-    """Now and then one says how far it is and how long it takes still."""
-    done = run("migrate", BASE, MEDIA, "tests.cli.models:slow", "--concurrency", "1", "--every", "0.12")
+# --- without a terminal ----------------------------------------------------------------------------------------------
+
+
+def test_lines_of_progress_without_a_terminal(run: Run, filled: Path) -> None:
+    """They are written at an interval, with the remaining time."""
+    done = run("migrate", BASE, MEDIA, "tests.cli.models:slow", "--concurrency", "1", "--every", "0.02")
     lines = [line for line in done.stderr.splitlines() if " left" in line]
     assert (done.exit_code, bool(lines)) == (0, True), done.stderr
-    assert re.fullmatch(r"migrate: \d of 7, \d+/s, 0:00:0\d left, \d copied, [\d.]+ kB", lines[-1]), lines
+    assert re.fullmatch(r"migrate: \d of 7, \d+/s, \d:\d\d:\d\d left, \d copied, [\d.]+ kB", lines[-1]), lines
 
 
-def test_a_log_gets_lines_also_where_the_end_is_not_known(run: Run, filled: Path) -> None:
-    """A sweep does not know how much there is to list."""
-    done = run("sweep", BASE, "-s", "tests.cli.models:listing", "--every", "0.05")
+def test_lines_of_progress_without_a_total(run: Run, filled: Path) -> None:
+    """A sweep does not know the number of files in advance."""
+    done = run("sweep", BASE, "-s", "tests.cli.models:listing", "--every", "0.02")
     assert re.search(r"^sweep: \d+, \d+/s$", done.stderr, re.MULTILINE), done.stderr
-    found = documents(run("sweep", BASE, "-s", "tests.cli.models:listing", "--every", "0.05", "--json"))
+    found = documents(run("sweep", BASE, "-s", "tests.cli.models:listing", "--every", "0.02", "--json"))
     assert {one["event"] for one in found} == {"progress", "end"}
 
 
-# --- for programs ----------------------------------------------------------------------------------------------------
+# --- JSON ------------------------------------------------------------------------------------------------------------
 
 
-def test_json_is_one_document_a_line(run: Run, filled: Path) -> None:
-    """Findings and the end, with all that is known of them; nothing on the standard error."""
-    name = lost(filled)
+def test_json_is_one_document_per_line(run: Run, filled: Path) -> None:
+    """Results and the end are documents with all fields; nothing is written to the standard error."""
+    name = lose_file(filled)
     done = run("verify", BASE, "-s", MEDIA, "--json")
     flaw, end = documents(done)
     assert (done.exit_code, done.stderr) == (1, "")
@@ -406,8 +421,8 @@ def test_json_is_one_document_a_line(run: Run, filled: Path) -> None:
     assert end["seconds"] > 0
 
 
-def test_json_tells_errors_and_stops(run: Run, filled: Path) -> None:
-    """They are documents as well."""
+def test_json_documents_of_errors_and_signals(run: Run, filled: Path) -> None:
+    """They are documents, too."""
     done = run("verify", BASE, "-s", MEDIA, "--json", "-d", "postgresql://127.0.0.1:1/x")
     [error] = documents(done)
     assert (done.exit_code, error["event"], error["type"]) == (3, "error", "ConnectionRefusedError")
@@ -417,7 +432,7 @@ def test_json_tells_errors_and_stops(run: Run, filled: Path) -> None:
 
 @pytest.mark.parametrize("command", ["migrate", "thumbnails"])
 def test_json_of_each_file(command: str, run: Run, filled: Path) -> None:
-    """With --verbose every one has its line; sets and keys are lists and objects."""
+    """With --verbose each file has a document; sets and keys become lists and objects."""
     arguments: dict[str, list[str]] = {
         "migrate": [BASE, MEDIA, f"file://{filled}/new"],
         "thumbnails": [PICTURE, "-s", MEDIA, "-w", "30"],
@@ -428,7 +443,7 @@ def test_json_of_each_file(command: str, run: Run, filled: Path) -> None:
     assert {key["object_type"] for key in keys} == {"user-picture"}
 
 
-def test_asyncio_is_left_as_it_was(run: Run, filled: Path) -> None:
-    """Another loop can be run after."""
+def test_another_event_loop_can_run_afterwards(run: Run, filled: Path) -> None:
+    """A command leaves nothing behind that prevents it."""
     run("verify", BASE, "-s", MEDIA)
     assert asyncio.run(asyncio.sleep(0, 1)) == 1

@@ -1,15 +1,19 @@
-"""What the doctor finds."""
+"""The checks of the doctor."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import pyvips
 
+from aioimageattach.exc import StorePermissionError
+from aioimageattach.stores.s3 import S3Store, StaticCredentials
 from aioimageattach.version import VERSION
 from tests import predecessor
 from tests.cli import models
@@ -21,14 +25,14 @@ from tests.stores.s3.conftest import BUCKET, REGION
 BASE = "tests.cli.models:Base"
 
 
-def test_all_is_well(run: Run, filled: Path) -> None:
-    """Versions, formats, database, tables, store; nothing is left in it."""
+def test_no_problems(run: Run, filled: Path) -> None:
+    """Versions, formats, database, tables and store are checked; no file is left in the store."""
     before = files(filled / models.MEDIA)
     done = run("doctor", "-m", BASE, "-s", "tests.cli.models:media")
     assert done.exit_code == 0, done.output
     assert f"aioimageattach {VERSION}, SQLAlchemy" in done.stdout
-    assert "✓ formats      AVIF, GIF, JPEG, PNG, WEBP are written and read, SVG is read" in done.stdout
-    assert "✓ database     sqlite 3." in done.stdout
+    assert "✓ formats      AVIF, GIF, JPEG, PNG, WEBP can be written and read, SVG can be read" in done.stdout
+    assert "✓ database     connected to sqlite 3." in done.stdout
     assert "✓ tables       user_picture has all columns and keys" in done.stdout
     assert "a file was put, read, listed and deleted in" in done.stdout
     assert files(filled / models.MEDIA) == before
@@ -42,8 +46,8 @@ def test_json(run: Run) -> None:
     assert {one["status"] for one in documents(done)} == {"ok", "note"}
 
 
-def test_tables_of_the_predecessor_are_seen(run: Run, folder: Path) -> None:
-    """What they lack is named, and a table that is not there."""
+def test_tables_of_the_predecessor(run: Run, folder: Path) -> None:
+    """Missing columns and missing tables are named."""
     with sqlite3.connect(models.DATABASE) as connection:
         for statement in predecessor.statements("sqlite"):
             if "post_photo" not in statement:
@@ -55,28 +59,28 @@ def test_tables_of_the_predecessor_are_seen(run: Run, folder: Path) -> None:
     assert "✗ tables       post_photo is missing" in done.stdout
 
 
-def test_the_extras_that_are_missing_are_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where their packages are not found."""
+def test_missing_extras(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are named if their packages are not installed."""
     monkeypatch.setattr(sys, "path", [path for path in sys.path if "site-packages" not in path])
     done = run("doctor", DATABASE_URL="")
     assert done.exit_code == 0
-    assert "PDF needs aioimageattach[pdf]" in done.stdout
-    assert "HEIC needs aioimageattach[heif]" in done.stdout
+    assert "PDF requires aioimageattach[pdf]" in done.stdout
+    assert "HEIC requires aioimageattach[heif]" in done.stdout
 
 
 def test_a_format_that_libvips_cannot_write(run: Run) -> None:
-    """As where a distribution built it without, or its host has blocked it."""
+    """A distribution may build libvips without it, or the host application may block it."""
     pyvips.operation_block_set("VipsForeignSaveHeif", True)
     try:
         done = run("doctor", DATABASE_URL="")
     finally:
         pyvips.operation_block_set("VipsForeignSaveHeif", False)
     assert (done.exit_code, "✗ formats      AVIF: " in done.stdout) == (1, True), done.output
-    assert "GIF, JPEG, PNG, WEBP are written" in done.stdout
+    assert "GIF, JPEG, PNG, WEBP can be written" in done.stdout
 
 
-def test_a_database_that_does_not_answer(run: Run) -> None:
-    """It is told, and the store is looked at all the same."""
+def test_a_database_that_does_not_respond(run: Run) -> None:
+    """The failure is reported, and the store is checked nevertheless."""
     done = run("doctor", "-d", "postgresql://app:hunter2@127.0.0.1:1/x", "-s", "tests.cli.models:memory")
     assert done.exit_code == 1
     assert "✗ database     [Errno 111]" in done.stdout
@@ -87,22 +91,22 @@ def test_a_database_that_does_not_answer(run: Run) -> None:
 @pytest.mark.parametrize(
     ("store", "message"),
     [
-        ("Changing", "what was put and what was read differ"),
-        ("Hiding", "what was put is not listed"),
+        ("Changing", "the file that was read differs from the one that was put"),
+        ("Hiding", "the file that was put is not listed"),
         ("Undeletable", "read only"),
     ],
 )
 def test_a_store_that_does_not_work(store: str, message: str, run: Run, folder: Path) -> None:
-    """What went wrong is said."""
+    """The message says what is wrong."""
     made = {"Undeletable": "undeletable"}.get(store, store)
     done = run("doctor", "-s", f"tests.cli.models:{made}", DATABASE_URL="")
     assert (done.exit_code, "✗ store        " in done.stdout, message in done.stdout) == (1, True, True), done.output
 
 
-def test_a_store_without_names(run: Run) -> None:
-    """It is written and read; it cannot be listed."""
-    done = run("doctor", "-s", "tests.cli.models:Plain", DATABASE_URL="")
-    assert (done.exit_code, "✓ store" in done.stdout) == (0, True), done.output
+def test_a_store_without_names(run: Run, filled: Path) -> None:
+    """It is written and read, and cannot be listed or owned."""
+    done = run("doctor", "-m", BASE, "-s", "tests.cli.models:Plain")
+    assert (done.exit_code, "✓ store" in done.stdout, "ownership" in done.stdout) == (0, True, False), done.output
 
 
 def test_a_bucket(run: Run, gate: Gate) -> None:
@@ -120,8 +124,8 @@ def test_a_bucket(run: Run, gate: Gate) -> None:
     assert "wrong" not in done.output.replace("wrong region", "")
 
 
-def test_the_folder_is_filled_by_the_fixture_alone(run: Run, filled: Path) -> None:
-    """The doctor changes no row."""
+def test_no_row_is_changed(run: Run, filled: Path) -> None:
+    """The number of rows is the same as before."""
 
     async def rows() -> int:
         engine = models.engine()
@@ -136,8 +140,8 @@ def test_the_folder_is_filled_by_the_fixture_alone(run: Run, filled: Path) -> No
     assert asyncio.run(rows()) == before
 
 
-def test_keys_and_types_that_are_missing(run: Run, folder: Path) -> None:
-    """A table that was made without them works until it is large, or until two rows are the same."""
+def test_wrong_keys_and_types(run: Run, folder: Path) -> None:
+    """Differences that are harmless for a small table are reported."""
     with sqlite3.connect(models.DATABASE) as connection:
         connection.execute(
             "CREATE TABLE user_picture (user_id INTEGER, width INTEGER, height INTEGER, variant VARCHAR(8), "
@@ -147,6 +151,10 @@ def test_keys_and_types_that_are_missing(run: Run, folder: Path) -> None:
     connection.close()
     done = run("doctor", "-m", "tests.cli.models:UserPicture")
     assert done.exit_code == 1
+    with sqlite3.connect(models.DATABASE) as connection:
+        connection.execute("CREATE TABLE page (id INTEGER PRIMARY KEY, body TEXT)")
+    connection.close()
+    assert "page: body has no index: migrate the schema" in run("doctor", "-m", "tests.cli.models:OtherBase").stdout
     for problem in (
         "its primary key is (user_id, width), expected (height, user_id, variant, width)",
         "revision is not unique",
@@ -156,8 +164,8 @@ def test_keys_and_types_that_are_missing(run: Run, folder: Path) -> None:
         assert problem in done.stdout
 
 
-def test_the_owner_of_files(run: Run, filled: Path) -> None:
-    """Nobody, this database, or another one; and the store that the application uses."""
+def test_ownership(run: Run, filled: Path) -> None:
+    """No owner, this database, another database, and a store that the application does not use."""
     words = ("doctor", "-m", BASE, "-s", "tests.cli.models:media")
     done = run(*words)
     assert (done.exit_code, "'https://example.com/'): no owner" in done.stdout) == (0, True), done.output
@@ -169,22 +177,53 @@ def test_the_owner_of_files(run: Run, filled: Path) -> None:
     done = run(*words, "-d", f"sqlite:///{copy}")
     assert (done.exit_code, "a copy of it" in done.stdout) == (1, True), done.output
     done = run(*words[:-1], f"file://{filled}", "-d", "tests.cli.models:bound_sessions")
-    assert (done.exit_code, "the application's store is FileSystemStore(" in done.stdout) == (1, True), done.output
+    assert (done.exit_code, "the application uses FileSystemStore(" in done.stdout) == (1, True), done.output
 
 
 def test_a_database_that_hides_rows(run: Run, filled: Path) -> None:
-    """Such as one that is opened for reading only."""
+    """For example one that is opened read-only."""
     done = run("doctor", "-m", BASE, "-d", f"sqlite:///file:{filled}/{models.DATABASE}?mode=ro&uri=true")
     assert (done.exit_code, "✗ rows         the connection is read-only" in done.stdout) == (1, True), done.output
 
 
 def test_a_bucket_whose_uploads_may_not_be_listed(run: Run, gate: Gate) -> None:
-    """A sweep could not abort those that killed processes leave."""
+    """A sweep could not abort unfinished uploads."""
     url = f"s3://{BUCKET}/below?region={REGION}&endpoint_url={gate.url}"
     keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "DATABASE_URL": ""}
-    assert "✓ rights       unfinished uploads can be listed" in run("doctor", "-s", url, **keys).stdout
+    gate.before.append(lambda asked: Refusal(403, "AccessDenied") if "uploadId" in asked.target else None)
+
+    async def leave_upload() -> None:
+        credentials = StaticCredentials(ACCESS_KEY, SECRET_KEY)
+        async with S3Store(
+            BUCKET, prefix="below", region=REGION, endpoint_url=gate.url, credentials=credentials
+        ) as one:
+            with pytest.raises(StorePermissionError):
+                await one.put_object("aioimageattach-doctor/x", bytes(20_000_000))
+
+    asyncio.run(leave_upload())
+    gate.before.clear()
+    for _ in range(2):
+        assert "✓ rights       unfinished uploads can be listed" in run("doctor", "-s", url, **keys).stdout
     gate.before.append(lambda asked: Refusal(403, "AccessDenied") if "uploads" in asked.target else None)
     done = run("doctor", "-s", url, **keys)
     assert (done.exit_code, "✗ rights       unfinished uploads cannot be listed" in done.stdout) == (1, True), (
         done.output
     )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change owners")
+def test_a_directory_of_another_user(run: Run) -> None:
+    """Root makes files for the owner; other users cannot."""
+    with tempfile.TemporaryDirectory() as media:
+        os.chown(media, 12345, 12345)
+        os.chmod(media, 0o777)
+        done = run("doctor", "-s", f"file://{media}", DATABASE_URL="")
+        text = "belongs to user 12345, who will own all files that this user makes"
+        assert (done.exit_code, text in done.stdout) == (0, True), done.output
+        os.seteuid(54321)
+        try:
+            done = run("doctor", "-s", f"file://{media}", DATABASE_URL="")
+        finally:
+            os.seteuid(0)
+    text = "belongs to user 12345, but this is user 54321: run as the other user"
+    assert (done.exit_code, text in done.stdout) == (1, True), done.output

@@ -1,4 +1,4 @@
-"""How numbers, times and values are written."""
+"""Formatting of counts, sizes, durations and JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aioimageattach.cli.output import clock, plain, size, spell
+from aioimageattach.cli.output import format_counts, format_duration, format_size, plain
 
 
 @dataclass
@@ -23,25 +23,25 @@ class Numbers:
     position: str = "a/b"
 
 
-def test_what_is_not_zero_is_said() -> None:
-    """Numbers by their names, bytes in their unit."""
-    assert spell(Numbers(), "done") == "1,200 left out, removed 2.5 MB"
-    assert spell(Numbers(bytes=12, left_out=0, removed_bytes=0)) == "4 done, 12 B"
+def test_counts() -> None:
+    """Counts that are not 0 have their names, and bytes their unit."""
+    assert format_counts(Numbers(), "done") == "1,200 left out, removed 2.5 MB"
+    assert format_counts(Numbers(bytes=12, left_out=0, removed_bytes=0)) == "4 done, 12 B"
 
 
 @pytest.mark.parametrize(
     ("number", "text"),
     [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (22_240, "22.2 kB"), (4_321_000, "4.32 MB"), (5e12, "5,000.0 GB")],
 )
-def test_bytes_have_units(number: float, text: str) -> None:
-    """Those of disks, in three digits."""
-    assert size(number) == text
+def test_sizes(number: float, text: str) -> None:
+    """Sizes have three digits and a decimal unit."""
+    assert format_size(number) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0:00:00"), (61, "0:01:01"), (36_000.6, "10:00:01")])
-def test_times_are_those_of_a_clock(seconds: float, text: str) -> None:
-    """Hours, minutes, seconds."""
-    assert clock(seconds) == text
+def test_durations(seconds: float, text: str) -> None:
+    """Durations are hours, minutes and seconds."""
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,6 @@ def test_times_are_those_of_a_clock(seconds: float, text: str) -> None:
         (uuid.UUID(int=7), "00000000-0000-0000-0000-000000000007"),
     ],
 )
-def test_json_can_hold_every_value(value: Any, expected: object) -> None:
-    """As what it is, or as a text."""
+def test_json_values(value: Any, expected: object) -> None:
+    """Values without a JSON type become objects or strings."""
     assert plain(value) == expected

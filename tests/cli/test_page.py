@@ -1,4 +1,4 @@
-"""What the manual shows of terminals is what they show, and what it says of JSON is so."""
+"""The terminals and the tables of JSON fields in the documentation match the program."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ LONG_AGO = 1.75e9
 
 
 def commands(block: str) -> list[tuple[str, str]]:
-    """The commands of a block of a terminal, each with what follows it."""
+    """The commands in a console block, each with its output."""
     joined = re.sub(r"\\\n\s*", "", re.sub(r"^ +", "", block, flags=re.MULTILINE))
     return re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", joined, re.MULTILINE)
 
 
-def measured(text: str) -> str:
-    """A text without what differs from run to run."""
+def normalize(text: str) -> str:
+    """Replace everything that differs from run to run."""
     for pattern, word in (
         (r"\b\d+:\d\d:\d\d\b", "TIME"),
         (r"\b[\d,]+/s\b", "RATE"),
@@ -76,7 +76,7 @@ def measured(text: str) -> str:
 
 
 @pytest.fixture
-def shop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def application(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An application with twelve pictures, and the directories of the page."""
     (folder / "app").mkdir()
     (folder / "app" / "models.py").write_text(MODELS)
@@ -85,7 +85,7 @@ def shop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("DATABASE_URL", "AIOIMAGEATTACH_STORE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.syspath_prepend(folder)
-    asyncio.run(fill(folder, _Long(folder / "srv/media", "https://example.com/media/"), USERS))
+    asyncio.run(fill(folder, _Old(folder / "srv/media", "https://example.com/media/"), USERS))
     for name in files(folder / "srv/media"):
         os.utime(folder / "srv/media" / name, (LONG_AGO, LONG_AGO))
     yield folder
@@ -93,8 +93,8 @@ def shop(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-class _Long(FileSystemStore):
-    """Its files were put long ago."""
+class _Old(FileSystemStore):
+    """Has files that were put long ago."""
 
     def make_revision(self) -> str:
         return make_revision(LONG_AGO)
@@ -115,12 +115,12 @@ async def fill(folder: Path, store: FileSystemStore, users: int) -> None:
     await engine.dispose()
 
 
-def happen(event: str, folder: Path) -> None:
-    """What the page says has happened meanwhile."""
+def simulate(event: str, folder: Path) -> None:
+    """Make the event simulate that the page mentions."""
     media, database, backup = folder / "srv/media", folder / "app.sqlite", folder / "backup.sqlite"
     match event:
         case "a file is lost":
-            [revision] = rows_of(database, "SELECT revision FROM user_picture WHERE user_id = 3 AND original")
+            [revision] = execute(database, "SELECT revision FROM user_picture WHERE user_id = 3 AND original")
             [name] = [name for name in files(media) if revision in name]
             (media / name).unlink()
         case "a file is left behind":
@@ -135,19 +135,19 @@ def happen(event: str, folder: Path) -> None:
         case "the database is copied":
             shutil.copy(database, folder / "copy.sqlite")
         case "a row is deleted by SQL":
-            rows_of(database, "DELETE FROM user_picture WHERE user_id = 5")
+            execute(database, "DELETE FROM user_picture WHERE user_id = 5")
         case "rows are moved to another table":
-            rows_of(database, "CREATE TABLE user_picture_archive AS SELECT * FROM user_picture WHERE user_id = 5")
-            rows_of(database, "DELETE FROM user_picture WHERE user_id = 5")
+            execute(database, "CREATE TABLE user_picture_archive AS SELECT * FROM user_picture WHERE user_id = 5")
+            execute(database, "DELETE FROM user_picture WHERE user_id = 5")
         case "they are moved back":
-            rows_of(database, "INSERT INTO user_picture SELECT * FROM user_picture_archive")
-            rows_of(database, "DROP TABLE user_picture_archive")
+            execute(database, "INSERT INTO user_picture SELECT * FROM user_picture_archive")
+            execute(database, "DROP TABLE user_picture_archive")
         case _:
             raise AssertionError(event)
 
 
-def rows_of(database: Path, query: str) -> list[Any]:
-    """Run a statement, and return the first column."""
+def execute(database: Path, query: str) -> list[Any]:
+    """Execute a statement, and return the first column."""
     with closing(sqlite3.connect(database)) as connection, connection:
         return [row[0] for row in connection.execute(query)]
 
@@ -156,19 +156,21 @@ TERMINALS = [DOCS / "howto" / "command-line.md", *sorted((DOCS / "howto" / "runb
 
 
 @pytest.mark.parametrize("page", TERMINALS, ids=lambda page: page.stem)
-def test_terminals_show_what_the_page_shows(page: Path, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each command says what stands below it, but for times, sizes, and what ``...`` leaves out."""
+def test_terminals(page: Path, application: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command prints the output on the page, except for times, sizes, and the parts that ``...`` stands for."""
     is_runbook = page.parent.name == "runbooks"
     if is_runbook:
         monkeypatch.setenv("DATABASE_URL", "sqlite:///app.sqlite")
-        monkeypatch.setenv("AIOIMAGEATTACH_STORE", f"file://{shop}/srv/media?base_url=https://example.com/media/")
+        monkeypatch.setenv(
+            "AIOIMAGEATTACH_STORE", f"file://{application}/srv/media?base_url=https://example.com/media/"
+        )
     code, ran = 0, 0
     for piece in PIECE.finditer(page.read_text("utf-8")):
         if piece["event"]:
-            happen(piece["event"], shop)
+            simulate(piece["event"], application)
             continue
         for command, expected in commands(piece["block"]):
-            words = shlex.split(command.replace("/srv/", f"{shop}/srv/"))
+            words = shlex.split(command.replace("/srv/", f"{application}/srv/"))
             if words[0] == "export":
                 monkeypatch.setenv(*words[1].split("=", 1))
             elif command == "echo $?":
@@ -177,8 +179,8 @@ def test_terminals_show_what_the_page_shows(page: Path, shop: Path, monkeypatch:
                 result = CliRunner().invoke(app, words[1:])
                 code, ran = result.exit_code, ran + 1
                 assert code != 2, result.output
-                shown = measured(result.output.replace(str(shop), ""))
-                wanted = re.escape(measured(expected)).replace(re.escape("..."), ".*")
+                shown = normalize(result.output.replace(str(application), ""))
+                wanted = re.escape(normalize(expected)).replace(re.escape("..."), ".*")
                 assert not expected or re.fullmatch(wanted, shown, re.DOTALL), f"$ {command}\n{result.output}"
     assert ran > 0 or page.stem == "index"
 
@@ -188,15 +190,15 @@ def pages() -> list[Path]:
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
-def test_each_command_of_the_manual_can_be_given(page: Path, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its options are there, and its models and URLs are understood."""
+def test_commands_are_valid(page: Path, application: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All commands of the documentation have existing options, models and URLs."""
     monkeypatch.setenv("DATABASE_URL", "sqlite://")
-    (shop / "copy.sqlite").touch()
-    monkeypatch.setenv("AIOIMAGEATTACH_STORE", f"file://{shop}/srv/media")
+    (application / "copy.sqlite").touch()
+    monkeypatch.setenv("AIOIMAGEATTACH_STORE", f"file://{application}/srv/media")
     for block in re.findall(r"^ *```console\n(.*?)^ *```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
         for command, _ in commands(block):
             left_out = re.sub(r" --\w+ \.\.\.", "", command)
-            program, *words = shlex.split(left_out.replace("/srv/", f"{shop}/srv/"))
+            program, *words = shlex.split(left_out.replace("/srv/", f"{application}/srv/"))
             if program == "aioimageattach":
                 name, found, rest = app.resolve_command(app.make_context(program, [*words]), words)
                 assert found is not None
@@ -206,7 +208,7 @@ def test_each_command_of_the_manual_can_be_given(page: Path, shop: Path, monkeyp
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 REFERENCE = (DOCS / "reference" / "command-line.md").read_text("utf-8")
-HELD = {
+DATACLASSES = {
     "verify": {"mismatch": "maintenance.verify:Mismatch", "progress": "maintenance.verify:VerifyProgress"},
     "sweep": {
         "orphan": "maintenance.sweep:Orphan",
@@ -222,17 +224,17 @@ HELD = {
     "own": {"ownership": "inventory.ownership:Ownership"},
     "migrate": {
         "file": "migration.plan:Migrated",
-        "failure": "migration.plan:Failure",
-        "progress": "migration.plan:Progress",
+        "failure": "migration.plan:MigrationFailure",
+        "progress": "migration.plan:MigrationProgress",
     },
     "thumbnails": {
         "thumbnails": "thumbnails:Thumbnails",
         "failure": "thumbnails:ThumbnailFailure",
         "progress": "thumbnails:ThumbnailProgress",
     },
-    "doctor": {"check": "cli.checks:Check"},
+    "doctor": {"check": "cli.doctor:Check"},
     "inside": {
-        "reference": "inventory:Reference",
+        "reference": "inventory:FileReference",
         "key": "key:ImageKey",
         "owner": "inventory.ownership:Owner",
         "content": "offload.reference:Reference",
@@ -240,33 +242,33 @@ HELD = {
 }
 
 
-def rows(command: str) -> dict[str, list[str]]:
-    """The table of the reference: the fields of each kind of document."""
+def documented(command: str) -> dict[str, list[str]]:
+    """The fields of each kind of document in the tables of the reference."""
     [section] = re.findall(rf"^### {command}\n(.*?)(?=^#|\Z)", REFERENCE, re.DOTALL | re.MULTILINE)
     found = re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE)
     return {event: re.findall(r"`(\w+)`", names) for event, names in found if event != "event"}
 
 
-def held(path: str) -> list[str]:
+def fields_of(path: str) -> list[str]:
     """The fields of a dataclass."""
     module, _, name = path.partition(":")
     cls: Any = getattr(importlib.import_module(f"aioimageattach.{module}"), name)
     return [field.name for field in dataclasses.fields(cls)]
 
 
-@pytest.mark.parametrize("command", HELD)
-def test_the_fields_of_documents_are_those_of_the_reference(command: str) -> None:
-    """All of them, in their order, and no other."""
-    assert rows(command) == {event: held(path) for event, path in HELD[command].items()}
+@pytest.mark.parametrize("command", DATACLASSES)
+def test_documented_fields(command: str) -> None:
+    """The reference lists all fields of each dataclass, in order."""
+    assert documented(command) == {event: fields_of(path) for event, path in DATACLASSES[command].items()}
 
 
-def test_documents_have_the_fields_of_the_reference(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What each command writes is in its table, and nothing else is written."""
-    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{shop}/app.sqlite")
-    monkeypatch.setenv("AIOIMAGEATTACH_STORE", f"file://{shop}/srv/media")
-    happen("a file is lost", shop)
+def test_written_fields(application: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each document has exactly the documented fields, and all kinds of documents are written."""
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{application}/app.sqlite")
+    monkeypatch.setenv("AIOIMAGEATTACH_STORE", f"file://{application}/srv/media")
+    simulate("a file is lost", application)
     for _ in range(11):
-        happen("a file is left behind", shop)
+        simulate("a file is left behind", application)
     seen = set()
     for command, *words in (
         ("verify", "app.models:Base"),
@@ -276,29 +278,29 @@ def test_documents_have_the_fields_of_the_reference(shop: Path, monkeypatch: pyt
         ("own", "app.models:Base"),
         ("undo", "app.models:Base", "--list"),
         ("undo", "app.models:Base", "-v"),
-        ("migrate", "app.models:Base", f"file://{shop}/srv/media", f"file://{shop}/srv/new", "-v"),
-        ("retire", "app.models:Base", f"file://{shop}/srv/media", f"file://{shop}/srv/new", "-v"),
+        ("migrate", "app.models:Base", f"file://{application}/srv/media", f"file://{application}/srv/new", "-v"),
+        ("retire", "app.models:Base", f"file://{application}/srv/media", f"file://{application}/srv/new", "-v"),
         ("thumbnails", "app.models:User.picture", "-w", "30", "-v"),
         ("doctor",),
     ):
-        fields = rows(command)
-        ends = {"label", *fields.get("progress", []), "seconds", "rate"}
+        expected = documented(command)
+        ends = {"label", *expected.get("progress", []), "seconds", "rate"}
         result = CliRunner().invoke(app, [command, *words, "--json"])
         for document in map(json.loads, result.stdout.splitlines()):
             event = document.pop("event")
             seen.add((command, event))
             others = {"end": ends, "quarantine": {"sweep"}, "error": {"type", "message"}}
-            assert document.keys() == others.get(event, {*fields.get(event, [])}), document
-            for name in document.keys() & rows("inside").keys():
-                assert not isinstance(document[name], dict) or document[name].keys() == {*rows("inside")[name]}
+            assert document.keys() == others.get(event, {*expected.get(event, [])}), document
+            for name in document.keys() & documented("inside").keys():
+                assert not isinstance(document[name], dict) or document[name].keys() == {*documented("inside")[name]}
     assert seen == {
         *(
             (command, event)
-            for command in HELD
-            for event in HELD[command]
+            for command in DATACLASSES
+            for event in DATACLASSES[command]
             if event != "progress" and command != "inside"
         ),
-        *((command, "end") for command in HELD if command not in ("doctor", "inside", "own")),
+        *((command, "end") for command in DATACLASSES if command not in ("doctor", "inside", "own")),
         ("sweep", "quarantine"),
         ("sweep", "error"),
     }

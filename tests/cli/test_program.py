@@ -1,4 +1,4 @@
-"""The real program: as it is installed, on a terminal, and when keys are pressed."""
+"""The program itself: as a module, on a terminal, and when keys are pressed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ store = Patient("new", "https://example.com/")
 
 
 def read(terminal: int, until: str) -> str:
-    """What comes from a terminal, up to some text or its end."""
+    """Read from a terminal until some text, or until its end."""
     text, deadline = "", time.monotonic() + 60
     while until not in text and time.monotonic() < deadline:
         if not select.select([terminal], [], [], 1)[0]:
@@ -62,7 +62,7 @@ def read(terminal: int, until: str) -> str:
 
 
 def test_the_module_runs_as_a_program(filled: Path) -> None:
-    """``python -m aioimageattach`` does what the command does, without a warning."""
+    """``python -m aioimageattach`` does the same as the command, without a warning."""
     environment = {**ENVIRONMENT, "DATABASE_URL": f"sqlite:///{models.DATABASE}"}
     arguments = [*PROGRAM, "verify", BASE, "-s", MEDIA]
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
@@ -70,8 +70,8 @@ def test_the_module_runs_as_a_program(filled: Path) -> None:
     assert done.stderr.startswith("verify: 7 of 7, ")
 
 
-def test_keys_stop_it_and_it_goes_on(filled: Path) -> None:
-    """Ctrl-C on a terminal: whole files alone are left, it says how to go on, and a second run does."""
+def test_ctrl_c_stops_a_command_and_another_run_continues(filled: Path) -> None:
+    """Only whole files are left, the command says how to continue, and a second run copies the rest."""
     (filled / "patient.py").write_text(PATIENT)
     environment = {**ENVIRONMENT, "DATABASE_URL": f"sqlite:///{models.DATABASE}"}
     arguments = [*PROGRAM, "migrate", BASE, MEDIA, "patient:store", "--concurrency", "1"]
@@ -84,11 +84,11 @@ def test_keys_stop_it_and_it_goes_on(filled: Path) -> None:
         while not (filled / "begun").exists():
             assert program.poll() is None, read(master, "never")
             time.sleep(0.01)
-        os.write(master, b"\x03")  # the terminal makes SIGINT of it, for all that run on it
-        text = read(master, "to go on.")
+        os.write(master, b"\x03")  # the terminal sends SIGINT to its foreground processes
+        text = read(master, "to continue.")
         assert program.wait(30) == 130
     os.close(master)
-    assert "Stopped. What was copied stays; run the same command again to go on." in text
+    assert "Stopped. Copied files stay; run the same command again to continue." in text
     assert re.search(r"migrate.*[━╸].*/7", text), text
     copied = files(filled / "new")
     assert len(copied) == 2
@@ -99,7 +99,7 @@ def test_keys_stop_it_and_it_goes_on(filled: Path) -> None:
 
 
 def test_a_terminal_shows_a_bar(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How many of how many, how fast, how long still; findings stand above it."""
+    """It shows the number of files, the rate and the remaining time; results are written above it."""
     for name in files(filled / models.MEDIA)[:2]:
         (filled / models.MEDIA / name).unlink()
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -119,12 +119,12 @@ def test_a_terminal_shows_a_bar(filled: Path, monkeypatch: pytest.MonkeyPatch) -
     assert re.search(r"verify: 7 of 7, .*5 sound, 2 flawed\r\n$", text), text
 
 
-def test_what_is_missing_for_the_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the extra, and not where it is something else that is missing."""
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only if it is a package of the extra that is missing."""
     for name in [name for name in sys.modules if name.startswith("aioimageattach.cli.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "click", None)
-    with pytest.raises(SystemExit, match=r"the command line needs click: pip install 'aioimageattach\[cli\]'"):
+    with pytest.raises(SystemExit, match=r"the command line requires click: pip install 'aioimageattach\[cli\]'"):
         cli.main()
     monkeypatch.delitem(sys.modules, "click")
     monkeypatch.setitem(sys.modules, "sqlalchemy.exc", None)
@@ -132,8 +132,8 @@ def test_what_is_missing_for_the_program_is_named(monkeypatch: pytest.MonkeyPatc
         cli.main()
 
 
-def test_the_module_is_the_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Imported it does nothing."""
+def test_importing_the_module_does_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only running it starts the program."""
     monkeypatch.setattr(sys, "argv", ["aioimageattach", "--version"])
     runpy.run_module("aioimageattach.__main__", run_name="imported")
     assert capsys.readouterr().out == ""
@@ -143,8 +143,8 @@ def test_the_module_is_the_program(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 
 @pytest.mark.parametrize("command", ["", *app.commands])
-def test_each_command_explains_itself(command: str) -> None:
-    """With a summary, and an explanation for each option."""
+def test_each_command_has_help(command: str) -> None:
+    """With a summary, and a text for each option."""
     done = CliRunner().invoke(app, [*([command] if command else []), "--help"])
     assert (done.exit_code, done.stdout.startswith("Usage: ")) == (0, True)
     assert not re.search(r"^  -[^ ]*(, --\S+)?( [A-Z]+)?$\n^  -", done.stdout, re.MULTILINE), done.stdout

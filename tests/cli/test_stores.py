@@ -12,7 +12,7 @@ from click import BadParameter
 
 from aioimageattach.cli.database import DatabaseParameter
 from aioimageattach.cli.loading import ModelsParameter
-from aioimageattach.cli.stores import StoreParameter, credentials_of
+from aioimageattach.cli.stores import StoreParameter, as_s3_store, describe_credentials
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.memory import MemoryStore
 from aioimageattach.stores.s3 import S3Store
@@ -26,7 +26,7 @@ def read(url: str) -> Any:
 
 
 def test_a_directory(folder: Path) -> None:
-    """Its URLs begin with what is said, else with its own."""
+    """The base URL is the given one, or a ``file:`` URL."""
     (folder / "a b").mkdir()
     store = read(f"file://{folder}/a%20b?base_url=https://example.com/&fsync=no")
     assert isinstance(store, FileSystemStore)
@@ -35,7 +35,7 @@ def test_a_directory(folder: Path) -> None:
 
 
 def test_a_bucket() -> None:
-    """What the URL may say reaches the store."""
+    """The options of the URL are passed to the store."""
     store = read(
         "s3://pictures/old%20ones/?region=eu-central-1&endpoint_url=http://127.0.0.1:9000&path_style=yes&max_retry=2"
         "&public_base_url=https://cdn.example.com&bulk_delete=false"
@@ -52,60 +52,60 @@ def test_a_bucket() -> None:
         ("memory://", "expected file:///path"),
         ("file://media", "three slashes"),
         ("file://", "three slashes"),
-        ("file:///no/such/place", "there is no directory"),
-        ("file:///tmp?base=1", "unknown: base; expected some of base_url, fsync"),
+        ("file:///no/such/place", "expected an existing directory"),
+        ("file:///tmp?base=1", "expected only the options base_url, fsync, got base"),
         ("file:///tmp?fsync=perhaps", "fsync: expected yes or no"),
-        ("file:///tmp?fsync", "cannot be read; expected one such as"),
+        ("file:///tmp?fsync", "invalid store URL; expected a URL such as"),
         ("s3://", "expected a bucket"),
-        ("s3://b?secret_key=x", "unknown: secret_key"),
+        ("s3://b?secret_key=x", "got secret_key"),
         ("s3://b?max_retry=many", "max_retry: expected a number"),
-        (f"s3://key:{SECRET}@b", "no secret"),
-        (f"s3://key:ab?{SECRET}@b", "cannot be read"),
-        (f"s3://key:{SECRET}[@b", "cannot be read"),
-        (f"s3://key:{SECRET}/x@b", "no secret"),
-        (f"s3://pictures?endpoint_url=https://key:{SECRET}@host", "no secret"),
-        (f"file:///tmp?base_url=https%3A%2F%2Fkey%3A{SECRET}%40host%2F", "no secret"),
-        (f"file://{SECRET}@[/x", "cannot be read"),
+        (f"s3://key:{SECRET}@b", "without user and secret"),
+        (f"s3://key:ab?{SECRET}@b", "invalid store URL"),
+        (f"s3://key:{SECRET}[@b", "invalid store URL"),
+        (f"s3://key:{SECRET}/x@b", "without user and secret"),
+        (f"s3://pictures?endpoint_url=https://key:{SECRET}@host", "without user and secret"),
+        (f"file:///tmp?base_url=https%3A%2F%2Fkey%3A{SECRET}%40host%2F", "without user and secret"),
+        (f"file://{SECRET}@[/x", "invalid store URL"),
         ("s3://b?url_expires_in=60&public_base_url=https://x/", "do not go with it|does not go with it"),
     ],
 )
-def test_wrong_urls_are_refused(url: str, message: str) -> None:
-    """The message says what is expected, and repeats no secret."""
+def test_invalid_urls(url: str, message: str) -> None:
+    """The message says what is expected, and contains no secret."""
     with pytest.raises(BadParameter, match=message.replace("?", r"\?")) as caught:
         read(url)
     assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize("parameter", [StoreParameter(), DatabaseParameter(), ModelsParameter()], ids=lambda p: p.name)
-def test_what_is_loaded_already_stays(parameter: Any) -> None:
-    """Default values may be the things themselves."""
+def test_values_that_are_not_strings(parameter: Any) -> None:
+    """They are returned unchanged, as click requires for default values."""
     thing = object()
     assert parameter.convert(thing, None, None) is thing
 
 
-def test_the_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3 wants aiohttp."""
+def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 requires aiohttp."""
     for name in [name for name in sys.modules if name.startswith("aioimageattach.stores.s3.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    with pytest.raises(BadParameter, match=r"aiohttp is missing: pip install 'aioimageattach\[s3\]'"):
+    with pytest.raises(BadParameter, match=r"S3 requires aiohttp: pip install 'aioimageattach\[s3\]'"):
         read("s3://pictures")
 
 
-def test_a_profile_is_chosen(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Of the files that Amazon's own tools read; what is said of it shows no secret."""
+def test_profile(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """It is read from the files of the AWS command line; the description of the credentials contains no secret."""
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "credentials"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(folder / "config"))
     (folder / "credentials").write_text(
         f"[backup]\naws_access_key_id = AKIDEXAMPLE\naws_secret_access_key = {SECRET}\naws_session_token = {SECRET}\n"
     )
-    said = asyncio.run(credentials_of(read("s3://pictures?region=eu-central-1&profile=backup")))
-    assert said == "found: the access key ends in MPLE, a session token"
-    assert asyncio.run(credentials_of(MemoryStore())) is None
+    text = asyncio.run(describe_credentials(read("s3://pictures?region=eu-central-1&profile=backup")))
+    assert text == "found: the access key ends in MPLE, a session token"
+    assert as_s3_store(MemoryStore()) is None
 
 
-def test_the_time_of_temporary_credentials_is_said(gate: Gate) -> None:
-    """Where it is known."""
+def test_expiry_of_temporary_credentials(gate: Gate) -> None:
+    """It is shown if it is known."""
     from datetime import UTC, datetime
 
     from aioimageattach.stores.s3 import Credentials
@@ -113,15 +113,17 @@ def test_the_time_of_temporary_credentials_is_said(gate: Gate) -> None:
     async def provide() -> Credentials:
         return Credentials("AKIDEXAMPLE", SECRET, None, datetime(2100, 1, 2, tzinfo=UTC))
 
-    async def ask() -> str | None:
+    async def describe() -> str:
         async with S3Store("pictures", credentials=provide, region="eu-central-1") as store:
-            return await credentials_of(store)
+            return await describe_credentials(store)
 
-    assert asyncio.run(ask()) == "found: the access key ends in MPLE, no session token, until 2100-01-02 00:00:00 UTC"
+    assert (
+        asyncio.run(describe()) == "found: the access key ends in MPLE, no session token, until 2100-01-02 00:00:00 UTC"
+    )
 
 
-def test_without_the_s3_room_there_are_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asking for them does not load it."""
+def test_credentials_without_s3(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check does not import the S3 store."""
     monkeypatch.delitem(sys.modules, "aioimageattach.stores.s3.store")
-    assert asyncio.run(credentials_of(MemoryStore())) is None
+    assert as_s3_store(MemoryStore()) is None
     assert "aioimageattach.stores.s3.store" not in sys.modules

@@ -112,7 +112,7 @@ MATRIX: dict[int, Fault] = {
         "two phases, nobody there for the second",
         (
             ("tests/faults/test_two_phases.py", "committed nobody_there_for_the_second"),
-            (SWEEP, "postgresql_that_does_not_know_all_rows transactions_that_were_prepared_lately"),
+            (SWEEP, "postgresql_that_hides_rows recently_prepared_transactions"),
         ),
     ),
     16: Fault(
@@ -280,7 +280,7 @@ MATRIX: dict[int, Fault] = {
         (
             (LIVES, "deletes_behind_our_back_leave_orphans_only"),
             (COPIES, "other_classes_are_not_touched"),
-            (SWEEP, "files_of_others_are_left_alone"),
+            (SWEEP, "other_files_are_not_touched"),
         ),
     ),
     48: Fault(
@@ -319,7 +319,7 @@ MATRIX: dict[int, Fault] = {
     55: Fault(
         "a sweep beside uploads, and long transactions",
         (
-            (SWEEP, "a_sweep_beside_uploads a_row_that_appears_meanwhile_keeps_its_file a_short_grace_time"),
+            (SWEEP, "a_sweep_during_uploads a_row_that_appears_during_the_sweep_keeps_its_file a_short_grace_time"),
             (FENCE, "an_old_transaction_is_not_committed"),
         ),
     ),
@@ -329,12 +329,12 @@ MATRIX: dict[int, Fault] = {
             (
                 SWEEP,
                 "an_empty_database_is_refused too_large_a_share_is_refused a_listing_that_fails_half_way"
-                " a_database_that_is_away postgresql_that_does_not_know_all_rows",
+                " a_database_that_is_unavailable postgresql_that_hides_rows",
             ),
         ),
     ),
-    57: Fault("two sweeps at once", ((SWEEP, "two_sweeps_at_once"), (KILLS, "at_each_step"))),
-    58: Fault("files that are altered or lost", ((VERIFY, "what_is_lost_or_altered_is_told"),)),
+    57: Fault("two sweeps at once", ((SWEEP, "concurrent_sweeps"), (KILLS, "at_each_step"))),
+    58: Fault("files that are altered or lost", ((VERIFY, "missing_and_altered_files_are_reported"),)),
     59: Fault(
         "an error that the application swallows before the commit",
         (

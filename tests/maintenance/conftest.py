@@ -1,21 +1,23 @@
-"""What the tests of maintenance stand on: rows on three databases, and files whose age can be chosen."""
+"""Fixtures of the maintenance tests: rows in three databases, and files of any age."""
 
 from __future__ import annotations
 
 import os
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import insert
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from aioimageattach import bind_store
 from aioimageattach.entity.image import utcnow
-from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.key import ImageKey, file_name, make_revision
 from aioimageattach.store import KeyedStore
 from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.stores.memory import MemoryStore
 from tests.databases import Database
 from tests.maintenance.models import Base, User, UserPicture
 from tests.stores.s3.conftest import gate as gate
@@ -23,6 +25,53 @@ from tests.stores.s3.conftest import make_store as make_store
 from tests.stores.s3.conftest import s3_server as s3_server
 
 DAY = 24 * 3600
+
+
+def row(number: int, revision: str | None, **more: Any) -> dict[str, Any]:
+    """Return the columns of a picture."""
+    return {
+        "user_id": number,
+        "width": 30,
+        "height": 20,
+        "variant": "",
+        "mimetype": "image/png",
+        "original": True,
+        "created_at": utcnow(),
+        "revision": revision,
+        **more,
+    }
+
+
+class AgedStore:
+    """A store in memory whose files can have any age, and rows that name them."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+
+    def put(self, name: str, days: float = 3) -> str:
+        """Put a file of some age, or change the age of a file; return its name."""
+        blob, _ = self.store._files.get(name, (b"blob", None))
+        self.store._files[name] = (blob, datetime.now(UTC) - timedelta(days=days))
+        return name
+
+    def picture(self, days: float = 3, object_type: str = "user-picture") -> str:
+        """Put a file of some age; return its revision."""
+        revision = make_revision(time.time() - days * DAY)
+        self.put(file_name(ImageKey(object_type, None, 30, 20, "image/png", revision)), days)
+        return revision
+
+    async def fill(self, engine: AsyncEngine, count: int, *, lost: int = 0, base: Any = Base) -> None:
+        """Put pictures in order of time, and commit rows for all but the last ones."""
+        rows = [row(number, self.picture(3 - number * 0.001)) for number in range(1, count + 1)]
+        async with engine.begin() as connection:
+            await connection.run_sync(base.metadata.create_all)
+            await connection.execute(insert(User), [{"id": number} for number in range(1, count + 1)])
+            await connection.execute(insert(UserPicture.__table__), rows[: count - lost])
+
+    @property
+    def names(self) -> set[str]:
+        """The names of the files, except quarantined ones and records of ownership."""
+        return {name for name in self.store._files if not name.startswith(".")}
 
 
 class Place:
@@ -48,11 +97,11 @@ class Place:
         """Put a file.
 
         Args:
-            object_type: The beginning of its name.
-            named: Age of its name in seconds.
-            put: Age of the file in seconds.
-            blob: What it holds.
-            size: Width and height that its name says.
+            object_type: The object type, with which the name begins.
+            named: Age according to the name, in seconds.
+            put: Age according to the store, in seconds.
+            blob: The bytes.
+            size: Width and height in the name.
         """
         now = time.time()
         key = ImageKey(object_type, None, *size, "image/jpeg", make_revision(now - named))
@@ -60,14 +109,14 @@ class Place:
         return key
 
     async def name(self, name: str, *, put: float = 2 * DAY, blob: bytes = b"blob") -> str:
-        """Put a file of a name of one's own."""
+        """Put a file with a given name."""
         await self.store.put_object(name, blob)
         then = time.time() - put
         os.utime(Path(self.store.path, name), (then, then))
         return name
 
     async def row(self, key: ImageKey, **values: Any) -> dict[str, Any]:
-        """Commit a user, and a row of a picture of that key."""
+        """Commit a user, and a row for a picture with a key."""
         self.users += 1
         row = {
             "user_id": self.users,
@@ -96,12 +145,12 @@ class Place:
         return names
 
     async def names(self) -> set[str]:
-        """The names of all files, without those in quarantine and the records of ownership."""
+        """Return the names of all files, except quarantined ones and records of ownership."""
         return await names_in(self.store)
 
 
 async def names_in(store: KeyedStore) -> set[str]:
-    """The names of all files in a store, without those in quarantine and the records of ownership."""
+    """Return the names of all files in a store, except quarantined ones and records of ownership."""
     return {found.name async for found in store.list_objects() if not found.name.startswith(".")}
 
 
@@ -118,5 +167,5 @@ async def place(sqlite_database: Database, tmp_path: Path) -> Place:
 
 @pytest.fixture
 async def any_place(database: Database, tmp_path: Path) -> Place:
-    """Three databases in turn, and a directory."""
+    """Each of the three databases, and a directory."""
     return await place_of(database, tmp_path / "media")

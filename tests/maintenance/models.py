@@ -1,4 +1,4 @@
-"""The models that the tests of maintenance stand on."""
+"""The models of the maintenance tests."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from aioimageattach.entity import Image, MultipleImageSet, image_attachment
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """The declarative base."""
 
 
 class User(Base):
-    """Has one picture."""
+    """A user with one picture."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -29,7 +29,7 @@ class UserPicture(Base, Image):
 
 
 class Post(Base):
-    """Has any number of photos."""
+    """A post with any number of photos."""
 
     __tablename__ = "post"
     id: Mapped[int] = mapped_column(primary_key=True)

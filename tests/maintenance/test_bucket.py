@@ -1,4 +1,4 @@
-"""The same over a bucket: prefixes, uploads in parts, and what a server refuses."""
+"""Sweep and verification of a bucket: prefixes, multipart uploads, and refused requests."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.stores.s3.conftest import MakeStore
 
 
 def key() -> ImageKey:
-    """Of a file whose name is two days old."""
+    """Return the key of a file whose name is two days old."""
     return ImageKey("user-picture", None, 30, 20, "image/jpeg", make_revision(time.time() - 2 * DAY))
 
 
 async def test_a_sweep_of_a_bucket(place: Place, gate: Gate, make_store: MakeStore) -> None:
-    """Orphans go, and uploads in parts that nobody completed; those of another prefix stay."""
+    """Orphans and unfinished multipart uploads are removed; those below another prefix are not."""
     store, other = (make_store(gate.url, prefix=prefix, multipart_threshold=1_000_000) for prefix in ("app", "app-2"))
     kept, orphans = [key() for _ in range(3)], [key() for _ in range(40)]
     for one in kept:
@@ -33,11 +33,11 @@ async def test_a_sweep_of_a_bucket(place: Place, gate: Gate, make_store: MakeSto
     await other.put_object(store.name_of(orphans[0]), b"other")
     gate.before.append(lambda asked: Refusal(403, "AccessDenied") if "uploadId" in asked.target else None)
     for prefixed in (store, other):
-        with pytest.raises(StorePermissionError):  # it may neither go on nor be aborted
+        with pytest.raises(StorePermissionError):  # the upload can be neither continued nor aborted
             await prefixed.put_object(store.name_of(key()), bytes(6_000_000))
     gate.before.clear()
 
-    assert (await sweep(place.sessions, UserPicture, store).execute()).young == 43  # says the store's clock
+    assert (await sweep(place.sessions, UserPicture, store).execute()).young == 43  # according to the store's clock
     now = timedelta(0)
     progress = await sweep(place.sessions, UserPicture, store, grace=now, delete=True, force=True).execute()
     assert (progress.named, progress.removed, progress.failed, progress.unfinished) == (3, 40, 0, 1)
@@ -47,7 +47,7 @@ async def test_a_sweep_of_a_bucket(place: Place, gate: Gate, make_store: MakeSto
 
 
 async def test_a_verification_of_a_bucket(place: Place, gate: Gate, make_store: MakeStore) -> None:
-    """Missing files and wrong sizes are told; what the server refuses to tell is no missing file."""
+    """Missing files and wrong sizes are reported; a refused request is not reported as a missing file."""
     store = make_store(gate.url)
     kept = [key() for _ in range(4)]
     for one in kept:
@@ -60,5 +60,5 @@ async def test_a_verification_of_a_bucket(place: Place, gate: Gate, make_store: 
         )
     refused = store.name_of(kept[3])
     gate.before.append(lambda asked: Refusal(403, "AccessDenied") if refused in asked.target else None)
-    found = {flaw.reference.identity[0]: flaw.problem async for flaw in verify(place.sessions, Base, store)}
+    found = {one.reference.identity[0]: one.problem async for one in verify(place.sessions, Base, store)}
     assert found == {2: "missing", 3: "size", 4: "unreadable"}

@@ -1,4 +1,4 @@
-"""How a thumbnail was made, read from its row."""
+"""The recipe of a thumbnail, derived from its row."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ ORIGINAL = ImageKey("picture", 1, 4000, 2663, "image/jpeg", "0" * 26)
         ),
     ],
 )
-def test_looks_that_tell(look: str, size: tuple[int, int], mimetype: str, expected: dict[str, Any]) -> None:
-    """Each gives a recipe of that size, type and look."""
+def test_looks_with_a_recipe(look: str, size: tuple[int, int], mimetype: str, expected: dict[str, Any]) -> None:
+    """The recipe has the thumbnail's size, type and look."""
     assert recipe_of(look, *size, mimetype, ORIGINAL) == Recipe(**expected)
 
 
 @pytest.mark.parametrize("ratio", [0.013, 0.1, 0.2501, 0.333, 0.77])
 @pytest.mark.parametrize("size", [(4000, 2663), (2663, 4000), (61, 43), (1000, 1)])
-def test_sizes_by_ratio_and_side_come_back(ratio: float, size: tuple[int, int]) -> None:
-    """Whatever a plain resize was asked by, the recipe gives the same size."""
+def test_sizes_of_plain_resizes_are_reproduced(ratio: float, size: tuple[int, int]) -> None:
+    """Regardless of how a plain resize was requested, the recipe results in the same size."""
     original = ImageKey("picture", 1, *size, "image/jpeg", "0" * 26)
     for recipe in (Recipe(ratio=ratio), Recipe(width=17), Recipe(height=17), Recipe(width=19, height=18, fit="inside")):
         target = recipe.target(size)
@@ -82,6 +82,6 @@ def test_sizes_by_ratio_and_side_come_back(ratio: float, size: tuple[int, int]) 
         ("", (100_000, 66_575), "image/jpeg"),
     ],
 )
-def test_looks_that_do_not_tell(look: str, size: tuple[int, int], mimetype: str) -> None:
-    """Names of one's own, callables, long looks, and what no recipe gives."""
+def test_looks_without_a_recipe(look: str, size: tuple[int, int], mimetype: str) -> None:
+    """Custom names, callables, long looks, and combinations that no recipe has."""
     assert recipe_of(look, *size, mimetype, ORIGINAL) is None

@@ -1,4 +1,4 @@
-"""The sweep: files that no committed row names go, and no other file ever does."""
+"""The sweep: it removes files that no committed row names, and no other files."""
 
 from __future__ import annotations
 
@@ -18,24 +18,23 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from aioimageattach import store_context
 from aioimageattach._transaction.fence import set_grace
 from aioimageattach.entity import Image, image_attachment
-from aioimageattach.entity.image import utcnow
 from aioimageattach.exc import ContextError, DeclarationError, StoreUnavailableError, SweepRefusedError
-from aioimageattach.maintenance import Orphan, SweepProgress, sweep, verify
+from aioimageattach.maintenance import Orphan, SweepProgress, own, sweep, verify
 from aioimageattach.stores.memory import MemoryStore
 from aioimageattach.testing import FaultyStore
 from tests.databases import Database
 from tests.faults import models as faults
 from tests.faults import stores
 from tests.faults.rig import Rig
-from tests.maintenance.conftest import DAY, Place, place_of
+from tests.maintenance.conftest import DAY, AgedStore, Place, place_of, row
 from tests.maintenance.models import Base, User, UserPicture
 from tests.testing.test_contract import ThirdPartyStore
 
 NOW = timedelta(0)
 
 
-def second(action: Callable[[str], Awaitable[None]]) -> Callable[[str], Awaitable[None]]:
-    """Do something when the files of users' pictures are listed for the second time: to remove, not to count."""
+def on_second_pass(action: Callable[[str], Awaitable[None]]) -> Callable[[str], Awaitable[None]]:
+    """Return a hook for listings that runs an action in the second pass, which removes files."""
     calls = 0
 
     async def listed(prefix: str) -> None:
@@ -47,17 +46,17 @@ def second(action: Callable[[str], Awaitable[None]]) -> Callable[[str], Awaitabl
 
 
 async def fails(name: str) -> None:
-    """The store is away."""
+    """Fail as a store that is unavailable."""
     raise StoreUnavailableError("away", name=name)
 
 
 async def found(place: Place, target: Any = Base, **options: Any) -> set[str]:
-    """The names that a sweep finds."""
+    """Return the names of the orphans."""
     return {orphan.name async for orphan in sweep(place.sessions, target, **options)}
 
 
-async def test_what_no_row_names_is_found_and_removed(any_place: Place) -> None:
-    """A dry run tells it and removes nothing; a run removes it, and nothing else, and then there is nothing more."""
+async def test_orphans_are_found_and_removed(any_place: Place) -> None:
+    """A dry run reports the orphan; a run removes exactly the orphan; a second run finds nothing."""
     place = any_place
     kept = await place.rows(12)
     orphan = await place.file(blob=b"orphan")
@@ -85,15 +84,15 @@ async def test_what_no_row_names_is_found_and_removed(any_place: Place) -> None:
     ("named", "put", "old"),
     [(2 * DAY, 2 * DAY, True), (DAY / 2, 2 * DAY, False), (2 * DAY, DAY / 2, False), (-DAY, 2 * DAY, False)],
 )
-async def test_both_times_have_to_be_old(place: Place, named: float, put: float, old: bool) -> None:
-    """That in the name, which the application's clock made, and that of the file, which the store's did."""
+async def test_both_times_must_be_old(place: Place, named: float, put: float, old: bool) -> None:
+    """The time in the name, from the application's clock, and the time of the file, from the store's clock."""
     await place.rows(1)
     key = await place.file(named=named, put=put)
     assert await found(place) == ({place.store.name_of(key)} if old else set())
 
 
-async def test_what_is_young_is_not_listed(place: Place) -> None:
-    """Names are in order of time, so that a sweep stops at the first that is young, and goes on behind them all."""
+async def test_young_files_are_not_listed(place: Place) -> None:
+    """Names are in order of time, so a sweep skips all names after the first young one."""
     await place.rows(3)
     for _ in range(40):
         await place.file(named=60, put=60)
@@ -103,8 +102,8 @@ async def test_what_is_young_is_not_listed(place: Place) -> None:
     assert (plan.progress.listed, plan.progress.young) == (5, 1)
 
 
-async def test_files_of_others_are_left_alone(place: Place) -> None:
-    """Other classes, names that are none of ours, and another beginning of the same letters."""
+async def test_other_files_are_not_touched(place: Place) -> None:
+    """Files of other classes, names in another format, and other prefixes that start with the same letters."""
     await place.rows(1)
     orphan = place.store.name_of(await place.file())
     await place.file("post-photo")
@@ -118,8 +117,8 @@ async def test_files_of_others_are_left_alone(place: Place) -> None:
     assert len(await place.names()) == 6
 
 
-async def test_old_names(any_place: Place) -> None:
-    """Files in the layout of SQLAlchemy-ImageAttach go if no row without a revision has their name."""
+async def test_legacy_names(any_place: Place) -> None:
+    """Files in the layout of SQLAlchemy-ImageAttach are removed if no row without a revision has their name."""
     place = any_place
     kept = await place.rows(2)
     async with place.sessions.begin() as session:
@@ -132,8 +131,20 @@ async def test_old_names(any_place: Place) -> None:
     assert await place.names() == {kept[0], theirs}
 
 
+async def test_many_legacy_rows(place: Place) -> None:
+    """They are read in bounded memory, by one statement."""
+    aged = AgedStore()
+    async with place.engine.begin() as connection:
+        numbers = range(1, 1002)
+        await connection.execute(insert(User), [{"id": number} for number in numbers])
+        await connection.execute(insert(UserPicture.__table__), [row(number, None) for number in numbers])
+    aged.put("user-picture/1001/30x20.png")
+    orphan = aged.put("user-picture/1002/30x20.png")
+    assert await found(place, store=aged.store) == {orphan}
+
+
 async def test_bulk_deletes_leave_orphans(any_place: Place) -> None:
-    """Rows that went without the session's knowing, of all users or of one."""
+    """Rows are deleted without the session's knowledge."""
     place = any_place
     names = await place.rows(20)
     async with place.sessions.begin() as session:
@@ -143,11 +154,11 @@ async def test_bulk_deletes_leave_orphans(any_place: Place) -> None:
     assert await place.names() == {*names} - {names[2]}
 
 
-# --- what makes it refuse --------------------------------------------------------------------------------------------
+# --- objections ------------------------------------------------------------------------------------------------------
 
 
 async def test_too_large_a_share_is_refused(place: Place) -> None:
-    """Nothing is removed then, the text says what to do, and a dry run tells it too."""
+    """Nothing is removed, the message says what to do, and a dry run reports the objection, too."""
     await place.rows(9)
     orphans = {place.store.name_of(await place.file()) for _ in range(11)}
     before = await place.names()
@@ -165,8 +176,8 @@ async def test_too_large_a_share_is_refused(place: Place) -> None:
     assert await found(place, delete=True, max_share=0.6) == orphans
 
 
-async def test_the_share_is_that_of_each_class(place: Place) -> None:
-    """One that lost all its rows is not hidden among others."""
+async def test_the_share_applies_to_each_class(place: Place) -> None:
+    """A class that has lost all of its rows is not hidden among others."""
     await place.rows(30)
     other = place.store.name_of(await place.file())
     orphan = place.store.name_of(await place.file("post-photo"))
@@ -180,7 +191,7 @@ async def test_the_share_is_that_of_each_class(place: Place) -> None:
 
 
 async def test_an_empty_database_is_refused(any_place: Place) -> None:
-    """Whatever share is allowed; only force helps."""
+    """A larger share does not help, only ``force`` does."""
     for _ in range(3):
         await any_place.file()
     with pytest.raises(SweepRefusedError, match=r"user-picture/: the database has no row for 3 files"):
@@ -190,37 +201,35 @@ async def test_an_empty_database_is_refused(any_place: Place) -> None:
 
 
 async def test_a_database_that_is_older_than_the_files(place: Place) -> None:
-    """A copy, or one that was restored: many files in a row have no rows. Later rows do not change that."""
-    place.users = 1000
-    keys = [await place.file(named=5 * DAY - number) for number in range(1001)]
-    async with place.sessions.begin() as session:
-        await session.execute(insert(User), [{"id": number} for number in range(1000)])
-        row = {"width": 30, "height": 20, "variant": "", "mimetype": "image/jpeg", "created_at": utcnow()}
-        await session.execute(
-            insert(UserPicture.__table__),
-            [{**row, "user_id": number, "revision": keys[number].revision} for number in range(1000)],
-        )
-    for number in range(98):
-        await place.file(named=3 * DAY - number)
-    old = await place.name("user-picture/9/0/9.30x20.jpe")
-    plan = sweep(place.sessions, Base)
-    assert (await plan.execute()).orphans == 100
+    """A hundred consecutive files without rows belong to a copy or a restored database; later rows do not matter."""
+    aged = AgedStore()
+    await aged.fill(place.engine, 1001, lost=1)  # three to two days old, the last one without a row
+    async with place.engine.begin() as connection:
+        await connection.execute(insert(User), [{"id": 1002}])
+    [last] = [name for name in aged.names if name.endswith(sorted(aged.names)[-1][-40:])]
+    for number in range(97):
+        aged.picture(1.9 - number * 0.001)
+    old = aged.put("user-picture/9/30x20.jpe")
+    plan = sweep(place.sessions, Base, aged.store)
+    assert (await plan.execute()).orphans == 99
     assert plan.objections == []
-    last = await place.file(named=3 * DAY - 97.5)
-    await place.file(named=3 * DAY - 99)
-    words = "user-picture/: 101 files in a row, the last of .* UTC, are orphans"
+    first, _ = aged.picture(1.5), aged.picture(1.49)
+    words = "user-picture/: 100 consecutive files, the last of .* UTC, are orphans"
     with pytest.raises(SweepRefusedError, match=words):
-        await sweep(place.sessions, Base, delete=True).execute()
-    await place.row(await place.file(named=1.5 * DAY))
+        await sweep(place.sessions, Base, aged.store, delete=True).execute()
+    async with place.engine.begin() as connection:
+        await connection.execute(insert(UserPicture.__table__), [row(1002, aged.picture(1.2))])
     with pytest.raises(SweepRefusedError, match=words):
-        await sweep(place.sessions, Base, delete=True).execute()
-    await place.row(last)  # so that 99 in a row are left
-    assert (await sweep(place.sessions, Base, delete=True).execute()).removed == 101
-    assert old not in await place.names()
+        await sweep(place.sessions, Base, aged.store, delete=True).execute()
+    async with place.engine.begin() as connection:  # 98 and 1 are left
+        await connection.execute(insert(UserPicture.__table__), [row(1001, first)])
+    assert (await sweep(place.sessions, Base, aged.store, delete=True).execute()).removed == 100
+    assert old not in aged.names
+    assert last not in aged.names
 
 
 async def test_an_empty_store(place: Place) -> None:
-    """Nothing is to do, whether there are rows or not."""
+    """There is nothing to do, with or without rows."""
     plan = sweep(place.sessions, Base, delete=True)
     assert await plan.execute() == SweepProgress(position="user-picture/")
     assert plan.objections == []
@@ -228,14 +237,14 @@ async def test_an_empty_store(place: Place) -> None:
 
 @pytest.fixture
 async def postgresql(servers: Any, tmp_path: Path) -> AsyncIterator[Place]:
-    """PostgreSQL, which believes what is in the schema of the test rather than its own."""
+    """PostgreSQL, with the schema of the test before the system catalog, so that tests can replace its functions."""
     database: Database = servers.database("asyncpg", tmp_path)
     settings = {"server_settings": {"search_path": "public,pg_catalog"}}
     yield await place_of(database, tmp_path / "media", connect_args=settings)
     await database.aclose()
 
 
-LIES = {
+FAKES = {
     "replica": (
         "CREATE FUNCTION public.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS 'SELECT true'",
         "the database is a replica.*connect to the primary",
@@ -243,48 +252,48 @@ LIES = {
     "clock": (
         "CREATE FUNCTION public.now() RETURNS timestamptz LANGUAGE sql AS"
         " 'SELECT clock_timestamp() - make_interval(hours => 4)'",
-        r"the clock here is (3:59|4:00):\S+ ahead of the database's: set it right",
+        r"the local clock is (3:59|4:00):\S+ ahead of the database's: set it",
     ),
     "prepared": (
         "CREATE VIEW public.pg_prepared_xacts AS"
         " SELECT current_database() AS database, now() - interval '7 hours' AS prepared",
-        "1 transactions are prepared and undecided since before",
+        "1 transactions were prepared before .* and are neither committed nor rolled back",
     ),
 }
 
 
-@pytest.mark.parametrize(("lie", "words"), LIES.values(), ids=LIES)
-async def test_postgresql_that_does_not_know_all_rows(postgresql: Place, lie: str, words: str) -> None:
-    """A replica, and transactions that were prepared long ago: force does not help."""
+@pytest.mark.parametrize(("fake", "words"), FAKES.values(), ids=FAKES)
+async def test_postgresql_that_hides_rows(postgresql: Place, fake: str, words: str) -> None:
+    """A replica, a wrong clock, and old prepared transactions; ``force`` does not help."""
     await postgresql.rows(1)
     await postgresql.file()
     async with postgresql.engine.begin() as connection:
-        await connection.execute(text(lie))
+        await connection.execute(text(fake))
     with pytest.raises(SweepRefusedError, match=words):
         await sweep(postgresql.sessions, Base, delete=True, force=True).execute()
     assert len(await postgresql.names()) == 2
 
 
-async def test_a_database_that_becomes_a_replica_meanwhile(postgresql: Place) -> None:
-    """It is asked with each batch: sessions may be led to another server at any time."""
+async def test_a_failover_during_a_sweep(postgresql: Place) -> None:
+    """The check is repeated for each batch, because sessions may connect to another server at any time."""
     await postgresql.rows(1)
     await postgresql.file()
     store = FaultyStore(postgresql.store)
 
     async def fail_over(prefix: str) -> None:
         async with postgresql.engine.begin() as connection:
-            await connection.execute(text(LIES["replica"][0]))
+            await connection.execute(text(FAKES["replica"][0]))
         await postgresql.engine.dispose()
 
-    store.on("list", second(fail_over))  # once to count, and once to remove
+    store.on("list", on_second_pass(fail_over))
     words = "nothing was removed; refused: user-picture/: stopped: the database is a replica"
     with pytest.raises(SweepRefusedError, match=words):
         await sweep(postgresql.sessions, UserPicture, store, delete=True, force=True).execute()
     assert len(await postgresql.names()) == 2
 
 
-async def test_rows_that_security_hides(servers: Any, tmp_path: Path) -> None:
-    """PostgreSQL shows only some rows to a user: the files of the others are not taken for orphans."""
+async def test_row_level_security(servers: Any, tmp_path: Path) -> None:
+    """The files of rows that a user does not see are not removed."""
     database: Database = servers.database("asyncpg", tmp_path)
     place = await place_of(database, tmp_path / "media")
     await place.rows(12)
@@ -303,9 +312,9 @@ async def test_rows_that_security_hides(servers: Any, tmp_path: Path) -> None:
         plan = sweep(shown.sessions, Base)
         assert (await plan.execute()).orphans == 1
         assert [one.reason for one in plan.objections] == [
-            "row security hides rows of user_picture: connect as a user with BYPASSRLS"
+            "row-level security hides rows of user_picture: connect as a user with BYPASSRLS"
         ]
-        with pytest.raises(SweepRefusedError, match="row security"):
+        with pytest.raises(SweepRefusedError, match="row-level security"):
             await sweep(shown.sessions, Base, delete=True, force=True).execute()
     finally:
         async with place.engine.begin() as connection:
@@ -315,32 +324,17 @@ async def test_rows_that_security_hides(servers: Any, tmp_path: Path) -> None:
     await database.aclose()
 
 
-async def test_transactions_that_were_prepared_lately(postgresql: Place) -> None:
-    """Their files are young by the fence."""
+async def test_recently_prepared_transactions(postgresql: Place) -> None:
+    """Their files are young, because of the commit fence."""
     await postgresql.rows(1)
-    lie = LIES["prepared"][0].replace("7 hours", "5 hours")
+    fake = FAKES["prepared"][0].replace("7 hours", "5 hours")
     async with postgresql.engine.begin() as connection:
-        await connection.execute(text(lie))
+        await connection.execute(text(fake))
     await sweep(postgresql.sessions, Base, delete=True).execute()
 
 
-async def test_a_read_only_server(servers: Any, tmp_path: Path) -> None:
-    """MariaDB that says so is taken for a replica; it is asked for everybody, so the answer is made up here."""
-    database: Database = servers.database("asyncmy", tmp_path)
-    place = await place_of(database, tmp_path / "media")
-    await place.rows(1)
-
-    @event.listens_for(place.engine.sync_engine, "before_cursor_execute", retval=True)
-    def answer(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
-        return statement.replace("@@global.read_only", "1"), parameters
-
-    with pytest.raises(SweepRefusedError, match="read-only, as replicas are"):
-        await sweep(place.sessions, Base, delete=True).execute()
-    await database.aclose()
-
-
-async def test_what_is_not_committed_is_not_believed(servers: Any, tmp_path: Path) -> None:
-    """Rows that another transaction is about to delete may come back."""
+async def test_uncommitted_deletions_are_refused(servers: Any, tmp_path: Path) -> None:
+    """Another transaction may still roll back the deletion of rows."""
     database: Database = servers.database("asyncmy", tmp_path)
     place = await place_of(database, tmp_path / "media")
     dirty = Place(database, tmp_path / "media", isolation_level="READ UNCOMMITTED")
@@ -350,9 +344,9 @@ async def test_what_is_not_committed_is_not_believed(servers: Any, tmp_path: Pat
         plan = sweep(dirty.sessions, Base)
         assert (await plan.execute()).orphans == 1
         assert [one.reason for one in plan.objections] == [
-            "the sessions read what is not committed: give them another isolation level"
+            "the sessions read uncommitted rows: use another isolation level"
         ]
-        with pytest.raises(SweepRefusedError, match="not committed"):
+        with pytest.raises(SweepRefusedError, match="uncommitted rows"):
             await sweep(dirty.sessions, Base, delete=True, force=True).execute()
         assert await found(place, delete=True) == set()
         await session.rollback()
@@ -361,19 +355,21 @@ async def test_what_is_not_committed_is_not_believed(servers: Any, tmp_path: Pat
 
 
 async def test_sessions_that_are_bound_to_a_connection(place: Place) -> None:
-    """They see what its transaction did, which may be undone."""
+    """They see what its transaction did, which may be rolled back."""
     await place.rows(12)
     async with place.engine.connect() as connection:
         await connection.execute(delete(UserPicture).where(UserPicture.user_id == 3))
         inside = AsyncSession(connection)
         with pytest.raises(SweepRefusedError, match=r"bound to a connection.*: bind them to an engine"):
             await sweep(inside, Base, place.store, delete=True, force=True).execute()
+        with pytest.raises(DeclarationError, match="expected sessions that are bound to an engine"):
+            await own(inside, Base, place.store)
         await connection.rollback()
     assert len(await place.names()) == 12
 
 
-async def test_sessions_that_read_elsewhere(place: Place, servers: Any, tmp_path: Path) -> None:
-    """The database that is written to is asked, and nothing else, not even for one statement."""
+async def test_sessions_with_replicas(place: Place, servers: Any, tmp_path: Path) -> None:
+    """All statements go to the database to which rows are written."""
     other: Database = servers.database("aiosqlite", tmp_path)
     await other.create(Base.metadata)
     reader = other.engine().sync_engine
@@ -393,14 +389,14 @@ async def test_sessions_that_read_elsewhere(place: Place, servers: Any, tmp_path
 
 @pytest.mark.parametrize("delete", [True, False])
 async def test_a_short_grace_time(place: Place, delete: bool) -> None:
-    """It is refused where something is removed, unless the sessions have it too, or it is forced."""
+    """It is refused with ``delete``, unless the sessions have it, too, or it is forced."""
     names = await place.rows(9)
     orphan = place.store.name_of(await place.file(named=7200, put=7200))
     hour = timedelta(hours=1)
     if not delete:
         assert await found(place, grace=hour) == {orphan}
         return
-    with pytest.raises(ValueError, match=r"1:00:00 is shorter than 1 day, 0:00:00.*set_grace"):
+    with pytest.raises(ValueError, match=r"expected at least 1 day, 0:00:00, .* got 1:00:00; .*set_grace"):
         sweep(place.sessions, Base, grace=hour, delete=True)
     assert await found(place) == set()
     set_grace(place.sessions, hour)
@@ -410,11 +406,11 @@ async def test_a_short_grace_time(place: Place, delete: bool) -> None:
     assert await place.names() == set(names)
 
 
-# --- beside others ---------------------------------------------------------------------------------------------------
+# --- concurrent changes ----------------------------------------------------------------------------------------------
 
 
-async def test_a_row_that_appears_meanwhile_keeps_its_file(place: Place) -> None:
-    """The rows are asked once more before a file is removed."""
+async def test_a_row_that_appears_during_the_sweep_keeps_its_file(place: Place) -> None:
+    """The rows are checked again before a file is removed."""
     await place.rows(5)
     one, other = await place.file(), await place.file()
     names = await place.names()
@@ -437,8 +433,8 @@ async def test_a_row_that_appears_meanwhile_keeps_its_file(place: Place) -> None
     assert await place.names() == names - {place.store.name_of(other)}
 
 
-async def test_rows_that_are_deleted_meanwhile(place: Place) -> None:
-    """The share holds for what is removed, not only for what was counted before; forced, all goes."""
+async def test_rows_that_are_deleted_during_the_sweep(place: Place) -> None:
+    """The share applies to the removed files, not only to the counted ones; with ``force`` all orphans are removed."""
     names = {*await place.rows(30)}
     await place.file()
     store = FaultyStore(place.store)
@@ -447,8 +443,8 @@ async def test_rows_that_are_deleted_meanwhile(place: Place) -> None:
         async with place.sessions.begin() as session:
             await session.execute(delete(UserPicture).where(UserPicture.user_id < 15))
 
-    store.on("list", second(lose))
-    words = "nothing was removed; refused: user-picture/: stopped: by now 15 of 31 files are orphans, more than the"
+    store.on("list", on_second_pass(lose))
+    words = "nothing was removed; refused: user-picture/: stopped: meanwhile 15 of 31 files are orphans, more than the"
     with pytest.raises(SweepRefusedError, match=words):
         await sweep(place.sessions, UserPicture, store, delete=True).execute()
     assert len(await place.names()) == 31
@@ -456,8 +452,8 @@ async def test_rows_that_are_deleted_meanwhile(place: Place) -> None:
     assert len(names & await place.names()) == 16
 
 
-async def test_a_row_that_moves_to_another_table_meanwhile(place: Place) -> None:
-    """When one is asked it is still in the other, and the other way round: both are asked once more."""
+async def test_a_row_that_moves_to_another_table_during_the_sweep(place: Place) -> None:
+    """It is never in the table that is read at the moment, so both tables are read twice."""
     await place.database.create(Own.metadata)
     kept, orphan = await place.file("picture-one"), await place.file("picture-one")
     row = "(owner_id, mimetype, width, height, variant, original, created_at, revision"
@@ -471,7 +467,7 @@ async def test_a_row_that_moves_to_another_table_meanwhile(place: Place) -> None
     def move(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         if "IN (" in statement and ("FROM other" in statement or "FROM picture" in statement):
             asked.append("other" if "FROM other" in statement else "picture")
-            if asked == ["other", "picture"] * 2:  # once to count, and once to remove
+            if asked == ["other", "picture"] * 2:  # in the first and the second pass
                 for each in (f"INSERT INTO other {row}) VALUES {values})", "DELETE FROM picture", "COMMIT", "BEGIN"):
                     cursor.execute(each)
 
@@ -482,8 +478,8 @@ async def test_a_row_that_moves_to_another_table_meanwhile(place: Place) -> None
 
 
 @pytest.mark.parametrize("at", [1, 5, 11, 12, 16, 22])
-async def test_a_listing_that_changes_meanwhile(place: Place, at: int) -> None:
-    """Whatever comes and goes between two names: orphans go and nothing else, and the next sweep finds the rest."""
+async def test_a_listing_that_changes_during_the_sweep(place: Place, at: int) -> None:
+    """Only orphans are removed, regardless of the changes, and the next sweep finds the rest."""
     kept = set(await place.rows(5))
     orphans = [place.store.name_of(await place.file()) for _ in range(6)]
     store = FaultyStore(place.store)
@@ -496,15 +492,15 @@ async def test_a_listing_that_changes_meanwhile(place: Place, at: int) -> None:
         late.append(place.store.name_of(await place.file(named=60, put=60)))
         late.extend(await place.rows(1))
 
-    store.on("listed", change, at=at)  # of eleven that are counted, and then removed
+    store.on("listed", change, at=at)  # of eleven names in each of two passes
     await sweep(place.sessions, Base, store, delete=True, force=True).execute()
     assert await place.names() >= kept | {*late[1:]}
     await sweep(place.sessions, Base, delete=True, force=True).execute()
     assert await place.names() == kept | {*late[1:]}
 
 
-async def test_two_sweeps_at_once(any_place: Place) -> None:
-    """Both come to their end, and nothing that rows name is touched."""
+async def test_concurrent_sweeps(any_place: Place) -> None:
+    """Both succeed, and no file with a row is removed."""
     kept = await any_place.rows(30)
     for _ in range(30):
         await any_place.file()
@@ -514,8 +510,8 @@ async def test_two_sweeps_at_once(any_place: Place) -> None:
     assert await any_place.names() == set(kept)
 
 
-async def test_a_sweep_beside_uploads(sqlite_database: Database) -> None:
-    """What is uploaded after it began is never touched, not even without a grace time."""
+async def test_a_sweep_during_uploads(sqlite_database: Database) -> None:
+    """Files that are uploaded after its start are not touched, even without a grace time."""
     await sqlite_database.create(faults.Base.metadata)
     rig = Rig(sqlite_database, stores.FaultyStore(), sqlite_database.engine())
     await rig.user(1, b"one")
@@ -531,11 +527,11 @@ async def test_a_sweep_beside_uploads(sqlite_database: Database) -> None:
     await rig.check(b"one", b"two")
 
 
-# --- going on and failing --------------------------------------------------------------------------------------------
+# --- continuing and failing ------------------------------------------------------------------------------------------
 
 
-async def test_a_sweep_goes_on_where_another_ended(place: Place) -> None:
-    """After the position that the other tells, in this class and in the next."""
+async def test_a_sweep_continues_after_a_position(place: Place) -> None:
+    """It starts after the position of the other sweep, in this class and the next ones."""
     await place.rows(3)
     users = sorted([place.store.name_of(await place.file()) for _ in range(3)])
     photo = place.store.name_of(await place.file("post-photo"))
@@ -550,12 +546,12 @@ async def test_a_sweep_goes_on_where_another_ended(place: Place) -> None:
     assert await found(place, start_after="user-picture/~") == set()
 
 
-async def test_what_is_only_counted_is_not_dealt_with(place: Place) -> None:
-    """A sweep that ends while it counts is to begin anew."""
+async def test_counting_does_not_move_the_position(place: Place) -> None:
+    """A sweep that fails while it counts has to be started from the beginning."""
     await place.rows(3)
     await place.file()
     store = FaultyStore(place.store)
-    store.on("list", second(fails))
+    store.on("list", on_second_pass(fails))
     plan = sweep(place.sessions, Base, store, delete=True, force=True)
     with pytest.raises(StoreUnavailableError):
         await plan.execute()
@@ -568,20 +564,26 @@ async def test_what_is_only_counted_is_not_dealt_with(place: Place) -> None:
 
 
 async def test_many_files(place: Place) -> None:
-    """Batches follow on one another; what is in no row is found in each."""
-    kept = await place.rows(10)
-    names = [place.store.name_of(await place.file()) for _ in range(2400)]
-    plan = sweep(place.sessions, Base, delete=True, force=True)
+    """Files are processed in batches; a limit may end a sweep within one."""
+    aged = AgedStore()
+    await aged.fill(place.engine, 10)
+    kept = aged.names
+    for _ in range(2400):
+        aged.picture()
+    plan = sweep(place.sessions, Base, aged.store, delete=True, force=True, limit=300)
+    assert (await plan.execute()).removed == 300
+    assert plan.warnings == ["the limit of 300 files was reached"]
+    plan = sweep(place.sessions, Base, aged.store, delete=True, force=True)
     positions = set()
     async for _ in plan:
         positions.add(plan.progress.position)
     assert len(positions) == 3
-    assert plan.progress.removed == len(names)
-    assert await place.names() == set(kept)
+    assert plan.progress.removed == 2100
+    assert aged.names == kept
 
 
-async def test_what_cannot_be_removed_is_told(place: Place) -> None:
-    """The others go, and nothing is raised."""
+async def test_files_that_cannot_be_removed(place: Place) -> None:
+    """They are reported, the others are removed, and nothing is raised."""
     await place.rows(1)
     names = sorted([place.store.name_of(await place.file()) for _ in range(3)])
     store = FaultyStore(place.store)
@@ -606,7 +608,7 @@ async def test_a_listing_that_fails_half_way(place: Place) -> None:
     assert len(await place.names()) == 5
 
 
-async def test_a_database_that_is_away(place: Place) -> None:
+async def test_a_database_that_is_unavailable(place: Place) -> None:
     """Nothing is removed."""
     await place.file()
     await place.engine.dispose()
@@ -618,7 +620,7 @@ async def test_a_database_that_is_away(place: Place) -> None:
 
 @pytest.mark.parametrize("steps", range(0, 60, 6))
 async def test_a_sweep_is_cancelled(place: Place, steps: int) -> None:
-    """At any step, only orphans are gone, and the next sweep finds the rest."""
+    """At any step only orphans are removed, and the next sweep finds the rest."""
     kept = await place.rows(3)
     for _ in range(5):
         await place.file()
@@ -633,8 +635,8 @@ async def test_a_sweep_is_cancelled(place: Place, steps: int) -> None:
     assert await place.names() == set(kept)
 
 
-async def test_unfinished_uploads_go_too(place: Place) -> None:
-    """What killed puts left, if it is old, and if something is to be removed at all."""
+async def test_unfinished_uploads_are_deleted(place: Place) -> None:
+    """If they are old, and only with ``delete``."""
     await place.rows(1)
     folder = Path(place.store.path, "user-picture/x")
     folder.mkdir()
@@ -648,11 +650,11 @@ async def test_unfinished_uploads_go_too(place: Place) -> None:
     assert (old.exists(), young.exists()) == (False, True)
 
 
-# --- how it is called ------------------------------------------------------------------------------------------------
+# --- arguments -------------------------------------------------------------------------------------------------------
 
 
 async def test_a_callback_is_called_or_awaited(place: Place) -> None:
-    """With each orphan."""
+    """It gets each orphan."""
     await place.rows(1)
     orphan = place.store.name_of(await place.file())
     seen: list[Orphan] = []
@@ -669,8 +671,8 @@ async def test_a_callback_is_called_or_awaited(place: Place) -> None:
     assert "user-picture in FileSystemStore(" in repr(plan)
 
 
-async def test_which_store(place: Place) -> None:
-    """That of the argument, of the context, or of the sessions."""
+async def test_the_store(place: Place) -> None:
+    """It is that of the argument, the context, or the sessions."""
     await place.rows(1)
     await place.file()
     assert len(await found(place)) == 1
@@ -685,11 +687,11 @@ async def test_which_store(place: Place) -> None:
 
 
 class Own(DeclarativeBase):
-    """A base whose pictures are of many kinds."""
+    """A base whose images have several object types."""
 
 
 class Owner(Own):
-    """Has a picture."""
+    """An owner with a picture."""
 
     __tablename__ = "owner"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -698,7 +700,7 @@ class Owner(Own):
 
 
 class Picture(Own, Image):
-    """Is kept by tenant."""
+    """A picture whose object type depends on the tenant."""
 
     __tablename__ = "picture"
     owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
@@ -710,7 +712,7 @@ class Picture(Own, Image):
 
 
 class Other(Own, Image):
-    """Has the files of another class among its own."""
+    """A class with files among those of another class."""
 
     __tablename__ = "other"
     owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
@@ -718,9 +720,9 @@ class Other(Own, Image):
 
 
 async def test_object_types_that_depend_on_the_row(place: Place) -> None:
-    """They are to be named; files that a row of another class names are kept."""
+    """They must be given; files that rows of another class name are kept."""
     await place.database.create(Own.metadata)
-    with pytest.raises(DeclarationError, match=r"Picture\.object_type depends on the row: name them all"):
+    with pytest.raises(DeclarationError, match=r"Picture\.object_type depends on the row: pass all object types"):
         sweep(place.sessions, Picture)
     keys = [await place.file("picture-one"), await place.file("picture-one"), await place.file("picture-two")]
     async with place.sessions.begin() as session:
@@ -728,21 +730,21 @@ async def test_object_types_that_depend_on_the_row(place: Place) -> None:
         await session.execute(Owner.__table__.insert().values(id=1))
         await session.execute(Other.__table__.insert().values(**row, revision=keys[0].revision))
     assert await found(place, Picture, object_types=["picture-one"]) == {place.store.name_of(keys[1])}
-    with pytest.raises(ValueError, match="object_types: expected one at least"):
+    with pytest.raises(ValueError, match="object_types: expected at least one"):
         sweep(place.sessions, Picture, object_types=[])
 
 
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"grace": timedelta(seconds=-1)}, ValueError, "grace: expected a time that is not negative"),
+        ({"grace": timedelta(seconds=-1)}, ValueError, "grace: expected a duration that is not negative"),
         ({"max_share": 1.1}, ValueError, "max_share: expected 0 to 1, got 1.1"),
         ({"max_share": -0.1}, ValueError, "max_share: expected 0 to 1"),
         ({"store": None}, None, ""),
     ],
 )
 async def test_arguments(place: Place, options: dict[str, Any], error: Any, words: str) -> None:
-    """Those out of range are refused at once."""
+    """Values that are out of range are refused immediately."""
     if error is None:
         sweep(place.sessions, Base, **options)
         return
@@ -752,5 +754,5 @@ async def test_arguments(place: Place, options: dict[str, Any], error: Any, word
 
 async def test_a_store_without_names(place: Place) -> None:
     """It cannot be listed."""
-    with pytest.raises(DeclarationError, match="cannot be listed: a KeyedStore is needed"):
+    with pytest.raises(DeclarationError, match="store: expected a KeyedStore, which can be listed"):
         sweep(place.sessions, Base, ThirdPartyStore())

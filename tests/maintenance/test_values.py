@@ -1,4 +1,4 @@
-"""Offloaded values: their files are verified and swept as those of pictures are."""
+"""Offloaded values: their files are verified and swept like those of images."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ NOW = timedelta(0)
 
 
 class Base(DeclarativeBase):
-    """The base of the model here."""
+    """The declarative base."""
 
 
 class Article(Base):
-    """Has two texts."""
+    """An article with two texts."""
 
     __tablename__ = "article"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -40,13 +40,13 @@ class Article(Base):
 
 @pytest.fixture
 def store() -> MemoryStore:
-    """Where the texts are."""
+    """The store of the texts."""
     return MemoryStore()
 
 
 @pytest.fixture
 async def sessions(sqlite_database: Database, store: MemoryStore) -> async_sessionmaker[AsyncSession]:
-    """Ten articles; one has no text, and one a note that stays in the row."""
+    """Ten articles; one has no text, and one has a note that is stored inline."""
     sessions = await started(sqlite_database, Base.metadata)
     bind_store(sessions, store)
     async with sessions.begin() as session:
@@ -60,16 +60,18 @@ async def names(store: MemoryStore) -> set[str]:
 
 
 async def alter(store: MemoryStore, name: str, data: bytes | None) -> None:
-    """Do behind the library's back what disks and people do."""
+    """Delete or replace a file without the library's knowledge."""
     await store.delete_object(name)
     if data is not None:
         await store.put_object(name, data)
 
 
-async def test_what_is_lost_or_altered_is_told(sessions: async_sessionmaker[AsyncSession], store: MemoryStore) -> None:
-    """Of compressed values and plain ones; what is no picture is not made again."""
+async def test_missing_and_altered_values_are_reported(
+    sessions: async_sessionmaker[AsyncSession], store: MemoryStore
+) -> None:
+    """For compressed and uncompressed values; values are not repaired."""
     plan = verify(sessions, Base, deep=True)
-    assert [flaw async for flaw in plan] == []
+    assert [mismatch async for mismatch in plan] == []
     assert (plan.progress.sound, plan.progress.bytes) == (16, sum([one.size async for one in store.list_objects()]))
     async with sessions() as session:
         articles = (await session.scalars(select(Article).where(Article.id < 4).order_by(Article.id))).all()
@@ -82,48 +84,50 @@ async def test_what_is_lost_or_altered_is_told(sessions: async_sessionmaker[Asyn
     for name, data in ((bodies[0], bytes(blob)), (bodies[1], b"cut"), (bodies[2], None), (note.name, b"x" * 21)):
         await alter(store, str(name), data)
     found: dict[Any, Mismatch] = {
-        flaw.reference.name: flaw async for flaw in verify(sessions, Base, deep=True, repair=True)
+        mismatch.reference.name: mismatch async for mismatch in verify(sessions, Base, deep=True, repair=True)
     }
-    assert {name: (flaw.problem, type(flaw.error), flaw.repaired) for name, flaw in found.items()} == {
+    assert {name: (mismatch.problem, type(mismatch.error), mismatch.repaired) for name, mismatch in found.items()} == {
         bodies[0]: ("checksum", DamagedValueError, False),
         bodies[1]: ("size", type(None), False),
         bodies[2]: ("missing", StoreFileNotFoundError, False),
         note.name: ("checksum", DamagedValueError, False),
     }
-    assert {flaw.reference.name async for flaw in verify(sessions, Base)} == set(bodies[1:3])
+    assert {mismatch.reference.name async for mismatch in verify(sessions, Base)} == set(bodies[1:3])
 
 
-async def test_a_row_that_names_no_file_is_told(sessions: async_sessionmaker[AsyncSession], store: MemoryStore) -> None:
-    """What somebody wrote there, or the column of another table: neither a verification nor a move passes it over."""
+async def test_values_without_a_valid_name_are_reported(
+    sessions: async_sessionmaker[AsyncSession], store: MemoryStore
+) -> None:
+    """Neither a verification nor a migration ignores a row with a foreign value."""
     async with sessions.begin() as session:
         await session.execute(text("UPDATE article SET body = '@s3://other/secret' WHERE id = 1"))
         await session.execute(text("UPDATE article SET note = '@article.body/elsewhere' WHERE id = 2"))
-    found = {repr(flaw.reference.identity): flaw async for flaw in verify(sessions, Base)}
-    assert {(who, flaw.problem, flaw.reference.object_type) for who, flaw in found.items()} == {
+    found = {repr(mismatch.reference.identity): mismatch async for mismatch in verify(sessions, Base)}
+    assert {(row, mismatch.problem, mismatch.reference.object_type) for row, mismatch in found.items()} == {
         ("(1,)", "unreadable", "article.body"),
         ("(2,)", "unreadable", "article.note"),
     }
-    assert all(isinstance(flaw.error, DamagedValueError) for flaw in found.values())
+    assert all(isinstance(mismatch.error, DamagedValueError) for mismatch in found.values())
     with pytest.raises(AssertionError, match="4 problems") as caught:
         await assert_consistent(sessions, Base)
     assert "Article (1,): unreadable: the column article.body holds" in str(caught.value)
     assert "no row refers to article.body/" in str(caught.value)
     plan = migrate(sessions, Base, store, MemoryStore())
-    with pytest.raises(MigrationError, match="2 files could not be moved"):
+    with pytest.raises(MigrationError, match="2 files could not be copied"):
         await plan.execute()
     assert (plan.progress.copied, {type(failure.error) for failure in plan.failures}) == (14, {DamagedValueError})
 
 
-async def test_a_store_without_names_has_no_values(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """It is not asked for what it cannot have."""
-    flaws = [flaw async for flaw in verify(sessions, Article, ThirdPartyStore())]
-    assert {flaw.problem for flaw in flaws} == {"unreadable"}
-    assert isinstance(flaws[0].error, DeclarationError)
-    assert "has no names, and 'article." in str(flaws[0].error)
+async def test_a_store_without_names(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """It cannot have offloaded values."""
+    mismatches = [mismatch async for mismatch in verify(sessions, Article, ThirdPartyStore())]
+    assert {mismatch.problem for mismatch in mismatches} == {"unreadable"}
+    assert isinstance(mismatches[0].error, DeclarationError)
+    assert "expected a KeyedStore, which can have a file named 'article." in str(mismatches[0].error)
 
 
-async def test_what_no_row_names_is_removed(sessions: async_sessionmaker[AsyncSession], store: MemoryStore) -> None:
-    """The files of rows that went in bulk; a column that lost all its rows is doubted, as a class of pictures is."""
+async def test_orphaned_values_are_removed(sessions: async_sessionmaker[AsyncSession], store: MemoryStore) -> None:
+    """After a bulk deletion; a column that has lost all of its rows is an objection."""
     assert [repr(kind) for kind in kinds(Base)] == ["<StoredKind Article.body>", "<StoredKind Article.note>"]
     before = await names(store)
     async with sessions() as session:

@@ -1,4 +1,4 @@
-"""Verifying: files that are lost or altered are told, and thumbnails are made again."""
+"""Verification: missing and altered files are reported, and thumbnails are repaired."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from aioimageattach.exc import (
     UnreadableImageError,
 )
 from aioimageattach.imaging import Recipe
-from aioimageattach.inventory import Reference, kinds
+from aioimageattach.inventory import FileReference, kinds
 from aioimageattach.maintenance import Mismatch, own, sweep, verify
 from aioimageattach.maintenance.rebuild import rebuild
 from aioimageattach.stores.memory import MemoryStore
@@ -42,8 +42,8 @@ BLOB = b"blob"
 DIGEST = hashlib.sha256(BLOB).hexdigest()
 
 
-async def sound(place: Place, count: int) -> list[str]:
-    """Commit rows that know their files; return the names of the files."""
+async def add_files(place: Place, count: int) -> list[str]:
+    """Commit rows with sizes and checksums, and their files; return the names of the files."""
     names = []
     for _ in range(count):
         key = await place.file()
@@ -52,13 +52,15 @@ async def sound(place: Place, count: int) -> list[str]:
     return names
 
 
-async def flaws(place: Place, **options: Any) -> dict[str, Mismatch]:
-    """What is wrong, by the name of the file."""
-    return {flaw.reference.name_in(place.store): flaw async for flaw in verify(place.sessions, Base, **options)}
+async def mismatches(place: Place, **options: Any) -> dict[str, Mismatch]:
+    """Return the mismatches, by the name of the file."""
+    return {
+        mismatch.reference.name_in(place.store): mismatch async for mismatch in verify(place.sessions, Base, **options)
+    }
 
 
 def alter(place: Place, name: str, blob: bytes | None) -> None:
-    """Do behind the library's back what disks and people do."""
+    """Delete or replace a file without the library's knowledge."""
     path = Path(place.store.path, name)
     if blob is None:
         path.unlink()
@@ -66,22 +68,22 @@ def alter(place: Place, name: str, blob: bytes | None) -> None:
         path.write_bytes(blob)
 
 
-async def test_what_is_lost_or_altered_is_told(any_place: Place) -> None:
-    """Missing files and wrong sizes at once; other bytes of the same size where the files are read."""
+async def test_missing_and_altered_files_are_reported(any_place: Place) -> None:
+    """Missing files and wrong sizes always, wrong checksums if the files are read."""
     place = any_place
-    names = await sound(place, 12)
-    assert await flaws(place) == await flaws(place, deep=True) == {}
+    names = await add_files(place, 12)
+    assert await mismatches(place) == await mismatches(place, deep=True) == {}
     alter(place, names[3], None)
     alter(place, names[5], b"longer")
     alter(place, names[7], b"flip")
-    found = await flaws(place)
-    assert {name: (flaw.problem, flaw.expected, flaw.actual) for name, flaw in found.items()} == {
+    found = await mismatches(place)
+    assert {name: (mismatch.problem, mismatch.expected, mismatch.actual) for name, mismatch in found.items()} == {
         names[3]: ("missing", None, None),
         names[5]: ("size", 4, 6),
     }
     assert isinstance(found[names[3]].error, StoreFileNotFoundError)
-    found = await flaws(place, deep=True)
-    assert {name: flaw.problem for name, flaw in found.items()} == {
+    found = await mismatches(place, deep=True)
+    assert {name: mismatch.problem for name, mismatch in found.items()} == {
         names[3]: "missing",
         names[5]: "size",
         names[7]: "checksum",
@@ -91,8 +93,8 @@ async def test_what_is_lost_or_altered_is_told(any_place: Place) -> None:
 
 
 async def test_progress(place: Place) -> None:
-    """Rows, what they turned out to be, and the bytes that were read."""
-    names = await sound(place, 5)
+    """It counts rows, their results, and the bytes that were read."""
+    names = await add_files(place, 5)
     alter(place, names[0], None)
     plan = verify(place.sessions, Base, deep=True)
     assert plan.progress.total is None
@@ -100,66 +102,66 @@ async def test_progress(place: Place) -> None:
     progress = await plan.execute(seen.append)
     assert (progress.total, progress.done, progress.sound, progress.flawed, progress.bytes) == (5, 5, 4, 1, 16)
 
-    async def note(flaw: Mismatch) -> None:
-        seen.append(flaw)
+    async def note(mismatch: Mismatch) -> None:
+        seen.append(mismatch)
 
     await plan.execute(note)
-    assert [flaw.problem for flaw in seen] == ["missing", "missing"]
+    assert [mismatch.problem for mismatch in seen] == ["missing", "missing"]
     assert repr(plan).startswith("<VerifyPlan of PostPhoto, UserPicture in FileSystemStore(")
 
 
-async def test_rows_that_do_not_know_their_files(place: Place) -> None:
-    """Those of SQLAlchemy-ImageAttach are only missed, not measured."""
+async def test_rows_without_size_and_checksum(place: Place) -> None:
+    """Of files of SQLAlchemy-ImageAttach only the absence is noticed."""
     name = await place.name("user-picture/1/0/1.30x20.jpe", blob=b"anything")
     await place.row(await place.file(), byte_size=None, sha256=None)
     async with place.sessions.begin() as session:
         await session.execute(update(UserPicture.__table__).values(revision=None))
-    assert await flaws(place, deep=True) == {}
+    assert await mismatches(place, deep=True) == {}
     alter(place, name, None)
-    assert [flaw.problem for flaw in (await flaws(place)).values()] == ["missing"]
+    assert [mismatch.problem for mismatch in (await mismatches(place)).values()] == ["missing"]
 
 
-@pytest.mark.parametrize("error", [None, OSError(5, "told to break")])
-async def test_a_store_that_cannot_tell(place: Place, error: Any) -> None:
-    """The file is told as unreadable, and nothing is raised."""
-    names = await sound(place, 3)
+@pytest.mark.parametrize("error", [None, OSError(5, "broken")])
+async def test_a_store_that_fails(place: Place, error: Any) -> None:
+    """The file is reported as unreadable, and nothing is raised."""
+    names = await add_files(place, 3)
     store = FaultyStore(place.store)
     store.fail("get", error, at=2)
-    [flaw] = [one async for one in verify(place.sessions, Base, store, deep=True, concurrency=1, repair=True)]
-    assert flaw.problem == "unreadable"
-    assert flaw.reference.name_in(store) in names
-    assert isinstance(flaw.error, StoreUnavailableError | OSError)
+    [mismatch] = [one async for one in verify(place.sessions, Base, store, deep=True, concurrency=1, repair=True)]
+    assert mismatch.problem == "unreadable"
+    assert mismatch.reference.name_in(store) in names
+    assert isinstance(mismatch.error, StoreUnavailableError | OSError)
 
 
 async def test_a_large_file_is_hashed(place: Place) -> None:
-    """In parts, beside the loop."""
+    """It is read in blocks, outside of the event loop."""
     blob = bytes(3_000_000)
     await place.row(await place.file(blob=blob), byte_size=len(blob), sha256=hashlib.sha256(blob).hexdigest())
-    assert await flaws(place, deep=True) == {}
+    assert await mismatches(place, deep=True) == {}
 
 
 async def test_a_store_without_names(place: Place) -> None:
-    """Its files are read, since it can tell nothing else of them."""
+    """Its files are read, because it reports no sizes."""
     store = ThirdPartyStore()
     key = await place.file()
     await place.row(key, byte_size=len(BLOB), sha256=DIGEST)
-    [flaw] = [one async for one in verify(place.sessions, Base, store)]
-    assert flaw.problem == "missing"
-    assert flaw.reference.key is not None
-    await store.put(flaw.reference.key, b"flip", reproducible=False)
-    [flaw] = [one async for one in verify(place.sessions, Base, store)]
-    assert flaw.problem == "checksum"
+    [mismatch] = [one async for one in verify(place.sessions, Base, store)]
+    assert mismatch.problem == "missing"
+    assert mismatch.reference.key is not None
+    await store.put(mismatch.reference.key, b"flip", reproducible=False)
+    [mismatch] = [one async for one in verify(place.sessions, Base, store)]
+    assert mismatch.problem == "checksum"
 
 
-async def test_rows_that_go_meanwhile(place: Place) -> None:
-    """A file that went with its row, or was replaced, is nothing to tell."""
-    names = await sound(place, 3)
+async def test_rows_that_change_during_the_verification(place: Place) -> None:
+    """A file whose row was deleted or replaced is not a mismatch."""
+    names = await add_files(place, 3)
     for name in names:
         alter(place, name, None)
     plan = verify(place.sessions, Base, concurrency=1)
     told = []
-    async for flaw in plan:
-        told.append(flaw)
+    async for mismatch in plan:
+        told.append(mismatch)
         async with place.sessions.begin() as session:
             await session.execute(delete(UserPicture).where(UserPicture.user_id == 2))
             await session.execute(
@@ -169,9 +171,9 @@ async def test_rows_that_go_meanwhile(place: Place) -> None:
     assert (plan.progress.flawed, plan.progress.gone, plan.progress.done) == (1, 2, 3)
 
 
-async def test_leaving_early_stops_what_is_under_way(place: Place) -> None:
+async def test_leaving_the_loop_stops_the_verification(place: Place) -> None:
     """No task is left, and no file is open."""
-    for name in await sound(place, 40):
+    for name in await add_files(place, 40):
         alter(place, name, b"longer")
     before = asyncio.all_tasks()
     listing = aiter(verify(place.sessions, Base, deep=True))
@@ -183,7 +185,7 @@ async def test_leaving_early_stops_what_is_under_way(place: Place) -> None:
 @pytest.mark.parametrize("steps", range(2, 40, 4))
 async def test_a_verification_is_cancelled(place: Place, steps: int) -> None:
     """At any step it ends, and leaves no task."""
-    for name in await sound(place, 5):
+    for name in await add_files(place, 5):
         alter(place, name, None)
     before = asyncio.all_tasks()
     task = asyncio.create_task(verify(place.sessions, Base, repair=True).execute())
@@ -196,7 +198,7 @@ async def test_a_verification_is_cancelled(place: Place, steps: int) -> None:
 
 
 def test_arguments() -> None:
-    """Those out of range are refused at once."""
+    """Values that are out of range are refused immediately."""
     with pytest.raises(ValueError, match="concurrency: expected at least 1, got 0"):
         verify(None, Base, MemoryStore(), concurrency=0)  # type: ignore[arg-type]
     with pytest.raises(DeclarationError, match="expected a declarative base"):
@@ -221,7 +223,7 @@ LOOKS: tuple[Recipe, ...] = (
 
 
 async def picture(place: Place, recipes: Sequence[Recipe] = LOOKS, blob: bytes | None = None) -> dict[str, str]:
-    """Commit a user with a picture and its thumbnails; return the looks by the names of the files, original first."""
+    """Commit a user with a picture and thumbnails; return the looks by the names of the files, original first."""
     blob = photos.saved(photos.opened("coffee", (61, 43)), "JPEG") if blob is None else blob
     async with place.sessions() as session:
         user = User(name="somebody")
@@ -233,20 +235,20 @@ async def picture(place: Place, recipes: Sequence[Recipe] = LOOKS, blob: bytes |
         return {place.store.name_of(row.key): row.variant for row in rows}
 
 
-async def test_thumbnails_are_made_again(any_place: Place) -> None:
-    """Each of its size and look, from the original, and a missing one under its old name; nothing is left over."""
+async def test_thumbnails_are_repaired(any_place: Place) -> None:
+    """Each gets its size and look, a missing one its old name; no other files are left."""
     place = any_place
     names = await picture(place)
     thumbnails = list(names)[1:]
     for number, name in enumerate(thumbnails):
         alter(place, name, None if number % 2 else b"broken")
-    assert set(await flaws(place)) == set(thumbnails)
+    assert set(await mismatches(place)) == set(thumbnails)
     plan = verify(place.sessions, Base, repair=True)
-    assert [flaw.repaired async for flaw in plan] == [True] * len(thumbnails)
+    assert [mismatch.repaired async for mismatch in plan] == [True] * len(thumbnails)
     assert (plan.progress.repaired, plan.progress.flawed) == (len(thumbnails),) * 2
-    assert await flaws(place, deep=True) == {}
+    assert await mismatches(place, deep=True) == {}
     missing = {name for number, name in enumerate(thumbnails) if number % 2}
-    assert await place.names() & set(thumbnails) <= missing  # those that came out the same
+    assert await place.names() & set(thumbnails) <= missing  # which were rendered identically
     assert len(await place.names()) == len(names)
     assert await sweep(place.sessions, Base, grace=timedelta(0), delete=True, force=True).execute(pytest.fail)
     async with place.sessions() as session:
@@ -264,60 +266,60 @@ async def test_thumbnails_are_made_again(any_place: Place) -> None:
         (Recipe(width=20, format="jpeg", background=(9, 8, 7)), photos.transparent_png),
     ],
 )
-async def test_thumbnails_of_other_pictures_are_made_again(place: Place, recipe: Recipe, blob: Any) -> None:
-    """Animations and clear parts."""
+async def test_thumbnails_of_other_formats_are_repaired(place: Place, recipe: Recipe, blob: Any) -> None:
+    """Animations and transparent images."""
     names = list(await picture(place, [recipe], blob()))
     alter(place, names[1], None)
-    assert [flaw.repaired for flaw in (await flaws(place, repair=True)).values()] == [True]
-    assert await flaws(place, deep=True) == {}
+    assert [mismatch.repaired for mismatch in (await mismatches(place, repair=True)).values()] == [True]
+    assert await mismatches(place, deep=True) == {}
 
 
-async def test_an_original_cannot_be_made_again(place: Place) -> None:
-    """It is told, and what is made from it as well."""
+async def test_an_original_cannot_be_repaired(place: Place) -> None:
+    """It is reported, and so are its thumbnails."""
     names = list(await picture(place, LOOKS[:1]))
     for name in names:
         alter(place, name, None)
-    found = await flaws(place, repair=True)
-    assert {name: flaw.repaired for name, flaw in found.items()} == dict.fromkeys(names, False)
+    found = await mismatches(place, repair=True)
+    assert {name: mismatch.repaired for name, mismatch in found.items()} == dict.fromkeys(names, False)
     assert isinstance(found[names[1]].error, StoreFileNotFoundError)
 
 
 async def test_a_broken_original(place: Place) -> None:
-    """A thumbnail cannot be made from it; the error says so."""
+    """Its thumbnails cannot be rendered; the error says so."""
     names = list(await picture(place, LOOKS[:1]))
     alter(place, names[0], b"no picture")
     alter(place, names[1], None)
-    assert isinstance((await flaws(place, repair=True))[names[1]].error, UnreadableImageError)
+    assert isinstance((await mismatches(place, repair=True))[names[1]].error, UnreadableImageError)
 
 
 async def test_a_thumbnail_without_an_original(place: Place) -> None:
-    """There is nothing to make it from."""
+    """It cannot be rendered."""
     names = list(await picture(place, LOOKS[:1]))
     async with place.sessions.begin() as session:
         await session.execute(delete(UserPicture).where(UserPicture.original))
     alter(place, names[1], None)
-    assert isinstance((await flaws(place, repair=True))[names[1]].error, NoOriginalError)
+    assert isinstance((await mismatches(place, repair=True))[names[1]].error, NoOriginalError)
 
 
 @pytest.mark.parametrize("variant", ["mine", "custom", "cover-0123456789abcdef", "cover.custom", "q999"])
-async def test_looks_that_do_not_tell_how_they_were_made(place: Place, variant: str) -> None:
-    """They are told, and left to those who know."""
+async def test_looks_without_a_recipe(place: Place, variant: str) -> None:
+    """They are reported, and not repaired."""
     names = list(await picture(place, LOOKS[:1]))
     async with place.sessions.begin() as session:
         await session.execute(
             update(UserPicture.__table__).where(UserPicture.__table__.c.original.is_(False)).values(variant=variant)
         )
     alter(place, names[1], None)
-    [flaw] = (await flaws(place, repair=True)).values()
-    assert (flaw.repaired, flaw.error and type(flaw.error)) == (False, StoreFileNotFoundError)
+    [mismatch] = (await mismatches(place, repair=True)).values()
+    assert (mismatch.repaired, mismatch.error and type(mismatch.error)) == (False, StoreFileNotFoundError)
 
 
 class Assets(DeclarativeBase):
-    """A base whose pictures are known by one number each."""
+    """A base whose images have a single number as primary key."""
 
 
 class Asset(Assets):
-    """Anything."""
+    """An asset of any kind."""
 
     __tablename__ = "asset"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -326,29 +328,29 @@ class Asset(Assets):
 
 
 class Photo(Asset, Image):
-    """A picture, in a table of its own besides."""
+    """An image with a table of its own, by joined inheritance."""
 
     __tablename__ = "photo"
     id: Mapped[int] = mapped_column(ForeignKey("asset.id"), primary_key=True)
     __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "photo"}
 
 
-async def test_pictures_that_have_no_set(place: Place) -> None:
-    """No row tells what they were made from; they are told, and no row is touched."""
+async def test_images_without_a_set(place: Place) -> None:
+    """No row determines their original; they are reported, and no row is changed."""
     await place.database.create(Assets.metadata)
     common = {"width": 30, "height": 20, "variant": "", "mimetype": "image/jpeg", "original": False}
     async with place.sessions.begin() as session:
         for number in (1, 2):
             await session.execute(insert(Asset.__table__), [{"id": number, "kind": "photo"}])
             await session.execute(insert(Photo.__table__), [{**common, "id": number, "created_at": utcnow()}])
-    found = [flaw async for flaw in verify(place.sessions, Assets, repair=True)]
-    assert [(flaw.problem, flaw.repaired, type(flaw.error)) for flaw in found] == [
+    found = [mismatch async for mismatch in verify(place.sessions, Assets, repair=True)]
+    assert [(mismatch.problem, mismatch.repaired, type(mismatch.error)) for mismatch in found] == [
         ("missing", False, NoOriginalError)
     ] * 2
 
 
 async def test_thumbnails_of_several_pictures(place: Place) -> None:
-    """Each is made from the original of its own set."""
+    """Each is rendered from the original of its own set."""
     async with place.sessions() as session:
         session.add(post := Post(id=1))
         for number, name in enumerate(("coffee", "chelsea")):
@@ -362,14 +364,14 @@ async def test_thumbnails_of_several_pictures(place: Place) -> None:
         path = Path(place.store.path, place.store.name_of(key))
         before[number] = path.read_bytes()
         path.unlink()
-    assert len(await flaws(place, repair=True)) == 2
+    assert len(await mismatches(place, repair=True)) == 2
     async with place.sessions() as session:
         rows = await session.scalars(select(PostPhoto).where(PostPhoto.original.is_(False)))
         assert {row.place: await row.make_blob() for row in rows} == before
 
 
 async def test_a_row_that_is_replaced_during_the_repair(place: Place) -> None:
-    """It keeps its file, and what was made is gone."""
+    """It keeps its file, and the new file is deleted."""
     names = list(await picture(place, LOOKS[:1]))
     alter(place, names[1], b"broken")
     store = FaultyStore(place.store)
@@ -383,13 +385,13 @@ async def test_a_row_that_is_replaced_during_the_repair(place: Place) -> None:
             )
 
     store.on("put", replace, after=True)
-    [flaw] = [one async for one in verify(place.sessions, Base, store, repair=True)]
-    assert not flaw.repaired
+    [mismatch] = [one async for one in verify(place.sessions, Base, store, repair=True)]
+    assert not mismatch.repaired
     assert await place.names() == {*names}
 
 
 async def test_a_repair_that_the_database_refuses(place: Place) -> None:
-    """Its error is raised, and what was made is gone."""
+    """The error is raised, and the new file is deleted."""
     names = list(await picture(place, LOOKS[:1]))
     alter(place, names[1], b"broken")
 
@@ -399,18 +401,18 @@ async def test_a_repair_that_the_database_refuses(place: Place) -> None:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await flaws(place, repair=True)
+        await mismatches(place, repair=True)
     assert await place.names() == {*names}
 
 
 async def test_a_repair_in_the_middle_of_a_move(place: Place) -> None:
-    """A thumbnail that only the old store has gets its name in the new one, so that pages go on to find it."""
+    """A thumbnail that only the old store has gets the same name in the new one, so that both URLs work."""
     names = list(await picture(place, LOOKS[:1]))
     new = FaultyStore()
     async with await place.store.get_object(names[0]) as file:
         await new.inner.put_object(names[0], await file.read())
 
-    async def migrated(name: str) -> None:  # by a migration that runs beside it, for the second file
+    async def migrated(name: str) -> None:  # by a concurrent migration
         async with await place.store.get_object(names[1]) as file:
             await new.inner.put_object(names[1], await file.read())
 
@@ -422,14 +424,14 @@ async def test_a_repair_in_the_middle_of_a_move(place: Place) -> None:
         [mismatch] = [one async for one in verify(sessions, Base, new, repair=True)]
         assert (mismatch.problem, mismatch.repaired) == ("missing", True)
         assert await new.names() == await place.names() == {*names}
-        assert await flaws(place, deep=True) == {}
+        assert await mismatches(place, deep=True) == {}
 
 
 async def test_repairs_in_other_stores_are_refused(place: Place) -> None:
-    """The row would name a file that the application's store lacks."""
+    """The row would name a file that the application's store does not have."""
     await picture(place, LOOKS[:1])
     other = MemoryStore()
-    with pytest.raises(ValueError, match="repair: the application's store is FileSystemStore"):
+    with pytest.raises(ValueError, match="repair: expected the application's store FileSystemStore"):
         verify(place.sessions, Base, other, repair=True)
     await own(place.sessions, Base)
     assert (await verify(place.sessions, Base, repair=True).execute()).sound == 2
@@ -438,20 +440,20 @@ async def test_repairs_in_other_stores_are_refused(place: Place) -> None:
         await plan.execute()
 
 
-async def test_a_file_that_cannot_be_removed_after_the_repair(place: Place) -> None:
-    """The repair counts; a sweep finds the file."""
+async def test_an_old_file_that_cannot_be_deleted(place: Place) -> None:
+    """The repair succeeds; a sweep finds the file."""
     names = list(await picture(place, LOOKS[:1]))
     alter(place, names[1], b"broken")
     store = FaultyStore(place.store)
     store.fail("delete")
-    [flaw] = [one async for one in verify(place.sessions, Base, store, repair=True)]
-    assert flaw.repaired
+    [mismatch] = [one async for one in verify(place.sessions, Base, store, repair=True)]
+    assert mismatch.repaired
     assert len(await place.names()) == 3
-    assert await flaws(place, deep=True) == {}
+    assert await mismatches(place, deep=True) == {}
 
 
 async def test_a_column_has_no_thumbnail(place: Place) -> None:
-    """What is no image is not made again."""
+    """Files that are not images are not rendered."""
     [kind] = kinds(UserPicture)
-    reference = Reference(User, (1,), "user.bio", None, "user.bio/x", "text/plain", 1, None, True, None)
+    reference = FileReference(User, (1,), "user.bio", None, "user.bio/x", "text/plain", 1, None, True, None)
     assert not await rebuild(place.sessions, kind, reference, place.store)

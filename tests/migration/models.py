@@ -1,4 +1,4 @@
-"""What the tests of this room move: users' pictures, posts' photos, and single-table inheritance."""
+"""Models of the migration tests: users' pictures, posts' photos, and single-table inheritance."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """The declarative base."""
 
 
 class User(Base):
-    """Has one picture."""
+    """A user with one picture."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -36,7 +36,7 @@ class UserPicture(Base, Image):
 
 
 class Post(Base):
-    """Has photos."""
+    """A post with photos and panoramas."""
 
     __tablename__ = "post"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -45,7 +45,7 @@ class Post(Base):
 
 
 class Photo(Base, Image):
-    """The photo of a post."""
+    """A photo of a post."""
 
     __tablename__ = "photo"
     post_id: Mapped[int] = mapped_column(ForeignKey(Post.id), primary_key=True)
@@ -61,13 +61,13 @@ class Panorama(Photo):
 
 
 async def tables(database: Database) -> Sessions:
-    """Create the tables and return what makes sessions."""
+    """Create the tables and return a session maker."""
     await database.create(Base.metadata)
     return async_sessionmaker(database.engine(), expire_on_commit=False)
 
 
 async def add_users(sessions: Sessions, store: Store, blobs: Sequence[bytes], first: int = 1) -> None:
-    """Commit a user for each picture; the bytes are no picture, and nobody looks."""
+    """Commit a user for each picture; the bytes need not be an image."""
     async with sessions() as session, session.begin():
         for number, blob in enumerate(blobs, first):
             user = User(id=number)
@@ -76,7 +76,7 @@ async def add_users(sessions: Sessions, store: Store, blobs: Sequence[bytes], fi
 
 
 async def contents(store: KeyedStore) -> dict[str, bytes]:
-    """What the files of a store hold."""
+    """Return the bytes of all files in a store, except quarantined ones and records of ownership."""
     found = {}
     async for info in store.list_objects():
         if info.name.startswith("."):  # in quarantine, or a record of ownership

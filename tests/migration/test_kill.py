@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from aioimageattach.migration import Progress, migrate
+from aioimageattach.migration import MigrationProgress, migrate
 from aioimageattach.stores.fs import FileSystemStore
 from tests.databases import Database
 from tests.migration.models import Base, add_users, contents, tables
@@ -32,8 +32,8 @@ asyncio.run(main())
 """
 
 
-async def test_it_goes_on_after_a_kill(sqlite_database: Database, tmp_path: Path) -> None:
-    """SIGKILL in the middle leaves whole files alone; the next run copies the others, and those once."""
+async def test_a_migration_continues_after_a_kill(sqlite_database: Database, tmp_path: Path) -> None:
+    """SIGKILL leaves only whole files; the next run copies exactly the others."""
     sessions = await tables(sqlite_database)
     source, destination = tmp_path / "source", tmp_path / "destination"
     old, new = FileSystemStore(source, "/", fsync=False), FileSystemStore(destination, "/", fsync=False)
@@ -54,7 +54,7 @@ async def test_it_goes_on_after_a_kill(sqlite_database: Database, tmp_path: Path
     assert COUNT // 2 <= len(after) < COUNT
     assert after.items() <= before.items()
     progress = await migrate(sessions, Base, old, new, deep=True).execute()
-    assert progress == Progress(
+    assert progress == MigrationProgress(
         total=COUNT,
         done=COUNT,
         copied=COUNT - len(after),

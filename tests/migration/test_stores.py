@@ -1,4 +1,4 @@
-"""Moving between stores that copy by themselves or are made of others, and moving values beside pictures."""
+"""Migration between stores on one server and combined stores, and migration of offloaded values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aioimageattach.exc import MigrationError, StoreFileExistsError, StoreFileMi
 from aioimageattach.file import AsyncFile
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.maintenance import sweep, verify
-from aioimageattach.migration import Progress, migrate, migrate_class
+from aioimageattach.migration import MigrationProgress, migrate, migrate_class
 from aioimageattach.offload import StoredJSON, StoredText, load_stored, stored_json, stored_text
 from aioimageattach.store import KeyedStore
 from aioimageattach.stores.fs import FileSystemStore
@@ -29,11 +29,11 @@ from tests.migration.models import Post, Sessions, UserPicture, add_users, conte
 
 
 class Base(DeclarativeBase):
-    """The base of rows with pictures and values."""
+    """The declarative base."""
 
 
 class Article(Base):
-    """Has a picture and values."""
+    """An article with a picture and offloaded values."""
 
     __tablename__ = "article"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -51,7 +51,7 @@ class ArticlePicture(Base, Image):
 
 
 class CountingStore(MemoryStore):
-    """Counts what is read from it."""
+    """Counts the files that are read."""
 
     reads = 0
 
@@ -61,7 +61,7 @@ class CountingStore(MemoryStore):
 
 
 class CopyingStore(CountingStore):
-    """One of those of one server, which copies between them by itself."""
+    """A store on a server that copies files between its stores."""
 
     async def copy_from(
         self,
@@ -81,7 +81,7 @@ class CopyingStore(CountingStore):
 
 
 async def write(sessions: Sessions, store: KeyedStore) -> None:
-    """Commit three articles: of their notes one stands in its row, and two are the same file."""
+    """Commit three articles: one note is stored inline, and two notes share a file."""
     async with sessions() as session, session.begin():
         for number in (1, 2, 3):
             article = Article(id=number)
@@ -93,8 +93,8 @@ async def write(sessions: Sessions, store: KeyedStore) -> None:
 
 
 @pytest.mark.parametrize("deep", [False, True])
-async def test_values_move_with_the_pictures(database: Database, tmp_path: Path, deep: bool) -> None:
-    """Each file once, though two rows name it; what stands in a row has no file, and nobody's file stays."""
+async def test_offloaded_values(database: Database, tmp_path: Path, deep: bool) -> None:
+    """Each file is copied once, although two rows name it; inline values have no file, and orphans are not copied."""
     await database.create(Base.metadata)
     sessions: Sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
     source, destination = MemoryStore(), FileSystemStore(tmp_path / "files", "/", fsync=False)
@@ -114,13 +114,13 @@ async def test_values_move_with_the_pictures(database: Database, tmp_path: Path,
         assert [article.note.value for article in articles] == ["short", *["long " * 100] * 2]
         assert articles[2].outline is not None
         assert articles[2].outline.value == {"number": 3}
-    problems = [flaw async for flaw in verify(sessions, Base, destination, deep=True)]
+    problems = [one async for one in verify(sessions, Base, destination, deep=True)]
     assert problems == []
 
 
 @pytest.mark.parametrize("deep", [False, True])
 async def test_stores_of_one_server(sqlite_database: Database, deep: bool) -> None:
-    """Nothing is read, unless it is to be compared; what is damaged is not left in the destination."""
+    """No file is read without ``deep``; damaged copies are deleted."""
     sessions = await tables(sqlite_database)
     source, destination = CopyingStore(), CopyingStore()
     await add_users(sessions, source, [b"one", b"two", b"six"])
@@ -138,26 +138,28 @@ async def test_stores_of_one_server(sqlite_database: Database, deep: bool) -> No
 
 
 async def test_stores_of_different_servers(sqlite_database: Database) -> None:
-    """What cannot be copied there is read, and put."""
+    """Files that the server cannot copy are read and put."""
     sessions = await tables(sqlite_database)
     source, destination = CountingStore(), CopyingStore()
     await add_users(sessions, source, [b"1", b"22"])
-    assert await migrate(sessions, models.Base, source, destination).execute() == Progress(2, 2, copied=2, bytes=3)
+    assert await migrate(sessions, models.Base, source, destination).execute() == MigrationProgress(
+        2, 2, copied=2, bytes=3
+    )
     assert await contents(destination) == await contents(source)
 
 
-async def test_a_move_by_way_of_a_mirror(sqlite_database: Database, tmp_path: Path) -> None:
-    """Each phase can be verified, and the mirror swept: an orphan goes from both stores, and what is unfinished."""
+async def test_a_move_with_a_mirror(sqlite_database: Database, tmp_path: Path) -> None:
+    """Each step can be verified, and the mirror swept: orphans and unfinished uploads are removed from both stores."""
     sessions = await tables(sqlite_database)
     old, new = MemoryStore(), FileSystemStore(tmp_path / "files", "/", fsync=False)
     await add_users(sessions, old, [b"1", b"2"])
     mirror = MirrorStore(old, new)
     await add_users(sessions, mirror, [b"3"], first=3)
     await mirror.put(ImageKey("user-picture", 1, 30, 20, "image/png", make_revision()), b"nobody's", reproducible=False)
-    assert [flaw async for flaw in verify(sessions, models.Base, mirror)] == []
-    assert [flaw.problem async for flaw in verify(sessions, models.Base, new)] == ["missing", "missing"]
+    assert [one async for one in verify(sessions, models.Base, mirror)] == []
+    assert [one.problem async for one in verify(sessions, models.Base, new)] == ["missing", "missing"]
     assert (await migrate(sessions, models.Base, old, new).execute()).copied == 2
-    assert [flaw async for flaw in verify(sessions, models.Base, new, deep=True)] == []
+    assert [one async for one in verify(sessions, models.Base, new, deep=True)] == []
     (tmp_path / "files" / "user-picture" / f"{SIDE_PREFIX}left").write_bytes(b"of a killed put")
     turned = MirrorStore(new, old)
     progress = await sweep(
@@ -168,8 +170,8 @@ async def test_a_move_by_way_of_a_mirror(sqlite_database: Database, tmp_path: Pa
     assert sorted((await contents(new)).values()) == [b"1", b"2", b"3"]
 
 
-async def test_one_kind_is_moved(sqlite_database: Database) -> None:
-    """To where a routing store has it; the other kinds stay, and all are verified and swept together."""
+async def test_one_class_with_a_routing_store(sqlite_database: Database) -> None:
+    """The files of other classes stay; all of them are verified and swept together."""
     sessions = await tables(sqlite_database)
     old, new = MemoryStore(), MemoryStore()
     await add_users(sessions, old, [b"1", b"2"])
@@ -179,7 +181,7 @@ async def test_one_kind_is_moved(sqlite_database: Database) -> None:
     routed = RoutingStore({"user-picture": new}, default=old)
     assert (await migrate_class(sessions, UserPicture, old, routed).execute()).copied == 2
     assert sorted((await contents(new)).values()) == [b"1", b"2"]
-    assert [flaw async for flaw in verify(sessions, models.Base, routed, deep=True)] == []
+    assert [one async for one in verify(sessions, models.Base, routed, deep=True)] == []
     for store, object_type in ((new, "user-picture"), (old, "photo")):
         key = ImageKey(object_type, 1, 30, 20, "image/png", make_revision())
         await store.put(key, b"nobody's", reproducible=False)

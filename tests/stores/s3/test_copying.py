@@ -12,7 +12,7 @@ from aioimageattach.exc import (
     StoreFileNotFoundError,
     StoreUnavailableError,
 )
-from aioimageattach.migration import Progress, migrate
+from aioimageattach.migration import MigrationProgress, migrate
 from aioimageattach.stores.memory import MemoryStore
 from aioimageattach.stores.routing import RoutingStore
 from aioimageattach.stores.s3 import S3Store
@@ -116,10 +116,10 @@ async def test_a_migration_within_one_server(
     await add_users(sessions, s3_store, [b"1", b"22", b"333"])
     plan = migrate(sessions, Base, s3_store, there, deep=deep)
     with gate.noting() as requests:
-        assert await plan.execute() == Progress(total=3, done=3, copied=3, bytes=6)
+        assert await plan.execute() == MigrationProgress(total=3, done=3, copied=3, bytes=6)
     assert methods_of(requests).count("GET") == (3 if deep else 0)
     assert await contents(there) == await contents(s3_store)
-    assert await plan.execute() == Progress(total=3, done=3, present=3)
+    assert await plan.execute() == MigrationProgress(total=3, done=3, present=3)
 
 
 async def test_a_damaged_file_that_the_server_copied(

@@ -1,0 +1,69 @@
+"""Removing the copies that a migration has left in the old store."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy.ext.asyncio import async_sessionmaker
+
+from aioimageattach.exc import StoreFileMismatchError, StoreFileNotFoundError
+from aioimageattach.migration import RetireProgress, migrate, retire
+from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores.mirror import MirrorStore
+from tests.databases import Database
+from tests.migration.models import Base, add_users, contents, tables
+from tests.migration.test_stores import Base as ArticleBase
+from tests.migration.test_stores import write
+
+
+async def test_copies_are_removed(sqlite_database: Database) -> None:
+    """Only with ``delete``, and only if the new store has the file with the right size."""
+    sessions = await tables(sqlite_database)
+    old, new = MemoryStore(), MemoryStore()
+    await add_users(sessions, old, [b"1", b"22", b"333"])
+    await old.put_object("orphan", b"x")
+    before = await contents(old)
+    await migrate(sessions, Base, old, new).execute()
+    [missing, altered, safe] = [info.name async for info in new.list_objects("user-picture/")]
+    await new.delete_object(missing)
+    await new.delete_object(altered)
+    await new.put_object(altered, b"another size")
+    plan = retire(sessions, Base, old, new)
+    assert repr(plan) == f"<RetirePlan of Photo, UserPicture in {old!r}>"
+    found = {one.reference.name_in(old): one async for one in plan}
+    assert {name: (one.removed, type(one.error)) for name, one in found.items()} == {
+        missing: (False, StoreFileNotFoundError),
+        altered: (False, StoreFileMismatchError),
+        safe: (False, type(None)),
+    }
+    assert plan.progress == RetireProgress(total=3, done=3, safe=1, kept=2)
+    assert await contents(old) == before
+    assert [one.removed async for one in retire(sessions, Base, old, new, delete=True)].count(True) == 1
+    assert set(await contents(old)) == {missing, altered, "orphan"}
+
+
+@pytest.mark.parametrize("deep", [False, True])
+async def test_copies_of_values_are_removed(sqlite_database: Database, deep: bool) -> None:
+    """They are found by the names in their rows; with ``deep``, altered files in the new store are detected."""
+    await sqlite_database.create(ArticleBase.metadata)
+    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
+    old, new = MemoryStore(), MemoryStore()
+    await write(sessions, old)
+    await migrate(sessions, ArticleBase, old, new).execute()
+    [name] = [info.name async for info in new.list_objects("article.outline/")]
+    size = len((await contents(new))[name])
+    await new.delete_object(name)
+    await new.put_object(name, b"x" * size)
+    progress = await retire(sessions, ArticleBase, old, new, deep=deep, delete=True).execute()
+    assert (progress.done, progress.kept) == (9, int(deep))
+    assert set(await contents(old)) == ({name} if deep else set())
+
+
+async def test_stores_with_the_same_files(sqlite_database: Database) -> None:
+    """They are refused, because the only copy would be removed."""
+    sessions = await tables(sqlite_database)
+    store = MemoryStore()
+    for new in (store, MirrorStore(MemoryStore(), store)):
+        with pytest.raises(ValueError, match="old: expected a store in another place than"):
+            retire(sessions, Base, store, new)
+    with pytest.raises(ValueError, match="concurrency: expected at least 1"):
+        retire(sessions, Base, store, MemoryStore(), concurrency=0)
