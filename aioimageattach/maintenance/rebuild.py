@@ -104,7 +104,7 @@ async def rebuild(
         await store.put(key, data, reproducible=True)
     async with opened(sessions) as session:
         try:
-            updated = await _update_row(session, kind, reference, key, spool)
+            updated = await _update_row(session, kind, reference.identity, old, key, spool)
         except BaseException:
             await finish(_delete_if_possible(store, key))
             raise
@@ -126,18 +126,17 @@ def _original(reader: Reader, kind: ImageKind, reference: FileReference) -> tupl
 
 
 async def _update_row(
-    session: AsyncSession, kind: ImageKind, reference: FileReference, key: ImageKey, spool: Spool
+    session: AsyncSession, kind: ImageKind, identity: tuple[Any, ...], old: ImageKey, new: ImageKey, spool: Spool
 ) -> bool:
     """Let a row name the new file; return whether it still named the old one."""
     columns = kind.mapper.columns
     table = columns["revision"].table
-    old = None if reference.key is None else reference.key.revision
     same: list[ColumnElement[bool]] = []
-    for column, value in zip(kind.mapper.primary_key, reference.identity, strict=True):
+    for column, value in zip(kind.mapper.primary_key, identity, strict=True):
         # With joined inheritance, the revision may be in another table than the mapper's primary key.
         same += [one == value for one in kind.mapper.get_property_by_column(column).columns if one.table is table]
-    values = {"revision": key.revision, "byte_size": spool.size, "sha256": spool.sha256}
-    statement = update(table).where(*same, columns["revision"] == old)
+    values = {"revision": new.revision, "byte_size": spool.size, "sha256": spool.sha256}
+    statement = update(table).where(*same, columns["revision"] == old.revision)
     statement = statement.values({columns[name]: value for name, value in values.items()})
     result = await session.execute(statement, bind_arguments={"mapper": kind.mapper})
     return isinstance(result, CursorResult) and result.rowcount == 1

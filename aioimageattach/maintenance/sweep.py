@@ -201,7 +201,7 @@ class SweepPlan(Plan[Orphan, SweepProgress]):
         await self._lookalikes.find([kind for parts in self._present.values() for kind in parts] or [self._anchor])
         tallies = {one: _Tally() for one in self._types}
         for object_type, tally in tallies.items():
-            async with aclosing(self._pass_over(now, object_type, tally, removing=False)) as batches:
+            async with aclosing(self._find_orphans(now, object_type, tally, removing=False)) as batches:
                 async for orphans in batches:
                     for orphan in () if self._options.delete else orphans:
                         yield orphan
@@ -225,7 +225,7 @@ class SweepPlan(Plan[Orphan, SweepProgress]):
 
     # --- finding orphans ---------------------------------------------------------------------------------------------
 
-    async def _pass_over(
+    async def _find_orphans(
         self, now: datetime, object_type: str, tally: _Tally, *, removing: bool
     ) -> AsyncGenerator[list[Orphan], None]:
         """List the files of an object type, and yield the orphans in batches."""
@@ -242,12 +242,12 @@ class SweepPlan(Plan[Orphan, SweepProgress]):
                     continue
                 batch[info.name] = info
                 if len(batch) >= (_LEGACY_BATCH if revision_of(info.name) is None else _BATCH):
-                    yield await self._orphans(now, object_type, batch, tally, removing)
+                    yield await self._select_orphans(now, object_type, batch, tally, removing)
                     self._advance(last, removing)
                     if removing and self._is_limit_reached():
                         return
                     batch = {}
-        yield await self._orphans(now, object_type, batch, tally, removing)
+        yield await self._select_orphans(now, object_type, batch, tally, removing)
         self._advance(last, removing)
         tally.last = last
 
@@ -287,7 +287,7 @@ class SweepPlan(Plan[Orphan, SweepProgress]):
         async for found in merged([part.list_objects(prefix, start_after=after) for part in parts]):
             yield max(found.values(), key=lambda info: info.modified_at)
 
-    async def _orphans(
+    async def _select_orphans(
         self, now: datetime, object_type: str, batch: dict[str, ObjectInfo], tally: _Tally, removing: bool
     ) -> list[Orphan]:
         """Return the files of a batch that no row names, and count them."""
@@ -400,7 +400,7 @@ class SweepPlan(Plan[Orphan, SweepProgress]):
         for object_type in accepted:
             if tallies[object_type].orphans:
                 tally = _Tally()
-                async with aclosing(self._pass_over(now, object_type, tally, removing=True)) as batches:
+                async with aclosing(self._find_orphans(now, object_type, tally, removing=True)) as batches:
                     async for orphans in batches:
                         self._recheck(object_type, tally)
                         if self._is_refused(object_type):
