@@ -15,7 +15,7 @@ from sqlalchemy.sql.base import ExecutableOption
 from ._tasks import map_concurrently
 from .entity import BaseImageSet, Image, MultipleImageSet
 from .entity.thumbnails import as_recipes
-from .exc import DeclarationError, ImageError, StoreError
+from .exc import DeclarationError, ImageError, NoOriginalError, StoreError
 from .imaging.recipe import Recipe
 from .inventory import beyond
 from .inventory.plan import Plan
@@ -30,7 +30,8 @@ BATCH: Final = 50
 CONCURRENCY: Final = 8
 """How many originals are fetched and resized at once; pixels have a narrower bound of their own."""
 
-_FAILURES: Final = (ImageError, StoreError, SQLAlchemyError)
+_FAILURES: Final = (ImageError, NoOriginalError, StoreError)
+_FAILURES_OF_A_TRANSACTION: Final = (*_FAILURES, SQLAlchemyError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,7 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
             keys = [tuple(inspect(owner).identity) for owner in owners]
             try:
                 return keys, self._counted(*await self._make(session, owners))
-            except _FAILURES:
+            except _FAILURES_OF_A_TRANSACTION:
                 pass  # one owner's trouble, or another transaction was first: then each for itself
         return keys, [made for key in keys for made in await self._retry(key)]
 
@@ -166,7 +167,7 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
             owner = await session.get(self._owner, key, options=self._options)
             try:
                 return self._counted(*await self._make(session, [] if owner is None else [owner]))
-            except _FAILURES as error:
+            except _FAILURES_OF_A_TRANSACTION as error:
                 return self._counted(1, [], [ThumbnailFailure(self._owner, key, {}, error)])
 
     def _counted(self, looked: int, made: list[Thumbnails], failures: list[ThumbnailFailure]) -> list[Thumbnails]:
@@ -190,7 +191,7 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
             owner, picture = item
             try:
                 await picture.generate_thumbnails(self._recipes, self._store)
-            except (ImageError, StoreError) as error:
+            except _FAILURES as error:
                 identity = tuple(inspect(owner).identity)
                 failures.append(ThumbnailFailure(type(owner), identity, picture.identity, error))
 
