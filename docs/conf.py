@@ -1,13 +1,17 @@
-"""How Sphinx builds the documentation."""
+"""Configuration of Sphinx."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
+
+from sphinx.pycode import ModuleAnalyzer
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -30,7 +34,7 @@ version = release = VERSION
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_click"]
 exclude_patterns = ["_build", "changelog/*.*.md"]
 source_suffix = {".md": "markdown"}
-smartquotes_action = "qe"  # two dashes begin an option, and are no dash
+smartquotes_action = "qe"  # two hyphens begin an option; they do not stand for a dash
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 
@@ -45,46 +49,89 @@ html_theme = "furo"
 html_title = f"aioimageattach {VERSION}"
 html_static_path = ["_static"]
 
+PACKAGE_NAME = "aioimageattach"
 COMMANDS = "aioimageattach.cli"
 KINDS = ("added", "changed", "fixed", "removed")
-MODULE = """# `{name}`
+PAGE = """# `{name}`
 
 ```{{eval-rst}}
 .. automodule:: {name}
-   :members:
-   :ignore-module-all:
-   :show-inheritance:
-```
-"""
-PACKAGE = """# `{name}`
+   {members}
+{data}```
 
-```{{eval-rst}}
-.. automodule:: {name}
-   :no-members:
-```
-
-{names}
+{links}
 """
 
 
 def public_modules() -> list[str]:
-    """Return the modules that have a page: all but private ones, and those of the command line, which has its own."""
+    """Return the modules that have a page: all but the private ones and those of the command line."""
     found = [module.name for module in pkgutil.walk_packages(aioimageattach.__path__, "aioimageattach.")]
     return ["aioimageattach", *(name for name in found if "._" not in name and not name.startswith(COMMANDS))]
 
 
+def homes(module: ModuleType) -> dict[str, str]:
+    """Return the names that a module exports, each with the module that defines it."""
+    return {name: home_of(module, name) for name in getattr(module, "__all__", [])}
+
+
+def home_of(module: ModuleType, name: str) -> str:
+    """Return the name of the module that defines a name. A constant does not know it, so its assignment is searched."""
+    value = getattr(module, name)
+    home = getattr(value, "__module__", None)
+    if isinstance(home, str) and home.startswith(PACKAGE_NAME):
+        return home
+    candidates = [path for path in sys.modules if path.startswith(PACKAGE_NAME)]
+    for path in [module.__name__, *candidates]:
+        if vars(sys.modules[path]).get(name) is value and is_assigned(path, name):
+            return path
+    return module.__name__
+
+
+def is_assigned(module: str, name: str) -> bool:
+    """Return whether a module assigns a constant, instead of importing it."""
+    analyzer = analyzed(module)
+    return ("", name) in analyzer.annotations or ("", name) in analyzer.attr_docs
+
+
+def analyzed(module: str) -> ModuleAnalyzer:
+    """Return Sphinx's analysis of the source of a module."""
+    analyzer = ModuleAnalyzer.for_module(module)
+    analyzer.analyze()
+    return analyzer
+
+
 def page(name: str) -> str:
-    """Return a module's page: what it defines, or, of a package, where what it passes on is defined."""
+    """Return the page of a module: it documents its names, and links to those that other public modules define."""
     module = importlib.import_module(name)
-    if not hasattr(module, "__path__"):
-        return MODULE.format(name=name)
-    homes = {item: getattr(getattr(module, item), "__module__", "") for item in getattr(module, "__all__", [])}
-    names = [f"- {{py:obj}}`{item} <{home}.{item}>`" if home else f"- `{item}`" for item, home in homes.items()]
-    return PACKAGE.format(name=name, names="\n".join(names))
+    names = homes(module)
+    own = [item for item, home in names.items() if home == name or "._" in home]
+    members = f":members: {', '.join(own)}\n   :show-inheritance:" if own else ":no-members:"
+    # autodoc takes constants that are imported for attributes without a docstring
+    constants = [item for item in own if names[item] != name and is_constant(getattr(module, item))]
+    data = "".join(f"\n.. autodata:: {name}.{item}\n" for item in constants)
+    links = [f"- {{py:obj}}`{item} <{home}.{item}>`" for item, home in names.items() if item not in own]
+    return PAGE.format(name=name, members=members, data=data, links="\n".join(links))
+
+
+def is_constant(value: object) -> bool:
+    """Return whether a value is neither a class nor a function."""
+    return not (inspect.isclass(value) or inspect.isroutine(value))
+
+
+def comment(module: str, name: str) -> list[str]:
+    """Return the docstring of a constant, in lines."""
+    return analyzed(module).attr_docs.get(("", name), [])
+
+
+def document_constant(_app: Sphinx, what: str, name: str, _obj: object, _options: object, lines: list[str]) -> None:
+    """Add the docstring of a constant that a package imports from a private module, which autodoc does not find."""
+    package, _, item = name.rpartition(".")
+    if what == "data" and package in sys.modules:
+        lines[:] = comment(home_of(sys.modules[package], item), item) or lines
 
 
 def write_reference(_app: Sphinx) -> None:
-    """Write a page for each public module into ``reference/api``, and take those of vanished modules away."""
+    """Write a page for each public module into ``reference/api``, and delete those of removed modules."""
     folder = HERE / "reference" / "api"
     folder.mkdir(exist_ok=True)
     pages = {f"{name}.md": page(name) for name in public_modules()}
@@ -98,7 +145,7 @@ def write_reference(_app: Sphinx) -> None:
 
 
 def insert_fragments(_app: Sphinx, page: str, source: list[str]) -> None:
-    """Put the fragments of the changelog where its page has ``FRAGMENTS``, those of one kind together."""
+    """Replace ``FRAGMENTS`` on the page of the changelog by its fragments, grouped by kind."""
     if page != "changelog/index":
         return
     parts = []
@@ -111,7 +158,7 @@ def insert_fragments(_app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def insert_modules(_app: Sphinx, page: str, source: list[str]) -> None:
-    """Put the modules that the index of the reference does not name where it has ``MODULES``."""
+    """Replace ``MODULES`` in the index of the reference by the modules that it does not name."""
     if page == "reference/index":
         named = set(re.findall(r"^api/(\S+)$", source[0], re.MULTILINE))
         rest = [f"api/{name}" for name in public_modules() if name not in named]
@@ -131,8 +178,9 @@ def insert_figures(_app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    """Called by Sphinx."""
+    """Connect the functions above to the events of Sphinx."""
     app.connect("builder-inited", write_reference)
+    app.connect("autodoc-process-docstring", document_constant)
     app.connect("source-read", insert_fragments)
     app.connect("source-read", insert_modules)
     app.connect("builder-inited", draw_structure)

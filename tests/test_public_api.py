@@ -1,4 +1,4 @@
-"""The package's face: what it names, and what importing it costs."""
+"""The names that the package exports, and what importing it loads."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import aioimageattach.entity
 import aioimageattach.exc
 
 
-def test_all_lists_what_the_package_offers() -> None:
-    """``__all__`` has each name once, each can be imported, and ``dir`` shows them before they are loaded."""
+def test_all_lists_each_public_name() -> None:
+    """``__all__`` lists each name once, each can be imported, and ``dir`` shows them before they are loaded."""
     assert len(set(aioimageattach.__all__)) == len(aioimageattach.__all__)
     assert [name for name in aioimageattach.__all__ if not hasattr(aioimageattach, name)] == []
     assert {*aioimageattach.__all__} <= {*dir(aioimageattach)}
@@ -29,15 +29,15 @@ def test_a_name_that_does_not_exist() -> None:
 
 
 @pytest.mark.parametrize("module", [aioimageattach.context, aioimageattach.entity, aioimageattach.exc])
-def test_the_face_shows_the_things_themselves(module: ModuleType) -> None:
-    """A name of the face that a module has too is the same object there."""
+def test_exported_names_are_the_same_objects(module: ModuleType) -> None:
+    """A name that both the package and a module export is the same object."""
     shared = set(aioimageattach.__all__) & set(module.__all__)
     assert shared
     assert [name for name in shared if getattr(module, name) is not getattr(aioimageattach, name)] == []
 
 
-def test_names_of_the_predecessor_are_there() -> None:
-    """Users of SQLAlchemy-ImageAttach find the names they know in the modules they know."""
+def test_names_of_the_predecessor_exist() -> None:
+    """The modules of SQLAlchemy-ImageAttach exist, with the names that its users import."""
     from aioimageattach.context import (
         ContextError,
         LocalProxyStore,
