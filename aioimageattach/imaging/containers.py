@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, ParamSpec
 
@@ -21,8 +21,10 @@ __all__ = [
     "Item",
     "Part",
     "boxes",
+    "first_boxes",
     "gif_parts",
     "heif_items",
+    "items_of",
     "jpeg_parts",
     "png_parts",
     "riff_parts",
@@ -30,6 +32,8 @@ __all__ = [
 ]
 
 _MARKER: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_FULL_BLOCKS: Final = re.compile(rb"(?s:\xff.{255}){1,2000}+")
+"""Sub-blocks of a GIF that are full; without a bound, the search would hold the interpreter's lock for too long."""
 JPEG_DATA: Final = b"\0"
 """The name of a scan's data among the parts of a JPEG."""
 
@@ -140,10 +144,13 @@ def riff_parts(view: memoryview, start: int = 12, end: int | None = None) -> Ite
 def _past_blocks(view: memoryview, position: int) -> int:
     """The position after a list of sub-blocks and its end, or past the file's end."""
     length = len(view)
-    for _ in range(_MOST_PARTS + length // 128):  # all but the last of a list have 255 bytes, commonly
+    for _ in range(_MOST_PARTS + length // 128):
         if position >= length:
             return length + 1
         size = view[position]
+        if size == 255 and (full := _FULL_BLOCKS.match(view, position)):  # commonly all but the last
+            position = full.end()
+            continue
         position += size + 1
         if not size:
             return position
@@ -200,6 +207,16 @@ def top_boxes(view: memoryview) -> Iterator[Part]:
     return boxes(view, 0, len(view))
 
 
+def first_boxes(view: memoryview, part: Part | None, skip: int = 0) -> dict[bytes, Part]:
+    """Return the first box of each name in another box, behind the bytes to skip; none without that box."""
+    if part is None:
+        return {}
+    found: dict[bytes, Part] = {}
+    for box in boxes(view, part.body + skip, part.end):
+        found.setdefault(box.name, box)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """An item of HEIF (ISO 23008-12): its type, the media type of ``mime`` items, and where its bytes lie."""
@@ -235,15 +252,16 @@ class _Reader:
 def heif_items(view: memoryview) -> list[Item] | None:
     """Return the items of a HEIF file, or ``None`` where their table is missing or is not understood."""
     meta = next((box for box in top_boxes(view) if box.name == b"meta"), None)
-    if meta is None:
-        return None
-    tables = {box.name: box for box in boxes(view, meta.body + 4, meta.end)}
+    return items_of(view, first_boxes(view, meta, 4))
+
+
+def items_of(view: memoryview, tables: Mapping[bytes, Part]) -> list[Item] | None:
+    """Return the items that the boxes of a ``meta`` box describe, as :func:`heif_items` does."""
     if b"iinf" not in tables or b"iloc" not in tables:
         return None
-    data = tables.get(b"idat")
     try:
         kinds = _item_kinds(view, tables[b"iinf"])
-        places = _item_places(view, tables[b"iloc"], data)
+        places = _item_places(view, tables[b"iloc"], tables.get(b"idat"))
     except IndexError:
         return None
     return [Item(number, *kind, places.get(number, ())) for number, kind in kinds.items()]

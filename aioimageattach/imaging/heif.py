@@ -15,7 +15,7 @@ from typing import Final
 from ..exc import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from .av1 import sequence_colours
 from .colour import Colours
-from .containers import Item, Part, boxes, heif_items, top_boxes
+from .containers import Item, Part, boxes, first_boxes, items_of
 
 __all__ = ["Still", "still"]
 
@@ -102,12 +102,11 @@ def still(view: memoryview, mimetype: str) -> Still:
         UnsupportedImageError: It is made of other pictures in a way that is not read here.
         ImageTooLargeError: It has too many items.
     """
-    ftyp = next(top_boxes(view), None)
-    brand = bytes(view[8:12]) if ftyp is not None else b""
-    file = _File(view, mimetype, brand)
+    top = first_boxes(view, Part(b"", 0, 0, len(view)))
+    file = _File(view, mimetype, bytes(view[8:12]))
     try:
-        frames = _read_film(file)
-        if not _read_items(file) and not file.items:
+        frames = _read_film(file, top.get(b"moov"))
+        if not _read_items(file, top.get(b"meta")) and not file.items:
             raise file.broken("there is no picture in it")
         return _Picture(file).still(max(frames, 1))
     except (IndexError, struct.error) as error:
@@ -120,21 +119,15 @@ def _unpack(form: str, view: memoryview, offset: int, end: int) -> tuple[int, ..
     return struct.unpack_from(form, view, offset)
 
 
-def _child(view: memoryview, part: Part | None, name: bytes, skip: int = 0) -> Part | None:
-    if part is None:
-        return None
-    return next((box for box in boxes(view, part.body + skip, part.end) if box.name == name), None)
-
-
-def _read_items(file: _File) -> bool:
+def _read_items(file: _File, meta: Part | None) -> bool:
     """Read the tables of items; whether there is a primary one."""
     view = file.view
-    meta = next((box for box in top_boxes(view) if box.name == b"meta"), None)
-    pitm = _child(view, meta, b"pitm", 4)
-    if meta is None or pitm is None:
+    tables = first_boxes(view, meta, 4)
+    pitm = tables.get(b"pitm")
+    if pitm is None:
         return False
     (primary,) = _unpack(">I" if view[pitm.body] else ">H", view, pitm.body + 4, pitm.end)
-    items = heif_items(view)
+    items = items_of(view, tables)
     if items is None:
         raise file.broken("its tables are broken")
     if len(items) > _MOST_ITEMS:
@@ -146,9 +139,9 @@ def _read_items(file: _File) -> bool:
     if primary not in file.items:
         raise file.broken("its primary item is missing")
     file.properties, file.associated = [], {}
-    iprp = _child(view, meta, b"iprp", 4)
-    _read_properties(file, _child(view, iprp, b"ipco"), _child(view, iprp, b"ipma"))
-    _read_references(file, _child(view, meta, b"iref", 4))
+    iprp = first_boxes(view, tables.get(b"iprp"))
+    _read_properties(file, iprp.get(b"ipco"), iprp.get(b"ipma"))
+    _read_references(file, tables.get(b"iref"))
     return True
 
 
@@ -193,16 +186,14 @@ def _read_references(file: _File, iref: Part | None) -> None:
             file.auxiliary.extend((source, target) for target in targets)
 
 
-def _read_film(file: _File) -> int:
+def _read_film(file: _File, moov: Part | None) -> int:
     """Take the first frame of the first film as an item, and return the number of its frames."""
     view = file.view
-    moov = next((box for box in top_boxes(view) if box.name == b"moov"), None)
     if moov is None:
         return 0
     for trak in boxes(view, moov.body, moov.end):
-        mdia = _child(view, trak, b"mdia") if trak.name == b"trak" else None
-        hdlr = _child(view, mdia, b"hdlr")
-        stbl = _child(view, _child(view, mdia, b"minf"), b"stbl")
+        media = first_boxes(view, first_boxes(view, trak).get(b"mdia")) if trak.name == b"trak" else {}
+        hdlr, stbl = media.get(b"hdlr"), first_boxes(view, media.get(b"minf")).get(b"stbl")
         if hdlr is None or stbl is None or bytes(view[hdlr.body + 8 : hdlr.body + 12]) not in (b"pict", b"vide"):
             continue
         return _read_track(file, stbl)
@@ -211,7 +202,7 @@ def _read_film(file: _File) -> int:
 
 def _read_track(file: _File, stbl: Part) -> int:
     view = file.view
-    tables = {box.name: box for box in boxes(view, stbl.body, stbl.end)}
+    tables = first_boxes(view, stbl)
     stsd, stsz = tables.get(b"stsd"), tables.get(b"stsz")
     places = tables.get(b"stco") or tables.get(b"co64")
     if stsd is None or stsz is None or places is None:
@@ -374,16 +365,16 @@ class _Picture:
         ]
 
     def _pieces(self) -> Iterator[Piece]:
-        """The new file: its tables, and the ranges of the old one that they speak of."""
+        """The new file: the ranges of the old one that hold the picture, then the tables that say where they are."""
         file = self._file
         indexes = sorted({index for number in self._needed for index in self._associated(number)})
         renumbered = {index: new for new, index in enumerate(indexes, 1)}
         ranges = [extent for number in self._needed for extent in file.items[number].extents]
         ftyp = _box(b"ftyp", file.brand, b"\0\0\0\0", file.brand, b"mif1miaf")
-        meta = self._meta(renumbered, 0)
-        meta = self._meta(renumbered, len(ftyp) + len(meta) + 8)
-        yield ftyp + meta + struct.pack(">I4s", 8 + sum(end - start for start, end in ranges), b"mdat")
+        head = ftyp + struct.pack(">I4s", 8 + sum(end - start for start, end in ranges), b"mdat")
+        yield head
         yield from ranges
+        yield self._meta(renumbered, len(head))
 
     def _meta(self, renumbered: dict[int, int], start: int) -> bytes:
         file = self._file
