@@ -69,7 +69,7 @@ def _open(
 ) -> Picture:
     data = assemble(view, structure)
     watch.hold(data)
-    return watch.add(loaded(data, mimetype, fail_on(mimetype, limits), **options))
+    return watch.add(loaded(data, mimetype, fail_on=fail_on(mimetype, limits), access="sequential", **options))
 
 
 def _painted(drawing: Drawing, canvas: tuple[int, int], limits: ImageLimits, watch: Watch) -> Picture:
@@ -78,7 +78,7 @@ def _painted(drawing: Drawing, canvas: tuple[int, int], limits: ImageLimits, wat
 
     document = drawing.document(*canvas, embed)
     watch.hold(document)
-    return watch.add(loaded(document, "image/svg+xml", "error", dpi=_DPI))
+    return watch.add(loaded(document, "image/svg+xml", fail_on="error", access="sequential", dpi=_DPI))
 
 
 def _as_png(data: bytes, limits: ImageLimits, watch: Watch) -> bytes:

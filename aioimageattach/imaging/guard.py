@@ -247,12 +247,10 @@ def _jpeg(view: memoryview, limits: ImageLimits, clock: Clock) -> Structure:
         pieces.keep(part.start, part.end)
     if not scans or frame is None:
         raise _broken("image/jpeg")
-    turned = (frame.height, frame.width) if orientation > 4 else (frame.width, frame.height)
     return Structure(
         pieces.all(),
         pieces.head,
         frame.bytes_per_pixel(),
-        size=turned,
         orientation=orientation,
         profile=b"".join(profile[number] for number in sorted(profile)) or None,
     )
@@ -308,12 +306,10 @@ def _png(view: memoryview, limits: ImageLimits, clock: Clock) -> Structure:
         pieces.keep(end, end + 8)
         pieces.end_head()
         pieces.keep(end + 8, len(view))
-    turned = (height, width) if orientation > 4 else (width, height)
     return Structure(
         pieces.all(),
         pieces.head,
         bytes_per_pixel,
-        size=turned,
         orientation=orientation,
         profile=_png_profile(colours, profile, is_grey=view[25] in (0, 4)),
     )
@@ -397,13 +393,13 @@ def _gif(view: memoryview, limits: ImageLimits, clock: Clock) -> Structure:
     pieces = _Pieces()
     frames, end = 0, 0
     is_covered = is_clear = is_complete = False
-    canvas = (0, 0)
+    canvas: tuple[int, int] = (0, 0)
     for number, part in enumerate(gif_parts(view)):
         if not number & 1023:
             clock.check()
         end = part.end
         if part.name == b"header":
-            canvas = int.from_bytes(view[6:8], "little"), int.from_bytes(view[8:10], "little")
+            canvas = struct.unpack_from("<2H", view, 6)
             limits.check_size(*canvas, bytes_per_pixel=_GIF)
             pieces.keep(0, end)
             continue
@@ -413,9 +409,7 @@ def _gif(view: memoryview, limits: ImageLimits, clock: Clock) -> Structure:
         if part.name == b",":
             frames += 1
             _check_frames(frames, limits)
-            left, top, width, height = (
-                int.from_bytes(view[at : at + 2], "little") for at in range(part.start + 1, part.start + 9, 2)
-            )
+            left, top, width, height = struct.unpack_from("<4H", view, part.start + 1)
             is_covered = is_covered or (not left and not top and width >= canvas[0] and height >= canvas[1])
         elif part.name == b"!\xf9":
             is_clear = is_clear or bool(part.end - part.body > 2 and view[part.body + 1] & 1)
@@ -439,12 +433,11 @@ def _tiff(view: memoryview, limits: ImageLimits) -> Structure:
         _check_frames(frames, limits)
     page = tiff.page(limits.max_metadata)
     limits.check_size(page.width, page.height)
-    start = len(view) + (len(view) & 1)
     bytes_per_pixel = _STREAMED + 2 * page.block / (page.width * page.height)
     limits.check_size(page.width, page.height, bytes_per_pixel=bytes_per_pixel)
-    header = tiff.header(start)
     return Structure(
-        (header, (len(header), len(view)), bytes(len(view) & 1) + page.tail),
+        (page.head, (0, len(view))),
+        head=1,
         bytes_per_pixel=bytes_per_pixel,
         frames=frames,
         orientation=page.orientation,

@@ -47,8 +47,6 @@ EMBEDDED: Final = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif
 _PROGRESSIVELY_SHOWN: Final = frozenset({"image/jpeg", "image/png", "image/gif"})
 """Types of which browsers show as much of a damaged file as can be decoded."""
 _EMBEDDED_COST: Final = 25  # bytes of memory for each pixel of a picture in a drawing
-_BYTES: Final = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "float": 4, "double": 8}
-_MOST_BYTES_PER_PIXEL: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +147,7 @@ def _raster(view: memoryview, mimetype: str, limits: ImageLimits, clock: Clock) 
     if mimetype == "image/heic" and structure.size is not None:
         return Header(Probe(*structure.size, mimetype, structure.frames, has_alpha=structure.has_alpha), structure)
     with header_errors(mimetype):
-        image = loaded(guard.assemble(view, structure, header=True), mimetype, fail_on(mimetype, limits))
+        image = loaded(guard.assemble(view, structure, header=True), mimetype)
         found = _described(image, mimetype, structure)
     limits.check_size(found.width, found.height, bytes_per_pixel=structure.bytes_per_pixel)
     return Header(found, structure)
@@ -162,17 +160,13 @@ def fail_on(mimetype: str, limits: ImageLimits) -> str:
     return "none" if mimetype in _PROGRESSIVELY_SHOWN else "error"
 
 
-def loaded(data: memoryview | bytes, mimetype: str, fail_on: str, **options: Any) -> Picture:
+def loaded(data: memoryview | bytes, mimetype: str, **options: Any) -> Picture:
     """Open a picture of that type with the one loader for it; the data must outlive it."""
     source = libvips().Source.new_from_memory(data)
-    return getattr(libvips().Image, LOADERS[mimetype])(source, fail_on=fail_on, access="sequential", **options)
+    return getattr(libvips().Image, LOADERS[mimetype])(source, **options)
 
 
 def _described(image: Picture, mimetype: str, structure: Structure) -> Probe:
-    if image.bands * _BYTES.get(image.format, 16) > _MOST_BYTES_PER_PIXEL:
-        raise UnsupportedImageError(
-            f"{mimetype} with {image.bands} bands of the kind {image.format} is not read here", mimetype=mimetype
-        )
     width, height = image.width, image.height
     if structure.orientation > 4:
         width, height = height, width

@@ -18,6 +18,7 @@ MOST_ENTRIES: Final = 4_000
 """Entries of one directory: encoders write a few dozen."""
 
 _MOST_VALUES: Final = 200_000  # strips or tiles of a picture
+_MOST_BYTES: Final = 1_000_000  # of the other fields that describe it; the largest palette has 393,216
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _INTEGERS: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 
@@ -33,11 +34,12 @@ TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, EXTRA_SAMPLES, SAMPLE_FORMAT
     34675,
 )
 _KEPT: Final = frozenset(
-    {WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_COUNTS, PLANAR}
-    | {TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, EXTRA_SAMPLES, SAMPLE_FORMAT}
+    {WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, PLANAR, EXTRA_SAMPLES, SAMPLE_FORMAT}
     | {266, 292, 293, 317, 320, 332, 347, 529, 530, 531, 532}  # how the samples are packed, inks and colours
 )
-_WANTED: Final = _KEPT | {ORIENTATION, PROFILE}
+_STRIPS: Final = (STRIP_OFFSETS, STRIP_COUNTS)
+_TILES: Final = (TILE_OFFSETS, TILE_COUNTS)
+_WANTED: Final = _KEPT | {*_STRIPS, *_TILES, ROWS_PER_STRIP, TILE_WIDTH, TILE_HEIGHT, ORIENTATION, PROFILE}
 _ORIENTATION_ALONE: Final = frozenset({ORIENTATION})
 _PACKINGS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
 """No compression, CCITT, LZW, JPEG, Deflate and PackBits: what the decoder of the wheel has."""
@@ -53,6 +55,7 @@ _DEPTHS: Final = {
     _YCBCR: frozenset({(8, 1)}),
 }
 """Bits and the format of samples (1: unsigned whole numbers) that are rendered correctly, by kind of colours."""
+_MOST_BITS: Final = 128  # of a pixel
 
 
 class Entry(NamedTuple):
@@ -75,8 +78,8 @@ class Page(NamedTuple):
     block: int
     """Bytes of one strip or tile, unpacked: the decoder holds them at a time."""
     profile: bytes | None
-    tail: bytes
-    """A directory with the picture alone, which goes behind the file."""
+    head: bytes
+    """A directory with the picture alone. It goes before the file, and is enough to read the header."""
 
 
 class Tiff:
@@ -151,7 +154,7 @@ class Tiff:
         return struct.unpack_from(f"{self._order}{entry.values}{code}", self._view, entry.start)
 
     def page(self, max_profile: int) -> Page:
-        """Return the first picture, and the directory that describes it and nothing else.
+        """Return the first picture, and a directory that describes it and nothing else.
 
         Raises:
             UnreadableImageError: Parts of the picture are missing, or it contradicts itself.
@@ -165,14 +168,14 @@ class Tiff:
         width, height = self._one(fields, WIDTH), self._one(fields, HEIGHT)
         samples = fields.get(SAMPLES, (1,))[0]
         extra = _extra_bands(fields, samples)
-        block = self._check_data(fields, width, height, samples)
+        block, described = self._check_data(fields, width, height, samples)
         profile = entries.get(PROFILE)
         held = None
         if profile is not None and profile.end <= len(self._view) and profile.end - profile.start <= max_profile:
             held = bytes(self._view[profile.start : profile.end])
         orientation = fields.get(ORIENTATION, (1,))[0]
-        tail = self._directory({tag: entry for tag, entry in entries.items() if tag in _KEPT})
-        return Page(width, height, orientation if orientation in range(1, 9) else 1, extra, block, held, tail)
+        head = self._head(entries, described)
+        return Page(width, height, orientation if orientation in range(1, 9) else 1, extra, block, held, head)
 
     @staticmethod
     def _one(fields: dict[int, tuple[int, ...]], tag: int) -> int:
@@ -181,8 +184,13 @@ class Tiff:
             raise _broken(f"its field {tag} is missing or not positive")
         return value
 
-    def _check_data(self, fields: dict[int, tuple[int, ...]], width: int, height: int, samples: int) -> int:
-        """Return the bytes of a strip or tile; raise where one is missing, which the decoder would leave black."""
+    def _check_data(
+        self, fields: dict[int, tuple[int, ...]], width: int, height: int, samples: int
+    ) -> tuple[int, dict[int, tuple[int, ...]]]:
+        """Return the bytes of a strip or tile, and the fields that say where the strips or tiles are.
+
+        A strip or tile that is missing raises an error: the decoder would leave it black.
+        """
         planes = samples if fields.get(PLANAR, (1,))[0] == 2 else 1
         tiled = TILE_OFFSETS in fields
         if tiled:
@@ -190,44 +198,57 @@ class Tiff:
                 raise _unsupported("in tiles, with a plane for each colour")
             across, down = self._one(fields, TILE_WIDTH), self._one(fields, TILE_HEIGHT)
             expected = -(-width // across) * -(-height // down)
-            offsets, sizes = fields[TILE_OFFSETS], fields.get(TILE_COUNTS)
+            shape = {TILE_WIDTH: (across,), TILE_HEIGHT: (down,)}
         else:
             across, down = width, min(max(1, fields.get(ROWS_PER_STRIP, (height,))[0]), height)
             expected = -(-height // down) * planes
-            offsets, sizes = fields.get(STRIP_OFFSETS, ()), fields.get(STRIP_COUNTS)
-        if sizes is None or min(len(offsets), len(sizes)) < expected:
+            shape = {ROWS_PER_STRIP: (down,)}
+        where, lengths = _TILES if tiled else _STRIPS
+        offsets, sizes = (fields.get(tag, ())[:expected] for tag in (where, lengths))
+        if min(len(offsets), len(sizes)) < expected:
             raise _broken("strips or tiles are missing")
         end = len(self._view)
-        if any(start + size > end or size < 1 for start, size in zip(offsets[:expected], sizes, strict=False)):
+        if any(start + size > end or size < 1 for start, size in zip(offsets, sizes, strict=True)):
             raise _broken("strips or tiles reach beyond the file")
         line = -(-across * fields.get(BITS, (1,))[0] * (samples if planes == 1 else 1) // 8)
         if fields.get(COMPRESSION, (1,))[0] == 1:
-            for number, size in enumerate(sizes[:expected]):
+            for number, size in enumerate(sizes):
                 rows = down if tiled else min(down, height - number % (expected // planes) * down)
                 if size < line * rows:
                     raise _broken("strips or tiles are shorter than their pixels")
-        return line * down
+        return line * down, shape | {where: offsets, lengths: sizes}
 
-    def _directory(self, entries: dict[int, Entry]) -> bytes:
-        """A directory of these fields; values that do not fit into it stay where they are."""
-        end = len(self._view)
-        if any(entry.end > end for entry in entries.values()):
+    def _head(self, entries: dict[int, Entry], described: dict[int, tuple[int, ...]]) -> bytes:
+        """The beginning of a BigTIFF with one directory, for a file in which the old file follows it."""
+        order, view = self._order, self._view
+        kept = {tag: entry for tag, entry in entries.items() if tag in _KEPT}
+        if any(entry.end > len(view) for entry in kept.values()):
             raise _broken("a field reaches beyond the file")
-        value_size = self._next.size
-        parts = [self._count.pack(len(entries))]
-        head = struct.Struct(self._order + ("HHQ" if self.big else "HHI"))
-        for tag, entry in sorted(entries.items()):
-            parts.append(head.pack(tag, entry.kind, entry.values))
-            if entry.end - entry.start <= value_size:
-                parts.append(bytes(self._view[entry.start : entry.start + value_size]).ljust(value_size, b"\0"))
+        total = sum(entry.end - entry.start for entry in kept.values())
+        if total > _MOST_BYTES:
+            raise ImageTooLargeError(
+                f"a directory describes its picture in {total:,} bytes: {_MOST_BYTES:,} are allowed",
+                limit=_MOST_BYTES,
+                actual=total,
+            )
+        fields = {tag: (entry.kind, entry.values, bytes(view[entry.start : entry.end])) for tag, entry in kept.items()}
+        behind = 16 + 8 + 20 * (len(fields) + len(described)) + 8
+        lengths = [len(body) for _, _, body in fields.values()] + [8 * len(numbers) for numbers in described.values()]
+        size = behind + sum(length for length in lengths if length > 8)
+        for tag, numbers in described.items():
+            moved = size if tag in (STRIP_OFFSETS, TILE_OFFSETS) else 0
+            body = struct.pack(f"{order}{len(numbers)}Q", *[number + moved for number in numbers])
+            fields[tag] = 16, len(numbers), body
+        head, rest = [struct.pack(order + "2sHHHQQ", b"II" if order == "<" else b"MM", 43, 8, 0, 16, len(fields))], []
+        for tag, (kind, count, body) in sorted(fields.items()):
+            head.append(struct.pack(order + "HHQ", tag, kind, count))
+            if len(body) <= 8:
+                head.append(body.ljust(8, b"\0"))
             else:
-                parts.append(self._next.pack(entry.start))
-        parts.append(bytes(value_size))
-        return b"".join(parts)
-
-    def header(self, directory: int) -> bytes:
-        """The first bytes of a file whose first directory is there."""
-        return bytes(self._view[: 8 if self.big else 4]) + self._next.pack(directory)
+                head.append(struct.pack(order + "Q", behind))
+                rest.append(body)
+                behind += len(body)
+        return b"".join([*head, bytes(8), *rest])
 
 
 _CHECKED: Final = (
@@ -265,6 +286,8 @@ def _extra_bands(fields: dict[int, tuple[int, ...]], samples: int) -> int:
         raise _unsupported(f"with samples of {sorted(depths)} bits, format {sorted(forms)}")
     if colours == _YCBCR and packing != 7:
         raise _unsupported("in YCbCr without JPEG")
+    if samples * max(8, *depths) > _MOST_BITS:
+        raise _unsupported(f"with {samples:,} samples of {max(depths)} bits")
     plain = {_RGB: 3, _CMYK: 4, _YCBCR: 3}.get(colours, 1)
     if samples < plain:
         raise _broken("it has fewer samples than colours")

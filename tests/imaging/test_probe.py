@@ -150,7 +150,7 @@ def test_pixels_of_too_many_bytes_are_refused() -> None:
     import pyvips
 
     image = pyvips.Image.black(8, 8, bands=20)
-    with pytest.raises(UnsupportedImageError, match="20 bands"):
+    with pytest.raises(UnsupportedImageError, match="20 samples"):
         probe(image.tiffsave_buffer(), ALL)
 
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from aioimageattach.exc import ImageError, ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from aioimageattach.imaging import ImageLimits, Recipe, probe, render
+from aioimageattach.imaging.guard import Clock, assemble, examine
 from aioimageattach.imaging.tiff import MOST_ENTRIES, Tiff, exif_orientation
 from tests import photos
 
@@ -259,6 +260,28 @@ def test_strips_are_limited() -> None:
     data = tiff(RED, _279=(LONG, [1] * 200_001))
     with pytest.raises(ImageTooLargeError, match="200,001 values"):
         probe(data, LIMITS)
+
+
+def test_fields_are_limited() -> None:
+    """So are the fields that describe the picture, which the decoder gets: a palette of 16 bits is the largest."""
+    palette = {"_262": (SHORT, [3]), "_258": (SHORT, [8]), "_277": (SHORT, [1])}
+    assert probe(tiff(RED, **palette, _320=(SHORT, [1] * 3 * 65_536)), LIMITS).width == 8
+    with pytest.raises(ImageTooLargeError, match="1,000,000 are allowed"):
+        probe(tiff(RED, **palette, _320=(SHORT, [1] * 500_000)), LIMITS)
+
+
+def test_a_file_with_strips_and_the_size_of_a_tile_is_one_of_strips() -> None:
+    """The decoder gets either strips or tiles, so that it cannot take the one for the other."""
+    data = tiff(RED, _322=(SHORT, [16]), _323=(SHORT, [16]))
+    assert rendered(data).convert("RGB").getcolors() == [(64, (200, 50, 50))]
+
+
+def test_reading_a_header_copies_no_pixels() -> None:
+    """What the decoder gets for the header is as long as the directory, however large the file is."""
+    file = memoryview(photos.saved(photos.opened("chelsea"), "TIFF"))
+    structure = examine(file, "image/tiff", LIMITS, Clock(1))
+    assert len(file) > 300_000
+    assert len(assemble(file, structure, header=True)) < 1_000
 
 
 def test_a_picture_in_one_strip_takes_memory() -> None:
