@@ -225,8 +225,11 @@ SVG = (
 
 
 @cache
-def pdf(pages: int = 1, width: float = 300, height: float = 200) -> bytes:
-    """A PDF written by hand: on each page, of points, a red rectangle in the lower left quarter of white paper."""
+def pdf(pages: int = 1, width: float = 300, height: float = 200, entries: str = "") -> bytes:
+    """A PDF written by hand: on each page, of points, a red rectangle in the lower left quarter of white paper.
+
+    Each page has those further entries in its dictionary.
+    """
     paint = f"1 0 0 rg 0 0 {width / 2:g} {height / 2:g} re f".encode()
     first = 4
     kids = " ".join(f"{first + number} 0 R" for number in range(pages))
@@ -235,7 +238,7 @@ def pdf(pages: int = 1, width: float = 300, height: float = 200) -> bytes:
         f"<< /Type /Pages /Kids [{kids}] /Count {pages} >>".encode(),
         b"<< /Length %d >>\nstream\n%s\nendstream" % (len(paint), paint),
     ]
-    page = f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 {width:g} {height:g}] /Contents 3 0 R >>".encode()
+    page = f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 {width:g} {height:g}] /Contents 3 0 R {entries} >>".encode()
     objects += [page] * pages
     file = bytearray(b"%PDF-1.7\n")
     offsets = []

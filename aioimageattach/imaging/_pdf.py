@@ -6,7 +6,7 @@ import itertools
 import re
 import threading
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -83,17 +83,21 @@ def _user_unit(view: memoryview) -> float:
 
     It is the first one that the file or one of its compressed objects names; programs write the same for all pages.
     """
-    data = view.tobytes()
-    found = _USER_UNIT.search(data)
+    for text in _texts(view.tobytes()):
+        if found := _USER_UNIT.search(text):
+            return max(float(found[1]), _LEAST_UNIT)
+    return 1.0
+
+
+def _texts(data: bytes) -> Iterator[bytes]:
+    """Yield the file, and the objects in its first compressed streams (PDF 2.0, 7.5.7)."""
+    yield data
     for stream in itertools.islice(_OBJECTS.finditer(data), _MOST_OBJECTS):
-        if found is not None:
-            break
         try:
-            unpacked = zlib.decompressobj().decompress(view[stream.end() :][:_OBJECT], _OBJECT)
+            text = zlib.decompressobj().decompress(data[stream.end() : stream.end() + _OBJECT], _OBJECT)
         except zlib.error:
             continue
-        found = _USER_UNIT.search(unpacked)
-    return max(float(found[1]), _LEAST_UNIT) if found is not None else 1.0
+        yield text
 
 
 def paint(view: memoryview, size: tuple[int, int]) -> Painting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -34,6 +35,63 @@ def test_many_threads_may_paint() -> None:
             pool.submit(render, photos.pdf(1, 200 + number, 100), [Recipe(width=50)], LIMITS) for number in range(24)
         ]
         assert [job.result()[0].width for job in jobs] == [50] * 24
+
+
+def compressed_pdf(page: str = "", *, damaged: bool = False) -> bytes:
+    """A page of 300 x 200 units whose objects are in a compressed stream (PDF 2.0, 7.5.7 and 7.5.8).
+
+    With ``damaged``, a stream that cannot be unpacked and that nothing refers to is before it.
+    """
+    objects = {
+        1: b"<< /Type /Catalog /Pages 2 0 R >>",
+        2: b"<< /Type /Pages /Kids [4 0 R] /Count 1 >>",
+        4: f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 300 200] /Contents 3 0 R {page} >>".encode(),
+    }
+    table, body = "", b""
+    for number, content in objects.items():
+        table += f"{number} {len(body)} "
+        body += content + b" "
+    packed = zlib.compress(table.encode() + body)
+    paint = b"1 0 0 rg 0 0 150 100 re f"
+    stream = b"%d 0 obj\n<< %s /Length %d >>\nstream\n%s\nendstream\nendobj\n"
+    form = b"/Type /ObjStm /N 3 /First %d /Filter /FlateDecode" % len(table)
+    file = bytearray(b"%PDF-1.7\n")
+    if damaged:
+        file += stream % (7, form, 5, b"xxxxx")
+    places = {3: len(file)}
+    file += stream % (3, b"", len(paint), paint)
+    places[5] = len(file)
+    file += stream % (5, form, len(packed), packed)
+    places[6] = start = len(file)
+    entries = bytes(6)
+    for number in range(1, 7):
+        in_stream = number in objects
+        place, index = (5, list(objects).index(number)) if in_stream else (places[number], 0)
+        entries += bytes([1 + in_stream]) + place.to_bytes(4, "big") + bytes([index])
+    file += stream % (6, b"/Type /XRef /Size 7 /Root 1 0 R /W [1 4 1]", len(entries), entries)
+    return bytes(file) + b"startxref\n%d\n%%%%EOF\n" % start
+
+
+@pytest.mark.parametrize(
+    ("data", "size"),
+    [
+        (photos.pdf(entries="/UserUnit 2"), (600, 400)),
+        (photos.pdf(entries="/UserUnit 0.5"), (150, 100)),
+        (photos.pdf(entries="/UserUnit 0.000001"), (3, 2)),  # the least that is believed is a hundredth
+        (compressed_pdf(), (300, 200)),
+        (compressed_pdf("/UserUnit 2.5"), (750, 500)),
+        (compressed_pdf("/UserUnit 2.5", damaged=True), (750, 500)),
+        (photos.pdf(1, 0.5, 0.25), (2, 1)),  # small pages keep their proportions
+    ],
+)
+def test_the_unit_of_a_page_counts(data: bytes, size: tuple[int, int]) -> None:
+    """A page's size is its box times ``UserUnit`` (PDF 2.0, table 31), wherever that is written."""
+    found = probe(data, LIMITS)
+    assert size == (found.width, found.height)
+    (rendering,) = render(data, [Recipe(width=60)], LIMITS)
+    image = Image.open(io.BytesIO(rendering.blob))
+    assert image.size == (60, 60 * size[1] // size[0])
+    assert (image.getpixel((15, 29)), image.getpixel((45, 5))) == ((255, 0, 0), (255, 255, 255))
 
 
 @pytest.mark.parametrize("data", [photos.pdf()[:60], b"%PDF-1.7\nnothing", photos.pdf(0), photos.pdf(1, 0, 0)])
