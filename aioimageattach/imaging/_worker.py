@@ -77,12 +77,13 @@ def _answer(head: bytes, body: memoryview) -> Reply:
     inner = replace(limits, isolated=False, max_memory=max(1, limits.max_memory - _own_memory()))
     try:
         with _limited(limits):
-            try:
-                return _work(body, inner, recipes, preview=preview)
-            except Exception as error:  # also the callables' own
-                return _failure(error, is_memory=_took_memory(error, body, inner)), []
-    except MemoryError as error:
-        return _failure(error, is_memory=True), []
+            return _work(body, inner, recipes, preview=preview)
+    except Exception as error:  # also the callables' own
+        told, is_from_decoder = _failure(error, is_memory=_took_memory(error, inner)), error.__cause__ is not None
+    # Some decoders report a broken picture if they get no memory. The error is gone here, and with it the frames that
+    # hold what was decoded.
+    told["memory"] = told["memory"] or (is_from_decoder and _lacks_memory(body, limits, inner))
+    return told, []
 
 
 def _own_memory() -> int:
@@ -105,27 +106,20 @@ def _work(body: memoryview, limits: ImageLimits, recipes: Sequence[Recipe] | Non
     return {"renderings": fields, "preview": found and asdict(found)}, [one.blob for one in made]
 
 
-def _took_memory(error: Exception, body: memoryview, inner: ImageLimits) -> bool:
-    """Whether it failed because the kernel gives no more memory, or would not.
-
-    The header already says so; or an allocator does; or libvips failed, and the kernel does not give the memory that
-    the decoder needs. In the last case its message does not matter: some decoders then report a broken picture.
-    """
-    if isinstance(error, MemoryError):
-        return True
+def _took_memory(error: Exception, inner: ImageLimits) -> bool:
+    """Whether an error says that memory is short: the header's size does, or an allocator."""
     if isinstance(error, ImageTooLargeError):
         return error.limit == inner.max_memory
-    if error.__cause__ is None:
-        return False
-    if _NO_MEMORY.search(str(error.__cause__)):
-        return True
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error.__cause__)) is not None
+
+
+def _lacks_memory(body: memoryview, limits: ImageLimits, inner: ImageLimits) -> bool:
+    """Whether the picture takes more memory than the kernel would give."""
     try:
-        with mmap.mmap(-1, memory_of(inspect(body, inner)), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS):
-            return False
+        needed = memory_of(inspect(body, inner))
     except ImageError:
         return False
-    except OSError:
-        return True
+    return _own_memory() + needed > limits.max_memory
 
 
 def _failure(error: Exception, *, is_memory: bool) -> dict[str, Any]:

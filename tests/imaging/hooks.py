@@ -55,6 +55,20 @@ def greedy(image: pyvips.Image) -> pyvips.Image:
     return image
 
 
+def swollen(image: pyvips.Image) -> pyvips.Image:
+    """1.8 GB of pixels."""
+    return pyvips.Image.black(30_000, 20_000, bands=3).copy_memory()
+
+
+hoard: list[bytearray] = []
+
+
+def hoarding(image: pyvips.Image) -> pyvips.Image:
+    """Keep memory, and then fail in libvips for another reason."""
+    hoard.append(bytearray(250_000_000))
+    return image.crop(0, 0, 100_000, 1)
+
+
 def killed(image: pyvips.Image) -> pyvips.Image:
     os.kill(os.getpid(), signal.SIGKILL)
     return image
