@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         set_default_store,
         store_context,
     )
+    from .declared import Srcset
     from .entity import (
         FocalPoint,
         Image,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         MultipleImageSet,
         Placeholder,
         SingleImageSet,
+        ThumbnailMarks,
         image_attachment,
     )
     from .exc import ContextError, ImageAttachError, ImageError, StoreError, UsageError
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from .stores import MemoryStore
     from .stores.fs import FileSystemStore, StaticServer
     from .stores.s3 import S3Store
+    from .thumbnails import ThumbnailServer
 
 __version__ = _VERSION
 
@@ -58,9 +61,12 @@ __all__ = [
     "Recipe",
     "S3Store",
     "SingleImageSet",
+    "Srcset",
     "StaticServer",
     "Store",
     "StoreError",
+    "ThumbnailMarks",
+    "ThumbnailServer",
     "UsageError",
     "__version__",
     "bind_store",
@@ -85,6 +91,7 @@ _MODULES = {
         "set_default_store",
         "store_context",
     ],
+    "declared": ["Srcset"],
     "entity": [
         "FocalPoint",
         "Image",
@@ -92,6 +99,7 @@ _MODULES = {
         "MultipleImageSet",
         "Placeholder",
         "SingleImageSet",
+        "ThumbnailMarks",
         "image_attachment",
     ],
     "exc": ["ContextError", "ImageAttachError", "ImageError", "StoreError", "UsageError"],
@@ -101,6 +109,7 @@ _MODULES = {
     "stores": ["MemoryStore"],
     "stores.fs": ["FileSystemStore", "StaticServer"],
     "stores.s3": ["S3Store"],
+    "thumbnails": ["ThumbnailServer"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -11,7 +11,7 @@ import contextvars
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -19,6 +19,7 @@ import anyio
 from ._tasks import finish
 
 __all__ = [
+    "Limit",
     "cores",
     "io_executor",
     "picture_slot",
@@ -30,6 +31,9 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Limit: TypeAlias = anyio.Semaphore
+"""A number of places; unlike :class:`asyncio.Semaphore`, it keeps no reference to the event loop."""
 
 _executors: dict[str, ThreadPoolExecutor] = {}
 _sizes: dict[str, int] = {}

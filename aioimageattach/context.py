@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from .exc import ContextError, DeclarationError
 from .file import AsyncFile, Source
@@ -24,6 +24,7 @@ from .store import KeyLevelStore, Location, Store
 __all__ = [
     "ContextError",
     "LocalProxyStore",
+    "ThumbnailLinks",
     "bind_store",
     "bound_store",
     "current_store",
@@ -38,15 +39,45 @@ __all__ = [
     "set_default_store",
     "set_info",
     "store_context",
+    "thumbnail_links",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _INFO: Final = "aioimageattach.store"
-_stack: ContextVar[tuple[tuple[Store, object], ...]] = ContextVar("aioimageattach.store", default=())
-"""The stores of the contexts entered in this task, innermost last, each with the context that set it."""
+_LINKS: Final = "aioimageattach.thumbnails"
+
+
+class ThumbnailLinks(Protocol):
+    """What the URLs of declared thumbnails are made of: that of :class:`~aioimageattach.thumbnails.ThumbnailServer`."""
+
+    @property
+    def store(self) -> Store:
+        """The store of the originals and their thumbnails."""
+        ...
+
+    @property
+    def base_url(self) -> str:
+        """The URL that names are appended to, with a slash at its end."""
+        ...
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the server serves signed URLs only."""
+        ...
+
+    def query_of(self, picture: str) -> str:
+        """Return what is appended to the URL of each thumbnail of a picture, from the ``?`` on; empty for nothing."""
+        ...
+
+
+_stack: ContextVar[tuple[tuple[Store, ThumbnailLinks | None, object], ...]] = ContextVar(
+    "aioimageattach.store", default=()
+)
+"""The stores set in this task, innermost last, each with the server of its thumbnails, and what set it."""
 
 _default: Store | None = None
+_default_links: ThumbnailLinks | None = None
 _override: Store | None = None
 
 
@@ -66,16 +97,18 @@ class store_context:  # noqa: N801 - the name users know
 
     Args:
         store: The store to use inside.
+        thumbnails: The server of its declared thumbnails; ``None`` for the one of the session or the process.
 
     Raises:
         DeclarationError: ``store`` is not a :class:`~aioimageattach.store.Store`; raised on entry.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, thumbnails: ThumbnailLinks | None = None) -> None:
         self.store = store
+        self.thumbnails = thumbnails
 
     def __enter__(self) -> Store:
-        _stack.set((*_stack.get(), (_real(self.store), self)))
+        _stack.set((*_stack.get(), (_real(self.store), self.thumbnails, self)))
         return self.store
 
     def __exit__(
@@ -83,7 +116,7 @@ class store_context:  # noqa: N801 - the name users know
     ) -> None:
         stack = _stack.get()
         for depth in range(len(stack) - 1, -1, -1):  # it may be missing if the block was entered in another task
-            if stack[depth][1] is self:
+            if stack[depth][2] is self:
                 _stack.set(stack[:depth])
                 return
 
@@ -93,17 +126,17 @@ class store_context:  # noqa: N801 - the name users know
             raise DeclarationError(
                 f"store_context cannot decorate the generator {function.__qualname__}; use `with` inside it"
             )
-        store = self.store
+        store, thumbnails = self.store, self.thumbnails
         if inspect.iscoroutinefunction(function):
 
             async def call_async(*args: Any, **kwargs: Any) -> Any:
-                with store_context(store):
+                with store_context(store, thumbnails=thumbnails):
                     return await function(*args, **kwargs)
 
             return cast("F", functools.wraps(function)(call_async))
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            with store_context(store):
+            with store_context(store, thumbnails=thumbnails):
                 return function(*args, **kwargs)
 
         return cast("F", functools.wraps(function)(call))
@@ -111,7 +144,7 @@ class store_context:  # noqa: N801 - the name users know
 
 def push_store_context(store: Store) -> None:
     """Set the current store of this task until :func:`pop_store_context`, for hooks that cannot use ``with``."""
-    _stack.set((*_stack.get(), (_real(store), None)))
+    _stack.set((*_stack.get(), (_real(store), None, None)))
 
 
 def pop_store_context() -> Store:
@@ -127,7 +160,7 @@ def pop_store_context() -> Store:
     return stack[-1][0]
 
 
-def set_default_store(store: Store | None) -> None:
+def set_default_store(store: Store | None, *, thumbnails: ThumbnailLinks | None = None) -> None:
     """Set the default store of the process. Call it at start-up.
 
     All tasks and threads use it, unless a ``store=`` argument, a :class:`store_context` or :func:`bind_store` sets
@@ -135,12 +168,14 @@ def set_default_store(store: Store | None) -> None:
 
     Args:
         store: The store; ``None`` removes the default.
+        thumbnails: The server of its declared thumbnails; ``None`` for none.
 
     Raises:
         DeclarationError: ``store`` is not a :class:`~aioimageattach.store.Store`.
     """
-    global _default
+    global _default, _default_links
     _default = None if store is None else _real(store)
+    _default_links = thumbnails
 
 
 def get_default_store() -> Store | None:
@@ -172,17 +207,20 @@ def overriding_store() -> Store | None:
     return _override
 
 
-def bind_store(target: Any, store: Store) -> None:
+def bind_store(target: Any, store: Store, *, thumbnails: ThumbnailLinks | None = None) -> None:
     """Bind a store to a session, or to every session that a sessionmaker creates from now on.
 
     Args:
         target: An ``AsyncSession``, ``async_sessionmaker`` or ``async_scoped_session``, or its synchronous counterpart.
         store: Used for images of these sessions if neither an argument nor a context sets a store.
+        thumbnails: The server of its declared thumbnails; ``None`` for the one of the process.
 
     Raises:
         DeclarationError: ``target`` is neither a session nor a sessionmaker, or ``store`` is not a store.
     """
     set_info(target, _INFO, _real(store))
+    if thumbnails is not None:
+        set_info(target, _LINKS, thumbnails)
 
 
 def set_info(target: Any, name: str, value: object) -> None:
@@ -242,6 +280,22 @@ def resolve_store(*candidates: Store | None, session: Any = None, bound: Store |
     raise ContextError(
         "no store is set: call set_default_store(store) at start-up, or pass store=..., or use bind_store() or "
         "store_context()"
+    )
+
+
+def thumbnail_links(store: Store, *, session: Any = None) -> ThumbnailLinks:
+    """Return the first server of thumbnails that is for the store: of the current contexts, the session, the process.
+
+    Raises:
+        ContextError: There is none.
+    """
+    in_context = (links for _, links, _ in reversed(_stack.get()))
+    for links in (*in_context, info_of(session).get(_LINKS), _default_links):
+        if links is not None and (store in (links.store, _override) or links.store.location == store.location):
+            return cast("ThumbnailLinks", links)
+    raise ContextError(
+        f"no server of declared thumbnails for {store!r}: make one, `thumbnails = ThumbnailServer(store, [Picture], "
+        'base_url="/thumbnails/")`, and name it with the store: `set_default_store(store, thumbnails=thumbnails)`'
     )
 
 

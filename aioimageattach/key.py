@@ -14,10 +14,13 @@ from typing import Final
 from .exc import InvalidKeyError
 
 __all__ = [
+    "DERIVED",
     "EXTENSIONS",
     "LEGACY_EXTENSIONS",
+    "SANDBOX",
     "VECTOR_TYPES",
     "ImageKey",
+    "base32",
     "check_mimetype",
     "check_name",
     "extension",
@@ -60,16 +63,26 @@ LEGACY_EXTENSIONS: Final = MappingProxyType(
 )
 """File name extensions in the layouts of SQLAlchemy-ImageAttach, by MIME type."""
 
+DERIVED: Final = ".t"
+"""End of the object types of declared thumbnails; before it comes that of their originals."""
+
+SANDBOX: Final = "-sandbox"
+"""End of the revisions of files that an overlay keeps above."""
+
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, whose digits sort as the numbers do
 _TIME_CHARS: Final = 10
-_RANDOM_CHARS: Final = 16
+_RANDOM_CHARS: Final = 22
+_EARLIER_RANDOM_CHARS: Final = 16  # revisions of earlier versions
 _OBJECT_TYPE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,126}[A-Za-z0-9_~-]|[A-Za-z0-9_]", re.ASCII)
 _REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,63}", re.ASCII)
 _MIMETYPE: Final = re.compile(r"[A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$&^.+-]{0,126}", re.ASCII)
 _BAD_SEGMENTS: Final = frozenset({"", ".", ".."})
 _BAD_CHARACTERS: Final = re.compile(r"[\x00-\x1f\x7f\\]")
 _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.ASCII | re.IGNORECASE)
-_MADE: Final = re.compile(rf"[0-6][{_ALPHABET}]{{{_TIME_CHARS + _RANDOM_CHARS - 1}}}")
+_MADE: Final = re.compile(
+    rf"[0-6][{_ALPHABET}]{{{_TIME_CHARS - 1 + _EARLIER_RANDOM_CHARS}}}"
+    rf"(?:[{_ALPHABET}]{{{_RANDOM_CHARS - _EARLIER_RANDOM_CHARS}}})?"
+)
 _FILE_NAME: Final = re.compile(
     r"[^/]+/(?P<five>[A-Za-z0-9_-]{5})/(?P<two>[A-Za-z0-9_-]{2})/"
     r"(?P<revision>(?P=five)(?P=two)[A-Za-z0-9_-]{1,57})(?:\..+)?",
@@ -81,20 +94,23 @@ _MAX_SIDE: Final = 2**31 - 1
 _MAX_ID_BITS: Final = 512
 
 
-def _base32(number: int, chars: int) -> str:
+def base32(number: int, chars: int) -> str:
+    """Return the last bits of a number, five in each character, which sort like the numbers."""
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(5 * (chars - 1), -1, -5))
 
 
 def make_revision(now: float | None = None) -> str:
     """Return a new revision, which is safe in file names and URLs, and sorts by time.
 
-    It is a ULID in lower case: 10 characters for the milliseconds since 1970, then 16 characters with 80 random bits.
+    It has 32 characters and begins like a ULID in lower case: 10 characters for the milliseconds since 1970, then 22
+    characters with 110 random bits. The names of declared thumbnails contain the first 18 characters of the original's
+    revision, so 70 random bits of it stay secret.
 
     Args:
         now: Seconds since 1970; ``None`` for the current time.
     """
     milliseconds = int((time.time() if now is None else now) * 1000)
-    return _base32(milliseconds, _TIME_CHARS) + _base32(secrets.randbits(80), _RANDOM_CHARS)
+    return base32(milliseconds, _TIME_CHARS) + base32(secrets.randbits(5 * _RANDOM_CHARS), _RANDOM_CHARS)
 
 
 def revision_time(revision: str) -> datetime | None:

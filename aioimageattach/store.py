@@ -352,6 +352,9 @@ class KeyedStore(KeyLevelStore):
 
     needs_object_id = False
 
+    has_certain_urls: bool = True
+    """Whether the URL of a name always leads to the file that was put under it."""
+
     @abstractmethod
     async def put_object(
         self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False

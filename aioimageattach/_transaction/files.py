@@ -99,12 +99,17 @@ async def put_all(uploads: Sequence[Upload]) -> None:
 
 
 async def discard_all(files: Sequence[StoredFile]) -> None:
-    """Delete files; log what fails."""
+    """Delete files, and then those that were made from them; log what fails.
+
+    Originals go first: whoever makes a thumbnail looks for its original after putting the thumbnail.
+    """
     left = set(files)
+    deleted: list[StoredFile] = []
 
     async def delete(file: StoredFile) -> None:
         try:
             await _discard(file)
+            deleted.append(file)
         except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -115,8 +120,24 @@ async def discard_all(files: Sequence[StoredFile]) -> None:
     try:
         async with asyncio.timeout(DISCARD_TIMEOUT):
             await map_concurrently(delete, files, limit=CONCURRENCY)
+            await _discard_derived(deleted)
     except TimeoutError:
         _log.warning("%d files were not deleted within %g s, and are left to the sweep", len(left), DISCARD_TIMEOUT)
+
+
+async def _discard_derived(originals: Sequence[StoredFile]) -> None:
+    names: dict[int, tuple[KeyedStore, list[str]]] = {}
+    for original in originals:
+        if original.derived is not None:
+            store = cast("KeyedStore", original.store)
+            names.setdefault(id(store), (store, []))[1].extend(original.derived())
+    for store, some in names.values():
+        try:
+            failed = await store.delete_objects(some)
+        except Exception as error:
+            failed = dict.fromkeys(some, StoreError(repr(error)))
+        for reason in list(failed.values())[:1]:
+            _log.warning("%r could not delete %d thumbnails, left to the sweep: %s", store, len(failed), reason)
 
 
 async def _discard(file: StoredFile) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -77,11 +77,13 @@ class StoredFile:
         store: The store.
         key: The image key or the name.
         referrer: The rows that may reference the file; not part of its identity.
+        derived: Returns the names of the files that are made from it, and are deleted after it; ``None`` for none.
     """
 
     store: Store
     key: ImageKey | str
     referrer: Referrer
+    derived: Callable[[], Sequence[str]] | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, StoredFile) or self.key != other.key:

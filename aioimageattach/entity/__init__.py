@@ -8,7 +8,7 @@ from . import flush as flush  # registers its handler of the session's flushes
 from .attachment import image_attachment
 from .image import Image
 from .imageset import BaseImageSet
-from .mixins import FocalPoint, Placeholder
+from .mixins import FocalPoint, Placeholder, ThumbnailMarks
 from .multiple import ImageSubset, MultipleImageSet
 from .single import ImageSet, SingleImageSet
 
@@ -22,5 +22,6 @@ __all__ = [
     "MultipleImageSet",
     "Placeholder",
     "SingleImageSet",
+    "ThumbnailMarks",
     "image_attachment",
 ]

@@ -22,8 +22,10 @@ from ..context import resolve_store
 from ..exc import ContextError, UsageError
 from ..key import ImageKey
 from ..store import KeyedStore, Store
+from .derived import derived_from
 from .image import Image
 from .mapping import Attachment, attachments_to
+from .mixins import fill_missing
 from .record import Record, attached_as, known_store, record_of, share
 from .references import ImageReferrer
 from .replacement import find_leaving
@@ -73,7 +75,7 @@ class ImageFlush(FlushHandler):
         for row in changed:
             _check_changed(session, work, row)
         waiting = [row for row in new if _prepare(session, work, row)]
-        yield [_upload(session, row) for row in waiting if not _needs_insert(row)]
+        yield [upload for row in waiting if not _needs_insert(row) for upload in _uploads(session, row)]
         for row in new:
             _claim(session, row)
         work.seen.update(map(instance_state, new))
@@ -100,7 +102,7 @@ class ImageFlush(FlushHandler):
         work = _work(session)
         if work.late:
             _find_late(session, work)
-            put(session, [_upload(session, row) for row in work.late])
+            put(session, [upload for row in work.late for upload in _uploads(session, row)])
             for row in work.late:
                 _inserted(session, row, record_of(row))
         _forget(session, work.leaving)
@@ -190,6 +192,7 @@ def _find_late(session: Session, work: _Work) -> None:
 def _inserted(session: Session, row: Image, record: Record) -> None:
     file = record.file or _file_of(session, row)
     record.attached = record.source = None
+    fill_missing(row)
     if file is not None:
         named(session, file)
 
@@ -223,7 +226,8 @@ def _stored_file(session: Session, row: Image, store: Store, key: ImageKey) -> S
     state = instance_state(row)
     if key.revision is not None and not store.needs_object_id:
         key = replace(key, object_id=None)  # it is not part of the file's name, and changes if the row moves
-    return StoredFile(store, key, ImageReferrer(database_of(session, state.mapper, state), state.mapper))
+    referrer = ImageReferrer(database_of(session, state.mapper, state), state.mapper)
+    return StoredFile(store, key, referrer, derived_from(row, store, key))
 
 
 def _file_of(session: Session, row: Image) -> StoredFile | None:
@@ -236,7 +240,8 @@ def _file_of(session: Session, row: Image) -> StoredFile | None:
     return None if key is None or store is None else _stored_file(session, row, store, key)
 
 
-def _upload(session: Session, row: Image) -> Upload:
+def _uploads(session: Session, row: Image) -> Iterator[Upload]:
+    """The file of a row, and the declared thumbnails that were made with it."""
     record = record_of(row)
     key = row._stored_key()
     attached = record.attached
@@ -244,7 +249,10 @@ def _upload(session: Session, row: Image) -> Upload:
     assert attached is not None
     assert attached.spool is not None
     record.file = _stored_file(session, row, attached.store, key)
-    return Upload(record.file, attached.spool, key.mimetype, attached.reproducible)
+    yield Upload(record.file, attached.spool, key.mimetype, attached.reproducible)
+    for derived, rendering in attached.derived:
+        file = StoredFile(attached.store, derived.key_for(row), record.file.referrer)
+        yield Upload(file, rendering.blob, rendering.mimetype, reproducible=True, shared=True)
 
 
 def _needs_insert(row: Image) -> bool:

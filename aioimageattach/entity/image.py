@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,12 +16,15 @@ from sqlalchemy.orm.attributes import instance_state
 
 from .._transaction.hooks import store_left
 from ..context import resolve_store
+from ..declared import Srcset
 from ..exc import ContextError, DeclarationError, NotLoadedError
 from ..file import AsyncFile
 from ..imaging.limits import DEFAULT_LIMITS, ImageLimits
+from ..imaging.recipe import Recipe
 from ..key import ImageKey
 from ..store import Store
 from .mapping import identity_attributes, identity_without_size, mapper_of
+from .markup import DeclaredThumbnails
 from .record import attached_as, known_store, record_of
 
 __all__ = ["NEEDED", "Image", "set_zone", "utcnow"]
@@ -36,7 +40,7 @@ def utcnow() -> datetime:
     return datetime.now(UTC)
 
 
-class Image:
+class Image(DeclaredThumbnails):
     """Mixin of the row of one physical image: the original, or one thumbnail of it.
 
     Declare a class with it, your declarative base, and a foreign key to the owner that is part of the primary key::
@@ -48,8 +52,14 @@ class Image:
     Override :attr:`object_type` when the table gets another name, :attr:`object_id` for a store whose names are made
     of it and an owner whose key is neither an integer nor a UUID, :attr:`alt` to describe pictures in words,
     :attr:`__image_limits__` to accept other pictures, and :attr:`__strip_metadata__` to store originals without
-    metadata.
+    metadata. Declare the sizes in which pictures are shown in :attr:`__thumbnails__`.
     """
+
+    __thumbnails__: ClassVar[Mapping[str, Srcset | Recipe]] = {}
+    """The declared thumbnails by name; see the guide *Responsive pictures*."""
+
+    __fallback_picture__: ClassVar[str | None] = None
+    """The URL of what is shown in place of a declared thumbnail if nothing is attached; ``None`` for nothing."""
 
     __image_limits__: ClassVar[ImageLimits] = DEFAULT_LIMITS
     """What pictures are accepted, and how large."""
@@ -203,6 +213,9 @@ class Image:
         """Return an ``<img>`` element, for templates: its URL, its sides, and :attr:`alt`."""
         url = escape(self.locate())
         return f'<img src="{url}" width="{self.width}" height="{self.height}" alt="{escape(self.alt)}">'
+
+    def _shown(self) -> tuple[type[Any], Any]:
+        return type(self), self
 
     def _store(self, store: Store | None) -> Store:
         state = instance_state(self)

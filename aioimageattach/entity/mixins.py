@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-from sqlalchemy import Float, String
+from sqlalchemy import Float, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, validates
-from sqlalchemy.orm.attributes import instance_state, set_attribute
+from sqlalchemy.orm.attributes import instance_state, set_attribute, set_committed_value
 
 from ..imaging.options import fractions
 from ..imaging.preview import Preview
 from .image import Image
 
-__all__ = ["FocalPoint", "Placeholder", "focal_point_of", "keep_preview", "wants_preview"]
+__all__ = [
+    "FocalPoint",
+    "Placeholder",
+    "ThumbnailMarks",
+    "fill_missing",
+    "focal_point_of",
+    "keep_preview",
+    "wants_preview",
+]
+
+_COLUMNS: Final = ("focal_x", "focal_y", "thumbhash", "dominant_colour", "thumbnail_marks")
 
 
 class FocalPoint:
@@ -82,6 +92,32 @@ class Placeholder:
     else:
         thumbhash = mapped_column(String(40), nullable=True, sort_order=22)
         dominant_colour = mapped_column(String(7), nullable=True, sort_order=23)
+
+
+class ThumbnailMarks:
+    """Mixin of an image class: which of the declared thumbnails of an original are all stored.
+
+    URLs of such thumbnails are those of the store, so that browsers and CDNs need not ask the server of thumbnails. A
+    mark counts only for the very files that are declared, and in the store in which they were put. It is set by
+    ``generate_thumbnails()`` without arguments.
+    """
+
+    if TYPE_CHECKING:
+        thumbnail_marks: Mapped[str | None]
+        """One word for each thumbnail; ``None`` if none has a mark."""
+    else:
+        thumbnail_marks = mapped_column(Text, nullable=True, sort_order=24)
+
+
+def fill_missing(row: Image) -> None:
+    """Note that the columns of the mixins are NULL which a new row was inserted without.
+
+    SQLAlchemy would load them later, and a page that shows the picture right after its upload cannot wait.
+    """
+    columns = instance_state(row).mapper.columns
+    for name in _COLUMNS:
+        if name in columns and name not in row.__dict__ and columns[name].server_default is None:
+            set_committed_value(row, name, None)
 
 
 def focal_point_of(row: Image | None) -> tuple[float, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 from weakref import WeakValueDictionary
@@ -11,8 +12,10 @@ from sqlalchemy.orm.attributes import instance_state
 
 from .._transaction.references import StoredFile
 from ..file import Spool
+from ..imaging.render import Rendering
 from ..key import ImageKey
 from ..store import Store
+from .derived import DerivedFile
 
 __all__ = ["Attached", "Record", "Source", "attach", "attached_as", "known_store", "record_of", "share"]
 
@@ -41,6 +44,7 @@ class Attached:
         spool: The bytes; ``None`` for a file that was adopted, which was in the store before.
         reproducible: Whether the bytes can be made again.
         replaces: Whether the row takes the place of a thumbnail of the same size.
+        derived: The declared thumbnails that were made with it, to be put with it.
         attempted: Whether a flush has tried to put the bytes under the revision they were attached with. Each further
             attempt, of this row or of a copy, takes a new one: the old one may have reached the store.
     """
@@ -50,6 +54,7 @@ class Attached:
     reproducible: bool = False
     replaces: bool = False
     attempted: bool = False
+    derived: Sequence[tuple[DerivedFile, Rendering]] = ()
 
 
 @dataclass(slots=True)

@@ -254,7 +254,7 @@ def key_columns(mapper: Mapper[Any]) -> dict[str, Column[Any]]:
     They are a few, or all if the class computes ``object_type`` or ``object_id`` in its own way.
     """
     attachments = attachments_to(mapper.class_)
-    names = {"mimetype", "original", "revision", *identity_attributes(mapper)}
+    names = {"mimetype", "original", "revision", "focal_x", "focal_y", *identity_attributes(mapper)}
     names.update(name for one in attachments for name in (*one.places, *one.constants))
     classes: list[type[Image]] = [one.class_ for one in mapper.self_and_descendants]
     own = any(cls.object_type is not Image.object_type or cls.object_id is not Image.object_id for cls in classes)

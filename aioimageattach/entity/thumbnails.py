@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
-from sqlalchemy import inspect
+from sqlalchemy import inspect, update
 from sqlalchemy.exc import IntegrityError, NoResultFound
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.attributes import set_attribute, set_committed_value
 
 from .._tasks import single_flight
 from .._threads import picture_slot, run_pixels
 from ..context import resolve_store
-from ..exc import ImageTooLargeError, NoOriginalError
+from ..declared.maker import put as put_derived
+from ..exc import DeclarationError, ImageTooLargeError, NoOriginalError
 from ..file import Spool
 from ..imaging.limits import ImageLimits
 from ..imaging.preview import Preview
@@ -22,8 +24,9 @@ from ..imaging.render import Rendering, render, render_with_preview
 from ..key import revision_of
 from ..store import Store
 from .collection import session_lock
+from .derived import MARKS, check_original, declared_files, keyed, marks_of
 from .image import Image, utcnow
-from .mixins import focal_point_of, keep_preview, wants_preview
+from .mixins import ThumbnailMarks, focal_point_of, keep_preview, wants_preview
 from .record import Attached, Source, attach, known_store, record_of
 from .view import ImageView, newest
 
@@ -31,6 +34,8 @@ __all__ = ["ThumbnailSet", "as_recipes", "variant_of"]
 
 KEEP: Final = 3.0
 """How long a fresh rendering is kept for other transactions, which cannot see its row yet, in seconds."""
+
+_QUIETLY: Final = {"autoflush": False, "synchronize_session": False}
 
 I = TypeVar("I", bound=Image)  # noqa: E741
 
@@ -165,15 +170,22 @@ class ThumbnailSet(ImageView[I]):
         return (await self.generate_thumbnails([recipe], store=store))[0]
 
     async def generate_thumbnails(
-        self, recipes: Sequence[int | Recipe], store: Store | None = None, *, enlarge: bool = True
+        self, recipes: Sequence[int | Recipe] | None = None, store: Store | None = None, *, enlarge: bool = True
     ) -> list[I]:
         """Return several thumbnails, and make those that do not exist yet from one decode of the original.
 
+        Without recipes, make all declared thumbnails. They have no rows, so nothing is returned. Those of a picture
+        that is yet to be flushed are stored in the same flush. If the class has the mixin
+        :class:`~aioimageattach.entity.ThumbnailMarks`, their URLs lead directly to the store from then on.
+
         Args:
-            recipes: Widths in pixels, or recipes.
+            recipes: Widths in pixels, or recipes; ``None`` for the declared thumbnails.
             store: As for :meth:`generate_thumbnail`, whose errors it raises.
             enlarge: Whether a width in pixels may be larger than the original's; recipes say it themselves.
         """
+        if recipes is None:
+            await self._generate_declared(store)
+            return []
         wanted, found = await self._look_up(as_recipes(recipes, enlarge=enlarge))
         original = self.require_original()
         store = self._store(store, original)
@@ -245,6 +257,34 @@ class ThumbnailSet(ImageView[I]):
             if made is None:
                 return cast("I", found)
             return await self._insert(session, original, *made, cast("Store", store))
+
+    async def _generate_declared(self, store: Store | None) -> None:
+        await self._load_original()
+        original = self.require_original()
+        check_original(original)
+        place = keyed(self._store(store, original), type(original))
+        files = declared_files(original)
+        if not files:
+            raise DeclarationError(f"{type(original).__name__}.__thumbnails__ declares no thumbnails of {self!r}")
+        made, preview = await self._render(original, [one.recipe for one in files], place)
+        self._check_original(original)
+        keep_preview(original, preview)
+        attached = record_of(original).attached
+        marks = marks_of(original, place) if isinstance(original, ThumbnailMarks) else None
+        if attached is not None and inspect(original).key is None and attached.spool is not None:
+            attached.derived = list(zip(files, made, strict=True))
+            if marks is not None:
+                set_attribute(original, MARKS, marks)
+            return
+        names = [place.name_of(one.key_for(original)) for one in files]
+        await put_derived(place, place.name_of(original.key), dict(zip(names, made, strict=True)))
+        session = self._rows.session() if self._rows.state.session is not None else None
+        if marks is not None and session is not None:
+            cls: Any = type(original)
+            statement = update(cls).where(cls.revision == original.revision).values({MARKS: marks})
+            async with session_lock(session.sync_session):
+                await session.execute(statement, execution_options=_QUIETLY)
+            set_committed_value(original, MARKS, marks)
 
     async def _load_original(self) -> None:
         """Load the rows, and load them again if the original is not among them: a condition may have hidden it."""

@@ -10,13 +10,14 @@ from ..exc import NoOriginalError
 from ..store import Store
 from .collection import Collection
 from .image import Image
+from .markup import DeclaredThumbnails
 
 __all__ = ["ImageView", "newest"]
 
 I = TypeVar("I", bound=Image)  # noqa: E741
 
 
-class ImageView(ABC, Generic[I]):
+class ImageView(DeclaredThumbnails, ABC, Generic[I]):
     """The part of an image set that reads loaded rows: no query, no I/O, and so fit for templates."""
 
     __slots__ = ("_rows",)
@@ -61,6 +62,9 @@ class ImageView(ABC, Generic[I]):
             NoOriginalError: None is attached.
         """
         return self.require_original().locate(store, download=download)
+
+    def _shown(self) -> tuple[type[Any], Any]:
+        return self._rows.cls, self.original
 
     @property
     def width(self) -> int:

@@ -29,6 +29,7 @@ __all__ = [
 TRASH: Final = ".trash/"
 """The prefix of quarantined files: ``.trash/SWEEP/NAME``."""
 
+_ID_CHARS: Final = 26
 _BATCH: Final = 1000
 _END: Final = "{"  # sorts after every character of a revision
 
@@ -78,7 +79,7 @@ class UndoProgress:
 
 def make_sweep_id() -> str:
     """Return an identifier for a sweep that starts now."""
-    return make_revision()
+    return make_revision()[:_ID_CHARS]
 
 
 async def quarantine(store: KeyedStore, object_type: str, names: Sequence[str], sweep: str) -> dict[str, StoreError]:

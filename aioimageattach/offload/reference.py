@@ -28,6 +28,8 @@ __all__ = [
 MAX_OBJECT_TYPE: Final = 80
 """Characters that an object type may have, so that a reference fits into ``VARCHAR(255)``."""
 
+_REVISION_CHARS: Final = 26  # the names of large values are no secrets, and have to fit into a column
+
 _TEXT: Final = "="
 _BASE64: Final = "#"
 _FILE: Final = "@"
@@ -134,7 +136,7 @@ def make_reference(
         compression: What was done to it.
         shared: Whether other rows may name it.
     """
-    revision = make_revision()
+    revision = make_revision()[:_REVISION_CHARS]
     own = "shared" if shared else f"{revision[5:7]}/{revision}"
     ending = f"{kind}{extension_of(compression)}"
     name = f"{object_type}/{revision[:5]}/{own}.{size}.{stored}.{sha256}{ending}"

@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 from .._tasks import map_concurrently
 from ..exc import InvalidKeyError, StoreError, StoreFileExistsError, StoreFileNotFoundError
 from ..file import AsyncFile, Source
-from ..key import ImageKey, check_name
+from ..key import SANDBOX, ImageKey, check_name
 from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store, merged
 from .combined import check_places, check_stores, joined
 
@@ -21,7 +21,6 @@ S = TypeVar("S", bound=Store)
 DELETED_MARK_MIMETYPE: Final = "application/x-sqlalchemy-imageattach-sandbox-deleted"
 """MIME type of the empty files that mark deleted files of the store below, visible in listings of a server."""
 
-_OWN: Final = "-sandbox"
 _MARKS: Final = ".deleted-below/"
 _BATCH: Final = 1000
 _PARALLEL: Final = 8
@@ -47,7 +46,7 @@ class PlainOverlayStore(KeyLevelStore, Generic[S]):
 
     def make_revision(self) -> str:
         """Return a new revision, whose suffix marks files of the store above."""
-        return self.above.make_revision() + _OWN
+        return self.above.make_revision() + SANDBOX
 
     def location_of(self, object_type: str | None = None) -> Location:
         """Return the places of both stores."""
@@ -102,6 +101,8 @@ class OverlayStore(KeyedStore):
         DeclarationError: A store is not a :class:`~aioimageattach.store.KeyedStore`.
     """
 
+    has_certain_urls = False
+
     def __init__(self, above: KeyedStore, below: KeyedStore) -> None:
         _check_stores(above, below, keyed=True)
         self.above: KeyedStore = above
@@ -110,7 +111,7 @@ class OverlayStore(KeyedStore):
 
     def make_revision(self) -> str:
         """Return a new revision, whose suffix marks files of the store above."""
-        return self.above.make_revision() + _OWN
+        return self.above.make_revision() + SANDBOX
 
     def location_of(self, object_type: str | None = None) -> Location:
         """Return the places of both stores."""
@@ -254,7 +255,7 @@ def _check_stores(above: Store, below: Store, *, keyed: bool) -> None:
 
 
 def _has_mark(revision: str | None) -> bool:
-    return revision is not None and revision.endswith(_OWN)
+    return revision is not None and revision.endswith(SANDBOX)
 
 
 def _is_own(name: str) -> bool:

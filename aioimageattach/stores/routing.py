@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 
 from ..exc import InvalidKeyError, StoreError
 from ..file import AsyncFile, Source
-from ..key import ImageKey, check_name
+from ..key import DERIVED, ImageKey, check_name
 from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store, merged
 from .combined import check_stores, joined
 
@@ -60,7 +60,10 @@ class PlainRoutingStore(KeyLevelStore, Generic[S]):
         return found
 
     def _find(self, object_type: str) -> S | None:
-        return self._stores.get(_plain(object_type), self._default)
+        found = self._stores.get(_plain(object_type))
+        if found is None and object_type.endswith(DERIVED):  # thumbnails are as private as their originals
+            found = self._stores.get(_plain(object_type.removesuffix(DERIVED)))
+        return self._default if found is None else found
 
     def location_of(self, object_type: str | None = None) -> Location:
         """Return the places of the store of an object type, or of all stores."""

@@ -121,7 +121,7 @@ async def test_verify(sqlite_database: Database, store: KeyedStore) -> None:
 def aged(name: str, days: int) -> str:
     """The name of a file as it would be if it had been put earlier."""
     object_type, _, _, rest = name.split("/")
-    revision = make_revision(time.time() - 86400 * days)
+    revision = make_revision(time.time() - 86400 * days)[:26]
     return f"{object_type}/{revision[:5]}/{revision[5:7]}/{revision}.{rest.partition('.')[2]}"
 
 

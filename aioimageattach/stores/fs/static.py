@@ -14,7 +14,7 @@ from ..._tasks import cancelled_after
 from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError
 from .paths import absolute_path
 from .serving.names import ServableFile, parse_path
-from .serving.reader import Delivery, Reader
+from .serving.reader import Delivery, FileReader, Reader
 from .serving.responses import (
     Cors,
     Headers,
@@ -27,7 +27,15 @@ from .serving.responses import (
 )
 from .signing import UrlSigner
 
-__all__ = ["BLOCK_SIZE", "ServerMiddleware", "StaticServer", "StaticServerMiddleware", "url_prefix"]
+__all__ = [
+    "BLOCK_SIZE",
+    "FileServer",
+    "ServerMiddleware",
+    "StaticServer",
+    "StaticServerMiddleware",
+    "offload",
+    "url_prefix",
+]
 
 BLOCK_SIZE: Final = 128 * 1024
 """How many bytes are read and sent at a time."""
@@ -39,7 +47,129 @@ _HTTP_1: Final = ("1.0", "1.1")
 _log = logging.getLogger(__name__)
 
 
-class StaticServer:
+class FileServer:
+    """An ASGI application that serves what a reader finds: the part of :class:`StaticServer` that knows no directory.
+
+    Args:
+        reader: Finds and reads files.
+        cors: As for :class:`StaticServer`.
+        pathsend: The directory whose files the ASGI server may read itself; ``None`` for none.
+        signer: As for :class:`StaticServer`.
+        offload: The header by which a server in front is made to send a file, and what its value begins with.
+    """
+
+    def __init__(
+        self,
+        reader: FileReader,
+        *,
+        cors: bool | Iterable[str] = False,
+        pathsend: str | None = None,
+        signer: UrlSigner | None = None,
+        offload: tuple[bytes, str] | None = None,
+    ) -> None:
+        self._reader = reader
+        self._cors = Cors(cors)
+        self._pathsend = pathsend
+        self._signer = signer
+        self._offload = offload
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond to a request. A websocket is closed; on a lifespan there is nothing to do."""
+        if scope["type"] == "http":
+            await self.serve(route_path(scope).removeprefix("/"), scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+        elif not await rejects_event_loop(receive, send):
+            await _run_lifespan(receive, send)
+
+    async def serve(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond to a request for a file.
+
+        Args:
+            path: The name of the file within the store, unescaped, as in the URL.
+            scope: The scope of the HTTP request.
+            receive: Called while a response is sent that can block, to notice that the client has disconnected.
+            send: Called with the response.
+
+        Raises:
+            StoreError: The disk failed while the body was being sent, or the file became shorter. The server then
+                closes the connection, so that no client takes the part it received for the whole file.
+
+        Effects: However the call ends, also if the client disconnects or the task is cancelled, no task remains, and no
+        file stays open except those kept for later requests.
+        """
+        delivery = await self._prepare(RequestInfo.from_scope(scope), parse_path(path))
+        try:
+            body = delivery.single_body()
+            if body is not None and scope.get("http_version", "1.1") in _HTTP_1:
+                # A server for HTTP/1 releases a blocked send when its connection closes, so nothing has to watch.
+                await send(_start(delivery.response))
+                await send({"type": "http.response.body", "body": body})
+                return
+            async with cancelled_after(_disconnect, receive):
+                if body is None:
+                    await self._stream(delivery, scope, send)
+                else:
+                    await send(_start(delivery.response))
+                    await send({"type": "http.response.body", "body": body})
+        finally:
+            delivery.release()
+
+    async def _prepare(self, request: RequestInfo, file: ServableFile | None) -> Delivery:
+        cors = self._cors.headers_for(request.origin)
+        if request.method == "OPTIONS":
+            return Delivery(options_response(request, self._cors))
+        if request.method not in ("GET", "HEAD"):
+            return Delivery(error_response(request, 405, cors))
+        if file is None:
+            return Delivery(error_response(request, 404, cors))
+        allowed = None
+        if self._signer is not None:
+            allowed = self._signer.verify(self._signed_name(file), request.query)
+            if allowed is None:
+                return Delivery(error_response(request, 403, cors))
+        delivery = self._peek(request, file, cors) or await self._find(request, file, cors)
+        if allowed is not None:
+            make_private(delivery.response, allowed.seconds_left, allowed.content_disposition)
+        return delivery
+
+    def _signed_name(self, file: ServableFile) -> str:
+        """Return what the signature of a URL is about."""
+        return file.name
+
+    def _peek(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery | None:
+        """Return the response to a request if it is known without waiting."""
+        if self._offload is not None and not request.needs_etag():
+            return Delivery(offloaded_response(file, cors, *self._offload))
+        return self._reader.peek(request, file, cors)
+
+    async def _find(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
+        try:
+            return await self._reader.prepare(request, file, cors)
+        except (StoreFileNotFoundError, InvalidKeyError):
+            return Delivery(error_response(request, 404, cors))
+        except StoreError as error:
+            _log.warning("file not served: %s", error)
+            return Delivery(error_response(request, 503, cors))
+
+    async def _stream(self, delivery: Delivery, scope: Scope, send: Send) -> None:
+        response, size = delivery.response, delivery.opened.info.size
+        await send(_start(response))
+        root = self._pathsend
+        if root is not None and response.body == [(0, size)] and _offers_pathsend(scope, size):
+            await send({"type": _PATHSEND, "path": f"{root.rstrip('/')}/{delivery.opened.name}"})
+            return
+        data = delivery.first
+        for block in self._reader.blocks(response):
+            if data is None:
+                data = block if isinstance(block, bytes) else await self._reader.read(delivery, block)
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            data = None
+            await asyncio.sleep(0)  # let other requests run, however fast this client reads
+        await send({"type": "http.response.body"})
+
+
+class StaticServer(FileServer):
     """An ASGI application that serves the files of a :class:`~aioimageattach.stores.fs.FileSystemStore`.
 
     It serves the files of images and nothing else that may be in the directory: no unfinished or hidden files, no files
@@ -82,102 +212,17 @@ class StaticServer:
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
         self.dir_path: str = absolute_path(dir_path)
-        self._cors = Cors(cors)
-        self._reader = Reader(self.dir_path, block_size, open_files)
-        self._pathsend = pathsend
-        self._signer = signer
-        self._offload = _offload(self.dir_path, x_accel_redirect, x_sendfile)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Respond to a request. A websocket is closed; on a lifespan there is nothing to do."""
-        if scope["type"] == "http":
-            await self.serve(route_path(scope).removeprefix("/"), scope, receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1000})
-        elif not await rejects_event_loop(receive, send):
-            await _run_lifespan(receive, send)
-
-    async def serve(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Respond to a request for a file.
-
-        Args:
-            path: The name of the file within the store, unescaped, as in the URL.
-            scope: The scope of the HTTP request.
-            receive: Called while a response is sent that can block, to notice that the client has disconnected.
-            send: Called with the response.
-
-        Raises:
-            StoreError: The disk failed while the body was being sent, or the file became shorter. The server then
-                closes the connection, so that no client takes the part it received for the whole file.
-
-        Effects: However the call ends, also if the client disconnects or the task is cancelled, no task remains, and no
-        file stays open except those kept for later requests.
-        """
-        delivery = await self._prepare(RequestInfo.from_scope(scope), parse_path(path), scope)
-        try:
-            body = delivery.single_body()
-            if body is not None and scope.get("http_version", "1.1") in _HTTP_1:
-                # A server for HTTP/1 releases a blocked send when its connection closes, so nothing has to watch.
-                await send(_start(delivery.response))
-                await send({"type": "http.response.body", "body": body})
-                return
-            async with cancelled_after(_disconnect, receive):
-                if body is None:
-                    await self._stream(delivery, scope, send)
-                else:
-                    await send(_start(delivery.response))
-                    await send({"type": "http.response.body", "body": body})
-        finally:
-            delivery.release()
-
-    async def _prepare(self, request: RequestInfo, file: ServableFile | None, scope: Scope) -> Delivery:
-        cors = self._cors.headers_for(request.origin)
-        if request.method == "OPTIONS":
-            return Delivery(options_response(request, self._cors))
-        if request.method not in ("GET", "HEAD"):
-            return Delivery(error_response(request, 405, cors))
-        if file is None:
-            return Delivery(error_response(request, 404, cors))
-        allowed = None
-        if self._signer is not None:
-            allowed = self._signer.verify(file.name, scope.get("query_string", b""))
-            if allowed is None:
-                return Delivery(error_response(request, 403, cors))
-        if self._offload is not None and not request.needs_etag():
-            delivery = Delivery(offloaded_response(file, cors, *self._offload))
-        else:
-            delivery = self._reader.peek(request, file, cors) or await self._find(request, file, cors)
-        if allowed is not None:
-            make_private(delivery.response, allowed.seconds_left, allowed.content_disposition)
-        return delivery
-
-    async def _find(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
-        try:
-            return await self._reader.prepare(request, file, cors)
-        except (StoreFileNotFoundError, InvalidKeyError):
-            return Delivery(error_response(request, 404, cors))
-        except StoreError as error:
-            _log.warning("file not served: %s", error)
-            return Delivery(error_response(request, 503, cors))
-
-    async def _stream(self, delivery: Delivery, scope: Scope, send: Send) -> None:
-        response, size = delivery.response, delivery.opened.info.size
-        await send(_start(response))
-        if self._pathsend and response.body == [(0, size)] and _offers_pathsend(scope, size):
-            await send({"type": _PATHSEND, "path": f"{self.dir_path.rstrip('/')}/{delivery.opened.name}"})
-            return
-        data = delivery.first
-        for block in self._reader.blocks(response):
-            if data is None:
-                data = block if isinstance(block, bytes) else await self._reader.read(delivery, block)
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-            data = None
-            await asyncio.sleep(0)  # let other requests run, however fast this client reads
-        await send({"type": "http.response.body"})
+        super().__init__(
+            Reader(self.dir_path, block_size, open_files),
+            cors=cors,
+            pathsend=self.dir_path if pathsend else None,
+            signer=signer,
+            offload=offload(self.dir_path, x_accel_redirect, x_sendfile),
+        )
 
 
 class ServerMiddleware:
-    """Lets a :class:`StaticServer` respond to the requests below a path, and passes all others to the application.
+    """Lets a server of files respond to the requests below a path, and passes all others to the application.
 
     Make it the outermost middleware, so that no other one adds cookies to responses that caches may share. Websockets
     and the lifespan go to the application.
@@ -191,7 +236,7 @@ class ServerMiddleware:
         ValueError: ``url_path`` is not a path.
     """
 
-    def __init__(self, app: ASGIApp, url_path: str, server: StaticServer) -> None:
+    def __init__(self, app: ASGIApp, url_path: str, server: FileServer) -> None:
         self.app = app
         self.url_path: str = f"/{url_prefix(url_path)}/"
         self.server = server
@@ -250,7 +295,12 @@ def url_prefix(text: str) -> str:
     return prefix
 
 
-def _offload(dir_path: str, x_accel_redirect: str | None, x_sendfile: bool) -> tuple[bytes, str] | None:
+def offload(dir_path: str, x_accel_redirect: str | None, x_sendfile: bool) -> tuple[bytes, str] | None:
+    """Return the header by which a server in front sends a file, and what its value begins with; ``None`` for none.
+
+    Raises:
+        ValueError: Both are given.
+    """
     if x_accel_redirect is None:
         return (b"x-sendfile", f"{dir_path.rstrip('/')}/") if x_sendfile else None
     if x_sendfile:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from ...._http.ranges import Range
 from ...._threads import run_io
@@ -15,7 +15,7 @@ from .files import OpenFile, OpenFiles
 from .names import ServableFile
 from .responses import Headers, RequestInfo, Response, file_response
 
-__all__ = ["Delivery", "Reader"]
+__all__ = ["Delivery", "FileReader", "Reader"]
 
 _KEPT_BUFFERS: Final = 16
 _KEPT_CONTENT: Final = 32 * 1024
@@ -62,6 +62,35 @@ class Delivery:
         For the same reason, callers pass the delivery and not the file.
         """
         self.file = None
+
+
+class FileReader(Protocol):
+    """Finds files and reads them."""
+
+    def peek(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery | None:
+        """Return what :meth:`prepare` does if that is possible without waiting. Does not block."""
+        ...
+
+    async def prepare(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
+        """Return the response to GET or HEAD of a file, with the first block of its body.
+
+        Raises:
+            StoreFileNotFoundError: The file does not exist.
+            StoreError: It cannot be opened or read.
+        """
+        ...
+
+    def blocks(self, response: Response) -> Iterator[bytes | Range]:
+        """Iterate over the parts of a body, with each range divided into blocks."""
+        ...
+
+    async def read(self, delivery: Delivery, block: Range) -> bytes:
+        """Read a block.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        ...
 
 
 class Reader:

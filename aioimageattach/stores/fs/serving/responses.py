@@ -67,12 +67,14 @@ class RequestInfo:
             are joined by commas; one that may not be a list is then malformed, and ignored.
         origin: The origin of the page that sends the request.
         preflight: Whether this is a CORS preflight.
+        query: The query string.
     """
 
     method: str
     conditions: Mapping[bytes, str]
     origin: bytes | None
     preflight: bool
+    query: bytes = b""
 
     @classmethod
     def from_scope(cls, scope: Scope) -> RequestInfo:
@@ -91,7 +93,7 @@ class RequestInfo:
                 earlier = conditions.get(name)
                 text = value.decode("latin-1")
                 conditions[name] = text if earlier is None else f"{earlier}, {text}"
-        return cls(scope["method"], conditions, origin, preflight)
+        return cls(scope["method"], conditions, origin, preflight, scope.get("query_string", b""))
 
     def needs_etag(self) -> bool:
         """Return whether the response depends on the entity tag, which a server in front does not know."""

@@ -12,15 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import RelationshipProperty, lazyload, selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
-from ._tasks import map_concurrently
-from .entity import BaseImageSet, Image, MultipleImageSet
-from .entity.thumbnails import as_recipes
-from .exc import DeclarationError, ImageError, NoOriginalError, StoreError
-from .imaging.recipe import Recipe
-from .inventory import beyond
-from .inventory.plan import Plan
-from .key import ImageKey
-from .store import Store
+from .._tasks import map_concurrently
+from ..entity import BaseImageSet, Image, MultipleImageSet
+from ..entity.thumbnails import as_recipes
+from ..exc import DeclarationError, ImageError, NoOriginalError, StoreError
+from ..imaging.recipe import Recipe
+from ..inventory import beyond
+from ..inventory.plan import Plan
+from ..key import ImageKey
+from ..store import Store
 
 __all__ = ["BATCH", "CONCURRENCY", "ThumbnailFailure", "ThumbnailPlan", "ThumbnailProgress", "Thumbnails", "generate"]
 

@@ -1,0 +1,17 @@
+"""Declared thumbnails, which are made when they are asked for, and thumbnails with rows, made for all owners."""
+
+from __future__ import annotations
+
+from .rows import BATCH, CONCURRENCY, ThumbnailFailure, ThumbnailPlan, ThumbnailProgress, Thumbnails, generate
+from .server import ThumbnailServer
+
+__all__ = [
+    "BATCH",
+    "CONCURRENCY",
+    "ThumbnailFailure",
+    "ThumbnailPlan",
+    "ThumbnailProgress",
+    "ThumbnailServer",
+    "Thumbnails",
+    "generate",
+]

@@ -1,0 +1,147 @@
+"""The HTML of pictures."""
+
+from __future__ import annotations
+
+import base64
+from html.parser import HTMLParser
+from typing import Any
+
+import markupsafe
+import pytest
+
+from aioimageattach.declared.html import (
+    Candidate,
+    Html,
+    background,
+    fallback_element,
+    img_element,
+    picture_element,
+    srcset_of,
+)
+from aioimageattach.exc import DeclarationError
+
+SMALL = Candidate("/t/a.320x240.webp?x=1&y=2", 320, 240, "image/webp")
+LARGE = Candidate("/t/a.640x480.webp", 640, 480, "image/webp")
+FALLBACK = Candidate("/t/a.640x480.jpg", 640, 480, "image/jpeg", fallback=True)
+
+
+class Elements(HTMLParser):
+    """Collects elements and their attributes."""
+
+    def __init__(self, markup: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(markup)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(dict(attrs)) == len(attrs)
+        self.found.append((tag, dict(attrs)))
+
+
+def img(*others: Candidate, alt: str = "", colour: str | None = None, **attributes: Any) -> dict[str, str | None]:
+    """The attributes of an element."""
+    [(tag, found)] = Elements(
+        img_element(FALLBACK, others, sizes="50vw", alt=alt, colour=colour, attributes=attributes)
+    ).found
+    assert tag == "img"
+    return found
+
+
+def test_a_browser_chooses_by_width() -> None:
+    """It is given the files with their widths, and how wide the picture is shown."""
+    assert img(SMALL, LARGE, alt='A "cat" & <dog>') == {
+        "src": "/t/a.640x480.jpg",
+        "srcset": "/t/a.320x240.webp?x=1&y=2 320w, /t/a.640x480.webp 640w",
+        "sizes": "50vw",
+        "width": "640",
+        "height": "480",
+        "alt": 'A "cat" & <dog>',
+        "loading": "lazy",
+        "decoding": "async",
+    }
+
+
+def test_without_a_choice_there_are_no_widths() -> None:
+    """HTML forbids ``sizes`` then."""
+    assert img(FALLBACK).keys() & {"srcset", "sizes"} == set()
+    assert img().keys() & {"srcset", "sizes"} == set()
+    assert img(SMALL)["srcset"] == SMALL.url
+    assert "sizes" not in img(SMALL)
+    assert srcset_of([LARGE]) == LARGE.url
+
+
+def test_attributes_are_passed_through() -> None:
+    """They take precedence, and what Python cannot spell has another spelling."""
+    found = img(class_="card", data_id=7, hidden=True, itemprop=None, draggable=False, loading="eager", decoding=None)
+    assert (found["class"], found["data-id"], found["hidden"], found["loading"]) == ("card", "7", None, "eager")
+    assert found.keys() & {"itemprop", "draggable", "decoding"} == set()
+    assert img(**{"class": '"><script>'})["class"] == '"><script>'
+    with pytest.raises(DeclarationError, match="the name of an HTML attribute"):
+        img(**{"onload x": "1"})
+
+
+def test_what_is_urgent_is_not_loaded_lazily() -> None:
+    """A browser would not know of it in time."""
+    found = img(fetchpriority="high")
+    assert found["fetchpriority"] == "high"
+    assert "loading" not in found
+    assert img(fetchpriority="low")["loading"] == "lazy"
+
+
+def test_the_background_goes_before_other_styles() -> None:
+    """An application's own style may replace it."""
+    assert img(colour="#1e90ff")["style"] == "background-color:#1e90ff"
+    assert img(colour="#1e90ff", style="border:0")["style"] == "background-color:#1e90ff;border:0"
+
+
+def test_a_picture_offers_each_format() -> None:
+    """By type, in the given order, before the element for others."""
+    avif = Candidate("/t/a.avif", 320, 240, "image/avif")
+    html = picture_element([avif, SMALL, LARGE], "50vw", "<img>")
+    assert Elements(html).found == [
+        ("picture", {}),
+        ("source", {"type": "image/avif", "srcset": "/t/a.avif"}),
+        ("source", {"type": "image/webp", "srcset": srcset_of([SMALL, LARGE]), "sizes": "50vw"}),
+        ("img", {}),
+    ]
+    assert html.endswith("<img></picture>")
+
+
+def test_a_picture_for_none() -> None:
+    """It has the attributes of the call."""
+    assert Elements(fallback_element("/none.svg", "Nobody", {"class_": "card"})).found == [
+        ("img", {"src": "/none.svg", "alt": "Nobody", "loading": "lazy", "decoding": "async", "class": "card"})
+    ]
+
+
+def test_templates_do_not_escape_markup() -> None:
+    """Escaping happened when it was made."""
+    html = Html("<img>")
+    assert markupsafe.escape(html) == "<img>"
+    assert type(html.__html__()) is str
+
+
+def thumbhash(header: int) -> str:
+    """The beginning of one, in Base64."""
+    return base64.b64encode(header.to_bytes(3, "little") + b"rest").decode()
+
+
+@pytest.mark.parametrize(
+    ("colour", "hash_", "mimetype", "expected"),
+    [
+        ("#1e90ff", None, "image/jpeg", "#1e90ff"),
+        ("#1e90ff", thumbhash(0), "image/png", "#1e90ff"),
+        ("#1e90ff", thumbhash(1 << 23), "image/png", None),
+        ("#1e90ff", None, "image/png", None),
+        ("#1e90ff", "", "image/png", None),
+        ("#1e90ff", "?", "image/png", None),
+        ("#1e90ff", "\xe4", "image/png", None),
+        (None, thumbhash(0), "image/jpeg", None),
+        ("red;x:y", None, "image/jpeg", None),
+    ],
+)
+def test_only_opaque_pictures_have_a_background(
+    colour: str | None, hash_: str | None, mimetype: str, expected: str | None
+) -> None:
+    """Through others it would be seen after they are loaded."""
+    assert background(colour, hash_, mimetype) == expected

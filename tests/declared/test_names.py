@@ -1,0 +1,140 @@
+"""The names of the files of declared thumbnails."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioimageattach.declared.names import (
+    DerivedName,
+    derived_type,
+    format_point,
+    original_type,
+    parse_point,
+    path_of,
+    picture_of,
+    public_of,
+    stem_of,
+)
+from aioimageattach.exc import InvalidKeyError
+from aioimageattach.key import ImageKey, file_name, make_revision
+from aioimageattach.stores.fs.serving.names import parse_path
+
+REVISION = "01m8mvtw392my0qm9gn0r3dt55cabcde"
+EARLIER = "01m7xvw392my0qm9gn0r3dt55c"
+
+
+@pytest.mark.parametrize(
+    ("revision", "name", "look", "point", "stem"),
+    [
+        (REVISION, "card", "", "", "01m8mvtw392my0qm9g-card-tqax54gwyetm"),
+        (REVISION, "card", "q50", "", "01m8mvtw392my0qm9g-card-tqax5c75kejn"),
+        (REVISION, "icon", "aspect1x1", "", "01m8mvtw392my0qm9g-icon-hcsgs2901eba"),
+        (REVISION, "icon", "aspect1x1", "040025", "01m8mvtw392my0qm9g-icon-040025-hcsgs6k8hg6x"),
+        (f"{REVISION}-sandbox", "card", "", "", "01m8mvtw392my0qm9g-card-46apd1w9pncw-sandbox"),
+        (EARLIER, "card", "", "", "01m7xvw392my-card-8g6c3d2y0pv6"),
+    ],
+)
+def test_names_do_not_change(revision: str, name: str, look: str, point: str, stem: str) -> None:
+    """Each is as it was in the first version that made it, because files have it."""
+    assert stem_of(revision, name, look, point) == stem
+
+
+def test_the_public_part_does_not_tell_the_rest() -> None:
+    """At least 14 characters, 70 random bits, of each revision stay secret; a shorter revision is refused."""
+    assert public_of(make_revision()) is not None
+    for revision in (REVISION, EARLIER, "x" * 22, "x" * 64, f"{REVISION}-sandbox"):
+        public = public_of(revision)
+        assert public is not None
+        assert revision.startswith(public)
+        assert len(revision.removesuffix("-sandbox")) - len(public) >= 14
+        assert stem_of(revision, "card", "").startswith(f"{public}-card-")
+    assert public_of("x" * 21) is None
+    with pytest.raises(InvalidKeyError, match="expected at least 22 characters"):
+        stem_of("x" * 21, "card", "")
+
+
+@given(
+    revision=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{21,47}", fullmatch=True),
+    name=st.from_regex(r"[a-z][a-z0-9_]{0,15}", fullmatch=True),
+    point=st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    sandbox=st.booleans(),
+)
+def test_a_name_is_read_as_it_was_written(
+    revision: str, name: str, point: tuple[float, float] | None, sandbox: bool
+) -> None:
+    """Its parts come back, and a file can have it in the layout of all images."""
+    revision = revision.removesuffix("-sandbox").ljust(22, "x") + "-sandbox" * sandbox
+    stem = stem_of(revision, name, "q50", format_point(point))
+    found = DerivedName.parse(stem)
+    assert found is not None
+    assert (found.public, found.name, found.point, found.sandbox) == (
+        public_of(revision),
+        name,
+        format_point(point),
+        sandbox,
+    )
+    assert parse_point(found.point) == (None if point is None else tuple(int(part * 100 + 0.5) / 100 for part in point))
+    assert found.belongs_to(revision)
+    key = ImageKey(derived_type("photo"), None, 320, 240, "image/webp", stem)
+    assert file_name(key) == f"{path_of('photo', stem)}.320x240.webp"
+    assert file_name(key).startswith(f"{path_of('photo', found.public)}-")
+    assert parse_path(file_name(key)) is not None
+
+
+def test_names_are_made_with_the_whole_revision() -> None:
+    """Who knows the public part alone cannot make up a name, not even one that looks outdated."""
+    other = REVISION[:-1] + "f"
+    mine, theirs = (stem_of(revision, "card", "") for revision in (REVISION, other))
+    assert mine[:24] == theirs[:24]
+    assert mine != theirs
+    found = DerivedName.parse(mine)
+    assert found is not None
+    assert found.belongs_to(REVISION)
+    assert not found.belongs_to(other)
+    assert not found.belongs_to(f"{REVISION}-sandbox")
+    assert not found.belongs_to("01m8mvtw392my0qm9")
+
+
+def test_a_name_of_another_recipe_is_recognised() -> None:
+    """It belongs to the picture still, but one of another thumbnail does not."""
+    old = DerivedName.parse(stem_of(REVISION, "card", "q50"))
+    assert old is not None
+    assert old.belongs_to(REVISION)
+    forged = DerivedName.parse(stem_of(REVISION, "card", "").replace("card", "full"))
+    assert forged is not None
+    assert not forged.belongs_to(REVISION)
+
+
+@pytest.mark.parametrize(
+    "revision",
+    [
+        REVISION,
+        "",
+        "01m8mvtw392my0qm9g-card",
+        "01m8mvtw392my0qm9g-card-tqax5kmmz30",
+        "01m8mvtw392my0qm9g-Card-tqax5kmmz30d",
+        "01m8mvtw392my0qm9g-card-04002-tqax5kmmz30d",
+        "short-card-tqax5kmmz30d",
+        "01m8mvtw392my0qm9gx-card-tqax5kmmz30d",
+        "01m8mvtw392my0qm9g-card-tqax5kmmz30d-other",
+    ],
+)
+def test_other_names_are_none(revision: str) -> None:
+    """A revision that no thumbnail can have is not taken for one."""
+    assert DerivedName.parse(revision) is None
+
+
+def test_points_outside_of_the_picture_are_none() -> None:
+    """Six digits may say more than 100 of 100."""
+    assert [parse_point(digits) for digits in ("101000", "000999", "", "100000")] == [None, None, None, (1.0, 0.0)]
+
+
+def test_thumbnails_have_a_folder_of_their_own() -> None:
+    """Their object type is that of the originals and two characters, and leads back to it."""
+    assert derived_type("photo") == "photo.t"
+    assert original_type("photo.t") == "photo"
+    assert original_type("photo.t.t") == "photo.t"
+    assert [original_type(other) for other in ("photo", ".t", "t")] == [None, None, None]
+    assert picture_of("photo", "01m8mvtw392my0qm9g") == "photo.t/01m8mvtw392my0qm9g"

@@ -1,0 +1,526 @@
+"""Declared thumbnails that are made ahead, marked, and deleted with their originals."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import ForeignKey, select, update
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from aioimageattach import (
+    FocalPoint,
+    Image,
+    MultipleImageSet,
+    Placeholder,
+    Recipe,
+    Srcset,
+    ThumbnailMarks,
+    image_attachment,
+    set_default_store,
+    store_context,
+)
+from aioimageattach._transaction.deferral import defer_deletion
+from aioimageattach.entity.derived import declared_files
+from aioimageattach.exc import (
+    DeclarationError,
+    NoOriginalError,
+    StoreError,
+    StoreFileNotFoundError,
+    StoreUnavailableError,
+    UsageError,
+)
+from aioimageattach.file import Source
+from aioimageattach.store import KeyedStore, Location
+from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores.overlay import OverlayStore
+from aioimageattach.stores.routing import PlainRoutingStore
+from tests.databases import Database
+from tests.entity.models import started, statements
+from tests.entity.test_markup import Links
+from tests.photos import photo
+from tests.thumbnails.models import names
+
+
+class Base(DeclarativeBase):
+    """The base of the models here."""
+
+
+class Product(Base):
+    """Has a cover, and any number of photos."""
+
+    __tablename__ = "product"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    cover = image_attachment["Cover"]("Cover")
+    photos = image_attachment["Photo", MultipleImageSet["Photo"]]("Photo", uselist=True)
+
+
+class Cover(Base, Image, FocalPoint, Placeholder, ThumbnailMarks):
+    """Can be marked."""
+
+    __tablename__ = "cover"
+    __thumbnails__ = {
+        "icon": Srcset([24], aspect=(1, 1), fallback=None),
+        "card": Srcset([60, 120], sizes="50vw"),
+    }
+    product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
+
+
+class Photo(Base, Image):
+    """Cannot be marked."""
+
+    __tablename__ = "photo"
+    __thumbnails__ = {"card": Srcset([60], fallback=None)}
+    product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
+    order_index: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Failing(MemoryStore):
+    """A store that does not put or delete names that contain something."""
+
+    refused = "nothing"
+    broken = False
+
+    async def put_object(
+        self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
+    ) -> None:
+        if self.refused in name:
+            raise StoreUnavailableError("out of order")
+        await super().put_object(name, data, mimetype=mimetype, reproducible=reproducible)
+
+    async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
+        if self.broken:
+            raise ValueError("not an error of a store")
+        return {name: StoreUnavailableError("out of order") for name in names if self.refused in name}
+
+    def location_of(self, object_type: str | None = None) -> Location:
+        """The same in every process, as that of a bucket."""
+        return frozenset({("failing",)})
+
+
+@pytest.fixture
+async def sessions(sqlite_database: Database) -> async_sessionmaker[AsyncSession]:
+    """Sessions on SQLite with the tables of the models."""
+    return await started(sqlite_database, Base.metadata, expire_on_commit=False)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[KeyedStore]:
+    """The store of the process, in a directory."""
+    (tmp_path / "files").mkdir()
+    store = FileSystemStore(tmp_path / "files", "/files/", fsync=False)
+    set_default_store(store, thumbnails=Links(store))
+    yield store
+    set_default_store(None)
+
+
+async def attached(sessions: async_sessionmaker[AsyncSession], *, ahead: bool = True) -> Product:
+    """A product with a cover, which has its thumbnails."""
+    async with sessions() as session:
+        session.add(product := Product())
+        await product.cover.from_blob(photo("chelsea"))
+        if ahead:
+            await product.cover.generate_thumbnails()
+        await session.commit()
+    return product
+
+
+def declared(row: Image, store: KeyedStore) -> list[str]:
+    """The names of the files that are declared for a row."""
+    return sorted(store.name_of(one.key_for(row)) for one in declared_files(row))
+
+
+# --- made ahead ------------------------------------------------------------------------------------------------------
+
+
+async def test_thumbnails_are_stored_with_their_original(
+    sessions: async_sessionmaker[AsyncSession], store: KeyedStore
+) -> None:
+    """When the commit returns, all of them are there, made from one decode with the preview of the picture."""
+    async with sessions() as session:
+        session.add(product := Product())
+        original = await product.cover.from_blob(photo("chelsea"))
+        original.focal_point = (0.2, 0.4)
+        assert await product.cover.generate_thumbnails() == []
+        assert await names(store) == []
+        await session.commit()
+    assert await names(store, "cover.t/") == declared(original, store)
+    assert len(declared(original, store)) == 4
+    assert original.dominant_colour is not None
+    assert original.thumbnail_marks is not None
+
+
+async def test_thumbnails_of_a_stored_picture(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """They are made at once, and the mark comes with the next commit; what was there already stays."""
+    product = await attached(sessions, ahead=False)
+    name = declared(product.cover.require_original(), store)[0]
+    await store.put_object(name, b"there already")
+    async with sessions() as session:
+        product = await session.get_one(Product, product.id)
+        await product.cover.generate_thumbnails()
+        original = product.cover.require_original()
+        assert await names(store, "cover.t/") == declared(original, store)
+        marks = original.thumbnail_marks
+        assert marks is not None
+        await session.commit()
+    async with sessions() as session:
+        assert await session.scalar(select(Cover.thumbnail_marks)) == marks
+    async with await store.get_object(name) as file:
+        assert await file.read() == b"there already"
+
+
+async def test_an_adopted_picture(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """Its file is there, so its thumbnails are made at once."""
+    product = await attached(sessions)
+    name = store.name_of(product.cover.require_original().key)
+    for derived in await names(store, "cover.t/"):
+        await store.delete_object(derived)
+    async with sessions() as session:
+        await session.execute(Cover.__table__.delete())
+        await session.commit()
+    async with sessions() as session:
+        product = await session.get_one(Product, product.id)
+        await product.cover.adopt(name)
+        await product.cover.generate_thumbnails()
+        await session.commit()
+    assert len(await names(store, "cover.t/")) == 4
+
+
+async def test_without_a_session(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """There is nobody to write the mark; the files are there."""
+    product = await attached(sessions, ahead=False)
+    async with sessions() as session:
+        product = await session.get_one(Product, product.id)
+        session.expunge_all()
+    await product.cover.generate_thumbnails()
+    assert len(await names(store, "cover.t/")) == 4
+    assert product.cover.require_original().thumbnail_marks is None
+
+
+async def test_a_class_without_the_mixin(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """Its thumbnails are made, and its URLs lead to the server."""
+    async with sessions() as session:
+        session.add(product := Product())
+        picture = product.photos.get_image_set(order_index=1)
+        await picture.from_blob(photo("coffee"))
+        await picture.generate_thumbnails()
+        await session.commit()
+        assert len(await names(store, "photo.t/")) == 1
+        await picture.generate_thumbnails()
+    assert str(picture.url("card")).startswith("/thumbnails/")
+
+
+async def test_what_cannot_be_made_ahead(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """Nothing is attached; nothing is declared; the row is one of SQLAlchemy-ImageAttach; the store knows no names."""
+
+    class Other(DeclarativeBase):
+        """A registry of its own."""
+
+    class Owner(Other):
+        """Has a picture."""
+
+        __tablename__ = "owner"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        picture = image_attachment["Picture"]("Picture")
+
+    class Picture(Other, Image):
+        """Declares nothing."""
+
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+
+    with pytest.raises(NoOriginalError):
+        await Product().cover.generate_thumbnails()
+    owner = Owner(id=1)
+    await owner.picture.from_blob(photo("chelsea"))
+    with pytest.raises(DeclarationError, match="declares no thumbnails"):
+        await owner.picture.generate_thumbnails()
+    product = Product(id=1)
+    original = await product.cover.from_blob(photo("chelsea"))
+    original.__dict__["revision"] = None
+    with pytest.raises(UsageError, match="SQLAlchemy-ImageAttach"):
+        await product.cover.generate_thumbnails()
+    with store_context(PlainRoutingStore({}, default=MemoryStore())):
+        await product.cover.from_blob(photo("chelsea"))
+        with pytest.raises(DeclarationError, match="thumbnails with rows"):
+            await product.cover.generate_thumbnails()
+
+
+async def test_a_picture_that_is_gone_meanwhile(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """Nothing is left of its thumbnails."""
+    product = await attached(sessions, ahead=False)
+    async with sessions() as session:
+        product = await session.get_one(Product, product.id)
+        head = store.head_object
+
+        async def deleted(name: str) -> Any:
+            await store.delete_object(name)
+            return await head(name)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "head_object", deleted)
+            with pytest.raises(StoreFileNotFoundError):
+                await product.cover.generate_thumbnails()
+    assert await names(store) == []
+
+
+async def test_a_store_that_fails_ahead(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """In the flush of the picture, the flush fails and can be repeated; later, the call fails."""
+    store = Failing()
+    with store_context(store, thumbnails=Links(store)):
+        async with sessions() as session:
+            session.add(product := Product())
+            await product.cover.from_blob(photo("chelsea"))
+            await product.cover.generate_thumbnails()
+            store.refused = "-icon-"
+            with pytest.raises(StoreUnavailableError):
+                await session.flush()
+            assert await names(store, "cover/") == []
+            store.refused = "nothing"
+            await session.commit()
+        assert set(declared(product.cover.require_original(), store)) <= {*await names(store, "cover.t/")}
+        product = await attached(sessions, ahead=False)
+        store.refused = ".t/"
+        with pytest.raises(StoreUnavailableError):
+            await product.cover.generate_thumbnails()
+
+
+# --- marks -----------------------------------------------------------------------------------------------------------
+
+
+async def test_marked_urls_lead_to_the_store(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """Each to a file that exists, and without a statement."""
+    product = await attached(sessions)
+    async with sessions() as session:
+        product = await session.get_one(Product, product.id)
+    with statements(sessions) as sent:
+        for name in ("icon", "card"):
+            for one in product.cover.candidates(name):
+                await store.head_object(one.url.removeprefix("/files/"))
+    assert sent == []
+
+
+def is_direct(product: Product, name: str = "icon") -> bool:
+    """Whether the URLs of a thumbnail are those of the store."""
+    return "/thumbnails/" not in str(product.cover.url(name))
+
+
+async def test_a_mark_is_for_certain_files(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """Not for those of another focal point, of another declaration, or in another store."""
+    product = await attached(sessions)
+    original = product.cover.require_original()
+    assert is_direct(product)
+    original.focal_point = (0.1, 0.1)
+    assert not is_direct(product)
+    assert is_direct(product, "card")
+    original.focal_point = None
+
+    other = FileSystemStore(Path(str(store.path)).parent, "/elsewhere/")  # type: ignore[attr-defined]
+    with store_context(other, thumbnails=Links(other)):
+        assert "/thumbnails/" in str(original.url("icon", store=other))
+    with store_context(store, thumbnails=(private := Links(store))):
+        private.is_private = True
+        assert not is_direct(product)
+
+    class Other(DeclarativeBase):
+        """A registry of its own."""
+
+    class Changed(Other, Image, FocalPoint, ThumbnailMarks):
+        """Has another width."""
+
+        __tablename__ = "cover"
+        __thumbnails__ = {"icon": Cover.__thumbnails__["icon"], "card": Srcset([60, 121])}
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    changed = Changed(
+        width=451,
+        height=300,
+        mimetype="image/jpeg",
+        original=True,
+        revision=original.revision,
+        thumbnail_marks=original.thumbnail_marks,
+    )
+    assert str(changed.url("icon")).startswith("/files/")
+    assert str(changed.url("card")).startswith("/thumbnails/")
+
+
+async def test_stores_in_which_no_mark_counts(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """That of one process, which a later one cannot recognise, and an overlay, whose URLs may lead below."""
+    for one in (MemoryStore(), OverlayStore(store, MemoryStore("below:/"))):
+        with store_context(one, thumbnails=Links(one)):
+            product = await attached(sessions)
+            assert product.cover.require_original().thumbnail_marks is None
+            await product.cover.generate_thumbnails()
+            assert not is_direct(product)
+
+
+async def test_a_mark_goes_with_its_transaction(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """After a rollback it is as before, though the files are there."""
+    product = await attached(sessions, ahead=False)
+    async with sessions() as session:
+        product = await session.get_one(Product, product.id)
+        await product.cover.generate_thumbnails()
+        assert is_direct(product)
+        await session.rollback()
+        await session.refresh(product)
+        assert not is_direct(product)
+
+
+async def test_somebody_else_has_replaced_the_picture(
+    sessions: async_sessionmaker[AsyncSession], store: KeyedStore
+) -> None:
+    """The mark is written for no other picture, and the commit does not fail."""
+    product = await attached(sessions, ahead=False)
+    async with sessions() as session:
+        product = await session.get_one(Product, product.id)
+        await session.execute(update(Cover.__table__).values(revision="x" * 30))
+        await product.cover.generate_thumbnails()
+        await session.commit()
+        assert await session.scalar(select(Cover.thumbnail_marks).execution_options(populate_existing=True)) is None
+
+
+# --- deleted ---------------------------------------------------------------------------------------------------------
+
+
+async def test_thumbnails_go_with_their_original(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """Also those that somebody asked for later, those of a focal point, and those without one."""
+    product = await attached(sessions)
+    async with sessions() as session:
+        product = await session.get_one(Product, product.id)
+        product.cover.require_original().focal_point = (0.3, 0.3)
+        await session.commit()
+        await product.cover.generate_thumbnails()
+        assert len(await names(store, "cover.t/")) == 5
+        await product.cover.delete()
+        await session.commit()
+    assert await names(store) == []
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+async def test_thumbnails_go_with_a_replaced_original(
+    sessions: async_sessionmaker[AsyncSession], store: KeyedStore, loaded: bool
+) -> None:
+    """Whether or not the picture before was loaded."""
+    product = await attached(sessions)
+    async with sessions() as session:
+        product = await session.get_one(Product, product.id)
+        product.cover.require_original().focal_point = (0.3, 0.3)
+        await session.commit()
+        await product.cover.generate_thumbnails()
+        if not loaded:
+            session.expunge(product.cover.require_original())
+            session.expire(product)
+            await session.refresh(product, ["id"])
+        await product.cover.from_blob(photo("coffee"))
+        await session.commit()
+    assert await names(store, "cover.t/") == []
+    assert len(await names(store)) == 1
+
+
+async def test_a_rollback_leaves_nothing(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """In the root transaction and in a savepoint; the picture before has its thumbnails still."""
+    product_id = (await attached(sessions)).id
+    before = await names(store)
+    async with sessions() as session:
+        product = await session.get_one(Product, product_id)
+        await product.cover.from_blob(photo("coffee"))
+        await product.cover.generate_thumbnails()
+        await session.flush()
+        assert len(await names(store)) == 10
+        await session.rollback()
+    assert await names(store) == before
+    async with sessions() as session:
+        product = await session.get_one(Product, product_id)
+        with pytest.raises(RuntimeError):
+            async with session.begin_nested():
+                await product.cover.from_blob(photo("coffee"))
+                await product.cover.generate_thumbnails()
+                await session.flush()
+                raise RuntimeError
+        await session.commit()
+    assert await names(store) == before
+
+
+async def test_a_picture_that_is_replaced_before_its_flush(
+    sessions: async_sessionmaker[AsyncSession], store: KeyedStore
+) -> None:
+    """Its thumbnails are never stored."""
+    async with sessions() as session:
+        session.add(product := Product())
+        await product.cover.from_blob(photo("chelsea"))
+        await product.cover.generate_thumbnails()
+        await product.cover.from_blob(photo("coffee"))
+        await session.commit()
+    assert await names(store, "cover.t/") == []
+
+
+async def test_deletion_is_deferred(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """Then thumbnails stay with their original, for the sweep."""
+    defer_deletion(sessions)
+    product = await attached(sessions)
+    before = await names(store)
+    async with sessions() as session:
+        product = await session.get_one(Product, product.id)
+        await product.cover.delete()
+        await session.commit()
+    assert await names(store) == before
+
+
+@pytest.mark.parametrize("broken", [True, False])
+async def test_thumbnails_that_cannot_be_deleted(
+    sessions: async_sessionmaker[AsyncSession], caplog: pytest.LogCaptureFixture, broken: bool
+) -> None:
+    """The commit succeeds, and the sweep finds them."""
+    store = Failing()
+    with store_context(store, thumbnails=Links(store)):
+        product = await attached(sessions)
+        store.refused, store.broken = "-card-", broken
+        with caplog.at_level(logging.WARNING):
+            async with sessions() as session:
+                product = await session.get_one(Product, product.id)
+                await product.cover.delete()
+                await session.commit()
+    assert "thumbnails, left to the sweep" in caplog.text
+    assert await names(store, "cover/") == []
+
+
+async def test_rows_of_thumbnails_have_none(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """Deleting a thumbnail with a row deletes nothing else."""
+    product = await attached(sessions)
+    async with sessions() as session:
+        product = await session.get_one(Product, product.id)
+        thumbnail = await product.cover.generate_thumbnail(width=30)
+        await session.commit()
+        await session.delete(thumbnail)
+        await session.commit()
+    assert len(await names(store)) == 5
+
+
+async def test_many_sessions_at_once(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """Each picture has its own thumbnails, and nothing else remains."""
+    products = await asyncio.gather(*(attached(sessions) for _ in range(5)))
+    expected = sorted(name for product in products for name in declared(product.cover.require_original(), store))
+    assert await names(store, "cover.t/") == expected
+
+
+def test_a_recipe_is_part_of_a_declaration() -> None:
+    """The files of a row are those of all its thumbnails."""
+
+    class Other(DeclarativeBase):
+        """A registry of its own."""
+
+    class One(Other, Image):
+        """Declares both kinds."""
+
+        __tablename__ = "one"
+        __thumbnails__ = {"share": Recipe(width=30, height=20), "card": Srcset([60], fallback=None)}
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    row = One(width=100, height=50, mimetype="image/jpeg", original=True, revision="x" * 30)
+    assert [one.step.tail for one in declared_files(row)] == [".30x20.jpg", ".60x30.webp"]

@@ -1,0 +1,346 @@
+"""Declared thumbnails, as templates show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jinja2
+import pytest
+from sqlalchemy import ForeignKey
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column
+
+from aioimageattach import (
+    FocalPoint,
+    Image,
+    MultipleImageSet,
+    Placeholder,
+    Recipe,
+    Srcset,
+    bind_store,
+    image_attachment,
+    set_default_store,
+    store_context,
+)
+from aioimageattach.declared.names import DerivedName
+from aioimageattach.exc import ContextError, DeclarationError, NotLoadedError, UsageError
+from aioimageattach.key import revision_of
+from aioimageattach.store import KeyedStore, Store
+from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores.overlay import OverlayStore
+from aioimageattach.stores.routing import PlainRoutingStore
+from tests.databases import Database
+from tests.entity.models import started, statements
+from tests.photos import opened, photo, saved
+
+
+class Base(DeclarativeBase):
+    """The base of the models here."""
+
+
+class Product(Base):
+    """Has a cover and any number of photos."""
+
+    __tablename__ = "product"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    cover = image_attachment["Cover"]("Cover")
+    photos = image_attachment["Photo", MultipleImageSet["Photo"]]("Photo", uselist=True)
+
+
+class Cover(Base, Image, FocalPoint, Placeholder):
+    """Has everything that can be declared."""
+
+    __tablename__ = "product_cover"
+    __placeholder_on_attach__ = True
+    __fallback_picture__ = "/none.svg"
+    __thumbnails__ = {
+        "icon": Srcset([48, 96], aspect=(1, 1), sizes="48px"),
+        "card": Srcset([100, 200, 400], formats=["avif", "webp"]),
+        "share": Recipe(width=200, height=105, format="jpeg"),
+        "one": Srcset([100]),
+    }
+    product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
+
+    @property
+    def alt(self) -> str:
+        """Describe the picture."""
+        return "A <cover>"
+
+
+class Photo(Base, Image):
+    """Has one thumbnail, and no other mixin."""
+
+    __tablename__ = "product_photo"
+    __thumbnails__ = {"card": Srcset([100, 200], sizes="50vw")}
+    product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
+    order_index: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Links:
+    """A server of thumbnails that only makes URLs."""
+
+    is_private = False
+
+    def __init__(self, store: Store, base_url: str = "/thumbnails/", query: str = "") -> None:
+        self.store = store
+        self.base_url = base_url
+        self.query = query
+        self.pictures: list[str] = []
+
+    def query_of(self, picture: str) -> str:
+        """Note the picture."""
+        self.pictures.append(picture)
+        return self.query
+
+
+@pytest.fixture
+async def sessions(sqlite_database: Database) -> async_sessionmaker[AsyncSession]:
+    """Sessions on SQLite with the tables of the models."""
+    return await started(sqlite_database, Base.metadata, expire_on_commit=False)
+
+
+@pytest.fixture
+def store() -> Iterator[KeyedStore]:
+    """The store of the process, with a server of thumbnails."""
+    store = MemoryStore()
+    set_default_store(store, thumbnails=Links(store))
+    yield store
+    set_default_store(None)
+
+
+async def attached(sessions: async_sessionmaker[AsyncSession], blob: bytes | None = None) -> Product:
+    """A product with a cover and two photos, as another session loads it."""
+    async with sessions() as session:
+        session.add(product := Product())
+        await product.cover.from_blob(blob or photo("chelsea"))
+        for number in (0, 1):
+            await product.photos.get_image_set(order_index=number).from_blob(photo("coffee"))
+        await session.commit()
+    async with sessions() as session:
+        return await session.get_one(Product, product.id)
+
+
+async def test_candidates_are_calculated(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """They need no statement and no store, and have the declared order."""
+    product = await attached(sessions)
+    with statements(sessions) as sent:
+        found = product.cover.candidates("card")
+    assert sent == []
+    assert [(one.width, one.height, one.mimetype, one.fallback) for one in found] == [
+        (100, 67, "image/avif", False),
+        (200, 133, "image/avif", False),
+        (400, 266, "image/avif", False),
+        (100, 67, "image/webp", False),
+        (200, 133, "image/webp", False),
+        (400, 266, "image/webp", False),
+        (200, 133, "image/jpeg", True),
+    ]
+    original = product.cover.require_original()
+    assert product.cover.candidates("card") == original.candidates("card")
+    for one in found:
+        name = one.url.removeprefix("/thumbnails/")
+        stem = revision_of(name)
+        assert stem is not None
+        parsed = DerivedName.parse(stem)
+        assert parsed is not None
+        assert name.startswith("product-cover.t/")
+        assert parsed.belongs_to(str(original.revision))
+        assert str(original.revision) not in one.url
+
+
+async def test_what_is_derived_from_candidates(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """URL and size are those of the fallback; a srcset is of one format."""
+    cover = (await attached(sessions)).cover
+    *_, last = cover.candidates("card")
+    assert last.fallback
+    assert cover.url("card") == last.url
+    assert cover.url("card", base_url="https://example.com/de/") == f"https://example.com{last.url}"
+    assert cover.thumbnail_size("card") == (last.width, last.height)
+    webp = [one for one in cover.candidates("card") if one.mimetype == "image/webp"]
+    assert cover.srcset("card") == ", ".join(f"{one.url} {one.width}w" for one in webp)
+    assert cover.srcset("card", mimetype="image/avif") == cover.srcset("card").replace(".webp", ".avif")
+    assert cover.srcset("share") == cover.url("share")
+
+
+async def test_templates(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """Jinja takes the elements as they are, with the attributes of HTML."""
+    product = await attached(sessions)
+    environment = jinja2.Environment(autoescape=True)
+    text = (
+        '{{ cover.img("icon", class="avatar") }}{{ cover.picture("card", sizes="50vw", alt="x", placeholder=False) }}'
+    )
+    html = environment.from_string(text).render(cover=product.cover)
+    assert html.startswith('<img src="/thumbnails/product-cover.t/')
+    assert html.count("<picture>") == 1
+    assert html.count('<source type="image/') == 2
+    assert 'alt="A &lt;cover&gt;"' in html
+    assert 'alt="x"' in html
+    assert html.count("background-color:") == 1
+    assert '.96x96.jpg"' in html
+    assert 'class="avatar"' in html
+
+
+async def test_one_file_is_no_choice(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """A recipe is an ``<img>``, also where a ``<picture>`` is wanted, and one width needs no ``sizes``."""
+    cover = (await attached(sessions)).cover
+    assert cover.picture("share") == cover.img("share")
+    assert "srcset" not in cover.img("share")
+    assert "sizes" not in cover.picture("one")
+    assert " 100w" not in cover.picture("one")
+    assert ".100x67.webp" in cover.img("one")
+
+
+async def test_pictures_of_a_set(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """Each shows its own."""
+    product = await attached(sessions)
+    found = [one.picture("card") for one in product.photos]
+    assert len({*found}) == 2
+    assert all("style" not in one for one in found)
+
+
+async def test_nothing_is_attached(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """Then nothing is rendered, or the fallback picture of the class."""
+    product = Product()
+    photos = product.photos.get_image_set(order_index=0)
+    assert photos.candidates("card") == ()
+    assert (photos.url("card"), photos.srcset("card"), photos.thumbnail_size("card")) == (None, "", None)
+    assert (photos.img("card"), photos.picture("card")) == ("", "")
+    assert product.cover.img("icon", class_="avatar", alt="Nobody", sizes="1px") == (
+        '<img src="/none.svg" alt="Nobody" loading="lazy" decoding="async" class="avatar">'
+    )
+    assert product.cover.picture("share") == '<img src="/none.svg" alt="" loading="lazy" decoding="async">'
+
+
+async def test_no_file_can_be_made(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """If the limits of the class allow none, it is as if nothing was attached."""
+    product = await attached(sessions)
+    original = product.cover.require_original()
+    original.__dict__["height"] = 3_000_000
+    assert product.cover.img("one") == '<img src="/none.svg" alt="" loading="lazy" decoding="async">'
+    assert product.cover.candidates("one") == ()
+    assert product.cover.srcset("one") == ""
+
+
+async def test_mistakes_are_named(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """Unknown names with the known ones, and a choice of widths without ``sizes``; also where nothing is attached."""
+    product = await attached(sessions)
+    for one in (product.cover, product.cover.require_original(), Product().cover):
+        with pytest.raises(DeclarationError, match="has no 'thumb'; expected one of: 'icon', 'card', 'share', 'one'"):
+            one.img("thumb")
+        with pytest.raises(DeclarationError, match="has several widths: expected sizes"):
+            one.picture("card")
+
+
+async def test_the_focal_point_is_part_of_what_is_cropped(
+    sessions: async_sessionmaker[AsyncSession], store: KeyedStore
+) -> None:
+    """Another point gives another name, and only there."""
+    cover = (await attached(sessions)).cover
+    before = {name: cover.url(name) for name in ("icon", "card", "share")}
+    cover.require_original().focal_point = (0.4, 0.255)
+    after = {name: cover.url(name) for name in before}
+    assert after["card"] == before["card"]
+    assert "-icon-040026-" in str(after["icon"])
+    assert "-share-040026-" in str(after["share"])
+
+
+async def test_only_originals_that_are_loaded(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+    """A thumbnail with a row has no thumbnails, nor has a row of SQLAlchemy-ImageAttach; errors say what to do."""
+    async with sessions() as session:
+        session.add(product := Product())
+        original = await product.cover.from_blob(photo("chelsea"))
+        thumbnail = await product.cover.generate_thumbnail(width=30)
+        with pytest.raises(UsageError, match="belong to originals"):
+            thumbnail.url("icon")
+        assert original.url("icon") is not None
+        await session.commit()
+        session.expire(original)
+        with pytest.raises(NotLoadedError, match="expired"):
+            original.url("icon")
+        await session.refresh(original)
+        original.__dict__["revision"] = None
+        with pytest.raises(UsageError, match="SQLAlchemy-ImageAttach"):
+            original.url("icon")
+
+
+async def test_the_server_of_the_store_is_found(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """In the context, in the session, in the process; one of another store is passed over."""
+    store, other = MemoryStore(), MemoryStore()
+    try:
+        set_default_store(store)
+        product = await attached(sessions)
+        with pytest.raises(ContextError, match="no server of declared thumbnails"):
+            product.cover.url("icon")
+        set_default_store(store, thumbnails=Links(store, "/default/"))
+        assert str(product.cover.url("icon")).startswith("/default/")
+        with store_context(store):
+            assert str(product.cover.url("icon")).startswith("/default/")
+        with store_context(store, thumbnails=Links(store, "/context/")), store_context(store):
+            assert str(product.cover.url("icon")).startswith("/context/")
+        with store_context(store, thumbnails=Links(other)):
+            assert str(product.cover.url("icon")).startswith("/default/")
+        bind_store(sessions, store, thumbnails=Links(store, "/session/"))
+        async with sessions() as session:
+            product = await session.get_one(Product, product.id)
+            assert str(product.cover.url("icon")).startswith("/session/")
+    finally:
+        set_default_store(None)
+
+
+async def test_one_signature_for_each_picture(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """All files of a picture have the same query."""
+    store = MemoryStore()
+    with store_context(store, thumbnails=(links := Links(store, query="?signature=x&y"))):
+        cover = (await attached(sessions)).cover
+        assert {one.url.partition("?")[2] for one in cover.candidates("card")} == {"signature=x&y"}
+        assert "signature=x&amp;y" in cover.img("icon")
+        assert len({*links.pictures}) == 1
+        assert str(cover.url("card")).startswith(f"/thumbnails/{links.pictures[0][:20]}")
+
+
+async def test_stores_without_names_are_refused(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """The error says that thumbnails with rows are there."""
+    with store_context(PlainRoutingStore({}, default=MemoryStore())):
+        product = Product(id=1)
+        await product.cover.from_blob(photo("chelsea"))
+        with pytest.raises(DeclarationError, match="thumbnails with rows"):
+            product.cover.url("icon")
+
+
+async def test_pictures_above_an_overlay(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Their thumbnails are above, too."""
+    store = OverlayStore(MemoryStore(), MemoryStore("below:/"))
+    with store_context(store, thumbnails=Links(store)):
+        cover = (await attached(sessions)).cover
+        assert "-sandbox.96x96.jpg" in str(cover.url("icon"))
+
+
+async def test_a_transparent_picture_has_no_background(
+    sessions: async_sessionmaker[AsyncSession], store: KeyedStore
+) -> None:
+    """An opaque one of the same type has."""
+    transparent = opened("coffee", (60, 40)).convert("RGBA")
+    transparent.putalpha(100)
+    for picture, expected in ((transparent, False), (opened("coffee", (60, 40)), True)):
+        cover = (await attached(sessions, saved(picture, "PNG"))).cover
+        assert ("background-color" in cover.img("icon")) == expected
+
+
+@pytest.mark.parametrize("thumbnails", [{"Icon": Srcset([48])}, [Srcset([48])], {"icon": 48}])
+def test_declarations_are_checked_with_the_class(thumbnails: Any) -> None:
+    """A mistake is an error of the class, and not of the first page."""
+
+    class Other(DeclarativeBase):
+        """A registry of its own."""
+
+    with pytest.raises(DeclarationError, match=r"Wrong\.__thumbnails__"):
+
+        class Wrong(Other, Image):
+            """Cannot work."""
+
+            __tablename__ = "wrong"
+            __thumbnails__ = thumbnails
+            id: Mapped[int] = mapped_column(primary_key=True)
+
+        configure_mappers()

@@ -1,0 +1,73 @@
+"""Classes with declared thumbnails, and originals of them that are in no database."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from PIL import Image as PillowImage
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from aioimageattach import FocalPoint, Image, Recipe, Srcset
+from aioimageattach.store import KeyedStore, Store
+from tests.photos import photo
+
+
+class Base(DeclarativeBase):
+    """The base of the models here."""
+
+
+class Photo(Base, Image, FocalPoint):
+    """Has thumbnails of every kind."""
+
+    __tablename__ = "photo"
+    __thumbnails__ = {
+        "icon": Srcset([24, 48], aspect=(1, 1), sizes="24px"),
+        "card": Srcset([60, 120, 240], sizes="100vw"),
+        "share": Recipe(width=120, height=63, format="jpeg"),
+    }
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Plain(Base, Image):
+    """Declares nothing."""
+
+    __tablename__ = "plain"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Tenant(Base, Image):
+    """Has an object type that depends on the row."""
+
+    __tablename__ = "tenant"
+    __thumbnails__ = {"card": Srcset([60], fallback=None)}
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+
+    @property
+    def object_type(self) -> str:
+        """Separate the tenants."""
+        return f"tenant-{self.tenant}"
+
+
+def row(cls: type[Any], store: Store, **values: Any) -> Any:
+    """An original that no session knows."""
+    usual = {"width": 451, "height": 300, "mimetype": "image/jpeg", "original": True, "revision": store.make_revision()}
+    return cls(**{**usual, **values})
+
+
+async def put(cls: type[Any], store: KeyedStore, blob: bytes | None = None, **values: Any) -> Any:
+    """Put the file of an original, Chelsea unless another one is given, and return its row."""
+    found = row(cls, store, **values)
+    await store.put(found.key, photo("chelsea") if blob is None else blob, reproducible=False)
+    return found
+
+
+def size_of(blob: bytes) -> tuple[int, int]:
+    """The size of a picture."""
+    return PillowImage.open(io.BytesIO(blob)).size
+
+
+async def names(store: KeyedStore, prefix: str = "") -> list[str]:
+    """The names of the files in a store."""
+    return [info.name async for info in store.list_objects(prefix)]
