@@ -19,7 +19,7 @@ __all__ = ["migrate"]
 
 
 @click.command(short_help="Copy all files to another store.")
-@options.two_stores("source", "destination")
+@options.two_stores("source", "destination", fills=True)
 @click.option("--dry-run", is_flag=True, help="Copy nothing, only report what would be copied.")
 @click.option(
     "--max-failures",

@@ -26,6 +26,7 @@ __all__ = [
     "object_types",
     "output",
     "store",
+    "store_to_fill",
     "two_stores",
 ]
 
@@ -41,6 +42,7 @@ class Decorator(Protocol):
 
 MODELS: Final = ModelsParameter()
 STORE: Final = StoreParameter()
+STORE_TO_FILL: Final = StoreParameter(writes=True)
 
 models: Final[Decorator] = click.argument("models", type=MODELS)
 """``module:name`` of a declarative base or one class."""
@@ -56,16 +58,23 @@ database: Final[Decorator] = click.option(
     help="The database, or MODULE:NAME of an AsyncEngine or async_sessionmaker.",
 )
 
-store: Final[Decorator] = click.option(
-    "--store",
-    "-s",
-    type=STORE,
-    envvar="AIOIMAGEATTACH_STORE",
-    show_envvar=True,
-    required=True,
-    metavar="STORE",
-    help="file:///PATH, s3://BUCKET/PREFIX?region=..., or MODULE:NAME of a store.",
-)
+
+def _store(parameter: StoreParameter) -> Decorator:
+    return click.option(
+        "--store",
+        "-s",
+        type=parameter,
+        envvar="AIOIMAGEATTACH_STORE",
+        show_envvar=True,
+        required=True,
+        metavar="STORE",
+        help="file:///PATH, s3://BUCKET/PREFIX?region=..., or MODULE:NAME of a store.",
+    )
+
+
+store: Final[Decorator] = _store(STORE)
+store_to_fill: Final[Decorator] = _store(STORE_TO_FILL)
+"""The store of a command that puts files."""
 
 object_types: Final[Decorator] = click.option(
     "--object-type",
@@ -102,12 +111,13 @@ def concurrency(default: int = 16) -> Decorator:
     )
 
 
-def two_stores(old: str, new: str) -> Callable[[Command], Command]:
+def two_stores(old: str, new: str, *, fills: bool = False) -> Callable[[Command], Command]:
     """Add everything that the commands for a move from one store to another share.
 
     Args:
         old: The name of the argument for the store with the files.
         new: The name of the argument for the store to which they are moved.
+        fills: Whether the command puts files into the new store.
     """
 
     def decorate(command: Command) -> Command:
@@ -116,7 +126,7 @@ def two_stores(old: str, new: str) -> Callable[[Command], Command]:
             concurrency(),
             deep(f" in {new.upper()}"),
             database,
-            click.argument(new, type=STORE),
+            click.argument(new, type=STORE_TO_FILL if fills else STORE),
             click.argument(old, type=STORE),
             models,
         )

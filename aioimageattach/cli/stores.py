@@ -25,13 +25,22 @@ _STRINGS: Final = frozenset(
 )
 _NUMBERS: Final = frozenset({"max_retry", "url_expires_in"})
 _BOOLEANS: Final = frozenset({"bulk_delete", "path_style"})
+_PRIVATE_SECONDS: Final = 3600
 _BOOLEAN_VALUES: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 class StoreParameter(click.ParamType[Any]):
-    """``file:///path?base_url=...``, ``s3://bucket/prefix?region=...``, or ``module:name``."""
+    """``file:///path?base_url=...``, ``s3://bucket/prefix?region=...``, or ``module:name``.
+
+    Args:
+        writes: Whether the command puts files. The URL of a bucket then has to say whether everybody may read them,
+            since that is recorded with each object and tells caches whether they may keep it.
+    """
 
     name = "store"
+
+    def __init__(self, *, writes: bool = False) -> None:
+        self._writes = writes
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the store for a URL, or the named object."""
@@ -52,7 +61,7 @@ class StoreParameter(click.ParamType[Any]):
             if url.scheme == "file":
                 return _directory(url, options)
             if url.scheme == "s3":
-                return _bucket(url, options)
+                return _bucket(url, options, writes=self._writes)
         except ValueError as error:
             self.fail(str(error))
         except ModuleNotFoundError as error:
@@ -77,10 +86,11 @@ def _directory(url: SplitResult, options: dict[str, str]) -> FileSystemStore:
     return FileSystemStore(path, base_url or f"file://{url.path}", fsync=fsync)
 
 
-def _bucket(url: SplitResult, options: dict[str, str]) -> Store:
+def _bucket(url: SplitResult, options: dict[str, str], *, writes: bool) -> Store:
     from ..stores.s3 import ProfileCredentials, S3Store
 
     found: dict[str, Any] = {}
+    public = _boolean("public", options.pop("public")) if "public" in options else None
     name = options.pop("profile", None)
     if name is not None:
         found["credentials"] = ProfileCredentials(name)
@@ -91,9 +101,22 @@ def _bucket(url: SplitResult, options: dict[str, str]) -> Store:
             found[label] = _integer(label, options.pop(label))
         elif label in _BOOLEANS:
             found[label] = _boolean(label, options.pop(label))
-    _refuse(options, "profile", *_STRINGS, *_NUMBERS, *_BOOLEANS)
+    _refuse(options, "profile", "public", *_STRINGS, *_NUMBERS, *_BOOLEANS)
     if not url.netloc:
         raise ValueError("expected a bucket, such as s3://my-pictures")
+    if public is None and "url_expires_in" in found:
+        public = False
+    elif public is None and ("public_base_url" in found or found.get("acl", "").startswith("public-")):
+        public = True
+    if public is None and writes:
+        raise ValueError(
+            "public: expected public=yes or public=no in the URL of the bucket: may everybody read its objects? "
+            "Caches keep only public ones"
+        )
+    if public and "url_expires_in" in found:
+        raise ValueError("public: url_expires_in is for private objects; leave one of them out")
+    if public is False:
+        found.setdefault("url_expires_in", _PRIVATE_SECONDS)
     return S3Store(url.netloc, prefix=unquote(url.path), **found)
 
 

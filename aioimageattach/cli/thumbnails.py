@@ -38,7 +38,7 @@ def _recipes(widths: tuple[int, ...], heights: tuple[int, ...], fit: Any, **look
 @click.command(short_help="Make missing thumbnails.")
 @click.argument("attachment", type=options.MODELS)
 @options.database
-@options.store
+@options.store_to_fill
 @click.option("--width", "-w", type=click.IntRange(min=1), multiple=True, help="In pixels; can be given several times.")
 @click.option("--height", type=click.IntRange(min=1), multiple=True, help="In pixels; can be given several times.")
 @click.option("--fit", type=click.Choice(get_args(Fit)), help="How to fit images into a box of width and height.")

@@ -236,10 +236,13 @@ def test_migrate_skips_copied_files(run: Run, filled: Path) -> None:
 
 def test_migrate_into_a_bucket(run: Run, filled: Path, gate: Gate) -> None:
     """The bucket is given by its URL, and the credentials by the environment."""
-    url = f"s3://{BUCKET}/live?region={REGION}&endpoint_url={gate.url}"
+    url = f"s3://{BUCKET}/live?region={REGION}&endpoint_url={gate.url}&public=no"
     keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
     done = run("migrate", BASE, MEDIA, url, **keys)
     assert (done.exit_code, f"{USERS} copied" in last(done)) == (0, True), done.output
+    puts = [request.asked.headers for request in gate.log if request.asked.method == "PUT"]
+    assert "private, max-age=31536000, immutable" in {headers.get("cache-control") for headers in puts}
+    assert not any("public" in headers.get("cache-control", "") for headers in puts)
     done = run("verify", BASE, "-s", url, "--deep", **keys)
     assert (done.exit_code, f"{USERS} sound" in last(done)) == (0, True), done.output
 

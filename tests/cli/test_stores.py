@@ -46,8 +46,37 @@ def test_a_bucket() -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "scope"),
+    [
+        ("public=yes", "public"),
+        ("public_base_url=https://cdn.example.com", "public"),
+        ("acl=public-read", "public"),
+        ("public=no", "private"),
+        ("url_expires_in=60", "private"),
+        ("url_expires_in=60&public=no", "private"),
+        ("public=yes&acl=private", "public"),
+    ],
+)
+def test_whether_objects_are_public(query: str, scope: str) -> None:
+    """The URL of a bucket that is to be filled says so, and it is recorded with each object."""
+    store = StoreParameter(writes=True).convert(f"s3://pictures?region=eu-central-1&{query}", None, None)
+    assert store.describe("image/png", False)["cache_control"] == f"{scope}, max-age=31536000, immutable"
+    assert read(f"s3://pictures?region=eu-central-1&{query}").has_signed_urls is (scope == "private")
+
+
+@pytest.mark.parametrize("query", ["", "?acl=private", "?region=eu-central-1"])
+def test_whether_objects_are_public_must_be_said(query: str) -> None:
+    """A command that puts files refuses the URL otherwise; one that only reads does not ask."""
+    assert isinstance(read(f"s3://pictures{query}"), S3Store)
+    with pytest.raises(BadParameter, match="public: expected public=yes or public=no"):
+        StoreParameter(writes=True).convert(f"s3://pictures{query}", None, None)
+
+
+@pytest.mark.parametrize(
     ("url", "message"),
     [
+        ("s3://b?public=yes&url_expires_in=60", "url_expires_in is for private objects"),
+        ("s3://b?public=perhaps", "public: expected yes or no"),
         ("http://example.com/", "expected file:///path"),
         ("memory://", "expected file:///path"),
         ("file://media", "three slashes"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Final, Self, Unpack
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from ..._http.disposition import attachment
 from ...exc import (
@@ -42,6 +43,10 @@ INLINE_TYPES: Final = frozenset(
 """The types that browsers may show; files of others, which may contain scripts, are put as downloads."""
 
 _MAX_DESCRIBED: Final = 64
+_BASE_URL: Final = re.compile(
+    r"https?://(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~%!$&'()*+,;=:@/-]*)?",
+    re.ASCII,
+)
 
 
 def _given_credentials(
@@ -63,11 +68,10 @@ def _given_credentials(
 
 
 def _checked_base_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    if not _BASE_URL.fullmatch(url):
         raise ValueError(
-            "public_base_url: expected http(s)://host[/path] without a query, such as 'https://img.example.com', got "
-            f"{url.rpartition('@')[2]!r:.120}"
+            "public_base_url: expected http(s)://host[:port][/path], percent-encoded, without a user and a query, such "
+            f"as 'https://img.example.com', got {url.rpartition('@')[2]!r:.120}"
         )
     return url.rstrip("/")
 
