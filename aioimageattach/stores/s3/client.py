@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -22,6 +21,7 @@ from .credentials import CredentialProvider, Credentials, CredentialSource, to_s
 from .deletion import Deleter
 from .encryption import Encryption
 from .endpoint import Endpoint
+from .environment import find_ca_bundle, find_endpoint_url, find_region, find_switch
 from .errors import SignatureVersion
 from .listing import list_objects, list_uploads
 from .objects import ObjectHead
@@ -70,10 +70,10 @@ class S3Client:
         prefix: The part that the keys of all names begin with.
         max_retry: How often a request is retried after a transient error.
         endpoint_url: The server; ``{region}`` in it stands for the region. ``None`` means ``AWS_ENDPOINT_URL_S3`` or
-            ``AWS_ENDPOINT_URL``, or else Amazon.
+            ``AWS_ENDPOINT_URL`` (unless ``AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`` is ``true``), or else Amazon.
         path_style: See :class:`~aioimageattach.stores.s3.endpoint.Endpoint`.
-        dual_stack: Whether Amazon's hosts with IPv6 addresses are used.
-        fips: Whether Amazon's hosts with validated cryptography are used.
+        dual_stack: Whether Amazon's hosts with IPv6 addresses are used; ``None`` means ``AWS_USE_DUALSTACK_ENDPOINT``.
+        fips: Whether Amazon's hosts with validated cryptography are used; ``None`` means ``AWS_USE_FIPS_ENDPOINT``.
         accelerate: Whether Amazon's Transfer Acceleration is used, which the bucket must allow.
         requester_pays: Whether requests, and those who use signed URLs, agree to pay for a bucket that asks for it.
         signature_version: ``"v2"`` for old servers that know no other.
@@ -93,7 +93,7 @@ class S3Client:
         connect_timeout: Limit on connecting, in seconds.
         read_timeout: How long the server may send and take nothing, in seconds.
         max_connections: Largest number of connections in an event loop.
-        ssl_context: Verifies certificates; ``None`` means as Python does.
+        ssl_context: Verifies certificates; ``None`` means those of the file ``AWS_CA_BUNDLE``, or else as Python does.
         proxy: The URL of an HTTP proxy, with its user and password if it wants them.
         trust_env: Whether the proxies that ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` name are used; credentials
             are never taken from ``.netrc``.
@@ -115,8 +115,8 @@ class S3Client:
         max_retry: int = 5,
         endpoint_url: str | None = None,
         path_style: bool | None = None,
-        dual_stack: bool = False,
-        fips: bool = False,
+        dual_stack: bool | None = None,
+        fips: bool | None = None,
         accelerate: bool = False,
         requester_pays: bool = False,
         signature_version: SignatureVersion = "v4",
@@ -157,9 +157,12 @@ class S3Client:
         if checksum is not None:
             new_hash(checksum)
         if endpoint_url is None and not (dual_stack or fips or accelerate):
-            endpoint_url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
-        region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
-        endpoint = Endpoint(bucket, endpoint_url, path_style, dual_stack, fips, accelerate)
+            endpoint_url = find_endpoint_url()
+        if endpoint_url is None:
+            dual_stack = find_switch("AWS_USE_DUALSTACK_ENDPOINT") if dual_stack is None else dual_stack
+            fips = find_switch("AWS_USE_FIPS_ENDPOINT") if fips is None else fips
+        region = region or find_region()
+        endpoint = Endpoint(bucket, endpoint_url, path_style, bool(dual_stack), bool(fips), accelerate)
         self.bucket = bucket
         self.prefix = prefix
         self.endpoint = endpoint
@@ -184,7 +187,7 @@ class S3Client:
             transport=Transport(
                 connect_timeout=connect_timeout,
                 max_connections=max_connections,
-                ssl_context=ssl_context,
+                ssl_context=find_ca_bundle() if ssl_context is None and connector is None else ssl_context,
                 proxy=proxy,
                 trust_env=trust_env,
                 connector=connector,

@@ -32,6 +32,18 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){1,253}[A-Za-
 _HOST_LABEL: Final = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", re.ASCII)
 _TEMPLATE: Final = re.compile(r"https?://[A-Za-z0-9._~:\[\]{}-]+(?:/[A-Za-z0-9._~%!$&'()*+,;=:@/-]*)?", re.ASCII)
 
+_MULTI_REGION: Final = (
+    "expected a bucket of one region; multi-region access points need Version 4A of signatures, which is not "
+    "supported; give one of its buckets, or the alias of an access point in one region"
+)
+_UNSUPPORTED: Final = {
+    "--x-s3": "expected a general purpose bucket; directory buckets need sessions, which are not supported",
+    "--op-s3": "expected a general purpose bucket; S3 on Outposts is another service, which is not supported",
+    "--table-s3": "expected a general purpose bucket; table buckets contain no objects",
+    ".mrap": _MULTI_REGION,
+}
+"""What Amazon's names for other things than general purpose buckets end in."""
+
 
 def dns_suffix(region: str) -> str:
     """Return the domain of the partition that a region of Amazon belongs to."""
@@ -74,6 +86,8 @@ class Endpoint:
 
     def _check_bucket(self) -> None:
         if isinstance(self.bucket, str) and self.bucket.startswith("arn:"):
+            if self.bucket.endswith(".mrap"):
+                raise ValueError(f"bucket: {_MULTI_REGION}: got {self.bucket!r:.120}")
             raise ValueError(
                 "bucket: expected a name, got an ARN; give the access point's alias instead, which ends in '-s3alias'"
             )
@@ -83,11 +97,9 @@ class Endpoint:
             )
 
     def _check_amazon(self) -> None:
-        if self.bucket.endswith("--x-s3"):
-            raise ValueError(
-                "bucket: expected a general purpose bucket; directory buckets need sessions, which are not supported: "
-                f"got {self.bucket!r}"
-            )
+        for suffix, problem in _UNSUPPORTED.items():
+            if self.bucket.endswith(suffix):
+                raise ValueError(f"bucket: {problem}: got {self.bucket!r}")
         fits_host = _HOST_LABEL.fullmatch(self.bucket) is not None
         if self.path_style is False and not fits_host and not _HOST_LABEL.fullmatch(self.bucket.replace(".", "-")):
             raise ValueError(f"path_style: {self.bucket!r} cannot be part of a host; leave it out, or give True")

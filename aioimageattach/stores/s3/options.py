@@ -22,8 +22,8 @@ class ClientOptions(TypedDict, total=False):
 
     endpoint_url: str | None
     path_style: bool | None
-    dual_stack: bool
-    fips: bool
+    dual_stack: bool | None
+    fips: bool | None
     accelerate: bool
     requester_pays: bool
     signature_version: SignatureVersion

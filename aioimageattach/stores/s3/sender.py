@@ -384,8 +384,15 @@ def _error_text(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientHttpProxyError):
         wants = "; it wants credentials: put them into its URL; .netrc is not read" if error.status == 407 else ""
         return f"the proxy answered {error.status}{wants}"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        reason = getattr(error.certificate_error, "verify_message", "") or type(error.certificate_error).__name__
+        return (
+            f"the certificate of {error.host} is not trusted: {reason}; name its issuer by AWS_CA_BUNDLE or ssl_context="
+        )
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        reason = getattr(error.os_error, "reason", None) or type(error.os_error).__name__
+        return f"{error.host} does not speak TLS as expected: {reason}; see endpoint_url= and ssl_context="
     if isinstance(error, aiohttp.ClientConnectorError):
         number = error.os_error.errno
-        text = f"{error.host} cannot be reached: {os.strerror(number) if number and number > 0 else error.os_error}"
-        return f"{text}; give ssl_context= to trust it all the same" if isinstance(error, _TLS) else text
+        return f"{error.host} cannot be reached: {os.strerror(number) if number and number > 0 else error.os_error}"
     return f"the connection broke: {type(error).__name__}"

@@ -15,6 +15,17 @@ from tests.servers.ministack import Ministack
 
 BUCKET = "pictures"
 REGION = "eu-central-1"
+SETTINGS = (
+    "AWS_CA_BUNDLE",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    "AWS_PROFILE",
+    "AWS_REGION",
+    "AWS_USE_DUALSTACK_ENDPOINT",
+    "AWS_USE_FIPS_ENDPOINT",
+)
 QUICK: dict[str, Any] = {"read_timeout": 10.0, "timeout": 30.0}
 
 MakeStore = Callable[..., S3Store]
@@ -24,7 +35,7 @@ MakeClient = Callable[..., S3Client]
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no setting of the one who runs the tests change them."""
-    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE"):
+    for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
 
 

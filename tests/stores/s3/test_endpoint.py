@@ -132,6 +132,10 @@ def test_the_hosts_of_amazon(amazon: tuple[EndpointProvider, list[str]], bucket:
     ("bucket", "options", "message"),
     [
         ("pictures--use1-az4--x-s3", {}, "directory buckets need sessions"),
+        ("pictures-abc--op-s3", {}, "S3 on Outposts is another service"),
+        ("pictures--table-s3", {}, "table buckets contain no objects"),
+        ("mfzwi23gnjvgw.mrap", {}, "multi-region access points need Version 4A"),
+        ("arn:aws:s3::123456789012:accesspoint/mfzwi23gnjvgw.mrap", {}, "multi-region access points need Version 4A"),
         ("arn:aws:s3:eu-west-1:123456789012:accesspoint/mine", {}, "give the access point's alias"),
         ("Upper", {"path_style": False}, "path_style: 'Upper' cannot be part of a host"),
         ("under_score", {"path_style": False}, "path_style: 'under_score' cannot be part of a host"),

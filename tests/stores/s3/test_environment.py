@@ -1,0 +1,122 @@
+"""Settings from environment variables, as botocore reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from aioimageattach.exc import StoreError
+from aioimageattach.stores.s3 import S3Client, StaticCredentials
+from tests.servers.gate import ACCESS_KEY, SECRET_KEY
+from tests.stores.s3.conftest import MakeClient
+
+KEYS = StaticCredentials(ACCESS_KEY, SECRET_KEY)
+FIPS, DUAL_STACK = "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"
+IGNORE = "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"
+
+
+def host_of(region: str | None = "us-gov-west-1", **options: Any) -> str | None:
+    """Return the host of the URLs of a bucket."""
+    return urlsplit(S3Client("pictures", KEYS, region=region, **options).url("a")).hostname
+
+
+def botocore_host(**config: Any) -> str | None:
+    """Return the host that botocore chooses."""
+    from botocore.config import Config
+    from botocore.session import Session
+
+    session = Session()
+    session.set_credentials(ACCESS_KEY, SECRET_KEY)
+    client = session.create_client("s3", region_name="us-gov-west-1", config=Config(signature_version="s3v4", **config))
+    url = client.generate_presigned_url("get_object", {"Bucket": "pictures", "Key": "a"})
+    return urlsplit(url).hostname
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {FIPS: "true"},
+        {DUAL_STACK: "true"},
+        {FIPS: "TRUE", DUAL_STACK: "True"},
+        {FIPS: "false", DUAL_STACK: ""},
+        {"AWS_ENDPOINT_URL": "https://pictures.test", IGNORE: "true"},
+        {"AWS_ENDPOINT_URL_S3": "https://pictures.test", IGNORE: "true", FIPS: "true"},
+    ],
+    ids=str,
+)
+def test_the_hosts_are_those_of_botocore(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By each combination of the variables that choose a host of Amazon."""
+    pytest.importorskip("botocore")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert host_of() == botocore_host()
+
+
+def test_arguments_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment decides only what the program leaves open, and only about hosts of Amazon."""
+    monkeypatch.setenv(FIPS, "true")
+    monkeypatch.setenv(DUAL_STACK, "true")
+    assert host_of(fips=False) == "pictures.s3.dualstack.us-gov-west-1.amazonaws.com"
+    assert host_of(dual_stack=False) == "pictures.s3-fips.us-gov-west-1.amazonaws.com"
+    assert host_of(endpoint_url="https://minio.test") == "minio.test"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://minio.test")
+    assert host_of() == "minio.test"
+    assert host_of(fips=True) == "pictures.s3-fips.dualstack.us-gov-west-1.amazonaws.com"
+
+
+@pytest.mark.parametrize("name", [FIPS, DUAL_STACK, IGNORE])
+def test_neither_true_nor_false(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused: somebody who demands FIPS by "yes" must not get other hosts silently."""
+    monkeypatch.setenv(name, "yes")
+    with pytest.raises(ValueError, match=f"{name}: expected 'true' or 'false' in the environment, got 'yes'"):
+        host_of()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that nobody has signed, and its key."""
+    folder = tmp_path_factory.mktemp("certificate")
+    key, found = folder / "key.pem", folder / "cert.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", found, *names]
+    subprocess.run(command, check=True, capture_output=True)
+    return found, key
+
+
+async def test_certificates_that_the_environment_names(
+    certificate: tuple[Path, Path], make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are trusted, and no others; an argument comes first."""
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(*certificate)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.1 200 OK\r\nETag: "tag"\r\nContent-Length: 0\r\n\r\n')
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=served) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(StoreError, match="certificate"):
+            await make_client(url, max_retry=0).replace("a", b"")
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate[0]))
+        assert await make_client(url, max_retry=0).replace("a", b"") == "tag"
+        with pytest.raises(StoreError, match="certificate"):
+            await make_client(url, max_retry=0, ssl_context=ssl.create_default_context()).replace("a", b"")
+
+
+def test_certificates_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the variable and the file."""
+    (tmp_path / "empty.pem").write_text("")
+    for name in ("missing.pem", "empty.pem"):
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / name))
+        with pytest.raises(ValueError, match=rf"AWS_CA_BUNDLE: expected a file of certificates, got .*{name}"):
+            host_of()
