@@ -16,6 +16,7 @@ from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError
 from ...file import Source as FileSource
 from .body import Body
 from .chunked import Algorithm, new_hash
+from .copying import CopySource, receive_source
 from .credential_cache import CredentialCache
 from .credentials import CredentialProvider, Credentials, CredentialSource, to_source
 from .deletion import Deleter
@@ -399,16 +400,18 @@ class S3Client:
         source: str,
         name: str,
         *,
-        source_bucket: str | None = None,
+        source_client: S3Client | None = None,
         only_new: bool = False,
         **description: Unpack[Description],
     ) -> str:
         """Copy an object within the server; return the ETag of the copy.
 
+        An object that is too large for one request, which at Amazon is one of over 5 GiB, is copied in parts.
+
         Args:
-            source: The name of the object to copy; with ``source_bucket`` its whole key there.
+            source: The name of the object to copy.
             name: The name of the copy.
-            source_bucket: The source's bucket; ``None`` means this one.
+            source_client: The client of the source's bucket; ``None`` means this one.
             only_new: Whether a taken name is refused, as ``create_only`` says. Since many servers do not know
                 ``If-None-Match`` for copies, they are asked before as well.
             description: As for :meth:`create`. Without a ``content_type`` the description of the source is kept, and
@@ -421,15 +424,19 @@ class S3Client:
         Effects: With ``only_new`` and a ``content_type``, no copy is left on an error or a cancellation, as far as the
         server can be asked. Otherwise there may be one.
         """
-        key = self._key(source) if source_bucket is None else source
         headers = object_headers(description)
-        if "content_type" in description:
-            headers["x-amz-metadata-directive"] = "REPLACE"
-        else:
+        if "content_type" not in description:
             del headers["Content-Type"]
-        headers["x-amz-copy-source"] = f"/{quote(source_bucket or self.bucket, safe='')}/{quote_key(key)}"
-        headers.update(self._encryption.copy_source)
-        return await self._uploader.copy(self._key(name), name, headers, only_new=only_new)
+        origin = (source_client or self)._copy_source(source)
+        return await self._uploader.copy(self._key(name), name, headers, origin, only_new=only_new)
+
+    def _copy_source(self, name: str) -> CopySource:
+        key = self._key(name)
+        request = Request("HEAD", "look for", key, headers=self._encryption.read, name=name)
+        named = {"x-amz-copy-source": f"/{quote(self.bucket, safe='')}/{quote_key(key)}"}
+        return CopySource(
+            {**named, **self._encryption.copy_source}, partial(self._sender.send, request, receive_source)
+        )
 
     def can_read(self, other: S3Client) -> bool:
         """Whether a copy by this client may have the other's bucket as its source, as far as this client can know."""

@@ -386,9 +386,7 @@ def _error_text(error: Exception) -> str:
         return f"the proxy answered {error.status}{wants}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = getattr(error.certificate_error, "verify_message", "") or type(error.certificate_error).__name__
-        return (
-            f"the certificate of {error.host} is not trusted: {reason}; name its issuer by AWS_CA_BUNDLE or ssl_context="
-        )
+        return f"the certificate of {error.host} is not trusted: {reason}; see AWS_CA_BUNDLE and ssl_context="
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         reason = getattr(error.os_error, "reason", None) or type(error.os_error).__name__
         return f"{error.host} does not speak TLS as expected: {reason}; see endpoint_url= and ssl_context="

@@ -320,9 +320,9 @@ class S3Store(KeyedStore):
             return False
         try:
             await self.client.copy(
-                source.client.prefix + source_name,
+                source_name,
                 name,
-                source_bucket=source.bucket,
+                source_client=source.client,
                 only_new=True,
                 **self.describe(mimetype, reproducible),
             )

@@ -6,15 +6,17 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, Literal, TypeAlias
 
 from ..._tasks import begin, finish, map_concurrently
 from ...exc import StoreError, StoreFileExistsError, StoreFileNotFoundError, StoreUnavailableError
 from .body import Body, Watch
 from .chunked import Algorithm
+from .copying import COPY_FACTOR, MAX_COPY, PUT_ID, CopySource, SourceHead, is_too_large
 from .documents import MAX_PARTS, Part, build_complete
 from .encryption import Encryption
 from .objects import META, ObjectHead
@@ -30,15 +32,12 @@ from .responses import ListedUpload
 from .sender import Receiver, Request, Sender
 from .xml import UnexpectedResponse
 
-__all__ = ["PUT_ID", "CreateOnly", "Uploader", "part_size_for"]
+__all__ = ["CreateOnly", "Uploader", "part_size_for"]
 
 _log = logging.getLogger(__name__)
 
 CreateOnly: TypeAlias = Literal["if-none-match", "head"]
 """How a taken name is refused: by the server itself, or by a request before the put."""
-
-PUT_ID: Final = "put-id"
-"""The metadata that tells which put made an object: after a lost response it shows whether the put was done."""
 
 _PUT_ID_HEADER: Final = META + PUT_ID
 _GRACE: Final = 5.0
@@ -46,6 +45,9 @@ _CLEAN_UP: Final = 15.0
 _SKEW: Final = timedelta(minutes=16)  # a server accepts requests whose clock is 15 minutes off
 _DELETED: Final = frozenset({200, 202, 204})
 _ABSENT: Final = frozenset({"NoSuchKey", "NoSuchUpload", "NoSuchVersion", "NotFound"})
+
+
+_SendPart: TypeAlias = Callable[[str, int], Awaitable[Part]]
 
 
 @dataclass(slots=True)
@@ -59,7 +61,7 @@ class _Put:
         headers: Describe the object.
         conditions: The headers that let the server refuse it.
         put_id: Identifies the object that it makes, if it must not replace another.
-        is_copy: Whether the server takes the bytes from another object.
+        source: The object that the server takes the bytes from, if it is a copy.
         watch: Whether the server may have done it.
     """
 
@@ -69,7 +71,7 @@ class _Put:
     headers: Mapping[str, str]
     conditions: Mapping[str, str]
     put_id: str | None = None
-    is_copy: bool = False
+    source: CopySource | None = None
     watch: Watch = field(default_factory=Watch)
 
 
@@ -141,20 +143,21 @@ class Uploader:
         put = _Put(key, name, body, headers, self._only_new, put_id)
         return await self._create(put, ask_first=not self._only_new)
 
-    async def copy(self, key: str, name: str, headers: Mapping[str, str], *, only_new: bool) -> str:
-        """Let the server copy an object; return the ETag of the copy.
+    async def copy(self, key: str, name: str, headers: Mapping[str, str], source: CopySource, *, only_new: bool) -> str:
+        """Let the server copy an object, in parts if it is too large for one request; return the ETag of the copy.
 
         Args:
             key: The copy's key.
             name: What messages call the copy.
-            headers: Name the source and describe the copy.
+            headers: Describe the copy; without a ``Content-Type``, it is described as the source is.
+            source: The object.
             only_new: Whether a taken name is refused. Many servers do not know ``If-None-Match`` for copies, so they
                 are asked before as well.
         """
         if not only_new:
-            return await self._send(_Put(key, name, Body(), headers, {}, is_copy=True))
+            return await self._send(_Put(key, name, Body(), headers, {}, source=source))
         put_id = secrets.token_hex(8)
-        put = _Put(key, name, Body(), headers, self._only_new, put_id, is_copy=True)
+        put = _Put(key, name, Body(), headers, self._only_new, put_id, source)
         return await self._create(put, ask_first=True)
 
     async def _create(self, put: _Put, *, ask_first: bool) -> str:
@@ -184,8 +187,10 @@ class Uploader:
 
     async def _send(self, put: _Put) -> str:
         try:
-            if put.body.size >= self._threshold and not put.is_copy:
-                return await self._send_parts(put)
+            if put.source is not None:
+                return await self._copy(put, put.source)
+            if put.body.size >= self._threshold:
+                return await self._send_body(put)
             return await self._send_whole(put)
         except StoreError as error:
             if put.put_id is None or not (isinstance(error, StoreFileExistsError) or error.code == "NoSuchUpload"):
@@ -194,7 +199,7 @@ class Uploader:
             head = await self._head(put)
             if head is not None and head.metadata.get(PUT_ID) == put.put_id:
                 return head.etag
-            if head is None and put.is_copy and isinstance(error, StoreFileExistsError):
+            if head is None and put.source is not None and isinstance(error, StoreFileExistsError):
                 raise StoreError(
                     f"copy to {put.name!r}: the server answered {error.status} {error.code}, but there is no such "
                     "object: it compares If-None-Match with the source; give create_only='head'",
@@ -208,10 +213,8 @@ class Uploader:
         headers = self._object_headers(put)
         headers.update(put.conditions)
         headers["Content-Length"] = str(put.body.size)
-        operation, receive = ("copy to", receive_copied) if put.is_copy else ("put", receive_put)
-        if self._checksum is not None and not put.is_copy:
-            receive = await self._add_checksum(headers, put.body, put.name)
-        request = Request("PUT", operation, put.key, headers=headers, body=put.body, name=put.name, watch=put.watch)
+        receive = receive_put if self._checksum is None else await self._add_checksum(headers, put.body, put.name)
+        request = Request("PUT", "put", put.key, headers=headers, body=put.body, name=put.name, watch=put.watch)
         return await self._sender.send(request, receive)
 
     def _object_headers(self, put: _Put) -> dict[str, str]:
@@ -229,13 +232,87 @@ class Uploader:
         headers[f"x-amz-checksum-{self._checksum}"] = checksum
         return verify_checksum(self._checksum, checksum, store=self._sender.label, name=name)
 
+    # --- copies ------------------------------------------------------------------------------------------------------
+
+    async def _copy(self, put: _Put, source: CopySource) -> str:
+        directive = {"x-amz-metadata-directive": "REPLACE"} if "Content-Type" in put.headers else {}
+        headers = {**self._object_headers(put), **directive, **source.headers, **put.conditions, "Content-Length": "0"}
+        request = Request("PUT", "copy to", put.key, headers=headers, name=put.name, watch=put.watch)
+        try:
+            return await self._sender.send(request, receive_copied)
+        except StoreError as error:
+            if not is_too_large(error):
+                raise
+        put.watch.all_sent = False  # the server has refused it
+        return await self._copy_parts(put, source, await source.look_up())
+
+    async def _copy_parts(self, put: _Put, source: CopySource, found: SourceHead) -> str:
+        """Copy an object in parts; each proves by its ETag that it was made, and its condition, of which version."""
+        size = found.head.size
+        part_size = part_size_for(size, min(self._part_size * COPY_FACTOR, MAX_COPY))
+        starts = range(0, size, part_size)
+        if "Content-Type" not in put.headers:
+            put.headers = {**found.headers, **put.headers}
+        headers = {
+            **self._encryption.read,
+            **source.headers,
+            "x-amz-copy-source-if-match": f'"{found.head.etag}"',
+            "Content-Length": "0",
+        }
+
+        async def copy(upload_id: str, index: int) -> Part:
+            last = min(starts[index] + part_size, size) - 1
+            request = Request(
+                "PUT",
+                f"copy part {index + 1} of",
+                put.key,
+                query={"partNumber": str(index + 1), "uploadId": upload_id},
+                headers={**headers, "x-amz-copy-source-range": f"bytes={starts[index]}-{last}"},
+                name=put.name,
+            )
+            try:
+                return Part(index + 1, await self._sender.send(request, receive_copied))
+            except StoreFileExistsError as error:
+                raise StoreError(
+                    f"{request}: its source was replaced while it was copied", store=self._sender.label, name=put.name
+                ) from error
+
+        etag = await self._send_parts(put, len(starts), copy, checksum=None)
+        head = await self._head(put)
+        if head is None or head.size != size:
+            raise StoreError(
+                f"copy to {put.name!r}: expected an object of {size:,} bytes, found "
+                f"{'none' if head is None else f'one of {head.size:,}'}",
+                store=self._sender.label,
+                name=put.name,
+            )
+        return etag
+
     # --- parts -------------------------------------------------------------------------------------------------------
 
-    async def _send_parts(self, put: _Put) -> str:
-        upload_id = await self._start(put)
+    async def _send_body(self, put: _Put) -> str:
+        part_size = part_size_for(put.body.size, self._part_size)
+        starts = range(0, put.body.size, part_size)
+
+        async def send(upload_id: str, index: int) -> Part:
+            body = put.body.part(starts[index], starts[index] + part_size)
+            return await self._send_part(put, upload_id, index + 1, body)
+
+        return await self._send_parts(put, len(starts), send, checksum=self._checksum)
+
+    async def _send_parts(self, put: _Put, count: int, send: _SendPart, *, checksum: Algorithm | None) -> str:
+        """Make an object of parts, or abort the upload; return the object's ETag.
+
+        Args:
+            put: Describes the object.
+            count: The number of parts.
+            send: Sends or copies one part, given the identifier of the upload and the index of the part.
+            checksum: The checksum that each part has.
+        """
+        upload_id = await self._start(put, checksum)
         self._active.add(upload_id)
         try:
-            parts = await self._send_each(put, upload_id)
+            parts = await map_concurrently(partial(send, upload_id), range(count), limit=self._parallel)
             return await self._complete(put, upload_id, parts)
         except BaseException:
             await finish(self._abort(put, upload_id))
@@ -243,14 +320,14 @@ class Uploader:
         finally:
             self._active.discard(upload_id)
 
-    async def _start(self, put: _Put) -> str:
+    async def _start(self, put: _Put, checksum: Algorithm | None) -> str:
         """Start an upload; return its identifier.
 
         A request whose response was lost may have started one, so it is not repeated before that one is aborted.
         """
         headers = self._object_headers(put)
-        if self._checksum is not None:
-            headers["x-amz-checksum-algorithm"] = self._checksum.upper()
+        if checksum is not None:
+            headers["x-amz-checksum-algorithm"] = checksum.upper()
         request = Request(
             "POST",
             "start the upload of",
@@ -298,16 +375,6 @@ class Uploader:
         if len(found) > 1:
             _log.warning("An upload of %r may be left behind: %d are under way", put.name, len(found))
         return len(found) <= 1
-
-    async def _send_each(self, put: _Put, upload_id: str) -> list[Part]:
-        part_size = part_size_for(put.body.size, self._part_size)
-        starts = range(0, put.body.size, part_size)
-
-        async def send(index: int) -> Part:
-            body = put.body.part(starts[index], starts[index] + part_size)
-            return await self._send_part(put, upload_id, index + 1, body)
-
-        return await map_concurrently(send, range(len(starts)), limit=self._parallel)
 
     async def _send_part(self, put: _Put, upload_id: str, number: int, body: Body) -> Part:
         headers = {**self._encryption.read, "Content-Length": str(body.size)}

@@ -340,7 +340,7 @@ async def test_copies(gate: Gate, make_client: MakeClient) -> None:
     gate.backend.create_bucket("other", REGION)
     client, other = make_client(gate.url, prefix="p/"), make_client(gate.url, "other")
     await other.create("a b/ü", b"other", content_type="image/png")
-    etag = await client.copy("a b/ü", "copy", source_bucket="other", storage_class="STANDARD_IA")
+    etag = await client.copy("a b/ü", "copy", source_client=other, storage_class="STANDARD_IA")
     assert etag == (await client.head("copy")).etag
     assert (await client.head("copy")).content_type == "image/png"
     await client.copy("copy", "again")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from urllib.parse import quote
+
+import aiohttp
 import pytest
+from yarl import URL
 
 from aioimageattach.exc import (
     InvalidKeyError,
     MigrationError,
+    StoreError,
     StoreFileExistsError,
     StoreFileMismatchError,
     StoreFileNotFoundError,
@@ -15,12 +22,13 @@ from aioimageattach.exc import (
 from aioimageattach.migration import MigrationProgress, migrate
 from aioimageattach.stores.memory import MemoryStore
 from aioimageattach.stores.routing import RoutingStore
-from aioimageattach.stores.s3 import S3Store
+from aioimageattach.stores.s3 import S3Client, S3Store
 from tests.databases import Database
 from tests.migration.models import Base, add_users, contents, tables
-from tests.servers.gate import Gate, Noted
+from tests.servers.gate import Answer, Gate, Noted, changed
 from tests.servers.judge import Asked, Refusal
-from tests.stores.s3.conftest import REGION, MakeStore
+from tests.servers.ministack import authorization
+from tests.stores.s3.conftest import REGION, MakeClient, MakeStore
 
 OTHER = "other"
 
@@ -158,3 +166,190 @@ async def test_a_migration_to_a_bucket(gate: Gate, s3_store: S3Store, sqlite_dat
     back = MemoryStore()
     assert (await migrate(sessions, Base, s3_store, back).execute()).copied == 30
     assert await contents(back) == await contents(memory)
+
+
+# --- in parts --------------------------------------------------------------------------------------------------------
+
+LARGE = os.urandom(40_000)
+TOO_LARGE = "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120"
+
+
+def refuse_whole_copies(gate: Gate, code: str = "InvalidRequest") -> None:
+    """Refuse to copy an object by one request, as Amazon does with one of over 5 GiB."""
+
+    def check(asked: Asked) -> Refusal | None:
+        is_whole = "x-amz-copy-source" in asked.headers and "partNumber" not in asked.query
+        return Refusal(400, code, TOO_LARGE) if is_whole else None
+
+    gate.before.append(check)
+
+
+def part_copies(requests: list[Noted]) -> list[str]:
+    """Return the ranges of the parts that the server was asked to copy."""
+    headers = [one.asked.headers for one in requests if "partNumber" in one.asked.query]
+    assert all("x-amz-copy-source" in one for one in headers)
+    return sorted(one["x-amz-copy-source-range"] for one in headers)
+
+
+@pytest.fixture
+async def source(gate: Gate, make_client: MakeClient) -> S3Client:
+    """A client of another bucket, with an object that is too large for one request."""
+    gate.backend.create_bucket(OTHER, REGION)
+    refuse_whole_copies(gate)
+    client = make_client(gate.url, OTHER, prefix="p/")
+    await client.create(
+        "a b/ü",
+        LARGE,
+        content_type="image/png",
+        cache_control="public, max-age=5",
+        content_disposition="attachment",
+        metadata={"origin": "scanner"},
+    )
+    return client
+
+
+@pytest.mark.parametrize("code", ["InvalidRequest", "EntityTooLarge"])
+async def test_a_large_object_is_copied_in_parts(gate: Gate, make_client: MakeClient, code: str) -> None:
+    """The server copies each part, of one version of the source; no bytes pass by here, and the copy is proven."""
+    gate.backend.create_bucket(OTHER, REGION)
+    refuse_whole_copies(gate, code)
+    client, source = make_client(gate.url, part_size=1000), make_client(gate.url, OTHER, prefix="p/")
+    await source.create("a", LARGE)
+    with gate.noting() as requests:
+        etag = await client.copy("a", "copy", source_client=source, only_new=True, content_type="image/jpeg")
+    assert part_copies(requests) == ["bytes=0-15999", "bytes=16000-31999", "bytes=32000-39999"]
+    parts = [one.asked.headers for one in requests if "partNumber" in one.asked.query]
+    found = await source.head("a")
+    assert {one["x-amz-copy-source-if-match"] for one in parts} == {f'"{found.etag}"'}
+    assert {one["x-amz-copy-source"] for one in parts} == {f"/{OTHER}/p/a"}
+    assert sum(len(one.asked.body) for one in requests) < 2000
+    head = await client.head("copy")
+    assert (head.etag, head.size, head.content_type) == (etag, len(LARGE), "image/jpeg")
+    assert await (await client.open("copy")).read() == LARGE
+    with pytest.raises(StoreFileExistsError):
+        await client.copy("a", "copy", source_client=source, only_new=True, content_type="image/jpeg")
+    assert [upload async for upload in client.list_uploads()] == []
+
+
+async def test_a_copy_in_parts_is_described_as_its_source(
+    gate: Gate, source: S3Client, make_client: MakeClient
+) -> None:
+    """As a copy by one request is, if nothing else is said; the mark of the put that made the source is left out."""
+    client = make_client(gate.url, part_size=1000)
+    await client.copy("a b/ü", "copy", source_client=source, storage_class="STANDARD_IA")
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(URL(client.presign("GET", "copy"), encoded=True)) as told,
+    ):
+        headers = told.headers
+        assert await told.read() == LARGE
+    names = ("Content-Type", "Cache-Control", "Content-Disposition", "x-amz-storage-class")
+    assert [headers[name] for name in names] == ["image/png", "public, max-age=5", "attachment", "STANDARD_IA"]
+    assert (await client.head("copy")).metadata == {"origin": "scanner"}
+
+
+async def test_a_store_copies_large_files(gate: Gate, s3_store: S3Store, there: S3Store) -> None:
+    """Migrations use it, and files are renamed within a bucket."""
+    refuse_whole_copies(gate)
+    await s3_store.put_object("a/b.jpg", LARGE)
+    with gate.noting() as requests:
+        assert await there.copy_from(s3_store, "a/b.jpg", "a/b.jpg", mimetype="image/jpeg")
+    assert part_copies(requests) == ["bytes=0-39999"]
+    assert await there.move_objects({"a/b.jpg": "c/d.jpg"}) == {}
+    assert await contents(there) == {"c/d.jpg": LARGE}
+
+
+def spoil(gate: Gate, answer: Answer | None) -> None:
+    """Replace the response to the copy of the second part."""
+
+    def change(asked: Asked, given: Answer) -> Answer | None:
+        return answer if asked.query.get("partNumber") == "2" else given
+
+    gate.after.append(change)
+
+
+PAGE = Answer(200, {"content-type": "text/html"}, b"<html><body>Please log in</body></html>")
+LATE = Answer(200, {"content-type": "application/xml"}, Refusal(200, "AccessDenied").body)
+UNNAMED = Answer(200, {"content-type": "application/xml"}, b"<CopyPartResult><ETag></ETag></CopyPartResult>")
+ABSENT = Answer(501, {"content-type": "application/xml"}, Refusal(501, "NotImplemented").body)
+
+
+@pytest.mark.parametrize("answer", [PAGE, LATE, UNNAMED, ABSENT, None], ids=["page", "late", "no tag", "501", "break"])
+async def test_a_part_that_is_not_proven(
+    gate: Gate, source: S3Client, make_client: MakeClient, answer: Answer | None
+) -> None:
+    """A status of 200 is not enough: the upload is aborted, and there is no copy."""
+    client = make_client(gate.url, part_size=1000, max_retry=0)
+    spoil(gate, answer)
+    with pytest.raises(StoreError, match="copy part 2 of 'copy'"):
+        await client.copy("a b/ü", "copy", source_client=source, only_new=True, content_type="image/png")
+    gate.after.clear()
+    assert [upload async for upload in client.list_uploads()] == []
+    with pytest.raises(StoreFileNotFoundError):
+        await client.head("copy")
+
+
+async def test_a_source_that_changes_meanwhile(gate: Gate, source: S3Client, make_client: MakeClient) -> None:
+    """The parts would be of different versions, so there is no copy; the error says why."""
+    client = make_client(gate.url, part_size=1000, parallel_parts=1)
+
+    def change(asked: Asked) -> None:
+        if asked.query.get("partNumber") == "2":
+            path, headers = f"/{OTHER}/p/{quote('a b/ü')}", {"Authorization": authorization(REGION)}
+            assert gate.backend.request("PUT", path, os.urandom(40_000), headers) == 200
+
+    gate.before.append(change)
+    with pytest.raises(StoreError, match="source was replaced while it was copied") as caught:
+        await client.copy("a b/ü", "copy", source_client=source, only_new=True, content_type="image/png")
+    assert not isinstance(caught.value, StoreFileExistsError)
+    assert [upload async for upload in client.list_uploads()] == []
+    with pytest.raises(StoreFileNotFoundError):
+        await client.head("copy")
+
+
+@pytest.mark.parametrize("size", ["39999", None])
+async def test_a_copy_of_another_size(gate: Gate, source: S3Client, make_client: MakeClient, size: str | None) -> None:
+    """A server that says that it is done, and has made another object or none, is not believed."""
+    client = make_client(gate.url, part_size=1000)
+    completed: list[Asked] = []
+
+    def change(asked: Asked, answer: Answer) -> Answer:
+        if "uploadId" in asked.query and asked.method == "POST":
+            completed.append(asked)
+        if asked.method != "HEAD" or not completed or OTHER in asked.target:
+            return answer
+        if size is None:
+            return Answer(404, {})
+        return changed(answer, headers={**answer.headers, "content-length": size})
+
+    gate.after.append(change)
+    with pytest.raises(StoreError, match=r"expected an object of 40,000 bytes, found (none|one of 39,999)"):
+        await client.copy("a b/ü", "copy", source_client=source, only_new=True, content_type="image/png")
+    gate.after.clear()
+    if size is not None:
+        with pytest.raises(StoreFileNotFoundError):
+            await client.head("copy")
+
+
+async def test_a_copy_in_parts_that_is_cancelled(gate: Gate, source: S3Client, make_client: MakeClient) -> None:
+    """It ends soon, and leaves neither parts nor a copy."""
+    client = make_client(gate.url, part_size=1000)
+    reached = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def wait(asked: Asked, answer: Answer) -> Answer:
+        if "partNumber" in asked.query:
+            loop.call_soon_threadsafe(reached.set)
+            await asyncio.sleep(0.2)
+        return answer
+
+    gate.after.append(wait)
+    copying = client.copy("a b/ü", "copy", source_client=source, only_new=True, content_type="image/png")
+    task = asyncio.create_task(copying)
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [upload async for upload in client.list_uploads()] == []
+    with pytest.raises(StoreFileNotFoundError):
+        await client.head("copy")
