@@ -204,7 +204,7 @@ def place_of(path: str) -> tuple[str | int, ...]:
             status = os.stat(above)
             return ("directory", status.st_dev, status.st_ino, *missing)
         above, leaf = os.path.split(above)
-        if not leaf:
+        if not leaf:  # pragma: no cover - a drive of Windows that does not exist
             return ("directory", -1, -1, *missing)
         missing.insert(0, leaf)
 

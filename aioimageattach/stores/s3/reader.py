@@ -27,9 +27,7 @@ _SMALL: Final = 4 * 1024 * 1024  # below, clearing memory costs more than holdin
 
 
 def range_header(start: int, end: int | None) -> dict[str, str]:
-    """Return the header for the bytes from ``start`` up to but not including ``end``; none for all."""
-    if start == 0 and end is None:
-        return {}
+    """Return the header for the bytes from ``start`` up to but not including ``end``; ``None`` means the end."""
     return {_RANGE: f"bytes={start}-{'' if end is None else end - 1}"}
 
 

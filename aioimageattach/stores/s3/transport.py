@@ -62,8 +62,16 @@ def _url(target: Target) -> URL:
 
 
 def _close_socket(transport: Any) -> None:
-    """Close the socket of a transport whose event loop is closed; its own methods need the loop."""
-    sock = getattr(transport, "_sock", None)  # of asyncio's selector loops; others close theirs with the loop
+    """Close the socket of a transport whose event loop is closed; its own methods need the loop.
+
+    This is for asyncio's selector loops, whose transports warn when they are freed with an open socket. Other loops
+    close their sockets themselves.
+    """
+    over_tls = getattr(transport, "_ssl_protocol", None)
+    if over_tls is not None:
+        transport._closed = True
+        transport = over_tls._transport
+    sock = getattr(transport, "_sock", None)
     if sock is not None:
         sock.close()
         transport._sock = None
@@ -137,11 +145,11 @@ class Transport:
             if self._last is state:
                 self._last = None
             connector = state.session.connector
-            if connector is not None:
-                for protocol, _ in [one for several in connector._conns.values() for one in several]:
-                    _close_socket(protocol.transport)
-                connector._conns.clear()
-                state.session.detach()
+            assert connector is not None  # only aclose() closes sessions, and forgets them
+            for protocol, _ in [one for several in connector._conns.values() for one in several]:
+                _close_socket(protocol.transport)
+            connector._conns.clear()
+            state.session.detach()
 
     def _make_session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(

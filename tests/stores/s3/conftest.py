@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +41,31 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no setting of the one who runs the tests change them."""
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate for 127.0.0.1 that nobody else has signed."""
+
+    path: Path
+    key: Path
+
+    def server_context(self) -> ssl.SSLContext:
+        """Return what a server shows it with."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.path, self.key)
+        return context
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """A new certificate."""
+    folder = tmp_path_factory.mktemp("certificate")
+    found = Certificate(folder / "certificate.pem", folder / "key.pem")
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", found.key, "-out", found.path]
+    subprocess.run([*command, *names], check=True, capture_output=True)
+    return found
 
 
 @pytest.fixture(scope="session")

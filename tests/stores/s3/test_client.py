@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import aiohttp
@@ -25,7 +31,7 @@ from aioimageattach.stores.s3.transport import KEEP_ALIVE
 from aioimageattach.version import VERSION
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
 from tests.servers.judge import Key, Refusal
-from tests.stores.s3.conftest import BUCKET, REGION, MakeClient
+from tests.stores.s3.conftest import BUCKET, REGION, Certificate, MakeClient
 
 AWKWARD = [
     "a//b",
@@ -531,6 +537,64 @@ def test_each_event_loop_has_its_own_connections(gate: Gate) -> None:
             return await read(client, name)
 
     assert [asyncio.run(work(f"{n}")) for n in range(3)] == [b"x"] * 3
+
+
+def connections_to(port: int) -> int:
+    """Return the number of this process's connections to a port."""
+    found = 0
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(fd))) as sock:
+                found += sock.getpeername()[1:2] == (port,)
+        except OSError:  # not a socket, or not connected
+            continue
+    return found
+
+
+class Putting(BaseHTTPRequestHandler):
+    """Accepts every put."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("ETag", '"tag"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Write nothing."""
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_connections_of_closed_event_loops_are_closed(certificate: Certificate, tls: bool) -> None:
+    """Each job of some workers has a loop of its own, and closes nothing; the next one closes what is left."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Putting)
+    if tls:
+        server.socket = certificate.server_context().wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = server.server_port
+    client = S3Client(
+        BUCKET,
+        StaticCredentials(ACCESS_KEY, SECRET_KEY),
+        region=REGION,
+        endpoint_url=f"{'https' if tls else 'http'}://127.0.0.1:{port}",
+        ssl_context=ssl.create_default_context(cafile=certificate.path),
+    )
+    loops = [asyncio.new_event_loop() for _ in range(3)]
+    for loop in loops:
+        loop.run_until_complete(client.replace("a", b"x"))
+    assert connections_to(port) == 3
+    for loop in loops:
+        loop.close()
+    asyncio.run(client.replace("a", b"x"))
+    assert connections_to(port) == 1
+    asyncio.run(client.aclose())
+    gc.collect()
+    assert connections_to(port) == 0
+    server.shutdown()
+    server.server_close()
 
 
 async def test_connections_that_are_left(client: S3Client) -> None:

@@ -589,6 +589,7 @@ async def test_the_region_of_a_profile(home: Path) -> None:
     assert await CredentialCache(ChainedCredentials()).find_region() is None
     assert ChainedCredentials().peek() is None
     assert "default" not in repr(ProfileCredentials())
+    assert repr(BotocoreCredentials("work")) == "BotocoreCredentials('work')"
 
 
 async def test_the_end_of_keys_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +13,7 @@ import pytest
 from aioimageattach.exc import StoreError
 from aioimageattach.stores.s3 import S3Client, StaticCredentials
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY
-from tests.stores.s3.conftest import MakeClient
+from tests.stores.s3.conftest import Certificate, MakeClient
 
 KEYS = StaticCredentials(ACCESS_KEY, SECRET_KEY)
 FIPS, DUAL_STACK = "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"
@@ -79,23 +78,10 @@ def test_neither_true_nor_false(name: str, monkeypatch: pytest.MonkeyPatch) -> N
         host_of()
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that nobody has signed, and its key."""
-    folder = tmp_path_factory.mktemp("certificate")
-    key, found = folder / "key.pem", folder / "cert.pem"
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", found, *names]
-    subprocess.run(command, check=True, capture_output=True)
-    return found, key
-
-
 async def test_certificates_that_the_environment_names(
-    certificate: tuple[Path, Path], make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+    certificate: Certificate, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are trusted, and no others; an argument comes first."""
-    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    served.load_cert_chain(*certificate)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -103,11 +89,11 @@ async def test_certificates_that_the_environment_names(
         await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=served) as server:
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=certificate.server_context()) as server:
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         with pytest.raises(StoreError, match="certificate"):
             await make_client(url, max_retry=0).replace("a", b"")
-        monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate[0]))
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate.path))
         assert await make_client(url, max_retry=0).replace("a", b"") == "tag"
         with pytest.raises(StoreError, match="certificate"):
             await make_client(url, max_retry=0, ssl_context=ssl.create_default_context()).replace("a", b"")

@@ -318,8 +318,10 @@ async def test_a_proxy(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, w
             monkeypatch.setenv("http_proxy", url)
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
-        await make_store("http://s3.example.test", **options).delete_object("a")
-        await make_store("http://s3.example.test", **options).delete_object("a")
+        store = make_store("http://s3.example.test", **options)
+        for _ in range(2):
+            await store.delete_object("a")
+        assert len(proxy.requests) == 2
         headers = proxy.requests[0].headers
         assert proxy.requests[0].target == "http://s3.example.test/pictures/a"
         assert headers["authorization"].startswith("AWS4-HMAC-SHA256 ")

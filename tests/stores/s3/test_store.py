@@ -260,3 +260,12 @@ async def test_downloads_under_a_file_name(gate: Gate, make_store: MakeStore) ->
     assert store.download_url_for(key, "Кот 1.jpg") == url
     assert (await fetch(url.replace("1.jpg", "2.jpg")))[0] == 403
     assert "Content-Disposition" not in (await fetch(store.url_for(key)))[2]
+
+
+async def test_files_of_very_many_types(gate: Gate, make_store: MakeStore) -> None:
+    """Each is described by its own type, however many there are."""
+    store = make_store(gate.url)
+    types = [f"image/x-{number}" for number in range(70)]
+    for mimetype in types * 2:
+        await store.put_object(f"a/{store.make_revision()}", b"x", mimetype=mimetype)
+    assert [one.asked.headers["content-type"] for one in gate.log] == types * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -317,6 +318,24 @@ async def test_an_upload_that_cannot_be_found(
     assert message in caplog.text
 
 
+async def test_an_upload_that_is_cancelled_while_it_is_started(make_client: MakeClient) -> None:
+    """The server may have started it although its response never came, so it is looked for and aborted."""
+    reached = asyncio.Event()
+
+    async def wait(_request: Request, _writer: Any) -> None:
+        reached.set()
+        await asyncio.sleep(60)
+
+    script = routed(start=wait, GET_start=uploads(("a", "1", NOW)), DELETE_complete=answer(204))
+    async with Scripted([script]) as server:
+        task = asyncio.create_task(make_client(server.url, multipart_threshold=1).create("a", b"x"))
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert [target for method, target in sent(server) if method == "DELETE"] == ["/a?uploadId=1"]
+
+
 async def test_an_upload_that_was_not_started_is_started_again(make_client: MakeClient) -> None:
     """A server that is busy says that it has done nothing: nobody looks for an upload."""
     script = routed(
@@ -435,6 +454,13 @@ async def test_a_server_that_knows_version_one_only(make_client: MakeClient) -> 
         assert [one.key async for one in client.list(start_after="n949")] == names[950:]
         assert len(server.requests) == 12
         assert [one.key async for one in client.list("n00")] == names[:10]
+
+
+async def test_a_listing_of_uploads_that_ignores_the_prefix(make_client: MakeClient) -> None:
+    """Uploads of other names are left out: somebody aborts what is listed."""
+    async with Scripted([uploads(("p/a1", "1", NOW), ("p/b", "2", NOW), ("a2", "3", NOW))]) as server:
+        client = make_client(server.url, prefix="p/")
+        assert [(one.key, one.upload_id) async for one in client.list_uploads("a")] == [("a1", "1")]
 
 
 async def test_a_listing_of_uploads_that_makes_no_progress(make_client: MakeClient) -> None:
