@@ -195,10 +195,10 @@ def test_a_bucket_whose_uploads_may_not_be_listed(run: Run, gate: Gate) -> None:
     async def leave_upload() -> None:
         credentials = StaticCredentials(ACCESS_KEY, SECRET_KEY)
         async with S3Store(
-            BUCKET, prefix="below", region=REGION, endpoint_url=gate.url, credentials=credentials
+            BUCKET, prefix="below", region=REGION, endpoint_url=gate.url, credentials=credentials, multipart_threshold=1
         ) as one:
             with pytest.raises(StorePermissionError):
-                await one.put_object("aioimageattach-doctor/x", bytes(20_000_000))
+                await one.put_object("aioimageattach-doctor/x", b"x")
 
     asyncio.run(leave_upload())
     gate.before.clear()
