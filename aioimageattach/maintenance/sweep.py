@@ -46,11 +46,9 @@ RETENTION: Final = timedelta(days=30)
 """How long removed files stay in quarantine by default."""
 
 _BATCH: Final = 1000
-_FEW: Final = 10  # so few orphans are never too large a share
-# Orphans usually appear one by one; so many consecutive ones belong to another database, or to lost rows.
-_MANY: Final = 100
-# All rows without a revision are read once for so many names without a revision.
-_LEGACY_BATCH: Final = 50_000
+_LEGACY_BATCH: Final = 50_000  # larger, because all rows without a revision are read for each batch of legacy names
+_FEW: Final = 10  # orphans, which are never too large a share
+_MANY: Final = 100  # consecutive orphans: ordinary ones appear one by one, but a copy or a lost table has many
 _CLOCK_RESOLUTION: Final = timedelta(seconds=2)  # some stores report times in whole seconds
 
 

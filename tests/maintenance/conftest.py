@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from aioimageattach import bind_store
@@ -169,3 +172,39 @@ async def place(sqlite_database: Database, tmp_path: Path) -> Place:
 async def any_place(database: Database, tmp_path: Path) -> Place:
     """Each of the three databases, and a directory."""
     return await place_of(database, tmp_path / "media")
+
+
+@pytest.fixture
+async def postgresql(servers: Any, tmp_path: Path) -> AsyncIterator[Database]:
+    """An empty PostgreSQL database."""
+    database: Database = servers.database("asyncpg", tmp_path)
+    yield database
+    await database.aclose()
+
+
+@pytest.fixture
+async def mariadb(servers: Any, tmp_path: Path) -> AsyncIterator[Database]:
+    """An empty MariaDB database."""
+    database: Database = servers.database("asyncmy", tmp_path)
+    yield database
+    await database.aclose()
+
+
+@asynccontextmanager
+async def role_on(engine: AsyncEngine) -> AsyncIterator[str]:
+    """Create a second PostgreSQL role, which may read all tables, for the duration of a block."""
+    role = f"aioimageattach_{secrets.token_hex(4)}"
+    async with engine.begin() as connection:
+        for statement in (
+            f"CREATE ROLE {role}",
+            f"GRANT USAGE ON SCHEMA public TO {role}",
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+            f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
+        ):
+            await connection.execute(text(statement))
+    try:
+        yield role
+    finally:
+        async with engine.begin() as connection:
+            await connection.execute(text(f"DROP OWNED BY {role}"))
+            await connection.execute(text(f"DROP ROLE {role}"))

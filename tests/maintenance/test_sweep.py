@@ -582,6 +582,19 @@ async def test_many_files(place: Place) -> None:
     assert aged.names == kept
 
 
+async def test_the_limit(place: Place) -> None:
+    """It bounds the number of files that one run removes; the next run continues."""
+    await place.rows(30)
+    for _ in range(9):
+        await place.file()
+    plan = sweep(place.sessions, Base, delete=True, limit=4)
+    assert (await plan.execute()).removed == 4
+    assert plan.warnings == ["the limit of 4 files was reached"]
+    assert (await sweep(place.sessions, Base, delete=True, limit=50).execute()).removed == 5
+    with pytest.raises(ValueError, match="limit: expected at least 1"):
+        sweep(place.sessions, Base, limit=0)
+
+
 async def test_files_that_cannot_be_removed(place: Place) -> None:
     """They are reported, the others are removed, and nothing is raised."""
     await place.rows(1)
