@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from ..exc import StoreError
+from ..inventory.derived import with_derived
 from ..inventory.ownership import keyed, types_of
 from ..inventory.plan import Plan
 from ..key import make_revision, revision_time
@@ -112,7 +113,7 @@ async def sweeps(target: Any, store: Store | None = None, *, sessions: Any = Non
         store: The store; ``None`` for the current store, or that of the sessions.
         sessions: The sessions whose store is used if none is given.
     """
-    parts = _parts(keyed(store, sessions), types_of(target, None))
+    parts = _parts(keyed(store, sessions), with_derived(types_of(target, None), target))
     found = {sweep.id: sweep for part in parts for sweep in await _sweeps_in(part)}
     return sorted(found.values(), key=lambda sweep: sweep.id)
 
@@ -210,4 +211,4 @@ def undo(
     Effects: A file whose name exists already stays in quarantine. After an error or a cancellation, so do the files
         that were not restored yet.
     """
-    return UndoPlan(keyed(store, sessions), list(types_of(target, object_types)), sweep)
+    return UndoPlan(keyed(store, sessions), list(with_derived(types_of(target, object_types), target)), sweep)

@@ -17,9 +17,11 @@ from itertools import islice
 from typing import Any, Final
 
 from .._transaction.fence import grace_of
+from ..declared.names import DerivedName
 from ..exc import ImageAttachError, StoreError, SweepRefusedError
 from ..inventory import Kind, Reader, Sessions, count, kinds, run_with_reader
 from ..inventory.database import SweepLimits, unsafe_reasons
+from ..inventory.derived import with_derived
 from ..inventory.ownership import (
     Owner,
     conflict,
@@ -146,7 +148,8 @@ class _Tally:
 
     old: int = 0
     orphans: int = 0
-    run: int = 0  # consecutive orphans, in order of time, up to the last name
+    run: int = 0  # consecutive orphaned pictures, in order of time, up to the last name
+    picture: str = ""  # the last one; all thumbnails of a picture count as one
     longest: int = 0
     longest_end: str = ""
     last: str = ""  # the last name of the pass
@@ -155,8 +158,12 @@ class _Tally:
     def add(self, name: str, is_orphan: bool) -> None:
         self.old += 1
         self.orphans += is_orphan
-        if revision_of(name) is not None:
-            self.run = self.run + 1 if is_orphan else 0
+        revision = revision_of(name)
+        if revision is not None:
+            derived = DerivedName.parse(revision)
+            picture = revision if derived is None else derived.public
+            self.run = self.run + (picture != self.picture) if is_orphan else 0
+            self.picture = picture
             if self.run > self.longest:
                 self.longest, self.longest_end = self.run, name
 
@@ -520,4 +527,5 @@ def sweep(
     if limit is not None and limit < 1:
         raise ValueError(f"limit: expected at least 1, got {limit}")
     options = _Options(grace, delete, permanently, retention, max_share, limit, force, start_after)
-    return SweepPlan(sessions, kinds(target)[0], types_of(target, object_types), keyed(store, sessions), options)
+    types = with_derived(types_of(target, object_types), target)
+    return SweepPlan(sessions, kinds(target)[0], types, keyed(store, sessions), options)
