@@ -1,4 +1,4 @@
-"""The code of the documentation runs and says the truth."""
+"""The code in the documentation runs, and has the results that it shows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import registry
 
+import aioimageattach
+from aioimageattach.context import set_default_store
 from tests import photos
 from tests.databases import Database
+
+for _name in aioimageattach.__all__:
+    getattr(aioimageattach, _name)  # loads its module, because imports in the event loop would block it
 
 ROOT = Path(__file__).parent.parent.parent
 PIECE = re.compile(
@@ -55,10 +60,17 @@ def blocks(page: str) -> Iterator[Block]:
         yield Block("\n" * before + piece[name], skip.strip() if skip else None)
 
 
+class AwaitRun(ast.NodeTransformer):
+    """Replaces ``asyncio.run(main())``, which ends a script, by ``await main()``: a page runs in an event loop."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        return ast.copy_location(ast.Await(node.args[0]), node) if ast.unparse(node.func) == "asyncio.run" else node
+
+
 async def run(code: str, file: str, namespace: dict[str, object]) -> None:
     """Run code statement by statement, and compare what stands after ``# →`` with the value before it."""
     lines = code.splitlines()
-    for statement in ast.parse(code, file).body:
+    for statement in AwaitRun().visit(ast.parse(code, file)).body:
         promised = OUTCOME.search(lines[(statement.end_lineno or 1) - 1])
         if promised and not isinstance(statement, ast.Expr):
             raise SyntaxError(f"{file}:{statement.end_lineno}: only an expression has a value to promise")
@@ -110,6 +122,7 @@ async def test_the_code_of_each_page_runs(
             if block.skip is None:
                 await run(block.code, str(ROOT / page), namespace)
     finally:
+        set_default_store(None)
         logging.root.setLevel(logs[0])
         logging.root.handlers[:] = logs[1]
         for value in [*namespace.values()]:
