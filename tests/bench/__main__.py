@@ -16,6 +16,7 @@ BENCHES = {
     "looks": "how a thumbnail looks that the decoder has helped to shrink",
     "sizes": "four sizes from one decode, and from four",
     "attach": "attach and commit, against an insert and a file",
+    "idle": "transactions without pictures, with and without the library",
     "owners": "the pictures of 1,000 and 4,000 owners in one transaction, against plain rows",
     "bombs": "files that are refused: how soon, and with how little memory",
     "isolation": "a worker process instead of a thread",
