@@ -1,6 +1,7 @@
 """The only listeners on sessions: they feed the journal, upload before a flush and discard after a transaction.
 
-The hooks know nothing about rows. Each :class:`FlushHandler` says which files the rows of its kind reference.
+The hooks know nothing about files of rows. A :class:`FlushHandler` is asked only about rows of mappers that it carries,
+and answers with what is to be done: the hooks put the files, take the locks, and keep the journal.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import contextlib
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
-from dataclasses import replace
-from typing import Any, Final, cast
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Final, cast
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 from sqlalchemy import event
@@ -30,17 +31,19 @@ from .deferral import is_deferred
 from .fence import check_age, grace_of
 from .files import Upload, discard_all, put_all
 from .journal import Journal, Verdict
+from .locks import Owner, lock_owners
 from .references import Database, StoredFile, unreferenced
 
 __all__ = [
     "FlushHandler",
+    "Plan",
+    "Report",
+    "Rows",
     "claim",
     "connection_of",
     "database_of",
-    "dropped",
     "holds",
-    "leased",
-    "named",
+    "lock",
     "put",
     "register",
     "store_left",
@@ -48,51 +51,112 @@ __all__ = [
 
 _BOUND: Final = "aioimageattach.bound"
 _DATABASES: Final = "aioimageattach.databases"
+_DELETED: Final = "aioimageattach.deleted"
 _JOURNAL: Final = "aioimageattach.journal"
 _SESSION: Final = "aioimageattach.session"
 
 _log = logging.getLogger("aioimageattach.transaction")
 
 
+@dataclass(slots=True)
+class Rows:
+    """The rows of one handler in a flush, before its first statement."""
+
+    new: list[Any] = field(default_factory=list)
+    changed: list[Any] = field(default_factory=list)
+    gone: list[Any] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Plan:
+    """The work that has to be done before a handler may read anything.
+
+    Args:
+        uploads: The files to put.
+        owners: The rows to lock.
+    """
+
+    uploads: Sequence[Upload] = ()
+    owners: Sequence[Owner] = ()
+
+
+@dataclass(slots=True)
+class Report:
+    """The references to files that statements have changed.
+
+    Args:
+        named: Files that a row references now.
+        dropped: Files whose row was deleted, or references another file now.
+        leased: Databases with a row that references a shared file, and the times when these files were put at the
+            earliest, in seconds since 1970. No transaction deletes a shared file, but a sweep may once it is old.
+    """
+
+    named: list[StoredFile] = field(default_factory=list)
+    dropped: list[StoredFile] = field(default_factory=list)
+    leased: list[tuple[Database, float]] = field(default_factory=list)
+
+
 class FlushHandler(ABC):
-    """One way in which rows reference files: none, one or many each."""
+    """One way in which rows reference files: none, one or many each.
+
+    In each flush the methods are called in the order in which they stand here. A handler that has nothing to do in a
+    flush is not called.
+    """
+
+    work_key: ClassVar[str]
+    """Key of the handler's state in ``Session.info``; if :meth:`plan` leaves none there, the flush is not its own."""
 
     @abstractmethod
-    def references(self, row: object) -> bool:
-        """Return whether a row is of the kind whose files the handler knows."""
+    def carries(self, mapper: Mapper[Any]) -> bool:
+        """Return whether rows of a mapper may reference files; the answer is kept."""
 
     @abstractmethod
-    def flush(self, session: Session) -> Generator[Sequence[Upload]]:
-        """Look at the new, changed and deleted rows before the first statement of a flush.
+    def plan(self, session: Session, rows: Rows) -> Plan:
+        """Check the rows, and return which files to put and which rows to lock."""
 
-        Yields:
-            Once, the files to put. It is resumed when these and those of the other handlers are in the store, and may
-            then execute statements that lock rows. If a put fails, it is not resumed.
+    @abstractmethod
+    def settle(self, session: Session) -> None:
+        """Read what the rows reference; the files are in the store, and the rows of all handlers are locked."""
+
+    @abstractmethod
+    def flushed(self, session: Session) -> Report:
+        """Return which references the statements of the flush have changed."""
+
+    @abstractmethod
+    def ended(self, session: Session, deleted: Sequence[Any]) -> Report:
+        """Put the files that had to wait for their rows, and return the further changes.
+
+        Args:
+            session: The session.
+            deleted: The rows that the flush has deleted.
         """
 
-    @abstractmethod
-    def flushed(self, session: Session) -> None:
-        """Report with :func:`named` and :func:`dropped` what the statements of the flush did."""
+    def closed(self, session: Session) -> None:
+        """Forget the flush, which may have failed."""
+        del session.info[self.work_key]
 
     @abstractmethod
-    def flush_ended(self, session: Session) -> None:
-        """Put the files that had to wait for their rows, and forget the flush."""
-
-    @abstractmethod
-    def flush_closed(self, session: Session) -> None:
-        """Forget what only the flush's statements may do; called at the end of each flush, even if it failed."""
-
-    @abstractmethod
-    def deleted(self, session: Session, row: object) -> None:
-        """Report with :func:`dropped` the files of a row that a flush or a bulk statement deleted."""
+    def deleted(self, session: Session, row: Any) -> Report:
+        """Return the files of a row that a bulk statement has deleted."""
 
 
 _handlers: Final[list[FlushHandler]] = []
+_handlers_by_class: Final[WeakKeyDictionary[type, tuple[FlushHandler, ...]]] = WeakKeyDictionary()
 
 
 def register(handler: FlushHandler) -> None:
     """Call a handler in every flush from now on."""
     _handlers.append(handler)
+    _handlers_by_class.clear()
+
+
+def _handlers_of(row: object) -> tuple[FlushHandler, ...]:
+    cls = type(row)
+    found = _handlers_by_class.get(cls)
+    if found is None:
+        mapper = instance_state(row).mapper
+        found = _handlers_by_class[cls] = tuple(handler for handler in _handlers if handler.carries(mapper))
+    return found
 
 
 # --- where rows are written ------------------------------------------------------------------------------------------
@@ -141,23 +205,17 @@ def _watch(session: Session, database: Database) -> None:
     """Notice when COMMIT is about to be sent to the database that a row was written to.
 
     No event of the session says so in every case: ``before_commit`` comes before the last flushes, and does not say
-    whose commit it is if a savepoint is open. The connection's own event does.
+    whose commit it is if a savepoint is open. The event of the connection does.
     """
     if database.watched:
         return
     database.watched = True
     connection = connection_of(session, database.mapper, database.state)
     database.schemas = connection.get_execution_options().get("schema_translate_map") or {}
-    connection.info[_SESSION] = ref(session)
-    known = _watched.get(connection)
-    if known is None or known() is not session:
-        _watched[connection] = ref(session)
-        event.listen(connection, "commit", _sending)
-        if session.twophase:
-            event.listen(connection, "prepare_twophase", _sending)
+    connection.info[_SESSION] = _watched[connection] = ref(session)
 
 
-# --- what handlers report --------------------------------------------------------------------------------------------
+# --- what handlers ask for, and report -------------------------------------------------------------------------------
 
 
 def put(session: Session, uploads: Sequence[Upload]) -> None:
@@ -174,16 +232,36 @@ def put(session: Session, uploads: Sequence[Upload]) -> None:
             _journal(session).uploaded(tokens, upload.file, since)
 
 
-def named(session: Session, file: StoredFile) -> None:
-    """Note that a row that references the file was inserted or updated."""
-    _watch(session, file.referrer.database)
-    _journal(session).named(_open_transactions(session), file)
+def lock(session: Session, owners: Sequence[Owner]) -> None:
+    """Lock rows until the transaction ends: with one statement for each table, in the order of their keys.
+
+    The other rows of these tables that the flush changes or deletes are locked with them, as its statements would lock
+    them later, in an order of their own.
+    """
+    if not owners:
+        return
+    sharded = session.connection_callable is not None
+    others = [] if sharded else [instance_state(row) for row in (*session.dirty, *session.deleted)]
+    wanted: dict[Connection, list[Owner]] = {}
+    for owner in owners:
+        wanted.setdefault(connection_of(session, owner.mapper, owner.state), []).append(owner)
+    for connection, some in wanted.items():
+        lock_owners(connection, some, others)
 
 
-def dropped(session: Session, file: StoredFile) -> None:
-    """Note that the row that referenced the file was deleted, or references another."""
-    _watch(session, file.referrer.database)
-    _journal(session).dropped(_open_transactions(session), file)
+def _note(session: Session, report: Report) -> None:
+    if not report.named and not report.dropped and not report.leased:
+        return
+    journal, tokens = _journal(session), _open_transactions(session)
+    for file in report.named:
+        _watch(session, file.referrer.database)
+        journal.named(tokens, file)
+    for file in report.dropped:
+        _watch(session, file.referrer.database)
+        journal.dropped(tokens, file)
+    for database, since in report.leased:
+        _watch(session, database)
+        journal.leased(tokens, since)
 
 
 def claim(session: Session, file: StoredFile) -> None:
@@ -198,18 +276,6 @@ def claim(session: Session, file: StoredFile) -> None:
     journal = _journal(session)
     journal.claim(_open_transactions(session), file)
     _claiming.add(journal)
-
-
-def leased(session: Session, database: Database, since: float) -> None:
-    """Note that a row references a shared file: no transaction deletes it, but a sweep may once it is old.
-
-    Args:
-        session: The session.
-        database: Where the row is.
-        since: When the file was put at the earliest, in seconds since 1970.
-    """
-    _watch(session, database)
-    _journal(session).leased(_open_transactions(session), since)
 
 
 def holds(session: Session, file: StoredFile) -> bool:
@@ -254,7 +320,7 @@ class _Bound:
 @event.listens_for(Session, "persistent_to_detached")
 def _detached(session: Session, row: object) -> None:
     store = bound_store(session)
-    if store is not None and any(handler.references(row) for handler in _handlers):
+    if store is not None and _handlers_of(row):
         instance_state(row).info[_BOUND] = _Bound(store)
 
 
@@ -268,8 +334,12 @@ def store_left(state: InstanceState[Any]) -> Store | None:
 # --- transactions ----------------------------------------------------------------------------------------------------
 
 
+@event.listens_for(Engine, "commit")
+@event.listens_for(Engine, "prepare_twophase")
 def _sending(connection: Connection, *_: object) -> None:
-    session = _watched[connection]()
+    # on the class: to listen to one connection costs as much as a statement
+    known = _watched.get(connection)
+    session = None if known is None else known()
     root = None if session is None else session.get_transaction()
     if session is None or root is None:
         return
@@ -292,8 +362,9 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
         session.info.pop(_DATABASES, None)
     elif not transaction.nested:  # a flush has a transaction of its own
-        for handler in _handlers:
-            handler.flush_closed(session)
+        session.info.pop(_DELETED, None)
+        for handler in _active(session):
+            handler.closed(session)
     if _JOURNAL in session.info:
         _carry_out(session, _journal(session).end(transaction))
 
@@ -341,28 +412,54 @@ async def _discard(verdict: Verdict) -> None:
 # --- flushes ---------------------------------------------------------------------------------------------------------
 
 
+def _active(session: Session) -> list[FlushHandler]:
+    info = session.info
+    return [handler for handler in _handlers if handler.work_key in info]
+
+
 @event.listens_for(Session, "before_flush")
 def _before_flush(session: Session, context: object, instances: object) -> None:
-    flushes = [handler.flush(session) for handler in _handlers]
-    put(session, [upload for flush in flushes for upload in next(flush)])
-    for flush in flushes:
-        next(flush, None)
+    for handler in _active(session):
+        handler.closed(session)  # the last flush was refused before it began
+    found: dict[FlushHandler, Rows] = {}
+    for row in session.new:
+        for handler in _handlers_of(row):
+            found.setdefault(handler, Rows()).new.append(row)
+    for row in session.dirty:
+        for handler in _handlers_of(row):
+            found.setdefault(handler, Rows()).changed.append(row)
+    for row in session.deleted:
+        for handler in _handlers_of(row):
+            found.setdefault(handler, Rows()).gone.append(row)
+    plans = [handler.plan(session, rows) for handler, rows in found.items()]
+    put(session, [upload for plan in plans for upload in plan.uploads])
+    lock(session, [owner for plan in plans for owner in plan.owners])
+    for handler in _active(session):
+        handler.settle(session)
 
 
 @event.listens_for(Session, "after_flush")
 def _after_flush(session: Session, context: object) -> None:
     # the statements were sent, and no hook of the application has had the chance to expunge the rows yet
-    for handler in _handlers:
-        handler.flushed(session)
-
-
-@event.listens_for(Session, "after_flush_postexec")
-def _after_flush_postexec(session: Session, context: Any) -> None:
-    for handler in _handlers:
-        handler.flush_ended(session)
+    active = _active(session)
+    if active:
+        session.info[_DELETED] = {handler: [] for handler in active}
+    for handler in active:
+        _note(session, handler.flushed(session))
 
 
 @event.listens_for(Session, "persistent_to_deleted")
 def _deleted(session: Session, row: object) -> None:
-    for handler in _handlers:
-        handler.deleted(session, row)
+    for handler in _handlers_of(row):
+        in_flush: dict[FlushHandler, list[Any]] = session.info.get(_DELETED, {})
+        if handler in in_flush:
+            in_flush[handler].append(row)
+        else:
+            _note(session, handler.deleted(session, row))
+
+
+@event.listens_for(Session, "after_flush_postexec")
+def _after_flush_postexec(session: Session, context: object) -> None:
+    deleted: dict[FlushHandler, list[Any]] = session.info.pop(_DELETED, {})
+    for handler, rows in deleted.items():
+        _note(session, handler.ended(session, rows))

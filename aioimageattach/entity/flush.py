@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import Insert, Table, Update, event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session, object_session
+from sqlalchemy.orm import InstanceState, Mapper, Session, object_session
 from sqlalchemy.orm.attributes import instance_state, set_attribute
 from sqlalchemy.orm.base import LoaderCallableStatus
 
 from .._greenlet import await_
 from .._transaction.files import Upload
-from .._transaction.hooks import FlushHandler, claim, database_of, dropped, holds, named, put, register
+from .._transaction.hooks import (
+    FlushHandler,
+    Plan,
+    Report,
+    Rows,
+    claim,
+    database_of,
+    holds,
+    lock,
+    put,
+    register,
+)
 from .._transaction.references import StoredFile
 from ..context import resolve_store
 from ..exc import ContextError, UsageError
@@ -26,9 +37,9 @@ from .derived import derived_from
 from .image import Image
 from .mapping import Attachment, attachments_to
 from .mixins import fill_missing
-from .record import Record, attached_as, known_store, record_of, share
+from .record import attached_as, known_store, record_of, share
 from .references import ImageReferrer
-from .replacement import find_leaving
+from .replacement import Replacement
 
 __all__ = ["ImageFlush"]
 
@@ -48,6 +59,7 @@ class _Work:
         changed: The rows that name another file from now on, with the file before.
         allowed: The revisions that the statements of the flush may write.
         late: The rows whose files have to wait for their INSERT.
+        replacement: The image sets of the rows that were seen.
     """
 
     seen: set[InstanceState[Any]] = field(default_factory=set)
@@ -56,95 +68,103 @@ class _Work:
     changed: list[tuple[Image, StoredFile | None]] = field(default_factory=list)
     allowed: set[str] = field(default_factory=set)
     late: list[Image] = field(default_factory=list)
+    replacement: Replacement | None = None
 
 
 class ImageFlush(FlushHandler):
     """Puts the files of image rows, and reports which files the rows reference."""
 
-    def flush(self, session: Session) -> Generator[Sequence[Upload]]:
-        """Put the files of new rows; then find the rows that go because of those that come and go."""
-        new = _without_replaced(session, list(_new_rows(session)))
-        gone = [row for row in session.deleted if isinstance(row, Image)]
-        changed = [row for row in session.dirty if isinstance(row, Image)]
-        work = session.info[_WORK] = _Work()
-        if not (new or gone or changed):
-            yield ()
-            return
-        for row in gone:
+    work_key: ClassVar[str] = _WORK
+
+    def carries(self, mapper: Mapper[Any]) -> bool:
+        """Return whether the mapper's rows are images."""
+        return issubclass(mapper.class_, Image)
+
+    def plan(self, session: Session, rows: Rows) -> Plan:
+        """Return the files of new rows, and the owners of the rows that come and go."""
+        new = _without_replaced(session, list(_with_owners(session, rows.new)))
+        work = session.info[_WORK] = _Work(seen=set(map(instance_state, new)))
+        for row in rows.gone:
             resolve_store(known_store(row), session=session)  # if nobody knows the store, the deletion is refused
-        for row in changed:
+        for row in rows.changed:
             _check_changed(session, work, row)
         waiting = [row for row in new if _prepare(session, work, row)]
-        yield [upload for row in waiting if not _needs_insert(row) for upload in _uploads(session, row)]
         for row in new:
             _claim(session, row)
-        work.seen.update(map(instance_state, new))
-        _settle(session, work, new, gone)
+        work.replacement = Replacement(session, new, rows.gone)
+        uploads = [upload for row in waiting if not _needs_insert(row) for upload in _uploads(session, row)]
+        return Plan(uploads, work.replacement.owners())
 
-    def flushed(self, session: Session) -> None:
-        """Note which rows were inserted or name another file; those whose files wait for them come later."""
+    def settle(self, session: Session) -> None:
+        """Find the rows that go because of those that come and go."""
         work = _work(session)
+        assert work.replacement is not None
+        for one in work.replacement.find_leaving():
+            store = resolve_store(one.store, session=session)
+            record_of(one.row).store = store
+            file = None if one.key is None else _stored_file(session, one.row, store, one.key)
+            work.leaving[instance_state(one.row)] = file
+
+    def flushed(self, session: Session) -> Report:
+        """Return which rows were inserted or name another file; those whose files wait for them come later."""
+        work, report = _work(session), Report()
         for row in work.inserted:
             record = record_of(row)
             if record.attached is not None and record.file is None and record.attached.spool is not None:
                 work.late.append(row)
             else:
-                _inserted(session, row, record)
+                report.named += _inserted(session, row)
         for row, before in work.changed:
-            if before is not None:
-                dropped(session, before)
+            report.dropped += [] if before is None else [before]
             file = _file_of(session, row)
-            if file is not None:
-                named(session, file)
+            report.named += [] if file is None else [file]
+        return report
 
-    def flush_ended(self, session: Session) -> None:
+    def ended(self, session: Session, deleted: Sequence[Image]) -> Report:
         """Put the files that waited for their rows, and remove deleted rows from the collections of their owners."""
-        work = _work(session)
+        work, report = _work(session), Report()
+        for row in deleted:
+            report.dropped += _dropped(session, row)
         if work.late:
             _find_late(session, work)
             put(session, [upload for row in work.late for upload in _uploads(session, row)])
             for row in work.late:
-                _inserted(session, row, record_of(row))
+                report.named += _inserted(session, row)
         _forget(session, work.leaving)
+        return report
 
-    def flush_closed(self, session: Session) -> None:
-        """Forget what the flush was about, which may have failed."""
-        session.info.pop(_WORK, None)
-
-    def references(self, row: object) -> bool:
-        """Return whether a row is an image."""
-        return isinstance(row, Image)
-
-    def deleted(self, session: Session, row: object) -> None:
-        """Note that the row's file has to go."""
-        if not isinstance(row, Image):
-            return
-        state = instance_state(row)
-        leaving = _work(session).leaving
-        file = leaving[state] if state in leaving else _file_of(session, row)
-        if file is not None:
-            dropped(session, file)
-        else:
-            _log.warning("the file of a deleted %s is left to the sweep: its row was not loaded", type(row).__name__)
+    def deleted(self, session: Session, row: Image) -> Report:
+        """Return the file of a row that a bulk statement has deleted."""
+        return Report(dropped=_dropped(session, row))
 
 
 register(ImageFlush())
 
 
 def _work(session: Session) -> _Work:
-    found = session.info.get(_WORK)
-    return cast("_Work", found) if found is not None else _Work()
+    """Return the state of the flush; the first rows may be those that a hook of the application has added."""
+    return cast("_Work", session.info.setdefault(_WORK, _Work()))
 
 
-def _new_rows(session: Session) -> Iterator[Image]:
+def _dropped(session: Session, row: Image) -> list[StoredFile]:
+    state = instance_state(row)
+    found = cast("_Work | None", session.info.get(_WORK))
+    known = found is not None and state in found.leaving
+    file = found.leaving[state] if found is not None and known else _file_of(session, row)
+    if file is None:
+        _log.warning("the file of a deleted %s is left to the sweep: its row was not loaded", type(row).__name__)
+        return []
+    return [file]
+
+
+def _with_owners(session: Session, new: Sequence[Image]) -> Iterator[Image]:
     """The image rows that are to be inserted; not those whose owner is deleted, which would go with it again."""
-    for row in session.new:
-        if isinstance(row, Image):
-            owner = record_of(row).owner
-            if owner is not None and owner in session._deleted:
-                session.expunge(row)
-            else:
-                yield row
+    for row in new:
+        owner = record_of(row).owner
+        if owner is not None and owner in session._deleted:
+            session.expunge(row)
+        else:
+            yield row
 
 
 def _without_replaced(session: Session, new: Sequence[Image]) -> list[Image]:
@@ -174,27 +194,21 @@ def _set_of(row: Image, attachments: Sequence[Attachment]) -> tuple[Any, ...]:
     return (instance_state(row),)
 
 
-def _settle(session: Session, work: _Work, new: Sequence[Image], gone: Sequence[Image]) -> None:
-    for one in find_leaving(session, new, gone):
-        store = resolve_store(one.store, session=session)
-        record_of(one.row).store = store
-        file = None if one.key is None else _stored_file(session, one.row, store, one.key)
-        work.leaving[instance_state(one.row)] = file
-
-
 def _find_late(session: Session, work: _Work) -> None:
     """Let the next flush delete the rows that originals replace which a hook of the application has attached."""
     late = [row for row in work.late if instance_state(row) not in work.seen]
     if late:
-        find_leaving(session, late, ())
+        replacement = Replacement(session, late, ())
+        lock(session, replacement.owners())
+        replacement.find_leaving()
 
 
-def _inserted(session: Session, row: Image, record: Record) -> None:
+def _inserted(session: Session, row: Image) -> list[StoredFile]:
+    record = record_of(row)
     file = record.file or _file_of(session, row)
     record.attached = record.source = None
     fill_missing(row)
-    if file is not None:
-        named(session, file)
+    return [] if file is None else [file]
 
 
 def _forget(session: Session, gone: Iterable[InstanceState[Any]]) -> None:
@@ -416,35 +430,31 @@ def _began(session: Session, transaction: object, connection: Connection) -> Non
     _sessions[connection] = ref(session)
 
 
-@event.listens_for(Session, "do_orm_execute")
-def _executing_orm(state: ORMExecuteState) -> None:
-    """Refuse bulk statements on image classes; those on their tables are not ours to judge."""
-    of_class = "parententity" in getattr(getattr(state.statement, "table", None), "_annotations", ())
-    if of_class and (state.is_insert or state.is_update):
-        many = state.parameters if isinstance(state.parameters, (list, tuple)) else [state.parameters or {}]
-        identified = state.is_update and bool(state.parameters)  # the primary key says which rows, and stays as it is
-        _check_statement(
-            state.statement, cast("Any", many), (), _NAMING - {"width", "height"} if identified else _NAMING
-        )
-
-
 @event.listens_for(Engine, "before_execute")
-def _executing(connection: Connection, statement: Any, many: Any, params: Any, options: Any) -> None:
-    """Refuse what ``bulk_save_objects`` and its like write, for which no other event is called."""
-    known = _sessions.get(connection) if isinstance(statement, (Insert, Update)) else None
-    session = None if known is None else known()
-    if session is not None and session._flushing:
-        _check_statement(statement, many or [params or {}], _work(session).allowed, _NAMING)
+def _executing(connection: Connection, statement: object, many: Any, params: Any, options: object) -> None:
+    """Refuse what ``insert(Picture)``, ``bulk_save_objects`` and their like write, for which no other event is called.
+
+    This is called for every statement of every engine: most of them are queries, or write no images. ``do_orm_execute``
+    would be called for fewer, but makes SQLAlchemy prepare each query twice.
+    """
+    if not isinstance(statement, (Insert, Update)) or not isinstance(statement.table, Table):
+        return
+    of_table = _tables.get(statement.table)
+    of_connection = None if of_table is None else _sessions.get(connection)
+    mapper = None if of_table is None else of_table()
+    session = None if of_connection is None else of_connection()
+    if mapper is None or session is None:
+        return
+    if "parententity" in statement.table._annotations:  # one on the table is not ours to judge
+        _check_statement(mapper, statement, many or [params or {}], ())
+    elif session._flushing:
+        _check_statement(mapper, statement, many or [params or {}], _work(session).allowed)
 
 
 def _check_statement(
-    statement: Any, many: Sequence[Mapping[str, Any]], allowed: Collection[str], naming: frozenset[str]
+    mapper: Mapper[Any], statement: Insert | Update, many: Sequence[Mapping[str, Any]], allowed: Collection[str]
 ) -> None:
-    known = _tables.get(statement.table) if isinstance(statement.table, Table) else None
-    mapper = None if known is None else known()
-    if mapper is None:
-        return
-    columns = {column.key: prop.key for prop in mapper.column_attrs if prop.key in naming for column in prop.columns}
+    columns = {column.key: prop.key for prop in mapper.column_attrs if prop.key in _NAMING for column in prop.columns}
     columns.update({name: name for name in columns.values()})
     for values in _values_of(statement, many):
         written = {columns[name]: value for name, value in values.items() if name in columns}

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, cast
 
-from sqlalchemy import Column, ColumnElement, Select, select, tuple_
+from sqlalchemy import Column, Select, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstanceState, Mapper, Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import get_history, instance_state
 from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE, LoaderCallableStatus
 
 from .._transaction.hooks import connection_of
+from .._transaction.locks import PAGE, Owner, among
 from ..exc import NoOriginalError
 from ..key import ImageKey
 from ..store import Store
@@ -25,10 +26,7 @@ from .image import Image
 from .mapping import SIZE, Attachment, attachments_to, identity_attributes
 from .record import known_store, record_of
 
-__all__ = ["Leaving", "find_leaving", "key_columns", "new_instance", "stored_values"]
-
-_PAGE: Final = 1000
-"""How many image sets, or rows, one statement is about."""
+__all__ = ["Leaving", "Replacement", "key_columns", "new_instance", "stored_values"]
 
 
 @dataclass(slots=True)
@@ -54,6 +52,11 @@ class _Set:
     gone: list[Image] = field(default_factory=list)
 
     @property
+    def state(self) -> InstanceState[Any]:
+        """The state of one of the rows."""
+        return instance_state((*self.new, *self.gone)[0])
+
+    @property
     def shard(self) -> Any:
         """The identity token of the rows, in a session over shards."""
         owners = (record_of(row).owner for row in self.new)
@@ -68,10 +71,9 @@ class _Set:
 
 @dataclass(slots=True)
 class _Group:
-    """The image sets of one attachment on one connection, by the values of :attr:`Attachment.places`."""
+    """The image sets of one attachment, by the values of :attr:`Attachment.places`."""
 
     attachment: Attachment
-    connection: Connection
     sets: dict[tuple[Any, ...], _Set] = field(default_factory=dict)
 
 
@@ -85,47 +87,64 @@ class _Found:
     original: bool
 
 
-def find_leaving(session: Session, new: Iterable[Image], gone: Iterable[Image]) -> list[Leaving]:
-    """Lock the owners of some rows, and return the rows that leave the database with this flush.
-
-    The owner is always locked, and locked first, so that transactions which change one image set take turns. MySQL and
-    MariaDB, at their default isolation level, would also lock the gaps beside the rows that a locking read finds, and
-    two owners beside each other could wait for one another. There the rows are read without locks, locked by their
-    primary keys, and read again with wide locks only if they have changed. In that case two first uploads for one owner
-    that overlap can leave two originals, of which the newer is shown, and the next upload removes both.
+class Replacement:
+    """The image sets of which a flush inserts or deletes rows.
 
     Args:
-        session: The session, before the first statement of its flush.
+        session: The session.
         new: Image rows that are to be inserted, or were inserted late in this flush.
         gone: Image rows that are to be deleted.
-
-    Returns:
-        The rows of ``gone`` that the database still has, and those that are replaced, which are now marked as deleted.
-
-    Raises:
-        NoOriginalError: The original of a new thumbnail was replaced or deleted meanwhile.
     """
-    kept = {instance_state(row) for row in new}
-    groups, alone = _group(session, new, gone)
-    leaving: list[Leaving] = []
-    known = _Known(session)
-    with session.no_autoflush:
-        _lock_owners(session, groups)
-        for group in groups:
-            found = _read(group)
-            for place, members in group.sets.items():
-                leaving += _leaving_of(known, group.attachment, place, members, found.get(place, []), kept)
-        for row in alone:
-            leaving += _leaving_alone(session, row)
-    return leaving
+
+    __slots__ = ("_alone", "_groups", "_kept", "_session")
+
+    def __init__(self, session: Session, new: Sequence[Image], gone: Sequence[Image]) -> None:
+        self._session = session
+        self._kept = {instance_state(row) for row in new}
+        self._groups, self._alone = _group(new, gone)
+
+    def owners(self) -> list[Owner]:
+        """Return the owners of the sets, to be locked before anything is read.
+
+        They are always locked, so that transactions which change one image set take turns.
+        """
+        return [owner for group in self._groups for owner in _owners(group)]
+
+    def find_leaving(self) -> list[Leaving]:
+        """Return the rows that leave the database with this flush.
+
+        MySQL and MariaDB, at their default isolation level, would also lock the gaps beside the rows that a locking
+        read finds, and two owners beside each other could wait for one another. There the rows are read without locks,
+        locked by their primary keys, and read again with wide locks only if they have changed. In that case two first
+        uploads for one owner that overlap can leave two originals, of which the newer is shown, and the next upload
+        removes both.
+
+        Returns:
+            Those of the rows to be deleted that the database still has, and those that are replaced, which are now
+            marked as deleted.
+
+        Raises:
+            NoOriginalError: The original of a new thumbnail was replaced or deleted meanwhile.
+        """
+        session = self._session
+        leaving: list[Leaving] = []
+        known = _Known(session)
+        with session.no_autoflush:
+            for group in self._groups:
+                found = _read(session, group)
+                for place, members in group.sets.items():
+                    leaving += _leaving_of(known, group.attachment, place, members, found.get(place, []), self._kept)
+            for row in self._alone:
+                leaving += _leaving_alone(session, row)
+        return leaving
 
 
 # --- which sets ------------------------------------------------------------------------------------------------------
 
 
-def _group(session: Session, new: Iterable[Image], gone: Iterable[Image]) -> tuple[list[_Group], list[Image]]:
+def _group(new: Iterable[Image], gone: Iterable[Image]) -> tuple[list[_Group], list[Image]]:
     """Return the sets that rows are in, and the rows that leave without having been in any."""
-    groups: dict[tuple[int, Connection], _Group] = {}
+    groups: dict[tuple[int, Any], _Group] = {}
     alone: list[Image] = []
     attachments: dict[type[Image], list[Attachment]] = {}
     rows = [*((row, True) for row in new), *((row, False) for row in gone)]
@@ -139,8 +158,9 @@ def _group(session: Session, new: Iterable[Image], gone: Iterable[Image]) -> tup
             if place is None:
                 continue
             placed = True
-            connection = connection_of(session, attachment.image, state)
-            group = groups.setdefault((id(attachment), connection), _Group(attachment, connection))
+            owner = record_of(row).owner if is_new else state
+            shard = None if owner is None else owner.identity_token  # two shards may have owners with one key
+            group = groups.setdefault((id(attachment), shard), _Group(attachment))
             members = group.sets.setdefault(place, _Set())
             (members.new if is_new else members.gone).append(row)
         if not placed and not is_new:
@@ -183,41 +203,46 @@ def stored_values(state: InstanceState[Any], names: Sequence[str]) -> tuple[Any,
 # --- what the database has -------------------------------------------------------------------------------------------
 
 
-def _lock_owners(session: Session, groups: Sequence[_Group]) -> None:
-    wanted: dict[tuple[Connection, tuple[Column[Any], ...]], set[tuple[Any, ...]]] = {}
-    for group in groups:
-        attachment = group.attachment
-        sharded = session.connection_callable is not None
-        connection = group.connection if sharded else connection_of(session, attachment.owner)
-        keys = wanted.setdefault((connection, tuple(attachment.owner_columns)), set())
-        keys.update(place[: len(attachment.pairs)] for place in group.sets)
-    for (connection, columns), keys in sorted(wanted.items(), key=lambda item: repr(item[0][1])):
-        ordered = sorted(keys, key=repr)
-        for start in range(0, len(ordered), _PAGE):
-            query = select(*columns).where(_among(columns, ordered[start : start + _PAGE])).order_by(*columns)
-            connection.execute(query.with_for_update(key_share=True))
+def _owners(group: _Group) -> Iterator[Owner]:
+    attachment = group.attachment
+    names, identity = [name for name, _ in attachment.pairs], identity_attributes(attachment.owner)
+    by_identity = set(identity) <= set(names)
+    columns = () if by_identity else tuple(attachment.owner_columns)
+    indexes = [names.index(name) for name in identity] if by_identity else list(range(len(names)))
+    for key, state in {
+        tuple(place[index] for index in indexes): one.state for place, one in group.sets.items()
+    }.items():
+        yield Owner(attachment.owner, columns, key, state)
 
 
-def _read(group: _Group) -> dict[tuple[Any, ...], list[_Found]]:
+def _read(session: Session, group: _Group) -> dict[tuple[Any, ...], list[_Found]]:
     """Return the rows of the sets of a group."""
     found: dict[tuple[Any, ...], list[_Found]] = {}
-    places = sorted(group.sets, key=repr)
-    for start in range(0, len(places), _PAGE):
-        some = places[start : start + _PAGE]
-        for row in _latest(group, some):
+    mapper, attachment = group.attachment.image, group.attachment
+    by_connection: dict[Connection, list[tuple[Any, ...]]] = {}
+    for place in sorted(group.sets, key=repr):
+        by_connection.setdefault(connection_of(session, mapper, group.sets[place].state), []).append(place)
+    for connection, places in by_connection.items():
+        rows = [
+            row
+            for start in range(0, len(places), PAGE)
+            for row in _latest(attachment, connection, places[start : start + PAGE])
+        ]
+        if not {row.place for row in rows} <= group.sets.keys():
+            # the database spells keys otherwise, as CHAR(10) does: it has to compare
+            found.update((place, _latest(attachment, connection, [place])) for place in places)
+            continue
+        for row in rows:
             found.setdefault(row.place, []).append(row)
-    if not found.keys() <= group.sets.keys():  # the database spells keys otherwise, as CHAR(10) does: it has to compare
-        return {place: _latest(group, [place]) for place in places}
     return found
 
 
-def _latest(group: _Group, places: Sequence[tuple[Any, ...]]) -> list[_Found]:
-    attachment, connection = group.attachment, group.connection
+def _latest(attachment: Attachment, connection: Connection, places: Sequence[tuple[Any, ...]]) -> list[_Found]:
     columns = key_columns(attachment.image)
     query = (
         select(*columns.values())
         .select_from(attachment.image.selectable)
-        .where(_among([columns[name] for name in attachment.places], places))
+        .where(among([columns[name] for name in attachment.places], places))
         .where(*(columns[name] == value for name, value in attachment.constants.items()))
     )
     locking = query.with_for_update()
@@ -232,7 +257,7 @@ def _unchanged(mapper: Mapper[Any], connection: Connection, found: Sequence[_Fou
     if not found:
         return True
     keys = [row.identity for row in found]
-    query = select(*mapper.primary_key, mapper.columns["revision"]).where(_among(mapper.primary_key, keys))
+    query = select(*mapper.primary_key, mapper.columns["revision"]).where(among(mapper.primary_key, keys))
     latest = {tuple(row[:-1]): row[-1] for row in connection.execute(query.with_for_update())}
     return all(latest.get(row.identity, row) == row.row.revision for row in found)
 
@@ -280,12 +305,6 @@ def new_instance(mapper: Mapper[Any], values: dict[str, Any]) -> Image | None:
     row: Image = mapper.class_manager.new_instance()
     row.__dict__.update(values)
     return row
-
-
-def _among(columns: Sequence[Any], keys: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:
-    if len(columns) == 1:
-        return columns[0].in_([key[0] for key in keys])  # type: ignore[no-any-return]
-    return tuple_(*columns).in_(keys)
 
 
 # --- which rows ------------------------------------------------------------------------------------------------------
@@ -412,7 +431,7 @@ def _leaving_alone(session: Session, row: Image) -> Iterator[Leaving]:
     mapper, connection = state.mapper, connection_of(session, state.mapper, state)
     columns = key_columns(mapper)
     query = select(*columns.values()).select_from(mapper.selectable)
-    query = query.where(_among(mapper.primary_key, [tuple(state.identity or ())])).with_for_update()
+    query = query.where(among(mapper.primary_key, [tuple(state.identity or ())])).with_for_update()
     values = connection.execute(query).first()
     if values is None:
         session.expunge(row)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from .._transaction.hooks import register as _register
 from ..exc import DamagedValueError, OffloadError, ValueNotLoadedError, ValueTooLargeError
+from . import flush as _flush  # noqa: F401 - it listens to sessions
 from .columns import stored, stored_binary, stored_json, stored_text
-from .flush import StoredValues as _StoredValues
 from .load import load_stored
 from .values import Stored, StoredBinary, StoredJSON, StoredText
 
@@ -24,5 +23,3 @@ __all__ = [
     "stored_json",
     "stored_text",
 ]
-
-_register(_StoredValues())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
-from sqlalchemy import Column, ColumnElement, Text, event, select, tuple_, type_coerce
+from sqlalchemy import Column, ColumnElement, Text, event, select, type_coerce
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstanceState, Mapper, Session, object_mapper, object_session
 from sqlalchemy.orm.attributes import (
@@ -23,7 +23,19 @@ from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
 from .._greenlet import await_, in_bridge
 from .._transaction.fence import GRACE, grace_of
 from .._transaction.files import Upload
-from .._transaction.hooks import FlushHandler, connection_of, database_of, dropped, holds, leased, named, put
+from .._transaction.hooks import (
+    FlushHandler,
+    Plan,
+    Report,
+    Rows,
+    connection_of,
+    database_of,
+    holds,
+    lock,
+    put,
+    register,
+)
+from .._transaction.locks import PAGE, Owner, among
 from .._transaction.references import Referrer, StoredFile
 from ..context import resolve_store
 from ..exc import DamagedValueError, DeclarationError
@@ -37,7 +49,6 @@ from .values import Settings, Stored
 __all__ = ["StoredValues", "ValueReferrer"]
 
 _WORK: Final = "aioimageattach.offload"
-_PAGE: Final = 1000
 
 _log = logging.getLogger("aioimageattach.offload")
 
@@ -69,12 +80,22 @@ class _Change:
 
 @dataclass(slots=True)
 class _Work:
-    """What one flush is about."""
+    """The state of one flush.
 
+    Args:
+        planned: The changes whose files are about to be put.
+        changes: Those whose files are in the store, by row and attribute.
+        doomed: The rows that are deleted, with their files.
+        written: The rows of which statements were executed.
+        writing: The handles that statements may write now.
+        seen: The handles that were looked at, by ``id``.
+    """
+
+    planned: list[_Change] = field(default_factory=list)
     changes: dict[tuple[InstanceState[Any], str], _Change] = field(default_factory=dict)
     doomed: dict[InstanceState[Any], list[StoredFile]] = field(default_factory=dict)
-    written: set[InstanceState[Any]] = field(default_factory=set)  # the rows of which statements were executed
-    writing: list[Stored[Any]] = field(default_factory=list)  # the handles that statements may write now
+    written: set[InstanceState[Any]] = field(default_factory=set)
+    writing: list[Stored[Any]] = field(default_factory=list)
     seen: set[int] = field(default_factory=set)
 
     def knows(self, row: object, key: str) -> bool:
@@ -88,70 +109,81 @@ class _Work:
 
 
 class StoredValues(FlushHandler):
-    """What the session's hooks ask of rows with offloaded columns."""
+    """Puts the values of rows with offloaded columns, and reports which files the rows reference."""
 
-    def flush(self, session: Session) -> Generator[Sequence[Upload]]:
-        """Put the values that are new; then read and lock what the rows hold that are changed or deleted."""
-        work = session.info[_WORK] = _left(session)
-        deleted = session.deleted
+    work_key: ClassVar[str] = _WORK
+
+    def carries(self, mapper: Mapper[Any]) -> bool:
+        """Return whether the mapper has offloaded columns."""
+        return bool(columns_of(mapper))
+
+    def plan(self, session: Session, rows: Rows) -> Plan:
+        """Return the files of values that are new, and the rows that are changed or deleted."""
+        work = _left(session)
         changes: list[_Change] = []
-        for row in session.new:
-            changes += _of_new(session, work, row, switched=bool(deleted))
-        for row in session.dirty:
+        for row in rows.new:
+            changes += _of_new(session, work, row, switched=bool(rows.gone))
+        for row in rows.changed:
             changes += _of_dirty(session, work, row)
-        yield _prepare(session, changes)
-        work.add(changes)
-        doomed = [row for row in deleted if columns_of(object_mapper(row))]
-        _settle(session, work, [*work.changes.values()], doomed)
+        uploads = _prepare(session, changes)
+        if changes or work.changes or rows.gone:
+            session.info[_WORK] = work
+        work.planned = changes
+        work.doomed = {instance_state(row): [] for row in rows.gone}
+        return Plan(uploads, _owners([*work.changes.values(), *changes], work.doomed))
 
-    def flushed(self, session: Session) -> None:
-        """Note which files the rows name now, and which no longer."""
+    def settle(self, session: Session) -> None:
+        """Read what the rows hold that are changed or deleted; then let the new values be written."""
         work = _work(session)
+        work.add(work.planned)
+        _settle(session, work, [*work.changes.values()], list(work.doomed))
+
+    def flushed(self, session: Session) -> Report:
+        """Return which files the rows name now, and which no longer."""
+        work, report = _work(session), Report()
         for change in work.changes.values():
             if instance_state(change.row) in work.written and _is_current(session, change):
-                for file in _files(session, change.row, change.key, change.handle):
-                    named(session, file)
+                report.named += _files(session, change.row, change.key, change.handle)
                 content = None if change.prepared is None else change.prepared.content
                 if isinstance(content, Reference) and content.shared:
                     state = instance_state(change.row)
-                    leased(session, database_of(session, state.mapper, state), content.since)
-                for file in change.dropped:
-                    dropped(session, file)
+                    report.leased.append((database_of(session, state.mapper, state), content.since))
+                report.dropped += change.dropped
         work.changes.clear()
+        return report
 
-    def flush_ended(self, session: Session) -> None:
-        """Forget what was deleted; nothing waits for its row."""
-        _work(session).doomed.clear()
+    def ended(self, session: Session, deleted: Sequence[Any]) -> Report:
+        """Return the files of the rows that were deleted; no file waits for its row."""
+        work = _work(session)
+        return Report(dropped=[file for row in deleted for file in _files_of_deleted(session, work, row)])
 
-    def flush_closed(self, session: Session) -> None:
-        """Let no further statement write the handles of the flush, which may have failed."""
-        writing = _work(session).writing
-        for handle in writing:
+    def closed(self, session: Session) -> None:
+        """Let no further statement write the handles of the flush, and keep the changes that it has not written."""
+        work = _work(session)
+        for handle in work.writing:
             handle._writing = False
-        writing.clear()
-        _work(session).written.clear()
+        if work.changes:
+            session.info[_WORK] = _Work(changes=work.changes)
+        else:
+            del session.info[_WORK]
 
-    def references(self, row: object) -> bool:
-        """Return whether a row has offloaded columns."""
-        return bool(columns_of(object_mapper(row)))
+    def deleted(self, session: Session, row: Any) -> Report:
+        """Return the files of a row that a bulk statement has deleted."""
+        return Report(dropped=list(_known_files(session, row, columns_of(object_mapper(row)))))
 
-    def deleted(self, session: Session, row: object) -> None:
-        """Note that the files of a row have to go."""
-        columns = columns_of(object_mapper(row))
-        if not columns:
-            return
-        known = _work(session).doomed.get(instance_state(row))
-        for file in _known_files(session, row, columns) if known is None else known:
-            dropped(session, file)
+
+register(StoredValues())
 
 
 def _work(session: Session) -> _Work:
-    return cast("_Work", session.info.setdefault(_WORK, _Work()))
+    """Return the state of the flush, a new one if nothing was planned."""
+    return cast("_Work | None", session.info.get(_WORK)) or _Work()
 
 
 def _left(session: Session) -> _Work:
     """What a flush that was refused has put already, for rows that still wait for it."""
-    left, work = _work(session), _Work()
+    left: _Work = session.info.pop(_WORK, _Work())
+    work = _Work()
     kept = [
         change
         for change in left.changes.values()
@@ -248,16 +280,19 @@ def _prepare(session: Session, changes: list[_Change]) -> list[Upload]:
     return uploads
 
 
-def _settle(session: Session, work: _Work, changes: Sequence[_Change], doomed: Sequence[object]) -> None:
-    """Read and lock what the rows hold that are changed or deleted; then let the new values be written."""
+def _owners(changes: Iterable[_Change], doomed: Iterable[InstanceState[Any]]) -> list[Owner]:
+    """The rows of the database that are changed or deleted: their values belong to them."""
+    states = dict.fromkeys((*doomed, *(instance_state(change.row) for change in changes)))
+    return [Owner(state.mapper, (), tuple(state.identity), state) for state in states if state.identity is not None]
+
+
+def _settle(session: Session, work: _Work, changes: Sequence[_Change], doomed: Sequence[InstanceState[Any]]) -> None:
+    """Read what the rows hold that are changed or deleted; then let the new values be written."""
     before = [change for change in changes if instance_state(change.row).key is not None]
-    rows = {instance_state(row) for row in (*doomed, *(change.row for change in before))}
-    held = _held(session, rows)
-    for row in doomed:
-        handles = held.get(instance_state(row), {}).items()
-        work.doomed[instance_state(row)] = [
-            file for key, handle in handles for file in _files(session, row, key, handle)
-        ]
+    held = _held(session, {*doomed, *(instance_state(change.row) for change in before)})
+    for state in doomed:
+        row, handles = state.obj(), held.get(state, {}).items()
+        work.doomed[state] = [file for key, handle in handles for file in _files(session, row, key, handle)]
     stores = {instance_state(change.row): change.store for change in changes if change.store is not None}
     for change in before:
         replaced = held.get(instance_state(change.row), {}).get(change.key)
@@ -271,7 +306,11 @@ def _settle(session: Session, work: _Work, changes: Sequence[_Change], doomed: S
 def _held(
     session: Session, states: Iterable[InstanceState[Any]]
 ) -> dict[InstanceState[Any], dict[str, Stored[Any] | None]]:
-    """What rows hold in the database now, locked until the transaction ends; a row that is gone is left out."""
+    """What rows hold in the database now; a row that is gone is left out.
+
+    They are locked already, but for the tables of subclasses, and only a locking read sees the latest values at each
+    isolation level.
+    """
     by_mapper: dict[Mapper[Any], dict[tuple[Any, ...], InstanceState[Any]]] = {}
     for state in states:
         assert state.identity is not None
@@ -279,7 +318,7 @@ def _held(
     found: dict[InstanceState[Any], dict[str, Stored[Any] | None]] = {}
     for mapper, rows in by_mapper.items():
         for connection, identities in _by_connection(session, mapper, rows).items():
-            for identity, values in _read(connection, mapper, sorted(identities, key=repr)):
+            for identity, values in _read(connection, mapper, identities):
                 if identity in rows:
                     found[rows[identity]] = values
             for identity in identities:  # the database may spell a key otherwise, as CHAR(10) does: let it compare
@@ -304,14 +343,17 @@ def _read(
     columns = columns_of(mapper)
     primary = mapper.primary_key
     query = select(*primary, *columns.values()).select_from(mapper.persist_selectable).with_for_update(key_share=True)
-    for start in range(0, len(identities), _PAGE):
-        some = identities[start : start + _PAGE]
-        keys = primary[0].in_([identity[0] for identity in some]) if len(primary) == 1 else tuple_(*primary).in_(some)
-        for row in connection.execute(query.where(keys)):
+    for start in range(0, len(identities), PAGE):
+        for row in connection.execute(query.where(among(primary, identities[start : start + PAGE]))):
             yield tuple(row[: len(primary)]), dict(zip(columns, row[len(primary) :], strict=True))
 
 
 # --- what was there --------------------------------------------------------------------------------------------------
+
+
+def _files_of_deleted(session: Session, work: _Work, row: object) -> Iterable[StoredFile]:
+    known = work.doomed.get(instance_state(row))
+    return _known_files(session, row, columns_of(object_mapper(row))) if known is None else known
 
 
 def _known_files(session: Session, row: object, columns: Iterable[str]) -> Iterator[StoredFile]:
@@ -360,8 +402,8 @@ class ValueReferrer(Referrer):
         found: set[StoredFile] = set()
         references = sorted(by_reference)
         for column in self._columns():
-            for start in range(0, len(references), _PAGE):
-                query = select(column).where(column.in_(references[start : start + _PAGE]))
+            for start in range(0, len(references), PAGE):
+                query = select(column).where(column.in_(references[start : start + PAGE]))
                 found.update(by_reference[raw] for raw in connection.scalars(query) if raw in by_reference)
         return found
 
@@ -377,16 +419,21 @@ class ValueReferrer(Referrer):
 # --- what comes late -------------------------------------------------------------------------------------------------
 
 
-@event.listens_for(Mapper, "before_insert")
+@event.listens_for(Mapper, "mapper_configured")
+def _configured(mapper: Mapper[Any], cls: type) -> None:
+    """Listen to the rows of mappers with offloaded columns only: others shall not be slower."""
+    if columns_of(mapper):
+        event.listen(mapper, "before_insert", _inserting)
+        event.listen(mapper, "before_update", _updating)
+        event.listen(mapper, "before_delete", _deleting)
+
+
 def _inserting(mapper: Mapper[Any], connection: Connection, row: object) -> None:
-    if columns_of(mapper):
-        _late(row, _of_new)
+    _late(row, _of_new)
 
 
-@event.listens_for(Mapper, "before_update")
 def _updating(mapper: Mapper[Any], connection: Connection, row: object) -> None:
-    if columns_of(mapper):
-        _late(row, _of_dirty)
+    _late(row, _of_dirty)
 
 
 def _late(row: object, changes_of: Callable[[Session, _Work, object], Iterator[_Change]]) -> None:
@@ -396,7 +443,9 @@ def _late(row: object, changes_of: Callable[[Session, _Work, object], Iterator[_
     work = _work(session)
     changes = list(changes_of(session, work, row))
     if changes:
+        session.info[_WORK] = work
         put(session, _prepare(session, changes))
+        lock(session, _owners(changes, ()))
         _settle(session, work, changes, [])
         work.add(changes)
     work.written.add(instance_state(row))
@@ -407,12 +456,12 @@ def _late(row: object, changes_of: Callable[[Session, _Work, object], Iterator[_
             work.writing.append(change.handle)
 
 
-@event.listens_for(Mapper, "before_delete")
 def _deleting(mapper: Mapper[Any], connection: Connection, row: object) -> None:
     """Look at what an orphan holds, which the flush itself deletes."""
-    if columns_of(mapper):
-        session = object_session(row)
-        assert session is not None
-        work = _work(session)
-        if instance_state(row) not in work.doomed:
-            _settle(session, work, [], [row])
+    session = object_session(row)
+    assert session is not None
+    work, state = _work(session), instance_state(row)
+    if state not in work.doomed:
+        session.info[_WORK] = work
+        lock(session, _owners((), [state]))
+        _settle(session, work, [], [state])

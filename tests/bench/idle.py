@@ -84,7 +84,10 @@ def run(rounds: int) -> None:
             held.callback(process.close)
         for step in STEPS:
             samples = interleaved(
-                {name: (lambda process=process, step=step: process.measure(step)) for name, process in processes.items()},
+                {
+                    name: (lambda process=process, step=step: process.measure(step))
+                    for name, process in processes.items()
+                },
                 rounds,
                 lambda _: None,
             )
@@ -101,7 +104,7 @@ def run(rounds: int) -> None:
 
 async def _work(name: str) -> None:
     if name == "aioimageattach":
-        importlib.import_module("aioimageattach")
+        importlib.import_module("aioimageattach.entity")
         importlib.import_module("aioimageattach.offload")
     engine = create_async_engine("sqlite+aiosqlite://")
     async with engine.begin() as connection:
@@ -115,7 +118,7 @@ async def _work(name: str) -> None:
             for number in range(COUNT):
                 async with sessions.begin() as session:
                     await step(session, number)
-        print(json.dumps([timer.sample.cpu / COUNT, timer.sample.wall / COUNT]), flush=True)  # noqa: T201 - a pipe
+        print(json.dumps([timer.sample.cpu / COUNT, timer.sample.wall / COUNT]), flush=True)
     await engine.dispose()
 
 

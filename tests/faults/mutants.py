@@ -75,17 +75,25 @@ MUTANTS = [
     ),
     Mutant(
         "the image set is locked before its owner",
-        REPLACEMENT,
-        "        _lock_owners(session, groups)\n        for group in groups:\n            found = _read(group)\n",
-        "        reads = [_read(group) for group in groups]\n        _lock_owners(session, groups)\n"
-        "        for group, found in zip(groups, reads, strict=True):\n",
+        HOOKS,
+        "    lock(session, [owner for plan in plans for owner in plan.owners])\n    for handler in _active(session):\n"
+        "        handler.settle(session)\n",
+        "    for handler in _active(session):\n        handler.settle(session)\n"
+        "    lock(session, [owner for plan in plans for owner in plan.owners])\n",
         "test_locks.py::test_one_picture_is_replaced_by_many test_locks.py::test_replaced_deleted_and_given_thumbnails",
+    ),
+    Mutant(
+        "the owners of pictures and of values are locked one after the other",
+        HOOKS,
+        "    lock(session, [owner for plan in plans for owner in plan.owners])\n",
+        "    for plan in plans:\n        lock(session, plan.owners)\n",
+        "test_locks.py::test_owners_of_pictures_and_of_values_are_locked_in_one_order",
     ),
     Mutant(
         "a replaced file is removed in the flush",
         HOOKS,
-        "    _journal(session).dropped(_open_transactions(session), file)\n",
-        "    await_(discard_all([file]))\n",
+        "        journal.dropped(tokens, file)\n",
+        "        await_(discard_all([file]))\n",
         "test_locks.py::test_no_file_is_removed_while_locks_are_held",
     ),
     Mutant(
@@ -112,9 +120,16 @@ MUTANTS = [
     Mutant(
         "bulk statements are not checked",
         FLUSH,
-        "    known = _tables.get(statement.table) if isinstance(statement.table, Table) else None\n",
-        "    return\n    known = _tables.get(statement.table) if isinstance(statement.table, Table) else None\n",
+        "    of_table = _tables.get(statement.table)\n",
+        "    return\n    of_table = _tables.get(statement.table)\n",
         "test_rows_without_files.py::test_written_by_an_insert_of_the_class",
+    ),
+    Mutant(
+        "changed columns are not checked",
+        FLUSH,
+        "    if now is None or now == before or _same_file(session, row, before, now):\n",
+        "    if True:\n",
+        "test_columns_that_name_files.py",
     ),
     Mutant(
         "copies of a prepared row share one file",

@@ -114,7 +114,6 @@ async def test_owners_are_locked_in_one_order(busy_rig: Rig) -> None:
     assert len(await check(rig.database, rig.store)) == 5
 
 
-@pytest.mark.xfail(run=False, reason="pictures and values are locked one after the other: the database may refuse")
 async def test_owners_of_pictures_and_of_values_are_locked_in_one_order(busy_rig: Rig) -> None:
     """One transaction changes the picture of the first user and the value of the second, the other one vice versa."""
     rig = busy_rig

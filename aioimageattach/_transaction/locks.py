@@ -1,0 +1,101 @@
+"""Locks on the rows that files belong to: taken in one order by every transaction, so that none waits in a circle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Column, ColumnElement, select, tuple_
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import InstanceState, Mapper
+
+__all__ = ["PAGE", "Owner", "among", "lock_owners", "root_of"]
+
+PAGE: Final = 1000
+"""How many rows one statement is about."""
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A row that a transaction locks before it changes files that belong to the row.
+
+    Args:
+        mapper: Its mapper.
+        columns: The columns that identify it; empty for its primary key.
+        key: Their values.
+        state: A row of the flush that is in the same shard, in a session over shards.
+    """
+
+    mapper: Mapper[Any]
+    columns: tuple[Column[Any], ...]
+    key: Key
+    state: InstanceState[Any]
+
+
+def root_of(mapper: Mapper[Any]) -> Mapper[Any]:
+    """Return the mapper of the table that has a row of each instance, whatever its subclass."""
+    while mapper.inherits is not None and not mapper.concrete:
+        mapper = mapper.inherits
+    return mapper
+
+
+def among(columns: Sequence[Any], keys: Sequence[Key]) -> ColumnElement[bool]:
+    """Return the condition that columns have one of some values."""
+    if len(columns) == 1:
+        return columns[0].in_([key[0] for key in keys])  # type: ignore[no-any-return]
+    return tuple_(*columns).in_(keys)
+
+
+def lock_owners(connection: Connection, owners: Iterable[Owner], others: Iterable[InstanceState[Any]]) -> None:
+    """Lock rows: one table after the other, and in each the rows in the order of their primary keys.
+
+    Only the table of the base class is locked: whatever locks rows in tables of subclasses has locked that one before.
+    SQLite has no row locks.
+
+    Args:
+        connection: The connection that the flush uses.
+        owners: The rows.
+        others: Persistent objects that are locked, too, if they are in the same tables.
+    """
+    if connection.dialect.name == "sqlite":
+        return
+    wanted: dict[Mapper[Any], set[Key]] = {}
+    by_columns: dict[tuple[Mapper[Any], tuple[Column[Any], ...]], set[Key]] = {}
+    for owner in owners:
+        keys = wanted.setdefault(root_of(owner.mapper), set())
+        if owner.columns:
+            by_columns.setdefault((owner.mapper, owner.columns), set()).add(owner.key)
+        else:
+            keys.add(owner.key)
+    for (mapper, columns), keys in by_columns.items():
+        wanted[root_of(mapper)].update(_primary_keys(connection, mapper, columns, keys))
+    for state in others:
+        root = root_of(state.mapper)
+        if root in wanted and state.identity is not None:
+            wanted[root].add(tuple(state.identity))
+    for root, keys in sorted(wanted.items(), key=lambda item: repr(item[0].primary_key)):
+        primary = root.primary_key
+        for some in _pages(keys):
+            query = select(*primary).where(among(primary, some)).order_by(*primary)
+            connection.execute(query.with_for_update(key_share=True))
+
+
+def _primary_keys(
+    connection: Connection, mapper: Mapper[Any], columns: tuple[Column[Any], ...], keys: set[Key]
+) -> Iterator[Key]:
+    for some in _pages(keys):
+        query = select(*mapper.primary_key).select_from(mapper.persist_selectable).where(among(columns, some))
+        yield from map(tuple, connection.execute(query))
+
+
+def _pages(keys: set[Key]) -> Iterator[list[Key]]:
+    """Return the keys in order, as a database has it for numbers, so that the order is one across pages, too."""
+    try:
+        ordered = sorted(keys)
+    except TypeError:
+        ordered = sorted(keys, key=repr)
+    for start in range(0, len(ordered), PAGE):
+        yield ordered[start : start + PAGE]
