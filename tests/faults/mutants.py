@@ -86,8 +86,16 @@ MUTANTS = [
         "the owners of pictures and of values are locked one after the other",
         HOOKS,
         "    lock(session, [owner for plan in plans for owner in plan.owners])\n",
-        "    for plan in plans:\n        lock(session, plan.owners)\n",
+        "    for owner in [owner for plan in plans for owner in plan.owners]:\n"
+        "        lock_owners(connection_of(session, owner.mapper, owner.state), [owner], ())\n",
         "test_locks.py::test_owners_of_pictures_and_of_values_are_locked_in_one_order",
+    ),
+    Mutant(
+        "owners are locked without the other rows that the flush changes",
+        HOOKS,
+        "        lock_owners(connection, some, others)\n",
+        "        lock_owners(connection, some, ())\n",
+        "test_locks.py::test_owners_are_locked_with_the_other_rows_of_their_table",
     ),
     Mutant(
         "a replaced file is removed in the flush",

@@ -135,6 +135,27 @@ async def test_owners_of_pictures_and_of_values_are_locked_in_one_order(busy_rig
     assert len(await check(rig.database, rig.store)) == 4
 
 
+async def test_owners_are_locked_with_the_other_rows_of_their_table(busy_rig: Rig) -> None:
+    """One transaction changes the name of the first user and the picture of the second, the other one vice versa."""
+    rig = busy_rig
+    for number in (1, 2):
+        await rig.user(number, b"old %d" % number)
+    chance = random.Random(11)
+
+    def changing(number: int) -> Callable[[AsyncSession], Awaitable[object]]:
+        async def work(session: AsyncSession) -> None:
+            one, two = await get(session, 1 + number % 2), await get(session, 2 - number % 2)
+            with session.no_autoflush:
+                await rig.attach(one.picture, b"picture %d" % number, chance.choice(SIZES))
+                two.name = f"user {two.id}, changed by {number}"
+
+        return work
+
+    for _ in range(6):
+        await take_turns(rig, *(changing(number) for number in range(10)))
+    assert len(await check(rig.database, rig.store)) == 2
+
+
 # --- code of the application -----------------------------------------------------------------------------------------
 
 Hook = Callable[[Any], Awaitable[object]]
