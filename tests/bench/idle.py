@@ -92,12 +92,11 @@ def run(rounds: int) -> None:
                 lambda _: None,
             )
             plain, ours = samples["sqlalchemy"], samples["aioimageattach"]
-            row = {"step": step, "plain": summary(plain), "ours": summary(ours), "ratio": ratio(ours, plain)}
-            more = row["ours"]["cpu_ms"] - row["plain"]["cpu_ms"]
-            table.append(row)
+            ms, our_ms, times = summary(plain)["cpu_ms"], summary(ours)["cpu_ms"], ratio(ours, plain)
+            table.append({"step": step, "plain": summary(plain), "ours": summary(ours), "ratio": times})
             say(
-                f"  {step:8} {row['plain']['cpu_ms']:.3f} ms CPU with SQLAlchemy alone, {row['ours']['cpu_ms']:.3f} ms"
-                f" with the library: {more:+.3f} ms, {row['ratio']:.2f} x"
+                f"  {step:8} {ms:.3f} ms CPU with SQLAlchemy alone, {our_ms:.3f} ms with the library:"
+                f" {our_ms - ms:+.3f} ms, {times:.2f} x"
             )
     save("idle", {"table": table, "rounds": rounds, "count": COUNT})
 

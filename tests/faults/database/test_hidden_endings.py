@@ -253,6 +253,34 @@ async def test_the_database_does_not_answer_when_it_is_asked(rig: Rig, monkeypat
     await check_after_a_sweep(rig, b"new")
 
 
+async def test_no_connection_is_free_when_the_database_is_asked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another task takes the connection that the commit gives back: the old file is left to the sweep."""
+    monkeypatch.setattr("aioimageattach._transaction.references.QUERY_TIMEOUT", 0.1)
+    await rig.user()
+    engine = rig.database.engine(pool_size=1, max_overflow=0)
+    rig.sessions = async_sessionmaker(engine, expire_on_commit=False)
+    bind_store(rig.sessions, rig.store)
+    taken, ended = asyncio.Event(), asyncio.Event()
+
+    async def take() -> None:
+        async with engine.connect():
+            taken.set()
+            await ended.wait()
+
+    async with rig.sessions() as session:
+        await replace(rig, session)
+        await session.flush()
+        taker = asyncio.ensure_future(take())
+        await asyncio.sleep(0)
+        assert not taken.is_set()
+        await session.commit()
+        assert taken.is_set()
+    assert len(await rig.store.names()) == 2
+    ended.set()
+    await taker
+    await check_after_a_sweep(rig, b"new")
+
+
 @pytest.mark.parametrize("driver", ["aiosqlite", "asyncpg", "asyncmy"])
 async def test_a_pool_of_one_connection(servers: Servers, tmp_path: Path, driver: str) -> None:
     """The question to the database needs no second connection."""
