@@ -119,10 +119,9 @@ def plant(mapper: Mapper[Any], relationship: RelationshipProperty[Any], options:
 
 def new_attachments() -> Iterator[RelationshipProperty[Any]]:
     """Yield the relationships of configured mappers that :func:`attachment_of` has not looked at."""
-    for owner, names in list(_attachments.items()):
-        for name in names if owner.configured else ():
-            if Attachment not in owner.relationships[name].info:
-                yield owner.relationships[name]
+    for relationship in _configured():
+        if Attachment not in relationship.info:
+            yield relationship
 
 
 def attachment_of(relationship: RelationshipProperty[Any]) -> Attachment:
@@ -195,11 +194,17 @@ def attachments_to(cls: type[Any]) -> list[Attachment]:
 
 def relationships_to(cls: type[Any]) -> Iterator[RelationshipProperty[Any]]:
     """Yield the relationships of configured mappers that lead to images of that class."""
+    for relationship in _configured():
+        if issubclass(cls, relationship.mapper.class_):
+            yield relationship
+
+
+def _configured() -> Iterator[RelationshipProperty[Any]]:
+    """Yield the relationships of configured mappers; other mappers have no instances, and may be invalid."""
     for owner, names in list(_attachments.items()):
-        for name in names if owner.configured else ():  # others have no instances, and may be declared wrongly
-            relationship = owner.relationships[name]
-            if issubclass(cls, relationship.mapper.class_):
-                yield relationship
+        # registry.dispose() marks mappers as configured, although their relationships may not be.
+        if owner.configured and inspect(owner.class_, raiseerr=False) is owner:
+            yield from (owner.relationships[name] for name in names)
 
 
 def identity_without_size(mapper: Mapper[Any]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Identity, Integer, MetaData, String, Table, and_
+from sqlalchemy import Column, ForeignKey, Identity, Integer, MetaData, String, Table, and_, inspect
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -376,3 +376,19 @@ def test_a_key_of_which_one_part_has_a_default() -> None:
     with pytest.raises(DeclarationError, match=r"takes photo_id, side; missing: side$"):
         owner_class(id=1).pictures.get_image_set()
     assert owner_class(id=1).pictures.get_image_set(side="left").identity["side"] == "left"
+
+
+def test_mappers_of_a_disposed_registry_are_ignored() -> None:
+    """A registry may be disposed of before its mappers are configured, as test suites do."""
+    mappers = []
+    for base in (fresh_base(), fresh_base()):
+
+        class Picture(base, Image):
+            __tablename__ = "picture"
+            owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+
+        mappers += [Picture.__mapper__, owner_of(base).__mapper__]
+        if len(mappers) == 2:
+            base.registry.dispose()
+    configure_mappers()
+    assert [inspect(one.class_, raiseerr=False) is one for one in mappers] == [False, False, True, True]
