@@ -172,11 +172,16 @@ def test_films_without_a_still_picture_show_their_first_frame() -> None:
             probe(one, ImageLimits(max_frames=2))
 
 
+def claiming(samples: int) -> bytes:
+    """A small AVIF with a film whose tables claim so many samples."""
+    (item,) = coded(Image.new("RGB", (64, 64)))
+    return built([item], behind=film((64, 64), b"av01", item.properties[0], 32, len(item.data), frames=samples))
+
+
 @pytest.mark.parametrize("frames", [1_001, 18_000_000, 0xFFFF_FFFF])
 def test_claimed_samples_cost_nothing(frames: int) -> None:
     """Tables that claim millions of samples took a gigabyte."""
-    (item,) = coded(Image.new("RGB", (64, 64)))
-    data = built([item], behind=film((64, 64), b"av01", item.properties[0], 32, len(item.data), frames=frames))
+    data = claiming(frames)
     start = time.thread_time()
     with pytest.raises(ImageTooLargeError, match="max_frames"):
         probe(data)

@@ -19,6 +19,7 @@ ISOLATION = "tests/imaging/test_isolation.py"
 KEYS = "tests/test_key.py"
 LISTING = "tests/stores/fs/test_listing.py"
 METADATA = "tests/imaging/test_metadata.py"
+PARSING = "tests/security/test_parsing.py"
 PERMISSIONS = "tests/security/test_permissions.py"
 PROGRAM = "tests/cli"
 PROBE = "tests/imaging/test_probe.py"
@@ -270,6 +271,20 @@ MATRIX: dict[int, Attack] = {
             (KEYS, "revisions_of_one_moment_are_different"),
             (CONTENT, "what_the_server_knows_wins"),
             (DIRECTORY, "the_name_is_made_of_the_revision"),
+        ),
+    ),
+    21: Attack(
+        "pictures that are small and cost much to parse",
+        "EXIF that points to itself, TIFF directories by the hundred, AVIF tables of 18,000,000 samples, metadata of "
+        "12 MB, 3,000 shadows in a drawing",
+        "a budget for entries, samples, texts and filters; decoders get no metadata; headers have a time limit",
+        (
+            (PARSING, "parsing_has_a_budget"),
+            (GUARD, "exif_that_points_to_itself_costs_nothing decoders_get_no_metadata headers_have_a_time_limit"),
+            (GUARD, "structured_files_stay_within_the_budgets refusing_takes_little_memory"),
+            ("tests/imaging/test_tiff.py", "pages_are_counted_and_cost_nothing fields_are_limited"),
+            ("tests/imaging/test_bmff.py", "claimed_samples_cost_nothing tables_are_limited"),
+            (DRAWINGS, "filters_that_take_long_are_refused"),
         ),
     ),
     22: Attack(
