@@ -32,6 +32,7 @@ _FUNCTION: Final = re.compile(
     r"\b(?:blur|drop-shadow|brightness|contrast|grayscale|hue-rotate|invert|saturate|sepia)\("
 )
 _PRIMITIVE: Final = re.compile(r"fe[A-Z]")
+_SPECIAL: Final = re.compile(r'[&<>"\n\r\t]')
 _LENGTH: Final = re.compile(
     r"\s*([+]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(px|pt|pc|in|cm|mm|q|em|rem|ex|ch)?\s*", re.IGNORECASE
 )
@@ -236,14 +237,14 @@ class _Document:
                 texts = []
         return (*joined, "".join(texts))
 
-    def _write(self, *texts: str) -> None:
-        self._size += sum(map(len, texts))
+    def _write(self, text: str) -> None:
+        self._size += len(text)
         if self._size > 2 * self._limits.max_metadata:  # entities can make it longer than the file
             raise ImageTooLargeError(
                 f"the text of the SVG has more than {2 * self._limits.max_metadata:,} characters",
                 limit=2 * self._limits.max_metadata,
             )
-        self._out.extend(texts)
+        self._out.append(text)
 
     def _apply_styles(self, sheet: str) -> None:
         """Give elements the references of the rules that may select them: by class, else all."""
@@ -290,7 +291,7 @@ class _Document:
         if len(self._path) == 2:
             self.root_name, self.root_attributes = name, attributes
         else:
-            self._write("<", name)
+            self._write(f"<{name}")
         for label, value in attributes.items():
             self._attribute(element, label, value)
         self._write(">")
@@ -316,7 +317,7 @@ class _Document:
                 return  # an address outside of the document
         elif "(" in value and (names := _names(value)):
             element.refer(names)
-        self._write(f" {label}={quoteattr(value)}")
+        self._write(f" {label}={quoteattr(value)}" if _SPECIAL.search(value) else f' {label}="{value}"')
 
     def _picture(self, address: str) -> bytes:
         if not _PICTURES.match(address):

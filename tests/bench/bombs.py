@@ -11,8 +11,10 @@ from aioimageattach.exc import ImageError
 from aioimageattach.imaging import ImageLimits, probe
 from aioimageattach.imaging.limits import KNOWN_TYPES
 from tests import photos
-from tests.imaging.test_guard import BOMBS, jpeg
+from tests.imaging.test_bmff import claiming
+from tests.imaging.test_guard import BOMBS, cubic, with_exif
 from tests.imaging.test_svg import nested, svg
+from tests.imaging.test_tiff import chain
 
 from .measure import save, say
 
@@ -27,8 +29,13 @@ def _drawing(body: str) -> Callable[[], bytes]:
 
 
 FILES: dict[str, Callable[[], bytes]] = {name: make for name, (make, _) in BOMBS.items()} | {
-    "JPEG, 49 MB of data without a marker": lambda: jpeg(0xC2, 2_000, 2_000, 3)[:-2] + b"\xff\x00" * 24_500_000,
-    "JPEG, 49 MB of nothing but fill bytes": lambda: jpeg(0xC2, 2_000, 2_000, 3)[:-2] + b"\xff" * 49_000_000,
+    "JPEG, 49 MB of data without a marker": lambda: photos.progressive()[:-2] + b"\xff\x00" * 24_500_000,
+    "JPEG, 49 MB of nothing but fill bytes": lambda: photos.progressive()[:-2] + b"\xff" * 49_000_000,
+    "JPEG, EXIF that points to itself": lambda: with_exif(cubic(1_500), "JPEG"),
+    "PNG, EXIF that points to itself": lambda: with_exif(cubic(3_000), "PNG"),
+    "TIFF of 200 directories of 3,000 entries": lambda: chain(200, 3_000),
+    "TIFF of a directory of 25,000 entries": lambda: chain(1, 25_000),
+    "AVIF that claims 18,000,000 samples": lambda: claiming(18_000_000),
     "SVG whose elements use each other": lambda: nested("use"),
     "SVG of patterns in patterns": lambda: nested("pattern"),
     "SVG of 49,000 elements, which are allowed": _drawing('<rect width="5" height="5"/>' * 49_000),
