@@ -322,11 +322,10 @@ class _Picture:
             for name, body in file.properties[index : index + 1]:
                 if name == b"irot" and body and body[0] & 1:
                     width, height = height, width
-                elif name == b"clap" and len(body) >= 16:
-                    across, by, down, over = struct.unpack_from(">4I", body)
-                    if not (by and over and across // by and down // over):
-                        raise file.broken("its clean aperture is empty")
-                    width, height = min(width, across // by), min(height, down // over)
+                elif name == b"clap":
+                    width, height = _cropped(width, height, body)
+                    if not (width and height):
+                        raise file.broken("its clean aperture is empty, or outside of the picture")
         return width, height
 
     def _colours(self, numbers: tuple[int, ...]) -> tuple[Colours | None, bytes | None]:
@@ -408,6 +407,18 @@ class _Picture:
             _box(b"iref", b"\1\0\0\0", *references) if references else b"",
             _box(b"iprp", _box(b"ipco", *properties), _box(b"ipma", b"\1\0\0\1", count, *associations)),
         )
+
+
+def _cropped(width: int, height: int, body: bytes) -> tuple[int, int]:
+    """The size of a clean aperture, whose centre is that far from the middle; 0 if there is none (ISO 14496-12)."""
+    found = []
+    for side, at in ((width, 0), (height, 8)):
+        count, by = struct.unpack_from(">II", body, at)
+        far, over = struct.unpack_from(">iI", body, at + 16)
+        wanted = count // by if by else 0
+        inside = over and abs(far) * 2 <= (side - wanted + 1) * over  # each half is rounded
+        found.append(wanted if inside else 0)
+    return found[0], found[1]
 
 
 def _box(name: bytes, *parts: bytes) -> bytes:

@@ -115,6 +115,20 @@ def test_a_clean_aperture_crops() -> None:
     assert difference(expected, rendered(data, 51)) < 2
 
 
+@pytest.mark.parametrize(("across", "down"), [(-27, -19), (27, 19), (1, -9)])
+def test_a_clean_aperture_may_be_anywhere_in_the_picture(across: int, down: int) -> None:
+    """Its middle is so far from that of the picture, here in halves of a pixel (ISO 14496-12, 12.1.4)."""
+    picture = photos.opened("chelsea", (64, 48))
+    (item,) = coded(picture, quality=100, subsampling="4:4:4")
+    numbers = struct.pack(">4IiIiI", 37, 1, 29, 1, across, 2, down, 2)
+    item.properties.append(box(b"clap", numbers))
+    data = built([item])
+    found = probe(data)
+    assert (found.width, found.height) == (37, 29)
+    left, top = (64 - 37 + across) // 2, (48 - 29 + down) // 2
+    assert difference(picture.crop((left, top, left + 37, top + 29)), rendered(data, 37)) < 3
+
+
 @pytest.mark.parametrize("bits", [10, 12])
 def test_deep_grey_is_read(bits: int) -> None:
     """HEIC of 10 and 12 bits without colours: 40,000 of 65,535 is 156 of 255."""
@@ -219,6 +233,12 @@ def changed(**boxes: bytes) -> bytes:
     return built([item], **boxes)
 
 
+def apertured(*numbers: int) -> bytes:
+    """A picture of 9 x 9 that is cropped by a property of these numbers."""
+    properties = box(b"ipco", ispe(9, 9), box(b"clap", struct.pack(f">{len(numbers)}I", *numbers)))
+    return changed(iprp=box(b"iprp", properties, box(b"ipma", bytes(4), b"\0\0\0\1\0\1\2\1\2")))
+
+
 LIES = {
     "no primary item": changed(pitm=box(b"pitm", bytes(4), b"\0\7")),
     "no items": changed(iinf=b""),
@@ -231,13 +251,13 @@ LIES = {
     "associations beyond the box": changed(
         iprp=box(b"iprp", box(b"ipco"), box(b"ipma", bytes(4), b"\xff\xff\xff\xff"))
     ),
-    "an empty aperture": changed(
-        iprp=box(
-            b"iprp",
-            box(b"ipco", ispe(9, 9), box(b"clap", struct.pack(">8I", 9, 1, 0, 1, 0, 1, 0, 1))),
-            box(b"ipma", bytes(4), b"\0\0\0\1\0\1\2\1\2"),
-        )
-    ),
+    "an aperture of no height": apertured(9, 1, 0, 1, 0, 1, 0, 1),
+    "an aperture of no measure": apertured(9, 0, 9, 1, 0, 1, 0, 1),
+    "an aperture that is larger than the picture": apertured(12, 1, 9, 1, 0, 1, 0, 1),
+    "an aperture on the right of the picture": apertured(5, 1, 5, 1, 9, 1, 0, 1),
+    "an aperture far above the picture": apertured(5, 1, 5, 1, 0, 1, 0x8000_0001, 1),
+    "an aperture at no place": apertured(9, 1, 9, 1, 0, 1, 0, 0),
+    "a short aperture": apertured(9, 1, 9, 1),
     "a short pitm": changed(pitm=box(b"pitm", bytes(4))),
     "an extent beyond the file": changed(
         iloc=box(b"iloc", bytes(4), b"\x44\0\0\1", struct.pack(">HHHII", 1, 0, 1, 10, 10**9))

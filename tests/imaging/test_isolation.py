@@ -679,7 +679,9 @@ def test_what_a_worker_does_without_a_process(ask: Ask) -> None:
     assert ask(photos.png())[0]["probe"]["width"] == 451
     assert ask(photos.png(), [recipe])[1] == expected.blob
     assert ask(photos.png(), [], preview=True)[0]["preview"]["colour"]
-    assert ask(photos.png(), [Recipe(width=2, postprocess=hooks.raising)], timeout=None)[0]["error"] == "ImageError"
+    assert (
+        ask(photos.png(), [Recipe(width=2, postprocess=hooks.raising)], timeout=None)[0]["error"] == "ProcessingError"
+    )
     assert ask(photos.png()[:90])[0]["error"] == "UnreadableImageError"
     assert ask.sent(b"no pickle", b"")[0]["error"] == "DeclarationError"  # type: ignore[attr-defined]
 
@@ -692,10 +694,10 @@ def using(hook: Callable[[Any], Any]) -> list[Recipe]:
     ("data", "recipes", "limits", "error", "is_memory"),
     [
         (lambda: interlaced(10_000), [Recipe(width=40)], {}, "ImageTooLargeError", True),
-        (photos.webp, using(hooks.greedy), {}, "ImageError", True),
-        (photos.webp, using(hooks.swollen), {}, "ImageError", True),
-        (photos.webp, using(hooks.hoarding), {}, "ImageError", True),
-        (photos.webp, using(hooks.raising), {}, "ImageError", False),
+        (photos.webp, using(hooks.greedy), {}, "ProcessingError", True),
+        (photos.webp, using(hooks.swollen), {}, "ProcessingError", True),
+        (photos.webp, using(hooks.hoarding), {}, "ProcessingError", True),
+        (photos.webp, using(hooks.raising), {}, "ProcessingError", False),
         (photos.webp, [Recipe(width=40)], {"max_side": 9}, "ImageTooLargeError", False),
         (lambda: photos.png()[:90], [Recipe(width=40)], {}, "UnreadableImageError", False),
         (
