@@ -84,7 +84,7 @@ MATRIX: dict[int, Attack] = {
         "names that match others",
         "`*`, `?`, `[a]`, `a` beside `ab`, an empty prefix",
         "only the very name is deleted",
-        ((CONTRACT, "only_the_very_name_is_deleted awkward_names"), (LISTING, "prefixes_that_no_name_has")),
+        ((CONTRACT, "only_the_exact_name_is_deleted awkward_names"), (LISTING, "prefixes_that_no_name_has")),
     ),
     4: Attack(
         "names that change a request to S3",
@@ -189,9 +189,9 @@ MATRIX: dict[int, Attack] = {
             (ISOLATION, "a_worker_has_no_secrets_in_its_environment"),
             (f"{BUCKET}/test_credentials.py", "nothing_shows_a_secret"),
             (f"{BUCKET}/test_signer.py", "nothing_shows_a_secret"),
-            (f"{PROGRAM}/test_database.py", "wrong_urls_are_refused_without_being_repeated"),
-            (f"{PROGRAM}/test_database.py", "a_database_that_does_not_answer"),
-            (f"{PROGRAM}/test_stores.py", "wrong_urls_are_refused a_profile_is_chosen"),
+            (f"{PROGRAM}/test_database.py", "messages_do_not_repeat_invalid_urls"),
+            (f"{PROGRAM}/test_database.py", "a_database_that_does_not_respond"),
+            (f"{PROGRAM}/test_stores.py", "invalid_urls a_profile_is_chosen"),
             (f"{PROGRAM}/test_doctor.py", "a_bucket"),
             (f"{BUCKET}/test_sender.py", "attempts_are_logged_without_secrets"),
         ),
@@ -266,7 +266,7 @@ MATRIX: dict[int, Attack] = {
     20: Attack(
         "files of other tenants",
         "names of other classes, guessed names",
-        "80 random bits in each name; a row of one class names no file of another",
+        "110 random bits in each name; a row of one class names no file of another",
         (
             (KEYS, "revisions_of_one_moment_are_different"),
             (CONTENT, "what_the_server_knows_wins"),
