@@ -191,7 +191,7 @@ MATRIX: dict[int, Attack] = {
             (f"{BUCKET}/test_signer.py", "nothing_shows_a_secret"),
             (f"{PROGRAM}/test_database.py", "messages_do_not_repeat_invalid_urls"),
             (f"{PROGRAM}/test_database.py", "a_database_that_does_not_respond"),
-            (f"{PROGRAM}/test_stores.py", "invalid_urls a_profile_is_chosen"),
+            (f"{PROGRAM}/test_stores.py", "invalid_urls profile"),
             (f"{PROGRAM}/test_doctor.py", "a_bucket"),
             (f"{BUCKET}/test_sender.py", "attempts_are_logged_without_secrets"),
         ),
