@@ -735,7 +735,7 @@ def test_a_worker_without_a_free_file_reads_pictures(ask: Ask) -> None:
 
 def test_a_broken_picture_of_much_memory_is_broken() -> None:
     """That its pixels take more than half of the memory does not make it one that is too large."""
-    limits = replace(WIDE, max_memory=230_000_000, verify="complete")
+    limits = replace(WIDE, max_memory=280_000_000, verify="complete")
     assert render(interlaced(6_000), [Recipe(width=40)], limits)[0].width == 40
     with pytest.raises(UnreadableImageError, match="pixels are broken"):
         render(interlaced(6_000)[:-30_000], [Recipe(width=40)], limits)
