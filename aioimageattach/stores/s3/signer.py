@@ -10,12 +10,12 @@ import hmac
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from .credentials import Credentials
 from .errors import SignatureVersion
@@ -68,13 +68,17 @@ class _Scope:
     key: _Key
 
 
-def _timestamp(now: datetime) -> str:
-    if now.tzinfo is None:
-        raise ValueError(f"now: expected a time with its zone, got {now!r}")
-    if now.tzinfo is not UTC:
-        now = now.astimezone(UTC)
-    parts = (now.year, now.month, now.day, now.hour, now.minute, now.second)
-    return "%04d%02d%02dT%02d%02d%02dZ" % parts  # noqa: UP031 - twice as fast as the other ways
+class _Second(NamedTuple):
+    """A second, and how signatures write it: many requests share one."""
+
+    start: datetime
+    end: datetime
+    stamp: str
+
+
+def _second_of(now: datetime) -> _Second:
+    start = now.astimezone(UTC).replace(microsecond=0)
+    return _Second(start, start + timedelta(seconds=1), f"{start:%Y%m%dT%H%M%SZ}")
 
 
 def _canonical_query(query: str) -> str:
@@ -110,7 +114,7 @@ class SignerV4:
         ValueError: The region or the service is no name.
     """
 
-    __slots__ = ("_replaced", "_scope", "_states_hash", "region", "service")
+    __slots__ = ("_replaced", "_scope", "_second", "_states_hash", "region", "service")
 
     version: ClassVar[SignatureVersion] = "v4"
 
@@ -123,6 +127,7 @@ class SignerV4:
         self._states_hash = service.startswith("s3")
         self._replaced = _REPLACED | {_HASH_HEADER} if self._states_hash else _REPLACED
         self._scope = _Scope("", "", "", _Key(b""))
+        self._second = _second_of(datetime.now(UTC))
 
     def __repr__(self) -> str:
         return f"SignerV4({self.region!r}, service={self.service!r})"
@@ -132,6 +137,14 @@ class SignerV4:
 
     def __setstate__(self, state: tuple[str, str]) -> None:
         SignerV4.__init__(self, state[0], service=state[1])
+
+    def _timestamp(self, now: datetime) -> str:
+        if now.tzinfo is None:
+            raise ValueError(f"now: expected a time with its zone, got {now!r}")
+        second = self._second
+        if not second.start <= now < second.end:
+            second = self._second = _second_of(now)
+        return second.stamp
 
     def _scope_of(self, day: str, secret_key: str) -> _Scope:
         scope = self._scope
@@ -150,12 +163,13 @@ class SignerV4:
         method: str,
         path: str,
         query: str,
-        headers: Mapping[str, str],
+        names: tuple[str, ...],
+        values: Sequence[str],
         payload_hash: str,
     ) -> tuple[str, str]:
         """Return the names of the signed headers, and the signature."""
-        listed, lines, order = _layout(tuple(headers))
-        signed = lines % order(collapsed(headers))
+        listed, lines, order = _layout(names)
+        signed = lines % order(values)
         request = f"{method}\n{path}\n{_canonical_query(query)}\n{signed}\n{listed}\n{payload_hash}"
         text = f"{_ALGORITHM}\n{stamp}\n{scope.text}\n{sha256(request.encode()).hexdigest()}"
         return listed, scope.key.sign(text)
@@ -190,11 +204,17 @@ class SignerV4:
             ValueError: The URL, a header or the time is not of that form.
         """
         _, host, path, query = split_url(url) if isinstance(url, str) else url
-        stamp = _timestamp(now)
-        names = lowered(tuple(headers)) if headers else ()
-        sent = dict(headers)
-        if not self._replaced.isdisjoint(names):
-            sent = {name: value for name, value in headers.items() if name.lower() not in self._replaced}
+        stamp = self._timestamp(now)
+        sent: dict[str, str] = {}
+        values: list[str] = []
+        if headers:
+            names = lowered(tuple(headers))
+            sent.update(headers)
+            if not self._replaced.isdisjoint(names):
+                sent = {name: value for name, value in headers.items() if name.lower() not in self._replaced}
+            values = collapsed(sent)
+        else:
+            names = ()
         if "host" not in names:
             sent["host"] = host
         sent["x-amz-date"] = stamp
@@ -202,8 +222,10 @@ class SignerV4:
             sent[_HASH_HEADER] = payload_hash
         if credentials.token is not None:
             sent["x-amz-security-token"] = credentials.token
+        # Only what was given may have blanks or control characters.
+        values += [*sent.values()][len(values) :]
         scope = self._scope_of(stamp[:8], credentials.secret_key)
-        listed, signature = self._signature(scope, stamp, method, path, query, sent, payload_hash)
+        listed, signature = self._signature(scope, stamp, method, path, query, tuple(sent), values, payload_hash)
         sent["authorization"] = (
             f"{_ALGORITHM} Credential={credentials.access_key}/{scope.text}, "
             f"SignedHeaders={listed}, Signature={signature}"
@@ -238,7 +260,7 @@ class SignerV4:
         if not 0 < expires_in <= MAX_EXPIRES_IN:
             raise ValueError(f"expires_in: expected 1 to {MAX_EXPIRES_IN} seconds, got {expires_in!r}")
         origin, host, path, query = split_url(url)
-        stamp = _timestamp(now)
+        stamp = self._timestamp(now)
         signed = {"host": host, **headers} if "host" not in lowered(tuple(headers)) else headers
         scope = self._scope_of(stamp[:8], credentials.secret_key)
         params = {
@@ -251,7 +273,8 @@ class SignerV4:
         if credentials.token is not None:
             params["X-Amz-Security-Token"] = credentials.token
         query = f"{query}&{quote_query(params)}" if query else quote_query(params)
-        _, signature = self._signature(scope, stamp, method, path, query, signed, payload_hash)
+        names, values = tuple(signed), collapsed(signed)
+        _, signature = self._signature(scope, stamp, method, path, query, names, values, payload_hash)
         return f"{origin}{path}?{query}&X-Amz-Signature={signature}"
 
     def presign_post(
@@ -285,7 +308,7 @@ class SignerV4:
         """
         if not 0 < expires_in <= MAX_EXPIRES_IN:
             raise ValueError(f"expires_in: expected 1 to {MAX_EXPIRES_IN} seconds, got {expires_in!r}")
-        stamp = _timestamp(now)
+        stamp = self._timestamp(now)
         scope = self._scope_of(stamp[:8], credentials.secret_key)
         sent = {
             "key": key,

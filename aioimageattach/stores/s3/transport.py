@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
@@ -71,9 +72,8 @@ def _close_socket(transport: Any) -> None:
     if over_tls is not None:
         transport._closed = True
         transport = over_tls._transport
-    sock = getattr(transport, "_sock", None)
-    if sock is not None:
-        sock.close()
+    with contextlib.suppress(AttributeError):
+        transport._sock.close()
         transport._sock = None
 
 
