@@ -30,6 +30,7 @@ from ..inventory.ownership import own
 from ..key import ImageKey
 from ..store import KeyedStore, Store
 from ..stores.fs import FileSystemStore
+from ..stores.routing import PlainRoutingStore
 from ..version import VERSION
 from . import options
 from .database import DatabaseParameter, open_sessions
@@ -113,6 +114,8 @@ async def _checks(stack: AsyncExitStack, models: Any, database: Any, store: Any)
                 yield check
             async for check in _check_rights(found):
                 yield check
+            if models is not None and isinstance(found, PlainRoutingStore):
+                yield _check_routes(found, models)
             if models is not None and sessions is not None:
                 async for check in _check_ownership(sessions, models, found):
                     yield check
@@ -282,6 +285,20 @@ async def _check_rights(store: Store) -> AsyncIterator[Check]:
         else:
             text = f"{store.path} belongs to user {status.st_uid}, who will own all files that this user makes"
             yield Check("rights", "ok", text)
+
+
+def _check_routes(store: PlainRoutingStore[Any], models: Any) -> Check:
+    """Check that each object type that has a store of its own is that of a class."""
+    found = kinds(kinds(models)[0].mapper.registry)
+    known = {object_type for kind in found for object_type in kind.object_types or ()}
+    unknown = store.unknown_types(known)
+    if not unknown or any(kind.object_types is None for kind in found):
+        return Check("routes", "ok", f"{len(store.stores)} stores by object type")
+    text = (
+        f"no class has files of the object type {', '.join(map(repr, unknown))}; expected some of "
+        f"{', '.join(sorted(known))}; files of a misspelled type go to the default store"
+    )
+    return Check("routes", "trouble", text)
 
 
 async def _check_ownership(sessions: async_sessionmaker[Any], models: Any, store: Store) -> AsyncIterator[Check]:

@@ -45,6 +45,14 @@ class PlainRoutingStore(KeyLevelStore, Generic[S]):
         found = [*self._stores.values(), *([] if self._default is None else [self._default])]
         return list({id(store): store for store in found}.values())
 
+    def unknown_types(self, object_types: Iterable[str]) -> list[str]:
+        """Return the object types that have a store of their own here, but are not among those of an application.
+
+        Their files would silently go to the default store if a name is misspelled. ``aioimageattach doctor`` asks this.
+        """
+        known = set(map(_plain, object_types))
+        return sorted(object_type for object_type in self._stores if object_type not in known)
+
     def store_of(self, object_type: str) -> S:
         """Return the store of an object type.
 

@@ -24,6 +24,7 @@ from aioimageattach.offload import StoredText, stored_text
 from aioimageattach.store import ObjectInfo, Store
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores.routing import RoutingStore
 from tests import photos
 
 SMALL = photos.saved(photos.opened("chelsea", (90, 60)), "JPEG")
@@ -105,6 +106,16 @@ async def bound_sessions() -> async_sessionmaker[AsyncSession]:
 def media() -> FileSystemStore:
     """A store in the current directory."""
     return FileSystemStore(MEDIA, "https://example.com/")
+
+
+def routed() -> RoutingStore:
+    """A store of its own for the pictures, by the name of their table."""
+    return RoutingStore({"user_picture": media()}, memory)
+
+
+def misrouted() -> RoutingStore:
+    """The same with a misspelled name, so that the pictures go to the default store."""
+    return RoutingStore({"user_pictures": memory}, media())
 
 
 memory = MemoryStore()

@@ -180,6 +180,15 @@ def test_ownership(run: Run, filled: Path) -> None:
     assert (done.exit_code, "the application uses FileSystemStore(" in done.stdout) == (1, True), done.output
 
 
+def test_routes(run: Run, filled: Path) -> None:
+    """A store for an object type that no class has: its files would go to the default store, unnoticed."""
+    done = run("doctor", "-m", BASE, "-s", "tests.cli.models:routed")
+    assert (done.exit_code, "✓ routes       2 stores by object type" in done.stdout) == (0, True), done.output
+    done = run("doctor", "-m", BASE, "-s", "tests.cli.models:misrouted")
+    expected = "✗ routes       no class has files of the object type 'user-pictures'; expected some of note.body, post-photo,"
+    assert (done.exit_code, expected in done.stdout) == (1, True), done.output
+
+
 def test_a_database_that_hides_rows(run: Run, filled: Path) -> None:
     """For example one that is opened read-only."""
     done = run("doctor", "-m", BASE, "-d", f"sqlite:///file:{filled}/{models.DATABASE}?mode=ro&uri=true")
