@@ -80,6 +80,11 @@ class Watch:
         for image in tuple(self._images):
             image.set_kill(True)
 
+    def forget(self) -> None:
+        """Let go of all pictures and their memory: the thread of a timer may hold this object for a moment longer."""
+        self._images.clear()
+        self._held.clear()
+
 
 @contextmanager
 def watched(mimetype: str, timeout: float | None) -> Generator[Watch, None, None]:
@@ -105,6 +110,7 @@ def watched(mimetype: str, timeout: float | None) -> Generator[Watch, None, None
     finally:
         if clock is not None:
             clock.cancel()
+        watch.forget()
 
 
 def called(label: str, hook: Callable[[Any], Any], image: Picture) -> Picture:

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 import pyvips
@@ -64,6 +65,14 @@ def test_time_stops_what_is_being_decoded() -> None:
         for _ in range(1000):
             image.thumbnail_image(3000).avg()
             image = watch.add(loaded())
+
+
+def test_pictures_are_freed_when_their_work_ends() -> None:
+    """Not only when the thread of the timer has ended, which takes a moment: a picture can hold much memory."""
+    with _vips.watched("image/jpeg", 60) as watch:
+        reference = weakref.ref(watch.add(loaded()))
+        assert reference() is not None
+    assert reference() is None
 
 
 @pytest.mark.parametrize(
