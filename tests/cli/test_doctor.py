@@ -185,7 +185,9 @@ def test_routes(run: Run, filled: Path) -> None:
     done = run("doctor", "-m", BASE, "-s", "tests.cli.models:routed")
     assert (done.exit_code, "✓ routes       2 stores by object type" in done.stdout) == (0, True), done.output
     done = run("doctor", "-m", BASE, "-s", "tests.cli.models:misrouted")
-    expected = "✗ routes       no class has files of the object type 'user-pictures'; expected some of note.body, post-photo,"
+    expected = (
+        "✗ routes       no class has files of the object type 'user-pictures'; expected some of note.body, post-photo,"
+    )
     assert (done.exit_code, expected in done.stdout) == (1, True), done.output
 
 

@@ -67,11 +67,16 @@ def test_time_stops_what_is_being_decoded() -> None:
             image = watch.add(loaded())
 
 
-def test_pictures_are_freed_when_their_work_ends() -> None:
+class Memory(bytearray):
+    """Memory to which there are weak references."""
+
+
+def test_what_is_held_is_freed_when_the_work_ends() -> None:
     """Not only when the thread of the timer has ended, which takes a moment: a picture can hold much memory."""
     with _vips.watched("image/jpeg", 60) as watch:
-        reference = weakref.ref(watch.add(loaded()))
-        assert reference() is not None
+        watch.hold(Memory())
+        (reference,) = [weakref.ref(one) for one in watch._held]
+        assert isinstance(reference(), Memory)
     assert reference() is None
 
 
