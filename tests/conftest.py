@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 import pytest
 import pyvips
 from blockbuster import BlockBuster, BlockBusterFunction
+from sqlalchemy import event
+from sqlalchemy.orm import Mapper, registry
 
 from tests import canary
 from tests.databases import DRIVERS, MAIN_DRIVERS, REQUIRED, Database, Servers
@@ -18,6 +22,8 @@ EACH_DRIVER = [
     driver if driver in MAIN_DRIVERS.values() else pytest.param(driver, marks=pytest.mark.thorough)
     for driver in DRIVERS
 ]
+
+LOCAL_REGISTRIES = WeakSet[registry]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -61,6 +67,25 @@ def blocking_guard(_blockbuster: BlockBuster) -> Iterator[BlockBuster]:
         yield _blockbuster
     finally:
         _blockbuster.deactivate()
+
+
+@event.listens_for(Mapper, "after_mapper_constructed")
+def _note_local_model(mapper: Mapper[Any], cls: type) -> None:
+    if "<locals>" in cls.__qualname__:
+        LOCAL_REGISTRIES.add(mapper.registry)
+
+
+@pytest.fixture(autouse=True)
+def forget_local_models() -> Iterator[None]:
+    """Dispose of the models that the body of a test maps.
+
+    Otherwise a class may outlive another that it refers to, and SQLAlchemy then refuses to configure any mapper.
+    """
+    LOCAL_REGISTRIES.clear()
+    yield
+    for made in [*LOCAL_REGISTRIES]:
+        if all("<locals>" in mapper.class_.__qualname__ for mapper in made.mappers):
+            made.dispose(cascade=True)
 
 
 @pytest.fixture(scope="session")
