@@ -13,7 +13,8 @@
     │   ├── UnsupportedImageError (ValueError)      .mimetype .allowed
     │   ├── ImageTooLargeError (ValueError)         .limit .actual
     │   ├── ImageTooSmallError (ValueError)         .limit .actual
-    │   └── ImageProportionsError (ValueError)      .limit .actual
+    │   ├── ImageProportionsError (ValueError)      .limit .actual
+    │   └── TooManyPicturesError (ValueError)       .limit .actual
     ├── NoOriginalError (FileNotFoundError)         there is no picture
     ├── ProcessingError (RuntimeError)              a callable or a worker process failed
     ├── StoreError                                  .store .name .status .code .request_id .attempts
@@ -68,6 +69,7 @@ __all__ = [
     "StorePermissionError",
     "StoreUnavailableError",
     "SweepRefusedError",
+    "TooManyPicturesError",
     "TransactionExpiredError",
     "UnknownHostError",
     "UnreadableImageError",
@@ -209,6 +211,15 @@ class ImageProportionsError(ImageError, ValueError):
     """An original that is wider or narrower than its class allows; ``limit`` and ``actual`` are width by height."""
 
     def __init__(self, message: str, *, limit: float | None = None, actual: float | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.actual = actual
+
+
+class TooManyPicturesError(ImageError, ValueError):
+    """An owner would have more pictures than its attachment allows (``max_pictures``)."""
+
+    def __init__(self, message: str, *, limit: int | None = None, actual: int | None = None) -> None:
         super().__init__(message)
         self.limit = limit
         self.actual = actual

@@ -56,6 +56,8 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
     Args:
         argument: The image class, its name, or a callable that returns it.
         uselist: Whether an owner has many pictures.
+        max_pictures: How many pictures an owner may have, with ``uselist=True``; ``None`` means any number. It is
+            checked in the flush, while the owner is locked.
         arguments: What else :func:`sqlalchemy.orm.relationship` takes.
 
     Raises:
@@ -76,10 +78,16 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
         argument: type[I] | str | Callable[[], type[I]],
         *,
         uselist: Literal[True],
+        max_pictures: int | None = None,
         **arguments: Any,
     ) -> None: ...
     def __init__(
-        self, argument: type[I] | str | Callable[[], type[I]], *, uselist: bool = False, **arguments: Any
+        self,
+        argument: type[I] | str | Callable[[], type[I]],
+        *,
+        uselist: bool = False,
+        max_pictures: int | None = None,
+        **arguments: Any,
     ) -> None:
         for name, values in _REFUSED.items():
             if name in arguments and (values is None or arguments[name] in values):
@@ -88,7 +96,12 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
                     "relationship, with its list of rows; leave the argument out"
                 )
         self.argument: type[I] | str | Callable[[], type[I]] = argument
+        if max_pictures is not None and (type(max_pictures) is not int or max_pictures < 1 or not uselist):
+            raise DeclarationError(
+                f"image_attachment(max_pictures={max_pictures!r:.80}): expected an int of at least 1, with uselist=True"
+            )
         self.uselist: bool = uselist
+        self.max_pictures: int | None = max_pictures
         self.arguments: dict[str, Any] = arguments
         self.name: str = ""
 
@@ -156,7 +169,7 @@ def _plant(mapper: Mapper[Any], cls: type) -> None:
                     arguments: dict[str, Any] = {**_DEFAULTS, **value.arguments}
                     rows: RelationshipProperty[Any] = relationship(value.argument, **arguments)
                     mapper.add_property(value.key, rows)
-                    plant(mapper, rows, Options(value.uselist))
+                    plant(mapper, rows, Options(value.uselist, value.max_pictures))
                     watch(getattr(cls, value.key), value.key)
                     event.listen(mapper, "after_insert", partial(_inserted, value.key), propagate=True)
 

@@ -14,12 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_object_session
 from sqlalchemy.orm import ColumnProperty, InstanceState, Session
 from sqlalchemy.orm.attributes import QueryableAttribute, instance_state, set_attribute, set_committed_value
 
-from ..exc import DeclarationError, DetachedError, NotLoadedError
+from ..exc import DeclarationError, DetachedError, NoOriginalError, NotLoadedError
+from .columns import own_columns, take_over
+from .gallery import check_room
 from .image import NEEDED, Image, set_zone
 from .mapping import SIZE, Attachment, default_of, identity_attributes
 from .record import record_of
 
-__all__ = ["Collection", "session_lock", "watch"]
+__all__ = ["Collection", "newest", "session_lock", "watch"]
 
 I = TypeVar("I", bound=Image)  # noqa: E741
 
@@ -134,12 +136,36 @@ class Collection(Generic[I]):
         return True
 
     def places(self) -> list[tuple[Any, ...]]:
-        """Return which sets have rows, by the values of the discriminators, in the order of the rows.
+        """Return which sets have rows, by the values of the discriminators.
+
+        They are in order of these values, or as ``order_by`` has the rows of their originals. Pictures without a
+        position come first, as they were there before the application had positions, unless they are new.
 
         Raises:
             NotLoadedError: The rows are not loaded.
         """
-        return [place for place, rows in self._groups().sets.items() if self._present(rows)]
+        present = [place for place, rows in self._groups().sets.items() if self._present(rows)]
+        if not self.attachment.relationship.order_by:
+            return sorted(present)
+        numbers = {id(row): number for number, row in enumerate(self._rows())}
+        position = self.attachment.position
+
+        def rank(place: tuple[Any, ...]) -> tuple[int, int, int]:
+            members = self.members(place)
+            original = newest(members)
+            if original is None:
+                return 3, 0, numbers[id(members[0])]
+            value = None if position is None else original.__dict__.get(position)
+            if value is None:
+                is_new = position is not None and instance_state(original).key is None
+                return 2 if is_new else 0, 0, numbers[id(original)]
+            return 1, value, numbers[id(original)]
+
+        return sorted(present, key=rank)
+
+    def pictures(self) -> list[tuple[Any, ...]]:
+        """Return which sets have an original, in the order of :meth:`places`."""
+        return [place for place in self.places() if newest(self.members(place)) is not None]
 
     def members(self, place: tuple[Any, ...] = ()) -> list[I]:
         """Return the rows of one set that are there and not about to be deleted or replaced.
@@ -289,11 +315,77 @@ class Collection(Generic[I]):
     def _are(self, rows: Sequence[object]) -> None:
         set_committed_value(self.owner, self.key, rows)
 
+    async def complete(self, row: I, *, original: bool) -> None:
+        """Load the columns of a row that a new one takes over.
+
+        Args:
+            row: The row.
+            original: Whether the new one is an original.
+
+        Raises:
+            NoOriginalError: The row is no longer in the database.
+        """
+        columns = own_columns(self.attachment)
+        names = sorted((columns.kept if original else columns.copied) - row.__dict__.keys())
+        state, session = instance_state(row), self.session()
+        if not names or session is None or not state.persistent:
+            return
+        identity = zip(identity_attributes(state.mapper), state.identity or (), strict=True)
+        query = select(*(getattr(self.cls, name) for name in names))
+        query = query.where(*(getattr(self.cls, name) == value for name, value in identity))
+        async with session_lock(session.sync_session):
+            with session.no_autoflush:
+                found = (await session.execute(query)).first()
+        if found is None:
+            raise NoOriginalError(f"a {type(row).__name__} was deleted or replaced by another transaction")
+        for name, value in zip(names, found, strict=True):
+            set_committed_value(row, name, value)
+
+    async def lock(self) -> None:
+        """Lock the owner until the end of the transaction, as a flush of its pictures does, and load all rows again."""
+        session = self.session()
+        if session is None or self.state.key is None:
+            return
+        keys = [(getattr(type(self.owner), name), name) for name, _ in self.attachment.pairs]
+        async with session_lock(session.sync_session):
+            with session.no_autoflush:
+                if self.state.expired_attributes.intersection(name for _, name in keys):
+                    await session.refresh(self.owner, [name for _, name in keys])
+                query = select(*(column for column, _ in keys))
+                query = query.where(*(column == self.state.dict[name] for column, name in keys))
+                await session.execute(query.with_for_update(key_share=True))
+            await self._load(session, None)
+
+    async def check_room(self, place: tuple[Any, ...]) -> None:
+        """Refuse a new picture that would be one too many; the flush checks that again, with the owner locked.
+
+        Raises:
+            TooManyPicturesError: It would be.
+        """
+        limit = self.attachment.options.max_pictures
+        if limit is None or len({*self.pictures(), place}) <= limit:
+            return
+        await self.load(again=True)  # another transaction may have deleted some
+        check_room(self.attachment, len({*self.pictures(), place}))
+
     # --- changes -----------------------------------------------------------------------------------------------------
 
-    def build(self, values: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> I:
-        """Return a new row that belongs to the owner, in no session and no collection yet."""
-        row = self.cls(*args, **kwargs) if args or kwargs else self._new()
+    def build(self, values: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any], like: I | None) -> I:
+        """Return a new row that belongs to the owner, in no session and no collection yet.
+
+        Args:
+            values: The columns of the library.
+            args: Arguments for the constructor of the image class.
+            kwargs: Arguments for the constructor of the image class.
+            like: The row whose columns of the application it takes over: the original of a thumbnail, or what an
+                original replaces. Values that the constructor was given take precedence.
+        """
+        row = cast("I", self.cls(*args, **kwargs) if args or kwargs else self._new())
+        if like is not None:
+            self._take_over(row, like, values["original"], args, kwargs)
+        for relationship in own_columns(self.attachment).owners:  # which SQLAlchemy does not load for a pending object
+            if relationship not in row.__dict__:
+                set_committed_value(row, relationship, self.owner)
         if self.state.key is not None:
             for source, name in self.attachment.pairs:
                 set_attribute(row, name, self.state.dict[source])
@@ -304,7 +396,23 @@ class Collection(Generic[I]):
             default = None if name in row.__dict__ else default_of(image, name)
             if default is not None:
                 set_attribute(row, name, default())
-        return cast("I", row)
+        for name in own_columns(self.attachment).empty:
+            if name not in row.__dict__:
+                set_committed_value(row, name, None)
+        return row
+
+    def _take_over(self, row: I, like: I, original: bool, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        columns = own_columns(self.attachment)
+        names = set(columns.kept if original else columns.copied) - kwargs.keys()
+        for relationship, keys in columns.references:
+            if relationship in kwargs:
+                names -= keys
+        if args or not kwargs.keys() <= set(self.attachment.image.attrs.keys()):  # a constructor of the application
+            names -= {name for name in names if row.__dict__.get(name) is not None}
+        take_over(row, like, names, columns.references)
+        position = self.attachment.position
+        if original and position is not None and position in names:
+            record_of(row).position = row.__dict__.get(position)
 
     def _new(self) -> object:
         """A row made without the constructor, which may ask for what only we know."""
@@ -364,6 +472,16 @@ class Collection(Generic[I]):
                 for row in rows:
                     if instance_state(row).persistent:
                         await session.delete(row)
+
+
+def newest(images: Sequence[I]) -> I | None:
+    """Return the newest of the originals among some images."""
+    originals = [row for row in images if row.__dict__["original"]]
+    return (
+        max(originals, key=lambda row: row.revision or "", default=None)
+        if originals[1:]
+        else next(iter(originals), None)
+    )
 
 
 def _refresh(row: I, *values: Any) -> I:

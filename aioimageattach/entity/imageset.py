@@ -18,7 +18,7 @@ from ..imaging.render import Rendering, render, render_with_preview
 from ..store import KeyedStore, Store
 from .image import Image
 from .mixins import Placeholder, keep_preview
-from .thumbnails import ThumbnailSet, variant_of
+from .thumbnails import ThumbnailSet, look_of, variant_of
 
 __all__ = ["BaseImageSet"]
 
@@ -41,7 +41,7 @@ class BaseImageSet(ThumbnailSet[I]):
 
     async def from_file(
         self,
-        file: Source,
+        file: Source | Image,
         store: Store | None = None,
         extra_args: Sequence[Any] | None = None,
         extra_kwargs: Mapping[str, Any] | None = None,
@@ -50,9 +50,12 @@ class BaseImageSet(ThumbnailSet[I]):
     ) -> I:
         """Attach a picture; it takes the place of the one attached before, and of its thumbnails.
 
+        Columns of the application, such as a caption and a position, keep their values unless ``extra_kwargs`` has new
+        ones.
+
         Args:
-            file: Bytes, a sync or async file, a response's stream or an async iterator; read once, from where it
-                stands to its end, and yours to close.
+            file: Bytes, a sync or async file, a response's stream or an async iterator; read once, from its current
+                position to its end, and yours to close. An image, to copy the picture of another owner.
             store: Where it is to be stored; ``None`` for the current store.
             extra_args: Passed to the image class's constructor.
             extra_kwargs: Passed to the image class's constructor.
@@ -69,6 +72,7 @@ class BaseImageSet(ThumbnailSet[I]):
             ImageTooLargeError: It is beyond a limit of the image class.
             ImageTooSmallError: It is smaller than the image class allows.
             ImageProportionsError: It has other proportions than the image class allows.
+            TooManyPicturesError: The owner would have more pictures than are allowed.
             DetachedError: The owner is in no session any more.
 
         Effects: The bytes are spooled: in memory up to 4 MiB, beyond that in a temporary file. They go to the store
@@ -77,7 +81,7 @@ class BaseImageSet(ThumbnailSet[I]):
         """
         store = self._store(store)
         cls: type[Image] = self._rows.cls
-        spool = await Spool.fill(file, limit=self._limits.max_bytes)
+        spool = await self._spool(file)
         found = await self._probe(spool)
         size, mimetype = (found.width, found.height), found.mimetype
         reduced, preview = await self._reduce(spool, found)
@@ -104,7 +108,7 @@ class BaseImageSet(ThumbnailSet[I]):
 
     async def from_raw_file(
         self,
-        raw_file: Source,
+        raw_file: Source | Image,
         store: Store | None = None,
         size: tuple[int, int] | None = None,
         mimetype: str | None = None,
@@ -124,7 +128,7 @@ class BaseImageSet(ThumbnailSet[I]):
             extra_kwargs: Passed to the image class's constructor.
         """
         store = self._store(store)
-        spool = await Spool.fill(raw_file, limit=self._limits.max_bytes)
+        spool = await self._spool(raw_file)
         if not spool.size:
             raise UnreadableImageError("the file is empty")
         if size is None or mimetype is None:
@@ -171,7 +175,11 @@ class BaseImageSet(ThumbnailSet[I]):
             spool = await Spool.fill(file, limit=self._limits.max_bytes)
         found = await self._probe(spool)
         size = found.width, found.height
-        row = self._row(spool, size, found.mimetype, keyed, original, "", extra_args, extra_kwargs, adopted=name)
+        await self._rows.load(self._place, again=True)
+        like = await self._like(original)
+        row = self._row(
+            spool, size, found.mimetype, keyed, original, "", extra_args, extra_kwargs, adopted=name, like=like
+        )
         expected = keyed.name_of(row.key)
         if expected != name:
             raise InvalidKeyError(
@@ -180,10 +188,11 @@ class BaseImageSet(ThumbnailSet[I]):
                 store=repr(keyed),
                 name=name,
             )
-        await self._rows.load(self._place, again=True)
         same = next((one for one in self.images if one.key == row.key), None)
         if not original:
-            set_attribute(row, "variant", variant_of(self.original, "", size))
+            set_attribute(row, "variant", variant_of(self.original, look_of(self.original, found.mimetype), size))
+        if same is None and original:
+            await self._rows.check_room(self._place)
         return self._append(row) if same is None else same
 
     async def delete(self) -> None:
@@ -200,6 +209,19 @@ class BaseImageSet(ThumbnailSet[I]):
         """Return the bytes of the original; see :meth:`Image.open_file`."""
         await self._load_original()
         return await self.require_original().make_blob(store)
+
+    async def _spool(self, file: Source | Image) -> Spool:
+        if not isinstance(file, Image):
+            return await Spool.fill(file, limit=self._limits.max_bytes)
+        async with await file.open_file() as opened:
+            return await Spool.fill(opened, limit=self._limits.max_bytes)
+
+    async def _like(self, original: bool) -> I | None:
+        """Return the row whose columns of the application a new one takes over, with these columns loaded."""
+        like = self.original
+        if like is not None:
+            await self._rows.complete(like, original=original)
+        return like
 
     async def _probe(self, spool: Spool) -> Probe:
         try:
@@ -236,8 +258,13 @@ class BaseImageSet(ThumbnailSet[I]):
     ) -> I:
         self._rows.session()
         await self._rows.load(self._place)
-        variant = "" if original else variant_of(self.original, "", size)
-        return self._append(self._row(spool, size, mimetype, store, original, variant, extra_args, extra_kwargs))
+        if original:
+            await self._rows.check_room(self._place)
+        like = await self._like(original)
+        variant = "" if original else variant_of(like, look_of(like, mimetype), size)
+        return self._append(
+            self._row(spool, size, mimetype, store, original, variant, extra_args, extra_kwargs, like=like)
+        )
 
     def _append(self, row: I) -> I:
         """Let a new row take the place of those that it replaces.

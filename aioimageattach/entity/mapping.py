@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import BindParameter, Column, ColumnDefault, ColumnElement, inspect
+from sqlalchemy import BindParameter, Column, ColumnDefault, ColumnElement, Integer, UnaryExpression, inspect
 from sqlalchemy.orm import Mapper, RelationshipProperty
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression, BooleanClauseList, False_, Grouping, True_
@@ -35,6 +35,8 @@ __all__ = [
 SIZE: Final = ("width", "height", "variant")
 """The attributes of the primary key that tell the images of one set apart."""
 
+_ASCENDING: Final = (operators.asc_op, operators.nulls_first_op, operators.nulls_last_op)
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -42,9 +44,11 @@ class Options:
 
     Args:
         many: Whether an owner has many pictures.
+        max_pictures: How many pictures an owner may have; ``None`` means any number.
     """
 
     many: bool = False
+    max_pictures: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +61,14 @@ class Attachment:
         constants: Attributes of the image that the join condition compares with a value, with these values. They tell
             two attachments of one image class apart.
         options: The other arguments of the attachment.
+        position: The attribute of the image that ``order_by`` begins with, if it is an integer of the application.
     """
 
     relationship: RelationshipProperty[Any]
     pairs: tuple[tuple[str, str], ...]
     constants: Mapping[str, Any]
     options: Options
+    position: str | None = None
 
     @property
     def owner(self) -> Mapper[Any]:
@@ -150,7 +156,18 @@ def describe(relationship: RelationshipProperty[Any]) -> Attachment:
         for local, remote in relationship.local_remote_pairs or ()
     )
     constants = dict(_constants(relationship, relationship.primaryjoin))
-    return Attachment(relationship, pairs, constants, relationship.info[Options])
+    return Attachment(relationship, pairs, constants, relationship.info[Options], _position(relationship))
+
+
+def _position(relationship: RelationshipProperty[Any]) -> str | None:
+    first: Any = next(iter(relationship.order_by or ()), None)
+    while isinstance(first, UnaryExpression) and first.modifier in _ASCENDING:
+        first = first.element
+    column = None if first is None else _plain(first)
+    if not isinstance(column, Column) or column.primary_key or not isinstance(column.type, Integer):
+        return None
+    names = (prop.key for prop in relationship.mapper.column_attrs if prop.columns[0] is column)
+    return next((name for name in names if name != "byte_size"), None)
 
 
 def _constants(relationship: RelationshipProperty[Any], clause: Any) -> Iterator[tuple[str, Any]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
+
+from sqlalchemy.orm.attributes import set_attribute
 
 from ..exc import DeclarationError
 from .collection import Collection
+from .gallery import renumbered
 from .image import Image
 from .imageset import BaseImageSet
 from .mapping import default_of
@@ -72,16 +75,85 @@ class MultipleImageSet(Generic[I]):
 
     @property
     def image_sets(self) -> list[ImageSubset[I]]:
-        """The attached pictures, in order of their keys, or as the relationship's ``order_by`` has them.
+        """The attached pictures, in order of their keys, or as the ``order_by`` has the rows of their originals.
 
         Raises:
             NotLoadedError: The rows are not loaded.
         """
         names = self._rows.attachment.discriminators
-        keys = self._rows.places()
-        if not self._rows.attachment.relationship.order_by:
-            keys.sort()
-        return [ImageSubset(self._rows, dict(zip(names, key, strict=True))) for key in keys]
+        return [ImageSubset(self._rows, dict(zip(names, key, strict=True))) for key in self._rows.places()]
+
+    @property
+    def cover(self) -> ImageSubset[I] | None:
+        """The first picture; ``None`` if there is none.
+
+        Raises:
+            NotLoadedError: The rows are not loaded.
+        """
+        return next(iter(self.image_sets), None)
+
+    async def move(self, picture: ImageSubset[I], *, to: int) -> None:
+        """Move a picture to another place in the order; see :meth:`reorder`.
+
+        Args:
+            picture: One of the pictures.
+            to: Its index afterwards; negative numbers count from the end, so that -1 moves it there.
+
+        Raises:
+            ValueError: It is not one of the pictures.
+            DeclarationError: The pictures have no position.
+        """
+        pictures = await self._locked()
+        if picture not in pictures:
+            raise ValueError(f"move() of {self!r}: expected one of its pictures, got {picture!r}")
+        pictures.remove(picture)
+        pictures.insert(to if to >= 0 else max(0, len(pictures) + 1 + to), picture)
+        self._number(pictures)
+
+    async def reorder(self, pictures: Iterable[ImageSubset[I]]) -> None:
+        """Put the pictures in another order.
+
+        The attachment's ``order_by`` begins with an integer column of the image class, the position. Only originals
+        need one; new pictures are the last.
+
+        Args:
+            pictures: The pictures in their new order. Those that are left out follow in their old order.
+
+        Raises:
+            ValueError: One is not among the owner's pictures, or is given twice.
+            DeclarationError: The pictures have no position.
+
+        Effects: The owner is locked until the end of the transaction, and its pictures are loaded again. The new
+        positions go to the database with the next flush, in one statement that never gives two rows the same position.
+        """
+        present = await self._locked()
+        chosen = list(pictures)
+        for number, picture in enumerate(chosen):
+            if picture not in present or picture in chosen[:number]:
+                raise ValueError(f"reorder() of {self!r}: expected each of its pictures once, got {picture!r}")
+        self._number([*chosen, *(picture for picture in present if picture not in chosen)])
+
+    async def _locked(self) -> list[ImageSubset[I]]:
+        _ = self._position
+        await self._rows.lock()
+        return self.image_sets
+
+    @property
+    def _position(self) -> str:
+        position = self._rows.attachment.position
+        if position is None:
+            raise DeclarationError(
+                f"the pictures of {self!r} have no position: give {self._rows.cls.__name__} a column "
+                "`position: Mapped[int | None]`, and image_attachment() an order_by that begins with it"
+            )
+        return position
+
+    def _number(self, pictures: Sequence[ImageSubset[I]]) -> None:
+        name = self._position
+        originals = [original for picture in pictures if (original := picture.original) is not None]
+        for row, position in zip(originals, renumbered([row.__dict__.get(name) for row in originals]), strict=True):
+            if row.__dict__.get(name) != position:
+                set_attribute(row, name, position)
 
     async def load(self) -> None:
         """Load the rows from the database, also where they are loaded already; pending changes are not flushed."""

@@ -67,6 +67,7 @@ class Record:
         source: The original that it was made from, until the row is in the database; of a copy, ``None``.
         file: The file that a flush has put for the row, or is about to put.
         owner: The state of the owner that it was attached to.
+        position: The position that it took over from the picture that it replaces, as that was loaded.
     """
 
     store: Store | None = None
@@ -74,6 +75,7 @@ class Record:
     source: Source | None = None
     file: StoredFile | None = None
     owner: InstanceState[Any] | None = None
+    position: int | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Record:
         return Record(self.store, self.attached)

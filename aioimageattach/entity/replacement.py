@@ -22,6 +22,7 @@ from .._transaction.locks import PAGE, Owner, among
 from ..exc import NoOriginalError
 from ..key import ImageKey
 from ..store import Store
+from .gallery import arrange, arrange_first
 from .image import Image
 from .mapping import SIZE, Attachment, attachments_to, identity_attributes
 from .record import known_store, record_of
@@ -96,10 +97,11 @@ class Replacement:
         gone: Image rows that are to be deleted.
     """
 
-    __slots__ = ("_alone", "_groups", "_kept", "_session")
+    __slots__ = ("_alone", "_groups", "_kept", "_new", "_session")
 
     def __init__(self, session: Session, new: Sequence[Image], gone: Sequence[Image]) -> None:
         self._session = session
+        self._new = new
         self._kept = {instance_state(row) for row in new}
         self._groups, self._alone = _group(new, gone)
 
@@ -125,12 +127,18 @@ class Replacement:
 
         Raises:
             NoOriginalError: The original of a new thumbnail was replaced or deleted meanwhile.
+            TooManyPicturesError: An owner would have more pictures than are allowed.
         """
         session = self._session
         leaving: list[Leaving] = []
         known = _Known(session)
         with session.no_autoflush:
+            arrange_first(self._new)
             for group in self._groups:
+                for connection, places in _by_connection(session, group).items():
+                    new = {place: group.sets[place].new for place in places}
+                    gone = {place: group.sets[place].gone for place in places}
+                    arrange(group.attachment, connection, new, gone)
                 found = _read(session, group)
                 for place, members in group.sets.items():
                     leaving += _leaving_of(known, group.attachment, place, members, found.get(place, []), self._kept)
@@ -215,14 +223,19 @@ def _owners(group: _Group) -> Iterator[Owner]:
         yield Owner(attachment.owner, columns, key, state)
 
 
+def _by_connection(session: Session, group: _Group) -> dict[Connection, list[tuple[Any, ...]]]:
+    found: dict[Connection, list[tuple[Any, ...]]] = {}
+    for place in sorted(group.sets, key=repr):
+        connection = connection_of(session, group.attachment.image, group.sets[place].state)
+        found.setdefault(connection, []).append(place)
+    return found
+
+
 def _read(session: Session, group: _Group) -> dict[tuple[Any, ...], list[_Found]]:
     """Return the rows of the sets of a group."""
     found: dict[tuple[Any, ...], list[_Found]] = {}
-    mapper, attachment = group.attachment.image, group.attachment
-    by_connection: dict[Connection, list[tuple[Any, ...]]] = {}
-    for place in sorted(group.sets, key=repr):
-        by_connection.setdefault(connection_of(session, mapper, group.sets[place].state), []).append(place)
-    for connection, places in by_connection.items():
+    attachment = group.attachment
+    for connection, places in _by_connection(session, group).items():
         rows = [
             row
             for start in range(0, len(places), PAGE)

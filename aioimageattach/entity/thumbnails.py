@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast, overload
 
 from sqlalchemy import inspect, update
 from sqlalchemy.exc import IntegrityError, NoResultFound
@@ -18,19 +18,20 @@ from ..declared.maker import put as put_derived
 from ..exc import DeclarationError, ImageTooLargeError, NoOriginalError
 from ..file import Spool
 from ..imaging.limits import ImageLimits
+from ..imaging.options import NAMES
 from ..imaging.preview import Preview
 from ..imaging.recipe import FULL_SIZE, Fit, Gravity, Recipe
 from ..imaging.render import Rendering, render, render_with_preview
 from ..key import revision_of
 from ..store import Store
-from .collection import session_lock
+from .collection import newest, session_lock
 from .derived import MARKS, check_original, declared_files, keyed, marks_of
 from .image import Image, utcnow
 from .mixins import ThumbnailMarks, focal_point_of, keep_preview, wants_preview
 from .record import Attached, Source, attach, known_store, record_of
-from .view import ImageView, newest
+from .view import ImageView
 
-__all__ = ["ThumbnailSet", "as_recipes", "variant_of"]
+__all__ = ["ThumbnailSet", "as_recipes", "look_of", "variant_of"]
 
 KEEP: Final = 3.0
 """How long a fresh rendering is kept for other transactions, which cannot see its row yet, in seconds."""
@@ -38,6 +39,9 @@ KEEP: Final = 3.0
 _QUIETLY: Final = {"autoflush": False, "synchronize_session": False}
 
 I = TypeVar("I", bound=Image)  # noqa: E741
+D = TypeVar("D")
+
+_NO_DEFAULT: Final = object()
 
 
 class ThumbnailSet(ImageView[I]):
@@ -45,6 +49,7 @@ class ThumbnailSet(ImageView[I]):
 
     __slots__ = ()
 
+    @overload
     def find_thumbnail(
         self,
         width: int | None = None,
@@ -58,7 +63,38 @@ class ThumbnailSet(ImageView[I]):
         format: str | None = None,
         variant: str | None = None,
         store: Store | None = None,
-    ) -> I:
+    ) -> I: ...
+    @overload
+    def find_thumbnail(
+        self,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        ratio: float | None = None,
+        fit: Fit | None = None,
+        enlarge: bool = True,
+        gravity: Gravity | tuple[float, float] | None = None,
+        crop: tuple[float, float, float, float] | None = None,
+        format: str | None = None,
+        variant: str | None = None,
+        store: Store | None = None,
+        default: D,
+    ) -> I | D: ...
+    def find_thumbnail(
+        self,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        ratio: float | None = None,
+        fit: Fit | None = None,
+        enlarge: bool = True,
+        gravity: Gravity | tuple[float, float] | None = None,
+        crop: tuple[float, float, float, float] | None = None,
+        format: str | None = None,
+        variant: str | None = None,
+        store: Store | None = None,
+        default: Any = _NO_DEFAULT,
+    ) -> Any:
         """Return the thumbnail of that size and look, from the rows that are loaded; never the original.
 
         Args:
@@ -72,9 +108,10 @@ class ThumbnailSet(ImageView[I]):
             format: As it was made with.
             variant: As it was made with.
             store: Not needed; accepted because every method of a set takes one.
+            default: What to return if there is no such thumbnail, instead of raising an error.
 
         Raises:
-            NoResultFound: There is no thumbnail of that size and look.
+            NoResultFound: There is no thumbnail of that size and look, and no ``default`` is given.
             NotLoadedError: The rows are not loaded.
         """
         recipe = Recipe(
@@ -93,10 +130,75 @@ class ThumbnailSet(ImageView[I]):
         found = _find(images, original, _focused(recipe, original))
         if found is None and {fit, gravity, crop, variant} == {None} and width is not None and height is not None:
             look = Recipe(width=width, format=format).look("" if original is None else original.mimetype)
-            found = _match(images, width, height, variant_of(original, look, (width, height)))
-        if found is None:
-            raise NoResultFound(f"{self!r} has no thumbnail for {_describe(recipe)}; generate_thumbnail() makes it")
-        return found
+            found = _match(images, original, width, height, variant_of(original, look, (width, height)))
+        if found is not None:
+            return found
+        if default is not _NO_DEFAULT:
+            return default
+        raise NoResultFound(f"{self!r} has no thumbnail for {_describe(recipe)}; generate_thumbnail() makes it")
+
+    @overload
+    def find_nearest_thumbnail(
+        self,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        format: str | None = None,
+        variant: str | None = None,
+    ) -> I: ...
+    @overload
+    def find_nearest_thumbnail(
+        self,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        format: str | None = None,
+        variant: str | None = None,
+        default: D,
+    ) -> I | D: ...
+    def find_nearest_thumbnail(
+        self,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        format: str | None = None,
+        variant: str | None = None,
+        default: Any = _NO_DEFAULT,
+    ) -> Any:
+        """Return the smallest thumbnail that is large enough, from the rows that are loaded; never the original.
+
+        Only thumbnails of the whole picture are considered, unless ``variant`` names a look.
+
+        Args:
+            width: The least width in pixels; ``None`` means any.
+            height: The least height in pixels; ``None`` means any.
+            format: As it was made with.
+            variant: The name of the look.
+            default: What to return if no thumbnail is large enough, such as the original, instead of raising an error.
+
+        Raises:
+            NoResultFound: No thumbnail is large enough, and no ``default`` is given.
+            NotLoadedError: The rows are not loaded.
+        """
+        images = self.images
+        original = newest(images)
+        mimetype = "" if original is None else original.mimetype
+        look = Recipe(width=1, format=format, variant=variant).look(mimetype)
+        looks = {look} if look else {look, FULL_SIZE}
+        found = [
+            row
+            for row in images
+            if not row.original
+            and (row.variant in looks or _look(row, original) in looks)
+            and row.width >= (width or 0)
+            and row.height >= (height or 0)
+        ]
+        if found:
+            return min(found, key=lambda row: row.width * row.height)
+        if default is not _NO_DEFAULT:
+            return default
+        size = ", ".join(f"{name}>={side}" for name, side in (("width", width), ("height", height)) if side is not None)
+        raise NoResultFound(f"{self!r} has no thumbnail with {size or 'this look'}; generate_thumbnail() makes it")
 
     async def generate_thumbnail(
         self,
@@ -117,6 +219,7 @@ class ThumbnailSet(ImageView[I]):
         variant: str | None = None,
         preprocess: Callable[[Any], Any] | None = None,
         postprocess: Callable[[Any], Any] | None = None,
+        extra_kwargs: Mapping[str, Any] | None = None,
     ) -> I:
         """Return the thumbnail of that size and look, and make it from the original if it does not exist yet.
 
@@ -140,6 +243,8 @@ class ThumbnailSet(ImageView[I]):
             variant: Your name for the look.
             preprocess: Called with the whole ``pyvips.Image``, in a worker thread.
             postprocess: Called with the resized one.
+            extra_kwargs: Passed to the image class's constructor if a thumbnail is made. Columns of the application
+                that are not among them have the values of the original.
 
         Returns:
             The thumbnail: one that exists, or a new one pending in the session.
@@ -167,10 +272,15 @@ class ThumbnailSet(ImageView[I]):
             preprocess=preprocess,
             postprocess=postprocess,
         )
-        return (await self.generate_thumbnails([recipe], store=store))[0]
+        return (await self.generate_thumbnails([recipe], store=store, extra_kwargs=extra_kwargs))[0]
 
     async def generate_thumbnails(
-        self, recipes: Sequence[int | Recipe] | None = None, store: Store | None = None, *, enlarge: bool = True
+        self,
+        recipes: Sequence[int | Recipe] | None = None,
+        store: Store | None = None,
+        *,
+        enlarge: bool = True,
+        extra_kwargs: Mapping[str, Any] | None = None,
     ) -> list[I]:
         """Return several thumbnails, and make those that do not exist yet from one decode of the original.
 
@@ -182,6 +292,7 @@ class ThumbnailSet(ImageView[I]):
             recipes: Widths in pixels, or recipes; ``None`` for the declared thumbnails.
             store: As for :meth:`generate_thumbnail`, whose errors it raises.
             enlarge: Whether a width in pixels may be larger than the original's; recipes say it themselves.
+            extra_kwargs: As for :meth:`generate_thumbnail`.
         """
         if recipes is None:
             await self._generate_declared(store)
@@ -195,12 +306,14 @@ class ThumbnailSet(ImageView[I]):
             self._check_room(len(missing))
         made, preview = await self._render(original, missing, store)
         spools = [await Spool.fill(rendering.blob) for rendering in made]
+        if made:
+            await self._rows.complete(original, original=False)
         self._check_original(original)
         keep_preview(original, preview)
         for rendering, spool in zip(made, spools, strict=True):
             row = self._made(original, rendering)
             if row is None:
-                row = self._thumbnail(original, rendering, store, spool)
+                row = self._thumbnail(original, rendering, store, spool, extra_kwargs)
                 self._rows.append(row)
             found[rendering.recipe] = row
         return [cast("I", found[recipe]) for recipe in wanted]
@@ -214,6 +327,7 @@ class ThumbnailSet(ImageView[I]):
         fit: Fit | None = None,
         format: str | None = None,
         store: Store | None = None,
+        extra_kwargs: Mapping[str, Any] | None = None,
         **look: Any,
     ) -> I:
         """Return the thumbnail of that size and look, in the database already when this returns.
@@ -229,6 +343,7 @@ class ThumbnailSet(ImageView[I]):
             fit: As for :meth:`generate_thumbnail`.
             format: As for :meth:`generate_thumbnail`.
             store: As for :meth:`generate_thumbnail`.
+            extra_kwargs: As for :meth:`generate_thumbnail`.
             look: The other arguments of :class:`~aioimageattach.imaging.Recipe`.
 
         Raises:
@@ -238,25 +353,50 @@ class ThumbnailSet(ImageView[I]):
             IntegrityError: The row lacks what a column of the image class wants.
         """
         recipe = Recipe(width=width, height=height, ratio=ratio, fit=fit, format=format, **look)
-        [recipe], rows = await self._look_up([recipe])
-        found = rows[recipe]
+        return (await self.get_or_generate_thumbnails([recipe], store, extra_kwargs=extra_kwargs))[0]
+
+    async def get_or_generate_thumbnails(
+        self,
+        recipes: Sequence[int | Recipe],
+        store: Store | None = None,
+        *,
+        enlarge: bool = True,
+        extra_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[I]:
+        """Return several thumbnails, in the database already when this returns; see :meth:`get_or_generate_thumbnail`.
+
+        Those that do not exist yet are made from one decode of the original.
+
+        Args:
+            recipes: Widths in pixels, or recipes.
+            store: As for :meth:`generate_thumbnail`.
+            enlarge: Whether a width in pixels may be larger than the original's; recipes say it themselves.
+            extra_kwargs: As for :meth:`generate_thumbnail`.
+        """
+        wanted, found = await self._look_up(as_recipes(recipes, enlarge=enlarge))
         session = self._rows.session()
         original = self.require_original()
+        missing = [recipe for recipe, row in found.items() if row is None]
         if session is None:
-            return (await self.generate_thumbnails([recipe], store))[0] if found is None else found
-        if found is not None and inspect(found).key is not None:
-            return found
-        made = None
-        if found is None:
-            self._check_room(1)
+            return await self.generate_thumbnails(wanted, store, extra_kwargs=extra_kwargs)
+        if not missing and all(inspect(row).key is not None for row in found.values()):
+            return [cast("I", found[recipe]) for recipe in wanted]
+        made: list[tuple[Rendering, Spool]] = []
+        preview = None
+        if missing:
+            self._check_room(len(missing))
             store = self._store(store, original)
-            [rendering], preview = await self._render(original, [recipe], store, keep=KEEP)
-            made = rendering, await Spool.fill(rendering.blob), preview
+            renderings, preview = await self._render(original, missing, store, keep=KEEP)
+            made = [(rendering, await Spool.fill(rendering.blob)) for rendering in renderings]
         async with session_lock(session.sync_session):
             await session.flush()  # what fails here is not ours, and is to be raised as it is
-            if made is None:
-                return cast("I", found)
-            return await self._insert(session, original, *made, cast("Store", store))
+            if made:
+                await self._rows.complete(original, original=False)
+                found.update(await self._insert(session, original, made, cast("Store", store), extra_kwargs or {}))
+                # not before: the flush that inserts locks the owner first, and then nobody else is about to change the
+                # original
+                keep_preview(original, preview)
+        return [cast("I", found[recipe]) for recipe in wanted]
 
     async def _generate_declared(self, store: Store | None) -> None:
         await self._load_original()
@@ -311,30 +451,34 @@ class ThumbnailSet(ImageView[I]):
         self,
         session: AsyncSession,
         original: I,
-        rendering: Rendering,
-        spool: Spool,
-        preview: Preview | None,
+        made: Sequence[tuple[Rendering, Spool]],
         store: Store,
-    ) -> I:
-        """Return the row of a thumbnail, inserted or found; the session is flushed and its lock held."""
-        found = self._made(original, rendering)
-        if found is not None:
-            return found
-        self._check_original(original)
-        row = self._thumbnail(original, rendering, store, spool)
-        try:
-            async with session.begin_nested():
-                session.add(row)
-        except IntegrityError:  # somebody else was first, and has committed meanwhile
-            await self._rows.load_locked(session, self._place)
-            found = self._made(original, rendering)
-            if found is None:
-                raise
-            return found
-        self._rows.inserted(row)
-        # not before: the flush that inserts locks the owner first, and then nobody else is about to change the original
-        keep_preview(original, preview)
-        return row
+        kwargs: Mapping[str, Any],
+    ) -> dict[Recipe, I]:
+        """Return the rows of thumbnails, inserted or found; the session is flushed and its lock held."""
+        found = {rendering.recipe: self._made(original, rendering) for rendering, _ in made}
+        missing = [(rendering, spool) for rendering, spool in made if found[rendering.recipe] is None]
+        if missing:
+            self._check_original(original)
+            new = {one.recipe: self._thumbnail(original, one, store, spool, kwargs) for one, spool in missing}
+            try:
+                async with session.begin_nested():
+                    session.add_all(new.values())
+            except IntegrityError:  # somebody else was first with one of them, and has committed meanwhile
+                await self._rows.load_locked(session, self._place)
+                if missing[1:]:
+                    for one in missing:
+                        found.update(await self._insert(session, original, [one], store, kwargs))
+                else:
+                    [(rendering, _)] = missing
+                    found[rendering.recipe] = self._made(original, rendering)
+                    if found[rendering.recipe] is None:
+                        raise
+            else:
+                for row in new.values():
+                    self._rows.inserted(row)
+                found.update(new)
+        return cast("dict[Recipe, I]", found)
 
     @property
     def _limits(self) -> ImageLimits:
@@ -357,6 +501,7 @@ class ThumbnailSet(ImageView[I]):
         *,
         adopted: str | None = None,
         source: Source | None = None,
+        like: I | None = None,
     ) -> I:
         revision = store.make_revision() if adopted is None else revision_of(adopted)
         values = {
@@ -371,7 +516,7 @@ class ThumbnailSet(ImageView[I]):
             "byte_size": spool.size,
             "sha256": spool.sha256,
         }
-        row = self._rows.build(values, args or (), kwargs or {})
+        row = self._rows.build(values, args or (), kwargs or {}, like)
         bytes_ = None if adopted is not None else spool
         replaces = source is None and not original
         attach(row, Attached(store, bytes_, reproducible=not original, replaces=replaces), source)
@@ -404,17 +549,29 @@ class ThumbnailSet(ImageView[I]):
                 return await run_pixels(render_with_preview, spool.view, recipes, self._limits)
             return await run_pixels(render, spool.view, recipes, self._limits), None
 
-    def _thumbnail(self, original: I, rendering: Rendering, store: Store, spool: Spool) -> I:
+    def _thumbnail(
+        self, original: I, rendering: Rendering, store: Store, spool: Spool, kwargs: Mapping[str, Any] | None
+    ) -> I:
         size = rendering.width, rendering.height
         variant = variant_of(original, rendering.recipe.look(original.mimetype, original.size), size)
         source = Source(original, original.key)
-        return self._row(spool, size, rendering.mimetype, store, False, variant, source=source)
+        return self._row(
+            spool,
+            size,
+            rendering.mimetype,
+            store,
+            False,
+            variant,
+            kwargs=kwargs,
+            source=source,
+            like=original,
+        )
 
     def _made(self, original: I, rendering: Rendering) -> I | None:
         """The row that a thumbnail would have the same primary key as."""
         size = rendering.width, rendering.height
         variant = variant_of(original, rendering.recipe.look(original.mimetype, original.size), size)
-        return _match(self.images, *size, variant)
+        return _match(self.images, None, *size, variant)
 
     def _check_room(self, more: int) -> None:
         limit, count = self._limits.max_thumbnails, more + sum(not row.original for row in self.images)
@@ -459,27 +616,50 @@ def variant_of(original: Image | None, look: str, size: tuple[int, int]) -> str:
     return FULL_SIZE if not look and original is not None and original.size == size else look
 
 
-def _find(images: Sequence[I], original: Image | None, recipe: Recipe) -> I | None:
+def look_of(original: Image | None, mimetype: str) -> str:
+    """Return the look of a plain thumbnail of that type, which this library has not made."""
+    if original is None:
+        return ""
+    plain = Recipe(width=1)
+    if mimetype in (original.mimetype, plain.mimetype(original.mimetype)):
+        return plain.look(original.mimetype)
+    return NAMES.get(mimetype, "")
+
+
+def _look(row: Image, original: Image | None) -> str:
+    """Return the look of a thumbnail; those of SQLAlchemy-ImageAttach have an empty one, whatever their type."""
+    return row.variant or look_of(original, row.mimetype)
+
+
+def _find(images: Sequence[I], original: I | None, recipe: Recipe) -> I | None:
     """The thumbnail that a recipe makes, if it exists."""
     if original is None:
-        return None if recipe.ratio is not None else _match(images, recipe.width, recipe.height, recipe.look(""))
+        return None if recipe.ratio is not None else _match(images, None, recipe.width, recipe.height, recipe.look(""))
     width, height = recipe.layout(original.size, original.mimetype).target
     both = recipe.ratio is not None or recipe.fit is not None
     return _match(
         images,
+        original,
         width if both or recipe.width is not None else None,
         height if both or recipe.height is not None else None,
         recipe.look(original.mimetype, original.size),
     )
 
 
-def _match(images: Sequence[I], width: int | None, height: int | None, look: str) -> I | None:
+def _match(images: Sequence[I], original: I | None, width: int | None, height: int | None, look: str) -> I | None:
+    """The thumbnail of that size and look; if there is none, and the original is given, one made elsewhere."""
+    unnamed: list[I] = []
     for row in images:
         values = row.__dict__  # loaded, and many times as fast as its attributes
         same = width in (None, values["width"]) and height in (None, values["height"])
-        if same and values["variant"] == look and not values["original"]:
-            return row
-    return None
+        if same and not values["original"]:
+            if values["variant"] == look:
+                return row
+            if not values["variant"]:
+                unnamed.append(row)
+    if original is None:
+        return None
+    return next((row for row in unnamed if look_of(original, row.mimetype) == look), None)
 
 
 def _describe(recipe: Recipe) -> str:

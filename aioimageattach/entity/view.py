@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 from ..exc import NoOriginalError
 from ..store import Store
-from .collection import Collection
+from .collection import Collection, newest
 from .image import Image
 from .markup import DeclaredThumbnails
 
-__all__ = ["ImageView", "newest"]
+__all__ = ["ImageView"]
 
 I = TypeVar("I", bound=Image)  # noqa: E741
 
@@ -112,13 +112,3 @@ class ImageView(DeclaredThumbnails, ABC, Generic[I]):
     def __repr__(self) -> str:
         key = "".join(f" {name}={value!r}" for name, value in self.identity.items())
         return f"<{type(self).__name__} {type(self._rows.owner).__name__}.{self._rows.name}{key}>"
-
-
-def newest(images: Sequence[I]) -> I | None:
-    """Return the newest of the originals among some images."""
-    originals = [row for row in images if row.__dict__["original"]]
-    return (
-        max(originals, key=lambda row: row.revision or "", default=None)
-        if originals[1:]
-        else next(iter(originals), None)
-    )

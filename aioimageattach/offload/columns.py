@@ -98,6 +98,7 @@ class _StoredType(TypeDecorator[Any]):
     __module__ = "sqlalchemy.types"
     impl = String
     cache_ok = True  # by the identity of the settings: each column has its own
+    belongs_to_row = True  # thumbnails do not copy it from their originals, see entity.columns
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(255)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from sqlalchemy import Select, func, inspect, select
+from sqlalchemy import ColumnElement, Select, func, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import RelationshipProperty, lazyload, selectinload
@@ -106,6 +106,8 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
         store: Store | None,
         batch: int,
         concurrency: int,
+        where: Sequence[ColumnElement[bool]],
+        extra_kwargs: Mapping[str, Any],
     ) -> None:
         super().__init__(ThumbnailProgress)
         self.failures: list[ThumbnailFailure] = []
@@ -115,6 +117,8 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
         self._store = store
         self._batch = batch
         self._concurrency = concurrency
+        self._where = where
+        self._extra_kwargs = extra_kwargs
 
     async def _run(self) -> AsyncGenerator[Thumbnails, None]:
         self.failures.clear()
@@ -140,15 +144,16 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
         return lazyload("*"), selectinload(getattr(self._owner, self._attachment.key))
 
     def _count(self) -> Select[Any]:
-        images = self._attachment.mapper.class_
-        return select(func.count()).select_from(images).where(images.original)
+        query = select(func.count()).select_from(self._owner).join(getattr(self._owner, self._attachment.key))
+        return query.where(self._attachment.mapper.class_.original, *self._where)
 
     def _query(self, after: tuple[Any, ...] | None) -> Select[Any]:
         """The owners with pictures who follow on a primary key."""
         mapper = self._attachment.parent
         columns = [getattr(self._owner, mapper.get_property_by_column(column).key) for column in mapper.primary_key]
         images = getattr(self._owner, self._attachment.key)
-        query = select(self._owner).where(images.any(self._attachment.mapper.class_.original)).options(*self._options)
+        query = select(self._owner).where(images.any(self._attachment.mapper.class_.original), *self._where)
+        query = query.options(*self._options)
         return (query if after is None else query.where(beyond(columns, after))).order_by(*columns).limit(self._batch)
 
     async def _page(self, after: tuple[Any, ...] | None) -> tuple[list[tuple[Any, ...]], list[Thumbnails]]:
@@ -190,7 +195,7 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
         async def generate_one(item: tuple[object, BaseImageSet[Any]]) -> None:
             owner, picture = item
             try:
-                await picture.generate_thumbnails(self._recipes, self._store)
+                await picture.generate_thumbnails(self._recipes, self._store, extra_kwargs=self._extra_kwargs)
             except _FAILURES as error:
                 identity = tuple(inspect(owner).identity)
                 failures.append(ThumbnailFailure(type(owner), identity, picture.identity, error))
@@ -226,6 +231,8 @@ def generate(
     enlarge: bool = True,
     batch: int = BATCH,
     concurrency: int = CONCURRENCY,
+    where: ColumnElement[bool] | Sequence[ColumnElement[bool]] = (),
+    extra_kwargs: Mapping[str, Any] | None = None,
 ) -> ThumbnailPlan:
     """Return a plan that makes the thumbnails that are missing, for each picture of each owner.
 
@@ -246,6 +253,8 @@ def generate(
         store: Where originals are, and thumbnails are to be; ``None`` for the current one.
         batch: How many owners one transaction is about.
         concurrency: How many originals are fetched and resized at once.
+        where: Conditions on the owners, such as ``User.is_active``; all of them must hold.
+        extra_kwargs: Passed to the image class's constructor for each thumbnail.
 
     Raises:
         DeclarationError: It is no attachment.
@@ -260,4 +269,14 @@ def generate(
     relationship = getattr(attachment, "property", None)
     if not isinstance(relationship, RelationshipProperty) or not issubclass(relationship.mapper.class_, Image):
         raise DeclarationError(f"expected an image attachment of a class, such as User.picture, got {attachment!r:.80}")
-    return ThumbnailPlan(sessions, relationship, as_recipes(recipes, enlarge=enlarge), store, batch, concurrency)
+    conditions = (where,) if isinstance(where, ColumnElement) else tuple(where)
+    return ThumbnailPlan(
+        sessions,
+        relationship,
+        as_recipes(recipes, enlarge=enlarge),
+        store,
+        batch,
+        concurrency,
+        conditions,
+        extra_kwargs or {},
+    )

@@ -783,7 +783,7 @@ async def test_get_or_generate_with_a_column_of_ones_own(sqlite_database: Databa
     class Picture(Base, Image):
         __tablename__ = "picture"
         owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
-        caption: Mapped[str]
+        caption: Mapped[str] = mapped_column(unique=True)
 
     sessions = await started(sqlite_database, Base.metadata)
     bind_store(sessions, store)

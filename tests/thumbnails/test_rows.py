@@ -82,6 +82,19 @@ async def connect(sessions: Sessions) -> None:
         await other.get(User, 1)
 
 
+async def test_some_owners(sessions: Sessions) -> None:
+    """A condition, or several, choose the owners; the progress counts their pictures alone."""
+    plan = generate(sessions, User.picture, [20], where=User.id > 6)
+    await plan.execute()
+    assert (plan.progress.total, plan.progress.made) == (2, 2)
+    plan = generate(
+        sessions, User.picture, [20], where=[User.id < 3, User.picture.any(UserPicture.width == 90)], batch=1
+    )
+    await plan.execute()
+    assert (plan.progress.total, plan.progress.made) == (2, 2)
+    assert await thumbnails(sessions) == [(1, 20), (2, 20), (7, 20), (8, 20)]
+
+
 async def thumbnails(sessions: Sessions) -> list[tuple[int, int]]:
     async with sessions() as session:
         query = select(UserPicture).where(~UserPicture.original).order_by(UserPicture.user_id, UserPicture.width)
