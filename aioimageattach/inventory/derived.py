@@ -1,4 +1,4 @@
-"""The files of declared thumbnails: no row names them, and they go with the rows of their originals."""
+"""The files of declared thumbnails: no row names them, but they are needed as long as the row of their original."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _LAST = "z" * 64
 
 
 class DerivedKind(ImageKind):
-    """The files of the declared thumbnails of a class of images."""
+    """The files of the declared thumbnails of an image class."""
 
     @property
     def object_types(self) -> frozenset[str] | None:
-        """Those of the originals, each with the ending for thumbnails; ``None`` if a row is needed to tell."""
+        """The object types of the originals, with the suffix for thumbnails; ``None`` if they depend on the row."""
         found = super().object_types
         return None if found is None else frozenset(map(derived_type, found))
 
     def knows(self, name: str) -> bool:
-        """Whether a thumbnail may have the name."""
+        """Whether the name is that of a declared thumbnail."""
         return _parse(name) is not None
 
     def named(self, reader: Reader, names: Collection[str], store: KeyedStore) -> set[str]:
-        """Return those of some names whose originals have rows, by one query of a range of revisions."""
+        """Return those of some names whose originals have rows; one query reads a range of revisions."""
         parsed = {name: found for name in names if (found := _parse(name)) is not None}
         if not parsed:
             return set()
@@ -53,11 +53,11 @@ class DerivedKind(ImageKind):
 
 
 def with_derived(types: dict[str, list[Kind]], target: Any) -> dict[str, list[Kind]]:
-    """Add the object types of declared thumbnails to some object types, each with the kinds that may have it.
+    """Add the object types of declared thumbnails to some object types, each with the kinds of files that may have it.
 
     Args:
-        types: Object types with their kinds; those of thumbnails may be among them.
-        target: The declarative base or class that they are of.
+        types: Object types with their kinds; object types of thumbnails may be among them.
+        target: The declarative base or class to which they belong.
     """
     found = dict(types)
     for object_type in types:

@@ -148,8 +148,8 @@ class _Tally:
 
     old: int = 0
     orphans: int = 0
-    run: int = 0  # consecutive orphaned pictures, in order of time, up to the last name
-    picture: str = ""  # the last one; all thumbnails of a picture count as one
+    run: int = 0  # consecutive orphans, in order of time, up to the last name
+    picture: str = ""  # the revision of the last name; all declared thumbnails of a picture count as one orphan
     longest: int = 0
     longest_end: str = ""
     last: str = ""  # the last name of the pass
