@@ -19,7 +19,6 @@ __all__ = ["migrate"]
 
 
 @click.command(short_help="Copy all files to another store.")
-@options.two_stores("source", "destination", fills=True)
 @click.option("--dry-run", is_flag=True, help="Copy nothing, only report what would be copied.")
 @click.option(
     "--max-failures",
@@ -29,16 +28,17 @@ __all__ = ["migrate"]
     help="Stop after this many files that could not be copied.",
 )
 @options.force
+@options.two_stores("source", "destination", fills=True)
 def migrate(
+    dry_run: bool,
+    max_failures: int,
+    force: bool,
     models: Any,
     source: Any,
     destination: Any,
     database: Any,
     deep: bool,
     concurrency: int,
-    dry_run: bool,
-    max_failures: int,
-    force: bool,
     out: Output,
 ) -> NoReturn:
     """Copy the files that rows name from SOURCE to DESTINATION; nothing is deleted.

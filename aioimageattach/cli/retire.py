@@ -18,16 +18,16 @@ __all__ = ["retire"]
 
 
 @click.command(short_help="Remove the copies that a migration has left in the old store.")
-@options.two_stores("old", "new")
 @click.option("--delete", is_flag=True, help="Remove the copies; without this option, they are only checked.")
+@options.two_stores("old", "new")
 def retire(
+    delete: bool,
     models: Any,
     old: Any,
     new: Any,
     database: Any,
     deep: bool,
     concurrency: int,
-    delete: bool,
     out: Output,
 ) -> NoReturn:
     """Remove the files from OLD that NEW has, after a migration from one to the other.
