@@ -22,6 +22,7 @@
     │   ├── StoreUnavailableError (ConnectionError) worth a retry
     │   ├── StorePermissionError (PermissionError)
     │   ├── StoreFileExistsError (FileExistsError)  a put never overwrites
+    │   ├── StoreMissingError (LookupError)         there is no such bucket: no file can be reached
     │   ├── StoreFileMismatchError (ValueError)     a file is not the one its row tells of
     │   ├── InvalidKeyError (ValueError)
     │   └── UnknownHostError (RuntimeError)         a URL needs a host, and none is known
@@ -66,6 +67,7 @@ __all__ = [
     "StoreFileExistsError",
     "StoreFileMismatchError",
     "StoreFileNotFoundError",
+    "StoreMissingError",
     "StorePermissionError",
     "StoreUnavailableError",
     "SweepRefusedError",
@@ -135,6 +137,10 @@ class StoreError(ImageAttachError):
 
 class StoreFileNotFoundError(StoreError, FileNotFoundError):
     """The store has no file of that name."""
+
+
+class StoreMissingError(StoreError, LookupError):
+    """The bucket itself does not exist, so no file in it can be reached; see its name, region and endpoint."""
 
 
 class StoreFileExistsError(StoreError, FileExistsError):

@@ -15,6 +15,7 @@ PARENTS = {
     exc.DeclarationError: TypeError,
     exc.StoreFileNotFoundError: FileNotFoundError,
     exc.StoreFileExistsError: FileExistsError,
+    exc.StoreMissingError: LookupError,
     exc.StoreFileMismatchError: ValueError,
     exc.StoreUnavailableError: ConnectionError,
     exc.StorePermissionError: PermissionError,

@@ -14,6 +14,7 @@ from ..exc import (
     ImageAttachError,
     OwnershipError,
     StoreFileNotFoundError,
+    StoreMissingError,
 )
 from ..file import CHUNK, measure
 from ..inventory import FileReference, Kind, Sessions, kinds, reread
@@ -147,6 +148,8 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
             return kind, await self._compare(reference)
         except StoreFileNotFoundError as error:
             return kind, Mismatch(reference, "missing", error=error)
+        except StoreMissingError:
+            raise  # it would be the same for each file
         except (ImageAttachError, OSError) as error:
             return kind, Mismatch(reference, "unreadable", error=error)
 

@@ -247,6 +247,16 @@ def test_migrate_into_a_bucket(run: Run, filled: Path, gate: Gate) -> None:
     assert (done.exit_code, f"{USERS} sound" in last(done)) == (0, True), done.output
 
 
+def test_a_bucket_that_does_not_exist(run: Run, filled: Path, gate: Gate) -> None:
+    """It is reported once, not for each file, and not as files that are unreadable."""
+    url = f"s3://no-such-bucket?region={REGION}&endpoint_url={gate.url}"
+    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    for words in (("verify", BASE, "-s", url), ("verify", BASE, "-s", url, "--deep"), ("sweep", BASE, "-s", url)):
+        done = run(*words, **keys)
+        assert (done.exit_code, done.output.count("create ")) == (3, 1), done.output
+        assert "unreadable" not in done.output
+
+
 def test_migrate_dry_run(run: Run, filled: Path) -> None:
     """Lists the files that would be copied, and copies none."""
     done = run("migrate", BASE, MEDIA, f"file://{filled}/new", "--dry-run")

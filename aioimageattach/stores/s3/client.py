@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError
+from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError, StoreMissingError
 from ...file import Source as FileSource
 from .body import Body
 from .chunked import Algorithm, new_hash
@@ -349,7 +349,7 @@ class S3Client:
 
         Raises:
             StoreFileNotFoundError: There is no such object.
-            StoreError: There is no such bucket.
+            StoreMissingError: There is no such bucket.
         """
         request = Request("HEAD", "look for", self._key(name), headers=self._encryption.read, name=name)
         try:
@@ -368,7 +368,7 @@ class S3Client:
 
         request = Request("HEAD", "look for the bucket", accepted=frozenset({200, 403, 404}))
         if not await self._sender.send(request, receive):
-            raise StoreError(
+            raise StoreMissingError(
                 f"there is no bucket {self.bucket!r}: create it, or correct its name, region and endpoint_url",
                 store=self._label,
                 status=404,

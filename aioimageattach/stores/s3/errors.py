@@ -13,6 +13,7 @@ from ...exc import (
     StoreError,
     StoreFileExistsError,
     StoreFileNotFoundError,
+    StoreMissingError,
     StorePermissionError,
     StoreUnavailableError,
 )
@@ -210,6 +211,8 @@ def _kind(response: ErrorResponse) -> type[StoreError]:
     message = response.info.message
     if "authorization mechanism" in message or (code == "NotImplemented" and "signature" in message.lower()):
         return AuthMechanismError
+    if code == "NoSuchBucket":
+        return StoreMissingError
     if code in _MISSING:
         return StoreFileNotFoundError
     if code == "PreconditionFailed":

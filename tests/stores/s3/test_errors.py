@@ -12,6 +12,7 @@ from aioimageattach.exc import (
     StoreError,
     StoreFileExistsError,
     StoreFileNotFoundError,
+    StoreMissingError,
     StorePermissionError,
     StoreUnavailableError,
 )
@@ -35,7 +36,7 @@ def refusal(status: int, code: str = "", message: str = "no", **more: Any) -> Er
     [
         (refusal(404, "NoSuchKey"), StoreFileNotFoundError, ""),
         (refusal(404), StoreFileNotFoundError, ""),
-        (refusal(404, "NoSuchBucket"), StoreError, "create the bucket"),
+        (refusal(404, "NoSuchBucket"), StoreMissingError, "create the bucket"),
         (refusal(404, "NoSuchUpload"), StoreError, ""),
         (refusal(412, "PreconditionFailed"), StoreFileExistsError, "never overwritten"),
         (refusal(412), StoreFileExistsError, "never overwritten"),
