@@ -454,7 +454,7 @@ NOT_STORED: Any = str
     [
         (lambda: stored(NOT_STORED), "derived from Stored, got <class 'str'>"),
         (lambda: stored(Upside), r"kind: expected a dot"),
-        (lambda: stored(Parametrised), r"Parametrised: mimetype: expected one such as"),
+        (lambda: stored(Parametrised), r"Parametrised: mimetype: expected a MIME type such as"),
         (lambda: stored_text(compression="lzma"), "expected None, 'gzip' or 'zstd', got 'lzma'"),  # type: ignore[call-overload]
         (lambda: stored_text(default=lambda: "x"), "expected a plain value, got a callable"),
         (lambda: stored_text(inline_below=16_385), "expected 0 to 16,384 bytes, got 16385"),
