@@ -1,4 +1,4 @@
-"""What a sweep does with the files of declared thumbnails."""
+"""Sweeps of the files of declared thumbnails."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from tests.thumbnails.models import Tenant, names
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """The declarative base."""
 
 
 class User(Base):
-    """Has one picture, and one that nothing is declared for."""
+    """A user with one picture, and one whose class declares no thumbnails."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -41,7 +41,7 @@ class User(Base):
 
 
 class Picture(Base, Image, FocalPoint):
-    """Has two thumbnails."""
+    """A picture with two declared thumbnails."""
 
     __tablename__ = "picture"
     __thumbnails__ = {"icon": Srcset([24], aspect=(1, 1)), "card": Srcset([60, 120])}
@@ -49,21 +49,21 @@ class Picture(Base, Image, FocalPoint):
 
 
 class Plain(Base, Image):
-    """Declares nothing."""
+    """A picture without declared thumbnails."""
 
     __tablename__ = "plain"
     user_id: Mapped[int] = mapped_column(ForeignKey("user.id"), primary_key=True)
 
 
 class Aged(MemoryStore):
-    """A store whose files are three days old, also by their names."""
+    """A store whose files are three days old, according to their names, too."""
 
     def make_revision(self) -> str:
-        """Return one of three days ago."""
+        """Return a revision of three days ago."""
         return make_revision(time.time() - 3 * 86400)
 
     def age(self) -> None:
-        """Let all files be older."""
+        """Make all files three days old."""
         self._files = {name: (blob, datetime.now(UTC) - timedelta(days=3)) for name, (blob, _) in self._files.items()}
 
 
@@ -76,7 +76,7 @@ class Place:
         bind_store(self.sessions, self.store)
 
     async def fill(self, count: int) -> list[Picture]:
-        """Commit pictures that are two days old by name, with their thumbnails."""
+        """Commit pictures with their thumbnails; their files are three days old."""
         rows = []
         for _ in range(count):
             async with self.sessions.begin() as session:
@@ -87,7 +87,7 @@ class Place:
         return rows
 
     async def forget(self, *rows: Picture) -> set[str]:
-        """Delete rows behind the library's back; return the names of their files."""
+        """Delete rows without the library's knowledge; return the names of their files."""
         found = {self.store.name_of(row.key) for row in rows}
         found |= {self.store.name_of(one.key_for(row)) for row in rows for one in declared_files(row)}
         async with self.sessions.begin() as session:
@@ -95,11 +95,11 @@ class Place:
         return found
 
     async def swept(self, **options: Any) -> set[str]:
-        """Sweep; return the names of what is found or removed."""
+        """Sweep; return the names of the orphans."""
         return {orphan.name async for orphan in sweep(self.sessions, Base, **{"max_share": 1, **options})}
 
     async def names(self) -> list[str]:
-        """The names of all files but records and quarantined ones."""
+        """Return the names of all files, except quarantined ones and records of ownership."""
         return [name for name in await names(self.store) if not name.startswith(".")]
 
 
@@ -111,7 +111,7 @@ async def place(database: Database) -> Place:
 
 
 async def test_thumbnails_without_an_original_are_removed(place: Place) -> None:
-    """Those of other pictures stay, and so does what no thumbnail can be called."""
+    """Thumbnails of other pictures are kept, and so are files whose names no thumbnail can have."""
     _, gone, _ = await place.fill(3)
     for name in ("picture.t/notes.txt", "picture.t/01234/56/0123456789.30x20.webp"):
         await place.store.put_object(name, b"")
@@ -126,7 +126,7 @@ async def test_thumbnails_without_an_original_are_removed(place: Place) -> None:
 
 
 async def test_a_sweep_can_be_undone(place: Place) -> None:
-    """With the originals come their thumbnails, to which URLs may lead directly."""
+    """Originals are restored with their thumbnails, to which URLs may point directly."""
     rows = await place.fill(2)
     before = await place.names()
     await place.forget(rows[0])
@@ -139,7 +139,7 @@ async def test_a_sweep_can_be_undone(place: Place) -> None:
 
 
 async def test_outdated_thumbnails_stay(place: Place) -> None:
-    """Old pages may show them as long as there is the original; those of another original are told apart."""
+    """Cached pages may show them as long as the original exists; those of another original are orphans."""
     [row] = await place.fill(1)
     name = place.store.name_of(declared_files(row)[0].key_for(row))
     stem = name.rpartition("/")[2].partition(".")[0]
@@ -162,14 +162,14 @@ async def test_young_thumbnails_stay(place: Place) -> None:
 
 
 async def test_thumbnails_of_a_picture_count_once(place: Place) -> None:
-    """Twenty deleted pictures are not a hundred pictures in a row, however many files each has."""
+    """Twenty deleted pictures are not a hundred consecutive orphans, regardless of the number of files of each."""
     rows = await place.fill(22)
     await place.forget(*rows[1:-1])
     assert len(await place.swept(delete=True)) == 120
 
 
 async def test_too_many_are_refused(place: Place) -> None:
-    """As for originals."""
+    """The share applies to thumbnails as it does to originals."""
     rows = await place.fill(12)
     await place.forget(*rows[1:])
     with pytest.raises(SweepRefusedError, match=r"picture\.t/: "):
@@ -177,7 +177,7 @@ async def test_too_many_are_refused(place: Place) -> None:
 
 
 async def test_object_types_can_be_chosen(place: Place) -> None:
-    """Those of thumbnails alone, or those of originals, which have their thumbnails with them."""
+    """Those of thumbnails only, or those of originals, which include their thumbnails."""
     _, second = await place.fill(2)
     orphans = await place.forget(second)
     thumbnails = {name for name in orphans if name.startswith("picture.t/")}
@@ -187,8 +187,8 @@ async def test_object_types_can_be_chosen(place: Place) -> None:
     assert await place.swept(object_types=["plain.t"]) == set()
 
 
-async def test_what_a_kind_of_thumbnails_knows(place: Place) -> None:
-    """Names of its own object types alone; about others it asks nobody."""
+async def test_names_of_other_kinds(place: Place) -> None:
+    """They are not thumbnails, and cause no query."""
     kind = DerivedKind(inspect(Picture))
     assert kind.object_types == {"picture.t"}
     assert DerivedKind(inspect(Tenant)).object_types is None
@@ -198,8 +198,8 @@ async def test_what_a_kind_of_thumbnails_knows(place: Place) -> None:
     )
 
 
-async def test_pictures_above_an_overlay(place: Place) -> None:
-    """What is below is not looked at."""
+async def test_an_overlay(place: Place) -> None:
+    """Files in the store below it are not touched."""
     store = OverlayStore(place.store, MemoryStore("below:/"))
     bind_store(place.sessions, store)
     async with place.sessions.begin() as session:
@@ -212,8 +212,8 @@ async def test_pictures_above_an_overlay(place: Place) -> None:
     assert await place.forget(row) == await place.swept(grace=timedelta(0))
 
 
-async def test_verify_and_migrate_pass_thumbnails_over(place: Place) -> None:
-    """They have no rows, and are made again where they are missing."""
+async def test_verify_and_migrate_ignore_thumbnails(place: Place) -> None:
+    """They have no rows, and are rendered again if they are missing."""
     await place.fill(2)
     other = MemoryStore()
     assert [one async for one in verify(place.sessions, Base)] == []
