@@ -248,6 +248,7 @@ def verify(
             owner although this database owns the files in another store.
         UnsafeDatabaseError: From the plan: the database may hide rows, and ``force`` is not set.
         IncompleteError: From the plan, at its end: not all rows were read.
+        StoreMissingError: From the plan: the bucket does not exist.
 
     Effects: None without ``repair``. With it, each repaired thumbnail is committed in its own transaction, and the
         mismatched file is deleted afterwards. After an error or a cancellation the other thumbnails are unchanged.

@@ -9,7 +9,7 @@ from traceback import format_exception
 from typing import Any
 
 from ..context import resolve_store
-from ..exc import ImageAttachError, MigrationError, OwnershipError, StoreFileNotFoundError
+from ..exc import ImageAttachError, MigrationError, OwnershipError, StoreFileNotFoundError, StoreMissingError
 from ..inventory import FileReference, Kind, Sessions, kinds, reread
 from ..inventory.ownership import own_kinds
 from ..inventory.plan import RowPlan
@@ -151,6 +151,8 @@ class MigrationPlan(RowPlan[Migrated, MigrationProgress]):
     async def _attempt(self, kind: Kind, reference: FileReference) -> _Attempt:
         try:
             outcome, size = await self._transfer.run(reference)
+        except StoreMissingError:
+            raise  # it would be the same for each file
         except Exception as error:
             return _Attempt(kind, reference, error)
         return _Attempt(kind, reference, Migrated(reference, outcome, size))
@@ -251,6 +253,7 @@ def migrate(
         OwnershipError: From the plan: the files in the destination belong to another database.
         UnsafeDatabaseError: From the plan: the database may hide rows, and ``force`` is not set.
         MigrationError: From the plan: some files could not be copied.
+        StoreMissingError: From the plan: a bucket does not exist.
         IncompleteError: From the plan, at its end: not all rows were read.
     """
     source, destination = resolve_store(source), resolve_store(destination)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..context import resolve_store
-from ..exc import ImageAttachError
+from ..exc import ImageAttachError, StoreMissingError
 from ..inventory import FileReference, Kind, Sessions, kinds
 from ..inventory.plan import RowPlan
 from ..store import Store
@@ -83,6 +83,8 @@ class RetirePlan(RowPlan[Retired, RetireProgress]):
             await self._transfer.check(reference)
             if self._delete:
                 await self._transfer.delete_from_source(reference)
+        except StoreMissingError:
+            raise  # it would be the same for each file
         except (ImageAttachError, OSError) as error:
             return Retired(reference, False, error)
         return Retired(reference, self._delete)
@@ -120,6 +122,7 @@ def retire(
             than 1.
         DeclarationError: No class of the base has files.
         UnsafeDatabaseError: From the plan: the database may hide rows.
+        StoreMissingError: From the plan: a bucket does not exist.
         IncompleteError: From the plan, at its end: not all rows were read.
 
     Effects: None without ``delete``. With it, each copy is removed after the new store was checked. After an error or

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
-from aioimageattach.exc import StoreFileMismatchError, StoreFileNotFoundError
+from aioimageattach.exc import StoreFileMismatchError, StoreFileNotFoundError, StoreMissingError
 from aioimageattach.migration import RetireProgress, migrate, retire
 from aioimageattach.stores.memory import MemoryStore
 from aioimageattach.stores.mirror import MirrorStore
+from aioimageattach.testing import FaultyStore
 from tests.databases import Database
 from tests.migration.models import Base, add_users, contents, tables
 from tests.migration.test_stores import Base as ArticleBase
@@ -56,6 +57,23 @@ async def test_copies_of_values_are_removed(sqlite_database: Database, deep: boo
     progress = await retire(sessions, ArticleBase, old, new, deep=deep, delete=True).execute()
     assert (progress.done, progress.kept) == (9, int(deep))
     assert set(await contents(old)) == ({name} if deep else set())
+
+
+async def test_a_bucket_that_does_not_exist(sqlite_database: Database) -> None:
+    """It is reported once, not for each file, by a migration and by a removal of copies."""
+    sessions = await tables(sqlite_database)
+    old, new = FaultyStore(), FaultyStore()
+    await add_users(sessions, old, [b"1", b"22", b"333"])
+    missing = StoreMissingError("there is no such bucket")
+    old.fail("get", missing)
+    with pytest.raises(StoreMissingError):
+        await migrate(sessions, Base, old, new).execute()
+    old.heal()
+    await migrate(sessions, Base, old, new).execute()
+    new.fail("head", missing)
+    with pytest.raises(StoreMissingError):
+        await retire(sessions, Base, old, new, delete=True).execute()
+    assert len(await old.names()) == 3
 
 
 async def test_stores_with_the_same_files(sqlite_database: Database) -> None:
