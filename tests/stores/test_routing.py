@@ -9,7 +9,7 @@ import pytest
 
 from aioimageattach.context import LocalProxyStore
 from aioimageattach.exc import DeclarationError, InvalidKeyError, StoreError, StoreUnavailableError
-from aioimageattach.key import ImageKey
+from aioimageattach.key import DERIVED, ImageKey
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.memory import MemoryStore
 from aioimageattach.stores.routing import PlainRoutingStore, RoutingStore
@@ -151,3 +151,19 @@ async def test_the_name_of_a_table_is_an_object_type() -> None:
     assert [info.name async for info in public.list_objects()] == []
     with pytest.raises(ValueError, match="is the same as another one"):
         RoutingStore({"a_b": private, "a-b": public})
+
+
+def test_derived_files_go_to_the_store_of_their_originals() -> None:
+    """Unless they have a store of their own: thumbnails of private pictures must not become public."""
+    private, public, small = MemoryStore(), MemoryStore(), MemoryStore()
+    store = RoutingStore({"photo": private}, public)
+    assert store.store_of(f"photo{DERIVED}") is private
+    assert store.store_of(f"other{DERIVED}") is public
+    assert RoutingStore({"photo": private, f"photo{DERIVED}": small}, public).store_of(f"photo{DERIVED}") is small
+
+
+def test_names_that_no_class_has() -> None:
+    """They are found whatever spelling either side uses."""
+    store = RoutingStore({"private_note.full_text": MemoryStore(), "user-pictures": MemoryStore()}, MemoryStore())
+    assert store.unknown_types(["user-picture", "private-note.full-text"]) == ["user-pictures"]
+    assert store.unknown_types(["user_pictures", "private_note.full-text"]) == []

@@ -134,19 +134,11 @@ async def test_an_open_file_that_is_not_in_memory(tmp_path: Path) -> None:
     """It is read in a thread, and sent whole."""
     name = await put(tmp_path, LARGE)
     http = client(tmp_path)
-    assert (await http.ask(f"/{name}")).body == LARGE
     with (tmp_path / name).open("rb") as file:
         os.fsync(file.fileno())
-        for _ in range(1000):  # the system may keep pages at first that were just written
+        for _ in range(20):  # the system may keep pages at first that were just written
+            assert complete(await http.ask(f"/{name}"), LARGE)
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            try:
-                os.preadv(file.fileno(), [bytearray(1)], 0, os.RWF_NOWAIT)
-            except OSError:  # on tmpfs it cannot be told
-                break
-        else:
-            pytest.skip("the system does not drop the file from its memory")
-    told = await http.ask(f"/{name}")
-    assert (told.status, told.body == LARGE) == (200, True)
 
 
 async def test_a_client_that_has_the_version(tmp_path: Path) -> None:
