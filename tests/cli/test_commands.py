@@ -423,12 +423,12 @@ def test_json_is_one_document_per_line(run: Run, filled: Path) -> None:
     """Results and the end are documents with all fields; nothing is written to the standard error."""
     name = lose_file(filled)
     done = run("verify", BASE, "-s", MEDIA, "--json")
-    flaw, end = documents(done)
+    mismatch, end = documents(done)
     assert (done.exit_code, done.stderr) == (1, "")
-    assert (flaw["event"], flaw["problem"], flaw["repaired"]) == ("mismatch", "missing", False)
-    assert (flaw["reference"]["cls"], flaw["reference"]["identity"]) == ("UserPicture", [3, 90, 60, ""])
-    assert flaw["reference"]["created_at"].endswith("+00:00")
-    assert (flaw["error"]["type"], name in flaw["error"]["message"]) == ("StoreFileNotFoundError", True)
+    assert (mismatch["event"], mismatch["problem"], mismatch["repaired"]) == ("mismatch", "missing", False)
+    assert (mismatch["reference"]["cls"], mismatch["reference"]["identity"]) == ("UserPicture", [3, 90, 60, ""])
+    assert mismatch["reference"]["created_at"].endswith("+00:00")
+    assert (mismatch["error"]["type"], name in mismatch["error"]["message"]) == ("StoreFileNotFoundError", True)
     numbers = {"total": 7, "done": 7, "sound": 6, "flawed": 1}
     assert (end["event"], end["label"], numbers.items() <= end.items()) == ("end", "verify", True)
     assert end["seconds"] > 0
