@@ -60,9 +60,9 @@ class Attack:
 
 MATRIX: dict[int, Attack] = {
     1: Attack(
-        "paths that lead out",
+        "path traversal",
         "`..`, absolute, encoded once and twice, backslashes, NUL, 5,000 characters, devices of Windows",
-        "`InvalidKeyError` before any I/O; a server says 404",
+        "`InvalidKeyError` before any I/O; the server responds with 404",
         (
             (KEYS, "what_no_key_may_have names_that_no_store_may_have"),
             (CONTRACT, "invalid_names"),
@@ -71,8 +71,9 @@ MATRIX: dict[int, Attack] = {
         ),
     ),
     2: Attack(
-        "links that lead out",
-        "symbolic links to files and directories, loops, a directory swapped for a link meanwhile, FIFOs, devices",
+        "symbolic links to the outside",
+        "symbolic links to files and directories, loops, a directory replaced by a link during the access, FIFOs, "
+        "devices",
         "no link is followed, only regular files are read",
         (
             (DIRECTORY, "links_do_not_lead_out a_directory_swapped_for_a_link_while_a_file_is_put"),
@@ -81,15 +82,15 @@ MATRIX: dict[int, Attack] = {
         ),
     ),
     3: Attack(
-        "names that match others",
+        "names as patterns",
         "`*`, `?`, `[a]`, `a` beside `ab`, an empty prefix",
-        "only the very name is deleted",
+        "only the exact name is deleted",
         ((CONTRACT, "only_the_exact_name_is_deleted awkward_names"), (LISTING, "prefixes_that_no_name_has")),
     ),
     4: Attack(
-        "names that change a request to S3",
+        "names that change an S3 request",
         "`..`, `a//b`, `?`, `#`, CR and LF, more than 1,024 bytes",
-        "what is signed is sent, byte for byte; what could leave the bucket is refused",
+        "the request is sent exactly as it was signed; names that could leave the bucket are refused",
         (
             (CLIENT, "awkward_keys keys_that_are_refused"),
             (f"{BUCKET}/test_endpoint.py", "no_key_leaves_the_bucket"),
@@ -97,9 +98,9 @@ MATRIX: dict[int, Attack] = {
         ),
     ),
     5: Attack(
-        "header lines of one's own",
+        "header injection",
         "types and names with CR, LF, NUL, quotes",
-        "types are those of the bytes; a value that breaks a header is refused",
+        "types are detected from the content; values that would break a header are refused",
         (
             (HEADERS, "headers_that_would_break_a_request_are_refused"),
             (CLIENT, "headers_cannot_be_broken_out_of"),
@@ -107,9 +108,9 @@ MATRIX: dict[int, Attack] = {
         ),
     ),
     6: Attack(
-        "script in pictures",
-        "SVG, HTML and PDF with script, pictures that are programs too, pages behind pictures",
-        "told by content; kinds that run are off by default, and are saved, not shown",
+        "scripts in images",
+        "SVG, HTML and PDF with script, images that are also programs, HTML after an image",
+        "detected from the content; formats with scripts are off by default, and are downloaded instead of displayed",
         (
             (CONTENT, "what_a_file_is_called_does_not_count what_follows_a_picture_does_not_reach_thumbnails"),
             (CONTENT, "pixels_of_a_polyglot_are_its_only_content"),
@@ -118,9 +119,9 @@ MATRIX: dict[int, Attack] = {
         ),
     ),
     7: Attack(
-        "attributes that are not the client's to set",
+        "attributes that clients must not set",
         "`width`, `original`, `revision`, `sha256`, the owner's key, a false type",
-        "what the server found out wins",
+        "values detected by the server are used",
         (
             (CONTENT, "what_the_server_knows_wins no_argument_names_a_file_or_a_store"),
             (CONTENT, "the_type_is_that_of_the_bytes"),
@@ -129,7 +130,7 @@ MATRIX: dict[int, Attack] = {
     8: Attack(
         "decompression bombs",
         "the table above",
-        "refused by header and structure",
+        "refused because of header or structure",
         (
             (GUARD, "bombs_are_refused refusing_takes_little_memory frames_of_animated_png_are_limited"),
             (PROBE, "each_limit_holds"),
@@ -139,9 +140,9 @@ MATRIX: dict[int, Attack] = {
         ),
     ),
     9: Attack(
-        "drawings that reach for something",
+        "external references in SVG",
         "files, addresses, XInclude, entities, style sheets, nested data, filters upon filters",
-        "off by default; nothing outside is read, and what is painted is counted",
+        "off by default; nothing external is read, and rendered elements are counted",
         (
             (DRAWINGS, "nothing_outside_is_read what_is_never_followed_is_refused pictures_inside_have_limits"),
             (DRAWINGS, "references_upon_references_are_counted style_sheets_are_read_once"),
@@ -150,15 +151,15 @@ MATRIX: dict[int, Attack] = {
         ),
     ),
     10: Attack(
-        "addresses to fetch from",
-        "loopback, redirections, DNS that changes its mind",
-        "not offered",
+        "server-side request forgery",
+        "loopback, redirects, DNS rebinding",
+        "the library never fetches URLs",
         reason="the library fetches no address that a user names",
     ),
     11: Attack(
         "signed URLs",
         "each parameter changed, cut, doubled and left out, each digit of the signature; other keys, methods, times",
-        "refused by the server that they were signed for",
+        "refused by the server for which they were signed",
         (
             (SIGNED, "a_url_that_was_changed_opens_nothing urls_that_others_sign times_that_no_url_has"),
             (CLIENT, "signed_urls forms"),
@@ -167,9 +168,10 @@ MATRIX: dict[int, Attack] = {
         ),
     ),
     12: Attack(
-        "thumbnails without number or measure",
+        "thumbnails of extreme sizes or numbers",
         "sides of 0, −1, 10⁹ and NaN, ratios of 10⁻³⁰⁰ and 10⁹, any number of sizes, strips, many at once",
-        "limits on sides and pixels, 100 thumbnails a picture, one decode for all who ask, a queue without pictures",
+        "limits on sides and pixels, 100 thumbnails a picture, one decoding for concurrent requests, waiting requests "
+        "hold no image",
         (
             (SIZES, "a_picture_has_no_more_thumbnails_than_allowed absurd_sizes_are_refused"),
             (SIZES, "strips_make_small_thumbnails a_ratio_next_to_nothing_is_one_pixel"),
@@ -179,9 +181,9 @@ MATRIX: dict[int, Attack] = {
         ),
     ),
     13: Attack(
-        "secrets where they can be read",
+        "leaked secrets",
         "logs, warnings, errors and what caused them, texts of objects, what is printed, what programs write",
-        "the whole suite is searched for the secrets that it hands out, and for signatures",
+        "the whole suite is searched for its secrets, and for signatures",
         (
             (SECRETS, "a_secret_is_seen signatures_are_secret errors_that_tests_expect_are_looked_at"),
             (SECRETS, "nobody_who_configures_logging_shuts_it_out programs_are_read objects_are_looked_at"),
@@ -197,9 +199,9 @@ MATRIX: dict[int, Attack] = {
         ),
     ),
     14: Attack(
-        "compressed columns that are bombs",
+        "decompression bombs in columns",
         "1,000 to 1, truncated, another format",
-        "the size that is stored bounds what is unpacked",
+        "decompression stops at the stored size",
         (
             (
                 f"{COLUMNS}/test_codec.py",
@@ -209,9 +211,9 @@ MATRIX: dict[int, Attack] = {
         ),
     ),
     15: Attack(
-        "values that do something when they are read",
+        "unsafe deserialization",
         "pickles, JSON nested without end, references to other buckets, a decoder that was taken over",
-        "nothing is unpickled; a reference names nothing but what the column may hold; an answer is checked",
+        "nothing is unpickled; a reference can only name files of its column; responses are checked",
         (
             (f"{COLUMNS}/test_jsontext.py", "hostile_json data_stay_data what_is_no_json_is_refused"),
             (f"{COLUMNS}/test_jsontext.py", "values_may_be_nested_so_deep"),
@@ -221,9 +223,9 @@ MATRIX: dict[int, Attack] = {
         ),
     ),
     16: Attack(
-        "files that others can read",
+        "permissions of files",
         "umask 0 and 077, planted links, a directory with the setgid bit, a killed process",
-        "unfinished files are their owner's alone, finished ones have the rights that were asked for",
+        "unfinished files can be read only by their owner; finished ones have the configured permissions",
         (
             (DIRECTORY, "permissions_are_as_told_whatever_the_umask an_unfinished_file_is_for_its_owner_alone"),
             (DIRECTORY, "the_group_of_the_root_is_inherited a_killed_process_leaves_no_file"),
@@ -231,9 +233,9 @@ MATRIX: dict[int, Attack] = {
         ),
     ),
     17: Attack(
-        "uploads without end",
-        "endless bodies, a byte now and then, false lengths, 1,000 at once",
-        "counted while they are read; 128 MiB of memory for all together",
+        "endless uploads",
+        "endless bodies, very slow bodies, false lengths, 1,000 concurrent uploads",
+        "measured while they are read; 128 MiB of memory for all together",
         (
             (UPLOADS, "a_body_without_end_is_left_at_the_limit slow_bodies_hold_no_thread"),
             (UPLOADS, "all_uploads_together_have_a_share_of_the_memory"),
@@ -243,9 +245,9 @@ MATRIX: dict[int, Attack] = {
         ),
     ),
     18: Attack(
-        "odd requests",
+        "malformed requests",
         "ranges reversed, by the thousand and out of bounds, other methods, a foreign `Host`",
-        "416 or the whole file; URLs are made of settings",
+        "416 or the whole file; URLs use configured hosts",
         (
             ("tests/_http/test_ranges.py", "ranges_that_nothing_is_in what_is_ignored as_many_as_are_allowed"),
             (SERVED, "a_range_that_there_is_not files_can_only_be_read conditions"),
@@ -253,7 +255,7 @@ MATRIX: dict[int, Attack] = {
         ),
     ),
     19: Attack(
-        "pictures that tell too much",
+        "private metadata",
         "GPS, previews of the whole picture, profiles and XMP of ten megabytes",
         "thumbnails have no metadata; originals lose them with `strip_metadata=True`",
         (
@@ -266,7 +268,7 @@ MATRIX: dict[int, Attack] = {
     20: Attack(
         "files of other tenants",
         "names of other classes, guessed names",
-        "110 random bits in each name; a row of one class names no file of another",
+        "110 random bits in each name; a row of one class cannot refer to a file of another",
         (
             (KEYS, "revisions_of_one_moment_are_different"),
             (CONTENT, "what_the_server_knows_wins"),
@@ -274,7 +276,7 @@ MATRIX: dict[int, Attack] = {
         ),
     ),
     21: Attack(
-        "pictures that are small and cost much to parse",
+        "small files that are expensive to parse",
         "EXIF that points to itself, TIFF directories by the hundred, AVIF tables of 18,000,000 samples, metadata of "
         "12 MB, 3,000 shadows in a drawing",
         "a budget for entries, samples, texts and filters; decoders get no metadata; headers have a time limit",
@@ -305,7 +307,7 @@ MATRIX: dict[int, Attack] = {
 
 def table() -> list[str]:
     """The lines of the table that the documentation shows."""
-    lines = ["| Attack | Tried, among others | Answer | Tests |", "|---|---|---|---:|"]
+    lines = ["| Attack | Examples | Result | Tests |", "|---|---|---|---:|"]
     for attack in MATRIX.values():
         tests = len(set(attack.tests)) or "–"
         lines.append(f"| {attack.name} | {attack.inputs} | {attack.answer} | {tests} |")
