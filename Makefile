@@ -4,10 +4,10 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 # The older of the two SQLAlchemy lines that are supported.
 SQLALCHEMY_20 ?= sqlalchemy>=2.0.46,<2.1
-# The rooms that know SQLAlchemy; the others run no other code on the older line.
-SQLALCHEMY_TESTS := tests/cli tests/docs tests/entity tests/examples tests/faults tests/maintenance tests/migration \
-	tests/offload tests/_transaction tests/test_context.py tests/test_inventory.py tests/test_predecessor.py \
-	tests/test_thumbnails.py --ignore=tests/faults/kill
+# Tests of the parts that use SQLAlchemy; the others run no other code with the older line.
+SQLALCHEMY_TESTS := tests/_transaction tests/cli tests/declared tests/docs tests/entity tests/examples tests/faults \
+	tests/maintenance tests/migration tests/offload tests/thumbnails tests/test_context.py tests/test_inventory.py \
+	tests/test_predecessor.py tests/test_schemas.py --ignore=tests/faults/kill
 PYTEST_ARGS ?=
 # Test processes: two for each core, because many tests wait for databases, servers and timers.
 WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
