@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import subprocess
 import sys
 import time
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from PIL import Image, ImageChops, ImageStat
@@ -18,6 +20,7 @@ from aioimageattach.exc import ImageTooLargeError, UnreadableImageError
 from aioimageattach.imaging import DEFAULT_LIMITS, ImageLimits, Recipe, probe, render
 from aioimageattach.imaging.guard import Clock, Structure, assemble, examine
 from tests import photos
+from tests.conftest import ALL
 from tests.fuzz import structured
 
 
@@ -371,19 +374,26 @@ def test_pixels_that_cannot_be_decoded_are_refused_where_that_is_asked_for() -> 
         probe(data, ImageLimits(verify="pixels"))
 
 
+def sized(width: int, height: int, **options: Any) -> bytes:
+    """A JPEG whose header speaks of that size."""
+    data = bytearray(photos.saved(Image.new("RGB", (16, 16)), "JPEG", **options))
+    frame = re.search(b"\xff[\xc0\xc2]\0\x11\x08", data)
+    assert frame is not None
+    struct.pack_into(">2H", data, frame.end(), height, width)
+    return bytes(data)
+
+
 PHONES = {
-    "Samsung, 108 megapixels": lambda: photos.saved(Image.new("RGB", (12_000, 9_000)), "JPEG", quality=20),
-    "Samsung, 200 megapixels": lambda: photos.saved(Image.new("RGB", (16_320, 12_240)), "JPEG", quality=20),
-    "50 megapixels, progressive": lambda: photos.saved(
-        Image.new("RGB", (8_160, 6_120)), "JPEG", quality=20, progressive=True
-    ),
+    "Samsung, 108 megapixels": lambda: sized(12_000, 9_000),
+    "Samsung, 200 megapixels": lambda: sized(16_320, 12_240),
+    "50 megapixels, progressive": lambda: sized(8_160, 6_120, progressive=True),
 }
 
 
 @pytest.mark.parametrize("name", PHONES)
 def test_pictures_of_phones_are_accepted(name: str) -> None:
     """By the limits that hold unless others are asked for."""
-    assert probe(PHONES[name]()).mimetype == "image/jpeg"
+    assert probe(PHONES[name]()).width > 8_000
 
 
 def test_the_memory_of_a_progressive_jpeg_follows_from_its_sampling() -> None:
@@ -408,7 +418,7 @@ def test_thumbnails_of_the_same_size_are_not_the_upload(recipe: Recipe, file_for
 
 def test_structured_files_stay_within_the_budgets() -> None:
     """Some hundred files of the generators of hostile structures; ``tests.fuzz.structured`` makes any number."""
-    found, over = structured.run(300, 7, most_seconds=1)
+    found, over = structured.run(500 if ALL else 100, 7, most_seconds=1)
     assert over == []
     for name in structured.KINDS:
-        assert found[f"{name}: accepted"] + found[f"{name}: refused"] == 60
+        assert found[f"{name}: accepted"] + found[f"{name}: refused"] == (100 if ALL else 20)

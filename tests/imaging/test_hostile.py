@@ -15,10 +15,11 @@ from aioimageattach.imaging import ImageLimits, Recipe, probe, render, strip_met
 from aioimageattach.imaging.limits import KNOWN_TYPES
 from aioimageattach.imaging.metadata import STRIPPED_TYPES
 from tests import photos
+from tests.conftest import ALL
 
 LIMITS = ImageLimits(types=KNOWN_TYPES, timeout=20)
-MUTANTS = 90
-SLOW = {"cmyk": 12, "profile": 40, "gif": 60}  # colours are converted anew for each
+MUTANTS = 90 if ALL else 30
+SLOW = {"cmyk": 12, "profile": 40 if ALL else 20, "gif": 60 if ALL else 30}  # colours are converted anew for each
 
 
 @cache

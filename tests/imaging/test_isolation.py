@@ -49,6 +49,7 @@ from aioimageattach.imaging import (
 )
 from aioimageattach.imaging.limits import KNOWN_TYPES
 from tests import photos
+from tests.conftest import ALL as THOROUGH
 from tests.imaging import hooks
 from tests.imaging.test_guard import packed, png_header
 from tests.imaging.test_svg import nested
@@ -250,9 +251,9 @@ def test_nothing_is_left_of_a_worker(hook: Callable[[Any], Any]) -> None:
     isolation._pool.close()
     process()
     files, processes = open_files(), len(children())
-    for _ in range(3):
+    for _ in range(3 if THOROUGH else 1):
         with pytest.raises(ImageAttachError):
-            hooked(hook, timeout=0.2)
+            hooked(hook, timeout=0.1)
         process()
     assert (files, processes) == (open_files(), len(children()))
     assert all("Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2] for pid in children())
@@ -535,7 +536,7 @@ def left(pids: list[int]) -> list[int]:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("forkserver", marks=pytest.mark.thorough), "spawn"])
 def test_hosts_that_are_processes_of_a_pool(method: str) -> None:
     """Daemons of multiprocessing, which may have no children by its own means, have workers as well."""
     code = (

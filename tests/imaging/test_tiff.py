@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import time
+from functools import cache
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from aioimageattach.imaging import ImageLimits, Recipe, probe, render
 from aioimageattach.imaging.guard import Clock, assemble, examine
 from aioimageattach.imaging.tiff import MOST_ENTRIES, Tiff, exif_orientation
 from tests import photos
+from tests.conftest import ALL
 
 LIMITS = ImageLimits().allow("image/tiff")
 
@@ -215,6 +217,7 @@ def test_planes_in_strips_are_read() -> None:
     assert rendered(data).convert("RGB").getpixel((3, 3)) == (200, 50, 60)
 
 
+@cache
 def chain(pages: int, tags: int) -> bytes:
     """A TIFF of so many directories, each with so many private tags, one after the other."""
     data = bytearray(tiff(RED))
@@ -342,7 +345,7 @@ def test_profiles_that_are_too_large_are_left_out() -> None:
 def test_errors_are_of_this_library() -> None:
     """Whatever byte is changed, a TIFF is rendered or refused."""
     data = bytearray(tiff(RED))
-    for at in range(len(data) - 130, len(data)):
+    for at in range(len(data) - 130, len(data), 1 if ALL else 3):
         for value in (0, 0x7F, 0xFF):
             changed = data.copy()
             changed[at] = value
