@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from aioimageattach.asgi import StoreContextMiddleware
+from aioimageattach import set_default_store
 from aioimageattach.exc import ImageError, ImageTooLargeError, StoreError, UnreadableImageError, UnsupportedImageError
 from aioimageattach.stores.fs import HttpExposedFileSystemStore
 from aioimageattach.stores.fs.exposed import LOCAL_HOSTS
@@ -49,18 +49,18 @@ def create_app(data: Path, bucket: S3Store | None = None, hosts: Iterable[str] =
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
+        set_default_store(store)
         await database.create_tables()
         await thumbnails.catch_up(database)
         yield
         await database.aclose()
+        set_default_store(None)  # several tests create an application in one process
         if bucket is not None:
             await bucket.aclose()
 
     app = FastAPI(title="Gallery", lifespan=lifespan, max_body_size=MAX_BODY)
     app.state.database = database
-    # From here on every request knows the store, and so do tasks after the answer and the code of the lifespan.
-    app.add_middleware(StoreContextMiddleware, store=store)
-    # And its files are served; this is the outermost layer, so that nothing else has a part in that.
+    # The outermost middleware, so that no other one changes the responses with files.
     app.add_middleware(directory.asgi_middleware)
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
     app.include_router(pages.router)
