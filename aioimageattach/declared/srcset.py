@@ -160,18 +160,18 @@ class Ladder:
     Args:
         formats: Those to choose from, by width; the best format first.
         fallback: The one for programs that cannot choose; ``None`` if there are no files.
+        steps: All files, each once.
     """
 
     formats: tuple[tuple[Step, ...], ...]
     fallback: Step | None
+    steps: tuple[Step, ...] = field(init=False)
 
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """All files, each once."""
+    def __post_init__(self) -> None:
         found = {step.tail: step for steps in self.formats for step in steps}
         if self.fallback is not None:
             found.setdefault(self.fallback.tail, self.fallback)
-        return tuple(found.values())
+        object.__setattr__(self, "steps", tuple(found.values()))
 
     @property
     def compatible(self) -> tuple[Step, ...]:
@@ -256,7 +256,8 @@ class Declaration:
         if what.fallback is None or middle.recipe.animated:
             return middle
         made = self._steps([replace(middle.recipe, format=what.fallback)], size, original)
-        return made[0] if made else middle
+        known = {step.tail: step for steps in formats for step in steps}
+        return known.get(made[0].tail, made[0]) if made else middle
 
     def _steps(self, recipes: Sequence[Recipe], size: tuple[int, int], original: str) -> tuple[Step, ...]:
         """The files of some recipes, by width; without those that no file of the format can be."""

@@ -59,6 +59,7 @@ class Cover(Base, Image, FocalPoint, Placeholder):
         "card": Srcset([100, 200, 400], formats=["avif", "webp"]),
         "share": Recipe(width=200, height=105, format="jpeg"),
         "one": Srcset([100]),
+        "jpeg": Srcset([100, 200], formats=["webp", "jpeg"], sizes="50vw"),
     }
     product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
 
@@ -191,6 +192,18 @@ async def test_one_file_is_no_choice(sessions: async_sessionmaker[AsyncSession],
     assert ".100x67.webp" in cover.img("one")
 
 
+async def test_the_fallback_may_be_one_of_the_formats(
+    sessions: async_sessionmaker[AsyncSession], store: KeyedStore
+) -> None:
+    """Then it is offered with the others of its format, and is the file for programs that cannot choose."""
+    cover = (await attached(sessions)).cover
+    html = cover.picture("jpeg")
+    assert html.count("<source") == 2
+    assert html.count(".200x133.jpg") == 2
+    assert ".200x133.jpg" in str(cover.url("jpeg"))
+    assert ".100x67.jpg 100w" in cover.img("jpeg")
+
+
 async def test_pictures_of_a_set(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
     """Each shows its own."""
     product = await attached(sessions)
@@ -226,7 +239,7 @@ async def test_mistakes_are_named(sessions: async_sessionmaker[AsyncSession], st
     """Unknown names with the known ones, and a choice of widths without ``sizes``; also where nothing is attached."""
     product = await attached(sessions)
     for one in (product.cover, product.cover.require_original(), Product().cover):
-        with pytest.raises(DeclarationError, match="has no 'thumb'; expected one of: 'icon', 'card', 'share', 'one'"):
+        with pytest.raises(DeclarationError, match="has no 'thumb'; expected one of: 'icon', 'card', 'share', 'one', 'jpeg'"):
             one.img("thumb")
         with pytest.raises(DeclarationError, match="has several widths: expected sizes"):
             one.picture("card")

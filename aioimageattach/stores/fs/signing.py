@@ -87,7 +87,10 @@ class UrlSigner:
         fields = {"expires": str(self._expires(name))}
         if download is not None:
             fields["download"] = check_filename(download)
-        return urlencode({**fields, "signature": _signature(self._secrets[0], name, fields)}, quote_via=quote)
+        signature = _signature(self._secrets[0], name, fields)
+        if download is None:  # nothing has to be quoted, and a page may have hundreds of them
+            return f"expires={fields['expires']}&signature={signature}"
+        return urlencode({**fields, "signature": signature}, quote_via=quote)
 
     def verify(self, name: str, query: bytes) -> SignedUrl | None:
         """Return what the query string of a URL allows, or ``None`` if it is not valid, or no longer."""
