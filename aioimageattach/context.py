@@ -24,7 +24,6 @@ from .store import KeyLevelStore, Location, Store
 __all__ = [
     "ContextError",
     "LocalProxyStore",
-    "ThumbnailLinks",
     "bind_store",
     "bound_store",
     "current_store",
@@ -37,9 +36,7 @@ __all__ = [
     "push_store_context",
     "resolve_store",
     "set_default_store",
-    "set_info",
     "store_context",
-    "thumbnail_links",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -14,13 +14,10 @@ from typing import Final
 from .exc import InvalidKeyError
 
 __all__ = [
-    "DERIVED",
     "EXTENSIONS",
     "LEGACY_EXTENSIONS",
-    "SANDBOX",
     "VECTOR_TYPES",
     "ImageKey",
-    "base32",
     "check_mimetype",
     "check_name",
     "extension",

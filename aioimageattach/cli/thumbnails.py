@@ -8,7 +8,8 @@ from typing import Any, NoReturn, get_args
 import click
 
 from ..imaging.recipe import FORMATS, GRAVITIES, Fit, Recipe
-from ..thumbnails import BATCH, CONCURRENCY, ThumbnailFailure, Thumbnails, generate
+from ..thumbnails import ThumbnailFailure, Thumbnails, generate
+from ..thumbnails.rows import BATCH, CONCURRENCY
 from . import options
 from .database import open_sessions
 from .output import Output, fields

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from .rows import BATCH, CONCURRENCY, ThumbnailFailure, ThumbnailPlan, ThumbnailProgress, Thumbnails, generate
+from .rows import ThumbnailFailure, ThumbnailPlan, ThumbnailProgress, Thumbnails, generate
 from .server import ThumbnailServer
 
 __all__ = [
-    "BATCH",
-    "CONCURRENCY",
     "ThumbnailFailure",
     "ThumbnailPlan",
     "ThumbnailProgress",

@@ -239,7 +239,9 @@ async def test_mistakes_are_named(sessions: async_sessionmaker[AsyncSession], st
     """Unknown names with the known ones, and a choice of widths without ``sizes``; also where nothing is attached."""
     product = await attached(sessions)
     for one in (product.cover, product.cover.require_original(), Product().cover):
-        with pytest.raises(DeclarationError, match="has no 'thumb'; expected one of: 'icon', 'card', 'share', 'one', 'jpeg'"):
+        with pytest.raises(
+            DeclarationError, match="has no 'thumb'; expected one of: 'icon', 'card', 'share', 'one', 'jpeg'"
+        ):
             one.img("thumb")
         with pytest.raises(DeclarationError, match="has several widths: expected sizes"):
             one.picture("card")

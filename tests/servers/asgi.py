@@ -15,8 +15,7 @@ SERVERS = ("uvicorn", "uvicorn-h11", "hypercorn", "granian")
 ROOT = Path(__file__).parents[2]
 
 
-def _command(server: str, port: int) -> list[str]:
-    app = "tests.servers.served:app"
+def _command(server: str, port: int, app: str) -> list[str]:
     if server == "granian":
         return ["granian", "--interface", "asgi", "--port", str(port), "--no-log", app]
     if server == "hypercorn":
@@ -26,12 +25,14 @@ def _command(server: str, port: int) -> list[str]:
 
 
 @contextmanager
-def serving(server: str, served: Path, *, options: Sequence[str] = (), **environment: str) -> Generator[str]:
+def serving(
+    server: str, served: Path, *, app: str = "tests.servers.served:app", options: Sequence[str] = (), **environment: str
+) -> Generator[str]:
     """Run a server that serves a directory; yield its URL. It may say nothing on its way."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", *_command(server, port), *options],
+        [sys.executable, "-m", *_command(server, port, app), *options],
         cwd=ROOT,
         env={**os.environ, "SERVED": str(served), **environment},
         stdout=subprocess.PIPE,
