@@ -24,6 +24,7 @@ from .store import KeyLevelStore, Location, Store
 __all__ = [
     "ContextError",
     "LocalProxyStore",
+    "ThumbnailLinks",
     "bind_store",
     "bound_store",
     "current_store",
@@ -36,7 +37,9 @@ __all__ = [
     "push_store_context",
     "resolve_store",
     "set_default_store",
+    "set_info",
     "store_context",
+    "thumbnail_links",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -91,8 +91,7 @@ _MAX_SIDE: Final = 2**31 - 1
 _MAX_ID_BITS: Final = 512
 
 
-def base32(number: int, chars: int) -> str:
-    """Return the last bits of a number, five in each character, which sort like the numbers."""
+def _base32(number: int, chars: int) -> str:
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(5 * (chars - 1), -1, -5))
 
 
@@ -107,7 +106,7 @@ def make_revision(now: float | None = None) -> str:
         now: Seconds since 1970; ``None`` for the current time.
     """
     milliseconds = int((time.time() if now is None else now) * 1000)
-    return base32(milliseconds, _TIME_CHARS) + base32(secrets.randbits(5 * _RANDOM_CHARS), _RANDOM_CHARS)
+    return _base32(milliseconds, _TIME_CHARS) + _base32(secrets.randbits(5 * _RANDOM_CHARS), _RANDOM_CHARS)
 
 
 def revision_time(revision: str) -> datetime | None:

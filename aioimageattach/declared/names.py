@@ -21,7 +21,7 @@ from typing import Final
 
 from ..exc import InvalidKeyError
 from ..imaging.options import POINT_STEPS
-from ..key import DERIVED, SANDBOX, base32
+from ..key import DERIVED, SANDBOX
 
 __all__ = [
     "NAME",
@@ -39,6 +39,7 @@ __all__ = [
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,15}", re.ASCII)
 """The names that thumbnails can have. There is no ``-`` in them."""
 
+_DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _PUBLIC: Final = 18
 _SECRET: Final = 14  # 70 bits
 _SHORTEST: Final = 8
@@ -161,4 +162,5 @@ def _check_of(revision: str, name: str) -> str:
 @lru_cache(4096)
 def _code(revision: str, text: str, chars: int) -> str:
     digest = blake2b(text.encode(), key=revision.encode(), digest_size=8).digest()
-    return base32(int.from_bytes(digest) >> (64 - 5 * chars), chars)
+    number = int.from_bytes(digest)
+    return "".join(_DIGITS[number >> shift & 31] for shift in range(59, 59 - 5 * chars, -5))
