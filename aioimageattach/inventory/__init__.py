@@ -8,9 +8,12 @@ tables, so that filters that an application adds to its queries, for example for
 
 from __future__ import annotations
 
-from .kinds import PAGE, FileReference, ImageKind, Kind, StoredKind, kinds, related
+from .images import ImageKind
+from .kind import PAGE, FileReference, Kind
+from .kinds import kinds, related
 from .reader import Reader, Sessions, opened, run_with_reader
 from .scan import Scan, beyond, count, named, references, reread
+from .values import StoredKind
 
 __all__ = [
     "PAGE",

@@ -11,7 +11,9 @@ from ..declared.names import DerivedName, derived_type, original_type, public_of
 from ..entity.derived import declarations_of
 from ..key import revision_of
 from ..store import KeyedStore
-from .kinds import PAGE, ImageKind, Kind, kinds, related
+from .images import ImageKind
+from .kind import PAGE, Kind
+from .kinds import kinds, related
 from .reader import Reader
 
 __all__ = ["DerivedKind", "with_derived"]

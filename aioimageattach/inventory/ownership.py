@@ -24,7 +24,8 @@ from ..context import resolve_store
 from ..exc import DeclarationError, OwnershipError, StoreFileNotFoundError
 from ..key import make_revision, revision_time
 from ..store import KeyedStore, ObjectInfo, Store
-from .kinds import Kind, kinds, related
+from .kind import Kind
+from .kinds import kinds, related
 from .reader import Reader, Sessions, opened, run_with_reader
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from .._tasks import as_completed
 from ..exc import IncompleteError, UnsafeDatabaseError
 from .database import unsafe_reasons
-from .kinds import FileReference, Kind
+from .kind import FileReference, Kind
 from .reader import Reader, Sessions
 from .scan import Scan, count
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, and_, bindparam, or_
 
 from ..store import KeyedStore
-from .kinds import PAGE, FileReference, ImageKind, Kind, Part
+from .images import ImageKind
+from .kind import PAGE, FileReference, Kind, Part
 from .reader import Reader, Sessions, run_with_reader
 
 __all__ = ["Scan", "beyond", "count", "named", "references", "reread"]

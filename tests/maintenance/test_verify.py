@@ -24,6 +24,7 @@ from aioimageattach.exc import (
     NoOriginalError,
     OwnershipError,
     StoreFileNotFoundError,
+    StoreMissingError,
     StoreUnavailableError,
     UnreadableImageError,
 )
@@ -131,6 +132,15 @@ async def test_a_store_that_fails(place: Place, error: Any) -> None:
     assert mismatch.problem == "unreadable"
     assert mismatch.reference.name_in(store) in names
     assert isinstance(mismatch.error, StoreUnavailableError | OSError)
+
+
+async def test_a_bucket_that_does_not_exist(place: Place) -> None:
+    """It is reported once, not for each file."""
+    await add_files(place, 3)
+    store = FaultyStore(place.store)
+    store.fail("head", StoreMissingError("there is no such bucket"))
+    with pytest.raises(StoreMissingError):
+        await verify(place.sessions, Base, store).execute()
 
 
 async def test_a_large_file_is_hashed(place: Place) -> None:
