@@ -358,6 +358,10 @@ class LocalProxyStore(KeyLevelStore):
         """Return a new revision of the store that it delegates to."""
         return self.get_current_object().make_revision()
 
+    def revision_for(self, object_type: str, *, reproducible: bool) -> str:
+        """Return a new revision of the current target for a file of an object type."""
+        return self.get_current_object().revision_for(object_type, reproducible=reproducible)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

@@ -24,7 +24,9 @@ __all__ = [
     "file_name",
     "guess_extension",
     "is_own_name",
+    "is_thumbnail_name",
     "make_revision",
+    "make_thumbnail_revision",
     "revision_of",
     "revision_time",
 ]
@@ -76,9 +78,17 @@ _MIMETYPE: Final = re.compile(r"[A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$
 _BAD_SEGMENTS: Final = frozenset({"", ".", ".."})
 _BAD_CHARACTERS: Final = re.compile(r"[\x00-\x1f\x7f\\]")
 _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.ASCII | re.IGNORECASE)
-_MADE: Final = re.compile(
+_THUMBNAIL: Final = "-t"
+_TIMED: Final = (
     rf"[0-6][{_ALPHABET}]{{{_TIME_CHARS - 1 + _EARLIER_RANDOM_CHARS}}}"
     rf"(?:[{_ALPHABET}]{{{_RANDOM_CHARS - _EARLIER_RANDOM_CHARS}}})?"
+)
+_MADE: Final = re.compile(rf"{_TIMED}(?:{_THUMBNAIL})?")
+_THUMBNAIL_NAME: Final = re.compile(
+    rf"(?:.+/)?(?:{_TIMED}{_THUMBNAIL}"
+    rf"|[^/]+{re.escape(DERIVED)}/[^/]{{5}}/[^/]{{2}}/"
+    rf"[A-Za-z0-9_-]{{8,18}}-[a-z][a-z0-9_]{{0,15}}(?:-[0-9]{{6}})?-[0-9a-z]{{12}})"
+    rf"(?:{SANDBOX})?\.[0-9]+x[0-9]+(?:\.[0-9a-z]+)?"
 )
 _FILE_NAME: Final = re.compile(
     r"[^/]+/(?P<five>[A-Za-z0-9_-]{5})/(?P<two>[A-Za-z0-9_-]{2})/"
@@ -109,8 +119,21 @@ def make_revision(now: float | None = None) -> str:
     return _base32(milliseconds, _TIME_CHARS) + _base32(secrets.randbits(5 * _RANDOM_CHARS), _RANDOM_CHARS)
 
 
+def make_thumbnail_revision() -> str:
+    """Return a new revision that marks the file of a thumbnail; :func:`is_thumbnail_name` recognizes it."""
+    return make_revision() + _THUMBNAIL
+
+
+def is_thumbnail_name(name: str) -> bool:
+    """Return whether a name is that of a thumbnail: of a marked revision, or of a declared one.
+
+    Originals, offloaded values, thumbnails without a mark and the files of other programs do not have such names.
+    """
+    return _THUMBNAIL_NAME.fullmatch(name) is not None
+
+
 def revision_time(revision: str) -> datetime | None:
-    """Return the time at which :func:`make_revision` made a revision, in UTC; ``None`` for any other revision."""
+    """Return the time at which this module made a revision, in UTC; ``None`` for any other revision."""
     if not _MADE.fullmatch(revision):
         return None
     milliseconds = functools.reduce(lambda number, char: number << 5 | _ALPHABET.index(char), revision[:_TIME_CHARS], 0)

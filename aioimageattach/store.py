@@ -134,6 +134,18 @@ class Store(ABC):
         """Return a new revision; see :func:`aioimageattach.key.make_revision`."""
         return make_revision()
 
+    def revision_for(self, object_type: str, *, reproducible: bool) -> str:
+        """Return a new revision for a file of an object type.
+
+        A store that keeps originals and thumbnails in different places marks the revisions, so that the name of a file
+        tells where it is. Other stores return :meth:`make_revision`.
+
+        Args:
+            object_type: The object type.
+            reproducible: Whether the file is a thumbnail.
+        """
+        return self.make_revision()
+
     @property
     @final
     def location(self) -> Location:

@@ -295,7 +295,9 @@ def _prepare(session: Session, work: _Work, row: Image) -> bool:
     waits = attached is not None and attached.spool is not None and not put_before
     if attached is not None and waits:
         if attached.attempted:
-            set_attribute(row, "revision", attached.store.make_revision())
+            set_attribute(
+                row, "revision", attached.store.revision_for(row.object_type, reproducible=attached.reproducible)
+            )
             share(row.revision, attached)
         attached.attempted = True
         record.file = None

@@ -503,7 +503,6 @@ class ThumbnailSet(ImageView[I]):
         source: Source | None = None,
         like: I | None = None,
     ) -> I:
-        revision = store.make_revision() if adopted is None else revision_of(adopted)
         values = {
             **self.identity,
             "width": size[0],
@@ -512,11 +511,15 @@ class ThumbnailSet(ImageView[I]):
             "mimetype": mimetype,
             "original": original,
             "created_at": utcnow(),
-            "revision": revision,
+            "revision": None,
             "byte_size": spool.size,
             "sha256": spool.sha256,
         }
         row = self._rows.build(values, args or (), kwargs or {}, like)
+        if adopted is None:
+            row.revision = store.revision_for(row.object_type, reproducible=not original)
+        else:
+            row.revision = revision_of(adopted)
         bytes_ = None if adopted is not None else spool
         replaces = source is None and not original
         attach(row, Attached(store, bytes_, reproducible=not original, replaces=replaces), source)

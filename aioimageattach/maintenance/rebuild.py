@@ -99,7 +99,8 @@ async def rebuild(
         except StoreFileExistsError:
             pass  # a migration has put the file first
         return True
-    key = ImageKey(old.object_type, old.object_id, old.width, old.height, old.mimetype, store.make_revision())
+    revision = store.revision_for(old.object_type, reproducible=True)
+    key = ImageKey(old.object_type, old.object_id, old.width, old.height, old.mimetype, revision)
     async with spool.open() as data:
         await store.put(key, data, reproducible=True)
     async with opened(sessions) as session:

@@ -6,6 +6,7 @@ from .memory import MemoryStore
 from .mirror import MirrorStore, PlainMirrorStore
 from .overlay import DELETED_MARK_MIMETYPE, OverlayStore, PlainOverlayStore
 from .routing import PlainRoutingStore, RoutingStore
+from .split import SplitStore
 
 __all__ = [
     "DELETED_MARK_MIMETYPE",
@@ -16,4 +17,5 @@ __all__ = [
     "PlainOverlayStore",
     "PlainRoutingStore",
     "RoutingStore",
+    "SplitStore",
 ]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import combinations
-from typing import Any
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import combinations, islice
+from typing import Any, Final
 
-from ..exc import DeclarationError
-from ..store import KeyedStore, Location, Store
+from ..exc import DeclarationError, InvalidKeyError, StoreError
+from ..file import AsyncFile, Source
+from ..store import KeyedStore, Location, ObjectInfo, Store, merged
 
-__all__ = ["check_places", "check_stores", "joined"]
+__all__ = ["NameRoutingStore", "check_places", "check_stores", "joined"]
+
+_BATCH: Final = 1000
 
 
 def check_stores(stores: Iterable[Any], *, keyed: bool) -> None:
@@ -45,3 +50,108 @@ def check_places(stores: Iterable[Store]) -> None:
 def joined(stores: Iterable[Store], object_type: str | None) -> Location:
     """Return the union of the places of several stores."""
     return frozenset[Any]().union(*(store.location_of(object_type) for store in stores))
+
+
+class NameRoutingStore(KeyedStore):
+    """Base class of the stores that keep a file in one of several stores, depending on its name."""
+
+    @abstractmethod
+    def _of(self, name: str) -> KeyedStore:
+        """Return the store that a name belongs to.
+
+        Raises:
+            InvalidKeyError: It belongs to none.
+        """
+
+    @abstractmethod
+    def _candidates(self, prefix: str) -> Sequence[KeyedStore]:
+        """Return the stores that names with a prefix may belong to."""
+
+    async def put_object(
+        self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
+    ) -> None:
+        """Put a file into the store that its name belongs to."""
+        await self._of(name).put_object(name, data, mimetype=mimetype, reproducible=reproducible)
+
+    async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> AsyncFile:
+        """Open a file, or its bytes from ``start`` up to but not including ``end``."""
+        return await self._of(name).get_object(name, start=start, end=end)
+
+    async def head_object(self, name: str) -> ObjectInfo:
+        """Return a file's size and modification time."""
+        return await self._of(name).head_object(name)
+
+    async def delete_object(self, name: str) -> None:
+        """Delete a file; a missing one is not an error."""
+        await self._of(name).delete_object(name)
+
+    async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
+        """Delete many files, with one call per store; return the error of each that could not be deleted."""
+        failed: dict[str, StoreError] = {}
+        rest = iter(names)
+        while batch := list(islice(rest, _BATCH)):
+            for store, routed in self._split(batch, failed):
+                failed |= await store.delete_objects(routed)
+        return failed
+
+    def _split(self, names: Iterable[str], failed: dict[str, StoreError]) -> Iterator[tuple[KeyedStore, list[str]]]:
+        routed: dict[int, tuple[KeyedStore, list[str]]] = {}
+        for name in names:
+            try:
+                store = self._of(name)
+            except InvalidKeyError as error:
+                failed[name] = error
+            else:
+                routed.setdefault(id(store), (store, []))[1].append(name)
+        yield from routed.values()
+
+    async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Iterate over the files whose names begin with ``prefix``, in order of name.
+
+        The listings of all stores that can have such files are merged. A file in another store than the one that its
+        name belongs to is left out.
+
+        Args:
+            prefix: Compared character by character; empty for all files.
+            start_after: Only names after this one are listed; a file of this name need not exist.
+        """
+        listings = [self._listed(store, prefix, start_after) for store in self._candidates(prefix)]
+        async for infos in merged(listings):
+            for info in infos.values():
+                yield info
+
+    async def _listed(self, store: KeyedStore, prefix: str, start_after: str) -> AsyncIterator[ObjectInfo]:
+        async for info in store.list_objects(prefix, start_after=start_after):
+            if self._is_in(store, info.name):
+                yield info
+
+    def _is_in(self, store: KeyedStore, name: str) -> bool:
+        try:
+            return self._of(name) is store
+        except InvalidKeyError:
+            return False
+
+    async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
+        """Delete the temporary data of killed puts; return their number."""
+        return sum([await store.discard_unfinished(before, prefix) for store in self._candidates(prefix)])
+
+    def url_of(self, name: str) -> str:
+        """Return the URL of a name: a calculation."""
+        return self._of(name).url_of(name)
+
+    def download_url_of(self, name: str, filename: str) -> str:
+        """Return a URL under which browsers save a file."""
+        return self._of(name).download_url_of(name, filename)
+
+    async def copy_from(
+        self,
+        source: KeyedStore,
+        source_name: str,
+        name: str,
+        *,
+        mimetype: str = "application/octet-stream",
+        reproducible: bool = False,
+    ) -> bool:
+        """Copy a file on the server, if the store that the name belongs to can do so."""
+        store = self._of(name)
+        return await store.copy_from(source, source_name, name, mimetype=mimetype, reproducible=reproducible)

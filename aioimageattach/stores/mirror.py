@@ -44,6 +44,10 @@ class PlainMirrorStore(KeyLevelStore, Generic[S]):
         """Return a new revision of the first store."""
         return self.stores[0].make_revision()
 
+    def revision_for(self, object_type: str, *, reproducible: bool) -> str:
+        """Return a new revision of the first store for a file of an object type."""
+        return self.stores[0].revision_for(object_type, reproducible=reproducible)
+
     def location_of(self, object_type: str | None = None) -> Location:
         """Return the places of all stores."""
         return joined(self.stores, object_type)

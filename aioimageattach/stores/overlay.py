@@ -48,6 +48,10 @@ class PlainOverlayStore(KeyLevelStore, Generic[S]):
         """Return a new revision, whose suffix marks files of the store above."""
         return self.above.make_revision() + SANDBOX
 
+    def revision_for(self, object_type: str, *, reproducible: bool) -> str:
+        """Return a new revision for a file of an object type, with the same suffix."""
+        return self.above.revision_for(object_type, reproducible=reproducible) + _OWN
+
     def location_of(self, object_type: str | None = None) -> Location:
         """Return the places of both stores."""
         return joined((self.above, self.below), object_type)
@@ -112,6 +116,10 @@ class OverlayStore(KeyedStore):
     def make_revision(self) -> str:
         """Return a new revision, whose suffix marks files of the store above."""
         return self.above.make_revision() + SANDBOX
+
+    def revision_for(self, object_type: str, *, reproducible: bool) -> str:
+        """Return a new revision for a file of an object type, with the same suffix."""
+        return self.above.revision_for(object_type, reproducible=reproducible) + _OWN
 
     def location_of(self, object_type: str | None = None) -> Location:
         """Return the places of both stores."""

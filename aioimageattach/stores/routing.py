@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from datetime import datetime
-from itertools import islice
-from typing import Final, Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
 
-from ..exc import InvalidKeyError, StoreError
+from ..exc import InvalidKeyError
 from ..file import AsyncFile, Source
 from ..key import DERIVED, ImageKey, check_name
-from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store, merged
-from .combined import check_stores, joined
+from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
+from .combined import NameRoutingStore, check_stores, joined
 
 __all__ = ["PlainRoutingStore", "RoutingStore"]
 
 S = TypeVar("S", bound=Store)
-
-_BATCH: Final = 1000
 
 
 class PlainRoutingStore(KeyLevelStore, Generic[S]):
@@ -80,6 +76,10 @@ class PlainRoutingStore(KeyLevelStore, Generic[S]):
         found = self._find(object_type)
         return frozenset() if found is None else found.location_of(object_type)
 
+    def revision_for(self, object_type: str, *, reproducible: bool) -> str:
+        """Return a new revision of the store of an object type."""
+        return self.store_of(object_type).revision_for(object_type, reproducible=reproducible)
+
     def __repr__(self) -> str:
         routes = [f"{object_type}: {store!r}" for object_type, store in self._stores.items()]
         return f"<{type(self).__name__} {', '.join([*routes, f'else {self._default!r}'])}>"
@@ -105,7 +105,7 @@ class PlainRoutingStore(KeyLevelStore, Generic[S]):
         await self.store_of(key.object_type).discard(key)
 
 
-class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
+class RoutingStore(PlainRoutingStore[KeyedStore], NameRoutingStore):
     """Keeps each object type in its own store, such as portraits in a private bucket.
 
     The object type of a name is the part before the first ``/``. The caller closes the stores.
@@ -124,80 +124,12 @@ class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
     def _of(self, name: str) -> KeyedStore:
         return self.store_of(check_name(name).partition("/")[0])
 
-    async def put_object(
-        self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
-    ) -> None:
-        """Put a file into the store of its object type."""
-        await self._of(name).put_object(name, data, mimetype=mimetype, reproducible=reproducible)
-
-    async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> AsyncFile:
-        """Open a file, or its bytes from ``start`` up to but not including ``end``."""
-        return await self._of(name).get_object(name, start=start, end=end)
-
-    async def head_object(self, name: str) -> ObjectInfo:
-        """Return a file's size and modification time."""
-        return await self._of(name).head_object(name)
-
-    async def delete_object(self, name: str) -> None:
-        """Delete a file; a missing one is not an error."""
-        await self._of(name).delete_object(name)
-
-    async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Delete many files, with one call per store; return the error of each that could not be deleted."""
-        failed: dict[str, StoreError] = {}
-        rest = iter(names)
-        while batch := list(islice(rest, _BATCH)):
-            for store, routed in self._split(batch, failed):
-                failed |= await store.delete_objects(routed)
-        return failed
-
-    def _split(self, names: Iterable[str], failed: dict[str, StoreError]) -> Iterator[tuple[KeyedStore, list[str]]]:
-        routed: dict[int, tuple[KeyedStore, list[str]]] = {}
-        for name in names:
-            try:
-                store = self._of(name)
-            except InvalidKeyError as error:
-                failed[name] = error
-            else:
-                routed.setdefault(id(store), (store, []))[1].append(name)
-        yield from routed.values()
-
-    async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Iterate over the files whose names begin with ``prefix``, in order of name.
-
-        If the prefix names an object type, only its store is listed. Otherwise the listings of all stores are merged.
-        A file in another store than that of its object type is left out.
-
-        Args:
-            prefix: Compared character by character; empty for all files.
-            start_after: Only names after this one are listed; a file of this name need not exist.
-        """
+    def _candidates(self, prefix: str) -> Sequence[KeyedStore]:
         object_type, slash, _ = prefix.partition("/")
-        stores = self.stores
-        if slash:
-            found = self._find(object_type)
-            stores = [] if found is None else [found]
-        listings = [self._listed(store, prefix, start_after) for store in stores]
-        async for infos in merged(listings):
-            for info in infos.values():
-                yield info
-
-    async def _listed(self, store: KeyedStore, prefix: str, start_after: str) -> AsyncIterator[ObjectInfo]:
-        async for info in store.list_objects(prefix, start_after=start_after):
-            if self._find(info.name.partition("/")[0]) is store:
-                yield info
-
-    async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
-        """Delete the temporary data of killed puts in all stores; return their number."""
-        return sum([await store.discard_unfinished(before, prefix) for store in self.stores])
-
-    def url_of(self, name: str) -> str:
-        """Return the URL of a name: a calculation."""
-        return self._of(name).url_of(name)
-
-    def download_url_of(self, name: str, filename: str) -> str:
-        """Return a URL under which browsers save a file."""
-        return self._of(name).download_url_of(name, filename)
+        if not slash:
+            return self.stores
+        found = self._find(object_type)
+        return [] if found is None else [found]
 
     def legacy_name(self, key: ImageKey) -> str:
         """Return the name of a key without a revision in the store of its object type."""
@@ -214,19 +146,6 @@ class RoutingStore(PlainRoutingStore[KeyedStore], KeyedStore):
     async def head(self, key: ImageKey) -> ObjectInfo:
         """Return the size and modification time of the file of a key."""
         return await self.store_of(key.object_type).head(key)
-
-    async def copy_from(
-        self,
-        source: KeyedStore,
-        source_name: str,
-        name: str,
-        *,
-        mimetype: str = "application/octet-stream",
-        reproducible: bool = False,
-    ) -> bool:
-        """Copy a file on the server, if the store of its object type can do so."""
-        store = self._of(name)
-        return await store.copy_from(source, source_name, name, mimetype=mimetype, reproducible=reproducible)
 
 
 def _plain(object_type: str) -> str:

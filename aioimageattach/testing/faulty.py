@@ -307,6 +307,10 @@ class FaultyStore(_Faults, KeyedStore):
         """Return the result of the wrapped store."""
         return self.inner.make_revision()
 
+    def revision_for(self, object_type: str, *, reproducible: bool) -> str:
+        """Return the result of the wrapped store."""
+        return self.inner.revision_for(object_type, reproducible=reproducible)
+
     def __repr__(self) -> str:
         return f"<FaultyStore of {self.inner!r}>"
 
@@ -353,6 +357,10 @@ class PlainFaultyStore(_Faults, KeyLevelStore):
     def make_revision(self) -> str:
         """Return the result of the wrapped store."""
         return self.inner.make_revision()
+
+    def revision_for(self, object_type: str, *, reproducible: bool) -> str:
+        """Return the result of the wrapped store."""
+        return self.inner.revision_for(object_type, reproducible=reproducible)
 
     def __repr__(self) -> str:
         return f"<PlainFaultyStore of {self.inner!r}>"
