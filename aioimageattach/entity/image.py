@@ -225,9 +225,9 @@ class Image(DeclaredThumbnails):
             if state.key is None or state.session is not None:
                 raise
             raise ContextError(
-                f"no current store, and none is known from the session that this {type(self).__name__} has left: "
-                "pass store=..., use set_default_store(store), or bind_store(sessionmaker, store) before sessions are "
-                "made, and close them"
+                f"no store is set, and none is known from the session that this {type(self).__name__} has left: call "
+                "set_default_store(store) at start-up, or pass store=..., or bind_store(sessionmaker, store) before "
+                "sessions are made, and close them"
             ) from error
 
     def _loaded(self, *names: str) -> bool:

@@ -517,9 +517,10 @@ class ThumbnailSet(ImageView[I]):
         }
         row = self._rows.build(values, args or (), kwargs or {}, like)
         if adopted is None:
-            row.revision = store.revision_for(row.object_type, reproducible=not original)
+            revision: str | None = store.revision_for(row.object_type, reproducible=not original)
         else:
-            row.revision = revision_of(adopted)
+            revision = revision_of(adopted)
+        set_attribute(row, "revision", revision)
         bytes_ = None if adopted is not None else spool
         replaces = source is None and not original
         attach(row, Attached(store, bytes_, reproducible=not original, replaces=replaces), source)

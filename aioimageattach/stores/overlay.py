@@ -50,7 +50,7 @@ class PlainOverlayStore(KeyLevelStore, Generic[S]):
 
     def revision_for(self, object_type: str, *, reproducible: bool) -> str:
         """Return a new revision for a file of an object type, with the same suffix."""
-        return self.above.revision_for(object_type, reproducible=reproducible) + _OWN
+        return self.above.revision_for(object_type, reproducible=reproducible) + SANDBOX
 
     def location_of(self, object_type: str | None = None) -> Location:
         """Return the places of both stores."""
@@ -119,7 +119,7 @@ class OverlayStore(KeyedStore):
 
     def revision_for(self, object_type: str, *, reproducible: bool) -> str:
         """Return a new revision for a file of an object type, with the same suffix."""
-        return self.above.revision_for(object_type, reproducible=reproducible) + _OWN
+        return self.above.revision_for(object_type, reproducible=reproducible) + SANDBOX
 
     def location_of(self, object_type: str | None = None) -> Location:
         """Return the places of both stores."""

@@ -113,7 +113,7 @@ async def test_sessions_without_a_bound_store(sessions: Sessions, bound: MemoryS
     plain = async_sessionmaker(sessions.kw["bind"], expire_on_commit=False)
     async with plain() as session:
         user = await session.get_one(User, 1)
-        with pytest.raises(ContextError, match="no store is set"):
+        with pytest.raises(ContextError, match="no store is set: call"):
             user.picture.locate()
-    with pytest.raises(ContextError, match=r"has left: pass store=.*close them"):
+    with pytest.raises(ContextError, match=r"has left: call set_default_store.*close them"):
         user.picture.locate()
