@@ -32,7 +32,6 @@ __all__ = [
     "get_default_store",
     "info_of",
     "override_store",
-    "overriding_store",
     "pop_store_context",
     "push_store_context",
     "resolve_store",

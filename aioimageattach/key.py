@@ -24,9 +24,7 @@ __all__ = [
     "file_name",
     "guess_extension",
     "is_own_name",
-    "is_thumbnail_name",
     "make_revision",
-    "make_thumbnail_revision",
     "revision_of",
     "revision_time",
 ]
