@@ -32,6 +32,7 @@ __all__ = [
     "get_default_store",
     "info_of",
     "override_store",
+    "overriding_store",
     "pop_store_context",
     "push_store_context",
     "resolve_store",

@@ -76,17 +76,12 @@ _MIMETYPE: Final = re.compile(r"[A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$
 _BAD_SEGMENTS: Final = frozenset({"", ".", ".."})
 _BAD_CHARACTERS: Final = re.compile(r"[\x00-\x1f\x7f\\]")
 _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.ASCII | re.IGNORECASE)
-_THUMBNAIL: Final = "-t"
-_TIMED: Final = (
+THUMBNAIL: Final = "-t"
+"""End of the revisions of thumbnails in a store that keeps them apart from their originals."""
+
+_MADE: Final = re.compile(
     rf"[0-6][{_ALPHABET}]{{{_TIME_CHARS - 1 + _EARLIER_RANDOM_CHARS}}}"
-    rf"(?:[{_ALPHABET}]{{{_RANDOM_CHARS - _EARLIER_RANDOM_CHARS}}})?"
-)
-_MADE: Final = re.compile(rf"{_TIMED}(?:{_THUMBNAIL})?")
-_THUMBNAIL_NAME: Final = re.compile(
-    rf"(?:.+/)?(?:{_TIMED}{_THUMBNAIL}"
-    rf"|[^/]+{re.escape(DERIVED)}/[^/]{{5}}/[^/]{{2}}/"
-    rf"[A-Za-z0-9_-]{{8,18}}-[a-z][a-z0-9_]{{0,15}}(?:-[0-9]{{6}})?-[0-9a-z]{{12}})"
-    rf"(?:{SANDBOX})?\.[0-9]+x[0-9]+(?:\.[0-9a-z]+)?"
+    rf"(?:[{_ALPHABET}]{{{_RANDOM_CHARS - _EARLIER_RANDOM_CHARS}}})?(?:{THUMBNAIL})?"
 )
 _FILE_NAME: Final = re.compile(
     r"[^/]+/(?P<five>[A-Za-z0-9_-]{5})/(?P<two>[A-Za-z0-9_-]{2})/"
@@ -115,19 +110,6 @@ def make_revision(now: float | None = None) -> str:
     """
     milliseconds = int((time.time() if now is None else now) * 1000)
     return _base32(milliseconds, _TIME_CHARS) + _base32(secrets.randbits(5 * _RANDOM_CHARS), _RANDOM_CHARS)
-
-
-def make_thumbnail_revision() -> str:
-    """Return a new revision that marks the file of a thumbnail; :func:`is_thumbnail_name` recognizes it."""
-    return make_revision() + _THUMBNAIL
-
-
-def is_thumbnail_name(name: str) -> bool:
-    """Return whether a name is that of a thumbnail: of a marked revision, or of a declared one.
-
-    Originals, offloaded values, thumbnails without a mark and the files of other programs do not have such names.
-    """
-    return _THUMBNAIL_NAME.fullmatch(name) is not None
 
 
 def revision_time(revision: str) -> datetime | None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import Final
 
 from ..exc import InvalidKeyError
 from ..file import AsyncFile, Source
-from ..key import ImageKey, check_name, file_name, is_thumbnail_name, make_revision, make_thumbnail_revision
+from ..key import DERIVED, SANDBOX, THUMBNAIL, ImageKey, check_name, file_name, make_revision, revision_time
 from ..store import KeyedStore, Location, ObjectInfo
 from .combined import NameRoutingStore, check_places, check_stores, joined
 
 __all__ = ["SplitStore"]
+
+_NAME: Final = re.compile(
+    rf"(?P<path>.+/)?(?P<revision>[A-Za-z0-9_-]+?)(?:{SANDBOX})?\.[0-9]+x[0-9]+(?:\.[0-9a-z]+)?", re.ASCII
+)
+_DERIVED_PATH: Final = re.compile(rf"(?:.+/)?[^/]+{re.escape(DERIVED)}/[^/]{{5}}/[^/]{{2}}/")
+_DERIVED: Final = re.compile(r"[A-Za-z0-9_-]{8,18}-[a-z][a-z0-9_]{0,15}(?:-[0-9]{6})?-[0-9a-z]{12}", re.ASCII)
 
 
 class SplitStore(NameRoutingStore):
@@ -42,7 +50,7 @@ class SplitStore(NameRoutingStore):
 
     def revision_for(self, object_type: str, *, reproducible: bool) -> str:
         """Return a new revision of an original, or a marked one of a thumbnail."""
-        return make_thumbnail_revision() if reproducible else make_revision()
+        return make_revision() + THUMBNAIL if reproducible else make_revision()
 
     def location_of(self, object_type: str | None = None) -> Location:
         """Return the places of both stores."""
@@ -52,7 +60,7 @@ class SplitStore(NameRoutingStore):
         return f"<{type(self).__name__} {self.originals!r}, thumbnails in {self.thumbnails!r}>"
 
     def _of(self, name: str) -> KeyedStore:
-        return self.thumbnails if is_thumbnail_name(check_name(name)) else self.originals
+        return self.thumbnails if _is_thumbnail(check_name(name)) else self.originals
 
     def _of_key(self, key: ImageKey) -> KeyedStore:
         return self.originals if key.revision is None else self._of(file_name(key))
@@ -106,3 +114,17 @@ class SplitStore(NameRoutingStore):
     def parts(self, object_type: str) -> tuple[KeyedStore, ...]:
         """Return both stores, or their parts if they combine others."""
         return (*self.originals.parts(object_type), *self.thumbnails.parts(object_type))
+
+
+def _is_thumbnail(name: str) -> bool:
+    """Whether a name is that of a thumbnail: of a marked revision, or of a declared one.
+
+    Originals, offloaded values, thumbnails without a mark and the files of other programs do not have such names.
+    """
+    found = _NAME.fullmatch(name)
+    if found is None:
+        return False
+    path, revision = found["path"] or "", found["revision"]
+    if revision.endswith(THUMBNAIL):
+        return revision_time(revision) is not None
+    return _DERIVED_PATH.fullmatch(path) is not None and _DERIVED.fullmatch(revision) is not None

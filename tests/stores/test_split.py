@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from aioimageattach.context import LocalProxyStore, bind_store
 from aioimageattach.entity import Image
 from aioimageattach.exc import DeclarationError, InvalidKeyError
-from aioimageattach.key import ImageKey, is_thumbnail_name, make_revision, make_thumbnail_revision, revision_time
+from aioimageattach.key import THUMBNAIL, ImageKey, make_revision, revision_time
 from aioimageattach.maintenance import sweep, verify
 from aioimageattach.migration import migrate
 from aioimageattach.store import KeyedStore
@@ -236,7 +236,7 @@ async def test_an_application_serves_both(sessions: Sessions, tmp_path: Path) ->
 async def test_an_original_is_never_put_among_the_thumbnails() -> None:
     """A key that was made up for an original is refused before its file is read."""
     store = SplitStore(MemoryStore(), MemoryStore())
-    key = ImageKey(OBJECT_TYPE, None, 30, 20, "image/png", make_thumbnail_revision())
+    key = ImageKey(OBJECT_TYPE, None, 30, 20, "image/png", make_revision() + THUMBNAIL)
     with pytest.raises(InvalidKeyError, match="belongs to a thumbnail"):
         await store.put(key, b"original", reproducible=False)
     assert await names(store) == set()
@@ -263,12 +263,13 @@ async def test_an_original_is_never_put_among_the_thumbnails() -> None:
 )
 def test_only_exact_names_are_thumbnails(name: str, expected: bool) -> None:
     """In doubt a file is private."""
-    assert is_thumbnail_name(name.format(r=make_revision())) is expected
+    store = SplitStore(MemoryStore("https://private/"), MemoryStore("https://public/"))
+    assert store.url_of(name.format(r=make_revision())).startswith("https://public/") is expected
 
 
 def test_marked_revisions_tell_their_time() -> None:
     """As those of originals do."""
-    moment = revision_time(make_thumbnail_revision())
+    moment = revision_time(make_revision() + THUMBNAIL)
     assert moment is not None
     assert revision_time(make_revision() + "-x") is None
 
