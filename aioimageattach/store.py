@@ -214,7 +214,7 @@ class Store(ABC):
     @final
     async def store(self, image: StoredImage, file: Source) -> None:
         """Put the file of an image; see :meth:`put_file`."""
-        await self.put(image.key, file, reproducible=image.reproducible)
+        await self.put(_key_of(image), file, reproducible=image.reproducible)
 
     @final
     async def open(self, image: StoredImage, use_seek: bool = False) -> AsyncFile:
@@ -227,7 +227,7 @@ class Store(ABC):
         Raises:
             StoreFileNotFoundError: The store has no such file.
         """
-        file = await self.get(image.key)
+        file = await self.get(_key_of(image))
         if not use_seek or hasattr(file, "seek"):
             return file
         async with file:
@@ -236,7 +236,7 @@ class Store(ABC):
     @final
     async def delete(self, image: StoredImage) -> None:
         """Delete the file of an image; see :meth:`delete_file`."""
-        await self.discard(image.key)
+        await self.discard(_key_of(image))
 
     @final
     def locate(self, image: StoredImage, *, download: str | None = None) -> str:
@@ -254,7 +254,7 @@ class Store(ABC):
             DeclarationError: ``download`` is given, and this store cannot name downloads.
             ValueError: ``download`` is not the name of a file.
         """
-        key = image.key
+        key = _key_of(image)
         if download is not None:
             return self.download_url_for(key, download)
         url = self.url_for(key)
@@ -263,6 +263,14 @@ class Store(ABC):
         url, hash_, fragment = url.partition("#")
         stamp = image.created_at.strftime("%Y%m%d%H%M%S%f")
         return f"{url}{'&' if '?' in url else '?'}_ts={stamp}{hash_}{fragment}"
+
+
+def _key_of(image: StoredImage) -> ImageKey:
+    if not hasattr(type(image), "key") and "key" not in getattr(image, "__dict__", ()):
+        raise DeclarationError(
+            f"expected an image, got {image!r:.80}; KeyedStore takes names in put_object() and others"
+        )
+    return image.key
 
 
 class KeyLevelStore(Store):

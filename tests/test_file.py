@@ -24,6 +24,7 @@ import anyio
 import httpx
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
@@ -676,3 +677,34 @@ def test_sources_are_typed(tmp_path: Path) -> None:
     with open(tmp_path / "file", "wb+") as file:
         sources.append(file)
         assert len(sources) == 7
+
+
+async def test_a_part_of_a_form_of_aiohttp() -> None:
+    """A part of a multipart request is read in chunks, as it arrives, whatever its size."""
+    found: list[bytes] = []
+
+    async def upload(request: web.Request) -> web.Response:
+        async for part in await request.multipart():
+            spool = await Spool.fill(part)
+            async with spool.open() as file:
+                found.append(await file.read())
+        return web.Response()
+
+    application = web.Application(client_max_size=2**24)
+    application.router.add_post("/", upload)
+    bodies = [bytes(range(256)) * 20_000, b"", b"short"]
+    form = aiohttp.FormData()
+    for number, body in enumerate(bodies):
+        form.add_field(f"file{number}", io.BytesIO(body), filename="a.png")
+    async with TestClient(TestServer(application)) as client:
+        assert (await client.post("/", data=form)).status == 200
+    assert found == bodies
+
+
+async def test_arguments_by_name() -> None:
+    """Sizes and offsets may be given by name, as with SQLAlchemy-ImageAttach."""
+    file = SeekableFileProxy(io.BytesIO(b"one\ntwo\nthree"))
+    assert await file.read(size=2) == b"on"
+    assert await file.readline(size=1) == b"e"
+    assert await file.seek(offset=4, whence=0) == 4
+    assert await file.readlines(hint=1) == [b"two\n"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -173,3 +174,14 @@ async def test_the_four_methods_of_a_store_by_name() -> None:
     assert store.locate(picture) == f"https://x/{name}"
     await store.delete(picture)
     assert [found.name async for found in store.list_objects()] == []
+
+
+async def test_what_is_no_image() -> None:
+    """The methods that take an image refuse anything else with a ``TypeError``."""
+    store = MemoryStore()
+    wrong: Any = 123
+    for call in (store.open, store.delete, store.locate):
+        with pytest.raises(TypeError, match="expected an image, got 123"):
+            await call(wrong)
+    with pytest.raises(TypeError, match="expected an image, got 123"):
+        await store.store(wrong, b"")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, cast, overload
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import InstrumentedAttribute, Mapper, RelationshipProperty, relationship
 from sqlalchemy.orm.attributes import instance_dict, instance_state, set_committed_value
 from sqlalchemy.orm.descriptor_props import ConcreteInheritedProperty
 from typing_extensions import TypeVar
 
+from .._greenlet import in_bridge
 from ..exc import DeclarationError
 from .collection import Collection, watch
 from .image import Image
@@ -64,46 +67,61 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
         DeclarationError: An argument makes a relationship that is no list of rows.
     """
 
+    argument: type[I] | str | Callable[[], type[I]]
+    """The image class, its name, or a callable that returns it."""
+    uselist: bool
+    """Whether an owner has many pictures."""
+    max_pictures: int | None
+    """How many pictures an owner may have."""
+    arguments: dict[str, Any]
+    """The other arguments of the relationship."""
+    name: str
+    """The name of the attribute."""
+
+    # Overloads of __init__ could not turn image_attachment["P"](...), which has one picture by default, into many.
     @overload
-    def __init__(
-        self: image_attachment[I, SingleImageSet[I]],  # pyright: ignore[reportInvalidTypeVarUse] - others infer less
+    def __new__(
+        cls: type[image_attachment[I, SingleImageSet[I]]],
         argument: type[I] | str | Callable[[], type[I]],
         *,
         uselist: Literal[False] = False,
         **arguments: Any,
-    ) -> None: ...
+    ) -> image_attachment[I, SingleImageSet[I]]: ...
     @overload
-    def __init__(
-        self: image_attachment[I, MultipleImageSet[I]],  # pyright: ignore[reportInvalidTypeVarUse]
+    def __new__(
+        cls: type[image_attachment[I, Any]],
         argument: type[I] | str | Callable[[], type[I]],
         *,
         uselist: Literal[True],
         max_pictures: int | None = None,
         **arguments: Any,
-    ) -> None: ...
-    def __init__(
-        self,
-        argument: type[I] | str | Callable[[], type[I]],
+    ) -> image_attachment[I, MultipleImageSet[I]]: ...
+    def __new__(
+        cls,
+        argument: Any,
         *,
         uselist: bool = False,
         max_pictures: int | None = None,
         **arguments: Any,
-    ) -> None:
+    ) -> Any:
+        """Check the arguments and note them."""
         for name, values in _REFUSED.items():
             if name in arguments and (values is None or arguments[name] in values):
                 raise DeclarationError(
                     f"image_attachment({name}={arguments[name]!r}): an image set is made of an ordinary one-to-many "
                     "relationship, with its list of rows; leave the argument out"
                 )
-        self.argument: type[I] | str | Callable[[], type[I]] = argument
         if max_pictures is not None and (type(max_pictures) is not int or max_pictures < 1 or not uselist):
             raise DeclarationError(
                 f"image_attachment(max_pictures={max_pictures!r:.80}): expected an int of at least 1, with uselist=True"
             )
-        self.uselist: bool = uselist
-        self.max_pictures: int | None = max_pictures
-        self.arguments: dict[str, Any] = arguments
-        self.name: str = ""
+        self = super().__new__(cls)
+        self.argument = argument
+        self.uselist = uselist
+        self.max_pictures = max_pictures
+        self.arguments = arguments
+        self.name = ""
+        return self
 
     if not TYPE_CHECKING:  # pragma: no branch - what stands between the brackets is for type checkers alone
 
@@ -137,6 +155,7 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
                 f"{type(instance).__name__}.{self.name} has no relationship: a class with concrete inheritance "
                 "declares its attachments anew"
             )
+        _load_in_bridge(instance, self.key)
         rows: Collection[I] = Collection(instance, self.name, attachment_of(mapper.relationships[self.key]))
         return MultipleImageSet(rows) if self.uselist else SingleImageSet(rows)
 
@@ -158,6 +177,20 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
 
 
 @event.listens_for(Mapper, "after_mapper_constructed")
+def _translate(mapper: Mapper[Any], cls: type) -> None:
+    """Let ``back_populates`` of an image class name the attachment instead of the relationship behind it."""
+    for prop in list(mapper._props.values()) if issubclass(cls, Image) else ():
+        if isinstance(prop, RelationshipProperty) and isinstance(prop.back_populates, str):
+            prop.back_populates = cast("Any", partial(_name_behind, prop, prop.back_populates))
+
+
+def _name_behind(prop: RelationshipProperty[Any], name: str) -> str:
+    prop._setup_entity()  # SQLAlchemy asks for the name first
+    found = next((vars(cls)[name] for cls in prop.mapper.class_.__mro__ if name in vars(cls)), None)
+    return found.key if isinstance(found, image_attachment) else name
+
+
+@event.listens_for(Mapper, "after_mapper_constructed")
 def _plant(mapper: Mapper[Any], cls: type) -> None:
     for base in cls.__mro__:
         if mapper.concrete and mapper.inherits is not None and base is mapper.inherits.class_:
@@ -172,6 +205,14 @@ def _plant(mapper: Mapper[Any], cls: type) -> None:
                     plant(mapper, rows, Options(value.uselist, value.max_pictures))
                     watch(getattr(cls, value.key), value.key)
                     event.listen(mapper, "after_insert", partial(_inserted, value.key), propagate=True)
+
+
+def _load_in_bridge(owner: object, key: str) -> None:
+    """Load the rows where SQLAlchemy may load attributes by itself, as in ``awaitable_attrs`` and ``run_sync``."""
+    state = instance_state(owner)
+    if state.key is not None and key not in state.dict and state.session_id is not None and in_bridge():
+        with suppress(InvalidRequestError):  # lazy="raise"
+            getattr(owner, key)
 
 
 def _inserted(key: str, mapper: Mapper[Any], connection: Connection, owner: object) -> None:

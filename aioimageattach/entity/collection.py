@@ -144,7 +144,7 @@ class Collection(Generic[I]):
         Raises:
             NotLoadedError: The rows are not loaded.
         """
-        present = [place for place, rows in self._groups().sets.items() if self._present(rows)]
+        present = self.unordered()
         if not self.attachment.relationship.order_by:
             return sorted(present)
         numbers = {id(row): number for number, row in enumerate(self._rows())}
@@ -163,9 +163,13 @@ class Collection(Generic[I]):
 
         return sorted(present, key=rank)
 
+    def unordered(self) -> list[tuple[Any, ...]]:
+        """Return the same as :meth:`places`, in any order."""
+        return [place for place, rows in self._groups().sets.items() if self._present(rows)]
+
     def pictures(self) -> list[tuple[Any, ...]]:
-        """Return which sets have an original, in the order of :meth:`places`."""
-        return [place for place in self.places() if newest(self.members(place)) is not None]
+        """Return which sets have an original, in any order."""
+        return [place for place in self.unordered() if newest(self.members(place)) is not None]
 
     def members(self, place: tuple[Any, ...] = ()) -> list[I]:
         """Return the rows of one set that are there and not about to be deleted or replaced.
@@ -232,7 +236,8 @@ class Collection(Generic[I]):
         return NotLoadedError(
             f"the images of {attribute} are not loaded: query with "
             f"`select(...).options(selectinload({attribute}))`, or `await owner.{self.name}.load()` first; "
-            "sessions made with expire_on_commit=False keep them after a commit"
+            "sessions made with expire_on_commit=False keep them after a commit. The relationship is "
+            f"named {self.key!r}, for session.refresh()"
         )
 
     # --- with a query ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Boolean, DateTime, Integer, String, event, tu
 from sqlalchemy.dialects.mysql import DATETIME
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column
-from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.orm.attributes import instance_state, set_attribute
 
 from .._transaction.hooks import store_left
 from ..context import resolve_store
@@ -23,7 +23,7 @@ from ..imaging.limits import DEFAULT_LIMITS, ImageLimits
 from ..imaging.recipe import Recipe
 from ..key import ImageKey
 from ..store import Store
-from .mapping import identity_attributes, identity_without_size, mapper_of
+from .mapping import SIZE, identity_attributes, identity_without_size, mapper_of
 from .markup import DeclaredThumbnails
 from .record import attached_as, known_store, record_of
 
@@ -88,20 +88,21 @@ class Image(DeclaredThumbnails):
         sha256: Mapped[str | None]
         """Fingerprint of the file, 64 hexadecimal digits; ``None`` for a row of SQLAlchemy-ImageAttach."""
     else:  # un-annotated at run time: dataclass and SQLModel mappings would make constructor arguments of them
-        width = mapped_column(Integer, primary_key=True, autoincrement=False, sort_order=1)
-        height = mapped_column(Integer, primary_key=True, autoincrement=False, sort_order=2)
-        variant = mapped_column(String(32), primary_key=True, default="", sort_order=3)
-        mimetype = mapped_column(String(255), nullable=False, sort_order=4)
-        original = mapped_column(Boolean, nullable=False, default=False, sort_order=5)
+        width = mapped_column("width", Integer, primary_key=True, autoincrement=False, sort_order=1)
+        height = mapped_column("height", Integer, primary_key=True, autoincrement=False, sort_order=2)
+        variant = mapped_column("variant", String(32), primary_key=True, default="", sort_order=3)
+        mimetype = mapped_column("mimetype", String(255), nullable=False, sort_order=4)
+        original = mapped_column("original", Boolean, nullable=False, default=False, sort_order=5)
         created_at = mapped_column(
+            "created_at",
             DateTime(timezone=True).with_variant(DATETIME(fsp=6), "mysql", "mariadb"),
             nullable=False,
             default=utcnow,
             sort_order=6,
         )
-        revision = mapped_column(String(64), nullable=True, unique=True, sort_order=7)
-        byte_size = mapped_column(BigInteger, nullable=True, sort_order=8)
-        sha256 = mapped_column(String(64), nullable=True, sort_order=9)
+        revision = mapped_column("revision", String(64), nullable=True, unique=True, sort_order=7)
+        byte_size = mapped_column("byte_size", BigInteger, nullable=True, sort_order=8)
+        sha256 = mapped_column("sha256", String(64), nullable=True, sort_order=9)
 
     @property
     def object_type(self) -> str:
@@ -130,8 +131,11 @@ class Image(DeclaredThumbnails):
 
     @property
     def identity_map(self) -> dict[str, Any]:
-        """The primary key's attributes and their values."""
-        names = self.identity_attributes()
+        """The values of the primary key, without width, height and variant: what the images of one set share.
+
+        ``post.photos.get_image_set(**image.identity_map)`` is the set of the image.
+        """
+        names = [name for name in self.identity_attributes() if name not in SIZE]
         self._require_loaded(*names)
         return {name: self.__dict__.get(name) for name in names}
 
@@ -140,6 +144,12 @@ class Image(DeclaredThumbnails):
         """Width and height in pixels; in SQL a pair to compare with."""
         self._require_loaded("width", "height")
         return self.width, self.height
+
+    @size.inplace.setter
+    def _size_setter(self, size: tuple[int, int]) -> None:
+        width, height = size
+        set_attribute(self, "width", width)
+        set_attribute(self, "height", height)
 
     @size.inplace.expression
     @classmethod

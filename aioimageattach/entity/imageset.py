@@ -130,7 +130,9 @@ class BaseImageSet(ThumbnailSet[I]):
         store = self._store(store)
         spool = await self._spool(raw_file)
         if not spool.size:
-            raise UnreadableImageError("the file is empty")
+            raise UnreadableImageError(
+                "the file is empty, got no bytes; if the file was read before, call seek(0) first"
+            )
         if size is None or mimetype is None:
             found = await self._probe(spool)
             size, mimetype = size or (found.width, found.height), mimetype or found.mimetype

@@ -52,10 +52,15 @@ class MultipleImageSet(Generic[I]):
             key: A value for each attribute of the primary key that tells the owner's pictures apart. An attribute that
                 has a default, such as ``default=uuid4``, may be left out to begin a new picture.
 
+                The owner's own key may be among them, so that ``get_image_set(**image.identity_map)`` works.
+
         Raises:
-            DeclarationError: One is missing, or is not such an attribute.
+            DeclarationError: One is missing, is not such an attribute, or is the key of another owner.
         """
         names = self._rows.attachment.discriminators
+        for source, name in self._rows.attachment.pairs:
+            if name in key and key[name] == self._rows.state.dict.get(source, key[name]):
+                del key[name]
         for name in names:
             default = None if name in key else default_of(self._rows.attachment.image, name)
             if default is not None:
@@ -162,16 +167,16 @@ class MultipleImageSet(Generic[I]):
     async def delete(self) -> None:
         """Take all pictures away; the rows go with the next flush, the files after the commit."""
         await self._rows.load(again=True)
-        await self._rows.remove([row for place in self._rows.places() for row in self._rows.members(place)])
+        await self._rows.remove([row for place in self._rows.unordered() for row in self._rows.members(place)])
 
     def __iter__(self) -> Iterator[ImageSubset[I]]:
         return iter(self.image_sets)
 
     def __len__(self) -> int:
-        return len(self.image_sets)
+        return len(self._rows.unordered())
 
     def __bool__(self) -> bool:
-        return bool(self._rows.places())
+        return bool(self._rows.unordered())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {type(self._rows.owner).__name__}.{self._rows.name}>"

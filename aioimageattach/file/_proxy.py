@@ -53,7 +53,7 @@ class FileProxy:
         self._at = 0
         self.closed: bool = False
 
-    async def read(self, size: int = -1, /) -> bytes:
+    async def read(self, size: int = -1) -> bytes:
         """Return at most ``size`` bytes, or all bytes to the end if it is negative; ``b""`` at the end.
 
         Raises:
@@ -73,7 +73,7 @@ class FileProxy:
             raise
         return b"".join(chunks)
 
-    async def readline(self, size: int = -1, /) -> bytes:
+    async def readline(self, size: int = -1) -> bytes:
         """Return the next line with its line feed, or at most ``size`` bytes of it if ``size`` is not negative."""
         self._check_open()
         chunks: list[bytes] = []
@@ -102,7 +102,7 @@ class FileProxy:
         """Replace the buffered bytes, which the next calls return first."""
         self._ahead, self._at = b"".join(chunks), 0
 
-    async def readlines(self, hint: int = -1, /) -> list[bytes]:
+    async def readlines(self, hint: int = -1) -> list[bytes]:
         """Return the remaining lines; if ``hint`` is positive, stop after the line that completes ``hint`` bytes."""
         lines: list[bytes] = []
         total = 0
@@ -170,7 +170,7 @@ class FileProxy:
 class SeekableFileProxy(FileProxy):
     """A :class:`FileProxy` over a seekable file."""
 
-    async def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+    async def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to ``offset`` bytes from the start, the current position or the end; return the new position."""
         self._check_open()
         if whence == os.SEEK_CUR:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import os
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import IO, Any, Final, Protocol, TypeAlias, cast, runtime_checkable
 
 from .._threads import run_io
@@ -42,7 +42,24 @@ class AsyncReadable(Protocol):
     def read(self, size: int = ..., /) -> Awaitable[bytes]: ...
 
 
-Source: TypeAlias = "bytes | bytearray | memoryview | SyncReadable | AsyncReadable | AsyncIterable[bytes] | IO[bytes]"
+class HttpxResponse(Protocol):
+    """A response of httpx, inside ``client.stream(...)``."""
+
+    def aiter_bytes(self) -> AsyncIterator[bytes]: ...
+
+
+class AiohttpResponse(Protocol):
+    """A response of aiohttp."""
+
+    @property
+    def content(self) -> AsyncReadable: ...
+
+
+Response: TypeAlias = "HttpxResponse | AiohttpResponse"
+
+Source: TypeAlias = (
+    "bytes | bytearray | memoryview | SyncReadable | AsyncReadable | AsyncIterable[bytes] | IO[bytes] | Response"
+)
 """Any object that bytes can be read from: bytes, a sync or async file, an HTTP response, an async iterator."""
 
 Read: TypeAlias = "Callable[[int], Awaitable[bytes]]"
@@ -81,11 +98,19 @@ class _ChunkReader:
 
 
 def readable_stream(source: object) -> object:
-    """Return the body stream of an HTTP response of httpx or aiohttp; return any other object unchanged."""
+    """Return the stream of a response of httpx or aiohttp, or of a part of a form; or any other object unchanged."""
+    if hasattr(source, "read_chunk") and hasattr(source, "at_eof"):
+        return _chunks_of_part(source)
     if callable(chunks := getattr(source, "aiter_bytes", None)):  # httpx
         return chunks()
     content = getattr(source, "content", None)
     return content if hasattr(content, "iter_chunked") else source  # aiohttp
+
+
+async def _chunks_of_part(part: Any) -> AsyncIterator[bytes]:
+    """Read a part of a multipart request of aiohttp, whose ``read`` would return all of it."""
+    while not part.at_eof():
+        yield await part.read_chunk(CHUNK)
 
 
 def blocking_read(source: object) -> Callable[[int], object] | None:
@@ -104,7 +129,8 @@ def as_reader(source: Source) -> Read:
     """Return a function to call as ``await read(size)``, which returns at most ``size`` bytes, and ``b""`` at the end.
 
     Args:
-        source: Bytes, a sync or async binary file, an aiohttp or httpx response or stream, or an async iterator.
+        source: Bytes, a sync or async binary file, an aiohttp or httpx response or stream, a part of a multipart
+            request of aiohttp, or an async iterator.
             A sync file is read in a worker thread. The caller closes the source.
 
     Raises:

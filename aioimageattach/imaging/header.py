@@ -118,7 +118,8 @@ def inspect(view: memoryview, limits: ImageLimits) -> Header:
     check_bytes(view, limits)
     mimetype = sniff(view)
     if mimetype is None:
-        what = f"bytes that begin with {bytes(view[:12])!r}" if len(view) else "no bytes"
+        empty = "no bytes; if the file was read before, call seek(0) first"
+        what = f"bytes that begin with {bytes(view[:12])!r}" if len(view) else empty
         raise UnreadableImageError(f"expected a picture, got {what}")
     if mimetype not in limits.types:
         raise UnsupportedImageError(

@@ -120,7 +120,7 @@ def test_identity() -> None:
     """The primary key by attributes: owner, discriminators, size, look."""
     assert set(UserPicture.identity_attributes()) == {"user_id", "width", "height", "variant"}
     image = PostPhoto(post_id=1, order_index=2, width=3, height=4, variant="")
-    assert image.identity_map == {"post_id": 1, "order_index": 2, "width": 3, "height": 4, "variant": ""}
+    assert image.identity_map == {"post_id": 1, "order_index": 2}
     assert image.size == (3, 4)
     assert image.reproducible
     assert not UserPicture(original=True).reproducible
@@ -373,3 +373,34 @@ async def test_a_store_that_needs_the_key_gets_the_file_after_the_insert(session
         await user.picture.from_blob(photos.photo("coffee"), store)
     assert store.seen == [user.id, user.id]
     assert len(await store.names()) == 1
+
+
+def test_columns_of_the_mixin_in_queries() -> None:
+    """The columns of ``Image`` itself can be used in queries of any image class, as with SQLAlchemy-ImageAttach."""
+    query = select(UserPicture.user_id).where(Image.original, Image.width > 3).order_by(Image.created_at.desc())
+    assert str(query).split("FROM")[1].split() == (
+        ["user_picture", "WHERE", "original", "AND", "width", ">", ":width_1", "ORDER", "BY", "created_at", "DESC"]
+    )
+
+
+async def test_columns_of_the_mixin_on_a_database(sessions: async_sessionmaker[AsyncSession]) -> None:
+    """Such a query runs."""
+    async with sessions() as session:
+        assert (await session.scalars(select(UserPicture).order_by(Image.width, Image.sha256))).all() == []
+
+
+def test_size_can_be_assigned() -> None:
+    """``size`` is a pair to assign as well as to read."""
+    image = UserPicture(user_id=1)
+    image.size = 30, 20
+    assert (image.width, image.height) == (30, 20)
+
+
+def test_the_set_of_an_image() -> None:
+    """An image's identity names its set, with the key of the owner; that of another owner is refused."""
+    post = Post(id=1)
+    image = PostPhoto(post_id=1, order_index=2, width=3, height=4, variant="")
+    assert post.photos.get_image_set(**image.identity_map).identity == {"order_index": 2}
+    assert Post().photos.get_image_set(**image.identity_map).identity == {"order_index": 2}
+    with pytest.raises(DeclarationError, match="unknown: post_id"):
+        Post(id=9).photos.get_image_set(**image.identity_map)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar, assert_type
 
+import aiohttp
+import httpx
 from sqlalchemy import ForeignKey, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import (
@@ -17,6 +19,7 @@ from sqlalchemy.orm import (
     selectinload,
 )
 from sqlmodel import Field, SQLModel
+from starlette.datastructures import UploadFile
 
 from aioimageattach import (
     Image,
@@ -62,6 +65,7 @@ class Post(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     by_class = image_attachment(lambda: PostPhoto, uselist=True)
     by_name = image_attachment["PostPhoto", MultipleImageSet["PostPhoto"]]("PostPhoto", uselist=True)
+    by_short_name = image_attachment["PostPhoto"]("PostPhoto", uselist=True, max_pictures=3)
     by_annotation: ClassVar[image_attachment[PostPhoto, MultipleImageSet[PostPhoto]]] = image_attachment(
         "PostPhoto", uselist=True
     )
@@ -108,6 +112,8 @@ def sets(user: User, admin: Admin, post: Post) -> None:
     assert_type(admin.by_class, SingleImageSet[UserPicture])
     assert_type(post.by_class, MultipleImageSet[PostPhoto])
     assert_type(post.by_name, MultipleImageSet[PostPhoto])
+    assert_type(post.by_short_name, MultipleImageSet[PostPhoto])
+    assert_type(post.by_short_name.cover, ImageSubset[PostPhoto] | None)
     assert_type(post.by_annotation, MultipleImageSet[PostPhoto])
     assert_type(DataclassOwner(id=1).picture, SingleImageSet[DataclassPicture])
     assert_type(DataclassOwner(id=1).other, SingleImageSet[DataclassPicture])
@@ -127,6 +133,22 @@ def refused(user: User, post: Post) -> None:
     repr(user.by_class.missing)  # type: ignore[attr-defined]  # pyright: ignore
     post.by_class.locate()  # type: ignore[attr-defined]  # pyright: ignore
     image_attachment(User)  # type: ignore[type-var]  # pyright: ignore
+    wrong: image_attachment[UserPicture] = image_attachment("UserPicture", uselist=True)  # type: ignore[assignment]  # pyright: ignore
+    image_attachment(UserPicture, max_pictures=2)  # refused when it runs
+    del wrong
+
+
+async def sources(
+    user: User, response: httpx.Response, answer: aiohttp.ClientResponse, part: aiohttp.BodyPartReader, form: UploadFile
+) -> None:
+    for source in (response, answer, answer.content, part, form, form.file, user.by_class.require_original()):
+        await user.by_class.from_file(source)
+    async with httpx.AsyncClient() as client, client.stream("GET", "https://example.org/") as stream:
+        await user.by_class.from_file(stream)
+    await user.by_class.from_file(response)
+    await user.by_class.from_file(answer)
+    await user.by_class.from_file(part)
+    await user.by_class.from_file(form)
 
 
 async def singles(user: User, store: Store) -> None:
@@ -139,7 +161,11 @@ async def singles(user: User, store: Store) -> None:
     assert_type(await pictures.generate_thumbnail(width=150, height=100, fit="cover"), UserPicture)
     assert_type(await pictures.generate_thumbnails([150, Recipe(width=300)]), list[UserPicture])
     assert_type(await pictures.get_or_generate_thumbnail(150), UserPicture)
+    assert_type(await pictures.get_or_generate_thumbnails([150]), list[UserPicture])
     assert_type(pictures.find_thumbnail(width=150), UserPicture)
+    assert_type(pictures.find_thumbnail(width=150, default=None), UserPicture | None)
+    assert_type(pictures.find_nearest_thumbnail(150), UserPicture)
+    assert_type(pictures.find_nearest_thumbnail(150, default=pictures.original), UserPicture | None)
     assert_type(pictures.find_thumbnail(width=150).user_id, int)
     assert_type(pictures.original, UserPicture | None)
     assert_type(base.require_original(), UserPicture)
