@@ -106,6 +106,7 @@ test-sa20: $(INSTALLED_20) $(INSTALLED_S3)  ## Run the tests of all that uses SQ
 	.venv-sa20/bin/python -c 'import sqlalchemy as s; assert s.__version__.startswith("2.0."), s.__version__'
 	.venv-sa20/bin/python -m pytest $(PARALLEL) $(SQLALCHEMY_TESTS) $(PYTEST_ARGS)
 
+soak: export AIOIMAGEATTACH_ALL = 1
 soak: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_PEERS)  ## Look for faults for a long time and write the scorecard (ROUNDS=10)
 	mkdir -p build/soak
 	AIOIMAGEATTACH_TALLY=build/soak/tally-once.json $(BIN)/python -m pytest tests/faults \

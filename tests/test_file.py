@@ -524,6 +524,16 @@ async def test_a_file_of_just_the_limit(source: Opener, tmp_path: Path) -> None:
     assert spool.size == len(LARGE)
 
 
+@pytest.mark.parametrize("size", [10, 100_000])
+async def test_a_hash_that_is_deferred(size: int) -> None:
+    """It is calculated when it is asked for, or before that in a thread; only once."""
+    blob = bytes(size)
+    spool = await Spool.fill(blob, defer_hash=True)
+    spool.complete_hash()
+    assert (spool.size, spool.sha256) == (size, hashlib.sha256(blob).hexdigest())
+    assert (await Spool.fill(blob, defer_hash=True)).sha256 == spool.sha256
+
+
 async def test_a_spool_without_a_fingerprint() -> None:
     """It says so when asked for it, and has the bytes."""
     for source in (SMALL, LARGE, io.BytesIO(SMALL), _pieces(LARGE)):

@@ -10,6 +10,7 @@ from sqlalchemy.orm.attributes import set_attribute
 from .._threads import run_pixels
 from ..exc import DeclarationError, InvalidKeyError, UnreadableImageError
 from ..file import AsyncFile, Source, Spool
+from ..imaging.limits import ImageLimits
 from ..imaging.metadata import strip_probed
 from ..imaging.preview import Preview
 from ..imaging.probe import Probe, probe
@@ -81,7 +82,7 @@ class BaseImageSet(ThumbnailSet[I]):
         """
         store = self._store(store)
         cls: type[Image] = self._rows.cls
-        spool = await self._spool(file)
+        spool = await self._spool(file, defer_hash=True)
         found = await self._probe(spool)
         size, mimetype = (found.width, found.height), found.mimetype
         reduced, preview = await self._reduce(spool, found)
@@ -212,9 +213,9 @@ class BaseImageSet(ThumbnailSet[I]):
         await self._load_original()
         return await self.require_original().make_blob(store)
 
-    async def _spool(self, file: Source | Image) -> Spool:
+    async def _spool(self, file: Source | Image, *, defer_hash: bool = False) -> Spool:
         if not isinstance(file, Image):
-            return await Spool.fill(file, limit=self._limits.max_bytes)
+            return await Spool.fill(file, limit=self._limits.max_bytes, defer_hash=defer_hash)
         async with await file.open_file() as opened:
             return await Spool.fill(opened, limit=self._limits.max_bytes)
 
@@ -227,7 +228,7 @@ class BaseImageSet(ThumbnailSet[I]):
 
     async def _probe(self, spool: Spool) -> Probe:
         try:
-            return await run_pixels(probe, spool.view, self._limits)
+            return await run_pixels(_examine, spool, self._limits)
         finally:
             spool.forget()
 
@@ -277,3 +278,10 @@ class BaseImageSet(ThumbnailSet[I]):
         self._rows.withdraw(self._place, replaced_by=row)
         self._rows.append(row)
         return row
+
+
+def _examine(spool: Spool, limits: ImageLimits) -> Probe:
+    """Read the header, and hash an accepted file, while in a thread anyway."""
+    found = probe(spool.view, limits)
+    spool.complete_hash()
+    return found

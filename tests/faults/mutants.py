@@ -174,7 +174,7 @@ def first_failure(folder: Path, *files: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env={**os.environ, "PYTHONPATH": str(folder), "AIOIMAGEATTACH_ALL": "1"},
         capture_output=True,
         text=True,
         check=False,
