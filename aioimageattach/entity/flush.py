@@ -397,8 +397,7 @@ def _same_file(session: Session, row: Image, before: ImageKey | None, now: Image
 @event.listens_for(Image, "before_insert", propagate=True)
 def _inserting(mapper: Mapper[Any], connection: Connection, row: Image) -> None:
     session = object_session(row)
-    if session is None:
-        return
+    assert session is not None
     work = _work(session)
     if instance_state(row) not in work.seen:  # a hook of the application has added it after our look at the session
         _prepare(session, work, row)
@@ -408,9 +407,10 @@ def _inserting(mapper: Mapper[Any], connection: Connection, row: Image) -> None:
 @event.listens_for(Image, "before_update", propagate=True)
 def _updating(mapper: Mapper[Any], connection: Connection, row: Image) -> None:
     session = object_session(row)
+    assert session is not None
     if instance_state(row).key is None:
         _inserting(mapper, connection, row)  # it takes the primary key of a row that is deleted in this flush
-    elif session is not None:
+    else:
         _check_changed(session, _work(session), row)
 
 

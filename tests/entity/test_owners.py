@@ -78,6 +78,22 @@ def declarative() -> Kind:
     return Kind(Owner, Picture, base.metadata, {"id": 1})
 
 
+def by_another_key() -> Kind:
+    base = fresh_base()
+
+    class Owner(AsyncAttrs, base):
+        __tablename__ = "owner"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        code: Mapped[int] = mapped_column(unique=True)
+        picture = image_attachment("Picture")
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        owner_code: Mapped[int] = mapped_column(ForeignKey("owner.code"), primary_key=True)
+
+    return Kind(Owner, Picture, base.metadata, {"id": 1, "code": 7})
+
+
 def image_declared_first() -> Kind:
     base = fresh_base()
 
@@ -519,6 +535,7 @@ def sqlmodel_both() -> Kind:
 
 KINDS = [
     declarative,
+    by_another_key,
     image_declared_first,
     target_as_callable,
     dataclasses,

@@ -74,7 +74,7 @@ async def test_written_in_bulk_by_the_session(picture_rig: Rig, how: str) -> Non
     await rig.check()
 
 
-@pytest.mark.parametrize("how", ["values", "rows", "returning", "from_select"])
+@pytest.mark.parametrize("how", ["values", "several", "rows", "returning", "from_select"])
 async def test_written_by_an_insert_of_the_class(picture_rig: Rig, how: str) -> None:
     """``insert(UserPicture)`` in its forms."""
     rig = picture_rig
@@ -84,6 +84,8 @@ async def test_written_by_an_insert_of_the_class(picture_rig: Rig, how: str) -> 
         rows = None
         if how == "values":
             statement = statement.values(**values())
+        elif how == "several":
+            statement = statement.values([values(), values(width=4)])
         elif how == "rows":
             rows = [values(), values(width=4)]
         elif how == "returning":

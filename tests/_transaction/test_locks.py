@@ -1,0 +1,115 @@
+"""Locks on rows: which rows are locked, whatever identifies them, and by how many statements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, ForeignKey, String, event, select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import DeclarativeBase, InstanceState, Mapped, Mapper, mapped_column
+from sqlalchemy.orm.attributes import instance_state
+
+from aioimageattach._transaction.locks import Owner, lock_owners
+from tests.databases import Database
+
+
+class Base(DeclarativeBase):
+    """The base of the models here."""
+
+
+class Person(Base):
+    """Has a subclass with a table of its own."""
+
+    __tablename__ = "person"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10))
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "person"}
+
+
+class Member(Person):
+    """Is identified by its code, too."""
+
+    __tablename__ = "member"
+    id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    code: Mapped[str] = mapped_column(String(10), unique=True)
+    __mapper_args__ = {"polymorphic_identity": "member"}
+
+
+class Seat(Base):
+    """Has a primary key of two columns."""
+
+    __tablename__ = "seat"
+    row: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    letter: Mapped[str] = mapped_column(String(1), primary_key=True)
+
+
+@pytest.fixture
+async def engine(database: Database) -> AsyncEngine:
+    """Five people, of whom two are members, and three seats."""
+    await database.create(Base.metadata)
+    engine = database.engine()
+    async with AsyncSession(engine) as session, session.begin():
+        session.add_all([Member(id=1, code="a"), Person(id=2), Member(id=3, code="b"), Person(id=4), Person(id=5)])
+        session.add_all([Seat(row=1, letter="a"), Seat(row=1, letter="b"), Seat(row=2, letter="a")])
+    return engine
+
+
+def owner(cls: type[Any], *key: Any, columns: tuple[Any, ...] = ()) -> Owner:
+    mapper: Mapper[Any] = cls.__mapper__
+    return Owner(mapper, columns, key, instance_state(cls()))
+
+
+async def locked(
+    engine: AsyncEngine, cls: type[Any], owners: list[Owner], others: tuple[InstanceState[Any], ...] = ()
+) -> tuple[set[Any], list[str]]:
+    """Lock rows in one transaction; return the keys that another cannot lock, and the statements of the first."""
+    statements: list[str] = []
+
+    def note(connection: Connection, cursor: object, statement: str, *rest: object) -> None:
+        statements.append(statement)
+
+    keys = cls.__mapper__.primary_key
+    async with engine.connect() as one, engine.connect() as other:
+        event.listen(one.sync_connection, "before_cursor_execute", note)
+        await one.run_sync(lock_owners, owners, others)
+        free = set(map(tuple, await other.execute(select(*keys).with_for_update(skip_locked=True))))
+        every = set(map(tuple, await other.execute(select(*keys))))
+    return every - free, statements
+
+
+BY_CODE = (Member.__table__.c.code,)
+CASES: dict[str, tuple[type[Any], Callable[[], list[Owner]], set[Any], int]] = {
+    "by primary key": (Person, lambda: [owner(Person, 4), owner(Person, 2)], {(2,), (4,)}, 1),
+    "with a subclass": (Person, lambda: [owner(Member, 3), owner(Person, 2)], {(2,), (3,)}, 1),
+    "by another column": (Person, lambda: [owner(Member, "b", columns=BY_CODE), owner(Person, 5)], {(3,), (5,)}, 2),
+    "by two columns": (Seat, lambda: [owner(Seat, 2, "a"), owner(Seat, 1, "b")], {(1, "b"), (2, "a")}, 1),
+    "more than one statement holds": (
+        Person,
+        lambda: [owner(Person, key) for key in range(1, 1500)],
+        {*zip(range(1, 6))},
+        2,
+    ),
+    "without an order in Python": (Person, lambda: [owner(Person, 1), owner(Person, None)], {(1,)}, 1),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_which_rows_are_locked(database: Database, engine: AsyncEngine, case: str) -> None:
+    """Those of the table of the base class, and no others; SQLite has no such locks, and gets no statement."""
+    cls, owners, keys, count = CASES[case]
+    found, statements = await locked(engine, cls, owners())
+    if database.name == "sqlite":
+        assert (found, statements) == (set(), [])
+    else:
+        assert (found, len(statements)) == (keys, count)
+
+
+async def test_other_rows_are_locked_with_them(database: Database, engine: AsyncEngine) -> None:
+    """Objects of the session that are in the same table, by the same statement; others are left alone."""
+    async with AsyncSession(engine) as session:
+        same, elsewhere = await session.get_one(Member, 1), await session.get_one(Seat, (1, "a"))
+        others = (instance_state(same), instance_state(elsewhere), instance_state(Person()))
+    found, statements = await locked(engine, Person, [owner(Person, 2)], others)
+    assert (found, len(statements)) == ((set(), 0) if database.name == "sqlite" else ({(1,), (2,)}, 1))
