@@ -259,6 +259,14 @@ def test_nothing_is_left_of_a_worker(hook: Callable[[Any], Any]) -> None:
     assert all("Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2] for pid in children())
 
 
+def sampled(*cases: Any) -> list[Any]:
+    """Every third of the cases, each of which costs a worker; the others run where all tests are asked for."""
+    return [
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=[pytest.mark.thorough] * bool(number % 3))
+        for number, case in enumerate(cases)
+    ]
+
+
 def answer(blob: bytes, *, count: int = 1, **changed: Any) -> tuple[bytes, bytes]:
     fields = {"size": len(blob), "width": 20, "height": 20, "mimetype": "image/webp"} | changed
     return json.dumps({"renderings": [list(fields.values())] * count}).encode(), blob
@@ -270,7 +278,7 @@ def told(error: str, text: Any = "x", **fields: Any) -> tuple[bytes, bytes]:
 
 @pytest.mark.parametrize(
     ("head", "body"),
-    [
+    sampled(
         (b"no JSON", b""),
         (b"[" * 100_000, b""),
         (b"\xff", b""),
@@ -299,7 +307,7 @@ def told(error: str, text: Any = "x", **fields: Any) -> tuple[bytes, bytes]:
         told("UnreadableImageError", ["x"]),
         told("UnreadableImageError", __class__="x"),
         told("UnsupportedImageError", allowed=[{}]),
-    ],
+    ),
 )
 def test_a_worker_that_was_taken_over_is_not_believed(head: bytes, body: bytes) -> None:
     """An answer that cannot be is an error of ours, and the worker gets no other picture."""
@@ -311,7 +319,7 @@ def test_a_worker_that_was_taken_over_is_not_believed(head: bytes, body: bytes) 
 
 @pytest.mark.parametrize(
     "preview",
-    [
+    sampled(
         None,
         {},
         {"thumbhash": "", "colour": "#ffffff"},
@@ -322,7 +330,7 @@ def test_a_worker_that_was_taken_over_is_not_believed(head: bytes, body: bytes) 
         {"thumbhash": "AAAAAAAA", "colour": "red;background:url(//x)"},
         {"thumbhash": "AAAAAAAA", "colour": 7},
         {"thumbhash": "AAAAAAAA", "colour": "#ffffff", "more": 1},
-    ],
+    ),
 )
 def test_a_preview_that_cannot_be_is_not_believed(preview: Any) -> None:
     """A thumbhash of another length, or a colour that is none, never reaches a page."""
@@ -335,7 +343,7 @@ def test_a_preview_that_cannot_be_is_not_believed(preview: Any) -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [
+    sampled(
         {"width": 0},
         {"height": 10**9},
         {"width": 20_000, "height": 20_000},
@@ -346,7 +354,7 @@ def test_a_preview_that_cannot_be_is_not_believed(preview: Any) -> None:
         {"mimetype": "image/png"},
         {"mimetype": ["image/webp"]},
         {"more": 1},
-    ],
+    ),
 )
 def test_a_header_that_cannot_be_is_not_believed(changed: dict[str, Any]) -> None:
     """Numbers are within the limits, and the type is that of the first bytes, whatever a worker says."""
