@@ -72,7 +72,7 @@ async def test_nobody_there_for_the_second(rig: Rig, later: str) -> None:
     name = await prepare(rig)
     try:
         if rig.database.name == "postgresql":
-            with pytest.raises(SweepRefusedError, match="1 transactions are prepared"):
+            with pytest.raises(SweepRefusedError, match="1 transactions were prepared"):
                 await swept(rig.database, rig.store)
         assert len(await rig.store.names()) == 2
     finally:  # which else locks the tables for ever
