@@ -14,10 +14,10 @@ _INFO: Final = "aioimageattach.deferred"
 def defer_deletion(target: Any, deferred: bool = True) -> None:
     """Keep the files of replaced and deleted rows until a sweep moves them to its quarantine and later removes them.
 
-    Without it they are removed right after the commit. Keep them if a backup of the database may be restored, or a
-    replica that lags behind may be promoted: the rows that come back with it still have their files, or find them in
-    the quarantine. How long they stay is the sweep's to say. Files that were uploaded in a transaction which is rolled
-    back are still removed at once.
+    By default, they are deleted directly after the commit. Keep them if a backup of the database may be restored, or a
+    lagging replica may be promoted: the files of rows that reappear are then still in the store or in the quarantine.
+    The arguments of the sweep determine how long they are kept. Files uploaded in a transaction that is rolled back are
+    still deleted immediately.
 
     Args:
         target: An ``AsyncSession`` or ``async_sessionmaker``, or a scoped session.

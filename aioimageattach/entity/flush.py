@@ -134,7 +134,7 @@ class ImageFlush(FlushHandler):
         return report
 
     def deleted(self, session: Session, row: Image) -> Report:
-        """Return the file of a row that a bulk statement has deleted."""
+        """Return the report of a row that a bulk statement has deleted: its file is no longer referenced by it."""
         return Report(dropped=_dropped(session, row))
 
 

@@ -143,7 +143,7 @@ def _waves(length: int, count: int) -> tuple[tuple[float, ...], ...]:
 
 
 def _packed(*fields: tuple[float, int, int]) -> int:
-    """Fractions as whole numbers, from the lowest bits on: each with its largest value and its number of bits."""
+    """Pack fractions into one integer, lowest bits first; each comes with its largest value and number of bits."""
     packed = shift = 0
     for fraction, most, bits in fields:
         packed |= _rounded(fraction * most) << shift

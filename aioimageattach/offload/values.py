@@ -274,7 +274,7 @@ class Stored(Generic[V]):
         return twin
 
     def _encode(self) -> bytes:
-        """Return the value as bytes, made anew each time: it may be one that changes."""
+        """Return the value as bytes. It is encoded each time, because the value may be mutable."""
         try:
             return type(self).encode(self.value)
         except OffloadError:
