@@ -70,7 +70,7 @@ def client(app: Any) -> httpx.AsyncClient:
 
 @pytest.mark.parametrize("path", ["/", "/stream"])
 async def test_a_request_has_the_store(path: str) -> None:
-    """So has the body that is streamed after the handler; outside there is none."""
+    """A request has the store, also while its body is streamed; outside there is none."""
     async with client(starlette(MemoryStore("one"))) as http:
         assert (await http.get(path)).text == "one/"
     with pytest.raises(ContextError):
@@ -78,7 +78,7 @@ async def test_a_request_has_the_store(path: str) -> None:
 
 
 async def test_the_context_ends_with_an_exception() -> None:
-    """Whatever the application raises comes through, and the store is unset."""
+    """The exception of the application is raised, and the context ends."""
     async with client(starlette(MemoryStore("one"))) as http:
         with pytest.raises(ZeroDivisionError):
             await http.get("/fail")
@@ -87,14 +87,14 @@ async def test_the_context_ends_with_an_exception() -> None:
 
 
 async def test_requests_of_two_applications_at_once() -> None:
-    """Each sees the store of its own."""
+    """Concurrent requests of two applications each see their own store."""
     async with client(starlette(MemoryStore("one"))) as one, client(starlette(MemoryStore("two"))) as two:
         answers = await asyncio.gather(*(http.get("/") for _ in range(25) for http in (one, two)))
     assert [answer.text for answer in answers] == ["one/", "two/"] * 25
 
 
 async def test_inside_another_context() -> None:
-    """The innermost counts, and the outer one is back after."""
+    """The middleware's store is current in the application, and the outer one again after it."""
     with store_context(MemoryStore("outer")):
         async with client(starlette(MemoryStore("inner"))) as http:
             assert (await http.get("/")).text == "inner/"
@@ -102,7 +102,7 @@ async def test_inside_another_context() -> None:
 
 
 async def test_a_store_that_is_asked_at_each_request() -> None:
-    """A proxy may stand for another store from one request to the next."""
+    """A proxy is looked up at each request."""
     stores = [MemoryStore("first"), MemoryStore("second")]
     async with client(starlette(LocalProxyStore(lambda: stores[0]))) as http:
         assert (await http.get("/")).text == "first/"
@@ -111,7 +111,7 @@ async def test_a_store_that_is_asked_at_each_request() -> None:
 
 
 async def talk(app: Any, scope: dict[str, Any], *messages: dict[str, Any]) -> list[dict[str, Any]]:
-    """As a server does: hand over the messages, return the answers."""
+    """Send the messages as a server does, and return the responses."""
     waiting = list(messages)
     answers: list[dict[str, Any]] = []
 
@@ -126,7 +126,7 @@ async def talk(app: Any, scope: dict[str, Any], *messages: dict[str, Any]) -> li
 
 
 async def test_a_lifespan_has_the_store() -> None:
-    """Start and end run inside the context, and their messages pass."""
+    """Start-up and shutdown run in the context, and their messages are passed on."""
     log: list[str] = []
 
     @asynccontextmanager
@@ -144,7 +144,7 @@ async def test_a_lifespan_has_the_store() -> None:
 
 
 async def test_a_websocket_has_the_store() -> None:
-    """So has every message of it."""
+    """A websocket has the store for all of its messages."""
     scope = {"type": "websocket", "path": "/socket", "headers": [], "query_string": b"", "subprotocols": []}
     answers = await talk(starlette(MemoryStore("one")), scope, {"type": "websocket.connect"})
     assert [answer["type"] for answer in answers] == ["websocket.accept", "websocket.send", "websocket.close"]

@@ -51,7 +51,7 @@ def current() -> Store | None:
 
 
 def test_without_any_store() -> None:
-    """It is a LookupError that names the ways out."""
+    """Without a store, a call raises a LookupError that lists the ways to set one."""
     with pytest.raises(LookupError, match=r"set_default_store.*bind_store.*store_context") as caught:
         get_current_store()
     assert isinstance(caught.value, ContextError)
@@ -60,7 +60,7 @@ def test_without_any_store() -> None:
 
 
 def test_contexts_nest() -> None:
-    """The innermost counts, and the outer one is back after it."""
+    """The innermost context is current, and the outer one again after it."""
     with store_context(A) as given:
         assert given is A
         assert current() is A
@@ -74,7 +74,7 @@ def test_contexts_nest() -> None:
 
 
 def test_one_context_entered_twice() -> None:
-    """The same object may be entered again, inside itself and after."""
+    """One object can be entered again, inside its own block and after it."""
     context = store_context(A)
     for _ in range(2):
         with context:
@@ -85,7 +85,7 @@ def test_one_context_entered_twice() -> None:
 
 
 async def test_one_context_entered_by_many_tasks() -> None:
-    """Each task leaves its own, in whatever order they end."""
+    """Each task leaves its own context, in whatever order the tasks end."""
     context = store_context(A)
 
     async def work(seconds: float) -> None:
@@ -99,7 +99,7 @@ async def test_one_context_entered_by_many_tasks() -> None:
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
 def test_contexts_end_with_an_exception(error: type[BaseException]) -> None:
-    """Whatever it is, it comes through, and the outer store is back."""
+    """The exception is raised, and the outer store is current again."""
     with store_context(B):
         with pytest.raises(error), store_context(A):
             raise error
@@ -108,7 +108,7 @@ def test_contexts_end_with_an_exception(error: type[BaseException]) -> None:
 
 
 def test_a_push_inside_a_context_ends_with_it() -> None:
-    """What somebody forgot to pop does not outlive the block around it."""
+    """A store that was pushed but not popped is removed at the end of the enclosing block."""
     with store_context(A):
         push_store_context(B)
         assert current() is B
@@ -117,7 +117,7 @@ def test_a_push_inside_a_context_ends_with_it() -> None:
 
 @pytest.mark.parametrize("wrong", [None, "path", MemoryStore])
 def test_what_is_no_store(wrong: object) -> None:
-    """It is refused where it is set, not where it is used."""
+    """An object that is not a store is refused when it is set, not when it is used."""
     for use in (store_context(wrong).__enter__, lambda: push_store_context(wrong)):  # type: ignore[arg-type]
         with pytest.raises(DeclarationError, match="expected a Store"):
             use()
@@ -128,7 +128,7 @@ def test_what_is_no_store(wrong: object) -> None:
 
 
 def test_push_and_pop() -> None:
-    """They nest as contexts do; popping returns the store, and popping too often is an error."""
+    """Pushes nest; a pop returns the store, and one pop too many is an error."""
     push_store_context(A)
     push_store_context(B)
     assert current() is B
@@ -143,7 +143,7 @@ def test_push_and_pop() -> None:
 
 
 async def test_tasks_do_not_see_each_other() -> None:
-    """Five hundred tasks with two stores, switching all the time, each see their own."""
+    """Five hundred interleaved tasks with two stores each see their own store."""
 
     async def work(store: Store, other: Store) -> None:
         with store_context(store):
@@ -161,7 +161,7 @@ async def test_tasks_do_not_see_each_other() -> None:
 
 
 async def test_a_task_inherits_what_stood_when_it_was_made() -> None:
-    """Made inside, it sees the store, also after the block; made outside, it never does."""
+    """A task created inside the block sees the store, also after it; a task created outside never does."""
     go = asyncio.Event()
 
     async def look() -> Store | None:
@@ -181,7 +181,7 @@ async def test_a_task_inherits_what_stood_when_it_was_made() -> None:
 
 
 async def test_what_a_task_sets_stays_in_it() -> None:
-    """The one that made it sees nothing of it."""
+    """A store that a task sets is not visible in the task that created it."""
 
     async def work() -> None:
         push_store_context(B)
@@ -193,7 +193,7 @@ async def test_what_a_task_sets_stays_in_it() -> None:
 
 
 async def test_threads() -> None:
-    """Those that carry the context variables along see the store, plain ones do not."""
+    """Threads that copy the context variables see the store; others do not."""
     with store_context(A), ThreadPoolExecutor(1) as pool:
         assert await asyncio.to_thread(current) is A
         assert await anyio.to_thread.run_sync(current) is A
@@ -203,7 +203,7 @@ async def test_threads() -> None:
 
 
 def test_a_generator_suspended_inside_a_context() -> None:
-    """What it set is seen by whoever runs it until it goes on; closing it takes it back."""
+    """The caller of a suspended generator sees its store until the generator continues or is closed."""
 
     def generate() -> Iterator[Store | None]:
         with store_context(A):
@@ -216,7 +216,7 @@ def test_a_generator_suspended_inside_a_context() -> None:
 
 
 async def test_a_context_left_in_another_task_than_entered() -> None:
-    """As test fixtures and dependencies do: no error, and nothing is left in either task."""
+    """Leaving a context in another task, as fixtures do, raises no error and leaves no store in either task."""
 
     async def generate() -> AsyncIterator[None]:
         with store_context(A):
@@ -239,7 +239,7 @@ async def test_a_context_left_in_another_task_than_entered() -> None:
 
 
 async def test_a_decorated_coroutine_function() -> None:
-    """Each call has the store, concurrent ones too, and name and arguments stay."""
+    """Each call has the store, also concurrent ones; the name and the arguments of the function are kept."""
 
     @store_context(A)
     async def work(number: int, *, more: int) -> tuple[Store | None, int]:
@@ -267,7 +267,7 @@ def test_a_decorated_function() -> None:
 
 
 def test_generators_are_not_decorated() -> None:
-    """They would run after the call: the error says what to do instead."""
+    """Generators are refused, because they run after the call; the error says what to do instead."""
 
     def generate() -> Iterator[int]:
         yield 1  # pragma: no cover - never run
@@ -293,7 +293,7 @@ class TestCurrentStore(StoreContract):
 
 
 def test_a_proxy_is_as_what_it_stands_for() -> None:
-    """It asks anew at each use."""
+    """The proxy looks the store up each time it is used."""
     stores: list[Store] = [A, B]
     proxy = LocalProxyStore(lambda: stores[0])
     key = ImageKey("user", 7, 30, 20, "image/png", "12345678")
@@ -307,7 +307,7 @@ def test_a_proxy_is_as_what_it_stands_for() -> None:
 
 
 def test_a_context_of_a_proxy_is_one_of_the_store() -> None:
-    """The proxy is asked once, when the context begins, so that it cannot stand for itself."""
+    """A context looks the store of a proxy up once, on entry, so the proxy cannot refer to itself."""
     with store_context(A):
         with store_context(current_store):
             assert current() is A
@@ -319,7 +319,7 @@ def test_a_context_of_a_proxy_is_one_of_the_store() -> None:
 
 
 def test_the_default_is_seen_everywhere() -> None:
-    """In each task and thread without a context, until it is unset."""
+    """Every task and thread without a context uses the default, until it is removed."""
     set_default_store(A)
     assert current() is A
     with ThreadPoolExecutor(1) as pool:
@@ -331,7 +331,7 @@ def test_the_default_is_seen_everywhere() -> None:
 
 
 async def test_the_order() -> None:
-    """Argument, then context, then session, then default."""
+    """An argument takes precedence over the context, this over the session, and this over the default."""
     session_store, default = MemoryStore("session"), MemoryStore("default")
     session = Session()
     with pytest.raises(ContextError):
@@ -347,14 +347,14 @@ async def test_the_order() -> None:
 
 
 def test_the_current_store_as_an_argument_is_none() -> None:
-    """It means what it always means, and so the session's counts where there is no context."""
+    """``current_store`` as an argument is the same as none, so the store of the session is used without a context."""
     session = Session()
     bind_store(session, A)
     assert resolve_store(current_store, session=session) is A
 
 
 async def test_stores_bound_to_sessions_and_their_makers() -> None:
-    """Sessions made from then on have it, whatever else their info has."""
+    """Sessions created after the call have the store, and keep the other entries of ``info``."""
     async_engine, engine = create_async_engine("sqlite+aiosqlite://"), create_engine("sqlite://")
     makers = [
         async_sessionmaker(async_engine),
@@ -378,7 +378,7 @@ async def test_stores_bound_to_sessions_and_their_makers() -> None:
 
 
 async def test_a_proxy_is_like_its_store() -> None:
-    """All methods, attributes and comparisons are those of the store it stands for, which may change."""
+    """Methods, attributes and comparisons of a proxy are those of its current store."""
     signed = MemoryStore()
     signed.has_signed_urls = True
     stores = [signed]

@@ -56,7 +56,7 @@ USUAL: dict[str, Any] = {
     ids=ascii,
 )
 def test_what_no_key_may_have(field: str, value: object) -> None:
-    """Each part is checked when the key is made, and the error names the part."""
+    """Each field is checked when the key is created, and the error names the field."""
     with pytest.raises(InvalidKeyError, match=field):
         ImageKey(**{**USUAL, field: value})
 
@@ -72,7 +72,7 @@ def test_what_no_key_may_have(field: str, value: object) -> None:
     ],
 )
 def test_what_a_key_may_have(field: str, value: object) -> None:
-    """It keeps it, is equal to another of the same parts, and cannot be changed."""
+    """A key keeps its fields, equals a key with the same fields, and is immutable."""
     key = ImageKey(**{**USUAL, field: value})
     assert getattr(key, field) == value
     assert {key: 1}[ImageKey(**{**USUAL, field: value})] == 1
@@ -85,7 +85,7 @@ def test_what_a_key_may_have(field: str, value: object) -> None:
     [("image/jpeg", ".jpg"), ("image/svg+xml", ".svg"), ("image/avif", ".avif"), ("image/x-unknown", "")],
 )
 def test_new_files_end_in_what_people_know(mimetype: str, expected: str) -> None:
-    """The name has the type's extension, or none."""
+    """A new name ends in the extension of the MIME type, or in none."""
     assert extension(mimetype) == expected
     name = file_name(ImageKey(**{**USUAL, "mimetype": mimetype}))
     assert name == f"user-picture/01m7x/vw/01m7xvw392my0qm9gn0r3dt55c.30x20{expected}"
@@ -93,7 +93,7 @@ def test_new_files_end_in_what_people_know(mimetype: str, expected: str) -> None
 
 
 def test_old_files_end_in_what_the_predecessor_knew() -> None:
-    """JPEG is ``.jpe`` there."""
+    """Old names have the extensions of SQLAlchemy-ImageAttach, such as ``.jpe``."""
     assert [guess_extension(mimetype) for mimetype in ("image/jpeg", "image/png", "image/webp")] == [
         ".jpe",
         ".png",
@@ -102,14 +102,14 @@ def test_old_files_end_in_what_the_predecessor_knew() -> None:
 
 
 def test_a_name_needs_a_revision() -> None:
-    """A key without one is of another layout."""
+    """A key without a revision has no name in this layout."""
     with pytest.raises(InvalidKeyError, match="without a revision"):
         file_name(ImageKey(**{**USUAL, "revision": None}))
 
 
 @given(times=st.lists(st.floats(0, 2**35), min_size=2, max_size=2, unique_by=lambda moment: int(moment * 1000)))
 def test_revisions_are_in_order_of_time(times: list[float]) -> None:
-    """So are the names made of them, whatever the random part is."""
+    """Revisions and the names derived from them sort by time, whatever their random part is."""
     early, late = (make_revision(moment) for moment in sorted(times))
     assert early < late
     assert len(early) == 32
@@ -117,13 +117,13 @@ def test_revisions_are_in_order_of_time(times: list[float]) -> None:
 
 
 def test_revisions_of_one_moment_are_different() -> None:
-    """Nobody can guess one from another."""
+    """Revisions of the same millisecond differ and cannot be guessed."""
     assert len({make_revision(1_700_000_000)[10:] for _ in range(1000)}) == 1000
     assert make_revision()[:5] == make_revision()[:5]
 
 
 def test_a_directory_holds_half_a_minute() -> None:
-    """A million pictures a day are some hundreds of files in a directory, and about a thousand directories above."""
+    """At a million uploads a day, a directory has some hundreds of files, and its parent a thousand directories."""
 
     def directories(seconds: range) -> Counter[str]:
         names = (file_name(ImageKey(**{**USUAL, "revision": make_revision(1_700_000_000 + s)})) for s in seconds)
@@ -135,25 +135,25 @@ def test_a_directory_holds_half_a_minute() -> None:
 
 @pytest.mark.parametrize("name", AWKWARD_NAMES)
 def test_names_that_a_store_may_have(name: str) -> None:
-    """They come back as they are."""
+    """A valid name is returned unchanged."""
     assert check_name(name) == name
 
 
 @pytest.mark.parametrize("name", [*INVALID_NAMES, None, b"a", 7, "x" * 1025, "\u00fc" * 513], ids=ascii)
 def test_names_that_no_store_may_have(name: Any) -> None:
-    """Each is refused with a message that says why and shows no more than its beginning."""
+    """An invalid name is refused with the reason, and the message contains only its beginning."""
     with pytest.raises(InvalidKeyError, match="name ") as caught:
         check_name(name)
     assert len(str(caught.value)) < 200
 
 
 def test_types_are_returned() -> None:
-    """One of the right form comes back."""
+    """A MIME type of the right form is returned."""
     assert check_mimetype("image/svg+xml") == "image/svg+xml"
 
 
 def test_the_revision_is_found_in_a_name() -> None:
-    """It is what the name was made of, with and without an extension; other names have none."""
+    """The revision is found in a name with or without an extension; other names have none."""
     for mimetype in ("image/jpeg", "image/unheard-of"):
         key = ImageKey(**{**USUAL, "mimetype": mimetype})
         assert revision_of(file_name(key)) == key.revision
@@ -164,7 +164,7 @@ def test_the_revision_is_found_in_a_name() -> None:
 
 @given(st.integers(0, 200_000_000_000_000))
 def test_the_time_is_found_in_a_revision(milliseconds: int) -> None:
-    """It is when the revision was made."""
+    """The time is that at which the revision was made."""
     found = revision_time(make_revision(milliseconds / 1000))
     assert found is not None
     assert abs(found.timestamp() - milliseconds / 1000) <= 0.002
@@ -175,10 +175,10 @@ def test_the_time_is_found_in_a_revision(milliseconds: int) -> None:
     "revision", ["z" * 26, "01k9z3xbcdefghjkmnpqrstvw", "my-own-revision", "01K9Z3XBCDEFGHJKMNPQRSTVWX"]
 )
 def test_revisions_of_another_make_have_no_time(revision: str) -> None:
-    """Nothing is read into them."""
+    """A revision of another form has no time."""
     assert revision_time(revision) is None
 
 
 def test_the_last_revision_has_a_time() -> None:
-    """The greatest that is taken for ours is within the calendar."""
+    """The largest possible revision has a valid date."""
     assert revision_time("6" + "z" * 25) == datetime(9774, 8, 21, 16, 50, 21, 823000, tzinfo=UTC)

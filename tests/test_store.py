@@ -25,7 +25,7 @@ class Picture:
 
 
 class PlainStore(Store):
-    """A third party's, whose URLs are as told."""
+    """A third-party store with given URLs."""
 
     def __init__(self, url: str = "https://x/a") -> None:
         self.url = url
@@ -84,7 +84,7 @@ class PlainStore(Store):
 
 
 async def test_the_four_methods_get_what_the_image_says() -> None:
-    """``store``, ``open`` and ``delete`` hand on each part of the key in its place."""
+    """``store``, ``open`` and ``delete`` pass each field of the key in its position."""
     store = PlainStore()
     picture = Picture(ImageKey("user", 7, 30, 20, "image/png", REVISION), reproducible=True)
     await store.store(picture, b"x")
@@ -110,12 +110,12 @@ async def test_the_four_methods_get_what_the_image_says() -> None:
     ],
 )
 def test_a_url_tells_the_version(url: str, revision: str | None, expected: str) -> None:
-    """By the revision that stands in it, or else by the time at its end."""
+    """A URL contains the revision, or else the time of the upload is appended."""
     assert PlainStore(url).locate(Picture(ImageKey("user", 7, 30, 20, "image/png", revision))) == expected
 
 
 async def test_a_stream_is_spooled_to_seek_in_it() -> None:
-    """A store that only streams gives a file with ``seek`` when asked; one that seeks gives its own."""
+    """``use_seek`` spools the file of a store that only streams; a seekable file is returned as it is."""
     picture = Picture(ImageKey("user", 7, 30, 20, "image/png", REVISION))
     file = await PlainStore().open(picture, use_seek=True)
     assert isinstance(file, type((await Spool.fill(b"")).open()))
@@ -127,13 +127,13 @@ async def test_a_stream_is_spooled_to_seek_in_it() -> None:
 
 
 def test_plain_stores_need_the_number_of_the_owner() -> None:
-    """Unless they say otherwise; stores by name do not."""
+    """A plain store needs ``object_id`` by default, and a ``KeyedStore`` does not."""
     assert PlainStore().needs_object_id
     assert not MemoryStore().needs_object_id
 
 
 class Named(MemoryStore):
-    """A store by name that writes no more than it has to."""
+    """The smallest possible ``KeyedStore``."""
 
     legacy_name = KeyedStore.legacy_name
     delete_objects = KeyedStore.delete_objects
@@ -145,7 +145,7 @@ class Named(MemoryStore):
 
 
 async def test_a_store_by_name_has_no_old_layout_by_itself() -> None:
-    """A key without a revision is refused, unless the store says what its name is."""
+    """A key without a revision is refused, unless the store implements ``legacy_name``."""
     store = Named()
     with pytest.raises(InvalidKeyError, match="without a revision"):
         await store.put(ImageKey("user", 7, 30, 20, "image/png"), b"x", reproducible=False)
@@ -154,7 +154,7 @@ async def test_a_store_by_name_has_no_old_layout_by_itself() -> None:
 
 
 async def test_deleting_many_goes_on_after_an_error() -> None:
-    """The errors come back by name."""
+    """Deleting many files continues after an error and returns the errors by name."""
     store = Named()
     for name in ("a", "stuck", "b"):
         await store.put_object(name, b"x")
@@ -165,7 +165,7 @@ async def test_deleting_many_goes_on_after_an_error() -> None:
 
 
 async def test_the_four_methods_of_a_store_by_name() -> None:
-    """They are its six, under the name of the key."""
+    """The four methods call those by name, with the name of the key."""
     store = MemoryStore("https://x")
     picture = Picture(ImageKey("user", None, 30, 20, "image/png", REVISION))
     name = f"user/01m7x/vw/{REVISION}.30x20.png"

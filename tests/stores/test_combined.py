@@ -21,7 +21,7 @@ from tests.stores.plain import PlainStore
 
 
 class Listing:
-    """A listing that is no generator, and has nothing to close."""
+    """A listing that is not a generator and has no ``aclose``."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = iter(names)
@@ -54,7 +54,7 @@ async def generated(names: Sequence[str], closed: list[bool]) -> AsyncIterator[O
     ],
 )
 async def test_listings_are_merged_in_order(listings: list[str], expected: list[str]) -> None:
-    """Each name comes once, with the numbers of the listings that have it, in their order."""
+    """Each name is yielded once, with the indices of the listings that have it."""
     found = [
         next(iter(infos.values())).name + "".join(map(str, infos)) async for infos in merged([*map(Listing, listings)])
     ]
@@ -62,7 +62,7 @@ async def test_listings_are_merged_in_order(listings: list[str], expected: list[
 
 
 async def test_listings_are_closed_when_the_merge_is_left() -> None:
-    """Each, so that none holds a directory or a connection."""
+    """All listings are closed, so that none keeps a directory or a connection open."""
     closed: list[bool] = []
     merging = merged([generated("ab", closed), generated("bc", closed)])
     await anext(merging)
@@ -71,7 +71,7 @@ async def test_listings_are_closed_when_the_merge_is_left() -> None:
 
 
 async def test_what_killed_puts_have_left_is_removed(tmp_path: Path) -> None:
-    """In each store that is written to, and nowhere else."""
+    """The temporary data of killed puts is deleted in every store that is written to, and in no other."""
     stores = [FileSystemStore(tmp_path / name, "/", fsync=False) for name in "abc"]
     first, second, third = stores
 
@@ -89,7 +89,7 @@ async def test_what_killed_puts_have_left_is_removed(tmp_path: Path) -> None:
 
 
 def test_the_places_of_a_store() -> None:
-    """A combined store has those of its stores; a routing store those of one object type."""
+    """A combined store has the places of its stores; a routing store can return those of one object type."""
     first, second, third = MemoryStore(), MemoryStore(), MemoryStore()
     plain, other = PlainStore(), PlainStore()
     for store, expected in (
@@ -110,7 +110,7 @@ def test_the_places_of_a_store() -> None:
 
 
 def test_a_directory_is_known_by_every_path(tmp_path: Path) -> None:
-    """A trailing slash and a symbolic link make no difference, and neither does a directory that is not there yet."""
+    """A directory is the same place with a trailing slash, through a symbolic link, and before it exists."""
     (real := tmp_path / "real").mkdir()
     (link := tmp_path / "link").symlink_to(real)
     store = FileSystemStore(real, "/")
@@ -136,7 +136,7 @@ def test_a_directory_is_known_by_every_path(tmp_path: Path) -> None:
     ],
 )
 def test_one_place_twice_is_refused(tmp_path: Path, combine: Callable[[KeyedStore, KeyedStore], object]) -> None:
-    """Even if it is named by two paths."""
+    """Two stores of one directory cannot be combined, even with different paths."""
     (tmp_path / "media").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "media")
     one, other = FileSystemStore(tmp_path / "media", "/"), FileSystemStore(f"{tmp_path}/link/", "/media/")
@@ -145,7 +145,7 @@ def test_one_place_twice_is_refused(tmp_path: Path, combine: Callable[[KeyedStor
 
 
 async def test_each_store_gives_a_key_its_own_names(tmp_path: Path) -> None:
-    """For a key without a revision a combined store knows the names that each of its stores gives it."""
+    """For a key without a revision, a combined store returns the names in each of its stores."""
     directory, bucket = FileSystemStore(tmp_path, "/", fsync=False), MemoryStore()
     key = ImageKey("user-picture", 1234, 30, 20, "image/png")
     names = ("user-picture/234/1/1234.30x20.png", "user-picture/1234/30x20.png")
@@ -171,7 +171,7 @@ async def test_each_store_gives_a_key_its_own_names(tmp_path: Path) -> None:
 
 
 def test_the_stores_that_are_written_to() -> None:
-    """An overlay writes above only; a routing store to the store of the object type."""
+    """An overlay writes only to the store above, a routing store to the store of the object type."""
     first, second, third = MemoryStore(), MemoryStore(), MemoryStore()
     assert first.parts("a") == (first,)
     assert MirrorStore(first, OverlayStore(second, third)).parts("a") == (first, second)

@@ -29,7 +29,7 @@ def test_urls(base_url: str, expected: str) -> None:
 
 
 async def test_files_without_a_revision() -> None:
-    """They have a plain layout of their own, which needs the owner's number."""
+    """Keys without a revision have a simple layout, which needs ``object_id``."""
     store = MemoryStore()
     await store.put(ImageKey("user", 7, 30, 20, "image/jpeg"), b"old", reproducible=False)
     assert [found.name async for found in store.list_objects()] == ["user/7/30x20.jpe"]
@@ -38,7 +38,7 @@ async def test_files_without_a_revision() -> None:
 
 
 def test_threads_may_share_it() -> None:
-    """Eight threads with loops of their own put the same hundred names: each name is won once."""
+    """Eight threads with their own event loops put the same hundred names, and each name is put once."""
     store = MemoryStore()
 
     async def work(n: int) -> int:

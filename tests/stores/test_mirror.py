@@ -48,7 +48,7 @@ async def read(store: MirrorStore, name: str) -> bytes:
 
 
 async def test_all_have_what_is_put() -> None:
-    """Every store has the same bytes, from a source that can be read once, or from where a spool stands."""
+    """All stores get the same bytes, from a source that can be read once, or from the position of a spool."""
     first, second, third = MemoryStore(), MemoryStore(), MemoryStore()
     store = MirrorStore(first, second, third)
 
@@ -68,7 +68,7 @@ async def test_all_have_what_is_put() -> None:
 
 
 async def test_the_first_that_has_a_file_is_read() -> None:
-    """Reading and telling fall through in order; what none has is missing in the first."""
+    """Reading uses the first store that has the file; the error for a missing file is that of the first store."""
     first, second = MemoryStore("https://first/"), MemoryStore("https://second/")
     store = MirrorStore(first, second)
     await first.put_object("both", b"first")
@@ -87,7 +87,7 @@ async def test_the_first_that_has_a_file_is_read() -> None:
 
 
 async def test_a_listing_has_each_file_once() -> None:
-    """In order, as the first that has it tells it."""
+    """A listing is sorted, and has each file once, as the first store that has it lists it."""
     first, second = MemoryStore(), MemoryStore()
     store = MirrorStore(first, second)
     for one, name, blob in ((second, "a", b"1"), (first, "b", b"22"), (second, "b", b"1"), (first, "c/d", b"22")):
@@ -99,7 +99,7 @@ async def test_a_listing_has_each_file_once() -> None:
 
 @pytest.mark.parametrize("broken", [0, 1, 2])
 async def test_a_put_that_one_store_refuses_leaves_nothing(broken: int) -> None:
-    """Whichever it is, the others have nothing either; the next attempt is whole."""
+    """If any store refuses a put, no store has the file, and the next attempt succeeds."""
     stores = [FaultyStore() for _ in range(3)]
     stores[broken].at("put", fails, 1)
     store = MirrorStore(*stores)
@@ -111,7 +111,7 @@ async def test_a_put_that_one_store_refuses_leaves_nothing(broken: int) -> None:
 
 
 async def test_a_name_that_one_store_has_is_taken() -> None:
-    """Its file is unchanged, and no other store has one after."""
+    """If one store has the name, its file is unchanged and no other store gets one."""
     first, second = MemoryStore(), MemoryStore()
     await second.put_object("a", b"old")
     store = MirrorStore(first, second)
@@ -122,7 +122,7 @@ async def test_a_name_that_one_store_has_is_taken() -> None:
 
 
 async def test_what_cannot_be_taken_back_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """The error is that of the put, the log names the store where a file may be left."""
+    """If the clean-up fails, the error of the put is raised, and the log names the store."""
     first, second = FaultyStore(), FaultyStore()
     second.at("put", fails, 1)
     first.at("delete", breaks, 1)
@@ -134,7 +134,7 @@ async def test_what_cannot_be_taken_back_is_told(caplog: pytest.LogCaptureFixtur
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_cancelled_put_leaves_nothing_in_any(way: str, tmp_path: Path) -> None:
-    """At whichever await the cancellation comes, twice even: all stores have the file, or none."""
+    """A put cancelled at any await, even twice, leaves the file in all stores or in none."""
     disk, memory = FileSystemStore(tmp_path, "/", fsync=False), MemoryStore()
     store = MirrorStore(disk, memory, FileSystemStore(tmp_path / "other", "/", fsync=False))
     at = 0
@@ -158,7 +158,7 @@ async def test_a_cancelled_put_leaves_nothing_in_any(way: str, tmp_path: Path) -
 
 
 async def test_a_put_is_taken_back_before_its_cancellation_is_told() -> None:
-    """Cancelled while the second store hangs, the first is told to delete, however long that takes."""
+    """If a put is cancelled in the second store, the file is deleted in the first before the call ends."""
     first, second = FaultyStore(), FaultyStore()
     putting, deleting = Stop(), Stop()
     second.at("put", putting)
@@ -178,7 +178,7 @@ async def test_a_put_is_taken_back_before_its_cancellation_is_told() -> None:
 
 @pytest.mark.parametrize("broken", [0, 1])
 async def test_a_deletion_goes_on_where_one_store_fails(broken: int) -> None:
-    """The others delete all the same, and the error is raised, or told by name."""
+    """If one store fails, the others still delete, and the error is raised or returned by name."""
     stores = [FaultyStore(), FaultyStore()]
     store = MirrorStore(*stores)
     for name in ("a", "b", "c"):
@@ -197,7 +197,7 @@ async def test_a_deletion_goes_on_where_one_store_fails(broken: int) -> None:
 
 
 async def test_each_store_has_the_old_layout_of_its_own(tmp_path: Path) -> None:
-    """Files of SQLAlchemy-ImageAttach are found in each under its own name."""
+    """Files of SQLAlchemy-ImageAttach are found under the name of each store."""
     disk, memory = FileSystemStore(tmp_path, "/", fsync=False), MemoryStore()
     key = ImageKey("user", 7, 30, 20, "image/jpeg")
     await memory.put(key, b"old", reproducible=False)
@@ -210,7 +210,7 @@ async def test_each_store_has_the_old_layout_of_its_own(tmp_path: Path) -> None:
 
 
 async def test_stores_without_names() -> None:
-    """Puts, deletions and the order of reading are the same; URLs and revisions are those of the first."""
+    """Stores without names are mirrored in the same way; URLs and revisions are those of the first."""
     first, second = PlainStore("https://first/"), PlainStore("https://second/")
     second.has_signed_urls = True
     store = PlainMirrorStore(first, second)
@@ -227,6 +227,6 @@ async def test_stores_without_names() -> None:
 
 
 def test_what_cannot_be_mirrored_is_refused() -> None:
-    """A store without names, where names are needed, is named."""
+    """A store that is not a ``KeyedStore`` is refused, and the error names its class."""
     with pytest.raises(DeclarationError, match="got PlainStore; for other stores, use the class"):
         MirrorStore(MemoryStore(), PlainStore())  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ class TestOverlayStore(StoreContract):
 
 
 class TestOverlayStoreOverTheSame(StoreContract):
-    """Over a store that has files of every name: what is put and read is always above."""
+    """An overlay over a store with files: everything that is put and read is in the store above."""
 
     @pytest.fixture
     async def store(self) -> OverlayStore:
@@ -42,7 +42,7 @@ class TestPlainOverlayStore(StoreContract):
 
 
 def read_only(inner: MemoryStore) -> FaultyStore:
-    """A store that may only be read."""
+    """A store with read permissions only."""
     store = FaultyStore(inner)
     store.at("put", fails)
     store.at("delete", fails)
@@ -74,7 +74,7 @@ async def read(store: OverlayStore, name: str) -> bytes:
 
 
 async def test_files_below_are_seen(store: OverlayStore, below: MemoryStore) -> None:
-    """They can be read, whole and in part, told, and listed among those above, in order."""
+    """Files below can be read completely and in ranges, inspected, and listed together with those above."""
     for name in ("b/1", "b/3", "b/5"):
         await below.put_object(name, name.encode())
     for name in ("b/0", "b/2", "b/4", "c"):
@@ -88,7 +88,7 @@ async def test_files_below_are_seen(store: OverlayStore, below: MemoryStore) -> 
 
 
 async def test_deletions_stay_above(store: OverlayStore, above: MemoryStore, below: MemoryStore) -> None:
-    """A deleted file below is missing for every method, and stands below."""
+    """A deleted file is missing for every method, but still exists in the store below."""
     for name in ("a", "b", "c", "d/e"):
         await below.put_object(name, b"below")
     await store.put_object("mine", b"above")
@@ -105,7 +105,7 @@ async def test_deletions_stay_above(store: OverlayStore, above: MemoryStore, bel
 
 
 async def test_a_name_below_is_taken_until_it_is_deleted(store: OverlayStore, below: MemoryStore) -> None:
-    """A put over a file below is refused; after its deletion it is done, and deleting again hides both."""
+    """A name of the store below can be put only after its deletion; deleting it again hides both files."""
     await below.put_object("a", b"below")
     with pytest.raises(StoreFileExistsError):
         await store.put_object("a", b"mine")
@@ -121,14 +121,14 @@ async def test_a_name_below_is_taken_until_it_is_deleted(store: OverlayStore, be
 
 
 async def test_two_delete_the_same_at_once(store: OverlayStore, below: MemoryStore) -> None:
-    """Neither minds the other."""
+    """Two tasks can delete the same file concurrently."""
     await below.put_object("a", b"below")
     await asyncio.gather(*(store.delete_object("a") for _ in range(4)))
     assert await names(store) == []
 
 
 async def test_a_mark_that_somebody_else_was_first_to_put(below: MemoryStore) -> None:
-    """The deletion is done all the same."""
+    """A deletion succeeds if another process has put the mark first."""
 
     async def mark(name: str) -> None:
         await above.inner.put_object(".deleted-below/a", b"")
@@ -142,7 +142,7 @@ async def test_a_mark_that_somebody_else_was_first_to_put(below: MemoryStore) ->
 
 
 async def test_the_revision_says_where_a_file_is(store: OverlayStore, below: MemoryStore) -> None:
-    """URLs are calculated: what is uploaded here is above, everything else below, old names too."""
+    """URLs are calculated: new revisions lead to the store above, and all other names to the store below."""
     mine = ImageKey("user", 1, 30, 20, "image/png", store.make_revision())
     theirs = ImageKey("user", 1, 30, 20, "image/png", below.make_revision())
     old = ImageKey("user", 1, 30, 20, "image/jpeg")
@@ -156,7 +156,7 @@ async def test_the_revision_says_where_a_file_is(store: OverlayStore, below: Mem
 
 @pytest.mark.parametrize("name", [".deleted-below/a", ".deleted-below/a/b", ".deleted-below/a/b-sandbox"])
 async def test_names_of_marks_are_refused(store: OverlayStore, below: MemoryStore, name: str) -> None:
-    """Nobody can put, read or delete a mark by hand, nor see one that stands below."""
+    """Names of marks cannot be put, read or deleted, and marks in the store below are not visible."""
     await below.put_object(name, b"")
     for call in (store.put_object(name, b""), store.get_object(name), store.delete_object(name)):
         with pytest.raises(InvalidKeyError, match="reserved"):
@@ -166,7 +166,7 @@ async def test_names_of_marks_are_refused(store: OverlayStore, below: MemoryStor
 
 
 async def test_a_listing_hides_what_is_deleted_and_merges_the_rest(store: OverlayStore, below: MemoryStore) -> None:
-    """Wherever it begins and ends: marks take away their names alone, and files put over a mark are there."""
+    """A listing of any range hides exactly the marked names, and has files that were put over a mark."""
     for name in ("a", "a/b", "ab", "b/1", "b/2", "b/20", "b/3", "c"):
         await below.put_object(name, b"below")
     for name in ("a", "b/2", "b/3", "c"):
@@ -184,7 +184,7 @@ async def test_a_listing_hides_what_is_deleted_and_merges_the_rest(store: Overla
 
 
 async def test_an_error_of_one_deletion_does_not_hinder_others(below: MemoryStore) -> None:
-    """It is told by its name."""
+    """An error of one deletion does not affect the others, and is returned by name."""
     above = FaultyStore()
     store = OverlayStore(above, below)
     for name in ("a", "b"):
@@ -195,7 +195,7 @@ async def test_an_error_of_one_deletion_does_not_hinder_others(below: MemoryStor
 
 
 async def test_stores_without_names() -> None:
-    """Reads fall through, writes stay above, and what is below is never deleted, nor hidden."""
+    """With stores without names, missing files are read below, writes stay above, and nothing below is hidden."""
     above, below = PlainStore("https://above/"), PlainStore("https://below/")
     store = PlainOverlayStore(above, below)
     theirs = ImageKey("user", 1, 30, 20, "image/png", below.make_revision())
@@ -215,7 +215,7 @@ async def test_stores_without_names() -> None:
 
 
 def test_what_cannot_be_laid_over_is_refused(above: MemoryStore, below: MemoryStore) -> None:
-    """A store over itself would be written to; one without names can hide nothing."""
+    """A store over itself is refused, and so is a store that is not a ``KeyedStore``."""
     assert repr(OverlayStore(above, below)) == "<OverlayStore <MemoryStore of 0 files> over <MemoryStore of 0 files>>"
     for other in (above, MirrorStore(below, above)):
         with pytest.raises(ValueError, match="which keep the same files"):

@@ -37,7 +37,7 @@ async def names(store: RoutingStore | MemoryStore, prefix: str = "", start_after
 
 
 async def test_each_kind_has_its_store() -> None:
-    """Names and keys lead to the store of their kind, all others to the default."""
+    """Names and keys use the store of their object type, and all others the default."""
     portraits, rest = MemoryStore("https://private/"), MemoryStore("https://public/")
     store = RoutingStore({"portrait": portraits}, rest)
     for object_type in ("portrait", "portrait-small", "photo"):
@@ -54,7 +54,7 @@ async def test_each_kind_has_its_store() -> None:
 
 
 async def test_files_without_a_revision_have_the_names_of_their_store(tmp_path: Path) -> None:
-    """The layout of SQLAlchemy-ImageAttach is another one in each kind of store."""
+    """A key without a revision has the name in the store of its object type."""
     disk, memory = FileSystemStore(tmp_path, "/", fsync=False), MemoryStore()
     store = RoutingStore({"a": disk}, memory)
     for object_type, name in (("a", "a/7/0/7.30x20.jpe"), ("b", "b/7/30x20.jpe")):
@@ -66,7 +66,7 @@ async def test_files_without_a_revision_have_the_names_of_their_store(tmp_path: 
 
 
 async def test_listing_merges_and_leaves_out_what_is_elsewhere() -> None:
-    """All stores' files come in order; one kind's are asked of one store; a file in a wrong store is not there."""
+    """Listings are merged in order; those of one object type use one store; files in a wrong store are left out."""
     first, rest = MemoryStore(), MemoryStore()
     store = RoutingStore({"b": first, "d": first}, rest)
     for name in ("a/1", "b", "b/2", "b/1", "c/1", "d/1", "e"):
@@ -81,7 +81,7 @@ async def test_listing_merges_and_leaves_out_what_is_elsewhere() -> None:
 
 
 async def test_many_deletions_go_to_their_stores() -> None:
-    """Each store is asked for its own, and every failure is told by its name."""
+    """Each store deletes its own files, and every error is returned by name."""
     broken, rest = FaultyStore(), MemoryStore()
     store = RoutingStore({"a": broken, "b": rest})
     for name in ("a/1", "b/1", "b/2"):
@@ -97,7 +97,7 @@ async def test_many_deletions_go_to_their_stores() -> None:
 
 
 async def test_a_kind_without_a_store_is_refused() -> None:
-    """Before anything is read, and the message tells which there are."""
+    """An object type without a store is refused before anything is read; the error lists the known ones."""
     store = RoutingStore({"a": MemoryStore(), "b": MemoryStore()})
     source = io.BytesIO(b"x")
     with pytest.raises(InvalidKeyError, match=r"'c' has no store: expected one of \['a', 'b'\]"):
@@ -108,7 +108,7 @@ async def test_a_kind_without_a_store_is_refused() -> None:
 
 
 def test_what_cannot_be_routed_is_refused() -> None:
-    """Impossible object types, what is no store, and stores without names where names are needed."""
+    """Invalid object types, objects that are not stores, and stores that are not keyed stores are refused."""
     with pytest.raises(InvalidKeyError, match="object_type"):
         RoutingStore({"a/b": MemoryStore()})
     with pytest.raises(DeclarationError, match="expected a KeyedStore, got PlainStore"):
@@ -120,7 +120,7 @@ def test_what_cannot_be_routed_is_refused() -> None:
 
 
 def test_what_one_of_them_needs_all_of_them_get() -> None:
-    """Identifiers are waited for if one store makes names of them."""
+    """``needs_object_id`` is true if one of the stores needs it."""
     plain = PlainStore()
     plain.needs_object_id = False
     assert not PlainRoutingStore({"a": plain}).needs_object_id
@@ -129,7 +129,7 @@ def test_what_one_of_them_needs_all_of_them_get() -> None:
 
 
 async def test_only_the_store_of_a_kind_may_copy() -> None:
-    """A store that cannot copy says so, and nothing is done."""
+    """``copy_from`` calls the store of the object type, which may return False."""
     source = MemoryStore()
     await source.put_object("a/1", b"x")
     store = RoutingStore({}, MemoryStore())
@@ -139,7 +139,7 @@ async def test_only_the_store_of_a_kind_may_copy() -> None:
 
 
 async def test_the_name_of_a_table_is_an_object_type() -> None:
-    """It is written with ``_`` there, and with ``-`` in names: what was meant to be private does not become public."""
+    """The name of a table, with ``_``, finds the store of its object type, so private files do not become public."""
     private, public = MemoryStore(), MemoryStore()
     for object_type in ("private_note.full_text", "private-note.full-text"):
         store = RoutingStore({object_type: private}, public)
@@ -154,7 +154,7 @@ async def test_the_name_of_a_table_is_an_object_type() -> None:
 
 
 def test_derived_files_go_to_the_store_of_their_originals() -> None:
-    """Unless they have a store of their own: thumbnails of private pictures must not become public."""
+    """Derived files use the store of their originals, so thumbnails of private images do not become public."""
     private, public, small = MemoryStore(), MemoryStore(), MemoryStore()
     store = RoutingStore({"photo": private}, public)
     assert store.store_of(f"photo{DERIVED}") is private
@@ -163,7 +163,7 @@ def test_derived_files_go_to_the_store_of_their_originals() -> None:
 
 
 def test_names_that_no_class_has() -> None:
-    """They are found whatever spelling either side uses."""
+    """Object types that no class has are found, with ``_`` and with ``-``."""
     store = RoutingStore({"private_note.full_text": MemoryStore(), "user-pictures": MemoryStore()}, MemoryStore())
     assert store.unknown_types(["user-picture", "private-note.full-text"]) == ["user-pictures"]
     assert store.unknown_types(["user_pictures", "private_note.full-text"]) == []

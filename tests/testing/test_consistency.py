@@ -27,7 +27,7 @@ async def place(sqlite_database: Database, tmp_path: Path) -> Place:
 
 
 async def test_what_is_consistent(place: Place) -> None:
-    """Nothing is said; files of others do not count."""
+    """The assertion passes for consistent data, and ignores files of other object types."""
     await place.name("elsewhere/file.txt")
     await assert_consistent(place.sessions, Base)
     async with place.sessions() as session:
@@ -35,7 +35,7 @@ async def test_what_is_consistent(place: Place) -> None:
 
 
 async def test_what_is_not(place: Place) -> None:
-    """Each row and file is named."""
+    """The error names each inconsistent row and file."""
     async with place.sessions() as session:  # names of one millisecond are in no order
         rows = (await session.scalars(select(UserPicture).order_by(UserPicture.user_id))).all()
     lost, altered = (place.store.name_of(row.key) for row in rows)
@@ -54,7 +54,7 @@ async def test_what_is_not(place: Place) -> None:
 
 
 async def test_rows_that_went_unnoticed(place: Place) -> None:
-    """Their files are named, though no row is left."""
+    """Orphaned files are found even if there are no rows left."""
     async with place.sessions.begin() as session:
         await session.execute(delete(UserPicture))
     with pytest.raises(AssertionError, match="2 problems"):
@@ -62,6 +62,6 @@ async def test_rows_that_went_unnoticed(place: Place) -> None:
 
 
 async def test_a_store_without_names(place: Place) -> None:
-    """It cannot be listed."""
+    """A store that is not a ``KeyedStore`` is refused."""
     with pytest.raises(DeclarationError, match="assert_consistent: expected a KeyedStore"):
         await assert_consistent(place.sessions, Base, ThirdPartyStore())

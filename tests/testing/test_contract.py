@@ -1,4 +1,4 @@
-"""The conformance suite for stores: what is right passes, and each kind of wrong fails."""
+"""The conformance suite accepts correct stores and detects each kind of fault."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aioimageattach.testing import StoreContract
 
 
 class ThirdPartyStore(Store):
-    """As little as a store may be: four methods over a dictionary."""
+    """The smallest possible store: four methods over a dictionary."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -95,14 +95,14 @@ class TestThirdPartyStore(StoreContract):
 
 
 class Overwriting(ThirdPartyStore):
-    """It leaves the revision out of the name."""
+    """A store whose names do not contain the revision."""
 
     def name(self, *parts: object) -> str:
         return super().name(*parts[:4])
 
 
 class HalfFiles(ThirdPartyStore):
-    """It shows a file while it is written."""
+    """A store in which incomplete files are visible."""
 
     async def put_file(self, file: Source, *args: Any, **kwargs: Any) -> None:
         read = as_reader(file)
@@ -113,7 +113,7 @@ class HalfFiles(ThirdPartyStore):
 
 
 class Late(ThirdPartyStore):
-    """It goes on behind the caller's back when the call is cancelled."""
+    """A store that continues after the call was cancelled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class Late(ThirdPartyStore):
 
 
 class Closing(ThirdPartyStore):
-    """It closes what is not its own."""
+    """A store that closes the source."""
 
     async def put_file(self, file: Source, *args: Any, **kwargs: Any) -> None:
         await super().put_file(file, *args, **kwargs)
@@ -139,7 +139,7 @@ class Closing(ThirdPartyStore):
 
 
 class Rewinding(ThirdPartyStore):
-    """It reads from the start, wherever the source stands."""
+    """A store that reads the source from its start."""
 
     async def put_file(self, file: Source, *args: Any, **kwargs: Any) -> None:
         if isinstance(file, io.BytesIO):
@@ -148,7 +148,7 @@ class Rewinding(ThirdPartyStore):
 
 
 class Strict(ThirdPartyStore):
-    """It cannot delete what is not there."""
+    """A store that cannot delete a missing file."""
 
     async def delete_file(self, *args: Any, **kwargs: Any) -> None:
         await (await self.get_file(*args, **kwargs)).aclose()
@@ -156,7 +156,7 @@ class Strict(ThirdPartyStore):
 
 
 class Blank(ThirdPartyStore):
-    """It gives an empty file for a missing one."""
+    """A store that returns an empty file instead of an error."""
 
     async def get_file(self, *args: Any, **kwargs: Any) -> AsyncFile:
         with contextlib.suppress(StoreFileNotFoundError):
@@ -165,7 +165,7 @@ class Blank(ThirdPartyStore):
 
 
 class Mixing(ThirdPartyStore):
-    """It keeps one reader for all."""
+    """A store whose readers share a position."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -176,14 +176,14 @@ class Mixing(ThirdPartyStore):
 
 
 class Repeating(ThirdPartyStore):
-    """Its revisions repeat."""
+    """A store whose revisions repeat."""
 
     def make_revision(self) -> str:
         return f"revision{secrets.randbelow(100)}"
 
 
 class Clobbering(MemoryStore):
-    """It replaces what has the name already."""
+    """A store that overwrites files."""
 
     async def put_object(self, name: str, data: Source, **kwargs: Any) -> None:
         await self.delete_object(name)
@@ -191,7 +191,7 @@ class Clobbering(MemoryStore):
 
 
 class Globbing(MemoryStore):
-    """It deletes all that begins with the name."""
+    """A store that deletes all names with this prefix."""
 
     async def delete_object(self, name: str) -> None:
         for other in [found.name async for found in self.list_objects(name)]:
@@ -199,7 +199,7 @@ class Globbing(MemoryStore):
 
 
 class Unordered(MemoryStore):
-    """It lists as the files come, directories first."""
+    """A store whose listing is not sorted."""
 
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         found = [one async for one in super().list_objects(prefix, start_after=start_after)]
@@ -208,14 +208,14 @@ class Unordered(MemoryStore):
 
 
 class Unquoted(MemoryStore):
-    """Its URLs are as its names."""
+    """A store that does not quote URLs."""
 
     def url_of(self, name: str) -> str:
         return self.base_url + name
 
 
 class Careless(MemoryStore):
-    """It takes any name."""
+    """A store that does not check names."""
 
     async def delete_object(self, name: str) -> None:
         with contextlib.suppress(ValueError):
@@ -223,7 +223,7 @@ class Careless(MemoryStore):
 
 
 class Inclusive(MemoryStore):
-    """Its ranges have one byte more, as in HTTP."""
+    """A store whose ranges include the end."""
 
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> Any:
         return await super().get_object(name, start=start, end=None if end is None else end + 1)
@@ -261,13 +261,13 @@ contract: Any = StoreContract()
     ],
 )
 async def test_what_is_wrong_fails(store: type[Store], test: Test, why: str) -> None:
-    """Each of these stores has one fault, and the test that is for it finds it."""
+    """Each of these stores has one fault, and the test for this fault fails."""
     with pytest.raises((AssertionError, pytest.fail.Exception, StoreFileNotFoundError), match=why or None):
         await test(store())
 
 
 def test_without_pytest() -> None:
-    """The import says what is missing."""
+    """Without pytest, the import raises an error that names it."""
     before = sys.modules["pytest"]
     sys.modules["pytest"] = None  # type: ignore[assignment]
     try:
@@ -280,7 +280,7 @@ def test_without_pytest() -> None:
 
 
 def test_the_contract_is_not_collected_by_itself() -> None:
-    """Only classes that inherit it are, and every test of it is a coroutine that says what must hold."""
+    """pytest collects only subclasses of the suite, whose tests are coroutines with docstrings."""
     assert not StoreContract.__name__.startswith("Test")
     tests = [value for name, value in vars(StoreContract).items() if name.startswith("test_")]
     assert len(tests) > 25

@@ -18,7 +18,7 @@ from tests.testing.test_contract import ThirdPartyStore
 
 
 class TestFaultyStore(StoreContract):
-    """Told nothing it is a store as any other."""
+    """Without rules, a faulty store passes the conformance suite."""
 
     @pytest.fixture
     def store(self) -> Store:
@@ -27,7 +27,7 @@ class TestFaultyStore(StoreContract):
 
 
 class TestPlainFaultyStore(StoreContract):
-    """So is the one without names."""
+    """Without rules, the store without names passes it, too."""
 
     @pytest.fixture
     def store(self) -> Store:
@@ -36,7 +36,7 @@ class TestPlainFaultyStore(StoreContract):
 
 
 async def call(store: FaultyStore, method: str, name: str) -> Any:
-    """Ask a store something."""
+    """Call a method of a store."""
     if method == "put":
         return await store.put_object(name, b"0123456789")
     if method == "get":
@@ -54,7 +54,7 @@ METHODS = ("put", "get", "head", "delete", "list", "listed")
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_a_method_fails_until_it_is_healed(method: Any) -> None:
-    """It alone, at each call; the others go on."""
+    """Only this method fails, at each call."""
     store = FaultyStore()
     await store.inner.put_object("a", b"x")
     store.fail(method)
@@ -71,7 +71,7 @@ async def test_a_method_fails_until_it_is_healed(method: Any) -> None:
 
 
 async def test_the_kth_call_fails() -> None:
-    """Counted from when it was told; the calls are counted from the start."""
+    """``at`` is counted from the creation of the rule, and ``calls`` from the creation of the store."""
     store = FaultyStore()
     await call(store, "put", "1")
     store.fail("put", ZeroDivisionError(), at=2)
@@ -84,7 +84,7 @@ async def test_the_kth_call_fails() -> None:
 
 
 async def test_names_that_are_meant_fail() -> None:
-    """Others do not."""
+    """Only calls with a matching name fail."""
     store = FaultyStore()
     store.fail("put", name=lambda name: name.endswith(".png"))
     await call(store, "put", "a.jpg")
@@ -94,7 +94,7 @@ async def test_names_that_are_meant_fail() -> None:
 
 @pytest.mark.parametrize("method", ["put", "get", "head", "delete", "list"])
 async def test_an_answer_that_is_lost(method: Any) -> None:
-    """The work is done, and the call fails all the same."""
+    """With ``after``, the wrapped store has done its work before the call fails."""
     store = FaultyStore()
     name = "new" if method == "put" else "old"
     await store.inner.put_object("old", b"x")
@@ -105,7 +105,7 @@ async def test_an_answer_that_is_lost(method: Any) -> None:
 
 
 async def test_a_call_hangs_until_it_is_cancelled() -> None:
-    """It neither returns nor does anything."""
+    """A hanging call has no effect and ends only when it is cancelled."""
     store = FaultyStore()
     store.hang("put")
     task = asyncio.create_task(call(store, "put", "a"))
@@ -118,7 +118,7 @@ async def test_a_call_hangs_until_it_is_cancelled() -> None:
 
 
 async def test_a_call_takes_longer() -> None:
-    """It returns after all others that were asked at the same time."""
+    """A delayed call returns after concurrent ones."""
     store = FaultyStore()
     store.delay("put", 0.02, name=lambda name: name == "slow")
     done: list[str] = []
@@ -132,7 +132,7 @@ async def test_a_call_takes_longer() -> None:
 
 
 async def test_a_file_is_cut() -> None:
-    """In the store or on its way from it, without a word."""
+    """A file is truncated when it is put or read, without an error."""
     store = FaultyStore()
     store.truncate("put", 4, at=1)
     await call(store, "put", "short")
@@ -145,7 +145,7 @@ async def test_a_file_is_cut() -> None:
 
 
 async def test_anything_happens_at_a_call() -> None:
-    """What is told is awaited with the name."""
+    """The action is called with the name and awaited."""
     store = FaultyStore()
     names: list[str] = []
 
@@ -160,7 +160,7 @@ async def test_anything_happens_at_a_call() -> None:
 
 
 async def test_a_store_without_names_misbehaves_too() -> None:
-    """Its rules are about revisions."""
+    """Rules of a store without names match revisions."""
     inner = ThirdPartyStore()
     store = PlainFaultyStore(inner)
     key = ImageKey("x", 1, 2, 3, "image/png", store.make_revision())
@@ -178,7 +178,7 @@ async def test_a_store_without_names_misbehaves_too() -> None:
 
 
 async def test_what_is_not_told_is_as_in_the_real_store(tmp_path: Any) -> None:
-    """Old names, URLs, and what was left unfinished."""
+    """Methods without rules return the result of the wrapped store."""
     inner = FileSystemStore(tmp_path, "/media/", fsync=False)
     store = FaultyStore(inner)
     key = ImageKey("x", 1, 2, 3, "image/png")
@@ -194,6 +194,6 @@ async def test_what_is_not_told_is_as_in_the_real_store(tmp_path: Any) -> None:
     [({"method": "move"}, "one of put, get, head"), ({"method": "put", "at": 0}, "at: expected 1")],
 )
 def test_rules_that_cannot_be(options: dict[str, Any], words: str) -> None:
-    """They are refused at once."""
+    """Invalid rules raise an error immediately."""
     with pytest.raises(ValueError, match=words):
         FaultyStore().fail(**options)

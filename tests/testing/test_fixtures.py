@@ -62,13 +62,13 @@ def test_none_is_left():
 
 
 async def test_the_store_is_the_current_one(image_store: MemoryStore) -> None:
-    """Of all that names none, and it is empty."""
+    """The store is empty and is the current store."""
     assert get_current_store() is image_store
     assert [one async for one in image_store.list_objects()] == []
 
 
 async def test_the_store_that_misbehaves(faulty_image_store: FaultyStore) -> None:
-    """So is this one, which has heard nothing yet."""
+    """The faulty store is the current store, too, and has no rules yet."""
     assert get_current_store() is faulty_image_store
     await faulty_image_store.put_object("a", b"x")
 
@@ -84,7 +84,7 @@ async def put_through(app: FastAPI) -> None:
 async def test_an_application_that_names_its_own_store(
     way: str, image_store: MemoryStore, sqlite_database: Database
 ) -> None:
-    """The fixture takes the place of the application's store, however the application names it."""
+    """The fixture replaces the store of the application, however the application sets it."""
     own = MemoryStore()
     await sqlite_database.create(Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
@@ -111,12 +111,12 @@ async def test_an_application_that_names_its_own_store(
 
 
 def test_none_is_left() -> None:
-    """After the tests that used them."""
+    """After the tests, no store is set."""
     assert overriding_store() is None
 
 
 def test_in_a_run_of_its_own(tmp_path: Path) -> None:
-    """The store is that of all that names none, in the test and what it starts."""
+    """The store is the current one in the test and in tasks that it starts."""
     (tmp_path / "test_it.py").write_text(USES)
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     (tmp_path / "conftest.py").write_text(CONFTEST)
