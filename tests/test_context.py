@@ -1,4 +1,4 @@
-"""Which store is meant when nobody names one."""
+"""The current store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import anyio
 import pytest
 from sqlalchemy import create_engine
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from aioimageattach._threads import run_io
@@ -22,6 +22,7 @@ from aioimageattach.context import (
     bind_store,
     current_store,
     get_current_store,
+    get_default_store,
     pop_store_context,
     push_store_context,
     resolve_store,
@@ -375,6 +376,24 @@ async def test_stores_bound_to_sessions_and_their_makers() -> None:
         bind_store("session", A)
     await async_engine.dispose()
     engine.dispose()
+
+
+async def test_a_store_bound_to_a_scoped_session() -> None:
+    """The current session of the scope has the store, and so do those of later scopes."""
+    scoped = async_scoped_session(async_sessionmaker(create_async_engine("sqlite+aiosqlite://")), lambda: 1)
+    current = scoped()
+    bind_store(scoped, A)
+    assert resolve_store(session=current.sync_session) is A
+    await scoped.remove()
+    assert resolve_store(session=scoped().sync_session) is A
+    await scoped.remove()
+
+
+def test_the_default_can_be_read() -> None:
+    """``get_default_store`` returns the store that was set, or None."""
+    assert get_default_store() is None
+    set_default_store(A)
+    assert get_default_store() is A
 
 
 async def test_a_proxy_is_like_its_store() -> None:

@@ -43,6 +43,7 @@ from aioimageattach.file import (
     Spool,
     as_blocks,
     as_reader,
+    measure,
 )
 from tests.stores import kernel
 
@@ -718,3 +719,14 @@ async def test_arguments_by_name() -> None:
     assert await file.readline(size=1) == b"e"
     assert await file.seek(offset=4, whence=0) == 4
     assert await file.readlines(hint=1) == [b"two\n"]
+
+
+@pytest.mark.parametrize("size", [0, 1000, 3_000_000])
+async def test_a_file_is_measured(size: int) -> None:
+    """``measure`` returns the size and SHA-256 of a file, reports the size of each chunk, and closes the file."""
+    blob, sizes = os.urandom(size), list[int]()
+    for count in (None, sizes.append):
+        file = FileProxy(io.BytesIO(blob))
+        assert await measure(file, count) == (size, hashlib.sha256(blob).hexdigest())
+        assert file.closed
+    assert sum(sizes) == size

@@ -18,6 +18,7 @@ from aioimageattach.key import (
     extension,
     file_name,
     guess_extension,
+    is_own_name,
     make_revision,
     revision_of,
     revision_time,
@@ -182,3 +183,17 @@ def test_revisions_of_another_make_have_no_time(revision: str) -> None:
 def test_the_last_revision_has_a_time() -> None:
     """The largest possible revision has a valid date."""
     assert revision_time("6" + "z" * 25) == datetime(9774, 8, 21, 16, 50, 21, 823000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("user/01jd0/00/01jd0000000000000000000000.3x2.jpg", True),
+        (f"note.text/01jd0/shared.9.4.{'0' * 64}.zst", True),
+        ("user/7/3x2.jpe", False),
+        ("backup.tar", False),
+    ],
+)
+def test_names_of_this_library(name: str, expected: bool) -> None:
+    """Names of images and of shared values are recognized, and no others."""
+    assert is_own_name(name) is expected

@@ -185,3 +185,17 @@ async def test_what_is_no_image() -> None:
             await call(wrong)
     with pytest.raises(TypeError, match="expected an image, got 123"):
         await store.store(wrong, b"")
+
+
+async def test_the_methods_with_the_fields_of_a_key() -> None:
+    """A ``KeyedStore`` implements the methods that take the fields of a key one by one."""
+    store = MemoryStore("https://x/")
+    revision = store.make_revision()
+    fields = ("user", 7, 30, 20, "image/png")
+    await store.put_file(b"blob", *fields, False, revision=revision)
+    async with await store.get_file(*fields, revision=revision) as file:
+        assert await file.read() == b"blob"
+    assert store.get_url(*fields, revision=revision) == store.url_for(ImageKey(*fields, revision))
+    await store.delete_file(*fields, revision=revision)
+    assert [info async for info in store.list_objects()] == []
+    assert await store.discard_unfinished(datetime.now(UTC)) == 0

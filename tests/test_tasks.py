@@ -12,6 +12,7 @@ import pytest
 
 from aioimageattach._tasks import (
     as_completed,
+    begin,
     cancel_and_wait,
     cancelled_after,
     finish,
@@ -99,6 +100,28 @@ async def test_finish_without_a_cancellation() -> None:
         await finish(work(ZeroDivisionError()))
     with pytest.raises(asyncio.CancelledError):
         await finish(work(asyncio.CancelledError()))
+
+
+@every_cancellation
+async def test_finish_of_work_that_was_begun(cancel: Cancel) -> None:
+    """``finish`` waits for work that ``begin`` has started, and returns its result or raises its error."""
+    log: list[str] = []
+
+    async def work(error: Exception | None = None) -> int:
+        await asyncio.sleep(0.05)
+        log.append("end")
+        if error is not None:
+            raise error
+        return 7
+
+    task, ended = begin(work())
+    await cancel(lambda: finish(task, ended=ended))
+    assert (log, task.result()) == (["end"], 7)
+    task, ended = begin(work())
+    assert await finish(task, ended=ended) == 7
+    task, ended = begin(work(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        await finish(task, ended=ended)
 
 
 async def test_a_block_that_is_cancelled_after_an_event() -> None:

@@ -184,6 +184,7 @@ async def test_what_is_not_told_is_as_in_the_real_store(tmp_path: Any) -> None:
     key = ImageKey("x", 1, 2, 3, "image/png")
     assert store.legacy_name(key) == inner.legacy_name(key)
     assert store.url_of("a") == "/media/a"
+    assert store.location == inner.location
     assert await store.discard_unfinished(datetime.now(UTC)) == 0
     assert repr(store) == f"<FaultyStore of {inner!r}>"
     assert isinstance(FaultyStore().inner, MemoryStore)
