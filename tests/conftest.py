@@ -53,6 +53,7 @@ def _blockbuster() -> BlockBuster:
         )
     for function in guard.functions.values():  # asyncpg looks for passwords and keys whenever it connects
         function.can_block_in("asyncpg/connect_utils.py", "_parse_connect_arguments")
+        function.can_block_in("aioimageattach/__init__.py", "__getattr__")  # an import, which reads files anywhere
         # a directory is identified when its store is created, which programs do when they start
         function.can_block_in("aioimageattach/stores/fs/tree.py", "place_of")
         function.can_block_in("aioimageattach/stores/fs/paths.py", "absolute_path")
