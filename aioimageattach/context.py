@@ -343,7 +343,7 @@ class LocalProxyStore(KeyLevelStore):
         return self.get_current_object().url_for(key)
 
     def download_url_for(self, key: ImageKey, filename: str) -> str:
-        """Return a URL of the store that it stands for, under which browsers save a file."""
+        """Return a URL for downloading the file of a key from the store that it delegates to."""
         return self.get_current_object().download_url_for(key, filename)
 
     async def discard(self, key: ImageKey) -> None:

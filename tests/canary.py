@@ -25,7 +25,7 @@ from tests.servers.gate import SECRET_KEY
 
 SECRETS = {SECRET_KEY, PASSWORD, "canary-secret", "canary-token", "canary-of-a-secret"}
 SIGNATURE = re.compile("Signature(=|%3D)[0-9A-Za-z+/%]{26}")  # the old version's has 28 characters
-ROOMS = {"cli", "examples", "faults", "migration", "s3"}  # where what stands around has had a secret
+FOLDERS = {"cli", "examples", "faults", "migration", "s3"}  # of tests whose remaining objects have contained a secret
 
 
 def secrets() -> set[str]:
@@ -98,7 +98,7 @@ class Canary:
 
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
         last = nextitem is None or nextitem.path != item.path  # what the last test has made stands for the others'
-        self._looks_around = last and not ROOMS.isdisjoint(Path(item.path).parts)
+        self._looks_around = last and not FOLDERS.isdisjoint(Path(item.path).parts)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(

@@ -45,7 +45,7 @@ def probe(data: Buffer, limits: ImageLimits = DEFAULT_LIMITS) -> Probe:
 def _probed(view: memoryview, limits: ImageLimits) -> Probe:
     if limits.isolated:
         check_bytes(view, limits)
-        return ask(view, limits, lambda found, _: _believed(found, view, limits))
+        return ask(view, limits, lambda found, _: _validate(found, view, limits))
     header = inspect(view, limits)
     if limits.verify != "header":
         _verify(view, header, limits)
@@ -58,7 +58,7 @@ def _verify(view: memoryview, header: Header, limits: ImageLimits) -> None:
         decode(view, header, limits, watch, needed=_SMALL).avg()
 
 
-def _believed(found: Any, view: memoryview, limits: ImageLimits) -> Probe:
+def _validate(found: Any, view: memoryview, limits: ImageLimits) -> Probe:
     """The probe that a worker speaks of; ValueError, TypeError or KeyError where it cannot be."""
     told = Probe(**found["probe"])
     numbers = told.width, told.height, told.frames, told.orientation

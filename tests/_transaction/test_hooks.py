@@ -1,4 +1,4 @@
-"""What SQLAlchemy's hooks say, and when: everything this room does hangs on it."""
+"""The events of SQLAlchemy and their order, on which the whole package relies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models most tests of this room use, and the sessions and stores they use them with."""
+"""Models of the tests of entities, with sessions and stores."""
 
 from __future__ import annotations
 

@@ -20,11 +20,11 @@ from aioimageattach.imaging import (
     render,
     strip_metadata,
     svg,
-    thumbnail,
 )
 from aioimageattach.imaging.limits import KNOWN_TYPES
 from aioimageattach.imaging.metadata import STRIPPED_TYPES
-from aioimageattach.imaging.probe import _believed
+from aioimageattach.imaging.probe import _validate as _validate_probe
+from aioimageattach.imaging.render import _validate as _validate_thumbnails
 
 LIMITS: Final = ImageLimits(types=KNOWN_TYPES, max_pixels=1_000_000, max_memory=4_000_000, timeout=5)
 RECIPES: Final = (Recipe(width=16, height=16, animated=True), Recipe(width=8))
@@ -88,9 +88,9 @@ def check_answer(data: bytes) -> None:
         found = json.loads(head)
         told = isolation._told(found)
         if told is None and "probe" in found:
-            told = _believed(found, memoryview(body), LIMITS)
+            told = _validate_probe(found, memoryview(body), LIMITS)
         elif told is None:
-            told = thumbnail._believed(found, memoryview(body), RECIPES[1:], ["image/webp"], LIMITS)
+            told = _validate_thumbnails(found, memoryview(body), RECIPES[1:], ["image/webp"], LIMITS)
     except isolation.WRONG:
         return
     assert told is not None

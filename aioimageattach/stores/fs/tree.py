@@ -37,7 +37,7 @@ class Tree:
         self.root = root
         self.support: Support = Support(root)
         self._dir_mode = dir_mode
-        self._unsettled: dict[str, object] = {}
+        self._unsynced: dict[str, object] = {}
 
     def open(self, path: str) -> Directory:
         """Open a directory; the caller closes it.
@@ -81,16 +81,16 @@ class Tree:
                     raise
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
 
-    def settle(self, path: str) -> None:
+    def sync_directories(self, path: str) -> None:
         """Make sure that the directories that this process made survive a power loss."""
         while True:
             above = path.rpartition("/")[0]
-            token = self._unsettled.get(path)
+            token = self._unsynced.get(path)
             if token is not None:
                 with self.open(above) if path else root_directory(os.path.dirname(self.root)) as directory:
                     self.support.fsync_directory(directory)
-                if self._unsettled.get(path) is token:
-                    del self._unsettled[path]
+                if self._unsynced.get(path) is token:
+                    del self._unsynced[path]
             if not path:
                 return
             path = above
@@ -157,7 +157,7 @@ class Tree:
         try:
             return root_directory(self.root)
         except FileNotFoundError:
-            self._unsettled[""] = object()
+            self._unsynced[""] = object()
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.root, self._mkdir_mode)
         directory = root_directory(self.root)
@@ -169,7 +169,7 @@ class Tree:
         try:
             return above.enter(segment)
         except FileNotFoundError:
-            self._unsettled[path] = object()
+            self._unsynced[path] = object()
         with contextlib.suppress(FileExistsError):
             above.make(segment, self._mkdir_mode)
         directory = above.enter(segment)

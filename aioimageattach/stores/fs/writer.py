@@ -71,7 +71,7 @@ class Writer:
             if self._fsync:
                 self._support.fsync_directory(directory)
                 with contextlib.suppress(FileNotFoundError):  # deleted already
-                    self._tree.settle(self._parent)
+                    self._tree.sync_directories(self._parent)
         self._close()
 
     def discard(self) -> None:

@@ -138,14 +138,14 @@ def test_directories_made_by_another_put_are_settled_by_both(root: Path, monkeyp
         real(fd)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    tree.settle("a/b")
+    tree.sync_directories("a/b")
     assert flushed == [str(root / "a"), str(root), str(root.parent)]
     flushed.clear()
-    tree.settle("a/b")
+    tree.sync_directories("a/b")
     assert flushed == []
     tree.prune("a/b")
     tree.make("a/b").close()
-    tree.settle("a/b")
+    tree.sync_directories("a/b")
     assert flushed == [str(root / "a"), str(root)]
 
 
@@ -159,10 +159,10 @@ def test_a_directory_made_again_while_it_is_settled(root: Path, monkeypatch: pyt
         tree.make("a").close()
 
     before(monkeypatch, "fsync", 1, remake)
-    tree.settle("a")
+    tree.sync_directories("a")
     flushed: list[int] = []
     monkeypatch.setattr(os, "fsync", flushed.append)
-    tree.settle("a")
+    tree.sync_directories("a")
     assert len(flushed) == 1
 
 

@@ -1,4 +1,4 @@
-"""The face of the room: what needs aiohttp is loaded when it is asked for."""
+"""The names of the package; those that need aiohttp are loaded on first access."""
 
 from __future__ import annotations
 
