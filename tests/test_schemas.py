@@ -17,9 +17,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, lazyload, mapped_column
 from aioimageattach.context import bind_store
 from aioimageattach.entity import Image, image_attachment
 from aioimageattach.exc import ContextError, NoOriginalError, NotLoadedError
-from aioimageattach.schemas import ImageOut, ImageSetOut
+from aioimageattach.schemas import ImageOut, ImageSetOut, PictureOut
 from aioimageattach.stores.memory import MemoryStore
 from tests.databases import Database
+from tests.entity import test_markup as markup
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -198,3 +199,40 @@ def test_what_is_no_image() -> None:
         ImageOut.model_validate({**fields, "width": 0})
     with pytest.raises(ValidationError):
         ImageOut.model_validate(3)
+
+
+# --- declared thumbnails ---------------------------------------------------------------------------------------------
+
+
+async def test_a_picture_shows_its_thumbnails(sqlite_database: Database) -> None:
+    """Their URLs, sizes and colours, without that of the original; one statement more than without pictures."""
+    store = MemoryStore()
+    await sqlite_database.create(markup.Base.metadata)
+    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
+    bind_store(sessions, store, thumbnails=markup.Links(store))
+    product = await markup.attached(sessions)
+
+    class ProductOut(BaseModel):
+        model_config = ConfigDict(from_attributes=True)
+        cover: ImageSetOut[PictureOut]
+        photos: list[PictureOut]
+
+    async with sessions() as session:
+        product = await session.get_one(markup.Product, product.id)
+        found = ProductOut.model_validate(product).model_dump()
+        cover = product.cover.require_original()
+        assert found["cover"].keys() == {"width", "height", "alt", "colour", "placeholder", "thumbnails"}
+        assert (found["cover"]["colour"], found["cover"]["placeholder"]) == (cover.dominant_colour, cover.thumbhash)
+        assert list(found["cover"]["thumbnails"]) == list(markup.Cover.__thumbnails__)
+        icon = found["cover"]["thumbnails"]["icon"]
+        assert icon == {"src": cover.url("icon"), "srcset": cover.srcset("icon"), "width": 96, "height": 96}
+        assert str(cover.revision) not in str(found)
+        assert [(one["colour"], list(one["thumbnails"])) for one in found["photos"]] == [(None, ["card"])] * 2
+        assert PictureOut.model_validate(found["cover"]).width == 451
+        assert PictureOut.model_validate(cover, context={"store": store}).thumbnails["icon"].src == cover.url("icon")
+        cover.__dict__["height"] = 3_000_000
+        assert "one" not in PictureOut.model_validate(product.cover).thumbnails
+    empty = markup.Product()
+    assert ProductOut.model_validate(empty).cover is None
+    with pytest.raises(NoOriginalError):
+        PictureOut.model_validate(empty.cover)

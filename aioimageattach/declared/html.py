@@ -12,11 +12,23 @@ from itertools import groupby
 from typing import Any, Final
 
 from ..exc import DeclarationError
+from ..imaging.geometry import nearest
 
-__all__ = ["Candidate", "Html", "background", "fallback_element", "img_element", "picture_element", "srcset_of"]
+__all__ = [
+    "Candidate",
+    "Html",
+    "background",
+    "compatible",
+    "fallback_element",
+    "fallback_of",
+    "img_element",
+    "picture_element",
+    "srcset_of",
+]
 
 _ATTRIBUTE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]*", re.ASCII)
 _DEFAULTS: Final[Mapping[str, Any]] = {"loading": "lazy", "decoding": "async"}
+_PIXELS: Final = re.compile(r"([1-9][0-9]{0,4})px", re.ASCII)
 _COLOUR: Final = re.compile(r"#[0-9a-f]{6}", re.ASCII)
 _OPAQUE: Final = frozenset({"image/jpeg", "image/heic"})
 _HAS_ALPHA: Final = 1 << 23  # in the header of a thumbhash
@@ -63,6 +75,17 @@ def _choice(candidates: Sequence[Candidate], sizes: str | None) -> dict[str, Any
     return {"srcset": srcset_of(candidates), "sizes": sizes if len(candidates) > 1 else None}
 
 
+def fallback_of(candidates: Sequence[Candidate]) -> Candidate | None:
+    """Return the file for programs that cannot choose; ``None`` if there are no files."""
+    return next((one for one in candidates if one.fallback), None)
+
+
+def compatible(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the files of one format, for where only one can be offered: the last, which most programs know."""
+    offered = [one for one in candidates if not one.fallback] or candidates
+    return [one for one in candidates if one.mimetype == offered[-1].mimetype]
+
+
 def background(colour: str | None, thumbhash: str | None, mimetype: str) -> str | None:
     """Return the colour to show until a picture is loaded: none if something could be seen through the picture.
 
@@ -96,7 +119,7 @@ def img_element(
     Args:
         shown: The file for browsers that do not choose.
         others: Those to choose from, of one format; none, or one, for no ``srcset``.
-        sizes: The attribute; needed if there are several.
+        sizes: The attribute; needed if there are several. If it is a length in pixels, it is the picture's width, too.
         alt: The attribute.
         colour: The background.
         attributes: Other attributes, which take precedence.
@@ -104,7 +127,8 @@ def img_element(
     own: dict[str, Any] = {"src": shown.url}
     if others and list(others) != [shown]:
         own |= _choice(others, sizes)
-    own |= {"width": shown.width, "height": shown.height, "alt": alt, **_DEFAULTS}
+    width, height = _displayed(shown, sizes)
+    own |= {"width": width, "height": height, "alt": alt, **_DEFAULTS}
     given = _given(attributes)
     if given.get("fetchpriority") == "high":
         del own["loading"]
@@ -131,6 +155,15 @@ def picture_element(candidates: Sequence[Candidate], sizes: str | None, img: str
         for mimetype, group in groupby(candidates, key=lambda one: one.mimetype)
     ]
     return Html(f"<picture>{''.join(sources)}{img}</picture>")
+
+
+def _displayed(shown: Candidate, sizes: str | None) -> tuple[int, int]:
+    """The attributes ``width`` and ``height``: those of the file, or of a picture that is always as wide in CSS pixels."""
+    fixed = _PIXELS.fullmatch(sizes or "")
+    if fixed is None:
+        return shown.width, shown.height
+    width = int(fixed[1])
+    return width, nearest(shown.height * width, shown.width)
 
 
 def _given(attributes: Mapping[str, Any]) -> dict[str, Any]:

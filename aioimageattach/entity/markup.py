@@ -13,7 +13,9 @@ from ..declared.html import (
     Candidate,
     Html,
     background,
+    compatible,
     fallback_element,
+    fallback_of,
     img_element,
     picture_element,
     srcset_of,
@@ -74,7 +76,7 @@ class DeclaredThumbnails:
         Raises:
             Error: What :meth:`candidates` raises.
         """
-        shown = _fallback(self.candidates(name, store=store))
+        shown = fallback_of(self.candidates(name, store=store))
         if shown is None:
             return None
         return shown.url if base_url is None else urljoin(base_url, shown.url)
@@ -91,7 +93,7 @@ class DeclaredThumbnails:
             Error: What :meth:`candidates` raises.
         """
         found = self.candidates(name, store=store)
-        return srcset_of([one for one in found if one.mimetype == mimetype] if mimetype else _compatible(found))
+        return srcset_of([one for one in found if one.mimetype == mimetype] if mimetype else compatible(found))
 
     def thumbnail_size(self, name: str, *, store: Store | None = None) -> tuple[int, int] | None:
         """Return width and height, in pixels, of the file of :meth:`url`; ``None`` if nothing is attached.
@@ -103,7 +105,7 @@ class DeclaredThumbnails:
         Raises:
             Error: What :meth:`candidates` raises.
         """
-        shown = _fallback(self.candidates(name, store=store))
+        shown = fallback_of(self.candidates(name, store=store))
         return None if shown is None else (shown.width, shown.height)
 
     def img(self, name: str, *, store: Store | None = None, placeholder: bool = True, **attributes: Any) -> Html:
@@ -165,7 +167,7 @@ class DeclaredThumbnails:
         if original is None:
             return (), None, _nothing(cls, attributes)
         found = _candidates(original, declaration, store)
-        shown = _fallback(found)
+        shown = fallback_of(found)
         if shown is None:
             return (), None, _nothing(cls, attributes)
         values = original.__dict__
@@ -176,8 +178,8 @@ class DeclaredThumbnails:
         alt = attributes.get("alt")
         img = img_element(
             shown,
-            _compatible(found) if alone else (),
-            sizes=sizes if ladder else None,
+            compatible(found) if alone else (),
+            sizes=sizes,
             alt=original.alt if alt is None else str(alt),
             colour=colour,
             attributes=others,
@@ -215,19 +217,6 @@ def _candidates(original: Any, declaration: Declaration, store: Store | None) ->
             for url, step in zip(urls, ladder.steps, strict=True)
         ]
     )
-
-
-def _fallback(found: tuple[Candidate, ...]) -> Candidate | None:
-    return next((one for one in found if one.fallback), None)
-
-
-def _compatible(found: tuple[Candidate, ...]) -> list[Candidate]:
-    """The candidates of the last format; the fallback alone is not one."""
-    if not found:
-        return []
-    offered = [one for one in found if not one.fallback] or list(found)
-    mimetype = offered[-1].mimetype
-    return [one for one in found if one.mimetype == mimetype]
 
 
 def _nothing(cls: type[Any], attributes: Mapping[str, Any]) -> Html:

@@ -70,6 +70,12 @@ def test_without_a_choice_there_are_no_widths() -> None:
     assert srcset_of([LARGE]) == LARGE.url
 
 
+def test_a_picture_of_a_fixed_width() -> None:
+    """It is as wide as ``sizes`` says, whichever file is shown, so nothing moves without a style sheet."""
+    [(_, found)] = Elements(img_element(FALLBACK, (), sizes="50px", alt="", colour=None, attributes={})).found
+    assert (found["width"], found["height"]) == ("50", "38")
+
+
 def test_attributes_are_passed_through() -> None:
     """They take precedence, and what Python cannot spell has another spelling."""
     found = img(class_="card", data_id=7, hidden=True, itemprop=None, draggable=False, loading="eager", decoding=None)
