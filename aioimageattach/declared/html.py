@@ -158,7 +158,7 @@ def picture_element(candidates: Sequence[Candidate], sizes: str | None, img: str
 
 
 def _displayed(shown: Candidate, sizes: str | None) -> tuple[int, int]:
-    """The attributes ``width`` and ``height``: those of the file, or of a picture that is always as wide in CSS pixels."""
+    """The attributes ``width`` and ``height``: those of the file, or as many CSS pixels as ``sizes`` says."""
     fixed = _PIXELS.fullmatch(sizes or "")
     if fixed is None:
         return shown.width, shown.height
