@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import importlib
+import runpy
 from importlib import metadata
+
+import pytest
 
 from aioimageattach import version
 
@@ -15,9 +17,9 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert ".".join(map(str, version.VERSION_INFO)) == version.VERSION.split("-")[0].split("+")[0]
 
 
-def test_the_version_is_printed() -> None:
-    """``python -m aioimageattach.version`` prints it, as with SQLAlchemy-ImageAttach, and warns of nothing."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "aioimageattach.version"], capture_output=True, check=True
-    )
-    assert (done.stdout.decode().strip(), done.stderr) == (version.VERSION, b"")
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """``python -m aioimageattach.version`` prints it, as with SQLAlchemy-ImageAttach, and importing that does not."""
+    runpy.run_module("aioimageattach.version", run_name="__main__", alter_sys=True)
+    assert capsys.readouterr().out == f"{version.VERSION}\n"
+    importlib.import_module("aioimageattach.version.__main__")
+    assert capsys.readouterr().out == ""

@@ -224,6 +224,22 @@ def no_equality() -> Any:
     return Owner, Picture
 
 
+def two_of_the_same_images() -> Any:
+    base = fresh_base()
+
+    class Owner(base):
+        __tablename__ = "owner"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        pictures = image_attachment("Picture")
+        others = image_attachment("Picture")
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+
+    return Owner, Picture
+
+
 @pytest.mark.parametrize(
     ("declare", "message"),
     [
@@ -239,6 +255,7 @@ def no_equality() -> Any:
         (constants_alone_in_the_primary_key, "does not tell the pictures of two owners apart"),
         (table_of_the_predecessor, "the table of Picture has no byte_size, revision, sha256, variant; add the columns"),
         (variant_outside_the_primary_key, "variant of Picture must be part of its primary key"),
+        (two_of_the_same_images, "Owner.others_images attaches the same Picture.*an image class of its own"),
         (no_equality, r"expected a primaryjoin of equalities joined by and_\(\)"),
     ],
 )
