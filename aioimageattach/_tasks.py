@@ -27,6 +27,7 @@ __all__ = [
     "cancel_and_wait",
     "cancelled_after",
     "finish",
+    "is_in_flight",
     "map_concurrently",
     "single_flight",
 ]
@@ -240,6 +241,12 @@ async def single_flight(key: Hashable, work: Callable[[], Coroutine[Any, Any, R]
             await cancel_and_wait([flight.task])
         if flight.task.done() and flights.flying.get(key) is flight:
             del flights.flying[key]
+
+
+def is_in_flight(key: Hashable) -> bool:
+    """Return whether :func:`single_flight` is running the work of a key in this event loop."""
+    flights = _flights.get(asyncio.get_running_loop())
+    return flights is not None and key in flights.flying
 
 
 def _expire(flights: _LoopFlights) -> None:

@@ -16,6 +16,7 @@ from aioimageattach._tasks import (
     cancel_and_wait,
     cancelled_after,
     finish,
+    is_in_flight,
     map_concurrently,
     single_flight,
 )
@@ -284,6 +285,18 @@ async def test_tasks_share_one_piece_of_work() -> None:
     work.go.set()
     assert await asyncio.gather(*tasks) == [1] * 5
     assert await single_flight("a", work) == 2
+
+
+async def test_work_is_in_flight_until_it_ends() -> None:
+    """``is_in_flight`` is true while the work of the key runs, and false before, after and for other keys."""
+    work = Work()
+    assert not is_in_flight("a")
+    task = asyncio.create_task(single_flight("a", work))
+    await asyncio.sleep(0)
+    assert (is_in_flight("a"), is_in_flight("b")) == (True, False)
+    work.go.set()
+    await task
+    assert not is_in_flight("a")
 
 
 async def test_other_work_is_done_beside_it() -> None:

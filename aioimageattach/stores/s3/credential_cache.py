@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from weakref import WeakKeyDictionary, ref
 
+from ..._tasks import cancel_and_wait, is_in_flight, single_flight
 from ...exc import ImageAttachError, StorePermissionError, StoreUnavailableError
 from .credentials import NO_CREDENTIALS, Credentials, CredentialSource
 
@@ -46,7 +47,6 @@ class CredentialCache:
         self._current: Credentials | None = None
         self._due_at: datetime | None = None
         self._failure: ImageAttachError | None = None
-        self._flights: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Future[Credentials]] = WeakKeyDictionary()
         self._timers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.TimerHandle] = WeakKeyDictionary()
         self._renewals: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = WeakKeyDictionary()
 
@@ -90,25 +90,18 @@ class CredentialCache:
         """Return valid credentials, from the source if need be.
 
         Effects:
-            If the caller that asks the source is cancelled, another one that waits asks again.
+            Concurrent callers share one request to the source, which is cancelled only if all of them are.
 
         Raises:
             StorePermissionError: The source has none.
             StoreUnavailableError: The source failed; the cause is its own error.
         """
-        loop = asyncio.get_running_loop()
-        while True:
-            if self.current is not None:
-                return self.current
-            current = self._current
-            flight = self._flights.get(loop)
-            if flight is None:
-                return await self._lead(loop)
-            if current is not None and self._is_valid(current):
-                return current
-            await asyncio.wait([flight])
-            if not flight.cancelled():
-                return flight.result()
+        if self.current is not None:
+            return self.current
+        current = self._current
+        if current is not None and self._is_valid(current) and is_in_flight(self):
+            return current
+        return await single_flight(self, self._renew_and_schedule)
 
     async def aclose(self) -> None:
         """Stop renewing in this event loop."""
@@ -118,30 +111,15 @@ class CredentialCache:
             timer.cancel()
         renewal = self._renewals.pop(loop, None)
         if renewal is not None:
-            renewal.cancel()
-            await asyncio.wait([renewal])
+            await cancel_and_wait([renewal])
 
     def _is_valid(self, credentials: Credentials) -> bool:
         return credentials.expires_at is None or self._clock() < credentials.expires_at
 
-    async def _lead(self, loop: asyncio.AbstractEventLoop) -> Credentials:
-        flight: asyncio.Future[Credentials] = loop.create_future()
-        self._flights[loop] = flight
-        try:
-            found = await self._renew()
-        except asyncio.CancelledError:
-            flight.cancel()
-            raise
-        except BaseException as error:
-            flight.set_exception(error)
-            flight.exception()  # nobody may be waiting, which is not a mistake
-            raise
-        else:
-            flight.set_result(found)
-            self._schedule(loop)
-            return found
-        finally:
-            del self._flights[loop]
+    async def _renew_and_schedule(self) -> Credentials:
+        found = await self._renew()
+        self._schedule(asyncio.get_running_loop())
+        return found
 
     async def _renew(self) -> Credentials:
         current = self._current
