@@ -17,6 +17,7 @@ from sqlalchemy import ForeignKey, String
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Mapped, mapped_column
 
+from aioimageattach import Store
 from aioimageattach._threads import run_pixels
 from aioimageattach.file import Spool
 from aioimageattach.imaging.limits import DEFAULT_LIMITS
@@ -74,7 +75,7 @@ def _write_safely(path: str, blob: bytes) -> None:
         os.close(directory)
 
 
-async def _attach(sessions: Sessions, store: FileSystemStore, blob: bytes) -> None:
+async def _attach(sessions: Sessions, store: Store, blob: bytes) -> None:
     async with sessions() as session:
         user = User()
         session.add(user)

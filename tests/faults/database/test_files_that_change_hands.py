@@ -13,7 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach.context import bind_store
 from aioimageattach.entity import Image, image_attachment
-from aioimageattach.exc import ImageAttachError
+from aioimageattach.exc import ImageAttachError, StoreFileNotFoundError
 from aioimageattach.offload import StoredText, stored_text
 from aioimageattach.store import KeyedStore
 from aioimageattach.stores.fs import FileSystemStore
@@ -453,3 +453,24 @@ async def test_a_value_moves_to_another_owner(value_rig: Rig) -> None:
         two.body = one.body
         await session.delete(one)
     await rig.check(b"old")
+
+
+async def test_adopted_while_it_is_being_removed(picture_rig: Rig) -> None:
+    """The store has still got the file, but not for long: the flush that would reference it is refused."""
+    rig = picture_rig
+    await photographed(rig.sessions)
+    [name] = await rig.store.names()
+    refused: list[str] = []
+
+    async def adopt(removed: str) -> None:
+        async with rig.sessions() as other:
+            await (await get(other, 2)).picture.adopt(name)
+            with pytest.raises(StoreFileNotFoundError, match="is being removed by another transaction"):
+                await other.flush()
+        refused.append(removed)
+
+    rig.store.at("delete", adopt)
+    async with rig.sessions() as session, session.begin():
+        await rig.remove(await get(session, 1))
+    assert refused == [name]
+    await rig.check()
