@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -22,12 +23,13 @@ from ..entity.references import object_types
 from ..exc import DeclarationError, ImageError, InvalidKeyError, StoreError, StoreFileNotFoundError
 from ..file import Spool
 from ..key import revision_of
-from ..store import KeyedStore
+from ..store import KeyedStore, ObjectInfo
 from ..stores.fs.serving.names import ServableFile, parse_path
 from ..stores.fs.serving.reader import Delivery
 from ..stores.fs.serving.responses import Headers, RequestInfo, Response, error_response, offloaded_response
 from ..stores.fs.signing import UrlSigner
 from ..stores.fs.static import BLOCK_SIZE, FileServer, offload
+from .prune import find_outdated
 from .reader import StoreReader
 
 __all__ = ["ThumbnailServer"]
@@ -39,6 +41,7 @@ _BROKEN_KEPT: Final = 10_000
 _MAX_POINTS: Final = 100
 """Focal points for which files of one thumbnail are made: who knows an original's URL could ask for all of them."""
 
+_BATCH: Final = 1000
 _RETRY_AFTER: Final = (b"retry-after", b"1")
 
 _log = logging.getLogger("aioimageattach.thumbnails")
@@ -131,6 +134,44 @@ class ThumbnailServer(FileServer):
     def query_of(self, picture: str) -> str:
         """Return the signature of the URLs of a picture, from the ``?`` on; empty if URLs are not signed."""
         return "" if self._signer is None else f"?{self._signer.sign(picture)}"
+
+    async def prune(
+        self,
+        *,
+        delete: bool = False,
+        grace: timedelta = timedelta(days=1),
+        object_types: Iterable[str] = (),
+    ) -> AsyncGenerator[ObjectInfo, None]:
+        """Yield the files of thumbnails that are no longer declared: with another look, width or format, or not at all.
+
+        Do it when all processes run with the new declarations. Pages and e-mails from before then get redirects
+        instead of these files, or nothing for thumbnails that are not declared any more.
+
+        Args:
+            delete: Whether to delete them; otherwise they are only found.
+            grace: Age of the files that are left alone.
+            object_types: Those of originals of classes whose object type depends on the row.
+
+        Raises:
+            StoreError: The store could not be listed, or a file could not be deleted.
+        """
+        before = datetime.now(UTC) - grace
+        for object_type in dict.fromkeys([*(one for one in self._declared_types() if one is not None), *object_types]):
+            batch: list[ObjectInfo] = []
+            async for info in find_outdated(self.store, object_type, self._declared(object_type), before):
+                batch.append(info)
+                if len(batch) >= _BATCH:
+                    for found in await self._pruned(batch, delete):
+                        yield found
+                    batch = []
+            for found in await self._pruned(batch, delete):
+                yield found
+
+    async def _pruned(self, batch: list[ObjectInfo], delete: bool) -> list[ObjectInfo]:
+        failed = await self.store.delete_objects([info.name for info in batch]) if delete and batch else {}
+        for error in failed.values():
+            raise error
+        return batch
 
     async def aclose(self) -> None:
         """Stop what is being made without being asked for."""
@@ -296,16 +337,20 @@ class ThumbnailServer(FileServer):
 
     def _declared(self, object_type: str) -> list[Declarations]:
         """Return what the classes declare whose originals have, or may have, an object type."""
-        types = self._types
-        if types is None:
-            types = {}
+        types = self._declared_types()
+        return [*types.get(object_type, ()), *types.get(None, ())]
+
+    def _declared_types(self) -> dict[str | None, list[Declarations]]:
+        """What the classes declare, by object type; ``None`` stands for those that depend on the row."""
+        if self._types is None:
+            types: dict[str | None, list[Declarations]] = {}
             for cls in self._classes:
                 for mapper in mapper_of(cls).self_and_descendants:
                     declared = declarations_of(mapper.class_)
                     for one in object_types([mapper]) or [None]:
                         types.setdefault(one, []).append(declared)
             self._types = types
-        return [*types.get(object_type, ()), *types.get(None, ())]
+        return self._types
 
 
 def _width_of(name: str) -> int:
