@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, text
 
 from aioimageattach.exc import DeclarationError
 from aioimageattach.testing import assert_consistent
@@ -59,6 +59,17 @@ async def test_rows_that_went_unnoticed(place: Place) -> None:
         await session.execute(delete(UserPicture))
     with pytest.raises(AssertionError, match="2 problems"):
         await assert_consistent(place.sessions, Base)
+
+
+async def test_a_row_with_a_damaged_reference(place: Place) -> None:
+    """A row whose columns cannot name a file is reported with the reason, and its old file is orphaned."""
+    async with place.sessions.begin() as session:
+        await session.execute(text("UPDATE user_picture SET mimetype = 'no type' WHERE user_id = 1"))
+    with pytest.raises(AssertionError, match="2 problems") as caught:
+        await assert_consistent(place.sessions, Base)
+    assert "UserPicture (1, 3, 2, ''): " in str(caught.value)
+    assert "got 'no type'" in str(caught.value)
+    assert "no row refers to user-picture/" in str(caught.value)
 
 
 async def test_a_store_without_names(place: Place) -> None:
