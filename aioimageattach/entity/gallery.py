@@ -7,7 +7,7 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Column, Table, func, select, update
+from sqlalchemy import Column, func, select, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm.attributes import instance_state, set_attribute
 
@@ -165,7 +165,8 @@ def _present(
     """Return the positions of the pictures that the database has at some places."""
     columns = [_column(attachment, name) for name in attachment.places]
     position = [] if attachment.position is None else [_column(attachment, attachment.position)]
-    query = select(*columns, *position).where(*_originals(attachment), among(columns, places))
+    query = select(*columns, *position).select_from(attachment.image.selectable)
+    query = query.where(*_originals(attachment), among(columns, places))
     return {
         tuple(row[: len(columns)]): row[-1] if position else None
         for row in connection.execute(query.order_by(*position))
@@ -178,7 +179,8 @@ def _totals(
     """Return how many pictures owners have, and their last positions; -1 if there is none."""
     columns = [_column(attachment, name) for _, name in attachment.pairs]
     last = [] if attachment.position is None else [func.max(_column(attachment, attachment.position))]
-    query = select(*columns, func.count(), *last).where(*_originals(attachment), among(columns, owners))
+    query = select(*columns, func.count(), *last).select_from(attachment.image.selectable)
+    query = query.where(*_originals(attachment), among(columns, owners))
     found: dict[tuple[Any, ...], tuple[int, int]] = {}
     for row in connection.execute(query.group_by(*columns)):
         values = tuple(row)
@@ -191,9 +193,15 @@ def _free(
     attachment: Attachment, connection: Connection, places: Sequence[tuple[Any, ...]], names: Iterable[str]
 ) -> None:
     """Let the rows that are replaced give up what is unique."""
-    table = attachment.image.local_table
-    assert isinstance(table, Table)
-    columns = [_column(attachment, name) for name in attachment.places]
-    if places:
-        statement = update(table).where(*_originals(attachment), among(columns, places))
-        connection.execute(statement.values({_column(attachment, name): None for name in names}))
+    mapper = attachment.image
+    query = select(*mapper.primary_key).select_from(mapper.selectable)
+    query = query.where(
+        *_originals(attachment), among([_column(attachment, name) for name in attachment.places], places)
+    )
+    identities = [tuple(row) for row in connection.execute(query)] if places else []
+    tables: dict[Any, list[Column[Any]]] = {}  # of a class with joined inheritance
+    for column in [_column(attachment, name) for name in names] if identities else ():
+        tables.setdefault(column.table, []).append(column)
+    for table, columns in tables.items():
+        statement = update(table).where(among(list(table.primary_key.columns), identities))
+        connection.execute(statement.values(dict.fromkeys(columns)))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, String, UniqueConstraint, func, nulls_last, select, update
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, String, UniqueConstraint, func, nulls_last, select, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -463,3 +463,61 @@ def test_columns_that_are_no_positions(order: str) -> None:
     assert Photo.__mapper__.registry
     with pytest.raises(DeclarationError, match="no position"):
         asyncio.run(Owner(id=1).photos.reorder([]))
+
+
+async def test_positions_of_joined_tables(database: Database) -> None:
+    """Columns of the application may be in the table of a subclass of the image class."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Owner(Own):
+        __tablename__ = "owner"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        photos: Any = image_attachment("Sorted", uselist=True, order_by="Sorted.position", max_pictures=3)
+
+    class Photo(Own, Image):
+        __tablename__ = "photo"
+        __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "photo"}
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+        number: Mapped[int] = mapped_column(primary_key=True)
+        kind: Mapped[str] = mapped_column(String(20))
+        code: Mapped[str | None] = mapped_column(String(20), unique=True)
+
+    class Sorted(Photo):
+        __tablename__ = "sorted"
+        __mapper_args__ = {"polymorphic_identity": "sorted"}
+        __table_args__ = (
+            ForeignKeyConstraint(
+                ["owner_id", "number", "width", "height", "variant"],
+                ["photo.owner_id", "photo.number", "photo.width", "photo.height", "photo.variant"],
+            ),
+        )
+        owner_id: Mapped[int] = mapped_column(primary_key=True)
+        number: Mapped[int] = mapped_column(primary_key=True)
+        width: Mapped[int] = mapped_column(primary_key=True)
+        height: Mapped[int] = mapped_column(primary_key=True)
+        variant: Mapped[str] = mapped_column(String(32), primary_key=True)
+        position: Mapped[int | None] = mapped_column(unique=True)
+
+    sessions = await started(database, Own.metadata, expire_on_commit=False)
+    bind_store(sessions, CountingStore())
+    async with sessions.begin() as session:
+        session.add(Owner(id=1))
+        await session.flush()
+        owner = await session.get_one(Owner, 1)
+        for number in (3, 1, 2):
+            extra = {"code": str(number)}
+            await owner.photos.get_image_set(number=number).from_blob(BLOB, extra_kwargs=extra)
+            await session.flush()
+    async with sessions.begin() as session:
+        owner = await session.get_one(Owner, 1)
+        assert [photo.identity["number"] for photo in owner.photos] == [3, 1, 2]
+        await owner.photos.get_image_set(number=1).from_blob(photos.photo("coffee"))
+        await session.flush()
+        await owner.photos.move(owner.photos.get_image_set(number=2), to=0)
+        with pytest.raises(TooManyPicturesError):
+            await owner.photos.get_image_set(number=4).from_blob(BLOB)
+    async with sessions() as session:
+        owner = await session.get_one(Owner, 1)
+        assert [photo.require_original().code for photo in owner.photos] == ["2", "3", "1"]
