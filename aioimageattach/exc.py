@@ -9,6 +9,9 @@
     │   ├── NotLoadedError (RuntimeError)           the rows of a set are not loaded
     │   └── DetachedError (RuntimeError)            the owner is in no session
     ├── ImageError                                  a picture is refused
+    │   ├── FetchError (OSError)                    .status
+    │   │   ├── ForbiddenAddressError (PermissionError)
+    │   │   └── FetchTimeoutError (TimeoutError)
     │   ├── UnreadableImageError (ValueError)
     │   ├── UnsupportedImageError (ValueError)      .mimetype .allowed
     │   ├── ImageTooLargeError (ValueError)         .limit .actual
@@ -50,6 +53,9 @@ __all__ = [
     "DamagedValueError",
     "DeclarationError",
     "DetachedError",
+    "FetchError",
+    "FetchTimeoutError",
+    "ForbiddenAddressError",
     "ImageAttachError",
     "ImageError",
     "ImageProportionsError",
@@ -229,6 +235,25 @@ class TooManyPicturesError(ImageError, ValueError):
         super().__init__(message)
         self.limit = limit
         self.actual = actual
+
+
+class FetchError(ImageError, OSError):
+    """A picture cannot be fetched from a URL; ``status`` is that of the response, if there was one."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ForbiddenAddressError(FetchError, PermissionError):
+    """A URL leads to an address that is not public; nothing was sent to it."""
+
+
+class FetchTimeoutError(FetchError, TimeoutError):
+    """A server did not send a file in time."""
 
 
 class NoOriginalError(ImageAttachError, FileNotFoundError):

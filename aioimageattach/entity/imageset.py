@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy.orm.attributes import set_attribute
 
 from .._threads import run_pixels
 from ..exc import DeclarationError, InvalidKeyError, UnreadableImageError
+from ..fetch import MAX_REDIRECTS, TIMEOUT, Address, fetch, is_public
 from ..file import AsyncFile, Source, Spool
 from ..imaging.limits import ImageLimits
 from ..imaging.metadata import strip_probed
@@ -106,6 +107,50 @@ class BaseImageSet(ThumbnailSet[I]):
     ) -> I:
         """Attach a picture from its bytes; see :meth:`from_file`."""
         return await self.from_file(blob, store, extra_args, extra_kwargs, strip_metadata=strip_metadata)
+
+    async def from_url(
+        self,
+        url: str,
+        store: Store | None = None,
+        extra_args: Sequence[Any] | None = None,
+        extra_kwargs: Mapping[str, Any] | None = None,
+        *,
+        strip_metadata: bool | None = None,
+        timeout: float = TIMEOUT,
+        max_redirects: int = MAX_REDIRECTS,
+        is_allowed: Callable[[Address], bool] = is_public,
+    ) -> I:
+        """Fetch a picture from a URL that a user has named, and attach it; see :meth:`from_file`.
+
+        It is fetched from public addresses only. The file may be as large as the image class allows.
+
+        Args:
+            url: An ``http`` or ``https`` URL.
+            store: As for :meth:`from_file`.
+            extra_args: As for :meth:`from_file`.
+            extra_kwargs: As for :meth:`from_file`.
+            strip_metadata: As for :meth:`from_file`.
+            timeout: How long fetching may take, in seconds.
+            max_redirects: How many redirects are followed.
+            is_allowed: Whether an address may be connected to; called for each address before it is connected.
+
+        Raises:
+            ForbiddenAddressError: The URL, or a redirect, leads to an address that is not public.
+            FetchTimeoutError: It took too long.
+            FetchError: The URL is not valid, or the server does not answer with a file.
+            Error: What :meth:`from_file` raises.
+        """
+        store = self._store(store)
+        self._rows.session()
+        spool = await fetch(
+            url,
+            max_bytes=self._limits.max_bytes,
+            timeout=timeout,
+            max_redirects=max_redirects,
+            is_allowed=is_allowed,
+        )
+        async with spool.open() as file:
+            return await self.from_file(file, store, extra_args, extra_kwargs, strip_metadata=strip_metadata)
 
     async def from_raw_file(
         self,
