@@ -25,7 +25,7 @@ HEAVY = ["PIL", "aiohttp", "fastapi", "pillow_heif", "pypdfium2", "pyvips", "sta
 OPTIONAL = ("aioimageattach.__main__", "aioimageattach.cli", "aioimageattach.stores.s3")
 IMPORTERS = {
     "aiofiles": ["stores.fs"],
-    "aiohttp": ["stores.s3"],
+    "aiohttp": ["fetch", "stores.s3"],
     "anyio": ["_tasks", "_threads"],
     "click": ["cli"],
     "concurrent.futures": ["_threads"],
