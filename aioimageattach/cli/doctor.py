@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from .._threads import run_io, run_pixels
 from ..context import bound_store, get_default_store
+from ..declared.names import derived_type
 from ..exc import ImageAttachError, StoreError
 from ..imaging._vips import libvips
 from ..imaging.limits import ImageLimits
@@ -291,7 +292,7 @@ def _check_routes(store: PlainRoutingStore[Any], models: Any) -> Check:
     """Check that each object type that has a store of its own is that of a class."""
     found = kinds(kinds(models)[0].mapper.registry)
     known = {object_type for kind in found for object_type in kind.object_types or ()}
-    unknown = store.unknown_types(known)
+    unknown = store.unknown_types(known.union(map(derived_type, known)))
     if not unknown or any(kind.object_types is None for kind in found):
         return Check("routes", "ok", f"{len(store.stores)} stores by object type")
     text = (

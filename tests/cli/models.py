@@ -113,6 +113,11 @@ def routed() -> RoutingStore:
     return RoutingStore({"user_picture": media()}, memory)
 
 
+def routed_thumbnails() -> RoutingStore:
+    """A store of its own for declared thumbnails."""
+    return RoutingStore({"user-picture.t": memory}, media())
+
+
 def misrouted() -> RoutingStore:
     """The same with a misspelled name, so that the pictures go to the default store."""
     return RoutingStore({"user_pictures": memory}, media())

@@ -184,6 +184,8 @@ def test_routes(run: Run, filled: Path) -> None:
     """A store for an object type that no class has: its files would go to the default store, unnoticed."""
     done = run("doctor", "-m", BASE, "-s", "tests.cli.models:routed")
     assert (done.exit_code, "✓ routes       2 stores by object type" in done.stdout) == (0, True), done.output
+    done = run("doctor", "-m", BASE, "-s", "tests.cli.models:routed_thumbnails")
+    assert "✓ routes       2 stores by object type" in done.stdout, done.output
     done = run("doctor", "-m", BASE, "-s", "tests.cli.models:misrouted")
     expected = (
         "✗ routes       no class has files of the object type 'user-pictures'; expected some of note.body, post-photo,"
