@@ -20,6 +20,7 @@ BIN := .venv/bin
 VENV := .venv/.made
 INSTALLED := .venv/.installed
 INSTALLED_DEMO := .venv/.installed-demo
+INSTALLED_DEMO_S3 := .venv/.installed-demo-s3
 INSTALLED_20 := .venv-sa20/.installed
 # The S3 server that the tests ask; it wants a botocore of its own, so it has its own environment.
 MINISTACK := 1.5.33
@@ -48,12 +49,17 @@ install: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Make the envir
 
 $(INSTALLED): $(VENV) pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]' --group dev
-	@touch $@ $(INSTALLED_DEMO)
+	@touch $@ $(INSTALLED_DEMO) $(INSTALLED_DEMO_S3)
 
 # The gallery alone needs a tenth of that, and those who only want to see it shall not wait for the rest.
 $(INSTALLED_DEMO): $(VENV) pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable . --group demo
 	@touch $@
+
+# With a bucket, it also needs the HTTP client of the store.
+$(INSTALLED_DEMO_S3): $(VENV) pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[s3]' --group demo
+	@touch $@ $(INSTALLED_DEMO)
 
 $(VENV):
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
@@ -92,7 +98,7 @@ $(INSTALLED_S3_PEERS): $(INSTALLED)
 		> "$$(.venv-s3-peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
 	@touch $@
 
-demo: $(if $(filter s3,$(STORE)),$(INSTALLED) $(INSTALLED_S3),$(INSTALLED_DEMO))  ## Run the gallery and show it in a browser (STORE=s3; DEMO_ARGS=--help tells more)
+demo: $(if $(filter s3,$(STORE)),$(INSTALLED_DEMO_S3) $(INSTALLED_S3),$(INSTALLED_DEMO))  ## Run the gallery and show it in a browser (STORE=s3; DEMO_ARGS=--help tells more)
 	$(BIN)/python -m examples.gallery $(if $(STORE),--store $(STORE)) $(DEMO_ARGS)
 
 test: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run the tests (with CI=true: every one of them, with coverage)

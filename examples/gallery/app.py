@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -60,6 +61,7 @@ def create_app(data: Path, bucket: S3Store | None = None, hosts: Iterable[str] =
 
     app = FastAPI(title="Gallery", lifespan=lifespan, max_body_size=MAX_BODY)
     app.state.database = database
+    app.state.image_origin = "" if bucket is None else "{0.scheme}://{0.netloc}".format(urlsplit(bucket.url_of("a")))
     # The outermost middleware, so that no other one changes the responses with files.
     app.add_middleware(directory.asgi_middleware)
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")

@@ -20,7 +20,8 @@ from .models import LIMITS, Author, Post
 from .views import Tile, cards
 
 PER_PAGE = 24
-HEADERS = {"Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'"}
+POLICY = "default-src 'self'; img-src 'self' blob: {}; frame-ancestors 'none'"
+"""The Content-Security-Policy of the pages; pictures come from the gallery, or from its bucket."""
 
 router = APIRouter()
 
@@ -41,7 +42,8 @@ templates = Jinja2Templates(env=environment)
 
 def page(request: Request, name: str, context: dict[str, Any], status_code: int = 200) -> Response:
     """Make a page of a template."""
-    return templates.TemplateResponse(request, name, context, status_code=status_code, headers=HEADERS)
+    headers = {"Content-Security-Policy": POLICY.format(request.app.state.image_origin)}
+    return templates.TemplateResponse(request, name, context, status_code=status_code, headers=headers)
 
 
 async def newest_posts(session: AsyncSession, *conditions: ColumnElement[bool]) -> Sequence[Post]:
