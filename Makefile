@@ -56,9 +56,9 @@ $(INSTALLED_DEMO): $(VENV) pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable . --group demo
 	@touch $@
 
-# With a bucket, it also needs the HTTP client of the store.
+# With a bucket, it also needs the HTTP client of the store, and botocore for the server that judges its requests.
 $(INSTALLED_DEMO_S3): $(VENV) pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[s3]' --group demo
+	$(BIN)/python -m pip install --quiet --editable '.[aws]' --group demo
 	@touch $@ $(INSTALLED_DEMO)
 
 $(VENV):
