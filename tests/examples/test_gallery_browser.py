@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import socket
 from collections import Counter
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import httpx
 import pytest
 import uvicorn
@@ -101,3 +103,69 @@ async def test_a_browser_shows_the_pictures_of_a_bucket(tmp_path: Path) -> None:
         origin = "{0.scheme}://{0.netloc}".format(urlsplit(bucket.url_of("a")))
     assert f" {origin};" in page.headers["Content-Security-Policy"]
     assert shot.stat().st_size > 100_000
+
+
+async def overflows(profile: Path, urls: list[str]) -> dict[tuple[str, int], int]:
+    """Return by how many pixels pages are wider than the window, by URL and width of the window."""
+    assert CHROMIUM is not None
+    process = await asyncio.create_subprocess_exec(
+        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0",
+        f"--user-data-dir={profile}", "about:blank",
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    found: dict[tuple[str, int], int] = {}
+    try:
+        async with asyncio.timeout(60), aiohttp.ClientSession() as client:
+            while (
+                match := re.search(rb"DevTools listening on ws://([^/]+)/", await process.stderr.readline())
+            ) is None:
+                pass
+            tabs = await (await client.get(f"http://{match[1].decode()}/json")).json()
+            async with client.ws_connect(
+                next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
+            ) as tab:
+
+                async def call(method: str, until: str = "result", **params: Any) -> Any:
+                    await tab.send_json({"id": 1, "method": method, "params": params})
+                    while (answer := await tab.receive_json()).get("method", "result") != until:
+                        pass
+                    return answer.get("result")
+
+                await call("Page.enable")
+                for url in urls:
+                    for width in (320, 768, 1200):
+                        await call(
+                            "Emulation.setDeviceMetricsOverride",
+                            width=width,
+                            height=900,
+                            deviceScaleFactor=1,
+                            mobile=False,
+                        )
+                        await call("Page.navigate", "Page.loadEventFired", url=url)
+                        js = "(page => page.scrollWidth - page.clientWidth)(document.documentElement)"
+                        found[url, width] = (await call("Runtime.evaluate", expression=js))["result"]["value"]
+    finally:
+        process.terminate()
+        await process.communicate()
+    return found
+
+
+async def test_no_page_scrolls_sideways(tmp_path: Path) -> None:
+    """Pages are as wide as the window, on a phone and on a screen, also where a scroll bar takes a part of it."""
+    if CHROMIUM is None:
+        if REQUIRED:
+            pytest.fail("a browser is needed: apt-get install chromium")
+        pytest.skip("chromium is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(create_app(tmp_path / "data"), log_level="warning"))
+        serving = asyncio.create_task(server.serve([listener]))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with httpx.AsyncClient(base_url=url, timeout=30, limits=CONNECTIONS) as client:
+            files = [("photos", (f"{name}.jpg", photos.photo(name))) for name in ("chelsea", "coffee", "rocket")]
+            await client.post("/posts", data={"author": "Somebody", "title": "Three"}, files=files)
+        found = await overflows(tmp_path / "profile", [f"{url}/", f"{url}/authors/1"])
+        server.should_exit = True
+        await serving
+    assert found == dict.fromkeys(found, 0)
+    assert len(found) == 6
