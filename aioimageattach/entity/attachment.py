@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, overload
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
@@ -176,18 +176,15 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
         return self
 
 
-@event.listens_for(Mapper, "after_mapper_constructed")
+@event.listens_for(Mapper, "before_mapper_configured")
 def _translate(mapper: Mapper[Any], cls: type) -> None:
     """Let ``back_populates`` of an image class name the attachment instead of the relationship behind it."""
     for prop in list(mapper._props.values()) if issubclass(cls, Image) else ():
-        if isinstance(prop, RelationshipProperty) and isinstance(prop.back_populates, str):
-            prop.back_populates = cast("Any", partial(_name_behind, prop, prop.back_populates))
-
-
-def _name_behind(prop: RelationshipProperty[Any], name: str) -> str:
-    prop._setup_entity()  # SQLAlchemy asks for the name first
-    found = next((vars(cls)[name] for cls in prop.mapper.class_.__mro__ if name in vars(cls)), None)
-    return found.key if isinstance(found, image_attachment) else name
+        if isinstance(prop, RelationshipProperty) and isinstance(name := prop.back_populates, str):
+            prop._setup_entity()
+            found = next((vars(base)[name] for base in prop.mapper.class_.__mro__ if name in vars(base)), None)
+            if isinstance(found, image_attachment):
+                prop.back_populates = found.key
 
 
 @event.listens_for(Mapper, "after_mapper_constructed")
