@@ -85,7 +85,11 @@ def forget_local_models() -> Iterator[None]:
     LOCAL_REGISTRIES.clear()
     yield
     for made in [*LOCAL_REGISTRIES]:
-        if all("<locals>" in mapper.class_.__qualname__ for mapper in made.mappers):
+        classes = [mapper.class_ for mapper in made.mappers]
+        if all("<locals>" in cls.__qualname__ for cls in classes) and not any(
+            hasattr(cls, "__declare_first__")  # SQLAlchemy 2.0 configures these again even when they are disposed of
+            for cls in classes
+        ):
             made.dispose(cascade=True)
 
 
