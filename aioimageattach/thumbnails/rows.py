@@ -15,7 +15,7 @@ from sqlalchemy.sql.base import ExecutableOption
 from .._tasks import map_concurrently
 from ..entity import BaseImageSet, Image, MultipleImageSet
 from ..entity.thumbnails import as_recipes
-from ..exc import DeclarationError, ImageError, NoOriginalError, StoreError
+from ..exc import DeclarationError, ImageError, NoOriginalError, StoreError, UsageError
 from ..imaging.recipe import Recipe
 from ..inventory import beyond
 from ..inventory.plan import Plan
@@ -30,8 +30,7 @@ BATCH: Final = 50
 CONCURRENCY: Final = 8
 """How many originals are fetched and resized at once; pixels have a narrower bound of their own."""
 
-_FAILURES: Final = (ImageError, NoOriginalError, StoreError)
-_FAILURES_OF_A_TRANSACTION: Final = (*_FAILURES, SQLAlchemyError)
+_FAILURES_OF_A_TRANSACTION: Final = (ImageError, NoOriginalError, StoreError, SQLAlchemyError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +195,9 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
             owner, picture = item
             try:
                 await picture.generate_thumbnails(self._recipes, self._store, extra_kwargs=self._extra_kwargs)
-            except _FAILURES as error:
+            except (UsageError, SQLAlchemyError):
+                raise  # it would fail for every picture; or the transaction has failed
+            except Exception as error:  # also what a callable of a recipe or a third-party store raises
                 identity = tuple(inspect(owner).identity)
                 failures.append(ThumbnailFailure(type(owner), identity, picture.identity, error))
 

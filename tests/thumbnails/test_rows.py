@@ -283,3 +283,30 @@ def test_numbers_below_one_are_refused(arguments: dict[str, Any]) -> None:
 def test_a_plan_is_what_generate_returns() -> None:
     """Nothing happens before it is awaited: no session is made."""
     assert isinstance(generate(async_sessionmaker(), User.picture, [30]), ThumbnailPlan)
+
+
+async def test_errors_of_callables_and_third_parties_stop_nothing(sessions: Sessions, store: FailingStore) -> None:
+    """Whatever a recipe's function or a store raises about one picture is its failure; the others are made."""
+
+    async def fail() -> None:
+        raise OSError(5, "broken")
+
+    calls = []
+
+    def fail_once(image: Any) -> Any:
+        calls.append(image)
+        if len(calls) == 1:
+            raise KeyError("mine")
+        return image
+
+    store.meanwhile = fail
+    plan = generate(sessions, User.picture, [Recipe(width=30, preprocess=fail_once, variant="mine")])
+    await plan.execute()
+    assert {type(failure.error) for failure in plan.failures} == {KeyError, OSError}
+    assert (plan.progress.done, plan.progress.made, plan.progress.failed) == (7, 5, 2)
+
+
+async def test_errors_of_the_program_stop_the_run(sessions: Sessions) -> None:
+    """An error that every picture would have is raised."""
+    with pytest.raises(DeclarationError, match="expected it to return a pyvips"):
+        await generate(sessions, User.picture, [Recipe(width=30, preprocess=lambda _: None, variant="none")]).execute()
