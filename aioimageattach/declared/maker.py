@@ -12,7 +12,7 @@ from ..file import Spool
 from ..imaging.render import Rendering, render
 from ..key import EXTENSIONS, ImageKey, file_name
 from ..store import KeyedStore
-from .names import DerivedName, parse_point, path_of, stem_of
+from .names import DerivedName, legacy_key, legacy_revision, parse_point, path_of, stem_of
 from .srcset import Declaration, Declarations, Ladder, Step
 
 __all__ = ["Original", "Thumbnail", "fetch", "find_original", "put", "thumbnail_of"]
@@ -97,8 +97,15 @@ async def find_original(store: KeyedStore, object_type: str, name: DerivedName) 
         name: The name.
 
     Raises:
+        StoreFileNotFoundError: It was one of SQLAlchemy-ImageAttach, and is gone.
         StoreError: The store could not be listed.
     """
+    key = legacy_key(object_type, name.public)
+    revision = None if key is None else legacy_revision(key)
+    if key is not None and revision is not None and name.belongs_to(revision):
+        legacy = store.legacy_name(key)
+        await store.head_object(legacy)
+        return Original(legacy, object_type, revision, key.width, key.height, key.mimetype)
     prefix = f"{object_type}/{name.public[:5]}/{name.public[5:7]}/{name.public}"
     async for info in store.list_objects(prefix):
         original = Original.parse(info.name)

@@ -21,13 +21,15 @@ from typing import Final
 
 from ..exc import InvalidKeyError
 from ..imaging.options import POINT_STEPS
-from ..key import DERIVED, SANDBOX
+from ..key import DERIVED, LEGACY_EXTENSIONS, SANDBOX, ImageKey
 
 __all__ = [
     "NAME",
     "DerivedName",
     "derived_type",
     "format_point",
+    "legacy_key",
+    "legacy_revision",
     "original_type",
     "parse_point",
     "path_of",
@@ -40,6 +42,10 @@ NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,15}", re.ASCII)
 """The names that thumbnails can have. There is no ``-`` in them."""
 
 _DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_LEGACY_MARK: Final = "o"  # not one of the digits
+_LEGACY_CHARS: Final = 16
+_LEGACY_END: Final = ".legacy-layout"  # as many characters as are secret in others
+_LEGACY_TYPES: Final = tuple(sorted(LEGACY_EXTENSIONS))
 _PUBLIC: Final = 18
 _SECRET: Final = 14  # 70 bits
 _SHORTEST: Final = 8
@@ -82,6 +88,36 @@ class DerivedName:
         """Return whether the name was given out for the original with that revision, whatever the recipe was."""
         same = self.sandbox == revision.endswith(SANDBOX) and public_of(revision) == self.public
         return same and compare_digest(_check_of(revision, self.name), self.tag[:_CHECK])
+
+
+def legacy_revision(key: ImageKey) -> str | None:
+    """Return what stands for the revision of an original in the layout of SQLAlchemy-ImageAttach.
+
+    Its public part tells identifier, size and type, so that a server finds the file. Nothing in it is secret: the names
+    of such originals can be guessed anyway.
+
+    Returns:
+        ``None`` if the identifier is too large, as that of a UUID is, or the type is not known.
+    """
+    number = key.object_id
+    if number is None or not 0 <= number < 1 << 35 or max(key.width, key.height) >= 1 << 20:
+        return None
+    if key.mimetype not in _LEGACY_TYPES:
+        return None
+    parts = ((number, 7), (key.width, 4), (key.height, 4), (_LEGACY_TYPES.index(key.mimetype), 1))
+    return _LEGACY_MARK + "".join(_base32(*part) for part in parts) + _LEGACY_END
+
+
+def legacy_key(object_type: str, public: str) -> ImageKey | None:
+    """Return the key of the original whose public part :func:`legacy_revision` made; ``None`` if it did not."""
+    digits = [_DIGITS.find(char) for char in public[1:]]
+    if not public.startswith(_LEGACY_MARK) or len(digits) != _LEGACY_CHARS or min(digits) < 0:
+        return None
+    parts = (digits[:7], digits[7:11], digits[11:15])
+    object_id, width, height = (int("".join(f"{digit:05b}" for digit in part), 2) for part in parts)
+    if digits[15] >= len(_LEGACY_TYPES) or not (width and height):
+        return None
+    return ImageKey(object_type, object_id, width, height, _LEGACY_TYPES[digits[15]])
 
 
 def derived_type(object_type: str) -> str:
@@ -162,5 +198,8 @@ def _check_of(revision: str, name: str) -> str:
 @lru_cache(4096)
 def _code(revision: str, text: str, chars: int) -> str:
     digest = blake2b(text.encode(), key=revision.encode(), digest_size=8).digest()
-    number = int.from_bytes(digest)
-    return "".join(_DIGITS[number >> shift & 31] for shift in range(59, 59 - 5 * chars, -5))
+    return _base32(int.from_bytes(digest) >> (64 - 5 * chars), chars)
+
+
+def _base32(number: int, chars: int) -> str:
+    return "".join(_DIGITS[number >> shift & 31] for shift in range(5 * (chars - 1), -1, -5))

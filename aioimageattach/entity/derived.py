@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import event
 from sqlalchemy.orm import Mapper
 
-from ..declared.names import derived_type, format_point, parse_point, path_of, stem_of
+from ..declared.names import derived_type, format_point, legacy_revision, parse_point, path_of, stem_of
 from ..declared.srcset import Declaration, Declarations, Step, declarations
 from ..exc import DeclarationError, UsageError
 from ..imaging.recipe import Recipe
@@ -78,7 +78,7 @@ class DerivedFile:
 
     def key_for(self, row: Any) -> ImageKey:
         """Return the key of the file, for the revision that the row has now."""
-        stem = stem_of(row.revision, self.declaration.name, self.declaration.look, self.point)
+        stem = stem_of(check_original(row), self.declaration.name, self.declaration.look, self.point)
         step = self.step
         return ImageKey(derived_type(row.object_type), None, step.width, step.height, step.mimetype, stem)
 
@@ -97,21 +97,23 @@ def point_of(row: Any, declaration: Declaration) -> str:
     return format_point(getattr(row, "focal_point", None)) if declaration.crops else ""
 
 
-def check_original(row: Any) -> None:
-    """Refuse a row that cannot have declared thumbnails. Its columns are loaded.
+def check_original(row: Any) -> str:
+    """Return the revision after which the declared thumbnails of a row are named. Its columns are loaded.
 
     Raises:
-        UsageError: It is that of a thumbnail, or was written by SQLAlchemy-ImageAttach.
+        UsageError: It is the row of a thumbnail, or one of SQLAlchemy-ImageAttach whose identifier is too large.
     """
     if not row.__dict__["original"]:
         raise UsageError(
             f"this {type(row).__name__} is a thumbnail with a row; declared thumbnails belong to originals"
         )
-    if row.__dict__["revision"] is None:
+    revision: str | None = row.__dict__["revision"] or legacy_revision(row.key)
+    if revision is None:
         raise UsageError(
-            f"this {type(row).__name__} has no revision, because SQLAlchemy-ImageAttach wrote it: declared thumbnails "
-            "are named after the revision; attach the picture again, or show thumbnails with rows"
+            f"this {type(row).__name__} was written by SQLAlchemy-ImageAttach, and its object_id is not below 2**35: "
+            "declared thumbnails cannot be named after it; attach the picture again, or show thumbnails with rows"
         )
+    return revision
 
 
 def keyed(store: Store, cls: type[Any]) -> KeyedStore:
@@ -131,11 +133,12 @@ def keyed(store: Store, cls: type[Any]) -> KeyedStore:
 def derived_from(row: Any, store: Store, key: ImageKey) -> Callable[[], Sequence[str]] | None:
     """Return what calculates the names of the files that are deleted with that of a row; ``None`` if there are none."""
     declared = declarations_of(type(row))
-    if not declared or key.revision is None or not isinstance(store, KeyedStore) or row.__dict__["original"] is False:
+    revision = key.revision or legacy_revision(key)
+    if not declared or revision is None or not isinstance(store, KeyedStore) or row.__dict__["original"] is False:
         return None
     x, y = row.__dict__.get("focal_x"), row.__dict__.get("focal_y")
     points = ("",) if x is None or y is None else ("", format_point((x, y)))
-    return partial(_names, declared, key, key.revision, points)
+    return partial(_names, declared, key, revision, points)
 
 
 def _names(declared: Declarations, key: ImageKey, revision: str, points: Sequence[str]) -> list[str]:

@@ -198,18 +198,18 @@ def _declaration(cls: type[Any], name: str) -> Declaration:
 
 def _candidates(original: Any, declaration: Declaration, store: Store | None) -> tuple[Candidate, ...]:
     original._require_loaded("width", "height", "mimetype", "original", "revision")
-    check_original(original)
+    revision = check_original(original)
     values = original.__dict__
     place, object_type = keyed(original._store(store), type(original)), original.object_type
     point = point_of(original, declaration)
-    path = path_of(object_type, stem_of(values["revision"], declaration.name, declaration.look, point))
+    path = path_of(object_type, stem_of(revision, declaration.name, declaration.look, point))
     ladder = declaration.ladder(values["width"], values["height"], values["mimetype"])
     links = thumbnail_links(place, session=instance_state(original).session)
     if not links.is_private and is_marked(original, declaration, point, place, object_type):
         urls = [place.url_of(path + step.tail) for step in ladder.steps]
     else:
         before = links.base_url + path
-        after = links.query_of(picture_of(object_type, public_of(values["revision"]) or ""))
+        after = links.query_of(picture_of(object_type, public_of(revision) or ""))
         urls = [f"{before}{step.tail}{after}" for step in ladder.steps]
     return tuple(
         [

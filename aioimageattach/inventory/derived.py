@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from ..declared.names import DerivedName, derived_type, original_type, public_of
+from ..declared.names import DerivedName, derived_type, legacy_key, original_type, public_of
 from ..entity.derived import declarations_of
 from ..key import revision_of
 from ..store import KeyedStore
@@ -37,14 +37,15 @@ class DerivedKind(ImageKind):
     def named(self, reader: Reader, names: Collection[str], store: KeyedStore) -> set[str]:
         """Return those of some names whose originals have rows; one query reads a range of revisions."""
         parsed = {name: found for name in names if (found := _parse(name)) is not None}
+        known = {name for name, found in parsed.items() if legacy_key("x", found.public) is not None}  # may over-report
+        parsed = {name: found for name, found in parsed.items() if name not in known}
         if not parsed:
-            return set()
+            return known
         by_public: dict[str, list[tuple[str, DerivedName]]] = {}
         for name, found in parsed.items():
             by_public.setdefault(found.public.casefold(), []).append((name, found))
         first, last = min(found.public for found in parsed.values()), max(found.public for found in parsed.values())
         query = select(self.source).where(self.source.between(first, (last + _LAST)[:64]))
-        known = set[str]()
         with reader.connection.execution_options(yield_per=PAGE).execute(query) as result:
             for revision in result.scalars():
                 public = public_of(revision)

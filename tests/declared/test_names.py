@@ -10,6 +10,8 @@ from aioimageattach.declared.names import (
     DerivedName,
     derived_type,
     format_point,
+    legacy_key,
+    legacy_revision,
     original_type,
     parse_point,
     path_of,
@@ -129,6 +131,38 @@ def test_other_names_are_none(revision: str) -> None:
 def test_points_outside_of_the_picture_are_none() -> None:
     """Six digits may say more than 100 of 100."""
     assert [parse_point(digits) for digits in ("101000", "000999", "", "100000")] == [None, None, None, (1.0, 0.0)]
+
+
+@pytest.mark.parametrize("object_id", [0, 7, 2**35 - 1])
+@pytest.mark.parametrize("mimetype", ["image/jpeg", "application/pdf"])
+def test_originals_of_the_predecessor(object_id: int, mimetype: str) -> None:
+    """The public part tells which file it is; a name of another picture does not belong to it."""
+    key = ImageKey("photo", object_id, 1, 2**20 - 1, mimetype)
+    revision = legacy_revision(key)
+    assert revision is not None
+    public = public_of(revision)
+    assert public is not None
+    assert legacy_key("photo", public) == key
+    found = DerivedName.parse(stem_of(revision, "card", ""))
+    assert found is not None
+    assert found.belongs_to(revision)
+    other = legacy_revision(ImageKey("photo", object_id, 2, 2**20 - 1, mimetype))
+    assert other is not None
+    assert not found.belongs_to(other)
+
+
+def test_originals_of_the_predecessor_that_have_no_name() -> None:
+    """Identifiers of UUIDs are too large, and other public parts are not taken for such a name."""
+    for key in (
+        ImageKey("photo", 2**35, 1, 1, "image/jpeg"),
+        ImageKey("photo", -1, 1, 1, "image/jpeg"),
+        ImageKey("photo", None, 1, 1, "image/jpeg"),
+        ImageKey("photo", 1, 2**20, 1, "image/jpeg"),
+        ImageKey("photo", 1, 1, 1, "image/avif"),
+    ):
+        assert legacy_revision(key) is None
+    for public in ("01m8mvtw392my0qm9g", "o", "o" * 17, f"o{'0' * 16}", f"o{'1' * 15}z"):
+        assert legacy_key("photo", public) is None
 
 
 def test_thumbnails_have_a_folder_of_their_own() -> None:

@@ -243,7 +243,7 @@ async def test_what_cannot_be_made_ahead(sessions: async_sessionmaker[AsyncSessi
         await owner.picture.generate_thumbnails()
     product = Product(id=1)
     original = await product.cover.from_blob(photo("chelsea"))
-    original.__dict__["revision"] = None
+    original.__dict__.update(revision=None, product_id=2**35)
     with pytest.raises(UsageError, match="SQLAlchemy-ImageAttach"):
         await product.cover.generate_thumbnails()
     with store_context(PlainRoutingStore({}, default=MemoryStore())):

@@ -261,7 +261,7 @@ async def test_the_focal_point_is_part_of_what_is_cropped(
 
 
 async def test_only_originals_that_are_loaded(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """A thumbnail with a row has no thumbnails, nor has a row of SQLAlchemy-ImageAttach; errors say what to do."""
+    """A thumbnail with a row has no thumbnails, nor has a row of SQLAlchemy-ImageAttach with a large identifier."""
     async with sessions() as session:
         session.add(product := Product())
         original = await product.cover.from_blob(photo("chelsea"))
@@ -275,6 +275,8 @@ async def test_only_originals_that_are_loaded(sessions: async_sessionmaker[Async
             original.url("icon")
         await session.refresh(original)
         original.__dict__["revision"] = None
+        assert "/product-cover.t/o0000/00/o000000" in str(original.url("icon"))
+        original.__dict__["product_id"] = 2**35
         with pytest.raises(UsageError, match="SQLAlchemy-ImageAttach"):
             original.url("icon")
 

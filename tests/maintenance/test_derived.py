@@ -151,6 +151,16 @@ async def test_outdated_thumbnails_stay(place: Place) -> None:
     assert await place.swept() == {foreign}
 
 
+async def test_thumbnails_of_the_predecessor_stay(place: Place) -> None:
+    """Their originals have no revision, by which they could be looked up."""
+    [row] = await place.fill(1)
+    row.__dict__["revision"] = None
+    name = place.store.name_of(declared_files(row)[0].key_for(row))
+    await place.store.put_object(name, b"")
+    place.store.age()
+    assert await place.swept() == set()
+
+
 async def test_young_thumbnails_stay(place: Place) -> None:
     """Their transaction may not be committed yet."""
     [row] = await place.fill(1)

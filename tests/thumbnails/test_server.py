@@ -190,6 +190,18 @@ async def test_all_classes_of_an_object_type(store: KeyedStore) -> None:
     assert is_refused(await site.ask(other.replace("tenant-b", "tenant-a")))
 
 
+async def test_originals_of_the_predecessor(store: KeyedStore) -> None:
+    """They have no revision, and are found by what their names tell; a missing one is not found."""
+    site = Site(store)
+    original = await put(Photo, store, revision=None, id=7)
+    for url in site.urls(original, "card"):
+        assert (await site.ask(url)).status == 200
+    await store.discard(original.key)
+    [share] = site.urls(original, "share")
+    assert is_refused(await site.ask(share))
+    assert is_refused(await site.ask(share.replace("-share-", "-share-000000-")))
+
+
 async def test_the_focal_point_comes_from_the_name(store: KeyedStore) -> None:
     """The server knows no rows."""
     site = Site(store)
