@@ -98,8 +98,6 @@ async def fetch(
                     target = _checked(URL, response.headers.get("Location", ""), target)
             raise FetchError(f"{_shown(target)}: there are more than {max_redirects} redirects (max_redirects)")
     except TimeoutError as error:
-        if isinstance(error, FetchTimeoutError):
-            raise
         raise FetchTimeoutError(f"the server did not send the file within {timeout:g} seconds (timeout)") from error
     except (aiohttp.ClientError, OSError, UnicodeError) as error:
         if refused:

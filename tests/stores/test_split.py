@@ -294,3 +294,13 @@ async def test_legacy_files_are_originals() -> None:
         assert await file.read() == b"x"
     await store.discard(key)
     assert repr(store) == "<SplitStore <MemoryStore of 0 files>, thumbnails in <MemoryStore of 0 files>>"
+
+
+async def test_downloads_are_named_by_the_place_of_the_file(sessions: Sessions, tmp_path: Path) -> None:
+    """The signed URL of an original may name a download."""
+    originals = HttpExposedFileSystemStore(
+        tmp_path / "a", "originals", lambda: "http://localhost/", fsync=False, url_secret="s" * 32
+    )
+    user = await a_user(sessions, SplitStore(originals, MemoryStore()))
+    url = user.picture.require_original().locate(SplitStore(originals, MemoryStore()), download="cat.png")
+    assert "download=cat.png" in url
