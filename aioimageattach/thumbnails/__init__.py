@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from ..declared import Srcset
 from .rows import ThumbnailFailure, ThumbnailPlan, ThumbnailProgress, Thumbnails, generate
 from .server import ThumbnailServer
 
 __all__ = [
+    "Srcset",
     "ThumbnailFailure",
     "ThumbnailPlan",
     "ThumbnailProgress",
