@@ -240,7 +240,7 @@ def owner(name: str, kind: Any) -> Any:
         {
             "__tablename__": name.lower(),
             "__annotations__": {"body": Mapped[StoredText | None]},
-            "id": mapped_column(kind, primary_key=True),
+            "id": mapped_column(kind, primary_key=True, autoincrement=False),
             "body": stored_text(),
             "picture": image_attachment(picture),
         },
