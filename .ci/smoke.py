@@ -18,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach.context import store_context
 from aioimageattach.entity import Image, image_attachment
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 
 
 class Base(DeclarativeBase): ...

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .version import VERSION as _VERSION
 
 if TYPE_CHECKING:
+    from ._declared import Srcset
     from ._threads import set_workers
     from .context import (
         bind_store,
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
         set_default_store,
         store_context,
     )
-    from .declared import Srcset
     from .entity import (
         FocalPoint,
         Image,
@@ -91,7 +91,7 @@ _MODULES = {
         "set_default_store",
         "store_context",
     ],
-    "declared": ["Srcset"],
+    "_declared": ["Srcset"],
     "entity": [
         "FocalPoint",
         "Image",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from typing_extensions import TypeVar
 
-from .declared.html import compatible, fallback_of, srcset_of
+from ._declared.html import compatible, fallback_of, srcset_of
 from .entity import BaseImageSet, Image
 from .exc import NoOriginalError
 from .store import Store

@@ -55,8 +55,8 @@ def _blockbuster() -> BlockBuster:
         function.can_block_in("asyncpg/connect_utils.py", "_parse_connect_arguments")
         function.can_block_in("aioimageattach/__init__.py", "__getattr__")  # an import, which reads files anywhere
         # a directory is identified when its store is created, which programs do when they start
-        function.can_block_in("aioimageattach/stores/fs/tree.py", "place_of")
-        function.can_block_in("aioimageattach/stores/fs/paths.py", "absolute_path")
+        function.can_block_in("aioimageattach/stores/fs/_tree.py", "place_of")
+        function.can_block_in("aioimageattach/stores/fs/_paths.py", "absolute_path")
     return guard
 
 

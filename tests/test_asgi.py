@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket
 
 from aioimageattach.asgi import StoreContextMiddleware
 from aioimageattach.context import ContextError, LocalProxyStore, current_store, get_current_store, store_context
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 
 
 def seen() -> str:

@@ -32,7 +32,7 @@ from aioimageattach.context import (
 from aioimageattach.exc import ContextError, DeclarationError
 from aioimageattach.key import ImageKey
 from aioimageattach.store import Store
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from aioimageattach.testing import StoreContract
 
 A, B = MemoryStore("a"), MemoryStore("b")

@@ -34,13 +34,13 @@ from sqlalchemy.orm import (
     with_loader_criteria,
 )
 
+from aioimageattach._inventory import FileReference, Kind, count, kinds, named, references
 from aioimageattach.entity import Image, image_attachment
-from aioimageattach.entity.image import utcnow
+from aioimageattach.entity._image import utcnow
 from aioimageattach.exc import DeclarationError
-from aioimageattach.inventory import FileReference, Kind, count, kinds, named, references
 from aioimageattach.key import make_revision
+from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.memory import MemoryStore
 from tests.databases import Database
 from tests.entity.models import engine_of, started, statements
 

@@ -18,7 +18,7 @@ from aioimageattach.context import bind_store
 from aioimageattach.entity import Image, image_attachment
 from aioimageattach.exc import ContextError, NoOriginalError, NotLoadedError
 from aioimageattach.schemas import ImageOut, ImageSetOut, PictureOut
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from tests.databases import Database
 from tests.entity import test_markup as markup
 

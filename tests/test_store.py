@@ -12,7 +12,7 @@ from aioimageattach.exc import InvalidKeyError, StoreError, StoreUnavailableErro
 from aioimageattach.file import AsyncFile, FileProxy, Source, Spool
 from aioimageattach.key import ImageKey
 from aioimageattach.store import KeyedStore, Store
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 
 REVISION = "01m7xvw392my0qm9gn0r3dt55c"
 

@@ -13,7 +13,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command that ``sys.argv`` names, and exit with its exit code."""
     try:
-        from .app import app
+        from ._app import app
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise

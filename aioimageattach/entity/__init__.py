@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ..key import VECTOR_TYPES
-from . import declaration as declaration  # checks attachments when mappers are configured
-from . import flush as flush  # registers its handler of the session's flushes
-from .attachment import image_attachment
-from .image import Image
-from .imageset import BaseImageSet
-from .mixins import FocalPoint, Placeholder, ThumbnailMarks
-from .multiple import ImageSubset, MultipleImageSet
-from .single import ImageSet, SingleImageSet
+from . import _declaration as _declaration  # checks attachments when mappers are configured
+from . import _flush as _flush  # registers its handler of the session's flushes
+from ._attachment import image_attachment
+from ._image import Image
+from ._imageset import BaseImageSet
+from ._mixins import FocalPoint, Placeholder, ThumbnailMarks
+from ._multiple import ImageSubset, MultipleImageSet
+from ._single import ImageSet, SingleImageSet
 
 __all__ = [
     "VECTOR_TYPES",

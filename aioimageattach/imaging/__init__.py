@@ -6,12 +6,12 @@ into a worker thread. Importing it loads no decoder; libvips comes with the firs
 
 from __future__ import annotations
 
-from .limits import DEFAULT_LIMITS, ImageLimits
-from .metadata import strip_metadata
-from .preview import Preview
-from .probe import Probe, probe
-from .recipe import Fit, Gravity, Recipe
-from .render import Rendering, render, render_with_preview
+from ._limits import DEFAULT_LIMITS, ImageLimits
+from ._metadata import strip_metadata
+from ._preview import Preview
+from ._probe import Probe, probe
+from ._recipe import Fit, Gravity, Recipe
+from ._render import Rendering, render, render_with_preview
 
 __all__ = [
     "DEFAULT_LIMITS",

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from ..exc import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
-from .limits import ImageLimits
-from .vector import whole_size
+from ._limits import ImageLimits
+from ._vector import whole_size
 
 __all__ = ["Painting", "header", "paint"]
 

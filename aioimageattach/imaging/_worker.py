@@ -20,13 +20,13 @@ from dataclasses import asdict, replace
 from typing import Any, Final, TypeAlias
 
 from ..exc import DeclarationError, ImageAttachError, ImageError, ImageTooLargeError, ProcessingError
+from ._header import inspect, memory_of
+from ._limits import ImageLimits
+from ._probe import probe
+from ._recipe import Recipe
+from ._render import render, render_with_preview
 from ._vips import libvips
 from ._wire import receive, send
-from .header import inspect, memory_of
-from .limits import ImageLimits
-from .probe import probe
-from .recipe import Recipe
-from .render import render, render_with_preview
 
 __all__ = ["confine", "serve"]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from .._inventory.ownership import Owner, Ownership, own
 from .._transaction.deferral import defer_deletion
 from .._transaction.fence import GRACE, set_grace
-from ..inventory.ownership import Owner, Ownership, own
-from .quarantine import Restored, Sweep, UndoPlan, UndoProgress, sweeps, undo
-from .sweep import Objection, Orphan, SweepPlan, SweepProgress, sweep
-from .verify import Mismatch, VerifyPlan, VerifyProgress, verify
+from ._quarantine import Restored, Sweep, UndoPlan, UndoProgress, sweeps, undo
+from ._sweep import Objection, Orphan, SweepPlan, SweepProgress, sweep
+from ._verify import Mismatch, VerifyPlan, VerifyProgress, verify
 
 __all__ = [
     "GRACE",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .plan import Migrated, MigrationFailure, MigrationPlan, MigrationProgress, migrate, migrate_class
-from .retire import Retired, RetirePlan, RetireProgress, retire
-from .transfer import Outcome
+from ._plan import Migrated, MigrationFailure, MigrationPlan, MigrationProgress, migrate, migrate_class
+from ._retire import Retired, RetirePlan, RetireProgress, retire
+from ._transfer import Outcome
 
 __all__ = [
     "Migrated",

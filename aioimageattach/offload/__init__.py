@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..exc import DamagedValueError, OffloadError, ValueNotLoadedError, ValueTooLargeError
-from . import flush as _flush  # noqa: F401 - it listens to sessions
-from .columns import stored, stored_binary, stored_json, stored_text
-from .load import load_stored
-from .values import Stored, StoredBinary, StoredJSON, StoredText
+from . import _flush as _flush
+from ._columns import stored, stored_binary, stored_json, stored_text
+from ._load import load_stored
+from ._values import Stored, StoredBinary, StoredJSON, StoredText
 
 __all__ = [
     "DamagedValueError",

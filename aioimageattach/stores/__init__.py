@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .memory import MemoryStore
-from .mirror import MirrorStore, PlainMirrorStore
-from .overlay import DELETED_MARK_MIMETYPE, OverlayStore, PlainOverlayStore
-from .routing import PlainRoutingStore, RoutingStore
-from .split import SplitStore
+from ._memory import MemoryStore
+from ._mirror import MirrorStore, PlainMirrorStore
+from ._overlay import DELETED_MARK_MIMETYPE, OverlayStore, PlainOverlayStore
+from ._routing import PlainRoutingStore, RoutingStore
+from ._split import SplitStore
 
 __all__ = [
     "DELETED_MARK_MIMETYPE",

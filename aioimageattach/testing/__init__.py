@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from .consistency import assert_consistent
-from .contract import AWKWARD_NAMES, INVALID_NAMES, StoreContract
-from .faulty import FaultyStore, PlainFaultyStore
+from ._consistency import assert_consistent
+from ._contract import AWKWARD_NAMES, INVALID_NAMES, StoreContract
+from ._faulty import FaultyStore, PlainFaultyStore
 
 __all__ = [
     "AWKWARD_NAMES",

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from ..context import override_store
-from ..stores.memory import MemoryStore
-from .faulty import FaultyStore
+from ..stores._memory import MemoryStore
+from ._faulty import FaultyStore
 
 __all__ = ["faulty_image_store", "image_store"]
 

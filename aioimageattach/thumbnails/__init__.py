@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..declared import Srcset
-from .rows import ThumbnailFailure, ThumbnailPlan, ThumbnailProgress, Thumbnails, generate
-from .server import ThumbnailServer
+from .._declared import Srcset
+from ._rows import ThumbnailFailure, ThumbnailPlan, ThumbnailProgress, Thumbnails, generate
+from ._server import ThumbnailServer
 
 __all__ = [
     "Srcset",

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import uvicorn
 
-from aioimageattach.stores.fs.exposed import LOCAL_HOSTS
+from aioimageattach.stores.fs import LOCAL_HOSTS
 
 from .app import create_app
 

@@ -16,8 +16,7 @@ from starlette.exceptions import HTTPException
 
 from aioimageattach import set_default_store
 from aioimageattach.exc import ImageError, ImageTooLargeError, StoreError, UnreadableImageError, UnsupportedImageError
-from aioimageattach.stores.fs import HttpExposedFileSystemStore
-from aioimageattach.stores.fs.exposed import LOCAL_HOSTS
+from aioimageattach.stores.fs import LOCAL_HOSTS, HttpExposedFileSystemStore
 
 from . import actions, pages, thumbnails
 from .database import Database

@@ -9,8 +9,8 @@ import trio
 
 from aioimageattach._http.asgi import route_path
 from aioimageattach.asgi import StoreContextMiddleware
+from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import HttpExposedFileSystemStore, StaticServer, StaticServerMiddleware
-from aioimageattach.stores.memory import MemoryStore
 
 
 @pytest.mark.parametrize(

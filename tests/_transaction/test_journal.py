@@ -15,8 +15,8 @@ from sqlalchemy.engine import Connection
 from aioimageattach._transaction.journal import Journal, Verdict
 from aioimageattach._transaction.references import Database, Referrer, StoredFile
 from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.memory import MemoryStore
 
 STORE = MemoryStore()
 

@@ -20,10 +20,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 from aioimageattach import Store
 from aioimageattach._threads import run_pixels
 from aioimageattach.file import Spool
-from aioimageattach.imaging.limits import DEFAULT_LIMITS
-from aioimageattach.imaging.probe import probe
+from aioimageattach.imaging import DEFAULT_LIMITS, probe
+from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.memory import MemoryStore
 from tests import photos
 from tests.databases import PostgreSQL
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aioimageattach.exc import ImageError
 from aioimageattach.imaging import ImageLimits, probe
-from aioimageattach.imaging.limits import KNOWN_TYPES
+from aioimageattach.imaging._limits import KNOWN_TYPES
 from tests import photos
 from tests.imaging.test_bmff import claiming
 from tests.imaging.test_guard import BOMBS, cubic, with_exif

@@ -51,7 +51,7 @@ def _attachment() -> tuple[str, Make]:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from aioimageattach import __version__
-    from aioimageattach.stores.memory import MemoryStore
+    from aioimageattach.stores import MemoryStore
 
     from .models import Sessions, User, prepared, sqlite, stored
 

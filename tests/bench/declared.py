@@ -22,9 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach import Image, Placeholder, Recipe, Srcset, bind_store, image_attachment, store_context
-from aioimageattach.entity.image import utcnow
+from aioimageattach.entity._image import utcnow
 from aioimageattach.file import Spool
-from aioimageattach.imaging.render import render
+from aioimageattach.imaging import render
 from aioimageattach.key import make_revision
 from aioimageattach.schemas import PictureOut
 from aioimageattach.stores.fs import FileSystemStore, StaticServer

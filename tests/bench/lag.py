@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 
 from . import originals
 from .measure import percentile, save, say

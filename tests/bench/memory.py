@@ -7,7 +7,7 @@ import os
 import statistics
 from pathlib import Path
 
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from tests import photos
 
 from . import originals

@@ -10,7 +10,7 @@ from typing import Any
 import pyvips
 
 from aioimageattach import SingleImageSet
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 
 from . import originals
 from .measure import Sample, Timer, interleaved, ratio, save, say, summary

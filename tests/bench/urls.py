@@ -12,7 +12,7 @@ from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from aioimageattach import store_context
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from tests import photos
 
 from .measure import Sample, Timer, save, say, summary

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from aioimageattach.cli.app import app
+from aioimageattach.cli._app import app
 from aioimageattach.context import bind_store
 from tests.cli import models
 from tests.stores.s3.conftest import gate as gate

@@ -22,9 +22,8 @@ from aioimageattach.exc import StoreError, StorePermissionError
 from aioimageattach.file import AsyncFile, Source
 from aioimageattach.offload import StoredText, stored_text
 from aioimageattach.store import ObjectInfo, Store
+from aioimageattach.stores import MemoryStore, RoutingStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.routing import RoutingStore
 from tests import photos
 
 SMALL = photos.saved(photos.opened("chelsea", (90, 60)), "JPEG")

@@ -30,7 +30,9 @@ def test_objects_that_resolve_to_a_database(database: str, run: Run, filled: Pat
 
 def test_modules_in_the_current_directory(run: Run, folder: Path) -> None:
     """They are found, and the directory is added to ``sys.path`` once."""
-    (folder / "here_alone.py").write_text("from aioimageattach.stores.memory import MemoryStore\nstore = MemoryStore()")
+    (folder / "here_alone.py").write_text(
+        "from aioimageattach.stores._memory import MemoryStore\nstore = MemoryStore()"
+    )
     assert run("doctor", "-s", "here_alone:store", DATABASE_URL="").exit_code == 0
     assert sys.path[0] == str(folder)
     assert run("doctor", "-s", "here_alone:store", DATABASE_URL="").exit_code == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aioimageattach.cli.output import format_counts, format_duration, format_size, plain
+from aioimageattach.cli._output import format_counts, format_duration, format_size, plain
 
 
 @dataclass

@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
-from aioimageattach.cli.app import app
+from aioimageattach.cli._app import app
 from aioimageattach.context import bind_store
 from aioimageattach.key import ImageKey, file_name, make_revision
 from aioimageattach.stores.fs import FileSystemStore

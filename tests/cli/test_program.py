@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from aioimageattach import cli
-from aioimageattach.cli.app import app
+from aioimageattach.cli._app import app
 from aioimageattach.version import VERSION
 from tests.cli import models
 from tests.cli.conftest import files

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from click import BadParameter
 
-from aioimageattach.cli.database import DatabaseParameter
-from aioimageattach.cli.loading import ModelsParameter
-from aioimageattach.cli.stores import StoreParameter, as_s3_store, describe_credentials
+from aioimageattach.cli._database import DatabaseParameter
+from aioimageattach.cli._loading import ModelsParameter
+from aioimageattach.cli._stores import StoreParameter, as_s3_store, describe_credentials
+from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.memory import MemoryStore
 from aioimageattach.stores.s3 import S3Store
 from tests.servers.gate import Gate
 
@@ -153,6 +153,6 @@ def test_expiry_of_temporary_credentials(gate: Gate) -> None:
 
 def test_credentials_without_s3(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check does not import the S3 store."""
-    monkeypatch.delitem(sys.modules, "aioimageattach.stores.s3.store")
+    monkeypatch.delitem(sys.modules, "aioimageattach.stores.s3._store")
     assert as_s3_store(MemoryStore()) is None
-    assert "aioimageattach.stores.s3.store" not in sys.modules
+    assert "aioimageattach.stores.s3._store" not in sys.modules

@@ -9,7 +9,7 @@ from typing import Any
 import markupsafe
 import pytest
 
-from aioimageattach.declared.html import (
+from aioimageattach._declared.html import (
     Candidate,
     Html,
     background,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioimageattach.declared.names import (
+from aioimageattach._declared.names import (
     DerivedName,
     derived_type,
     format_point,
@@ -21,7 +21,7 @@ from aioimageattach.declared.names import (
 )
 from aioimageattach.exc import InvalidKeyError
 from aioimageattach.key import ImageKey, file_name, make_revision
-from aioimageattach.stores.fs.serving.names import parse_path
+from aioimageattach.stores.fs._serving.names import parse_path
 
 REVISION = "01m8mvtw392my0qm9gn0r3dt55cabcde"
 EARLIER = "01m7xvw392my0qm9gn0r3dt55c"

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioimageattach.declared import srcset
-from aioimageattach.declared.srcset import Declaration, Srcset, declarations
+from aioimageattach._declared import srcset
+from aioimageattach._declared.srcset import Declaration, Srcset, declarations
 from aioimageattach.exc import DeclarationError
-from aioimageattach.imaging.limits import DEFAULT_LIMITS, ImageLimits
-from aioimageattach.imaging.recipe import Recipe
+from aioimageattach.imaging import DEFAULT_LIMITS, ImageLimits, Recipe
 
 
 def declared(what: Srcset | Recipe, limits: ImageLimits = DEFAULT_LIMITS) -> Declaration:

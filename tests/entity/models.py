@@ -12,7 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from aioimageattach.entity import Image, MultipleImageSet, image_attachment
 from aioimageattach.file import AsyncFile, Source
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from tests.databases import Database
 
 

@@ -23,10 +23,8 @@ from aioimageattach.exc import (
     UnreadableImageError,
 )
 from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.stores import MirrorStore, OverlayStore, RoutingStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.mirror import MirrorStore
-from aioimageattach.stores.overlay import OverlayStore
-from aioimageattach.stores.routing import RoutingStore
 from tests import photos
 from tests.databases import Database
 from tests.entity.models import Base, CountingStore, Post, User, started

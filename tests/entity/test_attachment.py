@@ -33,8 +33,8 @@ from aioimageattach.context import bind_store, store_context
 from aioimageattach.entity import Image, ImageSubset, MultipleImageSet, SingleImageSet, image_attachment
 from aioimageattach.exc import DeclarationError, DetachedError, NotLoadedError
 from aioimageattach.store import Store
+from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import HttpExposedFileSystemStore
-from aioimageattach.stores.memory import MemoryStore
 from tests import photos
 from tests.databases import Database
 from tests.entity.models import CountingStore, Post, User, UserPicture, started, statements

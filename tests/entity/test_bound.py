@@ -12,7 +12,7 @@ from sqlalchemy.orm import make_transient
 
 from aioimageattach.context import bind_store, override_store, set_default_store, store_context
 from aioimageattach.exc import ContextError
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from tests import photos
 from tests.entity.models import User
 

@@ -22,7 +22,7 @@ from sqlalchemy.orm import (
 from aioimageattach.entity import Image, image_attachment
 from aioimageattach.exc import DeclarationError
 from aioimageattach.store import Store
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from tests import photos
 from tests.databases import Database
 from tests.entity.models import CountingStore, started

@@ -26,7 +26,7 @@ from aioimageattach import (
     store_context,
 )
 from aioimageattach._transaction.deferral import defer_deletion
-from aioimageattach.entity.derived import declared_files
+from aioimageattach.entity._derived import declared_files
 from aioimageattach.exc import (
     DeclarationError,
     NoOriginalError,
@@ -37,10 +37,8 @@ from aioimageattach.exc import (
 )
 from aioimageattach.file import Source
 from aioimageattach.store import KeyedStore, Location
+from aioimageattach.stores import MemoryStore, OverlayStore, PlainRoutingStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.overlay import OverlayStore
-from aioimageattach.stores.routing import PlainRoutingStore
 from tests.databases import Database
 from tests.entity.models import started, statements
 from tests.entity.test_markup import Links

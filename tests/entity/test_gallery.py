@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach import bind_store
 from aioimageattach.entity import Image, image_attachment
-from aioimageattach.entity.gallery import renumbered
+from aioimageattach.entity._gallery import renumbered
 from aioimageattach.exc import DeclarationError, DetachedError, TooManyPicturesError
 from tests import photos
 from tests.databases import Database

@@ -15,8 +15,8 @@ from aioimageattach.context import store_context
 from aioimageattach.entity import Image, image_attachment
 from aioimageattach.exc import ContextError, DeclarationError, NotLoadedError, StoreFileNotFoundError
 from aioimageattach.key import ImageKey
+from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.memory import MemoryStore
 from tests import photos
 from tests.databases import Database
 from tests.entity.models import Base, CountingStore, Post, PostPhoto, User, UserPicture, started

@@ -23,13 +23,11 @@ from aioimageattach import (
     set_default_store,
     store_context,
 )
-from aioimageattach.declared.names import DerivedName
+from aioimageattach._declared.names import DerivedName
 from aioimageattach.exc import ContextError, DeclarationError, NotLoadedError, UsageError
 from aioimageattach.key import revision_of
 from aioimageattach.store import KeyedStore, Store
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.overlay import OverlayStore
-from aioimageattach.stores.routing import PlainRoutingStore
+from aioimageattach.stores import MemoryStore, OverlayStore, PlainRoutingStore
 from tests.databases import Database
 from tests.entity.models import started, statements
 from tests.photos import opened, photo, saved

@@ -16,7 +16,7 @@ from sqlalchemy.orm import DeclarativeBase
 from aioimageattach.entity import Image, ImageSubset
 from aioimageattach.maintenance import sweep
 from aioimageattach.offload import StoredBinary
-from aioimageattach.offload.columns import columns_of
+from aioimageattach.offload._columns import columns_of
 from tests.databases import Database
 from tests.faults.models import Base, Leaf, User
 from tests.faults.stores import FaultyStore

@@ -10,7 +10,7 @@ from typing import ClassVar
 from aioimageattach.exc import StoreUnavailableError
 from aioimageattach.file import AsyncFile, Source
 from aioimageattach.store import KeyedStore, ObjectInfo
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 
 Action = Callable[[str], Awaitable[object]]
 

@@ -19,7 +19,7 @@ from PIL import Image, ImageChops, ImageCms, ImageFile, ImageFilter, ImageOps, I
 
 from aioimageattach.exc import ImageError, UnreadableImageError, UnsupportedImageError
 from aioimageattach.imaging import ImageLimits, Recipe, probe, render
-from aioimageattach.imaging.limits import KNOWN_TYPES
+from aioimageattach.imaging._limits import KNOWN_TYPES
 
 LIMITS: Final = ImageLimits(types=KNOWN_TYPES)
 SIDE: Final = 64

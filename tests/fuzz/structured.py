@@ -24,8 +24,8 @@ from PIL import Image
 
 from aioimageattach.exc import ImageError
 from aioimageattach.imaging import ImageLimits, Recipe, probe, render
-from aioimageattach.imaging.containers import heif_items
-from aioimageattach.imaging.limits import KNOWN_TYPES
+from aioimageattach.imaging._containers import heif_items
+from aioimageattach.imaging._limits import KNOWN_TYPES
 
 MOST_SECONDS: Final = 0.05
 """Processor time that refusing a file may take, and reading the header of one that is accepted."""

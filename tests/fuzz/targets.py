@@ -14,17 +14,23 @@ from aioimageattach.exc import ImageError
 from aioimageattach.imaging import (
     ImageLimits,
     Recipe,
-    containers,
-    isolation,
     probe,
     render,
     strip_metadata,
-    svg,
 )
-from aioimageattach.imaging.limits import KNOWN_TYPES
-from aioimageattach.imaging.metadata import STRIPPED_TYPES
-from aioimageattach.imaging.probe import _validate as _validate_probe
-from aioimageattach.imaging.render import _validate as _validate_thumbnails
+from aioimageattach.imaging import (
+    _containers as containers,
+)
+from aioimageattach.imaging import (
+    _isolation as isolation,
+)
+from aioimageattach.imaging import (
+    _svg as svg,
+)
+from aioimageattach.imaging._limits import KNOWN_TYPES
+from aioimageattach.imaging._metadata import STRIPPED_TYPES
+from aioimageattach.imaging._probe import _validate as _validate_probe
+from aioimageattach.imaging._render import _validate as _validate_thumbnails
 
 LIMITS: Final = ImageLimits(types=KNOWN_TYPES, max_pixels=1_000_000, max_memory=4_000_000, timeout=5)
 RECIPES: Final = (Recipe(width=16, height=16, animated=True), Recipe(width=8))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aioimageattach.imaging.containers import heif_items
+from aioimageattach.imaging._containers import heif_items
 
 
 def box(name: bytes, *parts: bytes) -> bytes:

@@ -14,7 +14,8 @@ from typing import Any
 import pyvips
 
 from aioimageattach._threads import run_pixels
-from aioimageattach.imaging import ImageLimits, Recipe, _wire, isolation, render
+from aioimageattach.imaging import ImageLimits, Recipe, _wire, render
+from aioimageattach.imaging import _isolation as isolation
 from tests import photos
 
 

@@ -12,9 +12,9 @@ from PIL import Image, ImageChops, ImageOps, ImageStat
 
 from aioimageattach.exc import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from aioimageattach.imaging import ImageLimits, Recipe, probe, render
-from aioimageattach.imaging.av1 import sequence_colours
-from aioimageattach.imaging.colour import Colours
-from aioimageattach.imaging.heif import still
+from aioimageattach.imaging._av1 import sequence_colours
+from aioimageattach.imaging._colour import Colours
+from aioimageattach.imaging._heif import still
 from tests import photos
 from tests.imaging.bmff import ALPHA, QUARTER_TURN, Entry, box, built, film, ispe, parsed
 

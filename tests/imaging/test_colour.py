@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from aioimageattach.imaging import ImageLimits, Recipe, render
-from aioimageattach.imaging.colour import SRGB, Colours, gamma_profile, profile_of, span
+from aioimageattach.imaging._colour import SRGB, Colours, gamma_profile, profile_of, span
 from tests import photos
 from tests.imaging.bmff import Entry, box, built, ispe, nclx, parsed
 

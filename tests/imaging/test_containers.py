@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from aioimageattach.exc import ImageTooLargeError
-from aioimageattach.imaging.containers import (
+from aioimageattach.imaging._containers import (
     JPEG_DATA,
     Part,
     gif_parts,

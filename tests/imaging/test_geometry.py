@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from aioimageattach.imaging.geometry import Box, covering, fitted, nearest, proportional, stored
+from aioimageattach.imaging._geometry import Box, covering, fitted, nearest, proportional, stored
 
 sides = st.integers(1, 30_000)
 fractions = st.floats(0, 1)

@@ -12,8 +12,8 @@ from PIL import Image
 
 from aioimageattach.exc import ImageError
 from aioimageattach.imaging import ImageLimits, Recipe, probe, render, strip_metadata
-from aioimageattach.imaging.limits import KNOWN_TYPES
-from aioimageattach.imaging.metadata import STRIPPED_TYPES
+from aioimageattach.imaging._limits import KNOWN_TYPES
+from aioimageattach.imaging._metadata import STRIPPED_TYPES
 from tests import photos
 from tests.conftest import ALL
 

@@ -42,12 +42,14 @@ from aioimageattach.imaging import (
     Recipe,
     _wire,
     _worker,
-    isolation,
     probe,
     render,
     render_with_preview,
 )
-from aioimageattach.imaging.limits import KNOWN_TYPES
+from aioimageattach.imaging import (
+    _isolation as isolation,
+)
+from aioimageattach.imaging._limits import KNOWN_TYPES
 from tests import photos
 from tests.conftest import ALL as THOROUGH
 from tests.imaging import hooks
@@ -489,7 +491,7 @@ def test_a_failed_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 ATTACH = """
 import sys
 from aioimageattach.imaging import ImageLimits, Recipe, probe, render
-from aioimageattach.imaging.metadata import strip_probed
+from aioimageattach.imaging._metadata import strip_probed
 from tests import photos
 limits = ImageLimits(isolated=True)
 found = probe(photos.oriented(6), limits)

@@ -12,7 +12,7 @@ from PIL import Image, ImageChops
 
 from aioimageattach.exc import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from aioimageattach.imaging import Probe, Recipe, probe, render, strip_metadata
-from aioimageattach.imaging.metadata import STRIPPED_TYPES, strip_probed
+from aioimageattach.imaging._metadata import STRIPPED_TYPES, strip_probed
 from tests import photos
 
 PRIVATE = (photos.GPS[0], b"Example Phones", b"somebody private", b"xmpmeta", b"2026:05:17")

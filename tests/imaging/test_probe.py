@@ -21,7 +21,7 @@ from aioimageattach.exc import (
     UnsupportedImageError,
 )
 from aioimageattach.imaging import ImageLimits, Probe, Recipe, probe, render
-from aioimageattach.imaging.limits import KNOWN_TYPES
+from aioimageattach.imaging._limits import KNOWN_TYPES
 from tests import photos
 
 ALL = ImageLimits(types=KNOWN_TYPES)
@@ -193,7 +193,7 @@ def test_importing_loads_no_decoder() -> None:
     """libvips, PDFium and pillow-heif come with the first picture that needs them."""
     code = (
         "import sys, aioimageattach.imaging\n"
-        "from aioimageattach.imaging import _heif, _pdf, decode, metadata, svg\n"
+        "from aioimageattach.imaging import _pillow_heif as _heif, _pdf, decode, metadata, svg\n"
         "print(sorted({'pyvips', 'pypdfium2', 'pillow_heif', 'PIL'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aioimageattach.exc import DeclarationError, ImageTooLargeError
 from aioimageattach.imaging import ImageLimits, Recipe
-from aioimageattach.imaging.recipe import FORMATS, GRAVITIES, KERNELS, read_look
+from aioimageattach.imaging._recipe import FORMATS, GRAVITIES, KERNELS, read_look
 
 BOX: dict[str, Any] = {"width": 10, "height": 10}
 WIDE = ImageLimits(max_side=10**9, max_pixels=10**18)

@@ -7,10 +7,9 @@ import io
 import pytest
 from PIL import Image
 
-from aioimageattach.imaging import ImageLimits, Recipe, probe, render
-from aioimageattach.imaging.header import Probe
-from aioimageattach.imaging.limits import KNOWN_TYPES
-from aioimageattach.imaging.reduction import reduction
+from aioimageattach.imaging import ImageLimits, Probe, Recipe, probe, render
+from aioimageattach.imaging._limits import KNOWN_TYPES
+from aioimageattach.imaging._reduction import reduction
 from tests import photos
 
 LIMITS = ImageLimits(types=KNOWN_TYPES, reduce_to=200)

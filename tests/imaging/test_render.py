@@ -16,8 +16,8 @@ from PIL import Image, ImageChops, ImageFilter, ImageStat
 
 from aioimageattach.exc import DeclarationError, ImageTooLargeError, ProcessingError, UnreadableImageError
 from aioimageattach.imaging import ImageLimits, Recipe, Rendering, probe, render
-from aioimageattach.imaging.limits import KNOWN_TYPES
-from aioimageattach.imaging.recipe import FORMATS, KERNELS
+from aioimageattach.imaging._limits import KNOWN_TYPES
+from aioimageattach.imaging._recipe import FORMATS, KERNELS
 from tests import photos
 
 ALL = ImageLimits(types=KNOWN_TYPES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aioimageattach.imaging.sniff import sniff
+from aioimageattach.imaging._sniff import sniff
 from tests import photos
 
 

@@ -14,8 +14,8 @@ from PIL import Image, ImageChops, ImageStat
 
 from aioimageattach.exc import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from aioimageattach.imaging import ImageLimits, Recipe, probe, render
-from aioimageattach.imaging.guard import Clock
-from aioimageattach.imaging.svg import examine
+from aioimageattach.imaging._guard import Clock
+from aioimageattach.imaging._svg import examine
 from tests import photos
 
 LIMITS = ImageLimits().allow("image/svg+xml")

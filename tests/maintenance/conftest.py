@@ -16,11 +16,11 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from aioimageattach import bind_store
-from aioimageattach.entity.image import utcnow
+from aioimageattach.entity._image import utcnow
 from aioimageattach.key import ImageKey, file_name, make_revision
 from aioimageattach.store import KeyedStore
+from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.memory import MemoryStore
 from tests.databases import Database
 from tests.maintenance.models import Base, User, UserPicture
 from tests.stores.s3.conftest import gate as gate

@@ -12,16 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach import FocalPoint, Image, Srcset, bind_store, image_attachment
-from aioimageattach.declared.names import derived_type
-from aioimageattach.entity.derived import declared_files
+from aioimageattach._declared.names import derived_type
+from aioimageattach._inventory import run_with_reader
+from aioimageattach._inventory.derived import DerivedKind
+from aioimageattach.entity._derived import declared_files
 from aioimageattach.exc import SweepRefusedError
-from aioimageattach.inventory import run_with_reader
-from aioimageattach.inventory.derived import DerivedKind
 from aioimageattach.key import make_revision
 from aioimageattach.maintenance import sweep, undo, verify
 from aioimageattach.migration import migrate
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.overlay import OverlayStore
+from aioimageattach.stores import MemoryStore, OverlayStore
 from tests.databases import Database
 from tests.photos import photo
 from tests.thumbnails.models import Tenant, names

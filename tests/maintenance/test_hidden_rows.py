@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from aioimageattach.exc import SweepRefusedError, UnsafeDatabaseError
 from aioimageattach.maintenance import own, sweep, verify
 from aioimageattach.migration import migrate
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from tests.databases import Database
 from tests.faults.cluster import cluster
 from tests.maintenance.conftest import AgedStore, Place, role_on

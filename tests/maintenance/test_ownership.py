@@ -18,7 +18,7 @@ from aioimageattach.exc import OwnershipError, SweepRefusedError
 from aioimageattach.maintenance import Owner, own, sweep
 from aioimageattach.migration import migrate
 from aioimageattach.offload import StoredText, stored_text
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from aioimageattach.testing import FaultyStore
 from tests.databases import Database
 from tests.maintenance.conftest import AgedStore, Place, place_of, role_on, row

@@ -10,8 +10,7 @@ import pytest
 from aioimageattach.key import make_revision
 from aioimageattach.maintenance import sweep, sweeps, undo
 from aioimageattach.store import KeyedStore
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.mirror import MirrorStore
+from aioimageattach.stores import MemoryStore, MirrorStore
 from aioimageattach.testing import FaultyStore
 from tests.maintenance.conftest import DAY, AgedStore, Place, names_in
 from tests.maintenance.models import Base

@@ -18,8 +18,7 @@ from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.maintenance import own, sweep, undo, verify
 from aioimageattach.migration import migrate
 from aioimageattach.store import KeyedStore
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.mirror import MirrorStore
+from aioimageattach.stores import MemoryStore, MirrorStore
 from tests.databases import Database
 from tests.maintenance.models import Base, User, UserPicture
 

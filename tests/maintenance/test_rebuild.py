@@ -8,7 +8,7 @@ import pytest
 
 from aioimageattach.imaging import Recipe
 from aioimageattach.key import ImageKey
-from aioimageattach.maintenance.rebuild import recipe_of
+from aioimageattach.maintenance._rebuild import recipe_of
 
 ORIGINAL = ImageKey("picture", 1, 4000, 2663, "image/jpeg", "0" * 26)
 

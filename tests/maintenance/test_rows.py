@@ -11,14 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from aioimageattach import bind_store
+from aioimageattach._inventory import count, kinds, references
 from aioimageattach.entity import Image
 from aioimageattach.exc import IncompleteError, InvalidKeyError, SweepRefusedError
-from aioimageattach.inventory import count, kinds, references
 from aioimageattach.key import ImageKey
 from aioimageattach.maintenance import sweep, verify
 from aioimageattach.migration import migrate
 from aioimageattach.offload import StoredText, stored_text
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from tests.databases import Database
 from tests.maintenance.conftest import AgedStore, Place, names_in, row
 from tests.maintenance.models import Base, Post, PostPhoto, User, UserPicture

@@ -10,10 +10,8 @@ import pytest
 from aioimageattach.key import ImageKey
 from aioimageattach.maintenance import sweep, verify
 from aioimageattach.migration import migrate
+from aioimageattach.stores import MemoryStore, MirrorStore, OverlayStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.mirror import MirrorStore
-from aioimageattach.stores.overlay import OverlayStore
 from tests.maintenance.conftest import Place, names_in
 from tests.maintenance.models import Base
 

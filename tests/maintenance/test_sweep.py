@@ -20,7 +20,7 @@ from aioimageattach._transaction.fence import set_grace
 from aioimageattach.entity import Image, image_attachment
 from aioimageattach.exc import ContextError, DeclarationError, StoreUnavailableError, SweepRefusedError
 from aioimageattach.maintenance import Orphan, SweepProgress, own, sweep, verify
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from aioimageattach.testing import FaultyStore
 from tests.databases import Database
 from tests.faults import models as faults

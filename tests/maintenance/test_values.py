@@ -11,12 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach import bind_store
+from aioimageattach._inventory import kinds
 from aioimageattach.exc import DamagedValueError, DeclarationError, MigrationError, StoreFileNotFoundError
-from aioimageattach.inventory import kinds
 from aioimageattach.maintenance import Mismatch, sweep, verify
 from aioimageattach.migration import migrate
 from aioimageattach.offload import StoredText, stored_text
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from aioimageattach.testing import assert_consistent
 from tests.databases import Database
 from tests.entity.models import started

@@ -16,8 +16,9 @@ from sqlalchemy import ForeignKey, String, delete, event, insert, select, update
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from aioimageattach._inventory import FileReference, kinds
 from aioimageattach.entity import Image
-from aioimageattach.entity.image import utcnow
+from aioimageattach.entity._image import utcnow
 from aioimageattach.exc import (
     ContextError,
     DeclarationError,
@@ -29,10 +30,9 @@ from aioimageattach.exc import (
     UnreadableImageError,
 )
 from aioimageattach.imaging import Recipe
-from aioimageattach.inventory import FileReference, kinds
 from aioimageattach.maintenance import Mismatch, own, sweep, verify
-from aioimageattach.maintenance.rebuild import rebuild
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.maintenance._rebuild import rebuild
+from aioimageattach.stores import MemoryStore
 from aioimageattach.testing import FaultyStore
 from tests import photos
 from tests.maintenance.conftest import Place

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, insert, select, update
 
+from aioimageattach._inventory import FileReference
 from aioimageattach.context import current_store, store_context
-from aioimageattach.entity.image import utcnow
+from aioimageattach.entity._image import utcnow
 from aioimageattach.exc import (
     ContextError,
     DeclarationError,
@@ -22,14 +23,10 @@ from aioimageattach.exc import (
     StoreUnavailableError,
 )
 from aioimageattach.file import Spool
-from aioimageattach.inventory import FileReference
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.migration import Migrated, MigrationProgress, migrate, migrate_class
+from aioimageattach.stores import MemoryStore, MirrorStore, OverlayStore, RoutingStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.mirror import MirrorStore
-from aioimageattach.stores.overlay import OverlayStore
-from aioimageattach.stores.routing import RoutingStore
 from tests.databases import Database
 from tests.faults.stores import FaultyStore, Stop, breaks, fails, hangs
 from tests.migration.models import Base, Panorama, Photo, Post, Sessions, User, UserPicture, add_users, contents, tables
@@ -450,7 +447,7 @@ async def test_a_large_file_is_copied_with_a_temporary_file(sessions: Sessions, 
 
 async def test_a_row_that_contains_a_name(sessions: Sessions, source: FaultyStore) -> None:
     """Rows of offloaded columns contain names, so both stores must be keyed."""
-    from aioimageattach.migration.transfer import Transfer
+    from aioimageattach.migration._transfer import Transfer
 
     blob = b"text"
     reference = FileReference(

@@ -7,8 +7,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from aioimageattach.exc import StoreFileMismatchError, StoreFileNotFoundError, StoreMissingError
 from aioimageattach.migration import RetireProgress, migrate, retire
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.mirror import MirrorStore
+from aioimageattach.stores import MemoryStore, MirrorStore
 from aioimageattach.testing import FaultyStore
 from tests.databases import Database
 from tests.migration.models import Base, add_users, contents, tables

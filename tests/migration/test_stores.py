@@ -18,11 +18,9 @@ from aioimageattach.maintenance import sweep, verify
 from aioimageattach.migration import MigrationProgress, migrate, migrate_class
 from aioimageattach.offload import StoredJSON, StoredText, load_stored, stored_json, stored_text
 from aioimageattach.store import KeyedStore
+from aioimageattach.stores import MemoryStore, MirrorStore, RoutingStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.fs.paths import SIDE_PREFIX
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.mirror import MirrorStore
-from aioimageattach.stores.routing import RoutingStore
+from aioimageattach.stores.fs._paths import SIDE_PREFIX
 from tests.databases import Database
 from tests.migration import models
 from tests.migration.models import Post, Sessions, UserPicture, add_users, contents, tables

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioimageattach.exc import DamagedValueError, DeclarationError
-from aioimageattach.offload import codec
+from aioimageattach.offload import _codec as codec
 
 COMPRESSIONS: list[Any] = [None, "gzip", "zstd"]
 

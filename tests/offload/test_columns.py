@@ -49,7 +49,7 @@ from aioimageattach.offload import (
     stored_json,
     stored_text,
 )
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from tests.databases import Database
 from tests.faults.stores import FaultyStore
 from tests.offload.conftest import Sessions

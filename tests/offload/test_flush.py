@@ -16,7 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, make_transient, map
 from aioimageattach._transaction.fence import set_grace
 from aioimageattach.exc import DeclarationError, StoreFileNotFoundError
 from aioimageattach.offload import StoredText, load_stored, stored_text
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from tests.databases import Servers
 from tests.faults.rig import check
 from tests.faults.stores import FaultyStore, fails

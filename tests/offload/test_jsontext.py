@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioimageattach.exc import DamagedValueError, OffloadError
-from aioimageattach.offload import jsontext
+from aioimageattach.offload import _jsontext as jsontext
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

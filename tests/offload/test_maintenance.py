@@ -12,16 +12,16 @@ from sqlalchemy import ForeignKey, String, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from aioimageattach._inventory import StoredKind, kinds, references
 from aioimageattach.context import bind_store
 from aioimageattach.exc import DamagedValueError, TransactionExpiredError
-from aioimageattach.inventory import StoredKind, kinds, references
 from aioimageattach.key import make_revision
 from aioimageattach.maintenance import sweep, verify
 from aioimageattach.migration import migrate
 from aioimageattach.offload import StoredText, load_stored, stored_text
 from aioimageattach.store import KeyedStore
+from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.memory import MemoryStore
 from tests.databases import Database
 from tests.entity.models import started
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from aioimageattach.exc import DamagedValueError, DeclarationError
 from aioimageattach.key import revision_of, revision_time
-from aioimageattach.offload.codec import Compression
-from aioimageattach.offload.reference import (
+from aioimageattach.offload._codec import Compression
+from aioimageattach.offload._reference import (
     Inline,
     Reference,
     check_kind,

@@ -15,8 +15,8 @@ from aioimageattach.exc import StoreFileNotFoundError, StoreUnavailableError
 from aioimageattach.maintenance import sweep
 from aioimageattach.offload import StoredText, load_stored
 from aioimageattach.store import KeyedStore
+from aioimageattach.stores import RoutingStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.routing import RoutingStore
 from tests.databases import Database
 from tests.faults.stores import FaultyStore, fails
 from tests.offload.conftest import Sessions

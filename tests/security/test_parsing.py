@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from aioimageattach.exc import ImageTooLargeError
 from aioimageattach.imaging import ImageLimits
-from aioimageattach.imaging.limits import KNOWN_TYPES
+from aioimageattach.imaging._limits import KNOWN_TYPES
 from tests import photos
 from tests.entity.models import CountingStore, User, UserPicture
 from tests.fuzz.structured import forget_peak, peak

@@ -11,12 +11,17 @@ import pytest
 
 from aioimageattach.key import ImageKey
 from aioimageattach.store import KeyedStore, ObjectInfo, merged
+from aioimageattach.stores import (
+    MemoryStore,
+    MirrorStore,
+    OverlayStore,
+    PlainMirrorStore,
+    PlainOverlayStore,
+    PlainRoutingStore,
+    RoutingStore,
+)
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.fs.paths import SIDE_PREFIX
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.mirror import MirrorStore, PlainMirrorStore
-from aioimageattach.stores.overlay import OverlayStore, PlainOverlayStore
-from aioimageattach.stores.routing import PlainRoutingStore, RoutingStore
+from aioimageattach.stores.fs._paths import SIDE_PREFIX
 from tests.stores.plain import PlainStore
 
 

@@ -13,11 +13,16 @@ from aioimageattach.context import LocalProxyStore
 from aioimageattach.exc import DeclarationError
 from aioimageattach.key import ImageKey
 from aioimageattach.store import Store
+from aioimageattach.stores import (
+    MemoryStore,
+    MirrorStore,
+    OverlayStore,
+    PlainMirrorStore,
+    PlainOverlayStore,
+    PlainRoutingStore,
+    RoutingStore,
+)
 from aioimageattach.stores.fs import FileSystemStore, HttpExposedFileSystemStore
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.mirror import MirrorStore, PlainMirrorStore
-from aioimageattach.stores.overlay import OverlayStore, PlainOverlayStore
-from aioimageattach.stores.routing import PlainRoutingStore, RoutingStore
 from aioimageattach.stores.s3 import S3Store
 from aioimageattach.testing import FaultyStore, PlainFaultyStore
 from tests.stores.plain import PlainStore

@@ -9,7 +9,7 @@ import pytest
 
 from aioimageattach.exc import InvalidKeyError, StoreFileExistsError
 from aioimageattach.key import ImageKey
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from aioimageattach.testing import StoreContract
 
 

@@ -17,9 +17,8 @@ from aioimageattach.exc import (
 )
 from aioimageattach.file import Spool
 from aioimageattach.key import ImageKey
+from aioimageattach.stores import MemoryStore, MirrorStore, PlainMirrorStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.mirror import MirrorStore, PlainMirrorStore
 from aioimageattach.testing import StoreContract
 from tests.faults.cancelling import WAYS
 from tests.faults.stores import FaultyStore, Stop, breaks, fails

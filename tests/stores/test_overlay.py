@@ -9,10 +9,8 @@ import pytest
 
 from aioimageattach.exc import DeclarationError, InvalidKeyError, StoreFileExistsError, StoreFileNotFoundError
 from aioimageattach.key import ImageKey
+from aioimageattach.stores import MemoryStore, MirrorStore, OverlayStore, PlainOverlayStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.mirror import MirrorStore
-from aioimageattach.stores.overlay import OverlayStore, PlainOverlayStore
 from aioimageattach.testing import StoreContract
 from tests.faults.stores import FaultyStore, fails
 from tests.stores.plain import PlainStore

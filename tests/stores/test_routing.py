@@ -10,9 +10,8 @@ import pytest
 from aioimageattach.context import LocalProxyStore
 from aioimageattach.exc import DeclarationError, InvalidKeyError, StoreError, StoreUnavailableError
 from aioimageattach.key import DERIVED, ImageKey
+from aioimageattach.stores import MemoryStore, PlainRoutingStore, RoutingStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.routing import PlainRoutingStore, RoutingStore
 from aioimageattach.testing import StoreContract
 from tests.faults.stores import FaultyStore, fails
 from tests.stores.plain import PlainStore

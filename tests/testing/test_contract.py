@@ -17,7 +17,7 @@ from aioimageattach.exc import StoreFileNotFoundError
 from aioimageattach.file import AsyncFile, FileProxy, Source, as_reader
 from aioimageattach.key import ImageKey
 from aioimageattach.store import KeyedStore, ObjectInfo, Store
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from aioimageattach.testing import StoreContract
 
 
@@ -273,7 +273,7 @@ def test_without_pytest() -> None:
     try:
         with pytest.raises(ImportError, match=r"aioimageattach\.testing needs pytest"):
             runpy.run_path(
-                str(sys.modules["aioimageattach.testing.contract"].__file__), run_name="aioimageattach.testing"
+                str(sys.modules["aioimageattach.testing._contract"].__file__), run_name="aioimageattach.testing"
             )
     finally:
         sys.modules["pytest"] = before

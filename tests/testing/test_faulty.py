@@ -11,8 +11,8 @@ import pytest
 from aioimageattach.exc import StoreFileNotFoundError, StoreUnavailableError
 from aioimageattach.key import ImageKey
 from aioimageattach.store import Store
+from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.memory import MemoryStore
 from aioimageattach.testing import FaultyStore, PlainFaultyStore, StoreContract
 from tests.testing.test_contract import ThirdPartyStore
 

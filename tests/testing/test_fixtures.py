@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from aioimageattach.asgi import StoreContextMiddleware
 from aioimageattach.context import bind_store, get_current_store, overriding_store, set_default_store
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from aioimageattach.testing import FaultyStore
 from aioimageattach.testing.fixtures import faulty_image_store as faulty_image_store
 from aioimageattach.testing.fixtures import image_store as image_store

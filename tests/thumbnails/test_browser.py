@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 
 from aioimageattach import Image, Placeholder, Srcset, store_context
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from aioimageattach.thumbnails import ThumbnailServer
 from tests.databases import REQUIRED
 from tests.photos import opened, saved

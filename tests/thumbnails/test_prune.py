@@ -12,9 +12,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from aioimageattach import FocalPoint, Image, Srcset
 from aioimageattach.exc import StoreError, StoreUnavailableError
 from aioimageattach.store import KeyedStore
+from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.thumbnails import server
+from aioimageattach.thumbnails import _server as server
 from tests.thumbnails.models import Photo, Tenant, names, put, row
 from tests.thumbnails.test_server import BASE, Site
 

@@ -12,17 +12,16 @@ import pytest
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach import Image, ImageLimits, Recipe, Srcset, store_context
-from aioimageattach.declared import maker
+from aioimageattach._declared import maker
 from aioimageattach.exc import DeclarationError, StoreUnavailableError
 from aioimageattach.file import AsyncFile, Source
-from aioimageattach.imaging.render import render
+from aioimageattach.imaging import render
 from aioimageattach.key import revision_of
 from aioimageattach.store import KeyedStore, ObjectInfo
+from aioimageattach.stores import MemoryStore, OverlayStore, RoutingStore
 from aioimageattach.stores.fs import FileSystemStore, StaticServer
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.overlay import OverlayStore
-from aioimageattach.stores.routing import RoutingStore
-from aioimageattach.thumbnails import ThumbnailServer, server
+from aioimageattach.thumbnails import ThumbnailServer
+from aioimageattach.thumbnails import _server as server
 from tests.photos import opened, saved
 from tests.servers.asking import Client, Told
 from tests.thumbnails.models import Photo, Plain, Tenant, names, put, row, size_of

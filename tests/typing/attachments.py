@@ -37,7 +37,7 @@ from aioimageattach import (
 )
 from aioimageattach.entity import BaseImageSet
 from aioimageattach.file import AsyncFile
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 
 
 class Base(DeclarativeBase):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .exposed import LOCAL_HOSTS, HttpExposedFileSystemStore
-from .paths import guess_extension
-from .static import StaticServer, StaticServerMiddleware
-from .store import BaseFileSystemStore, FileSystemStore
+from ._exposed import LOCAL_HOSTS, HttpExposedFileSystemStore
+from ._paths import guess_extension
+from ._static import StaticServer, StaticServerMiddleware
+from ._store import BaseFileSystemStore, FileSystemStore
 
 __all__ = [
     "LOCAL_HOSTS",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .botocore_credentials import BotocoreCredentials
-from .credentials import (
+from ._credentials.botocore import BotocoreCredentials
+from ._credentials.profiles import DefaultCredentials, ProfileCredentials
+from ._credentials.sources import (
     ChainedCredentials,
     CredentialProvider,
     Credentials,
@@ -14,16 +15,15 @@ from .credentials import (
     EnvironmentCredentials,
     StaticCredentials,
 )
-from .profiles import DefaultCredentials, ProfileCredentials
 
 if TYPE_CHECKING:
-    from .client import S3Client
-    from .encryption import Encryption
-    from .endpoint import BASE_URL_FORMAT
-    from .errors import AuthMechanismError
-    from .options import ClientOptions
-    from .sandbox import S3SandboxStore
-    from .store import DEFAULT_MAX_AGE, S3Store
+    from ._client import S3Client
+    from ._encryption import Encryption
+    from ._errors import AuthMechanismError
+    from ._http.endpoint import BASE_URL_FORMAT
+    from ._options import ClientOptions
+    from ._sandbox import S3SandboxStore
+    from ._store import DEFAULT_MAX_AGE, S3Store
 
 __all__ = [
     "BASE_URL_FORMAT",
@@ -46,14 +46,14 @@ __all__ = [
 ]
 
 _LATE = {
-    "BASE_URL_FORMAT": "endpoint",
-    "DEFAULT_MAX_AGE": "store",
-    "AuthMechanismError": "errors",
-    "ClientOptions": "options",
-    "Encryption": "encryption",
-    "S3Client": "client",
-    "S3SandboxStore": "sandbox",
-    "S3Store": "store",
+    "BASE_URL_FORMAT": "_http.endpoint",
+    "DEFAULT_MAX_AGE": "_store",
+    "AuthMechanismError": "_errors",
+    "ClientOptions": "_options",
+    "Encryption": "_encryption",
+    "S3Client": "_client",
+    "S3SandboxStore": "_sandbox",
+    "S3Store": "_store",
 }
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from aioimageattach.context import bind_store
 from aioimageattach.entity import Image, image_attachment
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.s3 import S3Store
 from tests import photos
 from tests.databases import Database
@@ -124,7 +124,7 @@ def test_used_in_the_session_that_was_open() -> None:
             async with AsyncSession(engine, expire_on_commit=False) as session:
                 await session.execute(text("SELECT 1"))
                 from aioimageattach.entity import Image, image_attachment
-                from aioimageattach.stores.memory import MemoryStore
+                from aioimageattach.stores import MemoryStore
                 class Base(DeclarativeBase): ...
                 class User(Base):
                     __tablename__ = "user"

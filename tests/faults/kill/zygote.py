@@ -25,7 +25,7 @@ LOADED = (
     "aiosqlite",
     "asyncmy",
     "asyncpg",
-    "aioimageattach.imaging.render",
+    "aioimageattach.imaging._render",
     "sqlalchemy.dialects.mysql.asyncmy",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.dialects.sqlite.aiosqlite",

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.fs.listing import walk
-from aioimageattach.stores.fs.paths import SIDE_PREFIX
-from aioimageattach.stores.fs.tree import Tree
+from aioimageattach.stores.fs._listing import walk
+from aioimageattach.stores.fs._paths import SIDE_PREFIX
+from aioimageattach.stores.fs._tree import Tree
 
 
 def put(root: Path, *names: str) -> None:

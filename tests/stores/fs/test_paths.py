@@ -6,7 +6,8 @@ import pytest
 
 from aioimageattach.exc import InvalidKeyError
 from aioimageattach.key import ImageKey
-from aioimageattach.stores.fs import guess_extension, paths
+from aioimageattach.stores.fs import _paths as paths
+from aioimageattach.stores.fs import guess_extension
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aioimageattach.exc import DeclarationError
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores.fs import HttpExposedFileSystemStore, StaticServer
-from aioimageattach.stores.fs.signing import UrlSigner
+from aioimageattach.stores.fs._signing import UrlSigner
 from aioimageattach.testing import StoreContract
 from tests.servers.asking import Client, Told
 

@@ -20,7 +20,7 @@ from aioimageattach import _threads
 from aioimageattach.exc import StoreUnavailableError
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores.fs import FileSystemStore, StaticServer, StaticServerMiddleware
-from aioimageattach.stores.fs.serving import files
+from aioimageattach.stores.fs._serving import files
 from tests.servers.asking import Client, Told
 from tests.stores import kernel
 

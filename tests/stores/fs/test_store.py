@@ -30,7 +30,7 @@ from aioimageattach.exc import (
 from aioimageattach.file import Source, Spool
 from aioimageattach.key import ImageKey
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.fs.paths import SIDE_PREFIX
+from aioimageattach.stores.fs._paths import SIDE_PREFIX
 from aioimageattach.testing import StoreContract
 from tests.stores import kernel
 

@@ -16,7 +16,7 @@ import pytest
 from aioimageattach.exc import StoreError, StoreFileExistsError, StoreUnavailableError
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores.fs import FileSystemStore, StaticServer
-from aioimageattach.stores.fs.tree import Tree
+from aioimageattach.stores.fs._tree import Tree
 from aioimageattach.testing import StoreContract
 from tests.servers.asking import Client
 from tests.stores import kernel
@@ -57,8 +57,8 @@ def portable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "open", opened)
     for name in ("O_DIRECTORY", "fchmod", "fchown", "pread", "preadv"):
         monkeypatch.delattr(os, name)
-    monkeypatch.setattr("aioimageattach.stores.fs.support._UNNAMED", False)
-    monkeypatch.setattr("aioimageattach.stores.fs.serving.files._NOWAIT", 0)
+    monkeypatch.setattr("aioimageattach.stores.fs._support._UNNAMED", False)
+    monkeypatch.setattr("aioimageattach.stores.fs._serving.files._NOWAIT", 0)
 
 
 @pytest.mark.usefixtures("portable")

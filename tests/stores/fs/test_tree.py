@@ -11,7 +11,7 @@ import pytest
 
 from aioimageattach.exc import StoreFileNotFoundError, StoreUnavailableError
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.stores.fs.tree import TRIES, Tree
+from aioimageattach.stores.fs._tree import TRIES, Tree
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 from hypothesis import strategies as st
 
-from aioimageattach.stores.s3.credentials import Credentials
-from aioimageattach.stores.s3.urls import quote_key
+from aioimageattach.stores.s3 import Credentials
+from aioimageattach.stores.s3._signing.urls import quote_key
 
 T = TypeVar("T")
 

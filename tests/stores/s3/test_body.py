@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from aioimageattach.file import SPOOL_MEMORY, Spool
-from aioimageattach.stores.s3.body import SLICE, Body, Slices, Watch
+from aioimageattach.stores.s3._http.body import SLICE, Body, Slices, Watch
 
 BLOB = bytes(range(256)) * 4 * 1024 + b"end"
 

@@ -11,7 +11,7 @@ import pytest
 from botocore.httpchecksum import AwsChunkedWrapper, Crc32Checksum, Sha1Checksum, Sha256Checksum
 
 from aioimageattach.exc import DeclarationError
-from aioimageattach.stores.s3.chunked import Algorithm, ChunkedBody, checksum, new_hash
+from aioimageattach.stores.s3._http.chunked import Algorithm, ChunkedBody, checksum, new_hash
 
 THEIRS: dict[Algorithm, Any] = {"crc32": Crc32Checksum, "sha1": Sha1Checksum, "sha256": Sha256Checksum}
 DATA = bytes(range(251)) * 100

@@ -27,7 +27,7 @@ from aioimageattach.exc import (
     StorePermissionError,
 )
 from aioimageattach.stores.s3 import AuthMechanismError, Credentials, Encryption, S3Client, StaticCredentials
-from aioimageattach.stores.s3.transport import KEEP_ALIVE
+from aioimageattach.stores.s3._http.transport import KEEP_ALIVE
 from aioimageattach.version import VERSION
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
 from tests.servers.judge import Key, Refusal

@@ -20,8 +20,7 @@ from aioimageattach.exc import (
     StoreUnavailableError,
 )
 from aioimageattach.migration import MigrationProgress, migrate
-from aioimageattach.stores.memory import MemoryStore
-from aioimageattach.stores.routing import RoutingStore
+from aioimageattach.stores import MemoryStore, RoutingStore
 from aioimageattach.stores.s3 import S3Client, S3Store
 from tests.databases import Database
 from tests.migration.models import Base, add_users, contents, tables

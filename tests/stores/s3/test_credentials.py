@@ -34,8 +34,8 @@ from aioimageattach.stores.s3 import (
     ProfileCredentials,
     StaticCredentials,
 )
-from aioimageattach.stores.s3.credential_cache import CredentialCache
-from aioimageattach.stores.s3.credentials import to_source
+from aioimageattach.stores.s3._credentials.cache import CredentialCache
+from aioimageattach.stores.s3._credentials.sources import to_source
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 KEYS = Credentials("AKID", "canary-secret", "canary-token")

@@ -10,7 +10,7 @@ from botocore.endpoint_provider import EndpointProvider
 from botocore.exceptions import EndpointProviderError
 
 from aioimageattach.exc import InvalidKeyError
-from aioimageattach.stores.s3.endpoint import Endpoint, dns_suffix
+from aioimageattach.stores.s3._http.endpoint import Endpoint, dns_suffix
 
 
 @pytest.mark.parametrize(

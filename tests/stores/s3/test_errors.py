@@ -17,8 +17,8 @@ from aioimageattach.exc import (
     StoreUnavailableError,
 )
 from aioimageattach.stores.s3 import AuthMechanismError
-from aioimageattach.stores.s3.errors import ErrorResponse, options_for, to_error
-from aioimageattach.stores.s3.xml import S3ErrorInfo
+from aioimageattach.stores.s3._errors import ErrorResponse, options_for, to_error
+from aioimageattach.stores.s3._xml import S3ErrorInfo
 
 NOW = datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC)
 OBJECT_LOCK = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aioimageattach.stores.s3.headers import collapsed, lowered, stripped
+from aioimageattach.stores.s3._signing.headers import collapsed, lowered, stripped
 
 
 @pytest.mark.parametrize(

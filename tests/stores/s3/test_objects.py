@@ -8,7 +8,7 @@ import pytest
 from multidict import CIMultiDict
 
 from aioimageattach.exc import StoreUnavailableError
-from aioimageattach.stores.s3.objects import ObjectHead, read_head
+from aioimageattach.stores.s3._objects import ObjectHead, read_head
 
 GIVEN = {
     "content-length": "12",

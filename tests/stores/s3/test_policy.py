@@ -7,7 +7,7 @@ import json
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from aioimageattach.stores.s3.policy import encode_policy
+from aioimageattach.stores.s3._signing.policy import encode_policy
 
 NOW = datetime(2026, 11, 20, 21, 30, 5, tzinfo=timezone(timedelta(hours=9)))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioimageattach.stores.s3.presigner import Window
+from aioimageattach.stores.s3._signing.presigner import Window
 
 WEEK = 7 * 24 * 3600
 NOW = datetime(2026, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aioimageattach.stores.s3.retry import RetryPolicy, is_transient
+from aioimageattach.stores.s3._retry import RetryPolicy, is_transient
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from aioimageattach.exc import (
     StoreUnavailableError,
 )
 from aioimageattach.stores.s3 import Credentials, S3Client, StaticCredentials
-from aioimageattach.stores.s3.upload import part_size_for
+from aioimageattach.stores.s3._upload import part_size_for
 from tests.servers.gate import Gate
 from tests.servers.judge import Key, Refusal
 from tests.servers.ministack import authorization, free_port
@@ -706,7 +706,7 @@ async def test_a_put_whose_answer_does_not_come_is_not_waited_for_long(
     make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a few seconds it is given up, and the server asked whether there is something to take back."""
-    monkeypatch.setattr("aioimageattach.stores.s3.upload._GRACE", 0.3)
+    monkeypatch.setattr("aioimageattach.stores.s3._upload._GRACE", 0.3)
     reached = asyncio.Event()
 
     async def silent(_request: Any, _writer: asyncio.StreamWriter) -> None:

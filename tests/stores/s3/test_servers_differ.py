@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from aioimageattach.exc import StoreError, StoreFileNotFoundError, StorePermissionError, StoreUnavailableError
-from aioimageattach.stores.memory import MemoryStore
+from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.s3 import Credentials, S3Store, StaticCredentials
 from tests.servers.gate import Gate
 from tests.servers.scripted import Reply, Request, Scripted, answer, error, raw

@@ -23,8 +23,8 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from hypothesis import given, settings
 
-from aioimageattach.stores.s3.credentials import Credentials
-from aioimageattach.stores.s3.signer import EMPTY_SHA256, UNSIGNED_PAYLOAD, SignerV4
+from aioimageattach.stores.s3 import Credentials
+from aioimageattach.stores.s3._signing.v4 import EMPTY_SHA256, UNSIGNED_PAYLOAD, SignerV4
 from tests.stores.s3.oracle import Request, batches
 
 DATA = json.loads((Path(__file__).parents[2] / "data/sigv4/vectors.json").read_text("utf-8"))
@@ -388,7 +388,7 @@ def test_nothing_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:
 def test_signing_loads_no_client() -> None:
     """Importing the signers loads neither aiohttp nor botocore."""
     code = (
-        "import sys, aioimageattach.stores.s3, aioimageattach.stores.s3.signer, aioimageattach.stores.s3.xml;"
+        "import sys, aioimageattach.stores.s3, aioimageattach.stores.s3._signing.v4, aioimageattach.stores.s3._xml;"
         "sys.exit(any(name.partition('.')[0] in ('aiohttp', 'botocore') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

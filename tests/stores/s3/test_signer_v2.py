@@ -16,8 +16,8 @@ from botocore.auth import HmacV1Auth, HmacV1PostAuth, HmacV1QueryAuth
 from botocore.awsrequest import AWSRequest
 from hypothesis import given, settings
 
-from aioimageattach.stores.s3.credentials import Credentials
-from aioimageattach.stores.s3.signer_v2 import SUBRESOURCES, SignerV2
+from aioimageattach.stores.s3 import Credentials
+from aioimageattach.stores.s3._signing.v2 import SUBRESOURCES, SignerV2
 from tests.stores.s3.oracle import Request, batches
 
 EXAMPLES = 100 if os.environ.get("CI") else 20

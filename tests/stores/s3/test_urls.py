@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioimageattach.exc import InvalidKeyError
-from aioimageattach.stores.s3.urls import quote_key, quote_query, split_url
+from aioimageattach.stores.s3._signing.urls import quote_key, quote_query, split_url
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aioimageattach.stores.s3.watchdog import Limit, Watchdog
+from aioimageattach.stores.s3._http.watchdog import Limit, Watchdog
 
 
 @pytest.fixture

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aioimageattach.exc import InvalidKeyError, StoreError, StoreUnavailableError
-from aioimageattach.stores.s3 import documents, responses, xml
-from aioimageattach.stores.s3.documents import Part
-from aioimageattach.stores.s3.responses import (
+from aioimageattach.stores.s3 import _documents as documents
+from aioimageattach.stores.s3 import _xml as xml
+from aioimageattach.stores.s3 import responses
+from aioimageattach.stores.s3._documents import Part
+from aioimageattach.stores.s3._http.responses import (
     DeleteFailure,
     DeleteResult,
     ListedObject,
@@ -25,7 +27,7 @@ from aioimageattach.stores.s3.responses import (
     ListPage,
     UploadsPage,
 )
-from aioimageattach.stores.s3.xml import S3ErrorInfo, S3ErrorInResponse, UnexpectedResponse
+from aioimageattach.stores.s3._xml import S3ErrorInfo, S3ErrorInResponse, UnexpectedResponse
 from tests.stores.s3.oracle import AWKWARD
 
 NS = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'

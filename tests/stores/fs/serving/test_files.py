@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from aioimageattach.stores.fs.serving import files
-from aioimageattach.stores.fs.serving.files import OpenFile, OpenFiles
-from aioimageattach.stores.fs.serving.names import ServableFile, parse_path
+from aioimageattach.stores.fs._serving import files
+from aioimageattach.stores.fs._serving.files import OpenFile, OpenFiles
+from aioimageattach.stores.fs._serving.names import ServableFile, parse_path
 
 REVISION = "01jd00000000000000000000"
 OLD = "photo/7/0/7.1x1.png"

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from aioimageattach.exc import InvalidKeyError
 from aioimageattach.key import EXTENSIONS, LEGACY_EXTENSIONS, ImageKey, file_name, make_revision
-from aioimageattach.stores.fs.paths import legacy_name
-from aioimageattach.stores.fs.serving.names import parse_path
+from aioimageattach.stores.fs._paths import legacy_name
+from aioimageattach.stores.fs._serving.names import parse_path
 
 REVISION = "01jd0000000000000000000000"
 NAME = f"photo/01jd0/00/{REVISION}.320x200.jpg"

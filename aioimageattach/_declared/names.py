@@ -1,0 +1,205 @@
+"""The names of the files of declared thumbnails. Does no I/O.
+
+A thumbnail is named after its original and its declaration: ``OBJECT_TYPE.t/.../PUBLIC-NAME[-POINT]-TAG.WxH.EXT``.
+
+- PUBLIC is the first part of the original's revision. It finds the original, and does not reveal the rest.
+- NAME is that of the declaration.
+- POINT is the focal point of the row, if the thumbnail is cropped.
+- TAG has twelve characters, calculated with the whole revision as the key, so nobody can make up a name. The first five
+  say that somebody was once given a name of this thumbnail of this picture. The others stand for what is done to the
+  pixels, so that another recipe gives another name.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from hmac import compare_digest
+from typing import Final
+
+from ..exc import InvalidKeyError
+from ..imaging._options import POINT_STEPS
+from ..key import DERIVED, LEGACY_EXTENSIONS, SANDBOX, ImageKey
+
+__all__ = [
+    "NAME",
+    "DerivedName",
+    "derived_type",
+    "format_point",
+    "legacy_key",
+    "legacy_revision",
+    "original_type",
+    "parse_point",
+    "path_of",
+    "picture_of",
+    "public_of",
+    "stem_of",
+]
+
+NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,15}", re.ASCII)
+"""The names that thumbnails can have. There is no ``-`` in them."""
+
+_DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_LEGACY_MARK: Final = "o"  # not one of the digits
+_LEGACY_CHARS: Final = 16
+_LEGACY_END: Final = ".legacy-layout"  # as many characters as are secret in others
+_LEGACY_TYPES: Final = tuple(sorted(LEGACY_EXTENSIONS))
+_PUBLIC: Final = 18
+_SECRET: Final = 14  # 70 bits
+_SHORTEST: Final = 8
+_CHECK: Final = 5  # 25 bits
+_LOOK: Final = 7  # 35 bits
+_STEM: Final = re.compile(
+    rf"(?P<public>[A-Za-z0-9][A-Za-z0-9_-]{{{_SHORTEST - 1},{_PUBLIC - 1}}})-(?P<name>{NAME.pattern})"
+    rf"(?:-(?P<point>[0-9]{{6}}))?-(?P<tag>[0-9a-z]{{{_CHECK + _LOOK}}})(?P<mark>{SANDBOX})?",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedName:
+    """The revision of a thumbnail, in its parts.
+
+    Args:
+        public: The first part of the original's revision.
+        name: Of the declaration.
+        point: The focal point, six digits; empty if there is none.
+        tag: See above.
+        sandbox: Whether the original is above, in an overlay.
+    """
+
+    public: str
+    name: str
+    point: str
+    tag: str
+    sandbox: bool
+
+    @classmethod
+    def parse(cls, revision: str) -> DerivedName | None:
+        """Return the parts of a thumbnail's revision; ``None`` if it is not one."""
+        found = _STEM.fullmatch(revision)
+        if found is None:
+            return None
+        return cls(found["public"], found["name"], found["point"] or "", found["tag"], found["mark"] is not None)
+
+    def belongs_to(self, revision: str) -> bool:
+        """Return whether the name was given out for the original with that revision, whatever the recipe was."""
+        same = self.sandbox == revision.endswith(SANDBOX) and public_of(revision) == self.public
+        return same and compare_digest(_check_of(revision, self.name), self.tag[:_CHECK])
+
+
+def legacy_revision(key: ImageKey) -> str | None:
+    """Return what stands for the revision of an original in the layout of SQLAlchemy-ImageAttach.
+
+    Its public part tells identifier, size and type, so that a server finds the file. Nothing in it is secret: the names
+    of such originals can be guessed anyway.
+
+    Returns:
+        ``None`` if the identifier is too large, as that of a UUID is, or the type is not known.
+    """
+    number = key.object_id
+    if number is None or not 0 <= number < 1 << 35 or max(key.width, key.height) >= 1 << 20:
+        return None
+    if key.mimetype not in _LEGACY_TYPES:
+        return None
+    parts = ((number, 7), (key.width, 4), (key.height, 4), (_LEGACY_TYPES.index(key.mimetype), 1))
+    return _LEGACY_MARK + "".join(_base32(*part) for part in parts) + _LEGACY_END
+
+
+def legacy_key(object_type: str, public: str) -> ImageKey | None:
+    """Return the key of the original whose public part :func:`legacy_revision` made; ``None`` if it did not."""
+    digits = [_DIGITS.find(char) for char in public[1:]]
+    if not public.startswith(_LEGACY_MARK) or len(digits) != _LEGACY_CHARS or min(digits) < 0:
+        return None
+    parts = (digits[:7], digits[7:11], digits[11:15])
+    object_id, width, height = (int("".join(f"{digit:05b}" for digit in part), 2) for part in parts)
+    if digits[15] >= len(_LEGACY_TYPES) or not (width and height):
+        return None
+    return ImageKey(object_type, object_id, width, height, _LEGACY_TYPES[digits[15]])
+
+
+def derived_type(object_type: str) -> str:
+    """Return the object type of the thumbnails of originals of that type."""
+    return object_type + DERIVED
+
+
+def original_type(object_type: str) -> str | None:
+    """Return the object type of the originals of thumbnails of that type; ``None`` if it is not theirs."""
+    found = object_type.removesuffix(DERIVED)
+    return found if found and found != object_type else None
+
+
+def public_of(revision: str) -> str | None:
+    """Return the part of an original's revision that its thumbnails' names contain; ``None`` if it is too short."""
+    plain = revision.removesuffix(SANDBOX)
+    chars = min(_PUBLIC, len(plain) - _SECRET)
+    return plain[:chars] if chars >= _SHORTEST else None
+
+
+def format_point(point: tuple[float, float] | None) -> str:
+    """Return a focal point as it is in names, in steps of 1/100; empty if there is none."""
+    if point is None:
+        return ""
+    return "".join(f"{int(part * POINT_STEPS + 0.5):03}" for part in point)
+
+
+def parse_point(digits: str) -> tuple[float, float] | None:
+    """Return a focal point from its six digits in a name; ``None`` if there is none, or it is outside of a picture."""
+    if not digits:
+        return None
+    x, y = int(digits[:3]) / POINT_STEPS, int(digits[3:]) / POINT_STEPS
+    return (x, y) if max(x, y) <= 1 else None
+
+
+def stem_of(revision: str, name: str, look: str, point: str = "") -> str:
+    """Return the revision of a thumbnail.
+
+    Args:
+        revision: That of the original.
+        name: That of the declaration.
+        look: What is done to the pixels, apart from size and format.
+        point: The focal point, by :func:`format_point`; empty if it makes no difference.
+
+    Raises:
+        InvalidKeyError: Too few characters of the original's revision would stay secret.
+    """
+    public = public_of(revision)
+    if public is None:
+        raise InvalidKeyError(
+            f"revision: expected at least {_SHORTEST + _SECRET} characters, so that enough of them stay secret in the "
+            f"names of declared thumbnails; got {len(revision.removesuffix(SANDBOX))}"
+        )
+    tag = _check_of(revision, name) + _code(revision, f"{name} {look} {point}", _LOOK)
+    mark = SANDBOX if revision.endswith(SANDBOX) else ""
+    return f"{public}-{name}-{point}-{tag}{mark}" if point else f"{public}-{name}-{tag}{mark}"
+
+
+def path_of(object_type: str, stem: str) -> str:
+    """Return the names of the files of a thumbnail, up to their sizes; see :func:`aioimageattach.key.file_name`.
+
+    Args:
+        object_type: That of the original.
+        stem: The revision of the thumbnail.
+    """
+    return f"{object_type}{DERIVED}/{stem[:5]}/{stem[5:7]}/{stem}"
+
+
+def picture_of(object_type: str, public: str) -> str:
+    """Return the part of the names that all thumbnails of a picture have in common, which is what is signed."""
+    return f"{object_type}{DERIVED}/{public}"
+
+
+def _check_of(revision: str, name: str) -> str:
+    return _code(revision, name, _CHECK)
+
+
+@lru_cache(4096)
+def _code(revision: str, text: str, chars: int) -> str:
+    digest = blake2b(text.encode(), key=revision.encode(), digest_size=8).digest()
+    return _base32(int.from_bytes(digest) >> (64 - 5 * chars), chars)
+
+
+def _base32(number: int, chars: int) -> str:
+    return "".join(_DIGITS[number >> shift & 31] for shift in range(5 * (chars - 1), -1, -5))

@@ -1,0 +1,114 @@
+"""How a command runs, is stopped, and ends: the exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from types import FrameType
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar
+
+import click
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from .._inventory.plan import Plan
+from ..exc import DeclarationError, ImageAttachError, IncompleteError
+from ._output import Output
+
+__all__ = ["DONE", "FAILED", "FOUND", "UNCERTAIN", "error_text", "is_expected", "make_plan", "run", "with_warnings"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DONE: Final = 0
+"""Success, no problems found."""
+FOUND: Final = 1
+"""Some files failed, or problems were found."""
+FAILED: Final = 3
+"""The database or a store failed or did not respond, or the command refused to run. (2 is click's, for arguments.)"""
+UNCERTAIN: Final = 4
+"""Nothing failed, but the run may be incomplete."""
+
+_DRIVERS: Final = frozenset({"aiomysql", "aiosqlite", "asyncmy", "asyncpg", "psycopg", "pymysql", "sqlite3"})
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class _StoppedError(Exception):
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def make_plan(make: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Return a plan. If the library refuses its arguments, the arguments of the command are wrong.
+
+    Raises:
+        UsageError: The arguments are wrong.
+    """
+    try:
+        return make(*args, **kwargs)
+    except (ValueError, DeclarationError) as error:
+        raise click.UsageError(str(error)) from error
+
+
+def with_warnings(out: Output, plan: Plan[Any, Any], code: int) -> int:
+    """Write the warnings of a plan; return the exit code, which is another one if there are warnings."""
+    for warning in plan.warnings:
+        out.warn("warning", f"Warning: {warning}", warning=warning)
+    return UNCERTAIN if plan.warnings and code == DONE else code
+
+
+def run(out: Output, work: Callable[[], Awaitable[int]], *, resume: str | Callable[[], str]) -> NoReturn:
+    """Run a coroutine in a new event loop, and exit with its result.
+
+    Args:
+        out: Writes the error, or how to continue.
+        work: Makes the coroutine, which returns the exit code.
+        resume: How to continue after the command was stopped; if it is a function, it is called then.
+    """
+    try:
+        code = asyncio.run(_stoppable(work))
+    except _StoppedError as stopped:
+        hint = resume if isinstance(resume, str) else resume()
+        out.warn("stopped", f"Stopped. {hint}", resume=hint)
+        code = 128 + stopped.number
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        text = error_text(error)
+        out.warn("error", f"Error: {text}", type=type(error).__name__, message=text)
+        code = UNCERTAIN if isinstance(error, IncompleteError) else FAILED
+    sys.exit(code)
+
+
+async def _stoppable(work: Callable[[], Awaitable[int]]) -> int:
+    """Cancel the work at the first signal, so that it can finish or undo what is in progress."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    received: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        loop.call_soon_threadsafe(task.cancel)
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        return await work()
+    except asyncio.CancelledError:
+        raise _StoppedError(received[0]) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether an error comes from this library, a database or a store, and needs no traceback."""
+    # SQLAlchemy 2.0 does not wrap errors that drivers raise while they connect.
+    driver = type(error).__module__.partition(".")[0] in _DRIVERS
+    return driver or isinstance(error, (ImageAttachError, SQLAlchemyError, OSError))
+
+
+def error_text(error: BaseException) -> str:
+    """Return the message of an error, without the statement that SQLAlchemy appends to a driver's message."""
+    text = str(error.orig if isinstance(error, DBAPIError) else error)
+    return text or type(error).__name__

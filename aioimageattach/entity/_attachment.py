@@ -1,0 +1,223 @@
+"""The descriptor that makes image sets of a relationship."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, overload
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import InstrumentedAttribute, Mapper, RelationshipProperty, relationship
+from sqlalchemy.orm.attributes import instance_dict, instance_state, set_committed_value
+from sqlalchemy.orm.descriptor_props import ConcreteInheritedProperty
+from typing_extensions import TypeVar
+
+from .._greenlet import in_bridge
+from ..exc import DeclarationError
+from ._collection import Collection, watch
+from ._image import Image
+from ._mapping import Options, attachment_of, plant
+from ._multiple import MultipleImageSet
+from ._single import SingleImageSet
+
+if TYPE_CHECKING:
+    from typing import Never, Self
+
+__all__ = ["image_attachment"]
+
+I = TypeVar("I", bound=Image, default=Any)  # noqa: E741
+S = TypeVar("S", default=SingleImageSet[I])
+
+_DEFAULTS = {"lazy": "selectin", "cascade": "all, delete-orphan", "overlaps": "__*"}
+_REFUSED: Final[dict[str, tuple[object, ...] | None]] = {
+    "collection_class": None,
+    "lazy": ("dynamic", "noload", "write_only"),
+    "secondary": None,
+    "viewonly": (True,),
+}
+"""Arguments of a relationship that no image set can be made of: the values, or any."""
+
+
+class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
+    """Give the instances of a mapped class a picture, or many.
+
+    It stands over one ordinary one-to-many relationship, named ``<attribute>_images``, which it adds to the mapping.
+    On an instance the attribute is the image set, on the class it is the relationship's attribute, for
+    ``selectinload(User.picture)``, joins and ``any()``. Image rows arrive with their owner (``lazy="selectin"``) and
+    go with it.
+
+    ::
+
+        picture = image_attachment(UserPicture)
+        picture = image_attachment["UserPicture"]("UserPicture")     # typed, where the class comes later
+        picture: ClassVar[image_attachment[UserPicture]] = image_attachment("UserPicture")   # dataclass, SQLModel
+        photos = image_attachment(PostPhoto, uselist=True)
+
+    Args:
+        argument: The image class, its name, or a callable that returns it.
+        uselist: Whether an owner has many pictures.
+        max_pictures: How many pictures an owner may have, with ``uselist=True``; ``None`` means any number. It is
+            checked in the flush, while the owner is locked.
+        arguments: What else :func:`sqlalchemy.orm.relationship` takes.
+
+    Raises:
+        DeclarationError: An argument makes a relationship that is no list of rows.
+    """
+
+    argument: type[I] | str | Callable[[], type[I]]
+    """The image class, its name, or a callable that returns it."""
+    uselist: bool
+    """Whether an owner has many pictures."""
+    max_pictures: int | None
+    """How many pictures an owner may have."""
+    arguments: dict[str, Any]
+    """The other arguments of the relationship."""
+    name: str
+    """The name of the attribute."""
+
+    # Overloads of __init__ could not turn image_attachment["P"](...), which has one picture by default, into many.
+    @overload
+    def __new__(
+        cls: type[image_attachment[I, SingleImageSet[I]]],
+        argument: type[I] | str | Callable[[], type[I]],
+        *,
+        uselist: Literal[False] = False,
+        **arguments: Any,
+    ) -> image_attachment[I, SingleImageSet[I]]: ...
+    @overload
+    def __new__(
+        cls: type[image_attachment[I, Any]],
+        argument: type[I] | str | Callable[[], type[I]],
+        *,
+        uselist: Literal[True],
+        max_pictures: int | None = None,
+        **arguments: Any,
+    ) -> image_attachment[I, MultipleImageSet[I]]: ...
+    def __new__(
+        cls,
+        argument: Any,
+        *,
+        uselist: bool = False,
+        max_pictures: int | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """Check the arguments and note them."""
+        for name, values in _REFUSED.items():
+            if name in arguments and (values is None or arguments[name] in values):
+                raise DeclarationError(
+                    f"image_attachment({name}={arguments[name]!r}): an image set is made of an ordinary one-to-many "
+                    "relationship, with its list of rows; leave the argument out"
+                )
+        if max_pictures is not None and (type(max_pictures) is not int or max_pictures < 1 or not uselist):
+            raise DeclarationError(
+                f"image_attachment(max_pictures={max_pictures!r:.80}): expected an int of at least 1, with uselist=True"
+            )
+        self = super().__new__(cls)
+        self.argument = argument
+        self.uselist = uselist
+        self.max_pictures = max_pictures
+        self.arguments = arguments
+        self.name = ""
+        return self
+
+    if not TYPE_CHECKING:  # pragma: no branch - what stands between the brackets is for type checkers alone
+
+        def __class_getitem__(cls, item):
+            return cls
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @property
+    def key(self) -> str:
+        """The name of the relationship."""
+        return f"{self.name}_images"
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> InstrumentedAttribute[list[I]]: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> S: ...
+    def __get__(self, instance: object | None, owner: type | None = None) -> Any:
+        if instance is None:
+            attribute = getattr(owner, self.key, None)
+            return self if attribute is None else attribute  # not mapped yet
+        try:
+            mapper: Mapper[Any] = instance_state(instance).mapper
+        except AttributeError:
+            raise DeclarationError(
+                f"{type(instance).__name__} is not mapped, so its instances have no {self.name}"
+            ) from None
+        if self.key not in mapper.relationships:
+            raise DeclarationError(
+                f"{type(instance).__name__}.{self.name} has no relationship: a class with concrete inheritance "
+                "declares its attachments anew"
+            )
+        _load_in_bridge(instance, self.key)
+        rows: Collection[I] = Collection(instance, self.name, attachment_of(mapper.relationships[self.key]))
+        return MultipleImageSet(rows) if self.uselist else SingleImageSet(rows)
+
+    def __set__(self, instance: object, value: Never) -> None:
+        raise DeclarationError(
+            f"{type(instance).__name__}.{self.name} is not assigned to: `await owner.{self.name}.from_file(...)`"
+        )
+
+    def __delete__(self, instance: object) -> None:
+        raise DeclarationError(
+            f"{type(instance).__name__}.{self.name} is not deleted with `del`: `await owner.{self.name}.delete()`"
+        )
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+@event.listens_for(Mapper, "before_mapper_configured")
+def _translate(mapper: Mapper[Any], cls: type) -> None:
+    """Let ``back_populates`` of an image class name the attachment instead of the relationship behind it."""
+    for prop in list(mapper._props.values()) if issubclass(cls, Image) else ():
+        if isinstance(prop, RelationshipProperty) and isinstance(name := prop.back_populates, str):
+            prop._setup_entity()
+            found = next((vars(base)[name] for base in prop.mapper.class_.__mro__ if name in vars(base)), None)
+            if isinstance(found, image_attachment):
+                prop.back_populates = found.key
+
+
+@event.listens_for(Mapper, "after_mapper_constructed")
+def _plant(mapper: Mapper[Any], cls: type) -> None:
+    for base in cls.__mro__:
+        if mapper.concrete and mapper.inherits is not None and base is mapper.inherits.class_:
+            break  # its images have foreign keys to another table
+        for name, value in list(vars(base).items()):
+            if isinstance(value, image_attachment):
+                value.name = name  # Python does not tell one that a declared_attr made
+                if _has_no(mapper, value.key):
+                    arguments: dict[str, Any] = {**_DEFAULTS, **value.arguments}
+                    rows: RelationshipProperty[Any] = relationship(value.argument, **arguments)
+                    mapper.add_property(value.key, rows)
+                    plant(mapper, rows, Options(value.uselist, value.max_pictures))
+                    watch(getattr(cls, value.key), value.key)
+                    event.listen(mapper, "after_insert", partial(_inserted, value.key), propagate=True)
+
+
+def _load_in_bridge(owner: object, key: str) -> None:
+    """Load the rows where SQLAlchemy may load attributes by itself, as in ``awaitable_attrs`` and ``run_sync``."""
+    state = instance_state(owner)
+    if state.key is not None and key not in state.dict and state.session_id is not None and in_bridge():
+        with suppress(InvalidRequestError):  # lazy="raise"
+            getattr(owner, key)
+
+
+def _inserted(key: str, mapper: Mapper[Any], connection: Connection, owner: object) -> None:
+    """Let a new owner without images have none: SQLAlchemy would load them, which synchronous methods cannot."""
+    if key in mapper.relationships and key not in instance_dict(owner):
+        set_committed_value(owner, key, [])
+
+
+def _has_no(mapper: Mapper[Any], key: str) -> bool:
+    """Whether a mapper has no relationship of that name, or only the shadow of a concrete parent's."""
+    return not mapper.has_property(key) or isinstance(mapper.get_property(key), ConcreteInheritedProperty)

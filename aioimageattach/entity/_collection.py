@@ -1,0 +1,512 @@
+"""The image rows of one owner: an ordinary relationship, as an image set sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar, cast
+
+from sqlalchemy import Column, event, select
+from sqlalchemy.ext.asyncio import AsyncSession, async_object_session
+from sqlalchemy.orm import ColumnProperty, InstanceState, Session
+from sqlalchemy.orm.attributes import QueryableAttribute, instance_state, set_attribute, set_committed_value
+
+from ..exc import DeclarationError, DetachedError, NoOriginalError, NotLoadedError
+from ._columns import own_columns, take_over
+from ._gallery import check_room
+from ._image import NEEDED, Image, set_zone
+from ._mapping import SIZE, Attachment, default_of, identity_attributes
+from ._record import record_of
+
+__all__ = ["Collection", "newest", "session_lock", "watch"]
+
+I = TypeVar("I", bound=Image)  # noqa: E741
+
+_LOCK: Final = "aioimageattach.lock"
+_locked: ContextVar[frozenset[int]] = ContextVar("aioimageattach.locked", default=frozenset())
+
+
+@asynccontextmanager
+async def session_lock(session: Session) -> AsyncGenerator[None]:
+    """Hold the lock for the library's own statements on a session, which one task at a time may use.
+
+    A flush calls hooks of the application, which may use image sets, also in tasks of their own: whatever is called
+    while the lock is held passes.
+    """
+    if id(session) in _locked.get():
+        yield
+        return
+    async with cast("asyncio.Lock", session.info.setdefault(_LOCK, asyncio.Lock())):
+        token = _locked.set(_locked.get() | {id(session)})
+        try:
+            yield
+        finally:
+            _locked.reset(token)
+
+
+@dataclass(slots=True)
+class _Groups:
+    """The rows of one owner by image set, so that a set of a large gallery need not look at all rows.
+
+    Args:
+        rows: The list that they were made of.
+        moves: How many rows of any owner had moved to another set by then.
+        sets: The rows of each set, by the values of the discriminators.
+    """
+
+    rows: list[Any]
+    moves: int
+    sets: dict[tuple[Any, ...], list[Any]] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Groups, ([], -1)  # a copy of the owner makes its own
+
+
+_moves = [0]
+"""The number of rows that have moved to another set since the process started."""
+
+
+def watch(attribute: QueryableAttribute[Any], attachment_key: str) -> None:
+    """Keep the groups of an owner up to date as rows are added to and removed from its relationship."""
+    key = ("aioimageattach", attachment_key)
+
+    @event.listens_for(attribute, "append")
+    @event.listens_for(attribute, "remove")
+    def changed(owner: object, *_: object) -> None:
+        instance_state(owner).info.pop(key, None)
+
+
+@event.listens_for(Image, "attribute_instrument", propagate=True)
+def _instrumented(cls: type[Image], name: str, attribute: Any) -> None:
+    prop = getattr(attribute, "property", None)
+    if name in SIZE or not isinstance(prop, ColumnProperty):
+        return
+    column = prop.columns[0]
+    if isinstance(column, Column) and column.primary_key:
+        event.listen(attribute, "set", _moved)
+
+
+def _moved(row: object, value: object, old: object, initiator: object) -> None:
+    if value != old:
+        state = instance_state(row)
+        if state.key is not None or record_of(row).owner is not None:  # a new row is in no collection yet
+            _moves[0] += 1
+
+
+class Collection(Generic[I]):
+    """The image rows of one owner: an ordinary relationship, as an image set sees it."""
+
+    __slots__ = ("attachment", "name", "owner")
+
+    def __init__(self, owner: object, name: str, attachment: Attachment) -> None:
+        self.owner: object = owner
+        self.name: str = name
+        self.attachment: Attachment = attachment
+
+    @property
+    def cls(self) -> type[I]:
+        """The class of the rows."""
+        return cast("type[I]", self.attachment.image.class_)
+
+    @property
+    def key(self) -> str:
+        """The name of the relationship."""
+        return self.attachment.relationship.key
+
+    @property
+    def state(self) -> InstanceState[Any]:
+        """The owner's state."""
+        return instance_state(self.owner)
+
+    # --- without a query ---------------------------------------------------------------------------------------------
+
+    def loaded(self, place: tuple[Any, ...] | None = None) -> bool:
+        """Return whether the rows of one set, or of all sets, can be read without a query."""
+        if self.state.key is not None and self.key not in self.state.dict:
+            return False
+        try:
+            sets = self._groups().sets
+            for rows in sets.values() if place is None else [sets.get(place, ())]:
+                self._present(rows)
+        except NotLoadedError:
+            return False
+        return True
+
+    def places(self) -> list[tuple[Any, ...]]:
+        """Return which sets have rows, by the values of the discriminators.
+
+        They are in order of these values, or as ``order_by`` has the rows of their originals. Pictures without a
+        position come first, as they were there before the application had positions, unless they are new.
+
+        Raises:
+            NotLoadedError: The rows are not loaded.
+        """
+        present = self.unordered()
+        if not self.attachment.relationship.order_by:
+            return sorted(present)
+        numbers = {id(row): number for number, row in enumerate(self._rows())}
+        position = self.attachment.position
+
+        def rank(place: tuple[Any, ...]) -> tuple[int, int, int]:
+            members = self.members(place)
+            original = newest(members)
+            if original is None:
+                return 3, 0, numbers[id(members[0])]
+            value = None if position is None else original.__dict__.get(position)
+            if value is None:
+                is_new = position is not None and instance_state(original).key is None
+                return 2 if is_new else 0, 0, numbers[id(original)]
+            return 1, value, numbers[id(original)]
+
+        return sorted(present, key=rank)
+
+    def unordered(self) -> list[tuple[Any, ...]]:
+        """Return the same as :meth:`places`, in any order."""
+        return [place for place, rows in self._groups().sets.items() if self._present(rows)]
+
+    def pictures(self) -> list[tuple[Any, ...]]:
+        """Return which sets have an original, in any order."""
+        return [place for place in self.unordered() if newest(self.members(place)) is not None]
+
+    def members(self, place: tuple[Any, ...] = ()) -> list[I]:
+        """Return the rows of one set that are there and not about to be deleted or replaced.
+
+        Args:
+            place: The values of the discriminators.
+
+        Raises:
+            NotLoadedError: The rows are not loaded.
+        """
+        rows = self._present(self._groups().sets.get(place, ()))
+        pending = [row for row in rows if instance_state(row).key is None]
+        if not pending:
+            return rows
+        if any(row.original for row in pending):
+            return pending
+        taken = {_look(row) for row in pending if (found := record_of(row).attached) is not None and found.replaces}
+        return [row for row in rows if instance_state(row).key is None or _look(row) not in taken]
+
+    def _place_of(self, row: I) -> tuple[Any, ...]:
+        return tuple(row.__dict__.get(name) for name in self.attachment.discriminators)
+
+    def _present(self, rows: Iterable[I]) -> list[I]:
+        """The rows that are neither deleted nor about to be; a page of many pictures comes here for each of them."""
+        session = self.state.session
+        doomed = {} if session is None else session._deleted
+        found: list[I] = []
+        for row in rows:
+            state = instance_state(row)
+            if state.was_deleted or (doomed and state in doomed):
+                continue
+            if state.key is not None:
+                if session is not None and state.session_id is None:
+                    continue  # expunged
+                if state.expired_attributes and not _is_loaded(row):
+                    raise self._not_loaded()
+            found.append(row)
+        return found
+
+    def _rows(self) -> list[I]:
+        if self.state.key is not None and self.key not in self.state.dict:
+            return []
+        return cast("list[I]", getattr(self.owner, self.key))
+
+    def _groups(self) -> _Groups:
+        state = self.state
+        if state.key is not None and self.key not in state.dict:
+            raise self._not_loaded()
+        rows, key = self._rows(), ("aioimageattach", self.key)
+        found: _Groups | None = state.info.get(key)
+        if found is None or found.rows is not rows or found.moves != _moves[0]:
+            found = state.info[key] = _Groups(rows, _moves[0])
+            names = self.attachment.discriminators
+            for row in rows:
+                if not _is_loaded(row) and not instance_state(row).was_deleted:
+                    state.info.pop(key)
+                    raise self._not_loaded()
+                values = row.__dict__
+                found.sets.setdefault(tuple([values.get(name) for name in names]), []).append(row)
+        return found
+
+    def _not_loaded(self) -> NotLoadedError:
+        attribute = f"{type(self.owner).__name__}.{self.name}"
+        return NotLoadedError(
+            f"the images of {attribute} are not loaded: query with "
+            f"`select(...).options(selectinload({attribute}))`, or `await owner.{self.name}.load()` first; "
+            "sessions made with expire_on_commit=False keep them after a commit. The relationship is "
+            f"named {self.key!r}, for session.refresh()"
+        )
+
+    # --- with a query ------------------------------------------------------------------------------------------------
+
+    def session(self) -> AsyncSession | None:
+        """Return the session of the owner; ``None`` if it was not added to one yet.
+
+        Raises:
+            DetachedError: It was in a session and no longer is, or it was deleted.
+            DeclarationError: It is in one that is not used through an ``AsyncSession``.
+        """
+        if self.state.was_deleted or (self.state.session is not None and self.state in self.state.session._deleted):
+            raise DetachedError(f"this {type(self.owner).__name__} was deleted: it takes no more images")
+        session = async_object_session(self.owner)
+        if session is None:
+            if self.state.session is not None:
+                raise DeclarationError(f"{type(self.owner).__name__} is in a Session; image sets need an AsyncSession")
+            if self.state.key is not None:
+                raise DetachedError(
+                    f"this {type(self.owner).__name__} is in no session: merge it into one before changing its images"
+                )
+        return session
+
+    async def load(self, place: tuple[Any, ...] | None = None, *, again: bool = False) -> None:
+        """Load the rows, unless they are loaded; pending changes are neither flushed nor lost.
+
+        Args:
+            place: The set that is needed; ``None`` for all.
+            again: Whether to load them from the database even if they are loaded: the relationship may have been loaded
+                with a condition.
+        """
+        if not again and self.loaded(place):
+            return
+        session = self.session()
+        if session is None:
+            return
+        async with session_lock(session.sync_session):
+            if again or not self.loaded(place):
+                await self._load(session, place)
+
+    async def load_locked(self, session: AsyncSession, place: tuple[Any, ...]) -> None:
+        """Load the rows of a set as they are committed now, and lock them; the session's lock is held."""
+        await self._load(session, place, locked=True)
+
+    async def _load(self, session: AsyncSession, place: tuple[Any, ...] | None, *, locked: bool = False) -> None:
+        columns = [one.class_attribute for one in self.attachment.image.column_attrs if not one.deferred]
+        query = select(self.cls, *columns)
+        names = self.attachment.discriminators
+        if self.key not in self.state.dict:
+            place = None  # there is no list yet that the rows of one set could be added to
+        if place is not None:
+            query = query.where(*(getattr(self.cls, name) == value for name, value in zip(names, place, strict=True)))
+        relationship = self.attachment.relationship
+        if relationship.order_by:
+            query = query.order_by(*relationship.order_by)
+        if locked:
+            query = query.with_for_update(read=True, of=self.cls)
+        owner_key = [name for name, _ in self.attachment.pairs]
+        with session.no_autoflush:
+            if self.state.expired_attributes.intersection(owner_key):
+                await session.refresh(self.owner, owner_key)
+            # with_parent() would keep the owner in the engine's cache of statements
+            owned = {
+                **{name: self.state.dict[source] for source, name in self.attachment.pairs},
+                **self.attachment.constants,
+            }
+            query = query.where(*(getattr(self.cls, name) == value for name, value in owned.items()))
+            present = [] if place is None else [row for row in self._rows() if self._place_of(row) == place]
+            rows = [_refresh(*row) for row in await session.execute(query)]
+        if place is not None:
+            known = set(map(id, present))
+            if known >= set(map(id, rows)) and all(instance_state(row).dict.keys() >= NEEDED for row in present):
+                return
+            rows = [*(row for row in self._rows() if id(row) not in known), *rows]
+        pending = [row for row in self.state.dict.get(self.key, ()) if instance_state(row).pending]
+        self._are([row for row in rows if not instance_state(row).pending])
+        for row in pending:  # with events: if they were taken for loaded ones, they could not be removed again
+            self.append(row)
+
+    def _are(self, rows: Sequence[object]) -> None:
+        set_committed_value(self.owner, self.key, rows)
+
+    async def complete(self, row: I, *, original: bool) -> None:
+        """Load the columns of a row that a new one takes over.
+
+        Args:
+            row: The row.
+            original: Whether the new one is an original.
+
+        Raises:
+            NoOriginalError: The row is no longer in the database.
+        """
+        columns = own_columns(self.attachment)
+        names = sorted((columns.kept if original else columns.copied) - row.__dict__.keys())
+        state, session = instance_state(row), self.session()
+        if not names or session is None or not state.persistent:
+            return
+        identity = zip(identity_attributes(state.mapper), state.identity or (), strict=True)
+        query = select(*(getattr(self.cls, name) for name in names))
+        query = query.where(*(getattr(self.cls, name) == value for name, value in identity))
+        async with session_lock(session.sync_session):
+            with session.no_autoflush:
+                found = (await session.execute(query)).first()
+        if found is None:
+            raise NoOriginalError(f"a {type(row).__name__} was deleted or replaced by another transaction")
+        for name, value in zip(names, found, strict=True):
+            set_committed_value(row, name, value)
+
+    async def lock(self) -> None:
+        """Lock the owner until the end of the transaction, as a flush of its pictures does, and load all rows again."""
+        session = self.session()
+        if session is None or self.state.key is None:
+            return
+        keys = [(getattr(type(self.owner), name), name) for name, _ in self.attachment.pairs]
+        async with session_lock(session.sync_session):
+            with session.no_autoflush:
+                if self.state.expired_attributes.intersection(name for _, name in keys):
+                    await session.refresh(self.owner, [name for _, name in keys])
+                query = select(*(column for column, _ in keys))
+                query = query.where(*(column == self.state.dict[name] for column, name in keys))
+                await session.execute(query.with_for_update(key_share=True))
+            await self._load(session, None)
+
+    async def check_room(self, place: tuple[Any, ...]) -> None:
+        """Refuse a new picture that would be one too many; the flush checks that again, with the owner locked.
+
+        Raises:
+            TooManyPicturesError: It would be.
+        """
+        limit = self.attachment.options.max_pictures
+        if limit is None or len({*self.pictures(), place}) <= limit:
+            return
+        await self.load(again=True)  # another transaction may have deleted some
+        check_room(self.attachment, len({*self.pictures(), place}))
+
+    # --- changes -----------------------------------------------------------------------------------------------------
+
+    def build(self, values: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any], like: I | None) -> I:
+        """Return a new row that belongs to the owner, in no session and no collection yet.
+
+        Args:
+            values: The columns of the library.
+            args: Arguments for the constructor of the image class.
+            kwargs: Arguments for the constructor of the image class.
+            like: The row whose columns of the application it takes over: the original of a thumbnail, or what an
+                original replaces. Values that the constructor was given take precedence.
+        """
+        row = cast("I", self.cls(*args, **kwargs) if args or kwargs else self._new())
+        if like is not None:
+            self._take_over(row, like, values["original"], args, kwargs)
+        for relationship in own_columns(self.attachment).owners:  # which SQLAlchemy does not load for a pending object
+            if relationship not in row.__dict__:
+                set_committed_value(row, relationship, self.owner)
+        if self.state.key is not None:
+            for source, name in self.attachment.pairs:
+                set_attribute(row, name, self.state.dict[source])
+        for name, value in {**self.attachment.constants, **values}.items():
+            set_attribute(row, name, value)
+        image = self.attachment.image
+        for name in identity_attributes(image):
+            default = None if name in row.__dict__ else default_of(image, name)
+            if default is not None:
+                set_attribute(row, name, default())
+        for name in own_columns(self.attachment).empty:
+            if name not in row.__dict__:
+                set_committed_value(row, name, None)
+        return row
+
+    def _take_over(self, row: I, like: I, original: bool, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        columns = own_columns(self.attachment)
+        names = set(columns.kept if original else columns.copied) - kwargs.keys()
+        for relationship, keys in columns.references:
+            if relationship in kwargs:
+                names -= keys
+        if args or not kwargs.keys() <= set(self.attachment.image.attrs.keys()):  # a constructor of the application
+            names -= {name for name in names if row.__dict__.get(name) is not None}
+        take_over(row, like, names, columns.references)
+        position = self.attachment.position
+        if original and position is not None and position in names:
+            record_of(row).position = row.__dict__.get(position)
+
+    def _new(self) -> object:
+        """A row made without the constructor, which may ask for what only we know."""
+        mapper = self.attachment.image
+        row = mapper.class_manager.new_instance()
+        if isinstance(mapper.polymorphic_on, Column):
+            kind = mapper.get_property_by_column(mapper.polymorphic_on)
+            set_attribute(row, kind.key, mapper.polymorphic_identity)
+        return row
+
+    def append(self, row: I) -> None:
+        """Make the row one of the owner's; it is inserted with the next flush."""
+        record_of(row).owner = self.state
+        key = ("aioimageattach", self.key)
+        groups: _Groups | None = self.state.info.get(key)
+        rows = getattr(self.owner, self.key)
+        rows.append(row)  # forgets the groups: with many pictures they are not made again for each
+        if groups is not None and groups.rows is rows and groups.moves == _moves[0]:
+            groups.sets.setdefault(self._place_of(row), []).append(row)
+            self.state.info[key] = groups
+
+    def inserted(self, row: I) -> None:
+        """Note that a row of the owner's was inserted."""
+        self._are([*getattr(self.owner, self.key), row])
+
+    def withdraw(self, place: tuple[Any, ...], *, replaced_by: I) -> None:
+        """Take the rows of a set back that were attached and not flushed yet.
+
+        Args:
+            place: The values of the discriminators.
+            replaced_by: The new row: an original replaces all rows, a thumbnail the one of its size and look.
+        """
+        for row in self.members(place):
+            if instance_state(row).key is None and (replaced_by.original or _look(row) == _look(replaced_by)):
+                self._pop(row)
+
+    def _pop(self, row: I) -> None:
+        rows = getattr(self.owner, self.key)
+        for number, other in enumerate(rows):  # remove() would compare
+            if other is row:
+                rows.pop(number)
+                break
+        if self.state.key is None:  # nothing to delete in the database, even where a rolled back flush was before
+            rest = list(rows)
+            self._are([])
+            for other in rest:
+                self.append(other)
+
+    async def remove(self, rows: Sequence[I]) -> None:
+        """Remove rows; those in the database are deleted with the next flush."""
+        session = self.session()
+        for row in rows:
+            if session is None or instance_state(row).key is None:
+                self._pop(row)
+        if session is not None:
+            async with session_lock(session.sync_session):
+                for row in rows:
+                    if instance_state(row).persistent:
+                        await session.delete(row)
+
+
+def newest(images: Sequence[I]) -> I | None:
+    """Return the newest of the originals among some images."""
+    originals = [row for row in images if row.__dict__["original"]]
+    return (
+        max(originals, key=lambda row: row.revision or "", default=None)
+        if originals[1:]
+        else next(iter(originals), None)
+    )
+
+
+def _refresh(row: I, *values: Any) -> I:
+    """Let a row have what the database has in its columns, except for changes that are not flushed.
+
+    ``populate_existing`` would overwrite these, and those of every object that is loaded with the row.
+    """
+    state = instance_state(row)
+    attributes = [one.key for one in state.mapper.column_attrs if not one.deferred]
+    for name, value in zip(attributes, values, strict=False):
+        if name not in state.committed_state and row.__dict__.get(name) != value:
+            set_committed_value(row, name, value)
+    set_zone(row)
+    return row
+
+
+def _look(row: Image) -> tuple[int, int, str]:
+    return row.width, row.height, row.variant
+
+
+def _is_loaded(row: Image) -> bool:
+    state = instance_state(row)
+    return state.key is None or state.dict.keys() >= NEEDED

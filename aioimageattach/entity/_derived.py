@@ -1,0 +1,195 @@
+"""The files of declared thumbnails that follow from a row: their names, and the marks of those that exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from hashlib import blake2b
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import event
+from sqlalchemy.orm import Mapper
+
+from .._declared.names import derived_type, format_point, legacy_revision, parse_point, path_of, stem_of
+from .._declared.srcset import Declaration, Declarations, Step, declarations
+from ..exc import DeclarationError, UsageError
+from ..imaging._recipe import Recipe
+from ..key import ImageKey
+from ..store import KeyedStore, Location, Store
+
+__all__ = [
+    "MARKS",
+    "DerivedFile",
+    "check_original",
+    "declarations_of",
+    "declared_files",
+    "derived_from",
+    "is_marked",
+    "keyed",
+    "marks_of",
+    "point_of",
+]
+
+MARKS: Final = "thumbnail_marks"
+"""The attribute of the mixin :class:`~aioimageattach.entity.ThumbnailMarks`."""
+
+_memo: Final[WeakKeyDictionary[type[Any], Declarations]] = WeakKeyDictionary()
+
+
+def declarations_of(cls: type[Any]) -> Declarations:
+    """Return what an image class declares in ``__thumbnails__``.
+
+    Raises:
+        DeclarationError: It cannot work as it is written.
+    """
+    found = _memo.get(cls)
+    if found is None:
+        found = _memo[cls] = declarations(cls.__thumbnails__, cls.__name__, cls.__image_limits__)
+    return found
+
+
+@event.listens_for(Mapper, "after_mapper_constructed")
+def _constructed(mapper: Mapper[Any], cls: type[Any]) -> None:
+    if hasattr(cls, "__thumbnails__") and hasattr(cls, "__image_limits__"):
+        declarations_of(cls)
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedFile:
+    """One file that is declared for a row.
+
+    Args:
+        declaration: The thumbnail that it is of.
+        point: The focal point, as it is in names.
+        step: Its size, format and recipe.
+    """
+
+    declaration: Declaration
+    point: str
+    step: Step
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it is made, with the focal point."""
+        recipe, point = self.step.recipe, parse_point(self.point)
+        return recipe if point is None else recipe.with_focal_point(point)
+
+    def key_for(self, row: Any) -> ImageKey:
+        """Return the key of the file, for the revision that the row has now."""
+        stem = stem_of(check_original(row), self.declaration.name, self.declaration.look, self.point)
+        step = self.step
+        return ImageKey(derived_type(row.object_type), None, step.width, step.height, step.mimetype, stem)
+
+
+def declared_files(row: Any) -> list[DerivedFile]:
+    """Return the files that are declared for an original."""
+    return [
+        DerivedFile(declaration, point_of(row, declaration), step)
+        for declaration in declarations_of(type(row)).values()
+        for step in declaration.ladder(row.width, row.height, row.mimetype).steps
+    ]
+
+
+def point_of(row: Any, declaration: Declaration) -> str:
+    """Return the focal point of a row as it is in the names of a thumbnail; empty if it makes no difference."""
+    return format_point(getattr(row, "focal_point", None)) if declaration.crops else ""
+
+
+def check_original(row: Any) -> str:
+    """Return the revision after which the declared thumbnails of a row are named. Its columns are loaded.
+
+    Raises:
+        UsageError: It is the row of a thumbnail, or one of SQLAlchemy-ImageAttach whose identifier is too large.
+    """
+    if not row.__dict__["original"]:
+        raise UsageError(
+            f"this {type(row).__name__} is a thumbnail with a row; declared thumbnails belong to originals"
+        )
+    revision: str | None = row.__dict__["revision"] or legacy_revision(row.key)
+    if revision is None:
+        raise UsageError(
+            f"this {type(row).__name__} was written by SQLAlchemy-ImageAttach, and its object_id is not below 2**35: "
+            "declared thumbnails cannot be named after it; attach the picture again, or show thumbnails with rows"
+        )
+    return revision
+
+
+def keyed(store: Store, cls: type[Any]) -> KeyedStore:
+    """Return a store that can keep declared thumbnails.
+
+    Raises:
+        DeclarationError: It cannot.
+    """
+    if isinstance(store, KeyedStore):
+        return store
+    raise DeclarationError(
+        f"{cls.__name__}.__thumbnails__: declared thumbnails need a KeyedStore, which finds files by name, got "
+        f"{store!r}; with this store, make thumbnails with rows: generate_thumbnails([...])"
+    )
+
+
+def derived_from(row: Any, store: Store, key: ImageKey) -> Callable[[], Sequence[str]] | None:
+    """Return what calculates the names of the files that are deleted with that of a row; ``None`` if there are none."""
+    declared = declarations_of(type(row))
+    revision = key.revision or legacy_revision(key)
+    if not declared or revision is None or not isinstance(store, KeyedStore) or row.__dict__["original"] is False:
+        return None
+    x, y = row.__dict__.get("focal_x"), row.__dict__.get("focal_y")
+    points = ("",) if x is None or y is None else ("", format_point((x, y)))
+    return partial(_names, declared, key, revision, points)
+
+
+def _names(declared: Declarations, key: ImageKey, revision: str, points: Sequence[str]) -> list[str]:
+    return [
+        f"{path_of(key.object_type, stem_of(revision, name, declaration.look, point))}{step.tail}"
+        for name, declaration in declared.items()
+        for point in (points if declaration.crops else ("",))
+        for step in declaration.ladder(key.width, key.height, key.mimetype).steps
+    ]
+
+
+# --- marks -----------------------------------------------------------------------------------------------------------
+
+
+def marks_of(row: Any, store: KeyedStore) -> str | None:
+    """Return the marks of a row all of whose declared thumbnails are in the store.
+
+    Returns:
+        ``None`` if the location of the store could not be recognised later.
+    """
+    declared = declarations_of(type(row))
+    found = [_mark(one, point_of(row, one), store, row.object_type) for one in declared.values()]
+    return None if None in found else " ".join(str(one) for one in found)
+
+
+def is_marked(row: Any, declaration: Declaration, point: str, store: KeyedStore, object_type: str) -> bool:
+    """Return whether a row says that all files of a thumbnail are in the store, where their URLs lead."""
+    marks = row.__dict__.get(MARKS)
+    return bool(marks) and _mark(declaration, point, store, object_type) in str(marks).split(" ")
+
+
+def _mark(declaration: Declaration, point: str, store: KeyedStore, object_type: str) -> str | None:
+    if not store.has_certain_urls:
+        return None
+    place = _place(store.location_of(derived_type(object_type)))
+    return None if place is None else _digest(f"{declaration.digest} {point} {place}")
+
+
+@lru_cache(1024)
+def _place(location: Location) -> str | None:
+    """Return a location in words that are the same in every process; ``None`` if it is that of one process."""
+    parts = list(_plain(location))
+    return None if None in parts else " ".join(sorted(map(str, parts)))
+
+
+def _plain(location: Location) -> Iterator[str | None]:
+    for place in location:
+        known = isinstance(place, tuple) and all(isinstance(part, str | int) for part in place)
+        yield repr(place) if known else None
+
+
+@lru_cache(4096)
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=6).hexdigest()

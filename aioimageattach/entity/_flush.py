@@ -1,0 +1,484 @@
+"""The flush handler of image rows, each of which names one file, from its INSERT to its DELETE."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Final, cast
+from weakref import WeakKeyDictionary, ref
+
+from sqlalchemy import Insert, Table, Update, event
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.orm import InstanceState, Mapper, Session, object_session
+from sqlalchemy.orm.attributes import instance_state, set_attribute
+from sqlalchemy.orm.base import LoaderCallableStatus
+
+from .._greenlet import await_
+from .._transaction.files import Upload
+from .._transaction.hooks import (
+    FlushHandler,
+    Plan,
+    Report,
+    Rows,
+    claim,
+    database_of,
+    holds,
+    lock,
+    put,
+    register,
+)
+from .._transaction.references import StoredFile
+from ..context import resolve_store
+from ..exc import ContextError, UsageError
+from ..key import ImageKey
+from ..store import KeyedStore, Store
+from ._derived import derived_from
+from ._image import Image
+from ._mapping import Attachment, attachments_to
+from ._mixins import fill_missing
+from ._record import attached_as, known_store, record_of, share
+from ._references import ImageReferrer
+from ._replacement import Replacement
+
+__all__ = ["ImageFlush"]
+
+_WORK: Final = "aioimageattach.images"
+
+_log = logging.getLogger("aioimageattach.transaction")
+
+
+@dataclass(slots=True)
+class _Work:
+    """The state of one flush.
+
+    Args:
+        seen: The new rows that were looked at before the first statement; others came late.
+        inserted: The new rows that a statement has inserted, or is about to: not those whose owner is deleted.
+        leaving: The files of the rows that are deleted, as the database names them.
+        changed: The rows that name another file from now on, with the file before.
+        allowed: The revisions that the statements of the flush may write.
+        late: The rows whose files have to wait for their INSERT.
+        replacement: The image sets of the rows that were seen.
+    """
+
+    seen: set[InstanceState[Any]] = field(default_factory=set)
+    inserted: list[Image] = field(default_factory=list)
+    leaving: dict[InstanceState[Any], StoredFile | None] = field(default_factory=dict)
+    changed: list[tuple[Image, StoredFile | None]] = field(default_factory=list)
+    allowed: set[str] = field(default_factory=set)
+    late: list[Image] = field(default_factory=list)
+    replacement: Replacement | None = None
+
+
+class ImageFlush(FlushHandler):
+    """Puts the files of image rows, and reports which files the rows reference."""
+
+    work_key: ClassVar[str] = _WORK
+
+    def carries(self, mapper: Mapper[Any]) -> bool:
+        """Return whether the mapper's rows are images."""
+        return issubclass(mapper.class_, Image)
+
+    def plan(self, session: Session, rows: Rows) -> Plan:
+        """Return the files of new rows, and the owners of the rows that come and go."""
+        new = _without_replaced(session, list(_with_owners(session, rows.new)))
+        work = session.info[_WORK] = _Work(seen=set(map(instance_state, new)))
+        for row in rows.gone:
+            resolve_store(known_store(row), session=session)  # if nobody knows the store, the deletion is refused
+        for row in rows.changed:
+            _check_changed(session, work, row)
+        waiting = [row for row in new if _prepare(session, work, row)]
+        for row in new:
+            _claim(session, row)
+        work.replacement = Replacement(session, new, rows.gone)
+        uploads = [upload for row in waiting if not _needs_insert(row) for upload in _uploads(session, row)]
+        return Plan(uploads, work.replacement.owners())
+
+    def settle(self, session: Session) -> None:
+        """Find the rows that go because of those that come and go."""
+        work = _work(session)
+        assert work.replacement is not None
+        for one in work.replacement.find_leaving():
+            store = resolve_store(one.store, session=session)
+            record_of(one.row).store = store
+            file = None if one.key is None else _stored_file(session, one.row, store, one.key)
+            work.leaving[instance_state(one.row)] = file
+
+    def flushed(self, session: Session) -> Report:
+        """Return which rows were inserted or name another file; those whose files wait for them come later."""
+        work, report = _work(session), Report()
+        for row in work.inserted:
+            record = record_of(row)
+            if record.attached is not None and record.file is None and record.attached.spool is not None:
+                work.late.append(row)
+            else:
+                report.named += _inserted(session, row)
+        for row, before in work.changed:
+            report.dropped += [] if before is None else [before]
+            file = _file_of(session, row)
+            report.named += [] if file is None else [file]
+        return report
+
+    def ended(self, session: Session, deleted: Sequence[Image]) -> Report:
+        """Put the files that waited for their rows, and remove deleted rows from the collections of their owners."""
+        work, report = _work(session), Report()
+        for row in deleted:
+            report.dropped += _dropped(session, row)
+        if work.late:
+            _find_late(session, work)
+            put(session, [upload for row in work.late for upload in _uploads(session, row)])
+            for row in work.late:
+                report.named += _inserted(session, row)
+        _forget(session, work.leaving)
+        return report
+
+    def deleted(self, session: Session, row: Image) -> Report:
+        """Return the report of a row that a bulk statement has deleted: its file is no longer referenced by it."""
+        return Report(dropped=_dropped(session, row))
+
+
+register(ImageFlush())
+
+
+def _work(session: Session) -> _Work:
+    """Return the state of the flush; the first rows may be those that a hook of the application has added."""
+    return cast("_Work", session.info.setdefault(_WORK, _Work()))
+
+
+def _dropped(session: Session, row: Image) -> list[StoredFile]:
+    state = instance_state(row)
+    found = cast("_Work | None", session.info.get(_WORK))
+    known = found is not None and state in found.leaving
+    file = found.leaving[state] if found is not None and known else _file_of(session, row)
+    if file is None:
+        _log.warning("the file of a deleted %s is left to the sweep: its row was not loaded", type(row).__name__)
+        return []
+    return [file]
+
+
+def _with_owners(session: Session, new: Sequence[Image]) -> Iterator[Image]:
+    """The image rows that are to be inserted; not those whose owner is deleted, which would go with it again."""
+    for row in new:
+        owner = record_of(row).owner
+        if owner is not None and owner in session._deleted:
+            session.expunge(row)
+        else:
+            yield row
+
+
+def _without_replaced(session: Session, new: Sequence[Image]) -> list[Image]:
+    """Take back the rows of pictures that were replaced before they were flushed.
+
+    Attaching does that, too, but not where the application has expired the owner's collection meanwhile.
+    """
+    attachments = {cls: attachments_to(cls) for cls in {type(row) for row in new}}
+    sets: dict[tuple[Any, ...], list[Image]] = {}
+    for row in new:
+        sets.setdefault(_set_of(row, attachments[type(row)]), []).append(row)
+    left: list[Image] = []
+    for rows in sets.values():
+        originals = [number for number, row in enumerate(rows) if row.original]
+        first = originals[-1] if originals and record_of(rows[0]).owner is not None else 0
+        for row in rows[:first]:
+            session.expunge(row)
+        left += rows[first:]
+    return left
+
+
+def _set_of(row: Image, attachments: Sequence[Attachment]) -> tuple[Any, ...]:
+    owner = record_of(row).owner
+    for attachment in attachments if owner is not None else ():
+        if owner is not None and owner.mapper.isa(attachment.owner) and attachment.takes(row.__dict__):
+            return owner, attachment.relationship, *(row.__dict__.get(name) for name in attachment.discriminators)
+    return (instance_state(row),)
+
+
+def _find_late(session: Session, work: _Work) -> None:
+    """Let the next flush delete the rows that originals replace which a hook of the application has attached."""
+    late = [row for row in work.late if instance_state(row) not in work.seen]
+    if late:
+        replacement = Replacement(session, late, ())
+        lock(session, replacement.owners())
+        replacement.find_leaving()
+
+
+def _inserted(session: Session, row: Image) -> list[StoredFile]:
+    record = record_of(row)
+    file = record.file or _file_of(session, row)
+    record.attached = record.source = None
+    fill_missing(row)
+    return [] if file is None else [file]
+
+
+def _forget(session: Session, gone: Iterable[InstanceState[Any]]) -> None:
+    """Take deleted rows out of their owners' loaded collections: deleting an owner would try to delete them again."""
+    owners: dict[int, tuple[list[Any], set[int]]] = {}
+    attachments: dict[type[Any], list[Attachment]] = {}
+    for state in gone:
+        if not state.was_deleted and not state.deleted:
+            continue  # a hook of the application has taken it back
+        row = state.obj()
+        if state.class_ not in attachments:
+            attachments[state.class_] = attachments_to(state.class_)
+        for attachment in attachments[state.class_]:
+            mapper = attachment.owner
+            values = {name: state.dict.get(column) for name, column in attachment.pairs}
+            key = tuple(values.get(mapper.get_property_by_column(column).key) for column in mapper.primary_key)
+            owner = None if None in key else session.identity_map.get(mapper.identity_key_from_primary_key(key))
+            rows = None if owner is None else owner.__dict__.get(attachment.relationship.key)
+            if rows is not None:
+                owners.setdefault(id(rows), (rows, set()))[1].add(id(row))
+    for rows, ids in owners.values():  # without events: nothing is to be flushed
+        list.__setitem__(rows, slice(None), [row for row in rows if id(row) not in ids])
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _stored_file(session: Session, row: Image, store: Store, key: ImageKey) -> StoredFile:
+    state = instance_state(row)
+    if key.revision is not None and not store.needs_object_id:
+        key = replace(key, object_id=None)  # it is not part of the file's name, and changes if the row moves
+    referrer = ImageReferrer(database_of(session, state.mapper, state), state.mapper)
+    return StoredFile(store, key, referrer, derived_from(row, store, key))
+
+
+def _file_of(session: Session, row: Image) -> StoredFile | None:
+    """The file that a row names, if its columns are loaded and its store is known."""
+    key = row._stored_key()
+    try:
+        store = None if key is None else resolve_store(known_store(row), session=session)
+    except ContextError:
+        return None
+    return None if key is None or store is None else _stored_file(session, row, store, key)
+
+
+def _uploads(session: Session, row: Image) -> Iterator[Upload]:
+    """The file of a row, and the declared thumbnails that were made with it."""
+    record = record_of(row)
+    key = row._stored_key()
+    attached = record.attached
+    assert key is not None
+    assert attached is not None
+    assert attached.spool is not None
+    record.file = _stored_file(session, row, attached.store, key)
+    yield Upload(record.file, attached.spool, key.mimetype, attached.reproducible)
+    for derived, rendering in attached.derived:
+        file = StoredFile(attached.store, derived.key_for(row), record.file.referrer)
+        yield Upload(file, rendering.blob, rendering.mimetype, reproducible=True, shared=True)
+
+
+def _needs_insert(row: Image) -> bool:
+    """Return whether the store has to wait for the database to identify the row."""
+    attached = record_of(row).attached
+    assert attached is not None
+    if not attached.store.needs_object_id:
+        return False
+    key = row._stored_key()
+    return key is None or key.object_id is None
+
+
+# --- what may be written ---------------------------------------------------------------------------------------------
+
+
+def _prepare(session: Session, work: _Work, row: Image) -> bool:
+    """Check a row that is to be inserted, and return whether its file has to be put.
+
+    Raises:
+        UsageError: The row names a file that this session has neither put nor adopted.
+    """
+    record = record_of(row)
+    attached_as(row, row.__dict__.get("revision"))
+    attached = record.attached
+    put_before = record.file is not None and holds(session, record.file)
+    waits = attached is not None and attached.spool is not None and not put_before
+    if attached is not None and waits:
+        if attached.attempted:
+            set_attribute(
+                row, "revision", attached.store.revision_for(row.object_type, reproducible=attached.reproducible)
+            )
+            share(row.revision, attached)
+        attached.attempted = True
+        record.file = None
+    elif attached is None and not put_before:
+        _require_file(session, row)
+    if row.__dict__.get("revision") is not None:
+        work.allowed.add(row.revision)  # type: ignore[arg-type]
+    return waits
+
+
+def _claim(session: Session, row: Image) -> None:
+    """See that the file of a row that adopts it is there, and stays.
+
+    Raises:
+        StoreFileNotFoundError: It is gone.
+    """
+    attached = record_of(row).attached
+    if attached is not None and attached.spool is None and isinstance(attached.store, KeyedStore):
+        file = _file_of(session, row)
+        if file is not None and isinstance(file.key, ImageKey):
+            claim(session, file)
+            await_(attached.store.head_object(attached.store.name_of(file.key)))
+
+
+def _require_file(session: Session, row: Image) -> None:
+    """Refuse to insert a row whose file nobody has put for it.
+
+    Such rows come from ``pickle``, from ``merge`` of a row that was deleted meanwhile, and from a transaction that was
+    rolled back. Rows of SQLAlchemy-ImageAttach have no revision, and what becomes of their files is not known.
+    """
+    key = row._stored_key()
+    if key is None or key.revision is None:
+        return
+    file = _file_of(session, row)
+    if file is None or not holds(session, file):
+        raise UsageError(
+            f"{row!r} has no file: it is a copy, or its file went with the transaction it was attached in; "
+            "attach the picture again"
+        )
+
+
+def _check_changed(session: Session, work: _Work, row: Image) -> None:
+    """Refuse to let a row name another file than before, unless this session has put that file.
+
+    Raises:
+        UsageError: The file is unknown.
+    """
+    state = instance_state(row)
+    changed = {name: value for name, value in state.committed_state.items() if name in state.mapper.column_attrs}
+    if not changed or any(changed_row is row for changed_row, _ in work.changed):
+        return
+    now, before = row._stored_key(), _key_before(row, changed)
+    if now is None or now == before or _same_file(session, row, before, now):
+        return
+    file = _file_of(session, row)
+    if file is not None and holds(session, file):
+        old = None if before is None else _stored_file(session, row, file.store, before)
+        work.changed.append((row, old))
+        if now.revision is not None:
+            work.allowed.add(now.revision)
+        return
+    raise UsageError(
+        f"{type(row).__name__}: the change of {', '.join(sorted(changed))} would let the row name another file, "
+        f"{now!r} instead of {before!r}, which nobody has stored; a stale object was merged, or a column that the "
+        "file's name is made of was assigned. Refresh the object, or attach the picture again with from_file()"
+    )
+
+
+def _key_before(row: Image, changed: Mapping[str, Any]) -> ImageKey | None:
+    """The key of the file that the database has in a row; ``None`` where that is not known."""
+    values = row.__dict__
+    now = {name: values[name] for name in changed if name in values}
+    before = {name: value for name, value in changed.items() if not isinstance(value, LoaderCallableStatus)}
+    for name in now:
+        del values[name]
+    values.update(before)
+    try:
+        return row._stored_key()
+    finally:
+        for name in before:
+            del values[name]
+        values.update(now)
+
+
+def _same_file(session: Session, row: Image, before: ImageKey | None, now: ImageKey) -> bool:
+    """Return whether two keys are one file: the built-in stores make no name of ``object_id``."""
+    if before is None or before.revision is None or now.revision is None:
+        return False
+    if replace(before, object_id=None) != replace(now, object_id=None):
+        return False
+    try:
+        return not resolve_store(known_store(row), session=session).needs_object_id
+    except ContextError:
+        return True
+
+
+@event.listens_for(Image, "before_insert", propagate=True)
+def _inserting(mapper: Mapper[Any], connection: Connection, row: Image) -> None:
+    session = object_session(row)
+    assert session is not None
+    work = _work(session)
+    if instance_state(row) not in work.seen:  # a hook of the application has added it after our look at the session
+        _prepare(session, work, row)
+    work.inserted.append(row)
+
+
+@event.listens_for(Image, "before_update", propagate=True)
+def _updating(mapper: Mapper[Any], connection: Connection, row: Image) -> None:
+    session = object_session(row)
+    assert session is not None
+    if instance_state(row).key is None:
+        _inserting(mapper, connection, row)  # it takes the primary key of a row that is deleted in this flush
+    else:
+        _check_changed(session, _work(session), row)
+
+
+# --- statements that pass the objects by -----------------------------------------------------------------------------
+
+_tables: WeakKeyDictionary[Table, ref[Mapper[Any]]] = WeakKeyDictionary()
+_sessions: WeakKeyDictionary[Connection, ref[Session]] = WeakKeyDictionary()
+_NAMING: Final = frozenset({"revision", "width", "height", "mimetype"})
+
+
+@event.listens_for(Mapper, "after_mapper_constructed")
+def _mapped(mapper: Mapper[Any], cls: type) -> None:
+    if issubclass(cls, Image) and isinstance(mapper.local_table, Table):
+        _tables[mapper.local_table] = ref(mapper)
+
+
+@event.listens_for(Session, "after_begin")
+def _began(session: Session, transaction: object, connection: Connection) -> None:
+    _sessions[connection] = ref(session)
+
+
+@event.listens_for(Engine, "before_execute")
+def _executing(connection: Connection, statement: object, many: Any, params: Any, options: object) -> None:
+    """Refuse what ``insert(Picture)``, ``bulk_save_objects`` and their like write, for which no other event is called.
+
+    This is called for every statement of every engine: most of them are queries, or write no images. ``do_orm_execute``
+    would be called for fewer, but makes SQLAlchemy prepare each query twice.
+    """
+    if not isinstance(statement, (Insert, Update)) or not isinstance(statement.table, Table):
+        return
+    of_table = _tables.get(statement.table)
+    of_connection = None if of_table is None else _sessions.get(connection)
+    mapper = None if of_table is None else of_table()
+    session = None if of_connection is None else of_connection()
+    if mapper is None or session is None:
+        return
+    if "parententity" in statement.table._annotations:  # one on the table is not ours to judge
+        _check_statement(mapper, statement, many or [params or {}], ())
+    elif session._flushing:
+        _check_statement(mapper, statement, many or [params or {}], _work(session).allowed)
+
+
+def _check_statement(
+    mapper: Mapper[Any], statement: Insert | Update, many: Sequence[Mapping[str, Any]], allowed: Collection[str]
+) -> None:
+    columns = {column.key: prop.key for prop in mapper.column_attrs if prop.key in _NAMING for column in prop.columns}
+    columns.update({name: name for name in columns.values()})
+    for values in _values_of(statement, many):
+        written = {columns[name]: value for name, value in values.items() if name in columns}
+        revision = written.get("revision")
+        if not written or revision in allowed or (revision is None and isinstance(statement, Insert)):
+            continue
+        raise UsageError(
+            f"{mapper.class_.__name__}: a statement writes {', '.join(sorted(written))}, which names a file, and "
+            "cannot put one; attach pictures with from_file() and change rows through their objects"
+        )
+
+
+def _values_of(statement: Insert | Update, many: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The values that a statement writes, by the keys of their columns."""
+    own: dict[Any, Any] = {
+        getattr(column, "key", column): getattr(value, "value", value)
+        for column, value in (statement._values or {}).items()
+    }
+    for values in many:
+        yield {**own, **values}
+    for several in statement._multi_values:
+        for row in several:
+            yield {getattr(column, "key", column): value for column, value in cast("Mapping[Any, Any]", row).items()}
+    if isinstance(statement, Insert) and statement.select is not None:
+        yield dict.fromkeys(statement._select_names or (), "a query")

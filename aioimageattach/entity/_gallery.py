@@ -1,0 +1,207 @@
+"""The pictures of one owner as a gallery: how many there may be, and in which order they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from operator import attrgetter
+from typing import Any
+
+from sqlalchemy import Column, func, select, update
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm.attributes import instance_state, set_attribute
+
+from .._transaction.locks import among
+from ..exc import TooManyPicturesError
+from ._columns import own_columns
+from ._image import Image
+from ._mapping import Attachment, attachments_to
+from ._record import record_of
+
+__all__ = ["arrange", "arrange_first", "check_room", "renumbered"]
+
+
+def renumbered(positions: Sequence[int | None]) -> list[int]:
+    """Return positions for rows in their new order.
+
+    Positions that rise already are kept. Otherwise all are consecutive numbers of which none is in use, so that the
+    rows can be updated one after the other under a unique constraint.
+
+    Args:
+        positions: The present positions, in the new order; ``None`` for a row without one.
+    """
+    present = [position for position in positions if position is not None]
+    if len(present) == len(positions) and all(a < b for a, b in pairwise(present)):
+        return present
+    count, used = len(positions), set(present)
+    start = next((first for first in (0, count) if used.isdisjoint(range(first, first + count))), None)
+    if start is None:
+        start = max(used) + 1
+    return list(range(start, start + count))
+
+
+def check_room(attachment: Attachment, count: int) -> None:
+    """Refuse more pictures than one owner may have.
+
+    Raises:
+        TooManyPicturesError: There would be more.
+    """
+    limit = attachment.options.max_pictures
+    if limit is not None and count > limit:
+        raise TooManyPicturesError(
+            f"{attachment.relationship.parent.class_.__name__} would have {count:,} pictures: {limit:,} are allowed "
+            "(max_pictures); delete one first",
+            limit=limit,
+            actual=count,
+        )
+
+
+def arrange_first(new: Iterable[Image]) -> None:
+    """Number the first pictures of owners that are new themselves, and check how many there are.
+
+    Raises:
+        TooManyPicturesError: One would have more than are allowed.
+    """
+    galleries: dict[tuple[int, Any], tuple[Attachment, list[Image]]] = {}
+    for row in new:
+        owner = record_of(row).owner
+        if owner is None or owner.key is not None:
+            continue
+        for attachment in attachments_to(type(row)):
+            if owner.mapper.isa(attachment.owner) and attachment.takes(row.__dict__):
+                galleries.setdefault((id(attachment), owner), (attachment, []))[1].append(row)
+    for attachment, rows in galleries.values():
+        originals = [row for row in rows if row.original]
+        check_room(attachment, len(originals))
+        _append(attachment, originals, -1)
+        _follow(attachment, rows)
+
+
+def arrange(
+    attachment: Attachment,
+    connection: Connection,
+    new: Mapping[tuple[Any, ...], Sequence[Image]],
+    gone: Mapping[tuple[Any, ...], Sequence[Image]],
+) -> None:
+    """Give new pictures of locked owners their positions, and check how many there are.
+
+    Args:
+        attachment: The attachment.
+        connection: The connection that has the locks.
+        new: The new rows, by the values of :attr:`Attachment.places`.
+        gone: The rows to delete, in the same form.
+
+    Raises:
+        TooManyPicturesError: An owner would have more than are allowed.
+    """
+    pictures = {place: rows for place, some in new.items() if (rows := [row for row in some if row.original])}
+    freed = own_columns(attachment).freed
+    if not pictures or not (attachment.position or attachment.options.max_pictures or freed):
+        return
+    leaving = {place for place, rows in gone.items() if any(row.__dict__.get("original") for row in rows)}
+    present = _present(attachment, connection, [*pictures, *leaving])
+    if freed:
+        _free(attachment, connection, [place for place in pictures if place in present], freed)
+    owners: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+    for place in pictures:
+        owners.setdefault(place[: len(attachment.pairs)], []).append(place)
+    totals = _totals(attachment, connection, list(owners))
+    for owner, places in owners.items():
+        count, last = totals.get(owner, (0, -1))
+        added = [place for place in places if place not in present]
+        fewer = sum(place in present and place[: len(owner)] == owner for place in leaving.difference(pictures))
+        if added:
+            check_room(attachment, count + len(added) - fewer)
+        for place in places:
+            if place in present:
+                _keep_position(attachment, pictures[place], present[place])
+        _append(attachment, [row for place in added for row in pictures[place]], last)
+        _follow(attachment, [row for place in added for row in new[place]])
+
+
+def _keep_position(attachment: Attachment, rows: Sequence[Image], position: int | None) -> None:
+    """Let rows have the position of the picture that they replace, which may have moved since it was loaded."""
+    name = attachment.position
+    for row in rows:
+        if name is not None and row.__dict__.get(name) == record_of(row).position:
+            set_attribute(row, name, position)
+
+
+def _append(attachment: Attachment, rows: Sequence[Image], last: int) -> None:
+    """Number the rows that have no position yet."""
+    name = attachment.position
+    if name is None:
+        return
+    last = max([last, *(value for row in rows if (value := row.__dict__.get(name)) is not None)])
+    order: Any = attrgetter("insert_order")  # in which they were added to the session
+    for row in sorted(rows, key=lambda row: order(instance_state(row))):
+        if row.__dict__.get(name) is None:
+            last += 1
+            set_attribute(row, name, last)
+
+
+def _follow(attachment: Attachment, rows: Sequence[Image]) -> None:
+    """Let thumbnails of pictures that were numbered just now have their position, if each row needs one."""
+    name = attachment.position
+    for row in rows if name in own_columns(attachment).copied else ():
+        source = record_of(row).source
+        if source is not None:
+            set_attribute(row, str(name), source.row.__dict__.get(name))
+
+
+def _column(attachment: Attachment, name: str) -> Column[Any]:
+    return attachment.image.columns[name]
+
+
+def _originals(attachment: Attachment) -> list[Any]:
+    """The condition on the originals of an attachment."""
+    constants = (_column(attachment, name) == value for name, value in attachment.constants.items())
+    return [_column(attachment, "original"), *constants]
+
+
+def _present(
+    attachment: Attachment, connection: Connection, places: Sequence[tuple[Any, ...]]
+) -> dict[tuple[Any, ...], int | None]:
+    """Return the positions of the pictures that the database has at some places."""
+    columns = [_column(attachment, name) for name in attachment.places]
+    position = [] if attachment.position is None else [_column(attachment, attachment.position)]
+    query = select(*columns, *position).select_from(attachment.image.selectable)
+    query = query.where(*_originals(attachment), among(columns, places))
+    return {
+        tuple(row[: len(columns)]): row[-1] if position else None
+        for row in connection.execute(query.order_by(*position))
+    }
+
+
+def _totals(
+    attachment: Attachment, connection: Connection, owners: Sequence[tuple[Any, ...]]
+) -> dict[tuple[Any, ...], tuple[int, int]]:
+    """Return how many pictures owners have, and their last positions; -1 if there is none."""
+    columns = [_column(attachment, name) for _, name in attachment.pairs]
+    last = [] if attachment.position is None else [func.max(_column(attachment, attachment.position))]
+    query = select(*columns, func.count(), *last).select_from(attachment.image.selectable)
+    query = query.where(*_originals(attachment), among(columns, owners))
+    found: dict[tuple[Any, ...], tuple[int, int]] = {}
+    for row in connection.execute(query.group_by(*columns)):
+        values = tuple(row)
+        number = values[-1] if last and values[-1] is not None else -1
+        found[values[: len(columns)]] = values[len(columns)], number
+    return found
+
+
+def _free(
+    attachment: Attachment, connection: Connection, places: Sequence[tuple[Any, ...]], names: Iterable[str]
+) -> None:
+    """Let the rows that are replaced give up what is unique."""
+    mapper = attachment.image
+    query = select(*mapper.primary_key).select_from(mapper.selectable)
+    query = query.where(
+        *_originals(attachment), among([_column(attachment, name) for name in attachment.places], places)
+    )
+    identities = [tuple(row) for row in connection.execute(query)] if places else []
+    tables: dict[Any, list[Column[Any]]] = {}  # of a class with joined inheritance
+    for column in [_column(attachment, name) for name in names] if identities else ():
+        tables.setdefault(column.table, []).append(column)
+    for table, columns in tables.items():
+        statement = update(table).where(among(list(table.primary_key.columns), identities))
+        connection.execute(statement.values(dict.fromkeys(columns)))

@@ -1,0 +1,332 @@
+"""One picture of one owner: an original, and the thumbnails made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy.orm.attributes import set_attribute
+
+from .._threads import run_pixels
+from ..exc import DeclarationError, InvalidKeyError, UnreadableImageError
+from ..fetch import MAX_REDIRECTS, TIMEOUT, Address, fetch, is_public
+from ..file import AsyncFile, Source, Spool
+from ..imaging._limits import ImageLimits
+from ..imaging._metadata import strip_probed
+from ..imaging._preview import Preview
+from ..imaging._probe import Probe, probe
+from ..imaging._reduction import reduction
+from ..imaging._render import Rendering, render, render_with_preview
+from ..store import KeyedStore, Store
+from ._image import Image
+from ._mixins import Placeholder, keep_preview
+from ._thumbnails import ThumbnailSet, look_of, variant_of
+
+__all__ = ["BaseImageSet"]
+
+I = TypeVar("I", bound=Image)  # noqa: E741
+
+
+class BaseImageSet(ThumbnailSet[I]):
+    """One picture in its sizes: an original, and the thumbnails made from it.
+
+    Methods that wait are awaited, and load what they need. All others work on the rows that are loaded, without a
+    query, so they can be used in templates. An image set is a view: it holds nothing, and two of the same owner are
+    equal.
+    """
+
+    __slots__ = ()
+
+    async def load(self) -> None:
+        """Load the rows from the database, also where they are loaded already; pending changes are not flushed."""
+        await self._rows.load(again=True)
+
+    async def from_file(
+        self,
+        file: Source | Image,
+        store: Store | None = None,
+        extra_args: Sequence[Any] | None = None,
+        extra_kwargs: Mapping[str, Any] | None = None,
+        *,
+        strip_metadata: bool | None = None,
+    ) -> I:
+        """Attach a picture; it takes the place of the one attached before, and of its thumbnails.
+
+        Columns of the application, such as a caption and a position, keep their values unless ``extra_kwargs`` has new
+        ones.
+
+        Args:
+            file: Bytes, a sync or async file, a response's stream or an async iterator; read once, from its current
+                position to its end, and yours to close. An image, to copy the picture of another owner.
+            store: Where it is to be stored; ``None`` for the current store.
+            extra_args: Passed to the image class's constructor.
+            extra_kwargs: Passed to the image class's constructor.
+            strip_metadata: Whether to remove EXIF, GPS, XMP and comments, without touching a pixel; ``None`` means what
+                the image class says in ``__strip_metadata__``.
+
+        Returns:
+            The new image, pending in the session.
+
+        Raises:
+            ContextError: No store is named anywhere; nothing was read.
+            UnreadableImageError: It is no picture, or a broken one.
+            UnsupportedImageError: Its type is not among those the image class allows.
+            ImageTooLargeError: It is beyond a limit of the image class.
+            ImageTooSmallError: It is smaller than the image class allows.
+            ImageProportionsError: It has other proportions than the image class allows.
+            TooManyPicturesError: The owner would have more pictures than are allowed.
+            DetachedError: The owner is in no session any more.
+
+        Effects: The bytes are spooled: in memory up to 4 MiB, beyond that in a temporary file. They go to the store
+        with the next flush. On an error or a cancellation everything is as before. If the image class has a limit
+        ``reduce_to``, a larger picture is resized and encoded again first.
+        """
+        store = self._store(store)
+        cls: type[Image] = self._rows.cls
+        spool = await self._spool(file, defer_hash=True)
+        found = await self._probe(spool)
+        size, mimetype = (found.width, found.height), found.mimetype
+        reduced, preview = await self._reduce(spool, found)
+        if reduced is not None:
+            spool = await Spool.fill(reduced.blob)
+            size, mimetype = (reduced.width, reduced.height), reduced.mimetype
+        elif cls.__strip_metadata__ if strip_metadata is None else strip_metadata:
+            spool = await Spool.fill(await run_pixels(strip_probed, spool.view, found))
+        row = await self._attach(spool, size, mimetype, store, True, extra_args, extra_kwargs)
+        keep_preview(row, preview)
+        return row
+
+    async def from_blob(
+        self,
+        blob: bytes | bytearray | memoryview,
+        store: Store | None = None,
+        extra_args: Sequence[Any] | None = None,
+        extra_kwargs: Mapping[str, Any] | None = None,
+        *,
+        strip_metadata: bool | None = None,
+    ) -> I:
+        """Attach a picture from its bytes; see :meth:`from_file`."""
+        return await self.from_file(blob, store, extra_args, extra_kwargs, strip_metadata=strip_metadata)
+
+    async def from_url(
+        self,
+        url: str,
+        store: Store | None = None,
+        extra_args: Sequence[Any] | None = None,
+        extra_kwargs: Mapping[str, Any] | None = None,
+        *,
+        strip_metadata: bool | None = None,
+        timeout: float = TIMEOUT,
+        max_redirects: int = MAX_REDIRECTS,
+        is_allowed: Callable[[Address], bool] = is_public,
+    ) -> I:
+        """Fetch a picture from a URL that a user has named, and attach it; see :meth:`from_file`.
+
+        It is fetched from public addresses only. The file may be as large as the image class allows.
+
+        Args:
+            url: An ``http`` or ``https`` URL.
+            store: As for :meth:`from_file`.
+            extra_args: As for :meth:`from_file`.
+            extra_kwargs: As for :meth:`from_file`.
+            strip_metadata: As for :meth:`from_file`.
+            timeout: How long fetching may take, in seconds.
+            max_redirects: How many redirects are followed.
+            is_allowed: Whether an address may be connected to; called for each address before it is connected.
+
+        Raises:
+            ForbiddenAddressError: The URL, or a redirect, leads to an address that is not public.
+            FetchTimeoutError: It took too long.
+            FetchError: The URL is not valid, or the server does not answer with a file.
+            Error: What :meth:`from_file` raises.
+        """
+        store = self._store(store)
+        self._rows.session()
+        spool = await fetch(
+            url,
+            max_bytes=self._limits.max_bytes,
+            timeout=timeout,
+            max_redirects=max_redirects,
+            is_allowed=is_allowed,
+        )
+        async with spool.open() as file:
+            return await self.from_file(file, store, extra_args, extra_kwargs, strip_metadata=strip_metadata)
+
+    async def from_raw_file(
+        self,
+        raw_file: Source | Image,
+        store: Store | None = None,
+        size: tuple[int, int] | None = None,
+        mimetype: str | None = None,
+        original: bool = True,
+        extra_args: Sequence[Any] | None = None,
+        extra_kwargs: Mapping[str, Any] | None = None,
+    ) -> I:
+        """Attach a file whose size and type you know, unexamined; see :meth:`from_file`.
+
+        Args:
+            raw_file: As for :meth:`from_file`.
+            store: Where it is to be stored; ``None`` for the current store.
+            size: Width and height in pixels, as displayed; ``None`` to look.
+            mimetype: Its type; ``None`` to look.
+            original: Whether it is the original, or a thumbnail made elsewhere, whose file is handed out as it is.
+            extra_args: Passed to the image class's constructor.
+            extra_kwargs: Passed to the image class's constructor.
+        """
+        store = self._store(store)
+        spool = await self._spool(raw_file)
+        if not spool.size:
+            raise UnreadableImageError(
+                "the file is empty, got no bytes; if the file was read before, call seek(0) first"
+            )
+        if size is None or mimetype is None:
+            found = await self._probe(spool)
+            size, mimetype = size or (found.width, found.height), mimetype or found.mimetype
+        return await self._attach(spool, size, mimetype, store, original, extra_args, extra_kwargs)
+
+    async def adopt(
+        self,
+        name: str,
+        store: Store | None = None,
+        original: bool = True,
+        extra_args: Sequence[Any] | None = None,
+        extra_kwargs: Mapping[str, Any] | None = None,
+    ) -> I:
+        """Attach a file that is in a store already, where it stands; it is read once, and not copied.
+
+        Only a file that has the very name the store gives its row can be: ``object_type/rrrrr/rr/REVISION.WxH.ext``,
+        or for a row without a revision the name of SQLAlchemy-ImageAttach. Another one has to be copied: open it, and
+        give it to :meth:`from_file`. No sweep may run meanwhile: to it the file is one that nobody names.
+
+        Args:
+            name: Of the file.
+            store: Where it is; ``None`` for the current store. It has to be a store by name.
+            original: Whether it is the original, or a thumbnail made elsewhere.
+            extra_args: Passed to the image class's constructor.
+            extra_kwargs: Passed to the image class's constructor.
+
+        Returns:
+            The new image, pending in the session; the one that has this file, if it is in this set already.
+
+        Raises:
+            InvalidKeyError: A file of that name cannot be adopted here.
+            StoreFileNotFoundError: There is none.
+            Error: What :meth:`from_file` raises of its content, and of the set.
+
+        Effects: A rollback leaves the file where it is. After a commit it is as any other: it goes with its row.
+        """
+        keyed = self._store(store)
+        if not isinstance(keyed, KeyedStore):
+            raise DeclarationError(f"store: expected a store by name, a KeyedStore, got {keyed!r}")
+        self._rows.session()
+        async with await keyed.get_object(name) as file:
+            spool = await Spool.fill(file, limit=self._limits.max_bytes)
+        found = await self._probe(spool)
+        size = found.width, found.height
+        await self._rows.load(self._place, again=True)
+        like = await self._like(original)
+        row = self._row(
+            spool, size, found.mimetype, keyed, original, "", extra_args, extra_kwargs, adopted=name, like=like
+        )
+        expected = keyed.name_of(row.key)
+        if expected != name:
+            raise InvalidKeyError(
+                f"{name!r} cannot be adopted by {self!r}, as its row would name {expected!r}; open it, and give it to "
+                "from_file(), which copies it",
+                store=repr(keyed),
+                name=name,
+            )
+        same = next((one for one in self.images if one.key == row.key), None)
+        if not original:
+            set_attribute(row, "variant", variant_of(self.original, look_of(self.original, found.mimetype), size))
+        if same is None and original:
+            await self._rows.check_room(self._place)
+        return self._append(row) if same is None else same
+
+    async def delete(self) -> None:
+        """Take the picture and its thumbnails away; the rows go with the next flush, the files after the commit."""
+        await self._rows.load(self._place, again=True)
+        await self._rows.remove(self.images)
+
+    async def open_file(self, store: Store | None = None, use_seek: bool = False) -> AsyncFile:
+        """Open the file of the original; see :meth:`Image.open_file`."""
+        await self._load_original()
+        return await self.require_original().open_file(store, use_seek)
+
+    async def make_blob(self, store: Store | None = None) -> bytes:
+        """Return the bytes of the original; see :meth:`Image.open_file`."""
+        await self._load_original()
+        return await self.require_original().make_blob(store)
+
+    async def _spool(self, file: Source | Image, *, defer_hash: bool = False) -> Spool:
+        if not isinstance(file, Image):
+            return await Spool.fill(file, limit=self._limits.max_bytes, defer_hash=defer_hash)
+        async with await file.open_file() as opened:
+            return await Spool.fill(opened, limit=self._limits.max_bytes)
+
+    async def _like(self, original: bool) -> I | None:
+        """Return the row whose columns of the application a new one takes over, with these columns loaded."""
+        like = self.original
+        if like is not None:
+            await self._rows.complete(like, original=original)
+        return like
+
+    async def _probe(self, spool: Spool) -> Probe:
+        try:
+            return await run_pixels(_examine, spool, self._limits)
+        finally:
+            spool.forget()
+
+    async def _reduce(self, spool: Spool, found: Probe) -> tuple[Rendering | None, Preview | None]:
+        """Return the reduced original and its preview, if the image class wants them; both from one decode."""
+        cls: type[Image] = self._rows.cls
+        recipe = reduction(found, self._limits)
+        recipes = [] if recipe is None else [recipe]
+        preview = None
+        try:
+            if issubclass(cls, Placeholder) and cls.__placeholder_on_attach__:
+                made, preview = await run_pixels(render_with_preview, spool.view, recipes, self._limits)
+            elif recipes:
+                made = await run_pixels(render, spool.view, recipes, self._limits)
+            else:
+                made = []
+        finally:
+            spool.forget()
+        return next(iter(made), None), preview
+
+    async def _attach(
+        self,
+        spool: Spool,
+        size: tuple[int, int],
+        mimetype: str,
+        store: Store,
+        original: bool,
+        extra_args: Sequence[Any] | None,
+        extra_kwargs: Mapping[str, Any] | None,
+    ) -> I:
+        self._rows.session()
+        await self._rows.load(self._place)
+        if original:
+            await self._rows.check_room(self._place)
+        like = await self._like(original)
+        variant = "" if original else variant_of(like, look_of(like, mimetype), size)
+        return self._append(
+            self._row(spool, size, mimetype, store, original, variant, extra_args, extra_kwargs, like=like)
+        )
+
+    def _append(self, row: I) -> I:
+        """Let a new row take the place of those that it replaces.
+
+        Only rows that are not flushed yet are removed at once. Which rows of the database go is decided in the flush:
+        until then the application may expire or expunge what was attached, and nothing has happened.
+        """
+        self._rows.withdraw(self._place, replaced_by=row)
+        self._rows.append(row)
+        return row
+
+
+def _examine(spool: Spool, limits: ImageLimits) -> Probe:
+    """Read the header, and hash an accepted file, while in a thread anyway."""
+    found = probe(spool.view, limits)
+    spool.complete_hash()
+    return found

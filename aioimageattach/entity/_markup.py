@@ -1,0 +1,227 @@
+"""The declared thumbnails of an image class, as templates show them: no query, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+from sqlalchemy.orm.attributes import instance_state
+
+from .._declared.html import (
+    Candidate,
+    Html,
+    background,
+    compatible,
+    fallback_element,
+    fallback_of,
+    img_element,
+    picture_element,
+    srcset_of,
+)
+from .._declared.names import path_of, picture_of, public_of, stem_of
+from .._declared.srcset import Declaration, Srcset
+from ..context import thumbnail_links
+from ..exc import DeclarationError
+from ..store import Store
+from ._derived import check_original, declarations_of, is_marked, keyed, point_of
+
+__all__ = ["DeclaredThumbnails"]
+
+
+class DeclaredThumbnails:
+    """The part of an image, and of an image set, that shows declared thumbnails."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def _shown(self) -> tuple[type[Any], Any]:
+            """Return the image class, and the original or ``None``."""
+            ...
+
+    def candidates(self, name: str, *, store: Store | None = None) -> tuple[Candidate, ...]:
+        """Return the files of a declared thumbnail: a calculation, with no query and no I/O.
+
+        Args:
+            name: As in ``__thumbnails__``.
+            store: The store of the original; ``None`` for the one it was attached with in this session, or the current
+                one.
+
+        Returns:
+            The best format first, each in order of width. The fallback comes last, unless it is one of them. None if
+            nothing is attached.
+
+        Raises:
+            DeclarationError: The class declares no such thumbnail.
+            ContextError: No store is named anywhere, or no server of thumbnails of that store.
+            NotLoadedError: The row's columns are expired.
+        """
+        cls, original = self._shown()
+        declaration = _declaration(cls, name)
+        return () if original is None else _candidates(original, declaration, store)
+
+    def url(self, name: str, *, base_url: str | None = None, store: Store | None = None) -> str | None:
+        """Return the URL of the one file of a declared thumbnail that every program can show.
+
+        Args:
+            name: As in ``__thumbnails__``.
+            base_url: The address of the site, such as ``"https://example.com/"``, for e-mails, feeds and metadata,
+                where a URL must be absolute.
+            store: As for :meth:`candidates`.
+
+        Returns:
+            ``None`` if nothing is attached.
+
+        Raises:
+            Error: What :meth:`candidates` raises.
+        """
+        shown = fallback_of(self.candidates(name, store=store))
+        if shown is None:
+            return None
+        return shown.url if base_url is None else urljoin(base_url, shown.url)
+
+    def srcset(self, name: str, *, mimetype: str | None = None, store: Store | None = None) -> str:
+        """Return the value of the HTML attribute ``srcset``; it is not escaped, and empty if nothing is attached.
+
+        Args:
+            name: As in ``__thumbnails__``.
+            mimetype: Of the format; ``None`` for the one that most programs know.
+            store: As for :meth:`candidates`.
+
+        Raises:
+            Error: What :meth:`candidates` raises.
+        """
+        found = self.candidates(name, store=store)
+        return srcset_of([one for one in found if one.mimetype == mimetype] if mimetype else compatible(found))
+
+    def thumbnail_size(self, name: str, *, store: Store | None = None) -> tuple[int, int] | None:
+        """Return width and height, in pixels, of the file of :meth:`url`; ``None`` if nothing is attached.
+
+        Args:
+            name: As in ``__thumbnails__``.
+            store: As for :meth:`candidates`.
+
+        Raises:
+            Error: What :meth:`candidates` raises.
+        """
+        shown = fallback_of(self.candidates(name, store=store))
+        return None if shown is None else (shown.width, shown.height)
+
+    def img(self, name: str, *, store: Store | None = None, placeholder: bool = True, **attributes: Any) -> Html:
+        """Return an ``<img>`` element that shows a declared thumbnail, in the format that most programs know.
+
+        ::
+
+            {{ photo.img("icon", class="avatar") }}
+
+        Args:
+            name: As in ``__thumbnails__``.
+            store: As for :meth:`candidates`.
+            placeholder: Whether the dominant colour is the background until the picture is loaded, if the class has
+                the mixin :class:`~aioimageattach.entity.Placeholder`. It is written as a ``style`` attribute, which a
+                Content-Security-Policy may have to allow with ``style-src-attr 'unsafe-inline'``.
+            attributes: Attributes of the element: ``sizes`` and ``alt`` instead of those that are declared, and any
+                others. ``class_`` stands for ``class``, ``data_id`` for ``data-id``. With ``fetchpriority="high"`` the
+                picture is not loaded lazily.
+
+        Returns:
+            The element; if nothing is attached, the class's ``__fallback_picture__``, or nothing.
+
+        Raises:
+            DeclarationError: The class declares no such thumbnail; or there are several widths to choose from, and
+                nothing says in which size they are shown.
+            Error: What :meth:`candidates` raises.
+        """
+        return self._element(name, store, placeholder, attributes)[2]
+
+    def picture(self, name: str, *, store: Store | None = None, placeholder: bool = True, **attributes: Any) -> Html:
+        """Return a ``<picture>`` element that offers a declared thumbnail in all formats; see :meth:`img`.
+
+        Args:
+            name: As in ``__thumbnails__``.
+            store: As for :meth:`candidates`.
+            placeholder: As for :meth:`img`.
+            attributes: As for :meth:`img`; but for ``sizes``, they are those of the ``<img>`` in it.
+
+        Raises:
+            Error: What :meth:`img` raises.
+        """
+        candidates, sizes, img = self._element(name, store, placeholder, attributes, alone=False)
+        types = {one.mimetype for one in candidates if not one.fallback}
+        return picture_element([one for one in candidates if one.mimetype in types], sizes, img) if types else img
+
+    def _element(
+        self, name: str, store: Store | None, placeholder: bool, attributes: Mapping[str, Any], *, alone: bool = True
+    ) -> tuple[tuple[Candidate, ...], str | None, Html]:
+        cls, original = self._shown()
+        declaration = _declaration(cls, name)
+        sizes = attributes.get("sizes") or declaration.sizes
+        ladder = isinstance(declaration.what, Srcset) and len(declaration.what.widths) > 1
+        if sizes is None and ladder:
+            raise DeclarationError(
+                f"{cls.__name__}.__thumbnails__[{name!r}] has several widths: expected sizes, which tells browsers how "
+                'wide the picture is shown, here or in the Srcset, such as sizes="(min-width: 60rem) 33vw, 100vw"; a '
+                "browser that is not told loads the widest file"
+            )
+        if original is None:
+            return (), None, _nothing(cls, attributes)
+        found = _candidates(original, declaration, store)
+        shown = fallback_of(found)
+        if shown is None:
+            return (), None, _nothing(cls, attributes)
+        values = original.__dict__
+        colour = None
+        if placeholder and "dominant_colour" in values:
+            colour = background(values["dominant_colour"], values.get("thumbhash"), values["mimetype"])
+        others = {key: value for key, value in attributes.items() if key not in ("alt", "sizes")}
+        alt = attributes.get("alt")
+        img = img_element(
+            shown,
+            compatible(found) if alone else (),
+            sizes=sizes,
+            alt=original.alt if alt is None else str(alt),
+            colour=colour,
+            attributes=others,
+        )
+        return found, sizes if ladder else None, img
+
+
+def _declaration(cls: type[Any], name: str) -> Declaration:
+    declared = declarations_of(cls)
+    found = declared.get(name)
+    if found is None:
+        known = ", ".join(map(repr, declared)) or "it declares none"
+        raise DeclarationError(f"{cls.__name__}.__thumbnails__ has no {name!r:.80}; expected one of: {known}")
+    return found
+
+
+def _candidates(original: Any, declaration: Declaration, store: Store | None) -> tuple[Candidate, ...]:
+    original._require_loaded("width", "height", "mimetype", "original", "revision")
+    revision = check_original(original)
+    values = original.__dict__
+    place, object_type = keyed(original._store(store), type(original)), original.object_type
+    point = point_of(original, declaration)
+    path = path_of(object_type, stem_of(revision, declaration.name, declaration.look, point))
+    ladder = declaration.ladder(values["width"], values["height"], values["mimetype"])
+    links = thumbnail_links(place, session=instance_state(original).session)
+    if not links.is_private and is_marked(original, declaration, point, place, object_type):
+        urls = [place.url_of(path + step.tail) for step in ladder.steps]
+    else:
+        before = links.base_url + path
+        after = links.query_of(picture_of(object_type, public_of(revision) or ""))
+        urls = [f"{before}{step.tail}{after}" for step in ladder.steps]
+    return tuple(
+        [
+            Candidate(url, step.width, step.height, step.mimetype, step is ladder.fallback)
+            for url, step in zip(urls, ladder.steps, strict=True)
+        ]
+    )
+
+
+def _nothing(cls: type[Any], attributes: Mapping[str, Any]) -> Html:
+    url = cls.__fallback_picture__
+    if url is None:
+        return Html("")
+    given = {key: value for key, value in attributes.items() if key not in ("alt", "sizes")}
+    return fallback_element(url, str(attributes.get("alt") or ""), given)

@@ -1,0 +1,182 @@
+"""Any number of pictures per owner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy.orm.attributes import set_attribute
+
+from ..exc import DeclarationError
+from ._collection import Collection
+from ._gallery import renumbered
+from ._image import Image
+from ._imageset import BaseImageSet
+from ._mapping import default_of
+
+__all__ = ["ImageSubset", "MultipleImageSet"]
+
+I = TypeVar("I", bound=Image)  # noqa: E741
+
+
+class ImageSubset(BaseImageSet[I]):
+    """One of the many pictures of an owner; what :meth:`MultipleImageSet.get_image_set` gives."""
+
+    __slots__ = ("_identity",)
+
+    def __init__(self, rows: Collection[I], identity: dict[str, Any]) -> None:
+        super().__init__(rows)
+        self._identity = identity
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The key attributes that tell this picture from the owner's others."""
+        return dict(self._identity)
+
+
+class MultipleImageSet(Generic[I]):
+    """All the pictures of an owner; what ``image_attachment(..., uselist=True)`` gives.
+
+    Its elements are image sets: it is iterated, counted and asked for one by its key. It is a view, as they are.
+    """
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Collection[I]) -> None:
+        self._rows = rows
+
+    def get_image_set(self, **key: Any) -> ImageSubset[I]:
+        """Return the picture of that key, attached or not: an empty one is there to attach to.
+
+        Args:
+            key: A value for each attribute of the primary key that tells the owner's pictures apart. An attribute that
+                has a default, such as ``default=uuid4``, may be left out to begin a new picture.
+
+                The owner's own key may be among them, so that ``get_image_set(**image.identity_map)`` works.
+
+        Raises:
+            DeclarationError: One is missing, is not such an attribute, or is the key of another owner.
+        """
+        names = self._rows.attachment.discriminators
+        for source, name in self._rows.attachment.pairs:
+            if name in key and key[name] == self._rows.state.dict.get(source, key[name]):
+                del key[name]
+        for name in names:
+            default = None if name in key else default_of(self._rows.attachment.image, name)
+            if default is not None:
+                key[name] = default()
+        if key.keys() != set(names):
+            unknown = ", ".join(sorted(key.keys() - set(names)))
+            missing = ", ".join(name for name in names if name not in key)
+            raise DeclarationError(
+                f"get_image_set() of {self!r} takes {', '.join(names)}"
+                + (f"; missing: {missing}" if missing else "")
+                + (f"; unknown: {unknown}" if unknown else "")
+            )
+        empty = [name for name, value in key.items() if value is None]
+        if empty:
+            raise DeclarationError(f"get_image_set() of {self!r}: {', '.join(empty)} may not be None")
+        return ImageSubset(self._rows, {name: key[name] for name in names})
+
+    @property
+    def image_sets(self) -> list[ImageSubset[I]]:
+        """The attached pictures, in order of their keys, or as the ``order_by`` has the rows of their originals.
+
+        Raises:
+            NotLoadedError: The rows are not loaded.
+        """
+        names = self._rows.attachment.discriminators
+        return [ImageSubset(self._rows, dict(zip(names, key, strict=True))) for key in self._rows.places()]
+
+    @property
+    def cover(self) -> ImageSubset[I] | None:
+        """The first picture; ``None`` if there is none.
+
+        Raises:
+            NotLoadedError: The rows are not loaded.
+        """
+        return next(iter(self.image_sets), None)
+
+    async def move(self, picture: ImageSubset[I], *, to: int) -> None:
+        """Move a picture to another place in the order; see :meth:`reorder`.
+
+        Args:
+            picture: One of the pictures.
+            to: Its index afterwards; negative numbers count from the end, so that -1 moves it there.
+
+        Raises:
+            ValueError: It is not one of the pictures.
+            DeclarationError: The pictures have no position.
+        """
+        pictures = await self._locked()
+        if picture not in pictures:
+            raise ValueError(f"move() of {self!r}: expected one of its pictures, got {picture!r}")
+        pictures.remove(picture)
+        pictures.insert(to if to >= 0 else max(0, len(pictures) + 1 + to), picture)
+        self._number(pictures)
+
+    async def reorder(self, pictures: Iterable[ImageSubset[I]]) -> None:
+        """Put the pictures in another order.
+
+        The attachment's ``order_by`` begins with an integer column of the image class, the position. Only originals
+        need one; new pictures are the last.
+
+        Args:
+            pictures: The pictures in their new order. Those that are left out follow in their old order.
+
+        Raises:
+            ValueError: One is not among the owner's pictures, or is given twice.
+            DeclarationError: The pictures have no position.
+
+        Effects: The owner is locked until the end of the transaction, and its pictures are loaded again. The new
+        positions go to the database with the next flush, in one statement that never gives two rows the same position.
+        """
+        present = await self._locked()
+        chosen = list(pictures)
+        for number, picture in enumerate(chosen):
+            if picture not in present or picture in chosen[:number]:
+                raise ValueError(f"reorder() of {self!r}: expected each of its pictures once, got {picture!r}")
+        self._number([*chosen, *(picture for picture in present if picture not in chosen)])
+
+    async def _locked(self) -> list[ImageSubset[I]]:
+        _ = self._position
+        await self._rows.lock()
+        return self.image_sets
+
+    @property
+    def _position(self) -> str:
+        position = self._rows.attachment.position
+        if position is None:
+            raise DeclarationError(
+                f"the pictures of {self!r} have no position: give {self._rows.cls.__name__} a column "
+                "`position: Mapped[int | None]`, and image_attachment() an order_by that begins with it"
+            )
+        return position
+
+    def _number(self, pictures: Sequence[ImageSubset[I]]) -> None:
+        name = self._position
+        originals = [original for picture in pictures if (original := picture.original) is not None]
+        for row, position in zip(originals, renumbered([row.__dict__.get(name) for row in originals]), strict=True):
+            if row.__dict__.get(name) != position:
+                set_attribute(row, name, position)
+
+    async def load(self) -> None:
+        """Load the rows from the database, also where they are loaded already; pending changes are not flushed."""
+        await self._rows.load(again=True)
+
+    async def delete(self) -> None:
+        """Take all pictures away; the rows go with the next flush, the files after the commit."""
+        await self._rows.load(again=True)
+        await self._rows.remove([row for place in self._rows.unordered() for row in self._rows.members(place)])
+
+    def __iter__(self) -> Iterator[ImageSubset[I]]:
+        return iter(self.image_sets)
+
+    def __len__(self) -> int:
+        return len(self._rows.unordered())
+
+    def __bool__(self) -> bool:
+        return bool(self._rows.unordered())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {type(self._rows.owner).__name__}.{self._rows.name}>"

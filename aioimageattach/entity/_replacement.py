@@ -1,0 +1,500 @@
+"""Which rows go with the rows that a flush inserts and deletes.
+
+A new original, or the deletion of one, makes every row of its image set go that the database has by then, including
+those of other transactions. Everything here reads keys with Core statements: no entity of the application is refreshed,
+and none of its loader options, filters or unflushed changes play a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from sqlalchemy import Column, Select, select
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import InstanceState, Mapper, Session, make_transient_to_detached
+from sqlalchemy.orm.attributes import get_history, instance_state
+from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE, LoaderCallableStatus
+
+from .._transaction.hooks import connection_of
+from .._transaction.locks import PAGE, Owner, among
+from ..exc import NoOriginalError
+from ..key import ImageKey
+from ..store import Store
+from ._gallery import arrange, arrange_first
+from ._image import Image
+from ._mapping import SIZE, Attachment, attachments_to, identity_attributes
+from ._record import known_store, record_of
+
+__all__ = ["Leaving", "Replacement", "key_columns", "new_instance", "stored_values"]
+
+
+@dataclass(slots=True)
+class Leaving:
+    """A row that the flush deletes.
+
+    Args:
+        row: The row.
+        key: The key of its file, as the database has it; ``None`` if that could not be determined.
+        store: The store of the file; ``None`` if nothing but the session can say.
+    """
+
+    row: Image
+    key: ImageKey | None
+    store: Store | None
+
+
+@dataclass(slots=True)
+class _Set:
+    """One image set of which the flush inserts or deletes rows."""
+
+    new: list[Image] = field(default_factory=list)
+    gone: list[Image] = field(default_factory=list)
+
+    @property
+    def state(self) -> InstanceState[Any]:
+        """The state of one of the rows."""
+        return instance_state((*self.new, *self.gone)[0])
+
+    @property
+    def shard(self) -> Any:
+        """The identity token of the rows, in a session over shards."""
+        owners = (record_of(row).owner for row in self.new)
+        states = (*map(instance_state, self.gone), *(owner for owner in owners if owner is not None))
+        return next((state.identity_token for state in states), None)
+
+    @property
+    def store(self) -> Store | None:
+        """The store of the new rows."""
+        return next((store for row in self.new if (store := known_store(row)) is not None), None)
+
+
+@dataclass(slots=True)
+class _Group:
+    """The image sets of one attachment, by the values of :attr:`Attachment.places`."""
+
+    attachment: Attachment
+    sets: dict[tuple[Any, ...], _Set] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Found:
+    """A row as the database has it."""
+
+    row: Image
+    place: tuple[Any, ...]
+    identity: tuple[Any, ...]
+    original: bool
+
+
+class Replacement:
+    """The image sets of which a flush inserts or deletes rows.
+
+    Args:
+        session: The session.
+        new: Image rows that are to be inserted, or were inserted late in this flush.
+        gone: Image rows that are to be deleted.
+    """
+
+    __slots__ = ("_alone", "_groups", "_kept", "_new", "_session")
+
+    def __init__(self, session: Session, new: Sequence[Image], gone: Sequence[Image]) -> None:
+        self._session = session
+        self._new = new
+        self._kept = {instance_state(row) for row in new}
+        self._groups, self._alone = _group(new, gone)
+
+    def owners(self) -> list[Owner]:
+        """Return the owners of the sets, to be locked before anything is read.
+
+        They are always locked, so that transactions which change one image set take turns.
+        """
+        return [owner for group in self._groups for owner in _owners(group)]
+
+    def find_leaving(self) -> list[Leaving]:
+        """Return the rows that leave the database with this flush.
+
+        MySQL and MariaDB, at their default isolation level, would also lock the gaps beside the rows that a locking
+        read finds, and two owners beside each other could wait for one another. There the rows are read without locks,
+        locked by their primary keys, and read again with wide locks only if they have changed. In that case two first
+        uploads for one owner that overlap can leave two originals, of which the newer is shown, and the next upload
+        removes both.
+
+        Returns:
+            Those of the rows to be deleted that the database still has, and those that are replaced, which are now
+            marked as deleted.
+
+        Raises:
+            NoOriginalError: The original of a new thumbnail was replaced or deleted meanwhile.
+            TooManyPicturesError: An owner would have more pictures than are allowed.
+        """
+        session = self._session
+        leaving: list[Leaving] = []
+        known = _Known(session)
+        with session.no_autoflush:
+            arrange_first(self._new)
+            for group in self._groups:
+                for connection, places in _by_connection(session, group).items():
+                    new = {place: group.sets[place].new for place in places}
+                    gone = {place: group.sets[place].gone for place in places}
+                    arrange(group.attachment, connection, new, gone)
+                found = _read(session, group)
+                for place, members in group.sets.items():
+                    leaving += _leaving_of(known, group.attachment, place, members, found.get(place, []), self._kept)
+            for row in self._alone:
+                leaving += _leaving_alone(session, row)
+        return leaving
+
+
+# --- which sets ------------------------------------------------------------------------------------------------------
+
+
+def _group(new: Iterable[Image], gone: Iterable[Image]) -> tuple[list[_Group], list[Image]]:
+    """Return the sets that rows are in, and the rows that leave without having been in any."""
+    groups: dict[tuple[int, Any], _Group] = {}
+    alone: list[Image] = []
+    attachments: dict[type[Image], list[Attachment]] = {}
+    rows = [*((row, True) for row in new), *((row, False) for row in gone)]
+    for row, is_new in rows:
+        if type(row) not in attachments:
+            attachments[type(row)] = attachments_to(type(row))
+        state = instance_state(row)
+        placed = False
+        for attachment in attachments[type(row)]:
+            place = _place_of_new(attachment, row) if is_new else _place_of_old(attachment, state)
+            if place is None:
+                continue
+            placed = True
+            owner = record_of(row).owner if is_new else state
+            shard = None if owner is None else owner.identity_token  # two shards may have owners with one key
+            group = groups.setdefault((id(attachment), shard), _Group(attachment))
+            members = group.sets.setdefault(place, _Set())
+            (members.new if is_new else members.gone).append(row)
+        if not placed and not is_new:
+            alone.append(row)
+    return sorted(groups.values(), key=lambda group: str(group.attachment.relationship)), alone
+
+
+def _place_of_new(attachment: Attachment, row: Image) -> tuple[Any, ...] | None:
+    """Where a new row goes, as the database knows its owner; ``None`` if the owner is new, too."""
+    if not attachment.takes(row.__dict__):
+        return None
+    owner = record_of(row).owner
+    if owner is not None and owner.mapper.isa(attachment.owner):
+        keys = stored_values(owner, [name for name, _ in attachment.pairs]) if owner.key is not None else (None,)
+    else:
+        keys = tuple(row.__dict__.get(name) for _, name in attachment.pairs)
+    place = (*keys, *(row.__dict__.get(name) for name in attachment.discriminators))
+    return None if None in place else place
+
+
+def _place_of_old(attachment: Attachment, state: InstanceState[Any]) -> tuple[Any, ...] | None:
+    """Where the database has a row; ``None`` if its columns are not loaded, or it is none of that attachment's."""
+    names = tuple(attachment.constants)
+    if not attachment.takes(dict(zip(names, stored_values(state, names), strict=True))):
+        return None
+    place = stored_values(state, attachment.places)
+    return None if None in place else place
+
+
+def stored_values(state: InstanceState[Any], names: Sequence[str]) -> tuple[Any, ...]:
+    """Return what the database has in some attributes of a persistent object; ``None`` if that is not known."""
+    identity = dict(zip(identity_attributes(state.mapper), state.identity or (), strict=False))
+    values = []
+    for name in names:
+        value = identity.get(name, state.committed_state.get(name, state.dict.get(name)))
+        values.append(None if isinstance(value, LoaderCallableStatus) else value)
+    return tuple(values)
+
+
+# --- what the database has -------------------------------------------------------------------------------------------
+
+
+def _owners(group: _Group) -> Iterator[Owner]:
+    attachment = group.attachment
+    names, identity = [name for name, _ in attachment.pairs], identity_attributes(attachment.owner)
+    by_identity = set(identity) <= set(names)
+    columns = () if by_identity else tuple(attachment.owner_columns)
+    indexes = [names.index(name) for name in identity] if by_identity else list(range(len(names)))
+    for key, state in {
+        tuple(place[index] for index in indexes): one.state for place, one in group.sets.items()
+    }.items():
+        yield Owner(attachment.owner, columns, key, state)
+
+
+def _by_connection(session: Session, group: _Group) -> dict[Connection, list[tuple[Any, ...]]]:
+    found: dict[Connection, list[tuple[Any, ...]]] = {}
+    for place in sorted(group.sets, key=repr):
+        connection = connection_of(session, group.attachment.image, group.sets[place].state)
+        found.setdefault(connection, []).append(place)
+    return found
+
+
+def _read(session: Session, group: _Group) -> dict[tuple[Any, ...], list[_Found]]:
+    """Return the rows of the sets of a group."""
+    found: dict[tuple[Any, ...], list[_Found]] = {}
+    attachment = group.attachment
+    for connection, places in _by_connection(session, group).items():
+        rows = [
+            row
+            for start in range(0, len(places), PAGE)
+            for row in _latest(attachment, connection, places[start : start + PAGE])
+        ]
+        if not {row.place for row in rows} <= group.sets.keys():
+            # the database spells keys otherwise, as CHAR(10) does: it has to compare
+            found.update((place, _latest(attachment, connection, [place])) for place in places)
+            continue
+        for row in rows:
+            found.setdefault(row.place, []).append(row)
+    return found
+
+
+def _latest(attachment: Attachment, connection: Connection, places: Sequence[tuple[Any, ...]]) -> list[_Found]:
+    columns = key_columns(attachment.image)
+    query = (
+        select(*columns.values())
+        .select_from(attachment.image.selectable)
+        .where(among([columns[name] for name in attachment.places], places))
+        .where(*(columns[name] == value for name, value in attachment.constants.items()))
+    )
+    locking = query.with_for_update()
+    if connection.dialect.name not in ("mysql", "mariadb"):
+        return list(_fetch(attachment, connection, locking))
+    found = list(_fetch(attachment, connection, query))
+    return found if _unchanged(attachment.image, connection, found) else list(_fetch(attachment, connection, locking))
+
+
+def _unchanged(mapper: Mapper[Any], connection: Connection, found: Sequence[_Found]) -> bool:
+    """Lock rows by their primary keys, and return whether they are still as they were read."""
+    if not found:
+        return True
+    keys = [row.identity for row in found]
+    query = select(*mapper.primary_key, mapper.columns["revision"]).where(among(mapper.primary_key, keys))
+    latest = {tuple(row[:-1]): row[-1] for row in connection.execute(query.with_for_update())}
+    return all(latest.get(row.identity, row) == row.row.revision for row in found)
+
+
+def _fetch(attachment: Attachment, connection: Connection, query: Select[Any]) -> Iterator[_Found]:
+    mapper = attachment.image
+    names = tuple(key_columns(mapper))
+    for values in connection.execute(query):
+        row = new_instance(mapper, dict(zip(names, values, strict=True)))
+        if row is not None:
+            identity = tuple(row.__dict__[name] for name in identity_attributes(mapper))
+            place = tuple(row.__dict__[name] for name in attachment.places)
+            yield _Found(row, place, identity, row.original)
+
+
+def key_columns(mapper: Mapper[Any]) -> dict[str, Column[Any]]:
+    """Return the columns that say which file a row names and which set it is in, by attribute.
+
+    They are a few, or all if the class computes ``object_type`` or ``object_id`` in its own way.
+    """
+    attachments = attachments_to(mapper.class_)
+    names = {"mimetype", "original", "revision", "focal_x", "focal_y", *identity_attributes(mapper)}
+    names.update(name for one in attachments for name in (*one.places, *one.constants))
+    classes: list[type[Image]] = [one.class_ for one in mapper.self_and_descendants]
+    own = any(cls.object_type is not Image.object_type or cls.object_id is not Image.object_id for cls in classes)
+    special = (mapper.polymorphic_on, mapper.version_id_col)
+    return {
+        prop.key: cast("Column[Any]", prop.columns[0])
+        for prop in mapper.column_attrs
+        if own or prop.key in names or any(column is one for column in prop.columns for one in special)
+    }
+
+
+def new_instance(mapper: Mapper[Any], values: dict[str, Any]) -> Image | None:
+    """Return an image in no session with some attributes; ``None`` if the row is none of the mapper's class.
+
+    Its constructor is not called, and no event sees it.
+    """
+    if mapper.polymorphic_on is not None:
+        name = mapper.get_property_by_column(mapper.polymorphic_on).key
+        actual = mapper.polymorphic_map.get(values.get(name), mapper)
+        if not actual.isa(mapper):
+            return None
+        mapper = actual
+    row: Image = mapper.class_manager.new_instance()
+    row.__dict__.update(values)
+    return row
+
+
+# --- which rows ------------------------------------------------------------------------------------------------------
+
+
+def _leaving_of(
+    known: _Known,
+    attachment: Attachment,
+    place: tuple[Any, ...],
+    members: _Set,
+    found: Sequence[_Found],
+    kept: set[InstanceState[Any]],
+) -> Iterator[Leaving]:
+    session = known.session
+    _check_sources(members.new, found)
+    everything = known.is_deleted(attachment, place)
+    matched = _match_gone(members.gone, found, ignore_revisions=everything)
+    meant = {id(row) for _, row in matched.values()}
+    for row in members.gone:
+        if id(row) not in meant:  # another transaction has deleted or replaced it: our DELETE would warn, or match that
+            session.expunge(row)
+    replaced = any(row.original for row in members.new) or any(one.original for one, _ in matched.values())
+    there = known.rows(attachment, members.new) if replaced else []
+    sizes = {_size(row): row for row in there}
+    taken = {
+        _size(row) for row in members.new if (attached := record_of(row).attached) is not None and attached.replaces
+    }
+    present: set[int] = set()
+    for one in found:
+        if id(one) in matched:
+            row = matched[id(one)][1]
+        else:
+            size = _size(one.row)
+            entity = _entity(session, attachment.image, one.identity, members.shard) or sizes.get(size)
+            row = one.row if entity is None else entity
+            present.add(id(row))
+            if not (everything or replaced or size in taken) or instance_state(row) in kept:
+                continue
+            if entity is not None and (_has_moved(attachment, row) or known.has_removed(attachment, one, row)):
+                continue
+        present.add(id(row))
+        key = _key(one.row)  # before the row becomes persistent
+        if row is one.row:
+            _make_persistent(session, row, members.shard)
+        session.delete(row)
+        yield Leaving(row, key, known_store(row) or members.store)
+    for row in there:
+        if id(row) not in present and row in session:
+            session.expunge(row)  # another transaction has deleted it
+
+
+def _match_gone(
+    gone: Sequence[Image], found: Sequence[_Found], *, ignore_revisions: bool
+) -> dict[int, tuple[_Found, Image]]:
+    """Return the rows of the database that are to be deleted, by ``id``, each with the object that stands for it.
+
+    They are matched by size, as the database may spell keys in another way, and by revision: if another transaction has
+    replaced the picture by one of the same size, that one was not meant.
+    """
+    sizes = {_size(row): row for row in gone}
+    matched: dict[int, tuple[_Found, Image]] = {}
+    for one in found:
+        row = sizes.get(_size(one.row))
+        if row is not None:
+            [revision] = stored_values(instance_state(row), ["revision"])
+            if ignore_revisions or revision in (None, one.row.revision):
+                matched[id(one)] = one, row
+    return matched
+
+
+@dataclass(slots=True)
+class _Known:
+    """What a session knows of the collections of owners."""
+
+    session: Session
+    _removed: dict[tuple[Any, ...], set[int]] = field(default_factory=dict)
+    _rows: dict[tuple[InstanceState[Any], str], dict[tuple[Any, ...], list[Image]]] = field(default_factory=dict)
+
+    def rows(self, attachment: Attachment, new: Sequence[Image]) -> list[Image]:
+        """Return the known rows of the set that some new rows are in."""
+        names = attachment.discriminators
+        found: list[Image] = []
+        for owner, values in {(record_of(row).owner, tuple(row.__dict__.get(name) for name in names)) for row in new}:
+            if owner is not None:
+                found += self._of(attachment, owner).get(values, ())
+        return found
+
+    def owner(self, attachment: Attachment, place: tuple[Any, ...]) -> Any:
+        """Return the owner of a set, if it is loaded."""
+        mapper = attachment.owner
+        values = dict(zip((name for name, _ in attachment.pairs), place, strict=False))
+        identity = tuple(values.get(attribute) for attribute in identity_attributes(mapper))
+        return self.session.identity_map.get(mapper.identity_key_from_primary_key(identity))
+
+    def is_deleted(self, attachment: Attachment, place: tuple[Any, ...]) -> bool:
+        """Return whether the owner of a set is deleted in this flush."""
+        owner = self.owner(attachment, place)
+        return owner is not None and instance_state(owner) in self.session._deleted
+
+    def has_removed(self, attachment: Attachment, one: _Found, row: Image) -> bool:
+        """Return whether the application has taken a row out of its owner's collection, perhaps to move it."""
+        name = attachment.relationship.key
+        key = (name, *one.place[: len(attachment.pairs)])
+        if key not in self._removed:
+            owner = self.owner(attachment, one.place)
+            history = None if owner is None else get_history(owner, name, PASSIVE_NO_INITIALIZE)
+            self._removed[key] = set() if history is None else set(map(id, history.deleted or ()))
+        return id(row) in self._removed[key]
+
+    def _of(self, attachment: Attachment, owner: InstanceState[Any]) -> dict[tuple[Any, ...], list[Image]]:
+        key = (owner, attachment.relationship.key)
+        if key not in self._rows:
+            rows = self._rows[key] = {}
+            for row in owner.dict.get(attachment.relationship.key, ()):
+                state = instance_state(row)
+                if state.persistent and state.session is self.session:
+                    rows.setdefault(stored_values(state, attachment.discriminators), []).append(row)
+        return self._rows[key]
+
+
+def _leaving_alone(session: Session, row: Image) -> Iterator[Leaving]:
+    """A row of a class that is attached to no owner, or that was loaded without the columns that say where it is."""
+    state = instance_state(row)
+    mapper, connection = state.mapper, connection_of(session, state.mapper, state)
+    columns = key_columns(mapper)
+    query = select(*columns.values()).select_from(mapper.selectable)
+    query = query.where(among(mapper.primary_key, [tuple(state.identity or ())])).with_for_update()
+    values = connection.execute(query).first()
+    if values is None:
+        session.expunge(row)
+        return
+    found = new_instance(mapper, dict(zip(columns, values, strict=True)))
+    yield Leaving(row, None if found is None else _key(found), known_store(row))
+
+
+def _check_sources(new: Sequence[Image], found: Sequence[_Found]) -> None:
+    for row in new:
+        source = record_of(row).source
+        if source is None or instance_state(source.row).key is None:
+            continue
+        size = stored_values(instance_state(source.row), SIZE)
+        there = next((one for one in found if tuple(one.row.__dict__[name] for name in SIZE) == size), None)
+        if there is None or there.row.revision != source.key.revision:
+            raise NoOriginalError(
+                f"the original that a new {type(row).__name__} was made from was replaced or deleted meanwhile: "
+                "roll back, or generate the thumbnail again"
+            )
+
+
+def _size(row: Image) -> tuple[Any, ...]:
+    state = instance_state(row)
+    return stored_values(state, SIZE) if state.key is not None else tuple(row.__dict__.get(name) for name in SIZE)
+
+
+def _key(row: Image) -> ImageKey | None:
+    try:
+        return row._stored_key()
+    except Exception:  # object_type or object_id asks for something that only an object in a session has
+        return None
+
+
+def _entity(session: Session, mapper: Mapper[Any], identity: tuple[Any, ...], shard: Any) -> Image | None:
+    found: Image | None = session.identity_map.get(mapper.identity_key_from_primary_key(identity, identity_token=shard))
+    return found
+
+
+def _has_moved(attachment: Attachment, row: Image) -> bool:
+    """Return whether this flush moves a row to another set."""
+    state = instance_state(row)
+    return any(
+        name in state.committed_state and state.dict.get(name) != state.committed_state[name]
+        for name in (*attachment.places, *attachment.constants)
+    )
+
+
+def _make_persistent(session: Session, row: Image, shard: Any) -> None:
+    """Make an image that was not loaded one of the session's, without a statement."""
+    instance_state(row).identity_token = shard
+    make_transient_to_detached(row)
+    session.add(row)

@@ -1,0 +1,672 @@
+"""The part of an image set that finds and makes thumbnails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar, cast, overload
+
+from sqlalchemy import inspect, update
+from sqlalchemy.exc import IntegrityError, NoResultFound
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.attributes import set_attribute, set_committed_value
+
+from .._declared.maker import put as put_derived
+from .._tasks import single_flight
+from .._threads import picture_slot, run_pixels
+from ..context import resolve_store
+from ..exc import DeclarationError, ImageTooLargeError, NoOriginalError
+from ..file import Spool
+from ..imaging._limits import ImageLimits
+from ..imaging._options import NAMES
+from ..imaging._preview import Preview
+from ..imaging._recipe import FULL_SIZE, Fit, Gravity, Recipe
+from ..imaging._render import Rendering, render, render_with_preview
+from ..key import revision_of
+from ..store import Store
+from ._collection import newest, session_lock
+from ._derived import MARKS, check_original, declared_files, keyed, marks_of
+from ._image import Image, utcnow
+from ._mixins import ThumbnailMarks, focal_point_of, keep_preview, wants_preview
+from ._record import Attached, Source, attach, known_store, record_of
+from ._view import ImageView
+
+__all__ = ["ThumbnailSet", "as_recipes", "look_of", "variant_of"]
+
+KEEP: Final = 3.0
+"""How long a fresh rendering is kept for other transactions, which cannot see its row yet, in seconds."""
+
+_QUIETLY: Final = {"autoflush": False, "synchronize_session": False}
+
+I = TypeVar("I", bound=Image)  # noqa: E741
+D = TypeVar("D")
+
+_NO_DEFAULT: Final = object()
+
+
+class ThumbnailSet(ImageView[I]):
+    """The part of an image set that finds and makes thumbnails."""
+
+    __slots__ = ()
+
+    @overload
+    def find_thumbnail(
+        self,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        ratio: float | None = None,
+        fit: Fit | None = None,
+        enlarge: bool = True,
+        gravity: Gravity | tuple[float, float] | None = None,
+        crop: tuple[float, float, float, float] | None = None,
+        format: str | None = None,
+        variant: str | None = None,
+        store: Store | None = None,
+    ) -> I: ...
+    @overload
+    def find_thumbnail(
+        self,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        ratio: float | None = None,
+        fit: Fit | None = None,
+        enlarge: bool = True,
+        gravity: Gravity | tuple[float, float] | None = None,
+        crop: tuple[float, float, float, float] | None = None,
+        format: str | None = None,
+        variant: str | None = None,
+        store: Store | None = None,
+        default: D,
+    ) -> I | D: ...
+    def find_thumbnail(
+        self,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        ratio: float | None = None,
+        fit: Fit | None = None,
+        enlarge: bool = True,
+        gravity: Gravity | tuple[float, float] | None = None,
+        crop: tuple[float, float, float, float] | None = None,
+        format: str | None = None,
+        variant: str | None = None,
+        store: Store | None = None,
+        default: Any = _NO_DEFAULT,
+    ) -> Any:
+        """Return the thumbnail of that size and look, from the rows that are loaded; never the original.
+
+        Args:
+            width: In pixels; alone, any height.
+            height: In pixels; alone, any width.
+            ratio: As it was made with; needs the original.
+            fit: As it was made with.
+            enlarge: As it was made with.
+            gravity: As it was made with.
+            crop: As it was made with.
+            format: As it was made with.
+            variant: As it was made with.
+            store: Not needed; accepted because every method of a set takes one.
+            default: What to return if there is no such thumbnail, instead of raising an error.
+
+        Raises:
+            NoResultFound: There is no thumbnail of that size and look, and no ``default`` is given.
+            NotLoadedError: The rows are not loaded.
+        """
+        recipe = Recipe(
+            width=width,
+            height=height,
+            ratio=ratio,
+            fit=fit,
+            enlarge=enlarge,
+            gravity=gravity,
+            crop=crop,
+            format=format,
+            variant=variant,
+        )
+        images = self.images
+        original = newest(images)
+        found = _find(images, original, _focused(recipe, original))
+        if found is None and {fit, gravity, crop, variant} == {None} and width is not None and height is not None:
+            look = Recipe(width=width, format=format).look("" if original is None else original.mimetype)
+            found = _match(images, original, width, height, variant_of(original, look, (width, height)))
+        if found is not None:
+            return found
+        if default is not _NO_DEFAULT:
+            return default
+        raise NoResultFound(f"{self!r} has no thumbnail for {_describe(recipe)}; generate_thumbnail() makes it")
+
+    @overload
+    def find_nearest_thumbnail(
+        self,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        format: str | None = None,
+        variant: str | None = None,
+    ) -> I: ...
+    @overload
+    def find_nearest_thumbnail(
+        self,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        format: str | None = None,
+        variant: str | None = None,
+        default: D,
+    ) -> I | D: ...
+    def find_nearest_thumbnail(
+        self,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        format: str | None = None,
+        variant: str | None = None,
+        default: Any = _NO_DEFAULT,
+    ) -> Any:
+        """Return the smallest thumbnail that is large enough, from the rows that are loaded; never the original.
+
+        Only thumbnails of the whole picture are considered, unless ``variant`` names a look.
+
+        Args:
+            width: The least width in pixels; ``None`` means any.
+            height: The least height in pixels; ``None`` means any.
+            format: As it was made with.
+            variant: The name of the look.
+            default: What to return if no thumbnail is large enough, such as the original, instead of raising an error.
+
+        Raises:
+            NoResultFound: No thumbnail is large enough, and no ``default`` is given.
+            NotLoadedError: The rows are not loaded.
+        """
+        images = self.images
+        original = newest(images)
+        mimetype = "" if original is None else original.mimetype
+        look = Recipe(width=1, format=format, variant=variant).look(mimetype)
+        looks = {look} if look else {look, FULL_SIZE}
+        found = [
+            row
+            for row in images
+            if not row.original
+            and (row.variant in looks or _look(row, original) in looks)
+            and row.width >= (width or 0)
+            and row.height >= (height or 0)
+        ]
+        if found:
+            return min(found, key=lambda row: row.width * row.height)
+        if default is not _NO_DEFAULT:
+            return default
+        size = ", ".join(f"{name}>={side}" for name, side in (("width", width), ("height", height)) if side is not None)
+        raise NoResultFound(f"{self!r} has no thumbnail with {size or 'this look'}; generate_thumbnail() makes it")
+
+    async def generate_thumbnail(
+        self,
+        ratio: float | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        filter: str | None = None,
+        store: Store | None = None,
+        *,
+        fit: Fit | None = None,
+        enlarge: bool = True,
+        gravity: Gravity | tuple[float, float] | None = None,
+        crop: tuple[float, float, float, float] | None = None,
+        format: str | None = None,
+        quality: int | None = None,
+        animated: bool = False,
+        background: tuple[int, int, int] = (255, 255, 255),
+        variant: str | None = None,
+        preprocess: Callable[[Any], Any] | None = None,
+        postprocess: Callable[[Any], Any] | None = None,
+        extra_kwargs: Mapping[str, Any] | None = None,
+    ) -> I:
+        """Return the thumbnail of that size and look, and make it from the original if it does not exist yet.
+
+        It is never the original, whatever the size: it has no metadata of the file that was attached.
+
+        Args:
+            ratio: Factor for the original's sides; alone.
+            width: In pixels; alone, the height follows.
+            height: In pixels; alone, the width follows.
+            filter: The kernel that resizes; see :class:`~aioimageattach.imaging.Recipe` for this and what follows.
+            store: The store that has the original and gets the thumbnail; ``None`` for the one that the original was
+                attached with in this session, or the current one.
+            fit: How the picture fills a box of both sides; ``None`` means ``"cover"``.
+            enlarge: Whether the thumbnail may have more pixels than the original.
+            gravity: Which part ``"cover"`` keeps, for an original without a focal point.
+            crop: The part of the original to use: left, top, width and height, in fractions.
+            format: ``None`` keeps the original's.
+            quality: 1 to 100; ``None`` means the format's default.
+            animated: Whether an animation keeps its frames.
+            background: The colour of bars, and behind transparent parts in JPEG.
+            variant: Your name for the look.
+            preprocess: Called with the whole ``pyvips.Image``, in a worker thread.
+            postprocess: Called with the resized one.
+            extra_kwargs: Passed to the image class's constructor if a thumbnail is made. Columns of the application
+                that are not among them have the values of the original.
+
+        Returns:
+            The thumbnail: one that exists, or a new one pending in the session.
+
+        Raises:
+            NoOriginalError: No picture is attached.
+            StoreFileNotFoundError: The original's file is missing in the store.
+            ImageTooLargeError: The thumbnail would be beyond a limit, or one too many.
+            ValueError: An argument is out of range.
+        """
+        recipe = Recipe(
+            ratio=ratio,
+            width=width,
+            height=height,
+            filter=filter,
+            fit=fit,
+            enlarge=enlarge,
+            gravity=gravity,
+            crop=crop,
+            format=format,
+            quality=quality,
+            animated=animated,
+            background=background,
+            variant=variant,
+            preprocess=preprocess,
+            postprocess=postprocess,
+        )
+        return (await self.generate_thumbnails([recipe], store=store, extra_kwargs=extra_kwargs))[0]
+
+    async def generate_thumbnails(
+        self,
+        recipes: Sequence[int | Recipe] | None = None,
+        store: Store | None = None,
+        *,
+        enlarge: bool = True,
+        extra_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[I]:
+        """Return several thumbnails, and make those that do not exist yet from one decode of the original.
+
+        Without recipes, make all declared thumbnails. They have no rows, so nothing is returned. Those of a picture
+        that is yet to be flushed are stored in the same flush. If the class has the mixin
+        :class:`~aioimageattach.entity.ThumbnailMarks`, their URLs lead directly to the store from then on.
+
+        Args:
+            recipes: Widths in pixels, or recipes; ``None`` for the declared thumbnails.
+            store: As for :meth:`generate_thumbnail`, whose errors it raises.
+            enlarge: Whether a width in pixels may be larger than the original's; recipes say it themselves.
+            extra_kwargs: As for :meth:`generate_thumbnail`.
+        """
+        if recipes is None:
+            await self._generate_declared(store)
+            return []
+        wanted, found = await self._look_up(as_recipes(recipes, enlarge=enlarge))
+        original = self.require_original()
+        store = self._store(store, original)
+        missing = [recipe for recipe, row in found.items() if row is None]
+        if missing:
+            self._rows.session()
+            self._check_room(len(missing))
+        made, preview = await self._render(original, missing, store)
+        spools = [await Spool.fill(rendering.blob) for rendering in made]
+        if made:
+            await self._rows.complete(original, original=False)
+        self._check_original(original)
+        keep_preview(original, preview)
+        for rendering, spool in zip(made, spools, strict=True):
+            row = self._made(original, rendering)
+            if row is None:
+                row = self._thumbnail(original, rendering, store, spool, extra_kwargs)
+                self._rows.append(row)
+            found[rendering.recipe] = row
+        return [cast("I", found[recipe]) for recipe in wanted]
+
+    async def get_or_generate_thumbnail(
+        self,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        ratio: float | None = None,
+        fit: Fit | None = None,
+        format: str | None = None,
+        store: Store | None = None,
+        extra_kwargs: Mapping[str, Any] | None = None,
+        **look: Any,
+    ) -> I:
+        """Return the thumbnail of that size and look, in the database already when this returns.
+
+        Unlike :meth:`generate_thumbnail` it is safe where other tasks, transactions or processes want the same one at
+        the same time: all get the same row, and nobody's transaction fails for it. It flushes the session, and waits
+        for another transaction that is about to insert the same row.
+
+        Args:
+            width: In pixels; alone, the height follows.
+            height: In pixels; alone, the width follows.
+            ratio: Times the original's sides; alone.
+            fit: As for :meth:`generate_thumbnail`.
+            format: As for :meth:`generate_thumbnail`.
+            store: As for :meth:`generate_thumbnail`.
+            extra_kwargs: As for :meth:`generate_thumbnail`.
+            look: The other arguments of :class:`~aioimageattach.imaging.Recipe`.
+
+        Raises:
+            Error: What :meth:`generate_thumbnail` raises, and what the database does where it cannot serialise: on
+                SQLite "database is locked" where two transactions have read and then both write, unless they begin
+                with ``BEGIN IMMEDIATE``.
+            IntegrityError: The row lacks what a column of the image class wants.
+        """
+        recipe = Recipe(width=width, height=height, ratio=ratio, fit=fit, format=format, **look)
+        return (await self.get_or_generate_thumbnails([recipe], store, extra_kwargs=extra_kwargs))[0]
+
+    async def get_or_generate_thumbnails(
+        self,
+        recipes: Sequence[int | Recipe],
+        store: Store | None = None,
+        *,
+        enlarge: bool = True,
+        extra_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[I]:
+        """Return several thumbnails, in the database already when this returns; see :meth:`get_or_generate_thumbnail`.
+
+        Those that do not exist yet are made from one decode of the original.
+
+        Args:
+            recipes: Widths in pixels, or recipes.
+            store: As for :meth:`generate_thumbnail`.
+            enlarge: Whether a width in pixels may be larger than the original's; recipes say it themselves.
+            extra_kwargs: As for :meth:`generate_thumbnail`.
+        """
+        wanted, found = await self._look_up(as_recipes(recipes, enlarge=enlarge))
+        session = self._rows.session()
+        original = self.require_original()
+        missing = [recipe for recipe, row in found.items() if row is None]
+        if session is None:
+            return await self.generate_thumbnails(wanted, store, extra_kwargs=extra_kwargs)
+        if not missing and all(inspect(row).key is not None for row in found.values()):
+            return [cast("I", found[recipe]) for recipe in wanted]
+        made: list[tuple[Rendering, Spool]] = []
+        preview = None
+        if missing:
+            self._check_room(len(missing))
+            store = self._store(store, original)
+            renderings, preview = await self._render(original, missing, store, keep=KEEP)
+            made = [(rendering, await Spool.fill(rendering.blob)) for rendering in renderings]
+        async with session_lock(session.sync_session):
+            await session.flush()  # what fails here is not ours, and is to be raised as it is
+            if made:
+                await self._rows.complete(original, original=False)
+                found.update(await self._insert(session, original, made, cast("Store", store), extra_kwargs or {}))
+                # not before: the flush that inserts locks the owner first, and then nobody else is about to change the
+                # original
+                keep_preview(original, preview)
+        return [cast("I", found[recipe]) for recipe in wanted]
+
+    async def _generate_declared(self, store: Store | None) -> None:
+        await self._load_original()
+        original = self.require_original()
+        check_original(original)
+        place = keyed(self._store(store, original), type(original))
+        files = declared_files(original)
+        if not files:
+            raise DeclarationError(f"{type(original).__name__}.__thumbnails__ declares no thumbnails of {self!r}")
+        made, preview = await self._render(original, [one.recipe for one in files], place)
+        self._check_original(original)
+        keep_preview(original, preview)
+        attached = record_of(original).attached
+        marks = marks_of(original, place) if isinstance(original, ThumbnailMarks) else None
+        if attached is not None and inspect(original).key is None and attached.spool is not None:
+            attached.derived = list(zip(files, made, strict=True))
+            if marks is not None:
+                set_attribute(original, MARKS, marks)
+            return
+        names = [place.name_of(one.key_for(original)) for one in files]
+        await put_derived(place, place.name_of(original.key), dict(zip(names, made, strict=True)))
+        session = self._rows.session() if self._rows.state.session is not None else None
+        if marks is not None and session is not None:
+            cls: Any = type(original)
+            statement = update(cls).where(cls.revision == original.revision).values({MARKS: marks})
+            async with session_lock(session.sync_session):
+                await session.execute(statement, execution_options=_QUIETLY)
+            set_committed_value(original, MARKS, marks)
+
+    async def _load_original(self) -> None:
+        """Load the rows, and load them again if the original is not among them: a condition may have hidden it."""
+        await self._rows.load(self._place)
+        if self.original is None and self._rows.state.persistent:
+            await self._rows.load(self._place, again=True)
+
+    async def _look_up(self, recipes: Sequence[Recipe]) -> tuple[list[Recipe], dict[Recipe, I | None]]:
+        """Return the recipes as they apply to the original, and for each the thumbnail, or ``None`` if it is missing.
+
+        If one is missing, the whole set is loaded again: its rows may have been loaded with a condition.
+        """
+        await self._load_original()
+        original = self.original
+        wanted = _applied(recipes, original)
+        missing = any(_find(self.images, original, recipe) is None for recipe in wanted)
+        if missing and original is not None and inspect(original).persistent:
+            await self._rows.load(self._place, again=True)
+            original = self.original
+            wanted = _applied(recipes, original)
+        return wanted, {recipe: _find(self.images, original, recipe) for recipe in wanted}
+
+    async def _insert(
+        self,
+        session: AsyncSession,
+        original: I,
+        made: Sequence[tuple[Rendering, Spool]],
+        store: Store,
+        kwargs: Mapping[str, Any],
+    ) -> dict[Recipe, I]:
+        """Return the rows of thumbnails, inserted or found; the session is flushed and its lock held."""
+        found = {rendering.recipe: self._made(original, rendering) for rendering, _ in made}
+        missing = [(rendering, spool) for rendering, spool in made if found[rendering.recipe] is None]
+        if missing:
+            self._check_original(original)
+            new = {one.recipe: self._thumbnail(original, one, store, spool, kwargs) for one, spool in missing}
+            try:
+                async with session.begin_nested():
+                    session.add_all(new.values())
+            except IntegrityError:  # somebody else was first with one of them, and has committed meanwhile
+                await self._rows.load_locked(session, self._place)
+                if missing[1:]:
+                    for one in missing:
+                        found.update(await self._insert(session, original, [one], store, kwargs))
+                else:
+                    [(rendering, _)] = missing
+                    found[rendering.recipe] = self._made(original, rendering)
+                    if found[rendering.recipe] is None:
+                        raise
+            else:
+                for row in new.values():
+                    self._rows.inserted(row)
+                found.update(new)
+        return cast("dict[Recipe, I]", found)
+
+    @property
+    def _limits(self) -> ImageLimits:
+        return self._rows.cls.__image_limits__
+
+    def _store(self, store: Store | None, original: Image | None = None) -> Store:
+        known = None if original is None else known_store(original)
+        return resolve_store(store, known, session=self._rows.state.session)
+
+    def _row(
+        self,
+        spool: Spool,
+        size: tuple[int, int],
+        mimetype: str,
+        store: Store,
+        original: bool,
+        variant: str,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        adopted: str | None = None,
+        source: Source | None = None,
+        like: I | None = None,
+    ) -> I:
+        values = {
+            **self.identity,
+            "width": size[0],
+            "height": size[1],
+            "variant": variant,
+            "mimetype": mimetype,
+            "original": original,
+            "created_at": utcnow(),
+            "revision": None,
+            "byte_size": spool.size,
+            "sha256": spool.sha256,
+        }
+        row = self._rows.build(values, args or (), kwargs or {}, like)
+        if adopted is None:
+            revision: str | None = store.revision_for(row.object_type, reproducible=not original)
+        else:
+            revision = revision_of(adopted)
+        set_attribute(row, "revision", revision)
+        bytes_ = None if adopted is not None else spool
+        replaces = source is None and not original
+        attach(row, Attached(store, bytes_, reproducible=not original, replaces=replaces), source)
+        return row
+
+    async def _render(
+        self, original: I, recipes: Sequence[Recipe], store: Store, keep: float = 0.0
+    ) -> tuple[list[Rendering], Preview | None]:
+        """Make thumbnails of the original, and its preview if it has none yet.
+
+        Tasks that want the same ones at the same time share the work.
+        """
+        attached = self._rows.state.session is not None or inspect(original).key is None
+        preview = wants_preview(original) and attached
+        if not recipes and not preview:
+            return [], None
+        work = partial(self._decode, original, recipes, store, preview)
+        return await single_flight((store.location, original.key, tuple(recipes), preview), work, keep=keep)
+
+    async def _decode(
+        self, original: I, recipes: Sequence[Recipe], store: Store, preview: bool
+    ) -> tuple[list[Rendering], Preview | None]:
+        async with picture_slot():
+            attached = record_of(original).attached
+            spool = None if attached is None else attached.spool
+            if spool is None:
+                async with await store.open(original) as file:
+                    spool = await Spool.fill(file, limit=self._limits.max_bytes, fingerprint=False)
+            if preview:
+                return await run_pixels(render_with_preview, spool.view, recipes, self._limits)
+            return await run_pixels(render, spool.view, recipes, self._limits), None
+
+    def _thumbnail(
+        self, original: I, rendering: Rendering, store: Store, spool: Spool, kwargs: Mapping[str, Any] | None
+    ) -> I:
+        size = rendering.width, rendering.height
+        variant = variant_of(original, rendering.recipe.look(original.mimetype, original.size), size)
+        source = Source(original, original.key)
+        return self._row(
+            spool,
+            size,
+            rendering.mimetype,
+            store,
+            False,
+            variant,
+            kwargs=kwargs,
+            source=source,
+            like=original,
+        )
+
+    def _made(self, original: I, rendering: Rendering) -> I | None:
+        """The row that a thumbnail would have the same primary key as."""
+        size = rendering.width, rendering.height
+        variant = variant_of(original, rendering.recipe.look(original.mimetype, original.size), size)
+        return _match(self.images, None, *size, variant)
+
+    def _check_room(self, more: int) -> None:
+        limit, count = self._limits.max_thumbnails, more + sum(not row.original for row in self.images)
+        if count > limit:
+            raise ImageTooLargeError(
+                f"{self!r} would have {count:,} thumbnails: {limit:,} are allowed (max_thumbnails); let sizes be "
+                "chosen from a list",
+                limit=limit,
+                actual=count,
+            )
+
+    def _check_original(self, original: I) -> None:
+        if self.original is not original:
+            raise NoOriginalError(f"the original of {self!r} was replaced while a thumbnail was made of it")
+
+
+def as_recipes(recipes: Sequence[int | Recipe], *, enlarge: bool) -> list[Recipe]:
+    """Return recipes for widths in pixels and recipes."""
+    return [recipe if isinstance(recipe, Recipe) else Recipe(width=recipe, enlarge=enlarge) for recipe in recipes]
+
+
+def _focused(recipe: Recipe, original: Image | None) -> Recipe:
+    point = focal_point_of(original)
+    return recipe if point is None else recipe.with_focal_point(point)
+
+
+def _applied(recipes: Sequence[Recipe], original: Image | None) -> list[Recipe]:
+    """Let recipes have the focal point of the original, and those be one that make the same thumbnail."""
+    focused = [_focused(recipe, original) for recipe in recipes]
+    if original is None:
+        return focused
+    size, mimetype = original.size, original.mimetype
+    first: dict[tuple[tuple[int, int], str], Recipe] = {}
+    return [
+        first.setdefault((recipe.layout(size, mimetype).target, recipe.look(mimetype, size)), recipe)
+        for recipe in focused
+    ]
+
+
+def variant_of(original: Image | None, look: str, size: tuple[int, int]) -> str:
+    """Return the variant of a thumbnail, which is not that of the original if both have the same size."""
+    return FULL_SIZE if not look and original is not None and original.size == size else look
+
+
+def look_of(original: Image | None, mimetype: str) -> str:
+    """Return the look of a plain thumbnail of that type, which this library has not made."""
+    if original is None:
+        return ""
+    plain = Recipe(width=1)
+    if mimetype in (original.mimetype, plain.mimetype(original.mimetype)):
+        return plain.look(original.mimetype)
+    return NAMES.get(mimetype, "")
+
+
+def _look(row: Image, original: Image | None) -> str:
+    """Return the look of a thumbnail; those of SQLAlchemy-ImageAttach have an empty one, whatever their type."""
+    return row.variant or look_of(original, row.mimetype)
+
+
+def _find(images: Sequence[I], original: I | None, recipe: Recipe) -> I | None:
+    """The thumbnail that a recipe makes, if it exists."""
+    if original is None:
+        return None if recipe.ratio is not None else _match(images, None, recipe.width, recipe.height, recipe.look(""))
+    width, height = recipe.layout(original.size, original.mimetype).target
+    both = recipe.ratio is not None or recipe.fit is not None
+    return _match(
+        images,
+        original,
+        width if both or recipe.width is not None else None,
+        height if both or recipe.height is not None else None,
+        recipe.look(original.mimetype, original.size),
+    )
+
+
+def _match(images: Sequence[I], original: I | None, width: int | None, height: int | None, look: str) -> I | None:
+    """The thumbnail of that size and look; if there is none, and the original is given, one made elsewhere."""
+    unnamed: list[I] = []
+    for row in images:
+        values = row.__dict__  # loaded, and many times as fast as its attributes
+        same = width in (None, values["width"]) and height in (None, values["height"])
+        if same and not values["original"]:
+            if values["variant"] == look:
+                return row
+            if not values["variant"]:
+                unnamed.append(row)
+    if original is None:
+        return None
+    return next((row for row in unnamed if look_of(original, row.mimetype) == look), None)
+
+
+def _describe(recipe: Recipe) -> str:
+    names = ("width", "height", "ratio", "fit", "gravity", "crop", "format", "variant")
+    words = ((name, getattr(recipe, name)) for name in names)
+    return ", ".join(f"{name}={value!r}" for name, value in words if value is not None)

@@ -1,0 +1,181 @@
+"""From the file to a picture of libvips: no larger than it is needed."""
+
+from __future__ import annotations
+
+import base64
+import functools
+from dataclasses import replace
+from typing import Any, Final
+
+from ..exc import ImageTooLargeError
+from . import _pdf
+from . import _pillow_heif as _heif
+from ._guard import Structure, assemble
+from ._header import EMBEDDED, Header, fail_on, inspect, loaded, without_extra
+from ._limits import ImageLimits
+from ._svg import Drawing
+from ._vips import Picture, Watch, libvips, vips_errors
+
+__all__ = ["decode"]
+
+_JPEG_REST: Final = 1.5  # what JPEG leaves to the better resizing: sharp to the eye, and a quarter faster than 2
+_WEBP_REST: Final = 2.0
+_FILTER_WORK: Final = 3_000_000_000  # nanoseconds
+_CANVAS: Final = 8.0
+_DPI: Final = 96  # of CSS, for lengths in absolute units
+_NARROW_BLACK, _NARROW_RANGE = 16, 219  # of 255: ITU-R BT.601
+
+
+def decode(
+    view: memoryview,
+    header: Header,
+    limits: ImageLimits,
+    watch: Watch,
+    *,
+    needed: tuple[int, int] | None = None,
+    frames: bool = False,
+) -> Picture:
+    """Open a picture for reading once from top to bottom; its orientation is not applied yet.
+
+    Its colours are sRGB, grey, or those of the profile that it carries, which then can be applied.
+
+    Args:
+        view: The file; it must outlive the picture.
+        header: What :func:`~aioimageattach.imaging._header.inspect` said.
+        limits: For the canvas of a drawing, and whether a broken picture is refused.
+        watch: Stops the reading in time.
+        needed: Width and height, as displayed, below which the picture must not be; ``None`` means as it is.
+        frames: Whether all frames are wanted, one below the other.
+    """
+    size = header.probe.width, header.probe.height
+    wanted = needed or size
+    structure = header.structure
+    if header.drawing is not None:
+        return _painted(header.drawing, _canvas(size, wanted, header, limits), limits, watch)
+    match header.probe.mimetype:
+        case "application/pdf":
+            painting = _pdf.paint(view, _canvas(size, wanted, header, limits))
+            image = _from_memory(watch, painting.pixels, painting.width, painting.height, 4, 8)
+            return watch.add(image.extract_band(0, n=3))
+        case "image/heic":
+            found = _heif.load(assemble(view, structure))
+            image = watch.add(_from_memory(watch, found.pixels, found.width, found.height, found.bands, found.bits))
+        case mimetype:
+            image = _open(view, mimetype, limits, watch, structure, _shrinking(mimetype, size, wanted, header, frames))
+    return _coloured(_widened(without_extra(image, structure), structure), structure)
+
+
+def _open(
+    view: memoryview, mimetype: str, limits: ImageLimits, watch: Watch, structure: Structure, options: dict[str, Any]
+) -> Picture:
+    data = assemble(view, structure)
+    watch.hold(data)
+    return watch.add(loaded(data, mimetype, fail_on=fail_on(mimetype, limits), access="sequential", **options))
+
+
+def _painted(drawing: Drawing, canvas: tuple[int, int], limits: ImageLimits, watch: Watch) -> Picture:
+    def embed(data: bytes) -> str:
+        return "data:image/png;base64," + base64.b64encode(_as_png(data, limits, watch)).decode()
+
+    document = drawing.document(*canvas, embed)
+    watch.hold(document)
+    return watch.add(loaded(document, "image/svg+xml", fail_on="error", access="sequential", dpi=_DPI))
+
+
+def _as_png(data: bytes, limits: ImageLimits, watch: Watch) -> bytes:
+    """A picture inside of a drawing, as the renderer reads it: upright, in sRGB."""
+    inner = replace(limits, types=EMBEDDED)
+    with memoryview(data) as view:
+        header = inspect(view, inner)
+        image = decode(view, header, inner, watch)
+        profile = {"export_profile": "srgb"} if "icc-profile-data" in image.get_fields() else {}
+        image = image.thumbnail_image(header.probe.width, height=header.probe.height, size="force", **profile)
+        png: bytes = image.pngsave_buffer(compression=1, keep="none")
+    return png
+
+
+def _shrinking(
+    mimetype: str, size: tuple[int, int], wanted: tuple[int, int], header: Header, frames: bool
+) -> dict[str, Any]:
+    """The options that let a decoder leave out what is not needed."""
+    if frames:
+        return {"n": header.probe.frames}
+    room = min(size[0] / wanted[0], size[1] / wanted[1])
+    if mimetype == "image/jpeg":
+        return {"shrink": next(shrink for shrink in (8, 4, 2, 1) if shrink == 1 or room >= shrink * _JPEG_REST)}
+    if mimetype == "image/webp" and header.probe.frames == 1 and room > _WEBP_REST:
+        return {"scale": _WEBP_REST / room}
+    return {}
+
+
+def _widened(image: Picture, structure: Structure) -> Picture:
+    """Let grey and alpha of a narrow range reach from black to white, which the decoder leaves to us."""
+    if not (structure.is_narrow or structure.is_alpha_narrow):
+        return image
+    colours = image.bands - image.hasalpha()
+    narrow = [structure.is_narrow] * colours + [structure.is_alpha_narrow] * (image.bands - colours)
+    unit = 1 if image.format == "uchar" else 256
+    full = 255 if image.format == "uchar" else 65_535
+    factors = [full / (_NARROW_RANGE * unit) if is_narrow else 1 for is_narrow in narrow]
+    shifts = [
+        -_NARROW_BLACK * unit * factor if is_narrow else 0 for is_narrow, factor in zip(narrow, factors, strict=True)
+    ]
+    return (
+        (image * factors + [shift + 0.5 for shift in shifts])
+        .cast(image.format)
+        .copy(interpretation=image.interpretation)
+    )
+
+
+def _coloured(image: Picture, structure: Structure) -> Picture:
+    """Give a picture its orientation, and its profile if it can be used; inks become sRGB at once."""
+    profile = structure.profile
+    if profile is not None and not _links(profile, image.interpretation, image.bands - image.hasalpha()):
+        profile = None  # as in browsers
+    if profile is not None or structure.orientation != 1:
+        image = image.copy()
+    if structure.orientation != 1:
+        image.set_type(libvips().GValue.gint_type, "orientation", structure.orientation)
+    if profile is not None:
+        image.set_type(libvips().GValue.blob_type, "icc-profile-data", profile)
+    if image.interpretation == "cmyk":
+        image = image.icc_transform(
+            "srgb", embedded=True, input_profile="cmyk", intent="relative", black_point_compensation=True
+        )
+        image.remove("icc-profile-data")
+    return image
+
+
+@functools.lru_cache(maxsize=64)
+def _links(profile: bytes, interpretation: str, bands: int) -> bool:
+    """Whether a profile says how to show such pixels; a broken one does not, nor one of other colours."""
+    pixel = libvips().Image.black(1, 1, bands=bands).copy(interpretation=interpretation).copy()
+    pixel.set_type(libvips().GValue.blob_type, "icc-profile-data", profile)
+    try:
+        pixel.icc_transform("srgb", embedded=True).avg()
+    except vips_errors():
+        return False
+    return True
+
+
+def _canvas(size: tuple[int, int], wanted: tuple[int, int], header: Header, limits: ImageLimits) -> tuple[int, int]:
+    """The size at which to paint a drawing; it holds the wanted size, and keeps the proportions."""
+    scale = max(wanted[0] / size[0], wanted[1] / size[1])
+    width, height = (max(1, round(side * scale)) for side in size)
+    limits.check_size(width, height, what="the painted drawing", bytes_per_pixel=_CANVAS)
+    work = width * height * (header.drawing.filters if header.drawing is not None else 0)
+    if work > _FILTER_WORK:
+        raise ImageTooLargeError(
+            f"the filters of the SVG take about {work / 1e9:,.0f} seconds at {width} x {height}: at most "
+            f"{_FILTER_WORK / 1e9:.0f} are allowed",
+            limit=_FILTER_WORK,
+            actual=work,
+        )
+    return width, height
+
+
+def _from_memory(watch: Watch, pixels: bytes | memoryview, width: int, height: int, bands: int, bits: int) -> Picture:
+    watch.hold(pixels)
+    image = libvips().Image.new_from_memory(pixels, width, height, bands, "uchar" if bits == 8 else "ushort")
+    names = ("b-w", "srgb") if bits == 8 else ("grey16", "rgb16")
+    return image.copy(interpretation=names[bands > 2])

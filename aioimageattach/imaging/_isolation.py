@@ -1,0 +1,270 @@
+"""Worker processes that pictures are read in, and that can be ended: what a thread cannot be.
+
+A worker serves one picture at a time and is kept for the next. The threads that work on pixels start as many as they
+need at the same time, and so never more than there are of them. A worker that dies takes nothing along but its picture.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import multiprocessing.spawn
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from .. import exc
+from ..exc import DeclarationError, ImageError, ImageTooLargeError, ProcessingError, UnreadableImageError
+from . import _wire
+from ._limits import ImageLimits
+from ._recipe import Recipe
+
+__all__ = ["WRONG", "ask"]
+
+T = TypeVar("T")
+
+_PATIENCE: Final = 20.0
+"""Seconds to wait for a worker to start, and beyond its own limit for one that does not end itself."""
+
+_PICTURES: Final = 200
+"""After so many a worker is replaced, before its memory is in crumbs."""
+
+_START: Final = """
+import socket
+from aioimageattach.imaging import _worker
+_worker.confine()
+_worker.serve(socket.socket(fileno=0))
+"""
+
+_ENVIRONMENT: Final = frozenset({"HOME", "LANG", "LANGUAGE", "PATH", "TEMP", "TMP", "TMPDIR", "TZ", "VIRTUAL_ENV"})
+_ENVIRONMENTS: Final = ("DYLD_", "FONTCONFIG_", "LC_", "LD_", "LIBHEIF_", "PYTHON", "VIPS_", "XDG_")
+"""The variables that a worker has, and how others begin that it has: what a leak in a decoder could show."""
+
+_ERRORS: Final = {
+    name: found
+    for name, found in vars(exc).items()
+    if isinstance(found, type) and issubclass(found, ImageError | DeclarationError | ProcessingError)
+}
+_FIELDS: Final = frozenset({"actual", "allowed", "limit", "mimetype"})
+
+
+WRONG: Final = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What an answer gives that cannot be."""
+
+
+class _MemoryIsOverError(Exception):
+    """The worker has no more of it."""
+
+
+class _Worker:
+    """A process, and the socket to it."""
+
+    def __init__(self) -> None:
+        self.pictures = 0
+        self._sock, theirs = socket.socketpair()
+        path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+        settings = {"PYTHONPATH": path, "MALLOC_ARENA_MAX": "2", "VIPS_WARNING": "1"}
+        mine = {
+            name: value for name, value in os.environ.items() if name in _ENVIRONMENT or name.startswith(_ENVIRONMENTS)
+        }
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    [os.fsdecode(multiprocessing.spawn.get_executable()), "-P", "-c", _START],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    env=mine | settings,
+                )
+            except OSError as error:
+                self._sock.close()
+                raise ProcessingError(f"the worker process for pictures cannot be started: {error}") from error
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, head: bytes, view: memoryview, limits: ImageLimits) -> tuple[Any, memoryview]:
+        """Return the worker's answer; EOFError or OSError where it has none."""
+        self.pictures += 1
+        self._sock.settimeout(_PATIENCE)
+        _wire.send(self._sock, head, [view])
+        self._sock.settimeout(None)
+        patience = None if limits.timeout is None else limits.timeout + _PATIENCE
+        found, body = _wire.receive(self._sock, limits.max_memory, patience)
+        return json.loads(found), body
+
+    def end(self, patience: float) -> int:
+        """End the process; return its exit status, as :mod:`subprocess` says it."""
+        self._sock.close()
+        try:
+            return self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+    def disown(self) -> None:
+        """Leave the process to the parent of this one."""
+        self._sock.close()
+        self._process.returncode = 0
+
+
+class _Pool:
+    """The workers, and those of them that wait for a picture."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._all: set[_Worker] = set()
+        self._idle: list[_Worker] = []
+
+    def take(self) -> _Worker:
+        while True:
+            with self._lock:
+                worker = self._idle.pop() if self._idle else None
+            if worker is None:
+                return self.start()
+            if worker.alive:
+                return worker
+            self.end(worker)
+
+    def start(self) -> _Worker:
+        worker = _Worker()
+        with self._lock:
+            self._all.add(worker)
+        return worker
+
+    def give_back(self, worker: _Worker) -> None:
+        if worker.pictures >= _PICTURES:
+            self.end(worker)
+            return
+        with self._lock:
+            self._idle.append(worker)
+
+    def end(self, worker: _Worker, *, patience: float = 1.0) -> int:
+        with self._lock:
+            self._all.discard(worker)
+        return worker.end(patience)
+
+    def close(self) -> None:
+        """End the workers that wait; the others are ended by who uses them."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return
+                worker = self._idle.pop()
+            self.end(worker)
+
+    def forget(self) -> None:
+        """Start anew in a forked process: its parent has the workers."""
+        for worker in self._all:
+            worker.disown()
+        self.__init__()  # type: ignore[misc]
+
+
+_pool = _Pool()
+atexit.register(_pool.close)
+os.register_at_fork(after_in_child=_pool.forget)
+
+
+def ask(
+    view: memoryview,
+    limits: ImageLimits,
+    read: Callable[[Any, memoryview], T],
+    recipes: Sequence[Recipe] | None = None,
+    *,
+    preview: bool = False,
+) -> T:
+    """Have a worker read a picture's header, or make thumbnails of it.
+
+    Args:
+        view: The file.
+        limits: ``timeout`` and ``max_memory`` are kept by the kernel.
+        read: Makes a value of the fields of the answer and the files that it speaks of. Any of the errors that wrong
+            values give says that they cannot be, and then the worker is ended: somebody may have taken it over.
+        recipes: What to make; ``None`` to read the header.
+        preview: Whether to make a preview, too.
+
+    Returns:
+        What ``read`` returned.
+
+    Raises:
+        ImageError: What the same work in a thread raises; and where the worker did not live to answer
+            :class:`~aioimageattach.exc.ImageTooLargeError` or :class:`~aioimageattach.exc.UnreadableImageError`.
+        DeclarationError: A callable cannot be found by its name from another process.
+
+    Effects: A worker that died is ended and waited for when this returns, and the next picture gets another.
+    """
+    try:
+        head = pickle.dumps((limits, recipes, preview))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise DeclarationError(
+            f"preprocess and postprocess run in a worker process here (isolated=True): expected functions that can be "
+            f"imported by their names, not lambdas or inner ones ({error})"
+        ) from error
+    worker = _pool.take()
+    used = worker.pictures > 0
+    answer = _asked(worker, head, view, limits, read)
+    if used and isinstance(answer, _MemoryIsOverError):  # what is left of other pictures shall be no picture's fault
+        answer = _asked(_pool.start(), head, view, limits, read)
+    if isinstance(answer, _MemoryIsOverError):
+        raise ImageTooLargeError(
+            f"the picture takes more than {limits.max_memory:,} bytes of memory (max_memory)", limit=limits.max_memory
+        )
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _asked(
+    worker: _Worker, head: bytes, view: memoryview, limits: ImageLimits, read: Callable[[Any, memoryview], T]
+) -> T | Exception:
+    """Return what is read of the worker's answer, the error that it tells of, or what its death says."""
+    try:
+        found, body = worker.ask(head, view, limits)
+        answer = _told(found) or read(found, body)
+    except (EOFError, OSError) as error:
+        status = _pool.end(worker)
+        return _death(-signal.SIGALRM if isinstance(error, TimeoutError) else status, limits)
+    except WRONG as error:
+        _pool.end(worker, patience=0)
+        return ProcessingError(f"the worker process for pictures gave an answer that cannot be: {error!r:.200}")
+    except BaseException:
+        _pool.end(worker, patience=0)
+        raise
+    if isinstance(answer, _MemoryIsOverError):
+        _pool.end(worker)
+    else:
+        _pool.give_back(worker)
+    return answer
+
+
+def _told(found: Mapping[str, Any]) -> Exception | None:
+    """The error that a worker speaks of."""
+    if found.get("memory"):
+        return _MemoryIsOverError()
+    if "error" not in found:
+        return None
+    told = _ERRORS[found["error"]](f"{found['text']:.2000}")
+    for name, value in found["fields"].items():
+        if name not in _FIELDS:
+            raise ValueError(name)
+        setattr(told, name, frozenset(value) if isinstance(value, list) else value)
+    return told
+
+
+def _death(status: int, limits: ImageLimits) -> Exception:
+    """What a worker would have answered, had it lived."""
+    if status in (-signal.SIGABRT, -signal.SIGKILL):  # GLib's way to say that there is no memory, and the kernel's
+        return _MemoryIsOverError()
+    if status == -signal.SIGALRM:
+        text = f"the picture was not done within {limits.timeout} seconds (timeout)"
+        return ImageTooLargeError(text, limit=limits.timeout)
+    if status < 0:
+        text = f"expected a picture, got what ended the worker process by {signal.Signals(-status).name}"
+        return UnreadableImageError(text)
+    return ProcessingError(f"the worker process for pictures ended by itself, with status {status}")

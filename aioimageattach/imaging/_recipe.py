@@ -1,0 +1,389 @@
+"""What a thumbnail looks like, and how large it is."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast, get_args
+
+from ..exc import DeclarationError, ImageTooLargeError
+from ._geometry import Box, covering, fitted, nearest, proportional
+from ._limits import DEFAULT_LIMITS, VECTOR_TYPES, ImageLimits
+from ._options import (
+    CROP_STEPS,
+    DEFAULT_KERNEL,
+    FORMATS,
+    GRAVITIES,
+    KERNELS,
+    NAMES,
+    POINT_STEPS,
+    QUALITIES,
+    Crop,
+    Fit,
+    Gravity,
+    Point,
+    checked_background,
+    checked_crop,
+    checked_format,
+    checked_gravity,
+    checked_ratio,
+    fractions,
+    whole,
+    word,
+)
+
+if TYPE_CHECKING:
+    from ._vips import Image as VipsImage
+
+__all__ = [
+    "FORMATS",
+    "FULL_SIZE",
+    "GRAVITIES",
+    "KERNELS",
+    "QUALITIES",
+    "Fit",
+    "Gravity",
+    "Layout",
+    "Recipe",
+    "read_look",
+]
+
+Hook: TypeAlias = "Callable[[VipsImage], VipsImage]"
+_MOVING: Final = frozenset({"image/gif", "image/webp"})
+_MAX_SIDES: Final = MappingProxyType(
+    {"image/jpeg": 65_500, "image/webp": 16_383, "image/avif": 16_384, "image/gif": 65_535}
+)
+_MAX_SIDE: Final = 1_000_000
+_MAX_LOOK: Final = 32
+_VARIANT: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,31}", re.ASCII)
+FULL_SIZE: Final = "full"
+"""The look of a plain resize that has the size of the original, which has the empty look."""
+
+
+class Layout(NamedTuple):
+    """Sizes and parts on the way from an original to its thumbnail, in pixels as displayed.
+
+    Args:
+        part: The part of the original that the recipe shows: all of it, unless it has a crop box.
+        inner: Size of that part after resizing, before ``cover`` crops it or ``contain`` adds bars.
+        target: Size of the thumbnail.
+    """
+
+    part: Box
+    inner: tuple[int, int]
+    target: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a thumbnail looks like.
+
+    Give ``ratio``, or ``width``, or ``height``, or both sides with ``fit``. Recipes that mean the same are equal and
+    have the same hash.
+
+    Args:
+        width: In pixels; alone, the height follows from the proportions.
+        height: In pixels; alone, the width follows from the proportions.
+        ratio: Factor for the original's sides: below 1 shrinks, above 1 enlarges.
+        fit: How the picture fills the box of ``width`` and ``height``; ``None`` means ``"cover"`` if both are given.
+        enlarge: Whether the thumbnail may have more pixels than the original. With ``False`` a larger size is reduced
+            to the original's: a box is made smaller in proportion. SVG and PDF have no pixels and are not affected.
+        gravity: Which part ``"cover"`` keeps: a name of :data:`GRAVITIES`, or the focal point as two fractions of
+            width and height, from the left and from the top, kept in steps of 0.01. ``"attention"`` looks for faces
+            and strong colours, ``"entropy"`` for detail. ``None`` means the centre.
+        crop: The part of the original to use, as left, top, width and height, in fractions of the displayed original,
+            kept in steps of 0.0001. It is cut out first; sizes, ``fit`` and ``gravity`` refer to this part. ``None``
+            means the whole picture.
+        format: ``"jpeg"``, ``"png"``, ``"webp"``, ``"avif"``, ``"gif"``, or a MIME type such as ``"image/webp"``.
+            ``None`` keeps the original's format; TIFF, HEIC, SVG and PDF become PNG.
+        filter: The kernel that resizes, a name of :data:`KERNELS`; ``None`` means ``"lanczos3"``.
+        quality: 1 to 100, for JPEG, WebP and AVIF; ``None`` means :data:`QUALITIES`.
+        animated: Whether an animated GIF or WebP keeps its frames; otherwise the first one is used.
+        background: Red, green and blue, 0 to 255: the bars of ``contain``, and the colour behind transparent parts in
+            JPEG.
+        preprocess: Called with the whole picture, upright and in sRGB, before anything is cut out or resized.
+        postprocess: Called with the resized picture. Both get and return a ``pyvips.Image``, run in a worker thread,
+            and are called once per frame if an animation is kept.
+        variant: Your name for this look, 1 to 32 of ``a-z 0-9 . -``. Give one wherever you give a callable, so that
+            two looks of one size can be told apart. ``None`` means the canonical name, :meth:`look`.
+
+    Raises:
+        ValueError: A value is out of range or not known.
+        DeclarationError: An argument has the wrong type, or arguments cannot be combined.
+    """
+
+    width: int | None = None
+    height: int | None = None
+    ratio: float | None = None
+    fit: Fit | None = None
+    enlarge: bool = True
+    gravity: Gravity | Point | None = None
+    crop: Crop | None = None
+    format: str | None = None
+    filter: str | None = None
+    quality: int | None = None
+    animated: bool = False
+    background: tuple[int, int, int] = (255, 255, 255)
+    preprocess: Hook | None = None
+    postprocess: Hook | None = None
+    variant: str | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        for label in ("width", "height"):
+            if (side := getattr(self, label)) is not None:
+                put(self, label, whole(label, side, 1, _MAX_SIDE))
+        if self.ratio is not None:
+            put(self, "ratio", checked_ratio(self.ratio))
+        self._check_combination()
+        for label in ("enlarge", "animated"):
+            if not isinstance(getattr(self, label), bool):
+                raise DeclarationError(f"{label}: expected a bool, got {getattr(self, label)!r:.80}")
+        if self.crop is not None:
+            put(self, "crop", checked_crop(self.crop))
+        if self.format is not None:
+            put(self, "format", checked_format(self.format))
+        if self.filter is not None:
+            word("filter", self.filter, tuple(KERNELS))
+        if self.quality is not None:
+            put(self, "quality", whole("quality", self.quality, 1, 100))
+        if self.animated and self.format is not None and FORMATS[self.format] not in _MOVING:
+            raise DeclarationError(f"animated: {self.format} thumbnails are not animated here; use gif or webp")
+        put(self, "background", checked_background(self.background))
+        for label in ("preprocess", "postprocess"):
+            if (hook := getattr(self, label)) is not None and not callable(hook):
+                raise DeclarationError(f"{label}: expected a callable, got {hook!r:.80}")
+        if self.variant is not None:
+            if not isinstance(self.variant, str):
+                raise DeclarationError(f"variant: expected a str, got {self.variant!r:.80}")
+            if not _VARIANT.fullmatch(self.variant):
+                raise ValueError(
+                    f"variant: expected 1 to 32 of a-z, 0-9, '.' and '-', a letter or digit first: {self.variant!r:.80}"
+                )
+
+    def _check_combination(self) -> None:
+        box = (self.width is not None, self.height is not None)
+        if self.ratio is not None and any(box):
+            raise DeclarationError("ratio: give it alone, without width and height")
+        if self.ratio is None and not any(box):
+            raise DeclarationError("expected ratio, width, height, or width and height")
+        if self.fit is not None:
+            word("fit", self.fit, get_args(Fit))
+            if not all(box):
+                raise DeclarationError("fit: give it with both width and height")
+        elif all(box):
+            object.__setattr__(self, "fit", "cover")
+        if self.fit == "cover":
+            object.__setattr__(self, "gravity", checked_gravity(self.gravity))
+        elif self.gravity is not None:
+            raise DeclarationError('gravity: give it with both width and height, and fit="cover"')
+
+    @property
+    def kernel(self) -> str:
+        """The kernel of libvips that resizes."""
+        return KERNELS[self.filter or "undefined"]
+
+    def with_focal_point(self, point: Point) -> Recipe:
+        """Return a recipe that keeps this point of the original in view, instead of its own ``gravity``.
+
+        A recipe that is not ``cover`` crops nothing, and is returned as it is.
+
+        Args:
+            point: Fractions of the original's displayed width and height, from the left and from the top.
+
+        Raises:
+            ValueError: A fraction is not from 0 to 1.
+            DeclarationError: It is not a pair of numbers.
+        """
+        if self.fit != "cover":
+            return self
+        x, y = fractions("focal point", point, 2)
+        if self.crop is not None:
+            left, top, width, height = self.crop
+            x, y = min(max((x - left) / width, 0.0), 1.0), min(max((y - top) / height, 0.0), 1.0)
+        return replace(self, gravity=(x, y))
+
+    def layout(self, size: tuple[int, int], original: str = "") -> Layout:
+        """Return the sizes on the way from an original to its thumbnail; they are not checked against any limit.
+
+        Args:
+            size: Width and height of the original, in pixels, as displayed.
+            original: The original's MIME type; ``enlarge=False`` does not apply to vector images.
+        """
+        part = self.part(size)
+        most = None if self.enlarge or original in VECTOR_TYPES else part.size
+        if self.ratio is not None:
+            ratio = self.ratio if most is None else min(self.ratio, 1.0)
+            # far beyond every limit is as good as exact there, and no float overflows
+            width, height = (max(1, int(min(side * ratio, 1e15) + 0.5)) for side in part.size)
+            return Layout(part, (width, height), (width, height))
+        if self.width is None or self.height is None or self.fit == "inside":
+            inner = self._scaled(part.size)
+            if most is not None and (inner[0] > most[0] or inner[1] > most[1]):
+                inner = most
+            return Layout(part, inner, inner)
+        target = self.width, self.height
+        if most is not None:
+            # the box that the picture can fill (cover, fill) or that holds it (contain) without being enlarged
+            smaller = fitted(target, most, cover=self.fit == "contain")
+            target = min(target, smaller)
+        return Layout(
+            part, target if self.fit == "fill" else fitted(part.size, target, cover=self.fit == "cover"), target
+        )
+
+    def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size inside a box, or with one side given."""
+        if self.width is not None and self.height is not None:
+            return fitted(size, (self.width, self.height))
+        if self.width is not None:
+            return self.width, nearest(size[1] * self.width, size[0])
+        height = cast("int", self.height)
+        return nearest(size[0] * height, size[1]), height
+
+    def part(self, size: tuple[int, int]) -> Box:
+        """Return the part of a picture that :attr:`crop` selects, in that picture's pixels.
+
+        Args:
+            size: Width and height of the original, or of a smaller copy, as displayed.
+        """
+        whole = Box(0, 0, *size)
+        return whole if self.crop is None else proportional(whole, self.crop)
+
+    def region(self, size: tuple[int, int], target: tuple[int, int], point: Point) -> Box:
+        """Return the part of a picture that becomes the thumbnail, in that picture's pixels.
+
+        Args:
+            size: Width and height of the original, or of a smaller copy, as displayed.
+            target: Width and height of the thumbnail.
+            point: The focal point of ``cover``, in fractions of the :meth:`part`.
+        """
+        part = self.part(size)
+        return covering(part, target, point) if self.fit == "cover" else part
+
+    def target(
+        self, size: tuple[int, int], *, original: str | None = None, limits: ImageLimits = DEFAULT_LIMITS
+    ) -> tuple[int, int]:
+        """Return the width and height of the thumbnail, in pixels, as displayed; neither is ever 0.
+
+        A side that follows from the proportions is rounded to the nearest pixel. A ``preprocess`` or ``postprocess``
+        may change the size; this is not known here.
+
+        Args:
+            size: Width and height of the original as displayed.
+            original: The original's MIME type; if given, the limits of the thumbnail's format are checked, too.
+            limits: Limits for the thumbnail.
+
+        Raises:
+            ImageTooLargeError: The thumbnail would exceed the limits, or those of its format.
+        """
+        width, height = self.layout(size, original or "").target
+        limits.check_size(width, height, what="the thumbnail")
+        if original is not None or self.format is not None:
+            mimetype = self.mimetype(original or "")
+            longest = _MAX_SIDES.get(mimetype, _MAX_SIDE)
+            if max(width, height) > longest:
+                raise ImageTooLargeError(
+                    f"the thumbnail is {width} x {height}: {mimetype} has sides of at most {longest:,} pixels",
+                    limit=longest,
+                    actual=max(width, height),
+                )
+        return width, height
+
+    def mimetype(self, original: str) -> str:
+        """Return the thumbnail's MIME type, for an original of that type."""
+        if self.format is not None:
+            return FORMATS[self.format]
+        return original if original in NAMES else "image/png"
+
+    def is_animated_for(self, original: str) -> bool:
+        """Whether the thumbnail of an animated original of that MIME type keeps its frames."""
+        return self.animated and original in _MOVING and self.mimetype(original) in _MOVING
+
+    def words(self, original: str) -> tuple[str, ...]:
+        """Return the canonical words for what this recipe does to the pixels, apart from the size.
+
+        Two recipes that make the same pixels at the same size have the same words, in every process and every version.
+        They are of ``a-z 0-9 -``; :func:`read_look` reads them. ``variant`` and ``enlarge`` are not among them.
+
+        Args:
+            original: The original's MIME type.
+        """
+        mimetype = self.mimetype(original)
+        words: list[str] = []
+        if self.fit in ("cover", "contain", "fill"):
+            words.append(self.fit)
+        if self.crop is not None:
+            words.append("crop" + "".join(f"{round(part * CROP_STEPS):04x}" for part in self.crop))
+        if isinstance(self.gravity, tuple):
+            words.append("at" + "-".join(str(round(part * POINT_STEPS)) for part in self.gravity))
+        elif self.gravity not in (None, "centre"):
+            words.append(self.gravity)
+        if original and mimetype != original:
+            words.append(NAMES[mimetype])
+        if self.is_animated_for(original):
+            words.append("animated")
+        if self.kernel != DEFAULT_KERNEL:
+            words.append(self.kernel)
+        if self.quality is not None and self.quality != QUALITIES.get(mimetype, self.quality):
+            words.append(f"q{self.quality}")
+        if self.background != (255, 255, 255) and (self.fit == "contain" or mimetype == "image/jpeg"):
+            words.append("bg{:02x}{:02x}{:02x}".format(*self.background))
+        if self.preprocess is not None or self.postprocess is not None:
+            words.append("custom")
+        return tuple(words)
+
+    def look(self, original: str, size: tuple[int, int] | None = None) -> str:
+        """Return the name of this look, which distinguishes it from other thumbnails of the same size.
+
+        It is :attr:`variant` if there is one, or else the :meth:`words`, joined by dots, such as ``"cover"``,
+        ``"webp"``, ``"cover.north.webp.q95"``. A plain resize in the original's own format has an empty name, unless it
+        has the original's own size: then it is ``"full"``, because the original has the empty name. A look has at most
+        32 of ``a-z 0-9 . -``; a longer one ends in a checksum.
+
+        Args:
+            original: The original's MIME type.
+            size: Width and height of the original; ``None`` if it is not known.
+        """
+        if self.variant is not None:
+            return self.variant
+        words = self.words(original)
+        look = ".".join(words)
+        if not look and size is not None and self.layout(size, original).target == size:
+            return FULL_SIZE
+        if len(look) > _MAX_LOOK:
+            look = f"{words[0]}-{hashlib.sha256(look.encode()).hexdigest()[:16]}"
+        return look
+
+
+def read_look(look: str) -> dict[str, Any]:
+    """Return the arguments of :class:`Recipe` that a look names; unknown words are left out.
+
+    Compare :meth:`Recipe.look` of the result with the look to find out if it tells everything.
+
+    Args:
+        look: A look of :meth:`Recipe.look`.
+    """
+    found: dict[str, Any] = {}
+    for part in look.split("."):
+        if part in ("cover", "contain", "fill"):
+            found["fit"] = part
+        elif part in GRAVITIES:
+            found["gravity"] = part
+        elif part in KERNELS:
+            found["filter"] = part
+        elif part in FORMATS:
+            found["format"] = part
+        elif part == "animated":
+            found["animated"] = True
+        elif match := re.fullmatch(r"at(\d{1,3})-(\d{1,3})", part, re.ASCII):
+            found["gravity"] = tuple(int(number) / POINT_STEPS for number in match.groups())
+        elif match := re.fullmatch(r"crop([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{4})", part):
+            found["crop"] = tuple(int(number, 16) / CROP_STEPS for number in match.groups())
+        elif re.fullmatch(r"q\d{1,3}", part, re.ASCII):
+            found["quality"] = int(part[1:])
+        elif re.fullmatch(r"bg[0-9a-f]{6}", part):
+            found["background"] = tuple(bytes.fromhex(part[2:]))
+    return found

@@ -1,0 +1,263 @@
+"""Verification: compare the files in a store with what the committed rows say about them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from .._inventory import FileReference, Kind, Sessions, kinds, reread
+from .._inventory.ownership import identify, own_kinds
+from .._inventory.plan import RowPlan
+from ..context import bound_store, resolve_store
+from ..exc import (
+    DamagedValueError,
+    DeclarationError,
+    ImageAttachError,
+    OwnershipError,
+    StoreFileNotFoundError,
+    StoreMissingError,
+)
+from ..file import CHUNK, measure
+from ..offload._fetch import stream
+from ..offload._reference import Reference as ValueReference
+from ..store import KeyedStore, Store
+from ._rebuild import rebuild
+
+__all__ = ["Mismatch", "Problem", "VerifyPlan", "VerifyProgress", "verify"]
+
+Problem: TypeAlias = Literal["missing", "size", "checksum", "unreadable"]
+"""Missing, wrong size, wrong checksum, or not readable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A committed row whose file is missing or differs from what the row says.
+
+    Args:
+        reference: The file, as the row describes it.
+        problem: What is wrong with the file.
+        expected: The size in bytes or the SHA-256 in the row; ``None`` for other problems.
+        actual: The size in bytes or the SHA-256 of the file; ``None`` for other problems.
+        repaired: Whether the thumbnail was rendered again; if so, the row names the new file.
+        error: Why the file could not be read or repaired.
+    """
+
+    reference: FileReference
+    problem: Problem
+    expected: int | str | None = None
+    actual: int | str | None = None
+    repaired: bool = False
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class VerifyProgress:
+    """The progress of a verification.
+
+    Args:
+        total: Number of rows at the start; ``None`` before that.
+        done: Files that were checked: the sum of the following three.
+        sound: Files that match their rows.
+        flawed: Files that do not match their rows, repaired or not.
+        gone: Files whose rows were changed or deleted in the meantime.
+        repaired: Mismatches that were repaired.
+        bytes: Number of bytes that were read.
+        missed: Rows that the database counts but did not return; if there are any, the run fails.
+    """
+
+    total: int | None = None
+    done: int = 0
+    sound: int = 0
+    flawed: int = 0
+    gone: int = 0
+    repaired: int = 0
+    bytes: int = 0
+    missed: int = 0
+
+
+class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
+    """A verification that has not started yet; it yields each mismatch as it is found.
+
+    Leaving the loop cancels the checks that are in progress.
+
+    Attributes:
+        progress: Counts of the current run, or of the last one; reset when a run starts.
+        objections: Reasons why the database may hide rows, with ``force=True``.
+        warnings: Reasons to doubt that the last run verified everything.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        parts: tuple[Kind, ...],
+        store: Store,
+        *,
+        deep: bool,
+        repair: bool,
+        concurrency: int,
+        force: bool,
+    ) -> None:
+        super().__init__(VerifyProgress, sessions, parts, concurrency=concurrency, force=force)
+        self._store = store
+        self._deep = deep
+        self._repair = repair
+
+    def __repr__(self) -> str:
+        return f"<VerifyPlan of {', '.join(kind.cls.__name__ for kind in self._kinds)} in {self._store!r}>"
+
+    async def _run(self) -> AsyncGenerator[Mismatch, None]:
+        if self._repair:
+            await self._check_repair()
+        async with aclosing(self._results(self._check_file)) as results:
+            async for kind, mismatch in results:
+                confirmed = mismatch and await self._confirm(kind, mismatch)
+                if mismatch is None:
+                    self.progress.sound += 1
+                elif confirmed is None:
+                    self.progress.gone += 1
+                else:
+                    self.progress.flawed += 1
+                    self.progress.repaired += confirmed.repaired
+                    yield confirmed
+        self._require_all_rows()
+
+    async def _check_repair(self) -> None:
+        """Refuse to repair in a store other than the application's: rows would name files that only this store has.
+
+        Raises:
+            OwnershipError: The store is the destination of an unfinished migration, or belongs to another database.
+        """
+        if not isinstance(self._store, KeyedStore) or (await identify(self._sessions, self._kinds[0])).id is None:
+            return  # this database owns no store yet
+        owned = await own_kinds(self._sessions, self._kinds, self._store, claim=False)
+        problems = [
+            f"{one.object_type}/ in {one.store!r}: {one.conflict or 'no owner'}"
+            for one in owned
+            if one.conflict or one.owner is None
+        ]
+        if problems:
+            raise OwnershipError(
+                f"nothing was repaired: {'; '.join(problems)}. If this is the application's store, and not the "
+                "destination of an unfinished migration, run `aioimageattach own --claim`"
+            )
+
+    async def _check_file(self, kind: Kind, reference: FileReference) -> tuple[Kind, Mismatch | None]:
+        try:
+            return kind, await self._compare(reference)
+        except StoreFileNotFoundError as error:
+            return kind, Mismatch(reference, "missing", error=error)
+        except StoreMissingError:
+            raise  # it would be the same for each file
+        except (ImageAttachError, OSError) as error:
+            return kind, Mismatch(reference, "unreadable", error=error)
+
+    async def _compare(self, reference: FileReference) -> Mismatch | None:
+        if self._deep and reference.content is not None and isinstance(self._store, KeyedStore):
+            return await self._compare_value(self._store, reference, reference.content)
+        size, sha256 = await self._measure(reference)
+        if reference.size is not None and reference.size != size:
+            return Mismatch(reference, "size", reference.size, size)
+        if sha256 is not None and reference.sha256 is not None and reference.sha256 != sha256:
+            return Mismatch(reference, "checksum", reference.sha256, sha256)
+        return None
+
+    async def _compare_value(
+        self, store: KeyedStore, reference: FileReference, content: ValueReference
+    ) -> Mismatch | None:
+        """Compare an offloaded value with its checksum, which is that of its bytes before compression."""
+        size = (await store.head_object(content.name)).size
+        if size != content.stored:
+            return Mismatch(reference, "size", content.stored, size)
+        self.progress.bytes += size
+        try:
+            async with await stream(store, content) as file:
+                while await file.read(CHUNK):
+                    pass
+        except DamagedValueError as error:
+            return Mismatch(reference, "checksum", content.sha256, error=error)
+        return None
+
+    async def _measure(self, reference: FileReference) -> tuple[int, str | None]:
+        """Return the size of a file, and its SHA-256 if it was read."""
+        store, key = self._store, reference.key
+        if reference.damage is not None:
+            raise reference.damage
+        if isinstance(store, KeyedStore) and not self._deep:
+            info = await (store.head_object(reference.name_in(store)) if key is None else store.head(key))
+            return info.size, None
+        if key is None:
+            raise DeclarationError(
+                f"store: expected a KeyedStore, which can have a file named {reference.name!r}, got {store!r}"
+            )
+        return await measure(await store.get(key), self._count_bytes)
+
+    def _count_bytes(self, size: int) -> None:
+        self.progress.bytes += size
+
+    async def _confirm(self, kind: Kind, mismatch: Mismatch) -> Mismatch | None:
+        """Return a mismatch if the row still names that file, after it was repaired if requested and possible."""
+        reference = await reread(self._sessions, kind, mismatch.reference)
+        if reference is None or (reference.key, reference.name) != (mismatch.reference.key, mismatch.reference.name):
+            return None
+        if not self._repair or not reference.reproducible or mismatch.problem == "unreadable":
+            return mismatch
+        missing = mismatch.problem == "missing"
+        try:
+            return replace(
+                mismatch, repaired=await rebuild(self._sessions, kind, reference, self._store, is_missing=missing)
+            )
+        except (ImageAttachError, OSError) as error:
+            return replace(mismatch, error=error)
+
+
+def verify(
+    sessions: Sessions,
+    target: Any,
+    store: Store | None = None,
+    *,
+    deep: bool = False,
+    repair: bool = False,
+    concurrency: int = 16,
+    force: bool = False,
+) -> VerifyPlan:
+    """Plan to check that each file that a committed row names exists and matches the row.
+
+    Memory is bounded. Each file costs one request, or with ``deep`` one download. The application may read and write
+    rows in the meantime.
+
+    Args:
+        sessions: Makes sessions: an ``async_sessionmaker``, or an ``AsyncSession``, which itself is not used.
+        target: The declarative base, or one class.
+        store: The store with the files; ``None`` for the current store, or that of the sessions. The files in a store
+            that is not a :class:`KeyedStore` are always read.
+        deep: Whether to read the files and compare checksums, instead of only sizes.
+        repair: Whether to render mismatched thumbnails again from their originals; their rows then name new files.
+        concurrency: Number of files that are checked concurrently.
+        force: Whether to continue if the database may hide rows.
+
+    Returns:
+        The plan: iterate over it, or await :meth:`VerifyPlan.execute`.
+
+    Raises:
+        DeclarationError: No class has files.
+        ContextError: No store is given, bound or current.
+        ValueError: ``concurrency`` is less than 1; or ``repair`` is set and the store is not that of the sessions.
+        OwnershipError: From the plan, with ``repair``: the files in the store belong to another database, or have no
+            owner although this database owns the files in another store.
+        UnsafeDatabaseError: From the plan: the database may hide rows, and ``force`` is not set.
+        IncompleteError: From the plan, at its end: not all rows were read.
+        StoreMissingError: From the plan: the bucket does not exist.
+
+    Effects: None without ``repair``. With it, each repaired thumbnail is committed in its own transaction, and the
+        mismatched file is deleted afterwards. After an error or a cancellation the other thumbnails are unchanged.
+    """
+    found = resolve_store(store, session=sessions)
+    bound = bound_store(sessions)
+    if repair and bound is not None and bound.location != found.location:
+        raise ValueError(
+            f"repair: expected the application's store {bound!r}, got {found!r}, whose new thumbnails the application "
+            "would not find: repair in the application's store, or finish the migration first"
+        )
+    return VerifyPlan(sessions, kinds(target), found, deep=deep, repair=repair, concurrency=concurrency, force=force)

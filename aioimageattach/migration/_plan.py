@@ -1,0 +1,293 @@
+"""The plan of a migration: which files are copied, how many concurrently, and with which results."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from traceback import format_exception
+from typing import Any
+
+from .._inventory import FileReference, Kind, Sessions, kinds, reread
+from .._inventory.ownership import own_kinds
+from .._inventory.plan import RowPlan
+from ..context import resolve_store
+from ..exc import ImageAttachError, MigrationError, OwnershipError, StoreFileNotFoundError, StoreMissingError
+from ..store import KeyedStore, Store
+from ._transfer import Outcome, Transfer, share_files
+
+__all__ = ["Migrated", "MigrationFailure", "MigrationPlan", "MigrationProgress", "migrate", "migrate_class"]
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """A file that is in the destination now, or that a dry run would copy.
+
+    Args:
+        reference: The file, as its row describes it.
+        outcome: Whether the file was copied, was already present, or would be copied.
+        size: The size in bytes.
+    """
+
+    reference: FileReference
+    outcome: Outcome
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationFailure:
+    """A file that could not be copied.
+
+    Args:
+        reference: The file, as its row describes it.
+        error: Why it could not be copied.
+    """
+
+    reference: FileReference
+    error: Exception
+
+
+@dataclass(slots=True)
+class MigrationProgress:
+    """The progress of a migration.
+
+    Args:
+        total: Number of rows at the start, and at the end number of rows that were read; ``None`` before.
+        done: Rows that were processed: the sum of the following five.
+        copied: Files that were copied.
+        missing: In a dry run, files that would be copied.
+        present: Files that were already in the destination.
+        gone: Rows that were replaced or deleted in the meantime, with their files.
+        failed: Files that could not be copied.
+        bytes: Total size of the files that were copied, or would be.
+        missed: Rows that the database counts but did not return; if there are any, the run fails.
+    """
+
+    total: int | None = None
+    done: int = 0
+    copied: int = 0
+    missing: int = 0
+    present: int = 0
+    gone: int = 0
+    failed: int = 0
+    bytes: int = 0
+    missed: int = 0
+
+
+class MigrationPlan(RowPlan[Migrated, MigrationProgress]):
+    """A migration that has not started yet; it yields each file that is in the destination, in order of completion.
+
+    Each run starts from the beginning, and skips files that are already in the destination. An error or a cancellation
+    stops the copies that are in progress, and leaves no partial file. A loop that is left early continues in the
+    background until Python closes its iterator; use :func:`contextlib.aclosing` to stop it immediately.
+
+    A run raises :exc:`~aioimageattach.exc.MigrationError` at its end if some files could not be copied, or immediately
+    if there are too many of them.
+
+    Attributes:
+        progress: Counts of the current run, or of the last one; reset when a run starts.
+        failures: The files that could not be copied.
+        objections: Reasons why the database may hide rows, with ``force=True``.
+        warnings: Reasons to doubt that the last run copied what was wanted.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        parts: tuple[Kind, ...],
+        transfer: Transfer,
+        *,
+        concurrency: int,
+        max_failures: int,
+        force: bool,
+    ) -> None:
+        super().__init__(MigrationProgress, sessions, parts, concurrency=concurrency, force=force)
+        if max_failures < 1:
+            raise ValueError(f"max_failures: expected at least 1, got {max_failures}")
+        self._transfer = transfer
+        self._max_failures = max_failures
+        self.failures: list[MigrationFailure] = []
+
+    def __repr__(self) -> str:
+        names = ", ".join(kind.cls.__name__ for kind in self._kinds)
+        return f"<MigrationPlan of {names} from {self._transfer.source!r} to {self._transfer.destination!r}>"
+
+    async def _run(self) -> AsyncGenerator[Migrated, None]:
+        self.failures = []
+        is_first = await self._check_owner(claim=False)
+        async with aclosing(self._results(self._attempt)) as attempts:
+            async for attempt in attempts:
+                migrated = await self._record(attempt)
+                if migrated is not None:
+                    yield migrated
+                if len(self.failures) >= self._max_failures:
+                    raise self._error(", and the migration was stopped")
+        if self.failures:
+            raise self._error("")
+        self._require_all_rows()
+        await self._check_owner(claim=not self._transfer.dry_run)
+        if is_first and self.progress.present == self.progress.done > 0:
+            self.warnings.append(
+                "every file was in the destination before the first migration to it: is it another name of the source?"
+            )
+
+    async def _check_owner(self, *, claim: bool) -> bool:
+        """Check to which database the files in the destination belong; return whether they had no owner.
+
+        Args:
+            claim: Whether to record that files without an owner belong to this database.
+
+        Raises:
+            OwnershipError: The files belong to another database.
+        """
+        destination = self._transfer.destination
+        if not isinstance(destination, KeyedStore):
+            return False
+        owned = await own_kinds(self._sessions, self._kinds, destination, claim=claim)
+        if conflicts := [f"{one.object_type}/ in {one.store!r}: {one.conflict}" for one in owned if one.conflict]:
+            raise OwnershipError(f"nothing was copied: {'; '.join(conflicts)}")
+        return all(one.changed or one.owner is None for one in owned)
+
+    async def _attempt(self, kind: Kind, reference: FileReference) -> _Attempt:
+        try:
+            outcome, size = await self._transfer.run(reference)
+        except StoreMissingError:
+            raise  # it would be the same for each file
+        except Exception as error:
+            return _Attempt(kind, reference, error)
+        return _Attempt(kind, reference, Migrated(reference, outcome, size))
+
+    async def _record(self, attempt: _Attempt) -> Migrated | None:
+        """Count an attempt; return the file if it is in the destination, or would be copied."""
+        progress, result = self.progress, attempt.result
+        if not isinstance(result, Exception):
+            if result.outcome == "present":
+                progress.present += 1
+            else:
+                progress.copied += result.outcome == "copied"
+                progress.missing += result.outcome == "missing"
+                progress.bytes += result.size
+            return result
+        if isinstance(result, StoreFileNotFoundError) and await self._is_gone(attempt):
+            progress.gone += 1
+            return None
+        result.add_note(f"the file of {attempt.reference.cls.__name__} {attempt.reference.identity!r}")
+        _drop_frames(result)
+        progress.failed += 1
+        self.failures.append(MigrationFailure(attempt.reference, result))
+        return None
+
+    async def _is_gone(self, attempt: _Attempt) -> bool:
+        """Whether the row was replaced or deleted since it was read, so that it no longer names the file."""
+        now = await reread(self._sessions, attempt.kind, attempt.reference)
+        return now is None or (now.key, now.name) != (attempt.reference.key, attempt.reference.name)
+
+    def _error(self, more: str) -> MigrationError:
+        errors = [failure.error for failure in self.failures]
+        return MigrationError(f"{len(errors):,} files could not be copied{more}", errors)
+
+
+def _drop_frames(error: Exception) -> None:
+    """Remove the frames, which hold the bytes of files, from an error that is kept.
+
+    An error that is not from this library keeps its traceback as text, in a note.
+    """
+    if not isinstance(error, ImageAttachError):
+        error.add_note("".join(format_exception(error)).rstrip())
+    seen = set[int]()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        one = pending.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            pending += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    kind: Kind
+    reference: FileReference
+    result: Migrated | Exception
+
+
+def migrate(
+    session: Sessions,
+    base: Any,
+    source: Store,
+    destination: Store,
+    *,
+    concurrency: int = 16,
+    deep: bool = False,
+    dry_run: bool = False,
+    max_failures: int = 1000,
+    force: bool = False,
+) -> MigrationPlan:
+    """Plan to copy the files of all committed rows from one store to another; nothing is deleted anywhere.
+
+    Each file is read once, its size and SHA-256 are compared with the row, and it is put if they match. Within one S3
+    server, the server copies the file. A file that is already in the destination, with the right size, is skipped, so a
+    migration that was stopped can be run again and continues. Memory and the duration of transactions do not depend on
+    the number of rows. The application may continue to write; see :doc:`/howto/move`.
+
+    Args:
+        session: Makes sessions: an ``async_sessionmaker``, or an ``AsyncSession``, which itself is not used.
+        base: The declarative base of the classes, or their :class:`sqlalchemy.orm.registry`.
+        source: The store with the files.
+        destination: The store to which the files are copied.
+        concurrency: Number of files that are copied concurrently.
+        deep: Whether to read files that are already in the destination, or that a server has copied, and compare their
+            checksums.
+        dry_run: Whether to copy nothing, and only report what would be copied.
+        max_failures: Number of files that could not be copied after which the migration stops.
+        force: Whether to continue if the database may hide rows.
+
+    Returns:
+        The plan: iterate over it, or await :meth:`MigrationPlan.execute`.
+
+    Raises:
+        DeclarationError: No class of the base has files, or an argument is not a store.
+        ContextError: One of the stores is ``current_store``, and there is no current store.
+        ValueError: Both stores keep all files in the same place, for example a store and a mirror of it. If this is the
+            case for some classes only, as with a routing store, those classes are skipped. Or a number is less than 1.
+        OwnershipError: From the plan: the files in the destination belong to another database.
+        UnsafeDatabaseError: From the plan: the database may hide rows, and ``force`` is not set.
+        MigrationError: From the plan: some files could not be copied.
+        StoreMissingError: From the plan: a bucket does not exist.
+        IncompleteError: From the plan, at its end: not all rows were read.
+    """
+    source, destination = resolve_store(source), resolve_store(destination)
+    moved = tuple(kind for kind in kinds(base) if not share_files(kind, source, destination))
+    if not moved:
+        raise ValueError(
+            f"destination: expected a store in another place than {source!r}, got {destination!r}, which has the same "
+            "files"
+        )
+    transfer = Transfer(source, destination, deep=deep, dry_run=dry_run)
+    return MigrationPlan(session, moved, transfer, concurrency=concurrency, max_failures=max_failures, force=force)
+
+
+def migrate_class(
+    session: Sessions,
+    cls: type[Any],
+    source: Store,
+    destination: Store,
+    *,
+    concurrency: int = 16,
+    deep: bool = False,
+    dry_run: bool = False,
+    max_failures: int = 1000,
+    force: bool = False,
+) -> MigrationPlan:
+    """Plan to copy the files of one class and its subclasses; otherwise the same as :func:`migrate`."""
+    return migrate(
+        session,
+        cls,
+        source,
+        destination,
+        concurrency=concurrency,
+        deep=deep,
+        dry_run=dry_run,
+        max_failures=max_failures,
+        force=force,
+    )

@@ -1,0 +1,467 @@
+"""What the session's hooks ask of rows with offloaded columns: each names a file per column, or none."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, cast
+
+from sqlalchemy import Column, ColumnElement, Text, event, select, type_coerce
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import InstanceState, Mapper, Session, object_mapper, object_session
+from sqlalchemy.orm.attributes import (
+    get_history,
+    instance_dict,
+    instance_state,
+    set_attribute,
+    set_committed_value,
+)
+from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
+
+from .._greenlet import await_, in_bridge
+from .._transaction.fence import GRACE, grace_of
+from .._transaction.files import Upload
+from .._transaction.hooks import (
+    FlushHandler,
+    Plan,
+    Report,
+    Rows,
+    connection_of,
+    database_of,
+    holds,
+    lock,
+    put,
+    register,
+)
+from .._transaction.locks import PAGE, Owner, among
+from .._transaction.references import Referrer, StoredFile
+from ..context import resolve_store
+from ..exc import DamagedValueError, DeclarationError
+from ..store import KeyedStore, Store
+from ._columns import coerced, columns_of, settings_of
+from ._fetch import keyed
+from ._prepare import Prepared, Wanted, prepare_all
+from ._reference import Reference
+from ._values import Settings, Stored
+
+__all__ = ["StoredValues", "ValueReferrer"]
+
+_WORK: Final = "aioimageattach.offload"
+
+_log = logging.getLogger("aioimageattach.offload")
+
+
+@dataclass(slots=True, eq=False)
+class _Change:
+    """One attribute of one row that is to be written.
+
+    Args:
+        row: The object.
+        key: The attribute.
+        settings: Of its column.
+        handle: What is written; ``None`` for nothing.
+        old: What the row held when it was loaded; ``None`` where it held nothing, or was not loaded.
+        store: Where the new file goes, and the old one is.
+        prepared: What of the handle is written.
+        dropped: The files that the row named just before it is written.
+    """
+
+    row: object
+    key: str
+    settings: Settings
+    handle: Stored[Any] | None
+    old: Stored[Any] | None
+    store: KeyedStore | None = None
+    prepared: Prepared | None = None
+    dropped: list[StoredFile] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Work:
+    """The state of one flush.
+
+    Args:
+        planned: The changes whose files are about to be put.
+        changes: Those whose files are in the store, by row and attribute.
+        doomed: The rows that are deleted, with their files.
+        written: The rows of which statements were executed.
+        writing: The handles that statements may write now.
+        seen: The handles that were looked at, by ``id``.
+    """
+
+    planned: list[_Change] = field(default_factory=list)
+    changes: dict[tuple[InstanceState[Any], str], _Change] = field(default_factory=dict)
+    doomed: dict[InstanceState[Any], list[StoredFile]] = field(default_factory=dict)
+    written: set[InstanceState[Any]] = field(default_factory=set)
+    writing: list[Stored[Any]] = field(default_factory=list)
+    seen: set[int] = field(default_factory=set)
+
+    def knows(self, row: object, key: str) -> bool:
+        """Whether the flush was told what the attribute of a row is now."""
+        change = self.changes.get((instance_state(row), key))
+        return change is not None and change.handle is instance_dict(row).get(key)
+
+    def add(self, changes: Iterable[_Change]) -> None:
+        """Note some changes."""
+        self.changes.update({(instance_state(change.row), change.key): change for change in changes})
+
+
+class StoredValues(FlushHandler):
+    """Puts the values of rows with offloaded columns, and reports which files the rows reference."""
+
+    work_key: ClassVar[str] = _WORK
+
+    def carries(self, mapper: Mapper[Any]) -> bool:
+        """Return whether the mapper has offloaded columns."""
+        return bool(columns_of(mapper))
+
+    def plan(self, session: Session, rows: Rows) -> Plan:
+        """Return the files of values that are new, and the rows that are changed or deleted."""
+        work = _left(session)
+        changes: list[_Change] = []
+        for row in rows.new:
+            changes += _of_new(session, work, row, switched=bool(rows.gone))
+        for row in rows.changed:
+            changes += _of_dirty(session, work, row)
+        uploads = _prepare(session, changes)
+        if changes or work.changes or rows.gone:
+            session.info[_WORK] = work
+        work.planned = changes
+        work.doomed = {instance_state(row): [] for row in rows.gone}
+        return Plan(uploads, _owners([*work.changes.values(), *changes], work.doomed))
+
+    def settle(self, session: Session) -> None:
+        """Read what the rows hold that are changed or deleted; then let the new values be written."""
+        work = _work(session)
+        work.add(work.planned)
+        _settle(session, work, [*work.changes.values()], list(work.doomed))
+
+    def flushed(self, session: Session) -> Report:
+        """Return which files the rows name now, and which no longer."""
+        work, report = _work(session), Report()
+        for change in work.changes.values():
+            if instance_state(change.row) in work.written and _is_current(session, change):
+                report.named += _files(session, change.row, change.key, change.handle)
+                content = None if change.prepared is None else change.prepared.content
+                if isinstance(content, Reference) and content.shared:
+                    state = instance_state(change.row)
+                    report.leased.append((database_of(session, state.mapper, state), content.since))
+                report.dropped += change.dropped
+        work.changes.clear()
+        return report
+
+    def ended(self, session: Session, deleted: Sequence[Any]) -> Report:
+        """Return the files of the rows that were deleted; no file waits for its row."""
+        work = _work(session)
+        return Report(dropped=[file for row in deleted for file in _files_of_deleted(session, work, row)])
+
+    def closed(self, session: Session) -> None:
+        """Let no further statement write the handles of the flush, and keep the changes that it has not written."""
+        work = _work(session)
+        for handle in work.writing:
+            handle._writing = False
+        if work.changes:
+            session.info[_WORK] = _Work(changes=work.changes)
+        else:
+            del session.info[_WORK]
+
+    def deleted(self, session: Session, row: Any) -> Report:
+        """Return the files of a row that a bulk statement has deleted."""
+        return Report(dropped=list(_known_files(session, row, columns_of(object_mapper(row)))))
+
+
+register(StoredValues())
+
+
+def _work(session: Session) -> _Work:
+    """Return the state of the flush, a new one if nothing was planned."""
+    return cast("_Work | None", session.info.get(_WORK)) or _Work()
+
+
+def _left(session: Session) -> _Work:
+    """What a flush that was refused has put already, for rows that still wait for it."""
+    left: _Work = session.info.pop(_WORK, _Work())
+    work = _Work()
+    kept = [
+        change
+        for change in left.changes.values()
+        if change.handle is not None
+        and _is_current(session, change)
+        and all(holds(session, file) for file in _files(session, change.row, change.key, change.handle))
+    ]
+    work.add(kept)
+    return work
+
+
+def _is_current(session: Session, change: _Change) -> bool:
+    return change.row in session and instance_dict(change.row).get(change.key, change) is change.handle
+
+
+# --- what changes ----------------------------------------------------------------------------------------------------
+
+
+def _of_new(session: Session, work: _Work, row: object, *, switched: bool = False) -> Iterator[_Change]:
+    values = instance_dict(row)
+    for key, column in columns_of(object_mapper(row)).items():
+        if (
+            values.get(key) is None and column.default is not None
+        ):  # which SQLAlchemy takes where None was assigned, too
+            set_attribute(row, key, copy.deepcopy(cast("Any", column.default).arg))
+        elif key not in values and switched:  # in the place of a row that is deleted it would inherit what that held
+            set_attribute(row, key, None)
+        if values.get(key) is not None and not work.knows(row, key):
+            yield _change(session, work, row, key, column, None)
+
+
+def _of_dirty(session: Session, work: _Work, row: object) -> Iterator[_Change]:
+    for key, column in columns_of(object_mapper(row)).items():
+        history = get_history(row, key, PASSIVE_NO_INITIALIZE)
+        if not history.has_changes() or work.knows(row, key):
+            continue
+        old = history.deleted[0] if history.deleted else None
+        change = _change(session, work, row, key, column, old)
+        if change.handle is not None and old is not None and change.handle._raw == old._raw:
+            set_committed_value(row, key, old)  # it was there all the time
+        else:
+            yield change
+
+
+def _change(
+    session: Session, work: _Work, row: object, key: str, column: Column[Any], old: Stored[Any] | None
+) -> _Change:
+    settings = settings_of(column)
+    values = instance_dict(row)
+    value = values.setdefault(key, None)  # it may have been deleted with `del`
+    # what was stored before, or is another row's too, is written by a handle of its own
+    if value is not None and (not isinstance(value, Stored) or value._raw is not None or id(value) in work.seen):
+        value = values[key] = coerced(settings, value)
+    work.seen.add(id(value))
+    store = None if value is None else _store(session, value)
+    return _Change(row, key, settings, value, old, store)
+
+
+def _store(session: Session, handle: Stored[Any]) -> KeyedStore:
+    return keyed(resolve_store(handle._store, session=session))
+
+
+# --- what goes up ----------------------------------------------------------------------------------------------------
+
+
+def _prepare(session: Session, changes: list[_Change]) -> list[Upload]:
+    """Return what has to be put; take away the changes that change nothing."""
+    writing = [change for change in changes if change.handle is not None]
+    if not writing:
+        return []
+    if not in_bridge():
+        raise DeclarationError("values are stored by an AsyncSession; this session is used without one")
+    sharing = grace_of(session) >= GRACE  # with less time a file that is found may be too old
+    wanted = [
+        Wanted(change.handle, change.settings, change.old, change.store, change.settings.dedupe and sharing)
+        for change in writing
+        if change.handle is not None and change.store is not None
+    ]
+    uploads: list[Upload] = []
+    for change, prepared in zip(writing, await_(prepare_all(wanted)), strict=True):
+        assert change.handle is not None
+        assert change.store is not None
+        change.prepared = prepared
+        content = prepared.content
+        if content is None:
+            assert change.old is not None
+            change.old._remember(change.handle)
+            set_committed_value(change.row, change.key, change.old)
+        elif isinstance(content, Reference):
+            mimetype = change.settings.cls.mimetype if content.compression is None else "application/octet-stream"
+            file = StoredFile(change.store, content.name, _referrer(session, change.row, change.key))
+            uploads.append(Upload(file, prepared.data, mimetype, shared=content.shared))
+    changes[:] = [change for change in changes if change.prepared is None or change.prepared.content is not None]
+    return uploads
+
+
+def _owners(changes: Iterable[_Change], doomed: Iterable[InstanceState[Any]]) -> list[Owner]:
+    """The rows of the database that are changed or deleted: their values belong to them."""
+    states = dict.fromkeys((*doomed, *(instance_state(change.row) for change in changes)))
+    return [Owner(state.mapper, (), tuple(state.identity), state) for state in states if state.identity is not None]
+
+
+def _settle(session: Session, work: _Work, changes: Sequence[_Change], doomed: Sequence[InstanceState[Any]]) -> None:
+    """Read what the rows hold that are changed or deleted; then let the new values be written."""
+    before = [change for change in changes if instance_state(change.row).key is not None]
+    held = _held(session, {*doomed, *(instance_state(change.row) for change in before)})
+    for state in doomed:
+        row, handles = state.obj(), held.get(state, {}).items()
+        work.doomed[state] = [file for key, handle in handles for file in _files(session, row, key, handle)]
+    stores = {instance_state(change.row): change.store for change in changes if change.store is not None}
+    for change in before:
+        replaced = held.get(instance_state(change.row), {}).get(change.key)
+        store = stores.get(instance_state(change.row))
+        change.dropped = list(_files(session, change.row, change.key, replaced, store))
+    for change in changes:
+        if change.handle is not None and change.prepared is not None:
+            change.handle._stored_as(change.prepared.raw, change.settings, change.store)
+
+
+def _held(
+    session: Session, states: Iterable[InstanceState[Any]]
+) -> dict[InstanceState[Any], dict[str, Stored[Any] | None]]:
+    """What rows hold in the database now; a row that is gone is left out.
+
+    They are locked already, but for the tables of subclasses, and only a locking read sees the latest values at each
+    isolation level.
+    """
+    by_mapper: dict[Mapper[Any], dict[tuple[Any, ...], InstanceState[Any]]] = {}
+    for state in states:
+        assert state.identity is not None
+        by_mapper.setdefault(state.mapper, {})[tuple(state.identity)] = state
+    found: dict[InstanceState[Any], dict[str, Stored[Any] | None]] = {}
+    for mapper, rows in by_mapper.items():
+        for connection, identities in _by_connection(session, mapper, rows).items():
+            for identity, values in _read(connection, mapper, identities):
+                if identity in rows:
+                    found[rows[identity]] = values
+            for identity in identities:  # the database may spell a key otherwise, as CHAR(10) does: let it compare
+                if rows[identity] not in found:
+                    found.update((rows[identity], values) for _, values in _read(connection, mapper, [identity]))
+    return found
+
+
+def _by_connection(
+    session: Session, mapper: Mapper[Any], rows: Mapping[tuple[Any, ...], InstanceState[Any]]
+) -> dict[Connection, list[tuple[Any, ...]]]:
+    found: dict[Connection, list[tuple[Any, ...]]] = {}
+    for identity, state in rows.items():
+        found.setdefault(connection_of(session, mapper, state), []).append(identity)
+    return found
+
+
+def _read(
+    connection: Connection, mapper: Mapper[Any], identities: Sequence[tuple[Any, ...]]
+) -> Iterator[tuple[tuple[Any, ...], dict[str, Stored[Any] | None]]]:
+    """By tables, not by classes: what an application adds to its queries hides nothing."""
+    columns = columns_of(mapper)
+    primary = mapper.primary_key
+    query = select(*primary, *columns.values()).select_from(mapper.persist_selectable).with_for_update(key_share=True)
+    for start in range(0, len(identities), PAGE):
+        for row in connection.execute(query.where(among(primary, identities[start : start + PAGE]))):
+            yield tuple(row[: len(primary)]), dict(zip(columns, row[len(primary) :], strict=True))
+
+
+# --- what was there --------------------------------------------------------------------------------------------------
+
+
+def _files_of_deleted(session: Session, work: _Work, row: object) -> Iterable[StoredFile]:
+    known = work.doomed.get(instance_state(row))
+    return _known_files(session, row, columns_of(object_mapper(row))) if known is None else known
+
+
+def _known_files(session: Session, row: object, columns: Iterable[str]) -> Iterator[StoredFile]:
+    """The files of a row that was deleted in bulk, as far as it was loaded; of changes that were not flushed, none."""
+    for key in columns:
+        history = get_history(row, key, PASSIVE_NO_INITIALIZE)
+        known = (history.deleted if history.has_changes() else history.unchanged) or ()
+        try:
+            if not known:
+                raise LookupError("it was not loaded")
+            yield from _files(session, row, key, known[0])
+        except LookupError as error:
+            _log.warning("the file of a deleted %s.%s is left to the sweep: %s", type(row).__name__, key, error)
+
+
+def _files(
+    session: Session, row: object, key: str, handle: Stored[Any] | None, store: Store | None = None
+) -> Iterator[StoredFile]:
+    """The file that a handle names and that is its row's alone, if there is one."""
+    if handle is None or handle._raw is None:
+        return
+    try:
+        content = handle._read()
+    except DamagedValueError as error:
+        _log.warning("nothing is deleted: %s", error)
+        return
+    if isinstance(content, Reference) and not content.shared:
+        found = keyed(resolve_store(handle._store, store, session=session))
+        yield StoredFile(found, content.name, _referrer(session, row, key))
+
+
+def _referrer(session: Session, row: object, key: str) -> ValueReferrer:
+    state = instance_state(row)
+    return ValueReferrer(database_of(session, state.mapper, state), state.mapper, key)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueReferrer(Referrer):
+    """The rows with an offloaded column, any of which may hold a copy of a reference that SQL has made."""
+
+    key: str
+
+    def referenced(self, connection: Connection, files: Sequence[StoredFile]) -> Collection[StoredFile]:
+        """See :meth:`Referrer.referenced`; an index on the column makes this fast."""
+        by_reference = {f"@{file.key}": file for file in files}
+        found: set[StoredFile] = set()
+        references = sorted(by_reference)
+        for column in self._columns():
+            for start in range(0, len(references), PAGE):
+                query = select(column).where(column.in_(references[start : start + PAGE]))
+                found.update(by_reference[raw] for raw in connection.scalars(query) if raw in by_reference)
+        return found
+
+    def _columns(self) -> list[ColumnElement[str]]:
+        """The columns whose values have names that begin as those of this one do."""
+        own = columns_of(self.mapper)[self.key]
+        object_type = settings_of(own).object_type
+        mappers = (self.mapper, *self.mapper.registry.mappers)
+        columns = dict.fromkeys(column for mapper in mappers for column in columns_of(mapper).values())
+        return [type_coerce(one, Text()) for one in columns if settings_of(one).object_type == object_type]
+
+
+# --- what comes late -------------------------------------------------------------------------------------------------
+
+
+@event.listens_for(Mapper, "mapper_configured")
+def _configured(mapper: Mapper[Any], cls: type) -> None:
+    """Listen to the rows of mappers with offloaded columns only: others shall not be slower."""
+    if columns_of(mapper):
+        event.listen(mapper, "before_insert", _inserting)
+        event.listen(mapper, "before_update", _updating)
+        event.listen(mapper, "before_delete", _deleting)
+
+
+def _inserting(mapper: Mapper[Any], connection: Connection, row: object) -> None:
+    _late(row, _of_new)
+
+
+def _updating(mapper: Mapper[Any], connection: Connection, row: object) -> None:
+    _late(row, _of_dirty)
+
+
+def _late(row: object, changes_of: Callable[[Session, _Work, object], Iterator[_Change]]) -> None:
+    """Store what a hook of the application assigned after our look at the session, and let the values be written."""
+    session = object_session(row)
+    assert session is not None
+    work = _work(session)
+    changes = list(changes_of(session, work, row))
+    if changes:
+        session.info[_WORK] = work
+        put(session, _prepare(session, changes))
+        lock(session, _owners(changes, ()))
+        _settle(session, work, changes, [])
+        work.add(changes)
+    work.written.add(instance_state(row))
+    for key in columns_of(object_mapper(row)):
+        change = work.changes.get((instance_state(row), key))
+        if change is not None and change.handle is not None and work.knows(row, key):
+            change.handle._writing = True
+            work.writing.append(change.handle)
+
+
+def _deleting(mapper: Mapper[Any], connection: Connection, row: object) -> None:
+    """Look at what an orphan holds, which the flush itself deletes."""
+    session = object_session(row)
+    assert session is not None
+    work, state = _work(session), instance_state(row)
+    if state not in work.doomed:
+        session.info[_WORK] = work
+        lock(session, _owners((), [state]))
+        _settle(session, work, [], [state])

@@ -1,0 +1,434 @@
+"""Handles of offloaded values: what an attribute is while its content may be in the store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
+from weakref import ref
+
+from sqlalchemy.orm import InstanceState, Session
+
+from .._threads import run_pixels
+from .._transaction.hooks import store_left
+from ..context import bound_store, resolve_store
+from ..exc import DamagedValueError, DeclarationError, OffloadError, ValueNotLoadedError, ValueTooLargeError
+from ..file import AsyncFile, SeekableFileProxy
+from ..store import KeyedStore, Store
+from . import _jsontext as jsontext
+from ._codec import Compression
+from ._fetch import fetch, keyed, stream
+from ._reference import Inline, Reference, parse
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
+__all__ = ["Settings", "Stored", "StoredBinary", "StoredJSON", "StoredText", "check_size", "content_of"]
+
+V = TypeVar("V")
+
+_MISSING: Final = object()
+
+
+@dataclass(slots=True, eq=False)
+class Settings:
+    """What was declared of a column.
+
+    Args:
+        cls: The class of its handles.
+        compression: What is done to the files' bytes.
+        inline_below: Values of fewer bytes stay in the row.
+        max_size: The most bytes that a value may have.
+        dedupe: Whether equal values share a file.
+        object_type: What the names of its files begin with; ``None`` before it is mapped.
+        place: The table and the column; ``None`` before it is mapped.
+    """
+
+    cls: type[Stored[Any]]
+    compression: Compression | None
+    inline_below: int
+    max_size: int
+    dedupe: bool
+    object_type: str | None
+    place: str | None = None
+
+
+class Stored(Generic[V]):
+    """A value that may be in the store: the base of the handles, and of those with serializers of your own.
+
+    Reading the attribute of a row gives a handle; nothing is fetched before it is asked for. Assign a plain value, or a
+    handle: what is stored of it is what it is at the flush. Two handles are equal if they hold the same bytes, and one
+    is true if it holds any; neither needs the store.
+
+    A subclass says how its values become bytes::
+
+        class StoredPacked(Stored[dict[str, Any]]):
+            kind = ".msgpack"
+            mimetype = "application/msgpack"
+
+            @classmethod
+            def encode(cls, value):
+                return msgpack.packb(value)
+
+            @classmethod
+            def decode(cls, data):
+                return msgpack.unpackb(data)
+
+    Args:
+        value: The plain value.
+        store: Where its file is to be put; ``None`` for the current store at the flush.
+
+    Raises:
+        DeclarationError: The value is of a type that the class does not take.
+    """
+
+    __slots__ = ("_bound", "_content", "_owner", "_raw", "_session", "_settings", "_store", "_value", "_writing")
+
+    kind: ClassVar[str] = ".bin"
+    """What is in the files, by a file name extension: a dot, and at most twelve small letters and digits."""
+
+    mimetype: ClassVar[str] = "application/octet-stream"
+    """What a server is to say of a file that is not compressed: a type without parameters."""
+
+    plain: ClassVar[Any] = Any
+    """The type of plain values, as Pydantic understands it; if it is a class, others are refused."""
+
+    def __init__(self, value: V, *, store: Store | None = None) -> None:
+        self._begin(type(self).check(value), store=store)
+
+    def _begin(
+        self, value: object, *, raw: str | None = None, settings: Settings | None = None, store: Store | None = None
+    ) -> None:
+        self._value = value
+        self._raw = raw
+        self._settings = settings
+        self._store = store
+        self._content: Reference | Inline | None = None
+        self._owner: ref[InstanceState[Any]] | None = None
+        self._session: ref[Session] | None = None
+        self._bound: Store | None = None
+        self._writing = False
+
+    # --- for serializers ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def encode(cls, value: V) -> bytes:
+        """Return a value as bytes; called in a worker thread where it is flushed.
+
+        Raises:
+            OffloadError: There are no bytes for it. Other errors become the cause of one.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def decode(cls, data: bytes) -> V:
+        """Return the value of some bytes; called in a worker thread where there are many.
+
+        Raises:
+            DamagedValueError: These are no such bytes. Other errors become the cause of one.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def check(cls, value: V) -> V:
+        """Return the value that is kept of the one that was assigned.
+
+        Raises:
+            DeclarationError: It is of a type that the class does not take.
+        """
+        if cls.plain is not Any and isinstance(cls.plain, type) and not isinstance(value, cls.plain):
+            raise DeclarationError(
+                f"{cls.__name__}: expected {cls.plain.__name__} or a {cls.__name__}, got {type(value).__name__}"
+            )
+        return value
+
+    # --- without I/O -------------------------------------------------------------------------------------------------
+
+    @property
+    def loaded(self) -> bool:
+        """Whether :attr:`value` is there: assigned, loaded, or kept in the row."""
+        return self._value is not _MISSING or self._raw is None or isinstance(self._read(), Inline)
+
+    @property
+    def value(self) -> V:
+        """The plain value.
+
+        Raises:
+            ValueNotLoadedError: It is in the store, and was not loaded.
+            DamagedValueError: What the row holds is nothing that this column wrote.
+        """
+        if self._value is _MISSING:
+            content = self._read()
+            if not isinstance(content, Inline):
+                raise ValueNotLoadedError(
+                    f"this {type(self).__name__} of {self.size:,} bytes is in the store: `await handle.load()`, or "
+                    "`await load_stored(rows, Class.attribute)` for many"
+                )
+            self._value = self._decode(content.data)
+        return cast("V", self._value)
+
+    @property
+    def size(self) -> int:
+        """The size of the value in bytes, not compressed."""
+        content = self._read()
+        if isinstance(content, Reference):
+            return content.size
+        return len(self._bytes(content))
+
+    @property
+    def sha256(self) -> str:
+        """The fingerprint of the value's bytes, 64 hexadecimal digits."""
+        content = self._read()
+        if isinstance(content, Reference):
+            return content.sha256
+        return hashlib.sha256(self._bytes(content)).hexdigest()
+
+    @property
+    def name(self) -> str | None:
+        """The name of the file in the store; ``None`` for a value that has none, or not yet."""
+        content = self._read()
+        return content.name if isinstance(content, Reference) else None
+
+    def __bool__(self) -> bool:
+        return self.size > 0
+
+    def __eq__(self, other: object) -> bool:
+        if other is None:
+            return False
+        if not isinstance(other, Stored):
+            try:
+                data = type(self)(cast("V", other))._encode()
+            except (DeclarationError, OffloadError):
+                return NotImplemented
+            return self.size == len(data) and self.sha256 == hashlib.sha256(data).hexdigest()
+        return self.kind == other.kind and self.size == other.size and self.sha256 == other.sha256
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.sha256))
+
+    def __repr__(self) -> str:
+        if self._raw is None:
+            return f"<{type(self).__name__}, not stored yet>"
+        try:
+            loaded = "loaded" if self.loaded else "not loaded"
+            return f"<{type(self).__name__} of {self.size:,} bytes, {loaded}>"
+        except DamagedValueError:
+            return f"<{type(self).__name__}, damaged>"
+
+    # --- with I/O ----------------------------------------------------------------------------------------------------
+
+    async def load(self, store: Store | None = None) -> V:
+        """Return the plain value, and keep it; fetch it, unless it is there.
+
+        Args:
+            store: Where the file is; ``None`` for the store it was put in through this handle, or the current one.
+
+        Raises:
+            StoreFileNotFoundError: The store has no such file.
+            DamagedValueError: The file, or the reference to it, is not what was stored.
+            ValueTooLargeError: It has more bytes than the column allows.
+            ContextError: No store is named anywhere.
+
+        Effects: On an error or a cancellation the handle is as it was.
+        """
+        if self._value is _MISSING:
+            content = self._read()
+            if isinstance(content, Reference):
+                assert self._settings is not None
+                check_size(content.size, self._settings)
+                self._value = await fetch(self._resolve(store), content, self._decode)
+        return self.value
+
+    async def open(self, store: Store | None = None) -> AsyncFile:
+        """Open the value's bytes as a stream, in constant memory; close it with ``async with`` or ``aclose()``.
+
+        Args:
+            store: As for :meth:`load`.
+
+        Raises:
+            StoreFileNotFoundError: The store has no such file.
+            DamagedValueError: The reference is not one of this column's; while reading: the file is not what was
+                stored.
+            ContextError: No store is named anywhere.
+        """
+        content = self._read()
+        if isinstance(content, Reference):
+            return await stream(self._resolve(store), content)
+        return SeekableFileProxy(await run_pixels(self._bytes, content))
+
+    # --- for the other modules of this room --------------------------------------------------------------------------
+
+    @classmethod
+    def _from_row(cls, raw: str, settings: Settings) -> Stored[V]:
+        """Return the handle of what a row holds."""
+        handle = cls.__new__(cls)
+        handle._begin(_MISSING, raw=raw, settings=settings)
+        return handle
+
+    def _twin(self) -> Stored[V]:
+        """Return another handle of the same value, for another attribute."""
+        twin = type(self).__new__(type(self))
+        twin._begin(self._value, raw=self._raw, settings=self._settings, store=self._store)
+        return twin
+
+    def _encode(self) -> bytes:
+        """Return the value as bytes. It is encoded each time, because the value may be mutable."""
+        try:
+            return type(self).encode(self.value)
+        except OffloadError:
+            raise
+        except Exception as error:
+            raise OffloadError(
+                f"{type(self).__name__} has no bytes for a {type(self._value).__name__}: {error}"
+            ) from error
+
+    def _remember(self, other: Stored[V]) -> None:
+        """Keep the value of another handle of the same bytes."""
+        if self._value is _MISSING:
+            self._value = other._value
+
+    def _stored_as(self, raw: str, settings: Settings, store: KeyedStore | None) -> None:
+        """Note what the row is to hold."""
+        self._raw, self._settings, self._store = raw, settings, store
+        self._content = None
+
+    def _read(self) -> Reference | Inline | None:
+        """What the row holds; ``None`` where it was not written yet."""
+        if self._content is None and self._raw is not None:
+            assert self._settings is not None
+            self._content = parse(self._raw, self._settings.object_type or "")
+        return self._content
+
+    def _bytes(self, content: Inline | None) -> bytes:
+        return self._encode() if content is None else content.data
+
+    def _decode(self, data: bytes) -> V:
+        try:
+            return type(self).decode(data)
+        except OffloadError:
+            raise
+        except Exception as error:
+            raise DamagedValueError(f"the bytes are none of a {type(self).__name__}: {error}") from error
+
+    def _resolve(self, store: Store | None) -> KeyedStore:
+        owner = None if self._owner is None else self._owner()
+        known = None if self._session is None else self._session()  # the row may not be referenced any more
+        session = known if owner is None else owner.session
+        return keyed(resolve_store(store, self._store, session=session, bound=self._bound))
+
+    def _belongs_to(self, owner: InstanceState[Any]) -> None:
+        """Note the row whose attribute this is."""
+        self._owner = ref(owner)
+        self._session = None if owner.session is None else ref(owner.session)
+        self._bound = bound_store(owner.session) or store_left(owner)
+
+    def __getstate__(self) -> dict[str, Any]:
+        value = None if self._value is _MISSING else (self._value,)
+        return {"value": value, "raw": self._raw, "settings": self._settings}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        value = _MISSING if state["value"] is None else state["value"][0]
+        self._begin(value, raw=state["raw"], settings=state["settings"])
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Let Pydantic take plain values and handles, and write the plain value of a handle that is loaded."""
+        from pydantic_core import core_schema
+
+        plain = handler.generate_schema(cls.plain)
+
+        def make(value: Any, check: Callable[[Any], Any]) -> Stored[V]:
+            return value if isinstance(value, cls) else cls(check(value))
+
+        return core_schema.no_info_wrap_validator_function(
+            make,
+            plain,
+            serialization=core_schema.plain_serializer_function_ser_schema(_value_of, return_schema=plain),
+        )
+
+
+def _value_of(handle: Stored[Any]) -> Any:
+    return handle.value
+
+
+def content_of(handle: Stored[Any]) -> Reference | Inline | None:
+    """Return what a row holds; ``None`` where that is nothing its column wrote."""
+    try:
+        return handle._read()
+    except DamagedValueError:
+        return None
+
+
+def check_size(size: int, settings: Settings) -> None:
+    """Refuse a value that has more bytes than its column allows."""
+    if size > settings.max_size:
+        raise ValueTooLargeError(
+            f"the value of {settings.object_type} has {size:,} bytes, {settings.max_size:,} are allowed; "
+            "declare the column with a larger max_size",
+            limit=settings.max_size,
+            actual=size,
+        )
+
+
+class StoredText(Stored[str]):
+    """A text."""
+
+    __slots__ = ()
+    kind = ".txt"
+    mimetype = "text/plain"
+    plain = str
+
+    @classmethod
+    def encode(cls, value: str) -> bytes:
+        """Return the text in UTF-8."""
+        return value.encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> str:
+        """Return the text of UTF-8."""
+        return data.decode()
+
+
+class StoredBinary(Stored[bytes]):
+    """Bytes."""
+
+    __slots__ = ()
+    plain = bytes
+
+    @classmethod
+    def check(cls, value: bytes | bytearray | memoryview) -> bytes:
+        """Return the bytes, as they are now."""
+        return super().check(bytes(value) if isinstance(value, (bytearray, memoryview)) else value)
+
+    @classmethod
+    def encode(cls, value: bytes) -> bytes:
+        """Return the bytes themselves."""
+        return value
+
+    @classmethod
+    def decode(cls, data: bytes) -> bytes:
+        """Return the bytes themselves."""
+        return data
+
+
+class StoredJSON(Stored[Any]):
+    """What JSON has: dicts with texts as keys, lists, texts, numbers, true, false and null.
+
+    A value that is changed in place is not seen to be changed; assign it anew.
+    """
+
+    __slots__ = ()
+    kind = ".json"
+    mimetype = "application/json"
+
+    @classmethod
+    def encode(cls, value: Any) -> bytes:
+        """Return JSON in UTF-8."""
+        return jsontext.encode(value)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Any:
+        """Return the value of JSON in UTF-8."""
+        return jsontext.decode(data)

@@ -1,0 +1,153 @@
+"""A store that keeps each object type in its own store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+from ..exc import InvalidKeyError
+from ..file import AsyncFile, Source
+from ..key import DERIVED, ImageKey, check_name
+from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
+from ._combined import NameRoutingStore, check_stores, joined
+
+__all__ = ["PlainRoutingStore", "RoutingStore"]
+
+S = TypeVar("S", bound=Store)
+
+
+class PlainRoutingStore(KeyLevelStore, Generic[S]):
+    """A :class:`RoutingStore` for stores that are not a :class:`~aioimageattach.store.KeyedStore`.
+
+    Args:
+        stores: As for :class:`RoutingStore`.
+        default: As for :class:`RoutingStore`.
+    """
+
+    def __init__(self, stores: Mapping[str, S], default: S | None = None) -> None:
+        self._stores: dict[str, S] = {}
+        for object_type, store in stores.items():
+            ImageKey(object_type, None, 1, 1, "image/png")
+            if self._stores.setdefault(_plain(object_type), store) is not store:
+                raise ValueError(f"object_type {object_type!r} is the same as another one: '_' and '-' are equal here")
+        self._default = default
+        check_stores(self.stores, keyed=isinstance(self, KeyedStore))
+        self.needs_object_id: bool = any(store.needs_object_id for store in self.stores)
+        self.has_signed_urls: bool = any(store.has_signed_urls for store in self.stores)
+
+    @property
+    def stores(self) -> list[S]:
+        """All stores, each once."""
+        found = [*self._stores.values(), *([] if self._default is None else [self._default])]
+        return list({id(store): store for store in found}.values())
+
+    def unknown_types(self, object_types: Iterable[str]) -> list[str]:
+        """Return the object types that have a store of their own here, but are not among those of an application.
+
+        Their files would silently go to the default store if a name is misspelled. ``aioimageattach doctor`` asks this.
+        """
+        known = set(map(_plain, object_types))
+        return sorted(object_type for object_type in self._stores if object_type not in known)
+
+    def store_of(self, object_type: str) -> S:
+        """Return the store of an object type.
+
+        Raises:
+            InvalidKeyError: The object type has no store, and there is no default.
+        """
+        found = self._find(object_type)
+        if found is None:
+            raise InvalidKeyError(
+                f"object_type {object_type!r:.80} has no store: expected one of {sorted(self._stores)}, or a default",
+                store=repr(self),
+            )
+        return found
+
+    def _find(self, object_type: str) -> S | None:
+        found = self._stores.get(_plain(object_type))
+        if found is None and object_type.endswith(DERIVED):  # thumbnails are as private as their originals
+            found = self._stores.get(_plain(object_type.removesuffix(DERIVED)))
+        return self._default if found is None else found
+
+    def location_of(self, object_type: str | None = None) -> Location:
+        """Return the places of the store of an object type, or of all stores."""
+        if object_type is None:
+            return joined(self.stores, None)
+        found = self._find(object_type)
+        return frozenset() if found is None else found.location_of(object_type)
+
+    def revision_for(self, object_type: str, *, reproducible: bool) -> str:
+        """Return a new revision of the store of an object type."""
+        return self.store_of(object_type).revision_for(object_type, reproducible=reproducible)
+
+    def __repr__(self) -> str:
+        routes = [f"{object_type}: {store!r}" for object_type, store in self._stores.items()]
+        return f"<{type(self).__name__} {', '.join([*routes, f'else {self._default!r}'])}>"
+
+    async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
+        """Put a file into the store of its object type."""
+        await self.store_of(key.object_type).put(key, file, reproducible=reproducible)
+
+    async def get(self, key: ImageKey) -> AsyncFile:
+        """Open a file in the store of its object type."""
+        return await self.store_of(key.object_type).get(key)
+
+    def url_for(self, key: ImageKey) -> str:
+        """Return the URL in the store of the object type."""
+        return self.store_of(key.object_type).url_for(key)
+
+    def download_url_for(self, key: ImageKey, filename: str) -> str:
+        """Return a URL of the store of the object type under which browsers save a file."""
+        return self.store_of(key.object_type).download_url_for(key, filename)
+
+    async def discard(self, key: ImageKey) -> None:
+        """Delete a file in the store of its object type."""
+        await self.store_of(key.object_type).discard(key)
+
+
+class RoutingStore(PlainRoutingStore[KeyedStore], NameRoutingStore):
+    """Keeps each object type in its own store, such as portraits in a private bucket.
+
+    The object type of a name is the part before the first ``/``. The caller closes the stores.
+
+    Args:
+        stores: The store of each object type. By default, the object type of an image class is the name of its table
+            with ``-`` for ``_``. The two characters are equal here, so the name of the table works, too.
+        default: The store of all other object types; ``None`` to refuse them.
+
+    Raises:
+        InvalidKeyError: An object type is not valid.
+        DeclarationError: A store is not a :class:`~aioimageattach.store.KeyedStore`.
+        ValueError: Two object types are equal apart from ``_`` and ``-``.
+    """
+
+    def _of(self, name: str) -> KeyedStore:
+        return self.store_of(check_name(name).partition("/")[0])
+
+    def _candidates(self, prefix: str) -> Sequence[KeyedStore]:
+        object_type, slash, _ = prefix.partition("/")
+        if not slash:
+            return self.stores
+        found = self._find(object_type)
+        return [] if found is None else [found]
+
+    def legacy_name(self, key: ImageKey) -> str:
+        """Return the name of a key without a revision in the store of its object type."""
+        return self.store_of(key.object_type).legacy_name(key)
+
+    def legacy_names(self, key: ImageKey) -> tuple[str, ...]:
+        """Return the names of a key without a revision in the store of its object type."""
+        return self.store_of(key.object_type).legacy_names(key)
+
+    def parts(self, object_type: str) -> tuple[KeyedStore, ...]:
+        """Return the store of an object type, or its parts if it combines others."""
+        return self.store_of(object_type).parts(object_type)
+
+    async def head(self, key: ImageKey) -> ObjectInfo:
+        """Return the size and modification time of the file of a key."""
+        return await self.store_of(key.object_type).head(key)
+
+
+def _plain(object_type: str) -> str:
+    """Return the form in which object types are compared, so that the name of a table finds the store, too."""
+    return object_type.replace("_", "-")

@@ -1,0 +1,130 @@
+"""A store that keeps originals and thumbnails in different places."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from ..exc import InvalidKeyError
+from ..file import AsyncFile, Source
+from ..key import DERIVED, SANDBOX, THUMBNAIL, ImageKey, check_name, file_name, make_revision, revision_time
+from ..store import KeyedStore, Location, ObjectInfo
+from ._combined import NameRoutingStore, check_places, check_stores, joined
+
+__all__ = ["SplitStore"]
+
+_NAME: Final = re.compile(
+    rf"(?P<path>.+/)?(?P<revision>[A-Za-z0-9_-]+?)(?:{SANDBOX})?\.[0-9]+x[0-9]+(?:\.[0-9a-z]+)?", re.ASCII
+)
+_DERIVED_PATH: Final = re.compile(rf"(?:.+/)?[^/]+{re.escape(DERIVED)}/[^/]{{5}}/[^/]{{2}}/")
+_DERIVED: Final = re.compile(r"[A-Za-z0-9_-]{8,18}-[a-z][a-z0-9_]{0,15}(?:-[0-9]{6})?-[0-9a-z]{12}", re.ASCII)
+
+
+class SplitStore(NameRoutingStore):
+    """Keeps the originals in one store and the thumbnails in another, such as a private and a public bucket.
+
+    The revision of a thumbnail ends in ``-t``, so the name of each file tells which store has it. All other files
+    belong to the store of the originals: offloaded values, and thumbnails that were made before the store was split.
+    No original is ever put into the store of the thumbnails. The caller closes the stores.
+
+    Args:
+        originals: The store of the originals, and of all other files.
+        thumbnails: The store of the thumbnails.
+
+    Raises:
+        ValueError: The two stores keep the same files.
+        DeclarationError: A store is not a :class:`~aioimageattach.store.KeyedStore`.
+    """
+
+    def __init__(self, originals: KeyedStore, thumbnails: KeyedStore) -> None:
+        check_stores((originals, thumbnails), keyed=True)
+        check_places((originals, thumbnails))
+        self.originals: KeyedStore = originals
+        self.thumbnails: KeyedStore = thumbnails
+        self.has_signed_urls: bool = originals.has_signed_urls
+
+    def make_revision(self) -> str:
+        """Return a new revision of an original."""
+        return make_revision()
+
+    def revision_for(self, object_type: str, *, reproducible: bool) -> str:
+        """Return a new revision of an original, or a marked one of a thumbnail."""
+        return make_revision() + THUMBNAIL if reproducible else make_revision()
+
+    def location_of(self, object_type: str | None = None) -> Location:
+        """Return the places of both stores."""
+        return joined((self.originals, self.thumbnails), object_type)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.originals!r}, thumbnails in {self.thumbnails!r}>"
+
+    def _of(self, name: str) -> KeyedStore:
+        return self.thumbnails if _is_thumbnail(check_name(name)) else self.originals
+
+    def _of_key(self, key: ImageKey) -> KeyedStore:
+        return self.originals if key.revision is None else self._of(file_name(key))
+
+    def _candidates(self, prefix: str) -> Sequence[KeyedStore]:
+        return self.originals, self.thumbnails
+
+    async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
+        """Put an original or a thumbnail.
+
+        Raises:
+            InvalidKeyError: An original has the revision of a thumbnail; nothing was read.
+        """
+        store = self._of_key(key)
+        if store is self.thumbnails and not reproducible:
+            raise InvalidKeyError(
+                f"revision {key.revision!r} belongs to a thumbnail: expected one of revision_for(..., "
+                "reproducible=False) for an original",
+                store=repr(self),
+            )
+        await store.put(key, file, reproducible=reproducible)
+
+    async def get(self, key: ImageKey) -> AsyncFile:
+        """Open a file in the store of the originals or of the thumbnails."""
+        return await self._of_key(key).get(key)
+
+    def url_for(self, key: ImageKey) -> str:
+        """Return the URL in the store of the originals or of the thumbnails."""
+        return self._of_key(key).url_for(key)
+
+    def download_url_for(self, key: ImageKey, filename: str) -> str:
+        """Return a URL of the store of the originals or of the thumbnails under which browsers save a file."""
+        return self._of_key(key).download_url_for(key, filename)
+
+    async def discard(self, key: ImageKey) -> None:
+        """Delete a file in the store of the originals or of the thumbnails."""
+        await self._of_key(key).discard(key)
+
+    async def head(self, key: ImageKey) -> ObjectInfo:
+        """Return the size and modification time of the file of a key."""
+        return await self._of_key(key).head(key)
+
+    def legacy_name(self, key: ImageKey) -> str:
+        """Return the name of a key without a revision in the store of the originals."""
+        return self.originals.legacy_name(key)
+
+    def legacy_names(self, key: ImageKey) -> tuple[str, ...]:
+        """Return the names of a key without a revision in the store of the originals."""
+        return self.originals.legacy_names(key)
+
+    def parts(self, object_type: str) -> tuple[KeyedStore, ...]:
+        """Return both stores, or their parts if they combine others."""
+        return (*self.originals.parts(object_type), *self.thumbnails.parts(object_type))
+
+
+def _is_thumbnail(name: str) -> bool:
+    """Whether a name is that of a thumbnail: of a marked revision, or of a declared one.
+
+    Originals, offloaded values, thumbnails without a mark and the files of other programs do not have such names.
+    """
+    found = _NAME.fullmatch(name)
+    if found is None:
+        return False
+    path, revision = found["path"] or "", found["revision"]
+    if revision.endswith(THUMBNAIL):
+        return revision_time(revision) is not None
+    return _DERIVED_PATH.fullmatch(path) is not None and _DERIVED.fullmatch(revision) is not None

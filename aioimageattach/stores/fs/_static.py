@@ -1,0 +1,335 @@
+"""Serves the files of a directory store to browsers, as an ASGI application and as a middleware."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import quote
+
+from ..._http.asgi import ASGIApp, Message, Receive, Scope, Send, rejects_event_loop, route_path
+from ..._tasks import cancelled_after
+from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError
+from ._paths import absolute_path
+from ._serving.names import ServableFile, parse_path
+from ._serving.reader import Delivery, FileReader, Reader
+from ._serving.responses import (
+    Cors,
+    Headers,
+    RequestInfo,
+    Response,
+    error_response,
+    make_private,
+    offloaded_response,
+    options_response,
+)
+from ._signing import UrlSigner
+
+__all__ = [
+    "BLOCK_SIZE",
+    "FileServer",
+    "ServerMiddleware",
+    "StaticServer",
+    "StaticServerMiddleware",
+    "offload",
+    "url_prefix",
+]
+
+BLOCK_SIZE: Final = 128 * 1024
+"""How many bytes are read and sent at a time."""
+
+_PATHSEND: Final = "http.response.pathsend"
+_PATHSEND_FROM: Final = 1024 * 1024
+_HTTP_1: Final = ("1.0", "1.1")
+
+_log = logging.getLogger(__name__)
+
+
+class FileServer:
+    """An ASGI application that serves what a reader finds: the part of :class:`StaticServer` that knows no directory.
+
+    Args:
+        reader: Finds and reads files.
+        cors: As for :class:`StaticServer`.
+        pathsend: The directory whose files the ASGI server may read itself; ``None`` for none.
+        signer: As for :class:`StaticServer`.
+        offload: The header by which a server in front is made to send a file, and what its value begins with.
+    """
+
+    def __init__(
+        self,
+        reader: FileReader,
+        *,
+        cors: bool | Iterable[str] = False,
+        pathsend: str | None = None,
+        signer: UrlSigner | None = None,
+        offload: tuple[bytes, str] | None = None,
+    ) -> None:
+        self._reader = reader
+        self._cors = Cors(cors)
+        self._pathsend = pathsend
+        self._signer = signer
+        self._offload = offload
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond to a request. A websocket is closed; on a lifespan there is nothing to do."""
+        if scope["type"] == "http":
+            await self.serve(route_path(scope).removeprefix("/"), scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+        elif not await rejects_event_loop(receive, send):
+            await _run_lifespan(receive, send)
+
+    async def serve(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond to a request for a file.
+
+        Args:
+            path: The name of the file within the store, unescaped, as in the URL.
+            scope: The scope of the HTTP request.
+            receive: Called while a response is sent that can block, to notice that the client has disconnected.
+            send: Called with the response.
+
+        Raises:
+            StoreError: The disk failed while the body was being sent, or the file became shorter. The server then
+                closes the connection, so that no client takes the part it received for the whole file.
+
+        Effects: However the call ends, also if the client disconnects or the task is cancelled, no task remains, and no
+        file stays open except those kept for later requests.
+        """
+        delivery = await self._prepare(RequestInfo.from_scope(scope), parse_path(path))
+        try:
+            body = delivery.single_body()
+            if body is not None and scope.get("http_version", "1.1") in _HTTP_1:
+                # A server for HTTP/1 releases a blocked send when its connection closes, so nothing has to watch.
+                await send(_start(delivery.response))
+                await send({"type": "http.response.body", "body": body})
+                return
+            async with cancelled_after(_disconnect, receive):
+                if body is None:
+                    await self._stream(delivery, scope, send)
+                else:
+                    await send(_start(delivery.response))
+                    await send({"type": "http.response.body", "body": body})
+        finally:
+            delivery.release()
+
+    async def _prepare(self, request: RequestInfo, file: ServableFile | None) -> Delivery:
+        cors = self._cors.headers_for(request.origin)
+        if request.method == "OPTIONS":
+            return Delivery(options_response(request, self._cors))
+        if request.method not in ("GET", "HEAD"):
+            return Delivery(error_response(request, 405, cors))
+        if file is None:
+            return Delivery(error_response(request, 404, cors))
+        allowed = None
+        if self._signer is not None:
+            allowed = self._signer.verify(self._signed_name(file), request.query)
+            if allowed is None:
+                return Delivery(error_response(request, 403, cors))
+        delivery = self._peek(request, file, cors) or await self._find(request, file, cors)
+        if allowed is not None:
+            make_private(delivery.response, allowed.seconds_left, allowed.content_disposition)
+        return delivery
+
+    def _signed_name(self, file: ServableFile) -> str:
+        """Return what the signature of a URL is about."""
+        return file.name
+
+    def _peek(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery | None:
+        """Return the response to a request if it is known without waiting."""
+        if self._offload is not None and not request.needs_etag():
+            return Delivery(offloaded_response(file, cors, *self._offload))
+        return self._reader.peek(request, file, cors)
+
+    async def _find(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
+        try:
+            return await self._reader.prepare(request, file, cors)
+        except (StoreFileNotFoundError, InvalidKeyError):
+            return Delivery(error_response(request, 404, cors))
+        except StoreError as error:
+            _log.warning("file not served: %s", error)
+            return Delivery(error_response(request, 503, cors))
+
+    async def _stream(self, delivery: Delivery, scope: Scope, send: Send) -> None:
+        response, size = delivery.response, delivery.opened.info.size
+        await send(_start(response))
+        root = self._pathsend
+        if root is not None and response.body == [(0, size)] and _offers_pathsend(scope, size):
+            await send({"type": _PATHSEND, "path": f"{root.rstrip('/')}/{delivery.opened.name}"})
+            return
+        data = delivery.first
+        for block in self._reader.blocks(response):
+            if data is None:
+                data = block if isinstance(block, bytes) else await self._reader.read(delivery, block)
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            data = None
+            await asyncio.sleep(0)  # let other requests run, however fast this client reads
+        await send({"type": "http.response.body"})
+
+
+class StaticServer(FileServer):
+    """An ASGI application that serves the files of a :class:`~aioimageattach.stores.fs.FileSystemStore`.
+
+    It serves the files of images and nothing else that may be in the directory: no unfinished or hidden files, no files
+    of other programs, and nothing that a symbolic link leads to. The guide *Serve pictures* lists the response to each
+    kind of request.
+
+    Mount it in an application, or run it on its own.
+
+    Args:
+        dir_path: The directory of the store. A relative path is resolved now.
+        block_size: How many bytes are read and sent at a time, for each client of a larger file.
+        cors: Which pages of other origins may use the files: ``False`` for none (pages of the same site may display
+            them), ``True`` for all, or a list of origins such as ``"https://shop.example.com"``.
+        open_files: How many files may stay open for later requests.
+        pathsend: Whether the ASGI server may read files of 1 MiB and more itself, if it supports that. This takes less
+            CPU time; but the server opens the file later, by its path, and follows symbolic links, so no other program
+            may write to the directory.
+        signer: Serve only URLs that this object has signed, and respond to all others with 403.
+        x_accel_redirect: Let nginx send the files: the path of an internal location that leads to the directory, such
+            as ``"/stored/"``.
+        x_sendfile: Let Apache or lighttpd send the files, with the header ``X-Sendfile``.
+
+    Raises:
+        ValueError: An argument is invalid; the message says which, and what was expected.
+    """
+
+    def __init__(
+        self,
+        dir_path: str | os.PathLike[str],
+        *,
+        block_size: int = BLOCK_SIZE,
+        cors: bool | Iterable[str] = False,
+        open_files: int = 256,
+        pathsend: bool = False,
+        signer: UrlSigner | None = None,
+        x_accel_redirect: str | None = None,
+        x_sendfile: bool = False,
+    ) -> None:
+        for name, value in (("block_size", block_size), ("open_files", open_files)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        self.dir_path: str = absolute_path(dir_path)
+        super().__init__(
+            Reader(self.dir_path, block_size, open_files),
+            cors=cors,
+            pathsend=self.dir_path if pathsend else None,
+            signer=signer,
+            offload=offload(self.dir_path, x_accel_redirect, x_sendfile),
+        )
+
+
+class ServerMiddleware:
+    """Lets a server of files respond to the requests below a path, and passes all others to the application.
+
+    Make it the outermost middleware, so that no other one adds cookies to responses that caches may share. Websockets
+    and the lifespan go to the application.
+
+    Args:
+        app: The application.
+        url_path: The path, such as ``"/images/"``, relative to ``root_path`` if the server has one.
+        server: The server of the files.
+
+    Raises:
+        ValueError: ``url_path`` is not a path.
+    """
+
+    def __init__(self, app: ASGIApp, url_path: str, server: FileServer) -> None:
+        self.app = app
+        self.url_path: str = f"/{url_prefix(url_path)}/"
+        self.server = server
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond to a request for a file, or call the application."""
+        if scope["type"] == "http":
+            path = route_path(scope)
+            if path.startswith(self.url_path):
+                await self.server.serve(path[len(self.url_path) :], scope, receive, send)
+                return
+        elif scope["type"] == "lifespan" and await rejects_event_loop(receive, send):
+            return
+        await self.app(scope, receive, send)
+
+
+class StaticServerMiddleware(ServerMiddleware):
+    """Serves the files of a directory below a path, and passes all other requests to the application.
+
+    Args:
+        app: The application.
+        url_path: The path, such as ``"/images/"``, relative to ``root_path`` if the server has one.
+        dir_path: The directory of the store.
+        block_size: As for :class:`StaticServer`.
+        cors: As for :class:`StaticServer`.
+        options: The other options of :class:`StaticServer`.
+
+    Raises:
+        ValueError: An argument is invalid.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        url_path: str,
+        dir_path: str | os.PathLike[str],
+        block_size: int = BLOCK_SIZE,
+        cors: bool | Iterable[str] = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(app, url_path, StaticServer(dir_path, block_size=block_size, cors=cors, **options))
+
+
+def url_prefix(text: str) -> str:
+    """Return a path without the slashes around it.
+
+    Raises:
+        ValueError: It is empty, or a URL would have to escape it.
+    """
+    prefix = text.strip("/")
+    if not prefix or prefix != quote(prefix, safe="/") or {"", ".", ".."} & set(prefix.split("/")):
+        raise ValueError(
+            f"expected a path such as '/images/' that consists of letters, digits, '-', '.', '_' and '~', got "
+            f"{text!r:.80}"
+        )
+    return prefix
+
+
+def offload(dir_path: str, x_accel_redirect: str | None, x_sendfile: bool) -> tuple[bytes, str] | None:
+    """Return the header by which a server in front sends a file, and what its value begins with; ``None`` for none.
+
+    Raises:
+        ValueError: Both are given.
+    """
+    if x_accel_redirect is None:
+        return (b"x-sendfile", f"{dir_path.rstrip('/')}/") if x_sendfile else None
+    if x_sendfile:
+        raise ValueError("expected either x_accel_redirect or x_sendfile: only one server can send the file")
+    return b"x-accel-redirect", f"/{url_prefix(x_accel_redirect)}/"
+
+
+def _offers_pathsend(scope: Scope, size: int) -> bool:
+    return size >= _PATHSEND_FROM and _PATHSEND in (scope.get("extensions") or {})
+
+
+async def _disconnect(receive: Receive) -> None:
+    """Wait until the client disconnects.
+
+    Somebody has to watch: servers accept a send to a client that is gone, and one that waits for the flow control of
+    HTTP/2 may wait forever.
+    """
+    try:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    except Exception:
+        _log.debug("the server cannot say whether the client is connected", exc_info=True)
+
+
+async def _run_lifespan(receive: Receive, send: Send) -> None:
+    while (message := await receive())["type"] != "lifespan.shutdown":
+        await send({"type": f"{message['type']}.complete"})
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def _start(response: Response) -> Message:
+    return {"type": "http.response.start", "status": response.status, "headers": response.headers}

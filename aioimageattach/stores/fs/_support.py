@@ -1,0 +1,199 @@
+"""What a file system lacks, how a store works without it, and what that costs. All calls block."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import stat
+from collections.abc import Callable
+from io import FileIO
+from typing import Final
+
+from ._directory import Directory
+
+__all__ = ["NO_LINKS", "NO_UNNAMED", "Support", "copy", "write_all"]
+
+NO_UNNAMED: Final = frozenset({errno.EINVAL, errno.EISDIR, errno.ENOSYS, errno.EOPNOTSUPP})
+NO_LINKS: Final = frozenset(
+    {errno.EACCES, errno.EINVAL, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV}
+)
+_NO_RENAME: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
+_UNNAMED: Final = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
+_NO_CHMOD: Final = frozenset({errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
+_NO_FSYNC: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+_NO_DIRECTORY_FSYNC: Final = _NO_FSYNC | {errno.EACCES, errno.EBADF, errno.EISDIR, errno.EPERM}
+
+_COPY_SIZE: Final = 1024 * 1024
+
+_log = logging.getLogger(__name__)
+
+
+class Support:
+    """Does what a file system may not support, and reports once for each feature that it does not.
+
+    Args:
+        root: The path of the store's directory.
+
+    Attributes:
+        unnamed: Whether files without a name work, as far as known. They are created by ``O_TMPFILE`` and named through
+            ``/proc``.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.unnamed: bool = _UNNAMED
+        self._root = root
+        self._reported: set[str] = set()
+        self._owner: tuple[int, int] | None = None
+
+    def report(self, feature: str, error: OSError | None, consequence: str) -> None:
+        """Log that a feature is missing, once.
+
+        Args:
+            feature: Such as ``"hard links"``.
+            error: What the system said.
+            consequence: What it means for the store's files.
+        """
+        if feature not in self._reported:
+            self._reported.add(feature)
+            reason = "" if error is None else f" ({error.strerror})"
+            _log.warning("%r: the file system does not support %s%s; %s", self._root, feature, reason, consequence)
+
+    def chmod(self, fd: int, mode: int, option: str) -> None:
+        """Set the permissions of an open file or directory.
+
+        Args:
+            fd: Its descriptor.
+            mode: The permissions.
+            option: The argument of the store that asks for them.
+        """
+        if not hasattr(os, "fchmod"):
+            return
+        try:
+            os.fchmod(fd, mode)
+        except OSError as error:
+            if error.errno not in _NO_CHMOD:
+                raise
+            self.report(
+                "changing permissions", error, f"it decides on them itself; {option}=None accepts that silently"
+            )
+
+    def chown(self, fd: int) -> None:
+        """Give a new file or directory the owner and group of the store's directory, as far as this process may.
+
+        Without this, a maintenance run as another user would leave directories that the application cannot write to.
+        """
+        if not hasattr(os, "fchown"):
+            return
+        if self._owner is None:
+            status = os.stat(self._root)
+            self._owner = status.st_uid, status.st_gid
+        user, group = self._owner
+        status = os.fstat(fd)
+        if (status.st_uid, status.st_gid) == (user, group):
+            return
+        try:
+            os.fchown(fd, user, group)
+        except OSError as error:
+            if error.errno not in _NO_CHMOD:
+                raise
+            if status.st_uid != user and user != 0:
+                self.report(
+                    f"giving files to the owner of the store's directory, from user {status.st_uid} to {user}",
+                    error,
+                    f"user {user} may be unable to write to the directories that this process makes; "
+                    f"run it as user {user}",
+                )
+
+    def fsync(self, fd: int) -> None:
+        """Flush a file to the disk."""
+        try:
+            _flush(fd)
+        except OSError as error:
+            if error.errno not in _NO_FSYNC:
+                raise
+            self.report("flushing files", error, "files of committed rows may be lost or incomplete after a power loss")
+
+    def fsync_directory(self, directory: Directory) -> None:
+        """Flush the names in a directory to the disk."""
+        try:
+            os.fsync(directory.fileno())
+        except OSError as error:
+            if error.errno not in _NO_DIRECTORY_FSYNC:
+                raise
+            self.report("flushing directories", error, "files of committed rows may be missing after a power loss")
+
+    def rename(self, directory: Directory, name: str, target: Directory, new: str, seal: Callable[[int], None]) -> None:
+        """Rename a file without replacing another one.
+
+        Args:
+            directory: The directory of the file.
+            name: Its name there.
+            target: The directory of the new name.
+            new: The new name.
+            seal: Called with the descriptor of a copy, if the file has to be copied.
+
+        Raises:
+            FileExistsError: The new name is taken.
+
+        Effects: On an error, the file still has its old name only.
+        """
+        try:
+            directory.link(name, target, new)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            self._rename_without_links(directory, name, target, new, seal)
+        else:
+            directory.unlink(name)
+
+    def _rename_without_links(
+        self, directory: Directory, name: str, target: Directory, new: str, seal: Callable[[int], None]
+    ) -> None:
+        os.close(target.create(new, 0o600))  # nobody else can take the name any more
+        try:
+            directory.replace(name, target, new)
+        except OSError as error:
+            target.unlink(new)
+            if error.errno not in _NO_RENAME:
+                raise
+            self.report("renaming files", error, "a put that is killed may leave a part of a file")
+            with open(directory.open(name), "rb", buffering=0) as source:
+                mode = stat.S_IMODE(os.fstat(source.fileno()).st_mode)
+                file = target.create(new, mode)
+                try:
+                    copy(source, file)
+                    seal(file)
+                except BaseException:
+                    with contextlib.suppress(OSError):
+                        target.unlink(new)
+                    raise
+                finally:
+                    os.close(file)
+            directory.unlink(name)
+
+
+def copy(source: FileIO, target: int) -> None:
+    """Copy the rest of an open file to another one."""
+    while block := source.read(_COPY_SIZE):
+        write_all(target, block)
+
+
+def write_all(fd: int, block: bytes | memoryview) -> None:
+    """Write a block to an open file, in as many calls as the system needs."""
+    rest = memoryview(block)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _flush(fd: int) -> None:
+    """Flush a file. On macOS, ``fsync`` leaves data in the cache of the drive, and ``F_FULLFSYNC`` does not."""
+    try:
+        import fcntl
+
+        full: int = fcntl.F_FULLFSYNC  # type: ignore[attr-defined, unused-ignore]
+    except (ImportError, AttributeError):
+        os.fsync(fd)
+    else:
+        fcntl.fcntl(fd, full)

@@ -1,0 +1,225 @@
+"""Credentials, and where they come from.
+
+A source is asked with ``await source.fetch()``; it returns ``None`` if it has none, so that the next one can be asked.
+Secrets appear in no repr, pickle, log or message.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, NoReturn, TypeAlias
+
+from ....exc import StorePermissionError
+
+__all__ = [
+    "NO_CREDENTIALS",
+    "ChainedCredentials",
+    "CredentialProvider",
+    "CredentialSource",
+    "Credentials",
+    "EnvironmentCredentials",
+    "StaticCredentials",
+    "build_credentials",
+    "to_source",
+]
+
+NO_CREDENTIALS: Final = "NoCredentials"
+"""The code of errors about credentials that are missing or incomplete."""
+
+_PRINTABLE: Final = re.compile(r"[!-~]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Keys that requests are signed with.
+
+    Args:
+        access_key: The public half, which is part of each request.
+        secret_key: The secret half, which is never sent.
+        token: The session token of temporary credentials.
+        expires_at: The end of temporary credentials, an aware datetime; ``None`` if they do not expire, or it is not
+            known.
+
+    Raises:
+        ValueError: A value is empty or contains blanks, or the time has no zone. The message repeats none of them.
+    """
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+    expires_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for label, value in (("access_key", self.access_key), ("secret_key", self.secret_key), ("token", self.token)):
+            if value is None and label == "token":
+                continue
+            if not isinstance(value, str) or not _PRINTABLE.fullmatch(value):
+                raise ValueError(f"{label}: expected a str of printable ASCII without blanks")
+        if self.expires_at is not None and self.expires_at.tzinfo is None:
+            raise ValueError(f"expires_at: expected a time with its zone, got {self.expires_at!r}")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("credentials cannot be pickled: secrets do not belong in files and queues")
+
+    def __copy__(self) -> Credentials:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Credentials:
+        return self
+
+
+CredentialProvider: TypeAlias = Callable[[], Awaitable[Credentials | tuple[str, str, str | None, datetime | None]]]
+"""Returns :class:`Credentials`, or a tuple of access key, secret key, token and the time they expire.
+
+It is awaited when there are no credentials yet, and before the current ones expire.
+"""
+
+
+class CredentialSource(ABC):
+    """Provides credentials."""
+
+    @abstractmethod
+    async def fetch(self) -> Credentials | None:
+        """Return the current credentials, ``None`` if there are none.
+
+        Raises:
+            StorePermissionError: They are incomplete or unreadable, or the service that issues them refused.
+        """
+
+    def peek(self) -> Credentials | None:
+        """Return the credentials if they are known without I/O."""
+        return None
+
+    async def find_region(self) -> str | None:
+        """Return the region that is configured together with the credentials."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _ProvidedCredentials(CredentialSource):
+    provider: CredentialProvider
+
+    async def fetch(self) -> Credentials | None:
+        found = await self.provider()
+        return found if isinstance(found, Credentials) else Credentials(*found)
+
+
+def to_source(credentials: CredentialSource | CredentialProvider) -> CredentialSource:
+    """Return a source as it is, and a callable as a source."""
+    return credentials if isinstance(credentials, CredentialSource) else _ProvidedCredentials(credentials)
+
+
+class StaticCredentials(CredentialSource):
+    """Credentials that do not change.
+
+    Args:
+        access_key: The public half.
+        secret_key: The secret half.
+        token: The session token, if they are temporary.
+
+    Raises:
+        ValueError: A value is empty or contains blanks.
+    """
+
+    def __init__(self, access_key: str, secret_key: str, token: str | None = None) -> None:
+        self._credentials = Credentials(access_key, secret_key, token)
+
+    def __repr__(self) -> str:
+        return f"StaticCredentials({self._credentials.access_key!r}, ...)"
+
+    async def fetch(self) -> Credentials | None:
+        return self._credentials
+
+    def peek(self) -> Credentials | None:
+        return self._credentials
+
+
+def build_credentials(
+    values: Mapping[str, str], names: tuple[str, str, tuple[str, ...]], where: str, expires_at: datetime | None = None
+) -> Credentials | None:
+    """Return credentials made of named values, ``None`` if neither key is among them.
+
+    Args:
+        values: The values by name.
+        names: The name of the access key, of the secret key, and those that the token may have.
+        where: Where the values come from, for messages.
+        expires_at: The end of the credentials.
+
+    Raises:
+        StorePermissionError: One key is there without the other, or a value contains blanks.
+    """
+    access_name, secret_name, token_names = names
+    access_key, secret_key = values.get(access_name) or None, values.get(secret_name) or None
+    if access_key is None and secret_key is None:
+        return None
+    if access_key is None or secret_key is None:
+        present, absent = (secret_name, access_name) if access_key is None else (access_name, secret_name)
+        raise StorePermissionError(f"{where}: {present} is there, but {absent} is not", code=NO_CREDENTIALS)
+    token = next((values[name] for name in token_names if values.get(name)), None)
+    try:
+        return Credentials(access_key, secret_key, token, expires_at)
+    except ValueError as error:
+        raise StorePermissionError(f"{where}: {error}", code=NO_CREDENTIALS) from None
+
+
+class EnvironmentCredentials(CredentialSource):
+    """The environment variables ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and ``AWS_SESSION_TOKEN``.
+
+    ``AWS_CREDENTIAL_EXPIRATION`` says when they expire; the variables are read again then.
+    """
+
+    _NAMES: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", ("AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"))
+
+    async def fetch(self) -> Credentials | None:
+        return self.peek()
+
+    def peek(self) -> Credentials | None:
+        text = os.environ.get("AWS_CREDENTIAL_EXPIRATION")
+        try:
+            expires_at = datetime.fromisoformat(text) if text else None
+        except ValueError:
+            raise StorePermissionError(
+                "environment: AWS_CREDENTIAL_EXPIRATION: expected a time such as 2026-11-20T12:30:00Z, "
+                f"got {text!r:.40}",
+                code=NO_CREDENTIALS,
+            ) from None
+        if expires_at is not None and expires_at.tzinfo is None:
+            expires_at = expires_at.replace(tzinfo=UTC)
+        return build_credentials(os.environ, self._NAMES, "environment", expires_at)
+
+
+class ChainedCredentials(CredentialSource):
+    """The first of several sources that has credentials.
+
+    Args:
+        sources: In the order in which they are asked.
+    """
+
+    def __init__(self, *sources: CredentialSource | CredentialProvider) -> None:
+        self._sources = tuple(map(to_source, sources))
+
+    def __repr__(self) -> str:
+        return f"ChainedCredentials({', '.join(map(repr, self._sources))})"
+
+    async def fetch(self) -> Credentials | None:
+        for source in self._sources:
+            found = await source.fetch()
+            if found is not None:
+                return found
+        return None
+
+    def peek(self) -> Credentials | None:
+        # A source that must be asked comes before those behind it, whose credentials are known.
+        return self._sources[0].peek() if self._sources else None
+
+    async def find_region(self) -> str | None:
+        for source in self._sources:
+            found = await source.find_region()
+            if found is not None:
+                return found
+        return None

@@ -1,0 +1,119 @@
+"""Deletes objects, one by one and up to a thousand per request."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Final
+
+from ..._tasks import map_concurrently
+from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError, StorePermissionError
+from ._documents import MAX_DELETES, build_delete
+from ._errors import is_unsupported
+from ._http.body import Body
+from ._http.receivers import receive_delete_result, receive_deleted
+from ._http.sender import Request, Sender
+from ._retry import is_transient
+
+__all__ = ["Deleter"]
+
+_log = logging.getLogger(__name__)
+
+_DELETED: Final = frozenset({200, 202, 204})
+_SINGLES: Final = 8
+
+
+class Deleter:
+    """Deletes objects.
+
+    Args:
+        sender: Sends the requests.
+        key_of: Returns the key of a name, or raises :class:`~aioimageattach.exc.InvalidKeyError`.
+        prefix: The part of keys before the names.
+        bulk: Whether the server can delete many keys by one request; found out if it refuses.
+    """
+
+    def __init__(self, sender: Sender, key_of: Callable[[str], str], *, prefix: str, bulk: bool) -> None:
+        self._sender = sender
+        self._key_of = key_of
+        self._prefix = prefix
+        self._bulk = bulk
+
+    async def delete(self, name: str) -> None:
+        """Delete an object; one that does not exist is not an error."""
+        request = Request("DELETE", "delete", self._key_of(name), name=name, accepted=_DELETED)
+        try:
+            await self._sender.send(request, receive_deleted)
+        except StoreFileNotFoundError:
+            return  # some servers say so
+
+    async def delete_many(self, names: Iterable[str]) -> dict[str, StoreError]:
+        """Delete many objects, up to a thousand per request; return the errors of those that were not deleted."""
+        failed: dict[str, StoreError] = {}
+        rest = iter(names)
+        while batch := list(islice(rest, MAX_DELETES)):
+            single: list[str] = []
+            many: list[str] = []
+            for name in dict.fromkeys(batch):
+                try:
+                    build_delete([self._key_of(name)])
+                except InvalidKeyError as error:
+                    # A key that XML cannot represent may still be deleted by a request of its own.
+                    if error.name is None:
+                        failed[name] = error
+                    else:
+                        single.append(name)
+                else:
+                    (many if self._bulk else single).append(name)
+            if many:
+                single += await self._delete_batch(many, failed)
+            failed |= await self._delete_singly(single)
+        return failed
+
+    async def _delete_batch(self, names: Sequence[str], failed: dict[str, StoreError]) -> Sequence[str]:
+        """Delete by one request; return the names that are worth a request of their own."""
+        body = Body(build_delete([self._key_of(name) for name in names]))
+        headers = {
+            "Content-Length": str(body.size),
+            "Content-MD5": base64.b64encode(hashlib.md5(body.view, usedforsecurity=False).digest()).decode(),
+            "Content-Type": "application/xml",
+        }
+        request = Request("POST", "delete many", query={"delete": None}, headers=headers, body=body)
+        try:
+            result = await self._sender.send(request, receive_delete_result)
+        except StoreError as error:
+            if is_unsupported(error):
+                self._bulk = False
+                _log.warning("%s; objects are deleted one by one: give bulk_delete=False", error)
+                return names
+            failed |= dict.fromkeys(names, error)
+            return []
+        again: list[str] = []
+        for failure in result.failures:
+            name = failure.key.removeprefix(self._prefix)
+            if is_transient(200, failure.code):
+                again.append(name)
+            else:
+                kind = StorePermissionError if failure.code == "AccessDenied" else StoreError
+                failed[name] = kind(
+                    f"delete {name!r}: the server answered {failure.code}: {failure.message}",
+                    store=self._sender.label,
+                    name=name,
+                    code=failure.code,
+                )
+        return again
+
+    async def _delete_singly(self, names: Sequence[str]) -> dict[str, StoreError]:
+        failed: dict[str, StoreError] = {}
+
+        async def delete(name: str) -> None:
+            try:
+                await self.delete(name)
+            except StoreError as error:
+                failed[name] = error
+
+        await map_concurrently(delete, names, limit=_SINGLES)
+        return failed

@@ -1,0 +1,282 @@
+"""Error responses of servers, and the library's errors for them, which say what to do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Literal, TypeAlias
+
+from ..._http.dates import read_date
+from ...exc import (
+    InvalidKeyError,
+    StoreError,
+    StoreFileExistsError,
+    StoreFileNotFoundError,
+    StoreMissingError,
+    StorePermissionError,
+    StoreUnavailableError,
+)
+from ._retry import is_transient
+from ._xml import S3ErrorInfo, parse_error
+
+__all__ = ["AuthMechanismError", "ErrorResponse", "SignatureVersion", "is_unsupported", "options_for", "to_error"]
+
+SignatureVersion: TypeAlias = Literal["v4", "v2"]
+
+
+class AuthMechanismError(StorePermissionError):
+    """The server does not accept this version of signatures; see ``signature_version``."""
+
+
+_EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
+_OTHER_REGION: Final = frozenset(
+    {
+        "AuthorizationHeaderMalformed",
+        "AuthorizationQueryParametersError",
+        "IllegalLocationConstraintException",
+        "IncorrectEndpoint",
+        "PermanentRedirect",
+        "Redirect",
+        "TemporaryRedirect",
+    }
+)
+_FOREIGN: Final = "this is not a response of S3: check endpoint_url, and the proxies on the way"
+_OTHER_VERSION: Final = "the server may not accept Version 2 of signatures: give signature_version='v4'"
+_ADVICE: Final = {
+    "AccessDenied": "allow it in the policy of the bucket or of the user",
+    "AccessControlListNotSupported": "give no acl: the bucket has ACLs switched off",
+    "EntityTooLarge": "lower multipart_threshold, or raise the server's limit",
+    "ExpiredToken": "renew the credentials: give a source that does",
+    "InvalidAccessKeyId": "check access_key, and that it belongs to this endpoint",
+    "InvalidToken": "check the session token: it belongs to other keys",
+    "MissingContentMD5": "give checksum='crc32'",
+    "NoSuchBucket": "create the bucket, or correct its name, region and endpoint_url",
+    "RequestTimeTooSkewed": "set this machine's clock",
+    "SignatureDoesNotMatch": "check secret_key, and whether a proxy changes requests on the way",
+}
+_PERMISSION: Final = frozenset(
+    {
+        "AccessDenied",
+        "AccountProblem",
+        "AllAccessDisabled",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidSecurity",
+        "InvalidToken",
+        "RequestExpired",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+    }
+)
+_MISSING: Final = frozenset({"NoSuchKey", "NoSuchVersion", "NotFound"})
+_NAMES: Final = frozenset({"InvalidObjectName", "InvalidURI", "KeyTooLongError", "XMinioInvalidObjectName"})
+_UNSUPPORTED: Final = frozenset({"MethodNotAllowed", "NotImplemented", "NotSupported", "UnsupportedOperation"})
+_CODE_OF_STATUS: Final = {403: "AccessDenied", 404: "NoSuchKey", 412: "PreconditionFailed", 416: "InvalidRange"}
+_SKEWED: Final = frozenset({"RequestExpired", "RequestTimeTooSkewed"})
+_SKEW_LIMIT: Final = 840.0  # servers refuse 15 minutes; the response took some time
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorResponse:
+    """A response that is not a success.
+
+    Args:
+        status: The HTTP status.
+        info: The error in its body; empty if there is none, as with ``HEAD``.
+        is_foreign: Whether there is a body and it is not an error of S3, such as a proxy's page.
+        region: The bucket's region, if the response names it.
+        location: The URL to use instead, if the response names one.
+        date: The server's clock, if the response shows it.
+        retry_after: How long the server asks to wait before the next request, in seconds.
+        request_id: The server's identifier of the request.
+    """
+
+    status: int
+    info: S3ErrorInfo = field(default_factory=S3ErrorInfo)
+    is_foreign: bool = False
+    region: str | None = None
+    location: str | None = None
+    date: datetime | None = None
+    retry_after: float | None = None
+    request_id: str | None = None
+
+    @classmethod
+    def read(cls, status: int, headers: Mapping[str, str], body: bytes) -> ErrorResponse:
+        """Return what a response says; ``headers`` are looked up in any case."""
+        return cls.of(status, headers, parse_error(body), is_foreign=bool(body.strip()))
+
+    @classmethod
+    def of(
+        cls, status: int, headers: Mapping[str, str], info: S3ErrorInfo | None, *, is_foreign: bool = False
+    ) -> ErrorResponse:
+        """Return what the headers say, and an error that has already been read."""
+        known = info or S3ErrorInfo()
+        return cls(
+            status,
+            known,
+            is_foreign=is_foreign and info is None,
+            region=headers.get("x-amz-bucket-region") or known.region,
+            location=headers.get("Location"),
+            date=_date(headers.get("Date")),
+            retry_after=_seconds(headers.get("Retry-After")),
+            request_id=(headers.get("x-amz-request-id") or known.request_id or "")[:100] or None,
+        )
+
+    @property
+    def code(self) -> str:
+        """The error code of S3; derived from the status if there is no body."""
+        return self.info.code or ("" if self.is_foreign else _CODE_OF_STATUS.get(self.status, ""))
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether another attempt may succeed."""
+        return is_transient(self.status, self.info.code)
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the credentials are refused because they have expired."""
+        return self.info.code in _EXPIRED
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether it is a 400 to ``HEAD``, which cannot say what is wrong with the request."""
+        return self.status == 400 and not self.info.code
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the bucket is in another region, or at another host."""
+        return self.status in (301, 302, 307, 308) or self.info.code in _OTHER_REGION
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the credentials, the signature or the permissions are refused."""
+        return self.status in (401, 403) or self.info.code in _PERMISSION
+
+    def clock_offset(self, now: datetime) -> float | None:
+        """Return by how many seconds the server's clock is ahead, if the request may have been refused for it.
+
+        Some servers say so, others call it a wrong signature, and a response to ``HEAD`` says nothing: there the
+        ``Date`` header shows it.
+        """
+        server = self.info.server_time or self.date
+        if server is None or not (self.is_refused or self.is_mute):
+            return None
+        offset = (server - now).total_seconds()
+        return offset if self.info.code in _SKEWED or abs(offset) > _SKEW_LIMIT else None
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        return read_date(text or "")
+    except ValueError:
+        return None
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text and text.isascii() and text.isdecimal() and len(text) < 6 else None
+
+
+_OPTIONS: Final = {
+    "If-None-Match": "create_only='head'",
+    "x-amz-acl": "acl=None",
+    "x-amz-checksum-": "checksum=None",
+    "x-amz-server-side-encryption": "encryption=None",
+    "x-amz-storage-class": "storage_class=None",
+    "delete": "bulk_delete=False",
+    "uploads": "a multipart_threshold above the largest file",
+}
+
+
+def options_for(query: Iterable[str], headers: Iterable[str]) -> str:
+    """Return the options that avoid what a request uses and some servers lack.
+
+    Args:
+        query: The names of its parameters.
+        headers: The names of its headers.
+    """
+    names = [*query, *headers]
+    return " or ".join(option for start, option in _OPTIONS.items() if any(name.startswith(start) for name in names))
+
+
+def is_unsupported(error: StoreError) -> bool:
+    """Whether a server refused a request because it lacks the operation."""
+    return error.status in (405, 501) or error.code in _UNSUPPORTED
+
+
+def _kind(response: ErrorResponse) -> type[StoreError]:
+    code = response.code
+    message = response.info.message
+    if "authorization mechanism" in message or (code == "NotImplemented" and "signature" in message.lower()):
+        return AuthMechanismError
+    if code == "NoSuchBucket":
+        return StoreMissingError
+    if code in _MISSING:
+        return StoreFileNotFoundError
+    if code == "PreconditionFailed":
+        return StoreFileExistsError
+    if code in _NAMES:
+        return InvalidKeyError
+    if response.is_transient or (response.is_foreign and response.status in _CODE_OF_STATUS and response.status != 403):
+        return StoreUnavailableError
+    if response.is_elsewhere:
+        return StoreError
+    return StorePermissionError if response.is_refused else StoreError
+
+
+def _advice(response: ErrorResponse, kind: type[StoreError], version: SignatureVersion, options: str) -> str | None:
+    if kind is AuthMechanismError:
+        return "give signature_version='v4' and the bucket's region, or 'v2' for a server that knows no other"
+    if kind is StoreFileExistsError:
+        return "a file is never overwritten"
+    if response.status == 407:
+        return "the proxy wants credentials: put them into its URL; .netrc is not read"
+    if response.is_elsewhere:
+        return f"give region={response.region!r}" if response.region else "give the bucket's region and endpoint_url"
+    if version == "v2" and (response.is_refused or response.status == 400):
+        return _OTHER_VERSION
+    if response.status in (405, 501) or response.code in _UNSUPPORTED:
+        return f"the server lacks it{f': give {options}' if options else ''}"
+    if response.is_foreign:
+        return _FOREIGN
+    if "Content-MD5" in response.info.message and "required" in response.info.message:
+        return "give checksum='crc32': puts to a bucket with Object Lock need a checksum"
+    return _ADVICE.get(response.code)
+
+
+def to_error(
+    response: ErrorResponse,
+    operation: str,
+    *,
+    store: str,
+    name: str | None,
+    attempts: int,
+    version: SignatureVersion = "v4",
+    options: str = "",
+) -> StoreError:
+    """Return the error to raise.
+
+    Args:
+        response: The server's last response.
+        operation: Such as ``"put 'a/b'"``.
+        store: The short description of the store.
+        name: The name of the file, if the request was about one.
+        attempts: The number of attempts.
+        version: The version of signatures that was used.
+        options: The options that make requests without what this one uses; see :func:`options_for`.
+    """
+    kind = _kind(response)
+    text = ": ".join(part for part in (f"{response.status} {response.code}".strip(), response.info.message) if part)
+    tries = f" in {attempts} attempts" if attempts > 1 else ""
+    advice = _advice(response, kind, version, options)
+    return kind(
+        f"{operation}: the server answered {text}{tries}{f'; {advice}' if advice else ''}",
+        store=store,
+        name=name,
+        status=response.status,
+        code=response.code or None,
+        request_id=response.request_id,
+        attempts=attempts,
+    )

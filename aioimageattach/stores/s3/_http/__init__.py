@@ -1,0 +1,1 @@
+"""Requests to a bucket: sending them, watching them, and reading the responses."""

@@ -1,0 +1,139 @@
+"""Bodies of requests, which can be sent any number of times."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Callable, Iterator
+from hashlib import sha256
+from typing import Final
+
+from ...._threads import run_io
+from ....file import CHUNK, Source, Spool, SpoolFile
+from .chunked import Algorithm, Hash, new_hash
+
+__all__ = ["SLICE", "Body", "Slices", "Watch"]
+
+SLICE: Final = 256 * 1024
+"""How many bytes are handed to the connection at once."""
+
+_INLINE: Final = 64 * 1024  # hashing so much costs what a thread hop costs
+
+
+class Body:
+    """Bytes in memory, or in a map of a spool's file.
+
+    Args:
+        view: The bytes.
+        spool: What they are mapped from; ``None`` where they are in memory.
+    """
+
+    __slots__ = ("_digest", "_spool", "size", "view")
+
+    def __init__(self, view: bytes | memoryview = b"", *, spool: Spool | None = None) -> None:
+        self.view: memoryview = memoryview(view)
+        self.size: int = len(self.view)
+        self._spool = spool
+        self._digest: str | None = None
+
+    @classmethod
+    async def of(cls, source: Source) -> Body:
+        """Return a source's bytes as a body; what is not in memory yet is read to its end, into a spool.
+
+        Raises:
+            DeclarationError: It is nothing that bytes can be read from.
+            StoreUnavailableError: The spool's temporary file could not be written.
+        """
+        if isinstance(source, bytes):
+            return cls(source)
+        file = source if isinstance(source, SpoolFile) else (await Spool.fill(source, fingerprint=False)).open()
+        return cls(file.take(), spool=file.spool if file.spool.on_disk else None)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether reading the bytes may block."""
+        return self._spool is not None
+
+    def part(self, start: int, end: int) -> Body:
+        """Return the bytes from ``start`` up to but not including ``end`` as a body of their own, not copied."""
+        return Body(self.view[start:end], spool=self._spool)
+
+    def blocks(self) -> Iterator[memoryview]:
+        """Iterate over the bytes in blocks of at most 1 MiB; what was read from disk does not stay in memory."""
+        for start in range(0, self.size, CHUNK):
+            yield self.view[start : start + CHUNK]
+            self._forget()
+
+    def copy(self, block: memoryview) -> bytes:
+        """Return a block of bytes in memory, which may block."""
+        found = bytes(block)
+        self._forget()
+        return found
+
+    def _forget(self) -> None:
+        if self._spool is not None:
+            self._spool.forget()
+
+    async def sha256(self) -> str:
+        """Return the fingerprint, 64 hexadecimal digits; computed once."""
+        if self._digest is None:
+            self._digest = (await self._hash(sha256())).hex()
+        return self._digest
+
+    async def checksum(self, algorithm: Algorithm) -> str:
+        """Return a checksum as S3 has it, in base64."""
+        return base64.b64encode(await self._hash(new_hash(algorithm))).decode()
+
+    async def _hash(self, state: Hash) -> bytes:
+        def run() -> bytes:
+            for block in self.blocks():
+                state.update(block)
+            return state.digest()
+
+        return await run_io(run) if self.on_disk or self.size > _INLINE else run()
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether it is small enough, and near enough, to be handed to the connection at once."""
+        return self.size <= SLICE and not self.on_disk
+
+
+class Watch:
+    """Tracks whether a server may have received a whole body, in any attempt.
+
+    Attributes:
+        all_sent: Whether the last byte was handed to a connection.
+    """
+
+    __slots__ = ("all_sent",)
+
+    def __init__(self) -> None:
+        self.all_sent: bool = False
+
+
+class Slices:
+    """A body slice by slice, for one attempt.
+
+    Args:
+        body: The body.
+        progress: Called before each slice.
+        watch: Learns that the last slice was handed over.
+    """
+
+    __slots__ = ("_body", "_progress", "_watch")
+
+    def __init__(self, body: Body, progress: Callable[[], object], watch: Watch) -> None:
+        self._body = body
+        self._progress = progress
+        self._watch = watch
+
+    async def __aiter__(self) -> AsyncIterator[bytes | memoryview]:
+        body = self._body
+        for start in range(0, body.size, CHUNK):
+            block: bytes | memoryview = body.view[start : start + CHUNK]
+            if body.on_disk:
+                block = await run_io(body.copy, body.view[start : start + CHUNK])
+            for at in range(0, len(block), SLICE):
+                self._progress()
+                if start + at + SLICE >= body.size:
+                    self._watch.all_sent = True
+                yield block[at : at + SLICE]

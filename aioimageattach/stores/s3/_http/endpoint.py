@@ -1,0 +1,216 @@
+"""Endpoints: the URLs of a bucket's objects, in both styles, at any server. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from .._signing.urls import quote_key
+
+__all__ = ["BASE_URL_FORMAT", "Endpoint", "dns_suffix"]
+
+BASE_URL_FORMAT: Final = "https://{0}.s3.amazonaws.com"
+"""The base of public URLs of a bucket at Amazon whose region is not known, without a slash at its end.
+
+Amazon serves it for regions that existed before March 2019, and refuses it for later ones.
+"""
+
+_DOMAIN: Final = "amazonaws.com"
+_SUFFIXES: Final = {
+    "cn-": "amazonaws.com.cn",
+    "eu-isoe-": "cloud.adc-e.uk",
+    "eusc-": "amazonaws.eu",
+    "us-iso-": "c2s.ic.gov",
+    "us-isob-": "sc2s.sgov.gov",
+    "us-isof-": "csp.hci.ic.gov",
+}
+"""The domain of a partition by the beginning of its regions' names; all other regions are at ``amazonaws.com``."""
+
+_BUCKET: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){1,253}[A-Za-z0-9]", re.ASCII)
+_HOST_LABEL: Final = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", re.ASCII)
+_TEMPLATE: Final = re.compile(r"https?://[A-Za-z0-9._~:\[\]{}-]+(?:/[A-Za-z0-9._~%!$&'()*+,;=:@/-]*)?", re.ASCII)
+
+_MULTI_REGION: Final = (
+    "expected a bucket of one region; multi-region access points need Version 4A of signatures, which is not "
+    "supported; give one of its buckets, or the alias of an access point in one region"
+)
+_UNSUPPORTED: Final = {
+    "--x-s3": "expected a general purpose bucket; directory buckets need sessions, which are not supported",
+    "--op-s3": "expected a general purpose bucket; S3 on Outposts is another service, which is not supported",
+    "--table-s3": "expected a general purpose bucket; table buckets contain no objects",
+    ".mrap": _MULTI_REGION,
+}
+"""What Amazon's names for other things than general purpose buckets end in."""
+
+
+def dns_suffix(region: str) -> str:
+    """Return the domain of the partition that a region of Amazon belongs to."""
+    return next((suffix for start, suffix in _SUFFIXES.items() if region.startswith(start)), _DOMAIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A bucket at a server.
+
+    Args:
+        bucket: Its name.
+        template: The server's URL; ``{region}`` in it stands for the region's name. ``None`` means Amazon.
+        path_style: Whether the bucket is the first part of the path instead of the host; ``None`` means that it is at
+            every server but Amazon's, and there only if no certificate covers a host that begins with its name.
+        dual_stack: At Amazon: whether the host has IPv6 addresses, too.
+        fips: At Amazon: whether the host uses validated cryptography.
+        accelerate: At Amazon: whether requests pass through the nearest edge location. The bucket must allow it.
+
+    Raises:
+        ValueError: The bucket or the URL is not of that form, or the options do not go together.
+    """
+
+    bucket: str
+    template: str | None = None
+    path_style: bool | None = None
+    dual_stack: bool = False
+    fips: bool = False
+    accelerate: bool = False
+
+    def __post_init__(self) -> None:
+        self._check_bucket()
+        if self.template is None:
+            self._check_amazon()
+        else:
+            object.__setattr__(self, "template", self.template.rstrip("/"))
+            self._check_server(self.template.rstrip("/"))
+        if self.path_style is None:
+            object.__setattr__(self, "path_style", not (self.is_aws and _HOST_LABEL.fullmatch(self.bucket)))
+
+    def _check_bucket(self) -> None:
+        if isinstance(self.bucket, str) and self.bucket.startswith("arn:"):
+            if self.bucket.endswith(".mrap"):
+                raise ValueError(f"bucket: {_MULTI_REGION}: got {self.bucket!r:.120}")
+            raise ValueError(
+                "bucket: expected a name, got an ARN; give the access point's alias instead, which ends in '-s3alias'"
+            )
+        if not isinstance(self.bucket, str) or not _BUCKET.fullmatch(self.bucket):
+            raise ValueError(
+                f"bucket: expected 3 to 255 letters, digits, '.', '-' and '_', without '..': got {self.bucket!r:.80}"
+            )
+
+    def _check_amazon(self) -> None:
+        for suffix, problem in _UNSUPPORTED.items():
+            if self.bucket.endswith(suffix):
+                raise ValueError(f"bucket: {problem}: got {self.bucket!r}")
+        fits_host = _HOST_LABEL.fullmatch(self.bucket) is not None
+        if self.path_style is False and not fits_host and not _HOST_LABEL.fullmatch(self.bucket.replace(".", "-")):
+            raise ValueError(f"path_style: {self.bucket!r} cannot be part of a host; leave it out, or give True")
+        if self.accelerate and (self.fips or self.path_style or not fits_host):
+            raise ValueError(
+                "accelerate: expected a bucket of lower-case letters, digits and '-', without fips and path_style"
+            )
+
+    def _check_server(self, template: str) -> None:
+        bare = template.replace("{region}", "region")
+        parts = urlsplit(bare) if _TEMPLATE.fullmatch(bare) else None
+        if parts is None or "{" in bare or not parts.hostname or "/." in bare:
+            raise ValueError(
+                "endpoint_url: expected http(s)://host[:port][/path] without a user and a query, such as "
+                f"'https://s3.{{region}}.example.com': got {template.rpartition('@')[2]!r:.120}"
+            )
+        if self.dual_stack or self.fips or self.accelerate:
+            raise ValueError("endpoint_url: dual_stack, fips and accelerate choose Amazon's hosts; leave it out")
+        has_bucket = parts.hostname.startswith(f"{self.bucket.lower()}.") or f"{parts.path}/".startswith(
+            f"/{self.bucket}/"
+        )
+        if has_bucket and not self.path_style:
+            raise ValueError(
+                f"endpoint_url: it contains the bucket {self.bucket!r} already, which would be there twice: give the "
+                "server's URL without it, or path_style=True if the server is just named like it"
+            )
+
+    @property
+    def is_aws(self) -> bool:
+        """Whether the server is Amazon's own."""
+        return self.template is None
+
+    @property
+    def has_region(self) -> bool:
+        """Whether the region's name is part of the URL."""
+        return self.template is None or "{region}" in self.template
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether requests use TLS."""
+        return self.template is None or self.template.startswith("https:")
+
+    @property
+    def server(self) -> str:
+        """The identity of the server; Amazon is one, whichever of its hosts is used."""
+        return "amazon" if self.template is None else self.template.casefold()
+
+    @property
+    def label(self) -> str:
+        """The server's URL, for messages."""
+        return self._base("{region}")
+
+    def _base(self, region: str) -> str:
+        """Return the server's URL without a slash at its end; "Amazon S3 endpoints and quotas" lists Amazon's."""
+        if self.template is not None:
+            return self.template.replace("{region}", region)
+        dual_stack = ".dualstack" if self.dual_stack else ""
+        suffix = dns_suffix(region)
+        if self.accelerate:
+            return f"https://s3-accelerate{dual_stack}.{suffix}"
+        return f"https://s3{'-fips' if self.fips else ''}{dual_stack}.{region}.{suffix}"
+
+    def bucket_url(self, region: str) -> str:
+        """Return the URL of the bucket, without a slash at its end."""
+        base = self._base(region)
+        if self.path_style:
+            return f"{base}/{self.bucket}"
+        scheme, _, rest = base.partition("://")
+        return f"{scheme}://{self.bucket}.{rest}"
+
+    def url(self, region: str, key: str | None = None, query: str = "") -> str:
+        """Return the URL of an object, or of the bucket itself, as it is signed and sent.
+
+        Raises:
+            InvalidKeyError: No URL can carry the key.
+        """
+        url = self.bucket_url(region)
+        if key is not None:
+            url = f"{url}/{quote_key(key)}"
+        elif not self.path_style:
+            url = f"{url}/"
+        return f"{url}?{query}" if query else url
+
+    def redirected(self, url: str, location: str) -> str | None:
+        """Return where to send a request again that a server redirects; ``None`` if it leads away.
+
+        It leads away unless it keeps the path and the query, keeps TLS, and the host is this server's or one below its
+        domain.
+
+        Args:
+            url: Where the request was sent.
+            location: Where the server redirects to.
+        """
+        old, new = urlsplit(url), urlsplit(location)
+        if self.template is None:
+            domain = next(name for name in (*_SUFFIXES.values(), _DOMAIN) if _is_below(old.hostname, name))
+        else:
+            # Where the region is part of the host, all regions share the part after it.
+            common = self.template.rpartition("{region}.")[2] if self.has_region else self.template.partition("://")[2]
+            domain = urlsplit(f"//{common}").hostname or ""
+        if not _is_below(new.hostname, domain):
+            return None
+        if new.username is not None or (new.scheme, new.port, new.path, new.query) != (
+            old.scheme,
+            old.port,
+            old.path,
+            old.query,
+        ):
+            return None
+        return f"{new.scheme}://{new.netloc}{url.partition('://')[2].removeprefix(old.netloc)}"
+
+
+def _is_below(host: str | None, domain: str) -> bool:
+    return host is not None and (host == domain or host.endswith(f".{domain}"))

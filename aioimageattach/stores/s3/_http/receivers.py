@@ -1,0 +1,153 @@
+"""Receivers: they turn responses into results, and accept as a success only what proves to be one.
+
+Proxies, consoles and broken gateways answer 200 to anything. So each kind of request has its own evidence: a put the
+ETag in its headers (and its checksum, if it sent one), a copy or a completed upload the ETag in its body, an upload
+that was started its identifier, a deletion an empty body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import aiohttp
+
+from ....exc import StoreError, StoreUnavailableError
+from .._objects import ObjectHead, read_etag, read_head
+from .._xml import MAX_ERROR, UnexpectedResponse, expect_document
+from .responses import (
+    DeleteResult,
+    ListPage,
+    UploadsPage,
+    parse_delete_result,
+    parse_etag,
+    parse_list,
+    parse_upload_id,
+    parse_uploads,
+)
+from .sender import Progress, Receiver, Request, Sender
+from .transport import read_whole
+
+__all__ = [
+    "look_up",
+    "receive_copied",
+    "receive_delete_result",
+    "receive_deleted",
+    "receive_head",
+    "receive_objects",
+    "receive_put",
+    "receive_upload_id",
+    "receive_uploads",
+    "verify_checksum",
+]
+
+R = TypeVar("R")
+
+
+async def receive_head(response: aiohttp.ClientResponse, progress: Progress) -> ObjectHead:
+    """Return the description in a response to ``HEAD``."""
+    return read_head(response.headers)
+
+
+async def _receive_first_byte(response: aiohttp.ClientResponse, progress: Progress) -> ObjectHead:
+    """Return the description in a response to a request for the first byte; 416 is that of an empty object."""
+    await read_whole(response, progress, MAX_ERROR)
+    size = response.headers.get("Content-Range", "").rpartition("/")[2]
+    if not (size.isascii() and size.isdecimal()):
+        raise UnexpectedResponse("it does not tell the size of the object")
+    return read_head({**response.headers, "Content-Length": size})
+
+
+async def look_up(sender: Sender, request: Request) -> ObjectHead:
+    """Send a ``HEAD`` request for an object; return its description.
+
+    Swift sends a body behind the response that says that there is no object, which breaks the connection; such servers
+    are asked for the first byte instead.
+
+    Raises:
+        StoreFileNotFoundError: There is no such object.
+    """
+    try:
+        return await sender.send(request, receive_head)
+    except StoreUnavailableError as error:
+        if not isinstance(error.__cause__, aiohttp.ClientResponseError):
+            raise
+    headers = {**request.headers, "Range": "bytes=0-0"}
+    return await sender.send(
+        request._replace(method="GET", headers=headers, accepted=frozenset({206, 416})), _receive_first_byte
+    )
+
+
+async def receive_deleted(response: aiohttp.ClientResponse, progress: Progress) -> None:
+    """Verify that the response has no body.
+
+    Raises:
+        S3ErrorInResponse: Its body is an error.
+        UnexpectedResponse: It has another body, such as a proxy's page.
+    """
+    body = await read_whole(response, progress)
+    if body and not body.isspace():
+        root = expect_document(body)
+        raise UnexpectedResponse(f"expected an empty body, got <{root.tag:.40}>")
+
+
+async def receive_put(response: aiohttp.ClientResponse, progress: Progress) -> str:
+    """Return the ETag of a put or a part, without quotes.
+
+    Raises:
+        S3ErrorInResponse: Its body is an error.
+        UnexpectedResponse: It has another body, or no ETag.
+    """
+    if not response.content.at_eof():
+        await receive_deleted(response, progress)
+    etag = read_etag(response.headers)
+    if not etag:
+        raise UnexpectedResponse("it has no ETag")
+    return etag
+
+
+def verify_checksum(algorithm: str, expected: str, *, store: str, name: str) -> Receiver[str]:
+    """Return a receiver for a put or a part that was sent with a checksum, in base64.
+
+    It raises :class:`~aioimageattach.exc.StoreError` if the server does not confirm the checksum.
+    """
+    header = f"x-amz-checksum-{algorithm}"
+
+    async def receive(response: aiohttp.ClientResponse, progress: Progress) -> str:
+        etag = await receive_put(response, progress)
+        found = response.headers.get(header)
+        if found is None:
+            raise StoreError(
+                f"put {name!r}: expected the header {header}, by which a server confirms the checksum: this one does "
+                f"not know checksum={algorithm!r}; give checksum=None, or an algorithm that it knows",
+                store=store,
+                name=name,
+            )
+        if found != expected:
+            raise UnexpectedResponse(f"expected {header}: {expected}, got {found:.100}")
+        return etag
+
+    return receive
+
+
+def _receiver(parse: Callable[[bytes], R]) -> Receiver[R]:
+    async def receive(response: aiohttp.ClientResponse, progress: Progress) -> R:
+        return parse(await read_whole(response, progress))
+
+    return receive
+
+
+receive_objects: Receiver[ListPage] = _receiver(parse_list)
+"""Returns a page of a listing of objects."""
+
+receive_uploads: Receiver[UploadsPage] = _receiver(parse_uploads)
+"""Returns a page of a listing of uploads."""
+
+receive_delete_result: Receiver[DeleteResult] = _receiver(parse_delete_result)
+"""Returns the outcome of a request that deletes many keys."""
+
+receive_upload_id: Receiver[str] = _receiver(parse_upload_id)
+"""Returns the identifier of an upload that was started."""
+
+receive_copied: Receiver[str] = _receiver(parse_etag)
+"""Returns the ETag of an object that a copy or a completed upload made."""

@@ -1,0 +1,236 @@
+"""Signature Version 2, for servers that know no other.
+
+Pure: values in, values out, the clock passed in. It follows "Signing and Authenticating REST Requests (AWS Signature
+Version 2)" of the Amazon S3 User Guide. It rests on SHA-1 and covers neither the host nor the body: use Version 4
+wherever a server takes it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from types import MappingProxyType
+from typing import ClassVar, Final
+from urllib.parse import unquote
+
+from .._credentials.sources import Credentials
+from .._errors import SignatureVersion
+from .headers import lowered, stripped
+from .policy import Condition, encode_policy
+from .urls import Target, quote_query, split_url
+
+__all__ = ["SUBRESOURCES", "SignerV2"]
+
+SUBRESOURCES: Final = frozenset(
+    {
+        "accelerate",
+        "acl",
+        "analytics",
+        "cors",
+        "delete",
+        "inventory",
+        "lifecycle",
+        "location",
+        "logging",
+        "metrics",
+        "notification",
+        "object-lock",
+        "partNumber",
+        "policy",
+        "replication",
+        "requestPayment",
+        "response-cache-control",
+        "response-content-disposition",
+        "response-content-encoding",
+        "response-content-language",
+        "response-content-type",
+        "response-expires",
+        "restore",
+        "select",
+        "select-type",
+        "tagging",
+        "torrent",
+        "uploadId",
+        "uploads",
+        "versionId",
+        "versioning",
+        "versions",
+        "website",
+    }
+)
+"""Which parameters of a query are signed."""
+
+_REPLACED: Final = frozenset({"authorization", "date", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256"})
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+def _signature(credentials: Credentials, text: str) -> str:
+    return base64.b64encode(hmac.digest(credentials.secret_key.encode(), text.encode(), "sha1")).decode()
+
+
+def _in_utc(now: datetime) -> datetime:
+    if now.tzinfo is None:
+        raise ValueError(f"now: expected a time with its zone, got {now!r}")
+    return now.astimezone(UTC)
+
+
+def _check_expiry(expires_in: int) -> None:
+    if expires_in <= 0:
+        raise ValueError(f"expires_in: expected at least 1 second, got {expires_in!r}")
+
+
+def _by_name(headers: Mapping[str, str]) -> dict[str, str]:
+    return dict(zip(lowered(tuple(headers)), stripped(headers), strict=True))
+
+
+class SignerV2:
+    """Signs requests; of the same form as the signer of Version 4.
+
+    Args:
+        region: Not part of this version; taken so that the two can change places.
+        service: Likewise.
+        bucket: The bucket whose name is the first part of the host, in virtual-hosted URLs; it is signed with the path.
+    """
+
+    __slots__ = ("bucket", "region", "service")
+
+    version: ClassVar[SignatureVersion] = "v2"
+
+    def __init__(self, region: str = "", *, service: str = "s3", bucket: str | None = None) -> None:
+        self.region: str = region
+        self.service: str = service
+        self.bucket: str | None = bucket
+
+    def __repr__(self) -> str:
+        return f"SignerV2(bucket={self.bucket!r})"
+
+    def _text(self, method: str, target: Target, signed: Mapping[str, str], date: str) -> str:
+        lines = [method, signed.get("content-md5", ""), signed.get("content-type", ""), date]
+        lines += [f"{name}:{signed[name]}" for name in sorted(signed) if name.startswith("x-amz-")]
+        return "\n".join([*lines, self._resource(target)])
+
+    def _resource(self, target: Target) -> str:
+        path = target.path
+        if self.bucket is not None and target.host.startswith(f"{self.bucket.lower()}."):
+            path = f"/{self.bucket}{path}"
+        pairs = [pair.partition("=") for pair in target.query.split("&")]
+        signed = [f"{name}{equals}{unquote(value)}" for name, equals, value in sorted(pairs) if name in SUBRESOURCES]
+        return f"{path}?{'&'.join(signed)}" if signed else path
+
+    def sign(
+        self,
+        method: str,
+        url: str | Target,
+        headers: Mapping[str, str],
+        credentials: Credentials,
+        *,
+        now: datetime,
+        payload_hash: str = "",
+    ) -> dict[str, str]:
+        """Sign a request by its ``Authorization`` header.
+
+        Args:
+            method: Such as ``"GET"``.
+            url: Exactly as it is sent, percent-encoded; already split or not.
+            headers: What else is sent. Former signatures are replaced.
+            credentials: Whose request it is.
+            now: The time of the request, with its zone; servers accept what is 15 minutes off.
+            payload_hash: Not part of this version.
+
+        Returns:
+            All headers to send: the given ones, ``host``, ``date``, with temporary credentials
+            ``x-amz-security-token``, and ``authorization``.
+
+        Raises:
+            ValueError: The URL, a header or the time is not of that form.
+        """
+        target = split_url(url) if isinstance(url, str) else url
+        sent = {name: value for name, value in headers.items() if name.lower() not in _REPLACED}
+        signed = _by_name(sent)
+        if "host" not in signed:
+            sent["host"] = target.host
+        if credentials.token is not None:
+            sent["x-amz-security-token"] = signed["x-amz-security-token"] = credentials.token
+        sent["date"] = format_datetime(_in_utc(now), usegmt=True)
+        signature = _signature(credentials, self._text(method, target, signed, sent["date"]))
+        sent["authorization"] = f"AWS {credentials.access_key}:{signature}"
+        return sent
+
+    def presign(
+        self,
+        method: str,
+        url: str,
+        credentials: Credentials,
+        *,
+        now: datetime,
+        expires_in: int,
+        headers: Mapping[str, str] = _NONE,
+        payload_hash: str = "",
+    ) -> str:
+        """Sign a URL, so that whoever has it may make this one request.
+
+        Args:
+            method: Such as ``"GET"``.
+            url: Percent-encoded.
+            credentials: Whose request it is; the URL ends with them when they are temporary, however long it may live.
+            now: When the URL begins to be valid, with its zone.
+            expires_in: How long it is valid, in seconds.
+            headers: What belongs to the request besides. Those that begin with ``x-amz-`` go into the URL;
+                ``Content-Type`` and ``Content-MD5`` must be sent with it, too; others are not signed.
+            payload_hash: Not part of this version.
+
+        Raises:
+            ValueError: The URL, a header or a time is not of that form.
+        """
+        _check_expiry(expires_in)
+        target = split_url(url)
+        expires = str(int(_in_utc(now).timestamp()) + expires_in)
+        signed = {
+            lower: value
+            for lower, value in _by_name(headers).items()
+            if lower.startswith("x-amz-") or lower in ("content-md5", "content-type")
+        }
+        if credentials.token is not None:
+            signed["x-amz-security-token"] = credentials.token
+        params = {
+            "AWSAccessKeyId": credentials.access_key,
+            "Signature": _signature(credentials, self._text(method, target, signed, expires)),
+            **signed,
+            "Expires": expires,
+        }
+        query = f"{target.query}&{quote_query(params)}" if target.query else quote_query(params)
+        return f"{target.origin}{target.path}?{query}"
+
+    def presign_post(
+        self,
+        bucket: str,
+        key: str,
+        credentials: Credentials,
+        *,
+        now: datetime,
+        expires_in: int,
+        fields: Mapping[str, str] = _NONE,
+        conditions: Sequence[Condition] = (),
+    ) -> dict[str, str]:
+        """Sign a browser form that uploads one file; the arguments are those of the signer of Version 4.
+
+        Returns:
+            The fields of the form, which the file itself must follow.
+
+        Raises:
+            ValueError: A time is not of that form.
+        """
+        _check_expiry(expires_in)
+        sent = {"key": key, **fields}
+        if credentials.token is not None:
+            sent["x-amz-security-token"] = credentials.token
+        policy = encode_policy(bucket, sent, conditions, _in_utc(now), expires_in)
+        return {
+            **sent,
+            "AWSAccessKeyId": credentials.access_key,
+            "policy": policy,
+            "signature": _signature(credentials, policy),
+        }

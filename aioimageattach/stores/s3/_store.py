@@ -1,0 +1,428 @@
+"""A store in a bucket."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Final, Self, Unpack
+from urllib.parse import quote
+
+from ..._http.disposition import attachment
+from ...exc import (
+    DeclarationError,
+    InvalidKeyError,
+    StoreError,
+    StoreFileExistsError,
+    StoreFileNotFoundError,
+    StoreUnavailableError,
+)
+from ...file import Source as FileSource
+from ...key import ImageKey, check_mimetype, check_name, guess_extension, is_own_name
+from ...store import KeyedStore, Location, ObjectInfo
+from ._client import S3Client
+from ._credentials.sources import CredentialProvider, CredentialSource, StaticCredentials
+from ._errors import is_unsupported
+from ._http.endpoint import BASE_URL_FORMAT
+from ._options import ClientOptions, Description, object_headers
+from ._reader import ObjectFile
+from ._signing.presigner import Window
+
+__all__ = ["DEFAULT_MAX_AGE", "INLINE_TYPES", "S3Store"]
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_MAX_AGE: Final = 365 * 24 * 60 * 60
+"""How long browsers and proxies may keep a file, in seconds: a year, since files never change."""
+
+INLINE_TYPES: Final = frozenset(
+    {"image/avif", "image/gif", "image/heic", "image/jpeg", "image/png", "image/tiff", "image/webp"}
+)
+"""The types that browsers may show; files of others, which may contain scripts, are put as downloads."""
+
+_MAX_DESCRIBED: Final = 64
+_BASE_URL: Final = re.compile(
+    r"https?://(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~%!$&'()*+,;=:@/-]*)?",
+    re.ASCII,
+)
+
+
+def _given_credentials(
+    credentials: CredentialSource | CredentialProvider | None,
+    access_key: str | None,
+    secret_key: str | None,
+    token: str | None,
+) -> CredentialSource | CredentialProvider | None:
+    """Return the credentials among the arguments of a store, ``None`` if there are none."""
+    if credentials is not None:
+        if access_key is not None or secret_key is not None or token is not None:
+            raise ValueError("credentials: expected either them, or access_key, secret_key and token")
+        return credentials
+    if access_key is not None and secret_key is not None:
+        return StaticCredentials(access_key, secret_key, token)
+    if access_key is not None or secret_key is not None or token is not None:
+        raise ValueError("access_key and secret_key: expected both or neither, and a token only with them")
+    return None
+
+
+def _checked_base_url(url: str) -> str:
+    if not _BASE_URL.fullmatch(url):
+        raise ValueError(
+            "public_base_url: expected http(s)://host[:port][/path], percent-encoded, without a user and a query, such "
+            f"as 'https://img.example.com', got {url.rpartition('@')[2]!r:.120}"
+        )
+    return url.rstrip("/")
+
+
+class S3Store(KeyedStore):
+    """Keeps files in a bucket of Amazon S3, or of a server that is compatible with it.
+
+    Connections are opened when they are needed; ``async with`` or :meth:`aclose` closes them.
+
+    Args:
+        bucket: Its name, or the alias of an access point.
+        access_key: Given with ``secret_key``; ``None`` means ``credentials``.
+        secret_key: Given with ``access_key``.
+        max_age: How long browsers and proxies may keep a file, in seconds; ``None`` sends no such header.
+        prefix: The topmost folder of all names in the bucket.
+        public_base_url: The URL that names are appended to, such as that of a CDN.
+        region: The bucket's region; ``None`` finds it out, see :class:`~aioimageattach.stores.s3.S3Client`.
+        max_retry: How often a request is retried after a transient error.
+        credentials: A :class:`~aioimageattach.stores.s3.CredentialSource` or an asynchronous callable, in
+            place of ``access_key``; ``None`` means the environment, the shared files, and what botocore finds.
+        token: The session token that belongs to ``access_key``, if it is a temporary one.
+        url_expires_in: For a private bucket: URLs are signed and valid for at least this long, in seconds. ``None``
+            gives plain URLs.
+        url_window: How long a signed URL stays the same, so that caches can use it, in seconds; ``None`` means
+            ``url_expires_in``.
+        storage_class: Such as ``"STANDARD_IA"``; ``None`` means the bucket's.
+        reproducible_storage_class: The storage class of files that can be made again, as thumbnails can, such as
+            ``"ONEZONE_IA"`` or ``"REDUCED_REDUNDANCY"``; ``None`` means ``storage_class``.
+        acl: Such as ``"public-read"``; buckets refuse any today, unless they were set up for it.
+        options: The server and how to talk to it; see :class:`~aioimageattach.stores.s3.S3Client`.
+
+    Raises:
+        ValueError: An argument is out of range, or two do not go together.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        access_key: str | None = None,
+        secret_key: str | None = None,
+        max_age: int | None = DEFAULT_MAX_AGE,
+        prefix: str = "",
+        public_base_url: str | None = None,
+        region: str | None = None,
+        max_retry: int = 5,
+        *,
+        credentials: CredentialSource | CredentialProvider | None = None,
+        token: str | None = None,
+        url_expires_in: int | None = None,
+        url_window: int | None = None,
+        storage_class: str | None = None,
+        reproducible_storage_class: str | None = None,
+        acl: str | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None:
+        credentials = _given_credentials(credentials, access_key, secret_key, token)
+        if public_base_url is not None and url_expires_in is not None:
+            raise ValueError("public_base_url: its URLs are not signed, so url_expires_in does not go with it")
+        if max_age is not None and max_age < 0:
+            raise ValueError(f"max_age: expected seconds, got {max_age!r}")
+        self._window = None if url_expires_in is None else Window(url_expires_in, url_window)
+        if self._window is None and url_window is not None:
+            raise ValueError("url_window: it is about signed URLs; give url_expires_in too")
+        self.max_age = max_age
+        self.max_retry = max_retry
+        self.prefix: str = prefix.strip("/")
+        if self.prefix:
+            check_name(self.prefix)
+        self.public_base_url = public_base_url
+        self._base_url = None if public_base_url is None else _checked_base_url(public_base_url)
+        self._storage_class = storage_class
+        self._reproducible_storage_class = reproducible_storage_class or storage_class
+        self._acl = acl
+        self.client: S3Client = S3Client(
+            bucket,
+            credentials,
+            region=region,
+            prefix=f"{self.prefix}/" if self.prefix else "",
+            max_retry=max_retry,
+            **options,
+        )
+        self.has_signed_urls: bool = self._window is not None
+        self._warned: set[str] = set()
+        self._described: dict[tuple[str, bool], Mapping[str, str]] = {}
+
+    @property
+    def bucket(self) -> str:
+        """The name of the bucket."""
+        return self.client.bucket
+
+    @property
+    def region(self) -> str:
+        """The region that requests are signed for."""
+        return self.client.region
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.bucket!r}{f' under {self.prefix!r}' if self.prefix else ''}>"
+
+    # --- life cycle --------------------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Fetch what signed URLs need: credentials that are not known yet, and the region if none was given.
+
+        Raises:
+            StoreError: There are no credentials, or the server does not answer.
+
+        Effects: Credentials that expire are renewed in the background from now on, until :meth:`aclose`.
+        """
+        await self.client.connect()
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop, and stop renewing credentials; the store can be used again."""
+        await self.client.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # --- files by name -----------------------------------------------------------------------------------------------
+
+    async def put_object(
+        self, name: str, data: FileSource, *, mimetype: str = "application/octet-stream", reproducible: bool = False
+    ) -> None:
+        """Put a file whole or not at all, under a name that no file has yet.
+
+        Args:
+            name: The name; with the prefix at most 1,024 bytes.
+            data: Bytes and files in a spool are sent as they are; another source is read to its end first.
+            mimetype: The ``Content-Type`` of the file; files of types that are not in :data:`INLINE_TYPES` are put as
+                downloads.
+            reproducible: Chooses the storage class.
+
+        Raises:
+            StoreFileExistsError: The name is taken; that file is unchanged.
+            InvalidKeyError: No file may have that name; nothing was read.
+            StoreUnavailableError: The server did not answer in all attempts, or its responses were not those of S3.
+            StorePermissionError: It refused.
+
+        Effects: On return the file is there for everybody. On an error or a cancellation there is no file under the
+        name, as far as the server can be asked: if it does not answer any more, one may be left behind.
+        """
+        check_name(name)
+        await self.client.create_described(name, data, self._object_headers(mimetype, reproducible))
+
+    def _object_headers(self, mimetype: str, reproducible: bool) -> Mapping[str, str]:
+        """Return the headers that describe a file, which are the same for all of one type."""
+        found = self._described.get((mimetype, reproducible))
+        if found is None:
+            found = object_headers(self.describe(mimetype, reproducible))
+            if len(self._described) < _MAX_DESCRIBED:
+                self._described[mimetype, reproducible] = found
+        return found
+
+    def describe(self, mimetype: str, reproducible: bool) -> Description:
+        """Return the description of a file, as its headers have it."""
+        scope = "private" if self.has_signed_urls else "public"
+        return {
+            "content_type": check_mimetype(mimetype),
+            "cache_control": None if self.max_age is None else f"{scope}, max-age={self.max_age}, immutable",
+            "content_disposition": None if mimetype in INLINE_TYPES else "attachment",
+            "storage_class": self._reproducible_storage_class if reproducible else self._storage_class,
+            "acl": self._acl,
+        }
+
+    async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> ObjectFile:
+        """Open a file, or the bytes from ``start`` up to but not including ``end`` of it; the caller closes it.
+
+        It holds a connection until it is closed.
+
+        Raises:
+            StoreFileNotFoundError: There is no such file.
+            InvalidKeyError: No file may have that name.
+            ValueError: ``start`` is negative or beyond ``end``.
+        """
+        return await self.client.open(check_name(name), start=start, end=end)
+
+    async def head_object(self, name: str) -> ObjectInfo:
+        """Return a file's size and modification time.
+
+        Raises:
+            StoreFileNotFoundError: There is no such file.
+        """
+        head = await self.client.head(check_name(name))
+        return ObjectInfo(name, head.size, head.modified_at)
+
+    async def delete_object(self, name: str) -> None:
+        """Delete a file; one that does not exist is not an error."""
+        await self.client.delete(check_name(name))
+
+    async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
+        """Delete many files, up to a thousand per request; return the errors of those that were not deleted."""
+        failed: dict[str, StoreError] = {}
+
+        def valid() -> Iterable[str]:
+            for name in names:
+                try:
+                    yield check_name(name)
+                except InvalidKeyError as error:
+                    failed[name] = error
+
+        return {**await self.client.delete_many(valid()), **failed}
+
+    async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Iterate over the files whose names begin with ``prefix``, in order of name, a thousand per request.
+
+        Keys that no store could have put, such as those of empty folders, are skipped.
+
+        Args:
+            prefix: Compared by character, so ``"a"`` finds ``"ab"`` too; empty for all.
+            start_after: Only names after this one, which need not exist.
+        """
+        async for found in self.client.list(prefix, start_after=start_after):
+            try:
+                check_name(found.key)
+            except InvalidKeyError:
+                continue
+            yield ObjectInfo(found.key, found.size, found.modified_at.replace(microsecond=0))
+
+    async def copy_from(
+        self,
+        source: KeyedStore,
+        source_name: str,
+        name: str,
+        *,
+        mimetype: str = "application/octet-stream",
+        reproducible: bool = False,
+    ) -> bool:
+        """Let the server copy, if the other store is on the same one and these credentials may read there.
+
+        The copy is described as if it had been put here.
+
+        Raises:
+            StoreFileExistsError: The name is taken.
+            StoreFileNotFoundError: There is no such source.
+            StoreUnavailableError: The server did not answer in all attempts.
+
+        Effects: On an error or a cancellation no copy is left, as far as the server can be asked.
+        """
+        check_name(name)
+        check_name(source_name)
+        if not isinstance(source, S3Store) or not self.client.can_read(source.client):
+            return False
+        try:
+            await self.client.copy(
+                source_name,
+                name,
+                source_client=source.client,
+                only_new=True,
+                **self.describe(mimetype, reproducible),
+            )
+        except (StoreFileExistsError, StoreFileNotFoundError, StoreUnavailableError):
+            raise
+        except StoreError as error:  # it may not read there, lacks such copies, or finds the file too large
+            self._warn("copies", "files are read and put by this process, because the server does not copy them", error)
+            return False
+        return True
+
+    def _warn(self, topic: str, text: str, error: StoreError) -> None:
+        """Log something that a server does not do, once for each store."""
+        level = logging.DEBUG if topic in self._warned else logging.WARNING
+        self._warned.add(topic)
+        _log.log(level, "%r: %s: %s", self, text, error)
+
+    async def abort_uploads(self, older_than: timedelta = timedelta(days=1), prefix: str = "") -> int:
+        """Abort multipart uploads that killed processes have left, and free their parts; return how many there were.
+
+        Uploads whose names this library would not give are those of other programs, and are left alone. If a server
+        cannot list uploads, the log says so, and none is aborted.
+
+        Args:
+            older_than: Younger ones may still be in progress.
+            prefix: Only those of files whose names begin with this.
+        """
+        latest = self.client.now() - older_than
+        aborted = 0
+        try:
+            async for upload in self.client.list_uploads(prefix):
+                if upload.initiated_at < latest and is_own_name(upload.key):
+                    await self.client.abort_upload(upload.key, upload.upload_id)
+                    aborted += 1
+        except StoreError as error:
+            if not is_unsupported(error):
+                raise
+            self._warn("uploads", "unfinished uploads are not aborted; give the bucket a lifecycle rule", error)
+        return aborted
+
+    async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
+        """Abort multipart uploads that were begun before a time; see :meth:`abort_uploads`."""
+        return await self.abort_uploads(self.client.now() - before, prefix)
+
+    async def _copy_within(self, old: str, new: str) -> None:
+        """Let the server copy."""
+        await self.client.copy(check_name(old), check_name(new), only_new=True)
+
+    def location_of(self, object_type: str | None = None) -> Location:
+        """Return server, bucket and prefix."""
+        return frozenset({("s3", self.client.endpoint.server, self.bucket, self.prefix)})
+
+    # --- URLs and old names ------------------------------------------------------------------------------------------
+
+    def url_of(self, name: str) -> str:
+        """Return the URL of a name by calculation alone: plain, or signed with ``url_expires_in``.
+
+        Plain URLs of a bucket at Amazon have the host of its region. As long as the region is not known they have the
+        global host, which Amazon serves for regions that existed before March 2019: give ``region=``.
+
+        Raises:
+            StoreError: It must be signed, and the credentials or the region are not known; see :meth:`connect`.
+        """
+        check_name(name)
+        if self._window is not None:
+            return self.client.presign("GET", name, expires_in=self._window.expires_in, window=self._window.width)
+        if self._base_url is not None:
+            return f"{self._base_url}/{quote(self.client.prefix + name, safe='/~')}"
+        if self.client.is_region_known or self.client.endpoint.path_style:
+            return self.client.url(name)
+        return f"{BASE_URL_FORMAT.format(self.bucket)}/{quote(self.client.prefix + name, safe='/~')}"
+
+    def download_url_of(self, name: str, filename: str) -> str:
+        """Return a signed URL under which browsers save a file instead of displaying it, by calculation alone.
+
+        Args:
+            name: The name of the file.
+            filename: The name that browsers save it under, such as ``"cat.jpg"``.
+
+        Raises:
+            DeclarationError: The store has no ``url_expires_in``: S3 names downloads only in signed URLs.
+            ValueError: ``filename`` is not the name of a file.
+            StoreError: The credentials or the region are not known; see :meth:`connect`.
+        """
+        check_name(name)
+        if self._window is None:
+            raise DeclarationError(f"{self!r}: only signed URLs can name a download; give the store url_expires_in")
+        return self.client.presign(
+            "GET",
+            name,
+            expires_in=self._window.expires_in,
+            window=self._window.width,
+            query={"response-content-disposition": attachment(filename)},
+        )
+
+    def legacy_name(self, key: ImageKey) -> str:
+        """Return the name that SQLAlchemy-ImageAttach gave the file of a key, below its prefix.
+
+        Raises:
+            InvalidKeyError: The key has no ``object_id``, which that name is made of.
+        """
+        if key.object_id is None:
+            raise InvalidKeyError(f"the old layout needs an object_id: {key!r}", store=repr(self))
+        return f"{key.object_type}/{key.object_id}/{key.width}x{key.height}{guess_extension(key.mimetype)}"

@@ -1,0 +1,358 @@
+"""Serves declared thumbnails, and makes those that are missing: needs the store and the classes, and no database."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from .._declared.maker import Thumbnail, fetch, find_original, put, thumbnail_of
+from .._declared.names import DerivedName, original_type, path_of, picture_of
+from .._declared.srcset import Declarations, Step
+from .._tasks import single_flight
+from .._threads import Limit, cores, run_pixels
+from ..entity import Image
+from ..entity._derived import declarations_of
+from ..entity._mapping import mapper_of
+from ..entity._references import object_types
+from ..exc import DeclarationError, ImageError, InvalidKeyError, StoreError, StoreFileNotFoundError
+from ..file import Spool
+from ..key import revision_of
+from ..store import KeyedStore, ObjectInfo
+from ..stores.fs._serving.names import ServableFile, parse_path
+from ..stores.fs._serving.reader import Delivery
+from ..stores.fs._serving.responses import Headers, RequestInfo, Response, error_response, offloaded_response
+from ..stores.fs._signing import UrlSigner
+from ..stores.fs._static import BLOCK_SIZE, FileServer, offload
+from ._prune import find_outdated
+from ._reader import StoreReader
+
+__all__ = ["ThumbnailServer"]
+
+_BROKEN_FOR: Final = 60.0
+"""Seconds for which a picture that cannot be rendered is not tried again."""
+
+_BROKEN_KEPT: Final = 10_000
+_MAX_POINTS: Final = 100
+"""Focal points for which files of one thumbnail are made: who knows an original's URL could ask for all of them."""
+
+_BATCH: Final = 1000
+_RETRY_AFTER: Final = (b"retry-after", b"1")
+
+_log = logging.getLogger("aioimageattach.thumbnails")
+
+
+class _Busy(Exception):
+    """The limit of originals in progress was not free in time."""
+
+
+class ThumbnailServer(FileServer):
+    """An ASGI application that serves declared thumbnails, and makes those that do not exist yet.
+
+    ::
+
+        thumbnails = ThumbnailServer(store, [ProductPhoto], base_url="/thumbnails/")
+        set_default_store(store, thumbnails=thumbnails)
+        app.mount("/thumbnails", thumbnails)
+
+    It serves thumbnails alone, never an original. A file that exists is served whatever the classes declare by now. One
+    that is missing is made, stored and served, and the other widths of its format are made afterwards, if nothing else
+    is to be done. An outdated name leads to the present file. Put a CDN or nginx in front, so that each file comes from
+    here once; the guide *Behind a CDN* has their configuration.
+
+    Args:
+        store: Has the originals, and keeps the thumbnails.
+        classes: The image classes whose thumbnails are served, with their subclasses.
+        base_url: Where the application is mounted, as pages address it: a path such as ``"/thumbnails/"``, or the URL
+            of the CDN.
+        cors: As for :class:`~aioimageattach.stores.fs.StaticServer`.
+        block_size: As for :class:`~aioimageattach.stores.fs.StaticServer`.
+        open_files: As for :class:`~aioimageattach.stores.fs.StaticServer`.
+        url_secret: Sign the URLs, and serve no others: at least 16 bytes, the same in all processes. Of several
+            secrets, the first signs and all are accepted. Nothing else may then serve the files of the store.
+        url_expires_in: How long a signed URL is valid at least, in seconds.
+        url_window: How long a signed URL stays the same at most, in seconds; ``None`` means ``url_expires_in``.
+        x_accel_redirect: As for :class:`~aioimageattach.stores.fs.StaticServer`, for a store in a directory.
+        concurrency: How many originals are fetched and rendered at the same time; ``None`` means one more than the
+            cores.
+        max_wait: How long a request waits for its turn, in seconds. Then it is answered with another file of the same
+            thumbnail, or 503.
+
+    Raises:
+        DeclarationError: A class is not an image class, or the store cannot be listed.
+        ValueError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        store: KeyedStore,
+        classes: Iterable[type[Image]],
+        *,
+        base_url: str,
+        cors: bool | Iterable[str] = False,
+        block_size: int = BLOCK_SIZE,
+        open_files: int = 256,
+        url_secret: str | bytes | Sequence[str | bytes] | None = None,
+        url_expires_in: int = 3600,
+        url_window: int | None = None,
+        x_accel_redirect: str | None = None,
+        concurrency: int | None = None,
+        max_wait: float = 5.0,
+    ) -> None:
+        if not isinstance(store, KeyedStore):
+            raise DeclarationError(f"store: expected a KeyedStore, which finds files by name, got {store!r}")
+        self._classes: list[type[Any]] = list(classes)
+        for cls in self._classes:
+            if not (isinstance(cls, type) and issubclass(cls, Image)):
+                raise DeclarationError(f"classes: expected image classes, got {cls!r:.80}")
+        for name, value in (("block_size", block_size), ("open_files", open_files), ("concurrency", concurrency or 1)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        self._files = StoreReader(store, block_size, open_files)
+        signer = None if url_secret is None else UrlSigner(url_secret, expires_in=url_expires_in, window=url_window)
+        super().__init__(self._files, cors=cors, signer=signer, offload=offload("", x_accel_redirect, False))
+        self.store: KeyedStore = store
+        self.base_url: str = base_url if base_url.endswith("/") else f"{base_url}/"
+        self._concurrency = concurrency or cores() + 1
+        self._max_wait = max_wait
+        self._limits: WeakKeyDictionary[asyncio.AbstractEventLoop, Limit] = WeakKeyDictionary()
+        self._waiting = 0
+        self._rest: asyncio.Task[None] | None = None
+        self._broken: dict[str, tuple[float, ImageError]] = {}
+        self._types: dict[str | None, list[Declarations]] | None = None
+
+    @property
+    def is_private(self) -> bool:
+        """Whether URLs are signed."""
+        return self._signer is not None
+
+    def query_of(self, picture: str) -> str:
+        """Return the signature of the URLs of a picture, from the ``?`` on; empty if URLs are not signed."""
+        return "" if self._signer is None else f"?{self._signer.sign(picture)}"
+
+    async def prune(
+        self,
+        *,
+        delete: bool = False,
+        grace: timedelta = timedelta(days=1),
+        object_types: Iterable[str] = (),
+    ) -> AsyncGenerator[ObjectInfo, None]:
+        """Yield the files of thumbnails that are no longer declared: with another look, width or format, or not at all.
+
+        Do it when all processes run with the new declarations. Pages and e-mails from before then get redirects
+        instead of these files, or nothing for thumbnails that are not declared any more.
+
+        Args:
+            delete: Whether to delete them; otherwise they are only found.
+            grace: Age of the files that are left alone.
+            object_types: Those of originals of classes whose object type depends on the row.
+
+        Raises:
+            StoreError: The store could not be listed, or a file could not be deleted.
+        """
+        before = datetime.now(UTC) - grace
+        for object_type in dict.fromkeys([*(one for one in self._declared_types() if one is not None), *object_types]):
+            batch: list[ObjectInfo] = []
+            async for info in find_outdated(self.store, object_type, self._declared(object_type), before):
+                batch.append(info)
+                if len(batch) >= _BATCH:
+                    for found in await self._pruned(batch, delete):
+                        yield found
+                    batch = []
+            for found in await self._pruned(batch, delete):
+                yield found
+
+    async def _pruned(self, batch: list[ObjectInfo], delete: bool) -> list[ObjectInfo]:
+        failed = await self.store.delete_objects([info.name for info in batch]) if delete and batch else {}
+        for error in failed.values():
+            raise error
+        return batch
+
+    async def aclose(self) -> None:
+        """Stop what is being made without being asked for."""
+        task, self._rest = self._rest, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    def _signed_name(self, file: ServableFile) -> str:
+        name = DerivedName.parse(revision_of(file.name) or "")
+        object_type = original_type(file.name.partition("/")[0])
+        return "" if name is None or object_type is None else picture_of(object_type, name.public)
+
+    def _peek(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery | None:
+        object_type = original_type(file.name.partition("/")[0])
+        if object_type is None or self._offload is not None or not self._declared(object_type):
+            return None
+        return self._files.peek(request, file, cors)
+
+    async def _find(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
+        object_type = original_type(file.name.partition("/")[0])
+        declared = [] if object_type is None else self._declared(object_type)
+        if object_type is None or not declared:
+            return Delivery(error_response(request, 404, cors))
+        try:
+            try:
+                return self._offloaded(request, file, cors, await self._files.prepare(request, file, cors))
+            except StoreFileNotFoundError:
+                return await self._make_missing(request, file, cors, object_type, declared)
+        except (StoreFileNotFoundError, InvalidKeyError):
+            return Delivery(error_response(request, 404, cors))
+        except ImageError as error:
+            _log.warning("%s cannot be made: %s", file.name, error)
+            return Delivery(error_response(request, 404, cors))
+        except StoreError as error:
+            _log.warning("%s is not served: %s", file.name, error)
+            return Delivery(error_response(request, 503, cors, _RETRY_AFTER))
+
+    def _offloaded(self, request: RequestInfo, file: ServableFile, cors: Headers, delivery: Delivery) -> Delivery:
+        if self._offload is None or request.needs_etag():
+            return delivery
+        delivery.release()
+        return Delivery(offloaded_response(file, cors, *self._offload))
+
+    async def _make_missing(
+        self, request: RequestInfo, file: ServableFile, cors: Headers, object_type: str, declared: list[Declarations]
+    ) -> Delivery:
+        name = DerivedName.parse(revision_of(file.name) or "")
+        if name is None or not any(name.name in one for one in declared):
+            return Delivery(error_response(request, 404, cors))
+        original = await find_original(self.store, object_type, name)
+        thumbnail = None if original is None else thumbnail_of(original, name, declared)
+        if thumbnail is None:
+            return Delivery(error_response(request, 404, cors))
+        steps = {thumbnail.name_of(step): step for step in thumbnail.ladder.steps}
+        step = steps.get(file.name)
+        if step is None:
+            return self._redirect(request, file, cors, steps)
+        if name.point and await self._has_too_many_points(object_type, name):
+            return self._redirect(request, file, cors, await self._existing(object_type, name))
+        try:
+            blob = await self._make(thumbnail, step)
+        except _Busy:
+            found = self._redirect(request, file, cors, await self._existing(object_type, name))
+            busy = found.response.status == 404
+            return Delivery(error_response(request, 503, cors, _RETRY_AFTER)) if busy else found
+        if self._files.directory_of(file.name.partition("/")[0]) is None:
+            return self._files.respond(request, file, cors, blob)
+        return self._offloaded(request, file, cors, await self._files.prepare(request, file, cors))
+
+    def _redirect(self, request: RequestInfo, file: ServableFile, cors: Headers, names: Iterable[str]) -> Delivery:
+        """Answer with the file that is nearest to the one that was asked for; 404 if there is none."""
+        wanted = _width_of(file.name)
+        found = {name: parse_path(name) for name in names}
+        same = [name for name, one in found.items() if one is not None and one.mimetype == file.mimetype]
+        nearest = min(same or found, key=lambda name: abs(_width_of(name) - wanted), default=None)
+        if nearest is None:
+            return Delivery(error_response(request, 404, cors))
+        query = f"?{request.query.decode('ascii', 'ignore')}" if self.is_private else ""
+        headers = [
+            (b"location", f"{self.base_url}{nearest}{query}".encode()),
+            (b"cache-control", b"no-store"),
+            (b"content-length", b"0"),
+            *cors,
+        ]
+        return Delivery(Response(302, headers))
+
+    async def _existing(self, object_type: str, name: DerivedName) -> list[str]:
+        """The files of a thumbnail that exist, whatever their recipe was."""
+        prefix = path_of(object_type, f"{name.public}-{name.name}-")
+        return [info.name async for info in self.store.list_objects(prefix)]
+
+    async def _has_too_many_points(self, object_type: str, name: DerivedName) -> bool:
+        stems = (DerivedName.parse(revision_of(one) or "") for one in await self._existing(object_type, name))
+        return len({one.point for one in stems if one is not None} - {name.point}) >= _MAX_POINTS
+
+    # --- work --------------------------------------------------------------------------------------------------------
+
+    async def _make(self, thumbnail: Thumbnail, step: Step) -> bytes:
+        """Make a file and return its content; requests for one file share the work."""
+        original = thumbnail.original.name
+        until, error = self._broken.get(original, (0.0, None))
+        if error is not None and time.monotonic() < until:
+            raise error.with_traceback(None)
+        key = ("thumbnail", self.store.location, thumbnail.name_of(step))
+        try:
+            return await single_flight(key, partial(self._work, thumbnail, step))
+        except ImageError as error:
+            if len(self._broken) >= _BROKEN_KEPT:
+                self._broken.clear()
+            self._broken[original] = time.monotonic() + _BROKEN_FOR, error.with_traceback(None)
+            raise
+
+    async def _work(self, thumbnail: Thumbnail, step: Step) -> bytes:
+        limit = self._limits.setdefault(asyncio.get_running_loop(), Limit(self._concurrency))
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._max_wait):
+                await limit.acquire()
+        except TimeoutError:
+            raise _Busy from None
+        finally:
+            self._waiting -= 1
+        try:
+            spool = await fetch(self.store, thumbnail)
+            made = await run_pixels(thumbnail.render, spool, [step])
+            await put(self.store, thumbnail.original.name, {thumbnail.name_of(step): made[0]})
+        finally:
+            limit.release()
+        group = next((steps for steps in thumbnail.ladder.formats if step in steps), ())
+        rest = [other for other in group if other is not step]
+        if rest and not self._waiting and (self._rest is None or self._rest.done()):
+            self._rest = asyncio.get_running_loop().create_task(self._make_rest(thumbnail, rest, spool, limit))
+        return made[0].blob
+
+    async def _make_rest(self, thumbnail: Thumbnail, rest: list[Step], spool: Spool, limit: Limit) -> None:
+        """Make the other widths of a format, each only while no request waits."""
+        for step in rest:
+            if not limit.value:
+                return
+            limit.acquire_nowait()
+            try:
+                name = thumbnail.name_of(step)
+                if not self._waiting and not await self._exists(name):
+                    [made] = await run_pixels(thumbnail.render, spool, [step])
+                    await put(self.store, thumbnail.original.name, {name: made})
+            except (ImageError, StoreError) as error:
+                _log.info("%s was not made ahead: %s", thumbnail.name_of(step), error)
+                return
+            finally:
+                limit.release()
+
+    async def _exists(self, name: str) -> bool:
+        try:
+            await self.store.head_object(name)
+        except StoreFileNotFoundError:
+            return False
+        return True
+
+    # --- declarations ------------------------------------------------------------------------------------------------
+
+    def _declared(self, object_type: str) -> list[Declarations]:
+        """Return what the classes declare whose originals have, or may have, an object type."""
+        types = self._declared_types()
+        return [*types.get(object_type, ()), *types.get(None, ())]
+
+    def _declared_types(self) -> dict[str | None, list[Declarations]]:
+        """What the classes declare, by object type; ``None`` stands for those that depend on the row."""
+        if self._types is None:
+            types: dict[str | None, list[Declarations]] = {}
+            for cls in self._classes:
+                for mapper in mapper_of(cls).self_and_descendants:
+                    declared = declarations_of(mapper.class_)
+                    for one in object_types([mapper]) or [None]:
+                        types.setdefault(one, []).append(declared)
+            self._types = types
+        return self._types
+
+
+def _width_of(name: str) -> int:
+    """The width in the name of a file."""
+    return int(name.rpartition("/")[2].partition(".")[2].partition("x")[0])
