@@ -33,7 +33,7 @@ IMPORTERS = {
     "pillow_heif": ["imaging"],
     "pypdfium2": ["imaging"],
     "pyvips": ["imaging._vips"],
-    "rich": ["cli.output"],
+    "rich": ["cli._output"],
     "sqlalchemy.util": ["_greenlet"],
 }
 

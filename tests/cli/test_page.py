@@ -209,35 +209,35 @@ def test_commands_are_valid(page: Path, application: Path, monkeypatch: pytest.M
 
 REFERENCE = (DOCS / "reference" / "command-line.md").read_text("utf-8")
 DATACLASSES = {
-    "verify": {"mismatch": "maintenance.verify:Mismatch", "progress": "maintenance.verify:VerifyProgress"},
+    "verify": {"mismatch": "maintenance._verify:Mismatch", "progress": "maintenance._verify:VerifyProgress"},
     "sweep": {
-        "orphan": "maintenance.sweep:Orphan",
-        "progress": "maintenance.sweep:SweepProgress",
-        "objection": "maintenance.sweep:Objection",
+        "orphan": "maintenance._sweep:Orphan",
+        "progress": "maintenance._sweep:SweepProgress",
+        "objection": "maintenance._sweep:Objection",
     },
     "undo": {
-        "restored": "maintenance.quarantine:Restored",
-        "sweep": "maintenance.quarantine:Sweep",
-        "progress": "maintenance.quarantine:UndoProgress",
+        "restored": "maintenance._quarantine:Restored",
+        "sweep": "maintenance._quarantine:Sweep",
+        "progress": "maintenance._quarantine:UndoProgress",
     },
-    "retire": {"copy": "migration.retire:Retired", "progress": "migration.retire:RetireProgress"},
-    "own": {"ownership": "inventory.ownership:Ownership"},
+    "retire": {"copy": "migration._retire:Retired", "progress": "migration._retire:RetireProgress"},
+    "own": {"ownership": "_inventory.ownership:Ownership"},
     "migrate": {
-        "file": "migration.plan:Migrated",
-        "failure": "migration.plan:MigrationFailure",
-        "progress": "migration.plan:MigrationProgress",
+        "file": "migration._plan:Migrated",
+        "failure": "migration._plan:MigrationFailure",
+        "progress": "migration._plan:MigrationProgress",
     },
     "thumbnails": {
         "thumbnails": "thumbnails:Thumbnails",
         "failure": "thumbnails:ThumbnailFailure",
         "progress": "thumbnails:ThumbnailProgress",
     },
-    "doctor": {"check": "cli.doctor:Check"},
+    "doctor": {"check": "cli._doctor:Check"},
     "inside": {
-        "reference": "inventory:FileReference",
+        "reference": "_inventory:FileReference",
         "key": "key:ImageKey",
-        "owner": "inventory.ownership:Owner",
-        "content": "offload.reference:Reference",
+        "owner": "_inventory.ownership:Owner",
+        "content": "offload._reference:Reference",
     },
 }
 

@@ -193,7 +193,7 @@ def test_importing_loads_no_decoder() -> None:
     """libvips, PDFium and pillow-heif come with the first picture that needs them."""
     code = (
         "import sys, aioimageattach.imaging\n"
-        "from aioimageattach.imaging import _pillow_heif as _heif, _pdf, decode, metadata, svg\n"
+        "from aioimageattach.imaging import _decode, _metadata, _pdf, _pillow_heif, _svg\n"
         "print(sorted({'pyvips', 'pypdfium2', 'pillow_heif', 'PIL'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -153,8 +153,13 @@ MATRIX: dict[int, Attack] = {
     10: Attack(
         "server-side request forgery",
         "loopback, redirects, DNS rebinding",
-        "the library never fetches URLs",
-        reason="the library fetches no address that a user names",
+        "`from_url` checks each address when it is connected; nothing else fetches URLs",
+        (
+            (
+                "tests/test_fetch.py",
+                "no_spelling_leads_to_this_machine each_hop_is_checked a_name_whose_address_changes public_addresses",
+            ),
+        ),
     ),
     11: Attack(
         "signed URLs",

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from aioimageattach.exc import InvalidKeyError, StoreError, StoreUnavailableError
 from aioimageattach.stores.s3 import _documents as documents
 from aioimageattach.stores.s3 import _xml as xml
-from aioimageattach.stores.s3 import responses
 from aioimageattach.stores.s3._documents import Part
+from aioimageattach.stores.s3._http import responses
 from aioimageattach.stores.s3._http.responses import (
     DeleteFailure,
     DeleteResult,
