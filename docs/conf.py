@@ -87,6 +87,14 @@ def home_of(module: ModuleType, name: str) -> str:
     return module.__name__
 
 
+def exporter(name: str, home: str) -> str:
+    """Return the public module below the package that exports a name of the package too, or else its home."""
+    if "._" not in home:
+        return home
+    exports = (other for other in public_modules() if other != PACKAGE_NAME)
+    return next((other for other in exports if name in getattr(importlib.import_module(other), "__all__", [])), home)
+
+
 def is_assigned(module: str, name: str) -> bool:
     """Return whether a module assigns a constant, instead of importing it."""
     analyzer = analyzed(module)
@@ -104,6 +112,8 @@ def page(name: str) -> str:
     """Return the page of a module: it documents its names, and links to those that other public modules define."""
     module = importlib.import_module(name)
     names = homes(module)
+    if name == PACKAGE_NAME:
+        names = {item: exporter(item, home) for item, home in names.items()}
     own = [item for item, home in names.items() if home == name or "._" in home]
     members = f":members: {', '.join(own)}\n   :show-inheritance:" if own else ":no-members:"
     # autodoc takes constants that are imported for attributes without a docstring

@@ -61,4 +61,5 @@ def __getattr__(name: str) -> Any:
     # The signers are of use without aiohttp, so the client is loaded when it is needed.
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_LATE[name]}", __name__), name)
+    value = globals()[name] = getattr(import_module(f".{_LATE[name]}", __name__), name)
+    return value
