@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_REDIRECTS", "TIMEOUT", "Address", "fetch", "is_public"]
 
 Address: TypeAlias = IPv4Address | IPv6Address
+"""An IP address, as :mod:`ipaddress` has it."""
 
 TIMEOUT: Final = 30.0
 """How long everything may take, in seconds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 from typing_extensions import TypeVar
@@ -28,7 +28,7 @@ class ImageOut(BaseModel):
     The URL is that of the current store; ``model_validate(..., context={"store": store})`` names another one.
     """
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(from_attributes=True)
 
     url: Annotated[str, Field(json_schema_extra={"format": "uri-reference"})]
     """Where the file is."""
@@ -86,7 +86,7 @@ class PictureOut(BaseModel):
     that may be missing is ``ImageSetOut[PictureOut]``.
     """
 
-    model_config = ConfigDict(from_attributes=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(from_attributes=True)
 
     width: Annotated[int, Field(ge=1)]
     """Width of the displayed original, in pixels."""
