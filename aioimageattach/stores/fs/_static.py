@@ -44,7 +44,7 @@ _PATHSEND: Final = "http.response.pathsend"
 _PATHSEND_FROM: Final = 1024 * 1024
 _HTTP_1: Final = ("1.0", "1.1")
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("aioimageattach.stores.fs")
 
 
 class FileServer:

@@ -27,7 +27,7 @@ _NO_DIRECTORY_FSYNC: Final = _NO_FSYNC | {errno.EACCES, errno.EBADF, errno.EISDI
 
 _COPY_SIZE: Final = 1024 * 1024
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("aioimageattach.stores.fs")
 
 
 class Support:

@@ -20,7 +20,7 @@ from ._retry import is_transient
 
 __all__ = ["Deleter"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("aioimageattach.stores.s3")
 
 _DELETED: Final = frozenset({200, 202, 204})
 _SINGLES: Final = 8

@@ -32,7 +32,7 @@ from ._signing.presigner import Window
 
 __all__ = ["DEFAULT_MAX_AGE", "INLINE_TYPES", "S3Store"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("aioimageattach.stores.s3")
 
 DEFAULT_MAX_AGE: Final = 365 * 24 * 60 * 60
 """How long browsers and proxies may keep a file, in seconds: a year, since files never change."""

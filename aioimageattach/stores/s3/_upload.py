@@ -34,7 +34,7 @@ from ._xml import UnexpectedResponse
 
 __all__ = ["CreateOnly", "Uploader", "part_size_for"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("aioimageattach.stores.s3")
 
 CreateOnly: TypeAlias = Literal["if-none-match", "head"]
 """How a taken name is refused: by the server itself, or by a request before the put."""

@@ -15,7 +15,7 @@ from .sources import NO_CREDENTIALS, Credentials, CredentialSource
 
 __all__ = ["CredentialCache"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("aioimageattach.stores.s3")
 
 
 def _utc_now() -> datetime:

@@ -30,7 +30,7 @@ from .watchdog import Limit
 
 __all__ = ["Progress", "Receiver", "Request", "Sender", "Signer", "utc_now"]
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("aioimageattach.stores.s3")
 
 R = TypeVar("R")
 
