@@ -1,4 +1,4 @@
-"""Stores on Amazon S3, and on servers that are compatible with it."""
+"""Stores on Amazon S3 and on S3-compatible servers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _LATE = {
 
 
 def __getattr__(name: str) -> Any:
-    # The signers are of use without aiohttp, so the client is loaded when it is needed.
+    # The client imports aiohttp, which the credentials and signers do not need, so it is loaded on first use.
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f".{_LATE[name]}", __name__), name)

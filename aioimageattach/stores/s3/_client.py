@@ -1,4 +1,4 @@
-"""A client for one bucket: it signs, streams, retries and corrects what can be corrected."""
+"""A client for one bucket, which signs, streams and retries requests."""
 
 from __future__ import annotations
 
@@ -57,53 +57,56 @@ def _key(prefix: str, label: str, name: str) -> str:
 
 
 class S3Client:
-    """A client of one bucket, or of the part of it under a prefix. Several event loops may use it.
+    """A client for one bucket, or for the objects under a prefix. Several event loops may share it.
 
-    Connections are opened when they are needed; :meth:`aclose` or ``async with`` closes those of an event loop.
+    Connections are opened on demand; :meth:`aclose` or ``async with`` closes those of the current event loop.
 
     Args:
-        bucket: Its name, or the alias of an access point.
-        credentials: A :class:`~aioimageattach.stores.s3.CredentialSource`, or an asynchronous callable
-            that returns credentials. ``None`` means
-            :class:`~aioimageattach.stores.s3.DefaultCredentials`.
-        region: The bucket's region; ``None`` means ``AWS_REGION``, ``AWS_DEFAULT_REGION``, that of the profile, or
-            else ``us-east-1`` until the server names another, which is then used.
-        prefix: The part that the keys of all names begin with.
+        bucket: The name of the bucket, or the alias of an access point.
+        credentials: A :class:`~aioimageattach.stores.s3.CredentialSource`, or an asynchronous callable that returns
+            credentials. ``None`` means :class:`~aioimageattach.stores.s3.DefaultCredentials`.
+        region: The bucket's region. ``None`` means ``AWS_REGION``, ``AWS_DEFAULT_REGION`` or the region of the profile;
+            failing these, ``us-east-1`` until the server reports another region, which is used from then on.
+        prefix: A string that is prepended to each name to form the object's key.
         max_retry: How often a request is retried after a transient error.
-        endpoint_url: The server; ``{region}`` in it stands for the region. ``None`` means ``AWS_ENDPOINT_URL_S3`` or
-            ``AWS_ENDPOINT_URL`` (unless ``AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`` is ``true``), or else Amazon.
+        endpoint_url: The URL of the server; ``{region}`` in it is replaced by the region. ``None`` means
+            ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL`` (unless ``AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`` is
+            ``true``), or else Amazon.
         path_style: See :class:`~aioimageattach.stores.s3._http.endpoint.Endpoint`.
-        dual_stack: Whether Amazon's hosts with IPv6 addresses are used; ``None`` means ``AWS_USE_DUALSTACK_ENDPOINT``.
-        fips: Whether Amazon's hosts with validated cryptography are used; ``None`` means ``AWS_USE_FIPS_ENDPOINT``.
-        accelerate: Whether Amazon's Transfer Acceleration is used, which the bucket must allow.
-        requester_pays: Whether requests, and those who use signed URLs, agree to pay for a bucket that asks for it.
-        signature_version: ``"v2"`` for old servers that know no other.
-        sign_payload: Whether signatures cover bodies, which costs their SHA-256; ``None`` means only without TLS.
-        create_only: How :meth:`create` and copies refuse a taken name: ``"if-none-match"`` leaves it to the server;
-            ``"head"`` is for servers that do not know this header, and is not safe if two put the same name
-            concurrently.
-        bulk_delete: Whether the server can delete many keys by one request; one that refuses is not asked again.
-        checksum: The checksum that the server compares and confirms when something is put, and that the client compares
-            when a whole object is read; ``None`` for none, which all servers know. ``"crc32c"`` and ``"crc64nvme"``
-            need awscrt.
-        encryption: How the server encrypts.
-        multipart_threshold: Smallest size that is put in parts, in bytes.
-        part_size: Size of a part, in bytes; most servers want at least 5 MiB.
+        dual_stack: Use Amazon's endpoints with IPv6 addresses; ``None`` means ``AWS_USE_DUALSTACK_ENDPOINT``.
+        fips: Use Amazon's endpoints with FIPS-validated cryptography; ``None`` means ``AWS_USE_FIPS_ENDPOINT``.
+        accelerate: Use Amazon's Transfer Acceleration, which must be enabled for the bucket.
+        requester_pays: Agree to pay for requests to a requester-pays bucket; signed URLs then include this agreement.
+        signature_version: ``"v4"``, or ``"v2"`` for old servers that support only that.
+        sign_payload: Whether signatures cover request bodies, which requires their SHA-256; ``None`` means only without
+            TLS.
+        create_only: How :meth:`create` and copies detect that a name is taken. ``"if-none-match"`` lets the server
+            check. ``"head"`` is for servers that do not support this header; with it, two clients that put the same
+            name concurrently may overwrite each other's object.
+        bulk_delete: Whether the server supports deleting many keys in one request. If it rejects such a
+            request as unsupported, the client deletes keys one by one from then on.
+        checksum: The checksum that the server verifies and returns on each upload, and that the client verifies when it
+            reads a whole object. ``None`` disables checksums, which works with every server. ``"crc32c"`` and
+            ``"crc64nvme"`` require awscrt.
+        encryption: The server-side encryption of objects.
+        multipart_threshold: Smallest object that is uploaded in parts, in bytes.
+        part_size: Size of a part, in bytes; most servers require at least 5 MiB.
         parallel_parts: How many parts of one object are sent concurrently.
-        timeout: Limit on all attempts of a request together, in seconds; each part is a request.
-        connect_timeout: Limit on connecting, in seconds.
-        read_timeout: How long the server may send and take nothing, in seconds.
-        max_connections: Largest number of connections in an event loop.
-        ssl_context: Verifies certificates; ``None`` means those of the file ``AWS_CA_BUNDLE``, or else as Python does.
-        proxy: The URL of an HTTP proxy, with its user and password if it wants them.
-        trust_env: Whether the proxies that ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY`` name are used; credentials
-            are never taken from ``.netrc``.
-        connector: Makes aiohttp's connector, in place of ``max_connections`` and ``ssl_context``.
+        timeout: Limit on all attempts of a request together, in seconds; each part is a separate request.
+        connect_timeout: Limit on establishing a connection, in seconds.
+        read_timeout: How long a connection may make no progress in either direction, in seconds.
+        max_connections: Largest number of connections per event loop.
+        ssl_context: The SSL context that verifies certificates; ``None`` means the certificates in the file
+            ``AWS_CA_BUNDLE``, or else Python's defaults.
+        proxy: The URL of an HTTP proxy, including its user name and password if it requires them.
+        trust_env: Whether to use the proxies in ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY``; credentials are never
+            read from ``.netrc``.
+        connector: A callable that returns aiohttp's connector, instead of ``max_connections`` and ``ssl_context``.
         clock: Returns the current time.
 
     Raises:
-        ValueError: An argument is out of range, or no URL can be made of it.
-        DeclarationError: The library for the checksum is not installed.
+        ValueError: An argument is out of range, or does not form a valid URL.
+        DeclarationError: The library that computes the checksum is not installed.
     """
 
     def __init__(
@@ -168,7 +171,7 @@ class S3Client:
         self.prefix = prefix
         self.endpoint = endpoint
         self._label = f"<S3 bucket {bucket!r} at {endpoint.label}>"
-        self._key = partial(_key, prefix, self._label)  # not a method, which would keep the client alive
+        self._key = partial(_key, prefix, self._label)  # not a method: a bound method would keep the client alive
         self._checksum: Algorithm | None = checksum
         self._encryption = encryption or _UNENCRYPTED
         if self._encryption.read and not endpoint.is_encrypted:
@@ -223,22 +226,22 @@ class S3Client:
         return self._sender.region
 
     def now(self) -> datetime:
-        """Return the current time by the server's clock, as far as it is known."""
+        """Return the current time, corrected by the server's clock if its offset is known."""
         return self._sender.now()
 
     @property
     def is_region_known(self) -> bool:
-        """Whether the region was given, configured or found, or is not needed for URLs."""
+        """Whether the region was given, configured or detected, or is not needed for URLs."""
         return self._sender.is_region_known
 
     async def connect(self) -> None:
-        """Fetch the credentials, and find the bucket's region if none was given: both are needed for signed URLs.
+        """Fetch the credentials, and detect the bucket's region if none was given; signed URLs need both.
 
         Raises:
             StorePermissionError: There are no credentials.
-            StoreError: The server does not name the region.
+            StoreError: The request for the region failed.
 
-        Effects: The credentials are renewed in the background from now on, until :meth:`aclose`.
+        Effects: The credentials are renewed in the background from now on, until :meth:`aclose` is called.
         """
         await self.credentials.get()
         await self._sender.find_region()
@@ -268,31 +271,31 @@ class S3Client:
     # --- objects -----------------------------------------------------------------------------------------------------
 
     async def create(self, name: str, data: FileSource, **description: Unpack[Description]) -> str:
-        """Put an object whole or not at all, under a name that no object has yet; return its ETag.
+        """Create an object atomically, never overwriting an existing one; return its ETag.
 
         Args:
             name: The name.
-            data: Bytes, or anything that bytes can be read from; not closed.
-            description: ``content_type`` (by default ``"application/octet-stream"``), ``cache_control`` and
-                ``content_disposition`` are headers of responses; ``metadata`` is kept with the object;
-                ``storage_class`` is such as ``"STANDARD_IA"``, ``acl`` such as ``"public-read"``, which many buckets
-                refuse today.
+            data: Bytes, or a source that bytes can be read from; it is not closed.
+            description: The description of the object. ``content_type`` (by default ``"application/octet-stream"``),
+                ``cache_control`` and ``content_disposition`` are sent as headers of responses. ``metadata`` is kept
+                with the object. ``storage_class`` is a storage class such as ``"STANDARD_IA"``. ``acl`` is a canned ACL
+                such as ``"public-read"``, which many buckets reject.
 
         Raises:
-            StoreFileExistsError: The name is taken; that object is unchanged.
-            StoreError: The put failed.
+            StoreFileExistsError: The name is taken; the existing object is unchanged.
+            StoreError: The upload failed.
 
-        Effects: On an error or a cancellation no object is left, as far as the server can be asked.
+        Effects: After an error or a cancellation, no object is left, unless the server stopped responding.
         """
         return await self.create_described(name, data, object_headers(description))
 
     async def create_described(self, name: str, data: FileSource, headers: Mapping[str, str]) -> str:
-        """Put an object as :meth:`create` does, with the headers that describe it; they can be used many times.
+        """Create an object like :meth:`create`, with headers that were built before and can be reused.
 
         Args:
             name: The name.
-            data: Bytes, or anything that bytes can be read from; not closed.
-            headers: Those of :func:`~aioimageattach.stores.s3._options.object_headers`.
+            data: Bytes, or a source that bytes can be read from; it is not closed.
+            headers: The result of :func:`~aioimageattach.stores.s3._options.object_headers`.
         """
         return await self._uploader.create(self._key(name), name, await Body.of(data), headers)
 
@@ -304,27 +307,27 @@ class S3Client:
         if_match: str | None = None,
         **description: Unpack[Description],
     ) -> str:
-        """Put an object over one that may exist; return its ETag. The arguments are those of :meth:`create`.
+        """Put an object, replacing any that has the name; return its ETag. Other arguments are those of :meth:`create`.
 
         Args:
-            if_match: The ETag of the object to replace; if there is another by then, nothing is done.
+            if_match: The ETag of the object to replace; if the current object has another ETag, it is not replaced.
 
         Raises:
-            StoreFileExistsError: The existing object has another ETag than ``if_match``.
-            StoreError: The put failed; after a network error it may have been done all the same.
+            StoreFileExistsError: The ETag of the existing object differs from ``if_match``.
+            StoreError: The upload failed; after a network error the object may have been replaced nevertheless.
         """
         key, headers = self._key(name), object_headers(description)
         return await self._uploader.replace(key, name, await Body.of(data), headers, if_match)
 
     async def open(self, name: str, *, start: int = 0, end: int | None = None) -> ObjectFile:
-        """Open an object, or the bytes from ``start`` up to but not including ``end`` of it; the caller closes it.
+        """Open an object, or its bytes from ``start`` up to but not including ``end``; the caller closes it.
 
-        It is read as it arrives; if the connection breaks, reading continues after the last byte, provided that the
-        object is still the same.
+        The content is streamed. If the connection breaks, reading resumes after the last byte received, provided that
+        the object has not changed.
 
         Raises:
-            StoreFileNotFoundError: There is no such object.
-            ValueError: ``start`` is negative or beyond ``end``.
+            StoreFileNotFoundError: The object does not exist.
+            ValueError: ``start`` is negative or greater than ``end``.
         """
         if start < 0 or (end is not None and end < start):
             raise ValueError(f"expected 0 <= start <= end, got start={start} and end={end}")
@@ -341,15 +344,15 @@ class S3Client:
                 return ObjectFile(_empty(head))
             if end is None or end <= head.size:
                 raise
-        # Some servers refuse a range that goes beyond the end.
+        # Some servers reject a range that extends beyond the end of the object.
         return await open_object(self._sender, request, start=start, end=head.size, checksum=None)
 
     async def head(self, name: str) -> ObjectHead:
-        """Return the description of an object.
+        """Return the size, modification time and headers of an object.
 
         Raises:
-            StoreFileNotFoundError: There is no such object.
-            StoreMissingError: There is no such bucket.
+            StoreFileNotFoundError: The object does not exist.
+            StoreMissingError: The bucket does not exist.
         """
         request = Request("HEAD", "look for", self._key(name), headers=self._encryption.read, name=name)
         try:
@@ -359,7 +362,10 @@ class S3Client:
             raise
 
     async def _check_bucket(self) -> None:
-        """Tell a missing bucket from a missing object, once: the response to ``HEAD`` is the same for both."""
+        """Raise an error if the bucket does not exist; ``HEAD`` responses do not tell it from a missing object.
+
+        Once the bucket has been found, it is not checked again.
+        """
         if self._sender.has_bucket:
             return
 
@@ -377,19 +383,19 @@ class S3Client:
         self._sender.has_bucket = True
 
     async def delete(self, name: str) -> None:
-        """Delete an object; one that does not exist is not an error."""
+        """Delete an object; do nothing if it does not exist."""
         await self._deleter.delete(name)
 
     async def delete_many(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Delete many objects, up to a thousand per request; return the errors of those that were not deleted."""
+        """Delete many objects, up to 1,000 per request; return the errors of those that were not deleted, by name."""
         return await self._deleter.delete_many(names)
 
     def list(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ListedObject]:
-        """Iterate over the objects whose names begin with ``prefix``, in the order of their names in UTF-8.
+        """Iterate over the objects whose names start with ``prefix``, ordered by the UTF-8 bytes of their names.
 
         Args:
-            prefix: Compared by character; empty for all.
-            start_after: Only names after this one, which need not exist.
+            prefix: Compared by character; empty matches all names.
+            start_after: Return only names after this one; it need not exist.
 
         Returns: Objects whose ``key`` is the name, without the client's own prefix.
         """
@@ -406,23 +412,23 @@ class S3Client:
     ) -> str:
         """Copy an object within the server; return the ETag of the copy.
 
-        An object that is too large for one request, which at Amazon is one of over 5 GiB, is copied in parts.
+        An object that is too large for one request (over 5 GiB at Amazon) is copied in parts.
 
         Args:
             source: The name of the object to copy.
             name: The name of the copy.
             source_client: The client of the source's bucket; ``None`` means this one.
-            only_new: Whether a taken name is refused, as ``create_only`` says. Since many servers do not know
-                ``If-None-Match`` for copies, they are asked before as well.
-            description: As for :meth:`create`. Without a ``content_type`` the description of the source is kept, and
-                only ``storage_class`` and ``acl`` count.
+            only_new: Whether to fail if the name is taken, in the way that ``create_only`` selects. Many servers ignore
+                ``If-None-Match`` for copies, so the client also checks the name first.
+            description: As for :meth:`create`. Without a ``content_type``, the copy keeps the description of the
+                source, and only ``storage_class`` and ``acl`` apply.
 
         Raises:
-            StoreFileNotFoundError: There is no such source.
+            StoreFileNotFoundError: The source does not exist.
             StoreFileExistsError: The name is taken.
 
-        Effects: With ``only_new`` and a ``content_type``, no copy is left on an error or a cancellation, as far as the
-        server can be asked. Otherwise there may be one.
+        Effects: With ``only_new`` and a ``content_type``, no copy is left after an error or a cancellation, unless the
+        server stopped responding. Otherwise a copy may be left.
         """
         headers = object_headers(description)
         if "content_type" not in description:
@@ -439,27 +445,30 @@ class S3Client:
         )
 
     def can_read(self, other: S3Client) -> bool:
-        """Whether a copy by this client may have the other's bucket as its source, as far as this client can know."""
+        """Return whether this client may be able to copy from the other client's bucket.
+
+        Both must use the same server and the same encryption for reading. Permissions are not checked.
+        """
         same_server = other.endpoint.server == self.endpoint.server
         return same_server and other._encryption.read == self._encryption.read
 
     # --- multipart uploads -------------------------------------------------------------------------------------------
 
     def list_uploads(self, prefix: str = "") -> AsyncIterator[ListedUpload]:
-        """Iterate over the multipart uploads that were started and neither completed nor aborted.
+        """Iterate over the multipart uploads that have been neither completed nor aborted.
 
         Returns: Uploads whose ``key`` is the name, without the client's own prefix.
         """
         return list_uploads(self._sender, self.prefix, prefix)
 
     async def abort_upload(self, name: str, upload_id: str) -> None:
-        """Abort an upload and delete its parts; one that does not exist is not an error."""
+        """Abort a multipart upload and delete its parts; do nothing if it does not exist."""
         await self._uploader.abort(self._key(name), name, upload_id)
 
     # --- URLs --------------------------------------------------------------------------------------------------------
 
     def url(self, name: str) -> str:
-        """Return the URL of an object, without a signature."""
+        """Return the unsigned URL of an object."""
         return self._sender.endpoint.url(self.region, self._key(name))
 
     def _ready(self) -> Credentials:
@@ -483,20 +492,20 @@ class S3Client:
         query: Mapping[str, str] = _NONE,
         headers: Mapping[str, str] = _NONE,
     ) -> str:
-        """Return a URL that lets its holder make one kind of request; a calculation.
+        """Return a presigned URL, which permits one kind of request for one object, without I/O.
 
         Args:
-            method: Such as ``"GET"`` or ``"PUT"``.
+            method: The HTTP method, such as ``"GET"`` or ``"PUT"``.
             name: The object's name.
-            expires_in: How long it is valid at least, in seconds; it expires with temporary credentials in any case.
+            expires_in: Minimum lifetime of the URL, in seconds; the URL expires earlier if temporary credentials do.
             window: How long the URL stays the same, in seconds; see
                 :class:`~aioimageattach.stores.s3._signing.presigner.Window`.
-            query: Further parameters, such as ``{"response-content-disposition": "attachment"}``.
+            query: Additional query parameters, such as ``{"response-content-disposition": "attachment"}``.
             headers: The headers that the request must have, such as ``{"Content-Type": "image/png"}``.
 
         Raises:
-            StoreError: The credentials or the region are not known; :meth:`connect` finds them.
-            ValueError: ``expires_in`` and ``window`` are together more than seven days.
+            StoreError: The credentials or the region are not known; call :meth:`connect` first.
+            ValueError: The sum of ``expires_in`` and ``window`` exceeds seven days.
         """
         begins_at, seconds = Window(expires_in, window).begin(self._sender.now(), name)
         request = Request(method, "presign", self._key(name), query={**query, **self._sender.headers})
@@ -512,16 +521,16 @@ class S3Client:
         fields: Mapping[str, str] = _NONE,
         conditions: Sequence[Condition] = (),
     ) -> PostForm:
-        """Return the URL and the fields of a browser form that uploads one file; a calculation.
+        """Return the URL and the fields of a browser form that uploads one file, without I/O.
 
         Args:
-            name: The object's name; one that ends in ``${filename}`` lets the browser fill in the file's.
-            expires_in: How long it is valid, in seconds.
-            fields: Further fields, which the form must send as they are.
-            conditions: Further rules, such as ``["content-length-range", 1, 5_000_000]``.
+            name: The object's name; S3 replaces a trailing ``${filename}`` by the name of the uploaded file.
+            expires_in: Lifetime of the form, in seconds.
+            fields: Additional fields, which the form must send unchanged.
+            conditions: Additional policy conditions, such as ``["content-length-range", 1, 5_000_000]``.
 
         Raises:
-            StoreError: The credentials or the region are not known; :meth:`connect` finds them.
+            StoreError: The credentials or the region are not known; call :meth:`connect` first.
         """
         sent = self._sender.signer.presign_post(
             self.bucket,

@@ -1,4 +1,4 @@
-"""Encryption at rest: by S3's keys, by KMS, by keys of one's own. Pure."""
+"""Encryption at rest with keys of S3, keys in KMS, or customer-provided keys. Does no I/O."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ _PREFIX: Final = "x-amz-server-side-encryption"
 
 @dataclass(frozen=True, slots=True)
 class Encryption:
-    """How a server is to encrypt; made by :meth:`s3`, :meth:`kms` or :meth:`customer`. Its repr shows no key.
+    """The server-side encryption of objects; create it with :meth:`s3`, :meth:`kms` or :meth:`customer`.
+
+    Its repr does not reveal a key.
 
     Args:
-        write: The headers of what makes an object.
-        read: The headers of what reads one; they go with each part of an upload, too.
+        write: The headers of requests that create an object.
+        read: The headers of requests that read an object; each part of a multipart upload has them, too.
     """
 
     write: Mapping[str, str] = field(repr=False)
@@ -27,16 +29,16 @@ class Encryption:
 
     @classmethod
     def s3(cls) -> Self:
-        """Encrypt by keys that S3 keeps (SSE-S3)."""
+        """Encrypt with keys that S3 manages (SSE-S3)."""
         return cls({_PREFIX: "AES256"})
 
     @classmethod
     def kms(cls, key_id: str | None = None, *, bucket_key: bool = False) -> Self:
-        """Encrypt by a key in KMS (SSE-KMS).
+        """Encrypt with a key in KMS (SSE-KMS).
 
         Args:
-            key_id: Which; ``None`` means Amazon's own for S3.
-            bucket_key: Whether the bucket has a key of its own below that one, which saves requests to KMS.
+            key_id: The ID of the key; ``None`` means the key that AWS manages for S3.
+            bucket_key: Whether S3 derives a bucket key from that key, which reduces the number of requests to KMS.
         """
         headers = {_PREFIX: "aws:kms"}
         if key_id is not None:
@@ -47,13 +49,15 @@ class Encryption:
 
     @classmethod
     def customer(cls, key: bytes) -> Self:
-        """Encrypt by a key that the server forgets (SSE-C); without it nobody reads the files, also by no URL.
+        """Encrypt with a key that the client provides and the server does not store (SSE-C).
+
+        Files cannot be read without the key. In particular, browsers cannot read them by URL.
 
         Args:
-            key: 32 random bytes; sent with each request, so only over TLS.
+            key: 32 random bytes. Each request sends the key, so TLS is required.
 
         Raises:
-            ValueError: It has another length.
+            ValueError: The key is not 32 bytes long.
         """
         if len(key) != 32:
             raise ValueError(f"key: expected 32 bytes, got {len(key)}")
@@ -67,5 +71,5 @@ class Encryption:
 
     @property
     def copy_source(self) -> Mapping[str, str]:
-        """The headers that let a copy read its source."""
+        """The headers with which a copy request can decrypt its source."""
         return {name.replace("x-amz-", "x-amz-copy-source-", 1): value for name, value in self.read.items()}

@@ -1,4 +1,4 @@
-"""The options of a client, and the description of an object."""
+"""The options of an S3 client, and the description of an object."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ __all__ = ["ClientOptions", "Description", "object_headers"]
 
 
 class ClientOptions(TypedDict, total=False):
-    """The arguments of :class:`~aioimageattach.stores.s3.S3Client` that a store passes on to it."""
+    """Keyword arguments that :class:`~aioimageattach.stores.s3.S3Store` passes to its ``S3Client``.
+
+    :class:`~aioimageattach.stores.s3.S3Client` documents each of them.
+    """
 
     endpoint_url: str | None
     path_style: bool | None
@@ -47,7 +50,7 @@ class ClientOptions(TypedDict, total=False):
 
 
 class Description(TypedDict, total=False):
-    """Describes an object; see ``create()`` of :class:`~aioimageattach.stores.s3.S3Client`."""
+    """The description of an object; see ``create()`` of :class:`~aioimageattach.stores.s3.S3Client`."""
 
     content_type: str
     cache_control: str | None

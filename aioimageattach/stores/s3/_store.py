@@ -1,4 +1,4 @@
-"""A store in a bucket."""
+"""A store that keeps files in an S3 bucket."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ __all__ = ["DEFAULT_MAX_AGE", "INLINE_TYPES", "S3Store"]
 _log = logging.getLogger("aioimageattach.stores.s3")
 
 DEFAULT_MAX_AGE: Final = 365 * 24 * 60 * 60
-"""How long browsers and proxies may keep a file, in seconds: a year, since files never change."""
+"""How long browsers and proxies may cache a file, in seconds: one year, because files never change."""
 
 INLINE_TYPES: Final = frozenset(
     {"image/avif", "image/gif", "image/heic", "image/jpeg", "image/png", "image/tiff", "image/webp"}
 )
-"""The types that browsers may show; files of others, which may contain scripts, are put as downloads."""
+"""MIME types that browsers may display. Other types may contain scripts, so their files are stored as downloads."""
 
 _MAX_DESCRIBED: Final = 64
 _BASE_URL: Final = re.compile(
@@ -55,7 +55,7 @@ def _given_credentials(
     secret_key: str | None,
     token: str | None,
 ) -> CredentialSource | CredentialProvider | None:
-    """Return the credentials among the arguments of a store, ``None`` if there are none."""
+    """Return the credentials given in the arguments of a store, or ``None`` if there are none."""
     if credentials is not None:
         if access_key is not None or secret_key is not None or token is not None:
             raise ValueError("credentials: expected either them, or access_key, secret_key and token")
@@ -77,34 +77,36 @@ def _checked_base_url(url: str) -> str:
 
 
 class S3Store(KeyedStore):
-    """Keeps files in a bucket of Amazon S3, or of a server that is compatible with it.
+    """A store that keeps files in a bucket on Amazon S3 or an S3-compatible server.
 
-    Connections are opened when they are needed; ``async with`` or :meth:`aclose` closes them.
+    Connections are opened on demand and closed by ``async with`` or :meth:`aclose`.
 
     Args:
-        bucket: Its name, or the alias of an access point.
-        access_key: Given with ``secret_key``; ``None`` means ``credentials``.
-        secret_key: Given with ``access_key``.
-        max_age: How long browsers and proxies may keep a file, in seconds; ``None`` sends no such header.
-        prefix: The topmost folder of all names in the bucket.
+        bucket: The name of the bucket, or the alias of an access point.
+        access_key: The access key ID; requires ``secret_key``. ``None`` means that ``credentials`` is used.
+        secret_key: The secret access key; requires ``access_key``.
+        max_age: How long browsers and proxies may cache a file, in seconds; ``None`` omits ``Cache-Control``.
+        prefix: A folder in the bucket that all files are kept in.
         public_base_url: The URL that names are appended to, such as that of a CDN.
-        region: The bucket's region; ``None`` finds it out, see :class:`~aioimageattach.stores.s3.S3Client`.
+        region: The bucket's region; ``None`` detects it, see :class:`~aioimageattach.stores.s3.S3Client`.
         max_retry: How often a request is retried after a transient error.
-        credentials: A :class:`~aioimageattach.stores.s3.CredentialSource` or an asynchronous callable, in
-            place of ``access_key``; ``None`` means the environment, the shared files, and what botocore finds.
-        token: The session token that belongs to ``access_key``, if it is a temporary one.
-        url_expires_in: For a private bucket: URLs are signed and valid for at least this long, in seconds. ``None``
-            gives plain URLs.
-        url_window: How long a signed URL stays the same, so that caches can use it, in seconds; ``None`` means
+        credentials: A :class:`~aioimageattach.stores.s3.CredentialSource` or an asynchronous callable, instead of
+            ``access_key`` and ``secret_key``. ``None`` means the environment, the shared files, and whatever botocore
+            finds.
+        token: The session token, if ``access_key`` is temporary.
+        url_expires_in: Sign URLs, as a private bucket requires, and keep them valid for at least this long, in seconds.
+            ``None`` returns unsigned URLs.
+        url_window: How long a signed URL stays the same, in seconds, so that caches can reuse it; ``None`` means
             ``url_expires_in``.
-        storage_class: Such as ``"STANDARD_IA"``; ``None`` means the bucket's.
-        reproducible_storage_class: The storage class of files that can be made again, as thumbnails can, such as
-            ``"ONEZONE_IA"`` or ``"REDUCED_REDUNDANCY"``; ``None`` means ``storage_class``.
-        acl: Such as ``"public-read"``; buckets refuse any today, unless they were set up for it.
-        options: The server and how to talk to it; see :class:`~aioimageattach.stores.s3.S3Client`.
+        storage_class: The storage class of files, such as ``"STANDARD_IA"``; ``None`` means the bucket's default.
+        reproducible_storage_class: The storage class of files that can be created again, such as thumbnails, for
+            example ``"ONEZONE_IA"`` or ``"REDUCED_REDUNDANCY"``; ``None`` means ``storage_class``.
+        acl: The canned ACL of files, such as ``"public-read"``; buckets reject ACLs unless they are configured to
+            accept them.
+        options: Options of the server and of the connections; see :class:`~aioimageattach.stores.s3.S3Client`.
 
     Raises:
-        ValueError: An argument is out of range, or two do not go together.
+        ValueError: An argument is out of range, or two arguments are incompatible.
     """
 
     def __init__(
@@ -173,12 +175,12 @@ class S3Store(KeyedStore):
     # --- life cycle --------------------------------------------------------------------------------------------------
 
     async def connect(self) -> None:
-        """Fetch what signed URLs need: credentials that are not known yet, and the region if none was given.
+        """Fetch the credentials and the region, unless they are known; signed URLs need both.
 
         Raises:
-            StoreError: There are no credentials, or the server does not answer.
+            StoreError: There are no credentials, or the server does not respond.
 
-        Effects: Credentials that expire are renewed in the background from now on, until :meth:`aclose`.
+        Effects: Credentials that expire are renewed in the background from now on, until :meth:`aclose` is called.
         """
         await self.client.connect()
 
@@ -199,29 +201,29 @@ class S3Store(KeyedStore):
     async def put_object(
         self, name: str, data: FileSource, *, mimetype: str = "application/octet-stream", reproducible: bool = False
     ) -> None:
-        """Put a file whole or not at all, under a name that no file has yet.
+        """Create a file atomically; never overwrite an existing one.
 
         Args:
-            name: The name; with the prefix at most 1,024 bytes.
-            data: Bytes and files in a spool are sent as they are; another source is read to its end first.
-            mimetype: The ``Content-Type`` of the file; files of types that are not in :data:`INLINE_TYPES` are put as
+            name: The name; at most 1,024 bytes, including the prefix.
+            data: The content. Bytes and spooled files are sent directly; any other source is read to its end first.
+            mimetype: The ``Content-Type`` of the file; types that are not in :data:`INLINE_TYPES` are stored as
                 downloads.
-            reproducible: Chooses the storage class.
+            reproducible: Whether the file can be created again; if so, ``reproducible_storage_class`` applies.
 
         Raises:
-            StoreFileExistsError: The name is taken; that file is unchanged.
-            InvalidKeyError: No file may have that name; nothing was read.
-            StoreUnavailableError: The server did not answer in all attempts, or its responses were not those of S3.
-            StorePermissionError: It refused.
+            StoreFileExistsError: The name is taken; the existing file is unchanged.
+            InvalidKeyError: The name is invalid; nothing was read.
+            StoreUnavailableError: Every attempt failed, or the responses were not those of an S3 server.
+            StorePermissionError: The server denied access.
 
-        Effects: On return the file is there for everybody. On an error or a cancellation there is no file under the
-        name, as far as the server can be asked: if it does not answer any more, one may be left behind.
+        Effects: On return, the file is visible to all clients. After an error or a cancellation, no file has the name,
+        unless the server stopped responding: then the file may be left behind.
         """
         check_name(name)
         await self.client.create_described(name, data, self._object_headers(mimetype, reproducible))
 
     def _object_headers(self, mimetype: str, reproducible: bool) -> Mapping[str, str]:
-        """Return the headers that describe a file, which are the same for all of one type."""
+        """Return the headers that describe a file; they depend only on the arguments, so they are cached."""
         found = self._described.get((mimetype, reproducible))
         if found is None:
             found = object_headers(self.describe(mimetype, reproducible))
@@ -230,7 +232,7 @@ class S3Store(KeyedStore):
         return found
 
     def describe(self, mimetype: str, reproducible: bool) -> Description:
-        """Return the description of a file, as its headers have it."""
+        """Return the description that a file of this MIME type is stored with."""
         scope = "private" if self.has_signed_urls else "public"
         return {
             "content_type": check_mimetype(mimetype),
@@ -241,14 +243,14 @@ class S3Store(KeyedStore):
         }
 
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> ObjectFile:
-        """Open a file, or the bytes from ``start`` up to but not including ``end`` of it; the caller closes it.
+        """Open a file, or its bytes from ``start`` up to but not including ``end``; the caller closes it.
 
-        It holds a connection until it is closed.
+        The file occupies a connection until it is closed.
 
         Raises:
-            StoreFileNotFoundError: There is no such file.
-            InvalidKeyError: No file may have that name.
-            ValueError: ``start`` is negative or beyond ``end``.
+            StoreFileNotFoundError: The file does not exist.
+            InvalidKeyError: The name is invalid.
+            ValueError: ``start`` is negative or greater than ``end``.
         """
         return await self.client.open(check_name(name), start=start, end=end)
 
@@ -256,17 +258,17 @@ class S3Store(KeyedStore):
         """Return a file's size and modification time.
 
         Raises:
-            StoreFileNotFoundError: There is no such file.
+            StoreFileNotFoundError: The file does not exist.
         """
         head = await self.client.head(check_name(name))
         return ObjectInfo(name, head.size, head.modified_at)
 
     async def delete_object(self, name: str) -> None:
-        """Delete a file; one that does not exist is not an error."""
+        """Delete a file; do nothing if it does not exist."""
         await self.client.delete(check_name(name))
 
     async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Delete many files, up to a thousand per request; return the errors of those that were not deleted."""
+        """Delete many files, up to 1,000 per request; return the errors of those that were not deleted, by name."""
         failed: dict[str, StoreError] = {}
 
         def valid() -> Iterable[str]:
@@ -279,13 +281,13 @@ class S3Store(KeyedStore):
         return {**await self.client.delete_many(valid()), **failed}
 
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Iterate over the files whose names begin with ``prefix``, in order of name, a thousand per request.
+        """Iterate over the files whose names start with ``prefix``, in order of name, 1,000 per request.
 
-        Keys that no store could have put, such as those of empty folders, are skipped.
+        Keys that are not valid names, such as those of empty folders, are skipped.
 
         Args:
-            prefix: Compared by character, so ``"a"`` finds ``"ab"`` too; empty for all.
-            start_after: Only names after this one, which need not exist.
+            prefix: Compared by character, so ``"a"`` also matches ``"ab"``; empty matches all names.
+            start_after: Return only names after this one; it need not exist.
         """
         async for found in self.client.list(prefix, start_after=start_after):
             try:
@@ -303,16 +305,17 @@ class S3Store(KeyedStore):
         mimetype: str = "application/octet-stream",
         reproducible: bool = False,
     ) -> bool:
-        """Let the server copy, if the other store is on the same one and these credentials may read there.
+        """Copy a file within the server; return whether that was possible.
 
-        The copy is described as if it had been put here.
+        It is possible if the other store is on the same server and this store's credentials may read from it. The copy
+        gets the headers and the storage class that :meth:`put_object` would give it.
 
         Raises:
             StoreFileExistsError: The name is taken.
-            StoreFileNotFoundError: There is no such source.
-            StoreUnavailableError: The server did not answer in all attempts.
+            StoreFileNotFoundError: The source does not exist.
+            StoreUnavailableError: Every attempt failed.
 
-        Effects: On an error or a cancellation no copy is left, as far as the server can be asked.
+        Effects: After an error or a cancellation, no copy is left, unless the server stopped responding.
         """
         check_name(name)
         check_name(source_name)
@@ -328,26 +331,26 @@ class S3Store(KeyedStore):
             )
         except (StoreFileExistsError, StoreFileNotFoundError, StoreUnavailableError):
             raise
-        except StoreError as error:  # it may not read there, lacks such copies, or finds the file too large
+        except StoreError as error:  # no read permission, copies not supported, or the file is too large
             self._warn("copies", "files are read and put by this process, because the server does not copy them", error)
             return False
         return True
 
     def _warn(self, topic: str, text: str, error: StoreError) -> None:
-        """Log something that a server does not do, once for each store."""
+        """Log a feature that the server lacks, as a warning the first time and at level DEBUG from then on."""
         level = logging.DEBUG if topic in self._warned else logging.WARNING
         self._warned.add(topic)
         _log.log(level, "%r: %s: %s", self, text, error)
 
     async def abort_uploads(self, older_than: timedelta = timedelta(days=1), prefix: str = "") -> int:
-        """Abort multipart uploads that killed processes have left, and free their parts; return how many there were.
+        """Abort the multipart uploads that killed processes left behind, and free their parts; return their number.
 
-        Uploads whose names this library would not give are those of other programs, and are left alone. If a server
-        cannot list uploads, the log says so, and none is aborted.
+        Uploads with names that this library does not generate belong to other programs and are left alone. If the
+        server cannot list uploads, a warning is logged and nothing is aborted.
 
         Args:
-            older_than: Younger ones may still be in progress.
-            prefix: Only those of files whose names begin with this.
+            older_than: Minimum age of an upload; newer ones may still be in progress.
+            prefix: Abort only uploads of files whose names start with this.
         """
         latest = self.client.now() - older_than
         aborted = 0
@@ -363,27 +366,27 @@ class S3Store(KeyedStore):
         return aborted
 
     async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
-        """Abort multipart uploads that were begun before a time; see :meth:`abort_uploads`."""
+        """Abort the multipart uploads that were started before a time; see :meth:`abort_uploads`."""
         return await self.abort_uploads(self.client.now() - before, prefix)
 
     async def _copy_within(self, old: str, new: str) -> None:
-        """Let the server copy."""
+        """Copy a file within the server."""
         await self.client.copy(check_name(old), check_name(new), only_new=True)
 
     def location_of(self, object_type: str | None = None) -> Location:
-        """Return server, bucket and prefix."""
+        """Return the server, the bucket and the prefix."""
         return frozenset({("s3", self.client.endpoint.server, self.bucket, self.prefix)})
 
     # --- URLs and old names ------------------------------------------------------------------------------------------
 
     def url_of(self, name: str) -> str:
-        """Return the URL of a name by calculation alone: plain, or signed with ``url_expires_in``.
+        """Return the URL of a file, without I/O; it is signed if the store has ``url_expires_in``.
 
-        Plain URLs of a bucket at Amazon have the host of its region. As long as the region is not known they have the
-        global host, which Amazon serves for regions that existed before March 2019: give ``region=``.
+        Unsigned URLs of a bucket at Amazon use the host of its region. While the region is unknown they use the global
+        host, which works only for regions that existed before March 2019; pass ``region=`` to avoid this.
 
         Raises:
-            StoreError: It must be signed, and the credentials or the region are not known; see :meth:`connect`.
+            StoreError: The URL must be signed, but the credentials or the region are not known; see :meth:`connect`.
         """
         check_name(name)
         if self._window is not None:
@@ -395,15 +398,15 @@ class S3Store(KeyedStore):
         return f"{BASE_URL_FORMAT.format(self.bucket)}/{quote(self.client.prefix + name, safe='/~')}"
 
     def download_url_of(self, name: str, filename: str) -> str:
-        """Return a signed URL under which browsers save a file instead of displaying it, by calculation alone.
+        """Return a signed URL that makes browsers save the file instead of displaying it, without I/O.
 
         Args:
             name: The name of the file.
             filename: The name that browsers save it under, such as ``"cat.jpg"``.
 
         Raises:
-            DeclarationError: The store has no ``url_expires_in``: S3 names downloads only in signed URLs.
-            ValueError: ``filename`` is not the name of a file.
+            DeclarationError: The store has no ``url_expires_in``; S3 accepts a download name only in signed URLs.
+            ValueError: ``filename`` is not a valid file name.
             StoreError: The credentials or the region are not known; see :meth:`connect`.
         """
         check_name(name)
@@ -418,10 +421,10 @@ class S3Store(KeyedStore):
         )
 
     def legacy_name(self, key: ImageKey) -> str:
-        """Return the name that SQLAlchemy-ImageAttach gave the file of a key, below its prefix.
+        """Return the name that SQLAlchemy-ImageAttach gave to the file of a key, relative to its prefix.
 
         Raises:
-            InvalidKeyError: The key has no ``object_id``, which that name is made of.
+            InvalidKeyError: The key has no ``object_id``, which is part of that name.
         """
         if key.object_id is None:
             raise InvalidKeyError(f"the old layout needs an object_id: {key!r}", store=repr(self))

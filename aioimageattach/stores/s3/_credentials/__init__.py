@@ -1,1 +1,1 @@
-"""Where the credentials of a bucket come from."""
+"""Sources of the credentials for a bucket."""

@@ -1,4 +1,4 @@
-"""Credentials that botocore finds. The only module that imports botocore."""
+"""Credentials that botocore resolves. This is the only module that imports botocore."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _SAFE: Final = frozenset(
         "UnknownCredentialError",
     }
 )
-"""Errors whose messages are made of names and addresses; others may repeat what a process or a server has said."""
+"""Errors whose messages contain only names and addresses. Others may repeat the output of a process or a server."""
 
 
 def _error_text(error: Any, profile: str | None) -> str:
-    """Describe an error of botocore without repeating what may hold a secret."""
+    """Describe an error of botocore without repeating text that may contain a secret."""
     kind = type(error).__name__
     if kind in _SIGN_ON:
         return f"{kind}: run `aws sso login{f' --profile {profile}' if profile else ''}`"
@@ -65,7 +65,7 @@ def _ask(
     except ImportError:
         return None
     try:
-        # A new session each time: one that is kept may return what a server has just refused.
+        # Use a new session each time: a cached one may return the credentials that a server has just rejected.
         session = Session(profile=profile)
         for name, value in {**files, "region": region}.items():
             if value is not None:
@@ -82,15 +82,16 @@ def _ask(
 
 
 class BotocoreCredentials(CredentialSource):
-    """Credentials that botocore finds, in a worker thread: containers, instances (IMDSv2), web identities, roles.
+    """Credentials that botocore resolves: those of containers, instances (IMDSv2), web identities and roles.
 
-    It finds nothing if botocore is not installed; the extra ``aws`` installs it.
+    botocore runs in a worker thread. If it is not installed, this source has no credentials; the extra ``aws`` installs
+    it.
 
     Args:
-        profile_name: The profile; ``None`` means that of ``AWS_PROFILE``, or else ``"default"``.
-        region: The region that roles are assumed in; ``None`` means what botocore finds.
-        credentials_file: ``None`` means what botocore finds.
-        config_file: ``None`` means what botocore finds.
+        profile_name: The profile; ``None`` means ``AWS_PROFILE``, or else ``"default"``.
+        region: The region in which roles are assumed; ``None`` means botocore's default.
+        credentials_file: The path of the credentials file; ``None`` means botocore's default.
+        config_file: The path of the config file; ``None`` means botocore's default.
     """
 
     def __init__(

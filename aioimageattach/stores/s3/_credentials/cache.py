@@ -1,4 +1,4 @@
-"""A cache of credentials, which renews them before they expire."""
+"""A cache of credentials that renews them before they expire."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ def _utc_now() -> datetime:
 
 
 class CredentialCache:
-    """Keeps the credentials of a source and renews them before they expire, once for all concurrent callers.
+    """A cache that renews the credentials of a source before they expire, once for all concurrent callers.
 
-    Once they have been fetched in an event loop, they are renewed in the background there, until :meth:`aclose`: URLs
-    are signed without waiting, so somebody has to wait in advance. While they are renewed, callers get the current
-    ones; if that fails, these are used until they expire. Several event loops may use it.
+    After the first fetch in an event loop, a background timer of that loop renews the credentials until :meth:`aclose`
+    is called. Signing a URL is synchronous and cannot wait for credentials, so they must be fetched in advance. During
+    a renewal, callers get the current credentials. If the renewal fails, these are used until they expire. Several
+    event loops may share the cache.
 
     Args:
         source: Provides the credentials.
-        ahead: How long before they expire they are renewed, in seconds; at most a quarter of their remaining life.
+        ahead: How long before expiry credentials are renewed, in seconds; at most a quarter of their remaining
+            lifetime.
         clock: Returns the current time.
     """
 
@@ -54,18 +56,18 @@ class CredentialCache:
         return f"CredentialCache({self._current!r})"
 
     def peek(self) -> Credentials | None:
-        """Return valid credentials if they are known without I/O."""
+        """Return valid credentials if they are available without I/O, or else ``None``."""
         found = self._current or self._source.peek()
         return found if found is not None and self._is_valid(found) else None
 
     @property
     def current(self) -> Credentials | None:
-        """The credentials that :meth:`get` would return without waiting."""
+        """The cached credentials, unless they are missing or due for renewal."""
         current = self._current
         return current if self._due_at is None or self._clock() < self._due_at else None
 
     def explain(self) -> str:
-        """Return the reason why :meth:`peek` has nothing to return, and what to do."""
+        """Return why :meth:`peek` returns ``None``, and how to fix it."""
         current, reason = self._current, "" if self._failure is None else f": {self._failure}"
         if current is not None and current.expires_at is not None:
             return f"the credentials expired at {current.expires_at:%Y-%m-%dT%H:%M:%SZ}, and were not renewed{reason}"
@@ -78,23 +80,24 @@ class CredentialCache:
         return await self._source.find_region()
 
     def forget(self, refused: Credentials | None = None) -> None:
-        """Ask the source again next time, because a server has refused the credentials.
+        """Drop the cached credentials, because a server has rejected them; the next call asks the source again.
 
         Args:
-            refused: The ones that were refused; if others are known by now, these stay. ``None`` means any.
+            refused: The credentials that were rejected; if the cache holds others by now, they are kept. ``None`` drops
+                any.
         """
         if refused is None or refused == self._current:
             self._current = self._due_at = None
 
     async def get(self) -> Credentials:
-        """Return valid credentials, from the source if need be.
+        """Return valid credentials, fetching them from the source if necessary.
 
         Effects:
-            Concurrent callers share one request to the source, which is cancelled only if all of them are.
+            Concurrent callers share one call of the source, which is cancelled only if all of them are cancelled.
 
         Raises:
-            StorePermissionError: The source has none.
-            StoreUnavailableError: The source failed; the cause is its own error.
+            StorePermissionError: The source has no credentials.
+            StoreUnavailableError: The source failed; ``__cause__`` is the original error.
         """
         if self.current is not None:
             return self.current
@@ -104,7 +107,7 @@ class CredentialCache:
         return await single_flight(self, self._renew_and_schedule)
 
     async def aclose(self) -> None:
-        """Stop renewing in this event loop."""
+        """Stop renewing credentials in this event loop."""
         loop = asyncio.get_running_loop()
         timer = self._timers.pop(loop, None)
         if timer is not None:
@@ -136,7 +139,7 @@ class CredentialCache:
         if found.expires_at is not None:
             now = self._clock()
             left = found.expires_at - now
-            # Some sources return the same ones again until shortly before they expire, or even after.
+            # Some sources return the same credentials until shortly before they expire, or even after that.
             self._due_at = found.expires_at - min(self._ahead, left / 4) if found.expires_at > now else now + self.RETRY
         return found
 
@@ -146,7 +149,7 @@ class CredentialCache:
         except ImageAttachError:
             raise
         except Exception as error:
-            # The message of a foreign error may hold a secret.
+            # The message of another library's error may contain a secret.
             raise StoreUnavailableError(f"the source of the credentials failed: {type(error).__name__}") from error
         if found is None:
             raise StorePermissionError(
@@ -160,7 +163,7 @@ class CredentialCache:
     # --- in the background -------------------------------------------------------------------------------------------
 
     def _schedule(self, loop: asyncio.AbstractEventLoop, *, pause: timedelta | None = None) -> None:
-        """Renew when the credentials are due; a timer, unlike a task, keeps nothing alive and needs no end."""
+        """Schedule the renewal. A timer, unlike a sleeping task, does not keep the cache alive or need cancelling."""
         if self._due_at is not None:
             timer = self._timers.pop(loop, None)
             if timer is not None:

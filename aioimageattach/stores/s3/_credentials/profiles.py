@@ -1,4 +1,4 @@
-"""Profiles of the shared files ``~/.aws/credentials`` and ``~/.aws/config``."""
+"""Profiles in the shared files ``~/.aws/credentials`` and ``~/.aws/config``."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class _Files:
     is_found: bool
 
     def find_deciding(self, *, is_named: bool) -> str | None:
-        """Return the setting that botocore looks at before the keys of the files, if there is one.
+        """Return the setting that takes precedence over the keys in the files, as in botocore, or ``None``.
 
         Args:
-            is_named: Whether the program names the profile: then the environment is not asked.
+            is_named: Whether the program names the profile; if so, the environment is ignored.
         """
         if not is_named and os.environ.get(_WEB_IDENTITY):
             return _WEB_IDENTITY
@@ -54,7 +54,7 @@ class _Files:
 
 
 def _sections(path: Path) -> dict[str, dict[str, str]]:
-    """Read a shared file: its sections, each with its settings; none if there is no such file."""
+    """Return the settings in a shared file, by section; empty if the file does not exist."""
     parser = RawConfigParser(default_section="", interpolation=None, strict=False)
     try:
         parser.read_string(path.read_text("utf-8"))
@@ -63,7 +63,7 @@ def _sections(path: Path) -> dict[str, dict[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise StorePermissionError(f"{path}: it cannot be read: {type(error).__name__}", code=NO_CREDENTIALS) from None
     except ConfigError as error:
-        # The error repeats the line, which may hold a secret.
+        # The message of the parser repeats the line, which may contain a secret.
         raise StorePermissionError(
             f"{path}: it is not a file of profiles: {type(error).__name__}", code=NO_CREDENTIALS
         ) from None
@@ -71,7 +71,7 @@ def _sections(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _profile_of(section: str) -> str:
-    """Return the profile that a section of the config file is about."""
+    """Return the name of the profile that a section of the config file configures."""
     return section.removeprefix("profile").strip().strip("\"'") if section.startswith("profile") else section
 
 
@@ -86,14 +86,15 @@ def _read(name: str, credentials_path: Path, config_path: Path) -> _Files:
 class ProfileCredentials(CredentialSource):
     """The keys of a profile in the shared files, which are read in a worker thread.
 
-    Profiles that say how to get keys instead (a role, single sign-on, a web identity, a process) are resolved by
-    botocore, which the extra ``aws`` installs; which setting comes first is botocore's order, too.
+    A profile may configure a way to obtain keys instead: a role, single sign-on, a web identity or a process. botocore,
+    which the extra ``aws`` installs, resolves such profiles. The precedence of settings is that of botocore.
 
     Args:
-        name: The profile; ``None`` means that of ``AWS_PROFILE``, or else ``"default"``.
-        credentials_file: ``None`` means that of ``AWS_SHARED_CREDENTIALS_FILE``, or else ``~/.aws/credentials``.
-        config_file: ``None`` means that of ``AWS_CONFIG_FILE``, or else ``~/.aws/config``.
-        region: The region that roles are assumed in; ``None`` means the profile's.
+        name: The profile; ``None`` means ``AWS_PROFILE``, or else ``"default"``.
+        credentials_file: The path of the credentials file; ``None`` means ``AWS_SHARED_CREDENTIALS_FILE``, or else
+            ``~/.aws/credentials``.
+        config_file: The path of the config file; ``None`` means ``AWS_CONFIG_FILE``, or else ``~/.aws/config``.
+        region: The region in which roles are assumed; ``None`` means the profile's.
     """
 
     def __init__(
@@ -149,11 +150,13 @@ class ProfileCredentials(CredentialSource):
 
 
 class DefaultCredentials(ChainedCredentials):
-    """The environment, then the shared files, then what botocore finds (containers, instances), in botocore's order.
+    """The default chain: environment variables, then shared files, then botocore (containers, instances).
+
+    The order is that of botocore.
 
     Args:
-        profile_name: The profile; if one is given, the environment is not asked for keys.
-        region: The region that roles are assumed in; ``None`` means the profile's.
+        profile_name: The profile; if it is given, keys in environment variables are ignored.
+        region: The region in which roles are assumed; ``None`` means the profile's.
     """
 
     def __init__(self, profile_name: str | None = None, *, region: str | None = None) -> None:

@@ -1,7 +1,7 @@
-"""Credentials, and where they come from.
+"""Credentials and their sources.
 
-A source is asked with ``await source.fetch()``; it returns ``None`` if it has none, so that the next one can be asked.
-Secrets appear in no repr, pickle, log or message.
+``await source.fetch()`` returns ``None`` if a source has no credentials, so that the next source can be tried. Secrets
+never appear in a repr, pickle, log or error message.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ __all__ = [
 ]
 
 NO_CREDENTIALS: Final = "NoCredentials"
-"""The code of errors about credentials that are missing or incomplete."""
+"""The error code for missing or incomplete credentials."""
 
 _PRINTABLE: Final = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Keys that requests are signed with.
+    """A pair of keys that requests are signed with.
 
     Args:
-        access_key: The public half, which is part of each request.
-        secret_key: The secret half, which is never sent.
+        access_key: The access key ID, which is part of each request.
+        secret_key: The secret access key, which is never sent.
         token: The session token of temporary credentials.
-        expires_at: The end of temporary credentials, an aware datetime; ``None`` if they do not expire, or it is not
-            known.
+        expires_at: The time at which temporary credentials expire, an aware datetime; ``None`` if they do not expire or
+            the time is unknown.
 
     Raises:
-        ValueError: A value is empty or contains blanks, or the time has no zone. The message repeats none of them.
+        ValueError: A key or the token is empty or contains blanks (the message does not repeat it), or the time has no
+            time zone.
     """
 
     access_key: str
@@ -74,29 +75,29 @@ class Credentials:
 
 
 CredentialProvider: TypeAlias = Callable[[], Awaitable[Credentials | tuple[str, str, str | None, datetime | None]]]
-"""Returns :class:`Credentials`, or a tuple of access key, secret key, token and the time they expire.
+"""An asynchronous callable that returns :class:`Credentials`, or ``(access_key, secret_key, token, expires_at)``.
 
-It is awaited when there are no credentials yet, and before the current ones expire.
+It is called when there are no credentials yet, and again before the current ones expire.
 """
 
 
 class CredentialSource(ABC):
-    """Provides credentials."""
+    """Base class of the sources of credentials."""
 
     @abstractmethod
     async def fetch(self) -> Credentials | None:
-        """Return the current credentials, ``None`` if there are none.
+        """Return the current credentials, or ``None`` if this source has none.
 
         Raises:
-            StorePermissionError: They are incomplete or unreadable, or the service that issues them refused.
+            StorePermissionError: The credentials are incomplete or unreadable, or the issuing service denied them.
         """
 
     def peek(self) -> Credentials | None:
-        """Return the credentials if they are known without I/O."""
+        """Return the credentials if they are available without I/O, or else ``None``."""
         return None
 
     async def find_region(self) -> str | None:
-        """Return the region that is configured together with the credentials."""
+        """Return the region that is configured together with the credentials, or ``None``."""
         return None
 
 
@@ -110,7 +111,7 @@ class _ProvidedCredentials(CredentialSource):
 
 
 def to_source(credentials: CredentialSource | CredentialProvider) -> CredentialSource:
-    """Return a source as it is, and a callable as a source."""
+    """Return a source unchanged; wrap a callable in a source."""
     return credentials if isinstance(credentials, CredentialSource) else _ProvidedCredentials(credentials)
 
 
@@ -118,9 +119,9 @@ class StaticCredentials(CredentialSource):
     """Credentials that do not change.
 
     Args:
-        access_key: The public half.
-        secret_key: The secret half.
-        token: The session token, if they are temporary.
+        access_key: The access key ID.
+        secret_key: The secret access key.
+        token: The session token, if the credentials are temporary.
 
     Raises:
         ValueError: A value is empty or contains blanks.
@@ -142,16 +143,16 @@ class StaticCredentials(CredentialSource):
 def build_credentials(
     values: Mapping[str, str], names: tuple[str, str, tuple[str, ...]], where: str, expires_at: datetime | None = None
 ) -> Credentials | None:
-    """Return credentials made of named values, ``None`` if neither key is among them.
+    """Build credentials from named values; return ``None`` if both keys are missing.
 
     Args:
         values: The values by name.
-        names: The name of the access key, of the secret key, and those that the token may have.
-        where: Where the values come from, for messages.
-        expires_at: The end of the credentials.
+        names: The name of the access key, the name of the secret key, and the possible names of the token.
+        where: The origin of the values, for error messages.
+        expires_at: The time at which the credentials expire.
 
     Raises:
-        StorePermissionError: One key is there without the other, or a value contains blanks.
+        StorePermissionError: Only one of the two keys is present, or a value contains blanks.
     """
     access_name, secret_name, token_names = names
     access_key, secret_key = values.get(access_name) or None, values.get(secret_name) or None
@@ -168,9 +169,9 @@ def build_credentials(
 
 
 class EnvironmentCredentials(CredentialSource):
-    """The environment variables ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and ``AWS_SESSION_TOKEN``.
+    """Credentials in ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and ``AWS_SESSION_TOKEN``.
 
-    ``AWS_CREDENTIAL_EXPIRATION`` says when they expire; the variables are read again then.
+    If ``AWS_CREDENTIAL_EXPIRATION`` is set, the variables are read again before that time.
     """
 
     _NAMES: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", ("AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"))
@@ -194,10 +195,10 @@ class EnvironmentCredentials(CredentialSource):
 
 
 class ChainedCredentials(CredentialSource):
-    """The first of several sources that has credentials.
+    """A chain of sources, which uses the first one that has credentials.
 
     Args:
-        sources: In the order in which they are asked.
+        sources: The sources, in the order in which they are tried.
     """
 
     def __init__(self, *sources: CredentialSource | CredentialProvider) -> None:
@@ -214,7 +215,7 @@ class ChainedCredentials(CredentialSource):
         return None
 
     def peek(self) -> Credentials | None:
-        # A source that must be asked comes before those behind it, whose credentials are known.
+        # Only the first source counts: fetch() prefers it to later ones, even if only they are known without I/O.
         return self._sources[0].peek() if self._sources else None
 
     async def find_region(self) -> str | None:
