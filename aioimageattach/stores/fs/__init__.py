@@ -1,4 +1,4 @@
-"""Stores in a directory, and what serves it."""
+"""Stores in a directory, and ASGI applications that serve their files."""
 
 from __future__ import annotations
 

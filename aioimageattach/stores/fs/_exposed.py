@@ -1,4 +1,4 @@
-"""A store in a directory whose files the application itself serves."""
+"""A store in a directory, with an ASGI application that serves its files."""
 
 from __future__ import annotations
 
@@ -18,42 +18,46 @@ from ._store import BaseFileSystemStore
 __all__ = ["LOCAL_HOSTS", "ExposingMiddleware", "HttpExposedFileSystemStore"]
 
 LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]", "testserver")
-"""The hosts of development, which are the default of ``allowed_hosts``."""
+"""Host names of local development and tests; the default of ``allowed_hosts``."""
 
 _HOST: Final = re.compile(r"([a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.ASCII)
 
 _requests: ContextVar[tuple[tuple[object, str | None, str], ...]] = ContextVar("aioimageattach.requests", default=())
-"""For each store whose middleware the current request has passed, innermost last: the store, the application's URL, and
-the request's host. The URL is ``None`` if that host is not allowed."""
+"""The stores whose middleware the current request has passed through, innermost last.
+
+Each entry consists of the store, the URL of the application, and the host of the request. The URL is ``None`` if the
+host is not allowed.
+"""
 
 
 class HttpExposedFileSystemStore(BaseFileSystemStore):
-    """Keeps files in a directory, and serves them as part of the application.
+    """A store that keeps files in a directory and serves them as part of the application.
 
     A URL consists of the URL of the application, the prefix and the name. The URL of the application comes from
-    ``host_url_getter``, or else from the current request, and never from an earlier one.
+    ``host_url_getter`` or, if there is none, from the current request.
 
     Args:
-        path: The directory. Other programs may read it, and only this library should write to it.
-        prefix: The path below which the files are served, with or without slashes around it.
+        path: The directory. Other programs may read it, but only this library should write to it.
+        prefix: The path at which the files are served, with or without slashes around it.
         host_url_getter: Returns the URL of the application, such as ``"https://example.com/"``; called for each URL.
-        cors: Which pages of other origins may use files; see :class:`~aioimageattach.stores.fs.StaticServer`.
-        allowed_hosts: The hosts that URLs may contain, such as ``"example.com"``; ``"*.example.com"`` stands for all
-            subdomains, and ``"*"`` for any host. A client can send any host, and its response may be cached for others,
-            so the default is the hosts of development.
+        cors: The origins whose pages may use the files; see :class:`~aioimageattach.stores.fs.StaticServer`.
+        allowed_hosts: The hosts that URLs may contain, such as ``"example.com"``; ``"*.example.com"`` matches all
+            subdomains, and ``"*"`` any host. A client can send an arbitrary ``Host`` header, and a cache may pass the
+            response on to others, so by default only the hosts of local development are allowed.
         fsync: See :class:`~aioimageattach.stores.fs.FileSystemStore`.
         file_mode: See :class:`~aioimageattach.stores.fs.FileSystemStore`.
         dir_mode: See :class:`~aioimageattach.stores.fs.FileSystemStore`.
-        url_secret: Sign the URLs, and serve no others. At least 16 bytes, the same in all processes of the application.
-            Of several secrets, the first signs and all are accepted, so that a secret can be replaced.
-        url_expires_in: How long a signed URL is valid at least, in seconds.
-        url_window: How long a signed URL stays the same at most, so that browsers can cache the file, in seconds;
+        url_secret: A secret of at least 16 bytes, shared by all processes of the application. If it is given, URLs are
+            signed, and only signed URLs are served. To rotate secrets, pass several: the first one signs, and all are
+            accepted.
+        url_expires_in: Minimum lifetime of a signed URL, in seconds.
+        url_window: How long a signed URL stays the same at most, in seconds, so that browsers can cache the file;
             ``None`` means ``url_expires_in``.
         options: The other options of :class:`~aioimageattach.stores.fs.StaticServer`.
 
     Attributes:
-        server: The application that serves the files. Mount it below the prefix if you do not use
-            :meth:`asgi_middleware`; you need ``host_url_getter`` then.
+        server: The ASGI application that serves the files. Mount it at the prefix if you do not use
+            :meth:`asgi_middleware`; ``host_url_getter`` is then required.
     """
 
     def __init__(
@@ -85,9 +89,9 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
         self._allowed = frozenset(host.lower() for host in allowed_hosts)
 
     def asgi_middleware(self, app: ASGIApp) -> ExposingMiddleware:
-        """Wrap the application: serve the files, and let the store make URLs from the current request.
+        """Wrap the application in a middleware that serves the files and gives the store the current request's host.
 
-        Make it the outermost middleware, so that no other one adds cookies to responses that caches may share.
+        Make it the outermost middleware, so that no other middleware adds cookies to responses in shared caches.
 
         Args:
             app: The application.
@@ -99,30 +103,30 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
         """The URL that names are appended to.
 
         Raises:
-            UnknownHostError: There is no ``host_url_getter``, and no current request with an allowed host.
+            UnknownHostError: There is neither a ``host_url_getter`` nor a current request with an allowed host.
         """
         return f"{self._host_url()}{self.prefix}/"
 
     def url_of(self, name: str) -> str:
-        """Return the URL of a name, without I/O; signed if the store has a ``url_secret``.
+        """Return the URL of a file, without I/O; it is signed if the store has a ``url_secret``.
 
         Raises:
-            UnknownHostError: There is no ``host_url_getter``, and no current request with an allowed host.
+            UnknownHostError: There is neither a ``host_url_getter`` nor a current request with an allowed host.
         """
         url = super().url_of(name)
         return url if self._signer is None else f"{url}?{self._signer.sign(name)}"
 
     def download_url_of(self, name: str, filename: str) -> str:
-        """Return a signed URL under which browsers save a file instead of displaying it, without I/O.
+        """Return a signed URL that makes browsers save the file instead of displaying it, without I/O.
 
         Args:
             name: The name of the file.
             filename: The name that browsers save it under, such as ``"cat.jpg"``.
 
         Raises:
-            DeclarationError: The store has no ``url_secret``; anybody could make such URLs then, with any name.
-            UnknownHostError: There is no ``host_url_getter``, and no current request with an allowed host.
-            ValueError: ``filename`` is not the name of a file.
+            DeclarationError: The store has no ``url_secret``; without signatures, anyone could choose the name.
+            UnknownHostError: There is neither a ``host_url_getter`` nor a current request with an allowed host.
+            ValueError: ``filename`` is not a valid file name.
         """
         if self._signer is None:
             raise DeclarationError(f"{self!r}: only signed URLs can name a download; give the store a url_secret")
@@ -147,7 +151,7 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
         )
 
     def allows(self, host: str) -> bool:
-        """Return whether URLs may contain a host, which may have a port."""
+        """Return whether URLs may contain a host, given with or without a port."""
         found = _HOST.fullmatch(host.lower())
         if found is None:
             return False
@@ -163,7 +167,9 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
 
 
 class ExposingMiddleware:
-    """Serves the files of a store. In all other requests, the store knows the URL of the application.
+    """A middleware that serves the files of a store and passes all other requests to the application.
+
+    While the application handles a request, the store can derive URLs from its host.
 
     Args:
         app: The application.

@@ -1,4 +1,4 @@
-"""Serves the files of a directory store to browsers, as an ASGI application and as a middleware."""
+"""An ASGI application and a middleware that serve the files of a directory store."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 BLOCK_SIZE: Final = 128 * 1024
-"""How many bytes are read and sent at a time."""
+"""Default size of the blocks that are read and sent, in bytes."""
 
 _PATHSEND: Final = "http.response.pathsend"
 _PATHSEND_FROM: Final = 1024 * 1024
@@ -48,14 +48,14 @@ _log = logging.getLogger("aioimageattach.stores.fs")
 
 
 class FileServer:
-    """An ASGI application that serves what a reader finds: the part of :class:`StaticServer` that knows no directory.
+    """An ASGI application that serves files from a reader: the part of :class:`StaticServer` that needs no directory.
 
     Args:
         reader: Finds and reads files.
         cors: As for :class:`StaticServer`.
-        pathsend: The directory whose files the ASGI server may read itself; ``None`` for none.
+        pathsend: The directory whose files the ASGI server may read itself; ``None`` disables this.
         signer: As for :class:`StaticServer`.
-        offload: The header by which a server in front is made to send a file, and what its value begins with.
+        offload: The header that makes a front-end server send the file, and the start of its value.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class FileServer:
         self._offload = offload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Respond to a request. A websocket is closed; on a lifespan there is nothing to do."""
+        """Respond to an HTTP request, close a websocket, or acknowledge lifespan events."""
         if scope["type"] == "http":
             await self.serve(route_path(scope).removeprefix("/"), scope, receive, send)
         elif scope["type"] == "websocket":
@@ -86,23 +86,23 @@ class FileServer:
         """Respond to a request for a file.
 
         Args:
-            path: The name of the file within the store, unescaped, as in the URL.
+            path: The name of the file within the store, which is the percent-decoded path of the URL.
             scope: The scope of the HTTP request.
-            receive: Called while a response is sent that can block, to notice that the client has disconnected.
+            receive: Called while sending may block, to detect that the client has disconnected.
             send: Called with the response.
 
         Raises:
-            StoreError: The disk failed while the body was being sent, or the file became shorter. The server then
-                closes the connection, so that no client takes the part it received for the whole file.
+            StoreError: The disk failed while the body was being sent, or the file was truncated. The server then closes
+                the connection, so that the client can tell that the response is incomplete.
 
-        Effects: However the call ends, also if the client disconnects or the task is cancelled, no task remains, and no
-        file stays open except those kept for later requests.
+        Effects: On return, on error and on cancellation, no task is left running, and no file stays open except those
+        kept for later requests.
         """
         delivery = await self._prepare(RequestInfo.from_scope(scope), parse_path(path))
         try:
             body = delivery.single_body()
             if body is not None and scope.get("http_version", "1.1") in _HTTP_1:
-                # A server for HTTP/1 releases a blocked send when its connection closes, so nothing has to watch.
+                # HTTP/1 servers release a blocked send when the connection closes, so no watcher task is needed.
                 await send(_start(delivery.response))
                 await send({"type": "http.response.body", "body": body})
                 return
@@ -134,11 +134,11 @@ class FileServer:
         return delivery
 
     def _signed_name(self, file: ServableFile) -> str:
-        """Return what the signature of a URL is about."""
+        """Return the name that the signature of a URL covers."""
         return file.name
 
     def _peek(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery | None:
-        """Return the response to a request if it is known without waiting."""
+        """Return the response to a request if it is available without blocking."""
         if self._offload is not None and not request.needs_etag():
             return Delivery(offloaded_response(file, cors, *self._offload))
         return self._reader.peek(request, file, cors)
@@ -165,35 +165,35 @@ class FileServer:
                 data = block if isinstance(block, bytes) else await self._reader.read(delivery, block)
             await send({"type": "http.response.body", "body": data, "more_body": True})
             data = None
-            await asyncio.sleep(0)  # let other requests run, however fast this client reads
+            await asyncio.sleep(0)  # let other requests run, even if this client reads so fast that send() never blocks
         await send({"type": "http.response.body"})
 
 
 class StaticServer(FileServer):
     """An ASGI application that serves the files of a :class:`~aioimageattach.stores.fs.FileSystemStore`.
 
-    It serves the files of images and nothing else that may be in the directory: no unfinished or hidden files, no files
-    of other programs, and nothing that a symbolic link leads to. The guide *Serve pictures* lists the response to each
-    kind of request.
+    It serves only image files of the store. It never serves unfinished or hidden files, files of other programs, or
+    targets of symbolic links. The guide *Serve pictures* lists the response to each kind of request.
 
     Mount it in an application, or run it on its own.
 
     Args:
-        dir_path: The directory of the store. A relative path is resolved now.
-        block_size: How many bytes are read and sent at a time, for each client of a larger file.
-        cors: Which pages of other origins may use the files: ``False`` for none (pages of the same site may display
-            them), ``True`` for all, or a list of origins such as ``"https://shop.example.com"``.
+        dir_path: The directory of the store. A relative path is resolved when the server is created.
+        block_size: Size of the blocks in which larger files are read and sent, in bytes; each client uses one block at
+            a time.
+        cors: The origins whose pages may use the files: ``False`` for none (pages of the same site may display them),
+            ``True`` for all, or a list of origins such as ``"https://shop.example.com"``.
         open_files: How many files may stay open for later requests.
-        pathsend: Whether the ASGI server may read files of 1 MiB and more itself, if it supports that. This takes less
-            CPU time; but the server opens the file later, by its path, and follows symbolic links, so no other program
-            may write to the directory.
-        signer: Serve only URLs that this object has signed, and respond to all others with 403.
-        x_accel_redirect: Let nginx send the files: the path of an internal location that leads to the directory, such
-            as ``"/stored/"``.
+        pathsend: Whether the ASGI server may read files of at least 1 MiB itself, if it supports the ``pathsend``
+            extension. This saves CPU time. But the server opens the file later, by its path, and follows symbolic
+            links, so no other program may have write access to the directory.
+        signer: If given, serve only URLs with a valid signature of this signer, and respond to all others with 403.
+        x_accel_redirect: Let nginx send the files, with the header ``X-Accel-Redirect``: the path of an internal
+            location that maps to the directory, such as ``"/stored/"``.
         x_sendfile: Let Apache or lighttpd send the files, with the header ``X-Sendfile``.
 
     Raises:
-        ValueError: An argument is invalid; the message says which, and what was expected.
+        ValueError: An argument is invalid; the message names it and the expected value.
     """
 
     def __init__(
@@ -222,18 +222,18 @@ class StaticServer(FileServer):
 
 
 class ServerMiddleware:
-    """Lets a server of files respond to the requests below a path, and passes all others to the application.
+    """A middleware that passes requests below a path to a file server, and all others to the application.
 
-    Make it the outermost middleware, so that no other one adds cookies to responses that caches may share. Websockets
-    and the lifespan go to the application.
+    Make it the outermost middleware, so that no other middleware adds cookies to responses in shared caches. Websockets
+    and lifespan events go to the application.
 
     Args:
         app: The application.
-        url_path: The path, such as ``"/images/"``, relative to ``root_path`` if the server has one.
-        server: The server of the files.
+        url_path: The path, such as ``"/images/"``, relative to ``root_path`` if the server sets one.
+        server: The file server.
 
     Raises:
-        ValueError: ``url_path`` is not a path.
+        ValueError: ``url_path`` is not a valid path.
     """
 
     def __init__(self, app: ASGIApp, url_path: str, server: FileServer) -> None:
@@ -254,11 +254,11 @@ class ServerMiddleware:
 
 
 class StaticServerMiddleware(ServerMiddleware):
-    """Serves the files of a directory below a path, and passes all other requests to the application.
+    """A middleware that serves the files of a directory below a path, and passes all other requests to the application.
 
     Args:
         app: The application.
-        url_path: The path, such as ``"/images/"``, relative to ``root_path`` if the server has one.
+        url_path: The path, such as ``"/images/"``, relative to ``root_path`` if the server sets one.
         dir_path: The directory of the store.
         block_size: As for :class:`StaticServer`.
         cors: As for :class:`StaticServer`.
@@ -284,7 +284,7 @@ def url_prefix(text: str) -> str:
     """Return a path without the slashes around it.
 
     Raises:
-        ValueError: It is empty, or a URL would have to escape it.
+        ValueError: The path is empty or not normalized, or contains a character that a URL must escape.
     """
     prefix = text.strip("/")
     if not prefix or prefix != quote(prefix, safe="/") or {"", ".", ".."} & set(prefix.split("/")):
@@ -296,10 +296,10 @@ def url_prefix(text: str) -> str:
 
 
 def offload(dir_path: str, x_accel_redirect: str | None, x_sendfile: bool) -> tuple[bytes, str] | None:
-    """Return the header by which a server in front sends a file, and what its value begins with; ``None`` for none.
+    """Return the header that makes a front-end server send the file, and the start of its value; ``None`` if disabled.
 
     Raises:
-        ValueError: Both are given.
+        ValueError: Both options are given.
     """
     if x_accel_redirect is None:
         return (b"x-sendfile", f"{dir_path.rstrip('/')}/") if x_sendfile else None
@@ -315,8 +315,8 @@ def _offers_pathsend(scope: Scope, size: int) -> bool:
 async def _disconnect(receive: Receive) -> None:
     """Wait until the client disconnects.
 
-    Somebody has to watch: servers accept a send to a client that is gone, and one that waits for the flow control of
-    HTTP/2 may wait forever.
+    This must be watched for: servers accept a send to a client that has disconnected, and a send that waits for HTTP/2
+    flow control may never return.
     """
     try:
         while (await receive())["type"] != "http.disconnect":

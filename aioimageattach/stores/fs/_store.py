@@ -1,4 +1,4 @@
-"""Stores in a directory."""
+"""Stores that keep files in a directory."""
 
 from __future__ import annotations
 
@@ -24,23 +24,25 @@ from ._writer import Writer
 __all__ = ["BaseFileSystemStore", "FileSystemStore"]
 
 _BATCH = 1000
-_RESOLVED = 3  # parts of a place whose directory exists
+_RESOLVED = 3  # length of the tuple of place_of() if the directory exists
 
 
 class BaseFileSystemStore(KeyedStore):
-    """Base class of the stores in a directory, which differ in how they make URLs.
+    """Base class of the stores in a directory; subclasses differ in how they build URLs.
 
-    Nothing outside of the directory is ever read or written, whatever symbolic links it contains. The first put creates
-    the directory if its parent exists. New files and directories get the directory's owner and group, as far as the
-    process may set them. The log reports once what the directory's file system does not support.
+    Symbolic links inside the directory are never followed, so nothing outside of it is read or written. The first put
+    creates the directory if its parent exists. New files and directories get the owner and group of the directory, if
+    the process is permitted to set them. Each feature that the file system lacks is logged once.
 
     Args:
-        path: The directory. Other programs may read it, and only this library should write to it. A relative path is
+        path: The directory. Other programs may read it, but only this library should write to it. A relative path is
             resolved when the store is created.
-        fsync: Whether a put returns only when the file survives a power loss. Without it, files of committed rows may
-            be lost; use that for tests, and for files that can be made again.
-        file_mode: The permissions of files, whatever the umask; ``None`` leaves them to the umask and the file system.
-        dir_mode: The permissions of new directories, whatever the umask; ``None`` as for ``file_mode``.
+        fsync: Whether a put flushes the file to disk before it returns, so that it survives a power loss. If ``False``,
+            a power loss may destroy files of committed rows; use this only for tests and for files that can be created
+            again.
+        file_mode: The permissions of files, regardless of the umask; ``None`` leaves them to the umask and the file
+            system.
+        dir_mode: The permissions of new directories, regardless of the umask; ``None`` as for ``file_mode``.
     """
 
     def __init__(
@@ -60,13 +62,12 @@ class BaseFileSystemStore(KeyedStore):
     @property
     @abstractmethod
     def base_url(self) -> str:
-        """The URL that names are appended to, with a slash at its end."""
+        """The URL that names are appended to, with a trailing slash."""
 
     def location_of(self, object_type: str | None = None) -> Location:
-        """Return the directory's device and inode, which are determined when the store is created.
+        """Return the device and inode of the directory, which are determined when the store is created.
 
-        As long as the directory does not exist, they are those of the nearest one above that does, with the rest of the
-        path.
+        Until the directory exists, they are those of its nearest existing ancestor, followed by the rest of the path.
         """
         if len(self._place) > _RESOLVED:
             self._place = place_of(self.path)
@@ -75,22 +76,23 @@ class BaseFileSystemStore(KeyedStore):
     async def put_object(
         self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
     ) -> None:
-        """Put a file whole or not at all, under a name that no file has yet.
+        """Create a file atomically; never overwrite an existing one.
 
         Args:
-            name: The name; each segment has at most 255 bytes.
-            data: The content. Bytes and synchronous files are written in one call in a thread, others in one per MiB.
-            mimetype: Not kept; a server derives it from the name.
-            reproducible: Not kept.
+            name: The name; each path segment has at most 255 bytes.
+            data: The content. Bytes and synchronous files are written in a single call in a worker thread, other
+                sources in one call per MiB.
+            mimetype: Ignored; servers derive the MIME type from the name.
+            reproducible: Ignored.
 
         Raises:
-            StoreFileExistsError: The name is taken, or there is a file where a directory is needed.
-            InvalidKeyError: No file may have that name; nothing was read.
-            StoreUnavailableError: The disk is full or fails, or there are no descriptors left.
-            StorePermissionError: The process may not write there.
+            StoreFileExistsError: The name is taken, or a file exists where a directory is needed.
+            InvalidKeyError: The name is invalid; nothing was read.
+            StoreUnavailableError: The disk is full or fails, or the process has too many open files.
+            StorePermissionError: The process is not permitted to write to the directory.
 
-        Effects: On return the file exists, whole and on the disk (see ``fsync``). On an error or a cancellation no file
-        has the name, and none will appear later; directories that were made for it are removed if they are empty.
+        Effects: On return, the file is complete and on disk (see ``fsync``). After an error or a cancellation, no file
+        has the name and none will appear later; empty directories that were created for it are removed.
         """
         writer = Writer(self, self._tree, check_path(name), fsync=self._fsync, file_mode=self._file_mode)
         try:
@@ -117,17 +119,17 @@ class BaseFileSystemStore(KeyedStore):
         await run_in_thread_until(stop, writer.finish, pieces)
 
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> DiskFile:
-        """Open a file, or the bytes from ``start`` up to but not including ``end`` of it; the caller closes it.
+        """Open a file, or its bytes from ``start`` up to but not including ``end``; the caller closes it.
 
         Args:
             name: The name.
-            start: In bytes. From the file's end on, there is nothing to read.
-            end: In bytes; ``None``, or a number beyond the file's end, means its end.
+            start: Offset of the first byte. If it is beyond the end of the file, there is nothing to read.
+            end: Offset just past the last byte; ``None``, or an offset beyond the end of the file, means its end.
 
         Raises:
-            StoreFileNotFoundError: There is no regular file of that name.
-            InvalidKeyError: No file may have that name.
-            ValueError: ``start`` is negative or beyond ``end``.
+            StoreFileNotFoundError: No regular file has that name.
+            InvalidKeyError: The name is invalid.
+            ValueError: ``start`` is negative or greater than ``end``.
         """
         check_path(name)
         if start < 0 or (end is not None and end < start):
@@ -148,17 +150,17 @@ class BaseFileSystemStore(KeyedStore):
         """Return a file's size and modification time.
 
         Raises:
-            StoreFileNotFoundError: There is no regular file of that name.
-            InvalidKeyError: No file may have that name.
+            StoreFileNotFoundError: No regular file has that name.
+            InvalidKeyError: The name is invalid.
         """
         return await run_in_thread(self._head, check_path(name))
 
     async def delete_object(self, name: str) -> None:
-        """Delete a file, and the directories that become empty; do nothing if the file does not exist."""
+        """Delete a file and the directories that become empty; do nothing if the file does not exist."""
         await run_in_thread(self._delete, check_path(name))
 
     async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Delete many files, a thousand per call in a thread; return the error of each that could not be deleted."""
+        """Delete many files, 1,000 per call in a worker thread; return the errors of those not deleted, by name."""
         failed: dict[str, StoreError] = {}
         rest = iter(names)
         while batch := list(islice(rest, _BATCH)):
@@ -166,7 +168,7 @@ class BaseFileSystemStore(KeyedStore):
         return failed
 
     async def move_objects(self, names: Mapping[str, str]) -> dict[str, StoreError]:
-        """Rename many files, a thousand per call in a thread; return the error of each that could not be renamed."""
+        """Rename many files, 1,000 per call in a worker thread; return the errors of those not renamed, by old name."""
         failed: dict[str, StoreError] = {}
         rest = iter(names.items())
         while batch := list(islice(rest, _BATCH)):
@@ -174,14 +176,14 @@ class BaseFileSystemStore(KeyedStore):
         return failed
 
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Iterate over the files whose names start with ``prefix``, in the order of their names.
+        """Iterate over the files whose names start with ``prefix``, in order of name.
 
-        The names of one directory per level are held in memory. Directories that cannot contain such names are not
-        read. A thousand files take one call in a thread.
+        At most one directory per level is held in memory, and directories that cannot contain matching names are
+        skipped. Each call in a worker thread returns up to 1,000 files.
 
         Args:
-            prefix: Compared by character, so ``"a"`` finds ``"ab"`` too; empty for all files.
-            start_after: Only names that sort after this one, which need not exist.
+            prefix: Compared by character, so ``"a"`` also matches ``"ab"``; empty matches all names.
+            start_after: Return only names after this one; it need not exist.
         """
         found = walk(self._tree, prefix, start_after)
 
@@ -194,15 +196,22 @@ class BaseFileSystemStore(KeyedStore):
                 yield one
 
     async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
-        """Remove the unfinished files of killed puts, on a file system that cannot keep a file without a name."""
+        """Remove the unfinished files that killed processes left behind; return their number.
+
+        Such files exist only on file systems that do not support unnamed files (``O_TMPFILE``).
+
+        Args:
+            before: Remove only files that were last written before this time.
+            prefix: Remove only files below this prefix.
+        """
         return await run_in_thread(self._discard_unfinished, before, prefix)
 
     def url_of(self, name: str) -> str:
-        """Return the URL of a name, without I/O."""
+        """Return the URL of a file, without I/O."""
         return url(self.base_url, check_path(name))
 
     def legacy_name(self, key: ImageKey) -> str:
-        """Return the name that SQLAlchemy-ImageAttach gave the file of a key."""
+        """Return the name that SQLAlchemy-ImageAttach gave to the file of a key."""
         return legacy_name(key)
 
     def _head(self, name: str) -> ObjectInfo:
@@ -242,20 +251,24 @@ class BaseFileSystemStore(KeyedStore):
 
 
 class FileSystemStore(BaseFileSystemStore):
-    """Keeps files in a directory, for development and for one machine; a web server serves them below ``base_url``.
+    """A store that keeps files in a directory, which a web server publishes at ``base_url``.
 
-    Nothing outside of the directory is ever read or written, whatever symbolic links it contains. The first put creates
-    the directory if its parent exists. New files and directories get the directory's owner and group, as far as the
-    process may set them. The log reports once what the directory's file system does not support.
+    It suits development and deployments on a single machine.
+
+    Symbolic links inside the directory are never followed, so nothing outside of it is read or written. The first put
+    creates the directory if its parent exists. New files and directories get the owner and group of the directory, if
+    the process is permitted to set them. Each feature that the file system lacks is logged once.
 
     Args:
-        path: The directory. Other programs may read it, and only this library should write to it. A relative path is
+        path: The directory. Other programs may read it, but only this library should write to it. A relative path is
             resolved when the store is created.
-        base_url: The URL that names are appended to, with or without a slash at its end.
-        fsync: Whether a put returns only when the file survives a power loss. Without it, files of committed rows may
-            be lost; use that for tests, and for files that can be made again.
-        file_mode: The permissions of files, whatever the umask; ``None`` leaves them to the umask and the file system.
-        dir_mode: The permissions of new directories, whatever the umask; ``None`` as for ``file_mode``.
+        base_url: The URL that names are appended to, with or without a trailing slash.
+        fsync: Whether a put flushes the file to disk before it returns, so that it survives a power loss. If ``False``,
+            a power loss may destroy files of committed rows; use this only for tests and for files that can be created
+            again.
+        file_mode: The permissions of files, regardless of the umask; ``None`` leaves them to the umask and the file
+            system.
+        dir_mode: The permissions of new directories, regardless of the umask; ``None`` as for ``file_mode``.
     """
 
     def __init__(
@@ -272,7 +285,7 @@ class FileSystemStore(BaseFileSystemStore):
 
     @property
     def base_url(self) -> str:
-        """The URL that names are appended to, with a slash at its end."""
+        """The URL that names are appended to, with a trailing slash."""
         return self._base_url
 
     def __repr__(self) -> str:
