@@ -1,1 +1,1 @@
-"""HTTP rules that serving files needs, as plain functions without I/O."""
+"""HTTP rules for serving files, as plain functions without I/O."""

@@ -1,4 +1,4 @@
-"""Types of the ASGI interface, and the rules of its scopes."""
+"""Types of the ASGI interface, and helpers for its scopes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def route_path(scope: Scope) -> str:
-    """Return the path below the application, without the path that the application is mounted under.
+    """Return the path relative to the application, without the path that the application is mounted at.
 
-    Some servers put ``root_path`` in front of ``path``, others do not. It is removed if it is present. uvicorn keeps
-    the trailing slash of a ``root_path`` such as ``/shop/`` and sends ``/shop//path``.
+    Some servers include ``root_path`` in ``path``, others do not; it is removed if present. uvicorn keeps the trailing
+    slash of a ``root_path`` such as ``/shop/`` and sends ``/shop//path``.
     """
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
@@ -34,7 +34,7 @@ def route_path(scope: Scope) -> str:
 
 
 async def rejects_event_loop(receive: Receive, send: Send) -> bool:
-    """Let the start of a lifespan fail if the server does not run asyncio; return whether it failed.
+    """Make the lifespan startup fail if the server does not run asyncio; return whether it failed.
 
     SQLAlchemy's asyncio extension and this library need asyncio. Without this check, a server on trio would start and
     then respond to every request with 500.

@@ -14,7 +14,7 @@ __all__ = ["CONDITIONS", "Version", "evaluate", "is_etag", "matches", "range_app
 CONDITIONS: Final = frozenset(
     {b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since", b"range"}
 )
-"""The request headers that can change the response, as they are written in ASGI scopes."""
+"""The request headers that can change the response, in the lower case of ASGI scopes."""
 
 _ETAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _NEXT_ETAG: Final = re.compile(rf"[ \t,]*({_ETAG.pattern})[ \t]*(?=,|$)")
@@ -42,10 +42,10 @@ def matches(header: str, etag: str, *, weak: bool) -> bool:
     """Return whether a list of entity tags contains a tag.
 
     Args:
-        header: The value of ``If-Match`` or ``If-None-Match``, other than ``*``. It is read up to the first part that
+        header: The value of ``If-Match`` or ``If-None-Match``, other than ``*``. Parsing stops at the first part that
             is not a tag.
         etag: The tag of the current version, weak or strong.
-        weak: Whether to use the weak comparison of section 8.8.3.2. In the strong one, a weak tag matches nothing.
+        weak: Whether to use the weak comparison of section 8.8.3.2. In a strong comparison, a weak tag never matches.
     """
     opaque = etag.removeprefix("W/")
     if not weak and opaque != etag:
@@ -65,9 +65,9 @@ def evaluate(headers: Mapping[bytes, str], version: Version, *, year: int | None
     """Return the status of a GET or HEAD of a file that exists: 200, 304 or 412 (section 13.2.2).
 
     Args:
-        headers: The request's headers among :data:`CONDITIONS`; repeated headers are joined by commas.
+        headers: The request's headers that are in :data:`CONDITIONS`; repeated headers are joined by commas.
         version: The current version of the file.
-        year: The current year, for dates with a two-digit year; by default that of the clock.
+        year: The current year, for dates with a two-digit year; defaults to that of the system clock.
     """
     if_match = headers.get(b"if-match")
     if if_match is not None:
@@ -83,11 +83,11 @@ def evaluate(headers: Mapping[bytes, str], version: Version, *, year: int | None
 
 
 def range_applies(headers: Mapping[bytes, str], version: Version, *, year: int | None = None) -> bool:
-    """Return whether ``If-Range`` allows a partial response: only for exactly the client's version (section 13.1.5)."""
+    """Return whether ``If-Range`` permits a partial response: only if the version is the same (section 13.1.5)."""
     if_range = headers.get(b"if-range")
     if if_range is None:
         return True
-    if version.etag.startswith("W/"):  # the modification date is not a strong validator then, either
+    if version.etag.startswith("W/"):  # in this case the modification date is not a strong validator either
         return False
     if is_etag(if_range):
         return if_range == version.etag

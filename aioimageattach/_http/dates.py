@@ -1,4 +1,4 @@
-"""HTTP dates (RFC 9110, section 5.6.7): strict for the headers of requests, tolerant for those of servers."""
+"""HTTP dates (RFC 9110, section 5.6.7): strict for request headers, tolerant for response headers."""
 
 from __future__ import annotations
 
@@ -27,30 +27,31 @@ _MAX_YEARS_AHEAD: Final = 50
 
 
 def format_date(seconds: int) -> str:
-    """Return a date in the preferred format, such as ``Sun, 06 Nov 1994 08:49:37 GMT``.
+    """Format a date in the preferred format, such as ``Sun, 06 Nov 1994 08:49:37 GMT``.
 
     Args:
-        seconds: Since 1970.
+        seconds: The date, in seconds since 1970.
     """
     return formatdate(seconds, usegmt=True)
 
 
 def parse_date(text: str, *, year: int | None = None) -> int | None:
-    """Return a date in any of the three formats that a recipient must accept, in seconds since 1970.
+    """Parse a date in any of the three formats that a recipient must accept.
 
     Args:
         text: The value of a header.
-        year: The current year; by default that of the clock. A two-digit year is at most 50 years ahead of it.
+        year: The current year; defaults to that of the system clock. A two-digit year is at most 50 years ahead of it.
 
     Returns:
-        ``None`` if the value is not a date; the RFC says to ignore the header then.
+        The date, in seconds since 1970, or ``None`` if the value is not a date; the RFC requires ignoring such a
+        header.
     """
     moment = _parse(text, time.gmtime().tm_year if year is None else year)
     return None if moment is None else int(moment.timestamp())
 
 
 def read_date(text: str) -> datetime:
-    """Return a date that a server wrote, also in forms that only e-mail has, such as with a numeric time zone.
+    """Parse a date in a response; also accept formats that only e-mail allows, such as a numeric time zone.
 
     Raises:
         ValueError: The value is not a date.
@@ -66,7 +67,7 @@ def read_date(text: str) -> datetime:
 
 
 def _parse(text: str, current_year: int | None) -> datetime | None:
-    """Parse one of the three formats; without a current year, dates with a two-digit year are left to others."""
+    """Parse one of the three formats; return ``None`` for a two-digit year if the current year is not given."""
     if found := _IMF_FIXDATE.fullmatch(text):
         day, month, year, hour, minute, second = found.groups()
     elif found := _ASCTIME.fullmatch(text):
@@ -79,7 +80,7 @@ def _parse(text: str, current_year: int | None) -> datetime | None:
     else:
         return None
     try:
-        clock = int(hour), int(minute), min(int(second), 59)  # datetime has no leap seconds
+        clock = int(hour), int(minute), min(int(second), 59)  # datetime does not support leap seconds
         return datetime(int(year), _MONTHS[month], int(day), *clock, tzinfo=UTC)
     except ValueError:
         return None

@@ -1,4 +1,4 @@
-"""The header that names a download (RFC 6266, with the encoding of RFC 8187)."""
+"""The ``Content-Disposition`` header of downloads (RFC 6266, with the encoding of RFC 8187)."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from urllib.parse import quote
 __all__ = ["MAX_FILENAME", "attachment", "check_filename"]
 
 MAX_FILENAME: Final = 200
-"""Largest number of characters in the name of a download."""
+"""Maximum length of the file name of a download, in characters."""
 
-_ATTR_CHAR: Final = "!#$&+^`|"  # those of RFC 8187 that quote() would escape
+_ATTR_CHAR: Final = "!#$&+^`|"  # the characters of RFC 8187 that quote() would escape
 _UNQUOTABLE: Final = frozenset('"\\%')
 
 
 def check_filename(filename: str) -> str:
-    """Return a name that a file may be downloaded under.
+    """Return the file name of a download unchanged if it is valid.
 
     Raises:
-        ValueError: It is empty, too long, or only dots and spaces, or it contains a slash, a backslash, or a character
-            that cannot be displayed: a control character, half of a surrogate pair, or one that reverses the text.
+        ValueError: The name is empty, too long, or consists of dots and spaces, or it contains a slash, a backslash, or
+            an unprintable character: a control character, a lone surrogate, or one that changes the text direction.
     """
     is_str = isinstance(filename, str)
     if not is_str or not filename.isprintable() or not filename.strip(". ") or not {"/", "\\"}.isdisjoint(filename):
@@ -30,10 +30,10 @@ def check_filename(filename: str) -> str:
 
 
 def attachment(filename: str) -> str:
-    """Return the value of a ``Content-Disposition`` header that lets a browser save a file under a name.
+    """Return the value of a ``Content-Disposition`` header that makes browsers save a file under a name.
 
-    The value is printable ASCII, and the name cannot end it or add a parameter: a fallback replaces all other
-    characters, and the name itself is percent-encoded.
+    The value is printable ASCII, and the file name cannot terminate it or inject a parameter: ``filename`` replaces all
+    unsafe characters, and ``filename*`` percent-encodes them.
 
     Raises:
         ValueError: See :func:`check_filename`.

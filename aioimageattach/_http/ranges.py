@@ -9,30 +9,31 @@ from typing import Final, TypeAlias
 __all__ = ["MAX_RANGES", "Range", "multipart_body", "parse_ranges"]
 
 Range: TypeAlias = tuple[int, int]
-"""The offset of the first byte, and the offset after the last byte."""
+"""The offset of the first byte, and the offset just past the last byte."""
 
 MAX_RANGES: Final = 16
 """Largest number of ranges in one request. A header with more is ignored, as section 14.2 allows."""
 
 _MAX_CHARS: Final = 1024
 _MERGE_GAP: Final = 80
-"""Ranges at most this many bytes apart are merged: the headers of another part would take more bytes."""
+"""Ranges at most this many bytes apart are merged, because the headers of another part would be larger than the gap."""
 
 _SPEC: Final = re.compile(r"([0-9]+)-([0-9]*)|-([0-9]+)")
 
 
 def parse_ranges(header: str, size: int) -> list[Range] | None:
-    """Return the requested ranges in the order of the request; merge those that overlap or nearly touch.
+    """Parse the requested ranges; merge those that overlap or nearly touch.
 
-    Together they never have more bytes than the file.
+    The total size of the ranges never exceeds the size of the file.
 
     Args:
         header: The value of ``Range``.
         size: The size of the file, in bytes.
 
     Returns:
-        An empty list if no range contains a byte of the file (respond with 416). ``None`` if the header must be
-        ignored: another unit, a syntax error, or too many ranges.
+        The ranges, in the order of the request unless some were merged. An empty list if no range contains a byte of
+        the file (respond with 416). ``None`` if the header must be ignored: the unit is not bytes, the syntax is
+        invalid, there are too many ranges, or the file is empty.
     """
     unit, _, text = header.partition("=")
     if unit.lower() != "bytes" or len(header) > _MAX_CHARS or not size:
@@ -68,7 +69,7 @@ def _merge(ranges: list[Range]) -> list[Range]:
 
 
 def multipart_body(ranges: Sequence[Range], size: int, mimetype: str, boundary: str) -> list[bytes | Range]:
-    """Return the body of a response with several ranges (section 14.6): bytes to send as they are, and ranges to read.
+    """Return the body of a multipart response (section 14.6): bytes to send unchanged, and ranges of the file to read.
 
     Args:
         ranges: Two or more ranges of the file.
