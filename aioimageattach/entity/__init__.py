@@ -1,4 +1,4 @@
-"""Image rows, image sets, and the attachment that gives them to an owner."""
+"""Image rows, image sets, and the attachment that connects them to an owner."""
 
 from __future__ import annotations
 

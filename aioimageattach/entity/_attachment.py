@@ -1,4 +1,4 @@
-"""The descriptor that makes image sets of a relationship."""
+"""The descriptor that presents a relationship as image sets."""
 
 from __future__ import annotations
 
@@ -38,33 +38,33 @@ _REFUSED: Final[dict[str, tuple[object, ...] | None]] = {
     "secondary": None,
     "viewonly": (True,),
 }
-"""Arguments of a relationship that no image set can be made of: the values, or any."""
+"""Arguments of a relationship that image sets do not support, with the refused values; ``None`` refuses any value."""
 
 
 class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
-    """Give the instances of a mapped class a picture, or many.
+    """An attribute of a mapped class that attaches one picture, or many, to each instance.
 
-    It stands over one ordinary one-to-many relationship, named ``<attribute>_images``, which it adds to the mapping.
-    On an instance the attribute is the image set, on the class it is the relationship's attribute, for
-    ``selectinload(User.picture)``, joins and ``any()``. Image rows arrive with their owner (``lazy="selectin"``) and
-    go with it.
+    It adds an ordinary one-to-many relationship named ``<attribute>_images`` to the mapping. On an instance, the
+    attribute returns the image set. On the class, it returns the relationship's attribute, for use in
+    ``selectinload(User.picture)``, joins and ``any()``. By default, image rows are loaded with their owner
+    (``lazy="selectin"``) and deleted with it.
 
     ::
 
         picture = image_attachment(UserPicture)
-        picture = image_attachment["UserPicture"]("UserPicture")     # typed, where the class comes later
+        picture = image_attachment["UserPicture"]("UserPicture")     # typed, if the class is defined later
         picture: ClassVar[image_attachment[UserPicture]] = image_attachment("UserPicture")   # dataclass, SQLModel
         photos = image_attachment(PostPhoto, uselist=True)
 
     Args:
         argument: The image class, its name, or a callable that returns it.
         uselist: Whether an owner has many pictures.
-        max_pictures: How many pictures an owner may have, with ``uselist=True``; ``None`` means any number. It is
+        max_pictures: The maximum number of pictures per owner, with ``uselist=True``; ``None`` means no limit. It is
             checked in the flush, while the owner is locked.
-        arguments: What else :func:`sqlalchemy.orm.relationship` takes.
+        arguments: Other arguments of :func:`sqlalchemy.orm.relationship`.
 
     Raises:
-        DeclarationError: An argument makes a relationship that is no list of rows.
+        DeclarationError: An argument is invalid, or the relationship would not be a plain list of rows.
     """
 
     argument: type[I] | str | Callable[[], type[I]]
@@ -72,13 +72,14 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
     uselist: bool
     """Whether an owner has many pictures."""
     max_pictures: int | None
-    """How many pictures an owner may have."""
+    """The maximum number of pictures per owner; ``None`` means no limit."""
     arguments: dict[str, Any]
     """The other arguments of the relationship."""
     name: str
     """The name of the attribute."""
 
-    # Overloads of __init__ could not turn image_attachment["P"](...), which has one picture by default, into many.
+    # Overloads of __init__ could not change the type of image_attachment["P"](...), a single picture by default, to a
+    # list of pictures.
     @overload
     def __new__(
         cls: type[image_attachment[I, SingleImageSet[I]]],
@@ -104,7 +105,7 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
         max_pictures: int | None = None,
         **arguments: Any,
     ) -> Any:
-        """Check the arguments and note them."""
+        """Check the arguments and store them."""
         for name, values in _REFUSED.items():
             if name in arguments and (values is None or arguments[name] in values):
                 raise DeclarationError(
@@ -123,7 +124,7 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
         self.name = ""
         return self
 
-    if not TYPE_CHECKING:  # pragma: no branch - what stands between the brackets is for type checkers alone
+    if not TYPE_CHECKING:  # pragma: no branch - the arguments in brackets are only for type checkers
 
         def __class_getitem__(cls, item):
             return cls
@@ -178,7 +179,7 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
 
 @event.listens_for(Mapper, "before_mapper_configured")
 def _translate(mapper: Mapper[Any], cls: type) -> None:
-    """Let ``back_populates`` of an image class name the attachment instead of the relationship behind it."""
+    """Replace an attachment's name in ``back_populates`` of an image class by the name of its relationship."""
     for prop in list(mapper._props.values()) if issubclass(cls, Image) else ():
         if isinstance(prop, RelationshipProperty) and isinstance(name := prop.back_populates, str):
             prop._setup_entity()
@@ -194,7 +195,7 @@ def _plant(mapper: Mapper[Any], cls: type) -> None:
             break  # its images have foreign keys to another table
         for name, value in list(vars(base).items()):
             if isinstance(value, image_attachment):
-                value.name = name  # Python does not tell one that a declared_attr made
+                value.name = name  # Python does not call __set_name__ if a declared_attr returned the attachment
                 if _has_no(mapper, value.key):
                     arguments: dict[str, Any] = {**_DEFAULTS, **value.arguments}
                     rows: RelationshipProperty[Any] = relationship(value.argument, **arguments)
@@ -205,7 +206,7 @@ def _plant(mapper: Mapper[Any], cls: type) -> None:
 
 
 def _load_in_bridge(owner: object, key: str) -> None:
-    """Load the rows where SQLAlchemy may load attributes by itself, as in ``awaitable_attrs`` and ``run_sync``."""
+    """Load the rows if SQLAlchemy may load attributes implicitly, as in ``awaitable_attrs`` and ``run_sync``."""
     state = instance_state(owner)
     if state.key is not None and key not in state.dict and state.session_id is not None and in_bridge():
         with suppress(InvalidRequestError):  # lazy="raise"
@@ -213,11 +214,14 @@ def _load_in_bridge(owner: object, key: str) -> None:
 
 
 def _inserted(key: str, mapper: Mapper[Any], connection: Connection, owner: object) -> None:
-    """Let a new owner without images have none: SQLAlchemy would load them, which synchronous methods cannot."""
+    """Set an empty list of images on a new owner without images.
+
+    Otherwise SQLAlchemy would load the list on first access, which synchronous methods cannot do.
+    """
     if key in mapper.relationships and key not in instance_dict(owner):
         set_committed_value(owner, key, [])
 
 
 def _has_no(mapper: Mapper[Any], key: str) -> bool:
-    """Whether a mapper has no relationship of that name, or only the shadow of a concrete parent's."""
+    """Return whether a mapper has no relationship of that name, or only a placeholder for a concrete parent's."""
     return not mapper.has_property(key) or isinstance(mapper.get_property(key), ConcreteInheritedProperty)

@@ -30,13 +30,13 @@ from ._record import attached_as, known_store, record_of
 __all__ = ["NEEDED", "Image", "set_zone", "utcnow"]
 
 NEEDED = frozenset({"width", "height", "variant", "mimetype", "original", "revision", "created_at"})
-"""The columns without which an image set cannot say what it has."""
+"""The columns that an image set needs in order to list its images."""
 
 _KEYED = frozenset({"width", "height", "mimetype", "revision"})
 
 
 def utcnow() -> datetime:
-    """Return the present, aware, in UTC, to the microsecond on every database."""
+    """Return the current time as an aware datetime in UTC."""
     return datetime.now(UTC)
 
 
@@ -49,24 +49,24 @@ class Image(DeclaredThumbnails):
             __tablename__ = "user_picture"
             user_id: Mapped[int] = mapped_column(ForeignKey("user.id"), primary_key=True)
 
-    Override :attr:`object_type` when the table gets another name, :attr:`object_id` for a store whose names are made
-    of it and an owner whose key is neither an integer nor a UUID, :attr:`alt` to describe pictures in words,
-    :attr:`__image_limits__` to accept other pictures, and :attr:`__strip_metadata__` to store originals without
-    metadata. Declare the sizes in which pictures are shown in :attr:`__thumbnails__`.
+    Override :attr:`object_type` if you rename the table; :attr:`object_id` if the store uses it in file names and the
+    owner's key is neither an integer nor a UUID; :attr:`alt` to provide alternative text; :attr:`__image_limits__` to
+    change which pictures are accepted; and :attr:`__strip_metadata__` to store originals without metadata. Declare the
+    sizes in which pictures are displayed in :attr:`__thumbnails__`.
     """
 
     __thumbnails__: ClassVar[Mapping[str, Srcset | Recipe]] = {}
     """The declared thumbnails by name; see the guide *Responsive pictures*."""
 
     __fallback_picture__: ClassVar[str | None] = None
-    """The URL of what is shown in place of a declared thumbnail if nothing is attached; ``None`` for nothing."""
+    """The URL of the image to display instead of a declared thumbnail if no picture is attached; ``None`` for none."""
 
     __image_limits__: ClassVar[ImageLimits] = DEFAULT_LIMITS
-    """What pictures are accepted, and how large."""
+    """Limits on the pictures that are accepted: types, sizes and proportions."""
 
     __strip_metadata__: ClassVar[bool] = False
-    """Whether EXIF, GPS, XMP and comments are removed from originals that are attached with ``from_file`` or
-    ``from_blob``, unless the call says otherwise. Thumbnails never have them."""
+    """Whether ``from_file``, ``from_blob`` and ``from_url`` remove EXIF, GPS, XMP and comments from originals by
+    default. Thumbnails never contain them."""
 
     if TYPE_CHECKING:
         width: Mapped[int]
@@ -74,20 +74,20 @@ class Image(DeclaredThumbnails):
         height: Mapped[int]
         """Height of the displayed picture in pixels; part of the primary key."""
         variant: Mapped[str]
-        """The look, where it is not that of the original; part of the primary key."""
+        """The look of a thumbnail, empty if it looks like the original; part of the primary key."""
         mimetype: Mapped[str]
-        """Such as ``"image/jpeg"``, found in the content."""
+        """The MIME type, such as ``"image/jpeg"``, detected from the content."""
         original: Mapped[bool]
-        """Whether this is the original or made from it."""
+        """Whether this is the original rather than a thumbnail."""
         created_at: Mapped[datetime]
-        """When the row was made, in UTC."""
+        """The time when the row was created, in UTC."""
         revision: Mapped[str | None]
-        """Which upload; ``None`` for a row of SQLAlchemy-ImageAttach."""
+        """The unique identifier of the upload; ``None`` for a row written by SQLAlchemy-ImageAttach."""
         byte_size: Mapped[int | None]
-        """Size of the file in bytes; ``None`` for a row of SQLAlchemy-ImageAttach."""
+        """Size of the file in bytes; ``None`` for a row written by SQLAlchemy-ImageAttach."""
         sha256: Mapped[str | None]
-        """Fingerprint of the file, 64 hexadecimal digits; ``None`` for a row of SQLAlchemy-ImageAttach."""
-    else:  # un-annotated at run time: dataclass and SQLModel mappings would make constructor arguments of them
+        """SHA-256 of the file in hexadecimal; ``None`` for a row written by SQLAlchemy-ImageAttach."""
+    else:  # not annotated at run time: dataclass and SQLModel mappings would add them as constructor arguments
         width = mapped_column("width", Integer, primary_key=True, autoincrement=False, sort_order=1)
         height = mapped_column("height", Integer, primary_key=True, autoincrement=False, sort_order=2)
         variant = mapped_column("variant", String(32), primary_key=True, default="", sort_order=3)
@@ -106,15 +106,15 @@ class Image(DeclaredThumbnails):
 
     @property
     def object_type(self) -> str:
-        """What kind of picture this is to the store: the table's name with ``-`` for ``_``, unless overridden."""
+        """The kind of object in the store's file names: by default the table name, with ``-`` instead of ``_``."""
         return str(instance_state(self).mapper.local_table.description).replace("_", "-")
 
     @property
     def object_id(self) -> int:
-        """Whose picture this is to the store: the owner's key, if it is one integer or UUID.
+        """The number that identifies the owner in the store's file names: its key, if that is one integer or UUID.
 
         Raises:
-            DeclarationError: It is neither, and the class does not say what else it is.
+            DeclarationError: The owner's key is neither, and the class does not override this property.
         """
         found = _plain_object_id(self)
         if found is None:
@@ -131,9 +131,12 @@ class Image(DeclaredThumbnails):
 
     @property
     def identity_map(self) -> dict[str, Any]:
-        """The values of the primary key, without width, height and variant: what the images of one set share.
+        """The primary key without width, height and variant. The images of one set share it.
 
-        ``post.photos.get_image_set(**image.identity_map)`` is the set of the image.
+        ``post.photos.get_image_set(**image.identity_map)`` returns the set that contains the image.
+
+        Raises:
+            NotLoadedError: The row's columns are expired.
         """
         names = [name for name in self.identity_attributes() if name not in SIZE]
         self._require_loaded(*names)
@@ -141,7 +144,7 @@ class Image(DeclaredThumbnails):
 
     @hybrid_property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels; in SQL a pair to compare with."""
+        """Width and height in pixels; in SQL expressions, a tuple of both columns."""
         self._require_loaded("width", "height")
         return self.width, self.height
 
@@ -158,12 +161,12 @@ class Image(DeclaredThumbnails):
 
     @property
     def reproducible(self) -> bool:
-        """Whether the file can be made again from another one."""
+        """Whether the file can be regenerated from another one."""
         return not self.original
 
     @property
     def key(self) -> ImageKey:
-        """What the store knows the file by.
+        """The key that identifies the file in the store.
 
         Raises:
             NotLoadedError: The row's columns are expired.
@@ -174,17 +177,17 @@ class Image(DeclaredThumbnails):
         return found
 
     def locate(self, store: Store | None = None, *, download: str | None = None) -> str:
-        """Return the URL of the file: a calculation, with no query and no I/O.
+        """Return the URL of the file. It is calculated without a query or I/O.
 
         Args:
             store: The store; ``None`` for the one it was attached with in this session, or the current one.
-            download: The name under which browsers save the file instead of displaying it, such as ``"cat.jpg"``.
+            download: The file name under which browsers save the file instead of displaying it, such as ``"cat.jpg"``.
 
         Raises:
-            ContextError: No store is named anywhere.
-            DeclarationError: ``download`` is given, and the store cannot name downloads: only signed URLs can.
+            ContextError: No store is given or set.
+            DeclarationError: ``download`` is given, but the store does not support it; only signed URLs do.
             NotLoadedError: The row's columns are expired.
-            ValueError: ``download`` is not the name of a file.
+            ValueError: ``download`` is not a valid file name.
         """
         self._require_loaded("created_at")
         return self._store(store).locate(self, download=download)
@@ -194,11 +197,11 @@ class Image(DeclaredThumbnails):
 
         Args:
             store: As for :meth:`locate`.
-            use_seek: Whether it has to have ``seek`` and ``tell``.
+            use_seek: Whether the file must support ``seek`` and ``tell``.
 
         Raises:
             StoreFileNotFoundError: The store has no such file.
-            ContextError: No store is named anywhere.
+            ContextError: No store is given or set.
             NotLoadedError: The row's columns are expired.
         """
         attached = record_of(self).attached
@@ -213,14 +216,14 @@ class Image(DeclaredThumbnails):
 
     @property
     def alt(self) -> str:
-        """What the picture shows, in words, for those who do not see it; override it where your rows know.
+        """The alternative text of the picture; override it if your rows contain a description.
 
-        Empty by default, which says that the text around it says as much (WCAG 2, technique H67).
+        It is empty by default, which marks the picture as decorative (WCAG 2, technique H67).
         """
         return ""
 
     def __html__(self) -> str:
-        """Return an ``<img>`` element, for templates: its URL, its sides, and :attr:`alt`."""
+        """Return an ``<img>`` element with the URL, width, height and :attr:`alt`, for templates."""
         url = escape(self.locate())
         return f'<img src="{url}" width="{self.width}" height="{self.height}" alt="{escape(self.alt)}">'
 
@@ -255,12 +258,12 @@ class Image(DeclaredThumbnails):
         )
 
     def _stored_key(self) -> ImageKey | None:
-        """The key of the file; ``None`` where the columns it is made of are not loaded."""
+        """Return the key of the file; ``None`` if a column that it depends on is not loaded."""
         names = identity_without_size(instance_state(self).mapper)
         if not self._loaded(*_KEYED, *names):
             return None
         overridden = type(self).object_id is not Image.object_id
-        object_id = None  # as long as the database has yet to make the owner's key
+        object_id = None  # until the database has generated the owner's key
         if self.revision is None or (overridden and None not in {self.__dict__.get(name) for name in names}):
             object_id = self.object_id
         elif not overridden:
@@ -271,7 +274,7 @@ class Image(DeclaredThumbnails):
 @event.listens_for(Image, "load", propagate=True)
 @event.listens_for(Image, "refresh", propagate=True)
 def set_zone(image: Image, *_: object) -> None:
-    """Let what the database says of a time be aware and in UTC: some give it without a zone, some in their own."""
+    """Convert ``created_at`` to an aware datetime in UTC: some databases return it naive, others in their own zone."""
     created_at = image.__dict__.get("created_at")
     if created_at is not None:
         naive = created_at.tzinfo is None

@@ -1,4 +1,4 @@
-"""One picture of one owner: an original, and the thumbnails made from it."""
+"""The image set: one picture of one owner, as an original and the thumbnails made from it."""
 
 from __future__ import annotations
 
@@ -28,17 +28,16 @@ I = TypeVar("I", bound=Image)  # noqa: E741
 
 
 class BaseImageSet(ThumbnailSet[I]):
-    """One picture in its sizes: an original, and the thumbnails made from it.
+    """One picture of an owner: an original, and the thumbnails made from it.
 
-    Methods that wait are awaited, and load what they need. All others work on the rows that are loaded, without a
-    query, so they can be used in templates. An image set is a view: it holds nothing, and two of the same owner are
-    equal.
+    Coroutine methods load the rows that they need. All other methods read the loaded rows without a query, so they can
+    be used in templates. An image set is a view and holds no data. Two views of the same picture are equal.
     """
 
     __slots__ = ()
 
     async def load(self) -> None:
-        """Load the rows from the database, also where they are loaded already; pending changes are not flushed."""
+        """Load the rows from the database, even if they are already loaded. Pending changes are kept, not flushed."""
         await self._rows.load(again=True)
 
     async def from_file(
@@ -50,36 +49,36 @@ class BaseImageSet(ThumbnailSet[I]):
         *,
         strip_metadata: bool | None = None,
     ) -> I:
-        """Attach a picture; it takes the place of the one attached before, and of its thumbnails.
+        """Attach a picture. It replaces the previous picture and its thumbnails.
 
-        Columns of the application, such as a caption and a position, keep their values unless ``extra_kwargs`` has new
-        ones.
+        The application's columns, such as a caption or a position, keep their values unless ``extra_kwargs`` overrides
+        them.
 
         Args:
-            file: Bytes, a sync or async file, a response's stream or an async iterator; read once, from its current
-                position to its end, and yours to close. An image, to copy the picture of another owner.
-            store: Where it is to be stored; ``None`` for the current store.
-            extra_args: Passed to the image class's constructor.
-            extra_kwargs: Passed to the image class's constructor.
-            strip_metadata: Whether to remove EXIF, GPS, XMP and comments, without touching a pixel; ``None`` means what
-                the image class says in ``__strip_metadata__``.
+            file: Bytes, a sync or async file, a response's stream or an async iterator. It is read once, from its
+                current position to its end; closing it is up to you. Pass an image to copy another owner's picture.
+            store: The store for the file; ``None`` for the current store.
+            extra_args: Positional arguments for the image class's constructor.
+            extra_kwargs: Keyword arguments for the image class's constructor.
+            strip_metadata: Whether to remove EXIF, GPS, XMP and comments. Pixels are not changed. ``None`` means the
+                image class's ``__strip_metadata__``.
 
         Returns:
             The new image, pending in the session.
 
         Raises:
-            ContextError: No store is named anywhere; nothing was read.
-            UnreadableImageError: It is no picture, or a broken one.
-            UnsupportedImageError: Its type is not among those the image class allows.
-            ImageTooLargeError: It is beyond a limit of the image class.
+            ContextError: No store is given or set; nothing was read.
+            UnreadableImageError: The file is not an image, or is damaged.
+            UnsupportedImageError: The image class does not allow its type.
+            ImageTooLargeError: It exceeds a limit of the image class.
             ImageTooSmallError: It is smaller than the image class allows.
-            ImageProportionsError: It has other proportions than the image class allows.
-            TooManyPicturesError: The owner would have more pictures than are allowed.
-            DetachedError: The owner is in no session any more.
+            ImageProportionsError: The image class does not allow its proportions.
+            TooManyPicturesError: The owner would have more pictures than allowed.
+            DetachedError: The owner is no longer in a session.
 
-        Effects: The bytes are spooled: in memory up to 4 MiB, beyond that in a temporary file. They go to the store
-        with the next flush. On an error or a cancellation everything is as before. If the image class has a limit
-        ``reduce_to``, a larger picture is resized and encoded again first.
+        Effects: The bytes are spooled, in memory up to 4 MiB and in a temporary file beyond that. The next flush
+        uploads them to the store. An error or a cancellation changes nothing. If the image class has the limit
+        ``reduce_to``, a larger picture is first resized and encoded again.
         """
         store = self._store(store)
         cls: type[Image] = self._rows.cls
@@ -120,9 +119,9 @@ class BaseImageSet(ThumbnailSet[I]):
         max_redirects: int = MAX_REDIRECTS,
         is_allowed: Callable[[Address], bool] = is_public,
     ) -> I:
-        """Fetch a picture from a URL that a user has named, and attach it; see :meth:`from_file`.
+        """Download a picture from a URL provided by a user, and attach it; see :meth:`from_file`.
 
-        It is fetched from public addresses only. The file may be as large as the image class allows.
+        By default, only public addresses are allowed. The file may be as large as the image class allows.
 
         Args:
             url: An ``http`` or ``https`` URL.
@@ -130,15 +129,15 @@ class BaseImageSet(ThumbnailSet[I]):
             extra_args: As for :meth:`from_file`.
             extra_kwargs: As for :meth:`from_file`.
             strip_metadata: As for :meth:`from_file`.
-            timeout: How long fetching may take, in seconds.
-            max_redirects: How many redirects are followed.
-            is_allowed: Whether an address may be connected to; called for each address before it is connected.
+            timeout: Maximum duration of the whole download, in seconds.
+            max_redirects: Maximum number of redirects to follow.
+            is_allowed: Returns whether connecting to an address is allowed; called before each connection.
 
         Raises:
-            ForbiddenAddressError: The URL, or a redirect, leads to an address that is not public.
-            FetchTimeoutError: It took too long.
-            FetchError: The URL is not valid, or the server does not answer with a file.
-            Error: What :meth:`from_file` raises.
+            ForbiddenAddressError: The URL, or a redirect, leads to an address that is not allowed.
+            FetchTimeoutError: The download exceeded ``timeout``.
+            FetchError: The URL is invalid, or the server did not respond with a file.
+            Error: Any error of :meth:`from_file`.
         """
         store = self._store(store)
         self._rows.session()
@@ -162,16 +161,17 @@ class BaseImageSet(ThumbnailSet[I]):
         extra_args: Sequence[Any] | None = None,
         extra_kwargs: Mapping[str, Any] | None = None,
     ) -> I:
-        """Attach a file whose size and type you know, unexamined; see :meth:`from_file`.
+        """Attach a file of known size and type without examining it; see :meth:`from_file`.
 
         Args:
             raw_file: As for :meth:`from_file`.
-            store: Where it is to be stored; ``None`` for the current store.
-            size: Width and height in pixels, as displayed; ``None`` to look.
-            mimetype: Its type; ``None`` to look.
-            original: Whether it is the original, or a thumbnail made elsewhere, whose file is handed out as it is.
-            extra_args: Passed to the image class's constructor.
-            extra_kwargs: Passed to the image class's constructor.
+            store: The store for the file; ``None`` for the current store.
+            size: Width and height in pixels, as displayed; ``None`` to detect them from the content.
+            mimetype: MIME type; ``None`` to detect it from the content.
+            original: Whether the file is the original; otherwise it is a thumbnail made elsewhere, which is served
+                unchanged.
+            extra_args: Positional arguments for the image class's constructor.
+            extra_kwargs: Keyword arguments for the image class's constructor.
         """
         store = self._store(store)
         spool = await self._spool(raw_file)
@@ -192,28 +192,32 @@ class BaseImageSet(ThumbnailSet[I]):
         extra_args: Sequence[Any] | None = None,
         extra_kwargs: Mapping[str, Any] | None = None,
     ) -> I:
-        """Attach a file that is in a store already, where it stands; it is read once, and not copied.
+        """Attach a file that is already in a store, without copying it. The file is read once.
 
-        Only a file that has the very name the store gives its row can be: ``object_type/rrrrr/rr/REVISION.WxH.ext``,
-        or for a row without a revision the name of SQLAlchemy-ImageAttach. Another one has to be copied: open it, and
-        give it to :meth:`from_file`. No sweep may run meanwhile: to it the file is one that nobody names.
+        The file must have exactly the name that the store generates for its row:
+        ``object_type/rrrrr/rr/REVISION.WxH.ext``, or for a row without a revision the name used by
+        SQLAlchemy-ImageAttach. A file with any other name must be copied: open it, and pass it to :meth:`from_file`. Do
+        not run a sweep before the commit: it would treat the file as orphaned.
 
         Args:
-            name: Of the file.
-            store: Where it is; ``None`` for the current store. It has to be a store by name.
-            original: Whether it is the original, or a thumbnail made elsewhere.
-            extra_args: Passed to the image class's constructor.
-            extra_kwargs: Passed to the image class's constructor.
+            name: The name of the file.
+            store: The store that contains it; ``None`` for the current store. It must be a
+                :class:`~aioimageattach.store.KeyedStore`.
+            original: Whether the file is the original; otherwise it is a thumbnail made elsewhere.
+            extra_args: Positional arguments for the image class's constructor.
+            extra_kwargs: Keyword arguments for the image class's constructor.
 
         Returns:
-            The new image, pending in the session; the one that has this file, if it is in this set already.
+            The new image, pending in the session. If an image of this set already has this file, that image.
 
         Raises:
-            InvalidKeyError: A file of that name cannot be adopted here.
-            StoreFileNotFoundError: There is none.
-            Error: What :meth:`from_file` raises of its content, and of the set.
+            DeclarationError: The store is not a :class:`~aioimageattach.store.KeyedStore`.
+            InvalidKeyError: A file of that name cannot be adopted by this image set.
+            StoreFileNotFoundError: The store has no such file.
+            Error: Any error that :meth:`from_file` raises because of the content or the image set.
 
-        Effects: A rollback leaves the file where it is. After a commit it is as any other: it goes with its row.
+        Effects: A rollback leaves the file in place. After a commit the file is treated like any other: it is deleted
+        with its row.
         """
         keyed = self._store(store)
         if not isinstance(keyed, KeyedStore):
@@ -244,7 +248,7 @@ class BaseImageSet(ThumbnailSet[I]):
         return self._append(row) if same is None else same
 
     async def delete(self) -> None:
-        """Take the picture and its thumbnails away; the rows go with the next flush, the files after the commit."""
+        """Delete the picture and its thumbnails. The next flush deletes the rows; the files go after the commit."""
         await self._rows.load(self._place, again=True)
         await self._rows.remove(self.images)
 
@@ -265,7 +269,7 @@ class BaseImageSet(ThumbnailSet[I]):
             return await Spool.fill(opened, limit=self._limits.max_bytes)
 
     async def _like(self, original: bool) -> I | None:
-        """Return the row whose columns of the application a new one takes over, with these columns loaded."""
+        """Return the row from which a new one copies the application's columns, after loading them."""
         like = self.original
         if like is not None:
             await self._rows.complete(like, original=original)
@@ -278,7 +282,7 @@ class BaseImageSet(ThumbnailSet[I]):
             spool.forget()
 
     async def _reduce(self, spool: Spool, found: Probe) -> tuple[Rendering | None, Preview | None]:
-        """Return the reduced original and its preview, if the image class wants them; both from one decode."""
+        """Return the reduced original and its preview, each if the image class asks for it; both from one decode."""
         cls: type[Image] = self._rows.cls
         recipe = reduction(found, self._limits)
         recipes = [] if recipe is None else [recipe]
@@ -315,10 +319,10 @@ class BaseImageSet(ThumbnailSet[I]):
         )
 
     def _append(self, row: I) -> I:
-        """Let a new row take the place of those that it replaces.
+        """Add a new row in place of those that it replaces.
 
-        Only rows that are not flushed yet are removed at once. Which rows of the database go is decided in the flush:
-        until then the application may expire or expunge what was attached, and nothing has happened.
+        Only rows that have not been flushed are removed immediately. The flush determines which rows of the database to
+        delete: until then, the application may still expire or expunge the new row, which must have no effect.
         """
         self._rows.withdraw(self._place, replaced_by=row)
         self._rows.append(row)
@@ -326,7 +330,7 @@ class BaseImageSet(ThumbnailSet[I]):
 
 
 def _examine(spool: Spool, limits: ImageLimits) -> Probe:
-    """Read the header, and hash an accepted file, while in a thread anyway."""
+    """Probe the header and, if the file is accepted, complete its SHA-256 in the same worker thread."""
     found = probe(spool.view, limits)
     spool.complete_hash()
     return found

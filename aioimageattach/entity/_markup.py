@@ -1,4 +1,4 @@
-"""The declared thumbnails of an image class, as templates show them: no query, no I/O."""
+"""HTML and URLs of declared thumbnails for templates, without a query or I/O."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["DeclaredThumbnails"]
 
 
 class DeclaredThumbnails:
-    """The part of an image, and of an image set, that shows declared thumbnails."""
+    """The part of an image and of an image set that renders declared thumbnails."""
 
     __slots__ = ()
 
@@ -41,20 +41,20 @@ class DeclaredThumbnails:
             ...
 
     def candidates(self, name: str, *, store: Store | None = None) -> tuple[Candidate, ...]:
-        """Return the files of a declared thumbnail: a calculation, with no query and no I/O.
+        """Return the files of a declared thumbnail. They are calculated without a query or I/O.
 
         Args:
-            name: As in ``__thumbnails__``.
+            name: The name of the thumbnail in ``__thumbnails__``.
             store: The store of the original; ``None`` for the one it was attached with in this session, or the current
                 one.
 
         Returns:
-            The best format first, each in order of width. The fallback comes last, unless it is one of them. None if
-            nothing is attached.
+            The files, best format first, and each format by width. The fallback comes last, unless it is one of them.
+            Empty if no picture is attached.
 
         Raises:
             DeclarationError: The class declares no such thumbnail.
-            ContextError: No store is named anywhere, or no server of thumbnails of that store.
+            ContextError: No store is given or set, or that store has no thumbnail server.
             NotLoadedError: The row's columns are expired.
         """
         cls, original = self._shown()
@@ -62,19 +62,19 @@ class DeclaredThumbnails:
         return () if original is None else _candidates(original, declaration, store)
 
     def url(self, name: str, *, base_url: str | None = None, store: Store | None = None) -> str | None:
-        """Return the URL of the one file of a declared thumbnail that every program can show.
+        """Return the URL of a declared thumbnail's fallback file, which every client can display.
 
         Args:
-            name: As in ``__thumbnails__``.
-            base_url: The address of the site, such as ``"https://example.com/"``, for e-mails, feeds and metadata,
+            name: The name of the thumbnail in ``__thumbnails__``.
+            base_url: The base URL of the site, such as ``"https://example.com/"``, for e-mails, feeds and metadata,
                 where a URL must be absolute.
             store: As for :meth:`candidates`.
 
         Returns:
-            ``None`` if nothing is attached.
+            The URL; ``None`` if no picture is attached.
 
         Raises:
-            Error: What :meth:`candidates` raises.
+            Error: Any error of :meth:`candidates`.
         """
         shown = fallback_of(self.candidates(name, store=store))
         if shown is None:
@@ -82,70 +82,70 @@ class DeclaredThumbnails:
         return shown.url if base_url is None else urljoin(base_url, shown.url)
 
     def srcset(self, name: str, *, mimetype: str | None = None, store: Store | None = None) -> str:
-        """Return the value of the HTML attribute ``srcset``; it is not escaped, and empty if nothing is attached.
+        """Return the value of the HTML attribute ``srcset``, unescaped; empty if no picture is attached.
 
         Args:
-            name: As in ``__thumbnails__``.
-            mimetype: Of the format; ``None`` for the one that most programs know.
+            name: The name of the thumbnail in ``__thumbnails__``.
+            mimetype: The MIME type of the format; ``None`` for the most widely supported one.
             store: As for :meth:`candidates`.
 
         Raises:
-            Error: What :meth:`candidates` raises.
+            Error: Any error of :meth:`candidates`.
         """
         found = self.candidates(name, store=store)
         return srcset_of([one for one in found if one.mimetype == mimetype] if mimetype else compatible(found))
 
     def thumbnail_size(self, name: str, *, store: Store | None = None) -> tuple[int, int] | None:
-        """Return width and height, in pixels, of the file of :meth:`url`; ``None`` if nothing is attached.
+        """Return the width and height, in pixels, of the file of :meth:`url`; ``None`` if no picture is attached.
 
         Args:
-            name: As in ``__thumbnails__``.
+            name: The name of the thumbnail in ``__thumbnails__``.
             store: As for :meth:`candidates`.
 
         Raises:
-            Error: What :meth:`candidates` raises.
+            Error: Any error of :meth:`candidates`.
         """
         shown = fallback_of(self.candidates(name, store=store))
         return None if shown is None else (shown.width, shown.height)
 
     def img(self, name: str, *, store: Store | None = None, placeholder: bool = True, **attributes: Any) -> Html:
-        """Return an ``<img>`` element that shows a declared thumbnail, in the format that most programs know.
+        """Return an ``<img>`` element that shows a declared thumbnail in the most widely supported format.
 
         ::
 
             {{ photo.img("icon", class="avatar") }}
 
         Args:
-            name: As in ``__thumbnails__``.
+            name: The name of the thumbnail in ``__thumbnails__``.
             store: As for :meth:`candidates`.
-            placeholder: Whether the dominant colour is the background until the picture is loaded, if the class has
+            placeholder: Whether to use the dominant colour as background until the picture is loaded, if the class has
                 the mixin :class:`~aioimageattach.entity.Placeholder`. It is written as a ``style`` attribute, which a
-                Content-Security-Policy may have to allow with ``style-src-attr 'unsafe-inline'``.
-            attributes: Attributes of the element: ``sizes`` and ``alt`` instead of those that are declared, and any
-                others. ``class_`` stands for ``class``, ``data_id`` for ``data-id``. With ``fetchpriority="high"`` the
-                picture is not loaded lazily.
+                Content-Security-Policy must allow with ``style-src-attr 'unsafe-inline'``.
+            attributes: Attributes of the element: ``sizes`` and ``alt``, which override the declared values, and any
+                others. Write ``class_`` for ``class`` and ``data_id`` for ``data-id``. With ``fetchpriority="high"``
+                the picture is not loaded lazily.
 
         Returns:
-            The element; if nothing is attached, the class's ``__fallback_picture__``, or nothing.
+            The element. If no picture is attached, an element with the class's ``__fallback_picture__``, or an empty
+            string.
 
         Raises:
-            DeclarationError: The class declares no such thumbnail; or there are several widths to choose from, and
-                nothing says in which size they are shown.
-            Error: What :meth:`candidates` raises.
+            DeclarationError: The class declares no such thumbnail, or it has several widths and no ``sizes``.
+            Error: Any error of :meth:`candidates`.
         """
         return self._element(name, store, placeholder, attributes)[2]
 
     def picture(self, name: str, *, store: Store | None = None, placeholder: bool = True, **attributes: Any) -> Html:
-        """Return a ``<picture>`` element that offers a declared thumbnail in all formats; see :meth:`img`.
+        """Return a ``<picture>`` element that offers a declared thumbnail in all its formats; see :meth:`img`.
 
         Args:
-            name: As in ``__thumbnails__``.
+            name: The name of the thumbnail in ``__thumbnails__``.
             store: As for :meth:`candidates`.
             placeholder: As for :meth:`img`.
-            attributes: As for :meth:`img`; but for ``sizes``, they are those of the ``<img>`` in it.
+            attributes: As for :meth:`img`. All except ``sizes`` are set on the ``<img>`` inside it.
 
         Raises:
-            Error: What :meth:`img` raises.
+            Error: Any error of :meth:`img`.
         """
         candidates, sizes, img = self._element(name, store, placeholder, attributes, alone=False)
         types = {one.mimetype for one in candidates if not one.fallback}

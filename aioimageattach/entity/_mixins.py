@@ -1,4 +1,4 @@
-"""Mixins that give an image class more columns: a focal point, and what to show until the picture is loaded."""
+"""Mixins that add columns to an image class: a focal point, a placeholder, and marks of stored thumbnails."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COLUMNS: Final = ("focal_x", "focal_y", "thumbhash", "dominant_colour", "thumbn
 
 
 class FocalPoint:
-    """Mixin of an image class: the point of an original that its crops keep in view.
+    """Mixin for image classes: the point of an original that cropped thumbnails keep in view.
 
     ::
 
@@ -35,9 +35,9 @@ class FocalPoint:
 
         user.picture.original.focal_point = 0.4, 0.25
 
-    Thumbnails with ``fit="cover"`` keep this point in the middle, as far as the edges of the picture allow it, whatever
-    ``gravity`` their recipe has. A thumbnail belongs to the point that it was made with: after a change
-    ``generate_thumbnail`` makes a new one. Only the row of an original has a point.
+    Thumbnails with ``fit="cover"`` are centred on this point as far as the edges of the picture allow. It overrides the
+    ``gravity`` of their recipe. A thumbnail belongs to the point that it was made with: after a change,
+    ``generate_thumbnail`` makes a new one. Only rows of originals have a focal point.
     """
 
     if TYPE_CHECKING:
@@ -45,13 +45,13 @@ class FocalPoint:
         """Distance from the left edge of the displayed picture, as a fraction of its width."""
         focal_y: Mapped[float | None]
         """Distance from the top edge of the displayed picture, as a fraction of its height."""
-    else:  # un-annotated at run time, for the reason that Image gives
+    else:  # not annotated at run time, for the reason given in Image
         focal_x = mapped_column(Float, nullable=True, sort_order=20)
         focal_y = mapped_column(Float, nullable=True, sort_order=21)
 
     @property
     def focal_point(self) -> tuple[float, float] | None:
-        """Both fractions, from the left and from the top; ``None`` if the picture has no focal point.
+        """The point as fractions of width and height, from the top left; ``None`` if the picture has none.
 
         Raises:
             NotLoadedError: The row's columns are expired.
@@ -72,47 +72,48 @@ class FocalPoint:
 
 
 class Placeholder:
-    """Mixin of an image class: what to show of a picture until it is loaded.
+    """Mixin for image classes: a blurred preview and a dominant colour to show until a picture is loaded.
 
-    The columns of an original are filled together with its first thumbnail, from the same decode, or when it is
-    attached, if the class says so::
+    The columns of an original are filled when its first thumbnail is made, from the same decode. Set
+    ``__placeholder_on_attach__`` to fill them when the original is attached::
 
         class UserPicture(Base, Image, Placeholder):
             __placeholder_on_attach__ = True
     """
 
     __placeholder_on_attach__: ClassVar[bool] = False
-    """Whether originals are decoded for it when they are attached with ``from_file`` or ``from_blob``."""
+    """Whether ``from_file``, ``from_blob`` and ``from_url`` decode originals to fill the columns immediately."""
 
     if TYPE_CHECKING:
         thumbhash: Mapped[str | None]
-        """The picture blurred to at most 28 bytes, in Base64; see https://evanw.github.io/thumbhash/."""
+        """ThumbHash of the picture, at most 28 bytes, in Base64; see https://evanw.github.io/thumbhash/."""
         dominant_colour: Mapped[str | None]
-        """Such as ``"#1e90ff"``; ``None`` also for a picture that is transparent everywhere."""
+        """The dominant colour, such as ``"#1e90ff"``; ``None`` also if the picture is completely transparent."""
     else:
         thumbhash = mapped_column(String(40), nullable=True, sort_order=22)
         dominant_colour = mapped_column(String(7), nullable=True, sort_order=23)
 
 
 class ThumbnailMarks:
-    """Mixin of an image class: which of the declared thumbnails of an original are all stored.
+    """Mixin for image classes: a record of the declared thumbnails whose files are all in the store.
 
-    URLs of such thumbnails are those of the store, so that browsers and CDNs need not ask the server of thumbnails. A
-    mark counts only for the very files that are declared, and in the store in which they were put. It is set by
-    ``generate_thumbnails()`` without arguments.
+    The URLs of marked thumbnails lead directly to the store, so that browsers and CDNs bypass the thumbnail server. A
+    mark is valid only for the current declaration and for the store that contains the files.
+    ``generate_thumbnails()`` without arguments sets it.
     """
 
     if TYPE_CHECKING:
         thumbnail_marks: Mapped[str | None]
-        """One word for each thumbnail; ``None`` if none has a mark."""
+        """The marks, separated by spaces, one for each thumbnail; ``None`` if there are none."""
     else:
         thumbnail_marks = mapped_column(Text, nullable=True, sort_order=24)
 
 
 def fill_missing(row: Image) -> None:
-    """Note that the columns of the mixins are NULL which a new row was inserted without.
+    """Set columns of the mixins to ``None`` on a new row that was inserted without a value for them.
 
-    SQLAlchemy would load them later, and a page that shows the picture right after its upload cannot wait.
+    Otherwise SQLAlchemy would load them on first access, which a template that shows the picture right after its upload
+    cannot do.
     """
     columns = instance_state(row).mapper.columns
     for name in _COLUMNS:
@@ -121,12 +122,12 @@ def fill_missing(row: Image) -> None:
 
 
 def focal_point_of(row: Image | None) -> tuple[float, float] | None:
-    """Return the focal point of an original; ``None`` if it has none, or its class has no column for it."""
+    """Return the focal point of an original; ``None`` if it has none, or if its class lacks the mixin."""
     return row.focal_point if isinstance(row, FocalPoint) else None
 
 
 def wants_preview(row: Image) -> bool:
-    """Return whether an original has yet to be given a preview."""
+    """Return whether an original still needs a preview."""
     state = instance_state(row)
     if not isinstance(row, Placeholder) or not (state.key is None or "thumbhash" in state.dict):
         return False  # the application has deferred the column
@@ -134,7 +135,7 @@ def wants_preview(row: Image) -> bool:
 
 
 def keep_preview(row: Image, preview: Preview | None) -> None:
-    """Let an original have a preview, unless there is none."""
+    """Store a preview, if there is one, in the columns of an original."""
     if preview is not None:
         set_attribute(row, "thumbhash", preview.thumbhash)
         set_attribute(row, "dominant_colour", preview.colour)

@@ -1,4 +1,4 @@
-"""Any number of pictures per owner."""
+"""Image sets for attachments with any number of pictures per owner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ I = TypeVar("I", bound=Image)  # noqa: E741
 
 
 class ImageSubset(BaseImageSet[I]):
-    """One of the many pictures of an owner; what :meth:`MultipleImageSet.get_image_set` gives."""
+    """One of the pictures of an owner, with its thumbnails; returned by :meth:`MultipleImageSet.get_image_set`."""
 
     __slots__ = ("_identity",)
 
@@ -30,14 +30,15 @@ class ImageSubset(BaseImageSet[I]):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The key attributes that tell this picture from the owner's others."""
+        """The key attributes that distinguish this picture from the owner's others."""
         return dict(self._identity)
 
 
 class MultipleImageSet(Generic[I]):
-    """All the pictures of an owner; what ``image_attachment(..., uselist=True)`` gives.
+    """All pictures of an owner; the value of an ``image_attachment(..., uselist=True)`` attribute.
 
-    Its elements are image sets: it is iterated, counted and asked for one by its key. It is a view, as they are.
+    Its elements are image sets. It supports iteration, ``len()`` and access by key with :meth:`get_image_set`. It is a
+    view and holds no data, like its elements.
     """
 
     __slots__ = ("_rows",)
@@ -46,16 +47,16 @@ class MultipleImageSet(Generic[I]):
         self._rows = rows
 
     def get_image_set(self, **key: Any) -> ImageSubset[I]:
-        """Return the picture of that key, attached or not: an empty one is there to attach to.
+        """Return the image set with the given key. If it is empty, you can attach a picture to it.
 
         Args:
-            key: A value for each attribute of the primary key that tells the owner's pictures apart. An attribute that
-                has a default, such as ``default=uuid4``, may be left out to begin a new picture.
+            key: A value for each primary key attribute that distinguishes the owner's pictures. Omit an attribute with
+                a default, such as ``default=uuid4``, to create a new picture.
 
-                The owner's own key may be among them, so that ``get_image_set(**image.identity_map)`` works.
+                The owner's own key is accepted too, so that ``get_image_set(**image.identity_map)`` works.
 
         Raises:
-            DeclarationError: One is missing, is not such an attribute, or is the key of another owner.
+            DeclarationError: An attribute is missing, unknown or ``None``, or is the key of another owner.
         """
         names = self._rows.attachment.discriminators
         for source, name in self._rows.attachment.pairs:
@@ -80,7 +81,7 @@ class MultipleImageSet(Generic[I]):
 
     @property
     def image_sets(self) -> list[ImageSubset[I]]:
-        """The attached pictures, in order of their keys, or as the ``order_by`` has the rows of their originals.
+        """The attached pictures, sorted by key, or in the order in which ``order_by`` puts their originals.
 
         Raises:
             NotLoadedError: The rows are not loaded.
@@ -102,11 +103,11 @@ class MultipleImageSet(Generic[I]):
 
         Args:
             picture: One of the pictures.
-            to: Its index afterwards; negative numbers count from the end, so that -1 moves it there.
+            to: Its new index; negative numbers count from the end, so that -1 makes it the last.
 
         Raises:
             ValueError: It is not one of the pictures.
-            DeclarationError: The pictures have no position.
+            DeclarationError: The image class has no position column.
         """
         pictures = await self._locked()
         if picture not in pictures:
@@ -116,20 +117,20 @@ class MultipleImageSet(Generic[I]):
         self._number(pictures)
 
     async def reorder(self, pictures: Iterable[ImageSubset[I]]) -> None:
-        """Put the pictures in another order.
+        """Put the pictures in a new order.
 
-        The attachment's ``order_by`` begins with an integer column of the image class, the position. Only originals
-        need one; new pictures are the last.
+        The attachment's ``order_by`` must begin with an integer column of the image class, the position. Only
+        originals need a position; new pictures are added at the end.
 
         Args:
-            pictures: The pictures in their new order. Those that are left out follow in their old order.
+            pictures: The pictures in their new order. Those that are omitted follow in their old order.
 
         Raises:
-            ValueError: One is not among the owner's pictures, or is given twice.
-            DeclarationError: The pictures have no position.
+            ValueError: A picture does not belong to the owner, or is given twice.
+            DeclarationError: The image class has no position column.
 
-        Effects: The owner is locked until the end of the transaction, and its pictures are loaded again. The new
-        positions go to the database with the next flush, in one statement that never gives two rows the same position.
+        Effects: The owner is locked until the end of the transaction, and its pictures are loaded again. The next flush
+        writes the new positions, and never gives two rows the same position.
         """
         present = await self._locked()
         chosen = list(pictures)
@@ -161,11 +162,11 @@ class MultipleImageSet(Generic[I]):
                 set_attribute(row, name, position)
 
     async def load(self) -> None:
-        """Load the rows from the database, also where they are loaded already; pending changes are not flushed."""
+        """Load the rows from the database, even if they are already loaded. Pending changes are kept, not flushed."""
         await self._rows.load(again=True)
 
     async def delete(self) -> None:
-        """Take all pictures away; the rows go with the next flush, the files after the commit."""
+        """Delete all pictures. The next flush deletes the rows; the files are deleted after the commit."""
         await self._rows.load(again=True)
         await self._rows.remove([row for place in self._rows.unordered() for row in self._rows.members(place)])
 

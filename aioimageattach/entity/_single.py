@@ -1,4 +1,4 @@
-"""One picture per owner."""
+"""Image set for attachments with one picture per owner."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ I = TypeVar("I", bound=Image)  # noqa: E741
 
 
 class SingleImageSet(BaseImageSet[I]):
-    """The one picture of an owner, in its sizes; what ``image_attachment(...)`` gives."""
+    """The picture of an owner and its thumbnails; the value of an ``image_attachment(...)`` attribute."""
 
     __slots__ = ()
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Empty: an owner has one such set."""
+        """An empty dictionary, because an owner has only one such set."""
         return {}
 
 
 ImageSet = SingleImageSet
-"""The name of SQLAlchemy-ImageAttach before its version 1.0."""
+"""Alias of :class:`SingleImageSet`: its name in SQLAlchemy-ImageAttach before version 1.0."""

@@ -95,23 +95,25 @@ class ThumbnailSet(ImageView[I]):
         store: Store | None = None,
         default: Any = _NO_DEFAULT,
     ) -> Any:
-        """Return the thumbnail of that size and look, from the rows that are loaded; never the original.
+        """Return the thumbnail with the given size and look from the loaded rows; never the original.
+
+        Pass the same values that the thumbnail was made with.
 
         Args:
-            width: In pixels; alone, any height.
-            height: In pixels; alone, any width.
-            ratio: As it was made with; needs the original.
-            fit: As it was made with.
-            enlarge: As it was made with.
-            gravity: As it was made with.
-            crop: As it was made with.
-            format: As it was made with.
-            variant: As it was made with.
-            store: Not needed; accepted because every method of a set takes one.
-            default: What to return if there is no such thumbnail, instead of raising an error.
+            width: Width in pixels; without ``height``, any height matches.
+            height: Height in pixels; without ``width``, any width matches.
+            ratio: As for :meth:`generate_thumbnail`; requires the original.
+            fit: As for :meth:`generate_thumbnail`.
+            enlarge: As for :meth:`generate_thumbnail`.
+            gravity: As for :meth:`generate_thumbnail`.
+            crop: As for :meth:`generate_thumbnail`.
+            format: As for :meth:`generate_thumbnail`.
+            variant: As for :meth:`generate_thumbnail`.
+            store: Ignored; accepted because the other methods of an image set take a store.
+            default: The value to return if there is no such thumbnail, instead of raising an error.
 
         Raises:
-            NoResultFound: There is no thumbnail of that size and look, and no ``default`` is given.
+            NoResultFound: There is no such thumbnail, and ``default`` is not given.
             NotLoadedError: The rows are not loaded.
         """
         recipe = Recipe(
@@ -165,19 +167,20 @@ class ThumbnailSet(ImageView[I]):
         variant: str | None = None,
         default: Any = _NO_DEFAULT,
     ) -> Any:
-        """Return the smallest thumbnail that is large enough, from the rows that are loaded; never the original.
+        """Return the smallest thumbnail that is large enough from the loaded rows; never the original.
 
         Only thumbnails of the whole picture are considered, unless ``variant`` names a look.
 
         Args:
-            width: The least width in pixels; ``None`` means any.
-            height: The least height in pixels; ``None`` means any.
-            format: As it was made with.
+            width: The minimum width in pixels; ``None`` means any.
+            height: The minimum height in pixels; ``None`` means any.
+            format: The format that the thumbnail was made with.
             variant: The name of the look.
-            default: What to return if no thumbnail is large enough, such as the original, instead of raising an error.
+            default: The value to return if no thumbnail is large enough, such as the original, instead of raising an
+                error.
 
         Raises:
-            NoResultFound: No thumbnail is large enough, and no ``default`` is given.
+            NoResultFound: No thumbnail is large enough, and ``default`` is not given.
             NotLoadedError: The rows are not loaded.
         """
         images = self.images
@@ -221,38 +224,38 @@ class ThumbnailSet(ImageView[I]):
         postprocess: Callable[[Any], Any] | None = None,
         extra_kwargs: Mapping[str, Any] | None = None,
     ) -> I:
-        """Return the thumbnail of that size and look, and make it from the original if it does not exist yet.
+        """Return the thumbnail with the given size and look; make it from the original if it does not exist yet.
 
-        It is never the original, whatever the size: it has no metadata of the file that was attached.
+        The result is never the original, even if it has the same size. It contains no metadata of the original.
 
         Args:
-            ratio: Factor for the original's sides; alone.
-            width: In pixels; alone, the height follows.
-            height: In pixels; alone, the width follows.
-            filter: The kernel that resizes; see :class:`~aioimageattach.imaging.Recipe` for this and what follows.
-            store: The store that has the original and gets the thumbnail; ``None`` for the one that the original was
-                attached with in this session, or the current one.
-            fit: How the picture fills a box of both sides; ``None`` means ``"cover"``.
+            ratio: Scale factor for both sides of the original; cannot be combined with ``width`` or ``height``.
+            width: Width in pixels; without ``height``, the height follows from the proportions.
+            height: Height in pixels; without ``width``, the width follows from the proportions.
+            filter: The resampling kernel; see :class:`~aioimageattach.imaging.Recipe` for this and the other options.
+            store: The store that contains the original and receives the thumbnail; ``None`` for the one that the
+                original was attached with in this session, or the current one.
+            fit: How the picture fits into a box of ``width`` and ``height``; ``None`` means ``"cover"``.
             enlarge: Whether the thumbnail may have more pixels than the original.
-            gravity: Which part ``"cover"`` keeps, for an original without a focal point.
-            crop: The part of the original to use: left, top, width and height, in fractions.
-            format: ``None`` keeps the original's.
+            gravity: The part that ``"cover"`` keeps, if the original has no focal point.
+            crop: The part of the original to use: left, top, width and height, as fractions.
+            format: The format of the thumbnail; ``None`` keeps the original's.
             quality: 1 to 100; ``None`` means the format's default.
-            animated: Whether an animation keeps its frames.
+            animated: Whether to keep all frames of an animation.
             background: The colour of bars, and behind transparent parts in JPEG.
-            variant: Your name for the look.
-            preprocess: Called with the whole ``pyvips.Image``, in a worker thread.
-            postprocess: Called with the resized one.
-            extra_kwargs: Passed to the image class's constructor if a thumbnail is made. Columns of the application
-                that are not among them have the values of the original.
+            variant: A name of your choice for the look.
+            preprocess: Called with the complete ``pyvips.Image`` in a worker thread.
+            postprocess: Called with the resized ``pyvips.Image`` in a worker thread.
+            extra_kwargs: Keyword arguments for the image class's constructor if a thumbnail is made. Other columns of
+                the application are copied from the original.
 
         Returns:
-            The thumbnail: one that exists, or a new one pending in the session.
+            The existing thumbnail, or a new one that is pending in the session.
 
         Raises:
             NoOriginalError: No picture is attached.
             StoreFileNotFoundError: The original's file is missing in the store.
-            ImageTooLargeError: The thumbnail would be beyond a limit, or one too many.
+            ImageTooLargeError: The thumbnail would exceed a limit, or there would be too many thumbnails.
             ValueError: An argument is out of range.
         """
         recipe = Recipe(
@@ -282,17 +285,20 @@ class ThumbnailSet(ImageView[I]):
         enlarge: bool = True,
         extra_kwargs: Mapping[str, Any] | None = None,
     ) -> list[I]:
-        """Return several thumbnails, and make those that do not exist yet from one decode of the original.
+        """Return several thumbnails; make those that do not exist yet from one decode of the original.
 
-        Without recipes, make all declared thumbnails. They have no rows, so nothing is returned. Those of a picture
-        that is yet to be flushed are stored in the same flush. If the class has the mixin
-        :class:`~aioimageattach.entity.ThumbnailMarks`, their URLs lead directly to the store from then on.
+        Without recipes, make all declared thumbnails. They have no rows, so the result is an empty list. If the
+        original has not been flushed yet, the same flush stores its declared thumbnails. If the class has the mixin
+        :class:`~aioimageattach.entity.ThumbnailMarks`, their URLs then lead directly to the store.
 
         Args:
             recipes: Widths in pixels, or recipes; ``None`` for the declared thumbnails.
-            store: As for :meth:`generate_thumbnail`, whose errors it raises.
-            enlarge: Whether a width in pixels may be larger than the original's; recipes say it themselves.
+            store: As for :meth:`generate_thumbnail`.
+            enlarge: Whether a width in pixels may exceed the original's; recipes have their own setting.
             extra_kwargs: As for :meth:`generate_thumbnail`.
+
+        Raises:
+            Error: Any error of :meth:`generate_thumbnail`.
         """
         if recipes is None:
             await self._generate_declared(store)
@@ -330,16 +336,16 @@ class ThumbnailSet(ImageView[I]):
         extra_kwargs: Mapping[str, Any] | None = None,
         **look: Any,
     ) -> I:
-        """Return the thumbnail of that size and look, in the database already when this returns.
+        """Return the thumbnail with the given size and look; if it does not exist yet, make and insert it.
 
-        Unlike :meth:`generate_thumbnail` it is safe where other tasks, transactions or processes want the same one at
-        the same time: all get the same row, and nobody's transaction fails for it. It flushes the session, and waits
-        for another transaction that is about to insert the same row.
+        Unlike :meth:`generate_thumbnail`, it is safe if other tasks, transactions or processes request the same
+        thumbnail concurrently: all get the same row, and no transaction fails because of it. It flushes the session,
+        and waits for any other transaction that is inserting the same row.
 
         Args:
-            width: In pixels; alone, the height follows.
-            height: In pixels; alone, the width follows.
-            ratio: Times the original's sides; alone.
+            width: Width in pixels; without ``height``, the height follows from the proportions.
+            height: Height in pixels; without ``width``, the width follows from the proportions.
+            ratio: As for :meth:`generate_thumbnail`.
             fit: As for :meth:`generate_thumbnail`.
             format: As for :meth:`generate_thumbnail`.
             store: As for :meth:`generate_thumbnail`.
@@ -347,10 +353,10 @@ class ThumbnailSet(ImageView[I]):
             look: The other arguments of :class:`~aioimageattach.imaging.Recipe`.
 
         Raises:
-            Error: What :meth:`generate_thumbnail` raises, and what the database does where it cannot serialise: on
-                SQLite "database is locked" where two transactions have read and then both write, unless they begin
-                with ``BEGIN IMMEDIATE``.
-            IntegrityError: The row lacks what a column of the image class wants.
+            Error: Any error of :meth:`generate_thumbnail`.
+            DBAPIError: The database could not serialise the transactions. SQLite reports "database is locked" if
+                two transactions have read and then both write, unless they begin with ``BEGIN IMMEDIATE``.
+            IntegrityError: The row violates a constraint of the image class, such as a column that requires a value.
         """
         recipe = Recipe(width=width, height=height, ratio=ratio, fit=fit, format=format, **look)
         return (await self.get_or_generate_thumbnails([recipe], store, extra_kwargs=extra_kwargs))[0]
@@ -363,14 +369,14 @@ class ThumbnailSet(ImageView[I]):
         enlarge: bool = True,
         extra_kwargs: Mapping[str, Any] | None = None,
     ) -> list[I]:
-        """Return several thumbnails, in the database already when this returns; see :meth:`get_or_generate_thumbnail`.
+        """Return several thumbnails; make and insert those that do not exist; see :meth:`get_or_generate_thumbnail`.
 
-        Those that do not exist yet are made from one decode of the original.
+        Missing thumbnails are made from one decode of the original.
 
         Args:
             recipes: Widths in pixels, or recipes.
             store: As for :meth:`generate_thumbnail`.
-            enlarge: Whether a width in pixels may be larger than the original's; recipes say it themselves.
+            enlarge: Whether a width in pixels may exceed the original's; recipes have their own setting.
             extra_kwargs: As for :meth:`generate_thumbnail`.
         """
         wanted, found = await self._look_up(as_recipes(recipes, enlarge=enlarge))
@@ -389,12 +395,12 @@ class ThumbnailSet(ImageView[I]):
             renderings, preview = await self._render(original, missing, store, keep=KEEP)
             made = [(rendering, await Spool.fill(rendering.blob)) for rendering in renderings]
         async with session_lock(session.sync_session):
-            await session.flush()  # what fails here is not ours, and is to be raised as it is
+            await session.flush()  # errors of the application's own changes are raised unchanged
             if made:
                 await self._rows.complete(original, original=False)
                 found.update(await self._insert(session, original, made, cast("Store", store), extra_kwargs or {}))
-                # not before: the flush that inserts locks the owner first, and then nobody else is about to change the
-                # original
+                # Only now: the flush that inserts the rows has locked the owner, so no other transaction is changing
+                # the original.
                 keep_preview(original, preview)
         return [cast("I", found[recipe]) for recipe in wanted]
 
@@ -427,15 +433,15 @@ class ThumbnailSet(ImageView[I]):
             set_committed_value(original, MARKS, marks)
 
     async def _load_original(self) -> None:
-        """Load the rows, and load them again if the original is not among them: a condition may have hidden it."""
+        """Load the rows; load them again if the original is missing, because a loader condition may have hidden it."""
         await self._rows.load(self._place)
         if self.original is None and self._rows.state.persistent:
             await self._rows.load(self._place, again=True)
 
     async def _look_up(self, recipes: Sequence[Recipe]) -> tuple[list[Recipe], dict[Recipe, I | None]]:
-        """Return the recipes as they apply to the original, and for each the thumbnail, or ``None`` if it is missing.
+        """Return the recipes as applied to the original, and the thumbnail of each, or ``None`` if it is missing.
 
-        If one is missing, the whole set is loaded again: its rows may have been loaded with a condition.
+        If one is missing, the whole set is loaded again, because a loader condition may have hidden some of its rows.
         """
         await self._load_original()
         original = self.original
@@ -455,7 +461,7 @@ class ThumbnailSet(ImageView[I]):
         store: Store,
         kwargs: Mapping[str, Any],
     ) -> dict[Recipe, I]:
-        """Return the rows of thumbnails, inserted or found; the session is flushed and its lock held."""
+        """Return the rows of thumbnails, inserted or found. The caller has flushed the session and holds its lock."""
         found = {rendering.recipe: self._made(original, rendering) for rendering, _ in made}
         missing = [(rendering, spool) for rendering, spool in made if found[rendering.recipe] is None]
         if missing:
@@ -464,7 +470,7 @@ class ThumbnailSet(ImageView[I]):
             try:
                 async with session.begin_nested():
                     session.add_all(new.values())
-            except IntegrityError:  # somebody else was first with one of them, and has committed meanwhile
+            except IntegrityError:  # another transaction has inserted one of them and committed
                 await self._rows.load_locked(session, self._place)
                 if missing[1:]:
                     for one in missing:
@@ -531,7 +537,7 @@ class ThumbnailSet(ImageView[I]):
     ) -> tuple[list[Rendering], Preview | None]:
         """Make thumbnails of the original, and its preview if it has none yet.
 
-        Tasks that want the same ones at the same time share the work.
+        Concurrent tasks that request the same thumbnails share the work.
         """
         attached = self._rows.state.session is not None or inspect(original).key is None
         preview = wants_preview(original) and attached
@@ -572,7 +578,7 @@ class ThumbnailSet(ImageView[I]):
         )
 
     def _made(self, original: I, rendering: Rendering) -> I | None:
-        """The row that a thumbnail would have the same primary key as."""
+        """Return the existing row with the primary key that a thumbnail would have."""
         size = rendering.width, rendering.height
         variant = variant_of(original, rendering.recipe.look(original.mimetype, original.size), size)
         return _match(self.images, None, *size, variant)
@@ -593,7 +599,7 @@ class ThumbnailSet(ImageView[I]):
 
 
 def as_recipes(recipes: Sequence[int | Recipe], *, enlarge: bool) -> list[Recipe]:
-    """Return recipes for widths in pixels and recipes."""
+    """Convert widths in pixels to recipes; keep recipes as they are."""
     return [recipe if isinstance(recipe, Recipe) else Recipe(width=recipe, enlarge=enlarge) for recipe in recipes]
 
 
@@ -603,7 +609,7 @@ def _focused(recipe: Recipe, original: Image | None) -> Recipe:
 
 
 def _applied(recipes: Sequence[Recipe], original: Image | None) -> list[Recipe]:
-    """Let recipes have the focal point of the original, and those be one that make the same thumbnail."""
+    """Apply the original's focal point to recipes, and unify recipes that make the same thumbnail."""
     focused = [_focused(recipe, original) for recipe in recipes]
     if original is None:
         return focused
@@ -616,12 +622,12 @@ def _applied(recipes: Sequence[Recipe], original: Image | None) -> list[Recipe]:
 
 
 def variant_of(original: Image | None, look: str, size: tuple[int, int]) -> str:
-    """Return the variant of a thumbnail, which is not that of the original if both have the same size."""
+    """Return the variant of a thumbnail. It differs from the original's if both have the same size."""
     return FULL_SIZE if not look and original is not None and original.size == size else look
 
 
 def look_of(original: Image | None, mimetype: str) -> str:
-    """Return the look of a plain thumbnail of that type, which this library has not made."""
+    """Return the look of a plain thumbnail with the given MIME type that was made elsewhere."""
     if original is None:
         return ""
     plain = Recipe(width=1)
@@ -631,12 +637,12 @@ def look_of(original: Image | None, mimetype: str) -> str:
 
 
 def _look(row: Image, original: Image | None) -> str:
-    """Return the look of a thumbnail; those of SQLAlchemy-ImageAttach have an empty one, whatever their type."""
+    """Return the look of a thumbnail. SQLAlchemy-ImageAttach left the variant empty for every MIME type."""
     return row.variant or look_of(original, row.mimetype)
 
 
 def _find(images: Sequence[I], original: I | None, recipe: Recipe) -> I | None:
-    """The thumbnail that a recipe makes, if it exists."""
+    """Return the thumbnail that a recipe would make, if it exists."""
     if original is None:
         return None if recipe.ratio is not None else _match(images, None, recipe.width, recipe.height, recipe.look(""))
     width, height = recipe.layout(original.size, original.mimetype).target
@@ -651,10 +657,10 @@ def _find(images: Sequence[I], original: I | None, recipe: Recipe) -> I | None:
 
 
 def _match(images: Sequence[I], original: I | None, width: int | None, height: int | None, look: str) -> I | None:
-    """The thumbnail of that size and look; if there is none, and the original is given, one made elsewhere."""
+    """Return the thumbnail with that size and look; otherwise, if ``original`` is given, one made elsewhere."""
     unnamed: list[I] = []
     for row in images:
-        values = row.__dict__  # loaded, and many times as fast as its attributes
+        values = row.__dict__  # the values are loaded, and this is many times faster than attribute access
         same = width in (None, values["width"]) and height in (None, values["height"])
         if same and not values["original"]:
             if values["variant"] == look:

@@ -1,4 +1,4 @@
-"""What an image set shows without waiting: one original and its thumbnails, as far as they are loaded."""
+"""The synchronous part of an image set: the original and its thumbnails, read from loaded rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ I = TypeVar("I", bound=Image)  # noqa: E741
 
 
 class ImageView(DeclaredThumbnails, ABC, Generic[I]):
-    """The part of an image set that reads loaded rows: no query, no I/O, and so fit for templates."""
+    """The part of an image set that reads loaded rows. It makes no query and no I/O, so templates can use it."""
 
     __slots__ = ("_rows",)
 
@@ -28,7 +28,7 @@ class ImageView(DeclaredThumbnails, ABC, Generic[I]):
     @property
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """The key attributes that tell this set from others of the same owner."""
+        """The key attributes that distinguish this set from others of the same owner."""
 
     @property
     def _place(self) -> tuple[Any, ...]:
@@ -41,14 +41,14 @@ class ImageView(DeclaredThumbnails, ABC, Generic[I]):
 
     @property
     def original(self) -> I | None:
-        """The original image; ``None`` if none is attached. If concurrent transactions left several, the newest."""
+        """The original; ``None`` if none is attached, the newest if concurrent transactions left several."""
         return newest(self.images)
 
     def require_original(self) -> I:
-        """Return the original image.
+        """Return the original.
 
         Raises:
-            NoOriginalError: None is attached.
+            NoOriginalError: No original is attached.
         """
         original = self.original
         if original is None:
@@ -59,7 +59,7 @@ class ImageView(DeclaredThumbnails, ABC, Generic[I]):
         """Return the URL of the original; see :meth:`Image.locate`.
 
         Raises:
-            NoOriginalError: None is attached.
+            NoOriginalError: No original is attached.
         """
         return self.require_original().locate(store, download=download)
 
@@ -83,7 +83,7 @@ class ImageView(DeclaredThumbnails, ABC, Generic[I]):
 
     @property
     def mimetype(self) -> str:
-        """Type of the original."""
+        """MIME type of the original."""
         return self.require_original().mimetype
 
     def __iter__(self) -> Iterator[I]:
@@ -105,7 +105,7 @@ class ImageView(DeclaredThumbnails, ABC, Generic[I]):
         return hash((id(self._rows.owner), self._rows.name))
 
     def __html__(self) -> str:
-        """Return an ``<img>`` element of the original, for templates; empty where none is attached."""
+        """Return an ``<img>`` element of the original, for templates; empty if none is attached."""
         original = self.original
         return "" if original is None else original.__html__()
 
