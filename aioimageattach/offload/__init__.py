@@ -1,4 +1,4 @@
-"""Offloaded columns: large bytes, texts and JSON in the store, a reference in the row."""
+"""Offloaded columns: large bytes, strings and JSON in the store, with a reference in the row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns of offloaded values: how they are declared, and how SQLAlchemy sees them."""
+"""Declaration of columns with offloaded values, and their SQLAlchemy type and attribute."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ H_co = TypeVar("H_co", covariant=True)
 P_contra = TypeVar("P_contra", contravariant=True)
 
 MAX_SIZE: Final = 64 * 1024 * 1024
-"""The most bytes a value may have, unless its column says otherwise."""
+"""Default maximum size of a value, in bytes."""
 
 MAX_INLINE: Final = 16 * 1024
-"""The most that may be kept in the row, so that it fits into MySQL's ``TEXT`` in any form."""
+"""Upper limit of ``inline_below``, in bytes, so that a value fits into MySQL's ``TEXT`` in any encoding."""
 
 _REFUSED: Final = frozenset({"primary_key", "server_default", "server_onupdate", "onupdate", "insert_default", "type_"})
-"""Arguments of a column that would write what no flush has seen."""
+"""Column arguments that are refused, because most of them would write values that no flush has processed."""
 
 
 class Options(TypedDict, total=False):
-    """What the declaring functions take besides ``nullable``."""
+    """Arguments of the declaring functions besides ``nullable``."""
 
     compression: Compression | None
     inline_below: int
@@ -85,19 +85,19 @@ class Options(TypedDict, total=False):
 
 
 class RawValueError(DeclarationError, DontWrapMixin):
-    """A value, or the handle of another row, is part of a statement that is not one of a flush."""
+    """A plain value, or a handle that the flush has not prepared, is a parameter of a statement."""
 
 
 class _StoredType(TypeDecorator[Any]):
-    """Handles in Python, text in the database.
+    """Column type with handles in Python and text in the database.
 
-    It gives itself out as one of SQLAlchemy's own types where its name is asked for: Alembic writes the name of any
-    other into migrations, which do not import it.
+    Its ``__module__`` and ``repr()`` are those of a SQLAlchemy type: Alembic writes them into migrations, which do not
+    import this module.
     """
 
     __module__ = "sqlalchemy.types"
     impl = String
-    cache_ok = True  # by the identity of the settings: each column has its own
+    cache_ok = True  # the cache key contains the identity of the settings, and each column has its own
     belongs_to_row = True  # thumbnails do not copy it from their originals, see entity.columns
 
     def __init__(self, settings: Settings) -> None:
@@ -133,13 +133,13 @@ class _StoredType(TypeDecorator[Any]):
 
 
 def _type_of(settings: Settings) -> _StoredType:
-    return _StoredType(settings)  # pickle does not find the class where that says it is
+    return _StoredType(settings)  # pickle cannot find the class by its __module__
 
 
 if TYPE_CHECKING:
 
     class StoredColumn(Mapped[H_co], Generic[H_co, P_contra]):
-        """What the declaring functions return: a column that reads handles, and takes plain values too."""
+        """Return type of the declaring functions: an attribute that reads as a handle and also accepts plain values."""
 
         def __set__(self, instance: Any, value: H_co | P_contra | SQLCoreOperations[H_co]) -> None: ...
 
@@ -148,8 +148,8 @@ else:
 
 
 class _StoredAttribute(InstrumentedAttribute[Any]):  # pyright: ignore[reportIncompatibleVariableOverride] - __doc__
-    # The attribute of a mapped class: it tells its handles whose they are, and loads no row behind anybody's back.
-    # SQLAlchemy keeps the attribute's own docstring in `__doc__`.
+    # The attribute of a mapped class. It binds each handle to its row, and never loads a row implicitly.
+    # SQLAlchemy stores the attribute's own docstring in `__doc__`.
 
     __slots__ = ()
     inherit_cache = True
@@ -164,7 +164,7 @@ class _StoredAttribute(InstrumentedAttribute[Any]):  # pyright: ignore[reportInc
         if isinstance(handle, Stored) and handle._owner is None:
             state = instance_state(instance)
             handle._belongs_to(state)
-            if self.key not in state.committed_state:  # it came with the row; a union of tables knows the first one's
+            if self.key not in state.committed_state:  # loaded with the row; a UNION has the type of its first table
                 handle._settings = settings_of(self.property.columns[0])
         return handle
 
@@ -182,12 +182,12 @@ def _require_loaded(instance: object, key: str) -> None:
 
 @event.listens_for(object, "attribute_instrument", propagate=True)
 def _instrumented(cls: type[Any], key: str, attribute: Any) -> None:
-    """A class is mapped: where a column is one of ours, its attribute becomes one of ours too."""
+    """Replace the attribute of an offloaded column by :class:`_StoredAttribute` when its class is mapped."""
     prop = getattr(attribute, "property", None)
     column = prop.columns[0] if isinstance(prop, ColumnProperty) else None
     if not isinstance(column, Column) or not isinstance(kind := column.type, _StoredType):
         return
-    if isinstance(column.table, Table):  # else it is that of a query, whose columns are others'
+    if isinstance(column.table, Table):  # otherwise the class is mapped to a query, whose columns are those of tables
         _place(kind, column.table, column, key)
     settings = kind.settings
 
@@ -199,7 +199,7 @@ def _instrumented(cls: type[Any], key: str, attribute: Any) -> None:
 
 
 def _place(kind: _StoredType, table: Table, column: Column[Any], key: str) -> None:
-    """Note whose column it is, and what the names of its files begin with."""
+    """Record the table and attribute of the column, and the object type that its file names begin with."""
     place = f"{table.fullname}.{column.key}"
     if kind.settings.place == place:
         return
@@ -210,10 +210,10 @@ def _place(kind: _StoredType, table: Table, column: Column[Any], key: str) -> No
 
 
 def coerced(settings: Settings, value: Any) -> Stored[Any] | None:
-    """Return a handle for a column, of a plain value or a handle: that one may be some other row's.
+    """Return a handle for a column from a plain value or a handle, which may belong to another row.
 
     Raises:
-        DeclarationError: It is neither.
+        DeclarationError: The value is neither.
     """
     if value is None:
         return None
@@ -230,7 +230,7 @@ _columns: WeakKeyDictionary[Mapper[Any], Mapping[str, Column[Any]]] = WeakKeyDic
 
 
 def columns_of(mapper: Mapper[Any]) -> Mapping[str, Column[Any]]:
-    """Return the attributes of a mapper that are offloaded, with their columns."""
+    """Return the offloaded attributes of a mapper with their columns."""
     found = _columns.get(mapper)
     if found is None:
         found = _columns[mapper] = {
@@ -242,7 +242,7 @@ def columns_of(mapper: Mapper[Any]) -> Mapping[str, Column[Any]]:
 
 
 def settings_of(column: Column[Any]) -> Settings:
-    """Return what was declared of one of these columns."""
+    """Return the settings of an offloaded column."""
     return cast("_StoredType", column.type).settings
 
 
@@ -265,28 +265,28 @@ def stored(
     object_type: str | None = None,
     **arguments: Any,
 ) -> Any:
-    """Declare a column whose values are in the store, with handles of a class of your own.
+    """Declare a column whose values are kept in the store, with a handle class of your own.
 
     ::
 
         packed: Mapped[StoredPacked] = stored(StoredPacked, compression="zstd")
 
     Args:
-        cls: The class of the handles, derived from :class:`~aioimageattach.offload.Stored`.
-        nullable: Whether there may be no value; ``None`` for what the annotation says, and where there is none, for
-            what SQLAlchemy takes: there may be none.
-        compression: ``"gzip"``, ``"zstd"`` or ``None``; what is stored already stays readable when it is changed.
-        inline_below: Values of fewer bytes than this stay in the row, at most 16 KiB; 0 for none. The column is
-            ``VARCHAR(255)`` without, and ``TEXT`` with it.
-        max_size: The most bytes that a value may have, not compressed.
-        dedupe: Whether equal values that are written within some nine hours share a file, which then ``sweep`` alone
-            removes.
-        object_type: What the names of the files begin with; ``None`` for the table's and the attribute's name, as in
-            ``article.body``. Say it when one of them is renamed.
-        arguments: What else :func:`sqlalchemy.orm.mapped_column` takes, with ``default`` as a plain value.
+        cls: The handle class, derived from :class:`~aioimageattach.offload.Stored`.
+        nullable: Whether the column allows ``None``. ``None`` means what the annotation says or, without an annotation,
+            SQLAlchemy's default: nullable.
+        compression: ``"gzip"``, ``"zstd"`` or ``None``. Files that are already stored stay readable if you change it.
+        inline_below: Values smaller than this, in bytes, are kept in the row; at most 16 KiB, 0 for none. The column
+            type is ``VARCHAR(255)`` if it is 0, and ``TEXT`` otherwise.
+        max_size: Maximum size of a value before compression, in bytes.
+        dedupe: Whether equal values that are written within about nine hours share a file. Only ``sweep`` deletes
+            shared files.
+        object_type: The prefix of the file names; ``None`` for the names of the table and the attribute, such as
+            ``article.body``. Set it to the old prefix if you rename one of them.
+        arguments: Other arguments of :func:`sqlalchemy.orm.mapped_column`; ``default`` must be a plain value.
 
     Raises:
-        DeclarationError: An argument is not one of these, or needs an extra that is not installed.
+        DeclarationError: An argument is invalid, or requires an extra that is not installed.
     """
     if not (isinstance(cls, type) and issubclass(cls, Stored)):
         raise DeclarationError(f"expected a class derived from Stored, got {cls!r}")
@@ -308,7 +308,7 @@ def stored(
     except InvalidKeyError as error:
         raise DeclarationError(f"{cls.__name__}: {error}") from error
     if not inline_below and not arguments.get("unique"):
-        arguments.setdefault("index", True)  # before a file is discarded, rows that reference it are looked for
+        arguments.setdefault("index", True)  # for the query that looks for references before a file is discarded
     settings = Settings(cls, check_compression(compression), inline_below, max_size, dedupe, object_type)
     names = [arguments.pop("name")] if "name" in arguments else []
     return mapped_column(*names, _StoredType(settings), **arguments)
@@ -323,12 +323,12 @@ def stored_text(
     *, nullable: Literal[False] | None = None, **options: Unpack[Options]
 ) -> StoredColumn[StoredText, str]: ...
 def stored_text(**options: Any) -> Any:
-    """Declare a column whose texts are in the store; the arguments are those of :func:`stored`.
+    """Declare a column whose strings are kept in the store; the arguments are those of :func:`stored`.
 
     ::
 
-        body: Mapped[StoredText] = stored_text(compression="zstd")     # for type checkers, takes handles
-        body = stored_text(compression="zstd", nullable=False)         # takes plain texts too
+        body: Mapped[StoredText] = stored_text(compression="zstd")     # type checkers accept handles only
+        body = stored_text(compression="zstd", nullable=False)         # type checkers accept str, too
     """
     return stored(StoredText, **options)
 
@@ -342,7 +342,7 @@ def stored_binary(
     *, nullable: Literal[False] | None = None, **options: Unpack[Options]
 ) -> StoredColumn[StoredBinary, bytes | bytearray | memoryview]: ...
 def stored_binary(**options: Any) -> Any:
-    """Declare a column whose bytes are in the store; the arguments are those of :func:`stored`."""
+    """Declare a column whose bytes are kept in the store; the arguments are those of :func:`stored`."""
     return stored(StoredBinary, **options)
 
 
@@ -353,5 +353,5 @@ def stored_json(
     *, nullable: Literal[False] | None = None, **options: Unpack[Options]
 ) -> StoredColumn[StoredJSON, Any]: ...
 def stored_json(**options: Any) -> Any:
-    """Declare a column whose JSON is in the store; the arguments are those of :func:`stored`."""
+    """Declare a column whose JSON is kept in the store; the arguments are those of :func:`stored`."""
     return stored(StoredJSON, **options)

@@ -15,13 +15,13 @@ from ._values import Stored
 __all__ = ["CONCURRENCY", "load_stored"]
 
 CONCURRENCY: Final = 32
-"""How many values are on their way at once, unless the call says otherwise."""
+"""Default number of values that are fetched concurrently."""
 
 
 async def load_stored(
     rows: Iterable[Any], *attributes: Any, store: Store | None = None, concurrency: int = CONCURRENCY
 ) -> None:
-    """Load the values of some attributes of many rows, concurrently; those that are there are not fetched again.
+    """Load the values of some attributes of many rows concurrently. Values that are already loaded are skipped.
 
     ::
 
@@ -30,17 +30,18 @@ async def load_stored(
 
     Args:
         rows: The objects.
-        attributes: One or several of their class, as ``Article.body``; rows without a value are passed over.
-        store: Where the files are; ``None`` for what :meth:`~aioimageattach.offload.Stored.load` would take.
-        concurrency: How many are fetched at once, at least 1.
+        attributes: One or more attributes of their class, such as ``Article.body``. Rows without a value are skipped.
+        store: The store that contains the files; ``None`` for the default of
+            :meth:`~aioimageattach.offload.Stored.load`.
+        concurrency: Maximum number of concurrent fetches, at least 1.
 
     Raises:
-        DeclarationError: There is no such attribute, or it is not offloaded.
+        DeclarationError: An attribute is not an offloaded attribute.
         ValueNotLoadedError: The column of a row is not loaded.
-        StoreError: A file could not be read; the first such error.
-        DamagedValueError: A file is not what was stored.
+        StoreError: A file could not be read; the first such error is raised.
+        DamagedValueError: The content of a file is not what was stored.
 
-    Effects: On an error or a cancellation the values that were there by then are loaded, and nothing goes on.
+    Effects: After an error or a cancellation, the values fetched so far are loaded, and no fetch continues.
     """
     if not attributes:
         raise DeclarationError("expected the attributes to load, such as Article.body")

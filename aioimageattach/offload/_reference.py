@@ -1,4 +1,4 @@
-"""What the column of an offloaded value holds: the value itself, or the name of its file, which says all about it."""
+"""The content of an offloaded column: the value itself, or the name of its file, which contains all its metadata."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ __all__ = [
 ]
 
 MAX_OBJECT_TYPE: Final = 80
-"""Characters that an object type may have, so that a reference fits into ``VARCHAR(255)``."""
+"""Maximum length of an object type, so that a reference fits into ``VARCHAR(255)``."""
 
-_REVISION_CHARS: Final = 26  # the names of large values are no secrets, and have to fit into a column
+_REVISION_CHARS: Final = 26  # shorter than for images: these names are not secret, and must fit into the column
 
 _TEXT: Final = "="
 _BASE64: Final = "#"
 _FILE: Final = "@"
 INLINE_MARKS: Final = (_TEXT, _BASE64)
-"""What a column begins with if it holds the value itself."""
+"""The first characters of columns that hold the value itself."""
 
 _OBJECT_TYPE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]*", re.ASCII)
 _NAME: Final = re.compile(
@@ -54,13 +54,13 @@ class Reference:
 
     Args:
         name: The name in the store.
-        object_type: What the name begins with.
-        size: Bytes of the value.
-        stored: Bytes of the file.
-        sha256: Fingerprint of the value, 64 hexadecimal digits.
-        kind: What is in it, by a file name extension.
-        compression: What was done to it.
-        shared: Whether several rows may name it.
+        object_type: The prefix of the name.
+        size: Size of the value in bytes.
+        stored: Size of the file in bytes.
+        sha256: SHA-256 of the value, in hexadecimal.
+        kind: The file name extension of the content.
+        compression: The compression of the file.
+        shared: Whether several rows may reference it.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Reference:
 
     @property
     def since(self) -> float:
-        """When the file was put at the earliest, as the name tells: seconds since 1970."""
+        """The earliest time at which the file was put, according to its name, in seconds since 1970."""
         start = len(self.object_type) + 1
         revision = self.name[start : start + 5] + "0" * 21
         moment = revision_time(revision)
@@ -86,16 +86,16 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Inline:
-    """A value that stands in the row."""
+    """A value that is kept in the row."""
 
     data: bytes
 
 
 def check_object_type(object_type: str) -> str:
-    """Return an object type if names may begin with it.
+    """Return an object type if file names may begin with it.
 
     Raises:
-        DeclarationError: It is not so.
+        DeclarationError: It is invalid.
     """
     if len(object_type) > MAX_OBJECT_TYPE or not _OBJECT_TYPE.fullmatch(object_type) or object_type.endswith("."):
         raise DeclarationError(
@@ -106,10 +106,10 @@ def check_object_type(object_type: str) -> str:
 
 
 def check_kind(kind: str) -> str:
-    """Return a file name extension if names may have it.
+    """Return a file name extension if file names may have it.
 
     Raises:
-        DeclarationError: It is not so.
+        DeclarationError: It is invalid.
     """
     if not _KIND.fullmatch(kind) or kind[1:] in _COMPRESSIONS:
         raise DeclarationError(
@@ -123,18 +123,18 @@ def make_reference(
 ) -> Reference:
     """Return a new reference.
 
-    The name is ``object_type/rrrrr/rr/revision.size.stored.sha256.kind``: in order of time, as those of images, and
-    never the same again. One that is to be shared is ``object_type/rrrrr/shared.size.stored.sha256.kind``: the same for
-    the same content within nine hours.
+    The name is ``object_type/rrrrr/rr/revision.size.stored.sha256.kind``. It is unique, and sorts by time like the
+    names of images. The name of a shared file is ``object_type/rrrrr/shared.size.stored.sha256.kind``: equal content
+    gets the same name within nine hours.
 
     Args:
-        object_type: What the name begins with.
-        size: Bytes of the value.
-        stored: Bytes of the file.
-        sha256: Fingerprint of the value.
-        kind: What is in it, by a file name extension with its dot.
-        compression: What was done to it.
-        shared: Whether other rows may name it.
+        object_type: The prefix of the name.
+        size: Size of the value in bytes.
+        stored: Size of the file in bytes.
+        sha256: SHA-256 of the value, in hexadecimal.
+        kind: The file name extension of the content, with its dot.
+        compression: The compression of the file.
+        shared: Whether other rows may reference it.
     """
     revision = make_revision()[:_REVISION_CHARS]
     own = "shared" if shared else f"{revision[5:7]}/{revision}"
@@ -144,18 +144,18 @@ def make_reference(
 
 
 def format_inline(data: bytes) -> str:
-    """Return what the column holds of a value that stays in the row: the text itself where it is one."""
+    """Return the column content for a value that is kept in the row: plain text if possible, Base64 otherwise."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
         text = "\0"
-    if "\0" in text:  # which PostgreSQL does not take
+    if "\0" in text:  # PostgreSQL does not accept NUL in text
         return _BASE64 + base64.b64encode(data).decode()
     return _TEXT + text
 
 
 def parse_name(name: str) -> Reference | None:
-    """Return what a file's name says; ``None`` where it is none of ours."""
+    """Parse the name of a file; return ``None`` if this library did not generate it."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -176,16 +176,16 @@ def parse_name(name: str) -> Reference | None:
 
 
 def parse(raw: str, object_type: str) -> Reference | Inline:
-    """Return what a column holds.
+    """Parse the content of a column.
 
-    What stands in a row is not trusted: a name that is not one of this column's is neither read nor deleted.
+    Column contents are not trusted: a file whose name does not belong to this column is neither read nor deleted.
 
     Args:
-        raw: The text in the row.
-        object_type: What this column's names begin with.
+        raw: The string in the column.
+        object_type: The prefix of this column's file names.
 
     Raises:
-        DamagedValueError: It is nothing that this library writes there, or the name of another column's file.
+        DamagedValueError: The string is not in a format that this library writes, or names another column's file.
     """
     if raw.startswith(_TEXT):
         return Inline(raw[1:].encode(errors="surrogatepass"))
@@ -198,7 +198,7 @@ def parse(raw: str, object_type: str) -> Reference | Inline:
         found = parse_name(raw[1:])
         if found is not None and found.object_type == object_type:
             return found
-    what = repr(raw[:200]) if raw.startswith(_FILE) else f"{len(raw):,} characters"  # which may be nobody's business
+    what = repr(raw[:200]) if raw.startswith(_FILE) else f"{len(raw):,} characters"  # the content may be confidential
     raise DamagedValueError(
         f"the column {object_type} holds {what}, which is no reference to one of its files: it was not written by "
         "this column, and is neither read nor deleted"

@@ -1,4 +1,4 @@
-"""Handles of offloaded values: what an attribute is while its content may be in the store."""
+"""Handles of offloaded values: the attribute values that stand for content in the store."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _MISSING: Final = object()
 
 @dataclass(slots=True, eq=False)
 class Settings:
-    """What was declared of a column.
+    """The settings of a column.
 
     Args:
-        cls: The class of its handles.
-        compression: What is done to the files' bytes.
-        inline_below: Values of fewer bytes stay in the row.
-        max_size: The most bytes that a value may have.
+        cls: The handle class.
+        compression: The compression of the files.
+        inline_below: Values smaller than this, in bytes, are kept in the row.
+        max_size: Maximum size of a value, in bytes.
         dedupe: Whether equal values share a file.
-        object_type: What the names of its files begin with; ``None`` before it is mapped.
-        place: The table and the column; ``None`` before it is mapped.
+        object_type: The prefix of the file names; before the column is mapped, it may be ``None``.
+        place: The table and the column; ``None`` before the column is mapped.
     """
 
     cls: type[Stored[Any]]
@@ -56,13 +56,14 @@ class Settings:
 
 
 class Stored(Generic[V]):
-    """A value that may be in the store: the base of the handles, and of those with serializers of your own.
+    """Base class of handles for values that may be in the store. Derive from it to use a serializer of your own.
 
-    Reading the attribute of a row gives a handle; nothing is fetched before it is asked for. Assign a plain value, or a
-    handle: what is stored of it is what it is at the flush. Two handles are equal if they hold the same bytes, and one
-    is true if it holds any; neither needs the store.
+    Reading the attribute of a row returns a handle without fetching the value. Assign a plain value or a handle; the
+    flush stores the value in its state at that time. Two handles are equal if they are of the same kind and their
+    values have the same bytes. A handle is true if its value has at least one byte. Neither operation accesses the
+    store.
 
-    A subclass says how its values become bytes::
+    A subclass defines how values are encoded as bytes::
 
         class StoredPacked(Stored[dict[str, Any]]):
             kind = ".msgpack"
@@ -78,22 +79,22 @@ class Stored(Generic[V]):
 
     Args:
         value: The plain value.
-        store: Where its file is to be put; ``None`` for the current store at the flush.
+        store: The store for its file; ``None`` for the current store at the flush.
 
     Raises:
-        DeclarationError: The value is of a type that the class does not take.
+        DeclarationError: The class does not accept values of this type.
     """
 
     __slots__ = ("_bound", "_content", "_owner", "_raw", "_session", "_settings", "_store", "_value", "_writing")
 
     kind: ClassVar[str] = ".bin"
-    """What is in the files, by a file name extension: a dot, and at most twelve small letters and digits."""
+    """File name extension for the content: a dot, followed by at most twelve lower-case letters and digits."""
 
     mimetype: ClassVar[str] = "application/octet-stream"
-    """What a server is to say of a file that is not compressed: a type without parameters."""
+    """MIME type of an uncompressed file, without parameters."""
 
     plain: ClassVar[Any] = Any
-    """The type of plain values, as Pydantic understands it; if it is a class, others are refused."""
+    """The type of plain values, as an annotation for Pydantic. If it is a class, values of other types are refused."""
 
     def __init__(self, value: V, *, store: Store | None = None) -> None:
         self._begin(type(self).check(value), store=store)
@@ -115,28 +116,29 @@ class Stored(Generic[V]):
 
     @classmethod
     def encode(cls, value: V) -> bytes:
-        """Return a value as bytes; called in a worker thread where it is flushed.
+        """Encode a value as bytes; a flush calls it in a worker thread.
 
         Raises:
-            OffloadError: There are no bytes for it. Other errors become the cause of one.
+            OffloadError: The value cannot be encoded. Other exceptions become the cause of an ``OffloadError``.
         """
         raise NotImplementedError
 
     @classmethod
     def decode(cls, data: bytes) -> V:
-        """Return the value of some bytes; called in a worker thread where there are many.
+        """Decode a value from bytes; called in a worker thread if there are many bytes.
 
         Raises:
-            DamagedValueError: These are no such bytes. Other errors become the cause of one.
+            DamagedValueError: The bytes cannot be decoded. Other exceptions become the cause of a
+                ``DamagedValueError``.
         """
         raise NotImplementedError
 
     @classmethod
     def check(cls, value: V) -> V:
-        """Return the value that is kept of the one that was assigned.
+        """Validate an assigned value, and return the value to keep.
 
         Raises:
-            DeclarationError: It is of a type that the class does not take.
+            DeclarationError: The class does not accept values of this type.
         """
         if cls.plain is not Any and isinstance(cls.plain, type) and not isinstance(value, cls.plain):
             raise DeclarationError(
@@ -148,7 +150,7 @@ class Stored(Generic[V]):
 
     @property
     def loaded(self) -> bool:
-        """Whether :attr:`value` is there: assigned, loaded, or kept in the row."""
+        """Whether :attr:`value` is available: it was assigned, was loaded, or is kept in the row."""
         return self._value is not _MISSING or self._raw is None or isinstance(self._read(), Inline)
 
     @property
@@ -156,8 +158,8 @@ class Stored(Generic[V]):
         """The plain value.
 
         Raises:
-            ValueNotLoadedError: It is in the store, and was not loaded.
-            DamagedValueError: What the row holds is nothing that this column wrote.
+            ValueNotLoadedError: The value is in the store and has not been loaded.
+            DamagedValueError: The column holds a string that this library did not write.
         """
         if self._value is _MISSING:
             content = self._read()
@@ -171,7 +173,7 @@ class Stored(Generic[V]):
 
     @property
     def size(self) -> int:
-        """The size of the value in bytes, not compressed."""
+        """The size of the value before compression, in bytes."""
         content = self._read()
         if isinstance(content, Reference):
             return content.size
@@ -179,7 +181,7 @@ class Stored(Generic[V]):
 
     @property
     def sha256(self) -> str:
-        """The fingerprint of the value's bytes, 64 hexadecimal digits."""
+        """SHA-256 of the value's bytes, in hexadecimal."""
         content = self._read()
         if isinstance(content, Reference):
             return content.sha256
@@ -187,7 +189,7 @@ class Stored(Generic[V]):
 
     @property
     def name(self) -> str | None:
-        """The name of the file in the store; ``None`` for a value that has none, or not yet."""
+        """The name of the file in the store; ``None`` if the value has no file, or is not stored yet."""
         content = self._read()
         return content.name if isinstance(content, Reference) else None
 
@@ -220,18 +222,19 @@ class Stored(Generic[V]):
     # --- with I/O ----------------------------------------------------------------------------------------------------
 
     async def load(self, store: Store | None = None) -> V:
-        """Return the plain value, and keep it; fetch it, unless it is there.
+        """Return the plain value. If it is not loaded yet, fetch it and keep it in the handle.
 
         Args:
-            store: Where the file is; ``None`` for the store it was put in through this handle, or the current one.
+            store: The store that contains the file; ``None`` for the one it was stored in through this handle, or the
+                current one.
 
         Raises:
             StoreFileNotFoundError: The store has no such file.
-            DamagedValueError: The file, or the reference to it, is not what was stored.
-            ValueTooLargeError: It has more bytes than the column allows.
-            ContextError: No store is named anywhere.
+            DamagedValueError: The content of the file, or the reference to it, is not what was stored.
+            ValueTooLargeError: The value is larger than the column allows.
+            ContextError: No store is given or set.
 
-        Effects: On an error or a cancellation the handle is as it was.
+        Effects: An error or a cancellation leaves the handle unchanged.
         """
         if self._value is _MISSING:
             content = self._read()
@@ -242,39 +245,39 @@ class Stored(Generic[V]):
         return self.value
 
     async def open(self, store: Store | None = None) -> AsyncFile:
-        """Open the value's bytes as a stream, in constant memory; close it with ``async with`` or ``aclose()``.
+        """Open the value as a stream of bytes in constant memory; close it with ``async with`` or ``aclose()``.
 
         Args:
             store: As for :meth:`load`.
 
         Raises:
             StoreFileNotFoundError: The store has no such file.
-            DamagedValueError: The reference is not one of this column's; while reading: the file is not what was
-                stored.
-            ContextError: No store is named anywhere.
+            DamagedValueError: The reference does not belong to this column; while reading: the content of the file is
+                not what was stored.
+            ContextError: No store is given or set.
         """
         content = self._read()
         if isinstance(content, Reference):
             return await stream(self._resolve(store), content)
         return SeekableFileProxy(await run_pixels(self._bytes, content))
 
-    # --- for the other modules of this room --------------------------------------------------------------------------
+    # --- for the other modules of this package -----------------------------------------------------------------------
 
     @classmethod
     def _from_row(cls, raw: str, settings: Settings) -> Stored[V]:
-        """Return the handle of what a row holds."""
+        """Return a handle for the string in the column of a row."""
         handle = cls.__new__(cls)
         handle._begin(_MISSING, raw=raw, settings=settings)
         return handle
 
     def _twin(self) -> Stored[V]:
-        """Return another handle of the same value, for another attribute."""
+        """Return a second handle with the same value, for another attribute."""
         twin = type(self).__new__(type(self))
         twin._begin(self._value, raw=self._raw, settings=self._settings, store=self._store)
         return twin
 
     def _encode(self) -> bytes:
-        """Return the value as bytes. It is encoded each time, because the value may be mutable."""
+        """Encode the value as bytes. The result is not cached, because the value may be mutable."""
         try:
             return type(self).encode(self.value)
         except OffloadError:
@@ -285,17 +288,17 @@ class Stored(Generic[V]):
             ) from error
 
     def _remember(self, other: Stored[V]) -> None:
-        """Keep the value of another handle of the same bytes."""
+        """Copy the value of another handle with the same bytes, unless it is loaded already."""
         if self._value is _MISSING:
             self._value = other._value
 
     def _stored_as(self, raw: str, settings: Settings, store: KeyedStore | None) -> None:
-        """Note what the row is to hold."""
+        """Record the string that the flush writes to the column."""
         self._raw, self._settings, self._store = raw, settings, store
         self._content = None
 
     def _read(self) -> Reference | Inline | None:
-        """What the row holds; ``None`` where it was not written yet."""
+        """Return the parsed content of the column; ``None`` if it has not been written yet."""
         if self._content is None and self._raw is not None:
             assert self._settings is not None
             self._content = parse(self._raw, self._settings.object_type or "")
@@ -314,12 +317,12 @@ class Stored(Generic[V]):
 
     def _resolve(self, store: Store | None) -> KeyedStore:
         owner = None if self._owner is None else self._owner()
-        known = None if self._session is None else self._session()  # the row may not be referenced any more
+        known = None if self._session is None else self._session()  # the row may have been garbage-collected
         session = known if owner is None else owner.session
         return keyed(resolve_store(store, self._store, session=session, bound=self._bound))
 
     def _belongs_to(self, owner: InstanceState[Any]) -> None:
-        """Note the row whose attribute this is."""
+        """Bind the handle to the row that it is an attribute of."""
         self._owner = ref(owner)
         self._session = None if owner.session is None else ref(owner.session)
         self._bound = bound_store(owner.session) or store_left(owner)
@@ -334,7 +337,7 @@ class Stored(Generic[V]):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Let Pydantic take plain values and handles, and write the plain value of a handle that is loaded."""
+        """Let Pydantic accept plain values and handles, and serialize a loaded handle as its plain value."""
         from pydantic_core import core_schema
 
         plain = handler.generate_schema(cls.plain)
@@ -354,7 +357,7 @@ def _value_of(handle: Stored[Any]) -> Any:
 
 
 def content_of(handle: Stored[Any]) -> Reference | Inline | None:
-    """Return what a row holds; ``None`` where that is nothing its column wrote."""
+    """Return the parsed content of the column; ``None`` if it is not written yet or damaged."""
     try:
         return handle._read()
     except DamagedValueError:
@@ -362,7 +365,11 @@ def content_of(handle: Stored[Any]) -> Reference | Inline | None:
 
 
 def check_size(size: int, settings: Settings) -> None:
-    """Refuse a value that has more bytes than its column allows."""
+    """Refuse a value that is larger than its column allows.
+
+    Raises:
+        ValueTooLargeError: It is larger.
+    """
     if size > settings.max_size:
         raise ValueTooLargeError(
             f"the value of {settings.object_type} has {size:,} bytes, {settings.max_size:,} are allowed; "
@@ -373,7 +380,7 @@ def check_size(size: int, settings: Settings) -> None:
 
 
 class StoredText(Stored[str]):
-    """A text."""
+    """A handle of a ``str``, stored in UTF-8."""
 
     __slots__ = ()
     kind = ".txt"
@@ -382,41 +389,41 @@ class StoredText(Stored[str]):
 
     @classmethod
     def encode(cls, value: str) -> bytes:
-        """Return the text in UTF-8."""
+        """Encode the string in UTF-8."""
         return value.encode()
 
     @classmethod
     def decode(cls, data: bytes) -> str:
-        """Return the text of UTF-8."""
+        """Decode the string from UTF-8."""
         return data.decode()
 
 
 class StoredBinary(Stored[bytes]):
-    """Bytes."""
+    """A handle of ``bytes``, stored unchanged."""
 
     __slots__ = ()
     plain = bytes
 
     @classmethod
     def check(cls, value: bytes | bytearray | memoryview) -> bytes:
-        """Return the bytes, as they are now."""
+        """Return the value as ``bytes``; a ``bytearray`` or ``memoryview`` is copied."""
         return super().check(bytes(value) if isinstance(value, (bytearray, memoryview)) else value)
 
     @classmethod
     def encode(cls, value: bytes) -> bytes:
-        """Return the bytes themselves."""
+        """Return the bytes unchanged."""
         return value
 
     @classmethod
     def decode(cls, data: bytes) -> bytes:
-        """Return the bytes themselves."""
+        """Return the bytes unchanged."""
         return data
 
 
 class StoredJSON(Stored[Any]):
-    """What JSON has: dicts with texts as keys, lists, texts, numbers, true, false and null.
+    """A handle of a JSON value: a dict with ``str`` keys, a list, a string, a number, true, false or null.
 
-    A value that is changed in place is not seen to be changed; assign it anew.
+    In-place changes of the value are not detected; assign the value again.
     """
 
     __slots__ = ()
@@ -425,10 +432,10 @@ class StoredJSON(Stored[Any]):
 
     @classmethod
     def encode(cls, value: Any) -> bytes:
-        """Return JSON in UTF-8."""
+        """Encode the value as JSON in UTF-8."""
         return jsontext.encode(value)
 
     @classmethod
     def decode(cls, data: bytes) -> Any:
-        """Return the value of JSON in UTF-8."""
+        """Decode the value from JSON in UTF-8."""
         return jsontext.decode(data)
