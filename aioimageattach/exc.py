@@ -5,10 +5,10 @@
     ImageAttachError
     ├── UsageError                                  the program uses the library wrongly
     │   ├── ContextError (LookupError)              no current store
-    │   ├── DeclarationError (TypeError)            a model or a call that cannot work as written
-    │   ├── NotLoadedError (RuntimeError)           the rows of a set are not loaded
-    │   └── DetachedError (RuntimeError)            the owner is in no session
-    ├── ImageError                                  a picture is refused
+    │   ├── DeclarationError (TypeError)            a model or a call is invalid
+    │   ├── NotLoadedError (RuntimeError)           the rows of an image set are not loaded
+    │   └── DetachedError (RuntimeError)            the owner is not in a session
+    ├── ImageError                                  a picture is rejected
     │   ├── FetchError (OSError)                    .status
     │   │   ├── ForbiddenAddressError (PermissionError)
     │   │   └── FetchTimeoutError (TimeoutError)
@@ -18,29 +18,30 @@
     │   ├── ImageTooSmallError (ValueError)         .limit .actual
     │   ├── ImageProportionsError (ValueError)      .limit .actual
     │   └── TooManyPicturesError (ValueError)       .limit .actual
-    ├── NoOriginalError (FileNotFoundError)         there is no picture
+    ├── NoOriginalError (FileNotFoundError)         no picture is attached
     ├── ProcessingError (RuntimeError)              a callable or a worker process failed
     ├── StoreError                                  .store .name .status .code .request_id .attempts
     │   ├── StoreFileNotFoundError (FileNotFoundError)
-    │   ├── StoreUnavailableError (ConnectionError) worth a retry
+    │   ├── StoreUnavailableError (ConnectionError) retry later
     │   ├── StorePermissionError (PermissionError)
-    │   ├── StoreFileExistsError (FileExistsError)  a put never overwrites
-    │   ├── StoreMissingError (LookupError)         there is no such bucket: no file can be reached
-    │   ├── StoreFileMismatchError (ValueError)     a file is not the one its row tells of
+    │   ├── StoreFileExistsError (FileExistsError)  files are never overwritten
+    │   ├── StoreMissingError (LookupError)         the bucket does not exist
+    │   ├── StoreFileMismatchError (ValueError)     wrong size or wrong checksum
     │   ├── InvalidKeyError (ValueError)
-    │   └── UnknownHostError (RuntimeError)         a URL needs a host, and none is known
+    │   └── UnknownHostError (RuntimeError)         the host of a URL is not known
     ├── MigrationError (ExceptionGroup)             .exceptions: why files were not moved
-    ├── SweepRefusedError (RuntimeError)            the store or the database does not look right
-    ├── TransactionExpiredError (TimeoutError)      its files waited too long for their rows
+    ├── SweepRefusedError (RuntimeError)            deleting files would be unsafe
+    ├── TransactionExpiredError (TimeoutError)      the transaction took too long to commit
     └── OffloadError                                a value of an offloaded column
-        ├── DamagedValueError (ValueError)          what is stored is not what was stored
-        ├── ValueNotLoadedError (UsageError)        it is in the store, and was not fetched
+        ├── DamagedValueError (ValueError)          the stored value is corrupt
+        ├── ValueNotLoadedError (UsageError)        the value has not been fetched from the store
         └── ValueTooLargeError (ValueError)         .limit .actual
 
-:class:`ImageError` is the sender's fault, :class:`UsageError` is the programmer's, and the others depend on the
-circumstances. :class:`~aioimageattach.problems.ProblemMiddleware` turns them into responses.
+An :class:`ImageError` is caused by the sender of a picture, a :class:`UsageError` by the programmer, and the others by
+the environment. :class:`~aioimageattach.problems.ProblemMiddleware` turns them into HTTP responses.
 
-Catch the root to catch them all, or the builtin parent for its meaning.
+Catch :class:`ImageAttachError` to catch every error of this library, or a builtin parent such as
+:class:`FileNotFoundError` to handle an error by its meaning.
 """
 
 from __future__ import annotations
@@ -90,32 +91,32 @@ __all__ = [
 
 
 class ImageAttachError(Exception):
-    """The root of every error of this library."""
+    """Base class of all errors of this library."""
 
 
 class UsageError(ImageAttachError):
-    """The program uses the library wrongly; the message says what to write instead. No user can avoid it."""
+    """The program uses the library incorrectly. The message says what to write instead."""
 
 
 class ContextError(UsageError, LookupError):
-    """A store was needed and none is set: no argument, context, session or default names one."""
+    """No store is available: none was passed, and neither the context, the session nor the default sets one."""
 
 
 class DeclarationError(UsageError, TypeError):
-    """A model or a call cannot work as it is written; the message says what to write instead."""
+    """A model or a call is invalid. The message says what to write instead."""
 
 
 class StoreError(ImageAttachError):
-    """A store could not do what it was asked.
+    """A store operation failed.
 
     Args:
-        message: What was expected, what came, what to do.
-        store: The store's own short description; never holds a secret.
-        name: The name of the file within the store.
-        status: The HTTP status of a remote store's last answer; ``None`` where there was none.
-        code: What the remote store calls the problem, such as ``"AccessDenied"``.
-        request_id: What the remote store calls the request, for those who run it.
-        attempts: How often it was tried.
+        message: Description of the failure, and how to fix it.
+        store: Short description of the store. It never contains secrets.
+        name: Name of the file within the store.
+        status: HTTP status of the last response of a remote store; ``None`` if there was no response.
+        code: Error code of the remote store, such as ``"AccessDenied"``.
+        request_id: Identifier that the remote store gave to the request. Quote it to the provider's support.
+        attempts: Number of attempts that were made.
     """
 
     def __init__(
@@ -142,55 +143,55 @@ class StoreError(ImageAttachError):
 
 
 class StoreFileNotFoundError(StoreError, FileNotFoundError):
-    """The store has no file of that name."""
+    """The file does not exist in the store."""
 
 
 class StoreMissingError(StoreError, LookupError):
-    """The bucket itself does not exist, so no file in it can be reached; see its name, region and endpoint."""
+    """The bucket does not exist. Check its name, region and endpoint."""
 
 
 class StoreFileExistsError(StoreError, FileExistsError):
-    """The store already has a file of that name; a file is never overwritten."""
+    """A file with that name already exists in the store. Files are never overwritten."""
 
 
 class StoreFileMismatchError(StoreError, ValueError):
-    """A file has another size or fingerprint than its row, or its copy in another store, says."""
+    """The size or the checksum of a file differs from its row, or from its copy in another store."""
 
 
 class StoreUnavailableError(StoreError, ConnectionError):
-    """The store did not answer, is full or answered with a passing fault; worth a retry later."""
+    """The store did not respond, is full, or reported a transient error. Retry later."""
 
 
 class StorePermissionError(StoreError, PermissionError):
-    """The store refused access: file permissions, a read-only mount, or credentials."""
+    """The store denied access, because of file permissions, a read-only mount, or the credentials."""
 
 
 class InvalidKeyError(StoreError, ValueError):
-    """A name, an object type, an identifier or a revision that no file may have."""
+    """A file name, an object type, an identifier or a revision is invalid."""
 
 
 class UnknownHostError(StoreError, RuntimeError):
-    """A URL was asked for where neither the settings nor a request tell the host it begins with."""
+    """A URL cannot be built, because neither the settings nor the current request provide its host."""
 
 
 class MigrationError(ImageAttachError, ExceptionGroup[Exception]):
-    """Files could not be moved; the others were. It holds the error of each, with a note of its row."""
+    """Some files could not be moved; all others were. Contains one error per file, with a note that names its row."""
 
     def derive(self, excs: Sequence[Any], /) -> MigrationError:  # type: ignore[override]
-        """Return an error of the same kind for some of the errors; ``except*`` asks for it."""
+        """Return a group of the same class that contains only ``excs``. Called by ``except*``."""
         return MigrationError(self.message, excs)
 
 
 class ImageError(ImageAttachError):
-    """A picture is refused because of its content; the message may be shown to the person who sent it."""
+    """A picture is rejected because of its content. The message may be shown to the person who sent it."""
 
 
 class UnreadableImageError(ImageError, ValueError):
-    """The bytes are no picture, or a broken one."""
+    """The file is not a picture, or it is damaged."""
 
 
 class UnsupportedImageError(ImageError, ValueError):
-    """A picture of a kind that is not allowed here, or that needs an extra that is not installed."""
+    """The type of a picture is not allowed, or needs an extra that is not installed."""
 
     def __init__(self, message: str, *, mimetype: str | None = None, allowed: frozenset[str] = frozenset()) -> None:
         super().__init__(message)
@@ -199,9 +200,9 @@ class UnsupportedImageError(ImageError, ValueError):
 
 
 class ImageTooLargeError(ImageError, ValueError):
-    """A picture beyond a limit: bytes, sides, pixels, frames, metadata or time.
+    """A picture exceeds a limit on bytes, width or height, pixels, frames, metadata, memory or time.
 
-    ``limit`` and ``actual`` are in the unit that the message names.
+    ``limit`` and ``actual`` are in the unit given in the message.
     """
 
     def __init__(self, message: str, *, limit: float | None = None, actual: float | None = None) -> None:
@@ -211,7 +212,7 @@ class ImageTooLargeError(ImageError, ValueError):
 
 
 class ImageTooSmallError(ImageError, ValueError):
-    """An original whose width or height is below the limit of its class; ``limit`` and ``actual`` are in pixels."""
+    """The width or height of an original is below the limit of its class; ``limit`` and ``actual`` are in pixels."""
 
     def __init__(self, message: str, *, limit: float | None = None, actual: float | None = None) -> None:
         super().__init__(message)
@@ -220,7 +221,10 @@ class ImageTooSmallError(ImageError, ValueError):
 
 
 class ImageProportionsError(ImageError, ValueError):
-    """An original that is wider or narrower than its class allows; ``limit`` and ``actual`` are width by height."""
+    """The aspect ratio of an original exceeds the limits of its class.
+
+    ``limit`` and ``actual`` are ratios of width to height.
+    """
 
     def __init__(self, message: str, *, limit: float | None = None, actual: float | None = None) -> None:
         super().__init__(message)
@@ -229,7 +233,7 @@ class ImageProportionsError(ImageError, ValueError):
 
 
 class TooManyPicturesError(ImageError, ValueError):
-    """An owner would have more pictures than its attachment allows (``max_pictures``)."""
+    """An owner would have more pictures than its attachment allows; see ``max_pictures``."""
 
     def __init__(self, message: str, *, limit: int | None = None, actual: int | None = None) -> None:
         super().__init__(message)
@@ -238,7 +242,7 @@ class TooManyPicturesError(ImageError, ValueError):
 
 
 class FetchError(ImageError, OSError):
-    """A picture cannot be fetched from a URL; ``status`` is that of the response, if there was one."""
+    """A picture cannot be fetched from a URL; ``status`` is the HTTP status of the response, if there was one."""
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
@@ -249,73 +253,72 @@ class FetchError(ImageError, OSError):
 
 
 class ForbiddenAddressError(FetchError, PermissionError):
-    """A URL leads to an address that is not public; nothing was sent to it."""
+    """A URL resolves to an address that is not public. Nothing was sent to that address."""
 
 
 class FetchTimeoutError(FetchError, TimeoutError):
-    """A server did not send a file in time."""
+    """A server did not send the file within the timeout."""
 
 
 class NoOriginalError(ImageAttachError, FileNotFoundError):
-    """The image set has no original picture, or no longer the one that a thumbnail was made from."""
+    """The image set has no original, or the original that a thumbnail was made from has been replaced or deleted."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class NotLoadedError(UsageError, RuntimeError):
-    """The rows of an image set are not loaded, and a synchronous call cannot fetch them."""
+    """The rows of an image set are not loaded, and a synchronous call cannot load them."""
 
 
 class DetachedError(UsageError, RuntimeError):
-    """The owner of an image set is in no session where the call needs one."""
+    """The call needs a session, but the owner of the image set is not in one."""
 
 
 class ProcessingError(ImageAttachError, RuntimeError):
-    """A picture could not be processed, and it is not at fault: a ``preprocess``, a ``postprocess`` or a worker process
-    failed."""
+    """Processing failed for a reason other than the picture: in ``preprocess``, ``postprocess`` or a worker process."""
 
 
 class SweepRefusedError(ImageAttachError, RuntimeError):
-    """A sweep might remove what is needed: the message says what does not look right; nothing was removed for it."""
+    """A sweep refused to delete files that may still be needed. The message lists the refused files and the reasons."""
 
 
 class UnsafeDatabaseError(ImageAttachError, RuntimeError):
-    """A database may not show all committed rows, as a replica or a view; the message says why."""
+    """The database may hide committed rows, as a replica or a view does. The message says why."""
 
 
 class IncompleteError(ImageAttachError, RuntimeError):
-    """Not all rows were read, although the database counts them; the others were dealt with."""
+    """Fewer rows were read than the database counts. The rows that were read have been processed."""
 
 
 class OwnershipError(ImageAttachError, RuntimeError):
-    """The files in a store belong to another database; the message says which is which."""
+    """The files in a store belong to another database. The message identifies both."""
 
 
 class TransactionExpiredError(ImageAttachError, TimeoutError):
-    """A transaction was not committed: a sweep could take its files for orphans; see ``transaction.fence``."""
+    """A transaction was not committed because it took too long: a sweep could treat its files as orphaned.
+
+    See ``transaction.fence``.
+    """
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class OffloadError(ImageAttachError):
-    """An offloaded column could not be read or written."""
+    """Base class of errors of offloaded columns."""
 
 
 class DamagedValueError(OffloadError, ValueError):
-    """A file, or the reference to it in the row, is not what was stored: cut off, altered, or somebody else's."""
+    """A stored file, or the reference to it in the row, is truncated, altered, or does not belong to the column."""
 
 
 class ValueNotLoadedError(OffloadError, UsageError, RuntimeError):
-    """A value is in the store, and a synchronous call cannot fetch it; or its column is not loaded."""
+    """A value has not been fetched from the store, or its column is not loaded, and a synchronous call cannot do so."""
 
 
 class ValueTooLargeError(OffloadError, ValueError):
-    """A value has more bytes than its column allows.
-
-    ``limit`` and ``actual`` are in bytes.
-    """
+    """A value is larger than its column allows; ``limit`` and ``actual`` are in bytes."""
 
     def __init__(self, message: str, *, limit: int | None = None, actual: int | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,7 @@
-"""Files from URLs that users name: with limits, and from public addresses only. Needs aiohttp (the extra ``fetch``)."""
+"""Fetch files from URLs supplied by users, with limits and only from public addresses.
+
+Requires aiohttp (the extra ``fetch``).
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["MAX_REDIRECTS", "TIMEOUT", "Address", "fetch", "is_public"]
 
 Address: TypeAlias = IPv4Address | IPv6Address
-"""An IP address, as :mod:`ipaddress` has it."""
+"""An IP address of :mod:`ipaddress`."""
 
 TIMEOUT: Final = 30.0
-"""How long everything may take, in seconds."""
+"""Default time limit for a whole fetch, in seconds."""
 
 MAX_REDIRECTS: Final = 3
-"""How many redirects are followed."""
+"""Default number of redirects to follow."""
 
 _MAPPED: Final = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))  # IPv4-mapped, NAT64 (RFC 6052)
 _GLOBAL: Final = IPv6Network("2000::/3")
@@ -39,9 +42,9 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 def is_public(address: Address) -> bool:
     """Return whether an address belongs to the public internet.
 
-    Addresses of this machine, of private and shared networks (RFC 1918, RFC 6598), link-local, multicast, reserved and
-    documentation addresses do not. An IPv4 address in an IPv6 address (IPv4-mapped, NAT64) is judged itself; other
-    transition addresses (6to4, Teredo) are refused.
+    Loopback, private and shared (RFC 1918, RFC 6598), link-local, multicast, reserved and documentation addresses do
+    not. For an IPv6 address that embeds an IPv4 address (IPv4-mapped, NAT64), the embedded address is checked. Other
+    transition addresses (6to4, Teredo) are not public.
     """
     if isinstance(address, IPv6Address):
         if any(address in network for network in _MAPPED):
@@ -62,25 +65,28 @@ async def fetch(
 ) -> Spool:
     """Fetch a file from an ``http`` or ``https`` URL.
 
-    Each address is checked when a socket for it is about to be connected, at each redirect again. So it does not matter
-    what the names in the DNS stand for, or for how long. Proxies of the environment are not used, and no cookies or
-    credentials are sent.
+    Each IP address is checked immediately before a socket connects to it, also after each redirect. A DNS record that
+    changes between lookups (DNS rebinding) therefore cannot bypass the check. Proxy settings of the environment are
+    ignored, and no cookies or credentials are sent.
 
     Args:
-        url: The URL.
-        max_bytes: Largest file accepted; ``None`` for no limit.
-        timeout: How long everything may take, in seconds.
-        max_redirects: How many redirects are followed.
-        is_allowed: Whether an address may be connected to.
+        url: The URL to fetch.
+        max_bytes: Largest file accepted, in bytes; ``None`` means no limit.
+        timeout: Time limit for the whole call, redirects included, in seconds.
+        max_redirects: Number of redirects to follow.
+        is_allowed: Returns whether connecting to an address is allowed.
+
+    Returns:
+        The content of the response.
 
     Raises:
-        ForbiddenAddressError: An address is not allowed; nothing was sent to it.
-        FetchTimeoutError: It took too long.
-        ImageTooLargeError: The file has more than ``max_bytes`` bytes; at most one chunk beyond it was read.
-        FetchError: The URL is not valid, or the server does not answer with a file.
+        ForbiddenAddressError: An address is not allowed. Nothing was sent to it.
+        FetchTimeoutError: The fetch took longer than ``timeout``.
+        ImageTooLargeError: The file is larger than ``max_bytes``. At most one chunk beyond the limit was read.
+        FetchError: The URL is invalid, the server could not be reached, or it did not respond with a file.
         DeclarationError: aiohttp is not installed.
 
-    Effects: However the call ends, no connection stays open.
+    Effects: No connection stays open, whether the call returns, raises or is cancelled.
     """
     try:
         import aiohttp
@@ -117,7 +123,7 @@ async def _opened(
     import aiohttp
 
     def make_socket(info: tuple[Any, ...]) -> socket.socket:
-        """Make the socket for an address that is about to be connected to."""
+        """Create the socket for a connection, after checking its address."""
         family, kind, protocol, _, where = info
         address = ip_address(where[0].partition("%")[0])
         if not is_allowed(address):
@@ -131,7 +137,7 @@ async def _opened(
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,  # a few bytes can become very many
+        auto_decompress=False,  # a small response could decompress to gigabytes
         headers={"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": f"aioimageattach/{VERSION}"},
         timeout=aiohttp.ClientTimeout(total=None),
     ) as session:
@@ -160,5 +166,5 @@ def _check_response(response: aiohttp.ClientResponse, url: URL) -> None:
 
 
 def _shown(url: URL) -> str:
-    """A URL for messages, without what may be secret."""
+    """Format a URL for messages, without credentials, path and query, which may be secret."""
     return f"{url.scheme}://{url.host}"[:200]

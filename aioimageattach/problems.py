@@ -1,4 +1,4 @@
-"""Responses to errors, as problem details (RFC 9457), for FastAPI, Starlette and other ASGI applications."""
+"""Problem details (RFC 9457) for errors, for FastAPI, Starlette and other ASGI applications."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STATUSES: Final[Mapping[type[ImageAttachError], int]] = {
     NoOriginalError: 404,
     StoreUnavailableError: 503,
 }
-"""The status of the response to each kind of error. All other errors are the application's, and are not handled."""
+"""HTTP status for each error class. All other errors are left to the application."""
 
 _TITLES: Final = {
     404: "Not Found",
@@ -65,18 +65,19 @@ RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     status: {"description": title, "content": {"application/problem+json": {"schema": _SCHEMA}}}
     for status, title in _TITLES.items()
 }
-"""What OpenAPI says about the responses; pass it, or some of it, to FastAPI as ``responses=``."""
+"""OpenAPI descriptions of the error responses, by status. Pass them, or some of them, to FastAPI as ``responses=``."""
 
 _RETRY_AFTER: Final = 5
 _log = logging.getLogger(__name__)
 
 
 def problem_of(error: Exception, statuses: Mapping[type[ImageAttachError], int] = STATUSES) -> dict[str, Any] | None:
-    """Return the problem details of an error that a client should see; ``None`` for all others.
+    """Return the problem details of an error; ``None`` if the error is not for the client.
 
     Args:
         error: The error.
-        statuses: The status of each class of errors. The class of the error itself comes before its base classes.
+        statuses: HTTP status for each error class. The class of the error itself takes precedence over its base
+            classes.
     """
     kind = next((kind for kind in type(error).__mro__ if kind in statuses), None)
     if kind is None:
@@ -93,19 +94,18 @@ def problem_of(error: Exception, statuses: Mapping[type[ImageAttachError], int] 
 
 
 class ProblemMiddleware:
-    """Responds to the errors of this library with problem details, as ``application/problem+json``.
+    """ASGI middleware that turns errors of this library into problem details (``application/problem+json``).
 
-    Errors that the client can do something about get a response with a status of :data:`STATUSES`. Errors of the
-    program, such as :class:`~aioimageattach.exc.NotLoadedError`, are raised as without the middleware, so that the
-    server logs them and responds with 500.
+    Errors that the client can act on get a response with the status from :data:`STATUSES`. Programming errors, such as
+    :class:`~aioimageattach.exc.NotLoadedError`, propagate, so that the server logs them and responds with 500.
 
-    An error of this library that a background task raises after the response is logged, as
-    ``aioimageattach.problems``. Without the middleware, the server closes the connection; a handler that is registered
-    with ``exception_handler`` cannot prevent that, because the response has been sent by then.
+    If a background task raises an error of this library after the response was sent, the middleware logs it to the
+    logger ``aioimageattach.problems``. Without the middleware, the server would close the connection. A handler
+    registered with ``exception_handler`` cannot prevent that, because the response has already been sent.
 
     Args:
-        app: The application.
-        statuses: The status of each class of errors, instead of :data:`STATUSES`.
+        app: The application to wrap.
+        statuses: HTTP status for each error class, instead of :data:`STATUSES`.
     """
 
     def __init__(self, app: ASGIApp, *, statuses: Mapping[type[ImageAttachError], int] = STATUSES) -> None:
@@ -113,7 +113,7 @@ class ProblemMiddleware:
         self.statuses = statuses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the application, and respond to its errors."""
+        """Call the application and turn its errors into responses."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -138,7 +138,7 @@ class ProblemMiddleware:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether it is an error of this library, or Starlette's complaint that it came after the response."""
+    """Return whether this is an error of this library, or one that Starlette raised because of it."""
     return isinstance(error, ImageAttachError) or isinstance(error.__cause__, ImageAttachError)
 
 

@@ -1,4 +1,4 @@
-"""Pydantic models of images, for JSON APIs. Needs Pydantic 2, which FastAPI brings along."""
+"""Pydantic models of images, for JSON APIs. Requires Pydantic 2, which FastAPI installs."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ __all__ = ["ImageOut", "ImageSetOut", "PictureOut", "ThumbnailOut"]
 class ImageOut(BaseModel):
     """An image: a row, or the original of an image set.
 
-    A field for several pictures is ``list[ImageOut]``, and one for a picture that may be missing is
-    :data:`ImageSetOut`. Subclasses add fields, which are read from the image's attributes of the same names::
+    Declare a field for several pictures as ``list[ImageOut]``, and a field for an optional picture as
+    :data:`ImageSetOut`. Subclasses can add fields, which are read from the image's attributes of the same names::
 
         class PhotoOut(ImageOut):
             caption: str
 
-    The URL is that of the current store; ``model_validate(..., context={"store": store})`` names another one.
+    The current store builds the URL. To use another store, pass it as
+    ``model_validate(..., context={"store": store})``.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(from_attributes=True)
 
     url: Annotated[str, Field(json_schema_extra={"format": "uri-reference"})]
-    """Where the file is."""
+    """URL of the file."""
     width: Annotated[int, Field(ge=1)]
     """Width of the displayed picture, in pixels."""
     height: Annotated[int, Field(ge=1)]
     """Height of the displayed picture, in pixels."""
     mimetype: Annotated[str, Field(examples=["image/jpeg"])]
-    """Type of the file."""
+    """MIME type of the file."""
     alt: str
-    """What the picture shows, in words; may be empty."""
+    """Alternative text; may be empty."""
 
     @model_validator(mode="before")
     @classmethod
@@ -56,23 +57,23 @@ class ImageOut(BaseModel):
 
     @classmethod
     def values_of(cls, image: Image, store: Store | None) -> dict[str, Any]:
-        """Return the value of each field; override it for fields that are not attributes of the image.
+        """Return the value of each field by name. Override this for fields that are not attributes of the image.
 
         Args:
-            image: The image.
-            store: Its store; ``None`` for the current one.
+            image: The image to read.
+            store: The store of the image; ``None`` means the current store.
         """
         names = [name for name in cls.model_fields if name != "url" and hasattr(image, name)]
         return {"url": image.locate(store), **{name: getattr(image, name) for name in names}}
 
 
 class ThumbnailOut(BaseModel):
-    """A declared thumbnail, in one format."""
+    """A declared thumbnail in one format."""
 
     src: Annotated[str, Field(json_schema_extra={"format": "uri-reference"})]
-    """Where the file for programs that cannot choose is."""
+    """URL of the fallback file, for clients that do not support ``srcset``."""
     srcset: str
-    """The files to choose from, as in the HTML attribute of that name."""
+    """Value of the HTML attribute ``srcset``."""
     width: Annotated[int, Field(ge=1)]
     """Width of the file at ``src``, in pixels."""
     height: Annotated[int, Field(ge=1)]
@@ -80,10 +81,10 @@ class ThumbnailOut(BaseModel):
 
 
 class PictureOut(BaseModel):
-    """A picture as its declared thumbnails show it: an image set, or the row of an original.
+    """A picture and its declared thumbnails, read from an image set or from the row of an original.
 
-    It does not say where the original is. A field for several pictures is ``list[PictureOut]``, and one for a picture
-    that may be missing is ``ImageSetOut[PictureOut]``.
+    It does not contain the URL of the original. Declare a field for several pictures as ``list[PictureOut]``, and a
+    field for an optional picture as ``ImageSetOut[PictureOut]``.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(from_attributes=True)
@@ -93,13 +94,13 @@ class PictureOut(BaseModel):
     height: Annotated[int, Field(ge=1)]
     """Height of the displayed original, in pixels."""
     alt: str
-    """What the picture shows, in words; may be empty."""
+    """Alternative text; may be empty."""
     colour: str | None
-    """The dominant colour, such as ``"#1e90ff"``, if the class has the mixin ``Placeholder``."""
+    """Dominant colour, such as ``"#1e90ff"``, if the class has the mixin ``Placeholder``."""
     placeholder: str | None
-    """The thumbhash, in Base64, if the class has the mixin ``Placeholder``."""
+    """ThumbHash in Base64, if the class has the mixin ``Placeholder``."""
     thumbnails: dict[str, ThumbnailOut]
-    """The declared thumbnails by name."""
+    """Declared thumbnails by name."""
 
     @model_validator(mode="before")
     @classmethod
