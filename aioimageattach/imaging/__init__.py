@@ -1,7 +1,7 @@
-"""Pictures in, pictures out: limits, sizes, headers, thumbnails, metadata.
+"""Image processing: limits, headers, sizes, thumbnails, previews and metadata.
 
-Nothing here knows of a database, a store or an event loop: every function is synchronous and takes buffers, and belongs
-into a worker thread. Importing it loads no decoder; libvips comes with the first picture.
+This package does not depend on a database, a store or an event loop. Every function is synchronous and takes buffers;
+call it in a worker thread. Importing the package does not load any decoder: libvips is loaded with the first picture.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a picture is, from its header alone: before a single pixel is decoded."""
+"""Read the header of a picture, before any pixels are decoded."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ LOADERS: Final = {
     "image/tiff": "tiffload_source",
     "image/webp": "webpload_source",
 }
-"""The one loader of libvips that may read each type; none guesses."""
+"""The libvips loader for each MIME type, so that libvips never guesses the type."""
 
 
 EMBEDDED: Final = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 _PROGRESSIVELY_SHOWN: Final = frozenset({"image/jpeg", "image/png", "image/gif"})
-"""Types of which browsers show as much of a damaged file as can be decoded."""
-_EMBEDDED_COST: Final = 25  # bytes of memory for each pixel of a picture in a drawing
+"""MIME types of which browsers display damaged files as far as they can be decoded."""
+_EMBEDDED_COST: Final = 25  # bytes of memory per pixel of a picture embedded in an SVG
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a picture is.
+    """Properties of a picture, read from its header.
 
     Args:
-        width: In pixels, as displayed: the orientation is applied. Of a drawing, its natural size: one pixel for an
-            SVG's ``px`` and for a point of a PDF's first page.
-        height: Likewise.
-        mimetype: By content.
-        frames: Of an animation, or pages; 1 for a still picture.
-        orientation: As EXIF says, 1 to 8; 1 where nothing is said or nothing need be done.
-        has_alpha: Whether parts of it can be clear.
+        width: Width in pixels as displayed, after the orientation is applied. For SVG and PDF, the natural width: one
+            pixel per ``px`` of an SVG, or per point of the first page of a PDF.
+        height: Height in pixels as displayed, likewise.
+        mimetype: MIME type, detected from the content.
+        frames: Number of frames of an animation, or of pages; 1 for a still picture.
+        orientation: EXIF orientation, 1 to 8; 1 if there is none, or if it need not be applied.
+        has_alpha: Whether the picture has transparency.
     """
 
     width: int
@@ -79,7 +79,7 @@ _PLAIN: Final = Structure()
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A probe, and what the decoder need know besides."""
+    """A probe, and the further information that decoding needs."""
 
     probe: Probe
     structure: Structure = _PLAIN
@@ -87,7 +87,7 @@ class Header:
 
 
 def check_bytes(view: memoryview, limits: ImageLimits) -> None:
-    """Raise :class:`~aioimageattach.exc.ImageTooLargeError` where the file has too many bytes."""
+    """Raise :class:`~aioimageattach.exc.ImageTooLargeError` if the file has more than ``max_bytes`` bytes."""
     if len(view) > limits.max_bytes:
         raise ImageTooLargeError(
             f"the picture has {len(view):,} bytes: {limits.max_bytes:,} are allowed (max_bytes)",
@@ -98,7 +98,7 @@ def check_bytes(view: memoryview, limits: ImageLimits) -> None:
 
 @contextmanager
 def opened(data: Buffer) -> Generator[memoryview, None, None]:
-    """Hold a buffer as single bytes; while it is held, it can be neither closed nor resized."""
+    """Open a buffer as a memoryview of single bytes. Until it is released, the buffer cannot be closed or resized."""
     try:
         whole = memoryview(data)
     except TypeError:
@@ -111,12 +111,12 @@ def opened(data: Buffer) -> Generator[memoryview, None, None]:
 
 
 def inspect(view: memoryview, limits: ImageLimits) -> Header:
-    """Read a picture's header in this process.
+    """Read the header of a picture in this process.
 
     Raises:
-        UnreadableImageError: The bytes are no picture, or the header is broken.
-        UnsupportedImageError: A kind of picture that the limits do not allow, or that needs an extra.
-        ImageTooLargeError: It is beyond a limit.
+        UnreadableImageError: The file is not a picture, or its header is damaged.
+        UnsupportedImageError: The limits do not allow the type of the picture, or it needs an extra.
+        ImageTooLargeError: The picture exceeds a limit.
     """
     check_bytes(view, limits)
     mimetype = sniff(view)
@@ -158,14 +158,14 @@ def _raster(view: memoryview, mimetype: str, limits: ImageLimits, clock: Clock) 
 
 
 def fail_on(mimetype: str, limits: ImageLimits) -> str:
-    """Return how much damage libvips accepts, by its own word."""
+    """Return the value of the libvips option ``fail_on``: how much damage is accepted."""
     if limits.verify == "complete":
         return "warning"
     return "none" if mimetype in _PROGRESSIVELY_SHOWN else "error"
 
 
 def loaded(data: memoryview | bytes, mimetype: str, **options: Any) -> Picture:
-    """Open a picture of that type with the one loader for it; the data must outlive it."""
+    """Open a picture with the loader of its type. The data must outlive the picture."""
     source = libvips().Source.new_from_memory(data)
     return getattr(libvips().Image, LOADERS[mimetype])(source, **options)
 
@@ -179,12 +179,12 @@ def _described(image: Picture, mimetype: str, structure: Structure) -> Probe:
 
 
 def memory_of(header: Header) -> int:
-    """Return the memory that decoding takes, in bytes; at least 1."""
+    """Return the memory that decoding takes, in bytes, at least 1."""
     return int(header.probe.width * header.probe.height * header.structure.bytes_per_pixel) + 1
 
 
 def without_extra(image: Picture, structure: Structure) -> Picture:
-    """Leave out the bands that are no colour and no alpha channel."""
+    """Drop the bands that are neither colours nor an alpha channel."""
     return image.extract_band(0, n=image.bands - structure.extra_bands) if structure.extra_bands else image
 
 

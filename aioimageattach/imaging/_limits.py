@@ -1,4 +1,4 @@
-"""What pictures are accepted, checked before a pixel is read."""
+"""Limits on accepted pictures, checked before any pixels are decoded."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ..exc import DeclarationError, ImageProportionsError, ImageTooLargeError, I
 __all__ = ["DEFAULT_LIMITS", "DEFAULT_TYPES", "KNOWN_TYPES", "VECTOR_TYPES", "ImageLimits"]
 
 DEFAULT_TYPES: Final = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif", "image/avif"})
-"""The types that are accepted unless others are asked for."""
+"""MIME types that are accepted by default."""
 
 KNOWN_TYPES: Final = DEFAULT_TYPES | {"image/tiff", "image/heic", "image/svg+xml", "application/pdf"}
-"""The types that can be accepted: the default ones and those on request."""
+"""All MIME types that can be accepted: :data:`DEFAULT_TYPES`, and those that must be enabled explicitly."""
 
 Verify: TypeAlias = Literal["header", "pixels", "complete"]
-"""What is checked when a picture is attached."""
+"""How thoroughly a picture is checked when it is attached."""
 
 VECTOR_TYPES: Final = frozenset({"image/svg+xml", "application/pdf"})
-"""The types that have no pixels of their own, and can be painted at any size."""
+"""MIME types of vector images, which can be rendered at any size."""
 
 _COUNTS: Final = (
     "min_width",
@@ -42,54 +42,55 @@ _OPTIONAL: Final = frozenset({"min_aspect", "max_aspect", "reduce_to", "timeout"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageLimits:
-    """Limits on pictures that strangers send.
+    """Limits on pictures from untrusted sources.
 
-    Decoders have few limits of their own: six kilobytes can ask for ten gigabytes of memory. The defaults accept the
-    pictures of current phones, cameras and scanners, and keep one decoder below a gigabyte.
+    Decoders enforce few limits themselves: a file of six kilobytes can make one allocate ten gigabytes. The defaults
+    accept pictures from current phones, cameras and scanners, and keep each decoder below one gigabyte of memory.
 
     Args:
-        types: Accepted types, detected from the content; one or more of :data:`KNOWN_TYPES`. HEIC needs the extra
+        types: Accepted MIME types, detected from the content; any of :data:`KNOWN_TYPES`. HEIC requires the extra
             ``heif``, PDF the extra ``pdf``. SVG and PDF can contain scripts: never serve such originals inline.
-        min_width: Smallest width of an original, in pixels as displayed. This and the next three are checked when a
-            picture is attached, and not for pictures that are attached already.
-        min_height: Smallest height of an original, in pixels as displayed. SVG and PDF have no pixels: any size of
-            theirs is accepted.
-        min_aspect: Smallest ratio of width to height of an original: ``1 / 2`` refuses pictures that are more than
+        min_width: Smallest width of an original, in pixels as displayed. Like ``min_height``, ``min_aspect`` and
+            ``max_aspect``, it is checked when a picture is attached. Pictures that are already attached stay valid.
+        min_height: Smallest height of an original, in pixels as displayed. Neither ``min_width`` nor ``min_height``
+            applies to SVG and PDF, which have no pixels.
+        min_aspect: Smallest ratio of width to height of an original: ``1 / 2`` rejects pictures that are more than
             twice as high as wide. ``None`` means no limit.
         max_aspect: Largest ratio of width to height of an original, such as ``16 / 9``; ``None`` means no limit.
-        reduce_to: Longest side to which originals are reduced when they are attached, in pixels. The file that was
-            sent is not kept: the reduced one is encoded again, without metadata, in sRGB; HEIC becomes JPEG and TIFF
-            becomes PNG. SVG, PDF, and files with several pages or frames other than GIF and WebP are left as they
-            are. ``None`` means that originals are stored unchanged.
+        reduce_to: Longest side to which originals are reduced when they are attached, in pixels. The uploaded file is
+            not kept. The reduced original is re-encoded in sRGB without metadata; HEIC becomes JPEG and TIFF becomes
+            PNG. SVG, PDF, and files with several pages or frames other than GIF and WebP are stored unchanged.
+            ``None`` means that all originals are stored unchanged.
         max_bytes: Largest file, in bytes.
-        max_side: Largest width and height, in pixels; also of a thumbnail.
-        max_pixels: Largest area (width times height), in pixels; also of a thumbnail, and of all frames together where
+        max_side: Largest width and largest height, in pixels; also of a thumbnail.
+        max_pixels: Largest area (width times height), in pixels; also of a thumbnail, and of all frames together if
             an animation is kept.
-        max_memory: Memory that decoding one picture may take, in bytes. It is calculated from the header before a
-            pixel is decoded: progressive JPEG, interlaced PNG, GIF, WebP, AVIF and HEIC are decoded as a whole, other
-            pictures line by line. With ``isolated`` it is also the memory limit of the worker process, about 60 MB for
-            the process itself included.
-        max_frames: Most frames or pages of the file.
-        max_animated_frames: Most frames of a thumbnail that keeps the animation.
-        max_metadata: Most metadata and profiles in the file, in bytes after decompression.
-        max_elements: Most elements of an SVG, counted as often as they are painted.
-        max_thumbnails: Most thumbnails of one picture, so that a client that may ask for any size cannot fill the
-            store.
-        header_timeout: Processor time that reading one header may take, in seconds.
+        max_memory: Memory that decoding one picture may take, in bytes. It is calculated from the header before any
+            pixels are decoded: progressive JPEG, interlaced PNG, GIF, WebP, AVIF and HEIC are decoded as a whole, other
+            pictures line by line. With ``isolated``, it is also the memory limit of the worker process, including
+            about 60 MB for the process itself.
+        max_frames: Largest number of frames or pages in a file.
+        max_animated_frames: Largest number of frames in a thumbnail that keeps the animation.
+        max_metadata: Largest size of metadata and colour profiles in a file, in bytes after decompression.
+        max_elements: Largest number of elements in an SVG. An element counts once for each time it is painted.
+        max_thumbnails: Largest number of thumbnails of one picture, so that a client that can request any size cannot
+            fill the store.
+        header_timeout: CPU time that reading one header may take, in seconds.
         timeout: Time that decoding and resizing one picture may take, in seconds; ``None`` means no limit. It is
-            checked between strips of pixels, so a picture that is decoded as a whole, and AVIF encoding, can take
-            longer; ``isolated`` makes it a hard limit.
-        verify: What is checked when a picture is attached. ``"header"``: its structure and header, so that damaged
-            pixels are found by the first thumbnail. ``"pixels"``: the picture is decoded once, and refused if
-            thumbnails cannot be made of it. ``"complete"``: it is also refused if any pixels are missing or damaged;
-            otherwise JPEG, PNG and GIF are rendered as far as they can be decoded, as browsers do.
-        isolated: Whether pictures are read in a worker process, which is ended if it exceeds ``timeout`` or
-            ``max_memory``. The callables of recipes run there too: they must be importable by name, and see little of
-            the environment.
+            checked between strips of pixels. Pictures that are decoded as a whole, and AVIF encoding, can therefore
+            take longer; ``isolated`` makes it a hard limit.
+        verify: How thoroughly a picture is checked when it is attached. ``"header"`` checks its structure and header;
+            damaged pixels are only detected when the first thumbnail is rendered. ``"pixels"`` decodes the picture
+            once and rejects it if thumbnails cannot be rendered from it. ``"complete"`` also rejects it if any pixels
+            are missing or damaged; without it, JPEG, PNG and GIF are rendered as far as they can be decoded, as
+            browsers do.
+        isolated: Whether to read pictures in a worker process, which is terminated if it exceeds ``timeout`` or
+            ``max_memory``. The callables of recipes run there too. They must be importable by name, and see only a
+            few environment variables.
 
     Raises:
-        ValueError: A limit is below 1, a time is not positive, or a type or a kind of check is not known.
-        DeclarationError: A limit is of another type.
+        ValueError: A limit is below 1, a time is not positive, or a MIME type or a value of ``verify`` is unknown.
+        DeclarationError: An argument has the wrong type.
     """
 
     types: frozenset[str] = DEFAULT_TYPES
@@ -138,7 +139,7 @@ class ImageLimits:
         object.__setattr__(self, "types", _checked_types(self.types))
 
     def allow(self, *types: str) -> ImageLimits:
-        """Return a copy that accepts these types as well, such as ``"image/svg+xml"``.
+        """Return a copy that also accepts these MIME types, such as ``"image/svg+xml"``.
 
         Raises:
             ValueError: A type is not one of :data:`KNOWN_TYPES`.
@@ -146,16 +147,16 @@ class ImageLimits:
         return replace(self, types=self.types | _checked_types(types))
 
     def check_original(self, width: int, height: int, mimetype: str) -> None:
-        """Raise an error if a new original is smaller than the limits allow, or has other proportions.
+        """Raise an error if a new original is too small, or if its aspect ratio is not allowed.
 
         Args:
-            width: In pixels, as displayed.
-            height: In pixels, as displayed.
-            mimetype: The original's MIME type.
+            width: Width in pixels, as displayed.
+            height: Height in pixels, as displayed.
+            mimetype: MIME type of the original.
 
         Raises:
-            ImageTooSmallError: A side is below ``min_width`` or ``min_height``.
-            ImageProportionsError: The proportions are beyond ``min_aspect`` or ``max_aspect``.
+            ImageTooSmallError: The width is below ``min_width``, or the height is below ``min_height``.
+            ImageProportionsError: The aspect ratio is below ``min_aspect`` or above ``max_aspect``.
         """
         if mimetype not in VECTOR_TYPES:
             for name, least, side in (("width", self.min_width, width), ("height", self.min_height, height)):
@@ -182,13 +183,13 @@ class ImageLimits:
     def check_size(
         self, width: int, height: int, *, what: str = "the picture", bytes_per_pixel: float | None = None
     ) -> None:
-        """Raise :class:`~aioimageattach.exc.ImageTooLargeError` if the sides, the area or the memory exceed the limits.
+        """Raise :class:`~aioimageattach.exc.ImageTooLargeError` if a side, the area or the memory exceeds the limits.
 
         Args:
-            width: In pixels.
-            height: In pixels.
-            what: The name that the message gives it.
-            bytes_per_pixel: Memory that decoding takes for each pixel; ``None`` if it is not decoded.
+            width: Width in pixels.
+            height: Height in pixels.
+            what: Name of the picture in the error message.
+            bytes_per_pixel: Memory that decoding takes per pixel, in bytes; ``None`` if the picture is not decoded.
         """
         if max(width, height) > self.max_side:
             raise ImageTooLargeError(
@@ -224,4 +225,4 @@ def _checked_types(types: Iterable[str]) -> frozenset[str]:
 
 
 DEFAULT_LIMITS: Final = ImageLimits()
-"""The limits where none are given."""
+"""Default limits."""

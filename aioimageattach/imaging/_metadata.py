@@ -1,4 +1,4 @@
-"""Originals without what they say besides the picture: place, time, owner, texts, embedded previews."""
+"""Remove metadata from originals: location, time, owner, texts and embedded previews."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COMMENT: Final = 0xFE
 _PNG_KEPT: Final = frozenset(
     (
         b"IHDR PLTE IDAT IEND tRNS acTL fcTL fdAT "  # pixels
-        b"gAMA cHRM sRGB iCCP cICP mDCV cLLI sBIT bKGD pHYs"  # how they are to look
+        b"gAMA cHRM sRGB iCCP cICP mDCV cLLI sBIT bKGD pHYs"  # how to display them
     ).split()
 )
 _WEBP_KEPT: Final = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"ICCP"})
@@ -36,19 +36,22 @@ _SPARE_BOXES: Final = frozenset({b"free", b"skip", b"uuid", b"udta"})
 
 
 def strip_metadata(data: Buffer, mimetype: str) -> bytes:
-    """Return the same picture, pixel for pixel, without its metadata.
+    """Return a copy of a picture without its metadata. The pixels stay identical, because nothing is re-encoded.
 
-    EXIF with its place and preview, XMP, IPTC, comments, texts, makers' notes, and whatever follows the picture (the
-    videos and gain maps of telephones) are left out. The colour profile, the orientation, the resolution of PNG and an
-    animation's timing stay. Nothing is decoded or compressed anew.
+    Removes EXIF (including the location and the preview), XMP, IPTC, comments, texts, maker notes, and data after the
+    end of the picture, such as the videos and gain maps of phones. Keeps the colour profile, the orientation, the
+    resolution of PNG, and the timing of an animation.
 
     Args:
-        data: The file; it is not changed.
-        mimetype: JPEG, PNG, WebP, GIF or AVIF: what the bytes are.
+        data: The file. It is not changed.
+        mimetype: MIME type of the file: JPEG, PNG, WebP, GIF or AVIF.
+
+    Returns:
+        The content of the new file.
 
     Raises:
-        UnreadableImageError: The bytes are not of that type, or their structure is broken.
-        UnsupportedImageError: The type, or this file of it, cannot be stripped safely.
+        UnreadableImageError: The file is not of that type, or its structure is damaged.
+        UnsupportedImageError: Metadata cannot be removed safely from files of that type, or from this file.
     """
     strip = _stripper(mimetype)
     with opened(data) as view:
@@ -59,7 +62,7 @@ def strip_metadata(data: Buffer, mimetype: str) -> bytes:
 
 
 def strip_probed(data: Buffer, found: Probe) -> bytes:
-    """Do what :func:`strip_metadata` does, for a picture whose header has been read: no decoder sees it again."""
+    """Do the same as :func:`strip_metadata` for a picture whose header has been read, without reading it again."""
     strip = _stripper(found.mimetype)
     with opened(data) as view:
         return b"".join(strip(view, found.orientation))
@@ -81,7 +84,7 @@ def _broken(mimetype: str) -> UnreadableImageError:
 
 
 def _exif(orientation: int) -> bytes:
-    """A block of EXIF (TIFF 6.0, section 2) that tells the orientation, or nothing for the usual one."""
+    """Return an EXIF block (TIFF 6.0, section 2) that contains the orientation; empty for the default orientation."""
     if orientation == 1:
         return b"MM\0*\0\0\0\x08" + struct.pack(">HI", 0, 0)
     return b"MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 0x0112, 3, 1, orientation, 0, 0)
@@ -116,7 +119,7 @@ def _is_needed(marker: int, content: memoryview) -> bool:
 
 
 def _without_preview(segment: memoryview) -> bytes:
-    """JFIF's head with its version and resolution; a preview may follow it."""
+    """Return the JFIF header with its version and resolution, without the preview that may follow it."""
     return _segment(0xE0, (bytes(segment[4:16]) + bytes(12))[:12] + b"\0\0")
 
 
@@ -182,7 +185,7 @@ def _gif(view: memoryview, _: int) -> Iterator[bytes | memoryview]:
 
 
 def _avif(view: memoryview, _: int) -> Iterator[bytes]:
-    """Overwrite the metadata where it lies: every other offset in the file stays true."""
+    """Overwrite the metadata in place, so that all offsets in the file stay valid."""
     items = heif_items(view)
     boxes = list(top_boxes(view))
     if items is None or not boxes or boxes[-1].end != len(view):
@@ -204,7 +207,7 @@ def _avif(view: memoryview, _: int) -> Iterator[bytes]:
 
 
 def _blank(file: bytearray, item: Item) -> None:
-    """Leave an item that readers still accept: EXIF without a tag, texts of spaces."""
+    """Overwrite an item with content that readers still accept: EXIF without tags, or text of spaces."""
     left = b"\0\0\0\0" + _exif(1) if item.kind == b"Exif" else b""
     filler = b"\0" if item.kind == b"Exif" else b" "
     for start, end in item.extents:
@@ -224,9 +227,9 @@ _STRIPPERS: Final[MappingProxyType[str, _Stripper]] = MappingProxyType(
 )
 
 STRIPPED_TYPES: Final = frozenset(_STRIPPERS)
-"""The types whose metadata can be stripped."""
+"""MIME types whose metadata can be removed."""
 
-# Whoever accepted the picture had limits of their own; these only keep a header from taking all memory.
+# The picture was already checked against the limits of its class. These only bound the memory that a header can take.
 _LENIENT: Final = ImageLimits(
     types=STRIPPED_TYPES,
     max_bytes=2**40,

@@ -1,4 +1,4 @@
-"""The values that the arguments of a recipe can have, and their checks."""
+"""Possible values of the arguments of a recipe, and functions that validate them."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ __all__ = [
 ]
 
 Fit = Literal["cover", "contain", "fill", "inside"]
-"""How a picture fills a box of other proportions: the words of CSS ``object-fit``, and ``inside``.
+"""How a picture is fitted into a box with a different aspect ratio: the values of CSS ``object-fit``, and ``inside``.
 
 ===========  ===============================================================================
-``cover``    fills the box; the rest of the picture is cropped, see ``gravity``
-``contain``  the whole picture inside the box; the rest is painted with the background
-``fill``     stretched to the box
-``inside``   the whole picture inside the box, without bars
+``cover``    fills the box; the parts that exceed it are cropped, see ``gravity``
+``contain``  fits inside the box; the remaining area is filled with ``background``
+``fill``     is stretched to the box
+``inside``   fits inside the box, without bars
 ===========  ===============================================================================
 """
 
@@ -63,7 +63,7 @@ Gravity = Literal[
     "attention",
     "entropy",
 ]
-"""Names of the part that ``cover`` keeps; see :data:`GRAVITIES`."""
+"""Name of the part of the picture that ``cover`` keeps; see :data:`GRAVITIES`."""
 
 Point: TypeAlias = tuple[float, float]
 Crop: TypeAlias = tuple[float, float, float, float]
@@ -98,7 +98,7 @@ GRAVITIES: Final = MappingProxyType(
         "entropy": None,
     }
 )
-"""The places that a crop can keep, in fractions of width and height; ``None`` where the pixels decide."""
+"""Position that a crop keeps in view, in fractions of width and height; ``None`` if it depends on the pixels."""
 
 _GRAVITY_NAMES: Final = MappingProxyType(
     {
@@ -129,17 +129,17 @@ KERNELS: Final = MappingProxyType(
         "undefined": "lanczos3",
     }
 )
-"""The usual names of filters, and the kernels of libvips that they stand for."""
+"""Common names of resampling filters, mapped to the kernels of libvips."""
 
 QUALITIES: Final = MappingProxyType({"image/jpeg": 80, "image/webp": 80, "image/avif": 60})
-"""The default quality of the formats that have one; the three look alike."""
+"""Default quality by MIME type. The three values give a similar visual quality."""
 
 DEFAULT_KERNEL: Final = "lanczos3"
 
 POINT_STEPS: Final = 100
-"""Steps in which a focal point is kept, for width and height."""
+"""Number of steps to which each coordinate of a focal point is rounded."""
 CROP_STEPS: Final = 10_000
-"""Steps in which a crop box is kept: finer than a pixel of most pictures, and four hexadecimal digits in a look."""
+"""Number of steps to which a crop box is rounded: finer than most pictures' pixels, and four hex digits in a look."""
 
 
 def whole(label: str, value: object, low: int, high: int) -> int:

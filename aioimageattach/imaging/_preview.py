@@ -1,4 +1,4 @@
-"""What to show of a picture until it is loaded: a thumbhash and its dominant colour."""
+"""Placeholders for pictures that are still loading: a ThumbHash and the dominant colour."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ._vips import Picture
 __all__ = ["SIDE", "Preview", "dominant_colour", "preview_of", "thumbhash"]
 
 SIDE: Final = 48
-"""Longest side of the picture that a preview is computed from, in pixels."""
+"""Longest side of the reduced picture from which a preview is computed, in pixels."""
 
 _LEAST: Final = 8
-"""Least pixels of a side, so that the finest wave of a thumbhash has more than one pixel for each half."""
+"""Shortest side, in pixels, so that the highest frequency of a ThumbHash has more than one pixel per half-wave."""
 
 _COARSE: Final = bytes(value >> 5 for value in range(256))
 _OPAQUE: Final = 128
@@ -28,11 +28,11 @@ _NOISE: Final = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What to show of a picture until it is loaded.
+    """A placeholder to show until a picture is loaded.
 
     Args:
-        thumbhash: The picture blurred to at most 28 bytes, in Base64, as ThumbHash decoders take it.
-        colour: Its dominant colour, such as ``"#1e90ff"``; ``None`` if all of it is transparent.
+        thumbhash: ThumbHash of the picture, a blurred version of at most 28 bytes, in Base64.
+        colour: Dominant colour, such as ``"#1e90ff"``; ``None`` if the picture is fully transparent.
     """
 
     thumbhash: str
@@ -40,10 +40,10 @@ class Preview:
 
 
 def preview_of(image: Picture) -> Preview:
-    """Return the preview of a small picture: upright, in sRGB or grey, 8 bits per band.
+    """Return the preview of a small picture.
 
     Args:
-        image: At most a few hundred pixels wide and high.
+        image: A picture of at most a few hundred pixels per side, upright, in sRGB or grey, with 8 bits per band.
     """
     scale = min(1.0, SIDE / max(image.width, image.height))
     width, height = (max(_LEAST, round(side * scale)) for side in (image.width, image.height))
@@ -59,12 +59,15 @@ def preview_of(image: Picture) -> Preview:
 
 
 def dominant_colour(pixels: bytes) -> str | None:
-    """Return the mean of the colours that occur most often, as ``#rrggbb``.
+    """Return the dominant colour of some pixels, as ``#rrggbb``.
 
-    Colours are grouped into 512 cells of the RGB cube; the fullest cell decides.
+    Colours are grouped into 512 cells of the RGB cube. The mean of the cell with the most pixels is returned.
 
     Args:
-        pixels: Red, green, blue and alpha, 8 bits each. Pixels that are more than half transparent do not count.
+        pixels: Red, green, blue and alpha, 8 bits each. Pixels that are more than half transparent are ignored.
+
+    Returns:
+        ``None`` if all pixels are ignored.
     """
     opaque = [alpha >= _OPAQUE for alpha in pixels[3::4]]
     cells = list(zip(*(pixels[band::4].translate(_COARSE) for band in range(3)), strict=True))
@@ -80,13 +83,13 @@ def dominant_colour(pixels: bytes) -> str | None:
 def thumbhash(width: int, height: int, pixels: bytes) -> bytes:
     """Return the ThumbHash of a picture, 5 to 25 bytes (https://evanw.github.io/thumbhash/).
 
-    The picture is split into luminance, two colour differences and alpha. Of each channel's discrete cosine transform,
-    the lowest frequencies are kept: the constant one and the largest amplitude in the header, all others as 4 bits,
-    relative to that amplitude.
+    The picture is split into luminance, two colour differences and alpha. A discrete cosine transform is applied to
+    each channel, and the lowest frequencies are kept. The header contains the constant component and the largest
+    amplitude of each channel; the other components follow as 4 bits each, relative to that amplitude.
 
     Args:
-        width: In pixels, at most 100.
-        height: In pixels, at most 100.
+        width: Width in pixels, at most 100.
+        height: Height in pixels, at most 100.
         pixels: Red, green, blue and alpha, 8 bits each, not premultiplied.
     """
     alpha = [value / 255 for value in pixels[3::4]]
@@ -95,7 +98,7 @@ def thumbhash(width: int, height: int, pixels: bytes) -> bytes:
     bands: list[list[float]] = []
     for band in (pixels[0::4], pixels[1::4], pixels[2::4]):
         values = [value / 255 for value in band]
-        if has_alpha:  # transparent parts take the mean colour
+        if has_alpha:  # transparent parts get the mean colour
             mean = sum(map(mul, values, alpha)) / weight if weight else 0.0
             values = [mean + (value - mean) * part for value, part in zip(values, alpha, strict=True)]
         bands.append(values)
@@ -124,7 +127,7 @@ def thumbhash(width: int, height: int, pixels: bytes) -> bytes:
 
 
 def _transformed(channel: Sequence[float], width: int, across: int, down: int) -> tuple[float, float, list[float]]:
-    """The constant part of a channel, the largest amplitude of the other parts, and these, row by row."""
+    """Return the constant component of a channel, the largest amplitude of the others, and the others by row."""
     height = len(channel) // width
     rows = [channel[start : start + width] for start in range(0, len(channel), width)]
     columns = [[sum(map(mul, row, wave)) for row in rows] for wave in _waves(width, across)]
@@ -143,7 +146,7 @@ def _waves(length: int, count: int) -> tuple[tuple[float, ...], ...]:
 
 
 def _packed(*fields: tuple[float, int, int]) -> int:
-    """Pack fractions into one integer, lowest bits first; each comes with its largest value and number of bits."""
+    """Pack fractions into an integer, lowest bits first. A field is a fraction, its largest value and its bit count."""
     packed = shift = 0
     for fraction, most, bits in fields:
         packed |= _rounded(fraction * most) << shift
@@ -152,5 +155,5 @@ def _packed(*fields: tuple[float, int, int]) -> int:
 
 
 def _rounded(number: float) -> int:
-    """The nearest whole number, halves up as in JavaScript; also those that are halves but for an error of floats."""
+    """Round to the nearest integer, halves up as in JavaScript, allowing for floating-point errors."""
     return floor(number + 0.5 + _NOISE)

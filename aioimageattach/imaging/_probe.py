@@ -1,4 +1,4 @@
-"""Whether a picture is accepted, and what it is."""
+"""Check a picture against the limits and read its header."""
 
 from __future__ import annotations
 
@@ -21,20 +21,25 @@ _SMALL = (16, 16)
 
 
 def probe(data: Buffer, limits: ImageLimits = DEFAULT_LIMITS) -> Probe:
-    """Read a picture's header: a fraction of a millisecond, whatever its size, and no pixel.
+    """Read the header of a picture and check it against the limits.
 
-    With ``ImageLimits(verify="pixels")`` or ``"complete"`` the picture is decoded as well.
+    This takes a fraction of a millisecond for a file of any size, because no pixels are decoded. With
+    ``ImageLimits(verify="pixels")`` or ``"complete"``, the pixels are decoded as well.
 
     Args:
-        data: The file; bytes, a memoryview, a read-only ``mmap``. It is not copied.
-        limits: What is accepted.
+        data: The file as bytes, a memoryview or a read-only ``mmap``. It is not copied.
+        limits: Limits that the picture must satisfy.
+
+    Returns:
+        The size, the MIME type and other properties of the picture.
 
     Raises:
-        UnreadableImageError: The bytes are not a picture, or the header is broken; with ``verify`` also the pixels.
-        UnsupportedImageError: A kind of picture that the limits do not allow, or that needs an extra.
-        ImageTooLargeError: It is beyond a limit.
-        ImageTooSmallError: A side is shorter than the limits allow.
-        ImageProportionsError: It has other proportions than the limits allow.
+        UnreadableImageError: The file is not a picture, or its header is damaged. With ``verify``, also if its pixels
+            are damaged.
+        UnsupportedImageError: The limits do not allow the type of the picture, or it needs an extra.
+        ImageTooLargeError: The picture exceeds a limit.
+        ImageTooSmallError: The width or the height is below the limits.
+        ImageProportionsError: The limits do not allow the aspect ratio.
     """
     with opened(data) as view:
         found = _probed(view, limits)
@@ -53,13 +58,13 @@ def _probed(view: memoryview, limits: ImageLimits) -> Probe:
 
 
 def _verify(view: memoryview, header: Header, limits: ImageLimits) -> None:
-    """Decode all of the picture, as small as the decoder can."""
+    """Decode the whole picture, at the smallest size that the decoder supports."""
     with watched(header.probe.mimetype, limits.timeout) as watch:
         decode(view, header, limits, watch, needed=_SMALL).avg()
 
 
 def _validate(found: Any, view: memoryview, limits: ImageLimits) -> Probe:
-    """The probe that a worker speaks of; ValueError, TypeError or KeyError where it cannot be."""
+    """Return the probe from the response of a worker; raise ValueError, TypeError or KeyError if it is implausible."""
     told = Probe(**found["probe"])
     numbers = told.width, told.height, told.frames, told.orientation
     if any(type(number) is not int or number < 1 for number in numbers) or type(told.has_alpha) is not bool:

@@ -1,4 +1,4 @@
-"""What a thumbnail looks like, and how large it is."""
+"""Recipes: the appearance and the size of a thumbnail."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ _MAX_SIDE: Final = 1_000_000
 _MAX_LOOK: Final = 32
 _VARIANT: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,31}", re.ASCII)
 FULL_SIZE: Final = "full"
-"""The look of a plain resize that has the size of the original, which has the empty look."""
+"""The look of a plain resize to the size of the original. The original itself has the empty look."""
 
 
 class Layout(NamedTuple):
-    """Sizes and parts on the way from an original to its thumbnail, in pixels as displayed.
+    """Sizes at each step from an original to its thumbnail, in pixels as displayed.
 
     Args:
-        part: The part of the original that the recipe shows: all of it, unless it has a crop box.
+        part: The part of the original that the recipe uses: all of it, unless the recipe has a crop box.
         inner: Size of that part after resizing, before ``cover`` crops it or ``contain`` adds bars.
         target: Size of the thumbnail.
     """
@@ -79,40 +79,42 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What a thumbnail looks like.
+    """The size, format and appearance of a thumbnail.
 
-    Give ``ratio``, or ``width``, or ``height``, or both sides with ``fit``. Recipes that mean the same are equal and
-    have the same hash.
+    Pass ``ratio``, or ``width``, or ``height``, or both ``width`` and ``height``, optionally with ``fit``. Recipes with
+    the same meaning compare equal and have the same hash.
 
     Args:
-        width: In pixels; alone, the height follows from the proportions.
-        height: In pixels; alone, the width follows from the proportions.
-        ratio: Factor for the original's sides: below 1 shrinks, above 1 enlarges.
-        fit: How the picture fills the box of ``width`` and ``height``; ``None`` means ``"cover"`` if both are given.
-        enlarge: Whether the thumbnail may have more pixels than the original. With ``False`` a larger size is reduced
-            to the original's: a box is made smaller in proportion. SVG and PDF have no pixels and are not affected.
-        gravity: Which part ``"cover"`` keeps: a name of :data:`GRAVITIES`, or the focal point as two fractions of
-            width and height, from the left and from the top, kept in steps of 0.01. ``"attention"`` looks for faces
-            and strong colours, ``"entropy"`` for detail. ``None`` means the centre.
+        width: Width in pixels. Without ``height``, the height is calculated from the aspect ratio.
+        height: Height in pixels. Without ``width``, the width is calculated from the aspect ratio.
+        ratio: Factor by which both sides of the original are scaled: below 1 to reduce, above 1 to enlarge.
+        fit: How the picture is fitted into the box of ``width`` and ``height``; see :data:`Fit`. ``None`` means
+            ``"cover"`` if both are given.
+        enlarge: Whether the thumbnail may be larger than the original. If ``False``, a larger size is reduced to that
+            of the original, and a box is reduced in proportion. SVG and PDF have no pixels and are not affected.
+        gravity: The part that ``"cover"`` keeps: a name of :data:`GRAVITIES`, or the focal point as fractions of the
+            width and the height, from the left and from the top, rounded to 0.01. ``"attention"`` looks for faces and
+            strong colours, ``"entropy"`` for detail. ``None`` means the centre.
         crop: The part of the original to use, as left, top, width and height, in fractions of the displayed original,
-            kept in steps of 0.0001. It is cut out first; sizes, ``fit`` and ``gravity`` refer to this part. ``None``
-            means the whole picture.
+            rounded to 0.0001. It is cut out first: sizes, ``fit`` and ``gravity`` refer to this part. ``None`` means
+            the whole picture.
         format: ``"jpeg"``, ``"png"``, ``"webp"``, ``"avif"``, ``"gif"``, or a MIME type such as ``"image/webp"``.
-            ``None`` keeps the original's format; TIFF, HEIC, SVG and PDF become PNG.
-        filter: The kernel that resizes, a name of :data:`KERNELS`; ``None`` means ``"lanczos3"``.
-        quality: 1 to 100, for JPEG, WebP and AVIF; ``None`` means :data:`QUALITIES`.
-        animated: Whether an animated GIF or WebP keeps its frames; otherwise the first one is used.
-        background: Red, green and blue, 0 to 255: the bars of ``contain``, and the colour behind transparent parts in
-            JPEG.
-        preprocess: Called with the whole picture, upright and in sRGB, before anything is cut out or resized.
-        postprocess: Called with the resized picture. Both get and return a ``pyvips.Image``, run in a worker thread,
-            and are called once per frame if an animation is kept.
-        variant: Your name for this look, 1 to 32 of ``a-z 0-9 . -``. Give one wherever you give a callable, so that
-            two looks of one size can be told apart. ``None`` means the canonical name, :meth:`look`.
+            ``None`` keeps the original's format, except that TIFF, HEIC, SVG and PDF become PNG.
+        filter: Resampling filter, a name of :data:`KERNELS`; ``None`` means ``"lanczos3"``.
+        quality: Quality for JPEG, WebP and AVIF, 1 to 100; ``None`` means the default in :data:`QUALITIES`.
+        animated: Whether an animated GIF or WebP keeps its frames. If ``False``, only the first frame is used.
+        background: Red, green and blue, 0 to 255: the colour of the bars of ``contain``, and of the background behind
+            transparent parts in JPEG.
+        preprocess: Called with the whole picture, upright and in sRGB, before it is cropped or resized.
+        postprocess: Called with the resized picture. Both callables receive and return a ``pyvips.Image``, run in a
+            worker thread, and are called once per frame if an animation is kept.
+        variant: Your own name for this look, 1 to 32 characters of ``a-z 0-9 . -``. Always pass one together with a
+            callable, so that two looks of the same size can be distinguished. ``None`` means the canonical name; see
+            :meth:`look`.
 
     Raises:
-        ValueError: A value is out of range or not known.
-        DeclarationError: An argument has the wrong type, or arguments cannot be combined.
+        ValueError: A value is out of range or unknown.
+        DeclarationError: An argument has the wrong type, or the arguments cannot be combined.
     """
 
     width: int | None = None
@@ -183,20 +185,20 @@ class Recipe:
 
     @property
     def kernel(self) -> str:
-        """The kernel of libvips that resizes."""
+        """The libvips kernel of :attr:`filter`."""
         return KERNELS[self.filter or "undefined"]
 
     def with_focal_point(self, point: Point) -> Recipe:
-        """Return a recipe that keeps this point of the original in view, instead of its own ``gravity``.
+        """Return a copy that keeps this point of the original in view, instead of the recipe's own ``gravity``.
 
-        A recipe that is not ``cover`` crops nothing, and is returned as it is.
+        A recipe whose ``fit`` is not ``"cover"`` does not depend on a focal point and is returned unchanged.
 
         Args:
             point: Fractions of the original's displayed width and height, from the left and from the top.
 
         Raises:
-            ValueError: A fraction is not from 0 to 1.
-            DeclarationError: It is not a pair of numbers.
+            ValueError: A fraction is below 0 or above 1.
+            DeclarationError: ``point`` is not a pair of numbers.
         """
         if self.fit != "cover":
             return self
@@ -207,7 +209,7 @@ class Recipe:
         return replace(self, gravity=(x, y))
 
     def layout(self, size: tuple[int, int], original: str = "") -> Layout:
-        """Return the sizes on the way from an original to its thumbnail; they are not checked against any limit.
+        """Return the sizes at each step from an original to its thumbnail, without checking them against any limit.
 
         Args:
             size: Width and height of the original, in pixels, as displayed.
@@ -217,7 +219,7 @@ class Recipe:
         most = None if self.enlarge or original in VECTOR_TYPES else part.size
         if self.ratio is not None:
             ratio = self.ratio if most is None else min(self.ratio, 1.0)
-            # far beyond every limit is as good as exact there, and no float overflows
+            # 1e15 is far beyond every limit, so clamping there changes nothing and prevents float overflow
             width, height = (max(1, int(min(side * ratio, 1e15) + 0.5)) for side in part.size)
             return Layout(part, (width, height), (width, height))
         if self.width is None or self.height is None or self.fit == "inside":
@@ -227,7 +229,7 @@ class Recipe:
             return Layout(part, inner, inner)
         target = self.width, self.height
         if most is not None:
-            # the box that the picture can fill (cover, fill) or that holds it (contain) without being enlarged
+            # the largest box that the picture fills (cover, fill) or fits into (contain) without being enlarged
             smaller = fitted(target, most, cover=self.fit == "contain")
             target = min(target, smaller)
         return Layout(
@@ -235,7 +237,7 @@ class Recipe:
         )
 
     def _scaled(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The size inside a box, or with one side given."""
+        """Return the size of a picture scaled to fit inside the box, or to the one given side."""
         if self.width is not None and self.height is not None:
             return fitted(size, (self.width, self.height))
         if self.width is not None:
@@ -244,7 +246,7 @@ class Recipe:
         return nearest(size[0] * height, size[1]), height
 
     def part(self, size: tuple[int, int]) -> Box:
-        """Return the part of a picture that :attr:`crop` selects, in that picture's pixels.
+        """Return the part of a picture that :attr:`crop` selects, in pixels of that picture.
 
         Args:
             size: Width and height of the original, or of a smaller copy, as displayed.
@@ -253,7 +255,7 @@ class Recipe:
         return whole if self.crop is None else proportional(whole, self.crop)
 
     def region(self, size: tuple[int, int], target: tuple[int, int], point: Point) -> Box:
-        """Return the part of a picture that becomes the thumbnail, in that picture's pixels.
+        """Return the part of a picture that becomes the thumbnail, in pixels of that picture.
 
         Args:
             size: Width and height of the original, or of a smaller copy, as displayed.
@@ -266,18 +268,18 @@ class Recipe:
     def target(
         self, size: tuple[int, int], *, original: str | None = None, limits: ImageLimits = DEFAULT_LIMITS
     ) -> tuple[int, int]:
-        """Return the width and height of the thumbnail, in pixels, as displayed; neither is ever 0.
+        """Return the width and height of the thumbnail, in pixels as displayed, each at least 1.
 
-        A side that follows from the proportions is rounded to the nearest pixel. A ``preprocess`` or ``postprocess``
-        may change the size; this is not known here.
+        A side that is calculated from the aspect ratio is rounded to the nearest pixel. ``preprocess`` and
+        ``postprocess`` can change the size; this method cannot take that into account.
 
         Args:
-            size: Width and height of the original as displayed.
-            original: The original's MIME type; if given, the limits of the thumbnail's format are checked, too.
+            size: Width and height of the original, in pixels as displayed.
+            original: MIME type of the original. If given, the size limits of the thumbnail's format are also checked.
             limits: Limits for the thumbnail.
 
         Raises:
-            ImageTooLargeError: The thumbnail would exceed the limits, or those of its format.
+            ImageTooLargeError: The thumbnail would exceed ``limits`` or the largest size of its format.
         """
         width, height = self.layout(size, original or "").target
         limits.check_size(width, height, what="the thumbnail")
@@ -293,23 +295,24 @@ class Recipe:
         return width, height
 
     def mimetype(self, original: str) -> str:
-        """Return the thumbnail's MIME type, for an original of that type."""
+        """Return the MIME type of the thumbnail for an original of the given MIME type."""
         if self.format is not None:
             return FORMATS[self.format]
         return original if original in NAMES else "image/png"
 
     def is_animated_for(self, original: str) -> bool:
-        """Whether the thumbnail of an animated original of that MIME type keeps its frames."""
+        """Return whether the thumbnail of an animated original of the given MIME type keeps its frames."""
         return self.animated and original in _MOVING and self.mimetype(original) in _MOVING
 
     def words(self, original: str) -> tuple[str, ...]:
-        """Return the canonical words for what this recipe does to the pixels, apart from the size.
+        """Return the canonical words that describe the result of this recipe, apart from its size.
 
-        Two recipes that make the same pixels at the same size have the same words, in every process and every version.
-        They are of ``a-z 0-9 -``; :func:`read_look` reads them. ``variant`` and ``enlarge`` are not among them.
+        Two recipes that produce the same pixels at the same size have the same words, in every process and in every
+        version of this library. The words consist of ``a-z 0-9 -``; :func:`read_look` parses them. They do not include
+        ``variant`` and ``enlarge``.
 
         Args:
-            original: The original's MIME type.
+            original: MIME type of the original.
         """
         mimetype = self.mimetype(original)
         words: list[str] = []
@@ -336,16 +339,16 @@ class Recipe:
         return tuple(words)
 
     def look(self, original: str, size: tuple[int, int] | None = None) -> str:
-        """Return the name of this look, which distinguishes it from other thumbnails of the same size.
+        """Return the name of the look, which distinguishes a thumbnail from others of the same size.
 
-        It is :attr:`variant` if there is one, or else the :meth:`words`, joined by dots, such as ``"cover"``,
-        ``"webp"``, ``"cover.north.webp.q95"``. A plain resize in the original's own format has an empty name, unless it
-        has the original's own size: then it is ``"full"``, because the original has the empty name. A look has at most
-        32 of ``a-z 0-9 . -``; a longer one ends in a checksum.
+        The name is :attr:`variant` if there is one; otherwise the :meth:`words` joined by dots, such as ``"cover"``,
+        ``"webp"`` or ``"cover.north.webp.q95"``. A plain resize in the format of the original has an empty name. If it
+        also has the size of the original, its name is ``"full"``, because the original itself has the empty name. A
+        name has at most 32 characters of ``a-z 0-9 . -``; a longer one is shortened to its first word and a checksum.
 
         Args:
-            original: The original's MIME type.
-            size: Width and height of the original; ``None`` if it is not known.
+            original: MIME type of the original.
+            size: Width and height of the original; ``None`` if unknown.
         """
         if self.variant is not None:
             return self.variant
@@ -359,12 +362,12 @@ class Recipe:
 
 
 def read_look(look: str) -> dict[str, Any]:
-    """Return the arguments of :class:`Recipe` that a look names; unknown words are left out.
+    """Return the arguments of :class:`Recipe` that a look describes, ignoring unknown words.
 
-    Compare :meth:`Recipe.look` of the result with the look to find out if it tells everything.
+    To find out whether the look is complete, compare it with :meth:`Recipe.look` of a recipe with these arguments.
 
     Args:
-        look: A look of :meth:`Recipe.look`.
+        look: A name from :meth:`Recipe.look`.
     """
     found: dict[str, Any] = {}
     for part in look.split("."):

@@ -1,4 +1,4 @@
-"""Thumbnails: one decode, as many sizes and looks as asked for."""
+"""Render thumbnails of several sizes and looks from one decode."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ if TYPE_CHECKING:
 __all__ = ["Rendering", "render", "render_with_preview"]
 
 _FRAME_COST: Final = 10
-"""Memory for each pixel of a frame of an animation, in bytes: as read, as resized, and joined."""
+"""Memory per pixel of each frame of an animation, in bytes: for the decoded, resized and joined copies."""
 _WASTE: Final = 4
-"""How many times larger a picture in memory may be than the largest thumbnail made from it."""
+"""Largest area of a shared picture in memory, relative to the largest thumbnail rendered from it."""
 _SAMPLE: Final = 256
-"""Longest side of the copy that previews are computed from and smart crops are looked for in, in pixels."""
+"""Longest side of the reduced copy used for previews and smart crops, in pixels."""
 _SMART: Final = frozenset({"attention", "entropy"})
 _SAVERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
-    "image/avif": ("heifsave_buffer", {"compression": "av1", "effort": 2}),  # 4 takes ten times as long for 5 %
+    "image/avif": (
+        "heifsave_buffer",
+        {"compression": "av1", "effort": 2},
+    ),  # effort 4 takes ten times as long and saves 5 %
     "image/gif": ("gifsave_buffer", {}),
     "image/jpeg": ("jpegsave_buffer", {"optimize_coding": True}),
     "image/png": ("pngsave_buffer", {"filter": "all"}),
@@ -44,14 +47,14 @@ _SAVERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """A finished thumbnail.
+    """A rendered thumbnail.
 
     Args:
-        blob: The file.
-        width: In pixels.
-        height: In pixels.
-        mimetype: Such as ``"image/webp"``.
-        recipe: The recipe that it was made by.
+        blob: Content of the file.
+        width: Width in pixels.
+        height: Height in pixels.
+        mimetype: MIME type, such as ``"image/webp"``.
+        recipe: The recipe that produced it.
     """
 
     blob: bytes
@@ -62,24 +65,26 @@ class Rendering:
 
 
 def render(data: Buffer, recipes: Sequence[Recipe], limits: ImageLimits = DEFAULT_LIMITS) -> list[Rendering]:
-    """Make thumbnails of one picture.
+    """Render thumbnails of one picture.
 
-    The picture is decoded once, no larger than the largest thumbnail needs, and the others are made from that one. A
-    recipe that cannot share it is decoded separately: another ``filter``, a ``preprocess``, a kept animation, a small
-    part of the picture. Thumbnails are upright, in sRGB, have 8 bits per band and no metadata. Takes a core for 30 ms
-    for a thumbnail of 300 pixels from a 12-megapixel JPEG.
+    The picture is decoded once, at a size just large enough for the largest thumbnail, and the thumbnails are rendered
+    from that copy. The picture is decoded separately for a recipe that cannot share it: one with another ``filter``,
+    a ``preprocess`` or a kept animation, or one that uses only a small part of the picture. Thumbnails are upright, in
+    sRGB with 8 bits per band, and have no metadata. Rendering a thumbnail of 300 pixels from a 12-megapixel JPEG takes
+    30 ms on one core.
 
     Args:
-        data: The file: bytes, a memoryview, a read-only ``mmap``. It is not copied, and must not change meanwhile.
-        recipes: What to make.
-        limits: What is accepted; also for the thumbnails, and for the time.
+        data: The file as bytes, a memoryview or a read-only ``mmap``. It is not copied, and must not change during the
+            call.
+        recipes: One recipe per thumbnail.
+        limits: Limits for the picture, for the thumbnails, and for the time that rendering may take.
 
     Returns:
         The thumbnails, in the order of the recipes.
 
     Raises:
-        UnreadableImageError: The bytes are not a picture, or the picture is broken.
-        UnsupportedImageError: The limits do not allow pictures of this kind, or it needs an extra.
+        UnreadableImageError: The file is not a picture, or the picture is damaged.
+        UnsupportedImageError: The limits do not allow the type of the picture, or it needs an extra.
         ImageTooLargeError: The picture or a thumbnail exceeds a limit, or rendering took too long.
         ProcessingError: The result of a callable could not be computed.
         DeclarationError: A callable did not return a picture.
@@ -90,11 +95,11 @@ def render(data: Buffer, recipes: Sequence[Recipe], limits: ImageLimits = DEFAUL
 def render_with_preview(
     data: Buffer, recipes: Sequence[Recipe], limits: ImageLimits = DEFAULT_LIMITS
 ) -> tuple[list[Rendering], Preview]:
-    """Make thumbnails of one picture, and its preview from the same decode; see :func:`render`.
+    """Render thumbnails of one picture, and its preview from the same decode; see :func:`render`.
 
     Args:
         data: As for :func:`render`.
-        recipes: What to make; none, for the preview alone.
+        recipes: One recipe per thumbnail; may be empty, to compute only the preview.
         limits: As for :func:`render`.
 
     Returns:
@@ -131,7 +136,7 @@ def _rendered_apart(
 def _validate(
     found: Any, body: memoryview, recipes: Sequence[Recipe], types: Sequence[str], limits: ImageLimits
 ) -> list[Rendering]:
-    """Return the thumbnails of a worker's reply; ValueError, TypeError or KeyError if they are not possible."""
+    """Return the thumbnails of a worker's response; raise ValueError, TypeError or KeyError if they are implausible."""
     made: list[Rendering] = []
     for recipe, expected, (size, width, height, mimetype) in zip(recipes, types, found["renderings"], strict=True):
         if any(type(number) is not int or number < 1 for number in (size, width, height)):
@@ -154,7 +159,7 @@ def _validate_preview(fields: Any) -> Preview:
 
 
 class _Job:
-    """The thumbnails of one picture."""
+    """Renders the thumbnails of one picture."""
 
     def __init__(self, view: memoryview, header: Header, limits: ImageLimits, watch: Watch) -> None:
         self._header, self._limits = header, limits
@@ -186,7 +191,10 @@ class _Job:
     # --- the whole picture, decoded once ----------------------------------------------------------------------------
 
     def _share(self, targets: dict[Recipe, tuple[int, int]], *, sampled: bool) -> None:
-        """Decode the whole picture into memory, at the largest size that recipes and sample need, if two need it."""
+        """Decode the whole picture into memory if at least two users, recipes or the sample, can share it.
+
+        The size is the largest that any of them needs.
+        """
         wanted = [(self._whole(recipe), target) for recipe, target in targets.items() if self._can_share(recipe)]
         if sampled:
             wanted.append((self._sample_size, self._sample_size))
@@ -196,10 +204,10 @@ class _Job:
             if width * height <= _WASTE * max(_area(target) for _, target in wanted):
                 self._shared = _resized(self._open((width, height)), (width, height)).copy_memory()
                 return
-            wanted.pop()  # shows so small a part of the picture that all of it would be too much to keep
+            wanted.pop()  # uses so small a part that a copy of the whole picture at that scale would waste memory
 
     def _whole(self, recipe: Recipe) -> tuple[int, int]:
-        """The size that the whole picture has when the part that a recipe shows has the size it needs."""
+        """Return the size of the whole picture at the scale at which the part used by a recipe has the needed size."""
         part, inner, _ = recipe.layout(self._size, self._mimetype)
         width, height = (
             -(-side * whole // shown) for side, whole, shown in zip(inner, self._size, part.size, strict=True)
@@ -207,7 +215,7 @@ class _Job:
         return width, height
 
     def _source(self, size: tuple[int, int]) -> Picture:
-        """The whole picture, at least of that size."""
+        """Return the whole picture, at the given size or larger."""
         shared = self._shared
         if shared is not None and shared.width >= size[0] and shared.height >= size[1]:
             return shared
@@ -219,7 +227,7 @@ class _Job:
         return recipe.layout(self._size, self._mimetype).target
 
     def _sample(self) -> Picture:
-        """The whole picture, upright and small, in memory."""
+        """Return a small, upright copy of the whole picture, in memory."""
         if self._sampled is None:
             size = self._sample_size
             self._sampled = _resized(self._source(size), size).copy_memory()
@@ -240,7 +248,7 @@ class _Job:
         return Rendering(_saved(image, mimetype, recipe), image.width, height, mimetype, recipe)
 
     def _point(self, recipe: Recipe) -> Point:
-        """The focal point of a recipe, in fractions of the part that it shows."""
+        """Return the focal point of a recipe, in fractions of the part that it uses."""
         if isinstance(recipe.gravity, tuple):
             return recipe.gravity
         point = GRAVITIES[recipe.gravity or "centre"]
@@ -263,12 +271,12 @@ class _Job:
         return self._finished(image, size, recipe, point)
 
     def _finished(self, image: Picture, size: tuple[int, int], recipe: Recipe, point: Point) -> Picture:
-        """Crop, resize, add bars, and call the user's callable.
+        """Crop the picture, resize it, add bars, and call ``postprocess``.
 
         Args:
             image: The picture, or a smaller copy of it.
-            size: Width and height that the sizes of the recipe refer to.
-            recipe: What to make.
+            size: Width and height to which the sizes of the recipe refer.
+            recipe: The recipe of the thumbnail.
             point: The focal point of the crop.
         """
         target = self._target(recipe, size)
@@ -326,7 +334,7 @@ def _area(size: tuple[int, int]) -> int:
 
 
 def _cropped(image: Picture, recipe: Recipe, target: tuple[int, int], point: Point) -> Picture:
-    """Cut out what a recipe shows of a picture whose orientation may not be applied yet."""
+    """Crop a picture, whose orientation may not have been applied yet, to the part that a recipe uses."""
     orientation = image.get("orientation") if "orientation" in image.get_fields() else 1
     size = (image.height, image.width) if orientation in (5, 6, 7, 8) else (image.width, image.height)
     region = recipe.region(size, target, point)
@@ -336,17 +344,17 @@ def _cropped(image: Picture, recipe: Recipe, target: tuple[int, int], point: Poi
 
 
 def _profile(image: Picture) -> dict[str, str]:
-    # without a profile it would take a detour through other colours, and come out the same
+    # without a profile, converting would only cost time: the result is the same
     return {"export_profile": "srgb"} if "icc-profile-data" in image.get_fields() else {}
 
 
 def _resized(image: Picture, size: tuple[int, int]) -> Picture:
-    """Resize a picture to exactly that size, upright, in sRGB."""
+    """Resize a picture to exactly the given size, upright and in sRGB."""
     return _in_srgb(image.thumbnail_image(size[0], height=size[1], size="force", **_profile(image)))
 
 
 def _resized_by(image: Picture, size: tuple[int, int], kernel: str) -> Picture:
-    """Do the same with another kernel than the one that ``thumbnail_image`` has."""
+    """Do the same with a kernel other than that of ``thumbnail_image``."""
     image = _upright(image)
     has_alpha = image.hasalpha()
     if has_alpha:
@@ -358,7 +366,7 @@ def _resized_by(image: Picture, size: tuple[int, int], kernel: str) -> Picture:
 
 
 def _upright(image: Picture) -> Picture:
-    """The whole picture, orientation applied, in sRGB."""
+    """Return the picture in sRGB, with its orientation applied."""
     if _profile(image):
         image = image.icc_transform("srgb", embedded=True, depth=8)
     image = _in_srgb(image)
@@ -368,7 +376,7 @@ def _upright(image: Picture) -> Picture:
 
 
 def _in_srgb(image: Picture) -> Picture:
-    """Grey of 8 bits stays as it is, all else becomes sRGB of 8 bits; a profile has been applied by now, and goes."""
+    """Convert a picture to 8-bit sRGB, unless it is 8-bit grey. Remove its profile, which has already been applied."""
     if _profile(image):
         image = image.copy()
         image.remove("icc-profile-data")
@@ -378,7 +386,7 @@ def _in_srgb(image: Picture) -> Picture:
 
 
 def _coloured(image: Picture, background: tuple[int, int, int]) -> tuple[Picture, list[int]]:
-    """A picture that can show that colour, and the colour in its bands, opaque."""
+    """Return the picture in a colour space that can represent the background, and the background as its band values."""
     colour = list(background)
     if image.interpretation == "b-w":
         if len(set(background)) == 1:
