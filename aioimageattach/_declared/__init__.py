@@ -1,4 +1,4 @@
-"""Declared thumbnails, apart from rows: what a class declares, the names of the files, and how they are made."""
+"""Declared thumbnails, which have no rows: the declarations of a class, the file names, and rendering."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTML of pictures: plain functions of values. Does no I/O."""
+"""HTML elements for pictures. Does no I/O."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _DEFAULTS: Final[Mapping[str, Any]] = {"loading": "lazy", "decoding": "async"}
 _PIXELS: Final = re.compile(r"([1-9][0-9]{0,4})px", re.ASCII)
 _COLOUR: Final = re.compile(r"#[0-9a-f]{6}", re.ASCII)
 _OPAQUE: Final = frozenset({"image/jpeg", "image/heic"})
-_HAS_ALPHA: Final = 1 << 23  # in the header of a thumbhash
+_HAS_ALPHA: Final = 1 << 23  # in the header of a ThumbHash
 
 
 class Html(str):
-    """Markup that template engines do not escape again, as :class:`markupsafe.Markup`."""
+    """Markup that template engines do not escape again, like :class:`markupsafe.Markup`."""
 
     __slots__ = ()
 
@@ -46,14 +46,14 @@ class Html(str):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One file of a thumbnail, which a browser can choose.
+    """One file of a thumbnail, from which a browser can choose.
 
     Args:
-        url: Of the file.
-        width: In pixels.
-        height: In pixels.
-        mimetype: Such as ``"image/webp"``.
-        fallback: Whether this is the file for programs that cannot choose.
+        url: URL of the file.
+        width: Width in pixels.
+        height: Height in pixels.
+        mimetype: MIME type, such as ``"image/webp"``.
+        fallback: Whether this is the file for clients that do not support ``srcset``.
     """
 
     url: str
@@ -64,35 +64,35 @@ class Candidate:
 
 
 def srcset_of(candidates: Sequence[Candidate]) -> str:
-    """Return the value of the HTML attribute ``srcset``, which is not escaped; without widths if there is one file."""
+    """Return the value of the HTML attribute ``srcset``, not escaped. A single file is listed without its width."""
     if len(candidates) == 1:
         return candidates[0].url
     return ", ".join([f"{one.url} {one.width}w" for one in candidates])
 
 
 def _choice(candidates: Sequence[Candidate], sizes: str | None) -> dict[str, Any]:
-    """The attributes by which a browser chooses; HTML allows ``sizes`` only if there are widths."""
+    """Return the attributes ``srcset`` and ``sizes``. HTML allows ``sizes`` only if ``srcset`` contains widths."""
     return {"srcset": srcset_of(candidates), "sizes": sizes if len(candidates) > 1 else None}
 
 
 def fallback_of(candidates: Sequence[Candidate]) -> Candidate | None:
-    """Return the file for programs that cannot choose; ``None`` if there are no files."""
+    """Return the file for clients that do not support ``srcset``; ``None`` if there are no files."""
     return next((one for one in candidates if one.fallback), None)
 
 
 def compatible(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return the files of one format, for where only one can be offered: the last, which most programs know."""
+    """Return the files of the last format, which most clients support, for contexts that can offer only one format."""
     offered = [one for one in candidates if not one.fallback] or candidates
     return [one for one in candidates if one.mimetype == offered[-1].mimetype]
 
 
 def background(colour: str | None, thumbhash: str | None, mimetype: str) -> str | None:
-    """Return the colour to show until a picture is loaded: none if something could be seen through the picture.
+    """Return the background colour to show until a picture is loaded; ``None`` if the picture may be transparent.
 
     Args:
-        colour: The dominant colour.
-        thumbhash: In Base64; it says whether the picture is opaque.
-        mimetype: Of the original.
+        colour: Dominant colour of the picture.
+        thumbhash: ThumbHash of the picture in Base64. It contains whether the picture is opaque.
+        mimetype: MIME type of the original.
     """
     if colour is None or not _COLOUR.fullmatch(colour):
         return None
@@ -117,11 +117,13 @@ def img_element(
     """Return an ``<img>`` element.
 
     Args:
-        shown: The file for browsers that do not choose.
-        others: Those to choose from, of one format; none, or one, for no ``srcset``.
-        sizes: The attribute; needed if there are several. If it is a length in pixels, it is the picture's width, too.
-        alt: The attribute.
-        colour: The background.
+        shown: The file for the attribute ``src``.
+        others: The files for the attribute ``srcset``, all of one format. If there are none, or only ``shown``, the
+            attribute is omitted.
+        sizes: The attribute ``sizes``; required if there are several files. If it is a length in pixels, it also sets
+            the attributes ``width`` and ``height``.
+        alt: The attribute ``alt``.
+        colour: The background colour.
         attributes: Other attributes, which take precedence.
     """
     own: dict[str, Any] = {"src": shown.url}
@@ -138,7 +140,7 @@ def img_element(
 
 
 def fallback_element(url: str, alt: str, attributes: Mapping[str, Any]) -> Html:
-    """Return the ``<img>`` element of the picture that is shown where there is none."""
+    """Return the ``<img>`` element of the placeholder for a missing picture."""
     return Html(f"<img{_written({'src': url, 'alt': alt, **_DEFAULTS} | _given(attributes))}>")
 
 
@@ -146,8 +148,8 @@ def picture_element(candidates: Sequence[Candidate], sizes: str | None, img: str
     """Return a ``<picture>`` element.
 
     Args:
-        candidates: The files; those of one format next to each other, the best format first.
-        sizes: The attribute of each ``<source>``.
+        candidates: The files, grouped by format, the preferred format first.
+        sizes: The attribute ``sizes`` of each ``<source>`` element.
         img: The ``<img>`` element.
     """
     sources = [
@@ -158,7 +160,7 @@ def picture_element(candidates: Sequence[Candidate], sizes: str | None, img: str
 
 
 def _displayed(shown: Candidate, sizes: str | None) -> tuple[int, int]:
-    """The attributes ``width`` and ``height``: those of the file, or as many CSS pixels as ``sizes`` says."""
+    """Return the attributes ``width`` and ``height``: the size of the file, scaled to ``sizes`` if that is in pixels."""
     fixed = _PIXELS.fullmatch(sizes or "")
     if fixed is None:
         return shown.width, shown.height
@@ -167,7 +169,7 @@ def _displayed(shown: Candidate, sizes: str | None) -> tuple[int, int]:
 
 
 def _given(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of a call, named as in HTML: ``class_`` is ``class``, ``data_id`` is ``data-id``."""
+    """Convert keyword names to HTML attribute names: ``class_`` to ``class``, ``data_id`` to ``data-id``."""
     given: dict[str, Any] = {}
     for name, value in attributes.items():
         html_name = name.rstrip("_").replace("_", "-")
@@ -178,7 +180,7 @@ def _given(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _written(attributes: Mapping[str, Any]) -> str:
-    """Write attributes: ``True`` has no value, ``None`` and ``False`` are left out."""
+    """Format attributes as HTML. ``True`` is written without a value; ``None`` and ``False`` are omitted."""
     return "".join(
         [
             f" {name}" if value is True else f' {name}="{escape(str(value))}"'

@@ -1,4 +1,4 @@
-"""Makes the files of declared thumbnails: one original is fetched, rendered, and its files are put, create-only."""
+"""Generate the files of declared thumbnails: fetch an original, render it, and store the files without overwriting."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _TYPES: Final = {extension: mimetype for mimetype, extension in EXTENSIONS.items
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """An original, as the name of its file describes it.
+    """An original, as described by its file name.
 
     Args:
-        name: The name of its file.
+        name: The file name.
         object_type: The first part of the name.
-        revision: Which upload.
-        width: In pixels.
-        height: In pixels.
-        mimetype: Such as ``"image/jpeg"``.
+        revision: The revision, which identifies the upload.
+        width: Width in pixels.
+        height: Height in pixels.
+        mimetype: MIME type, such as ``"image/jpeg"``.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Original:
 
     @classmethod
     def parse(cls, name: str) -> Original | None:
-        """Return what a name says; ``None`` if it is not that of an image in the present layout."""
+        """Parse a file name; return ``None`` if it is not the name of an image in the current layout."""
         object_type, _, rest = name.partition("/")
         revision, _, end = rest.rpartition("/")[2].partition(".")
         size, dot, extension = end.partition(".")
@@ -58,13 +58,13 @@ class Original:
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """One declared thumbnail of one original: all its files.
+    """One declared thumbnail of one original, with all its files.
 
     Args:
         original: The original.
-        declaration: What is declared.
-        stem: The revision of its files.
-        point: The focal point that the name contains.
+        declaration: The declaration.
+        stem: Revision of the files.
+        point: Focal point in the file names; ``None`` if there is none.
     """
 
     original: Original
@@ -74,7 +74,7 @@ class Thumbnail:
 
     @property
     def ladder(self) -> Ladder:
-        """Its files."""
+        """The files of the thumbnail."""
         return self.declaration.ladder(self.original.width, self.original.height, self.original.mimetype)
 
     def name_of(self, step: Step) -> str:
@@ -82,22 +82,24 @@ class Thumbnail:
         return f"{path_of(self.original.object_type, self.stem)}{step.tail}"
 
     def render(self, spool: Spool, steps: Sequence[Step]) -> list[Rendering]:
-        """Make files; blocks."""
+        """Render files. Blocks the calling thread."""
         point = self.point
         recipes = [step.recipe if point is None else step.recipe.with_focal_point(point) for step in steps]
         return render(spool.view, recipes, self.declaration.limits)
 
 
 async def find_original(store: KeyedStore, object_type: str, name: DerivedName) -> Original | None:
-    """Return the original that a thumbnail's name was given out for, by one listing; ``None`` if there is none.
+    """Return the original for which a thumbnail's name was issued; ``None`` if there is none.
+
+    Takes one lookup in the store.
 
     Args:
-        store: The store.
-        object_type: That of the original.
-        name: The name.
+        store: The store to search.
+        object_type: Object type of the original.
+        name: Name of the thumbnail.
 
     Raises:
-        StoreFileNotFoundError: It was one of SQLAlchemy-ImageAttach, and is gone.
+        StoreFileNotFoundError: The original has a name in the layout of SQLAlchemy-ImageAttach, and does not exist.
         StoreError: The store could not be listed.
     """
     key = legacy_key(object_type, name.public)
@@ -115,14 +117,14 @@ async def find_original(store: KeyedStore, object_type: str, name: DerivedName) 
 
 
 def thumbnail_of(original: Original, name: DerivedName, declared: Sequence[Declarations]) -> Thumbnail | None:
-    """Return the thumbnail that a name is for, as it is declared now; ``None`` if it is not declared any more.
+    """Return the thumbnail with a name, according to the current declarations; ``None`` if it is no longer declared.
 
-    Its :attr:`Thumbnail.stem` differs from the name if the recipe has changed.
+    If the recipe has changed, the :attr:`Thumbnail.stem` differs from the name.
 
     Args:
-        original: The original that the name belongs to.
-        name: The name.
-        declared: What the classes declare whose originals have this object type.
+        original: The original for which the name was issued.
+        name: Name of the thumbnail.
+        declared: Declarations of the classes whose originals have this object type.
     """
     point = parse_point(name.point)
     found: Thumbnail | None = None
@@ -140,27 +142,27 @@ def thumbnail_of(original: Original, name: DerivedName, declared: Sequence[Decla
 
 
 async def fetch(store: KeyedStore, thumbnail: Thumbnail) -> Spool:
-    """Return the bytes of an original.
+    """Return the content of an original.
 
     Raises:
-        StoreFileNotFoundError: It is gone.
-        ImageTooLargeError: It has more bytes than the class allows.
+        StoreFileNotFoundError: The original does not exist any more.
+        ImageTooLargeError: The original has more bytes than its class allows.
     """
     async with await store.get_object(thumbnail.original.name) as file:
         return await Spool.fill(file, limit=thumbnail.declaration.limits.max_bytes, fingerprint=False)
 
 
 async def put(store: KeyedStore, original: str, files: Mapping[str, Rendering]) -> None:
-    """Put files, unless somebody else has put them first; remove them again if their original is gone by then.
+    """Store files that do not exist yet, and delete them again if their original was deleted in the meantime.
 
     Args:
-        store: The store.
-        original: The name of the original.
+        store: The store to write to.
+        original: File name of the original.
         files: The files by name.
 
     Raises:
-        StoreFileNotFoundError: The original is gone; nothing is left.
-        StoreError: A file could not be put.
+        StoreFileNotFoundError: The original was deleted. The files have been deleted as well.
+        StoreError: A file could not be stored.
     """
     turn = asyncio.Semaphore(_CONCURRENCY)
 
@@ -169,7 +171,7 @@ async def put(store: KeyedStore, original: str, files: Mapping[str, Rendering]) 
             try:
                 await store.put_object(name, rendering.blob, mimetype=rendering.mimetype, reproducible=True)
             except StoreFileExistsError:
-                pass  # the files of one name have the same picture, whoever made them
+                pass  # another process was first; files with the same name show the same picture
 
     done = await asyncio.gather(*(put_one(*file) for file in files.items()), return_exceptions=True)
     try:

@@ -1,13 +1,13 @@
-"""The names of the files of declared thumbnails. Does no I/O.
+"""File names of declared thumbnails. Does no I/O.
 
 A thumbnail is named after its original and its declaration: ``OBJECT_TYPE.t/.../PUBLIC-NAME[-POINT]-TAG.WxH.EXT``.
 
-- PUBLIC is the first part of the original's revision. It finds the original, and does not reveal the rest.
-- NAME is that of the declaration.
+- PUBLIC is the first part of the original's revision. It identifies the original without revealing the secret rest.
+- NAME is the name of the declaration.
 - POINT is the focal point of the row, if the thumbnail is cropped.
-- TAG has twelve characters, calculated with the whole revision as the key, so nobody can make up a name. The first five
-  say that somebody was once given a name of this thumbnail of this picture. The others stand for what is done to the
-  pixels, so that another recipe gives another name.
+- TAG is a keyed hash of twelve characters, with the whole revision as the key, so that names cannot be forged. The
+  first five characters prove that a name of this thumbnail was once issued for this picture. The other seven are a hash
+  of the recipe and the focal point, so that a different recipe gets a different name.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ __all__ = [
 ]
 
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,15}", re.ASCII)
-"""The names that thumbnails can have. There is no ``-`` in them."""
+"""Valid names of thumbnails. They cannot contain ``-``, which separates the parts of a file name."""
 
 _DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _LEGACY_MARK: Final = "o"  # not one of the digits
 _LEGACY_CHARS: Final = 16
-_LEGACY_END: Final = ".legacy-layout"  # as many characters as are secret in others
+_LEGACY_END: Final = ".legacy-layout"  # has as many characters as the secret part of other revisions
 _LEGACY_TYPES: Final = tuple(sorted(LEGACY_EXTENSIONS))
 _PUBLIC: Final = 18
 _SECRET: Final = 14  # 70 bits
@@ -60,14 +60,14 @@ _STEM: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class DerivedName:
-    """The revision of a thumbnail, in its parts.
+    """The parts of a thumbnail's revision.
 
     Args:
         public: The first part of the original's revision.
-        name: Of the declaration.
-        point: The focal point, six digits; empty if there is none.
-        tag: See above.
-        sandbox: Whether the original is above, in an overlay.
+        name: Name of the declaration.
+        point: Focal point as six digits; empty if there is none.
+        tag: Keyed hash; see the module docstring.
+        sandbox: Whether the original is in the upper store of an overlay.
     """
 
     public: str
@@ -78,26 +78,26 @@ class DerivedName:
 
     @classmethod
     def parse(cls, revision: str) -> DerivedName | None:
-        """Return the parts of a thumbnail's revision; ``None`` if it is not one."""
+        """Parse the revision of a thumbnail; return ``None`` if it is not one."""
         found = _STEM.fullmatch(revision)
         if found is None:
             return None
         return cls(found["public"], found["name"], found["point"] or "", found["tag"], found["mark"] is not None)
 
     def belongs_to(self, revision: str) -> bool:
-        """Return whether the name was given out for the original with that revision, whatever the recipe was."""
+        """Return whether the name was issued for the original with the given revision, under any recipe."""
         same = self.sandbox == revision.endswith(SANDBOX) and public_of(revision) == self.public
         return same and compare_digest(_check_of(revision, self.name), self.tag[:_CHECK])
 
 
 def legacy_revision(key: ImageKey) -> str | None:
-    """Return what stands for the revision of an original in the layout of SQLAlchemy-ImageAttach.
+    """Return a substitute for the revision of an original in the layout of SQLAlchemy-ImageAttach.
 
-    Its public part tells identifier, size and type, so that a server finds the file. Nothing in it is secret: the names
-    of such originals can be guessed anyway.
+    Its public part encodes the identifier, the size and the MIME type, so that a server can locate the file. It has no
+    secret part, because the names of such originals can be guessed anyway.
 
     Returns:
-        ``None`` if the identifier is too large, as that of a UUID is, or the type is not known.
+        ``None`` if the identifier is too large, for example a UUID, or if the size or the MIME type cannot be encoded.
     """
     number = key.object_id
     if number is None or not 0 <= number < 1 << 35 or max(key.width, key.height) >= 1 << 20:
@@ -109,7 +109,7 @@ def legacy_revision(key: ImageKey) -> str | None:
 
 
 def legacy_key(object_type: str, public: str) -> ImageKey | None:
-    """Return the key of the original whose public part :func:`legacy_revision` made; ``None`` if it did not."""
+    """Return the key of the original from a public part of :func:`legacy_revision`; ``None`` if it is not one."""
     digits = [_DIGITS.find(char) for char in public[1:]]
     if not public.startswith(_LEGACY_MARK) or len(digits) != _LEGACY_CHARS or min(digits) < 0:
         return None
@@ -121,12 +121,12 @@ def legacy_key(object_type: str, public: str) -> ImageKey | None:
 
 
 def derived_type(object_type: str) -> str:
-    """Return the object type of the thumbnails of originals of that type."""
+    """Return the object type of the thumbnails for an object type of originals."""
     return object_type + DERIVED
 
 
 def original_type(object_type: str) -> str | None:
-    """Return the object type of the originals of thumbnails of that type; ``None`` if it is not theirs."""
+    """Return the object type of the originals for an object type of thumbnails; ``None`` if it is not one."""
     found = object_type.removesuffix(DERIVED)
     return found if found and found != object_type else None
 
@@ -139,14 +139,14 @@ def public_of(revision: str) -> str | None:
 
 
 def format_point(point: tuple[float, float] | None) -> str:
-    """Return a focal point as it is in names, in steps of 1/100; empty if there is none."""
+    """Format a focal point for file names, rounded to 1/100; empty if there is none."""
     if point is None:
         return ""
     return "".join(f"{int(part * POINT_STEPS + 0.5):03}" for part in point)
 
 
 def parse_point(digits: str) -> tuple[float, float] | None:
-    """Return a focal point from its six digits in a name; ``None`` if there is none, or it is outside of a picture."""
+    """Parse the six digits of a focal point in a file name; return ``None`` if they are empty or out of range."""
     if not digits:
         return None
     x, y = int(digits[:3]) / POINT_STEPS, int(digits[3:]) / POINT_STEPS
@@ -157,13 +157,13 @@ def stem_of(revision: str, name: str, look: str, point: str = "") -> str:
     """Return the revision of a thumbnail.
 
     Args:
-        revision: That of the original.
-        name: That of the declaration.
-        look: What is done to the pixels, apart from size and format.
-        point: The focal point, by :func:`format_point`; empty if it makes no difference.
+        revision: Revision of the original.
+        name: Name of the declaration.
+        look: Description of the processing, apart from size and format.
+        point: Focal point from :func:`format_point`; empty if the result does not depend on it.
 
     Raises:
-        InvalidKeyError: Too few characters of the original's revision would stay secret.
+        InvalidKeyError: The original's revision is too short to keep enough of its characters secret.
     """
     public = public_of(revision)
     if public is None:
@@ -177,17 +177,17 @@ def stem_of(revision: str, name: str, look: str, point: str = "") -> str:
 
 
 def path_of(object_type: str, stem: str) -> str:
-    """Return the names of the files of a thumbnail, up to their sizes; see :func:`aioimageattach.key.file_name`.
+    """Return the common prefix of the file names of a thumbnail; see :func:`aioimageattach.key.file_name`.
 
     Args:
-        object_type: That of the original.
-        stem: The revision of the thumbnail.
+        object_type: Object type of the original.
+        stem: Revision of the thumbnail.
     """
     return f"{object_type}{DERIVED}/{stem[:5]}/{stem[5:7]}/{stem}"
 
 
 def picture_of(object_type: str, public: str) -> str:
-    """Return the part of the names that all thumbnails of a picture have in common, which is what is signed."""
+    """Return the part that the names of all thumbnails of a picture have in common. URL signatures cover this part."""
     return f"{object_type}{DERIVED}/{public}"
 
 

@@ -1,4 +1,4 @@
-"""What an image class declares in ``__thumbnails__``, and which files of an original follow from it."""
+"""The declarations in ``__thumbnails__`` of an image class, and the thumbnail files that they define."""
 
 from __future__ import annotations
 
@@ -32,43 +32,43 @@ _MAX_WIDTH: Final = 65_500
 _MOVING: Final = ("gif", "webp")
 _NEARLY: Final = 1.1
 _KEPT: Final = 4096
-"""How many sizes of originals a declaration remembers the files of."""
+"""Number of different originals for which a declaration caches the list of files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Srcset:
-    """One picture in several widths and formats, from which the browser chooses.
+    """A thumbnail in several widths and formats, from which the browser chooses.
 
     ::
 
         Srcset([320, 640, 1280], sizes="(min-width: 60rem) 33vw, 100vw")
 
-    No thumbnail is larger than its original. Wider ones are left out; where the original is narrower than the widest
-    of them, its own width takes their place.
+    No thumbnail is larger than its original. Widths larger than the original are left out. If the original is narrower
+    than the largest width, a thumbnail with the original's own width is added instead.
 
     Args:
-        widths: In pixels.
-        aspect: Width and height of a shape that the picture is cropped to, such as ``(1, 1)``; ``None`` keeps the
-            original's.
-        sizes: How wide the picture is shown: the HTML attribute ``sizes``, such as ``"48px"``. It can also be given
-            where the picture is shown; a browser that is not told loads the widest file.
-        formats: The formats, the best one first. AVIF takes five times as long to make as WebP.
-        fallback: The format of one more file for programs that do not know the others, such as e-mail readers;
-            ``None`` for none. It has the middle one of the widths.
-        gravity: Which part is kept if there is an ``aspect``; see :class:`~aioimageattach.imaging.Recipe` for this and
-            what follows.
+        widths: Widths of the files, in pixels.
+        aspect: Aspect ratio to which the picture is cropped, as width and height, such as ``(1, 1)``; ``None`` keeps
+            that of the original.
+        sizes: Displayed width of the picture, as in the HTML attribute ``sizes``, such as ``"48px"``. It can also be
+            passed when the element is rendered. Without it, a browser loads the widest file.
+        formats: Formats of the files, the preferred one first. AVIF takes five times as long to encode as WebP.
+        fallback: Format of an additional file, of medium width, for clients that do not support the other formats,
+            such as e-mail clients; ``None`` for no additional file.
+        gravity: The part to keep if there is an ``aspect``. For this and the following arguments, see
+            :class:`~aioimageattach.imaging.Recipe`.
         crop: The part of the original to use.
-        filter: The kernel that resizes.
-        quality: 1 to 100, in all formats; ``None`` means the format's default.
-        animated: Whether an animation keeps its frames. Animated originals then have files of animated formats only.
-        background: The colour behind transparent parts in JPEG.
+        filter: Resampling filter.
+        quality: Quality in all formats, 1 to 100; ``None`` means the default of each format.
+        animated: Whether an animation keeps its frames. Animated originals then only have files in animated formats.
+        background: Colour behind transparent parts in JPEG.
         preprocess: Called with the whole picture.
         postprocess: Called with each resized picture.
-        variant: Your name for what a callable does. Change it if the callable changes.
+        variant: Your name for the effect of a callable. Change it whenever the callable changes.
 
     Raises:
-        ValueError: A value is out of range or not known.
-        DeclarationError: An argument has the wrong type, or arguments cannot be combined.
+        ValueError: A value is out of range or unknown.
+        DeclarationError: An argument has the wrong type, or the arguments cannot be combined.
     """
 
     widths: Sequence[int]
@@ -87,7 +87,7 @@ class Srcset:
     postprocess: Any = None
     variant: str | None = None
     recipe: Recipe = field(init=False, repr=False)
-    """The recipe of the files, but for their size and format."""
+    """Recipe that all files share, except for their size and format."""
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -139,11 +139,11 @@ class Step:
     """One file of a thumbnail.
 
     Args:
-        recipe: How it is made.
-        width: In pixels.
-        height: In pixels.
-        mimetype: Such as ``"image/webp"``.
-        tail: The end of its name: size and extension.
+        recipe: The recipe of the file.
+        width: Width in pixels.
+        height: Height in pixels.
+        mimetype: MIME type, such as ``"image/webp"``.
+        tail: End of the file name: the size and the extension.
     """
 
     recipe: Recipe
@@ -158,9 +158,9 @@ class Ladder:
     """The files of one thumbnail of one original.
 
     Args:
-        formats: Those to choose from, by width; the best format first.
-        fallback: The one for programs that cannot choose; ``None`` if there are no files.
-        steps: All files, each once.
+        formats: The files of each format, ordered by width; the preferred format first.
+        fallback: The file for clients that do not support ``srcset``; ``None`` if there are no files.
+        steps: All files without duplicates.
     """
 
     formats: tuple[tuple[Step, ...], ...]
@@ -175,7 +175,7 @@ class Ladder:
 
     @property
     def compatible(self) -> tuple[Step, ...]:
-        """The files of one format, for where only one can be offered: the last, which most programs know."""
+        """The files of the last format, which most clients support, for contexts that can offer only one format."""
         return self.formats[-1] if self.formats else ()
 
 
@@ -183,14 +183,14 @@ class Declaration:
     """One entry of ``__thumbnails__``.
 
     Args:
-        name: Its name.
-        what: What is declared.
-        limits: What is accepted, also for thumbnails.
+        name: Name of the thumbnail.
+        what: The declared value.
+        limits: Limits on originals and thumbnails.
 
     Attributes:
-        look: What is done to the pixels, in words that are the same in every process and version.
-        crops: Whether a focal point makes a difference.
-        digest: Identifies the set of files that the declaration stands for.
+        look: Description of the processing, the same in every process and in every version of this library.
+        crops: Whether the result depends on a focal point.
+        digest: Identifier of the set of files that the declaration defines.
     """
 
     def __init__(self, name: str, what: Srcset | Recipe, limits: ImageLimits) -> None:
@@ -216,12 +216,12 @@ class Declaration:
         return self.what.sizes if isinstance(self.what, Srcset) else None
 
     def ladder(self, width: int, height: int, mimetype: str) -> Ladder:
-        """Return the files of an original.
+        """Return the files for an original.
 
         Args:
-            width: Of the original, in pixels, as displayed.
-            height: Of the original, in pixels, as displayed.
-            mimetype: Of the original.
+            width: Width of the original, in pixels, as displayed.
+            height: Height of the original, in pixels, as displayed.
+            mimetype: MIME type of the original.
         """
         original = width, height, mimetype
         found = self._ladders.get(original)
@@ -260,7 +260,7 @@ class Declaration:
         return known.get(made[0].tail, made[0]) if made else middle
 
     def _steps(self, recipes: Sequence[Recipe], size: tuple[int, int], original: str) -> tuple[Step, ...]:
-        """The files of some recipes, by width; without those that no file of the format can be."""
+        """Return the files of some recipes, ordered by width, without those that exceed a limit."""
         steps: dict[str, Step] = {}
         for recipe in recipes:
             try:
@@ -274,19 +274,19 @@ class Declaration:
 
 
 Declarations: TypeAlias = Mapping[str, Declaration]
-"""What a class declares, by name."""
+"""The declarations of a class, by name."""
 
 
 def declarations(found: object, where: str, limits: ImageLimits) -> Declarations:
-    """Check what a class declares.
+    """Validate the declarations of a class.
 
     Args:
         found: The value of ``__thumbnails__``.
-        where: The name of the class, for messages.
-        limits: The limits of the class.
+        where: Name of the class, for error messages.
+        limits: Limits of the class.
 
     Raises:
-        DeclarationError: It cannot work as it is written.
+        DeclarationError: A declaration is invalid.
     """
     if not isinstance(found, Mapping):
         raise DeclarationError(f"{where}.__thumbnails__: expected a dict, got {found!r:.80}")
@@ -308,7 +308,7 @@ def declarations(found: object, where: str, limits: ImageLimits) -> Declarations
 
 
 def _boxes(what: Srcset, size: tuple[int, int], original: str) -> list[tuple[int, int | None]]:
-    """The sizes of the files, as a recipe has them; never larger than the original, except for vector images."""
+    """Return the width and height of each file's recipe, limited to the original's size unless it is a vector image."""
     part = what.recipe.part(size).size
     aspect = what.aspect
     own = part if aspect is None else fitted(aspect, part)
@@ -324,7 +324,7 @@ def _boxes(what: Srcset, size: tuple[int, int], original: str) -> list[tuple[int
 
 
 def _look(recipe: Recipe, aspect: tuple[int, int] | None) -> str:
-    """What is done to the pixels apart from size and format. Every word that is left out means a default."""
+    """Describe the processing apart from size and format. Defaults are omitted."""
     words: list[str] = []
     if aspect is not None:
         words.append(f"aspect{aspect[0]}x{aspect[1]}")

@@ -1,4 +1,4 @@
-"""Declared thumbnails, which are made when they are asked for, and thumbnails with rows, made for all owners."""
+"""Serve declared thumbnails, which are rendered on request, and generate thumbnails with rows for all owners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds the files of thumbnails that are no longer declared."""
+"""Find the files of thumbnails that are no longer declared."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _LAST = "~"  # sorts after every character of a revision
 async def find_outdated(
     store: KeyedStore, object_type: str, declared: Sequence[Declarations], before: datetime
 ) -> AsyncGenerator[ObjectInfo, None]:
-    """Yield the files of thumbnails whose originals exist and that no class declares any more.
+    """Yield the files of thumbnails whose original exists, but that no class declares any more.
 
-    Both folders are listed once, in the same order.
+    The prefixes of the originals and of the thumbnails are each listed once, in the same order.
 
     Args:
-        store: The store.
-        object_type: That of the originals.
-        declared: What the classes declare.
-        before: Files that were put later are left alone.
+        store: The store to search.
+        object_type: Object type of the originals.
+        declared: The declarations of the classes.
+        before: Files written at this time or later are skipped.
     """
     originals = _Originals(store.list_objects(f"{object_type}/"))
     async for info in store.list_objects(f"{derived_type(object_type)}/"):
@@ -36,22 +36,22 @@ async def find_outdated(
             continue
         original = await originals.find(name)
         if original is None:
-            continue  # it is an orphan, or somebody has made up its name: the sweep decides
+            continue  # the file is orphaned, or its name is forged: leave it to the sweep
         thumbnail = thumbnail_of(original, name, declared)
         if thumbnail is None or info.name not in {thumbnail.name_of(step) for step in thumbnail.ladder.steps}:
             yield info
 
 
 class _Originals:
-    """A listing of originals that goes on as far as the thumbnails that are looked up in order."""
+    """A listing of originals, read only as far as needed to look up thumbnails in order."""
 
     def __init__(self, listing: AsyncIterator[ObjectInfo]) -> None:
         self._listing = listing
-        self._ahead: list[Original] = []  # from the last public part on
+        self._ahead: list[Original] = []  # originals from the last public part onwards
         self._ended = False
 
     async def find(self, name: DerivedName) -> Original | None:
-        """Return the original that a name was given out for; ``None`` if there is none."""
+        """Return the original for which a name was issued; ``None`` if there is none."""
         self._ahead = [one for one in self._ahead if one.revision >= name.public]
         while not self._ended and not (self._ahead and self._ahead[-1].revision > name.public + _LAST):
             info = await anext(self._listing, None)

@@ -1,4 +1,4 @@
-"""Reads the files of thumbnails from any store, for a server."""
+"""Read thumbnail files from any store, for a server."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _TIME_CHARS = 10
 
 
 class StoreReader:
-    """Reads the files of a directory as the static server does, and those of other stores whole.
+    """Reads files from a directory in blocks, like the static server, and files from other stores as a whole.
 
     Args:
-        store: The store.
-        block_size: Of reads from a directory, in bytes.
-        open_files: How many files of a directory stay open.
+        store: The store to read from.
+        block_size: Size of each read from a directory, in bytes.
+        open_files: Number of files of a directory that are kept open.
     """
 
     def __init__(self, store: KeyedStore, block_size: int, open_files: int) -> None:
@@ -34,23 +34,26 @@ class StoreReader:
         self._disks: dict[str, Reader] = {}
 
     def directory_of(self, object_type: str) -> str | None:
-        """Return the directory in which the files of an object type are kept; ``None`` if it is not one."""
+        """Return the directory that contains the files of an object type; ``None`` if its store is not a directory."""
         store: KeyedStore = self._store
         while isinstance(store, RoutingStore):
             store = store.store_of(object_type)
         return store.path if isinstance(store, BaseFileSystemStore) else None
 
     def peek(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery | None:
-        """Return what :meth:`prepare` does for a file of a directory that is open. Does not block."""
+        """Return the same as :meth:`prepare` if the file is in a directory and already open; else ``None``.
+
+        Does not block.
+        """
         path = self.directory_of(file.name.partition("/")[0])
         return None if path is None else self._disk(path).peek(request, file, cors)
 
     async def prepare(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
-        """Return the response to GET or HEAD of a file, with the first block of its body.
+        """Return the response to a GET or HEAD request for a file, with the first block of its body.
 
         Raises:
             StoreFileNotFoundError: The file does not exist.
-            StoreError: It cannot be opened or read.
+            StoreError: The file cannot be opened or read.
         """
         path = self.directory_of(file.name.partition("/")[0])
         if path is not None:
@@ -67,7 +70,7 @@ class StoreReader:
         return Delivery(response)
 
     def blocks(self, response: Response) -> Iterator[bytes | Range]:
-        """Iterate over the parts of a body that is read from a directory."""
+        """Iterate over the parts of a response body that is read from a directory."""
         return next(iter(self._disks.values())).blocks(response)
 
     async def read(self, delivery: Delivery, block: Range) -> bytes:
@@ -81,7 +84,7 @@ class StoreReader:
 
 
 def _modified(file: ServableFile) -> int:
-    """When the original was uploaded, as the name says: it is the same wherever the file is read from."""
+    """Return the upload time of the original, from the file name, so that it is the same for every store."""
     stem = file.filename.partition(".")[0]
     moment = revision_time(stem[:_TIME_CHARS].ljust(26, "0"))
     return 0 if moment is None else int(moment.timestamp())

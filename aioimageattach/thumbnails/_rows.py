@@ -1,4 +1,4 @@
-"""Thumbnails that are missing, made for all owners at once: what a new size in a design needs."""
+"""Generate missing thumbnails for all owners, for example after a new size was added to a design."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from ..store import Store
 __all__ = ["BATCH", "CONCURRENCY", "ThumbnailFailure", "ThumbnailPlan", "ThumbnailProgress", "Thumbnails", "generate"]
 
 BATCH: Final = 50
-"""How many owners one transaction is about."""
+"""Number of owners per transaction."""
 
 CONCURRENCY: Final = 8
-"""How many originals are fetched and resized at once; pixels have a narrower bound of their own."""
+"""Number of originals fetched and resized concurrently. Image processing has an additional, lower limit."""
 
 _FAILURES_OF_A_TRANSACTION: Final = (ImageError, NoOriginalError, StoreError, SQLAlchemyError)
 
 
 @dataclass(frozen=True, slots=True)
 class Thumbnails:
-    """What was made of one picture, and is committed.
+    """The new thumbnails of one picture, after they were committed.
 
     Args:
-        owner: The class of its owner.
-        identity: The owner's primary key.
-        picture: What tells the picture from the owner's others; empty where there is one.
-        keys: The new thumbnails.
-        byte_size: Of all of them, in bytes.
+        owner: Class of the owner.
+        identity: Primary key of the owner.
+        picture: Values that identify the picture among those of the owner; empty if an owner has only one.
+        keys: Keys of the new thumbnails.
+        byte_size: Total size of the new thumbnails, in bytes.
     """
 
     owner: type[Any]
@@ -54,14 +54,14 @@ class Thumbnails:
 
 @dataclass(frozen=True, slots=True)
 class ThumbnailFailure:
-    """A picture of which the thumbnails could not be made.
+    """A picture whose thumbnails could not be generated.
 
     Args:
-        owner: The class of its owner.
-        identity: The owner's primary key.
-        picture: What tells the picture from the owner's others; empty where there is one, or where it was not one
-            picture of the owner's that failed, but the transaction.
-        error: Why.
+        owner: Class of the owner.
+        identity: Primary key of the owner.
+        picture: Values that identify the picture among those of the owner; empty if an owner has only one, or if the
+            whole transaction failed.
+        error: The reason.
     """
 
     owner: type[Any]
@@ -72,14 +72,14 @@ class ThumbnailFailure:
 
 @dataclass(slots=True)
 class ThumbnailProgress:
-    """How far a plan is.
+    """Progress of a plan.
 
     Args:
-        total: Pictures there were when it began; ``None`` before.
-        done: Pictures that were looked at.
-        made: Thumbnails that were made.
-        bytes: Of the thumbnails.
-        failed: Pictures of which none could be made.
+        total: Number of pictures when the plan started; ``None`` before that.
+        done: Number of pictures processed so far.
+        made: Number of thumbnails generated.
+        bytes: Total size of these thumbnails, in bytes.
+        failed: Number of failures.
     """
 
     total: int | None = None
@@ -90,11 +90,13 @@ class ThumbnailProgress:
 
 
 class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
-    """Makes missing thumbnails, lazily: iterate over it, or await :meth:`execute`. What :func:`generate` returns.
+    """Plan that generates missing thumbnails, returned by :func:`generate`.
+
+    Nothing happens until you iterate over it or await :meth:`execute`.
 
     Attributes:
-        progress: How far it is.
-        failures: The pictures of which none could be made.
+        progress: The current progress.
+        failures: The pictures whose thumbnails could not be generated.
     """
 
     def __init__(
@@ -147,7 +149,7 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
         return query.where(self._attachment.mapper.class_.original, *self._where)
 
     def _query(self, after: tuple[Any, ...] | None) -> Select[Any]:
-        """The owners with pictures who follow on a primary key."""
+        """Return the query for the next owners with pictures, after a primary key."""
         mapper = self._attachment.parent
         columns = [getattr(self._owner, mapper.get_property_by_column(column).key) for column in mapper.primary_key]
         images = getattr(self._owner, self._attachment.key)
@@ -156,14 +158,14 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
         return (query if after is None else query.where(beyond(columns, after))).order_by(*columns).limit(self._batch)
 
     async def _page(self, after: tuple[Any, ...] | None) -> tuple[list[tuple[Any, ...]], list[Thumbnails]]:
-        """Make those of some owners in one transaction; where it fails, in one for each."""
+        """Process the next owners in one transaction. If it fails, process each owner in a separate transaction."""
         async with self._sessions() as session:
             owners = (await session.scalars(self._query(after))).all()
             keys = [tuple(inspect(owner).identity) for owner in owners]
             try:
                 return keys, self._counted(*await self._make(session, owners))
             except _FAILURES_OF_A_TRANSACTION:
-                pass  # one owner's trouble, or another transaction was first: then each for itself
+                pass  # caused by one owner or by a concurrent transaction: process each owner separately
         return keys, [made for key in keys for made in await self._retry(key)]
 
     async def _retry(self, key: tuple[Any, ...]) -> list[Thumbnails]:
@@ -187,7 +189,7 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
     async def _make(
         self, session: AsyncSession, owners: Sequence[object]
     ) -> tuple[int, list[Thumbnails], list[ThumbnailFailure]]:
-        """Make those of some owners and commit; return how many pictures they have, and what became of them."""
+        """Generate the thumbnails of some owners and commit. Return the number of pictures, results and failures."""
         pictures = [(owner, picture) for owner in owners for picture in self._pictures(owner)]
         failures: list[ThumbnailFailure] = []
 
@@ -196,8 +198,8 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
             try:
                 await picture.generate_thumbnails(self._recipes, self._store, extra_kwargs=self._extra_kwargs)
             except (UsageError, SQLAlchemyError):
-                raise  # it would fail for every picture; or the transaction has failed
-            except Exception as error:  # also what a callable of a recipe or a third-party store raises
+                raise  # every picture would fail, or the transaction has failed
+            except Exception as error:  # includes errors of a recipe's callables and of third-party stores
                 identity = tuple(inspect(owner).identity)
                 failures.append(ThumbnailFailure(type(owner), identity, picture.identity, error))
 
@@ -235,34 +237,34 @@ def generate(
     where: ColumnElement[bool] | Sequence[ColumnElement[bool]] = (),
     extra_kwargs: Mapping[str, Any] | None = None,
 ) -> ThumbnailPlan:
-    """Return a plan that makes the thumbnails that are missing, for each picture of each owner.
+    """Return a plan that generates the missing thumbnails of each picture of each owner.
 
     ::
 
         plan = generate(sessions, User.picture, [150, Recipe(width=600, format="webp")])
         await plan.execute()
 
-    Each batch of owners is a transaction of its own. Stopped in the middle, and begun again, it goes on where it was:
-    what is there is not made anew. An application may go on meanwhile. A picture that fails keeps no other from its
-    thumbnails.
+    Each batch of owners is processed in a separate transaction. An interrupted plan can be run again: existing
+    thumbnails are not generated again. The application can keep running in the meantime. If a picture fails, the
+    others are still processed; see :attr:`ThumbnailPlan.failures`.
 
     Args:
-        sessions: Makes a session for each batch.
-        attachment: Such as ``User.picture``, the attribute of the class.
+        sessions: Factory of the sessions, one for each batch.
+        attachment: The attachment as an attribute of its class, such as ``User.picture``.
         recipes: Widths in pixels, or recipes.
-        enlarge: Whether a width in pixels may be larger than the original's; recipes say it themselves.
-        store: Where originals are, and thumbnails are to be; ``None`` for the current one.
-        batch: How many owners one transaction is about.
-        concurrency: How many originals are fetched and resized at once.
-        where: Conditions on the owners, such as ``User.is_active``; all of them must hold.
-        extra_kwargs: Passed to the image class's constructor for each thumbnail.
+        enlarge: Whether a width in pixels may be larger than that of the original. Recipes have their own ``enlarge``.
+        store: Store of the originals and of the thumbnails; ``None`` means the current store.
+        batch: Number of owners per transaction.
+        concurrency: Number of originals fetched and resized concurrently.
+        where: Conditions on the owners, such as ``User.is_active``, combined with AND.
+        extra_kwargs: Arguments for the constructor of the image class, for each thumbnail.
 
     Raises:
-        DeclarationError: It is no attachment.
-        ValueError: No recipe is given, or a number is below 1.
+        DeclarationError: ``attachment`` is not an image attachment.
+        ValueError: ``recipes`` is empty, or a number is below 1.
 
-    Effects: Nothing is done before the plan is awaited. When a batch is cancelled, its rows and files are undone; those
-    of the batches before stay.
+    Effects: Nothing happens until the plan is awaited or iterated over. If a batch is cancelled, its rows and files are
+    rolled back; those of earlier batches are kept.
     """
     for label, number in (("batch", batch), ("concurrency", concurrency), ("recipes", len(recipes))):
         if number < 1:

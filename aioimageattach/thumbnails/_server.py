@@ -1,4 +1,4 @@
-"""Serves declared thumbnails, and makes those that are missing: needs the store and the classes, and no database."""
+"""Serve declared thumbnails, and render missing ones. Needs the store and the image classes, but no database."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from ._reader import StoreReader
 __all__ = ["ThumbnailServer"]
 
 _BROKEN_FOR: Final = 60.0
-"""Seconds for which a picture that cannot be rendered is not tried again."""
+"""Seconds before rendering is tried again for a picture that could not be rendered."""
 
 _BROKEN_KEPT: Final = 10_000
 _MAX_POINTS: Final = 100
-"""Focal points for which files of one thumbnail are made: who knows an original's URL could ask for all of them."""
+"""Largest number of focal points per thumbnail: a client that knows an original's URL could request all of them."""
 
 _BATCH: Final = 1000
 _RETRY_AFTER: Final = (b"retry-after", b"1")
@@ -48,11 +48,11 @@ _log = logging.getLogger("aioimageattach.thumbnails")
 
 
 class _Busy(Exception):
-    """The limit of originals in progress was not free in time."""
+    """No capacity became free within ``max_wait``."""
 
 
 class ThumbnailServer(FileServer):
-    """An ASGI application that serves declared thumbnails, and makes those that do not exist yet.
+    """ASGI application that serves declared thumbnails, and renders those that do not exist yet.
 
     ::
 
@@ -60,31 +60,34 @@ class ThumbnailServer(FileServer):
         set_default_store(store, thumbnails=thumbnails)
         app.mount("/thumbnails", thumbnails)
 
-    It serves thumbnails alone, never an original. A file that exists is served whatever the classes declare by now. One
-    that is missing is made, stored and served, and the other widths of its format are made afterwards, if nothing else
-    is to be done. An outdated name leads to the present file. Put a CDN or nginx in front, so that each file comes from
-    here once; the guide *Behind a CDN* has their configuration.
+    It serves only thumbnails, never originals. An existing file is served even if the declaration has changed since. A
+    missing file is rendered, stored and served; the other widths of its format are rendered afterwards, while no
+    request is waiting. A request for an outdated name is redirected to the current file. Put a CDN or nginx in front,
+    so that each file is requested from this application only once; see the guide *Behind a CDN*.
 
     Args:
-        store: Has the originals, and keeps the thumbnails.
-        classes: The image classes whose thumbnails are served, with their subclasses.
-        base_url: Where the application is mounted, as pages address it: a path such as ``"/thumbnails/"``, or the URL
-            of the CDN.
+        store: Store of the originals and of the thumbnails.
+        classes: Image classes whose thumbnails are served, including their subclasses.
+        base_url: Public URL under which the application is mounted: a path such as ``"/thumbnails/"``, or the URL of
+            the CDN.
         cors: As for :class:`~aioimageattach.stores.fs.StaticServer`.
         block_size: As for :class:`~aioimageattach.stores.fs.StaticServer`.
         open_files: As for :class:`~aioimageattach.stores.fs.StaticServer`.
-        url_secret: Sign the URLs, and serve no others: at least 16 bytes, the same in all processes. Of several
-            secrets, the first signs and all are accepted. Nothing else may then serve the files of the store.
-        url_expires_in: How long a signed URL is valid at least, in seconds.
-        url_window: How long a signed URL stays the same at most, in seconds; ``None`` means ``url_expires_in``.
+        url_secret: Secret that signs the URLs, at least 16 bytes, the same in all processes; requests without a valid
+            signature are refused. Of several secrets, the first one signs and all are accepted. No other server may
+            then serve the files of the store. ``None`` means that URLs are not signed.
+        url_expires_in: Time for which a signed URL is valid at least, in seconds.
+        url_window: Time for which the same signed URL is reused at most, in seconds; ``None`` means
+            ``url_expires_in``.
         x_accel_redirect: As for :class:`~aioimageattach.stores.fs.StaticServer`, for a store in a directory.
-        concurrency: How many originals are fetched and rendered at the same time; ``None`` means one more than the
-            cores.
-        max_wait: How long a request waits for its turn, in seconds. Then it is answered with another file of the same
-            thumbnail, or 503.
+        concurrency: Number of originals that are fetched and rendered concurrently; ``None`` means the number of cores
+            plus one.
+        max_wait: Time that a request waits for free capacity, in seconds. After that, it is redirected to another file
+            of the same thumbnail, or gets 503 if there is none.
 
     Raises:
-        DeclarationError: A class is not an image class, or the store cannot be listed.
+        DeclarationError: A class is not an image class, or the store is not a
+            :class:`~aioimageattach.store.KeyedStore`.
         ValueError: An argument is out of range.
     """
 
@@ -132,7 +135,7 @@ class ThumbnailServer(FileServer):
         return self._signer is not None
 
     def query_of(self, picture: str) -> str:
-        """Return the signature of the URLs of a picture, from the ``?`` on; empty if URLs are not signed."""
+        """Return the query string that signs the URLs of a picture, with the ``?``; empty if URLs are not signed."""
         return "" if self._signer is None else f"?{self._signer.sign(picture)}"
 
     async def prune(
@@ -142,18 +145,21 @@ class ThumbnailServer(FileServer):
         grace: timedelta = timedelta(days=1),
         object_types: Iterable[str] = (),
     ) -> AsyncGenerator[ObjectInfo, None]:
-        """Yield the files of thumbnails that are no longer declared: with another look, width or format, or not at all.
+        """Yield the files of thumbnails that are no longer declared, or now have another look, width or format.
 
-        Do it when all processes run with the new declarations. Pages and e-mails from before then get redirects
-        instead of these files, or nothing for thumbnails that are not declared any more.
+        Call it once all processes run with the new declarations. After that, URLs in older pages and e-mails are
+        redirected to the current files, or return 404 if the thumbnail is no longer declared.
 
         Args:
-            delete: Whether to delete them; otherwise they are only found.
-            grace: Age of the files that are left alone.
-            object_types: Those of originals of classes whose object type depends on the row.
+            delete: Whether to delete the files. If ``False``, they are only reported.
+            grace: Files younger than this are skipped.
+            object_types: Object types of originals whose classes do not have a fixed object type, but one that depends
+                on the row.
 
         Raises:
             StoreError: The store could not be listed, or a file could not be deleted.
+
+        Effects: With ``delete``, each file has been deleted by the time it is yielded.
         """
         before = datetime.now(UTC) - grace
         for object_type in dict.fromkeys([*(one for one in self._declared_types() if one is not None), *object_types]):
@@ -174,7 +180,7 @@ class ThumbnailServer(FileServer):
         return batch
 
     async def aclose(self) -> None:
-        """Stop what is being made without being asked for."""
+        """Stop rendering files that no request is waiting for."""
         task, self._rest = self._rest, None
         if task is not None:
             task.cancel()
@@ -245,7 +251,10 @@ class ThumbnailServer(FileServer):
         return self._offloaded(request, file, cors, await self._files.prepare(request, file, cors))
 
     def _redirect(self, request: RequestInfo, file: ServableFile, cors: Headers, names: Iterable[str]) -> Delivery:
-        """Answer with the file that is nearest to the one that was asked for; 404 if there is none."""
+        """Redirect to the file whose width is nearest to that of the requested file; respond with 404 if there is none.
+
+        Files of the same MIME type are preferred.
+        """
         wanted = _width_of(file.name)
         found = {name: parse_path(name) for name in names}
         same = [name for name, one in found.items() if one is not None and one.mimetype == file.mimetype]
@@ -262,7 +271,7 @@ class ThumbnailServer(FileServer):
         return Delivery(Response(302, headers))
 
     async def _existing(self, object_type: str, name: DerivedName) -> list[str]:
-        """The files of a thumbnail that exist, whatever their recipe was."""
+        """Return the existing files of a thumbnail, including those of earlier recipes."""
         prefix = path_of(object_type, f"{name.public}-{name.name}-")
         return [info.name async for info in self.store.list_objects(prefix)]
 
@@ -273,7 +282,7 @@ class ThumbnailServer(FileServer):
     # --- work --------------------------------------------------------------------------------------------------------
 
     async def _make(self, thumbnail: Thumbnail, step: Step) -> bytes:
-        """Make a file and return its content; requests for one file share the work."""
+        """Render a file and return its content. Concurrent requests for the same file share the work."""
         original = thumbnail.original.name
         until, error = self._broken.get(original, (0.0, None))
         if error is not None and time.monotonic() < until:
@@ -310,7 +319,7 @@ class ThumbnailServer(FileServer):
         return made[0].blob
 
     async def _make_rest(self, thumbnail: Thumbnail, rest: list[Step], spool: Spool, limit: Limit) -> None:
-        """Make the other widths of a format, each only while no request waits."""
+        """Render the other widths of a format, each only while no request is waiting."""
         for step in rest:
             if not limit.value:
                 return
@@ -336,12 +345,12 @@ class ThumbnailServer(FileServer):
     # --- declarations ------------------------------------------------------------------------------------------------
 
     def _declared(self, object_type: str) -> list[Declarations]:
-        """Return what the classes declare whose originals have, or may have, an object type."""
+        """Return the declarations of the classes whose originals have, or may have, the given object type."""
         types = self._declared_types()
         return [*types.get(object_type, ()), *types.get(None, ())]
 
     def _declared_types(self) -> dict[str | None, list[Declarations]]:
-        """What the classes declare, by object type; ``None`` stands for those that depend on the row."""
+        """Return the declarations by object type; ``None`` is for classes whose object type depends on the row."""
         if self._types is None:
             types: dict[str | None, list[Declarations]] = {}
             for cls in self._classes:
@@ -354,5 +363,5 @@ class ThumbnailServer(FileServer):
 
 
 def _width_of(name: str) -> int:
-    """The width in the name of a file."""
+    """Return the width in a file name."""
     return int(name.rpartition("/")[2].partition(".")[2].partition("x")[0])
