@@ -1,4 +1,4 @@
-"""Compression with an end: bytes in, bytes out, and never more of them than was said."""
+"""Compression and bounded decompression: the output never exceeds the declared size."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..exc import DamagedValueError, DeclarationError
 __all__ = ["BLOCK", "Compression", "Decoder", "bound", "check_compression", "compress", "decompress", "extension_of"]
 
 Compression = Literal["gzip", "zstd"]
-"""How the bytes of a file are compressed."""
+"""The compression of a file."""
 
 BLOCK: Final = 256 * 1024
-"""How many bytes a decoder gives at once."""
+"""Maximum number of bytes that a decoder returns per call."""
 
 _EXTENSIONS: Final = MappingProxyType({"gzip": ".gz", "zstd": ".zst"})
 _GZIP: Final = 31  # zlib's word for a gzip member with a window of 32 KiB
@@ -32,7 +32,11 @@ class _Decompressor(Protocol):
 
 
 def _zstd() -> Any:
-    """The library, if it is there: Python has it since 3.14."""
+    """Return the zstd module, which is part of Python since 3.14.
+
+    Raises:
+        DeclarationError: It is not available.
+    """
     for name in ("compression.zstd", "backports.zstd"):
         try:
             return importlib.import_module(name)
@@ -44,10 +48,10 @@ def _zstd() -> Any:
 
 
 def check_compression(compression: object) -> Compression | None:
-    """Return the compression if it is one, and can be done here.
+    """Return the compression if it is valid and available.
 
     Raises:
-        DeclarationError: It is none, or the library for it is not installed.
+        DeclarationError: The compression is unknown, or its library is not installed.
     """
     if compression not in (None, *_EXTENSIONS):
         raise DeclarationError(f"compression: expected None, 'gzip' or 'zstd', got {compression!r}")
@@ -57,12 +61,12 @@ def check_compression(compression: object) -> Compression | None:
 
 
 def extension_of(compression: Compression | None) -> str:
-    """Return what the compression adds to a file's name."""
+    """Return the file name extension of the compression, with its dot; empty for none."""
     return "" if compression is None else _EXTENSIONS[compression]
 
 
 def compress(data: bytes | memoryview, compression: Compression | None) -> bytes:
-    """Return the data compressed; the same data give the same bytes."""
+    """Compress data; equal data result in equal bytes."""
     if compression == "gzip":
         packer = zlib.compressobj(6, zlib.DEFLATED, _GZIP)
         return packer.compress(data) + packer.flush()
@@ -72,12 +76,12 @@ def compress(data: bytes | memoryview, compression: Compression | None) -> bytes
 
 
 def bound(size: int) -> int:
-    """Return how many bytes data of a size may have once compressed: a few more, where nothing can be saved."""
+    """Return the maximum compressed size for data of a size; incompressible data grow slightly."""
     return size + size // 500 + 1024
 
 
 class _Gzip:
-    """zlib's decompressor in the form of the others: it keeps what it has not yet read."""
+    """zlib's decompressor with the interface of the others: it keeps unconsumed input itself."""
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(_GZIP)
@@ -95,7 +99,7 @@ class _Gzip:
 
 
 class _Plain:
-    """Gives what it is given, as far as it is asked."""
+    """A decompressor for uncompressed data."""
 
     unused_data = b""
 
@@ -113,7 +117,7 @@ class _Plain:
 
 
 def _decompressor(compression: Compression | None) -> tuple[_Decompressor, type[Exception]]:
-    """What decompresses, and the error it raises."""
+    """Return a decompressor and the exception that it raises."""
     if compression == "gzip":
         return _Gzip(), zlib.error
     if compression is None:
@@ -124,15 +128,15 @@ def _decompressor(compression: Compression | None) -> tuple[_Decompressor, type[
 
 
 class Decoder:
-    """Turns the bytes of a file into those that were stored, and finds out whether they are.
+    """A decoder that decompresses the bytes of a file, and verifies their size and SHA-256.
 
-    It gives at most :data:`BLOCK` bytes at a time, and at most one more than the size it was told of in all.
+    It returns at most :data:`BLOCK` bytes per call, and decompresses at most one byte more than ``size`` in total.
 
     Args:
-        size: How many bytes there have to be, without compression.
-        sha256: Their fingerprint, 64 hexadecimal digits.
-        compression: What was done to them.
-        name: What messages call the file.
+        size: Expected size of the value in bytes.
+        sha256: Expected SHA-256 of the value, in hexadecimal.
+        compression: The compression of the file.
+        name: The name of the file in error messages.
     """
 
     def __init__(self, size: int, sha256: str, compression: Compression | None, name: str) -> None:
@@ -144,16 +148,17 @@ class Decoder:
         self._inner, self._error = _decompressor(compression)
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes of the file; return some of the value.
+        """Feed the next bytes of the file, and return the next bytes of the value.
 
         Args:
-            data: At most :data:`BLOCK` bytes where nothing is to be copied; none, as long as something comes back.
+            data: Bytes of the file, at most :data:`BLOCK` to avoid copies. Pass ``b""`` for as long as the last call
+                returned bytes.
 
         Returns:
-            At most :data:`BLOCK` bytes; none means that all that was taken is given.
+            At most :data:`BLOCK` bytes; empty if all input has been processed.
 
         Raises:
-            DamagedValueError: These are not the bytes that were stored.
+            DamagedValueError: The content of the file is not what was stored.
         """
         if not data and self._inner.eof:
             return b""
@@ -170,10 +175,10 @@ class Decoder:
         return found
 
     def finish(self) -> None:
-        """Say that the file is at its end.
+        """Verify the value after the end of the file.
 
         Raises:
-            DamagedValueError: These were not the bytes that were stored.
+            DamagedValueError: The content of the file is not what was stored.
         """
         if not self._inner.eof or self._left:
             raise self._damaged(f"it is cut off, {self._size - self._left:,} of {self._size:,} bytes are there")
@@ -187,10 +192,10 @@ class Decoder:
 
 
 def decompress(data: bytes, size: int, sha256: str, compression: Compression | None, name: str) -> bytes:
-    """Return the bytes that were stored, of a file that was read whole; see :class:`Decoder`.
+    """Decompress and verify a complete file; see :class:`Decoder`.
 
     Raises:
-        DamagedValueError: They are not the bytes that were stored.
+        DamagedValueError: The content of the file is not what was stored.
     """
     decoder = Decoder(size, sha256, compression, name)
     pieces: list[bytes] = []

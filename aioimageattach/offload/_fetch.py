@@ -1,4 +1,4 @@
-"""Reading the files of offloaded values: whole, or as a stream, and never more than their names say."""
+"""Reading of offloaded values, completely or as a stream, and never more bytes than their names allow."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["HOP", "fetch", "keyed", "read", "stream"]
 V = TypeVar("V")
 
 HOP: Final = 64 * 1024
-"""Beyond so many bytes the work on a value is done in a thread: that costs what a hop there costs."""
+"""Size, in bytes, above which a value is processed in a worker thread: below, switching threads costs more."""
 
 
 def keyed(store: Store) -> KeyedStore:
-    """Return a store if it keeps files by name.
+    """Return the store if it is a :class:`~aioimageattach.store.KeyedStore`.
 
     Raises:
-        DeclarationError: It does not.
+        DeclarationError: It is not.
     """
     if isinstance(store, KeyedStore):
         return store
@@ -34,11 +34,11 @@ def keyed(store: Store) -> KeyedStore:
 
 
 async def read(store: KeyedStore, reference: Reference) -> bytes:
-    """Return the bytes of a file as they stand in the store.
+    """Return the bytes of a file, still compressed.
 
     Raises:
-        StoreFileNotFoundError: There is no such file.
-        DamagedValueError: It is longer or shorter than its name says.
+        StoreFileNotFoundError: The store has no such file.
+        DamagedValueError: Its size differs from the size in its name.
     """
     pieces: list[bytes] = []
     left = reference.stored + 1
@@ -52,16 +52,16 @@ async def read(store: KeyedStore, reference: Reference) -> bytes:
 
 
 async def fetch(store: KeyedStore, reference: Reference, decode: Callable[[bytes], V]) -> V:
-    """Return the value in a file.
+    """Return the value stored in a file.
 
     Args:
-        store: Has the file.
-        reference: Which file.
-        decode: Makes the value of its bytes; in a thread, where these are many.
+        store: The store that contains the file.
+        reference: The file.
+        decode: Decodes the value from its bytes; called in a worker thread if there are many.
 
     Raises:
-        StoreFileNotFoundError: There is no such file.
-        DamagedValueError: It does not hold what was stored.
+        StoreFileNotFoundError: The store has no such file.
+        DamagedValueError: The content of the file is not what was stored.
     """
     data = await read(store, reference)
 
@@ -73,35 +73,35 @@ async def fetch(store: KeyedStore, reference: Reference, decode: Callable[[bytes
 
 
 async def stream(store: KeyedStore, reference: Reference) -> AsyncFile:
-    """Open the value in a file; the caller closes it.
+    """Open the value stored in a file as a stream, which the caller closes.
 
-    Its bytes are checked as they come. That they are all there, and the right ones, is known at their end.
+    The bytes are checked as they are read. Completeness and SHA-256 can only be checked at the end.
 
     Raises:
-        StoreFileNotFoundError: There is no such file.
+        StoreFileNotFoundError: The store has no such file.
     """
     reader = _Reader(await store.get_object(reference.name), reference)
     return FileProxy(reader, close=reader.aclose)
 
 
 class _Reader:
-    """Decompresses as it is read; in constant memory."""
+    """A file-like object that decompresses while it is read, in constant memory."""
 
     def __init__(self, file: AsyncFile, reference: Reference) -> None:
         self._file = file
         self._reference = reference
         self._decoder = Decoder(reference.size, reference.sha256, reference.compression, reference.name)
         self._ready = b""
-        self._waiting = b""  # kept until it is fed, which may be interrupted before it begins
+        self._waiting = b""  # kept until it is fed, because a cancellation may come before the worker thread starts
         self._taken = 0
-        self._dry = True  # all that was fed is given
+        self._dry = True  # the decoder has returned all that it was fed
         self._ended = False
 
     async def read(self, size: int = -1, /) -> bytes:
-        """Return up to ``size`` bytes, none at the end.
+        """Return up to ``size`` bytes; empty at the end.
 
         Raises:
-            DamagedValueError: These are not the bytes that were stored.
+            DamagedValueError: The content of the file is not what was stored.
         """
         while not self._ready and not self._ended:
             if self._dry and not self._waiting:

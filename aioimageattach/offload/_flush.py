@@ -1,4 +1,4 @@
-"""What the session's hooks ask of rows with offloaded columns: each names a file per column, or none."""
+"""The flush handler of rows with offloaded columns, each of which references at most one file per column."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class _Change:
 
     Args:
         row: The object.
-        key: The attribute.
-        settings: Of its column.
-        handle: What is written; ``None`` for nothing.
-        old: What the row held when it was loaded; ``None`` where it held nothing, or was not loaded.
-        store: Where the new file goes, and the old one is.
-        prepared: What of the handle is written.
-        dropped: The files that the row named just before it is written.
+        key: The name of the attribute.
+        settings: The settings of its column.
+        handle: The new value; ``None`` for NULL.
+        old: The value of the row when it was loaded; ``None`` if it was NULL, or was not loaded.
+        store: The store for the new file, which also contains the old one.
+        prepared: The prepared content of the handle.
+        dropped: The files that the row referenced just before it is written.
     """
 
     row: object
@@ -84,11 +84,11 @@ class _Work:
 
     Args:
         planned: The changes whose files are about to be put.
-        changes: Those whose files are in the store, by row and attribute.
+        changes: The changes whose files are in the store, by row and attribute.
         doomed: The rows that are deleted, with their files.
-        written: The rows of which statements were executed.
+        written: The rows for which statements were executed.
         writing: The handles that statements may write now.
-        seen: The handles that were looked at, by ``id``.
+        seen: The ``id`` of each handle that was processed.
     """
 
     planned: list[_Change] = field(default_factory=list)
@@ -99,12 +99,12 @@ class _Work:
     seen: set[int] = field(default_factory=set)
 
     def knows(self, row: object, key: str) -> bool:
-        """Whether the flush was told what the attribute of a row is now."""
+        """Return whether the flush has processed the current value of an attribute."""
         change = self.changes.get((instance_state(row), key))
         return change is not None and change.handle is instance_dict(row).get(key)
 
     def add(self, changes: Iterable[_Change]) -> None:
-        """Note some changes."""
+        """Record changes whose files are in the store."""
         self.changes.update({(instance_state(change.row), change.key): change for change in changes})
 
 
@@ -118,7 +118,7 @@ class StoredValues(FlushHandler):
         return bool(columns_of(mapper))
 
     def plan(self, session: Session, rows: Rows) -> Plan:
-        """Return the files of values that are new, and the rows that are changed or deleted."""
+        """Return the files of new values, and the rows that are changed or deleted."""
         work = _left(session)
         changes: list[_Change] = []
         for row in rows.new:
@@ -133,13 +133,13 @@ class StoredValues(FlushHandler):
         return Plan(uploads, _owners([*work.changes.values(), *changes], work.doomed))
 
     def settle(self, session: Session) -> None:
-        """Read what the rows hold that are changed or deleted; then let the new values be written."""
+        """Read the current references of changed and deleted rows, then allow the new values to be written."""
         work = _work(session)
         work.add(work.planned)
         _settle(session, work, [*work.changes.values()], list(work.doomed))
 
     def flushed(self, session: Session) -> Report:
-        """Return which files the rows name now, and which no longer."""
+        """Return the files that the rows reference now, and those that they no longer reference."""
         work, report = _work(session), Report()
         for change in work.changes.values():
             if instance_state(change.row) in work.written and _is_current(session, change):
@@ -153,12 +153,12 @@ class StoredValues(FlushHandler):
         return report
 
     def ended(self, session: Session, deleted: Sequence[Any]) -> Report:
-        """Return the files of the rows that were deleted; no file waits for its row."""
+        """Return the files of the deleted rows; unlike images, no file has to wait for its row."""
         work = _work(session)
         return Report(dropped=[file for row in deleted for file in _files_of_deleted(session, work, row)])
 
     def closed(self, session: Session) -> None:
-        """Let no further statement write the handles of the flush, and keep the changes that it has not written."""
+        """Prevent further statements from writing the handles of the flush, and keep its unwritten changes."""
         work = _work(session)
         for handle in work.writing:
             handle._writing = False
@@ -176,12 +176,12 @@ register(StoredValues())
 
 
 def _work(session: Session) -> _Work:
-    """Return the state of the flush, a new one if nothing was planned."""
+    """Return the state of the flush; a new one if nothing was planned."""
     return cast("_Work | None", session.info.get(_WORK)) or _Work()
 
 
 def _left(session: Session) -> _Work:
-    """What a flush that was refused has put already, for rows that still wait for it."""
+    """Return the changes that a failed flush has already put, for rows that are still to be written."""
     left: _Work = session.info.pop(_WORK, _Work())
     work = _Work()
     kept = [
@@ -207,9 +207,9 @@ def _of_new(session: Session, work: _Work, row: object, *, switched: bool = Fals
     for key, column in columns_of(object_mapper(row)).items():
         if (
             values.get(key) is None and column.default is not None
-        ):  # which SQLAlchemy takes where None was assigned, too
+        ):  # SQLAlchemy applies the default even if None was assigned
             set_attribute(row, key, copy.deepcopy(cast("Any", column.default).arg))
-        elif key not in values and switched:  # in the place of a row that is deleted it would inherit what that held
+        elif key not in values and switched:  # if it replaces a deleted row by an UPDATE, it would keep the old value
             set_attribute(row, key, None)
         if values.get(key) is not None and not work.knows(row, key):
             yield _change(session, work, row, key, column, None)
@@ -223,7 +223,7 @@ def _of_dirty(session: Session, work: _Work, row: object) -> Iterator[_Change]:
         old = history.deleted[0] if history.deleted else None
         change = _change(session, work, row, key, column, old)
         if change.handle is not None and old is not None and change.handle._raw == old._raw:
-            set_committed_value(row, key, old)  # it was there all the time
+            set_committed_value(row, key, old)  # the column already holds this reference
         else:
             yield change
 
@@ -234,7 +234,7 @@ def _change(
     settings = settings_of(column)
     values = instance_dict(row)
     value = values.setdefault(key, None)  # it may have been deleted with `del`
-    # what was stored before, or is another row's too, is written by a handle of its own
+    # a handle that was stored before, or that belongs to another row too, is replaced by one for this attribute
     if value is not None and (not isinstance(value, Stored) or value._raw is not None or id(value) in work.seen):
         value = values[key] = coerced(settings, value)
     work.seen.add(id(value))
@@ -246,17 +246,17 @@ def _store(session: Session, handle: Stored[Any]) -> KeyedStore:
     return keyed(resolve_store(handle._store, session=session))
 
 
-# --- what goes up ----------------------------------------------------------------------------------------------------
+# --- uploads ---------------------------------------------------------------------------------------------------------
 
 
 def _prepare(session: Session, changes: list[_Change]) -> list[Upload]:
-    """Return what has to be put; take away the changes that change nothing."""
+    """Return the files to put, and remove changes that leave the stored bytes as they are."""
     writing = [change for change in changes if change.handle is not None]
     if not writing:
         return []
     if not in_bridge():
         raise DeclarationError("values are stored by an AsyncSession; this session is used without one")
-    sharing = grace_of(session) >= GRACE  # with less time a file that is found may be too old
+    sharing = grace_of(session) >= GRACE  # with a shorter grace time, an existing file may be too old to share
     wanted = [
         Wanted(change.handle, change.settings, change.old, change.store, change.settings.dedupe and sharing)
         for change in writing
@@ -281,13 +281,13 @@ def _prepare(session: Session, changes: list[_Change]) -> list[Upload]:
 
 
 def _owners(changes: Iterable[_Change], doomed: Iterable[InstanceState[Any]]) -> list[Owner]:
-    """The rows of the database that are changed or deleted: their values belong to them."""
+    """Return the database rows that are changed or deleted, to be locked: they own their values."""
     states = dict.fromkeys((*doomed, *(instance_state(change.row) for change in changes)))
     return [Owner(state.mapper, (), tuple(state.identity), state) for state in states if state.identity is not None]
 
 
 def _settle(session: Session, work: _Work, changes: Sequence[_Change], doomed: Sequence[InstanceState[Any]]) -> None:
-    """Read what the rows hold that are changed or deleted; then let the new values be written."""
+    """Read the current references of changed and deleted rows, then allow the new values to be written."""
     before = [change for change in changes if instance_state(change.row).key is not None]
     held = _held(session, {*doomed, *(instance_state(change.row) for change in before)})
     for state in doomed:
@@ -306,10 +306,10 @@ def _settle(session: Session, work: _Work, changes: Sequence[_Change], doomed: S
 def _held(
     session: Session, states: Iterable[InstanceState[Any]]
 ) -> dict[InstanceState[Any], dict[str, Stored[Any] | None]]:
-    """What rows hold in the database now; a row that is gone is left out.
+    """Return the current values of rows in the database, without rows that no longer exist.
 
-    They are locked already, but for the tables of subclasses, and only a locking read sees the latest values at each
-    isolation level.
+    The rows are read with a lock, although those of base tables are locked already: only a locking read returns the
+    latest values at every isolation level.
     """
     by_mapper: dict[Mapper[Any], dict[tuple[Any, ...], InstanceState[Any]]] = {}
     for state in states:
@@ -321,7 +321,7 @@ def _held(
             for identity, values in _read(connection, mapper, identities):
                 if identity in rows:
                     found[rows[identity]] = values
-            for identity in identities:  # the database may spell a key otherwise, as CHAR(10) does: let it compare
+            for identity in identities:  # the database may return a padded key, as for CHAR(10): compare it there
                 if rows[identity] not in found:
                     found.update((rows[identity], values) for _, values in _read(connection, mapper, [identity]))
     return found
@@ -339,7 +339,7 @@ def _by_connection(
 def _read(
     connection: Connection, mapper: Mapper[Any], identities: Sequence[tuple[Any, ...]]
 ) -> Iterator[tuple[tuple[Any, ...], dict[str, Stored[Any] | None]]]:
-    """By tables, not by classes: what an application adds to its queries hides nothing."""
+    """Read rows from tables instead of classes, so that query filters of the application cannot hide any."""
     columns = columns_of(mapper)
     primary = mapper.primary_key
     query = select(*primary, *columns.values()).select_from(mapper.persist_selectable).with_for_update(key_share=True)
@@ -348,7 +348,7 @@ def _read(
             yield tuple(row[: len(primary)]), dict(zip(columns, row[len(primary) :], strict=True))
 
 
-# --- what was there --------------------------------------------------------------------------------------------------
+# --- previous files --------------------------------------------------------------------------------------------------
 
 
 def _files_of_deleted(session: Session, work: _Work, row: object) -> Iterable[StoredFile]:
@@ -357,7 +357,10 @@ def _files_of_deleted(session: Session, work: _Work, row: object) -> Iterable[St
 
 
 def _known_files(session: Session, row: object, columns: Iterable[str]) -> Iterator[StoredFile]:
-    """The files of a row that was deleted in bulk, as far as it was loaded; of changes that were not flushed, none."""
+    """Return the files of a row that a bulk statement has deleted, as far as they were loaded.
+
+    Files of changes that were not flushed are not included.
+    """
     for key in columns:
         history = get_history(row, key, PASSIVE_NO_INITIALIZE)
         known = (history.deleted if history.has_changes() else history.unchanged) or ()
@@ -372,7 +375,7 @@ def _known_files(session: Session, row: object, columns: Iterable[str]) -> Itera
 def _files(
     session: Session, row: object, key: str, handle: Stored[Any] | None, store: Store | None = None
 ) -> Iterator[StoredFile]:
-    """The file that a handle names and that is its row's alone, if there is one."""
+    """Yield the file that a handle references, unless it is shared."""
     if handle is None or handle._raw is None:
         return
     try:
@@ -392,7 +395,7 @@ def _referrer(session: Session, row: object, key: str) -> ValueReferrer:
 
 @dataclass(frozen=True, slots=True)
 class ValueReferrer(Referrer):
-    """The rows with an offloaded column, any of which may hold a copy of a reference that SQL has made."""
+    """The rows with an offloaded column. Any of them may hold a reference that a SQL statement has copied."""
 
     key: str
 
@@ -408,7 +411,7 @@ class ValueReferrer(Referrer):
         return found
 
     def _columns(self) -> list[ColumnElement[str]]:
-        """The columns whose values have names that begin as those of this one do."""
+        """Return the columns with the object type of this one, whose file names have the same prefix."""
         own = columns_of(self.mapper)[self.key]
         object_type = settings_of(own).object_type
         mappers = (self.mapper, *self.mapper.registry.mappers)
@@ -416,12 +419,12 @@ class ValueReferrer(Referrer):
         return [type_coerce(one, Text()) for one in columns if settings_of(one).object_type == object_type]
 
 
-# --- what comes late -------------------------------------------------------------------------------------------------
+# --- late changes ----------------------------------------------------------------------------------------------------
 
 
 @event.listens_for(Mapper, "mapper_configured")
 def _configured(mapper: Mapper[Any], cls: type) -> None:
-    """Listen to the rows of mappers with offloaded columns only: others shall not be slower."""
+    """Listen only to mappers with offloaded columns, so that others are not slowed down."""
     if columns_of(mapper):
         event.listen(mapper, "before_insert", _inserting)
         event.listen(mapper, "before_update", _updating)
@@ -437,7 +440,7 @@ def _updating(mapper: Mapper[Any], connection: Connection, row: object) -> None:
 
 
 def _late(row: object, changes_of: Callable[[Session, _Work, object], Iterator[_Change]]) -> None:
-    """Store what a hook of the application assigned after our look at the session, and let the values be written."""
+    """Store values that the application's hooks assigned after ``before_flush``, and allow them to be written."""
     session = object_session(row)
     assert session is not None
     work = _work(session)
@@ -457,7 +460,7 @@ def _late(row: object, changes_of: Callable[[Session, _Work, object], Iterator[_
 
 
 def _deleting(mapper: Mapper[Any], connection: Connection, row: object) -> None:
-    """Look at what an orphan holds, which the flush itself deletes."""
+    """Read the references of an orphan, which only the flush itself marks for deletion."""
     session = object_session(row)
     assert session is not None
     work, state = _work(session), instance_state(row)

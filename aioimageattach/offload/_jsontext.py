@@ -1,4 +1,4 @@
-"""JSON within limits: values in, bytes out, and back."""
+"""Encoding and decoding of JSON with a limit on its nesting."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..exc import DamagedValueError, OffloadError
 __all__ = ["MAX_DEPTH", "decode", "encode"]
 
 MAX_DEPTH: Final = 200
-"""How deep objects and arrays may be nested."""
+"""Maximum nesting depth of objects and arrays."""
 
 _DIGITS: Final = bytes.maketrans(b"123456789", b"0" * 9)
-_LONG: Final = b"0" * 19  # orjson makes floats of integers beyond 64 bits
+_LONG: Final = b"0" * 19  # orjson converts integers beyond 64 bits to float
 _HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]")  # one half of a pair of surrogates
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
 def _fast() -> ModuleType | None:
-    """The quick parser, if it is there."""
+    """Return orjson, the faster parser, if it is installed."""
     try:
         return importlib.import_module("orjson")
     except ImportError:
@@ -32,10 +32,10 @@ def _fast() -> ModuleType | None:
 
 
 def encode(value: object) -> bytes:
-    """Return a value as JSON in UTF-8: what every parser reads, so no NaN.
+    """Encode a value as standard JSON in UTF-8; NaN and infinity are refused.
 
     Raises:
-        OffloadError: It is nothing that JSON has, or nested too deep.
+        OffloadError: JSON cannot represent the value, or it is nested too deeply.
     """
     try:
         data = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
@@ -47,10 +47,11 @@ def encode(value: object) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """Return the value of some JSON.
+    """Decode a value from JSON.
 
     Raises:
-        DamagedValueError: It is none in UTF-8, is nested too deep, or has numbers or characters that there are not.
+        DamagedValueError: The data are not valid JSON in UTF-8, are nested too deeply, or contain NaN, infinity or a
+            lone surrogate.
     """
     if _depth(data) > MAX_DEPTH:
         raise DamagedValueError(f"the JSON is nested deeper than {MAX_DEPTH} levels, which is the limit")
@@ -71,7 +72,7 @@ def _refuse(name: str) -> Any:
 
 
 def _depth(data: bytes) -> int:
-    """How deep brackets are nested, whatever stands in strings: those are every second piece between quotes."""
+    """Return the nesting depth of brackets outside strings, which are every second piece between quotes."""
     pieces = data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
     brackets = b"".join(pieces[::2]).translate(None, _NO_BRACKETS)
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)

@@ -1,4 +1,4 @@
-"""From a value to the bytes of its file: what is done before anything goes up."""
+"""Preparation of values before any upload: encoding, checks and compression."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from ._values import Settings, Stored, check_size, content_of
 __all__ = ["Prepared", "Wanted", "prepare_all"]
 
 _BATCH: Final = 32
-"""How many values one thread works on before it looks whether it is still wanted."""
+"""Number of values that are processed in one call to a worker thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A handle that is to be written.
+    """A handle to write.
 
     Args:
-        handle: Its value is loaded, or it is that of another row.
-        settings: Of the column.
-        old: What the row held before; ``None`` where it held nothing, or nobody knows.
-        store: Has the file of another row's handle.
-        shared: Whether the file may be one that other rows name, too.
+        handle: The handle. Its value is loaded, or is stored for another row.
+        settings: The settings of the column.
+        old: The previous value of the row; ``None`` if there was none or it is unknown.
+        store: The store that contains the file, if the value is stored for another row.
+        shared: Whether other rows may reference the file, too.
     """
 
     handle: Stored[Any]
@@ -44,11 +44,11 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What is to be written.
+    """The content to write for a handle.
 
     Args:
-        content: What the column will hold; ``None`` where that is what it holds already.
-        data: The bytes of the file, if there is to be one.
+        content: The new content of the column; ``None`` if the value is unchanged.
+        data: The bytes of the file, if there is one.
     """
 
     content: Reference | Inline | None
@@ -56,21 +56,21 @@ class Prepared:
 
     @property
     def raw(self) -> str:
-        """What the column will hold, as it stands there."""
+        """The new content of the column as a string."""
         return format_inline(self.content.data) if isinstance(self.content, Inline) else str(self.content)
 
 
 async def prepare_all(wanted: Sequence[Wanted]) -> list[Prepared]:
-    """Return what is to be written of each handle; the work is done in threads where it is much.
+    """Return the content to write for each handle; large amounts are processed in worker threads.
 
     Raises:
-        OffloadError: A value has no bytes, or too many of them.
-        StoreError: The value of another row's handle could not be read.
+        OffloadError: A value cannot be encoded, or is too large.
+        StoreError: A value that is stored for another row could not be read.
     """
     turn = asyncio.Semaphore(CONCURRENCY)
 
     async def plain(one: Wanted) -> bytes | None:
-        """The bytes of a value that is not loaded: that of another row."""
+        """Return the bytes of a value that is not loaded, because it is stored for another row."""
         content = None if one.handle.loaded else one.handle._read()
         if not isinstance(content, Reference):
             return None
@@ -90,7 +90,7 @@ async def prepare_all(wanted: Sequence[Wanted]) -> list[Prepared]:
 
 
 def _weight(wanted: Wanted) -> int:
-    """How many bytes there are to work on, as far as that can be told at once."""
+    """Return the number of bytes to process, or a threshold value if it is not known yet."""
     value = wanted.handle.value if wanted.handle.loaded else None
     return len(value) if isinstance(value, (str, bytes)) else HOP
 
@@ -122,7 +122,7 @@ def _prepare(wanted: Wanted, plain: bytes | None) -> Prepared:
 
 
 def _holds(old: Stored[Any], settings: Settings, size: int, sha256: str) -> bool:
-    """Whether a row holds these bytes already, and where the column has them by now."""
+    """Return whether a row holds these bytes already, and where the current settings would put them."""
     content = content_of(old)
     if content is None or isinstance(content, Inline) != (size < settings.inline_below):
         return False
