@@ -1,12 +1,12 @@
-"""The commit fence: a transaction is not committed when a sweep may already take its files for orphans.
+"""The commit fence: a transaction is refused its COMMIT once a sweep may treat its files as orphaned.
 
-A sweep removes files that no committed row names and that are older than a grace time. So no transaction may keep its
-files uncommitted for as long as that: at three quarters of the grace time its COMMIT is refused. What is left of it is
-there for the COMMIT itself, and for clocks that differ.
+A sweep removes files that no committed row references and that are older than a grace time. Therefore no transaction
+may keep its files uncommitted for that long: after three quarters of the grace time its COMMIT is refused. The last
+quarter is a margin for the COMMIT itself, and for clocks that differ.
 
-The grace time of sessions can be made shorter than :data:`GRACE` and never longer; a sweep waits for :data:`GRACE`, and
-for less only if the sessions it is given say so, or it is forced to. So nothing is lost if it is made shorter for the
-application alone, and the application has to come first.
+The grace time of sessions can be shorter than :data:`GRACE`, but never longer. A sweep waits for :data:`GRACE`, and for
+less only if the sessions that it is given have a shorter grace time, or if it is forced to. So it is safe to shorten
+the grace time of the application alone, but not that of the sweep alone: change the application first.
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ from ..exc import TransactionExpiredError
 __all__ = ["GRACE", "check_age", "grace_of", "set_grace"]
 
 GRACE: Final = timedelta(hours=24)
-"""How long a file may wait in the store for the commit of its row, if the sessions say nothing else."""
+"""Default and maximum time that a file may wait in the store for the commit of its row."""
 
 _INFO: Final = "aioimageattach.grace"
 _SHARE: Final = 0.75
 
 
 def set_grace(target: Any, grace: timedelta) -> None:
-    """Let a sweep take files for orphans earlier, and refuse transactions earlier that would be in its way.
+    """Set a shorter grace time, after which a sweep treats uncommitted files as orphaned.
+
+    Transactions whose files get too old for it are refused correspondingly earlier.
 
     Args:
-        target: An ``AsyncSession`` or ``async_sessionmaker``: the one that the application uses, and the sweep too.
-        grace: More than nothing and at most :data:`GRACE`.
+        target: The ``AsyncSession`` or ``async_sessionmaker`` that both the application and the sweep use.
+        grace: The grace time, greater than zero and at most :data:`GRACE`.
 
     Raises:
-        ValueError: It is out of range.
+        ValueError: ``grace`` is out of range.
     """
     if not timedelta(0) < grace <= GRACE:
         raise ValueError(f"grace: expected a time above 0 and up to {GRACE}, got {grace}")
@@ -47,10 +49,10 @@ def grace_of(target: Any) -> timedelta:
 
 
 def check_age(seconds: float, grace: timedelta) -> None:
-    """Refuse to commit a transaction whose oldest file has been in the store for so long.
+    """Refuse to commit a transaction whose oldest file has been in the store for too long.
 
     Raises:
-        TransactionExpiredError: It is too old.
+        TransactionExpiredError: The file is too old.
     """
     limit = grace.total_seconds() * _SHARE
     if seconds > limit:

@@ -1,4 +1,4 @@
-"""Files on their way to a store, or out of it, many at once."""
+"""Concurrent uploads of files to stores, and deletions from them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from .references import StoredFile
 __all__ = ["CONCURRENCY", "DISCARD_TIMEOUT", "Upload", "discard_all", "put_all"]
 
 CONCURRENCY: Final = 8
-"""How many files of one flush or one clean-up are on their way at once."""
+"""Maximum number of files that one flush or one clean-up transfers concurrently."""
 
 DISCARD_TIMEOUT: Final = 30.0
-"""Seconds that the clean-up at the end of a transaction may take."""
+"""Maximum duration of the clean-up at the end of a transaction, in seconds."""
 
 _log = logging.getLogger("aioimageattach.transaction")
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that is to be put.
+    """A file to put.
 
     Args:
-        file: Where, and under which name.
+        file: Its store and its name.
         data: The bytes.
-        mimetype: What a server is to say of it; an image key says so itself.
-        reproducible: Whether the bytes can be made again.
-        shared: Whether other rows may name it, too: then it may be there already, and no transaction ever deletes it.
+        mimetype: Its MIME type; not used for image keys, which contain it.
+        reproducible: Whether the bytes can be regenerated.
+        shared: Whether other rows may reference it, too. Such a file may exist already, and no transaction deletes it.
     """
 
     file: StoredFile
@@ -48,7 +48,7 @@ class Upload:
         """Put the file.
 
         Raises:
-            StoreError: It could not be done; whatever else a store raises is the cause of one.
+            StoreError: The file could not be put. Other exceptions of a store become the cause of a ``StoreError``.
         """
         try:
             if isinstance(self.data, Spool):
@@ -76,9 +76,9 @@ class Upload:
 
 
 async def put_all(uploads: Sequence[Upload]) -> None:
-    """Put files.
+    """Put files concurrently.
 
-    Effects: On an error or a cancellation none of them is left but those that are shared.
+    Effects: On an error or a cancellation, all of them are deleted again except shared ones.
     """
     begun: list[StoredFile] = []
 
@@ -88,7 +88,7 @@ async def put_all(uploads: Sequence[Upload]) -> None:
         try:
             await upload.put()
         except StoreFileExistsError:
-            begun.remove(upload.file)  # the file of another upload, which needs it
+            begun.remove(upload.file)  # it belongs to another upload: do not delete it
             raise
 
     try:
@@ -99,9 +99,10 @@ async def put_all(uploads: Sequence[Upload]) -> None:
 
 
 async def discard_all(files: Sequence[StoredFile]) -> None:
-    """Delete files, and then those that were made from them; log what fails.
+    """Delete files, and then the files that were made from them; log failures.
 
-    Originals go first: whoever makes a thumbnail looks for its original after putting the thumbnail.
+    Originals are deleted first, because code that makes a thumbnail checks for the original after putting the
+    thumbnail.
     """
     left = set(files)
     deleted: list[StoredFile] = []

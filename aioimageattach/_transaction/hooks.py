@@ -1,7 +1,7 @@
 """The only listeners on sessions: they feed the journal, upload before a flush and discard after a transaction.
 
-The hooks know nothing about files of rows. A :class:`FlushHandler` is asked only about rows of mappers that it carries,
-and answers with what is to be done: the hooks put the files, take the locks, and keep the journal.
+The hooks do not know how rows reference files. They call a :class:`FlushHandler` for the rows of mappers that it
+handles, and it returns the files and rows concerned. The hooks put the files, lock the rows, and keep the journal.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _log = logging.getLogger("aioimageattach.transaction")
 
 @dataclass(slots=True)
 class Rows:
-    """The rows of one handler in a flush, before its first statement."""
+    """The rows of one handler in a flush, before the first statement of the flush."""
 
     new: list[Any] = field(default_factory=list)
     changed: list[Any] = field(default_factory=list)
@@ -87,8 +87,8 @@ class Report:
     Args:
         named: Files that a row references now.
         dropped: Files whose row was deleted, or references another file now.
-        leased: Databases with a row that references a shared file, and the times when these files were put at the
-            earliest, in seconds since 1970. No transaction deletes a shared file, but a sweep may once it is old.
+        leased: Databases with a row that references a shared file, and the earliest times at which these files were
+            put, in seconds since 1970. No transaction deletes a shared file, but a sweep may once it is old.
     """
 
     named: list[StoredFile] = field(default_factory=list)
@@ -99,8 +99,8 @@ class Report:
 class FlushHandler(ABC):
     """One way in which rows reference files: none, one or many each.
 
-    In each flush the methods are called in the order in which they stand here. A handler that has nothing to do in a
-    flush is not called.
+    In each flush, the methods are called in the order of their definition. A handler without work in a flush is not
+    called.
     """
 
     work_key: ClassVar[str]
@@ -108,7 +108,7 @@ class FlushHandler(ABC):
 
     @abstractmethod
     def carries(self, mapper: Mapper[Any]) -> bool:
-        """Return whether rows of a mapper may reference files; the answer is kept."""
+        """Return whether rows of a mapper may reference files. The result is cached."""
 
     @abstractmethod
     def plan(self, session: Session, rows: Rows) -> Plan:
@@ -124,7 +124,7 @@ class FlushHandler(ABC):
 
     @abstractmethod
     def ended(self, session: Session, deleted: Sequence[Any]) -> Report:
-        """Put the files that had to wait for their rows, and return the further changes.
+        """Put the files that had to wait for their rows, and return the additional changes.
 
         Args:
             session: The session.
@@ -165,8 +165,8 @@ def _handlers_of(row: object) -> tuple[FlushHandler, ...]:
 def connection_of(session: Session, mapper: Mapper[Any], state: InstanceState[Any] | None = None) -> Connection:
     """Return the connection that the flush writes the rows of a mapper to.
 
-    SQLAlchemy asks ``get_bind()`` for the mapper alone when it flushes, and so do we: an application that sends its
-    queries elsewhere, such as to a replica, does not send these there.
+    A flush of SQLAlchemy calls ``get_bind()`` with the mapper and no clause. This function does the same, so that an
+    application that routes its queries to a replica does not route these queries there.
 
     Args:
         session: The session.
@@ -182,7 +182,7 @@ def connection_of(session: Session, mapper: Mapper[Any], state: InstanceState[An
 def database_of(session: Session, mapper: Mapper[Any], state: InstanceState[Any]) -> Database:
     """Return the database that the flush writes the rows of a mapper to.
 
-    No connection is taken from the pool for that: a flush uploads its files before it needs one.
+    No connection is taken from the pool for this, because a flush uploads its files before it needs one.
 
     Args:
         session: The session.
@@ -202,10 +202,10 @@ _watched: WeakKeyDictionary[Connection, ref[Session]] = WeakKeyDictionary()
 
 
 def _watch(session: Session, database: Database) -> None:
-    """Notice when COMMIT is about to be sent to the database that a row was written to.
+    """Listen for the COMMIT of the connection to the database that a row was written to.
 
-    No event of the session says so in every case: ``before_commit`` comes before the last flushes, and does not say
-    whose commit it is if a savepoint is open. The event of the connection does.
+    No event of the session is reliable in every case: ``before_commit`` fires before the last flushes, and does not
+    tell which transaction is committed if a savepoint is open. The event of the connection does.
     """
     if database.watched:
         return
@@ -215,11 +215,11 @@ def _watch(session: Session, database: Database) -> None:
     connection.info[_SESSION] = _watched[connection] = ref(session)
 
 
-# --- what handlers ask for, and report -------------------------------------------------------------------------------
+# --- functions for handlers ------------------------------------------------------------------------------------------
 
 
 def put(session: Session, uploads: Sequence[Upload]) -> None:
-    """Put files for rows that are to be written in the present transaction; on failure none of them is left."""
+    """Put files for rows that the current transaction will write; on failure, delete them again except shared ones."""
     if not uploads:
         return
     if not in_bridge():
@@ -233,10 +233,10 @@ def put(session: Session, uploads: Sequence[Upload]) -> None:
 
 
 def lock(session: Session, owners: Sequence[Owner]) -> None:
-    """Lock rows until the transaction ends: with one statement for each table, in the order of their keys.
+    """Lock rows until the transaction ends, table by table, in the order of their keys.
 
-    The other rows of these tables that the flush changes or deletes are locked with them, as its statements would lock
-    them later, in an order of their own.
+    Other rows of these tables that the flush changes or deletes are locked with them. Otherwise the statements of the
+    flush would lock those rows later, in a different order.
     """
     if not owners:
         return
@@ -265,10 +265,10 @@ def _note(session: Session, report: Report) -> None:
 
 
 def claim(session: Session, file: StoredFile) -> None:
-    """Keep the other transactions of this process from discarding a file that is to be adopted in this one.
+    """Prevent other transactions of this process from discarding a file that this one adopts.
 
     Raises:
-        StoreFileNotFoundError: One of them is discarding it.
+        StoreFileNotFoundError: Another transaction is discarding the file.
     """
     if file in _discarding:
         name = str(file.key)
@@ -291,7 +291,7 @@ def _journal(session: Session) -> Journal:
 
 
 def _open_transactions(session: Session) -> list[SessionTransaction]:
-    """The root transaction and the savepoints in it, outermost first; flushes have transactions of their own."""
+    """Return the root transaction and its savepoints, outermost first, without the subtransactions of flushes."""
     found: SessionTransaction | None = session.get_nested_transaction() or session.get_transaction()
     found = found or session.begin()
     tokens = []
@@ -337,7 +337,7 @@ def store_left(state: InstanceState[Any]) -> Store | None:
 @event.listens_for(Engine, "commit")
 @event.listens_for(Engine, "prepare_twophase")
 def _sending(connection: Connection, *_: object) -> None:
-    # on the class: to listen to one connection costs as much as a statement
+    # listens on the class Engine, because adding a listener to one connection costs as much as a statement
     known = _watched.get(connection)
     session = None if known is None else known()
     root = None if session is None else session.get_transaction()
@@ -346,7 +346,8 @@ def _sending(connection: Connection, *_: object) -> None:
     try:
         check_age(time.time() - _journal(session).since(), grace_of(session))
     except TransactionExpiredError:
-        connection.dialect.do_rollback(connection.connection)  # SQLAlchemy takes it for done, as after a failed COMMIT
+        # SQLAlchemy considers the transaction finished, as after a failed COMMIT, and would not roll back.
+        connection.dialect.do_rollback(connection.connection)
         raise
     _journal(session).sending(root)
 
@@ -361,7 +362,7 @@ def _committed(session: Session) -> None:
 def _ended(session: Session, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
         session.info.pop(_DATABASES, None)
-    elif not transaction.nested:  # a flush has a transaction of its own
+    elif not transaction.nested:  # the subtransaction of a flush
         session.info.pop(_DELETED, None)
         for handler in _active(session):
             handler.closed(session)
@@ -371,13 +372,18 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
 
 @event.listens_for(Pool, "invalidate")
 def _interrupted(connection: object, entry: ConnectionPoolEntry, error: BaseException | None) -> None:
-    """A session that is cancelled while it closes never reports its end, but the pool discards its connection."""
+    """Detect the end of a session that was cancelled while it closed: it never reports the end of its transaction.
+
+    The pool discards its connection in that case.
+    """
     known = entry.info.get(_SESSION)
     session = None if known is None else known()
     if not isinstance(error, asyncio.CancelledError) or session is None or session.in_transaction():
         return
     session.info.pop(_DATABASES, None)
-    with contextlib.suppress(asyncio.CancelledError):  # one is on its way, and the connection has yet to be closed
+    with contextlib.suppress(
+        asyncio.CancelledError
+    ):  # one is already propagating, and the pool still has to close the connection
         _carry_out(session, _journal(session).settle())
 
 
@@ -420,7 +426,7 @@ def _active(session: Session) -> list[FlushHandler]:
 @event.listens_for(Session, "before_flush")
 def _before_flush(session: Session, context: object, instances: object) -> None:
     for handler in _active(session):
-        handler.closed(session)  # the last flush was refused before it began
+        handler.closed(session)  # the last flush failed before its first statement
     found: dict[FlushHandler, Rows] = {}
     for row in session.new:
         for handler in _handlers_of(row):
@@ -440,7 +446,7 @@ def _before_flush(session: Session, context: object, instances: object) -> None:
 
 @event.listens_for(Session, "after_flush")
 def _after_flush(session: Session, context: object) -> None:
-    # the statements were sent, and no hook of the application has had the chance to expunge the rows yet
+    # the statements have been executed, and hooks of the application have not had a chance to expunge the rows yet
     active = _active(session)
     if active:
         session.info[_DELETED] = {handler: [] for handler in active}

@@ -35,12 +35,12 @@ class _Frame:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The consequences that the end of a root transaction has for its files.
+    """The consequences of the end of a root transaction for its files.
 
     Args:
         uploads: Nominated for removal: files uploaded for rows that are not expected to exist.
         dropped: Nominated for removal: files whose rows were deleted or replaced.
-        unresolved: Kept, because nobody can say whether the transaction was committed.
+        unresolved: Kept, because it is unknown whether the transaction was committed.
     """
 
     uploads: tuple[StoredFile, ...] = ()
@@ -84,41 +84,41 @@ class Journal:
         return frame
 
     def uploaded(self, tokens: Sequence[Hashable], file: StoredFile, since: float = math.inf) -> None:
-        """A file was put for a row that is to be written in this transaction.
+        """Record that a file was put for a row that this transaction will write.
 
         Args:
             tokens: The open transactions, from the root to the innermost savepoint.
             file: The file.
-            since: When the upload began, in seconds on a clock of the caller's.
+            since: The time when the upload began, in seconds of a clock chosen by the caller.
         """
         frame = self._note(tokens, _Event.UPLOADED, file)
         frame.since = min(frame.since, since)
 
     def leased(self, tokens: Sequence[Hashable], since: float) -> None:
-        """A row references a shared file that was put at ``since``, and that no transaction ever removes."""
+        """Record that a row references a shared file, which was put at ``since`` and no transaction removes."""
         frame = self._open(tokens)
         frame.since = min(frame.since, since)
 
     def named(self, tokens: Sequence[Hashable], file: StoredFile) -> None:
-        """A row that references the file was written."""
+        """Record that a row that references the file was written."""
         self._note(tokens, _Event.NAMED, file)
 
     def dropped(self, tokens: Sequence[Hashable], file: StoredFile) -> None:
-        """The row that referenced the file was deleted, or now references another file."""
+        """Record that the row that referenced the file was deleted, or now references another file."""
         self._note(tokens, _Event.DROPPED, file)
 
     def sending(self, root: Hashable) -> None:
-        """COMMIT, or PREPARE TRANSACTION, is about to be sent."""
+        """Record that COMMIT or PREPARE TRANSACTION is about to be sent."""
         if root in self._frames:
             self._frames[root].sent = True
 
     def claim(self, tokens: Sequence[Hashable], file: StoredFile) -> None:
-        """A file that was in the store before is about to be referenced by a row of this transaction."""
+        """Record that a row of this transaction will reference a file that was already in the store."""
         self._open(tokens)
         self.claimed.add(file)
 
     def committed(self, token: Hashable) -> None:
-        """The session reported that the transaction was committed, or the savepoint released."""
+        """Record that the session reported the commit of the transaction, or the release of the savepoint."""
         if token in self._frames:
             self._frames[token].committed = True
 

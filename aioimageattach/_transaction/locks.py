@@ -1,4 +1,4 @@
-"""Locks on the rows that files belong to: taken in one order by every transaction, so that none waits in a circle."""
+"""Locks on the rows that files belong to. All transactions take them in the same order, which avoids deadlocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.orm import InstanceState, Mapper
 __all__ = ["PAGE", "Owner", "among", "lock_owners", "root_of"]
 
 PAGE: Final = 1000
-"""How many rows one statement is about."""
+"""Maximum number of rows per statement."""
 
 Key = tuple[Any, ...]
 
@@ -23,9 +23,9 @@ class Owner:
     """A row that a transaction locks before it changes files that belong to the row.
 
     Args:
-        mapper: Its mapper.
-        columns: The columns that identify it; empty for its primary key.
-        key: Their values.
+        mapper: The mapper of the row.
+        columns: The columns that identify the row; empty for its primary key.
+        key: The values of these columns.
         state: A row of the flush that is in the same shard, in a session over shards.
     """
 
@@ -36,29 +36,29 @@ class Owner:
 
 
 def root_of(mapper: Mapper[Any]) -> Mapper[Any]:
-    """Return the mapper of the table that has a row of each instance, whatever its subclass."""
+    """Return the mapper of the base table, which contains a row for each instance of every subclass."""
     while mapper.inherits is not None and not mapper.concrete:
         mapper = mapper.inherits
     return mapper
 
 
 def among(columns: Sequence[Any], keys: Sequence[Key]) -> ColumnElement[bool]:
-    """Return the condition that columns have one of some values."""
+    """Return the condition that the columns equal one of the given tuples of values."""
     if len(columns) == 1:
         return columns[0].in_([key[0] for key in keys])  # type: ignore[no-any-return]
     return tuple_(*columns).in_(keys)
 
 
 def lock_owners(connection: Connection, owners: Iterable[Owner], others: Iterable[InstanceState[Any]]) -> None:
-    """Lock rows: one table after the other, and in each the rows in the order of their primary keys.
+    """Lock rows table by table, in the order of their primary keys.
 
-    Only the table of the base class is locked: whatever locks rows in tables of subclasses has locked that one before.
-    SQLite has no row locks.
+    Only rows of base tables are locked, because code that locks rows in tables of subclasses has locked the row of the
+    base table first. SQLite has no row locks.
 
     Args:
         connection: The connection that the flush uses.
         owners: The rows.
-        others: Persistent objects that are locked, too, if they are in the same tables.
+        others: Persistent objects whose rows are locked, too, if they are in the same tables.
     """
     if connection.dialect.name == "sqlite":
         return
@@ -92,7 +92,7 @@ def _primary_keys(
 
 
 def _pages(keys: set[Key]) -> Iterator[list[Key]]:
-    """Return the keys in order, as a database has it for numbers, so that the order is one across pages, too."""
+    """Yield the keys in pages, sorted as the database sorts numbers, so that the order is the same across pages."""
     try:
         ordered = sorted(keys)
     except TypeError:

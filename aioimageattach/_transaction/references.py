@@ -1,8 +1,8 @@
 """Ask the database which files committed rows reference, before any of them is discarded.
 
-The session's events only say what SQLAlchemy believes. They differ from what the database did in more ways than anybody
-can list: an error that the application swallowed makes PostgreSQL answer COMMIT with ROLLBACK, a trigger keeps a row
-that was deleted, DDL commits on MariaDB. So a file is discarded only if the session's events and the database agree.
+The session's events only report SQLAlchemy's view. The database may have done something else: PostgreSQL answers COMMIT
+with ROLLBACK after an error that the application swallowed, a trigger keeps a row that was deleted, and DDL commits
+implicitly on MariaDB. So a file is discarded only if the session's events and the database agree.
 
 The query can prove that a row exists, but not that it never will. That is why nothing is discarded after a COMMIT whose
 outcome is unknown, whatever a query would return.
@@ -27,7 +27,7 @@ from ..store import Store
 __all__ = ["QUERY_TIMEOUT", "Database", "Referrer", "StoredFile", "unreferenced"]
 
 QUERY_TIMEOUT: Final = 10.0
-"""Seconds that the queries after one transaction may take, including the wait for a connection of the pool."""
+"""Maximum duration of the queries after one transaction, in seconds, including the wait for a pooled connection."""
 
 _log = logging.getLogger("aioimageattach.transaction")
 
@@ -37,8 +37,8 @@ class Database:
     """The database that a session's flushes write some rows to, until the root transaction ends.
 
     Args:
-        engine: What connects to it; ``None`` if the session was given its connection, whose transaction is not the
-            session's to end.
+        engine: The engine that connects to it; ``None`` if the application passed a connection to the session and so
+            controls the transaction.
         mapper: The base mapper of the rows.
         state: One of the rows, in a session over shards; else ``None``.
         schemas: The ``schema_translate_map`` of the session's connection.
@@ -61,11 +61,11 @@ class Referrer(ABC):
 
     @abstractmethod
     def referenced(self, connection: Connection, files: Sequence[StoredFile]) -> Collection[StoredFile]:
-        """Return those of the files that a row references, or may reference.
+        """Return the files that a row references or may reference.
 
         Args:
             connection: A connection in a new transaction, which began after the session's transaction ended.
-            files: Files whose referrer this is, or is equal to this.
+            files: Files whose referrer is equal to this one.
         """
 
 
@@ -77,7 +77,8 @@ class StoredFile:
         store: The store.
         key: The image key or the name.
         referrer: The rows that may reference the file; not part of its identity.
-        derived: Returns the names of the files that are made from it, and are deleted after it; ``None`` for none.
+        derived: A callable that returns the names of the files made from it, which are deleted after it; ``None`` if
+            there are none.
     """
 
     store: Store
@@ -95,7 +96,7 @@ class StoredFile:
 
 
 async def unreferenced(uploads: Collection[StoredFile], dropped: Collection[StoredFile]) -> list[StoredFile]:
-    """Return those of the nominated files that no committed row references; log why the others are kept.
+    """Return the nominated files that no committed row references; log why the others are kept.
 
     Args:
         uploads: Files of rows that are not expected to exist.
