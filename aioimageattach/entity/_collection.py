@@ -31,10 +31,10 @@ _locked: ContextVar[frozenset[int]] = ContextVar("aioimageattach.locked", defaul
 
 @asynccontextmanager
 async def session_lock(session: Session) -> AsyncGenerator[None]:
-    """Hold the lock for the library's own statements on a session, which one task at a time may use.
+    """Hold the lock that serialises the library's own statements on a session.
 
-    A flush calls hooks of the application, which may use image sets, also in tasks of their own: whatever is called
-    while the lock is held passes.
+    It is reentrant through a context variable: a flush calls hooks of the application, which may use image sets, even
+    in tasks that they create. Such calls do not wait for the lock.
     """
     if id(session) in _locked.get():
         yield
@@ -49,11 +49,11 @@ async def session_lock(session: Session) -> AsyncGenerator[None]:
 
 @dataclass(slots=True)
 class _Groups:
-    """The rows of one owner by image set, so that a set of a large gallery need not look at all rows.
+    """The rows of one owner grouped by image set, so that a set of a large gallery need not scan all rows.
 
     Args:
-        rows: The list that they were made of.
-        moves: How many rows of any owner had moved to another set by then.
+        rows: The list that was grouped.
+        moves: The value of ``_moves`` at that time.
         sets: The rows of each set, by the values of the discriminators.
     """
 
@@ -62,15 +62,15 @@ class _Groups:
     sets: dict[tuple[Any, ...], list[Any]] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Groups, ([], -1)  # a copy of the owner makes its own
+        return _Groups, ([], -1)  # a copy of the owner groups its own rows
 
 
 _moves = [0]
-"""The number of rows that have moved to another set since the process started."""
+"""The number of rows, of any owner, that have moved to another set since the process started."""
 
 
 def watch(attribute: QueryableAttribute[Any], attachment_key: str) -> None:
-    """Keep the groups of an owner up to date as rows are added to and removed from its relationship."""
+    """Invalidate the groups of an owner when rows are added to or removed from its relationship."""
     key = ("aioimageattach", attachment_key)
 
     @event.listens_for(attribute, "append")
@@ -136,10 +136,10 @@ class Collection(Generic[I]):
         return True
 
     def places(self) -> list[tuple[Any, ...]]:
-        """Return which sets have rows, by the values of the discriminators.
+        """Return the sets that have rows, each as the values of its discriminators.
 
-        They are in order of these values, or as ``order_by`` has the rows of their originals. Pictures without a
-        position come first, as they were there before the application had positions, unless they are new.
+        They are sorted by these values, or in the order in which ``order_by`` puts their originals. Pictures without a
+        position come first, because they are older than the position column, unless they are new.
 
         Raises:
             NotLoadedError: The rows are not loaded.
@@ -172,7 +172,7 @@ class Collection(Generic[I]):
         return [place for place in self.unordered() if newest(self.members(place)) is not None]
 
     def members(self, place: tuple[Any, ...] = ()) -> list[I]:
-        """Return the rows of one set that are there and not about to be deleted or replaced.
+        """Return the rows of one set, without those that will be deleted or replaced by the next flush.
 
         Args:
             place: The values of the discriminators.
@@ -193,7 +193,10 @@ class Collection(Generic[I]):
         return tuple(row.__dict__.get(name) for name in self.attachment.discriminators)
 
     def _present(self, rows: Iterable[I]) -> list[I]:
-        """The rows that are neither deleted nor about to be; a page of many pictures comes here for each of them."""
+        """Return the rows that are neither deleted nor marked for deletion.
+
+        This is a hot path: a page of many pictures calls it for each of them.
+        """
         session = self.state.session
         doomed = {} if session is None else session._deleted
         found: list[I] = []
@@ -243,11 +246,11 @@ class Collection(Generic[I]):
     # --- with a query ------------------------------------------------------------------------------------------------
 
     def session(self) -> AsyncSession | None:
-        """Return the session of the owner; ``None`` if it was not added to one yet.
+        """Return the session of the owner; ``None`` if the owner has not been added to one yet.
 
         Raises:
-            DetachedError: It was in a session and no longer is, or it was deleted.
-            DeclarationError: It is in one that is not used through an ``AsyncSession``.
+            DetachedError: The owner is detached or was deleted.
+            DeclarationError: The session is not used through an ``AsyncSession``.
         """
         if self.state.was_deleted or (self.state.session is not None and self.state in self.state.session._deleted):
             raise DetachedError(f"this {type(self.owner).__name__} was deleted: it takes no more images")
@@ -262,12 +265,12 @@ class Collection(Generic[I]):
         return session
 
     async def load(self, place: tuple[Any, ...] | None = None, *, again: bool = False) -> None:
-        """Load the rows, unless they are loaded; pending changes are neither flushed nor lost.
+        """Load the rows unless they are already loaded. Pending changes are neither flushed nor lost.
 
         Args:
-            place: The set that is needed; ``None`` for all.
-            again: Whether to load them from the database even if they are loaded: the relationship may have been loaded
-                with a condition.
+            place: The set to load; ``None`` for all sets.
+            again: Whether to load the rows even if they are already loaded, because a loader condition may have hidden
+                some of them.
         """
         if not again and self.loaded(place):
             return
@@ -279,7 +282,7 @@ class Collection(Generic[I]):
                 await self._load(session, place)
 
     async def load_locked(self, session: AsyncSession, place: tuple[Any, ...]) -> None:
-        """Load the rows of a set as they are committed now, and lock them; the session's lock is held."""
+        """Load the latest committed rows of a set, and lock them. The caller holds the session's lock."""
         await self._load(session, place, locked=True)
 
     async def _load(self, session: AsyncSession, place: tuple[Any, ...] | None, *, locked: bool = False) -> None:
@@ -287,7 +290,7 @@ class Collection(Generic[I]):
         query = select(self.cls, *columns)
         names = self.attachment.discriminators
         if self.key not in self.state.dict:
-            place = None  # there is no list yet that the rows of one set could be added to
+            place = None  # the list is not loaded, so the rows of one set cannot be added to it
         if place is not None:
             query = query.where(*(getattr(self.cls, name) == value for name, value in zip(names, place, strict=True)))
         relationship = self.attachment.relationship
@@ -299,7 +302,7 @@ class Collection(Generic[I]):
         with session.no_autoflush:
             if self.state.expired_attributes.intersection(owner_key):
                 await session.refresh(self.owner, owner_key)
-            # with_parent() would keep the owner in the engine's cache of statements
+            # with_parent() would keep a reference to the owner in the engine's cache of compiled statements
             owned = {
                 **{name: self.state.dict[source] for source, name in self.attachment.pairs},
                 **self.attachment.constants,
@@ -314,18 +317,18 @@ class Collection(Generic[I]):
             rows = [*(row for row in self._rows() if id(row) not in known), *rows]
         pending = [row for row in self.state.dict.get(self.key, ()) if instance_state(row).pending]
         self._are([row for row in rows if not instance_state(row).pending])
-        for row in pending:  # with events: if they were taken for loaded ones, they could not be removed again
+        for row in pending:  # with events: as part of the committed value, they could not be removed again
             self.append(row)
 
     def _are(self, rows: Sequence[object]) -> None:
         set_committed_value(self.owner, self.key, rows)
 
     async def complete(self, row: I, *, original: bool) -> None:
-        """Load the columns of a row that a new one takes over.
+        """Load the columns of a row that are copied to a new one.
 
         Args:
-            row: The row.
-            original: Whether the new one is an original.
+            row: The row to copy from.
+            original: Whether the new row is an original.
 
         Raises:
             NoOriginalError: The row is no longer in the database.
@@ -347,7 +350,7 @@ class Collection(Generic[I]):
             set_committed_value(row, name, value)
 
     async def lock(self) -> None:
-        """Lock the owner until the end of the transaction, as a flush of its pictures does, and load all rows again."""
+        """Lock the owner until the end of the transaction, like a flush of its pictures, and load all rows again."""
         session = self.session()
         if session is None or self.state.key is None:
             return
@@ -362,10 +365,10 @@ class Collection(Generic[I]):
             await self._load(session, None)
 
     async def check_room(self, place: tuple[Any, ...]) -> None:
-        """Refuse a new picture that would be one too many; the flush checks that again, with the owner locked.
+        """Refuse a new picture that would exceed the limit. The flush checks this again while the owner is locked.
 
         Raises:
-            TooManyPicturesError: It would be.
+            TooManyPicturesError: The picture would exceed the limit.
         """
         limit = self.attachment.options.max_pictures
         if limit is None or len({*self.pictures(), place}) <= limit:
@@ -376,19 +379,19 @@ class Collection(Generic[I]):
     # --- changes -----------------------------------------------------------------------------------------------------
 
     def build(self, values: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any], like: I | None) -> I:
-        """Return a new row that belongs to the owner, in no session and no collection yet.
+        """Return a new row that belongs to the owner, but is not in a session or collection yet.
 
         Args:
-            values: The columns of the library.
-            args: Arguments for the constructor of the image class.
-            kwargs: Arguments for the constructor of the image class.
-            like: The row whose columns of the application it takes over: the original of a thumbnail, or what an
-                original replaces. Values that the constructor was given take precedence.
+            values: Values of the library's columns.
+            args: Positional arguments for the constructor of the image class.
+            kwargs: Keyword arguments for the constructor of the image class.
+            like: The row from which the application's columns are copied: the original of a thumbnail, or the original
+                that a new one replaces. Constructor arguments take precedence.
         """
         row = cast("I", self.cls(*args, **kwargs) if args or kwargs else self._new())
         if like is not None:
             self._take_over(row, like, values["original"], args, kwargs)
-        for relationship in own_columns(self.attachment).owners:  # which SQLAlchemy does not load for a pending object
+        for relationship in own_columns(self.attachment).owners:  # SQLAlchemy does not load it for a pending object
             if relationship not in row.__dict__:
                 set_committed_value(row, relationship, self.owner)
         if self.state.key is not None:
@@ -412,7 +415,7 @@ class Collection(Generic[I]):
         for relationship, keys in columns.references:
             if relationship in kwargs:
                 names -= keys
-        if args or not kwargs.keys() <= set(self.attachment.image.attrs.keys()):  # a constructor of the application
+        if args or not kwargs.keys() <= set(self.attachment.image.attrs.keys()):  # the application's own constructor
             names -= {name for name in names if row.__dict__.get(name) is not None}
         take_over(row, like, names, columns.references)
         position = self.attachment.position
@@ -420,7 +423,7 @@ class Collection(Generic[I]):
             record_of(row).position = row.__dict__.get(position)
 
     def _new(self) -> object:
-        """A row made without the constructor, which may ask for what only we know."""
+        """Create a row without calling the constructor, which may require arguments that only the library knows."""
         mapper = self.attachment.image
         row = mapper.class_manager.new_instance()
         if isinstance(mapper.polymorphic_on, Column):
@@ -429,26 +432,26 @@ class Collection(Generic[I]):
         return row
 
     def append(self, row: I) -> None:
-        """Make the row one of the owner's; it is inserted with the next flush."""
+        """Add the row to the owner's collection. The next flush inserts it."""
         record_of(row).owner = self.state
         key = ("aioimageattach", self.key)
         groups: _Groups | None = self.state.info.get(key)
         rows = getattr(self.owner, self.key)
-        rows.append(row)  # forgets the groups: with many pictures they are not made again for each
+        rows.append(row)  # invalidates the groups; restore them below, to avoid grouping all rows again for each
         if groups is not None and groups.rows is rows and groups.moves == _moves[0]:
             groups.sets.setdefault(self._place_of(row), []).append(row)
             self.state.info[key] = groups
 
     def inserted(self, row: I) -> None:
-        """Note that a row of the owner's was inserted."""
+        """Add a row that was inserted to the loaded collection of the owner, without events."""
         self._are([*getattr(self.owner, self.key), row])
 
     def withdraw(self, place: tuple[Any, ...], *, replaced_by: I) -> None:
-        """Take the rows of a set back that were attached and not flushed yet.
+        """Remove rows of a set that were attached but not flushed yet and that a new row replaces.
 
         Args:
             place: The values of the discriminators.
-            replaced_by: The new row: an original replaces all rows, a thumbnail the one of its size and look.
+            replaced_by: The new row. An original replaces all rows, a thumbnail the one with its size and look.
         """
         for row in self.members(place):
             if instance_state(row).key is None and (replaced_by.original or _look(row) == _look(replaced_by)):
@@ -456,18 +459,18 @@ class Collection(Generic[I]):
 
     def _pop(self, row: I) -> None:
         rows = getattr(self.owner, self.key)
-        for number, other in enumerate(rows):  # remove() would compare
+        for number, other in enumerate(rows):  # by identity; remove() would compare with ==
             if other is row:
                 rows.pop(number)
                 break
-        if self.state.key is None:  # nothing to delete in the database, even where a rolled back flush was before
+        if self.state.key is None:  # nothing to delete in the database, even after a flush that was rolled back
             rest = list(rows)
             self._are([])
             for other in rest:
                 self.append(other)
 
     async def remove(self, rows: Sequence[I]) -> None:
-        """Remove rows; those in the database are deleted with the next flush."""
+        """Remove rows from the collection. The next flush deletes those that are in the database."""
         session = self.session()
         for row in rows:
             if session is None or instance_state(row).key is None:
@@ -480,7 +483,7 @@ class Collection(Generic[I]):
 
 
 def newest(images: Sequence[I]) -> I | None:
-    """Return the newest of the originals among some images."""
+    """Return the newest original among the images."""
     originals = [row for row in images if row.__dict__["original"]]
     return (
         max(originals, key=lambda row: row.revision or "", default=None)
@@ -490,9 +493,9 @@ def newest(images: Sequence[I]) -> I | None:
 
 
 def _refresh(row: I, *values: Any) -> I:
-    """Let a row have what the database has in its columns, except for changes that are not flushed.
+    """Refresh the columns of a row from the database, except for changes that are not flushed.
 
-    ``populate_existing`` would overwrite these, and those of every object that is loaded with the row.
+    ``populate_existing`` would overwrite such changes, also those of every object that is loaded with the row.
     """
     state = instance_state(row)
     attributes = [one.key for one in state.mapper.column_attrs if not one.deferred]

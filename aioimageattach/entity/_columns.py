@@ -1,4 +1,4 @@
-"""The columns that an application adds to an image class: which of them a new row takes over from another one."""
+"""The columns that an application adds to an image class, and how new rows copy their values."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class OwnColumns:
     """The columns of an image class that belong to the application.
 
     Args:
-        copied: Attributes that a thumbnail takes over from its original.
-        kept: Attributes that a picture takes over from the one that it replaces.
-        freed: Those of ``kept`` with a unique constraint: the replaced row has to give its value up first, as
-            SQLAlchemy inserts rows before it deletes others.
+        copied: Attributes that a thumbnail copies from its original.
+        kept: Attributes that a picture copies from the one that it replaces.
+        freed: The attributes in ``kept`` with a unique constraint. They are set to NULL in the replaced row first,
+            because SQLAlchemy inserts rows before it deletes others.
         references: Relationships to other objects, with the attributes of their foreign keys.
         owners: Relationships to the owner.
-        empty: Attributes that a new row has as ``None``. Without a value, SQLAlchemy would load them after the flush,
-            which synchronous code cannot.
+        empty: Attributes that are set to ``None`` in a new row. Without a value, SQLAlchemy would load them after the
+            flush, which synchronous code cannot do.
     """
 
     copied: frozenset[str]
@@ -53,7 +53,7 @@ _known: WeakKeyDictionary[Mapper[Any], dict[str, OwnColumns]] = WeakKeyDictionar
 
 
 def own_columns(attachment: Attachment) -> OwnColumns:
-    """Return the columns of an attachment's images that belong to the application."""
+    """Return the application's columns of an attachment's images."""
     mapper, key = attachment.image, str(attachment.relationship)
     memo = _known.setdefault(mapper, {})
     if key not in memo:
@@ -64,13 +64,13 @@ def own_columns(attachment: Attachment) -> OwnColumns:
 def take_over(
     row: Image, source: Image, names: Collection[str], references: Iterable[tuple[str, frozenset[str]]]
 ) -> None:
-    """Let a new row have the values of another one."""
+    """Copy attribute values to a new row from another one."""
     values = source.__dict__
     for name in names:
         if name in values:
             set_attribute(row, name, deepcopy(values[name]))
     for name, keys in references:
-        # the foreign key of an object that is not flushed yet is unknown
+        # copy the related object too: its key is unknown until it is flushed
         if keys <= set(names) and values.get(name) is not None and None in {values.get(key) for key in keys}:
             set_attribute(row, name, values[name])
 
@@ -108,13 +108,13 @@ def _candidates(attachment: Attachment) -> Iterator[tuple[str, Column[Any]]]:
         if prop.key in ours or not isinstance(column, Column):
             continue
         special = column is mapper.version_id_col or column is mapper.polymorphic_on or column.computed is not None
-        # an offloaded value is a file of one row; a sentinel is the database's
+        # the file of an offloaded value belongs to one row; the database fills in a sentinel
         if not special and not getattr(column.type, "belongs_to_row", False) and not column._insert_sentinel:
             yield prop.key, column
 
 
 def _is_empty(column: object) -> bool:
-    """Return whether a column is NULL if a row is inserted without a value for it."""
+    """Return whether a column becomes NULL if a row is inserted without a value for it."""
     return (
         isinstance(column, Column)
         and bool(column.nullable)

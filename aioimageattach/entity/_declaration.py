@@ -1,4 +1,4 @@
-"""Attachments that cannot work as they are declared are refused when the mappers are configured."""
+"""Validation of attachments when the mappers are configured."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from ._references import object_types
 @event.listens_for(Mapper, "after_configured")
 def _configured() -> None:
     errors = [error for relationship in list(new_attachments()) if (error := _check(relationship)) is not None]
-    for error in errors:  # whatever uses the others raises theirs
+    for error in errors:  # the other errors are raised when their attachments are used
         raise error
 
 
 def _check(relationship: RelationshipProperty[Any]) -> DeclarationError | None:
-    """Return why an attachment cannot work, after noting it for everything that uses the attachment later."""
+    """Return the error of an invalid attachment, and record it for all later uses of the attachment."""
     try:
         for problem in _problems(relationship):
             raise DeclarationError(f"{relationship}: {problem}")
@@ -97,12 +97,12 @@ def _problems_of_keys(attachment: Attachment) -> Iterator[str]:
 
 
 def _problems_of_neighbours(attachment: Attachment) -> Iterator[str]:
-    """Other attachments whose images could not be told from those of this one."""
+    """Yield a problem for each other attachment whose images are indistinguishable from those of this one."""
     keys = set(identity_attributes(attachment.image))
     for other in map(describe, relationships_to(attachment.image.class_)):
         related = attachment.owner.isa(other.owner) or other.owner.isa(attachment.owner)
         if other.relationship is attachment.relationship or other.image is not attachment.image or not related:
-            continue  # the images of a subclass are images of its base class, too: that is meant
+            continue  # images of a subclass are intentionally images of its base class, too
         told_apart = [
             name
             for name in attachment.constants.keys() & other.constants.keys() & keys

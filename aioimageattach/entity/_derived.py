@@ -1,4 +1,4 @@
-"""The files of declared thumbnails that follow from a row: their names, and the marks of those that exist."""
+"""The files of an original's declared thumbnails: their names, and the marks of those that exist."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _memo: Final[WeakKeyDictionary[type[Any], Declarations]] = WeakKeyDictionary()
 
 
 def declarations_of(cls: type[Any]) -> Declarations:
-    """Return what an image class declares in ``__thumbnails__``.
+    """Return the declarations in ``__thumbnails__`` of an image class.
 
     Raises:
-        DeclarationError: It cannot work as it is written.
+        DeclarationError: A declaration is invalid.
     """
     found = _memo.get(cls)
     if found is None:
@@ -61,8 +61,8 @@ class DerivedFile:
     """One file that is declared for a row.
 
     Args:
-        declaration: The thumbnail that it is of.
-        point: The focal point, as it is in names.
+        declaration: The thumbnail that it belongs to.
+        point: The focal point in the form used in file names.
         step: Its size, format and recipe.
     """
 
@@ -72,12 +72,12 @@ class DerivedFile:
 
     @property
     def recipe(self) -> Recipe:
-        """How it is made, with the focal point."""
+        """The recipe of the file, with the focal point applied."""
         recipe, point = self.step.recipe, parse_point(self.point)
         return recipe if point is None else recipe.with_focal_point(point)
 
     def key_for(self, row: Any) -> ImageKey:
-        """Return the key of the file, for the revision that the row has now."""
+        """Return the key of the file for the current revision of the row."""
         stem = stem_of(check_original(row), self.declaration.name, self.declaration.look, self.point)
         step = self.step
         return ImageKey(derived_type(row.object_type), None, step.width, step.height, step.mimetype, stem)
@@ -93,15 +93,16 @@ def declared_files(row: Any) -> list[DerivedFile]:
 
 
 def point_of(row: Any, declaration: Declaration) -> str:
-    """Return the focal point of a row as it is in the names of a thumbnail; empty if it makes no difference."""
+    """Return the focal point of a row in the form used in file names; empty if the thumbnail does not depend on it."""
     return format_point(getattr(row, "focal_point", None)) if declaration.crops else ""
 
 
 def check_original(row: Any) -> str:
-    """Return the revision after which the declared thumbnails of a row are named. Its columns are loaded.
+    """Return the revision that the names of a row's declared thumbnails contain. Its columns must be loaded.
 
     Raises:
-        UsageError: It is the row of a thumbnail, or one of SQLAlchemy-ImageAttach whose identifier is too large.
+        UsageError: It is the row of a thumbnail, or was written by SQLAlchemy-ImageAttach and its ``object_id`` is too
+            large.
     """
     if not row.__dict__["original"]:
         raise UsageError(
@@ -117,10 +118,10 @@ def check_original(row: Any) -> str:
 
 
 def keyed(store: Store, cls: type[Any]) -> KeyedStore:
-    """Return a store that can keep declared thumbnails.
+    """Return the store if it supports declared thumbnails.
 
     Raises:
-        DeclarationError: It cannot.
+        DeclarationError: It does not.
     """
     if isinstance(store, KeyedStore):
         return store
@@ -131,7 +132,7 @@ def keyed(store: Store, cls: type[Any]) -> KeyedStore:
 
 
 def derived_from(row: Any, store: Store, key: ImageKey) -> Callable[[], Sequence[str]] | None:
-    """Return what calculates the names of the files that are deleted with that of a row; ``None`` if there are none."""
+    """Return a callable that calculates the names of the files to delete with that of a row; ``None`` if none exist."""
     declared = declarations_of(type(row))
     revision = key.revision or legacy_revision(key)
     if not declared or revision is None or not isinstance(store, KeyedStore) or row.__dict__["original"] is False:
@@ -154,10 +155,10 @@ def _names(declared: Declarations, key: ImageKey, revision: str, points: Sequenc
 
 
 def marks_of(row: Any, store: KeyedStore) -> str | None:
-    """Return the marks of a row all of whose declared thumbnails are in the store.
+    """Return the marks for a row whose declared thumbnails are all in the store.
 
     Returns:
-        ``None`` if the location of the store could not be recognised later.
+        The marks; ``None`` if the location of the store could not be recognised later.
     """
     declared = declarations_of(type(row))
     found = [_mark(one, point_of(row, one), store, row.object_type) for one in declared.values()]
@@ -165,7 +166,7 @@ def marks_of(row: Any, store: KeyedStore) -> str | None:
 
 
 def is_marked(row: Any, declaration: Declaration, point: str, store: KeyedStore, object_type: str) -> bool:
-    """Return whether a row says that all files of a thumbnail are in the store, where their URLs lead."""
+    """Return whether a row has the mark that all files of a thumbnail are in the store that their URLs lead to."""
     marks = row.__dict__.get(MARKS)
     return bool(marks) and _mark(declaration, point, store, object_type) in str(marks).split(" ")
 
@@ -179,7 +180,7 @@ def _mark(declaration: Declaration, point: str, store: KeyedStore, object_type: 
 
 @lru_cache(1024)
 def _place(location: Location) -> str | None:
-    """Return a location in words that are the same in every process; ``None`` if it is that of one process."""
+    """Return a string for a location that is the same in every process; ``None`` if it is specific to one process."""
     parts = list(_plain(location))
     return None if None in parts else " ".join(sorted(map(str, parts)))
 

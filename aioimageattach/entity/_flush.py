@@ -53,13 +53,15 @@ class _Work:
     """The state of one flush.
 
     Args:
-        seen: The new rows that were looked at before the first statement; others came late.
-        inserted: The new rows that a statement has inserted, or is about to: not those whose owner is deleted.
-        leaving: The files of the rows that are deleted, as the database names them.
-        changed: The rows that name another file from now on, with the file before.
+        seen: The new rows that were processed before the first statement. Hooks of the application may add others
+            later.
+        inserted: The new rows that a statement has inserted or is about to insert, without those whose owner is
+            deleted.
+        leaving: The files of the rows that are deleted, according to the database.
+        changed: The rows that now reference another file, each with its previous file.
         allowed: The revisions that the statements of the flush may write.
         late: The rows whose files have to wait for their INSERT.
-        replacement: The image sets of the rows that were seen.
+        replacement: The image sets of the rows in ``seen``.
     """
 
     seen: set[InstanceState[Any]] = field(default_factory=set)
@@ -81,11 +83,11 @@ class ImageFlush(FlushHandler):
         return issubclass(mapper.class_, Image)
 
     def plan(self, session: Session, rows: Rows) -> Plan:
-        """Return the files of new rows, and the owners of the rows that come and go."""
+        """Return the files of new rows, and the owners of the rows to insert and delete."""
         new = _without_replaced(session, list(_with_owners(session, rows.new)))
         work = session.info[_WORK] = _Work(seen=set(map(instance_state, new)))
         for row in rows.gone:
-            resolve_store(known_store(row), session=session)  # if nobody knows the store, the deletion is refused
+            resolve_store(known_store(row), session=session)  # refuses the deletion if the store is unknown
         for row in rows.changed:
             _check_changed(session, work, row)
         waiting = [row for row in new if _prepare(session, work, row)]
@@ -96,7 +98,7 @@ class ImageFlush(FlushHandler):
         return Plan(uploads, work.replacement.owners())
 
     def settle(self, session: Session) -> None:
-        """Find the rows that go because of those that come and go."""
+        """Find the rows that leave the database because of those to insert and delete."""
         work = _work(session)
         assert work.replacement is not None
         for one in work.replacement.find_leaving():
@@ -106,7 +108,7 @@ class ImageFlush(FlushHandler):
             work.leaving[instance_state(one.row)] = file
 
     def flushed(self, session: Session) -> Report:
-        """Return which rows were inserted or name another file; those whose files wait for them come later."""
+        """Report the rows that were inserted or reference another file; :meth:`ended` reports those in ``late``."""
         work, report = _work(session), Report()
         for row in work.inserted:
             record = record_of(row)
@@ -134,7 +136,7 @@ class ImageFlush(FlushHandler):
         return report
 
     def deleted(self, session: Session, row: Image) -> Report:
-        """Return the report of a row that a bulk statement has deleted: its file is no longer referenced by it."""
+        """Report that a row, which a bulk statement has deleted, no longer references its file."""
         return Report(dropped=_dropped(session, row))
 
 
@@ -142,7 +144,7 @@ register(ImageFlush())
 
 
 def _work(session: Session) -> _Work:
-    """Return the state of the flush; the first rows may be those that a hook of the application has added."""
+    """Return the state of the flush; create it if the first rows were added late by a hook of the application."""
     return cast("_Work", session.info.setdefault(_WORK, _Work()))
 
 
@@ -158,7 +160,7 @@ def _dropped(session: Session, row: Image) -> list[StoredFile]:
 
 
 def _with_owners(session: Session, new: Sequence[Image]) -> Iterator[Image]:
-    """The image rows that are to be inserted; not those whose owner is deleted, which would go with it again."""
+    """Yield the image rows to insert; expunge those whose owner is deleted, as they would be deleted with it."""
     for row in new:
         owner = record_of(row).owner
         if owner is not None and owner in session._deleted:
@@ -168,9 +170,9 @@ def _with_owners(session: Session, new: Sequence[Image]) -> Iterator[Image]:
 
 
 def _without_replaced(session: Session, new: Sequence[Image]) -> list[Image]:
-    """Take back the rows of pictures that were replaced before they were flushed.
+    """Expunge the rows of pictures that were replaced before they were flushed, and return the others.
 
-    Attaching does that, too, but not where the application has expired the owner's collection meanwhile.
+    Attaching a picture also does this, but not if the application has expired the owner's collection meanwhile.
     """
     attachments = {cls: attachments_to(cls) for cls in {type(row) for row in new}}
     sets: dict[tuple[Any, ...], list[Image]] = {}
@@ -195,7 +197,7 @@ def _set_of(row: Image, attachments: Sequence[Attachment]) -> tuple[Any, ...]:
 
 
 def _find_late(session: Session, work: _Work) -> None:
-    """Let the next flush delete the rows that originals replace which a hook of the application has attached."""
+    """Mark rows for deletion by the next flush if an original attached by a hook of the application replaces them."""
     late = [row for row in work.late if instance_state(row) not in work.seen]
     if late:
         replacement = Replacement(session, late, ())
@@ -212,12 +214,15 @@ def _inserted(session: Session, row: Image) -> list[StoredFile]:
 
 
 def _forget(session: Session, gone: Iterable[InstanceState[Any]]) -> None:
-    """Take deleted rows out of their owners' loaded collections: deleting an owner would try to delete them again."""
+    """Remove deleted rows from the loaded collections of their owners.
+
+    Otherwise deleting an owner would try to delete them again.
+    """
     owners: dict[int, tuple[list[Any], set[int]]] = {}
     attachments: dict[type[Any], list[Attachment]] = {}
     for state in gone:
         if not state.was_deleted and not state.deleted:
-            continue  # a hook of the application has taken it back
+            continue  # a hook of the application has undone the deletion
         row = state.obj()
         if state.class_ not in attachments:
             attachments[state.class_] = attachments_to(state.class_)
@@ -229,7 +234,7 @@ def _forget(session: Session, gone: Iterable[InstanceState[Any]]) -> None:
             rows = None if owner is None else owner.__dict__.get(attachment.relationship.key)
             if rows is not None:
                 owners.setdefault(id(rows), (rows, set()))[1].add(id(row))
-    for rows, ids in owners.values():  # without events: nothing is to be flushed
+    for rows, ids in owners.values():  # without events, because there is nothing to flush
         list.__setitem__(rows, slice(None), [row for row in rows if id(row) not in ids])
 
 
@@ -239,13 +244,13 @@ def _forget(session: Session, gone: Iterable[InstanceState[Any]]) -> None:
 def _stored_file(session: Session, row: Image, store: Store, key: ImageKey) -> StoredFile:
     state = instance_state(row)
     if key.revision is not None and not store.needs_object_id:
-        key = replace(key, object_id=None)  # it is not part of the file's name, and changes if the row moves
+        key = replace(key, object_id=None)  # object_id is not part of the file name, and changes if the row moves
     referrer = ImageReferrer(database_of(session, state.mapper, state), state.mapper)
     return StoredFile(store, key, referrer, derived_from(row, store, key))
 
 
 def _file_of(session: Session, row: Image) -> StoredFile | None:
-    """The file that a row names, if its columns are loaded and its store is known."""
+    """Return the file that a row references, if its columns are loaded and its store is known."""
     key = row._stored_key()
     try:
         store = None if key is None else resolve_store(known_store(row), session=session)
@@ -255,7 +260,7 @@ def _file_of(session: Session, row: Image) -> StoredFile | None:
 
 
 def _uploads(session: Session, row: Image) -> Iterator[Upload]:
-    """The file of a row, and the declared thumbnails that were made with it."""
+    """Yield the uploads of a row's file, and of the declared thumbnails that were made with it."""
     record = record_of(row)
     key = row._stored_key()
     attached = record.attached
@@ -270,7 +275,7 @@ def _uploads(session: Session, row: Image) -> Iterator[Upload]:
 
 
 def _needs_insert(row: Image) -> bool:
-    """Return whether the store has to wait for the database to identify the row."""
+    """Return whether the upload needs an ``object_id`` that the database has yet to generate."""
     attached = record_of(row).attached
     assert attached is not None
     if not attached.store.needs_object_id:
@@ -283,10 +288,10 @@ def _needs_insert(row: Image) -> bool:
 
 
 def _prepare(session: Session, work: _Work, row: Image) -> bool:
-    """Check a row that is to be inserted, and return whether its file has to be put.
+    """Check a row to insert, and return whether its file has to be put.
 
     Raises:
-        UsageError: The row names a file that this session has neither put nor adopted.
+        UsageError: The row references a file that this session has neither put nor adopted.
     """
     record = record_of(row)
     attached_as(row, row.__dict__.get("revision"))
@@ -309,10 +314,10 @@ def _prepare(session: Session, work: _Work, row: Image) -> bool:
 
 
 def _claim(session: Session, row: Image) -> None:
-    """See that the file of a row that adopts it is there, and stays.
+    """Verify that the file of a row that adopts it exists, and protect it from deletion.
 
     Raises:
-        StoreFileNotFoundError: It is gone.
+        StoreFileNotFoundError: The file does not exist any more.
     """
     attached = record_of(row).attached
     if attached is not None and attached.spool is None and isinstance(attached.store, KeyedStore):
@@ -323,10 +328,14 @@ def _claim(session: Session, row: Image) -> None:
 
 
 def _require_file(session: Session, row: Image) -> None:
-    """Refuse to insert a row whose file nobody has put for it.
+    """Refuse to insert a row whose file was not put for it.
 
-    Such rows come from ``pickle``, from ``merge`` of a row that was deleted meanwhile, and from a transaction that was
-    rolled back. Rows of SQLAlchemy-ImageAttach have no revision, and what becomes of their files is not known.
+    Such rows result from ``pickle``, from ``merge`` of a row that was deleted meanwhile, and from a transaction that
+    was rolled back. Rows of SQLAlchemy-ImageAttach have no revision; they are not checked, because it is unknown
+    whether their files exist.
+
+    Raises:
+        UsageError: The file was not put in this transaction.
     """
     key = row._stored_key()
     if key is None or key.revision is None:
@@ -340,10 +349,10 @@ def _require_file(session: Session, row: Image) -> None:
 
 
 def _check_changed(session: Session, work: _Work, row: Image) -> None:
-    """Refuse to let a row name another file than before, unless this session has put that file.
+    """Refuse a change that makes a row reference another file, unless this session has put that file.
 
     Raises:
-        UsageError: The file is unknown.
+        UsageError: This session has not put the file.
     """
     state = instance_state(row)
     changed = {name: value for name, value in state.committed_state.items() if name in state.mapper.column_attrs}
@@ -367,7 +376,7 @@ def _check_changed(session: Session, work: _Work, row: Image) -> None:
 
 
 def _key_before(row: Image, changed: Mapping[str, Any]) -> ImageKey | None:
-    """The key of the file that the database has in a row; ``None`` where that is not known."""
+    """Return the key of the file that the row references in the database; ``None`` if it is unknown."""
     values = row.__dict__
     now = {name: values[name] for name in changed if name in values}
     before = {name: value for name, value in changed.items() if not isinstance(value, LoaderCallableStatus)}
@@ -383,7 +392,7 @@ def _key_before(row: Image, changed: Mapping[str, Any]) -> ImageKey | None:
 
 
 def _same_file(session: Session, row: Image, before: ImageKey | None, now: ImageKey) -> bool:
-    """Return whether two keys are one file: the built-in stores make no name of ``object_id``."""
+    """Return whether two keys identify the same file: the built-in stores do not use ``object_id`` in names."""
     if before is None or before.revision is None or now.revision is None:
         return False
     if replace(before, object_id=None) != replace(now, object_id=None):
@@ -399,7 +408,7 @@ def _inserting(mapper: Mapper[Any], connection: Connection, row: Image) -> None:
     session = object_session(row)
     assert session is not None
     work = _work(session)
-    if instance_state(row) not in work.seen:  # a hook of the application has added it after our look at the session
+    if instance_state(row) not in work.seen:  # a hook of the application has added it after before_flush
         _prepare(session, work, row)
     work.inserted.append(row)
 
@@ -409,12 +418,12 @@ def _updating(mapper: Mapper[Any], connection: Connection, row: Image) -> None:
     session = object_session(row)
     assert session is not None
     if instance_state(row).key is None:
-        _inserting(mapper, connection, row)  # it takes the primary key of a row that is deleted in this flush
+        _inserting(mapper, connection, row)  # SQLAlchemy updates a deleted row with the same primary key instead
     else:
         _check_changed(session, _work(session), row)
 
 
-# --- statements that pass the objects by -----------------------------------------------------------------------------
+# --- statements that bypass the objects ------------------------------------------------------------------------------
 
 _tables: WeakKeyDictionary[Table, ref[Mapper[Any]]] = WeakKeyDictionary()
 _sessions: WeakKeyDictionary[Connection, ref[Session]] = WeakKeyDictionary()
@@ -434,10 +443,11 @@ def _began(session: Session, transaction: object, connection: Connection) -> Non
 
 @event.listens_for(Engine, "before_execute")
 def _executing(connection: Connection, statement: object, many: Any, params: Any, options: object) -> None:
-    """Refuse what ``insert(Picture)``, ``bulk_save_objects`` and their like write, for which no other event is called.
+    """Refuse statements such as ``insert(Picture)`` or ``bulk_save_objects`` that write references to files.
 
-    This is called for every statement of every engine: most of them are queries, or write no images. ``do_orm_execute``
-    would be called for fewer, but makes SQLAlchemy prepare each query twice.
+    No other event fires for all of them. This listener is called for every statement of every engine, so it returns
+    early for queries and for other tables. ``do_orm_execute`` fires less often, but makes SQLAlchemy prepare each query
+    twice.
     """
     if not isinstance(statement, (Insert, Update)) or not isinstance(statement.table, Table):
         return
@@ -447,7 +457,9 @@ def _executing(connection: Connection, statement: object, many: Any, params: Any
     session = None if of_connection is None else of_connection()
     if mapper is None or session is None:
         return
-    if "parententity" in statement.table._annotations:  # one on the table is not ours to judge
+    if (
+        "parententity" in statement.table._annotations
+    ):  # outside a flush, statements on the table itself are not checked
         _check_statement(mapper, statement, many or [params or {}], ())
     elif session._flushing:
         _check_statement(mapper, statement, many or [params or {}], _work(session).allowed)
@@ -470,7 +482,7 @@ def _check_statement(
 
 
 def _values_of(statement: Insert | Update, many: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The values that a statement writes, by the keys of their columns."""
+    """Yield the values that a statement writes, by the keys of their columns."""
     own: dict[Any, Any] = {
         getattr(column, "key", column): getattr(value, "value", value)
         for column, value in (statement._values or {}).items()

@@ -1,4 +1,4 @@
-"""The pictures of one owner as a gallery: how many there may be, and in which order they are."""
+"""The pictures of one owner as a gallery: their maximum number, and their order."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["arrange", "arrange_first", "check_room", "renumbered"]
 def renumbered(positions: Sequence[int | None]) -> list[int]:
     """Return positions for rows in their new order.
 
-    Positions that rise already are kept. Otherwise all are consecutive numbers of which none is in use, so that the
-    rows can be updated one after the other under a unique constraint.
+    Positions that are already strictly increasing are kept. Otherwise the new positions are consecutive numbers that
+    are not in use, so that the rows can be updated one by one under a unique constraint.
 
     Args:
-        positions: The present positions, in the new order; ``None`` for a row without one.
+        positions: The current positions, in the new order; ``None`` for a row without a position.
     """
     present = [position for position in positions if position is not None]
     if len(present) == len(positions) and all(a < b for a, b in pairwise(present)):
@@ -44,7 +44,7 @@ def check_room(attachment: Attachment, count: int) -> None:
     """Refuse more pictures than one owner may have.
 
     Raises:
-        TooManyPicturesError: There would be more.
+        TooManyPicturesError: ``count`` exceeds the limit.
     """
     limit = attachment.options.max_pictures
     if limit is not None and count > limit:
@@ -57,10 +57,10 @@ def check_room(attachment: Attachment, count: int) -> None:
 
 
 def arrange_first(new: Iterable[Image]) -> None:
-    """Number the first pictures of owners that are new themselves, and check how many there are.
+    """Number the pictures of owners that are new themselves, and check how many pictures they have.
 
     Raises:
-        TooManyPicturesError: One would have more than are allowed.
+        TooManyPicturesError: An owner would have more pictures than are allowed.
     """
     galleries: dict[tuple[int, Any], tuple[Attachment, list[Image]]] = {}
     for row in new:
@@ -83,11 +83,11 @@ def arrange(
     new: Mapping[tuple[Any, ...], Sequence[Image]],
     gone: Mapping[tuple[Any, ...], Sequence[Image]],
 ) -> None:
-    """Give new pictures of locked owners their positions, and check how many there are.
+    """Assign positions to new pictures of locked owners, and check how many pictures they have.
 
     Args:
         attachment: The attachment.
-        connection: The connection that has the locks.
+        connection: The connection that holds the locks.
         new: The new rows, by the values of :attr:`Attachment.places`.
         gone: The rows to delete, in the same form.
 
@@ -120,7 +120,7 @@ def arrange(
 
 
 def _keep_position(attachment: Attachment, rows: Sequence[Image], position: int | None) -> None:
-    """Let rows have the position of the picture that they replace, which may have moved since it was loaded."""
+    """Update copied positions from the replaced picture, which may have moved since it was loaded."""
     name = attachment.position
     for row in rows:
         if name is not None and row.__dict__.get(name) == record_of(row).position:
@@ -128,7 +128,7 @@ def _keep_position(attachment: Attachment, rows: Sequence[Image], position: int 
 
 
 def _append(attachment: Attachment, rows: Sequence[Image], last: int) -> None:
-    """Number the rows that have no position yet."""
+    """Number the rows that have no position yet, after the last position."""
     name = attachment.position
     if name is None:
         return
@@ -141,7 +141,7 @@ def _append(attachment: Attachment, rows: Sequence[Image], last: int) -> None:
 
 
 def _follow(attachment: Attachment, rows: Sequence[Image]) -> None:
-    """Let thumbnails of pictures that were numbered just now have their position, if each row needs one."""
+    """Copy new positions from originals to their thumbnails, if every row needs a position."""
     name = attachment.position
     for row in rows if name in own_columns(attachment).copied else ():
         source = record_of(row).source
@@ -154,7 +154,7 @@ def _column(attachment: Attachment, name: str) -> Column[Any]:
 
 
 def _originals(attachment: Attachment) -> list[Any]:
-    """The condition on the originals of an attachment."""
+    """Return the conditions that select the originals of an attachment."""
     constants = (_column(attachment, name) == value for name, value in attachment.constants.items())
     return [_column(attachment, "original"), *constants]
 
@@ -162,7 +162,7 @@ def _originals(attachment: Attachment) -> list[Any]:
 def _present(
     attachment: Attachment, connection: Connection, places: Sequence[tuple[Any, ...]]
 ) -> dict[tuple[Any, ...], int | None]:
-    """Return the positions of the pictures that the database has at some places."""
+    """Return the positions of the pictures in the database, by place."""
     columns = [_column(attachment, name) for name in attachment.places]
     position = [] if attachment.position is None else [_column(attachment, attachment.position)]
     query = select(*columns, *position).select_from(attachment.image.selectable)
@@ -176,7 +176,7 @@ def _present(
 def _totals(
     attachment: Attachment, connection: Connection, owners: Sequence[tuple[Any, ...]]
 ) -> dict[tuple[Any, ...], tuple[int, int]]:
-    """Return how many pictures owners have, and their last positions; -1 if there is none."""
+    """Return the number of pictures of each owner, and its last position; -1 if there is none."""
     columns = [_column(attachment, name) for _, name in attachment.pairs]
     last = [] if attachment.position is None else [func.max(_column(attachment, attachment.position))]
     query = select(*columns, func.count(), *last).select_from(attachment.image.selectable)
@@ -192,7 +192,7 @@ def _totals(
 def _free(
     attachment: Attachment, connection: Connection, places: Sequence[tuple[Any, ...]], names: Iterable[str]
 ) -> None:
-    """Let the rows that are replaced give up what is unique."""
+    """Set unique columns of the replaced rows to NULL, so that the new rows can take over the values."""
     mapper = attachment.image
     query = select(*mapper.primary_key).select_from(mapper.selectable)
     query = query.where(

@@ -1,4 +1,4 @@
-"""How image classes are mapped: which rows are one image set, and where their owner's key is kept."""
+"""The mapping of image classes: the attributes that identify an image set and its owner."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 SIZE: Final = ("width", "height", "variant")
-"""The attributes of the primary key that tell the images of one set apart."""
+"""The primary key attributes that distinguish the images of one set."""
 
 _ASCENDING: Final = (operators.asc_op, operators.nulls_first_op, operators.nulls_last_op)
 
@@ -44,7 +44,7 @@ class Options:
 
     Args:
         many: Whether an owner has many pictures.
-        max_pictures: How many pictures an owner may have; ``None`` means any number.
+        max_pictures: The maximum number of pictures per owner; ``None`` means no limit.
     """
 
     many: bool = False
@@ -57,9 +57,9 @@ class Attachment:
 
     Args:
         relationship: The relationship.
-        pairs: Attributes of the owner that are copied to its images, with the attributes of the image that keep them.
-        constants: Attributes of the image that the join condition compares with a value, with these values. They tell
-            two attachments of one image class apart.
+        pairs: Attributes of the owner that are copied to its images, each with its counterpart in the image.
+        constants: Attributes of the image that the join condition compares with a value, with these values. They
+            distinguish two attachments of the same image class.
         options: The other arguments of the attachment.
         position: The attribute of the image that ``order_by`` begins with, if it is an integer of the application.
     """
@@ -87,12 +87,12 @@ class Attachment:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """The attributes of the image that say which set it is in, besides :attr:`constants`: owner, discriminators."""
+        """The attributes of the image that identify its set, besides :attr:`constants`: owner and discriminators."""
         return (*(name for _, name in self.pairs), *self.discriminators)
 
     @property
     def discriminators(self) -> tuple[str, ...]:
-        """The attributes of the image's primary key that tell the image sets of one owner apart."""
+        """The primary key attributes of the image that distinguish the image sets of one owner."""
         if not self.options.many:
             return ()
         return discriminators(self.image, *(name for _, name in self.pairs), *self.constants)
@@ -118,23 +118,23 @@ def identity_attributes(mapper: Mapper[Any]) -> tuple[str, ...]:
 
 
 def plant(mapper: Mapper[Any], relationship: RelationshipProperty[Any], options: Options) -> None:
-    """Note that a relationship of that mapper leads from an owner to its images."""
+    """Register a relationship of the mapper as leading from an owner to its images."""
     relationship.info[Options] = options
     _attachments.setdefault(mapper, []).append(relationship.key)
 
 
 def new_attachments() -> Iterator[RelationshipProperty[Any]]:
-    """Yield the relationships of configured mappers that :func:`attachment_of` has not looked at."""
+    """Yield the relationships of configured mappers that :func:`attachment_of` has not processed yet."""
     for relationship in _configured():
         if Attachment not in relationship.info:
             yield relationship
 
 
 def attachment_of(relationship: RelationshipProperty[Any]) -> Attachment:
-    """Return what is known of a relationship from an owner to its images.
+    """Return the attachment of a relationship from an owner to its images.
 
     Raises:
-        DeclarationError: It cannot work as it is declared.
+        DeclarationError: Its declaration is invalid.
     """
     found = relationship.info.get(Attachment)
     if found is None:
@@ -145,7 +145,7 @@ def attachment_of(relationship: RelationshipProperty[Any]) -> Attachment:
 
 
 def describe(relationship: RelationshipProperty[Any]) -> Attachment:
-    """Return the attributes that a relationship connects, unchecked.
+    """Return the attachment of a relationship, without checking its declaration.
 
     Raises:
         DeclarationError: Its join condition is not a conjunction of equalities.
@@ -171,7 +171,7 @@ def _position(relationship: RelationshipProperty[Any]) -> str | None:
 
 
 def _constants(relationship: RelationshipProperty[Any], clause: Any) -> Iterator[tuple[str, Any]]:
-    """The columns of the image that a join condition compares with a value, each with that value."""
+    """Return the columns of the image that a join condition compares with a value, each with that value."""
     while isinstance(clause, Grouping):
         clause = clause.element
     if isinstance(clause, BooleanClauseList) and clause.operator is operators.and_:
@@ -205,12 +205,12 @@ def _value(clause: object) -> tuple[Any] | None:
 
 
 def attachments_to(cls: type[Any]) -> list[Attachment]:
-    """Return the attachments whose images are of that class, in an order that is the same in each process."""
+    """Return the attachments whose images are of the class, in an order that is the same in every process."""
     return sorted(map(attachment_of, relationships_to(cls)), key=lambda one: str(one.relationship))
 
 
 def relationships_to(cls: type[Any]) -> Iterator[RelationshipProperty[Any]]:
-    """Yield the relationships of configured mappers that lead to images of that class."""
+    """Yield the relationships of configured mappers that lead to images of the class."""
     for relationship in _configured():
         if issubclass(cls, relationship.mapper.class_):
             yield relationship
@@ -225,9 +225,9 @@ def _configured() -> Iterator[RelationshipProperty[Any]]:
 
 
 def identity_without_size(mapper: Mapper[Any]) -> tuple[str, ...]:
-    """Return the attributes of the primary key that are the same for all images of a set, and tell sets apart.
+    """Return the primary key attributes that all images of a set share and that distinguish image sets.
 
-    Those that have a default are among them if an owner has many pictures: with one picture they only name the row.
+    Attributes with a default are included only if an owner has many pictures; otherwise they only identify the row.
     """
     if mapper not in _identities:
         many = any(one.info[Options].many for one in relationships_to(mapper.class_))
@@ -237,9 +237,9 @@ def identity_without_size(mapper: Mapper[Any]) -> tuple[str, ...]:
 
 
 def discriminators(mapper: Mapper[Any], *others: str) -> tuple[str, ...]:
-    """Return the attributes of the primary key besides size, variant and others whose values are known before a flush.
+    """Return the primary key attributes, besides width, height and variant, whose values are known before a flush.
 
-    The database fills in the remaining ones, or a function that asks for the context of a statement.
+    The values of the others come from the database, or from a function that needs the context of a statement.
     """
     memo = _discriminators.setdefault(mapper, {})
     if others not in memo:
@@ -252,7 +252,7 @@ def discriminators(mapper: Mapper[Any], *others: str) -> tuple[str, ...]:
 
 
 def default_of(mapper: Mapper[Any], name: str) -> Callable[[], Any] | None:
-    """Return what makes the default of an attribute without a database; ``None`` if nothing does."""
+    """Return a callable for the default of an attribute that needs no database; ``None`` if there is none."""
     column = mapper.column_attrs[name].columns[0]
     default: Any = column.default if isinstance(column, Column) else None
     if default is None:

@@ -1,4 +1,4 @@
-"""What is known of an image row beside its columns: the bytes it was attached with, and the file it names."""
+"""The library's data about an image row besides its columns: the attached bytes, and the file that the row names."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Source:
     """The original that a thumbnail was made from.
 
     Args:
-        row: Its row.
-        key: The key that its file had at that time.
+        row: The row of the original.
+        key: The key of its file at that time.
     """
 
     row: Any
@@ -37,16 +37,16 @@ class Source:
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class Attached:
-    """What was attached as a row that is not in the database yet; copies of the row share it.
+    """The attached content of a row that is not in the database yet; copies of the row share it.
 
     Args:
-        store: Where the file is, or is to be put.
-        spool: The bytes; ``None`` for a file that was adopted, which was in the store before.
-        reproducible: Whether the bytes can be made again.
-        replaces: Whether the row takes the place of a thumbnail of the same size.
-        derived: The declared thumbnails that were made with it, to be put with it.
-        attempted: Whether a flush has tried to put the bytes under the revision they were attached with. Each further
-            attempt, of this row or of a copy, takes a new one: the old one may have reached the store.
+        store: The store that contains the file or will receive it.
+        spool: The bytes; ``None`` for an adopted file, which was already in the store.
+        reproducible: Whether the bytes can be regenerated.
+        replaces: Whether the row replaces a thumbnail of the same size.
+        derived: The declared thumbnails that were made from it, to be put with it.
+        attempted: Whether a flush has tried to put the bytes under their first revision. Each further attempt, of this
+            row or of a copy, uses a new revision, because the file may have reached the store under the old one.
     """
 
     store: Store
@@ -59,15 +59,15 @@ class Attached:
 
 @dataclass(slots=True)
 class Record:
-    """What is known of one row beside its columns.
+    """The library's data about one row besides its columns.
 
     Args:
-        store: Where its file is, if the row was attached or flushed in this process.
-        attached: What it was attached with, until the row is in the database.
-        source: The original that it was made from, until the row is in the database; of a copy, ``None``.
+        store: The store of its file, if the row was attached or flushed in this process.
+        attached: The attached content, until the row is in the database.
+        source: The original that the row was made from, until the row is in the database; ``None`` for a copy.
         file: The file that a flush has put for the row, or is about to put.
-        owner: The state of the owner that it was attached to.
-        position: The position that it took over from the picture that it replaces, as that was loaded.
+        owner: The state of the owner that the row was attached to.
+        position: The position copied from the picture that it replaces, as loaded at that time.
     """
 
     store: Store | None = None
@@ -85,13 +85,13 @@ class Record:
 
 
 _shared: WeakValueDictionary[str, Attached] = WeakValueDictionary()
-"""By revision: how copies that ``merge`` and ``deepcopy`` make of a row find what was attached."""
+"""Attached contents by revision, for the copies of a row that ``merge`` and ``deepcopy`` make."""
 
 
 def record_of(row: object) -> Record:
-    """Return the record of a row, a new one if it has none yet.
+    """Return the record of a row; create it if necessary.
 
-    It is kept with the row's state, so that it lives as long as the row.
+    It is stored in the row's state, so that it lives as long as the row.
     """
     info = instance_state(row).info
     found = info.get(_INFO)
@@ -108,20 +108,20 @@ def known_store(row: object) -> Store | None:
 
 
 def attach(row: Any, attached: Attached, source: Source | None) -> None:
-    """Note what was attached as a new row, and which original it was made from."""
+    """Record the attached content of a new row, and the original that it was made from."""
     record = record_of(row)
     record.store, record.attached, record.source = attached.store, attached, source
     share(row.revision, attached)
 
 
 def share(revision: str | None, attached: Attached) -> None:
-    """Let copies of a row find what was attached by their revision."""
+    """Register attached content by revision, so that copies of the row find it."""
     if revision is not None:
         _shared[revision] = attached
 
 
 def attached_as(row: object, revision: Any) -> None:
-    """Give a row that takes a revision what was attached under it: it is a copy of a row that is not flushed yet."""
+    """Assign the content attached under a revision to a row that receives it: a copy of a row not flushed yet."""
     found = _shared.get(revision) if isinstance(revision, str) else None
     if found is not None:
         record = record_of(row)

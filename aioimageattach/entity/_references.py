@@ -1,4 +1,4 @@
-"""Which image files do committed rows reference? Asked before a file is discarded."""
+"""The query for image files that committed rows reference, made before a file is discarded."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ._replacement import key_columns, new_instance
 __all__ = ["ImageReferrer", "object_types"]
 
 _PAGE: Final = 1000
-"""How many files one statement is about."""
+"""Maximum number of files per statement."""
 
 _LEGACY_ROWS: Final = 1000
-"""How many rows without a revision are read to look for one file; if there are more, the file is kept."""
+"""Number of rows without a revision that are read to look for one file. If there may be more, the file is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class ImageReferrer(Referrer):
         }
 
     def _mappers(self, types: Collection[str]) -> Iterator[Mapper[Any]]:
-        """One mapper for each table whose rows may reference files of these object types."""
+        """Yield one mapper for each table whose rows may reference files of these object types."""
         seen: set[Any] = set()
         for mapper in (self.mapper, *self.mapper.registry.mappers):
             if not issubclass(mapper.class_, Image) or "revision" not in mapper.columns:
@@ -63,7 +63,7 @@ def object_types(mappers: Iterable[Mapper[Any]]) -> frozenset[str] | None:
             continue
         try:
             found.add(cls.__new__(cls).object_type)
-        except Exception:  # it asked for a column, and there is no row
+        except Exception:  # the property reads a column, which has no value here
             return None
     return frozenset(found)
 
@@ -87,7 +87,7 @@ def _referenced_revisions(
 
 
 def _legacy(connection: Connection, mappers: Sequence[Mapper[Any]], key: ImageKey) -> bool:
-    """Return whether a row without a revision may name a file of the old layout."""
+    """Return whether a row without a revision may reference a file in the layout of SQLAlchemy-ImageAttach."""
     for mapper in mappers:
         columns = key_columns(mapper)
         query = (
@@ -106,5 +106,5 @@ def _legacy(connection: Connection, mappers: Sequence[Mapper[Any]], key: ImageKe
 def _names(image: Image, key: ImageKey) -> bool:
     try:
         return image._stored_key() == key
-    except Exception:  # object_type or object_id asks for something that only an object in a session has
+    except Exception:  # object_type or object_id may need attributes that only an object in a session has
         return True

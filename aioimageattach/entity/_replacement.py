@@ -1,8 +1,8 @@
-"""Which rows go with the rows that a flush inserts and deletes.
+"""The rows to delete because of other rows that a flush inserts or deletes.
 
-A new original, or the deletion of one, makes every row of its image set go that the database has by then, including
-those of other transactions. Everything here reads keys with Core statements: no entity of the application is refreshed,
-and none of its loader options, filters or unflushed changes play a part.
+Inserting or deleting an original deletes every row of its image set that the database contains at that time, including
+rows of other transactions. This module reads keys with Core statements: it does not refresh entities of the
+application, and its loader options, filters and unflushed changes have no effect.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Leaving:
 
     Args:
         row: The row.
-        key: The key of its file, as the database has it; ``None`` if that could not be determined.
-        store: The store of the file; ``None`` if nothing but the session can say.
+        key: The key of its file according to the database; ``None`` if it could not be determined.
+        store: The store of the file; ``None`` if it must be determined from the session.
     """
 
     row: Image
@@ -47,7 +47,7 @@ class Leaving:
 
 @dataclass(slots=True)
 class _Set:
-    """One image set of which the flush inserts or deletes rows."""
+    """One image set in which the flush inserts or deletes rows."""
 
     new: list[Image] = field(default_factory=list)
     gone: list[Image] = field(default_factory=list)
@@ -80,7 +80,7 @@ class _Group:
 
 @dataclass(slots=True)
 class _Found:
-    """A row as the database has it."""
+    """A row as read from the database."""
 
     row: Image
     place: tuple[Any, ...]
@@ -89,12 +89,12 @@ class _Found:
 
 
 class Replacement:
-    """The image sets of which a flush inserts or deletes rows.
+    """The image sets in which a flush inserts or deletes rows.
 
     Args:
         session: The session.
-        new: Image rows that are to be inserted, or were inserted late in this flush.
-        gone: Image rows that are to be deleted.
+        new: Image rows to insert, or inserted late in this flush.
+        gone: Image rows to delete.
     """
 
     __slots__ = ("_alone", "_groups", "_kept", "_new", "_session")
@@ -108,22 +108,20 @@ class Replacement:
     def owners(self) -> list[Owner]:
         """Return the owners of the sets, to be locked before anything is read.
 
-        They are always locked, so that transactions which change one image set take turns.
+        The locks serialise transactions that change the same image set.
         """
         return [owner for group in self._groups for owner in _owners(group)]
 
     def find_leaving(self) -> list[Leaving]:
         """Return the rows that leave the database with this flush.
 
-        MySQL and MariaDB, at their default isolation level, would also lock the gaps beside the rows that a locking
-        read finds, and two owners beside each other could wait for one another. There the rows are read without locks,
-        locked by their primary keys, and read again with wide locks only if they have changed. In that case two first
-        uploads for one owner that overlap can leave two originals, of which the newer is shown, and the next upload
-        removes both.
+        At their default isolation level, a locking read on MySQL and MariaDB also locks the gaps beside the rows, so
+        that transactions for two adjacent owners could deadlock. There, the rows are read without locks, then locked by
+        their primary keys, and read again with gap locks only if they have changed. The price: two concurrent first
+        uploads for one owner can leave two originals. The newer is shown, and the next upload removes both.
 
         Returns:
-            Those of the rows to be deleted that the database still has, and those that are replaced, which are now
-            marked as deleted.
+            The rows to delete that the database still contains, and the replaced rows, which are now marked as deleted.
 
         Raises:
             NoOriginalError: The original of a new thumbnail was replaced or deleted meanwhile.
@@ -147,11 +145,11 @@ class Replacement:
         return leaving
 
 
-# --- which sets ------------------------------------------------------------------------------------------------------
+# --- image sets ------------------------------------------------------------------------------------------------------
 
 
 def _group(new: Iterable[Image], gone: Iterable[Image]) -> tuple[list[_Group], list[Image]]:
-    """Return the sets that rows are in, and the rows that leave without having been in any."""
+    """Return the sets that the rows belong to, and the rows to delete that belong to none."""
     groups: dict[tuple[int, Any], _Group] = {}
     alone: list[Image] = []
     attachments: dict[type[Image], list[Attachment]] = {}
@@ -167,7 +165,7 @@ def _group(new: Iterable[Image], gone: Iterable[Image]) -> tuple[list[_Group], l
                 continue
             placed = True
             owner = record_of(row).owner if is_new else state
-            shard = None if owner is None else owner.identity_token  # two shards may have owners with one key
+            shard = None if owner is None else owner.identity_token  # two shards may have owners with the same key
             group = groups.setdefault((id(attachment), shard), _Group(attachment))
             members = group.sets.setdefault(place, _Set())
             (members.new if is_new else members.gone).append(row)
@@ -177,7 +175,7 @@ def _group(new: Iterable[Image], gone: Iterable[Image]) -> tuple[list[_Group], l
 
 
 def _place_of_new(attachment: Attachment, row: Image) -> tuple[Any, ...] | None:
-    """Where a new row goes, as the database knows its owner; ``None`` if the owner is new, too."""
+    """Return the place of a new row, with the owner's key from the database; ``None`` if the owner is new, too."""
     if not attachment.takes(row.__dict__):
         return None
     owner = record_of(row).owner
@@ -190,7 +188,7 @@ def _place_of_new(attachment: Attachment, row: Image) -> tuple[Any, ...] | None:
 
 
 def _place_of_old(attachment: Attachment, state: InstanceState[Any]) -> tuple[Any, ...] | None:
-    """Where the database has a row; ``None`` if its columns are not loaded, or it is none of that attachment's."""
+    """Return the place of a row in the database; ``None`` if it is not loaded, or belongs to another attachment."""
     names = tuple(attachment.constants)
     if not attachment.takes(dict(zip(names, stored_values(state, names), strict=True))):
         return None
@@ -199,7 +197,7 @@ def _place_of_old(attachment: Attachment, state: InstanceState[Any]) -> tuple[An
 
 
 def stored_values(state: InstanceState[Any], names: Sequence[str]) -> tuple[Any, ...]:
-    """Return what the database has in some attributes of a persistent object; ``None`` if that is not known."""
+    """Return the database values of attributes of a persistent object, each ``None`` if it is unknown."""
     identity = dict(zip(identity_attributes(state.mapper), state.identity or (), strict=False))
     values = []
     for name in names:
@@ -208,7 +206,7 @@ def stored_values(state: InstanceState[Any], names: Sequence[str]) -> tuple[Any,
     return tuple(values)
 
 
-# --- what the database has -------------------------------------------------------------------------------------------
+# --- rows in the database --------------------------------------------------------------------------------------------
 
 
 def _owners(group: _Group) -> Iterator[Owner]:
@@ -242,7 +240,7 @@ def _read(session: Session, group: _Group) -> dict[tuple[Any, ...], list[_Found]
             for row in _latest(attachment, connection, places[start : start + PAGE])
         ]
         if not {row.place for row in rows} <= group.sets.keys():
-            # the database spells keys otherwise, as CHAR(10) does: it has to compare
+            # the database returns padded keys, as for CHAR(10): query each set, so that the database compares them
             found.update((place, _latest(attachment, connection, [place])) for place in places)
             continue
         for row in rows:
@@ -266,7 +264,7 @@ def _latest(attachment: Attachment, connection: Connection, places: Sequence[tup
 
 
 def _unchanged(mapper: Mapper[Any], connection: Connection, found: Sequence[_Found]) -> bool:
-    """Lock rows by their primary keys, and return whether they are still as they were read."""
+    """Lock rows by their primary keys, and return whether they are unchanged since they were read."""
     if not found:
         return True
     keys = [row.identity for row in found]
@@ -287,9 +285,9 @@ def _fetch(attachment: Attachment, connection: Connection, query: Select[Any]) -
 
 
 def key_columns(mapper: Mapper[Any]) -> dict[str, Column[Any]]:
-    """Return the columns that say which file a row names and which set it is in, by attribute.
+    """Return the columns that determine the file and the image set of a row, by attribute.
 
-    They are a few, or all if the class computes ``object_type`` or ``object_id`` in its own way.
+    These are all columns if a class overrides ``object_type`` or ``object_id``.
     """
     attachments = attachments_to(mapper.class_)
     names = {"mimetype", "original", "revision", "focal_x", "focal_y", *identity_attributes(mapper)}
@@ -305,9 +303,9 @@ def key_columns(mapper: Mapper[Any]) -> dict[str, Column[Any]]:
 
 
 def new_instance(mapper: Mapper[Any], values: dict[str, Any]) -> Image | None:
-    """Return an image in no session with some attributes; ``None`` if the row is none of the mapper's class.
+    """Return a transient image with the given attributes; ``None`` if the row is not of the mapper's class.
 
-    Its constructor is not called, and no event sees it.
+    The constructor is not called, and no events fire.
     """
     if mapper.polymorphic_on is not None:
         name = mapper.get_property_by_column(mapper.polymorphic_on).key
@@ -320,7 +318,7 @@ def new_instance(mapper: Mapper[Any], values: dict[str, Any]) -> Image | None:
     return row
 
 
-# --- which rows ------------------------------------------------------------------------------------------------------
+# --- rows to delete --------------------------------------------------------------------------------------------------
 
 
 def _leaving_of(
@@ -337,7 +335,9 @@ def _leaving_of(
     matched = _match_gone(members.gone, found, ignore_revisions=everything)
     meant = {id(row) for _, row in matched.values()}
     for row in members.gone:
-        if id(row) not in meant:  # another transaction has deleted or replaced it: our DELETE would warn, or match that
+        if (
+            id(row) not in meant
+        ):  # another transaction has deleted or replaced it: DELETE would warn, or hit the new row
             session.expunge(row)
     replaced = any(row.original for row in members.new) or any(one.original for one, _ in matched.values())
     there = known.rows(attachment, members.new) if replaced else []
@@ -372,10 +372,10 @@ def _leaving_of(
 def _match_gone(
     gone: Sequence[Image], found: Sequence[_Found], *, ignore_revisions: bool
 ) -> dict[int, tuple[_Found, Image]]:
-    """Return the rows of the database that are to be deleted, by ``id``, each with the object that stands for it.
+    """Return the rows of the database to delete, by ``id``, each with the corresponding object of the session.
 
-    They are matched by size, as the database may spell keys in another way, and by revision: if another transaction has
-    replaced the picture by one of the same size, that one was not meant.
+    They are matched by size, because the database may return padded keys, and by revision, because another transaction
+    may have replaced the picture by one of the same size, which must not be deleted.
     """
     sizes = {_size(row): row for row in gone}
     matched: dict[int, tuple[_Found, Image]] = {}
@@ -390,14 +390,14 @@ def _match_gone(
 
 @dataclass(slots=True)
 class _Known:
-    """What a session knows of the collections of owners."""
+    """The collections of owners that are loaded in a session."""
 
     session: Session
     _removed: dict[tuple[Any, ...], set[int]] = field(default_factory=dict)
     _rows: dict[tuple[InstanceState[Any], str], dict[tuple[Any, ...], list[Image]]] = field(default_factory=dict)
 
     def rows(self, attachment: Attachment, new: Sequence[Image]) -> list[Image]:
-        """Return the known rows of the set that some new rows are in."""
+        """Return the loaded rows of the set that the new rows belong to."""
         names = attachment.discriminators
         found: list[Image] = []
         for owner, values in {(record_of(row).owner, tuple(row.__dict__.get(name) for name in names)) for row in new}:
@@ -418,7 +418,7 @@ class _Known:
         return owner is not None and instance_state(owner) in self.session._deleted
 
     def has_removed(self, attachment: Attachment, one: _Found, row: Image) -> bool:
-        """Return whether the application has taken a row out of its owner's collection, perhaps to move it."""
+        """Return whether the application has removed a row from its owner's collection, perhaps to move it."""
         name = attachment.relationship.key
         key = (name, *one.place[: len(attachment.pairs)])
         if key not in self._removed:
@@ -439,7 +439,7 @@ class _Known:
 
 
 def _leaving_alone(session: Session, row: Image) -> Iterator[Leaving]:
-    """A row of a class that is attached to no owner, or that was loaded without the columns that say where it is."""
+    """Yield a row without a known set: its class has no owner, or it was loaded without the necessary columns."""
     state = instance_state(row)
     mapper, connection = state.mapper, connection_of(session, state.mapper, state)
     columns = key_columns(mapper)
@@ -475,7 +475,7 @@ def _size(row: Image) -> tuple[Any, ...]:
 def _key(row: Image) -> ImageKey | None:
     try:
         return row._stored_key()
-    except Exception:  # object_type or object_id asks for something that only an object in a session has
+    except Exception:  # object_type or object_id may need attributes that only an object in a session has
         return None
 
 
@@ -494,7 +494,7 @@ def _has_moved(attachment: Attachment, row: Image) -> bool:
 
 
 def _make_persistent(session: Session, row: Image, shard: Any) -> None:
-    """Make an image that was not loaded one of the session's, without a statement."""
+    """Add an image that was not loaded to the session as persistent, without a statement."""
     instance_state(row).identity_token = shard
     make_transient_to_detached(row)
     session.add(row)
