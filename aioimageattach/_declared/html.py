@@ -160,7 +160,7 @@ def picture_element(candidates: Sequence[Candidate], sizes: str | None, img: str
 
 
 def _displayed(shown: Candidate, sizes: str | None) -> tuple[int, int]:
-    """Return the attributes ``width`` and ``height``: the size of the file, scaled to ``sizes`` if that is in pixels."""
+    """Return the attributes ``width`` and ``height``: the file's size, scaled to ``sizes`` if that is in pixels."""
     fixed = _PIXELS.fullmatch(sizes or "")
     if fixed is None:
         return shown.width, shown.height
