@@ -97,14 +97,14 @@ class Report:
 
 
 class FlushHandler(ABC):
-    """One way in which rows reference files: none, one or many each.
+    """One way in which rows reference files. Each row references none, one or many.
 
     In each flush, the methods are called in the order of their definition. A handler without work in a flush is not
     called.
     """
 
     work_key: ClassVar[str]
-    """Key of the handler's state in ``Session.info``; if :meth:`plan` leaves none there, the flush is not its own."""
+    """Key of the handler's state in ``Session.info``. If :meth:`plan` sets no state, the handler is not called again."""
 
     @abstractmethod
     def carries(self, mapper: Mapper[Any]) -> bool:
@@ -112,7 +112,7 @@ class FlushHandler(ABC):
 
     @abstractmethod
     def plan(self, session: Session, rows: Rows) -> Plan:
-        """Check the rows, and return which files to put and which rows to lock."""
+        """Check the rows, and return the files to put and the rows to lock."""
 
     @abstractmethod
     def settle(self, session: Session) -> None:
@@ -120,7 +120,7 @@ class FlushHandler(ABC):
 
     @abstractmethod
     def flushed(self, session: Session) -> Report:
-        """Return which references the statements of the flush have changed."""
+        """Return the references that the statements of the flush have changed."""
 
     @abstractmethod
     def ended(self, session: Session, deleted: Sequence[Any]) -> Report:
@@ -159,7 +159,7 @@ def _handlers_of(row: object) -> tuple[FlushHandler, ...]:
     return found
 
 
-# --- where rows are written ------------------------------------------------------------------------------------------
+# --- connections -----------------------------------------------------------------------------------------------------
 
 
 def connection_of(session: Session, mapper: Mapper[Any], state: InstanceState[Any] | None = None) -> Connection:

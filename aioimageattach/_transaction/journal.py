@@ -52,7 +52,7 @@ class Verdict:
 
 
 class Journal:
-    """The open transactions of one session, and what happened to files in each.
+    """The open transactions of one session, and the events of files in each.
 
     A frame is created when the first file is reported in its transaction, so a transaction without files costs nothing.
     """
@@ -61,7 +61,7 @@ class Journal:
         self._frames: dict[Hashable, _Frame] = {}  # the root first, then the savepoints, outermost first
         self._files: set[StoredFile] = set()  # of all frames
         self.claimed: set[StoredFile] = set()
-        """Files that were in the store before, and that rows of the open transaction are to reference."""
+        """Files that were already in the store and that rows of the open transaction will reference."""
         self._left = Verdict()
 
     def _open(self, tokens: Sequence[Hashable]) -> _Frame:

@@ -4,8 +4,8 @@ The session's events only report SQLAlchemy's view. The database may have done s
 with ROLLBACK after an error that the application swallowed, a trigger keeps a row that was deleted, and DDL commits
 implicitly on MariaDB. So a file is discarded only if the session's events and the database agree.
 
-The query can prove that a row exists, but not that it never will. That is why nothing is discarded after a COMMIT whose
-outcome is unknown, whatever a query would return.
+The query can prove that a row exists, but not that it will never exist. Therefore nothing is discarded after a COMMIT
+whose outcome is unknown, regardless of the result of a query.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
     argument: type[I] | str | Callable[[], type[I]]
     """The image class, its name, or a callable that returns it."""
     uselist: bool
-    """Whether an owner has many pictures."""
+    """``True`` if an owner has many pictures."""
     max_pictures: int | None
     """The maximum number of pictures per owner; ``None`` means no limit."""
     arguments: dict[str, Any]

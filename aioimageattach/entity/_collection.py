@@ -1,4 +1,4 @@
-"""The image rows of one owner: an ordinary relationship, as an image set sees it."""
+"""The image rows of one owner: an ordinary relationship, grouped into image sets."""
 
 from __future__ import annotations
 
@@ -92,12 +92,12 @@ def _instrumented(cls: type[Image], name: str, attribute: Any) -> None:
 def _moved(row: object, value: object, old: object, initiator: object) -> None:
     if value != old:
         state = instance_state(row)
-        if state.key is not None or record_of(row).owner is not None:  # a new row is in no collection yet
+        if state.key is not None or record_of(row).owner is not None:  # a new row is not in a collection yet
             _moves[0] += 1
 
 
 class Collection(Generic[I]):
-    """The image rows of one owner: an ordinary relationship, as an image set sees it."""
+    """The image rows of one owner: an ordinary relationship, grouped into image sets."""
 
     __slots__ = ("attachment", "name", "owner")
 
@@ -168,7 +168,7 @@ class Collection(Generic[I]):
         return [place for place, rows in self._groups().sets.items() if self._present(rows)]
 
     def pictures(self) -> list[tuple[Any, ...]]:
-        """Return which sets have an original, in any order."""
+        """Return the sets that have an original, in any order."""
         return [place for place in self.unordered() if newest(self.members(place)) is not None]
 
     def members(self, place: tuple[Any, ...] = ()) -> list[I]:

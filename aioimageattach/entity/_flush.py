@@ -1,4 +1,4 @@
-"""The flush handler of image rows, each of which names one file, from its INSERT to its DELETE."""
+"""The flush handler of image rows, each of which references one file, from its INSERT to its DELETE."""
 
 from __future__ import annotations
 

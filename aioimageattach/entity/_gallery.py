@@ -92,7 +92,7 @@ def arrange(
         gone: The rows to delete, in the same form.
 
     Raises:
-        TooManyPicturesError: An owner would have more than are allowed.
+        TooManyPicturesError: An owner would have more pictures than are allowed.
     """
     pictures = {place: rows for place, some in new.items() if (rows := [row for row in some if row.original])}
     freed = own_columns(attachment).freed
@@ -133,7 +133,7 @@ def _append(attachment: Attachment, rows: Sequence[Image], last: int) -> None:
     if name is None:
         return
     last = max([last, *(value for row in rows if (value := row.__dict__.get(name)) is not None)])
-    order: Any = attrgetter("insert_order")  # in which they were added to the session
+    order: Any = attrgetter("insert_order")  # the order in which they were added to the session
     for row in sorted(rows, key=lambda row: order(instance_state(row))):
         if row.__dict__.get(name) is None:
             last += 1
@@ -199,7 +199,7 @@ def _free(
         *_originals(attachment), among([_column(attachment, name) for name in attachment.places], places)
     )
     identities = [tuple(row) for row in connection.execute(query)] if places else []
-    tables: dict[Any, list[Column[Any]]] = {}  # of a class with joined inheritance
+    tables: dict[Any, list[Column[Any]]] = {}  # more than one for a class with joined inheritance
     for column in [_column(attachment, name) for name in names] if identities else ():
         tables.setdefault(column.table, []).append(column)
     for table, columns in tables.items():

@@ -65,8 +65,8 @@ class Image(DeclaredThumbnails):
     """Limits on the pictures that are accepted: types, sizes and proportions."""
 
     __strip_metadata__: ClassVar[bool] = False
-    """Whether ``from_file``, ``from_blob`` and ``from_url`` remove EXIF, GPS, XMP and comments from originals by
-    default. Thumbnails never contain them."""
+    """``True`` to remove EXIF, GPS, XMP and comments from originals in ``from_file``, ``from_blob`` and ``from_url``,
+    unless the call overrides it. Thumbnails never contain such metadata."""
 
     if TYPE_CHECKING:
         width: Mapped[int]
@@ -78,7 +78,7 @@ class Image(DeclaredThumbnails):
         mimetype: Mapped[str]
         """The MIME type, such as ``"image/jpeg"``, detected from the content."""
         original: Mapped[bool]
-        """Whether this is the original rather than a thumbnail."""
+        """``True`` for the original, ``False`` for a thumbnail."""
         created_at: Mapped[datetime]
         """The time when the row was created, in UTC."""
         revision: Mapped[str | None]
@@ -161,7 +161,7 @@ class Image(DeclaredThumbnails):
 
     @property
     def reproducible(self) -> bool:
-        """Whether the file can be regenerated from another one."""
+        """``True`` if the file can be regenerated from another one, which is the case for thumbnails."""
         return not self.original
 
     @property

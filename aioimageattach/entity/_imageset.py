@@ -56,7 +56,7 @@ class BaseImageSet(ThumbnailSet[I]):
 
         Args:
             file: Bytes, a sync or async file, a response's stream or an async iterator. It is read once, from its
-                current position to its end; closing it is up to you. Pass an image to copy another owner's picture.
+                current position to its end; the caller closes it. Pass an image to copy another owner's picture.
             store: The store for the file; ``None`` for the current store.
             extra_args: Positional arguments for the image class's constructor.
             extra_kwargs: Keyword arguments for the image class's constructor.

@@ -82,7 +82,7 @@ class Placeholder:
     """
 
     __placeholder_on_attach__: ClassVar[bool] = False
-    """Whether ``from_file``, ``from_blob`` and ``from_url`` decode originals to fill the columns immediately."""
+    """``True`` to fill the columns when an original is attached with ``from_file``, ``from_blob`` or ``from_url``."""
 
     if TYPE_CHECKING:
         thumbhash: Mapped[str | None]

@@ -34,7 +34,7 @@ from ._view import ImageView
 __all__ = ["ThumbnailSet", "as_recipes", "look_of", "variant_of"]
 
 KEEP: Final = 3.0
-"""How long a fresh rendering is kept for other transactions, which cannot see its row yet, in seconds."""
+"""Time, in seconds, for which a new rendering is kept for other transactions, which cannot see its row yet."""
 
 _QUIETLY: Final = {"autoflush": False, "synchronize_session": False}
 

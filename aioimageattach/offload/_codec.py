@@ -19,8 +19,8 @@ BLOCK: Final = 256 * 1024
 """Maximum number of bytes that a decoder returns per call."""
 
 _EXTENSIONS: Final = MappingProxyType({"gzip": ".gz", "zstd": ".zst"})
-_GZIP: Final = 31  # zlib's word for a gzip member with a window of 32 KiB
-_WINDOW: Final = 23  # 8 MiB, the most that levels up to 19 use; a frame may ask for much more
+_GZIP: Final = 31  # zlib's wbits for the gzip format with a window of 32 KiB
+_WINDOW: Final = 23  # 8 MiB, the largest window of levels up to 19; a frame could require much more memory
 
 
 class _Decompressor(Protocol):
@@ -164,7 +164,7 @@ class Decoder:
             return b""
         try:
             found = self._inner.decompress(data, min(BLOCK, self._left + 1))
-        except EOFError as error:  # after its end
+        except EOFError as error:  # input after the end of the compressed data
             raise self._damaged("there is more than one member in it") from error
         except self._error as error:
             raise self._damaged(f"it is no such file, or a broken one: {error}") from error

@@ -98,7 +98,7 @@ class _StoredType(TypeDecorator[Any]):
     __module__ = "sqlalchemy.types"
     impl = String
     cache_ok = True  # the cache key contains the identity of the settings, and each column has its own
-    belongs_to_row = True  # thumbnails do not copy it from their originals, see entity.columns
+    belongs_to_row = True  # thumbnails do not copy it from their originals, see entity._columns
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(255)
@@ -148,7 +148,8 @@ else:
 
 
 class _StoredAttribute(InstrumentedAttribute[Any]):  # pyright: ignore[reportIncompatibleVariableOverride] - __doc__
-    # The attribute of a mapped class. It binds each handle to its row, and never loads a row implicitly.
+    # The attribute of a mapped class. It binds each handle to its row, and raises an error where loading an expired or
+    # deferred column would need implicit I/O.
     # SQLAlchemy stores the attribute's own docstring in `__doc__`.
 
     __slots__ = ()

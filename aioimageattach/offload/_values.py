@@ -150,7 +150,7 @@ class Stored(Generic[V]):
 
     @property
     def loaded(self) -> bool:
-        """Whether :attr:`value` is available: it was assigned, was loaded, or is kept in the row."""
+        """``True`` if :attr:`value` is available: it was assigned, was loaded, or is kept in the row."""
         return self._value is not _MISSING or self._raw is None or isinstance(self._read(), Inline)
 
     @property
