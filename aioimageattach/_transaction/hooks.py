@@ -104,7 +104,7 @@ class FlushHandler(ABC):
     """
 
     work_key: ClassVar[str]
-    """Key of the handler's state in ``Session.info``. If :meth:`plan` sets no state, the handler is not called again."""
+    """Key of the handler's state in ``Session.info``. After :meth:`plan`, a flush skips handlers without state."""
 
     @abstractmethod
     def carries(self, mapper: Mapper[Any]) -> bool:
