@@ -1,4 +1,4 @@
-"""The sequence header of AV1 (AV1 5.5), for the colours of AVIF files that do not state them elsewhere."""
+"""Read the colours from the AV1 sequence header (AV1 5.5), for AVIF files that do not state them elsewhere."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ._colour import Colours
 __all__ = ["sequence_colours"]
 
 _SEQUENCE: Final = 1
-_MOST: Final = 200  # a sequence header is shorter, and comes first
+_MOST: Final = 200  # bytes to search: a sequence header is shorter, and comes first
 _UNSPECIFIED: Final = 2
 _SRGB: Final = (1, 13, 0)  # BT.709, sRGB, identity: always full range
 
 
 class _Bits:
-    """Reads bits, the highest first; past the end it raises IndexError."""
+    """Reads bits, most significant first; raises IndexError at the end."""
 
     def __init__(self, data: bytes) -> None:
         self._value, self._left = int.from_bytes(data, "big"), len(data) * 8
@@ -29,11 +29,11 @@ class _Bits:
 
 
 def sequence_colours(config: bytes, data: bytes) -> Colours | None:
-    """Return the code points in the first sequence header; ``None`` if there is none, or it is broken.
+    """Return the code points in the first sequence header; ``None`` if it is missing or damaged.
 
     Args:
-        config: The content of the property ``av1C`` (AV1-ISOBMFF 2.3).
-        data: The beginning of the coded picture.
+        config: Content of the property ``av1C`` (AV1-ISOBMFF 2.3).
+        data: Beginning of the coded picture.
     """
     try:
         for kind, body in (*_units(config[4 : 4 + _MOST]), *_units(data[:_MOST])):
@@ -45,7 +45,7 @@ def sequence_colours(config: bytes, data: bytes) -> Colours | None:
 
 
 def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the kind and the content of each unit (AV1 5.3)."""
+    """Yield the type and the content of each open bitstream unit (AV1 5.3)."""
     at = 0
     while at < len(data):
         head = data[at]

@@ -1,4 +1,4 @@
-"""Colours: ICC profiles made of code points, and whether a profile can be used."""
+"""Colours: create ICC profiles from code points and gamma values."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _PRIMARIES: Final[dict[int, tuple[Point, Point, Point, Point]]] = {
     12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), D65),
     22: ((0.630, 0.340), (0.295, 0.605), (0.155, 0.077), D65),
 }
-"""Red, green, blue and white on the chromaticity plane (ITU-T H.273, table 2)."""
+"""Chromaticity coordinates of red, green, blue and white, by code point (ITU-T H.273, table 2)."""
 
-_DIFFUSE_WHITE: Final = 203.0  # cd/m², of paper in a picture for HDR displays (ITU-R BT.2408)
+_DIFFUSE_WHITE: Final = 203.0  # cd/m², the level of white paper in HDR pictures (ITU-R BT.2408)
 _D50: Final = (0.9642, 1.0, 0.8249)
 _BRADFORD: Final[Matrix] = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
 _STEPS: Final = 4_096
 
 
 def span(red: Point, green: Point, blue: Point) -> float:
-    """Return the area that three colours span, or 0 if one of them is not visible."""
+    """Return the area of the triangle between three chromaticities; 0 if one of them is not a visible colour."""
     if any(x < 0 or y < 0.001 or x + y > 1.01 for x, y in (red, green, blue)):
         return 0
     return abs((green[0] - red[0]) * (blue[1] - red[1]) - (blue[0] - red[0]) * (green[1] - red[1])) / 2
@@ -50,14 +50,14 @@ class Colours(NamedTuple):
 
 
 def _pq(code: float) -> float:
-    """Light of SMPTE ST 2084 (BT.2100 table 4), where 1 is diffuse white."""
+    """Return the light level of a PQ code (SMPTE ST 2084, BT.2100 table 4), where 1 is diffuse white."""
     root = math.pow(code, 32 / 2523)
     light = max(root - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * root)
     return 10_000 / _DIFFUSE_WHITE * math.pow(light, 16384 / 2610)
 
 
 def _hlg(code: float) -> float:
-    """Light of Hybrid Log-Gamma on a display of 1,000 cd/m² (BT.2100 table 5), where 1 is diffuse white."""
+    """Return the light level of an HLG code on a display of 1,000 cd/m² (BT.2100 table 5), where 1 is diffuse white."""
     scene = code * code / 3 if code <= 0.5 else (math.exp((code - 0.55991073) / 0.17883277) + 0.28466892) / 12
     return 1_000 / _DIFFUSE_WHITE * math.pow(scene, 1.2)
 
@@ -73,14 +73,14 @@ _CURVES: Final[dict[int, Callable[[float], float]]] = {
     16: _pq,
     18: _hlg,
 }
-"""From code to light, by transfer characteristics (H.273 table 3); all others are shown like sRGB."""
+"""Functions from code to light level, by transfer characteristics (H.273 table 3). Others are treated as sRGB."""
 
 
 @functools.lru_cache(maxsize=32)
 def profile_of(colours: Colours, *, is_grey: bool = False) -> bytes | None:
-    """Return an ICC profile for these code points; ``None`` if they are those of sRGB, or unknown.
+    """Return an ICC profile for these code points; ``None`` if they mean sRGB or are unknown.
 
-    Light beyond diffuse white becomes white: thumbnails are for displays without a high dynamic range.
+    Light above diffuse white is clipped to white, because thumbnails are for displays without HDR.
     """
     primaries = _PRIMARIES.get(colours.primaries, SRGB)
     curve = _CURVES.get(colours.transfer)
@@ -91,12 +91,12 @@ def profile_of(colours: Colours, *, is_grey: bool = False) -> bytes | None:
 
 @functools.lru_cache(maxsize=32)
 def gamma_profile(exponent: float, primaries: tuple[Point, Point, Point, Point], *, is_grey: bool) -> bytes:
-    """Return an ICC profile for a curve that is a power, with these primaries."""
+    """Return an ICC profile for a gamma curve with the given exponent and primaries."""
     return _profile(primaries, lambda code: code**exponent, is_grey=is_grey)
 
 
 def _profile(primaries: tuple[Point, Point, Point, Point], curve: Callable[[float], float], *, is_grey: bool) -> bytes:
-    """A profile of a display (ICC.1:2001-04): a curve for each colour, and a matrix."""
+    """Return a display profile (ICC.1:2001-04) with a tone curve per colour and a matrix."""
     values = [round(min(max(curve(step / (_STEPS - 1)), 0.0), 1.0) * 65_535) for step in range(_STEPS)]
     light = b"curv\0\0\0\0" + struct.pack(f">I{_STEPS}H", _STEPS, *values)
     text = b"code points"
@@ -170,7 +170,7 @@ def _apply(matrix: Matrix, vector: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _to_d50(primaries: tuple[Point, Point, Point, Point]) -> Matrix:
-    """From linear red, green and blue to XYZ, as seen under D50 (SMPTE RP 177, and Bradford's adaptation)."""
+    """Return the matrix from linear RGB to XYZ under D50 (SMPTE RP 177, with Bradford adaptation)."""
     red, green, blue, white = ((x / y, 1.0, (1 - x - y) / y) for x, y in primaries)
     plain: Matrix = tuple(zip(red, green, blue, strict=True))  # type: ignore[assignment]
     scaled = _times(plain, _diagonal(_apply(_inverse(plain), white)))

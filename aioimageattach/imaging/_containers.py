@@ -1,8 +1,8 @@
-"""The outer structure of picture files: walks over segments, chunks, blocks and boxes, in plain Python.
+"""The container structure of picture files: iterate over segments, chunks, blocks and boxes, in plain Python.
 
-Each walk is over a view of single bytes, yields what is well formed and ends where that ends, without an error: callers
-that need more look at the last thing yielded. No walk decodes pixels or copies the file. A file cut into more pieces
-than any program makes raises :class:`~aioimageattach.exc.ImageTooLargeError`, so that a walk ends in time.
+Each iterator takes a view of single bytes, yields well-formed parts, and stops without an error at the first malformed
+one; callers can check the last part for completeness. No pixels are decoded, and the file is not copied. A file with
+more parts than any encoder writes raises :class:`~aioimageattach.exc.ImageTooLargeError`, which bounds the run time.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ __all__ = [
 
 _MARKER: Final = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _FULL_BLOCKS: Final = re.compile(rb"(?s:\xff.{255}){1,2000}+")
-"""Sub-blocks of a GIF that are full; without a bound, the search would hold the interpreter's lock for too long."""
+"""Full sub-blocks of a GIF. The repetition is bounded, because a search holds the GIL until it ends."""
 JPEG_DATA: Final = b"\0"
-"""The name of a scan's data among the parts of a JPEG."""
+"""Name of the part of a JPEG that contains the data of a scan."""
 
 P = ParamSpec("P")
 
 _MOST_PARTS: Final = 30_000
-_MOST_FILL: Final = 65_536  # bytes between two segments; there should be none
-_STEP: Final = 500_000  # a search holds the interpreter's lock: no event loop may wait longer than for so many bytes
+_MOST_FILL: Final = 65_536  # bytes between two segments, where there should be none
+_STEP: Final = 500_000  # bytes per search, because a search holds the GIL and would delay the event loop
 _SIZE_NAME: Final = struct.Struct(">I4s")
 _NAME_SIZE: Final = struct.Struct("<4sI")
 _SOS: Final = 0xDA
@@ -49,7 +49,7 @@ _EOI: Final = 0xD9
 
 
 class Part(NamedTuple):
-    """One piece of a file: its name, where it starts, where its content starts, and where it ends."""
+    """One part of a file: its name, and the positions of its start, its content (``body``) and its end."""
 
     name: bytes
     start: int
@@ -88,7 +88,8 @@ def _next_marker(view: memoryview, position: int, end: int) -> re.Match[bytes] |
 def jpeg_parts(view: memoryview) -> Iterator[Part]:
     """Yield the segments of a JPEG by marker (ITU T.81 B.1), ending with EOI.
 
-    The data of a scan follows its SOS as a part named ``\\0``: whoever stops at SOS spares the search for its end.
+    The data of a scan follows its SOS segment as a part named ``\\0``. Its end is only searched for if the caller
+    continues after SOS.
     """
     yield Part(b"\xd8", 0, 2, 2)
     position = 2
@@ -114,7 +115,7 @@ def jpeg_parts(view: memoryview) -> Iterator[Part]:
 
 @_bounded
 def png_parts(view: memoryview) -> Iterator[Part]:
-    """Yield the chunks of a PNG, ending with IEND; a part reaches to the end of its checksum."""
+    """Yield the chunks of a PNG, ending with IEND. A part includes its checksum."""
     position = 8
     while position + 12 <= len(view):
         size, name = _SIZE_NAME.unpack_from(view, position)
@@ -129,7 +130,7 @@ def png_parts(view: memoryview) -> Iterator[Part]:
 
 @_bounded
 def riff_parts(view: memoryview, start: int = 12, end: int | None = None) -> Iterator[Part]:
-    """Yield the chunks of a RIFF file, by default of all of it; a part reaches to the end of its padding."""
+    """Yield the chunks of a RIFF file, by default of the whole file. A part includes its padding."""
     if end is None:
         end = min(len(view), 8 + int.from_bytes(view[4:8], "little"))
     while start + 8 <= end:
@@ -142,13 +143,13 @@ def riff_parts(view: memoryview, start: int = 12, end: int | None = None) -> Ite
 
 
 def _past_blocks(view: memoryview, position: int) -> int:
-    """The position after a list of sub-blocks and its end, or past the file's end."""
+    """Return the position after a list of sub-blocks and its terminator, or a position beyond the end of the file."""
     length = len(view)
     for _ in range(_MOST_PARTS + length // 128):
         if position >= length:
             return length + 1
         size = view[position]
-        if size == 255 and (full := _FULL_BLOCKS.match(view, position)):  # commonly all but the last
+        if size == 255 and (full := _FULL_BLOCKS.match(view, position)):  # usually all but the last
             position = full.end()
             continue
         position += size + 1
@@ -159,9 +160,9 @@ def _past_blocks(view: memoryview, position: int) -> int:
 
 @_bounded
 def gif_parts(view: memoryview) -> Iterator[Part]:
-    """Yield the blocks of a GIF: ``header`` with the global colours, ``,`` for a frame, ``;`` for the end.
+    """Yield the blocks of a GIF: ``header`` with the global colour table, ``,`` for a frame, ``;`` for the end.
 
-    Extensions go by ``!`` and their label's byte; the body is where their sub-blocks begin.
+    An extension is named ``!`` followed by its label byte. Its body starts at its sub-blocks.
     """
     if len(view) < 13:
         return
@@ -189,7 +190,7 @@ def gif_parts(view: memoryview) -> Iterator[Part]:
 
 @_bounded
 def boxes(view: memoryview, start: int, end: int) -> Iterator[Part]:
-    """Yield the boxes of a range of a file of ISO 14496-12."""
+    """Yield the boxes in a range of an ISO 14496-12 file."""
     while start + 8 <= end:
         size, name = _SIZE_NAME.unpack_from(view, start)
         body = start + 8
@@ -203,12 +204,12 @@ def boxes(view: memoryview, start: int, end: int) -> Iterator[Part]:
 
 
 def top_boxes(view: memoryview) -> Iterator[Part]:
-    """Yield the outermost boxes of a file of ISO 14496-12, such as AVIF and HEIC."""
+    """Yield the top-level boxes of an ISO 14496-12 file, such as AVIF or HEIC."""
     return boxes(view, 0, len(view))
 
 
 def first_boxes(view: memoryview, part: Part | None, skip: int = 0) -> dict[bytes, Part]:
-    """Return the first box of each name in another box, behind the bytes to skip; none without that box."""
+    """Return the first box of each name in ``part``, after skipping ``skip`` bytes; empty if ``part`` is ``None``."""
     if part is None:
         return {}
     found: dict[bytes, Part] = {}
@@ -219,7 +220,7 @@ def first_boxes(view: memoryview, part: Part | None, skip: int = 0) -> dict[byte
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An item of HEIF (ISO 23008-12): its type, the media type of ``mime`` items, and where its bytes lie."""
+    """An item of HEIF (ISO 23008-12): its type, the MIME type of ``mime`` items, and the positions of its bytes."""
 
     number: int
     kind: bytes
@@ -228,7 +229,7 @@ class Item:
 
 
 class _Reader:
-    """Reads numbers in order; past the end it raises IndexError."""
+    """Reads numbers sequentially; raises IndexError at the end."""
 
     def __init__(self, view: memoryview, start: int, end: int) -> None:
         self._view, self._at, self._end = view, start, end
@@ -250,13 +251,13 @@ class _Reader:
 
 
 def heif_items(view: memoryview) -> list[Item] | None:
-    """Return the items of a HEIF file, or ``None`` where their table is missing or is not understood."""
+    """Return the items of a HEIF file; ``None`` if their table is missing or not supported."""
     meta = next((box for box in top_boxes(view) if box.name == b"meta"), None)
     return items_of(view, first_boxes(view, meta, 4))
 
 
 def items_of(view: memoryview, tables: Mapping[bytes, Part]) -> list[Item] | None:
-    """Return the items that the boxes of a ``meta`` box describe, as :func:`heif_items` does."""
+    """Return the items described by the boxes of a ``meta`` box, like :func:`heif_items`."""
     if b"iinf" not in tables or b"iloc" not in tables:
         return None
     try:
@@ -301,7 +302,7 @@ def _item_places(view: memoryview, table: Part, data: Part | None) -> dict[int, 
         extents = []
         count = reader.number(2)
         left -= count + 1
-        if left < 0:  # an extent may have no bytes of its own in the table, so the file's size does not bound them
+        if left < 0:  # an extent can take zero bytes in the table, so the size of the file does not bound their number
             raise _too_many()
         for _ in range(count):
             reader.number(index_size)

@@ -1,4 +1,4 @@
-"""From the file to a picture of libvips: no larger than it is needed."""
+"""Decode a file to a libvips picture, at a size no larger than needed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ._vips import Picture, Watch, libvips, vips_errors
 
 __all__ = ["decode"]
 
-_JPEG_REST: Final = 1.5  # what JPEG leaves to the better resizing: sharp to the eye, and a quarter faster than 2
+_JPEG_REST: Final = 1.5  # left to the resampling kernel after shrink-on-load: looks sharp, a quarter faster than 2
 _WEBP_REST: Final = 2.0
 _FILTER_WORK: Final = 3_000_000_000  # nanoseconds
 _CANVAS: Final = 8.0
 _DPI: Final = 96  # of CSS, for lengths in absolute units
-_NARROW_BLACK, _NARROW_RANGE = 16, 219  # of 255: ITU-R BT.601
+_NARROW_BLACK, _NARROW_RANGE = 16, 219  # out of 255, ITU-R BT.601
 
 
 def decode(
@@ -35,17 +35,18 @@ def decode(
     needed: tuple[int, int] | None = None,
     frames: bool = False,
 ) -> Picture:
-    """Open a picture for reading once from top to bottom; its orientation is not applied yet.
+    """Open a picture for sequential reading, from top to bottom and only once.
 
-    Its colours are sRGB, grey, or those of the profile that it carries, which then can be applied.
+    The orientation is not applied yet. The colours are sRGB, grey, or those of the attached profile, which is known to
+    be usable.
 
     Args:
-        view: The file; it must outlive the picture.
-        header: What :func:`~aioimageattach.imaging._header.inspect` said.
-        limits: For the canvas of a drawing, and whether a broken picture is refused.
-        watch: Stops the reading in time.
-        needed: Width and height, as displayed, below which the picture must not be; ``None`` means as it is.
-        frames: Whether all frames are wanted, one below the other.
+        view: The file. It must outlive the picture.
+        header: The result of :func:`~aioimageattach.imaging._header.inspect`.
+        limits: Limits for the canvas of SVG and PDF. Their ``verify`` decides whether damaged pictures are rejected.
+        watch: Stops decoding when the time is over.
+        needed: Smallest allowed width and height, as displayed; ``None`` means the original size.
+        frames: Whether to read all frames, stacked vertically.
     """
     size = header.probe.width, header.probe.height
     wanted = needed or size
@@ -83,7 +84,7 @@ def _painted(drawing: Drawing, canvas: tuple[int, int], limits: ImageLimits, wat
 
 
 def _as_png(data: bytes, limits: ImageLimits, watch: Watch) -> bytes:
-    """A picture inside of a drawing, as the renderer reads it: upright, in sRGB."""
+    """Convert a picture embedded in an SVG to a PNG for the renderer, upright and in sRGB."""
     inner = replace(limits, types=EMBEDDED)
     with memoryview(data) as view:
         header = inspect(view, inner)
@@ -97,7 +98,7 @@ def _as_png(data: bytes, limits: ImageLimits, watch: Watch) -> bytes:
 def _shrinking(
     mimetype: str, size: tuple[int, int], wanted: tuple[int, int], header: Header, frames: bool
 ) -> dict[str, Any]:
-    """The options that let a decoder leave out what is not needed."""
+    """Return the loader options that make the decoder shrink the picture while loading, or read all frames."""
     if frames:
         return {"n": header.probe.frames}
     room = min(size[0] / wanted[0], size[1] / wanted[1])
@@ -109,7 +110,7 @@ def _shrinking(
 
 
 def _widened(image: Picture, structure: Structure) -> Picture:
-    """Let grey and alpha of a narrow range reach from black to white, which the decoder leaves to us."""
+    """Expand grey and alpha from narrow range to full range, which the decoder does not do."""
     if not (structure.is_narrow or structure.is_alpha_narrow):
         return image
     colours = image.bands - image.hasalpha()
@@ -128,10 +129,10 @@ def _widened(image: Picture, structure: Structure) -> Picture:
 
 
 def _coloured(image: Picture, structure: Structure) -> Picture:
-    """Give a picture its orientation, and its profile if it can be used; inks become sRGB at once."""
+    """Attach the orientation and, if it is usable, the profile to a picture. Convert CMYK to sRGB."""
     profile = structure.profile
     if profile is not None and not _links(profile, image.interpretation, image.bands - image.hasalpha()):
-        profile = None  # as in browsers
+        profile = None  # browsers ignore unusable profiles as well
     if profile is not None or structure.orientation != 1:
         image = image.copy()
     if structure.orientation != 1:
@@ -148,7 +149,7 @@ def _coloured(image: Picture, structure: Structure) -> Picture:
 
 @functools.lru_cache(maxsize=64)
 def _links(profile: bytes, interpretation: str, bands: int) -> bool:
-    """Whether a profile says how to show such pixels; a broken one does not, nor one of other colours."""
+    """Return whether a profile applies to such pixels. A damaged profile, or one for another colour model, does not."""
     pixel = libvips().Image.black(1, 1, bands=bands).copy(interpretation=interpretation).copy()
     pixel.set_type(libvips().GValue.blob_type, "icc-profile-data", profile)
     try:
@@ -159,7 +160,7 @@ def _links(profile: bytes, interpretation: str, bands: int) -> bool:
 
 
 def _canvas(size: tuple[int, int], wanted: tuple[int, int], header: Header, limits: ImageLimits) -> tuple[int, int]:
-    """The size at which to paint a drawing; it holds the wanted size, and keeps the proportions."""
+    """Return the size at which to paint an SVG or PDF: at least the wanted size, in the original aspect ratio."""
     scale = max(wanted[0] / size[0], wanted[1] / size[1])
     width, height = (max(1, round(side * scale)) for side in size)
     limits.check_size(width, height, what="the painted drawing", bytes_per_pixel=_CANVAS)

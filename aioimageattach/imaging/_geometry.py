@@ -1,4 +1,4 @@
-"""Sizes and boxes in whole pixels: arithmetic, without a picture."""
+"""Calculate sizes and boxes in whole pixels."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Box(NamedTuple):
     Args:
         left: Distance from the left edge.
         top: Distance from the top edge.
-        width: At least 1.
-        height: At least 1.
+        width: Width, at least 1.
+        height: Height, at least 1.
     """
 
     left: int
@@ -31,12 +31,12 @@ class Box(NamedTuple):
 
 
 def nearest(numerator: int, denominator: int) -> int:
-    """Return the whole number nearest to a fraction: halves are rounded up, and the result is at least 1."""
+    """Return the integer nearest to a fraction, at least 1. Halves are rounded up."""
     return max(1, (2 * numerator + denominator) // (2 * denominator))
 
 
 def fitted(size: tuple[int, int], box: tuple[int, int], *, cover: bool = False) -> tuple[int, int]:
-    """Return the size that a picture has when it is scaled to a box, keeping its proportions.
+    """Return the size of a picture scaled to a box, keeping its aspect ratio.
 
     Args:
         size: Width and height of the picture.
@@ -50,10 +50,10 @@ def fitted(size: tuple[int, int], box: tuple[int, int], *, cover: bool = False) 
 
 
 def proportional(box: Box, fractions: Iterable[float]) -> Box:
-    """Return the part of a box that is given in fractions of it, at least one pixel wide and high.
+    """Return the part of a box that is given in fractions of the box, at least one pixel wide and high.
 
     Args:
-        box: The whole.
+        box: The whole box.
         fractions: Left, top, width and height, from 0 to 1.
     """
     left, top, width, height = fractions
@@ -64,12 +64,12 @@ def proportional(box: Box, fractions: Iterable[float]) -> Box:
 
 
 def covering(box: Box, shape: tuple[int, int], point: tuple[float, float]) -> Box:
-    """Return the largest part of a box that has the proportions of another size.
+    """Return the largest part of a box with a given aspect ratio.
 
     Args:
-        box: The whole.
-        shape: Width and height that give the proportions.
-        point: The point that should be in the middle, as far as the edges allow it, in fractions of the box.
+        box: The whole box.
+        shape: The aspect ratio, as width and height.
+        point: The point to centre, as far as the edges of the box allow, in fractions of the box.
     """
     width = min(box.width, nearest(box.height * shape[0], shape[1]))
     height = min(box.height, nearest(box.width * shape[1], shape[0]))
@@ -79,7 +79,7 @@ def covering(box: Box, shape: tuple[int, int], point: tuple[float, float]) -> Bo
 
 
 def stored(box: Box, size: tuple[int, int], orientation: int) -> Box:
-    """Return where a part of the displayed picture is in the file's own rows and columns.
+    """Convert a part of the displayed picture to the rows and columns of the stored picture.
 
     Args:
         box: The part, as displayed.

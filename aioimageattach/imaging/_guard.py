@@ -1,7 +1,8 @@
-"""Reads a picture's structure: what the decoder needs of the file, and what decoding it will cost.
+"""Analyse the structure of a picture: which parts the decoder needs, and how much memory decoding takes.
 
-The decoder gets a file without metadata: no EXIF, XMP or texts, no previews, no other pictures. So the cost of parsing
-them is bounded by our own code, whatever the decoder would do with them. The orientation and the colours are read here.
+The decoder gets a file without metadata: no EXIF, XMP or texts, no previews, no other pictures. The cost of parsing
+them is therefore bounded by this module and does not depend on the decoder. The orientation and the colours are read
+here.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ._tiff import Tiff, exif_orientation
 __all__ = ["Clock", "Piece", "Structure", "assemble", "examine"]
 
 Piece: TypeAlias = bytes | tuple[int, int]
-"""Bytes, or a range of the file."""
+"""Bytes, or the start and end of a range of the file."""
 
 _JPEG_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _JPEG_PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
@@ -31,12 +32,12 @@ _PNG_PIXELS: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"})
 _PNG_FRAMES: Final = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _PNG_COLOURS: Final = {b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
 _PNG_BANDS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_LEAST_PART: Final = 1_000  # what a decoder keeps for each part, however small
-_SCAN: Final = 100_000  # a scan costs as much as so many pixels, however small the picture
-_PASSES: Final = 4  # all scans together may go over so many times max_pixels: some ten seconds
-_MOST_SCANS: Final = 1_000  # encoders make some dozens at most
+_LEAST_PART: Final = 1_000  # bytes that a decoder keeps for each part, however small the part is
+_SCAN: Final = 100_000  # minimum cost of a scan, in pixels, however small the picture is
+_PASSES: Final = 4  # limit for the cost of all scans, as a multiple of max_pixels: about ten seconds
+_MOST_SCANS: Final = 1_000  # encoders write a few dozen at most
 _CLEAR_FRAME: Final = b"!\xf9\4\1\0\0\0\0,\0\0\0\0\1\0\1\0\x80\0\0\0\0\0\0\2\2\x44\1\0;"
-"""A frame of a GIF of one pixel that is clear, and the end of the file."""
+"""A GIF frame of one transparent pixel, and the end of the file."""
 
 _STREAMED: Final = 0.5
 _GIF: Final = 7.0
@@ -46,21 +47,21 @@ _AVIF, _HEIC, _DEEP = 18.0, 14.0, 1.5
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What the structure says.
+    """The result of analysing the structure of a picture.
 
     Args:
-        pieces: What the decoder needs of the file; ``None`` for all of it.
-        head: How many of the pieces are enough to read the header.
-        bytes_per_pixel: Memory that decoding takes for each pixel of the picture.
-        frames: Of an animation, or pages.
-        size: Width and height, in pixels as displayed, where the structure tells.
-        orientation: As in EXIF, 1 to 8.
-        profile: ICC, as embedded, or made of what else the file says of its colours.
-        extra_bands: Bands behind the colours that are no alpha channel.
-        bits: Of a sample of HEIC.
+        pieces: The parts of the file that the decoder needs; ``None`` for the whole file.
+        head: Number of pieces that are enough to read the header.
+        bytes_per_pixel: Memory that decoding takes per pixel of the picture, in bytes.
+        frames: Number of frames of an animation, or of pages.
+        size: Width and height, in pixels as displayed; ``None`` if the structure does not contain them.
+        orientation: EXIF orientation, 1 to 8.
+        profile: ICC profile, either embedded or created from other colour information in the file.
+        extra_bands: Number of bands that are neither colours nor an alpha channel.
+        bits: Bits per sample of HEIC.
         has_alpha: Whether HEIC has an alpha channel.
-        is_narrow: Whether black and white of a picture without colours are 16 and 235 (ITU-R BT.601).
-        is_alpha_narrow: Likewise of its alpha channel.
+        is_narrow: Whether black and white of a grey picture are 16 and 235 (ITU-R BT.601).
+        is_alpha_narrow: The same for its alpha channel.
     """
 
     pieces: tuple[Piece, ...] | None = None
@@ -78,14 +79,14 @@ class Structure:
 
 
 class Clock:
-    """Bounds the processor time that reading a header takes."""
+    """Limits the CPU time that reading a header takes."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._end = time.thread_time() + seconds
 
     def check(self) -> None:
-        """Raise :class:`~aioimageattach.exc.ImageTooLargeError` once the time is over."""
+        """Raise :class:`~aioimageattach.exc.ImageTooLargeError` if the time is over."""
         if time.thread_time() > self._end:
             raise ImageTooLargeError(
                 f"reading the header took more than {self._seconds} seconds (header_timeout)", limit=self._seconds
@@ -93,11 +94,11 @@ class Clock:
 
 
 def assemble(view: memoryview, structure: Structure, *, header: bool = False) -> memoryview | bytes:
-    """Return the file that the decoder is to read: the view itself, or a smaller copy.
+    """Return the file for the decoder: a part of the view itself, or a smaller copy.
 
     Args:
         view: The file.
-        structure: What :func:`examine` said of it.
+        structure: The result of :func:`examine`.
         header: Whether only the header will be read.
     """
     if structure.pieces is None:
@@ -109,18 +110,18 @@ def assemble(view: memoryview, structure: Structure, *, header: bool = False) ->
             break
         end = piece[1]
     else:
-        return view[:end]  # nothing is left out but what follows the picture
+        return view[:end]  # only data after the picture is left out, so no copy is needed
     return b"".join([piece if isinstance(piece, bytes) else view[piece[0] : piece[1]] for piece in pieces])
 
 
 def examine(view: memoryview, mimetype: str, limits: ImageLimits, clock: Clock) -> Structure:
-    """Return what the structure says, for a raster picture of that type.
+    """Analyse the structure of a raster picture of the given MIME type.
 
     Raises:
-        UnreadableImageError: The part that tells of the size is missing or broken, or parts of the picture are missing
-            that the format's decoder cannot do without.
-        UnsupportedImageError: A kind of picture that would be rendered wrongly.
-        ImageTooLargeError: It is beyond a limit.
+        UnreadableImageError: The part that contains the size, or another part that the decoder requires, is missing or
+            damaged.
+        UnsupportedImageError: The picture uses a variant of its format that would be rendered incorrectly.
+        ImageTooLargeError: The picture exceeds a limit.
     """
     match mimetype:
         case "image/jpeg":
@@ -142,7 +143,7 @@ def _broken(mimetype: str) -> UnreadableImageError:
 
 
 class _Metadata:
-    """Counts bytes of metadata."""
+    """Counts bytes of metadata against the limit."""
 
     def __init__(self, limits: ImageLimits) -> None:
         self.left = self._limit = limits.max_metadata
@@ -156,7 +157,7 @@ class _Metadata:
 
 
 class _Pieces:
-    """Collects ranges of the file, joining those that follow each other."""
+    """Collects ranges of the file, joining adjacent ones."""
 
     def __init__(self) -> None:
         self.found: list[Piece] = []
@@ -170,7 +171,7 @@ class _Pieces:
             self.found.append((start, end))
 
     def end_head(self) -> None:
-        """Say that what was kept so far is the header."""
+        """Mark the end of the header: it consists of the ranges kept so far."""
         if self.head is None:
             self.head = len(self.found)
 
@@ -186,7 +187,7 @@ def _check_frames(frames: int, limits: ImageLimits) -> None:
 
 
 class _Jpeg:
-    """What the frame header of a JPEG says."""
+    """The frame header of a JPEG."""
 
     def __init__(self, view: memoryview, marker: int, body: int, limits: ImageLimits) -> None:
         self.height, self.width = (int.from_bytes(view[at : at + 2], "big") for at in (body + 1, body + 3))
@@ -222,7 +223,7 @@ def _jpeg(view: memoryview, limits: ImageLimits, clock: Clock) -> Structure:
                 pieces.keep(part.start, part.end)
                 pieces.end_head()
                 if not frame.is_whole and view[part.body] < frame.bands:
-                    frame.is_whole = True  # each band in a scan of its own: kept as a whole as well
+                    frame.is_whole = True  # bands in separate scans: also kept in memory as a whole
                     limits.check_size(frame.width, frame.height, bytes_per_pixel=frame.bytes_per_pixel())
                 if not frame.is_whole:
                     pieces.keep(part.end, len(view))
@@ -257,7 +258,7 @@ def _jpeg(view: memoryview, limits: ImageLimits, clock: Clock) -> Structure:
 
 
 def _is_needed(marker: int, content: memoryview) -> bool:
-    """Whether a segment says how the numbers become colours."""
+    """Return whether a segment defines how samples are converted to colours."""
     head = bytes(content[:5])
     return (marker == 0xE0 and head == b"JFIF\0") or (marker == 0xEE and head == b"Adobe")
 
@@ -279,7 +280,7 @@ def _png(view: memoryview, limits: ImageLimits, clock: Clock) -> Structure:
     for part in png_parts(view):
         end = part.end
         if part.name in _PNG_PIXELS:
-            if part.name == b"IDAT":  # a header ends with the name of the first chunk of data
+            if part.name == b"IDAT":  # the decoder reads the header up to the name of the first data chunk
                 pieces.keep(part.start, part.body)
                 pieces.end_head()
                 pieces.keep(part.body, part.end)
@@ -316,7 +317,7 @@ def _png(view: memoryview, limits: ImageLimits, clock: Clock) -> Structure:
 
 
 def _png_profile(colours: dict[bytes, memoryview], profile: bytes | None, *, is_grey: bool) -> bytes | None:
-    """The profile that counts: by code points, else embedded, else sRGB, else by gamma (PNG 4.3)."""
+    """Return the profile in order of precedence: code points, embedded, sRGB, gamma (PNG 4.3)."""
     code = colours.get(b"cICP")
     if code is not None and not code[2]:
         return profile_of(Colours(code[0], code[1], bool(code[3])), is_grey=is_grey)
@@ -335,7 +336,7 @@ def _png_profile(colours: dict[bytes, memoryview], profile: bytes | None, *, is_
 
 
 def _unpacked(name: bytes, body: memoryview, left: int) -> bytes:
-    """The compressed text or profile in a chunk (PNG 11.3.3, 11.3.4), up to a byte more than what is left."""
+    """Decompress the text or profile in a chunk (PNG 11.3.3, 11.3.4), stopping once it exceeds ``left`` bytes."""
     start = body.tobytes().find(b"\0") + 2
     if name == b"iTXt":
         language = body[start + 1 :].tobytes()
@@ -369,7 +370,7 @@ def _webp(view: memoryview, limits: ImageLimits) -> Structure:
         elif part.name == b"VP8X" and len(content) >= 10:
             sides = (1 + int.from_bytes(view[at : at + 3], "little") for at in (part.body + 4, part.body + 7))
             limits.check_size(*sides, bytes_per_pixel=_WEBP)
-            flags = bytes([content[0] & 0x12]) + bytes(content[1:])  # alpha and animation are what is left to tell
+            flags = bytes([content[0] & 0x12]) + bytes(content[1:])  # keep only the flags for alpha and animation
             pieces.found.append(bytes(view[part.start : part.body]) + flags + bytes(part.end - part.body - size))
             continue
         elif part.name not in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM"):
@@ -419,9 +420,9 @@ def _gif(view: memoryview, limits: ImageLimits, clock: Clock) -> Structure:
                 continue
         pieces.keep(part.start, part.end)
     if not is_complete:
-        pieces.keep(end, len(view))  # a frame that the file ends in
+        pieces.keep(end, len(view))  # the file ends in the middle of a frame
     elif not is_covered and not is_clear:
-        pieces.found.append(_CLEAR_FRAME)  # the decoder then knows that there are clear parts
+        pieces.found.append(_CLEAR_FRAME)  # shows the decoder that parts of the canvas stay transparent
     return Structure(pieces.all(), bytes_per_pixel=_GIF, frames=max(frames, 1))
 
 

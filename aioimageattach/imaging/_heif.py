@@ -1,8 +1,8 @@
-"""AVIF and HEIC (ISO 23008-12, MIAF): a file with the primary picture alone, and what its decoding will cost.
+"""AVIF and HEIC (ISO 23008-12, MIAF): extract the primary picture, and read what determines its decoding cost.
 
-A telephone's file has previews, depth maps, gain maps, films and metadata beside the picture. The decoder sees none of
-them: it gets a new file with the primary item, its tiles and its alpha channel. A film without a primary item becomes a
-still picture of its first frame.
+Files from phones contain previews, depth maps, gain maps, image sequences and metadata besides the picture. The decoder
+gets a new file with only the primary item, its tiles and its alpha channel. An image sequence without a primary item
+becomes a still picture of its first frame.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ._containers import Item, Part, boxes, first_boxes, items_of
 
 __all__ = ["Still", "still"]
 
-_MOST_ITEMS: Final = 4_096  # telephones of 200 megapixels write 800
+_MOST_ITEMS: Final = 4_096  # phones with 200 megapixels write 800
 _MOST_REFERENCES: Final = 20_000
 _ALPHA: Final = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
-_HEAD: Final = 200  # bytes of a coded picture that its sequence header is looked for in
+_HEAD: Final = 200  # bytes of a coded picture that are searched for its sequence header
 _TURNS: Final = (b"irot", b"imir", b"clap")
 _METADATA: Final = (b"Exif", b"mime", b"uri ")
 _CODED: Final = {b"av01": b"av1C", b"hvc1": b"hvcC"}
@@ -36,18 +36,18 @@ class Still:
     """The primary picture.
 
     Args:
-        pieces: The new file: bytes, and ranges of the old one.
-        width: In pixels, turned as displayed.
-        height: Likewise.
-        coded: Width and height before it is cropped and turned.
-        frames: Of the film; 1 where there is none.
-        metadata: Bytes of EXIF, XMP and the like beside the picture.
-        bits: Of a sample.
-        is_grey: Whether it has no colours.
+        pieces: The new file, as bytes and ranges of the old file.
+        width: Width in pixels, as displayed.
+        height: Height in pixels, as displayed.
+        coded: Width and height before cropping and rotation.
+        frames: Number of frames of the image sequence; 1 if there is none.
+        metadata: Size of EXIF, XMP and other metadata, in bytes.
+        bits: Bits per sample.
+        is_grey: Whether the picture is monochrome.
         has_alpha: Whether it has an alpha channel.
-        alpha_full_range: Whether the alpha channel reaches from 0 to the highest value.
-        colours: By code points.
-        profile: ICC.
+        alpha_full_range: Whether the alpha channel uses the full range of values, from 0 to the highest.
+        colours: Colours as code points.
+        profile: ICC profile.
     """
 
     pieces: tuple[Piece, ...]
@@ -79,7 +79,7 @@ class _File:
     auxiliary: list[tuple[int, int]] = field(default_factory=list)
 
     def having(self, number: int, kind: bytes) -> bytes | None:
-        """The content of the first property of that kind that an item has."""
+        """Return the content of an item's first property of a kind; ``None`` if it has none."""
         return next(
             (
                 body
@@ -98,9 +98,9 @@ def still(view: memoryview, mimetype: str) -> Still:
     """Return the primary picture of a file.
 
     Raises:
-        UnreadableImageError: There is none, or the tables contradict each other or reach beyond the file.
-        UnsupportedImageError: It is made of other pictures in a way that is not read here.
-        ImageTooLargeError: It has too many items.
+        UnreadableImageError: There is no primary picture, or the tables are contradictory or point beyond the file.
+        UnsupportedImageError: The picture is derived from other items in a way that is not supported.
+        ImageTooLargeError: The file has too many items.
     """
     top = first_boxes(view, Part(b"", 0, 0, len(view)))
     file = _File(view, mimetype, bytes(view[8:12]))
@@ -120,7 +120,7 @@ def _unpack(form: str, view: memoryview, offset: int, end: int) -> tuple[int, ..
 
 
 def _read_items(file: _File, meta: Part | None) -> bool:
-    """Read the tables of items; whether there is a primary one."""
+    """Read the tables of items. Return whether there is a primary item."""
     view = file.view
     tables = first_boxes(view, meta, 4)
     pitm = tables.get(b"pitm")
@@ -187,7 +187,7 @@ def _read_references(file: _File, iref: Part | None) -> None:
 
 
 def _read_film(file: _File, moov: Part | None) -> int:
-    """Take the first frame of the first film as an item, and return the number of its frames."""
+    """Add the first frame of the first image sequence as an item, and return the number of frames."""
     view = file.view
     if moov is None:
         return 0
@@ -249,7 +249,7 @@ class _Picture:
             self._need(number)
 
     def _need(self, number: int) -> None:
-        """Take an item and its tiles. That a coded picture is no larger than it says, the decoder checks itself."""
+        """Add an item and its tiles. The decoder itself checks that coded pictures are not larger than declared."""
         file = self._file
         kind = file.items[number].kind
         self._needed[number] = None
@@ -275,7 +275,7 @@ class _Picture:
             self._needed[tile] = None
 
     def size(self, number: int) -> tuple[int, int]:
-        """Width and height of an item, before it is turned."""
+        """Return the width and height of an item, before rotation."""
         body = self._file.having(number, b"ispe")
         if body is None or len(body) < 12:
             raise self._file.broken("a picture has no size")
@@ -315,7 +315,7 @@ class _Picture:
         )
 
     def _shown(self) -> tuple[int, int]:
-        """The size after cropping and turning, in the order in which the properties are associated."""
+        """Return the size after cropping and rotation, in the order in which the properties are associated."""
         file = self._file
         width, height = self.size(self._primary)
         for index in file.associated.get(self._primary, ()):
@@ -344,13 +344,13 @@ class _Picture:
         return found, profile
 
     def _coded_colours(self, number: int) -> Colours | None:
-        """The colours that the coded picture states itself."""
+        """Return the colours stated in the coded picture itself."""
         file = self._file
         config, (start, end) = file.having(number, b"av1C"), (*file.items[number].extents, (0, 0))[0]
         return None if config is None else sequence_colours(config, bytes(file.view[start:end][:_HEAD]))
 
     def _associated(self, number: int) -> list[int]:
-        """The properties that an item gets; an alpha channel is turned and cropped as the primary picture is."""
+        """Return the properties of an item in the new file. An alpha channel gets the picture's rotation and crop."""
         file = self._file
         found = [
             index
@@ -364,7 +364,7 @@ class _Picture:
         ]
 
     def _pieces(self) -> Iterator[Piece]:
-        """The new file: the ranges of the old one that hold the picture, then the tables that say where they are."""
+        """Yield the new file: the ranges of the old file that contain the picture, and the tables that locate them."""
         file = self._file
         indexes = sorted({index for number in self._needed for index in self._associated(number)})
         renumbered = {index: new for new, index in enumerate(indexes, 1)}
@@ -410,7 +410,7 @@ class _Picture:
 
 
 def _cropped(width: int, height: int, body: bytes) -> tuple[int, int]:
-    """The size of a clean aperture, whose centre is that far from the middle; 0 if there is none (ISO 14496-12)."""
+    """Return the size of a clean aperture (ISO 14496-12); 0 for a side that is invalid or outside of the picture."""
     found = []
     for side, at in ((width, 0), (height, 8)):
         count, by = struct.unpack_from(">II", body, at)
@@ -426,11 +426,11 @@ def _box(name: bytes, *parts: bytes) -> bytes:
 
 
 def _av1_depth(config: bytes) -> tuple[int, bool]:
-    """Bits of a sample, and whether there are no colours (AV1-ISOBMFF 2.3)."""
+    """Return the bits per sample, and whether the picture is monochrome (AV1-ISOBMFF 2.3)."""
     flags = config[2]
     return (12 if flags & 0x20 else 10) if flags & 0x40 else 8, bool(flags & 0x10)
 
 
 def _hevc_depth(config: bytes) -> tuple[int, bool]:
-    """Bits of a sample, and whether there are no colours (ISO 14496-15 8.3.2)."""
+    """Return the bits per sample, and whether the picture is monochrome (ISO 14496-15 8.3.2)."""
     return (config[17] & 7) + 8, config[16] & 3 == 0

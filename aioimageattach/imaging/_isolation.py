@@ -1,7 +1,7 @@
-"""Worker processes that pictures are read in, and that can be ended: what a thread cannot be.
+"""Worker processes that read pictures. Unlike a thread, a process can be terminated.
 
-A worker serves one picture at a time and is kept for the next. The threads that work on pixels start as many as they
-need at the same time, and so never more than there are of them. A worker that dies takes nothing along but its picture.
+A worker processes one picture at a time and is then reused. A thread starts a worker if none is idle, so there are
+never more workers than image processing threads. If a worker dies, only its current picture is affected.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ __all__ = ["WRONG", "ask"]
 T = TypeVar("T")
 
 _PATIENCE: Final = 20.0
-"""Seconds to wait for a worker to start, and beyond its own limit for one that does not end itself."""
+"""Seconds to wait for a worker to start, and, after ``timeout``, for a worker to terminate itself."""
 
 _PICTURES: Final = 200
-"""After so many a worker is replaced, before its memory is in crumbs."""
+"""Replace a worker after this many pictures, before its heap fragments."""
 
 _START: Final = """
 import socket
@@ -44,7 +44,7 @@ _worker.serve(socket.socket(fileno=0))
 
 _ENVIRONMENT: Final = frozenset({"HOME", "LANG", "LANGUAGE", "PATH", "TEMP", "TMP", "TMPDIR", "TZ", "VIRTUAL_ENV"})
 _ENVIRONMENTS: Final = ("DYLD_", "FONTCONFIG_", "LC_", "LD_", "LIBHEIF_", "PYTHON", "VIPS_", "XDG_")
-"""The variables that a worker has, and how others begin that it has: what a leak in a decoder could show."""
+"""Environment variables that a worker inherits: exact names, and prefixes. A leak in a decoder could reveal them."""
 
 _ERRORS: Final = {
     name: found
@@ -55,15 +55,15 @@ _FIELDS: Final = frozenset({"actual", "allowed", "limit", "mimetype"})
 
 
 WRONG: Final = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What an answer gives that cannot be."""
+"""Errors that reading an invalid response can raise."""
 
 
 class _MemoryIsOverError(Exception):
-    """The worker has no more of it."""
+    """The worker ran out of memory."""
 
 
 class _Worker:
-    """A process, and the socket to it."""
+    """A worker process and the socket that connects to it."""
 
     def __init__(self) -> None:
         self.pictures = 0
@@ -90,7 +90,7 @@ class _Worker:
         return self._process.poll() is None
 
     def ask(self, head: bytes, view: memoryview, limits: ImageLimits) -> tuple[Any, memoryview]:
-        """Return the worker's answer; EOFError or OSError where it has none."""
+        """Return the worker's response; raise EOFError or OSError if there is none."""
         self.pictures += 1
         self._sock.settimeout(_PATIENCE)
         _wire.send(self._sock, head, [view])
@@ -100,7 +100,7 @@ class _Worker:
         return json.loads(found), body
 
     def end(self, patience: float) -> int:
-        """End the process; return its exit status, as :mod:`subprocess` says it."""
+        """Terminate the process and return its exit status, in the form of :mod:`subprocess`."""
         self._sock.close()
         try:
             return self._process.wait(patience)
@@ -109,13 +109,13 @@ class _Worker:
             return self._process.wait()
 
     def disown(self) -> None:
-        """Leave the process to the parent of this one."""
+        """Close the socket without waiting for the process, which belongs to the parent of this process."""
         self._sock.close()
         self._process.returncode = 0
 
 
 class _Pool:
-    """The workers, and those of them that wait for a picture."""
+    """All workers, and those of them that are idle."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -151,7 +151,7 @@ class _Pool:
         return worker.end(patience)
 
     def close(self) -> None:
-        """End the workers that wait; the others are ended by who uses them."""
+        """Terminate the idle workers. The threads that use the others terminate them."""
         while True:
             with self._lock:
                 if not self._idle:
@@ -160,7 +160,7 @@ class _Pool:
             self.end(worker)
 
     def forget(self) -> None:
-        """Start anew in a forked process: its parent has the workers."""
+        """Reset the pool in a forked process, because the workers belong to its parent."""
         for worker in self._all:
             worker.disown()
         self.__init__()  # type: ignore[misc]
@@ -179,25 +179,27 @@ def ask(
     *,
     preview: bool = False,
 ) -> T:
-    """Have a worker read a picture's header, or make thumbnails of it.
+    """Read the header of a picture, or render thumbnails of it, in a worker process.
 
     Args:
         view: The file.
-        limits: ``timeout`` and ``max_memory`` are kept by the kernel.
-        read: Makes a value of the fields of the answer and the files that it speaks of. Any of the errors that wrong
-            values give says that they cannot be, and then the worker is ended: somebody may have taken it over.
-        recipes: What to make; ``None`` to read the header.
-        preview: Whether to make a preview, too.
+        limits: The limits. The kernel enforces ``timeout`` and ``max_memory``.
+        read: Validates and converts a response, given as its fields and the files that it describes. If it raises one
+            of :data:`WRONG`, the response is rejected and the worker is terminated, because it may be compromised.
+        recipes: Recipes of the thumbnails; ``None`` to read the header.
+        preview: Whether to compute a preview as well.
 
     Returns:
-        What ``read`` returned.
+        The result of ``read``.
 
     Raises:
-        ImageError: What the same work in a thread raises; and where the worker did not live to answer
+        ImageError: The same errors as in a thread. If the worker died before it responded,
             :class:`~aioimageattach.exc.ImageTooLargeError` or :class:`~aioimageattach.exc.UnreadableImageError`.
-        DeclarationError: A callable cannot be found by its name from another process.
+        ProcessingError: The worker could not be started, sent an invalid response, or exited by itself.
+        DeclarationError: A callable cannot be imported by name in another process.
 
-    Effects: A worker that died is ended and waited for when this returns, and the next picture gets another.
+    Effects: A worker that died has been reaped when this function returns or raises. The next picture gets another
+    worker.
     """
     try:
         head = pickle.dumps((limits, recipes, preview))
@@ -209,7 +211,7 @@ def ask(
     worker = _pool.take()
     used = worker.pictures > 0
     answer = _asked(worker, head, view, limits, read)
-    if used and isinstance(answer, _MemoryIsOverError):  # what is left of other pictures shall be no picture's fault
+    if used and isinstance(answer, _MemoryIsOverError):  # earlier pictures may have left too little memory
         answer = _asked(_pool.start(), head, view, limits, read)
     if isinstance(answer, _MemoryIsOverError):
         raise ImageTooLargeError(
@@ -223,7 +225,7 @@ def ask(
 def _asked(
     worker: _Worker, head: bytes, view: memoryview, limits: ImageLimits, read: Callable[[Any, memoryview], T]
 ) -> T | Exception:
-    """Return what is read of the worker's answer, the error that it tells of, or what its death says."""
+    """Return the result of ``read``, the error that the worker reported, or the error that its exit status means."""
     try:
         found, body = worker.ask(head, view, limits)
         answer = _told(found) or read(found, body)
@@ -244,7 +246,7 @@ def _asked(
 
 
 def _told(found: Mapping[str, Any]) -> Exception | None:
-    """The error that a worker speaks of."""
+    """Return the error that a worker reported; ``None`` if there is none."""
     if found.get("memory"):
         return _MemoryIsOverError()
     if "error" not in found:
@@ -258,8 +260,8 @@ def _told(found: Mapping[str, Any]) -> Exception | None:
 
 
 def _death(status: int, limits: ImageLimits) -> Exception:
-    """What a worker would have answered, had it lived."""
-    if status in (-signal.SIGABRT, -signal.SIGKILL):  # GLib's way to say that there is no memory, and the kernel's
+    """Return the error that the exit status of a dead worker indicates."""
+    if status in (-signal.SIGABRT, -signal.SIGKILL):  # GLib aborts if it is out of memory; the kernel sends SIGKILL
         return _MemoryIsOverError()
     if status == -signal.SIGALRM:
         text = f"the picture was not done within {limits.timeout} seconds (timeout)"

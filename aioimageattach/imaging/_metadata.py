@@ -84,7 +84,7 @@ def _broken(mimetype: str) -> UnreadableImageError:
 
 
 def _exif(orientation: int) -> bytes:
-    """Return an EXIF block (TIFF 6.0, section 2) that contains the orientation; empty for the default orientation."""
+    """Return an EXIF block (TIFF 6.0, section 2) with only the orientation, or without tags if it is the default."""
     if orientation == 1:
         return b"MM\0*\0\0\0\x08" + struct.pack(">HI", 0, 0)
     return b"MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 0x0112, 3, 1, orientation, 0, 0)

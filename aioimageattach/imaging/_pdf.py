@@ -1,4 +1,4 @@
-"""The one door to PDFium, which paints PDF; it comes with the extra ``pdf``."""
+"""The only module that uses PDFium, which renders PDF. Requires the extra ``pdf``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["Painting", "header", "paint"]
 _MIMETYPE: Final = "application/pdf"
 _USER_UNIT: Final = re.compile(rb"/UserUnit\s{0,100}(\d{1,9}(?:\.\d{0,9})?)")
 _OBJECTS: Final = re.compile(rb"/ObjStm\b[^>]{0,500}>{2}\s{0,100}stream\r?\n")
-_MOST_OBJECTS, _OBJECT = 20, 500_000  # compressed objects that are searched, and bytes of each
+_MOST_OBJECTS, _OBJECT = 20, 500_000  # number of compressed objects to search, and bytes of each
 _LEAST_UNIT: Final = 0.01
 _lock = threading.Lock()  # PDFium is not thread-safe
 
 
 class Painting(NamedTuple):
-    """Pixels of four bytes, red, green, blue and one unused."""
+    """Pixels of four bytes: red, green, blue and an unused byte."""
 
     pixels: bytes
     width: int
@@ -61,7 +61,7 @@ def _first_page(document: Any) -> Generator[Any, None, None]:
 
 
 def header(view: memoryview, limits: ImageLimits) -> tuple[int, int, int]:
-    """Return the first page's width and height, a pixel for a point, and the number of pages."""
+    """Return the width and the height of the first page, at one pixel per point, and the number of pages."""
     with _document(view) as document:
         pages = len(document)
         if pages > limits.max_frames:
@@ -79,9 +79,9 @@ def header(view: memoryview, limits: ImageLimits) -> tuple[int, int, int]:
 
 
 def _user_unit(view: memoryview) -> float:
-    """How many points a unit of the first page has (PDF 2.0, table 31), which PDFium does not say.
+    """Return the ``UserUnit`` of the first page in points (PDF 2.0, table 31), which PDFium does not expose.
 
-    It is the first one that the file or one of its compressed objects names; programs write the same for all pages.
+    Uses the first value found in the file or in its compressed objects, because programs write the same for all pages.
     """
     for text in _texts(view.tobytes()):
         if found := _USER_UNIT.search(text):
@@ -90,7 +90,7 @@ def _user_unit(view: memoryview) -> float:
 
 
 def _texts(data: bytes) -> Iterator[bytes]:
-    """Yield the file, and the objects in its first compressed streams (PDF 2.0, 7.5.7)."""
+    """Yield the file, and the contents of its first compressed object streams (PDF 2.0, 7.5.7)."""
     yield data
     for stream in itertools.islice(_OBJECTS.finditer(data), _MOST_OBJECTS):
         try:
@@ -101,7 +101,7 @@ def _texts(data: bytes) -> Iterator[bytes]:
 
 
 def paint(view: memoryview, size: tuple[int, int]) -> Painting:
-    """Paint the first page on white, at least as large as the size, without distorting it."""
+    """Render the first page on white, at least as large as ``size``, in its own aspect ratio."""
     with _document(view) as document, _first_page(document) as page:
         width, height = page.get_size()
         bitmap = page.render(

@@ -1,4 +1,4 @@
-"""The one door to pillow-heif, which reads the pixels of HEIC; it comes with the extra ``heif``."""
+"""The only module that uses pillow-heif, which decodes HEIC. Requires the extra ``heif``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _MODES = {
     "RGB;16": (3, 16),
     "RGBA;16": (4, 16),
 }
-"""Bands and their bits, by pillow-heif's names."""
+"""Number of bands and bits per band, by the mode names of pillow-heif."""
 
 
 class Pixels(NamedTuple):
-    """Rows of pixels without gaps, upright, of 8 or 16 bits a band."""
+    """Contiguous rows of pixels, upright, with 8 or 16 bits per band."""
 
     pixels: bytes | memoryview
     width: int
@@ -32,7 +32,7 @@ class Pixels(NamedTuple):
 
 
 def require() -> Any:
-    """Return the library, or say which extra it comes with."""
+    """Return the module ``pillow_heif``; raise an error that names the extra if it is not installed."""
     try:
         import pillow_heif
     except ImportError as error:
@@ -43,7 +43,7 @@ def require() -> Any:
 
 
 def load(file: memoryview | bytes) -> Pixels:
-    """Decode the primary picture; samples of more than 8 bits become 16."""
+    """Decode the primary picture. Samples of more than 8 bits are returned as 16 bits."""
     library = require()
     try:
         image = library.open_heif(file, convert_hdr_to_8bit=False)

@@ -1,4 +1,4 @@
-"""Originals that are reduced when they are attached."""
+"""Reduce originals when they are attached."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 __all__ = ["reduction"]
 
 _QUALITIES: Final = MappingProxyType({"image/jpeg": 90, "image/webp": 90, "image/avif": 80})
-"""Higher than those of thumbnails, because thumbnails are made from the result."""
+"""Quality by MIME type, higher than for thumbnails, because thumbnails are rendered from the result."""
 _KEEP_FRAMES: Final = frozenset({"image/gif", "image/webp"})
 
 
 def reduction(found: Probe, limits: ImageLimits) -> Recipe | None:
-    """Return the recipe that reduces an original to ``reduce_to``; ``None`` if it is stored as it was sent.
+    """Return the recipe that reduces an original to ``reduce_to``; ``None`` if it is stored unchanged.
 
     Args:
         found: The original's header.

@@ -34,10 +34,7 @@ _SAMPLE: Final = 256
 """Longest side of the reduced copy used for previews and smart crops, in pixels."""
 _SMART: Final = frozenset({"attention", "entropy"})
 _SAVERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
-    "image/avif": (
-        "heifsave_buffer",
-        {"compression": "av1", "effort": 2},
-    ),  # effort 4 takes ten times as long and saves 5 %
+    "image/avif": ("heifsave_buffer", {"compression": "av1", "effort": 2}),  # effort 4: ten times as long, saves 5 %
     "image/gif": ("gifsave_buffer", {}),
     "image/jpeg": ("jpegsave_buffer", {"optimize_coding": True}),
     "image/png": ("pngsave_buffer", {"filter": "all"}),
@@ -191,7 +188,7 @@ class _Job:
     # --- the whole picture, decoded once ----------------------------------------------------------------------------
 
     def _share(self, targets: dict[Recipe, tuple[int, int]], *, sampled: bool) -> None:
-        """Decode the whole picture into memory if at least two users, recipes or the sample, can share it.
+        """Decode the whole picture into memory, if two or more of the recipes and the sample can share it.
 
         The size is the largest that any of them needs.
         """

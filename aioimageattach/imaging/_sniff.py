@@ -1,4 +1,4 @@
-"""The type of a picture, detected from its content."""
+"""Detect the type of a picture from its content."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _MAGIC: Final = (
 _AVIF: Final = {b"avif", b"avis"}
 _HEIC: Final = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"}
 _TEXT: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,1000}<|\xff\xfe<\0|\xfe\xff\0<|<\0|\0<")
-"""How XML begins, in UTF-8 or the like, or in UTF-16."""
-_BLOCK, _MOST_PROLOG = 16_384, 1_000_000  # bytes before the first element: licences, declarations
+"""First bytes of XML in ASCII-compatible encodings and in UTF-16."""
+_BLOCK, _MOST_PROLOG = 16_384, 1_000_000  # bytes before the first element, such as licences and declarations
 
 
 class _FoundError(Exception):
-    """The first element, which is all that is asked for."""
+    """Raised to stop the parser at the first element."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
 
 def sniff(view: memoryview) -> str | None:
-    """Return the media type of a file by its first bytes, or ``None`` if it is not a known kind of picture.
+    """Return the MIME type of a file from its first bytes; ``None`` if it is not a known type of picture.
 
-    The rest of the file may still be broken. Types that cannot be read here are named too, so that an error can name
-    them.
+    The rest of the file may still be damaged. Types that this library cannot read are also detected, so that error
+    messages can name them.
     """
     head = bytes(view[:32])
     for magic, mimetype in _MAGIC:
@@ -60,7 +60,7 @@ def sniff(view: memoryview) -> str | None:
 
 
 def _root(view: memoryview) -> str | None:
-    """The local name of the first element, by an XML parser that stops there."""
+    """Return the local name of the first element, using an XML parser that stops there."""
 
     def stop(name: str, _: dict[str, str]) -> None:
         raise _FoundError(name.rpartition(":")[2])

@@ -1,7 +1,7 @@
-"""SVG: what painting it would cost, counted before a renderer sees it, and the document that the renderer gets.
+"""SVG: calculate the cost of painting before a renderer reads the file, and rewrite the document for the renderer.
 
-The document is written anew, in UTF-8: without scripts, comments, declarations, entities and addresses of other
-documents, and at the size that is needed, so that the renderer neither rounds the size nor has to know its units.
+The document is rewritten in UTF-8 without scripts, comments, declarations, entities and URLs of other documents. It
+has the needed size in pixels, so that the renderer does not have to round the size or interpret units.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ _UNITS: Final = {
     "ex": 8.0,
     "ch": 8.0,
 }
-"""Pixels of CSS for the units of lengths (CSS Values 4, section 6)."""
+"""CSS pixels per unit of length (CSS Values 4, section 6)."""
 _DEFAULT_SIZE: Final = (300.0, 150.0)  # CSS 2.2, section 10.3.2
-_SAME: Final = 1 / 400  # how much proportions may differ that are meant to be the same
+_SAME: Final = 1 / 400  # largest relative difference of aspect ratios that count as equal
 _STEPS: Final = {
     "feConvolveMatrix": 100,
     "feDisplacementMap": 1_200,
@@ -67,14 +67,14 @@ _STEPS: Final = {
     "feTurbulence": 200,
     "mask": 20,
 }
-"""Nanoseconds that a step of a filter, or a mask, takes for each pixel of the canvas, measured with librsvg 2.61."""
+"""Cost of a filter step or a mask, in nanoseconds per pixel of the canvas, measured with librsvg 2.61."""
 _OTHER_STEP: Final = 150
 _LIGHTS: Final = ("feDistantLight", "fePointLight", "feSpotLight", "feFunc")
 _FUNCTION_ID: Final = "filter function"
 _CHEAP: Final = frozenset({"linearGradient", "radialGradient", "stop"})
 _LONGEST_SHEET: Final = 1_000_000
-_REFERENCES: Final = 4  # for each element that is allowed: fill, stroke, a filter, a mask
-_DEEPEST: Final = 200  # the XML reader behind the renderer stops at 256
+_REFERENCES: Final = 4  # per element that is allowed: fill, stroke, a filter, a mask
+_DEEPEST: Final = 200  # the renderer's XML parser stops at 256
 _MANY: Final = 10**12
 _BLOCK: Final = 65_536
 _NAMESPACE: Final = "http://www.w3.org/2000/svg"
@@ -85,7 +85,7 @@ _MIMETYPE: Final = "image/svg+xml"
 
 @dataclass(slots=True)
 class _Element:
-    """An element; most have neither children nor references, and so no lists of them either."""
+    """An element. The lists are created on demand, because most elements have neither children nor references."""
 
     name: str
     classes: Sequence[str] = ()
@@ -102,14 +102,14 @@ class _Element:
             self.references += names
 
     def weigh(self, parts: Sequence[_Element] = ()) -> None:
-        """Fill in what it costs, with these parts."""
+        """Set the cost of the element, including the given parts."""
         own = 0 if self.name in _CHEAP else 1
         self.cost = min(_MANY, own + sum(part.cost or 0 for part in parts))
         self.filters = min(_MANY, self.step + sum(part.filters for part in parts))
 
 
 def _step(name: str, attributes: dict[str, str]) -> int:
-    """What one element adds to the work of a filter, in nanoseconds for each pixel."""
+    """Return the cost that an element adds to a filter, in nanoseconds per pixel."""
     if not _PRIMITIVE.match(name) and name != "mask":
         return 0
     if name.startswith(_LIGHTS):
@@ -133,13 +133,14 @@ def _number(text: str | None, default: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A drawing that may be painted.
+    """An SVG that has passed all checks and can be painted.
 
     Args:
-        width: Natural size in whole pixels; of a small drawing a multiple of it, so that the proportions are right.
-        height: Likewise.
-        filters: The work of its filters, in nanoseconds for each pixel of the canvas.
-        parts: The document after the attributes of its root: texts, and pictures to embed.
+        width: Natural width in whole pixels. For a small drawing, width and height are multiplied to preserve the
+            aspect ratio.
+        height: Natural height in whole pixels, likewise.
+        filters: Cost of the filters, in nanoseconds per pixel of the canvas.
+        parts: The document after the attributes of its root element: text, and pictures to embed.
     """
 
     width: int
@@ -150,12 +151,12 @@ class Drawing:
     parts: tuple[str | bytes, ...]
 
     def document(self, width: int, height: int, embed: Callable[[bytes], str]) -> bytes:
-        """Return the document to paint at that size.
+        """Return the document to paint at the given size.
 
         Args:
-            width: In pixels.
-            height: In pixels.
-            embed: Returns the address of data of a picture inside that the renderer can read.
+            width: Width in pixels.
+            height: Height in pixels.
+            embed: Converts an embedded picture to a ``data:`` URL that the renderer can read.
         """
         head = f'<{self.root} width="{width}" height="{height}"{self.attributes}'
         body = "".join(part if isinstance(part, str) else embed(part) for part in self.parts)
@@ -163,7 +164,7 @@ class Drawing:
 
 
 def _natural(attributes: dict[str, str]) -> tuple[float, float, tuple[float, float, float, float]]:
-    """Width, height and view box, in pixels of CSS (SVG 2, section 8; CSS Images 3, section 5)."""
+    """Return the width, the height and the view box, in CSS pixels (SVG 2, section 8; CSS Images 3, section 5)."""
     numbers = [_number(part, math.nan) for part in attributes.get("viewBox", "").replace(",", " ").split()]
     box = None
     if len(numbers) == 4 and all(map(math.isfinite, numbers)) and numbers[2] > 0 and numbers[3] > 0:
@@ -187,7 +188,7 @@ def _natural(attributes: dict[str, str]) -> tuple[float, float, tuple[float, flo
 
 
 class _Document:
-    """Collects the elements of an SVG and what refers to what, and writes the document anew."""
+    """Collects the elements of an SVG and the references between them, and rewrites the document."""
 
     def __init__(self, limits: ImageLimits, check_picture: Callable[[bytes], None], clock: Clock) -> None:
         self._limits = limits
@@ -226,7 +227,7 @@ class _Document:
         return self._root
 
     def parts(self) -> tuple[str | bytes, ...]:
-        """The document that was read, without the start of its root."""
+        """Return the rewritten document, without the start of its root element."""
         joined: list[str | bytes] = []
         texts: list[str] = []
         for part in self._out:
@@ -247,7 +248,10 @@ class _Document:
         self._out.append(text)
 
     def _apply_styles(self, sheet: str) -> None:
-        """Give elements the references of the rules that may select them: by class, else all."""
+        """Add the references of each style rule to the elements that it may select.
+
+        For a selector of a single class, these are the elements of the class; for any other selector, all elements.
+        """
         if _IMPORT.search(sheet):
             raise UnsupportedImageError("the SVG's style sheet imports data, which is never followed")
         by_class: dict[str, list[str]] = {}
@@ -314,7 +318,7 @@ class _Document:
                 self._write('"')
                 return
             else:
-                return  # an address outside of the document
+                return  # a URL of another document
         elif "(" in value and (names := _names(value)):
             element.refer(names)
         self._write(f" {label}={quoteattr(value)}" if _SPECIAL.search(value) else f' {label}="{value}"')
@@ -364,7 +368,7 @@ class _Document:
         _public: str | None,
         _notation: str | None,
     ) -> None:
-        # drawing programs declare their namespaces so: short, and of plain text
+        # drawing programs declare their namespaces as short entities of plain text, so these are allowed
         if value is None or len(value) > 256 or "&" in value or "<" in value or "%" in value:
             raise UnsupportedImageError(f"the SVG declares the entity {name[:40]!r}, which is not followed")
 
@@ -379,7 +383,7 @@ def _too_many(limits: ImageLimits, count: int) -> ImageTooLargeError:
 
 
 def _count(document: _Document, root: _Element) -> None:
-    """Fill in what each element costs with all that it paints; what refers to itself paints nothing."""
+    """Set the cost of each element, including everything that it paints. Circular references paint nothing."""
     pending: list[tuple[_Element, bool]] = [(root, False)]
     entered: set[int] = set()
     while pending:
@@ -401,25 +405,26 @@ def _count(document: _Document, root: _Element) -> None:
 
 
 def _names(value: str) -> list[str]:
-    """What a property or a rule refers to: elements by their identifiers, and functions that filter."""
+    """Return the references in a property or a rule: identifiers of elements, and filter functions."""
     return _URL.findall(value) + [_FUNCTION_ID] * len(_FUNCTION.findall(value))
 
 
 def examine(view: memoryview, limits: ImageLimits, check_picture: Callable[[bytes], None], clock: Clock) -> Drawing:
-    """Refuse an SVG that would take too long to paint, and return what is to be painted.
+    """Check the cost of painting an SVG, and return the drawing to paint.
 
-    Elements count as often as they are painted: by ``use``, patterns, masks, markers and the like.
+    An element counts once for each time it is painted: by ``use``, patterns, masks, markers and so on.
 
     Args:
         view: The file.
-        limits: ``max_elements``, ``max_side`` and ``max_metadata`` hold, the latter for the whole text.
-        check_picture: Is called with each picture inside, and raises if it may not be painted.
-        clock: Bounds the time that reading it takes.
+        limits: The limits. ``max_elements``, ``max_side`` and ``max_metadata`` apply, the latter to the whole text.
+        check_picture: Called with each embedded picture; raises an error if the picture must not be painted.
+        clock: Limits the CPU time that reading takes.
 
     Raises:
-        UnreadableImageError: It is not well-formed XML, or it has no size.
-        UnsupportedImageError: It contains what is never followed: entities, other documents, data of other kinds.
-        ImageTooLargeError: It is beyond the limits.
+        UnreadableImageError: The file is not well-formed XML, or has no usable size.
+        UnsupportedImageError: The file contains unsupported references: entities, other documents, or embedded data
+            that is not a supported picture.
+        ImageTooLargeError: The drawing exceeds a limit.
     """
     if len(view) > limits.max_metadata:
         raise ImageTooLargeError(
@@ -429,7 +434,7 @@ def examine(view: memoryview, limits: ImageLimits, check_picture: Callable[[byte
         )
     data = bytes(view)
     starts = data.count(b"<") - data.count(b"</") - data.count(b"<!")
-    if starts > limits.max_elements:  # also of those in comments, but without reading it
+    if starts > limits.max_elements:  # also counts tags in comments, but needs no parsing
         raise _too_many(limits, starts)
     document = _Document(limits, check_picture, clock)
     root = document.read(data)
@@ -444,7 +449,7 @@ def examine(view: memoryview, limits: ImageLimits, check_picture: Callable[[byte
     sides = whole_size(width, height, limits, "the SVG")
     proportions = document.root_attributes.get("preserveAspectRatio", "")
     if abs(width * box[3] / (height * box[2]) - 1) <= _SAME:
-        proportions = "none"  # the canvas in whole pixels shall have no clear edges
+        proportions = "none"  # stretch to the canvas of whole pixels, so that it has no transparent edges
     attributes = ' viewBox="{:.9g} {:.9g} {:.9g} {:.9g}"'.format(*box)
     if proportions:
         attributes += f" preserveAspectRatio={quoteattr(proportions)}"

@@ -1,7 +1,7 @@
-"""TIFF directories (TIFF 6.0 section 2, BigTIFF): EXIF's orientation, and files with nothing but the first picture.
+"""TIFF directories (TIFF 6.0 section 2, BigTIFF): read the EXIF orientation, and reduce files to their first picture.
 
-No pointer is followed but the one to the first directory and the chain of the next ones, each offset once. So a file
-that points to itself costs as much as any other.
+Only the pointer to the first directory and the chain of next directories are followed, and each offset only once. A
+file with circular pointers therefore costs no more than any other.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from ..exc import ImageTooLargeError, UnreadableImageError, UnsupportedImageErro
 __all__ = ["MOST_ENTRIES", "Entry", "Page", "Tiff", "exif_orientation"]
 
 MOST_ENTRIES: Final = 4_000
-"""Entries of one directory: encoders write a few dozen."""
+"""Largest number of entries in one directory. Encoders write a few dozen."""
 
 _MOST_VALUES: Final = 200_000  # strips or tiles of a picture
-_MOST_BYTES: Final = 1_000_000  # of the other fields that describe it; the largest palette has 393,216
+_MOST_BYTES: Final = 1_000_000  # of the other fields that describe the picture; the largest palette has 393,216
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _INTEGERS: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 
@@ -42,7 +42,7 @@ _TILES: Final = (TILE_OFFSETS, TILE_COUNTS)
 _WANTED: Final = _KEPT | {*_STRIPS, *_TILES, ROWS_PER_STRIP, TILE_WIDTH, TILE_HEIGHT, ORIENTATION, PROFILE}
 _ORIENTATION_ALONE: Final = frozenset({ORIENTATION})
 _PACKINGS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
-"""No compression, CCITT, LZW, JPEG, Deflate and PackBits: what the decoder of the wheel has."""
+"""None, CCITT, LZW, JPEG, Deflate and PackBits: the compressions that the decoder in the wheel supports."""
 _NAMES: Final = {6: "old JPEG", 34712: "JPEG 2000", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL"}
 _GREY: Final = (0, 1)
 _RGB, _PALETTE, _CMYK, _YCBCR = 2, 3, 5, 6
@@ -54,12 +54,12 @@ _DEPTHS: Final = {
     _CMYK: frozenset({(8, 1), (16, 1)}),
     _YCBCR: frozenset({(8, 1)}),
 }
-"""Bits and the format of samples (1: unsigned whole numbers) that are rendered correctly, by kind of colours."""
+"""Bits and sample formats (1: unsigned integers) that are rendered correctly, by photometric interpretation."""
 _MOST_BITS: Final = 128  # of a pixel
 
 
 class Entry(NamedTuple):
-    """A field of a directory, and where its values are."""
+    """A field of a directory, and the position of its values in the file."""
 
     kind: int
     values: int
@@ -74,19 +74,19 @@ class Page(NamedTuple):
     height: int
     orientation: int
     extra_bands: int
-    """Samples of each pixel that are no colour and no alpha channel."""
+    """Samples per pixel that are neither colours nor an alpha channel."""
     block: int
-    """Bytes of one strip or tile, unpacked: the decoder holds them at a time."""
+    """Size of one decompressed strip or tile, which the decoder keeps in memory, in bytes."""
     profile: bytes | None
     head: bytes
-    """A directory with the picture alone. It goes before the file, and is enough to read the header."""
+    """A directory that contains only the picture. It is placed before the file, and is enough to read the header."""
 
 
 class Tiff:
-    """Reads the directories of a TIFF, or of EXIF, which has the same form.
+    """Reads the directories of a TIFF, or of EXIF, which has the same structure.
 
     Raises:
-        UnreadableImageError: The header is missing or broken.
+        UnreadableImageError: The header is missing or damaged.
     """
 
     def __init__(self, view: memoryview) -> None:
@@ -106,7 +106,7 @@ class Tiff:
         return value
 
     def directories(self) -> Iterator[int]:
-        """Yield the offset of each directory of the chain; a chain that comes back to itself ends there."""
+        """Yield the offset of each directory of the chain. A circular chain ends where it would repeat."""
         seen: set[int] = set()
         offset = self.first
         if not offset:
@@ -119,7 +119,7 @@ class Tiff:
             )
 
     def entries(self, offset: int, wanted: frozenset[int]) -> dict[int, Entry]:
-        """Return the fields of the directory there that are wanted: of several with the same tag, the first."""
+        """Return the wanted fields of the directory at an offset. Of several with the same tag, the first is used."""
         count = self._unpack(self._count, offset)
         if count > MOST_ENTRIES:
             raise ImageTooLargeError(
@@ -141,7 +141,7 @@ class Tiff:
         return found
 
     def integers(self, entry: Entry) -> tuple[int, ...]:
-        """Return the values of a field of whole numbers."""
+        """Return the values of an integer field."""
         code = _INTEGERS.get(entry.kind)
         if code is None or entry.end > len(self._view):
             raise _broken("a field has values that are none")
@@ -154,12 +154,12 @@ class Tiff:
         return struct.unpack_from(f"{self._order}{entry.values}{code}", self._view, entry.start)
 
     def page(self, max_profile: int) -> Page:
-        """Return the first picture, and a directory that describes it and nothing else.
+        """Return the first picture, with a directory that describes only this picture.
 
         Raises:
-            UnreadableImageError: Parts of the picture are missing, or it contradicts itself.
-            UnsupportedImageError: A kind of TIFF that would be rendered wrongly.
-            ImageTooLargeError: It has too many entries, strips or tiles.
+            UnreadableImageError: Parts of the picture are missing, or its fields contradict each other.
+            UnsupportedImageError: The file uses a variant of TIFF that would be rendered incorrectly.
+            ImageTooLargeError: The file has too many entries, strips or tiles.
         """
         entries = self.entries(self.first, _WANTED)
         fields = {tag: self.integers(entries[tag]) for tag in _CHECKED if tag in entries}
@@ -187,9 +187,9 @@ class Tiff:
     def _check_data(
         self, fields: dict[int, tuple[int, ...]], width: int, height: int, samples: int
     ) -> tuple[int, dict[int, tuple[int, ...]]]:
-        """Return the bytes of a strip or tile, and the fields that say where the strips or tiles are.
+        """Return the size of a decompressed strip or tile in bytes, and the fields that locate the strips or tiles.
 
-        A strip or tile that is missing raises an error: the decoder would leave it black.
+        A missing strip or tile raises an error, because the decoder would render it black.
         """
         planes = samples if fields.get(PLANAR, (1,))[0] == 2 else 1
         tiled = TILE_OFFSETS in fields
@@ -219,7 +219,7 @@ class Tiff:
         return line * down, shape | {where: offsets, lengths: sizes}
 
     def _head(self, entries: dict[int, Entry], described: dict[int, tuple[int, ...]]) -> bytes:
-        """The beginning of a BigTIFF with one directory, for a file in which the old file follows it."""
+        """Return the beginning of a BigTIFF with one directory, to be followed by the original file."""
         order, view = self._order, self._view
         kept = {tag: entry for tag, entry in entries.items() if tag in _KEPT}
         if any(entry.end > len(view) for entry in kept.values()):
@@ -273,7 +273,7 @@ _CHECKED: Final = (
 
 
 def _extra_bands(fields: dict[int, tuple[int, ...]], samples: int) -> int:
-    """How many samples are neither colour nor alpha, for a picture that the decoder renders correctly."""
+    """Return how many samples are neither colours nor alpha; raise an error if the picture would render incorrectly."""
     packing = fields.get(COMPRESSION, (1,))[0]
     if packing not in _PACKINGS:
         raise _unsupported(f"with the compression {_NAMES.get(packing, packing)}")
@@ -292,7 +292,7 @@ def _extra_bands(fields: dict[int, tuple[int, ...]], samples: int) -> int:
     if samples < plain:
         raise _broken("it has fewer samples than colours")
     more = samples - plain
-    meanings = fields.get(EXTRA_SAMPLES, (2,) if more == 1 else ())  # left out by old writers, who mean alpha
+    meanings = fields.get(EXTRA_SAMPLES, (2,) if more == 1 else ())  # old encoders omit the field for an alpha channel
     return more - (1 if more and meanings[:1] and meanings[0] in (1, 2) else 0)
 
 
@@ -305,7 +305,7 @@ def _unsupported(what: str) -> UnsupportedImageError:
 
 
 def exif_orientation(block: memoryview | bytes) -> int:
-    """Return what a block of EXIF says of the orientation, 1 to 8; 1 where it is broken or says nothing."""
+    """Return the orientation in an EXIF block, 1 to 8; 1 if it is missing or the block is damaged."""
     view = memoryview(block)
     if bytes(view[:6]) == b"Exif\0\0":
         view = view[6:]

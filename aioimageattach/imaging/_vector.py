@@ -1,4 +1,4 @@
-"""The natural size of pictures that have no pixels."""
+"""The natural size of vector images."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ _FACTORS: Final = (1, 2, 4, 5, 8, 10, 20, 50, 100, 200, 500, 1_000)
 
 
 def whole_size(width: float, height: float, limits: ImageLimits, what: str) -> tuple[int, int]:
-    """Return the size in whole pixels; of a small drawing a multiple of it, so that the proportions are right.
+    """Return the size in whole pixels. The size of a small drawing is multiplied, to preserve the aspect ratio.
 
     Args:
-        width: In pixels of CSS; more than 0.
-        height: Likewise.
-        limits: ``max_side`` holds.
-        what: The name that the message gives it.
+        width: Width in CSS pixels, greater than 0.
+        height: Height in CSS pixels, greater than 0.
+        limits: The limits, of which ``max_side`` applies.
+        what: Name of the picture in the error message.
+
+    Raises:
+        ImageTooLargeError: A side exceeds ``max_side``.
     """
     longest = max(width, height)
-    if not longest <= limits.max_side:  # before it becomes an int: it may be infinite
+    if not longest <= limits.max_side:  # checked before rounding, because it can be infinite
         raise ImageTooLargeError(
             f"{what} is {width:.6g} x {height:.6g}: no side may have more than {limits.max_side:,} pixels (max_side)",
             limit=limits.max_side,

@@ -1,7 +1,7 @@
-"""The one door to libvips: it is loaded with the first picture, and its errors end here.
+"""The only module that loads libvips, with the first picture, and that converts its errors.
 
-libvips starts threads of its own, which a forked process does not have: fork before the first picture, or use
-``spawn`` or ``forkserver``.
+libvips starts threads, which do not exist in a forked process. Fork before the first picture, or use ``spawn`` or
+``forkserver``.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 __all__ = ["Image", "Picture", "Watch", "called", "header_errors", "libvips", "vips_errors", "watched"]
 
 Picture: TypeAlias = Any
-"""A ``pyvips.Image``; its stubs do not know all that libvips takes."""
+"""A ``pyvips.Image``. It is typed as ``Any`` because the stubs of pyvips are incomplete."""
 
 _lock = threading.Lock()
 _module: Any = None
 
 
 def libvips() -> Any:
-    """Return the module ``pyvips``, loaded once in a process."""
+    """Return the module ``pyvips``, which is imported once per process."""
     global _module
     with _lock:
         if _module is None:
             logger = logging.getLogger("pyvips")
             if logger.level == logging.NOTSET:
-                logger.setLevel(logging.ERROR)  # else it tells of every operation, and warns of every odd upload
+                logger.setLevel(logging.ERROR)  # otherwise it logs every operation and every unusual upload
             import pyvips
 
             _module = pyvips
@@ -42,13 +42,13 @@ def libvips() -> Any:
 
 def vips_errors() -> tuple[type[Exception], ...]:
     """Return the errors that libvips raises."""
-    # pyvips decodes what the decoders say as UTF-8, and they may say bytes of the picture
+    # pyvips decodes error messages as UTF-8, but a decoder's message can contain bytes of the picture
     return libvips().Error, UnicodeDecodeError
 
 
 @contextmanager
 def header_errors(mimetype: str) -> Generator[None, None, None]:
-    """Turn what libvips raises while it reads a header into an error of ours."""
+    """Convert libvips errors while reading a header to :class:`~aioimageattach.exc.UnreadableImageError`."""
     try:
         yield
     except vips_errors() as error:
@@ -56,7 +56,7 @@ def header_errors(mimetype: str) -> Generator[None, None, None]:
 
 
 class Watch:
-    """Stops the decoding of the pictures it was given, once their time is over."""
+    """Stops the decoding of the registered pictures when their time is over."""
 
     def __init__(self) -> None:
         self.over: bool = False
@@ -64,35 +64,39 @@ class Watch:
         self._held: list[object] = []
 
     def add(self, image: Picture) -> Picture:
-        """Watch a picture that a loader has just opened."""
+        """Register a picture that a loader has just opened, and return it."""
         self._images.append(image)
         if self.over:
             image.set_kill(True)
         return image
 
     def hold(self, memory: object) -> None:
-        """Keep memory that a picture is read from; the picture itself does not."""
+        """Keep a reference to the memory from which a picture is read, because the picture itself does not."""
         self._held.append(memory)
 
     def stop(self) -> None:
-        """Let all decoding end with an error now."""
+        """Make all decoding fail immediately."""
         self.over = True
         for image in tuple(self._images):
             image.set_kill(True)
 
     def forget(self) -> None:
-        """Let go of all pictures and their memory: the thread of a timer may hold this object for a moment longer."""
+        """Release all pictures and their memory. The timer thread can keep this object itself alive a little longer."""
         self._images.clear()
         self._held.clear()
 
 
 @contextmanager
 def watched(mimetype: str, timeout: float | None) -> Generator[Watch, None, None]:
-    """Decode and encode under a time limit, and turn what libvips raises into errors of ours.
+    """Decode and encode under a time limit, and convert libvips errors to errors of this library.
 
     Args:
-        mimetype: The original's type, for the error's text.
-        timeout: Seconds, or ``None`` for no limit.
+        mimetype: MIME type of the original, for error messages.
+        timeout: Time limit in seconds; ``None`` means no limit.
+
+    Raises:
+        ImageTooLargeError: The time limit was exceeded.
+        UnreadableImageError: libvips could not decode the picture.
     """
     watch = Watch()
     clock = threading.Timer(timeout, watch.stop) if timeout is not None else None
@@ -114,11 +118,13 @@ def watched(mimetype: str, timeout: float | None) -> Generator[Watch, None, None
 
 
 def called(label: str, hook: Callable[[Any], Any], image: Picture) -> Picture:
-    """Return what a callable of the user makes of a picture, computed.
+    """Call a user's callable with a picture, and return the computed result.
+
+    Errors that the callable raises itself propagate, unless they are libvips errors.
 
     Raises:
-        DeclarationError: It returned no picture.
-        ProcessingError: libvips cannot compute what it returned; what else it raises passes through.
+        DeclarationError: The callable did not return a picture.
+        ProcessingError: libvips could not compute the result.
     """
     try:
         result = hook(image)

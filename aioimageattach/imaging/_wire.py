@@ -1,4 +1,4 @@
-"""Messages between this process and its workers: a head and a body over a socket, each led by its length."""
+"""Messages between this process and its workers: a length-prefixed head and body, sent over a socket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_HEAD: Final = 10_000_000
 
 
 def send(sock: socket.socket, head: bytes, body: Iterable[bytes | memoryview]) -> None:
-    """Send a message; the pieces of the body are not joined."""
+    """Send a message, without joining the pieces of the body in memory."""
     pieces = list(body)
     sock.sendall(_LENGTHS.pack(len(head), sum(map(len, pieces))) + head)
     for piece in pieces:
@@ -26,13 +26,13 @@ def receive(sock: socket.socket, most: int, seconds: float | None = None) -> tup
     """Return the head and the body of the next message.
 
     Args:
-        sock: Where from.
-        most: Bytes that a body may have.
-        seconds: How long the whole of it may take; ``None`` for no end.
+        sock: The socket to read from.
+        most: Largest body accepted, in bytes.
+        seconds: Time limit for the whole message; ``None`` means no limit.
 
     Raises:
-        EOFError: The other side has closed, or sends what cannot be a message.
-        TimeoutError: It takes longer.
+        EOFError: The peer closed the connection, or sent an invalid message.
+        TimeoutError: The message did not arrive within ``seconds``.
     """
     end = None if seconds is None else time.monotonic() + seconds
     head, body = _LENGTHS.unpack(_exactly(sock, _LENGTHS.size, end))
@@ -45,7 +45,7 @@ def _exactly(sock: socket.socket, size: int, end: float | None) -> memoryview:
     view = memoryview(bytearray(size))
     at = 0
     while at < size:
-        if end is not None:  # anew for each piece, lest crumbs put it off
+        if end is not None:  # shortened before each read, so that many small pieces cannot extend the time limit
             sock.settimeout(max(end - time.monotonic(), 0.001))
         count = sock.recv_into(view[at:])
         if not count:

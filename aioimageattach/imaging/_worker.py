@@ -1,7 +1,7 @@
-"""What runs in a worker process: it reads pictures for its parent, under limits that the kernel keeps.
+"""The program of a worker process, which reads pictures for its parent under limits enforced by the kernel.
 
-Nothing of it is loaded in the parent. A request comes as a pickle, from the parent; an answer goes as JSON and bytes,
-because who has taken over a decoder shall find nothing in the parent that believes it.
+The parent does not import this module. Requests from the parent are pickled. Responses are JSON and bytes, so that a
+compromised decoder cannot make the parent unpickle anything.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ __all__ = ["confine", "serve"]
 Reply: TypeAlias = tuple[dict[str, Any], list[bytes]]
 
 _NO_MEMORY: Final = re.compile(r"(?m)^\s*\w+: (?:out of memory|insufficient memory)\b", re.IGNORECASE)
-"""What libvips and libjpeg report, after the name of the part that failed."""
+"""Messages of libvips and libjpeg about insufficient memory, after the name of the component that failed."""
 
 _USUAL_MEMORY: Final = 60_000_000
-"""Bytes that the process takes where the kernel does not say how many."""
+"""Assumed memory of the process itself, in bytes, on systems without ``/proc``."""
 
 _GRACE: Final = 0.5
-"""Seconds between the limit that libvips is asked to keep and the one at which the kernel ends the process."""
+"""Seconds between the time limit given to libvips and the one at which the kernel terminates the process."""
 
 _NEW_USER, _NEW_NET = 0x1000_0000, 0x4000_0000  # sched.h
 
 
 def confine() -> None:
-    """Let this process write no file, dump no core, and reach no network where the kernel lets it be shut off."""
+    """Prevent this process from writing files and core dumps and, if the kernel allows it, from using the network."""
     for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
         resource.setrlimit(kind, (0, resource.getrlimit(kind)[1]))
     with suppress(AttributeError):  # only Linux has it
@@ -55,7 +55,7 @@ def confine() -> None:
 
 
 def serve(sock: socket.socket) -> None:
-    """Answer requests until the parent closes the socket, or is gone."""
+    """Respond to requests until the parent closes the socket or exits."""
     with sock:
         while True:
             try:
@@ -71,23 +71,23 @@ def serve(sock: socket.socket) -> None:
 def _answer(head: bytes, body: memoryview) -> Reply:
     try:
         limits, recipes, preview = pickle.loads(head)
-    except Exception as error:  # whatever the modules that it names raise
+    except Exception as error:  # unpickling imports modules, which can raise anything
         failure = DeclarationError(f"the worker process cannot import a callable: {error!r:.200}")
         return _failure(failure, is_memory=False), []
     inner = replace(limits, isolated=False, max_memory=max(1, limits.max_memory - _own_memory()))
     try:
         with _limited(limits):
             return _work(body, inner, recipes, preview=preview)
-    except Exception as error:  # also the callables' own
+    except Exception as error:  # includes errors raised by the callables
         told, is_from_decoder = _failure(error, is_memory=_took_memory(error, inner)), error.__cause__ is not None
-    # Some decoders report a broken picture if they get no memory. The error is gone here, and with it the frames that
-    # hold what was decoded.
+    # Some decoders report a damaged picture if an allocation fails. Check this outside of the except block: the error
+    # has been released here, and with it the frames that keep the decoded pixels alive.
     told["memory"] = told["memory"] or (is_from_decoder and _lacks_memory(body, limits, inner))
     return told, []
 
 
 def _own_memory() -> int:
-    """The memory that the process has taken already, as the kernel counts it for the limit."""
+    """Return the memory that this process already uses, in bytes, as the kernel counts it for ``RLIMIT_DATA``."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[5]) * mmap.PAGESIZE
@@ -107,14 +107,14 @@ def _work(body: memoryview, limits: ImageLimits, recipes: Sequence[Recipe] | Non
 
 
 def _took_memory(error: Exception, inner: ImageLimits) -> bool:
-    """Whether an error says that memory is short: the header's size does, or an allocator."""
+    """Return whether an error means too little memory: by the size in the header, or by a failed allocation."""
     if isinstance(error, ImageTooLargeError):
         return error.limit == inner.max_memory
     return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error.__cause__)) is not None
 
 
 def _lacks_memory(body: memoryview, limits: ImageLimits, inner: ImageLimits) -> bool:
-    """Whether the picture takes more memory than the kernel would give."""
+    """Return whether decoding the picture takes more memory than the kernel allows."""
     try:
         needed = memory_of(inspect(body, inner))
     except ImageError:
@@ -136,7 +136,7 @@ def _failure(error: Exception, *, is_memory: bool) -> dict[str, Any]:
 
 @contextmanager
 def _limited(limits: ImageLimits) -> Generator[None, None, None]:
-    """Let the kernel refuse memory beyond the limit, and end the process soon after its time is over."""
+    """Make the kernel enforce ``max_memory``, and terminate the process shortly after ``timeout``."""
     before = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (limits.max_memory, before[1]))
     seconds = 0 if limits.timeout is None else limits.timeout + _GRACE
