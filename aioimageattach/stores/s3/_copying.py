@@ -1,4 +1,4 @@
-"""Copies that the server makes: of whole objects, and in parts of those that are too large for one request."""
+"""Copies within the server: in one request, or in parts if the object is too large for that."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from ._objects import META, ObjectHead, read_head
 __all__ = ["COPY_FACTOR", "MAX_COPY", "PUT_ID", "CopySource", "SourceHead", "is_too_large", "receive_source"]
 
 COPY_FACTOR: Final = 16
-"""How many times larger a part is that the server copies than one that is sent: its bytes do not pass through here."""
+"""Size of a copied part as a multiple of that of an uploaded part; its bytes do not pass through this process."""
 
 MAX_COPY: Final = 5 * 1024**3
-"""Largest number of bytes that a request may copy at Amazon."""
+"""Largest copy that Amazon permits in one request, in bytes."""
 
 PUT_ID: Final = "put-id"
-"""The metadata that tells which put made an object: after a lost response it shows whether the put was done."""
+"""The metadata key that identifies the put that created an object.
+
+If the response to a put is lost, it shows whether that put succeeded.
+"""
 
 _DESCRIPTION: Final = (
     "Cache-Control",
@@ -35,7 +38,7 @@ _DESCRIPTION: Final = (
 
 @dataclass(frozen=True, slots=True)
 class SourceHead:
-    """What an object is, and the headers that describe a copy of it in the same way."""
+    """The description of an object, and the headers that give a copy the same description."""
 
     head: ObjectHead
     headers: Mapping[str, str]
@@ -43,11 +46,11 @@ class SourceHead:
 
 @dataclass(frozen=True, slots=True)
 class CopySource:
-    """The object that a copy is made of.
+    """The source object of a copy.
 
     Args:
-        headers: Name it, and let the server read it.
-        look_up: Returns what it is; needed only if it is copied in parts.
+        headers: The headers that name the source and permit the server to decrypt it.
+        look_up: Returns the description of the source; called only if it is copied in parts.
     """
 
     headers: Mapping[str, str]
@@ -55,7 +58,7 @@ class CopySource:
 
 
 async def receive_source(response: aiohttp.ClientResponse, progress: Progress) -> SourceHead:
-    """Return what a response to ``HEAD`` says of the source of a copy."""
+    """Return the description of the source of a copy, from the response to a ``HEAD`` request."""
     head = read_head(response.headers)
     described = {name: response.headers[name] for name in _DESCRIPTION if name in response.headers}
     metadata = {META + name: value for name, value in head.metadata.items() if name != PUT_ID}
@@ -63,7 +66,7 @@ async def receive_source(response: aiohttp.ClientResponse, progress: Progress) -
 
 
 def is_too_large(error: StoreError) -> bool:
-    """Whether a server refuses a copy because its source is too large for one request: over 5 GiB at Amazon."""
+    """Return whether the server rejected a copy because the source exceeds the limit per request (5 GiB at Amazon)."""
     return error.code == "EntityTooLarge" or (
         error.code == "InvalidRequest" and "larger than the maximum" in str(error)
     )

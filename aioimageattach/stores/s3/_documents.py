@@ -1,4 +1,4 @@
-"""The XML bodies of requests. Pure."""
+"""The XML bodies of requests. Does no I/O."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_DELETES: Final = 1000
 """Largest number of keys that one request can delete."""
 
 MAX_PARTS: Final = 10_000
-"""Largest number of parts of an upload."""
+"""Largest number of parts in a multipart upload."""
 
 _NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 _UNWRITABLE: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -29,8 +29,8 @@ class Part:
 
     Args:
         number: From 1 to 10,000.
-        etag: As the server gave it, with or without quotes.
-        checksum: The algorithm, such as ``"crc32"``, and the value in base64, if the upload was started with one.
+        etag: The ETag as the server returned it, with or without quotes.
+        checksum: The algorithm, such as ``"crc32"``, and the checksum in base64, if the upload uses checksums.
     """
 
     number: int
@@ -51,7 +51,7 @@ def build_delete(keys: Sequence[str], *, quiet: bool = True) -> bytes:
         quiet: Whether the server reports only the failures.
 
     Raises:
-        InvalidKeyError: A key has a control character that XML cannot represent; delete it by a request of its own.
+        InvalidKeyError: A key contains a control character that XML cannot represent; delete it in a separate request.
         ValueError: There are no keys, or too many.
     """
     if not 0 < len(keys) <= MAX_DELETES:
@@ -64,10 +64,10 @@ def build_delete(keys: Sequence[str], *, quiet: bool = True) -> bytes:
 
 
 def build_complete(parts: Iterable[Part]) -> bytes:
-    """Return the body of a request that completes an upload.
+    """Return the body of a request that completes a multipart upload.
 
     Args:
-        parts: In any order; they are written in the order of their numbers.
+        parts: The parts in any order; they are sorted by number.
 
     Raises:
         ValueError: There are no parts or too many, or a number is repeated or out of range.

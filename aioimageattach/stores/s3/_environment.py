@@ -1,4 +1,4 @@
-"""The settings that a client takes from environment variables, by the names that botocore uses."""
+"""The settings that a client reads from environment variables, under the names that botocore uses."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def find_switch(name: str) -> bool:
     """Return whether a variable such as ``AWS_USE_FIPS_ENDPOINT`` is ``true``.
 
     Raises:
-        ValueError: It is neither ``true`` nor ``false``. botocore takes such a value for ``false``; whoever demands
-            certain endpoints should rather know.
+        ValueError: The value is neither ``true`` nor ``false``. botocore treats such a value as ``false``, which would
+            silently select the wrong endpoint.
     """
     text = os.environ.get(name, "").strip().lower()
     if text and text not in _WORDS:
@@ -25,19 +25,19 @@ def find_switch(name: str) -> bool:
 
 
 def find_endpoint_url() -> str | None:
-    """Return the server's URL, unless ``AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`` is ``true``."""
+    """Return the configured endpoint URL, unless ``AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`` is ``true``."""
     if find_switch("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"):
         return None
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
 def find_region() -> str | None:
-    """Return the region."""
+    """Return the configured region, or ``None``."""
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
 
 
 def find_ca_bundle() -> ssl.SSLContext | None:
-    """Return a context that trusts the certificates of the file ``AWS_CA_BUNDLE``, and no others.
+    """Return a context that trusts only the certificates in the file ``AWS_CA_BUNDLE``; ``None`` if it is not set.
 
     Raises:
         ValueError: The file cannot be read, or contains no certificates.
@@ -47,5 +47,5 @@ def find_ca_bundle() -> ssl.SSLContext | None:
         return None
     try:
         return ssl.create_default_context(cafile=path)
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # ssl.SSLError is a subclass
         raise ValueError(f"AWS_CA_BUNDLE: expected a file of certificates, got {path!r}: {error.strerror}") from None

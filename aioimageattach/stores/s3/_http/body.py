@@ -1,4 +1,4 @@
-"""Bodies of requests, which can be sent any number of times."""
+"""Request bodies, which can be sent any number of times."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .chunked import Algorithm, Hash, new_hash
 __all__ = ["SLICE", "Body", "Slices", "Watch"]
 
 SLICE: Final = 256 * 1024
-"""How many bytes are handed to the connection at once."""
+"""Size of the slices that are passed to the connection, in bytes."""
 
-_INLINE: Final = 64 * 1024  # hashing so much costs what a thread hop costs
+_INLINE: Final = 64 * 1024  # hashing this many bytes takes as long as switching to a worker thread
 
 
 class Body:
-    """Bytes in memory, or in a map of a spool's file.
+    """A request body in memory, or in the memory map of a spool's file.
 
     Args:
         view: The bytes.
-        spool: What they are mapped from; ``None`` where they are in memory.
+        spool: The spool that the bytes are mapped from; ``None`` if they are in memory.
     """
 
     __slots__ = ("_digest", "_spool", "size", "view")
@@ -37,11 +37,11 @@ class Body:
 
     @classmethod
     async def of(cls, source: Source) -> Body:
-        """Return a source's bytes as a body; what is not in memory yet is read to its end, into a spool.
+        """Return a body with the bytes of a source; a source that is not in memory is read into a spool first.
 
         Raises:
-            DeclarationError: It is nothing that bytes can be read from.
-            StoreUnavailableError: The spool's temporary file could not be written.
+            DeclarationError: Bytes cannot be read from the source.
+            StoreUnavailableError: The temporary file of the spool cannot be written.
         """
         if isinstance(source, bytes):
             return cls(source)
@@ -54,17 +54,17 @@ class Body:
         return self._spool is not None
 
     def part(self, start: int, end: int) -> Body:
-        """Return the bytes from ``start`` up to but not including ``end`` as a body of their own, not copied."""
+        """Return a body that shares the bytes from ``start`` up to but not including ``end``."""
         return Body(self.view[start:end], spool=self._spool)
 
     def blocks(self) -> Iterator[memoryview]:
-        """Iterate over the bytes in blocks of at most 1 MiB; what was read from disk does not stay in memory."""
+        """Iterate over the bytes in blocks of at most 1 MiB; blocks read from disk are not kept in memory."""
         for start in range(0, self.size, CHUNK):
             yield self.view[start : start + CHUNK]
             self._forget()
 
     def copy(self, block: memoryview) -> bytes:
-        """Return a block of bytes in memory, which may block."""
+        """Copy a block into memory. May block."""
         found = bytes(block)
         self._forget()
         return found
@@ -74,13 +74,13 @@ class Body:
             self._spool.forget()
 
     async def sha256(self) -> str:
-        """Return the fingerprint, 64 hexadecimal digits; computed once."""
+        """Return the SHA-256 as 64 hexadecimal digits; it is computed once."""
         if self._digest is None:
             self._digest = (await self._hash(sha256())).hex()
         return self._digest
 
     async def checksum(self, algorithm: Algorithm) -> str:
-        """Return a checksum as S3 has it, in base64."""
+        """Return a checksum in the form that S3 uses, base64."""
         return base64.b64encode(await self._hash(new_hash(algorithm))).decode()
 
     async def _hash(self, state: Hash) -> bytes:
@@ -93,7 +93,7 @@ class Body:
 
     @property
     def is_slice(self) -> bool:
-        """Whether it is small enough, and near enough, to be handed to the connection at once."""
+        """Whether the body is small and in memory, so that it can be passed to the connection in one piece."""
         return self.size <= SLICE and not self.on_disk
 
 
@@ -101,7 +101,7 @@ class Watch:
     """Tracks whether a server may have received a whole body, in any attempt.
 
     Attributes:
-        all_sent: Whether the last byte was handed to a connection.
+        all_sent: Whether the last byte was passed to a connection.
     """
 
     __slots__ = ("all_sent",)
@@ -111,12 +111,12 @@ class Watch:
 
 
 class Slices:
-    """A body slice by slice, for one attempt.
+    """An asynchronous iterator over the slices of a body, for one attempt.
 
     Args:
         body: The body.
         progress: Called before each slice.
-        watch: Learns that the last slice was handed over.
+        watch: Records when the last slice is passed to the connection.
     """
 
     __slots__ = ("_body", "_progress", "_watch")

@@ -1,7 +1,8 @@
-"""Bodies in Amazon's own chunks, with a checksum behind them: one pass, and the server still compares.
+"""Bodies in Amazon's chunked encoding with a trailing checksum, which is computed in the same pass that sends the body.
 
-Pure: blocks in, bytes out. It follows "Using trailing headers" of the Amazon S3 API Reference. The payload hash to sign
-with is ``UNSIGNED_TRAILER``. Older servers and some others refuse such bodies, so nothing sends them unless asked.
+The server verifies the checksum. Does no I/O: blocks in, bytes out. Implements "Using trailing headers" of the Amazon
+S3 API Reference. The payload hash for the signature is ``UNSIGNED_TRAILER``. Some servers, especially older ones,
+reject such bodies, so they are sent only on request.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from ....exc import DeclarationError
 __all__ = ["UNSIGNED_TRAILER", "Algorithm", "ChunkedBody", "Hash", "checksum", "new_hash"]
 
 UNSIGNED_TRAILER: Final = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
-"""The payload hash of a body in chunks that are not signed one by one, with a checksum behind them."""
+"""The payload hash of a body in unsigned chunks with a trailing checksum."""
 
 Algorithm: TypeAlias = Literal["crc32", "crc32c", "crc64nvme", "sha1", "sha256"]
-"""The checksums that S3 knows. Python's own library has three of them; ``crc32c`` and ``crc64nvme`` need awscrt."""
+"""The checksum algorithms that S3 supports. ``crc32c`` and ``crc64nvme`` require awscrt."""
 
 _CRC_SIZES: Final = {"crc32": 4, "crc32c": 4, "crc64nvme": 8}
 
@@ -55,11 +56,11 @@ def _awscrt(algorithm: Algorithm) -> Any:
 
 
 def new_hash(algorithm: Algorithm) -> Hash:
-    """Return what computes a checksum.
+    """Return a new hash object that computes a checksum.
 
     Raises:
-        ValueError: There is no such checksum.
-        DeclarationError: The library for it is not installed.
+        ValueError: The algorithm is unknown.
+        DeclarationError: The library for the algorithm is not installed.
     """
     if algorithm not in get_args(Algorithm):
         raise ValueError(f"checksum: expected one of {', '.join(get_args(Algorithm))}, got {algorithm!r}")
@@ -69,7 +70,7 @@ def new_hash(algorithm: Algorithm) -> Hash:
 
 
 def checksum(data: bytes | memoryview, algorithm: Algorithm) -> str:
-    """Return a checksum as S3 writes it in the header ``x-amz-checksum-ALGORITHM``: in base64."""
+    """Return a checksum in base64, as in the header ``x-amz-checksum-ALGORITHM``."""
     state = new_hash(algorithm)
     state.update(data)
     return base64.b64encode(state.digest()).decode()
@@ -84,15 +85,15 @@ def _framed(size: int) -> int:
 
 
 class ChunkedBody:
-    """Encodes one body. It computes: feed it large blocks in a worker thread.
+    """An encoder for one body. Encoding takes CPU time, so feed large blocks in a worker thread.
 
     Args:
-        size: How many bytes the body has.
-        algorithm: The checksum that goes behind it.
-        chunk_size: In bytes; S3 takes none below 8 KiB, the last one excepted.
+        size: The size of the body, in bytes.
+        algorithm: The algorithm of the trailing checksum.
+        chunk_size: The size of a chunk, in bytes; S3 requires at least 8 KiB for all chunks but the last.
 
     Raises:
-        ValueError: A size or the algorithm is none.
+        ValueError: A size is out of range, or the algorithm is unknown.
     """
 
     def __init__(self, size: int, algorithm: Algorithm = "crc32", *, chunk_size: int = 64 * 1024) -> None:
@@ -108,9 +109,9 @@ class ChunkedBody:
         self._fed = 0
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that the request needs, ``content-length`` among them.
+        """Return the headers that the request requires, including ``content-length``.
 
-        A ``content-encoding`` of the object's own goes behind ours: ``aws-chunked,gzip``.
+        If the object has a ``content-encoding`` of its own, append it: ``aws-chunked,gzip``.
         """
         whole, rest = divmod(self._size, self._chunk_size)
         length = whole * _framed(self._chunk_size) + (_framed(rest) if rest else 0)
@@ -123,10 +124,10 @@ class ChunkedBody:
         }
 
     def feed(self, block: bytes) -> bytes:
-        """Return what can be sent now that the block is known; perhaps nothing yet.
+        """Encode a block; return the bytes that can be sent now, which may be empty.
 
         Raises:
-            ValueError: The body is longer than it was said to be.
+            ValueError: The body is longer than ``size``.
         """
         self._fed += len(block)
         if self._fed > self._size:
@@ -138,10 +139,10 @@ class ChunkedBody:
         return b"".join(_frame(data[start : start + self._chunk_size]) for start in range(0, whole, self._chunk_size))
 
     def finish(self) -> bytes:
-        """Return the rest, the end and the checksum.
+        """Return the remaining data, the final chunk and the checksum.
 
         Raises:
-            ValueError: The body is shorter than it was said to be.
+            ValueError: The body is shorter than ``size``.
         """
         if self._fed != self._size:
             raise ValueError(f"the body has {self._fed:,} bytes, {self._size:,} were announced")

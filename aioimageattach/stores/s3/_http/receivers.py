@@ -1,8 +1,8 @@
-"""Receivers: they turn responses into results, and accept as a success only what proves to be one.
+"""Receivers, which turn responses into results and verify that each response really reports a success.
 
-Proxies, consoles and broken gateways answer 200 to anything. So each kind of request has its own evidence: a put the
-ETag in its headers (and its checksum, if it sent one), a copy or a completed upload the ETag in its body, an upload
-that was started its identifier, a deletion an empty body.
+Proxies, consoles and broken gateways may respond with 200 to any request. So each kind of response must contain
+evidence: an ETag in the headers for a put (and the checksum, if one was sent), an ETag in the body for a copy or a
+completed upload, an identifier for a started upload, an empty body for a deletion.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ R = TypeVar("R")
 
 
 async def receive_head(response: aiohttp.ClientResponse, progress: Progress) -> ObjectHead:
-    """Return the description in a response to ``HEAD``."""
+    """Return the description of an object from the response to a ``HEAD`` request."""
     return read_head(response.headers)
 
 
 async def _receive_first_byte(response: aiohttp.ClientResponse, progress: Progress) -> ObjectHead:
-    """Return the description in a response to a request for the first byte; 416 is that of an empty object."""
+    """Return the description of an object from the response to a request for its first byte; 416 means it is empty."""
     await read_whole(response, progress, MAX_ERROR)
     size = response.headers.get("Content-Range", "").rpartition("/")[2]
     if not (size.isascii() and size.isdecimal()):
@@ -61,11 +61,11 @@ async def _receive_first_byte(response: aiohttp.ClientResponse, progress: Progre
 async def look_up(sender: Sender, request: Request) -> ObjectHead:
     """Send a ``HEAD`` request for an object; return its description.
 
-    Swift sends a body behind the response that says that there is no object, which breaks the connection; such servers
-    are asked for the first byte instead.
+    For a missing object, Swift sends a body after the response to ``HEAD``, which breaks the connection. Such servers
+    are sent a request for the first byte instead.
 
     Raises:
-        StoreFileNotFoundError: There is no such object.
+        StoreFileNotFoundError: The object does not exist.
     """
     try:
         return await sender.send(request, receive_head)
@@ -82,8 +82,8 @@ async def receive_deleted(response: aiohttp.ClientResponse, progress: Progress) 
     """Verify that the response has no body.
 
     Raises:
-        S3ErrorInResponse: Its body is an error.
-        UnexpectedResponse: It has another body, such as a proxy's page.
+        S3ErrorInResponse: The body is an error.
+        UnexpectedResponse: The response has another body, such as a proxy's page.
     """
     body = await read_whole(response, progress)
     if body and not body.isspace():
@@ -92,11 +92,11 @@ async def receive_deleted(response: aiohttp.ClientResponse, progress: Progress) 
 
 
 async def receive_put(response: aiohttp.ClientResponse, progress: Progress) -> str:
-    """Return the ETag of a put or a part, without quotes.
+    """Return the ETag of an uploaded object or part, without quotes.
 
     Raises:
-        S3ErrorInResponse: Its body is an error.
-        UnexpectedResponse: It has another body, or no ETag.
+        S3ErrorInResponse: The body is an error.
+        UnexpectedResponse: The response has another body, or no ETag.
     """
     if not response.content.at_eof():
         await receive_deleted(response, progress)
@@ -107,9 +107,10 @@ async def receive_put(response: aiohttp.ClientResponse, progress: Progress) -> s
 
 
 def verify_checksum(algorithm: str, expected: str, *, store: str, name: str) -> Receiver[str]:
-    """Return a receiver for a put or a part that was sent with a checksum, in base64.
+    """Return a receiver for an object or part that was uploaded with a checksum.
 
-    It raises :class:`~aioimageattach.exc.StoreError` if the server does not confirm the checksum.
+    The receiver raises :class:`~aioimageattach.exc.StoreError` if the server does not return the expected checksum, in
+    base64.
     """
     header = f"x-amz-checksum-{algorithm}"
 
@@ -138,16 +139,16 @@ def _receiver(parse: Callable[[bytes], R]) -> Receiver[R]:
 
 
 receive_objects: Receiver[ListPage] = _receiver(parse_list)
-"""Returns a page of a listing of objects."""
+"""Return a page of a listing of objects."""
 
 receive_uploads: Receiver[UploadsPage] = _receiver(parse_uploads)
-"""Returns a page of a listing of uploads."""
+"""Return a page of a listing of multipart uploads."""
 
 receive_delete_result: Receiver[DeleteResult] = _receiver(parse_delete_result)
-"""Returns the outcome of a request that deletes many keys."""
+"""Return the outcome of a request that deletes many keys."""
 
 receive_upload_id: Receiver[str] = _receiver(parse_upload_id)
-"""Returns the identifier of an upload that was started."""
+"""Return the identifier of the upload that was started."""
 
 receive_copied: Receiver[str] = _receiver(parse_etag)
-"""Returns the ETag of an object that a copy or a completed upload made."""
+"""Return the ETag of the object that a copy or a completed upload created."""

@@ -1,7 +1,7 @@
-"""Bodies of successful responses, read into values. Pure.
+"""Parsers for the bodies of successful responses. Does no I/O.
 
-Servers name root elements differently, so a document is accepted if it contains what the request asked for, whatever
-its root is called; one that does not is never taken for a success.
+Servers use different names for root elements. So a document is accepted if it contains the requested elements,
+regardless of the name of its root; any other document is not a success.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class ListedObject:
-    """An object in a listing; ``etag`` is without quotes, and empty if the server gives none."""
+    """An object in a listing; ``etag`` has no quotes, and is empty if the server does not return one."""
 
     key: str
     size: int
@@ -43,11 +43,11 @@ class ListPage:
     """A page of a listing, in the server's order.
 
     Args:
-        objects: At most 1,000.
-        prefixes: Common prefixes, if a delimiter was given.
+        objects: The objects, at most 1,000.
+        prefixes: The common prefixes, if a delimiter was given.
         truncated: Whether there are more pages.
-        next_token: Asks for the next page in version 2 of listings.
-        next_marker: Asks for the next page in version 1; many servers leave it out.
+        next_token: The continuation token of the next page in version 2 of the listing API.
+        next_marker: The marker of the next page in version 1; many servers omit it.
     """
 
     objects: tuple[ListedObject, ...]
@@ -68,7 +68,7 @@ class DeleteFailure:
 
 @dataclass(frozen=True, slots=True)
 class DeleteResult:
-    """The outcome of a request that deletes many keys; in quiet mode the deleted ones are not named."""
+    """The outcome of a request that deletes many keys; in quiet mode it lists only the failures."""
 
     deleted: tuple[str, ...]
     failures: tuple[DeleteFailure, ...]
@@ -76,7 +76,7 @@ class DeleteResult:
 
 @dataclass(frozen=True, slots=True)
 class ListedUpload:
-    """A multipart upload that was started and neither completed nor aborted."""
+    """A multipart upload that has been neither completed nor aborted."""
 
     key: str
     upload_id: str
@@ -85,7 +85,7 @@ class ListedUpload:
 
 @dataclass(frozen=True, slots=True)
 class UploadsPage:
-    """A page of a listing of uploads, and where the next one begins."""
+    """A page of a listing of uploads, and the position of the next page."""
 
     uploads: tuple[ListedUpload, ...]
     truncated: bool
@@ -94,14 +94,14 @@ class UploadsPage:
 
 
 class _Names:
-    """Reads names, and decodes them if the server says that it encoded them."""
+    """Reads names, and decodes them if the response declares that they are URL-encoded."""
 
     def __init__(self, root: Element) -> None:
         self._encoded = root.findtext("EncodingType") == "url"
 
     def decode(self, text: str) -> str:
         try:
-            # S3 writes a space as "+" here.
+            # S3 encodes a space as "+" in listings.
             return unquote_plus(text, errors="strict") if self._encoded else text
         except UnicodeDecodeError:
             raise UnexpectedResponse("a key is not UTF-8") from None
@@ -121,7 +121,7 @@ def _size(text: str) -> int:
 
 
 def _is_truncated(root: Element, *items: str) -> bool:
-    """Whether there are more pages; a document that neither says so nor has an item is not a listing."""
+    """Return whether there are more pages; a document with neither that element nor any item is not a listing."""
     found = root.findtext("IsTruncated")
     if found is None and all(root.find(item) is None for item in items) and not root.tag.startswith("List"):
         raise UnexpectedResponse(f"<{root.tag:.40}> is not a listing")
@@ -129,11 +129,11 @@ def _is_truncated(root: Element, *items: str) -> bool:
 
 
 def parse_list(body: bytes) -> ListPage:
-    """Return a page of a listing, version 2 or 1.
+    """Parse a page of a listing, in version 2 or 1.
 
     Raises:
-        S3ErrorInResponse: It is an error.
-        UnexpectedResponse: It is not a listing.
+        S3ErrorInResponse: The body is an error.
+        UnexpectedResponse: The body is not a listing.
     """
     root = expect_document(body)
     names = _Names(root)
@@ -155,11 +155,11 @@ def parse_list(body: bytes) -> ListPage:
 
 
 def parse_uploads(body: bytes) -> UploadsPage:
-    """Return a page of the uploads that are neither completed nor aborted.
+    """Parse a page of the uploads that have been neither completed nor aborted.
 
     Raises:
-        S3ErrorInResponse: It is an error, or it lists objects, as servers do that do not know ``?uploads``.
-        UnexpectedResponse: It is not a listing.
+        S3ErrorInResponse: The body is an error, or lists objects, as from a server that does not support ``?uploads``.
+        UnexpectedResponse: The body is not a listing.
     """
     root = expect_document(body)
     if root.tag.startswith("ListBucket"):
@@ -177,11 +177,11 @@ def parse_uploads(body: bytes) -> UploadsPage:
 
 
 def parse_delete_result(body: bytes) -> DeleteResult:
-    """Return the outcome for the keys of :func:`~aioimageattach.stores.s3._documents.build_delete`.
+    """Parse the outcome for the keys of :func:`~aioimageattach.stores.s3._documents.build_delete`.
 
     Raises:
-        S3ErrorInResponse: It is an error about all of them.
-        UnexpectedResponse: It is not such a result.
+        S3ErrorInResponse: The body is an error that applies to all keys.
+        UnexpectedResponse: The body is not such a result.
     """
     root = expect_document(body)
     result = DeleteResult(
@@ -193,18 +193,18 @@ def parse_delete_result(body: bytes) -> DeleteResult:
             for item in root.iterfind("Error")
         ),
     )
-    # In quiet mode an empty document means success, so here its name is the only evidence.
+    # In quiet mode an empty document means success, so the name of its root is the only evidence.
     if not (result.deleted or result.failures or root.tag.startswith("Delete")):
         raise UnexpectedResponse(f"expected <DeleteResult>, got <{root.tag:.40}>")
     return result
 
 
 def parse_upload_id(body: bytes) -> str:
-    """Return the identifier of an upload that was started.
+    """Parse the identifier of an upload that was started.
 
     Raises:
-        S3ErrorInResponse: It is an error.
-        UnexpectedResponse: There is none.
+        S3ErrorInResponse: The body is an error.
+        UnexpectedResponse: The body contains no identifier.
     """
     found = read_text(expect_document(body), "UploadId").strip()
     if not found:
@@ -213,11 +213,11 @@ def parse_upload_id(body: bytes) -> str:
 
 
 def parse_etag(body: bytes) -> str:
-    """Return the ETag, without quotes, of an object that a copy or a completed upload made.
+    """Parse the ETag of the object that a copy or a completed upload created; return it without quotes.
 
     Raises:
-        S3ErrorInResponse: It is an error, which comes with status 200 when it happens late.
-        UnexpectedResponse: There is none.
+        S3ErrorInResponse: The body is an error; errors that occur late have status 200.
+        UnexpectedResponse: The body contains no ETag.
     """
     found = read_text(expect_document(body), "ETag").strip().strip('"')
     if not found:

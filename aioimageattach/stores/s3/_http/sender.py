@@ -37,21 +37,21 @@ R = TypeVar("R")
 _NO_BODY: Final = Body()
 _TLS: Final = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError)
 _FINAL: Final = (*_TLS, aiohttp.ClientHttpProxyError)
-"""Errors of connections that the next attempt would meet again."""
+"""Connection errors that are not transient, so that a retry would fail in the same way."""
 _NOT_STARTED: Final = frozenset({429, 503})
-"""Statuses by which a server says that it has done nothing."""
+"""Statuses which show that the server did not process the request."""
 
 Progress: TypeAlias = Callable[[], object]
 Receiver: TypeAlias = Callable[[aiohttp.ClientResponse, Progress], Awaitable[R]]
-"""Turns a response with an accepted status into a result, and verifies that it is a success.
+"""A coroutine function that turns a response with an accepted status into a result, and verifies that it is a success.
 
-It calls its second argument whenever bytes have arrived. A status alone proves nothing: see
+It must call its second argument whenever bytes arrive. A status alone does not prove success: see
 :mod:`~aioimageattach.stores.s3._http.receivers`.
 """
 
 
 class Signer(Protocol):
-    """The interface that both versions of signatures share."""
+    """The common interface of the signers of both signature versions."""
 
     version: ClassVar[SignatureVersion]
 
@@ -96,19 +96,19 @@ def utc_now() -> datetime:
 
 
 class Request(NamedTuple):
-    """A request. It is a tuple because one is made for each operation.
+    """A request. It is a named tuple, which is cheap to create for each operation.
 
     Args:
-        method: Such as ``"GET"``.
-        operation: What it does, for messages, such as ``"put"``.
-        key: The object's key; ``None`` for a request about the bucket.
-        query: The parameters.
-        headers: Sent and signed.
-        body: The payload.
-        accepted: The statuses that ``receive`` is called for.
-        name: What messages call the object.
-        watch: Learns that the whole body was sent.
-        is_repeatable: Whether repeating it does no harm when nobody knows whether the server has done it.
+        method: The HTTP method, such as ``"GET"``.
+        operation: The operation as named in error messages, such as ``"put"``.
+        key: The object's key; ``None`` for a request to the bucket.
+        query: The query parameters.
+        headers: The headers, which are sent and signed.
+        body: The request body.
+        accepted: The statuses for which ``receive`` is called.
+        name: The object's name in error messages.
+        watch: Records that the whole body was sent.
+        is_repeatable: Whether the request may be repeated when the server may already have processed it.
     """
 
     method: str
@@ -133,7 +133,7 @@ class _Refused(Exception):
 
 @dataclass(slots=True)
 class _Fixes:
-    """The corrections made for one request, each at most once."""
+    """The corrections that were made for one request; each is made at most once."""
 
     region: bool = False
     target: Target | None = None
@@ -142,19 +142,19 @@ class _Fixes:
 
 
 class Sender:
-    """Sends requests about one bucket.
+    """Sends requests to one bucket.
 
     Args:
         endpoint: The server.
         region: The region to sign for; ``None`` means that of the profile, or else ``us-east-1`` until the server
-            names another.
+            reports another region.
         make_signer: Returns the signer for a region.
         credentials: The credentials to sign with.
         policy: The limits on attempts.
         transport: Sends and receives.
-        read_timeout: How long a server may send and take nothing, in seconds.
-        sign_payload: Whether signatures cover bodies.
-        headers: Sent with each request, and part of each signed URL.
+        read_timeout: How long a connection may make no progress in either direction, in seconds.
+        sign_payload: Whether signatures cover request bodies.
+        headers: Headers that are sent with each request and included in each signed URL.
         clock: Returns the current time.
         label: The store's short description, for errors.
 
@@ -196,18 +196,18 @@ class Sender:
         self.has_bucket: bool = False
 
     def now(self) -> datetime:
-        """Return the current time by the server's clock, as far as it is known."""
+        """Return the current time, corrected by the server's clock if its offset is known."""
         return self._clock() + self._ahead
 
     async def send(self, request: Request, receive: Receiver[R]) -> R:
         """Send a request and return the result of ``receive``.
 
         Raises:
-            StoreError: The server refused it; see :func:`~aioimageattach.stores.s3._errors.to_error`.
-            StoreUnavailableError: There was no response in all attempts, or none of S3.
+            StoreError: The server rejected the request; see :func:`~aioimageattach.stores.s3._errors.to_error`.
+            StoreUnavailableError: Every attempt failed, or the response was not one of S3.
 
-        Effects: A request that changes something may have done so although it raises
-        :class:`~aioimageattach.exc.StoreUnavailableError`.
+        Effects: If it raises :class:`~aioimageattach.exc.StoreUnavailableError`, the server may still have processed
+        the request.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.policy.timeout
@@ -300,9 +300,9 @@ class Sender:
         return split_url(self.endpoint.url(self.region, request.key, quote_query(request.query)))
 
     def _correct(self, request: Request, response: ErrorResponse, credentials: Credentials, fixes: _Fixes) -> bool:
-        """Correct the region, the clock or the credentials if the server complains about them; return whether it was.
+        """Correct the region, the clock or the credentials if the server rejects them; return whether one was.
 
-        Each is corrected once for a request.
+        Each is corrected at most once per request.
         """
         if not fixes.region and self._redirect(request, response, fixes):
             fixes.region = True
@@ -336,7 +336,7 @@ class Sender:
         """Sign for another region from now on.
 
         Raises:
-            ValueError: It is not the name of a region.
+            ValueError: The name of the region is invalid.
         """
         self.signer = self._make_signer(region)
         self.region = region
@@ -344,7 +344,7 @@ class Sender:
         self.is_region_known = True
 
     async def find_region(self) -> None:
-        """Use the region of the profile, if none was given and the profile names one."""
+        """Use the region of the profile, if none was given and the profile has one."""
         if self._may_have_region:
             region = await self.credentials.find_region()
             if region is not None and self._may_have_region:
@@ -364,7 +364,7 @@ class Sender:
 
 
 def _payload(request: Request, progress: Progress) -> memoryview | Slices | None:
-    """Return the body of a request for one attempt; a small one leaves together with the headers."""
+    """Return the request body for one attempt; a small one is sent together with the headers."""
     body, watch = request.body, request.watch
     if not body.is_slice:
         return Slices(body, progress, watch or Watch())
@@ -374,7 +374,7 @@ def _payload(request: Request, progress: Progress) -> memoryview | Slices | None
 
 
 def _error_text(error: Exception) -> str:
-    """Describe a broken request in a few words, without the request itself: its URL may hold a signature."""
+    """Describe a failed request briefly, without its URL, which may contain a signature."""
     if isinstance(error, StoreUnavailableError):
         return str(error)
     if isinstance(error, TimeoutError):

@@ -1,4 +1,4 @@
-"""The only module that uses aiohttp to send: one session per event loop, and requests sent as they were signed."""
+"""The only module that sends with aiohttp: one session per event loop, and requests sent exactly as signed."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from .watchdog import Watchdog
 __all__ = ["BREAKS", "KEEP_ALIVE", "ConnectorFactory", "LoopState", "Transport", "read_whole"]
 
 KEEP_ALIVE: Final = 15.0
-"""How long an idle connection is kept, in seconds: servers close it soon after."""
+"""How long an idle connection is kept, in seconds, which is shorter than the limits of servers."""
 
 BREAKS: Final = (aiohttp.ClientError, ConnectionError, TimeoutError)
-"""Errors of connections."""
+"""Connection errors."""
 
 ConnectorFactory: TypeAlias = Callable[[], aiohttp.BaseConnector]
-"""Makes the connector of a session, for a custom resolver, proxy or socket."""
+"""A callable that returns the connector of a session, for a custom resolver, proxy or socket."""
 
 _HEADERS: Final = {
     "Accept": "*/*",
-    "Accept-Encoding": "identity",  # or a proxy might compress objects
+    "Accept-Encoding": "identity",  # otherwise a proxy might compress objects
     "User-Agent": f"aioimageattach/{VERSION}",
 }
 _UNTYPED: Final = ("Content-Type",)
@@ -56,17 +56,17 @@ def _origin(origin: str) -> URL:
 
 
 def _url(target: Target) -> URL:
-    """Return a URL for aiohttp; where only the path differs, its origin is parsed once."""
+    """Return a URL for aiohttp; the origin is parsed once and shared by URLs that differ only in the path."""
     if target.query:
         return URL(target.url, encoded=True)
     return _origin(target.origin).with_path(target.path, encoded=True)
 
 
 def _close_socket(transport: Any) -> None:
-    """Close the socket of a transport whose event loop is closed; its own methods need the loop.
+    """Close the socket of a transport whose event loop is closed; the transport's own methods need a running loop.
 
-    This is for asyncio's selector loops, whose transports warn when they are freed with an open socket. Other loops
-    close their sockets themselves.
+    Transports of asyncio's selector loops emit a warning if they are freed with an open socket. Other loops close their
+    sockets themselves.
     """
     over_tls = getattr(transport, "_ssl_protocol", None)
     if over_tls is not None:
@@ -81,13 +81,13 @@ class Transport:
     """Sends requests.
 
     Args:
-        connect_timeout: Limit on connecting, in seconds.
-        max_connections: Largest number of connections in an event loop; more requests wait.
-        ssl_context: Verifies certificates; ``None`` means as Python does.
+        connect_timeout: Limit on establishing a connection, in seconds.
+        max_connections: Largest number of connections per event loop; further requests wait.
+        ssl_context: The SSL context that verifies certificates; ``None`` means Python's defaults.
         proxy: The URL of an HTTP proxy.
-        trust_env: Whether the proxies that environment variables name are used. Nothing else is taken from there:
-            aiohttp would send the passwords of ``.netrc`` in place of signatures.
-        connector: Makes the connector, which then decides about connections and TLS.
+        trust_env: Whether to use the proxies in environment variables. Nothing else is read from the environment:
+            aiohttp's own ``trust_env`` would replace signatures by passwords from ``.netrc``.
+        connector: Returns the connector, which then determines the connections and TLS.
         label: The store's short description, for a warning.
     """
 
@@ -123,7 +123,7 @@ class Transport:
         )
 
     def loop_state(self) -> LoopState:
-        """Return the state of the running event loop; created when it is first needed."""
+        """Return the state of the running event loop; it is created on first use."""
         loop = asyncio.get_running_loop()
         state = self._last
         if state is None or state.loop is not loop:
@@ -135,17 +135,17 @@ class Transport:
         return state
 
     def _abandon_closed_loops(self) -> None:
-        """Free the sessions and sockets of event loops that have been closed, as when each job has a loop of its own.
+        """Free the sessions and sockets of closed event loops, as when each job runs in its own loop.
 
-        The state refers to its loop, so that no weak reference would ever free it, and aiohttp closes no connection
-        of a loop that is closed.
+        The state refers to its loop, so a weak reference to the loop would never expire, and aiohttp does not close the
+        connections of a closed loop.
         """
         for loop in [loop for loop in self._states if loop.is_closed()]:
             state = self._states.pop(loop)
             if self._last is state:
                 self._last = None
             connector = state.session.connector
-            assert connector is not None  # only aclose() closes sessions, and forgets them
+            assert connector is not None  # only aclose() closes sessions, and it also drops them
             for protocol, _ in [one for several in connector._conns.values() for one in several]:
                 _close_socket(protocol.transport)
             connector._conns.clear()
@@ -161,7 +161,7 @@ class Transport:
         )
 
     def _proxy_for(self, origin: str) -> str | None:
-        """Return the proxy for a server: the one that was given, or that of the environment."""
+        """Return the proxy for a server: the configured one, or the one in the environment."""
         if not self._trust_env or self._proxy is not None:
             return self._proxy
         if origin not in self._proxies:
@@ -178,14 +178,14 @@ class Transport:
         headers: Mapping[str, str],
         data: memoryview | Slices | None,
     ) -> Awaitable[aiohttp.ClientResponse]:
-        """Send a request; awaited, it returns the response when its headers have arrived. The caller closes it.
+        """Send a request; awaiting the result returns the response once its headers arrive. The caller closes it.
 
         Args:
-            state: That of the running event loop.
-            method: Such as ``"GET"``.
-            target: Sent as it is.
-            headers: Sent as they are.
-            data: The payload.
+            state: The state of the running event loop.
+            method: The HTTP method, such as ``"GET"``.
+            target: The URL, which is sent unchanged.
+            headers: The headers, which are sent unchanged.
+            data: The request body.
 
         Raises:
             BREAKS: The connection failed.
@@ -194,7 +194,7 @@ class Transport:
             method,
             _url(target),
             headers=headers,
-            # aiohttp would add a type, which is not signed; to keep it from that is not free.
+            # aiohttp would add an unsigned Content-Type; suppressing it takes time, so do so only where necessary.
             skip_auto_headers=None if data is None or "Content-Type" in headers else _UNTYPED,
             data=data,
             allow_redirects=False,
@@ -202,7 +202,7 @@ class Transport:
         )
 
     async def aclose(self) -> None:
-        """Close the connections of this event loop, and of loops that are closed; again changes nothing."""
+        """Close the connections of this event loop and of closed loops. Idempotent."""
         self._abandon_closed_loops()
         state = self._states.pop(asyncio.get_running_loop(), None)
         self._last = None
@@ -222,7 +222,7 @@ async def read_whole(
     """Read a response to its end; ``progress`` is called for each piece.
 
     Raises:
-        StoreUnavailableError: It has more than ``limit`` bytes.
+        StoreUnavailableError: The response has more than ``limit`` bytes.
         BREAKS: The connection failed.
     """
     if response.content.at_eof():

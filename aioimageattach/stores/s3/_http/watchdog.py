@@ -1,6 +1,7 @@
-"""Time limits on what is awaited, by one timer for all requests of an event loop.
+"""Timeouts that share one timer for all requests of an event loop.
 
-``asyncio.timeout`` makes and cancels a timer for each, and another one whenever it is moved; nearly all in vain.
+``asyncio.timeout`` creates and cancels a timer for each request, and another one for each rescheduling, although nearly
+none of them ever fires.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ __all__ = ["Limit", "Watchdog"]
 
 
 class Limit:
-    """Ends a ``with`` block by :class:`TimeoutError` when its time has come, as ``asyncio.timeout_at`` does.
+    """A context manager that raises :class:`TimeoutError` when its time is up, like ``asyncio.timeout_at``.
 
     Args:
         watchdog: Checks the time.
-        until: The latest time, by the loop's clock.
+        until: The deadline, by the loop's clock.
         idle: How long the block may make no progress, in seconds.
 
     Attributes:
-        at: The time when the block ends, as things are.
+        at: The time at which the block expires unless it makes progress, by the loop's clock.
     """
 
     __slots__ = ("_cancelling", "_expired", "_idle", "_task", "_until", "_watchdog", "at")
@@ -36,7 +37,7 @@ class Limit:
         self.at: float = min(until, watchdog.time() + idle)
 
     def postpone(self) -> None:
-        """Report progress: from now on the block may be idle as long again."""
+        """Report progress, which restarts the idle period."""
         self.at = min(self._until, self._watchdog.time() + self._idle)
 
     def __enter__(self) -> Self:
@@ -48,7 +49,7 @@ class Limit:
         return self
 
     def expire(self) -> None:
-        """End the block."""
+        """Cancel the block, because its time is up."""
         self._expired = True
         self._task.cancel()
 
@@ -56,13 +57,13 @@ class Limit:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._watchdog.discard(self)
-        # A cancellation from elsewhere, at the same time, counts more.
+        # A simultaneous cancellation from elsewhere takes precedence over the timeout.
         if self._expired and self._task.uncancel() <= self._cancelling and exc_type is asyncio.CancelledError:
             raise TimeoutError from exc
 
 
 class Watchdog:
-    """Looks after the limits of one event loop."""
+    """Enforces the limits of one event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -72,13 +73,13 @@ class Watchdog:
         self._wakes_at = inf
 
     def add(self, limit: Limit) -> None:
-        """Look after one more."""
+        """Start enforcing a limit."""
         self._limits.add(limit)
         if limit.at < self._wakes_at:
             self._wake_at(limit.at)
 
     def discard(self, limit: Limit) -> None:
-        """Look after it no more; the timer is left as it is."""
+        """Stop enforcing a limit; the timer is not rescheduled."""
         self._limits.discard(limit)
 
     def _wake_at(self, at: float) -> None:
