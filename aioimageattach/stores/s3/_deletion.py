@@ -1,4 +1,4 @@
-"""Deletes objects, one by one and up to a thousand per request."""
+"""Deletes objects, one by one or up to 1,000 per request."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Deleter:
     Args:
         sender: Sends the requests.
         key_of: Returns the key of a name, or raises :class:`~aioimageattach.exc.InvalidKeyError`.
-        prefix: The part of keys before the names.
-        bulk: Whether the server can delete many keys by one request; found out if it refuses.
+        prefix: The part of each key that precedes the name.
+        bulk: Whether the server supports deleting many keys in one request; reset if the server rejects that.
     """
 
     def __init__(self, sender: Sender, key_of: Callable[[str], str], *, prefix: str, bulk: bool) -> None:
@@ -43,15 +43,15 @@ class Deleter:
         self._bulk = bulk
 
     async def delete(self, name: str) -> None:
-        """Delete an object; one that does not exist is not an error."""
+        """Delete an object; do nothing if it does not exist."""
         request = Request("DELETE", "delete", self._key_of(name), name=name, accepted=_DELETED)
         try:
             await self._sender.send(request, receive_deleted)
         except StoreFileNotFoundError:
-            return  # some servers say so
+            return  # some servers return 404 instead of 204
 
     async def delete_many(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Delete many objects, up to a thousand per request; return the errors of those that were not deleted."""
+        """Delete many objects, up to 1,000 per request; return the errors of those that were not deleted, by name."""
         failed: dict[str, StoreError] = {}
         rest = iter(names)
         while batch := list(islice(rest, MAX_DELETES)):
@@ -61,7 +61,7 @@ class Deleter:
                 try:
                     build_delete([self._key_of(name)])
                 except InvalidKeyError as error:
-                    # A key that XML cannot represent may still be deleted by a request of its own.
+                    # A key that XML cannot represent can still be deleted in a separate request.
                     if error.name is None:
                         failed[name] = error
                     else:
@@ -74,7 +74,7 @@ class Deleter:
         return failed
 
     async def _delete_batch(self, names: Sequence[str], failed: dict[str, StoreError]) -> Sequence[str]:
-        """Delete by one request; return the names that are worth a request of their own."""
+        """Delete many objects in one request; return the names to be retried in separate requests."""
         body = Body(build_delete([self._key_of(name) for name in names]))
         headers = {
             "Content-Length": str(body.size),

@@ -1,4 +1,4 @@
-"""Error responses of servers, and the library's errors for them, which say what to do. Pure."""
+"""Error responses of servers, and the exceptions that they are translated to. Does no I/O."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SignatureVersion: TypeAlias = Literal["v4", "v2"]
 
 
 class AuthMechanismError(StorePermissionError):
-    """The server does not accept this version of signatures; see ``signature_version``."""
+    """The server does not accept this signature version; see ``signature_version``."""
 
 
 _EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
@@ -76,7 +76,7 @@ _NAMES: Final = frozenset({"InvalidObjectName", "InvalidURI", "KeyTooLongError",
 _UNSUPPORTED: Final = frozenset({"MethodNotAllowed", "NotImplemented", "NotSupported", "UnsupportedOperation"})
 _CODE_OF_STATUS: Final = {403: "AccessDenied", 404: "NoSuchKey", 412: "PreconditionFailed", 416: "InvalidRange"}
 _SKEWED: Final = frozenset({"RequestExpired", "RequestTimeTooSkewed"})
-_SKEW_LIMIT: Final = 840.0  # servers refuse 15 minutes; the response took some time
+_SKEW_LIMIT: Final = 840.0  # servers reject a skew of 15 minutes; allow for the time that the response took
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,11 @@ class ErrorResponse:
 
     Args:
         status: The HTTP status.
-        info: The error in its body; empty if there is none, as with ``HEAD``.
-        is_foreign: Whether there is a body and it is not an error of S3, such as a proxy's page.
-        region: The bucket's region, if the response names it.
-        location: The URL to use instead, if the response names one.
-        date: The server's clock, if the response shows it.
+        info: The error in the body; empty if there is none, as for ``HEAD``.
+        is_foreign: Whether the response has a body that is not an S3 error, such as a proxy's page.
+        region: The bucket's region, if the response contains it.
+        location: The target of a redirect, if the response contains one.
+        date: The time on the server's clock, if the response contains it.
         retry_after: How long the server asks to wait before the next request, in seconds.
         request_id: The server's identifier of the request.
     """
@@ -105,14 +105,14 @@ class ErrorResponse:
 
     @classmethod
     def read(cls, status: int, headers: Mapping[str, str], body: bytes) -> ErrorResponse:
-        """Return what a response says; ``headers`` are looked up in any case."""
+        """Parse a response; the lookup in ``headers`` must be case-insensitive."""
         return cls.of(status, headers, parse_error(body), is_foreign=bool(body.strip()))
 
     @classmethod
     def of(
         cls, status: int, headers: Mapping[str, str], info: S3ErrorInfo | None, *, is_foreign: bool = False
     ) -> ErrorResponse:
-        """Return what the headers say, and an error that has already been read."""
+        """Combine the headers of a response with an error that has already been parsed."""
         known = info or S3ErrorInfo()
         return cls(
             status,
@@ -137,29 +137,29 @@ class ErrorResponse:
 
     @property
     def is_expired(self) -> bool:
-        """Whether the credentials are refused because they have expired."""
+        """Whether the credentials were rejected because they have expired."""
         return self.info.code in _EXPIRED
 
     @property
     def is_mute(self) -> bool:
-        """Whether it is a 400 to ``HEAD``, which cannot say what is wrong with the request."""
+        """Whether this is a 400 without an error code, as for ``HEAD``, so that the cause is unknown."""
         return self.status == 400 and not self.info.code
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the bucket is in another region, or at another host."""
+        """Whether the bucket is in another region or on another host."""
         return self.status in (301, 302, 307, 308) or self.info.code in _OTHER_REGION
 
     @property
     def is_refused(self) -> bool:
-        """Whether the credentials, the signature or the permissions are refused."""
+        """Whether the server rejected the credentials or the signature, or denied permission."""
         return self.status in (401, 403) or self.info.code in _PERMISSION
 
     def clock_offset(self, now: datetime) -> float | None:
-        """Return by how many seconds the server's clock is ahead, if the request may have been refused for it.
+        """Return how far the server's clock is ahead, in seconds, if that may be why the request was rejected.
 
-        Some servers say so, others call it a wrong signature, and a response to ``HEAD`` says nothing: there the
-        ``Date`` header shows it.
+        Some servers report clock skew as such, others as a wrong signature, and a response to ``HEAD`` reports no cause
+        at all. In the latter cases, the ``Date`` header reveals the skew.
         """
         server = self.info.server_time or self.date
         if server is None or not (self.is_refused or self.is_mute):
@@ -191,18 +191,18 @@ _OPTIONS: Final = {
 
 
 def options_for(query: Iterable[str], headers: Iterable[str]) -> str:
-    """Return the options that avoid what a request uses and some servers lack.
+    """Return the options that disable the features of a request which some servers lack.
 
     Args:
-        query: The names of its parameters.
-        headers: The names of its headers.
+        query: The names of the request's query parameters.
+        headers: The names of the request's headers.
     """
     names = [*query, *headers]
     return " or ".join(option for start, option in _OPTIONS.items() if any(name.startswith(start) for name in names))
 
 
 def is_unsupported(error: StoreError) -> bool:
-    """Whether a server refused a request because it lacks the operation."""
+    """Return whether the server rejected a request because it does not support the operation."""
     return error.status in (405, 501) or error.code in _UNSUPPORTED
 
 
@@ -256,16 +256,16 @@ def to_error(
     version: SignatureVersion = "v4",
     options: str = "",
 ) -> StoreError:
-    """Return the error to raise.
+    """Return the exception that corresponds to an error response.
 
     Args:
         response: The server's last response.
-        operation: Such as ``"put 'a/b'"``.
+        operation: The operation, such as ``"put 'a/b'"``.
         store: The short description of the store.
-        name: The name of the file, if the request was about one.
+        name: The name of the file, if the request concerned one.
         attempts: The number of attempts.
-        version: The version of signatures that was used.
-        options: The options that make requests without what this one uses; see :func:`options_for`.
+        version: The signature version that was used.
+        options: The options that avoid the features which the request uses; see :func:`options_for`.
     """
     kind = _kind(response)
     text = ": ".join(part for part in (f"{response.status} {response.code}".strip(), response.info.message) if part)

@@ -1,4 +1,4 @@
-"""Listings, page by page."""
+"""Iterates over listings, page by page."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MAX_EMPTY = 1000
 
 
 class _Cycle:
-    """Notices a listing that does not end, in constant memory (Brent's algorithm).
+    """Detects a listing that does not end, in constant memory (Brent's algorithm).
 
-    A server that ignores the parameter by which the next page is asked for sends one page again and again.
+    A server that ignores the continuation parameter returns the same page again and again.
     """
 
     def __init__(self, sender: Sender) -> None:
@@ -28,10 +28,10 @@ class _Cycle:
         self._empty = 0
 
     def check(self, position: Hashable, *, is_empty: bool) -> None:
-        """Take the position that a page ends at.
+        """Record the position at which a page ends.
 
         Raises:
-            StoreError: There was a page that ended there, or a thousand pages in a row were empty.
+            StoreError: An earlier page ended at the same position, or a thousand consecutive pages were empty.
         """
         self._empty = self._empty + 1 if is_empty else 0
         if position == self._seen or self._empty > _MAX_EMPTY:
@@ -49,18 +49,18 @@ class _Cycle:
 
 
 async def list_objects(sender: Sender, own: str, prefix: str, start_after: str) -> AsyncIterator[ListedObject]:
-    """Iterate over objects, a thousand per request.
+    """Iterate over objects, 1,000 per request.
 
-    A server that gives no token knows only version 1 of listings, and is asked by it from then on.
+    A server that returns no continuation token supports only version 1 of the listing API, which is used from then on.
 
     Args:
         sender: Sends the requests.
-        own: The part that all keys begin with and that is not part of names.
-        prefix: The beginning of the names.
-        start_after: Only names after this one; empty for all.
+        own: The client's own prefix, which is part of keys but not of names.
+        prefix: The prefix of the names.
+        start_after: Return only names after this one; empty for all.
 
     Raises:
-        StoreError: The server refused, or its listing makes no progress.
+        StoreError: A request failed, or the listing makes no progress.
     """
     query = {"list-type": "2", "encoding-type": "url", "max-keys": "1000"}
     if own + prefix:
@@ -75,7 +75,7 @@ async def list_objects(sender: Sender, own: str, prefix: str, start_after: str) 
             cycle.check(last or page.next_token or page.next_marker, is_empty=last is None)
         for found in page.objects:
             name = found.key.removeprefix(own)
-            # Some servers do not know start-after, others do not know prefix.
+            # Some servers ignore start-after, others ignore prefix.
             if name > start_after and found.key.startswith(own + prefix):
                 yield ListedObject(name, found.size, found.modified_at, found.etag)
         if not page.truncated:
@@ -88,12 +88,12 @@ async def list_objects(sender: Sender, own: str, prefix: str, start_after: str) 
             raise cycle.error("it says that there is more, but not how to go on")
         for name in ("list-type", "start-after", "continuation-token"):
             query.pop(name, None)
-        # Where start-after was ignored, there is no use in reading all names before it.
+        # If the server ignored start-after, the marker skips the names before it.
         query["marker"] = max(marker, own + start_after)
 
 
 async def list_uploads(sender: Sender, own: str, prefix: str) -> AsyncIterator[ListedUpload]:
-    """Iterate over unfinished multipart uploads, a thousand per request; as :func:`list_objects`."""
+    """Iterate over unfinished multipart uploads, 1,000 per request, like :func:`list_objects`."""
     query: dict[str, str | None] = {"uploads": None, "encoding-type": "url", "max-uploads": "1000"}
     if own + prefix:
         query["prefix"] = own + prefix

@@ -1,4 +1,4 @@
-"""What a server says of an object. Pure."""
+"""The description of an object in the headers of a response. Does no I/O."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ...exc import StoreUnavailableError
 __all__ = ["META", "ObjectHead", "read_etag", "read_head", "read_size"]
 
 META: Final = "x-amz-meta-"
-"""How the headers of metadata begin."""
+"""The prefix of metadata headers."""
 
 _META_SIZE: Final = len(META)
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectHead:
-    """What is known of an object without reading it.
+    """The description of an object, without its content.
 
     Args:
-        size: In bytes.
-        modified_at: When it was put, to the second.
-        etag: Without quotes; another one after each change.
-        content_type: Such as ``"image/jpeg"``.
-        metadata: By name in lower case, without ``x-amz-meta-``.
+        size: The size, in bytes.
+        modified_at: The modification time, to the second.
+        etag: The ETag without quotes; it changes with the object.
+        content_type: The MIME type, such as ``"image/jpeg"``.
+        metadata: The metadata, by lower-case name without ``x-amz-meta-``.
     """
 
     size: int
@@ -43,10 +43,10 @@ def _cut_off() -> StoreUnavailableError:
 
 
 def read_size(headers: Mapping[str, str]) -> int:
-    """Return how many bytes the headers of an answer announce.
+    """Return the size of a response's body, in bytes, from its headers.
 
     Raises:
-        StoreUnavailableError: They do not tell: such an answer may be cut off, and nobody would see it.
+        StoreUnavailableError: The headers do not contain the size, so a truncated response could not be detected.
     """
     try:
         return int(headers["Content-Length"])
@@ -55,15 +55,15 @@ def read_size(headers: Mapping[str, str]) -> int:
 
 
 def read_etag(headers: Mapping[str, str]) -> str:
-    """Return the tag without its quotes; empty where there is none."""
+    """Return the ETag without quotes; empty if there is none."""
     return headers.get("ETag", "").strip('"')
 
 
 def read_head(headers: Mapping[str, str]) -> ObjectHead:
-    """Return what the headers of an answer tell; they find their values in any case.
+    """Return the description of an object from response headers, whose lookup must be case-insensitive.
 
     Raises:
-        StoreUnavailableError: A header that has to be there is missing, or makes no sense.
+        StoreUnavailableError: A required header is missing or malformed.
     """
     try:
         modified_at = read_date(headers["Last-Modified"])

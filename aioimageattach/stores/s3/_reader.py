@@ -1,4 +1,4 @@
-"""Open objects: they are read as they arrive, and continued if the connection breaks."""
+"""Open objects, which stream their content and resume if the connection breaks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["ObjectFile", "open_object", "range_header"]
 _RANGE: Final = "Range"
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/", re.ASCII)
 _PARTIAL: Final = frozenset({200, 206})
-_SMALL: Final = 4 * 1024 * 1024  # below, clearing memory costs more than holding the bytes twice for a moment
+_SMALL: Final = 4 * 1024 * 1024  # below this, clearing memory costs more than briefly holding the bytes twice
 
 
 def range_header(start: int, end: int | None) -> dict[str, str]:
-    """Return the header for the bytes from ``start`` up to but not including ``end``; ``None`` means the end."""
+    """Return the ``Range`` header for the bytes from ``start`` up to but not including ``end``, or up to the end."""
     return {_RANGE: f"bytes={start}-{'' if end is None else end - 1}"}
 
 
@@ -35,9 +35,9 @@ class _Opened(NamedTuple):
     """A response whose length is known.
 
     Args:
-        response: Its headers have arrived.
-        skip: How many of its bytes come before the first one that was asked for.
-        size: How many bytes follow that were asked for.
+        response: The response, whose headers have arrived.
+        skip: The number of bytes that precede the requested ones.
+        size: The number of requested bytes.
     """
 
     response: aiohttp.ClientResponse
@@ -46,7 +46,7 @@ class _Opened(NamedTuple):
 
 
 class _Stream:
-    """The bytes of a response, and of those that continue it if it breaks off."""
+    """The bytes of a response, and of the responses that resume it if the connection breaks."""
 
     def __init__(self, sender: Sender, request: Request, opened: _Opened, start: int) -> None:
         self._sender = sender
@@ -62,7 +62,7 @@ class _Stream:
         self._hash: Hash | None = None
 
     def verify(self, algorithm: Algorithm) -> None:
-        """Compare the bytes with the checksum in the headers, if it is one of the whole object."""
+        """Verify the bytes against the checksum in the headers, if it covers the whole object."""
         expected = self._headers.get(f"x-amz-checksum-{algorithm}", "")
         if expected and "-" not in expected and self._headers.get("x-amz-checksum-type") != "COMPOSITE":
             self._expected, self._hash = expected, new_hash(algorithm)
@@ -74,7 +74,7 @@ class _Stream:
 
     @property
     def head(self) -> ObjectHead:
-        """The description in the first response."""
+        """The description of the object in the first response."""
         return read_head(self._headers)
 
     async def read(self, size: int = CHUNK, /) -> bytes:
@@ -84,7 +84,7 @@ class _Stream:
                 while self._skip:
                     self._skip -= len(await self._wait(min(self._skip, CHUNK)))
                 wanted = min(size, self.size - self._position)
-                # Bytes that have arrived already need no timeout, which costs more than the rest of this.
+                # Bytes that have already arrived need no timeout, which would cost more than reading them.
                 piece = self._response.content.read_nowait(wanted) or await self._wait(wanted)
             except BREAKS as error:
                 await self._resume(error)
@@ -134,7 +134,7 @@ class _Stream:
         except StoreFileExistsError as error:
             raise self._replaced() from error
         found = read_etag(opened.response.headers)
-        if etag and found and found != etag:  # some servers do not know If-Match
+        if etag and found and found != etag:  # some servers ignore If-Match
             opened.response.close()
             raise self._replaced()
         self._response, self._skip = opened.response, opened.skip
@@ -145,19 +145,19 @@ class _Stream:
         )
 
     async def aclose(self) -> None:
-        """Release the connection; it is closed if the response was not read to its end."""
+        """Release the connection; close it if the response was not read to its end."""
         if not self._response.closed:
             self._response.close()
 
 
 class ObjectFile(FileProxy):
-    """An async file of an object, or of a range of it.
+    """An asynchronous file with the content of an object, or of a range of it.
 
     Args:
-        source: Its bytes; the object's description if it has none.
+        source: The stream to read from, or only the object's description if there are no bytes to read.
 
     Attributes:
-        size: Its size, in bytes.
+        size: The size of the file, in bytes.
     """
 
     def __init__(self, source: _Stream | ObjectHead) -> None:
@@ -175,12 +175,12 @@ class ObjectFile(FileProxy):
         """The description of the object; its ``size`` is that of the range.
 
         Raises:
-            StoreUnavailableError: The server has not sent its modification time.
+            StoreUnavailableError: The server did not send a required header, such as the modification time.
         """
         return self._source if isinstance(self._source, ObjectHead) else self._source.head
 
     async def read(self, size: int = -1, /) -> bytes:
-        """Return up to ``size`` bytes, all that is left if it is negative; ``b""`` at the end.
+        """Return up to ``size`` bytes, or all remaining bytes if ``size`` is negative; ``b""`` at the end.
 
         Raises:
             ValueError: The file is closed.
@@ -196,7 +196,7 @@ class ObjectFile(FileProxy):
                     return self._take(len(self._ahead))
             return await super().read(size)
         ahead = self._take(len(self._ahead))
-        # Allocated at full size: pieces are copied once, and the whole is never held twice.
+        # Allocate the full size, so that each piece is copied once and the content is never held twice.
         whole = io.BytesIO(bytes(len(ahead) + stream.left))
         whole.write(ahead)
         try:
@@ -209,15 +209,15 @@ class ObjectFile(FileProxy):
 
 
 async def _receive(response: aiohttp.ClientResponse, progress: Progress) -> _Opened:
-    """Accept a response whose length is known: nobody would see that another one was cut off."""
+    """Accept a response whose length is known; without a length, truncation could not be detected."""
     return _Opened(response, 0, read_size(response.headers))
 
 
 async def _open_range(sender: Sender, request: Request, start: int, end: int | None) -> _Opened:
-    """Ask for a range; find it in the response if a server sends more, such as the whole object.
+    """Request a range; locate it in the response if the server sends more, such as the whole object.
 
     Raises:
-        StoreError: The response is another range than the one that was asked for.
+        StoreError: The response contains a different range.
     """
     headers = {**request.headers, **range_header(start, end)}
     response, _, size = await sender.send(request._replace(headers=headers, accepted=_PARTIAL), _receive)
@@ -239,17 +239,17 @@ async def _open_range(sender: Sender, request: Request, start: int, end: int | N
 async def open_object(
     sender: Sender, request: Request, *, start: int, end: int | None, checksum: Algorithm | None
 ) -> ObjectFile:
-    """Ask for an object and return it open; the caller closes it.
+    """Request an object and return it as an open file, which the caller closes.
 
     Args:
         sender: Sends the requests.
         request: The request without a range.
-        start: In bytes.
-        end: In bytes, not included; ``None`` means the end.
-        checksum: The checksum to compare, if the server keeps one.
+        start: Offset of the first byte.
+        end: Offset just past the last byte; ``None`` means the end of the object.
+        checksum: The algorithm of the checksum to verify, if the server keeps one.
 
     Raises:
-        StoreError: It cannot be read.
+        StoreError: The object cannot be read.
     """
     if start or end is not None:
         return ObjectFile(_Stream(sender, request, await _open_range(sender, request, start, end), start))

@@ -1,4 +1,4 @@
-"""When a request is retried, and after how long. Pure: jitter and time are passed in."""
+"""The retry policy: which responses are retried, and after how long. Does no I/O; jitter and time are passed in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 __all__ = ["TRANSIENT_CODES", "TRANSIENT_STATUS", "RetryPolicy", "is_transient"]
 
 TRANSIENT_STATUS: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses that are worth another attempt."""
+"""Statuses of transient errors."""
 
 TRANSIENT_CODES: Final = frozenset(
     {
@@ -28,11 +28,11 @@ TRANSIENT_CODES: Final = frozenset(
         "TooManyRequests",
     }
 )
-"""Error codes that are worth another attempt, whatever the status."""
+"""Codes of transient errors, regardless of the status."""
 
 
 def is_transient(status: int, code: str) -> bool:
-    """Whether a response reports a transient error."""
+    """Return whether a response reports a transient error."""
     return status in TRANSIENT_STATUS or code in TRANSIENT_CODES
 
 
@@ -43,8 +43,8 @@ class RetryPolicy:
     Args:
         max_retry: How often a request is retried; 0 for never.
         timeout: Limit on all attempts of a request together, in seconds.
-        first: Longest pause after the first attempt, in seconds; it doubles with each attempt.
-        longest: Longest pause of all, in seconds.
+        first: Maximum pause after the first attempt, in seconds; it doubles with each attempt.
+        longest: Upper limit of all pauses, in seconds.
 
     Raises:
         ValueError: A number is negative, or the timeout is not positive.
@@ -62,11 +62,11 @@ class RetryPolicy:
             raise ValueError(f"timeout: expected more than 0 seconds, got {self.timeout!r}")
 
     def pause(self, attempt: int, left: float, *, jitter: float, retry_after: float | None = None) -> float | None:
-        """Return how long to wait before the next attempt, in seconds; ``None`` if there is to be none.
+        """Return how long to wait before the next attempt, in seconds; ``None`` if no further attempt is made.
 
         Args:
             attempt: The number of attempts so far, at least 1.
-            left: The rest of the timeout, in seconds.
+            left: The remaining part of the timeout, in seconds.
             jitter: A random number from 0 to 1.
             retry_after: How long the server asks to wait, in seconds.
         """

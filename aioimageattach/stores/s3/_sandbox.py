@@ -1,4 +1,4 @@
-"""A store that looks like the production bucket and never writes to it."""
+"""A store that reads from the production bucket and never writes to it."""
 
 from __future__ import annotations
 
@@ -14,34 +14,37 @@ __all__ = ["S3SandboxStore"]
 
 
 class S3SandboxStore(OverlayStore):
-    """An :class:`~aioimageattach.stores.OverlayStore` of two buckets.
+    """An :class:`~aioimageattach.stores.OverlayStore` that consists of two buckets.
 
-    A deleted file of the bucket below is hidden by an empty object of the type :attr:`DELETED_MARK_MIMETYPE` above.
-    Keys that may only read are enough for the bucket below.
+    It reads from both buckets and writes only to the overriding one. To delete a file of the underlying bucket, it
+    creates an empty object of the MIME type :attr:`DELETED_MARK_MIMETYPE` in the overriding one, which hides the file.
+    Read-only credentials suffice for the underlying bucket.
+
+    Options other than the prefixes and regions apply to each bucket that is given by name; see
+    :class:`~aioimageattach.stores.s3.S3Store`.
 
     Args:
         underlying: The bucket to read from: its name, or a store.
         overriding: The bucket to write to: its name, or a store.
-        access_key: For both buckets, where they are given by name; as with
-            :class:`~aioimageattach.stores.s3.S3Store`.
-        secret_key: Likewise.
-        max_age: Likewise.
-        underlying_prefix: The prefix in the bucket below.
-        overriding_prefix: The prefix in the bucket above.
-        underlying_region: Where the bucket below is.
-        overriding_region: Where the bucket above is.
-        max_retry: For both buckets, where they are given by name.
-        credentials: Likewise.
-        token: Likewise.
-        url_expires_in: Likewise.
-        options: Likewise.
+        access_key: As for ``S3Store``.
+        secret_key: As for ``S3Store``.
+        max_age: As for ``S3Store``.
+        underlying_prefix: The prefix in the underlying bucket.
+        overriding_prefix: The prefix in the overriding bucket.
+        underlying_region: The region of the underlying bucket.
+        overriding_region: The region of the overriding bucket.
+        max_retry: As for ``S3Store``.
+        credentials: As for ``S3Store``.
+        token: As for ``S3Store``.
+        url_expires_in: As for ``S3Store``.
+        options: As for ``S3Store``.
 
     Raises:
-        ValueError: Both are the same bucket and prefix.
+        ValueError: Both stores have the same bucket and prefix on the same server.
     """
 
     DELETED_MARK_MIMETYPE: ClassVar[str] = DELETED_MARK_MIMETYPE
-    """The type of the objects that mark a file as deleted."""
+    """The MIME type of the objects that mark a file as deleted."""
 
     def __init__(
         self,
@@ -86,10 +89,10 @@ class S3SandboxStore(OverlayStore):
         super().__init__(self.overriding, self.underlying)
 
     async def connect(self) -> None:
-        """Fetch what signed URLs need; see :meth:`S3Store.connect() <aioimageattach.stores.s3._store.S3Store.connect>`.
+        """Connect both stores; see :meth:`S3Store.connect() <aioimageattach.stores.s3._store.S3Store.connect>`.
 
         Raises:
-            StoreError: There are no credentials, or a server does not answer.
+            StoreError: There are no credentials, or a server does not respond.
         """
         await self.underlying.connect()
         await self.overriding.connect()

@@ -1,4 +1,4 @@
-"""Puts objects whole or not at all: in one request, in parts if they are large, or by a copy within the server."""
+"""Creates objects atomically: in one request, in parts if they are large, or by a copy within the server."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ __all__ = ["CreateOnly", "Uploader", "part_size_for"]
 _log = logging.getLogger("aioimageattach.stores.s3")
 
 CreateOnly: TypeAlias = Literal["if-none-match", "head"]
-"""How a taken name is refused: by the server itself, or by a request before the put."""
+"""How a taken name is detected: by the server itself, or by a ``HEAD`` request before the put."""
 
 _PUT_ID_HEADER: Final = META + PUT_ID
 _GRACE: Final = 5.0
 _CLEAN_UP: Final = 15.0
-_SKEW: Final = timedelta(minutes=16)  # a server accepts requests whose clock is 15 minutes off
+_SKEW: Final = timedelta(minutes=16)  # servers accept a clock skew of 15 minutes
 _DELETED: Final = frozenset({200, 202, 204})
 _ABSENT: Final = frozenset({"NoSuchKey", "NoSuchUpload", "NoSuchVersion", "NotFound"})
 
@@ -56,13 +56,13 @@ class _Put:
 
     Args:
         key: The object's key.
-        name: What messages call it.
-        body: The bytes; none for a copy.
-        headers: Describe the object.
-        conditions: The headers that let the server refuse it.
-        put_id: Identifies the object that it makes, if it must not replace another.
-        source: The object that the server takes the bytes from, if it is a copy.
-        watch: Whether the server may have done it.
+        name: The object's name in error messages.
+        body: The content; empty for a copy.
+        headers: The headers that describe the object.
+        conditions: The headers that make the request conditional.
+        put_id: An identifier that is stored with the object, if the put must not replace another object.
+        source: The source object, for a copy.
+        watch: Records whether the server may have processed the request.
     """
 
     key: str
@@ -76,22 +76,22 @@ class _Put:
 
 
 def part_size_for(size: int, wanted: int) -> int:
-    """Return the size of a part, in bytes: as wanted, or more if there would be over 10,000 parts."""
+    """Return the size of a part, in bytes: ``wanted``, or more if there would be over 10,000 parts."""
     return max(wanted, -(-size // MAX_PARTS))
 
 
 class Uploader:
-    """Puts objects.
+    """Uploads and copies objects.
 
     Args:
         sender: Sends the requests.
-        list_uploads: Lists the unfinished uploads whose keys begin with a prefix.
-        threshold: Smallest size that is put in parts, in bytes.
-        part_size: Size of a part, in bytes; larger if there would be over 10,000 of them.
+        list_uploads: Lists the unfinished uploads whose keys start with a prefix.
+        threshold: Smallest object that is uploaded in parts, in bytes.
+        part_size: Size of a part, in bytes; increased if there would be over 10,000 parts.
         parallel: How many parts of one object are sent concurrently.
-        checksum: The checksum that the server compares.
-        encryption: How the server encrypts.
-        create_only: How a taken name is refused.
+        checksum: The algorithm of the checksum that the server verifies.
+        encryption: The server-side encryption of objects.
+        create_only: How a taken name is detected.
     """
 
     def __init__(
@@ -117,42 +117,43 @@ class Uploader:
         self._active: set[str] = set()
 
     async def replace(self, key: str, name: str, body: Body, headers: Mapping[str, str], if_match: str | None) -> str:
-        """Put an object over one that may exist; return its ETag.
+        """Put an object, replacing any that has the key; return its ETag.
 
         Args:
             key: The object's key.
-            name: What messages call it.
-            body: The bytes.
-            headers: Describe the object.
-            if_match: The ETag that the existing object must have; ``None`` for any, or none.
+            name: The object's name in error messages.
+            body: The content.
+            headers: The headers that describe the object.
+            if_match: The ETag that the existing object must have; ``None`` replaces any object, or none.
         """
         conditions = {} if if_match is None else {"If-Match": f'"{if_match}"'}
         return await self._send(_Put(key, name, body, headers, conditions))
 
     async def create(self, key: str, name: str, body: Body, headers: Mapping[str, str]) -> str:
-        """Put an object under a name that no object has yet; return its ETag.
+        """Create an object, never overwriting an existing one; return its ETag.
 
         Raises:
-            StoreFileExistsError: The name is taken; that object is unchanged.
-            StoreError: The put failed.
+            StoreFileExistsError: The name is taken; the existing object is unchanged.
+            StoreError: The upload failed.
 
-        Effects: On an error or a cancellation no object is left, as far as the server can be asked. When a cancellation
-        comes after the last byte was sent, the response is awaited for some seconds, and the object is removed.
+        Effects: After an error or a cancellation, no object is left, unless the server stopped responding. If the
+        cancellation arrives after the last byte was sent, the call waits a few seconds for the response and then
+        deletes the object.
         """
         put_id = secrets.token_hex(8)
         put = _Put(key, name, body, headers, self._only_new, put_id)
         return await self._create(put, ask_first=not self._only_new)
 
     async def copy(self, key: str, name: str, headers: Mapping[str, str], source: CopySource, *, only_new: bool) -> str:
-        """Let the server copy an object, in parts if it is too large for one request; return the ETag of the copy.
+        """Copy an object within the server, in parts if it is too large for one request; return the ETag of the copy.
 
         Args:
             key: The copy's key.
-            name: What messages call the copy.
-            headers: Describe the copy; without a ``Content-Type``, it is described as the source is.
-            source: The object.
-            only_new: Whether a taken name is refused. Many servers do not know ``If-None-Match`` for copies, so they
-                are asked before as well.
+            name: The copy's name in error messages.
+            headers: The headers that describe the copy; without a ``Content-Type``, it keeps the source's description.
+            source: The source object.
+            only_new: Whether to fail if the name is taken. Many servers ignore ``If-None-Match`` for copies, so the
+                name is also checked first.
         """
         if not only_new:
             return await self._send(_Put(key, name, Body(), headers, {}, source=source))
@@ -195,7 +196,7 @@ class Uploader:
         except StoreError as error:
             if put.put_id is None or not (isinstance(error, StoreFileExistsError) or error.code == "NoSuchUpload"):
                 raise
-            # The response to an earlier attempt may have been lost: then it is our own object that is in the way.
+            # If the response to an earlier attempt was lost, the existing object may be the one that we created.
             head = await self._head(put)
             if head is not None and head.metadata.get(PUT_ID) == put.put_id:
                 return head.etag
@@ -225,7 +226,7 @@ class Uploader:
         return headers
 
     async def _add_checksum(self, headers: dict[str, str], body: Body, name: str) -> Receiver[str]:
-        """Add the checksum of a body to its headers; return the receiver that verifies that it has arrived."""
+        """Add the checksum of a body to its headers; return the receiver that verifies the server's confirmation."""
         if self._checksum is None:
             return receive_put
         checksum = await body.checksum(self._checksum)
@@ -243,11 +244,15 @@ class Uploader:
         except StoreError as error:
             if not is_too_large(error):
                 raise
-        put.watch.all_sent = False  # the server has refused it
+        put.watch.all_sent = False  # the server rejected the request
         return await self._copy_parts(put, source, await source.look_up())
 
     async def _copy_parts(self, put: _Put, source: CopySource, found: SourceHead) -> str:
-        """Copy an object in parts; each proves by its ETag that it was made, and its condition, of which version."""
+        """Copy an object in parts.
+
+        The ETag of each part proves that it was copied, and ``x-amz-copy-source-if-match`` ensures that all parts are
+        of the same version of the source.
+        """
         size = found.head.size
         part_size = part_size_for(size, min(self._part_size * COPY_FACTOR, MAX_COPY))
         starts = range(0, size, part_size)
@@ -301,13 +306,13 @@ class Uploader:
         return await self._send_parts(put, len(starts), send, checksum=self._checksum)
 
     async def _send_parts(self, put: _Put, count: int, send: _SendPart, *, checksum: Algorithm | None) -> str:
-        """Make an object of parts, or abort the upload; return the object's ETag.
+        """Create an object from parts, or abort the upload; return the object's ETag.
 
         Args:
-            put: Describes the object.
+            put: The put or copy.
             count: The number of parts.
-            send: Sends or copies one part, given the identifier of the upload and the index of the part.
-            checksum: The checksum that each part has.
+            send: Uploads or copies one part, given the identifier of the upload and the index of the part.
+            checksum: The algorithm of the checksum that each part has.
         """
         upload_id = await self._start(put, checksum)
         self._active.add(upload_id)
@@ -321,9 +326,9 @@ class Uploader:
             self._active.discard(upload_id)
 
     async def _start(self, put: _Put, checksum: Algorithm | None) -> str:
-        """Start an upload; return its identifier.
+        """Start a multipart upload; return its identifier.
 
-        A request whose response was lost may have started one, so it is not repeated before that one is aborted.
+        If the response is lost, the upload may have been started, so it is aborted before the request is retried.
         """
         headers = self._object_headers(put)
         if checksum is not None:
@@ -357,7 +362,7 @@ class Uploader:
             await asyncio.sleep(pause)
 
     async def _abort_started(self, put: _Put, started_at: datetime) -> bool:
-        """Abort the upload that a request has started whose response was lost; return whether none is left."""
+        """Abort an upload that was started by a request whose response was lost; return whether none is left."""
         try:
             async with asyncio.timeout(_CLEAN_UP):
                 found = [
@@ -417,18 +422,19 @@ class Uploader:
             )
 
     async def abort(self, key: str, name: str, upload_id: str) -> None:
-        """Abort an upload and delete its parts; one that does not exist is not an error."""
+        """Abort an upload and delete its parts; do nothing if it does not exist."""
         request = Request("DELETE", "abort the upload of", key, query={"uploadId": upload_id}, name=name)
         await self._delete(request)
 
     # --- clean-up ----------------------------------------------------------------------------------------------------
 
     async def _take_back(self, put: _Put, etag: str | None = None) -> None:
-        """Delete the object that a failed or cancelled put has made all the same, and no other.
+        """Delete the object that a failed or cancelled put created nevertheless, and no other object.
 
         Args:
-            put: It may have been done.
-            etag: Of the object, if it is known to have been done: some servers keep no metadata.
+            put: The put, which may have succeeded.
+            etag: The ETag of the object, if the put is known to have succeeded; some servers do not keep the metadata
+                that identifies it.
         """
         try:
             async with asyncio.timeout(_CLEAN_UP):
@@ -454,7 +460,7 @@ class Uploader:
 
 
 def _is_definite(error: BaseException) -> bool:
-    """Whether a server has refused a request that was sent once."""
+    """Return whether the server rejected the request in a single attempt, so that it cannot have taken effect."""
     return (
         isinstance(error, StoreError) and error.attempts == 1 and error.status is not None and 400 <= error.status < 500
     )

@@ -1,8 +1,7 @@
-"""XML from servers, parsed under limits. Pure.
+"""A parser for XML from servers, with limits on untrusted input. Does no I/O.
 
-Names of elements are compared without their namespace, because servers use different ones. A document with a document
-type is refused before it is parsed, so there are no entities to expand; so is one that is too long or has too many
-elements.
+Element names are compared without their namespace, because servers use different ones. A document is rejected before it
+is parsed if it has a document type declaration (so no entities are expanded), is too long, or has too many elements.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ __all__ = [
 ]
 
 MAX_RESPONSE: Final = 8 * 1024 * 1024
-"""Largest response that is read, in bytes: a thousand keys of the greatest length fit."""
+"""Largest response that is read, in bytes; 1,000 keys of the maximum length fit."""
 
 MAX_ERROR: Final = 64 * 1024
-"""Largest error that is read, in bytes."""
+"""Largest error response that is read, in bytes."""
 
 _MAX_MARKS: Final = 200_000
 _UNSHOWABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\s]+")
 
 
 class UnexpectedResponse(StoreUnavailableError):
-    """A response is not one that S3 sends to this request, whatever its status."""
+    """The response is not one that S3 sends to this request, regardless of its status."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"the server's response is not one of S3: {problem}")
@@ -49,16 +48,16 @@ class UnexpectedResponse(StoreUnavailableError):
 
 @dataclass(frozen=True, slots=True)
 class S3ErrorInfo:
-    """An error element; without the parts that repeat the request, such as the string that was signed.
+    """An S3 error, without the elements that repeat the request, such as the string to sign.
 
     Args:
-        code: Such as ``"NoSuchKey"``; empty if the response is not an error of S3.
-        message: For people, on one line.
+        code: The error code, such as ``"NoSuchKey"``; empty if the response is not an S3 error.
+        message: The human-readable message, on one line.
         region: The bucket's region, with ``AuthorizationHeaderMalformed``.
         endpoint: The host to use instead, with ``PermanentRedirect`` and ``TemporaryRedirect``.
         request_id: The server's identifier of the request.
-        host_id: The second identifier that Amazon's support asks for.
-        server_time: The server's clock, with ``RequestTimeTooSkewed``.
+        host_id: The second identifier that AWS Support asks for.
+        server_time: The time on the server's clock, with ``RequestTimeTooSkewed``.
     """
 
     code: str = ""
@@ -71,7 +70,7 @@ class S3ErrorInfo:
 
 
 class S3ErrorInResponse(Exception):
-    """The body of a response with a successful status is an error of S3."""
+    """The body of a response with a successful status is an S3 error."""
 
     def __init__(self, info: S3ErrorInfo) -> None:
         super().__init__(info.code)
@@ -79,22 +78,22 @@ class S3ErrorInResponse(Exception):
 
 
 def _parse(body: bytes) -> Element:
-    """Parse a body; its root and all its descendants can be found by their bare names."""
+    """Parse a body, and remove the namespaces from the names of all elements."""
     if len(body) > MAX_RESPONSE:
         raise UnexpectedResponse(f"it has {len(body):,} bytes, {MAX_RESPONSE:,} are allowed")
     if b"<!DOCTYPE" in body:
         raise UnexpectedResponse("it has a document type")
-    # Each element and each attribute takes many times its bytes in memory.
+    # In memory, each element and each attribute is many times larger than in the document.
     if body.count(b"<") + body.count(b"=") > _MAX_MARKS:
         raise UnexpectedResponse(f"it has more than {_MAX_MARKS:,} elements and attributes")
     try:
-        # The parser would take zeros for another encoding, in which a document type would not be seen here.
+        # NUL bytes would make the parser assume another encoding, in which the check above misses a document type.
         if "\0" in body.decode():
             raise UnexpectedResponse("it is not UTF-8")
     except UnicodeDecodeError:
         raise UnexpectedResponse("it is not UTF-8") from None
     try:
-        # Some servers send blanks first to keep the connection.
+        # Some servers send leading whitespace to keep the connection open.
         root = ElementTree.fromstring(body.strip(), parser=ElementTree.XMLParser(encoding="utf-8"))
     except (ElementTree.ParseError, ValueError):
         raise UnexpectedResponse("it is not XML" if body.strip() else "it is empty") from None
@@ -104,7 +103,7 @@ def _parse(body: bytes) -> Element:
 
 
 def _error_of(root: Element) -> Element | None:
-    """Return the error element of a document, also where other services of Amazon and some servers wrap it."""
+    """Return the error element of a document, even if it is wrapped, as by other AWS services and some servers."""
     if root.tag == "ErrorResponse":
         inner = root.find("Error")
         return root if inner is None else inner
@@ -115,8 +114,8 @@ def expect_document(body: bytes) -> Element:
     """Parse the body of a successful response.
 
     Raises:
-        S3ErrorInResponse: It is an error.
-        UnexpectedResponse: It is not XML.
+        S3ErrorInResponse: The body is an error.
+        UnexpectedResponse: The body is not XML.
     """
     root = _parse(body)
     error = _error_of(root)
@@ -126,10 +125,10 @@ def expect_document(body: bytes) -> Element:
 
 
 def read_text(element: Element, name: str) -> str:
-    """Return the text of a child element that must be there and not be empty.
+    """Return the text of a required, non-empty child element.
 
     Raises:
-        UnexpectedResponse: It is missing.
+        UnexpectedResponse: The element is missing or empty.
     """
     found = element.findtext(name)
     if not found:
@@ -138,10 +137,10 @@ def read_text(element: Element, name: str) -> str:
 
 
 def read_time(text: str) -> datetime:
-    """Read a time in either of the two forms that servers write; one without a zone is in UTC.
+    """Parse a time in either of the two formats that servers use; a time without a time zone is in UTC.
 
     Raises:
-        UnexpectedResponse: It has neither form.
+        UnexpectedResponse: The time has neither format.
     """
     for read in (datetime.fromisoformat, read_date):
         try:
@@ -153,7 +152,7 @@ def read_time(text: str) -> datetime:
 
 
 def show_text(element: Element, name: str) -> str | None:
-    """Return the text of a child element as a message may show it: on one line, bounded."""
+    """Return the text of a child element for an error message: on one line, with a bounded length."""
     found = element.findtext(name)
     return _UNSHOWABLE.sub(" ", found).strip()[:500] or None if found else None
 
@@ -175,10 +174,10 @@ def _info(root: Element) -> S3ErrorInfo:
 
 
 def parse_error(body: bytes) -> S3ErrorInfo | None:
-    """Return the error in a body; ``None`` if it is not one of S3 but a proxy's page, cut off, or empty. Never raises.
+    """Return the S3 error in a body; ``None`` if the body is truncated, empty or something else. Never raises.
 
     Args:
-        body: Longer ones than ``MAX_ERROR`` are not read.
+        body: The body; it is ignored if it is longer than ``MAX_ERROR``.
     """
     if len(body) > MAX_ERROR:
         return None

@@ -1,4 +1,4 @@
-"""Endpoints: the URLs of a bucket's objects, in both styles, at any server. Pure."""
+"""Endpoints: the URLs of a bucket's objects on any server, in virtual-hosted and path style. Does no I/O."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .._signing.urls import quote_key
 __all__ = ["BASE_URL_FORMAT", "Endpoint", "dns_suffix"]
 
 BASE_URL_FORMAT: Final = "https://{0}.s3.amazonaws.com"
-"""The base of public URLs of a bucket at Amazon whose region is not known, without a slash at its end.
+"""The base of public URLs of a bucket at Amazon whose region is unknown, without a trailing slash.
 
-Amazon serves it for regions that existed before March 2019, and refuses it for later ones.
+It works for regions that existed before March 2019, but not for later ones.
 """
 
 _DOMAIN: Final = "amazonaws.com"
@@ -26,7 +26,7 @@ _SUFFIXES: Final = {
     "us-isob-": "sc2s.sgov.gov",
     "us-isof-": "csp.hci.ic.gov",
 }
-"""The domain of a partition by the beginning of its regions' names; all other regions are at ``amazonaws.com``."""
+"""The domain of each partition, by the prefix of its region names; all other regions use ``amazonaws.com``."""
 
 _BUCKET: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.)){1,253}[A-Za-z0-9]", re.ASCII)
 _HOST_LABEL: Final = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", re.ASCII)
@@ -42,29 +42,30 @@ _UNSUPPORTED: Final = {
     "--table-s3": "expected a general purpose bucket; table buckets contain no objects",
     ".mrap": _MULTI_REGION,
 }
-"""What Amazon's names for other things than general purpose buckets end in."""
+"""Suffixes of bucket names at Amazon that do not denote a general purpose bucket, with the error message for each."""
 
 
 def dns_suffix(region: str) -> str:
-    """Return the domain of the partition that a region of Amazon belongs to."""
+    """Return the domain of the AWS partition that a region belongs to."""
     return next((suffix for start, suffix in _SUFFIXES.items() if region.startswith(start)), _DOMAIN)
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A bucket at a server.
+    """A bucket on a server.
 
     Args:
-        bucket: Its name.
-        template: The server's URL; ``{region}`` in it stands for the region's name. ``None`` means Amazon.
-        path_style: Whether the bucket is the first part of the path instead of the host; ``None`` means that it is at
-            every server but Amazon's, and there only if no certificate covers a host that begins with its name.
-        dual_stack: At Amazon: whether the host has IPv6 addresses, too.
-        fips: At Amazon: whether the host uses validated cryptography.
-        accelerate: At Amazon: whether requests pass through the nearest edge location. The bucket must allow it.
+        bucket: The name of the bucket.
+        template: The server's URL; ``{region}`` in it is replaced by the region. ``None`` means Amazon.
+        path_style: Whether the bucket is the first part of the path instead of the host name. ``None`` means path style
+            on all servers except Amazon's; at Amazon, only if TLS certificates do not cover a host with the bucket's
+            name.
+        dual_stack: Amazon only: use a host that also has IPv6 addresses.
+        fips: Amazon only: use a host with FIPS-validated cryptography.
+        accelerate: Amazon only: route requests through the nearest edge location, which must be enabled for the bucket.
 
     Raises:
-        ValueError: The bucket or the URL is not of that form, or the options do not go together.
+        ValueError: The bucket or the URL is malformed, or the options are incompatible.
     """
 
     bucket: str
@@ -144,16 +145,16 @@ class Endpoint:
 
     @property
     def server(self) -> str:
-        """The identity of the server; Amazon is one, whichever of its hosts is used."""
+        """The identity of the server; all hosts of Amazon count as one server."""
         return "amazon" if self.template is None else self.template.casefold()
 
     @property
     def label(self) -> str:
-        """The server's URL, for messages."""
+        """The server's URL, for error messages."""
         return self._base("{region}")
 
     def _base(self, region: str) -> str:
-        """Return the server's URL without a slash at its end; "Amazon S3 endpoints and quotas" lists Amazon's."""
+        """Return the server's URL without a trailing slash; see "Amazon S3 endpoints and quotas" for Amazon's."""
         if self.template is not None:
             return self.template.replace("{region}", region)
         dual_stack = ".dualstack" if self.dual_stack else ""
@@ -163,7 +164,7 @@ class Endpoint:
         return f"https://s3{'-fips' if self.fips else ''}{dual_stack}.{region}.{suffix}"
 
     def bucket_url(self, region: str) -> str:
-        """Return the URL of the bucket, without a slash at its end."""
+        """Return the URL of the bucket, without a trailing slash."""
         base = self._base(region)
         if self.path_style:
             return f"{base}/{self.bucket}"
@@ -171,10 +172,10 @@ class Endpoint:
         return f"{scheme}://{self.bucket}.{rest}"
 
     def url(self, region: str, key: str | None = None, query: str = "") -> str:
-        """Return the URL of an object, or of the bucket itself, as it is signed and sent.
+        """Return the URL of an object, or of the bucket itself, exactly as it is signed and sent.
 
         Raises:
-            InvalidKeyError: No URL can carry the key.
+            InvalidKeyError: The key cannot be part of a URL.
         """
         url = self.bucket_url(region)
         if key is not None:
@@ -184,20 +185,20 @@ class Endpoint:
         return f"{url}?{query}" if query else url
 
     def redirected(self, url: str, location: str) -> str | None:
-        """Return where to send a request again that a server redirects; ``None`` if it leads away.
+        """Return the URL to which a redirected request is sent again; ``None`` if the redirect must not be followed.
 
-        It leads away unless it keeps the path and the query, keeps TLS, and the host is this server's or one below its
-        domain.
+        A redirect is followed only if it keeps the scheme, the port, the path and the query, and if the host is in the
+        server's own domain.
 
         Args:
-            url: Where the request was sent.
-            location: Where the server redirects to.
+            url: The URL that the request was sent to.
+            location: The target of the redirect.
         """
         old, new = urlsplit(url), urlsplit(location)
         if self.template is None:
             domain = next(name for name in (*_SUFFIXES.values(), _DOMAIN) if _is_below(old.hostname, name))
         else:
-            # Where the region is part of the host, all regions share the part after it.
+            # If the region is part of the host name, all regions share the part after it.
             common = self.template.rpartition("{region}.")[2] if self.has_region else self.template.partition("://")[2]
             domain = urlsplit(f"//{common}").hostname or ""
         if not _is_below(new.hostname, domain):

@@ -235,7 +235,7 @@ class Sender:
                 self.has_bucket = self.has_bucket or response.info.code == "NoSuchKey"
                 error = self._to_error(request, response, attempt)
                 if response.is_refused and fixes.ahead is not None:
-                    self._ahead = fixes.ahead  # so it was not for the clock
+                    self._ahead = fixes.ahead  # the clock was not the cause, so undo the correction
                 if not response.is_transient:
                     raise error from None
                 may_repeat = request.is_repeatable or response.status in _NOT_STARTED

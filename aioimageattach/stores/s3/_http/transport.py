@@ -25,7 +25,7 @@ from .watchdog import Watchdog
 __all__ = ["BREAKS", "KEEP_ALIVE", "ConnectorFactory", "LoopState", "Transport", "read_whole"]
 
 KEEP_ALIVE: Final = 15.0
-"""How long an idle connection is kept, in seconds, which is shorter than the limits of servers."""
+"""How long an idle connection is kept, in seconds. Servers close idle connections soon after that."""
 
 BREAKS: Final = (aiohttp.ClientError, ConnectionError, TimeoutError)
 """Connection errors."""

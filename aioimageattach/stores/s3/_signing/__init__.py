@@ -1,1 +1,1 @@
-"""Signatures of requests, URLs and forms, versions 4 and 2. Nothing here does I/O."""
+"""Signatures of requests, URLs and forms, in versions 4 and 2. Does no I/O."""

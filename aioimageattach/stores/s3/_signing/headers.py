@@ -1,4 +1,4 @@
-"""Headers that a signature covers."""
+"""The headers that a signature covers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UNSIGNED_HEADERS: Final = frozenset(
         "x-amzn-trace-id",
     }
 )
-"""What proxies, gateways and tracers on the way may change."""
+"""Headers that proxies, gateways and tracing tools may change, so they are not signed."""
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FORBIDDEN: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
@@ -43,7 +43,7 @@ def lowered(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of a request's headers in lower case.
 
     Raises:
-        ValueError: One stands twice, or is none.
+        ValueError: A name is repeated or invalid.
     """
     for name in names:
         if not _NAME.fullmatch(name):
@@ -56,11 +56,11 @@ def lowered(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def stripped(headers: Mapping[str, str]) -> list[str]:
-    """Return the values of headers without blanks around them.
+    """Return the values of headers without leading and trailing blanks.
 
     Raises:
-        ValueError: One has a control character: nothing may add a line to a request. The message names the header
-            alone, since a value may be a secret.
+        ValueError: A value contains a control character, which could inject a line into the request, or cannot be
+            encoded. The message contains only the name of the header, because the value may be a secret.
     """
     values = list(headers.values())
     text = f"|{'|'.join(values)}|"
@@ -75,14 +75,14 @@ def stripped(headers: Mapping[str, str]) -> list[str]:
 
 
 def collapsed(headers: Mapping[str, str]) -> list[str]:
-    """Return the values of headers without blanks around them, and each run of blanks in them as one space.
+    """Return the values of headers without leading and trailing blanks, and with each run of blanks as one space.
 
     Raises:
-        ValueError: One has a control character.
+        ValueError: A value contains a control character.
     """
     values = list(headers.values())
     text = f"|{'|'.join(values)}|"
-    # One look at all of them together: nearly all requests have nothing to change.
+    # Check all values in one pass, because nearly all requests need no change.
     if text.isprintable() and "  " not in text and "| " not in text and " |" not in text:
         return values
     return [_BLANKS.sub(" ", value) for value in stripped(headers)]

@@ -1,4 +1,4 @@
-"""Policies of browser forms: what a form may upload, as a document that is signed."""
+"""Policies of browser forms: signed documents that define which uploads a form permits."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def encode_policy(
 ) -> str:
     """Return the policy document of a form, in base64.
 
-    Each field must come as it is, unless the conditions name it: then they alone say what may come. A key that ends in
-    ``${filename}`` may end in anything.
+    Each field must be sent unchanged, unless a condition names it; then only the conditions restrict its value. A key
+    that ends in ``${filename}`` may have any ending.
     """
     ends = (now.astimezone(UTC) + timedelta(seconds=expires_in)).strftime("%Y-%m-%dT%H:%M:%SZ")
     named = _names(conditions)

@@ -1,4 +1,4 @@
-"""URLs and forms that carry a signature, by calculation alone. The clock and the credentials are passed in."""
+"""Presigned URLs and forms. Does no I/O; the clock and the credentials are passed in."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class PostForm:
-    """What a browser needs to upload a file by a form.
+    """The data of an HTML form with which a browser uploads a file.
 
     Args:
-        url: Where the form is sent to.
-        fields: What it has to have, before the field ``file``.
+        url: The URL that the form is posted to.
+        fields: The fields of the form, which must precede the field ``file``.
     """
 
     url: str
@@ -30,15 +30,16 @@ class PostForm:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """How long a URL lives, and how long it stays the same, so that caches find it again.
+    """The lifetime of signed URLs, and the time for which a URL stays the same so that caches can reuse it.
 
     Args:
-        expires_in: For how many seconds a URL is valid at least.
-        width: For how many seconds it stays the same at most; ``None`` means as long as it is valid at least, if that
-            is possible. Each name changes at a moment of its own. 0 means a new URL each time.
+        expires_in: Minimum lifetime of a URL, in seconds.
+        width: How long a URL stays the same at most, in seconds; 0 means a new URL each time. ``None`` means
+            ``expires_in``, or less if the sum would exceed seven days. The URLs of different names change at different
+            times.
 
     Raises:
-        ValueError: A number is out of range: together they may be seven days.
+        ValueError: A number is out of range, or the sum exceeds seven days.
     """
 
     expires_in: int
@@ -54,11 +55,11 @@ class Window:
             raise ValueError(f"url_window: expected 0 to {most} seconds with url_expires_in, got {self.width!r}")
 
     def begin(self, now: datetime, name: str) -> tuple[datetime, int]:
-        """Return when a URL is to begin to be valid, and for how many seconds."""
+        """Return the time at which the URL of a name becomes valid, and its lifetime in seconds."""
         width = self.width or 0
         if not width:
             return now, self.expires_in
         seconds = int((now - _EPOCH).total_seconds())
-        # Else all URLs would change at the same moment, and all caches would be empty.
+        # Without the shift, all URLs would change at the same moment, and all cached files would be fetched again.
         shift = zlib.crc32(name.encode()) % width
         return _EPOCH + timedelta(seconds=(seconds - shift) // width * width + shift), self.expires_in + width

@@ -1,4 +1,4 @@
-"""URLs as they stand on the wire: whatever is signed here is sent exactly so."""
+"""URLs in exactly the form in which they are signed and sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ....exc import InvalidKeyError
 __all__ = ["MAX_KEY_BYTES", "Target", "quote_key", "quote_query", "split_url"]
 
 MAX_KEY_BYTES: Final = 1024
-"""How long a key may be in UTF-8."""
+"""Maximum length of a key in UTF-8, in bytes."""
 
 _ORIGIN: Final = re.compile(r"(?P<scheme>https?)://(?P<netloc>[A-Za-z0-9._~:\[\]-]+)")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
@@ -21,13 +21,13 @@ _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 @lru_cache(maxsize=256)
 def _host(origin: str) -> str | None:
-    """Return the host of a scheme and an authority, with its port unless that is the usual one."""
+    """Return the host of an origin, with its port unless that is the default; ``None`` if the origin is malformed."""
     found = _ORIGIN.fullmatch(origin)
     return found and found["netloc"].lower().removesuffix(_DEFAULT_PORTS[found["scheme"]])
 
 
 class Target(NamedTuple):
-    """The parts of a URL: where it is sent, and what a signature covers. All of them are percent-encoded."""
+    """The parts of a URL that a request is sent to and that its signature covers. All of them are percent-encoded."""
 
     origin: str
     host: str
@@ -45,10 +45,11 @@ def split_url(url: str) -> Target:
     """Split a URL that is already percent-encoded; no part of it is decoded, encoded or normalised.
 
     Args:
-        url: ``http://`` or ``https://``, a host in ASCII, perhaps a port, a path, a query: no user, no fragment.
+        url: A URL that consists of ``http://`` or ``https://``, an ASCII host, and optionally a port, a path and a
+            query, without a user name or a fragment.
 
     Raises:
-        ValueError: It is not such a URL. The message does not repeat it, since a URL may hold a signature.
+        ValueError: The URL is malformed. The message does not repeat it, because a URL may contain a signature.
     """
     whole, _, query = url.partition("?")
     origin, _, path = whole[8:].partition("/")
@@ -61,11 +62,11 @@ def split_url(url: str) -> Target:
 
 @lru_cache(maxsize=256)
 def quote_key(key: str) -> str:
-    """Return a key as it stands in a URL's path: encoded once, ``/`` kept, ``%20`` for a space.
+    """Return a key as part of a URL's path: percent-encoded once, with ``/`` kept and ``%20`` for a space.
 
     Raises:
-        InvalidKeyError: It is empty, longer than 1,024 bytes in UTF-8, not encodable, or has a segment ``.`` or ``..``,
-            which clients and proxies on the way would resolve.
+        InvalidKeyError: The key is empty, longer than 1,024 bytes in UTF-8, not encodable, or has a segment ``.`` or
+            ``..``, which clients and proxies would resolve.
     """
     try:
         encoded = key.encode()
@@ -79,9 +80,9 @@ def quote_key(key: str) -> str:
 
 
 def quote_query(params: Mapping[str, str | None] | Sequence[tuple[str, str | None]]) -> str:
-    """Return parameters as a query string, in the order given: ``%20`` for a space, a name alone for ``None``.
+    """Return parameters as a query string, in the given order, with ``%20`` for a space and no ``=`` for ``None``.
 
-    ``?uploads`` is to stand alone: servers that check Version 2 of signatures sign ``?uploads=`` as if it were that.
+    ``?uploads`` must be sent without ``=``: servers that verify Signature Version 2 sign ``?uploads=`` as ``?uploads``.
     """
     pairs = params.items() if isinstance(params, Mapping) else params
     return "&".join(

@@ -1,8 +1,8 @@
-"""Signature Version 2, for servers that know no other.
+"""Signature Version 2, for servers that support no other version.
 
-Pure: values in, values out, the clock passed in. It follows "Signing and Authenticating REST Requests (AWS Signature
-Version 2)" of the Amazon S3 User Guide. It rests on SHA-1 and covers neither the host nor the body: use Version 4
-wherever a server takes it.
+Does no I/O; the clock is passed in. Implements "Signing and Authenticating REST Requests (AWS Signature Version 2)" of
+the Amazon S3 User Guide. This version uses SHA-1 and covers neither the host nor the body, so use Version 4 with every
+server that supports it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ SUBRESOURCES: Final = frozenset(
         "website",
     }
 )
-"""Which parameters of a query are signed."""
+"""The query parameters that are signed."""
 
 _REPLACED: Final = frozenset({"authorization", "date", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256"})
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
@@ -87,12 +87,13 @@ def _by_name(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 class SignerV2:
-    """Signs requests; of the same form as the signer of Version 4.
+    """Signs requests, with the same interface as the signer of Version 4.
 
     Args:
-        region: Not part of this version; taken so that the two can change places.
-        service: Likewise.
-        bucket: The bucket whose name is the first part of the host, in virtual-hosted URLs; it is signed with the path.
+        region: Ignored; accepted for compatibility with the signer of Version 4.
+        service: Ignored, like ``region``.
+        bucket: The bucket whose name is the first part of the host in virtual-hosted URLs; it is signed as part of the
+            path.
     """
 
     __slots__ = ("bucket", "region", "service")
@@ -130,22 +131,22 @@ class SignerV2:
         now: datetime,
         payload_hash: str = "",
     ) -> dict[str, str]:
-        """Sign a request by its ``Authorization`` header.
+        """Sign a request with an ``Authorization`` header.
 
         Args:
-            method: Such as ``"GET"``.
-            url: Exactly as it is sent, percent-encoded; already split or not.
-            headers: What else is sent. Former signatures are replaced.
-            credentials: Whose request it is.
-            now: The time of the request, with its zone; servers accept what is 15 minutes off.
-            payload_hash: Not part of this version.
+            method: The HTTP method, such as ``"GET"``.
+            url: The URL exactly as it is sent, percent-encoded, either whole or split.
+            headers: The other headers of the request; an earlier signature is replaced.
+            credentials: The credentials to sign with.
+            now: The time of the request, an aware datetime; servers accept a skew of up to 15 minutes.
+            payload_hash: Ignored; not part of this version.
 
         Returns:
-            All headers to send: the given ones, ``host``, ``date``, with temporary credentials
-            ``x-amz-security-token``, and ``authorization``.
+            All headers to send: the given ones, ``host``, ``date``, ``x-amz-security-token`` for temporary credentials,
+            and ``authorization``.
 
         Raises:
-            ValueError: The URL, a header or the time is not of that form.
+            ValueError: The URL, a header or the time is malformed.
         """
         target = split_url(url) if isinstance(url, str) else url
         sent = {name: value for name, value in headers.items() if name.lower() not in _REPLACED}
@@ -170,20 +171,20 @@ class SignerV2:
         headers: Mapping[str, str] = _NONE,
         payload_hash: str = "",
     ) -> str:
-        """Sign a URL, so that whoever has it may make this one request.
+        """Return a presigned URL, which permits this one request.
 
         Args:
-            method: Such as ``"GET"``.
-            url: Percent-encoded.
-            credentials: Whose request it is; the URL ends with them when they are temporary, however long it may live.
-            now: When the URL begins to be valid, with its zone.
-            expires_in: How long it is valid, in seconds.
-            headers: What belongs to the request besides. Those that begin with ``x-amz-`` go into the URL;
-                ``Content-Type`` and ``Content-MD5`` must be sent with it, too; others are not signed.
-            payload_hash: Not part of this version.
+            method: The HTTP method, such as ``"GET"``.
+            url: The URL, percent-encoded.
+            credentials: The credentials to sign with; if they are temporary, the URL expires no later than they do.
+            now: The time at which the URL becomes valid, an aware datetime.
+            expires_in: Lifetime of the URL, in seconds.
+            headers: The other headers of the request. Those that start with ``x-amz-`` become part of the URL.
+                ``Content-Type`` and ``Content-MD5`` must be sent with the request. Others are not signed.
+            payload_hash: Ignored; not part of this version.
 
         Raises:
-            ValueError: The URL, a header or a time is not of that form.
+            ValueError: The URL, a header or a time is malformed.
         """
         _check_expiry(expires_in)
         target = split_url(url)
@@ -218,10 +219,10 @@ class SignerV2:
         """Sign a browser form that uploads one file; the arguments are those of the signer of Version 4.
 
         Returns:
-            The fields of the form, which the file itself must follow.
+            The fields of the form, which must precede the file.
 
         Raises:
-            ValueError: A time is not of that form.
+            ValueError: A time is malformed.
         """
         _check_expiry(expires_in)
         sent = {"key": key, **fields}

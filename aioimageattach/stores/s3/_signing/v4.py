@@ -1,7 +1,7 @@
-"""Signature Version 4, as headers, as URLs and for browser forms.
+"""Signature Version 4, for request headers, presigned URLs and browser forms.
 
-Pure: values in, values out, the clock passed in. It follows "Authenticating Requests (AWS Signature Version 4)" of the
-Amazon S3 API Reference: paths are encoded once and never normalised.
+Does no I/O; the clock is passed in. Implements "Authenticating Requests (AWS Signature Version 4)" of the Amazon S3 API
+Reference: paths are encoded once and never normalised.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from .urls import Target, quote_key, quote_query, split_url
 __all__ = ["EMPTY_SHA256", "MAX_EXPIRES_IN", "UNSIGNED_PAYLOAD", "SignerV4", "quote_key", "quote_query"]
 
 UNSIGNED_PAYLOAD: Final = "UNSIGNED-PAYLOAD"
-"""The payload hash that leaves the body out of the signature."""
+"""The payload hash that excludes the body from the signature."""
 
 EMPTY_SHA256: Final = sha256(b"").hexdigest()
-"""The payload hash of no body."""
+"""The payload hash of an empty body."""
 
 MAX_EXPIRES_IN: Final = 7 * 24 * 60 * 60
-"""How long a presigned URL may live, in seconds."""
+"""Maximum lifetime of a presigned URL, in seconds."""
 
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 _HASH_HEADER: Final = "x-amz-content-sha256"
@@ -42,12 +42,12 @@ _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class _Key:
-    """A key of HMAC (RFC 2104) with SHA-256 whose blocks are hashed once: half the work of a short text."""
+    """A key for HMAC-SHA-256 (RFC 2104) whose padded blocks are hashed only once, which halves the time per message."""
 
     __slots__ = ("_inner", "_outer")
 
     def __init__(self, key: bytes) -> None:
-        key = key.ljust(64, b"\0")  # each is a digest, and so shorter than a block
+        key = key.ljust(64, b"\0")  # all keys are shorter than a block, because they are digests
         self._inner = sha256(bytes(byte ^ 0x36 for byte in key))
         self._outer = sha256(bytes(byte ^ 0x5C for byte in key))
 
@@ -60,7 +60,7 @@ class _Key:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Scope:
-    """The key of one day, region and service, and what it was made for; shows nothing of them."""
+    """A signing key, and the day, region and service that it is valid for. Its repr does not reveal them."""
 
     day: str
     secret_key: str
@@ -69,7 +69,7 @@ class _Scope:
 
 
 class _Second(NamedTuple):
-    """A second, and how signatures write it: many requests share one."""
+    """A second and its representations in signatures, which requests in the same second share."""
 
     start: datetime
     end: datetime
@@ -84,16 +84,16 @@ def _second_of(now: datetime) -> _Second:
 def _canonical_query(query: str) -> str:
     if not query:
         return ""
-    # By name, then by value: as whole texts they would sort differently, since "-" and "." come before "=".
+    # Sort by name, then by value. Whole pairs would sort differently, because "-" and "." come before "=".
     pairs = sorted(pair.partition("=")[::2] for pair in query.split("&"))
     return "&".join(f"{name}={value}" for name, value in pairs)
 
 
 @lru_cache(maxsize=256)
 def _layout(names: tuple[str, ...]) -> tuple[str, str, Callable[[Sequence[str]], Any]]:
-    """Return how headers of these names are signed: their list, the form of their lines, and what orders the values.
+    """Return how headers with these names are signed: their list, a template of their lines, and a sorter of values.
 
-    It is the same for nearly all requests of one kind.
+    The result is cached, because nearly all requests of one kind have the same headers.
     """
     places = {lower: place for place, lower in enumerate(lowered(names)) if lower not in UNSIGNED_HEADERS}
     order = sorted(places)
@@ -104,14 +104,14 @@ def _layout(names: tuple[str, ...]) -> tuple[str, str, Callable[[Sequence[str]],
 class SignerV4:
     """Signs requests to one region.
 
-    It keeps the signing key of the last day and secret, which appears in no repr and no pickle.
+    It caches the last signing key, which never appears in a repr or a pickle.
 
     Args:
-        region: Such as ``"us-east-1"``; some servers call their only one ``"auto"``.
-        service: ``"s3"``, or one of its family.
+        region: The region, such as ``"us-east-1"``; servers with a single region may call it ``"auto"``.
+        service: ``"s3"``, or a related service.
 
     Raises:
-        ValueError: The region or the service is no name.
+        ValueError: The name of the region or the service is invalid.
     """
 
     __slots__ = ("_replaced", "_scope", "_second", "_states_hash", "region", "service")
@@ -184,24 +184,25 @@ class SignerV4:
         now: datetime,
         payload_hash: str = UNSIGNED_PAYLOAD,
     ) -> dict[str, str]:
-        """Sign a request by its ``Authorization`` header.
+        """Sign a request with an ``Authorization`` header.
 
-        All headers are signed but those that may change on the way, such as ``User-Agent``.
+        All headers are signed except those that may change in transit, such as ``User-Agent``.
 
         Args:
-            method: Such as ``"GET"``.
-            url: Exactly as it is sent, percent-encoded; already split or not.
-            headers: What else is sent; a ``Host`` among them stands for the URL's. Former signatures are replaced.
-            credentials: Whose request it is.
-            now: The time of the request, with its zone; servers accept what is 15 minutes off.
-            payload_hash: The body's SHA-256 in hexadecimal, or one of the literals that stand for none.
+            method: The HTTP method, such as ``"GET"``.
+            url: The URL exactly as it is sent, percent-encoded, either whole or split.
+            headers: The other headers of the request; ``Host`` overrides the host of the URL. An earlier signature is
+                replaced.
+            credentials: The credentials to sign with.
+            now: The time of the request, an aware datetime; servers accept a skew of up to 15 minutes.
+            payload_hash: The SHA-256 of the body in hexadecimal, or a literal such as ``UNSIGNED-PAYLOAD``.
 
         Returns:
-            All headers to send: the given ones, ``host``, ``x-amz-date``, ``x-amz-content-sha256``, with temporary
-            credentials ``x-amz-security-token``, and ``authorization``.
+            All headers to send: the given ones, ``host``, ``x-amz-date``, ``x-amz-content-sha256``,
+            ``x-amz-security-token`` for temporary credentials, and ``authorization``.
 
         Raises:
-            ValueError: The URL, a header or the time is not of that form.
+            ValueError: The URL, a header or the time is malformed.
         """
         _, host, path, query = split_url(url) if isinstance(url, str) else url
         stamp = self._timestamp(now)
@@ -222,7 +223,7 @@ class SignerV4:
             sent[_HASH_HEADER] = payload_hash
         if credentials.token is not None:
             sent["x-amz-security-token"] = credentials.token
-        # Only what was given may have blanks or control characters.
+        # Only the given headers can contain blanks or control characters.
         values += [*sent.values()][len(values) :]
         scope = self._scope_of(stamp[:8], credentials.secret_key)
         listed, signature = self._signature(scope, stamp, method, path, query, tuple(sent), values, payload_hash)
@@ -243,19 +244,20 @@ class SignerV4:
         headers: Mapping[str, str] = _NONE,
         payload_hash: str = UNSIGNED_PAYLOAD,
     ) -> str:
-        """Sign a URL, so that whoever has it may make this one request.
+        """Return a presigned URL, which permits this one request.
 
         Args:
-            method: Such as ``"GET"``.
-            url: Percent-encoded; what its query asks is signed, too.
-            credentials: Whose request it is; the URL ends with them when they are temporary, however long it may live.
-            now: When the URL begins to be valid, with its zone.
-            expires_in: How long it is valid, in seconds, at most seven days.
-            headers: What the request must carry besides; all are signed but those that may change on the way.
-            payload_hash: Other than the default only where the holder sends it as ``x-amz-content-sha256``, too.
+            method: The HTTP method, such as ``"GET"``.
+            url: The URL, percent-encoded; its query is signed, too.
+            credentials: The credentials to sign with; if they are temporary, the URL expires no later than they do.
+            now: The time at which the URL becomes valid, an aware datetime.
+            expires_in: Lifetime of the URL, in seconds, at most seven days.
+            headers: The headers that the request must have; all are signed except those that may change in transit.
+            payload_hash: The payload hash; if it is not the default, the client must also send it as
+                ``x-amz-content-sha256``.
 
         Raises:
-            ValueError: The URL, a header or a time is not of that form.
+            ValueError: The URL, a header or a time is malformed.
         """
         if not 0 < expires_in <= MAX_EXPIRES_IN:
             raise ValueError(f"expires_in: expected 1 to {MAX_EXPIRES_IN} seconds, got {expires_in!r}")
@@ -291,20 +293,20 @@ class SignerV4:
         """Sign a browser form that uploads one file.
 
         Args:
-            bucket: Where it goes.
-            key: Under which name; one that ends in ``${filename}`` lets the browser fill in the file's.
-            credentials: Whose request it is.
-            now: When the form begins to be valid, with its zone.
-            expires_in: How long it is valid, in seconds, at most seven days.
-            fields: Further fields, such as ``{"content-type": "image/png"}``; the form must send them as they are.
-            conditions: Further rules, such as ``["content-length-range", 1, 5_000_000]`` or
-                ``["starts-with", "$content-type", "image/"]``; a field that they name need not be sent as it is.
+            bucket: The bucket to upload to.
+            key: The key of the object; S3 replaces a trailing ``${filename}`` by the name of the uploaded file.
+            credentials: The credentials to sign with.
+            now: The time at which the form becomes valid, an aware datetime.
+            expires_in: Lifetime of the form, in seconds, at most seven days.
+            fields: Additional fields, such as ``{"content-type": "image/png"}``; the form must send them unchanged.
+            conditions: Additional policy conditions, such as ``["content-length-range", 1, 5_000_000]`` or
+                ``["starts-with", "$content-type", "image/"]``; a field that they name may be sent with another value.
 
         Returns:
-            The fields of the form, which the file itself must follow.
+            The fields of the form, which must precede the file.
 
         Raises:
-            ValueError: A time is not of that form.
+            ValueError: A time is malformed.
         """
         if not 0 < expires_in <= MAX_EXPIRES_IN:
             raise ValueError(f"expires_in: expected 1 to {MAX_EXPIRES_IN} seconds, got {expires_in!r}")
