@@ -1,4 +1,4 @@
-"""An open directory, in which every name is a single path segment. All calls block."""
+"""An open directory, whose methods take single path segments as names. All calls block."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final, Self
 
 __all__ = ["Directory", "PathDirectory", "root_directory"]
 
-# Windows lacks all but O_BINARY, which only Windows needs.
+# Windows lacks all of these flags except O_BINARY, which only Windows needs.
 _BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 _DIRECTORY: Final[int] = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
 _NOFOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
@@ -21,11 +21,11 @@ _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 def root_directory(path: str) -> Directory:
-    """Open a directory by its path, which may lead through symbolic links.
+    """Open a directory by its path, which may contain symbolic links.
 
     Raises:
-        FileNotFoundError: It does not exist.
-        NotADirectoryError: It is not a directory.
+        FileNotFoundError: The directory does not exist.
+        NotADirectoryError: The path is not a directory.
     """
     if hasattr(os, "O_DIRECTORY"):
         return Directory.open_root(path)
@@ -33,7 +33,7 @@ def root_directory(path: str) -> Directory:
 
 
 class Directory:
-    """A directory held open by a descriptor. No symbolic link in it is followed."""
+    """A directory that a descriptor keeps open. Symbolic links in it are not followed."""
 
     __slots__ = ("_fd",)
 
@@ -56,20 +56,20 @@ class Directory:
         os.close(self._fd)
 
     def enter(self, name: str) -> Directory:
-        """Open a directory in this one.
+        """Open a subdirectory.
 
         Raises:
-            FileNotFoundError: It does not exist.
-            NotADirectoryError: It is a file or a symbolic link.
+            FileNotFoundError: The subdirectory does not exist.
+            NotADirectoryError: The name is that of a file or a symbolic link.
         """
         return Directory(os.open(name, _DIRECTORY | _NOFOLLOW, dir_fd=self._fd))
 
     def make(self, name: str, mode: int) -> None:
-        """Make a directory in this one."""
+        """Create a subdirectory."""
         os.mkdir(name, mode, dir_fd=self._fd)
 
     def remove(self, name: str) -> None:
-        """Remove an empty directory."""
+        """Remove an empty subdirectory."""
         os.rmdir(name, dir_fd=self._fd)
 
     def stat(self, name: str) -> os.stat_result:
@@ -97,12 +97,12 @@ class Directory:
         try:
             return os.open(".", os.O_WRONLY | _TMPFILE, mode, dir_fd=self._fd)
         except OSError as error:
-            if os.fstat(self._fd).st_nlink == 0:  # ext4 says EPERM
+            if os.fstat(self._fd).st_nlink == 0:  # ext4 reports EPERM for a removed directory
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
             raise
 
     def link_unnamed(self, fd: int, name: str) -> None:
-        """Name a file that was created without a name."""
+        """Give a name to a file that was created without one."""
         os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=self._fd, follow_symlinks=True)
 
     def link(self, name: str, target: Directory, new: str) -> None:
@@ -110,7 +110,7 @@ class Directory:
         os.link(name, new, src_dir_fd=self._fd, dst_dir_fd=target._fd, follow_symlinks=False)
 
     def replace(self, name: str, target: Directory, new: str) -> None:
-        """Rename a file. Another one with the new name is replaced."""
+        """Rename a file, replacing any existing file with the new name."""
         os.replace(name, new, src_dir_fd=self._fd, dst_dir_fd=target._fd)
 
     def unlink(self, name: str) -> None:
@@ -127,10 +127,10 @@ class Directory:
 
 
 class PathDirectory(Directory):
-    """A directory where the system cannot open a name relative to a directory, as on Windows.
+    """A directory on systems that cannot open files relative to a descriptor, such as Windows.
 
-    Symbolic links are not followed either. But somebody who may write to the directory can put one there between the
-    check and the call.
+    Symbolic links are not followed either, but there is a race: a process that can write to the directory may create
+    one between the check and the call.
     """
 
     __slots__ = ("_path",)
@@ -140,12 +140,12 @@ class PathDirectory(Directory):
 
     @classmethod
     def open_root(cls, path: str) -> Directory:
-        """Check a directory."""
+        """Check that a path is a directory."""
         _require_directory(os.stat(path), path)
         return cls(path)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing; there is no descriptor to release."""
 
     def enter(self, name: str) -> Directory:
         """See :class:`Directory`."""
@@ -192,7 +192,7 @@ class PathDirectory(Directory):
         return os.scandir(self._path)
 
     def fileno(self) -> int:
-        """A directory has no descriptor here."""
+        """Raise ``OSError``, because there is no descriptor."""
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), self._path)
 
     def _join(self, name: str) -> str:

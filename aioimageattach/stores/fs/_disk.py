@@ -1,4 +1,4 @@
-"""Access to aiofiles, reads at a position, and the translation of the system's errors. Nothing else uses aiofiles."""
+"""Access to aiofiles, positional reads, and the translation of system errors. No other module uses aiofiles."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ _UNAVAILABLE: Final = {
 
 
 async def run_in_thread(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a blocking call in a worker thread; wait until it ends, also after a cancellation."""
+    """Run a blocking call in a worker thread; wait until it ends, even after a cancellation."""
     return await finish(aiofiles.os.wrap(call)(*args, executor=io_executor(), **kwargs))
 
 
 async def run_in_thread_until(stop: Callable[[], object], call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """:func:`run_in_thread`; after a cancellation, ``stop()`` makes the call end early."""
+    """Like :func:`run_in_thread`, but call ``stop()`` on cancellation to make the call end early."""
     return await finish(aiofiles.os.wrap(call)(*args, executor=io_executor(), **kwargs), stop=stop)
 
 
 async def open_by(opener: Callable[[str, int], int]) -> Any:
-    """Open an unbuffered aiofiles file with a function that returns its descriptor; close it after a cancellation."""
+    """Open an unbuffered aiofiles file with an opener that returns its descriptor; close it after a cancellation."""
 
     async def opening() -> Any:
         return await aiofiles.open("", "rb", buffering=0, opener=opener, executor=io_executor())
@@ -70,9 +70,9 @@ async def open_by(opener: Callable[[str, int], int]) -> Any:
 
 
 def read_at(fd: int, size: int, offset: int) -> bytes:
-    """Read up to ``size`` bytes of an open file from a position. Blocks.
+    """Read up to ``size`` bytes of an open file, starting at an offset. Blocks.
 
-    Without ``pread``, as on Windows, only one reader may use the descriptor at a time.
+    On systems without ``pread``, such as Windows, only one reader may use the descriptor at a time.
     """
     if hasattr(os, "pread"):
         return os.pread(fd, size, offset)
@@ -81,7 +81,7 @@ def read_at(fd: int, size: int, offset: int) -> bytes:
 
 
 def read_into(fd: int, into: memoryview, offset: int) -> int:
-    """Read an open file, which several threads may share, from a position; return the number of bytes. Blocks."""
+    """Read an open file into a buffer, starting at an offset; return the number of bytes. Thread-safe. Blocks."""
     if hasattr(os, "preadv"):
         return os.preadv(fd, [into], offset)
     with _seeking:
@@ -92,7 +92,7 @@ def read_into(fd: int, into: memoryview, offset: int) -> int:
 
 @contextmanager
 def translated(store: object, root: str, name: str) -> Generator[None]:
-    """Raise an error of the operating system as a :class:`StoreError` that names the file and the remedy."""
+    """Translate an ``OSError`` into a :class:`StoreError` that names the file and the remedy."""
     try:
         yield
     except OSError as error:
@@ -100,7 +100,7 @@ def translated(store: object, root: str, name: str) -> Generator[None]:
 
 
 def translate(error: OSError, store: str, root: str, name: str) -> StoreError:
-    """Return the :class:`StoreError` that corresponds to an error of the operating system."""
+    """Return the :class:`StoreError` that corresponds to an ``OSError``."""
     code = error.errno
     what = f"{name!r} in {root!r}"
     if error.filename == root and code == errno.ENOTDIR:

@@ -34,7 +34,7 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
     """A store that keeps files in a directory and serves them as part of the application.
 
     A URL consists of the URL of the application, the prefix and the name. The URL of the application comes from
-    ``host_url_getter`` or, if there is none, from the current request.
+    ``host_url_getter`` or, if there is none, from the current request; it is never reused for later requests.
 
     Args:
         path: The directory. Other programs may read it, but only this library should write to it.
@@ -89,7 +89,7 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
         self._allowed = frozenset(host.lower() for host in allowed_hosts)
 
     def asgi_middleware(self, app: ASGIApp) -> ExposingMiddleware:
-        """Wrap the application in a middleware that serves the files and gives the store the current request's host.
+        """Wrap the application in a middleware that serves the files and lets the store derive URLs from requests.
 
         Make it the outermost middleware, so that no other middleware adds cookies to responses in shared caches.
 

@@ -1,4 +1,4 @@
-"""Iterates over the files below a directory in the order of their names. All calls block."""
+"""Iterates over the files below a directory, in order of name. All calls block."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from ._tree import Tree
 __all__ = ["info", "unfinished", "walk"]
 
 
-_LOST = "lost+found"  # of the file system, at the root of a volume; its owner alone may read it
+_LOST = "lost+found"  # a directory of the file system at the root of a volume, readable only by its owner
 
 
 def info(name: str, status: os.stat_result) -> ObjectInfo:
-    """Return the store's description of a file."""
+    """Return the :class:`ObjectInfo` of a file."""
     return ObjectInfo(name, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
 def walk(tree: Tree, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
     """Iterate over the files whose names start with ``prefix`` and sort after ``start_after``, ordered by name.
 
-    It holds the entries of the current directory and of those above it in memory, and no descriptor between two files.
+    The entries of the current directory and its ancestors are held in memory. No descriptor stays open between two
+    files.
     """
     top = prefix.rpartition("/")[0]
     if top and not _is_path(top):
@@ -43,7 +44,7 @@ def walk(tree: Tree, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
 
 
 def unfinished(tree: Tree, before: datetime, prefix: str = "") -> Iterator[str]:
-    """Iterate over the unfinished files of killed puts below a prefix, last written before a time."""
+    """Iterate over the unfinished files of killed puts below a prefix that were last written before a time."""
     waiting = [prefix.rpartition("/")[0]]
     while waiting:
         path = waiting.pop()

@@ -1,10 +1,10 @@
-"""Rules of the directory store, without I/O: allowed names, the predecessor's layout, side files, URLs."""
+"""Rules of the directory store: allowed names, the predecessor's layout, unfinished files, URLs. Does no I/O."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from os import getcwd  # asks the kernel and not the disk; guards against blocking calls replace os.getcwd
+from os import getcwd  # does no disk I/O; imported by name because detectors of blocking calls patch os.getcwd
 from typing import Final
 from urllib.parse import quote
 
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 SIDE_PREFIX: Final = ".aioimageattach-"
-"""Start of the names of unfinished files, on file systems that cannot keep a file without a name."""
+"""Prefix of the names of unfinished files, on file systems that do not support unnamed files."""
 
 SYSTEM_DIRECTORIES: Final = frozenset(
     {
@@ -40,15 +40,15 @@ SYSTEM_DIRECTORIES: Final = frozenset(
         "lost+found",
     }
 )
-"""Directories that systems and file servers keep in the root of a volume, some of them readable only by root."""
+"""Directories that systems and file servers create in the root of a volume, some of them readable only by root."""
 
 _MAX_SEGMENT: Final = 255
 
 
 def absolute_path(path: str | os.PathLike[str]) -> str:
-    """Return a directory's path, resolved against the current working directory, without a slash at the end.
+    """Return the absolute path of a directory, without a trailing slash.
 
-    A relative path would lead to another directory after the process calls ``chdir``.
+    A relative path would refer to another directory after a call of ``chdir``.
 
     Raises:
         ValueError: The path is empty.
@@ -62,11 +62,11 @@ def absolute_path(path: str | os.PathLike[str]) -> str:
 
 
 def check_path(name: str) -> str:
-    """Return the name if the directory can contain a file with that name.
+    """Return the name unchanged if the store can contain a file with that name.
 
     Raises:
-        InvalidKeyError: It is not a valid name (see :func:`~aioimageattach.key.check_name`), a segment is longer than
-            255 bytes, a segment looks like an unfinished file, or it is in a directory of the system (see
+        InvalidKeyError: The name is invalid (see :func:`~aioimageattach.key.check_name`), has a segment that is longer
+            than 255 bytes or starts like an unfinished file, or is in a system directory (see
             :data:`SYSTEM_DIRECTORIES`).
     """
     check_name(name)

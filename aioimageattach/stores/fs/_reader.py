@@ -1,4 +1,4 @@
-"""An open file on the disk, or a range of one."""
+"""An open file on disk, or a range of one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Errors: TypeAlias = Callable[[], AbstractContextManager[None]]
 
 
 class _Window(Cursor):
-    """The bytes of an open file from ``start`` to ``end``. A read is one call in a thread; a seek needs none."""
+    """The bytes of an open file from ``start`` to ``end``. Each read is one call in a worker thread; a seek is not."""
 
     def __init__(self, file: Any, start: int, end: int, errors: Errors) -> None:
         super().__init__(end - start)
@@ -38,10 +38,10 @@ class _Window(Cursor):
 
 
 class DiskFile(SeekableFileProxy):
-    """An asynchronous file on the disk.
+    """An asynchronous file on disk.
 
     Attributes:
-        size: In bytes.
+        size: The size of the file, in bytes.
     """
 
     def __init__(self, file: Any, start: int, end: int, errors: Errors) -> None:

@@ -1,4 +1,4 @@
-"""URLs that are signed and that expire (HMAC-SHA-256). Does no I/O."""
+"""Signed URLs with an expiry time (HMAC-SHA-256). Does no I/O."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _MAX_QUERY: Final = 4000
 
 @dataclass(frozen=True, slots=True)
 class SignedUrl:
-    """What a valid signed URL allows.
+    """The permissions that a valid signed URL grants.
 
     Attributes:
-        seconds_left: How long the URL stays valid.
-        filename: The name to download the file under; ``None`` if the URL does not ask for a download.
+        seconds_left: The remaining lifetime of the URL, in seconds.
+        filename: The file name of the download; ``None`` if the URL does not request a download.
     """
 
     seconds_left: int
@@ -33,20 +33,20 @@ class SignedUrl:
 
     @property
     def content_disposition(self) -> bytes | None:
-        """The header for the download."""
+        """The value of ``Content-Disposition``; ``None`` if the URL does not request a download."""
         return None if self.filename is None else attachment(self.filename).encode()
 
 
 class UrlSigner:
     """Signs the URLs of files, and verifies them.
 
-    A URL stays the same for a while, so that browsers can cache the file, and is valid for at least ``expires_in``
-    seconds from the moment that it is made.
+    Each URL is reused for some time, so that browsers can cache the file. It stays valid for at least ``expires_in``
+    seconds after :meth:`sign` returns it.
 
     Args:
-        secret: At least 16 bytes, known to all processes of the application and to nobody else. Of several secrets, the
-            first signs and all are accepted, so that a secret can be replaced.
-        expires_in: How long a URL is valid at least, in seconds.
+        secret: A secret of at least 16 bytes, shared only by the processes of the application. To rotate secrets, pass
+            several: the first one signs, and all are accepted.
+        expires_in: Minimum lifetime of a URL, in seconds.
         window: How long a URL stays the same at most, in seconds; ``None`` means ``expires_in``.
         clock: Returns the current time, in seconds since 1970.
 
@@ -79,21 +79,21 @@ class UrlSigner:
 
         Args:
             name: The name of the file within the store.
-            download: The name to download the file under; ``None`` lets the browser display it.
+            download: The file name of the download; ``None`` lets the browser display the file.
 
         Raises:
-            ValueError: ``download`` is not a file name.
+            ValueError: ``download`` is not a valid file name.
         """
         fields = {"expires": str(self._expires(name))}
         if download is not None:
             fields["download"] = check_filename(download)
         signature = _signature(self._secrets[0], name, fields)
-        if download is None:  # nothing has to be quoted, and a page may have hundreds of them
+        if download is None:  # nothing needs quoting; this is faster, and a page may have hundreds of URLs
             return f"expires={fields['expires']}&signature={signature}"
         return urlencode({**fields, "signature": signature}, quote_via=quote)
 
     def verify(self, name: str, query: bytes) -> SignedUrl | None:
-        """Return what the query string of a URL allows, or ``None`` if it is not valid, or no longer."""
+        """Return the permissions that the query string of a URL grants, or ``None`` if it is invalid or has expired."""
         if len(query) > _MAX_QUERY:
             return None
         try:
@@ -114,13 +114,13 @@ class UrlSigner:
         window = self._window
         if window == 0:
             return now + self._expires_in
-        # Each name has its own moment of change; otherwise all caches would be empty at the same time.
+        # The URLs of different names change at different times, so that caches do not refetch all files at once.
         shift = zlib.crc32(name.encode()) % window
         return (now - shift) // window * window + shift + window + self._expires_in
 
 
 def _signature(secret: bytes, name: str, fields: dict[str, str]) -> str:
-    # A length before each part, so that no two lists of parts are the same bytes.
+    # Prefix each part with its length, so that different lists of parts never yield the same bytes.
     parts = [name, *(text for pair in sorted(fields.items()) for text in pair)]
     message = b"".join(b"%d:%s" % (len(part.encode()), part.encode()) for part in parts)
     return urlsafe_b64encode(hmac.digest(secret, message, "sha256")).rstrip(b"=").decode()

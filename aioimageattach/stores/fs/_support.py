@@ -1,4 +1,4 @@
-"""What a file system lacks, how a store works without it, and what that costs. All calls block."""
+"""Optional features of file systems, and the fallbacks for those that lack them. All calls block."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _log = logging.getLogger("aioimageattach.stores.fs")
 
 
 class Support:
-    """Does what a file system may not support, and reports once for each feature that it does not.
+    """Performs operations that a file system may not support, and logs each missing feature once.
 
     Args:
         root: The path of the store's directory.
 
     Attributes:
-        unnamed: Whether files without a name work, as far as known. They are created by ``O_TMPFILE`` and named through
-            ``/proc``.
+        unnamed: Whether unnamed files are supported, as far as known. They are created with ``O_TMPFILE`` and named
+            through ``/proc``.
     """
 
     def __init__(self, root: str) -> None:
@@ -48,12 +48,12 @@ class Support:
         self._owner: tuple[int, int] | None = None
 
     def report(self, feature: str, error: OSError | None, consequence: str) -> None:
-        """Log that a feature is missing, once.
+        """Log a missing feature, once.
 
         Args:
-            feature: Such as ``"hard links"``.
-            error: What the system said.
-            consequence: What it means for the store's files.
+            feature: The feature, such as ``"hard links"``.
+            error: The error of the operating system.
+            consequence: The consequence for the store's files.
         """
         if feature not in self._reported:
             self._reported.add(feature)
@@ -64,9 +64,9 @@ class Support:
         """Set the permissions of an open file or directory.
 
         Args:
-            fd: Its descriptor.
+            fd: The descriptor.
             mode: The permissions.
-            option: The argument of the store that asks for them.
+            option: The name of the store's option that sets them, for the log.
         """
         if not hasattr(os, "fchmod"):
             return
@@ -80,9 +80,10 @@ class Support:
             )
 
     def chown(self, fd: int) -> None:
-        """Give a new file or directory the owner and group of the store's directory, as far as this process may.
+        """Give a new file or directory the owner and group of the store's directory, if the process is permitted to.
 
-        Without this, a maintenance run as another user would leave directories that the application cannot write to.
+        Without this, a maintenance command run as another user would leave directories that the application cannot
+        write to.
         """
         if not hasattr(os, "fchown"):
             return
@@ -107,7 +108,7 @@ class Support:
                 )
 
     def fsync(self, fd: int) -> None:
-        """Flush a file to the disk."""
+        """Flush a file to disk."""
         try:
             _flush(fd)
         except OSError as error:
@@ -116,7 +117,7 @@ class Support:
             self.report("flushing files", error, "files of committed rows may be lost or incomplete after a power loss")
 
     def fsync_directory(self, directory: Directory) -> None:
-        """Flush the names in a directory to the disk."""
+        """Flush the entries of a directory to disk."""
         try:
             os.fsync(directory.fileno())
         except OSError as error:
@@ -129,15 +130,15 @@ class Support:
 
         Args:
             directory: The directory of the file.
-            name: Its name there.
+            name: The name of the file in it.
             target: The directory of the new name.
             new: The new name.
-            seal: Called with the descriptor of a copy, if the file has to be copied.
+            seal: Called with the descriptor of the copy, if the file must be copied.
 
         Raises:
             FileExistsError: The new name is taken.
 
-        Effects: On an error, the file still has its old name only.
+        Effects: On error, the file has only its old name.
         """
         try:
             directory.link(name, target, new)
@@ -151,7 +152,7 @@ class Support:
     def _rename_without_links(
         self, directory: Directory, name: str, target: Directory, new: str, seal: Callable[[int], None]
     ) -> None:
-        os.close(target.create(new, 0o600))  # nobody else can take the name any more
+        os.close(target.create(new, 0o600))  # reserve the name
         try:
             directory.replace(name, target, new)
         except OSError as error:
@@ -181,14 +182,14 @@ def copy(source: FileIO, target: int) -> None:
 
 
 def write_all(fd: int, block: bytes | memoryview) -> None:
-    """Write a block to an open file, in as many calls as the system needs."""
+    """Write a block to an open file, in as many calls as necessary."""
     rest = memoryview(block)
     while rest:
         rest = rest[os.write(fd, rest) :]
 
 
 def _flush(fd: int) -> None:
-    """Flush a file. On macOS, ``fsync`` leaves data in the cache of the drive, and ``F_FULLFSYNC`` does not."""
+    """Flush a file. On macOS, only ``F_FULLFSYNC`` also flushes the cache of the drive; ``fsync`` does not."""
     try:
         import fcntl
 

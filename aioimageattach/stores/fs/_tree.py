@@ -1,4 +1,4 @@
-"""The directories of a store, opened segment by segment so that no symbolic link leads out of it. All calls block."""
+"""The directories of a store, opened segment by segment so that no symbolic link is followed. All calls block."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ._support import Support
 __all__ = ["TRIES", "Tree", "place_of"]
 
 TRIES: Final = 100
-"""How often a put makes its directories again, if deletes remove them at the same time, before it gives up."""
+"""How often a put tries to create its directories if concurrent deletes keep removing them."""
 
 
 class Tree:
     """The directories below a root.
 
-    A path here consists of segments joined by ``/`` that were checked before; ``""`` is the root itself. The root may
-    be a symbolic link; no link below it is followed.
+    Paths are relative to the root, consist of validated segments joined by ``/``, and are ``""`` for the root itself.
+    The root may be a symbolic link; no link below it is followed.
 
     Args:
         root: The absolute path of the root.
-        dir_mode: The permissions of new directories, whatever the umask; ``None`` leaves them to the umask.
+        dir_mode: The permissions of new directories, regardless of the umask; ``None`` leaves them to the umask.
 
     Attributes:
         support: What the file system supports.
@@ -43,8 +43,8 @@ class Tree:
         """Open a directory; the caller closes it.
 
         Raises:
-            FileNotFoundError: It does not exist.
-            NotADirectoryError: It, or a directory above it, is a file or a link.
+            FileNotFoundError: The directory does not exist.
+            NotADirectoryError: The path, or one of its ancestors, is a file or a symbolic link.
         """
         directory = root_directory(self.root)
         for segment in _segments(path):
@@ -54,7 +54,7 @@ class Tree:
 
     @contextmanager
     def holding(self, name: str) -> Generator[tuple[Directory, str, os.stat_result]]:
-        """Hold the directory of a regular file open for a block; yield it with the file's name in it and its status.
+        """Keep the directory of a regular file open for a block; yield the directory, the file's name, and its status.
 
         Raises:
             FileNotFoundError: The file does not exist, or it is not a regular file.
@@ -72,17 +72,17 @@ class Tree:
             raise _not_found(name) from error
 
     def make(self, path: str) -> Directory:
-        """Open a directory, and make those that are missing, the root included if its parent exists."""
+        """Open a directory; create it and its missing ancestors, including the root if the root's parent exists."""
         for _ in range(TRIES):
             try:
                 return self._make(path)
-            except FileNotFoundError as error:  # a delete has removed one of them meanwhile
+            except FileNotFoundError as error:  # a concurrent delete removed one of them
                 if error.filename == self.root:
                     raise
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
 
     def sync_directories(self, path: str) -> None:
-        """Make sure that the directories that this process made survive a power loss."""
+        """Flush a directory and its ancestors to disk, as far as this process created them and has not flushed them."""
         while True:
             above = path.rpartition("/")[0]
             token = self._unsynced.get(path)
@@ -96,7 +96,7 @@ class Tree:
             path = above
 
     def prune(self, path: str) -> None:
-        """Remove a directory and those above it, as far as they are empty; never the root."""
+        """Remove a directory and its ancestors as long as they are empty; never remove the root."""
         with contextlib.suppress(OSError):
             while path:
                 above, _, leaf = path.rpartition("/")
@@ -113,23 +113,23 @@ class Tree:
         with self.holding(name) as (directory, leaf, seen):
             fd = directory.open(leaf)
         status = os.fstat(fd)
-        if not os.path.samestat(status, seen):  # replaced since it was checked, perhaps by a link or a FIFO
+        if not os.path.samestat(status, seen):  # replaced after the check, perhaps by a symbolic link or a FIFO
             os.close(fd)
             raise _not_found(name)
         return fd, status.st_size
 
     def delete(self, name: str) -> None:
-        """Delete a regular file, and the directories that become empty; do nothing if the file does not exist."""
+        """Delete a regular file and the directories that become empty; do nothing if the file does not exist."""
         with contextlib.suppress(FileNotFoundError), self.holding(name) as (directory, leaf, _):
             directory.unlink(leaf)
         self.prune(name.rpartition("/")[0])
 
     def move(self, name: str, new: str) -> None:
-        """Give a regular file a new name, which no file has yet; remove the directories that become empty.
+        """Rename a regular file without replacing another one; remove the directories that become empty.
 
         Raises:
             FileExistsError: The new name is taken.
-            FileNotFoundError: There is no such file.
+            FileNotFoundError: The file does not exist.
         """
         parent, _, leaf = new.rpartition("/")
         with self.holding(name) as (directory, old, _):
@@ -138,7 +138,9 @@ class Tree:
                     try:
                         self.support.rename(directory, old, target, leaf, self.support.fsync)
                         break
-                    except FileNotFoundError:  # a delete removed the target directory, unless the file is gone
+                    except (
+                        FileNotFoundError
+                    ):  # either a concurrent delete removed the target directory, or the file is gone
                         directory.stat(old)
             else:
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), new)
@@ -165,7 +167,7 @@ class Tree:
         return directory
 
     def _enter(self, above: Directory, segment: str, path: str) -> Directory:
-        """Open a directory; make it if it is missing."""
+        """Open a subdirectory; create it if it is missing."""
         try:
             return above.enter(segment)
         except FileNotFoundError:
@@ -185,10 +187,10 @@ class Tree:
         return 0o777 if self._dir_mode is None else self._dir_mode
 
     def _set_mode(self, directory: Directory) -> None:
-        """Give a new directory its owner and its permissions; the setgid bit is inherited."""
+        """Set the owner and the permissions of a new directory; keep an inherited setgid bit."""
         try:
             fd = directory.fileno()
-        except OSError:  # this system has neither
+        except OSError:  # this system supports neither
             return
         self.support.chown(fd)
         if self._dir_mode is not None:
@@ -196,7 +198,7 @@ class Tree:
 
 
 def place_of(path: str) -> tuple[str | int, ...]:
-    """Return device and inode of a directory; if it is missing, those of the nearest one above, and the rest."""
+    """Return the device and inode of a directory, or of its nearest existing ancestor and the missing segments."""
     missing: list[str] = []
     above = os.path.abspath(path)
     while True:

@@ -1,4 +1,4 @@
-"""Writes one file next to its final place, then gives it its name. All calls block."""
+"""Writes a file in its final directory, then gives it its name. All calls block."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ class Stopped(Exception):
 
 
 class Writer:
-    """Puts one file, whole or not at all.
+    """Creates one file atomically.
 
-    The file is written without a name if the file system supports that, so that not even SIGKILL leaves anything.
-    Otherwise it is written under a name that listings skip. Only its owner may read it until it is whole.
+    The file is written without a name if the file system supports that, so that even SIGKILL leaves nothing behind.
+    Otherwise it is written under a temporary name that listings skip. If ``file_mode`` is given, only the owner can
+    read the file until it is complete.
 
     Args:
-        store: The store that errors name.
+        store: The store, for error messages.
         tree: The store's directories.
-        name: The file's name, which was checked before.
+        name: The file's name, which must be valid.
         fsync: Whether the file must survive a power loss once it has its name.
-        file_mode: Its permissions, whatever the umask; ``None`` leaves them to the umask.
+        file_mode: The permissions of the file, regardless of the umask; ``None`` leaves them to the umask.
     """
 
     def __init__(self, store: object, tree: Tree, name: str, *, fsync: bool, file_mode: int | None) -> None:
@@ -50,7 +51,7 @@ class Writer:
         self._published = False
 
     def write(self, blocks: Iterable[bytes | memoryview]) -> None:
-        """Write some blocks; an error of their iterator is raised as it is."""
+        """Write some blocks; an error of their iterator is raised unchanged."""
         for block in blocks:
             self._check()
             with self._errors():
@@ -75,7 +76,7 @@ class Writer:
         self._close()
 
     def discard(self) -> None:
-        """Leave nothing behind, whatever was done so far; raises nothing."""
+        """Remove everything that was created so far. Never raises."""
         self._close()
         for name in (self._side, self._leaf if self._published else None):
             if name is not None:
@@ -92,13 +93,13 @@ class Writer:
             return self._file
         for _ in range(TRIES):
             directory = self._enter()
-            with contextlib.suppress(FileNotFoundError):  # a delete has removed the directory meanwhile
+            with contextlib.suppress(FileNotFoundError):  # a concurrent delete removed the directory
                 self._file = self._create(directory)
                 return self._file
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), self._parent)
 
     def _enter(self) -> Directory:
-        """Open the directory, again if it is open."""
+        """Open the directory, or reopen it if it is open."""
         old, self._directory = self._directory, None
         if old is not None:
             old.close()
@@ -126,7 +127,7 @@ class Writer:
         return file
 
     def _seal(self, file: int) -> None:
-        """Give a whole file its owner and permissions, and flush it."""
+        """Set the owner and permissions of a complete file, and flush it."""
         self._support.chown(file)
         if self._mode is not None:
             self._support.chmod(file, self._mode, "file_mode")
@@ -139,7 +140,7 @@ class Writer:
             directory = self._enter() if directory is None else directory
             try:
                 self._name(directory)
-            except FileNotFoundError:  # a delete has removed the directory meanwhile
+            except FileNotFoundError:  # a concurrent delete removed the directory
                 directory = None
             else:
                 return directory
@@ -154,7 +155,7 @@ class Writer:
             except OSError as error:
                 if error.errno not in NO_LINKS:
                     raise
-            # An unnamed file can only be named by a link, so it is copied to one that has a name.
+            # An unnamed file can be named only by linking it, so it is copied to a named one.
             self._support.unnamed = False
             with open(f"/proc/self/fd/{file}", "rb", buffering=0) as source:
                 self._file = self._create_side(directory)

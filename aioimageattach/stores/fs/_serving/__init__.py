@@ -1,1 +1,1 @@
-"""How files are served, apart from ASGI messages."""
+"""The parts of serving files that do not depend on ASGI messages."""

@@ -1,4 +1,4 @@
-"""Keeps files open between requests, and reads from the page cache without blocking where the system allows it."""
+"""Keeps files open between requests, and reads from the page cache without blocking if the system supports it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .responses import FileInfo
 __all__ = ["RECHECK_AFTER", "OpenFile", "OpenFiles"]
 
 RECHECK_AFTER: Final = 10.0
-"""Seconds after which an open file is looked up by its name again."""
+"""How long an open file is used before it is looked up by name again, in seconds."""
 
 _NOWAIT: Final[int] = getattr(os, "RWF_NOWAIT", 0)
 _OUT_OF_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
@@ -24,15 +24,15 @@ _TIMESTAMPS_RELIABLE_AFTER: Final = 2.0
 
 
 class OpenFile:
-    """A regular file, open for reading until nobody refers to it.
+    """A regular file that stays open for reading until the last reference to it is dropped.
 
-    Every reader holds a reference. So a descriptor is never closed, and its number never reused for another file, while
-    somebody reads: not after a cancellation, not after eviction from the cache, and not in another thread.
+    Every reader holds a reference. So the descriptor is never closed, and its number never reused for another file,
+    during a read: neither after a cancellation or an eviction from the cache, nor in another thread.
 
     Attributes:
         name: The file's name within the store.
         info: The file's size, validators and headers.
-        nowait: Whether the file system can return what the page cache holds without waiting for the rest.
+        nowait: Whether the file system supports reading from the page cache without waiting for the disk.
         content: The content of a small file, once it has been read.
     """
 
@@ -52,12 +52,12 @@ class OpenFile:
         os.close(self._fd)
 
     def is_current(self) -> bool:
-        """Return whether the file still has a name and its size; if not, it was deleted or written to."""
+        """Return whether the file still has a name and the same size; if not, it was deleted or modified."""
         status = os.fstat(self._fd)
         return status.st_nlink > 0 and status.st_size == self.info.size
 
     def read_cached(self, into: memoryview, start: int) -> int:
-        """Read from the page cache up to the first byte that is not there; never wait for the disk."""
+        """Read from the page cache, up to the first byte that is not cached; never wait for the disk."""
         try:
             return os.preadv(self._fd, [into], start, _NOWAIT)
         except BlockingIOError:
@@ -72,15 +72,15 @@ class OpenFile:
 
 
 class OpenFiles:
-    """The most recently used files of a store, which stay open.
+    """A cache of the most recently used files of a store, which stay open.
 
-    Only files with a revision in their name stay open, because no other file can ever have that name. And only those
-    that can be read without waiting: NFS keeps a deleted file that is open under another name, so that its directory
-    cannot be removed, and Windows cannot delete it. All methods may be called in any thread.
+    Only files with a revision in their name stay open, because no other file can ever have that name. They must also
+    support non-blocking reads, which excludes NFS and Windows: NFS renames a deleted file that is open, so that its
+    directory cannot be removed, and Windows cannot delete an open file. All methods are thread-safe.
 
     Args:
         root: The store's directory, as an absolute path.
-        limit: How many files stay open, at least 1.
+        limit: How many files may stay open, at least 1.
     """
 
     def __init__(self, root: str, limit: int) -> None:
@@ -89,12 +89,12 @@ class OpenFiles:
         self._open: dict[str, OpenFile] = {}  # least recently used first; every operation on it is atomic
 
     def peek(self, name: str) -> OpenFile | None:
-        """Return a file that is open and that can be read without waiting. Does not block."""
+        """Return a file if it is open and supports non-blocking reads, or else ``None``. Does not block."""
         found = self._open.get(name)
         return found if found is not None and found.nowait and self._is_fresh(name, found) else None
 
     def get(self, file: ServableFile) -> OpenFile:
-        """Return a file; open it if necessary. Blocks.
+        """Return a file, opening it if necessary. Blocks.
 
         Raises:
             OSError: The file cannot be opened; ``FileNotFoundError`` means that it does not exist.
@@ -122,7 +122,7 @@ class OpenFiles:
         self._open.pop(name, None)
         if time.monotonic() - file.opened_at >= RECHECK_AFTER or not file.is_current():
             return False
-        self._open[name] = file  # the most recently used one now
+        self._open[name] = file  # move it to the end, as the most recently used file
         return True
 
 
@@ -139,9 +139,10 @@ def _supports_nowait(fd: int) -> bool:
 
 
 def _etag_of(status: os.stat_result, now: float) -> str:
-    """Return the entity tag of a file that can change under its name.
+    """Return the entity tag of a file whose content can change.
 
-    Two writes within one tick of the file system's clock leave the same timestamps, so the tag is weak at first.
+    Two writes within one tick of the file system's clock have the same timestamps, so the tag of a recently changed
+    file is weak.
     """
     traces = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
     young = now - max(status.st_mtime, status.st_ctime) < _TIMESTAMPS_RELIABLE_AFTER

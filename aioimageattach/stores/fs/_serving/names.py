@@ -1,4 +1,4 @@
-"""Decides from a URL path alone whether it can name a file that may be served."""
+"""Parses URL paths, and accepts only those that can name a servable file. Does no I/O."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TYPES: Final = {
     ".jpeg": "image/jpeg",
     **{extension: mimetype for table in (EXTENSIONS, LEGACY_EXTENSIONS) for mimetype, extension in table.items()},
 }
-"""MIME types by extension. The store chose the extension after it had looked at the content."""
+"""MIME types by extension. The extension is reliable, because it was chosen according to the file's content."""
 
 _UNKNOWN_TYPE: Final = "application/octet-stream"
 _TYPE_OF: Final = {extension: mimetype for mimetype, extension in EXTENSIONS.items()}
@@ -35,7 +35,8 @@ class ServableFile:
 
     Attributes:
         name: The name within the store.
-        etag: The strong entity tag, made of the revision; ``None`` in the predecessor's layout, where files can change.
+        etag: The strong entity tag, made from the revision; ``None`` in the predecessor's layout, where files can
+            change.
         mimetype: The MIME type.
         inline: Whether a browser may display the file; other files are downloaded.
     """
@@ -47,7 +48,7 @@ class ServableFile:
 
     @property
     def filename(self) -> str:
-        """The name to download it under; it consists of letters, digits and ``._-``."""
+        """The file name for downloads; it consists of letters, digits and ``._-``."""
         return self.name.rpartition("/")[2]
 
 
@@ -55,8 +56,8 @@ class ServableFile:
 def parse_path(path: str) -> ServableFile | None:
     """Return the file that a path names, or ``None`` if no file of a store can have that name.
 
-    Only names that the store itself gives to images are accepted. None of them starts with a dot, has an empty or
-    dotted segment, contains a character that a URL must escape, or is too long for a file system.
+    Only names that the store itself gives to images are accepted. No such name starts with a dot, has an empty, ``.``
+    or ``..`` segment, contains a character that a URL must escape, or is too long for a file system.
     """
     found = _NAME.fullmatch(path) if len(path) <= _MAX_CHARS else None
     if found is None:
@@ -81,7 +82,7 @@ def _is_revisioned(found: re.Match[str], extension: str) -> bool:
         return False
     try:
         key = ImageKey(found["type"], None, int(found["width"]), int(found["height"]), mimetype, found["stem"])
-    except InvalidKeyError:  # the predecessor may have given such a name
+    except InvalidKeyError:  # the name may be one of the predecessor's layout
         return False
     return file_name(key) == found[0]
 

@@ -1,4 +1,4 @@
-"""Finds files and reads them: from the page cache on the event loop, everything else in a worker thread."""
+"""Finds and reads files: cached data on the event loop, everything else in a worker thread."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Delivery", "FileReader", "Reader"]
 
 _KEPT_BUFFERS: Final = 16
 _KEPT_CONTENT: Final = 32 * 1024
-"""Largest content that is kept with an open file, in bytes. Reading it again would cost more than everything else."""
+"""Largest content that is kept with an open file, in bytes; rereading it would dominate the cost of a response."""
 
 _PRIVATE: Final[dict[str, Any]] = {"flags": mmap.MAP_PRIVATE} if hasattr(mmap, "MAP_PRIVATE") else {}
 
@@ -39,7 +39,7 @@ class Delivery:
 
     @property
     def opened(self) -> OpenFile:
-        """The file of a body that is read from one."""
+        """The open file, for a body that is read from one."""
         assert self.file is not None
         return self.file
 
@@ -57,9 +57,9 @@ class Delivery:
         return first if first is not None and len(first) == part[1] - part[0] else None
 
     def release(self) -> None:
-        """Drop the file, so that the traceback of an exception that somebody keeps does not keep it open.
+        """Drop the reference to the file, so that the traceback of an exception does not keep the file open.
 
-        For the same reason, callers pass the delivery and not the file.
+        For the same reason, functions take the delivery as an argument instead of the file.
         """
         self.file = None
 
@@ -68,7 +68,7 @@ class FileReader(Protocol):
     """Finds files and reads them."""
 
     def peek(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery | None:
-        """Return what :meth:`prepare` does if that is possible without waiting. Does not block."""
+        """Return the result of :meth:`prepare` if it is available without waiting, or else ``None``. Does not block."""
         ...
 
     async def prepare(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
@@ -76,7 +76,7 @@ class FileReader(Protocol):
 
         Raises:
             StoreFileNotFoundError: The file does not exist.
-            StoreError: It cannot be opened or read.
+            StoreError: The file cannot be opened or read.
         """
         ...
 
@@ -88,7 +88,7 @@ class FileReader(Protocol):
         """Read a block.
 
         Raises:
-            StoreError: It cannot be read.
+            StoreError: The block cannot be read.
         """
         ...
 
@@ -98,8 +98,8 @@ class Reader:
 
     Args:
         root: The directory, as an absolute path.
-        block_size: In bytes.
-        open_files: How many files stay open.
+        block_size: The size of a block, in bytes.
+        open_files: How many files may stay open.
     """
 
     def __init__(self, root: str, block_size: int, open_files: int) -> None:
@@ -109,7 +109,7 @@ class Reader:
         self._buffers: list[memoryview] = []
 
     def peek(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery | None:
-        """Return what :meth:`prepare` does if that is possible without waiting: for hot files. Does not block."""
+        """Return the result of :meth:`prepare` if it needs no disk access, or else ``None``. Does not block."""
         opened = self._files.peek(file.name)
         if opened is None:
             return None
@@ -131,10 +131,10 @@ class Reader:
                     yield start, min(part[1], start + self._block_size)
 
     async def read(self, delivery: Delivery, block: Range) -> bytes:
-        """Read a block: from the page cache, and what is missing there in a worker thread.
+        """Read a block: from the page cache if all of it is cached, or else in a worker thread.
 
         Raises:
-            StoreError: The disk failed, or the file has become shorter.
+            StoreError: The disk failed, or the file was truncated.
         """
         data = self._read_cached(delivery.opened, block)
         if data is None:
@@ -161,17 +161,17 @@ class Reader:
 
         Raises:
             StoreFileNotFoundError: The file does not exist.
-            StoreError: It cannot be opened or read.
+            StoreError: The file cannot be opened or read.
         """
-        # The future of a thread keeps its result until it is collected, and would keep the file open. So the result is
-        # passed in a list.
+        # The future of a worker thread keeps its result until it is garbage-collected, which would keep the file open.
+        # So the result is passed in a list.
         results: list[tuple[Delivery, memoryview | None, int]] = []
         try:
             await run_io(self._prepare, request, file, cors, results)
             delivery, buffer, size = results.pop()
         finally:
             results.clear()
-        if buffer is not None:  # the bytes are made here, because allocating them is slower in a thread
+        if buffer is not None:  # create the bytes here, because allocating them is slower in a worker thread
             delivery.first = self._take_bytes(delivery.opened, buffer, size)
         return delivery
 
@@ -214,10 +214,11 @@ class Reader:
             )
 
     def _take_buffer(self) -> memoryview:
-        """Return a buffer that nobody else uses; reusing memory is cheaper than allocating it for every read.
+        """Return an unused buffer; reusing memory is cheaper than allocating it for every read.
 
-        The memory starts at a page. A large ``bytearray`` starts 16 bytes after one, and then the kernel's copy from
-        the page cache takes up to ten times as long: each load has the same low 12 address bits as a recent store.
+        The buffer is page-aligned. A large ``bytearray`` starts 16 bytes after a page boundary, which makes the
+        kernel's copy from the page cache up to ten times slower: each load has the same low 12 address bits as a recent
+        store (4K aliasing).
         """
         try:
             return self._buffers.pop()
@@ -225,7 +226,7 @@ class Reader:
             return memoryview(mmap.mmap(-1, self._block_size, **_PRIVATE))
 
     def _take_bytes(self, file: OpenFile, buffer: memoryview, count: int) -> bytes:
-        """Return the first bytes of a buffer that was filled from a file, and make the buffer available again."""
+        """Return the first bytes of a buffer that was filled from a file, and release the buffer."""
         data = bytes(buffer[:count])
         if count == file.info.size <= _KEPT_CONTENT:
             file.content = data

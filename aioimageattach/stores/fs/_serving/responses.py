@@ -1,4 +1,4 @@
-"""Decides the response to a request: status, headers, and which bytes of the file to send. Does no I/O."""
+"""Builds the response to a request: the status, the headers, and the bytes of the file to send. Does no I/O."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ _ERRORS: Final = {
 _IMMUTABLE: Final[Header] = (b"cache-control", b"public, max-age=31536000, immutable")
 _REVALIDATE: Final[Header] = (b"cache-control", b"no-cache")
 _NOSNIFF: Final[Header] = (b"x-content-type-options", b"nosniff")
-# Whatever type a browser takes the file for, it loads nothing, runs nothing and belongs to no origin. Browsers need the
-# style for the page that they build around an image.
+# Even if a browser misinterprets the type of the file, the file cannot load resources, run scripts or access an origin.
+# Browsers need inline styles for the page that they generate around an image.
 _SANDBOX: Final[Header] = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; sandbox")
 _EXPOSED_HEADERS: Final = b"Accept-Ranges, Content-Length, Content-Range, ETag"
 _ALLOWED_HEADERS: Final = b"If-Match, If-Modified-Since, If-None-Match, If-Range, If-Unmodified-Since, Range"
@@ -59,12 +59,12 @@ _FRONT_SERVER_CONDITIONS: Final = frozenset({b"if-modified-since", b"if-unmodifi
 
 @dataclass(slots=True)
 class RequestInfo:
-    """The parts of a request that matter for the response.
+    """The parts of a request that the response depends on.
 
     Attributes:
-        method: The method, such as ``GET``.
-        conditions: The request's headers among :data:`~aioimageattach._http.conditions.CONDITIONS`. Repeated headers
-            are joined by commas; one that may not be a list is then malformed, and ignored.
+        method: The HTTP method, such as ``GET``.
+        conditions: The request's headers that are in :data:`~aioimageattach._http.conditions.CONDITIONS`. Repeated
+            headers are joined by commas, which makes a header that must not be a list malformed, so it is ignored.
         origin: The origin of the page that sends the request.
         preflight: Whether this is a CORS preflight.
         query: The query string.
@@ -78,7 +78,7 @@ class RequestInfo:
 
     @classmethod
     def from_scope(cls, scope: Scope) -> RequestInfo:
-        """Read an HTTP scope."""
+        """Create the description of a request from an HTTP scope."""
         conditions: dict[bytes, str] = {}
         origin: bytes | None = None
         preflight = False
@@ -96,13 +96,13 @@ class RequestInfo:
         return cls(scope["method"], conditions, origin, preflight, scope.get("query_string", b""))
 
     def needs_etag(self) -> bool:
-        """Return whether the response depends on the entity tag, which a server in front does not know."""
+        """Return whether the response depends on the entity tag, which a front-end server does not know."""
         return not _FRONT_SERVER_CONDITIONS.issuperset(self.conditions)
 
 
 @dataclass(slots=True)
 class Response:
-    """A response whose body consists of bytes and of ranges of a file, in order."""
+    """A response whose body is a sequence of bytes and ranges of a file."""
 
     status: int
     headers: Headers
@@ -114,9 +114,9 @@ class FileInfo:
 
     Args:
         file: The file.
-        size: Its size, in bytes.
-        etag: The entity tag of a file without a revision.
-        modified: The time of its last change, in seconds since 1970.
+        size: The size of the file, in bytes.
+        etag: The entity tag to use for a file without a revision.
+        modified: The time of the last change, in seconds since 1970.
     """
 
     __slots__ = ("headers", "mimetype", "size", "unchanged_headers", "version", "whole_headers")
@@ -131,18 +131,18 @@ class FileInfo:
             (b"accept-ranges", b"bytes"),
         ]
         self.whole_headers: Headers = [*self.headers, (b"content-length", str(size).encode())]
-        # Only what a cache needs to update its entry (RFC 9110, section 15.4.5).
+        # Only the headers that a cache needs to update its entry (RFC 9110, section 15.4.5).
         self.unchanged_headers: Headers = [
             header for header in self.headers if header[0] in (b"cache-control", b"etag")
         ]
 
 
 class Cors:
-    """Which pages of other origins may display files, and read them by script (Fetch: CORS protocol and CORP).
+    """The origins whose pages may display files and read them by script (Fetch Standard: CORS protocol and CORP).
 
     Args:
-        origins: ``False`` for none; pages of the same site may display files. ``True`` for all, without credentials.
-            Otherwise a list of origins such as ``"https://shop.example.com"``.
+        origins: ``False`` for none, so that only pages of the same site may display files; ``True`` for all, without
+            credentials; or a list of origins such as ``"https://shop.example.com"``.
     """
 
     def __init__(self, origins: bool | Iterable[str]) -> None:
@@ -169,13 +169,13 @@ class Cors:
         return [(b"access-control-allow-origin", origin), (b"access-control-expose-headers", _EXPOSED_HEADERS)]
 
     def headers_for(self, origin: bytes | None) -> Headers:
-        """Return the headers of every response to that origin. The caller must not change the list."""
+        """Return the headers of every response to an origin. The caller must not modify the list."""
         if origin is None or origin not in self._listed:
             return self._always
         return [*self._always, *self._grant(origin)]
 
     def preflight_headers(self, origin: bytes | None) -> Headers:
-        """Return the headers that allow a page these methods and headers; none if the page is not allowed."""
+        """Return the headers that permit a page to send requests; empty if its origin is not allowed."""
         if not self._all and origin not in self._listed:
             return []
         return [
@@ -186,7 +186,7 @@ class Cors:
 
 
 def error_response(request: RequestInfo, status: int, cors: Headers, *more: Header) -> Response:
-    """Return a response with one line of text that reveals nothing about the server's disk."""
+    """Return an error response with one line of text, which reveals nothing about the server's disk."""
     text = _ERRORS[status]
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
@@ -202,7 +202,7 @@ def error_response(request: RequestInfo, status: int, cors: Headers, *more: Head
 
 
 def options_response(request: RequestInfo, cors: Cors) -> Response:
-    """Return the response to OPTIONS, preflights included."""
+    """Return the response to an OPTIONS request, including CORS preflights."""
     headers = cors.headers_for(request.origin)
     if not request.preflight:
         return Response(204, [(b"allow", _METHODS), *headers])
@@ -212,12 +212,12 @@ def options_response(request: RequestInfo, cors: Cors) -> Response:
 
 
 def offloaded_response(file: ServableFile, cors: Headers, header: bytes, location: str) -> Response:
-    """Return a response that makes the server in front of the application send the file, or a 404."""
+    """Return a response that makes the front-end server send the file, or a 404 if the file does not exist."""
     return Response(200, [(header, f"{location}{file.name}".encode()), *_file_headers(file, file.etag), *cors])
 
 
 def file_response(request: RequestInfo, info: FileInfo, cors: Headers) -> Response:
-    """Return the response to GET or HEAD of a file that exists.
+    """Return the response to a GET or HEAD request for a file that exists.
 
     Args:
         request: The request.
@@ -240,12 +240,12 @@ def file_response(request: RequestInfo, info: FileInfo, cors: Headers) -> Respon
 
 
 def make_private(response: Response, seconds: int, content_disposition: bytes | None) -> None:
-    """Let only the browser cache a response, and only for as long as its URL is valid.
+    """Allow only the browser to cache a response, and only while its URL is valid.
 
     Args:
-        response: Changed in place; errors stay as they are.
-        seconds: How long the URL stays valid.
-        content_disposition: The header of a download, which replaces that of the file.
+        response: The response, which is modified in place; errors are left unchanged.
+        seconds: The remaining lifetime of the URL, in seconds.
+        content_disposition: The ``Content-Disposition`` of a download, which replaces that of the file.
     """
     if response.status >= 400:
         return
@@ -259,7 +259,7 @@ def make_private(response: Response, seconds: int, content_disposition: bytes | 
 
 
 def _file_headers(file: ServableFile, etag: str | None) -> Headers:
-    """Return the headers that follow from the name and the entity tag."""
+    """Return the headers that depend only on the name and the entity tag."""
     headers = [(b"content-type", file.mimetype.encode()), _IMMUTABLE if file.etag else _REVALIDATE, _NOSNIFF, _SANDBOX]
     if etag is not None:
         headers.append((b"etag", etag.encode()))
