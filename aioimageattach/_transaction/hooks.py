@@ -294,12 +294,11 @@ def _open_transactions(session: Session) -> list[SessionTransaction]:
     """Return the root transaction and its savepoints, outermost first, without the subtransactions of flushes."""
     found: SessionTransaction | None = session.get_nested_transaction() or session.get_transaction()
     found = found or session.begin()
-    tokens = []
+    chain = []
     while found is not None:
-        if found.nested or found.parent is None:
-            tokens.append(found)
+        chain.append(found)
         found = found.parent
-    return tokens[::-1]
+    return [one for one in reversed(chain) if one.nested or one.parent is None]
 
 
 # --- rows that leave their session ----------------------------------------------------------------------------------

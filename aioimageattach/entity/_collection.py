@@ -459,10 +459,7 @@ class Collection(Generic[I]):
 
     def _pop(self, row: I) -> None:
         rows = getattr(self.owner, self.key)
-        for number, other in enumerate(rows):  # by identity; remove() would compare with ==
-            if other is row:
-                rows.pop(number)
-                break
+        rows.pop(next(number for number, other in enumerate(rows) if other is row))  # remove() would compare with ==
         if self.state.key is None:  # nothing to delete in the database, even after a flush that was rolled back
             rest = list(rows)
             self._are([])

@@ -321,10 +321,9 @@ def _claim(session: Session, row: Image) -> None:
     """
     attached = record_of(row).attached
     if attached is not None and attached.spool is None and isinstance(attached.store, KeyedStore):
-        file = _file_of(session, row)
-        if file is not None and isinstance(file.key, ImageKey):
-            claim(session, file)
-            await_(attached.store.head_object(attached.store.name_of(file.key)))
+        key = cast("ImageKey", row._stored_key())
+        claim(session, _stored_file(session, row, attached.store, key))
+        await_(attached.store.head_object(attached.store.name_of(key)))
 
 
 def _require_file(session: Session, row: Image) -> None:
@@ -365,8 +364,7 @@ def _check_changed(session: Session, work: _Work, row: Image) -> None:
     if file is not None and holds(session, file):
         old = None if before is None else _stored_file(session, row, file.store, before)
         work.changed.append((row, old))
-        if now.revision is not None:
-            work.allowed.add(now.revision)
+        work.allowed.update(revision for revision in [now.revision] if revision is not None)
         return
     raise UsageError(
         f"{type(row).__name__}: the change of {', '.join(sorted(changed))} would let the row name another file, "
@@ -411,16 +409,18 @@ def _inserting(mapper: Mapper[Any], connection: Connection, row: Image) -> None:
     if instance_state(row) not in work.seen:  # a hook of the application has added it after before_flush
         _prepare(session, work, row)
     work.inserted.append(row)
+    if work.leaving:
+        # SQLAlchemy turns the DELETE and INSERT of one primary key into an UPDATE, and reports no deletion.
+        old = session.identity_map.get(mapper.identity_key_from_instance(row))
+        if old is not None and instance_state(old) in work.leaving:
+            work.changed.append((row, work.leaving[instance_state(old)]))
 
 
 @event.listens_for(Image, "before_update", propagate=True)
 def _updating(mapper: Mapper[Any], connection: Connection, row: Image) -> None:
     session = object_session(row)
     assert session is not None
-    if instance_state(row).key is None:
-        _inserting(mapper, connection, row)  # SQLAlchemy updates a deleted row with the same primary key instead
-    else:
-        _check_changed(session, _work(session), row)
+    _check_changed(session, _work(session), row)
 
 
 # --- statements that bypass the objects ------------------------------------------------------------------------------
@@ -490,7 +490,7 @@ def _values_of(statement: Insert | Update, many: Sequence[Mapping[str, Any]]) ->
     for values in many:
         yield {**own, **values}
     for several in statement._multi_values:
-        for row in several:
-            yield {getattr(column, "key", column): value for column, value in cast("Mapping[Any, Any]", row).items()}
+        rows = cast("Sequence[Mapping[Any, Any]]", several)
+        yield from ({getattr(column, "key", column): value for column, value in row.items()} for row in rows)
     if isinstance(statement, Insert) and statement.select is not None:
         yield dict.fromkeys(statement._select_names or (), "a query")

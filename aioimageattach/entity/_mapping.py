@@ -183,8 +183,6 @@ def _constants(relationship: RelationshipProperty[Any], clause: Any) -> Iterator
             constant = _value(value)
             if constant is not None and isinstance(column, ColumnElement):
                 yield relationship.mapper.get_property_by_column(_plain(column)).key, constant[0]
-    elif isinstance(clause, (True_, False_)):
-        return
     else:
         raise DeclarationError(
             f"{relationship}: expected a primaryjoin of equalities joined by and_(), got {clause}; a new image must "

@@ -8,7 +8,7 @@ application, and its loader options, filters and unflushed changes have no effec
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from sqlalchemy import Column, Select, select
@@ -363,7 +363,7 @@ def _leaving_of(
         if row is one.row:
             _make_persistent(session, row, members.shard)
         session.delete(row)
-        yield Leaving(row, key, known_store(row) or members.store)
+        yield Leaving(row, key or _key_in_session(session, row, one.row), known_store(row) or members.store)
     for row in there:
         if id(row) not in present and row in session:
             session.expunge(row)  # another transaction has deleted it
@@ -450,7 +450,8 @@ def _leaving_alone(session: Session, row: Image) -> Iterator[Leaving]:
         session.expunge(row)
         return
     found = new_instance(mapper, dict(zip(columns, values, strict=True)))
-    yield Leaving(row, None if found is None else _key(found), known_store(row))
+    key = None if found is None else _key(found) or _key_in_session(session, row, found)
+    yield Leaving(row, key, known_store(row))
 
 
 def _check_sources(new: Sequence[Image], found: Sequence[_Found]) -> None:
@@ -477,6 +478,15 @@ def _key(row: Image) -> ImageKey | None:
         return row._stored_key()
     except Exception:  # object_type or object_id may need attributes that only an object in a session has
         return None
+
+
+def _key_in_session(session: Session, row: Image, found: Image) -> ImageKey | None:
+    """Return the key of a row of the database, whose object type and id need the object in the session."""
+    with session.no_autoflush:
+        key = _key(row)
+    if key is None:
+        return None
+    return replace(key, width=found.width, height=found.height, mimetype=found.mimetype, revision=found.revision)
 
 
 def _entity(session: Session, mapper: Mapper[Any], identity: tuple[Any, ...], shard: Any) -> Image | None:

@@ -116,6 +116,7 @@ def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """S3 requires aiohttp."""
     for name in [name for name in sys.modules if name.startswith("aioimageattach.stores.s3.")]:
         monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("aioimageattach.stores.s3.S3Store", raising=False)  # kept from an earlier access
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(BadParameter, match=r"S3 requires aiohttp: pip install 'aioimageattach\[s3\]'"):
         read("s3://pictures")

@@ -36,7 +36,7 @@ PUBLIC = (
     "aioimageattach.version",
 )
 MOST_NAMES = 221
-"""Number of different names that these modules export. The aim is 150: raise it only for a feature that needs the name."""
+"""Number of different names that these modules export. The aim is 150: raise it only for a feature that needs one."""
 
 
 @pytest.fixture(scope="module")
