@@ -231,7 +231,7 @@ class S3Client:
 
     @property
     def is_region_known(self) -> bool:
-        """Whether the region was given, configured or detected, or is not needed for URLs."""
+        """``True`` if the region was given, configured or detected, or is not needed for URLs."""
         return self._sender.is_region_known
 
     async def connect(self) -> None:
@@ -362,7 +362,7 @@ class S3Client:
             raise
 
     async def _check_bucket(self) -> None:
-        """Raise an error if the bucket does not exist; ``HEAD`` responses do not tell it from a missing object.
+        """Raise an error if the bucket does not exist; ``HEAD`` responses do not distinguish it from a missing object.
 
         Once the bucket has been found, it is not checked again.
         """

@@ -1,4 +1,4 @@
-"""Deletes objects, one by one or up to 1,000 per request."""
+"""Deletion of objects, one by one or up to 1,000 per request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SINGLES: Final = 8
 
 
 class Deleter:
-    """Deletes objects.
+    """A helper that deletes the objects of one bucket.
 
     Args:
         sender: Sends the requests.

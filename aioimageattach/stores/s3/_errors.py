@@ -132,27 +132,27 @@ class ErrorResponse:
 
     @property
     def is_transient(self) -> bool:
-        """Whether another attempt may succeed."""
+        """``True`` if another attempt may succeed."""
         return is_transient(self.status, self.info.code)
 
     @property
     def is_expired(self) -> bool:
-        """Whether the credentials were rejected because they have expired."""
+        """``True`` if the credentials were rejected because they have expired."""
         return self.info.code in _EXPIRED
 
     @property
     def is_mute(self) -> bool:
-        """Whether this is a 400 without an error code, as for ``HEAD``, so that the cause is unknown."""
+        """``True`` if this is a 400 without an error code, as for ``HEAD``, so that the cause is unknown."""
         return self.status == 400 and not self.info.code
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the bucket is in another region or on another host."""
+        """``True`` if the bucket is in another region or on another host."""
         return self.status in (301, 302, 307, 308) or self.info.code in _OTHER_REGION
 
     @property
     def is_refused(self) -> bool:
-        """Whether the server rejected the credentials or the signature, or denied permission."""
+        """``True`` if the server rejected the credentials or the signature, or denied permission."""
         return self.status in (401, 403) or self.info.code in _PERMISSION
 
     def clock_offset(self, now: datetime) -> float | None:

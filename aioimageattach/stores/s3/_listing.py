@@ -1,4 +1,4 @@
-"""Iterates over listings, page by page."""
+"""Iteration over listings, page by page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_EMPTY = 1000
 
 
 class _Cycle:
-    """Detects a listing that does not end, in constant memory (Brent's algorithm).
+    """A detector of listings that do not end, in constant memory (Brent's algorithm).
 
     A server that ignores the continuation parameter returns the same page again and again.
     """

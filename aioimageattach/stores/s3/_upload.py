@@ -1,4 +1,4 @@
-"""Creates objects atomically: in one request, in parts if they are large, or by a copy within the server."""
+"""Atomic creation of objects: in one request, in parts if they are large, or by a copy within the server."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def part_size_for(size: int, wanted: int) -> int:
 
 
 class Uploader:
-    """Uploads and copies objects.
+    """An uploader, which creates, replaces and copies objects.
 
     Args:
         sender: Sends the requests.

@@ -38,7 +38,7 @@ class CredentialCache:
     """
 
     RETRY: Final = timedelta(seconds=30)
-    """The pause after a failed renewal."""
+    """How long to wait after a failed renewal."""
 
     def __init__(
         self, source: CredentialSource, *, ahead: float = 300.0, clock: Callable[[], datetime] = _utc_now
@@ -76,7 +76,7 @@ class CredentialCache:
         return "the credentials are not known: await connect() when the program starts"
 
     async def find_region(self) -> str | None:
-        """Return the region that is configured together with the credentials."""
+        """Return the region that is configured together with the credentials, or ``None``."""
         return await self._source.find_region()
 
     def forget(self, refused: Credentials | None = None) -> None:

@@ -50,7 +50,7 @@ class Body:
 
     @property
     def on_disk(self) -> bool:
-        """Whether reading the bytes may block."""
+        """``True`` if reading the bytes may block."""
         return self._spool is not None
 
     def part(self, start: int, end: int) -> Body:
@@ -93,12 +93,12 @@ class Body:
 
     @property
     def is_slice(self) -> bool:
-        """Whether the body is small and in memory, so that it can be passed to the connection in one piece."""
+        """``True`` if the body is small and in memory, so that it can be passed to the connection in one piece."""
         return self.size <= SLICE and not self.on_disk
 
 
 class Watch:
-    """Tracks whether a server may have received a whole body, in any attempt.
+    """A record of whether the server may have received the whole body, in any attempt.
 
     Attributes:
         all_sent: Whether the last byte was passed to a connection.

@@ -130,17 +130,17 @@ class Endpoint:
 
     @property
     def is_aws(self) -> bool:
-        """Whether the server is Amazon's own."""
+        """``True`` if the server is Amazon's own."""
         return self.template is None
 
     @property
     def has_region(self) -> bool:
-        """Whether the region's name is part of the URL."""
+        """``True`` if the region's name is part of the URL."""
         return self.template is None or "{region}" in self.template
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether requests use TLS."""
+        """``True`` if requests use TLS."""
         return self.template is None or self.template.startswith("https:")
 
     @property

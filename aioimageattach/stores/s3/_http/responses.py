@@ -94,7 +94,7 @@ class UploadsPage:
 
 
 class _Names:
-    """Reads names, and decodes them if the response declares that they are URL-encoded."""
+    """A reader of names, which decodes them if the response declares that they are URL-encoded."""
 
     def __init__(self, root: Element) -> None:
         self._encoded = root.findtext("EncodingType") == "url"

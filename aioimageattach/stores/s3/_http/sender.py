@@ -1,4 +1,4 @@
-"""Sends requests: re-signs each attempt, retries transient errors, and corrects the region and the clock."""
+"""A sender that re-signs each attempt, retries transient errors, and corrects the region and the clock."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class _Fixes:
 
 
 class Sender:
-    """Sends requests to one bucket.
+    """A sender of requests to one bucket.
 
     Args:
         endpoint: The server.
@@ -151,7 +151,7 @@ class Sender:
         make_signer: Returns the signer for a region.
         credentials: The credentials to sign with.
         policy: The limits on attempts.
-        transport: Sends and receives.
+        transport: The connections to the server.
         read_timeout: How long a connection may make no progress in either direction, in seconds.
         sign_payload: Whether signatures cover request bodies.
         headers: Headers that are sent with each request and included in each signed URL.

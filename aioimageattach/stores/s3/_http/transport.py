@@ -78,7 +78,7 @@ def _close_socket(transport: Any) -> None:
 
 
 class Transport:
-    """Sends requests.
+    """The connections that requests are sent over.
 
     Args:
         connect_timeout: Limit on establishing a connection, in seconds.

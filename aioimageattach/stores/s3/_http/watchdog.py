@@ -63,7 +63,7 @@ class Limit:
 
 
 class Watchdog:
-    """Enforces the limits of one event loop."""
+    """The timer that enforces the limits of one event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

@@ -87,7 +87,7 @@ def _by_name(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 class SignerV2:
-    """Signs requests, with the same interface as the signer of Version 4.
+    """A signer of requests, with the same interface as the signer of Version 4.
 
     Args:
         region: Ignored; accepted for compatibility with the signer of Version 4.

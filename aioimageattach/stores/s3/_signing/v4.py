@@ -102,7 +102,7 @@ def _layout(names: tuple[str, ...]) -> tuple[str, str, Callable[[Sequence[str]],
 
 
 class SignerV4:
-    """Signs requests to one region.
+    """A signer of requests to one region.
 
     It caches the last signing key, which never appears in a repr or a pickle.
 
