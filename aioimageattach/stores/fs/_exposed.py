@@ -91,7 +91,7 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
     def asgi_middleware(self, app: ASGIApp) -> ExposingMiddleware:
         """Wrap the application in a middleware that serves the files and lets the store derive URLs from requests.
 
-        Make it the outermost middleware, so that no other middleware adds cookies to responses in shared caches.
+        Make it the outermost middleware, so that no other middleware adds cookies to cacheable responses.
 
         Args:
             app: The application.

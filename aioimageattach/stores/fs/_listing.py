@@ -1,4 +1,4 @@
-"""Iterates over the files below a directory, in order of name. All calls block."""
+"""Iteration over the files below a directory, in order of name. All calls block."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def unfinished(tree: Tree, before: datetime, prefix: str = "") -> Iterator[str]:
 
 
 def _scan(tree: Tree, path: str, prefix: str, start_after: str) -> Iterator[ObjectInfo | str]:
-    """Return the files of one directory and the paths of its subdirectories, in the order of the files' names."""
+    """Return the files of one directory and the paths of its subdirectories, in order of name."""
     found: list[tuple[str, ObjectInfo | str]] = []
     above = f"{path}/" if path else ""
     try:

@@ -38,7 +38,7 @@ class SignedUrl:
 
 
 class UrlSigner:
-    """Signs the URLs of files, and verifies them.
+    """A signer that signs the URLs of files and verifies them.
 
     Each URL is reused for some time, so that browsers can cache the file. It stays valid for at least ``expires_in``
     seconds after :meth:`sign` returns it.

@@ -224,7 +224,7 @@ class StaticServer(FileServer):
 class ServerMiddleware:
     """A middleware that passes requests below a path to a file server, and all others to the application.
 
-    Make it the outermost middleware, so that no other middleware adds cookies to responses in shared caches. Websockets
+    Make it the outermost middleware, so that no other middleware adds cookies to cacheable responses. Websockets
     and lifespan events go to the application.
 
     Args:

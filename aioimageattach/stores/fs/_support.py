@@ -31,7 +31,7 @@ _log = logging.getLogger("aioimageattach.stores.fs")
 
 
 class Support:
-    """Performs operations that a file system may not support, and logs each missing feature once.
+    """The operations that a file system may not support; each missing feature is logged once.
 
     Args:
         root: The path of the store's directory.

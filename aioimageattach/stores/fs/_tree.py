@@ -30,7 +30,7 @@ class Tree:
         dir_mode: The permissions of new directories, regardless of the umask; ``None`` leaves them to the umask.
 
     Attributes:
-        support: What the file system supports.
+        support: The optional features of the file system.
     """
 
     def __init__(self, root: str, *, dir_mode: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Writes a file in its final directory, then gives it its name. All calls block."""
+"""A writer that writes a file in its final directory, then gives it its name. All calls block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Stopped(Exception):
 
 
 class Writer:
-    """Creates one file atomically.
+    """A writer that creates one file atomically.
 
     The file is written without a name if the file system supports that, so that even SIGKILL leaves nothing behind.
     Otherwise it is written under a temporary name that listings skip. If ``file_mode`` is given, only the owner can

@@ -1,4 +1,4 @@
-"""Keeps files open between requests, and reads from the page cache without blocking if the system supports it."""
+"""Files that stay open between requests, with non-blocking reads from the page cache if the system supports them."""
 
 from __future__ import annotations
 

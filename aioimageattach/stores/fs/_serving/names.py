@@ -1,4 +1,4 @@
-"""Parses URL paths, and accepts only those that can name a servable file. Does no I/O."""
+"""A parser of URL paths, which accepts only those that can name a servable file. Does no I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds and reads files: cached data on the event loop, everything else in a worker thread."""
+"""A reader of files: cached data on the event loop, everything else in a worker thread."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Delivery:
 
 
 class FileReader(Protocol):
-    """Finds files and reads them."""
+    """The interface of an object that finds and reads files."""
 
     def peek(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery | None:
         """Return the result of :meth:`prepare` if it is available without waiting, or else ``None``. Does not block."""
@@ -94,7 +94,7 @@ class FileReader(Protocol):
 
 
 class Reader:
-    """Reads the files of a directory in blocks.
+    """A reader of the files of a directory, in blocks.
 
     Args:
         root: The directory, as an absolute path.

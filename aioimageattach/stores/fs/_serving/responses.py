@@ -1,4 +1,4 @@
-"""Builds the response to a request: the status, the headers, and the bytes of the file to send. Does no I/O."""
+"""The response to a request: the status, the headers, and the bytes of the file to send. Does no I/O."""
 
 from __future__ import annotations
 
