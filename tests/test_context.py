@@ -408,6 +408,7 @@ async def test_a_proxy_is_like_its_store() -> None:
         assert await file.read() == b"blob"
     assert proxy.locate(StoredRow(key)) == "memory:/user/1/30x20.png"  # a stamp would make a signed URL invalid
     assert proxy.location == signed.location
+    assert len(proxy.revision_for("user", reproducible=True)) == len(signed.make_revision())
     assert [info.name async for info in proxy.list_objects()] == ["user/1/30x20.png"]
     await proxy.discard(key)
     assert [info.name async for info in signed.list_objects()] == []

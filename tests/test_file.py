@@ -730,3 +730,11 @@ async def test_a_file_is_measured(size: int) -> None:
         assert await measure(file, count) == (size, hashlib.sha256(blob).hexdigest())
         assert file.closed
     assert sum(sizes) == size
+
+
+async def test_a_spool_without_a_checksum() -> None:
+    """Completing the checksum does nothing, and reading it is an error."""
+    spool = await Spool.fill(b"x", fingerprint=False)
+    spool.complete_hash()
+    with pytest.raises(ValueError, match="filled without a fingerprint"):
+        _ = spool.sha256

@@ -36,7 +36,6 @@ from ..store import KeyedStore, Store
 from ._derived import derived_from
 from ._image import Image
 from ._mapping import Attachment, attachments_to
-from ._mixins import fill_missing
 from ._record import attached_as, known_store, record_of, share
 from ._references import ImageReferrer
 from ._replacement import Replacement
@@ -209,7 +208,6 @@ def _inserted(session: Session, row: Image) -> list[StoredFile]:
     record = record_of(row)
     file = record.file or _file_of(session, row)
     record.attached = record.source = None
-    fill_missing(row)
     return [] if file is None else [file]
 
 

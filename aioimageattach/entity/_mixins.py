@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from sqlalchemy import Float, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, validates
-from sqlalchemy.orm.attributes import instance_state, set_attribute, set_committed_value
+from sqlalchemy.orm.attributes import instance_state, set_attribute
 
 from ..imaging._options import fractions
 from ..imaging._preview import Preview
@@ -16,13 +16,10 @@ __all__ = [
     "FocalPoint",
     "Placeholder",
     "ThumbnailMarks",
-    "fill_missing",
     "focal_point_of",
     "keep_preview",
     "wants_preview",
 ]
-
-_COLUMNS: Final = ("focal_x", "focal_y", "thumbhash", "dominant_colour", "thumbnail_marks")
 
 
 class FocalPoint:
@@ -107,18 +104,6 @@ class ThumbnailMarks:
         """The marks, separated by spaces, one for each thumbnail; ``None`` if there are none."""
     else:
         thumbnail_marks = mapped_column(Text, nullable=True, sort_order=24)
-
-
-def fill_missing(row: Image) -> None:
-    """Set columns of the mixins to ``None`` on a new row that was inserted without a value for them.
-
-    Otherwise SQLAlchemy would load them on first access, which a template that shows the picture right after its upload
-    cannot do.
-    """
-    columns = instance_state(row).mapper.columns
-    for name in _COLUMNS:
-        if name in columns and name not in row.__dict__ and columns[name].server_default is None:
-            set_committed_value(row, name, None)
 
 
 def focal_point_of(row: Image | None) -> tuple[float, float] | None:

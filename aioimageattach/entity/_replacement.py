@@ -484,9 +484,8 @@ def _key_in_session(session: Session, row: Image, found: Image) -> ImageKey | No
     """Return the key of a row of the database, whose object type and id need the object in the session."""
     with session.no_autoflush:
         key = _key(row)
-    if key is None:
-        return None
-    return replace(key, width=found.width, height=found.height, mimetype=found.mimetype, revision=found.revision)
+    width, height, mimetype, revision = found.width, found.height, found.mimetype, found.revision
+    return key and replace(key, width=width, height=height, mimetype=mimetype, revision=revision)
 
 
 def _entity(session: Session, mapper: Mapper[Any], identity: tuple[Any, ...], shard: Any) -> Image | None:

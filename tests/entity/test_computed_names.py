@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from aioimageattach.context import bind_store
-from aioimageattach.entity import Image, Placeholder, image_attachment
+from aioimageattach.entity import Image, Placeholder, ThumbnailMarks, image_attachment
+from aioimageattach.exc import NotLoadedError
 from aioimageattach.stores import MemoryStore
 from tests.databases import Database
 
@@ -31,7 +32,7 @@ class Club(Base):
     badge = image_attachment["Badge"]("Badge")
 
 
-class Badge(Base, Image, Placeholder):
+class Badge(Base, Image, Placeholder, ThumbnailMarks):
     """The badge of a club."""
 
     __tablename__ = "badge"
@@ -140,9 +141,9 @@ async def test_columns_of_mixins_that_a_row_was_inserted_without(sessions: Sessi
     async with sessions() as session, session.begin():
         session.add(club := Club(id=1, number=10))
         await session.flush()
-        badge = await club.badge.from_raw_file(b"x", None, (3, 2), PNG)
+        badge = await club.badge.from_raw_file(b"x", None, (3, 2), PNG, extra_kwargs={"club": club})
         await session.flush()
-        assert (badge.thumbhash, badge.dominant_colour) == (None, None)
+        assert (badge.thumbhash, badge.dominant_colour, badge.thumbnail_marks) == (None, None, None)
 
 
 async def test_a_row_of_the_set_is_expired(sessions: Sessions) -> None:
@@ -153,8 +154,13 @@ async def test_a_row_of_the_set_is_expired(sessions: Sessions) -> None:
         badge = await club.badge.from_raw_file(b"x", None, (3, 2), PNG)
         await session.flush()
         session.expire(badge)
+        with pytest.raises(NotLoadedError):
+            _ = club.badge.size
         await club.badge.load()
         assert club.badge.size == (3, 2)
+        session.expire(badge)
+        await club.badge.from_raw_file(b"y", None, (4, 2), PNG)
+        assert club.badge.size == (4, 2)
 
 
 async def test_a_row_takes_the_key_of_a_deleted_one(sessions: Sessions, store: MemoryStore) -> None:

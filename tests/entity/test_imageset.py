@@ -914,3 +914,20 @@ async def test_image_sets_in_the_order_of_the_declaration(sqlite_database: Datab
     async with sessions() as session:
         owner = await session.get_one(Owner, 1)
         assert [photo.identity["order_index"] for photo in owner.photos.image_sets] == [3, 2, 1]
+
+
+async def test_one_of_the_sets_of_an_owner_is_loaded(sessions: Sessions, store: CountingStore) -> None:
+    """The others stay unloaded, and a picture can be attached beside them."""
+    bind_store(sessions, store)
+    async with sessions() as session, session.begin():
+        session.add(post := Post(id=1))
+        await post.photos.get_image_set(order_index=1).from_blob(BLOB)
+        await post.photos.get_image_set(order_index=2).from_blob(BLOB)
+    async with sessions() as session, session.begin():
+        post = await session.get_one(Post, 1)
+        await post.photos.get_image_set(order_index=1).load()
+        await post.photos.get_image_set(order_index=2).from_blob(photos.photo("coffee"))
+    async with sessions() as session:
+        post = await session.get_one(Post, 1)
+        await post.photos.load()
+        assert [len(images) for images in post.photos.image_sets] == [1, 1]

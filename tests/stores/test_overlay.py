@@ -146,6 +146,7 @@ async def test_the_revision_says_where_a_file_is(store: OverlayStore, below: Mem
     old = ImageKey("user", 1, 30, 20, "image/jpeg")
     assert mine.revision is not None
     assert mine.revision.endswith("-sandbox")
+    assert store.revision_for("user", reproducible=True).endswith("-sandbox")
     urls = [store.url_of(store.name_of(key)) for key in (mine, theirs, old)]
     assert [url.partition("/user/")[0] for url in urls] == ["https://above", "https://below", "https://below"]
     with pytest.raises(StoreFileNotFoundError):
@@ -222,3 +223,9 @@ def test_what_cannot_be_laid_over_is_refused(above: MemoryStore, below: MemorySt
         PlainOverlayStore(above, above)
     with pytest.raises(DeclarationError, match="got PlainStore"):
         OverlayStore(above, PlainStore())  # type: ignore[arg-type]
+
+
+def test_revisions_of_a_plain_overlay() -> None:
+    """They have the suffix of the store above, as those of an overlay of stores with names have."""
+    store = PlainOverlayStore(MemoryStore(), MemoryStore())
+    assert store.revision_for("user", reproducible=True).endswith("-sandbox")

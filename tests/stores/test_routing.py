@@ -77,6 +77,7 @@ async def test_listing_merges_and_leaves_out_what_is_elsewhere() -> None:
     assert await names(store, "b/") == ["b/1", "b/2"]
     assert await names(store, "", "b/1") == ["b/2", "c/1", "d/1", "e"]
     assert await names(RoutingStore({"b": first}), "x/") == []
+    assert await names(RoutingStore({"b": first})) == ["b", "b/1", "b/2"]  # no store is meant for the others
 
 
 async def test_many_deletions_go_to_their_stores() -> None:

@@ -175,6 +175,7 @@ async def test_a_store_without_names_misbehaves_too() -> None:
         await store.get_file("x", 1, 2, 3, "image/png", revision=key.revision)
     assert (store.needs_object_id, store.has_signed_urls) == (inner.needs_object_id, inner.has_signed_urls)
     assert repr(store) == f"<PlainFaultyStore of {inner!r}>"
+    assert store.revision_for("user", reproducible=False) != store.make_revision()
 
 
 async def test_what_is_not_told_is_as_in_the_real_store(tmp_path: Any) -> None:
