@@ -31,6 +31,9 @@
     │   └── UnknownHostError (RuntimeError)         the host of a URL is not known
     ├── MigrationError (ExceptionGroup)             .exceptions: why files were not moved
     ├── SweepRefusedError (RuntimeError)            deleting files would be unsafe
+    ├── UnsafeDatabaseError (RuntimeError)          the database may hide committed rows
+    ├── IncompleteError (RuntimeError)              fewer rows were read than counted
+    ├── OwnershipError (RuntimeError)               the files belong to another database
     ├── TransactionExpiredError (TimeoutError)      the transaction took too long to commit
     └── OffloadError                                a value of an offloaded column
         ├── DamagedValueError (ValueError)          the stored value is corrupt
