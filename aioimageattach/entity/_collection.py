@@ -213,9 +213,8 @@ class Collection(Generic[I]):
         return found
 
     def _rows(self) -> list[I]:
-        if self.state.key is not None and self.key not in self.state.dict:
-            return []
-        return cast("list[I]", getattr(self.owner, self.key))
+        unloaded = self.state.key is not None and self.key not in self.state.dict
+        return [] if unloaded else cast("list[I]", getattr(self.owner, self.key))
 
     def _groups(self) -> _Groups:
         state = self.state

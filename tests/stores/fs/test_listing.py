@@ -12,6 +12,7 @@ from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.stores.fs._listing import walk
 from aioimageattach.stores.fs._paths import SIDE_PREFIX
 from aioimageattach.stores.fs._tree import Tree
+from tests.descriptors import count_open
 
 
 def put(root: Path, *names: str) -> None:
@@ -105,11 +106,10 @@ def test_directories_are_read_when_their_turn_comes(tmp_path: Path, monkeypatch:
         return real(fd)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    descriptors = len(os.listdir("/proc/self/fd"))
     found = walk(Tree(str(tmp_path), dir_mode=0o755), "", "")
     assert next(found).name == "00/0/file"
     assert read == ["", "/00", "/00/0"]
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert count_open(tmp_path) == 0
     assert next(found).name == "00/1/file"
     assert read == ["", "/00", "/00/0", "/00/1"]
     found.close()  # type: ignore[attr-defined]

@@ -18,6 +18,7 @@ from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores.fs import FileSystemStore, StaticServer
 from aioimageattach.stores.fs._tree import Tree
 from aioimageattach.testing import StoreContract
+from tests.descriptors import count_open
 from tests.servers.asking import Client
 from tests.stores import kernel
 
@@ -170,13 +171,12 @@ async def test_a_put_is_cancelled_while_its_file_is_copied(tmp_path: Path, monke
         real(fd)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    before = len(os.listdir("/proc/self/fd"))
     with kernel.in_the_worker(WITHOUT_LINKS):
         task = asyncio.create_task(store.put_object("a/b", os.urandom(3_000_000)))
         with pytest.raises(asyncio.CancelledError):
             await task
     assert everything(tmp_path / "files") == []
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert count_open(tmp_path) == 0
 
 
 # Permissions and owners

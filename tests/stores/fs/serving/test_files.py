@@ -15,6 +15,7 @@ import pytest
 from aioimageattach.stores.fs._serving import files
 from aioimageattach.stores.fs._serving.files import OpenFile, OpenFiles
 from aioimageattach.stores.fs._serving.names import ServableFile, parse_path
+from tests.descriptors import count_open
 
 REVISION = "01jd00000000000000000000"
 OLD = "photo/7/0/7.1x1.png"
@@ -61,17 +62,16 @@ def test_the_one_that_was_not_asked_for_longest_is_closed(tmp_path: Path) -> Non
     """So that there are never more open than the limit; whoever still reads one can go on."""
     kept = OpenFiles(str(tmp_path), 2)
     shown_files = [put(tmp_path, name_of(number), b"%d" % number) for number in range(3)]
-    before = descriptors()
     first, second = (kept.get(file) for file in shown_files[:2])
     assert kept.get(shown_files[0]) is first
     kept.get(shown_files[2])
-    assert descriptors() == before + 3
+    assert count_open(tmp_path) == 3
     assert content(second) == b"1"
     del second
-    assert descriptors() == before + 2
+    assert count_open(tmp_path) == 2
     assert kept.get(shown_files[0]) is first
     del kept, first
-    assert descriptors() <= before
+    assert count_open(tmp_path) == 0
 
 
 def deleted(path: Path) -> None:
