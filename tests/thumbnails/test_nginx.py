@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,8 +12,8 @@ import pytest
 from aioimageattach import store_context
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.thumbnails import ThumbnailServer
-from tests.databases import REQUIRED
 from tests.servers.asgi import serving
+from tests.servers.nginx import nginx_before, store_directory
 from tests.thumbnails.models import Photo, put, size_of
 
 CONFIGURATION = Path(__file__).parents[2] / "docs" / "howto" / "nginx-thumbnails.conf"
@@ -26,56 +21,19 @@ CONFIGURATION = Path(__file__).parents[2] / "docs" / "howto" / "nginx-thumbnails
 
 @pytest.fixture(scope="module")
 def root() -> Iterator[Path]:
-    """The directory of a store, which the user of nginx may read."""
-    with TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        (images := Path(folder) / "images").mkdir(mode=0o755)
+    """The directory of a store."""
+    with store_directory() as images:
         yield images
-
-
-def answers(port: int) -> bool:
-    """Whether something listens on a port."""
-    with socket.socket() as connection:
-        return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
 def nginx(root: Path) -> Iterator[str]:
     """The URL of an nginx in front of a server of thumbnails."""
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if program is None:
-        if REQUIRED:
-            pytest.fail("nginx is needed: apt-get install nginx-light")
-        pytest.skip("nginx is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with serving("uvicorn", root, app="tests.thumbnails.app:app") as application:
-        home = root.parent
-        text = f"""
-            daemon off; pid {home}/pid; error_log stderr;
-            events {{}}
-            http {{
-                access_log off;
-                client_body_temp_path {home}/body; proxy_temp_path {home}/proxy;
-                fastcgi_temp_path {home}/f; uwsgi_temp_path {home}/u; scgi_temp_path {home}/s;
-                upstream application {{ server {urlsplit(application).netloc}; keepalive 16; }}
-                server {{ listen 127.0.0.1:{port}; {CONFIGURATION.read_text()} }}
-            }}
-        """
-        (home / "nginx.conf").write_text(text.replace("/srv/images/", f"{root}/"))
-        process = subprocess.Popen([program, "-c", home / "nginx.conf"], stderr=subprocess.PIPE)
-        try:
-            deadline = time.monotonic() + 10
-            while not answers(port):
-                assert process.poll() is None, process.stderr and process.stderr.read()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait()
-            assert process.stderr is not None
-            process.stderr.close()
+    with (
+        serving("uvicorn", root, app="tests.thumbnails.app:app") as application,
+        nginx_before(application, root, CONFIGURATION.read_text()) as url,
+    ):
+        yield url
 
 
 async def test_the_application_sees_each_file_once(root: Path, nginx: str) -> None:

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from aioimageattach.key import EXTENSIONS, ImageKey, make_revision
 from aioimageattach.stores.fs import FileSystemStore
-from tests.databases import REQUIRED
 from tests.servers.asgi import serving
+from tests.servers.nginx import nginx_before, store_directory
 
 DOCS = Path(__file__).parents[3] / "docs" / "howto"
 BLOB = os.urandom(300_000)
@@ -27,56 +21,20 @@ BLOB = os.urandom(300_000)
 
 @pytest.fixture(scope="module")
 def root() -> Iterator[Path]:
-    """The directory of a store, which nginx' own user may look into; not among pytest's, which close up again."""
-    with TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        (images := Path(folder) / "images").mkdir(mode=0o755)
+    """The directory of a store."""
+    with store_directory() as images:
         yield images
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as connection:
-        return connection.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
 def nginx(root: Path) -> Iterator[str]:
     """The URL of an nginx that serves the directory under ``/images/``, and all else by an application."""
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if program is None:
-        if REQUIRED:
-            pytest.fail("nginx is needed: apt-get install nginx-light")
-        pytest.skip("nginx is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with serving("uvicorn", root, ACCEL="/stored/") as application:
-        accel, direct, outer = ((DOCS / f"nginx{name}.conf").read_text() for name in ("-accel", "", "-http"))
-        text = f"""
-            daemon off; pid {root.parent}/pid; error_log stderr;
-            events {{}}
-            http {{
-                access_log off;
-                client_body_temp_path {root.parent}/body; proxy_temp_path {root.parent}/proxy;
-                fastcgi_temp_path {root.parent}/f; uwsgi_temp_path {root.parent}/u; scgi_temp_path {root.parent}/s;
-                upstream application {{ server {urlsplit(application).netloc}; keepalive 16; }}
-                {outer}
-                server {{ listen 127.0.0.1:{port}; {direct} {accel} }}
-            }}
-        """
-        (root.parent / "nginx.conf").write_text(text.replace("/srv/images/", f"{root}/"))
-        process = subprocess.Popen([program, "-c", root.parent / "nginx.conf"], stderr=subprocess.PIPE)
-        try:
-            deadline = time.monotonic() + 10
-            while not answers(port):
-                assert process.poll() is None, process.stderr and process.stderr.read()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait()
-            assert process.stderr is not None
-            process.stderr.close()
+    accel, direct, outer = ((DOCS / f"nginx{name}.conf").read_text() for name in ("-accel", "", "-http"))
+    with (
+        serving("uvicorn", root, ACCEL="/stored/") as application,
+        nginx_before(application, root, f"{direct} {accel}", outer) as url,
+    ):
+        yield url
 
 
 async def put(root: Path, mimetype: str = "image/jpeg") -> tuple[str, str]:
