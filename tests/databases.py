@@ -110,6 +110,9 @@ class Server(Protocol):
     def empty(self) -> URL:
         """Return the address of the database, after taking everything out of it."""
 
+    def another(self) -> URL:
+        """Return the address of a new database, which exists until the next call of ``empty``."""
+
     def kill(self, backend: int) -> None:
         """End what serves one connection."""
 
@@ -130,7 +133,7 @@ def own_name() -> str:
 
 
 class PostgreSQL:
-    """Keeps one database; its schema is dropped and made again between tests."""
+    """Keeps one database, whose schema is dropped and made again between tests, and others for one test."""
 
     def __init__(self) -> None:
         address = os.environ.get("TEST_POSTGRESQL_URL", f"postgresql://postgres:{PASSWORD}@127.0.0.1:5432/postgres")
@@ -140,15 +143,20 @@ class PostgreSQL:
         rows = self.admin.execute("SELECT datname FROM pg_database").fetchall()
         for name in stale(row[0] for row in rows):
             self.admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
-        self.admin.execute(f"CREATE DATABASE {self.name}".encode())
-        self.admin.execute(f"ALTER DATABASE {self.name} SET synchronous_commit = off".encode())
+        self._create(self.name)
         self.inside = self._connect(self.name)
+        self.others: list[str] = []
+
+    def _create(self, name: str) -> None:
+        self.admin.execute(f"CREATE DATABASE {name}".encode())
+        self.admin.execute(f"ALTER DATABASE {name} SET synchronous_commit = off".encode())
 
     def _connect(self, database: str | None) -> psycopg.Connection:
         url = self.address.set(drivername="postgresql", database=database)
         return psycopg.connect(url.render_as_string(hide_password=False), autocommit=True, connect_timeout=3)
 
     def empty(self) -> URL:
+        self._drop_others()
         self.inside.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -157,17 +165,27 @@ class PostgreSQL:
         self.inside.execute("CREATE SCHEMA public")
         return self.address.set(database=self.name)
 
+    def another(self) -> URL:
+        self.others.append(own_name())
+        self._create(self.others[-1])
+        return self.address.set(database=self.others[-1])
+
+    def _drop_others(self) -> None:
+        while self.others:
+            self.admin.execute(f"DROP DATABASE IF EXISTS {self.others.pop()} WITH (FORCE)".encode())
+
     def kill(self, backend: int) -> None:
         self.admin.execute("SELECT pg_terminate_backend(%s)", [backend])
 
     def close(self) -> None:
+        self._drop_others()
         self.inside.close()
         self.admin.execute(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)".encode())
         self.admin.close()
 
 
 class MariaDB:
-    """Keeps one database, dropped and made again between tests."""
+    """Keeps one database, dropped and made again between tests, and others for one test."""
 
     def __init__(self) -> None:
         self.address = make_url(os.environ.get("TEST_MARIADB_URL", "mysql://root@127.0.0.1:3306"))
@@ -180,6 +198,7 @@ class MariaDB:
             autocommit=True,
             connect_timeout=3,
         )
+        self.others: list[str] = []
         for name in stale(row[0] for row in self._rows("SHOW DATABASES")):
             self._rows(f"DROP DATABASE IF EXISTS {name}")
 
@@ -189,15 +208,24 @@ class MariaDB:
             return tuple(cursor.fetchall())
 
     def _drop(self) -> None:
-        for (thread,) in self._rows(f"SELECT id FROM information_schema.processlist WHERE db = '{self.name}'"):
-            with suppress(pymysql.Error):  # it may have gone meanwhile
-                self._rows(f"KILL {thread}")
-        self._rows(f"DROP DATABASE IF EXISTS {self.name}")
+        for name in (self.name, *self.others):
+            for (thread,) in self._rows(f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"):
+                with suppress(pymysql.Error):  # it may have gone meanwhile
+                    self._rows(f"KILL {thread}")
+            self._rows(f"DROP DATABASE IF EXISTS {name}")
+        self.others.clear()
+
+    def _create(self, name: str) -> URL:
+        self._rows(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        return self.address.set(database=name)
 
     def empty(self) -> URL:
         self._drop()
-        self._rows(f"CREATE DATABASE {self.name} CHARACTER SET utf8mb4")
-        return self.address.set(database=self.name)
+        return self._create(self.name)
+
+    def another(self) -> URL:
+        self.others.append(own_name())
+        return self._create(self.others[-1])
 
     def kill(self, backend: int) -> None:
         self._rows(f"KILL {backend}")
@@ -216,13 +244,17 @@ class Servers:
         self._servers: dict[str, Server] = {}
         self._missing: dict[str, str] = {}
 
-    def database(self, driver: str, folder: Path) -> Database:
-        """Return an empty database spoken to by that driver; skip the test where none can be reached."""
+    def database(self, driver: str, folder: Path, *, another: bool = False) -> Database:
+        """Return an empty database spoken to by that driver; skip the test where none can be reached.
+
+        With ``another``, the databases that the test has already got are kept.
+        """
         name, dialect = DRIVERS[driver].database, DRIVERS[driver].dialect
         if name == "sqlite":
             url = URL.create(dialect, database=str(folder / f"{secrets.token_hex(4)}.sqlite"))
         else:
-            url = self._server(name).empty().set(drivername=dialect)
+            server = self._server(name)
+            url = (server.another() if another else server.empty()).set(drivername=dialect)
         return Database(name, driver, url)
 
     def kill(self, name: str, backend: int) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -26,12 +27,20 @@ def zygote() -> Iterator[Zygote]:
     zygote.close()
 
 
-MakePlaces = Callable[[int], list[Place]]
+class MakePlaces(Protocol):
+    """Makes databases and stores for a number of workers."""
+
+    def __call__(self, workers: int, *, stopping: bool = False) -> list[Place]:
+        """Return one place for all workers, or one for each where they would keep one another from working.
+
+        SQLite has one writer. InnoDB locks the neighbours of a revision that is deleted and written again, so that a
+        worker that stops there would block every insertion of the others.
+        """
 
 
 @contextlib.asynccontextmanager
 async def places(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> AsyncIterator[MakePlaces]:
-    """Make places for so many workers: one for all of them, or one for each where a database has one writer."""
+    """Return the function that makes places for workers, for the database and store that the parameter names."""
     name, kind = request.param.split()
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(photos.saved(photos.opened("coffee", (60, 40)), "JPEG"))
@@ -43,9 +52,10 @@ async def places(request: pytest.FixtureRequest, servers: Servers, tmp_path: Pat
         server: Ministack = request.getfixturevalue("bucket_server")
         return {"url": f"http://{BIND}:{server.port}", "bucket": "pictures", "prefix": secrets.token_hex(8)}
 
-    def make(workers: int) -> list[Place]:
-        for number in range(workers if name == "sqlite" else 1):
-            database = servers.database(MAIN_DRIVERS[name], tmp_path)
+    def make(workers: int, *, stopping: bool = False) -> list[Place]:
+        apart = name == "sqlite" or (name == "mariadb" and stopping)
+        for number in range(workers if apart else 1):
+            database = servers.database(MAIN_DRIVERS[name], tmp_path, another=number > 0)
             made.append(Place(database, store(number), str(photo)))
         return made
 

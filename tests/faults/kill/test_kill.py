@@ -68,7 +68,7 @@ async def test_at_each_step(make_places: MakePlaces, zygote: Zygote, tally: Tall
     random = Random(seed)
     stops = [(step, time) for step in STOPS for time in (1, random.randint(2, 4))]
     specs = [{"stop": stop, "seed": random.randrange(2**32), **ALONE} for stop in stops]
-    ended = await run(make_places(len(stops)), zygote, tally, specs)
+    ended = await run(make_places(len(stops), stopping=True), zygote, tally, specs)
     assert [(end, note.step) for end, note in ended] == [("stopped", step) for step, _ in stops]
 
 
