@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm.attributes import set_attribute
 
+from .._telemetry import ATTACH
 from .._threads import run_pixels
 from ..exc import DeclarationError, InvalidKeyError, UnreadableImageError
 from ..fetch import MAX_REDIRECTS, TIMEOUT, Address, fetch, is_public
@@ -82,15 +83,16 @@ class BaseImageSet(ThumbnailSet[I]):
         """
         store = self._store(store)
         cls: type[Image] = self._rows.cls
-        spool = await self._spool(file, defer_hash=True)
-        found = await self._probe(spool)
-        size, mimetype = (found.width, found.height), found.mimetype
-        reduced, preview = await self._reduce(spool, found)
-        if reduced is not None:
-            spool = await Spool.fill(reduced.blob)
-            size, mimetype = (reduced.width, reduced.height), reduced.mimetype
-        elif cls.__strip_metadata__ if strip_metadata is None else strip_metadata:
-            spool = await Spool.fill(await run_pixels(strip_probed, spool.view, found))
+        with ATTACH():
+            spool = await self._spool(file, defer_hash=True)
+            found = await self._probe(spool)
+            size, mimetype = (found.width, found.height), found.mimetype
+            reduced, preview = await self._reduce(spool, found)
+            if reduced is not None:
+                spool = await Spool.fill(reduced.blob)
+                size, mimetype = (reduced.width, reduced.height), reduced.mimetype
+            elif cls.__strip_metadata__ if strip_metadata is None else strip_metadata:
+                spool = await Spool.fill(await run_pixels(strip_probed, spool.view, found))
         row = await self._attach(spool, size, mimetype, store, True, extra_args, extra_kwargs)
         keep_preview(row, preview)
         return row

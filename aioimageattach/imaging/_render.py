@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from .._telemetry import RENDER
 from ..exc import ImageTooLargeError, ProcessingError
 from ._decode import decode
 from ._geometry import Box, covering, stored
@@ -109,7 +110,7 @@ def render_with_preview(
 def _rendered(
     data: Buffer, recipes: Sequence[Recipe], limits: ImageLimits, *, preview: bool
 ) -> tuple[list[Rendering], Preview | None]:
-    with opened(data) as view:
+    with RENDER(), opened(data) as view:
         if limits.isolated:
             return _rendered_apart(view, recipes, limits, preview=preview)
         header = inspect(view, limits)

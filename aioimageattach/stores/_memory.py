@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+from .._telemetry import GET, PUT
 from ..exc import InvalidKeyError, StoreError, StoreFileExistsError, StoreFileNotFoundError
 from ..file import FileProxy, SeekableFileProxy, Source
 from ..key import ImageKey, check_name, guess_extension
@@ -31,16 +32,18 @@ class MemoryStore(KeyedStore):
     ) -> None:
         """Read the source to its end and keep its bytes under a name that no file has yet."""
         check_name(name)
-        blob = await FileProxy(data).read()
-        mine = (blob, datetime.now(UTC))
-        if self._files.setdefault(name, mine) is not mine:  # atomic, so threads may share the store
-            raise _taken(self, name)
+        with PUT(store="memory"):
+            blob = await FileProxy(data).read()
+            mine = (blob, datetime.now(UTC))
+            if self._files.setdefault(name, mine) is not mine:  # atomic, so threads may share the store
+                raise _taken(self, name)
 
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> SeekableFileProxy:
         """Open a file, or its bytes from ``start`` up to but not including ``end``."""
         if start < 0 or (end is not None and end < start):
             raise ValueError(f"expected 0 <= start <= end, got start={start} and end={end}")
-        return SeekableFileProxy(io.BytesIO(self._found(name)[0][start:end]))
+        with GET(store="memory"):
+            return SeekableFileProxy(io.BytesIO(self._found(name)[0][start:end]))
 
     async def head_object(self, name: str) -> ObjectInfo:
         """Return a file's size and modification time."""

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import islice
 
 from ..._tasks import finish
+from ..._telemetry import GET, PUT
 from ...exc import StoreError
 from ...file import CHUNK, Source, as_blocks, as_reader
 from ...key import ImageKey
@@ -95,11 +96,12 @@ class BaseFileSystemStore(KeyedStore):
         has the name and none will appear later; empty directories that were created for it are removed.
         """
         writer = Writer(self, self._tree, check_path(name), fsync=self._fsync, file_mode=self._file_mode)
-        try:
-            await self._write(writer, data)
-        except BaseException:
-            await finish(run_in_thread(writer.discard))
-            raise
+        with PUT(store="directory"):
+            try:
+                await self._write(writer, data)
+            except BaseException:
+                await finish(run_in_thread(writer.discard))
+                raise
 
     async def _write(self, writer: Writer, data: Source) -> None:
         stop = writer.stopped.set
@@ -142,7 +144,7 @@ class BaseFileSystemStore(KeyedStore):
             fd, size = self._tree.open_file(name)
             return fd
 
-        with errors():
+        with GET(store="directory"), errors():
             file = await open_by(opener)
         return DiskFile(file, min(start, size), size if end is None else min(end, size), errors)
 

@@ -11,6 +11,7 @@ from typing import Final, Self, Unpack
 from urllib.parse import quote
 
 from ..._http.disposition import attachment
+from ..._telemetry import GET, PUT
 from ...exc import (
     DeclarationError,
     InvalidKeyError,
@@ -220,7 +221,8 @@ class S3Store(KeyedStore):
         unless the server stopped responding: then the file may be left behind.
         """
         check_name(name)
-        await self.client.create_described(name, data, self._object_headers(mimetype, reproducible))
+        with PUT(store="s3"):
+            await self.client.create_described(name, data, self._object_headers(mimetype, reproducible))
 
     def _object_headers(self, mimetype: str, reproducible: bool) -> Mapping[str, str]:
         """Return the headers that describe a file; they depend only on the arguments, so they are cached."""
@@ -252,7 +254,9 @@ class S3Store(KeyedStore):
             InvalidKeyError: The name is invalid.
             ValueError: ``start`` is negative or greater than ``end``.
         """
-        return await self.client.open(check_name(name), start=start, end=end)
+        check_name(name)
+        with GET(store="s3"):
+            return await self.client.open(name, start=start, end=end)
 
     async def head_object(self, name: str) -> ObjectInfo:
         """Return a file's size and modification time.

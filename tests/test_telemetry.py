@@ -1,0 +1,288 @@
+"""Spans and metrics, with the real SDK of OpenTelemetry and its exporters in memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from aioimageattach._telemetry import Counter, Operation, Timer, log_fields
+from aioimageattach.exc import StoreFileNotFoundError, UnsupportedImageError
+from aioimageattach.imaging import Recipe, render
+from aioimageattach.store import KeyedStore
+from aioimageattach.stores import MemoryStore
+from aioimageattach.stores.fs import FileSystemStore
+from tests.entity.models import User
+from tests.photos import photo
+from tests.servers.gate import Gate
+from tests.stores.s3.conftest import MakeStore
+from tests.stores.s3.conftest import gate as gate
+from tests.stores.s3.conftest import make_store as make_store
+from tests.stores.s3.conftest import s3_server as s3_server
+
+ROOT = Path(__file__).parent.parent
+TRACE, METRICS = "opentelemetry.trace", "opentelemetry.metrics"
+
+
+@dataclass
+class Observed:
+    """What an application's exporters received."""
+
+    spans: Any
+    reader: Any
+    names: list[str] = field(default_factory=list)
+
+    def finished(self) -> dict[str, Any]:
+        """The spans that ended, by name; the last one of each name."""
+        return {span.name: span for span in self.spans.get_finished_spans()}
+
+    def points(self, name: str) -> list[tuple[dict[str, Any], int]]:
+        """The attributes and the count of each data point of a metric."""
+        found = self.reader.get_metrics_data()
+        return [
+            (dict(point.attributes), point.count if hasattr(point, "count") else point.value)
+            for resource in (found.resource_metrics if found is not None else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.data.data_points
+        ]
+
+    def metric(self, name: str) -> Any:
+        """A metric by its name."""
+        return next(
+            metric
+            for resource in self.reader.get_metrics_data().resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+        )
+
+
+@pytest.fixture
+def without_api() -> Iterator[None]:
+    """Modules as in a process that has not imported OpenTelemetry, and the same afterwards."""
+
+    def forget() -> dict[str, ModuleType]:
+        return {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == "opentelemetry"}
+
+    before = forget()
+    yield
+    forget()
+    sys.modules.update(before)
+
+
+@pytest.fixture
+def observed(without_api: None) -> Observed:
+    """A process that has configured OpenTelemetry for spans and metrics."""
+    from opentelemetry import metrics, trace
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    tracing = TracerProvider()
+    tracing.add_span_processor(SimpleSpanProcessor(spans))
+    trace.set_tracer_provider(tracing)
+    metrics.set_meter_provider(MeterProvider([reader]))
+    return Observed(spans, reader)
+
+
+@pytest.fixture(params=["directory", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyedStore:
+    """A store of each kind that needs no server."""
+    return MemoryStore() if request.param == "memory" else FileSystemStore(tmp_path, "/", fsync=False)
+
+
+# --- without OpenTelemetry -------------------------------------------------------------------------------------------
+
+
+def test_importing_the_package_does_not_load_opentelemetry() -> None:
+    """Not even its use does, although it is installed."""
+    program = """
+import asyncio, sys
+import aioimageattach, aioimageattach.thumbnails, aioimageattach.maintenance
+from aioimageattach.stores import MemoryStore
+
+async def main():
+    store = MemoryStore()
+    await store.put_object("a/b", b"c")
+    async with await store.get_object("a/b") as file:
+        assert await file.read() == b"c"
+
+asyncio.run(main())
+print([name for name in sys.modules if name.startswith("opentelemetry")])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.strip() == "[]"
+
+
+async def test_nothing_is_measured_without_the_api(without_api: None, store: KeyedStore) -> None:
+    """Operations work, and return the same context manager for every block."""
+    await store.put_object("a/b", b"c")
+    async with await store.get_object("a/b") as file:
+        assert await file.read() == b"c"
+    assert Operation("x", "")() is Operation("y", "")(store="s3")
+    Counter("z", "", "{request}").add()
+    Timer("w", "").record(1.0)
+
+
+def test_a_module_that_is_still_being_imported_is_ignored(without_api: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may just be importing the API."""
+    for name in (TRACE, METRICS):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    with Operation("x", "")():
+        pass
+    Counter("y", "", "{request}").add()
+
+
+# --- with OpenTelemetry ----------------------------------------------------------------------------------------------
+
+
+async def test_puts_and_gets_are_measured(observed: Observed, store: KeyedStore) -> None:
+    """Each has a span and a data point, with the kind of the store and without the name of the file."""
+    kind = "memory" if isinstance(store, MemoryStore) else "directory"
+    await store.put_object("secret/name", b"c")
+    async with await store.get_object("secret/name"):
+        pass
+    for name in ("aioimageattach.store.put", "aioimageattach.store.get"):
+        span = observed.finished()[name]
+        assert dict(span.attributes) == {"aioimageattach.store": kind}
+        assert span.status.status_code.name == "UNSET"
+        assert observed.points(f"{name}.duration") == [({"aioimageattach.store": kind}, 1)]
+    assert span.instrumentation_scope.name == "aioimageattach"
+    metric = observed.metric("aioimageattach.store.get.duration")
+    assert metric.unit == "s"
+    assert metric.data.data_points[0].explicit_bounds[0] == 0.005
+
+
+async def test_a_bucket_is_another_kind(observed: Observed, gate: Gate, make_store: MakeStore) -> None:
+    """Neither its name nor its credentials are attributes."""
+    store = make_store(gate.url)
+    await store.put_object("secret/name", b"c")
+    async with await store.get_object("secret/name") as file:
+        assert await file.read() == b"c"
+    for name in ("aioimageattach.store.put", "aioimageattach.store.get"):
+        assert dict(observed.finished()[name].attributes) == {"aioimageattach.store": "s3"}
+
+
+async def test_a_failure_is_named_without_its_text(observed: Observed, store: KeyedStore) -> None:
+    """The span is an error with the class of the error, and contains no text, which may contain the name of a file."""
+    with pytest.raises(StoreFileNotFoundError, match="secret"):
+        await store.get_object("secret/name")
+    span = observed.finished()["aioimageattach.store.get"]
+    assert span.status.status_code.name == "ERROR"
+    assert span.attributes["error.type"] == "aioimageattach.exc.StoreFileNotFoundError"
+    assert "secret" not in span.to_json()
+    [(attributes, count)] = observed.points("aioimageattach.store.get.duration")
+    assert attributes["error.type"] == "aioimageattach.exc.StoreFileNotFoundError"
+    assert count == 1
+
+
+def test_builtin_errors_have_no_module(observed: Observed) -> None:
+    """As the conventions of OpenTelemetry say."""
+    with pytest.raises(TimeoutError), Operation("x", "")():
+        raise TimeoutError
+    assert observed.finished()["aioimageattach.x"].attributes["error.type"] == "TimeoutError"
+
+
+async def test_a_rendering_belongs_to_the_span_of_the_caller(observed: Observed) -> None:
+    """Also in a worker thread."""
+    from opentelemetry import trace
+
+    from aioimageattach._threads import run_pixels
+
+    with trace.get_tracer("test").start_as_current_span("request"):
+        await run_pixels(render, photo("chelsea"), [Recipe(width=20)])
+    found = observed.finished()
+    assert found["aioimageattach.render"].parent.span_id == found["request"].context.span_id
+    assert observed.points("aioimageattach.render.duration") == [({}, 1)]
+
+
+def test_spans_alone(observed: Observed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application that has imported only tracing has spans."""
+    monkeypatch.delitem(sys.modules, METRICS)
+    with Operation("x", "")():
+        pass
+    Counter("y", "", "{request}").add()
+    assert "aioimageattach.x" in observed.finished()
+
+
+def test_metrics_alone(observed: Observed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application that has imported only metrics has metrics."""
+    monkeypatch.delitem(sys.modules, TRACE)
+    with Operation("x", "")():
+        pass
+    assert observed.points("aioimageattach.x.duration") == [({}, 1)]
+    assert observed.finished() == {}
+
+
+def test_events_are_counted(observed: Observed) -> None:
+    """A counter has a unit, and adds up."""
+    counter = Counter("y", "What is counted.", "{request}")
+    counter.add(result="hit")
+    counter.add(result="hit")
+    counter.add(result="miss")
+    assert sorted(observed.points("aioimageattach.y"), key=str) == [
+        ({"aioimageattach.result": "hit"}, 2),
+        ({"aioimageattach.result": "miss"}, 1),
+    ]
+    metric = observed.metric("aioimageattach.y")
+    assert (metric.unit, metric.description) == ("{request}", "What is counted.")
+
+
+def test_providers_may_be_configured_after_the_first_call(without_api: None) -> None:
+    """What was called before is not measured; later calls are."""
+    from opentelemetry import metrics
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    counter = Counter("y", "", "{request}")
+    counter.add()
+    reader = InMemoryMetricReader()
+    metrics.set_meter_provider(MeterProvider([reader]))
+    counter.add()
+    assert Observed(None, reader).points("aioimageattach.y") == [({}, 1)]
+
+
+# --- uploads ---------------------------------------------------------------------------------------------------------
+
+
+async def test_refused_uploads_are_counted(observed: Observed) -> None:
+    """Their data points have the class of the error."""
+    user = User()
+    await user.picture.from_blob(photo("chelsea"), MemoryStore())
+    with pytest.raises(UnsupportedImageError):
+        await user.picture.from_blob(b"<svg xmlns='http://www.w3.org/2000/svg'/>", MemoryStore())
+    assert observed.points("aioimageattach.attach.duration") == [
+        ({}, 1),
+        ({"error.type": "aioimageattach.exc.UnsupportedImageError"}, 1),
+    ]
+
+
+# --- log records -----------------------------------------------------------------------------------------------------
+
+
+def test_fields_of_log_records() -> None:
+    """They have the names that the attributes of spans have."""
+    assert log_fields("x.failed", StoreFileNotFoundError("secret"), count=2) == {
+        "event.name": "aioimageattach.x.failed",
+        "error.type": "aioimageattach.exc.StoreFileNotFoundError",
+        "aioimageattach.count": 2,
+    }
+    assert log_fields("x.done") == {"event.name": "aioimageattach.x.done"}
