@@ -1,4 +1,4 @@
-"""Starts the gallery and shows it in a browser."""
+"""Start the gallery and show it in a browser."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from tempfile import TemporaryDirectory
 
 import uvicorn
 
-from aioimageattach.stores.fs import LOCAL_HOSTS
-
 from .app import create_app
 
 
 class Server(uvicorn.Server):
-    """Shows its page once it answers.
+    """A server that opens a browser once it is ready.
 
     Args:
-        config: As for every server.
-        url: The page; ``None`` to show nothing.
+        config: The configuration.
+        url: The page to open; ``None`` to open no browser.
     """
 
     def __init__(self, config: uvicorn.Config, url: str | None) -> None:
@@ -30,14 +28,14 @@ class Server(uvicorn.Server):
         self.url = url
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start answering."""
+        """Start the server, and open the browser."""
         await super().startup(sockets)
         if self.started and self.url is not None:
             await asyncio.to_thread(webbrowser.open, self.url)
 
 
 def listen(host: str, port: int | None) -> socket.socket:
-    """Return a socket on the port; without one on port 8000, or any other where that is taken."""
+    """Return a socket that listens on a port; without one, on port 8000, or on a free port if that is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     if port is not None:
         return socket.create_server((host, port), family=family)
@@ -47,20 +45,14 @@ def listen(host: str, port: int | None) -> socket.socket:
         return socket.create_server((host, 0), family=family)
 
 
-def hosts(address: str) -> list[str]:
-    """Return what the gallery is reached as when it listens on an address; the wildcard addresses have any name."""
-    if address in ("0.0.0.0", "::"):
-        return ["*"]
-    return [*LOCAL_HOSTS, f"[{address}]" if ":" in address else address]
-
-
 def main() -> None:
     """Read the command line and serve until interrupted."""
     parser = argparse.ArgumentParser(prog="python -m examples.gallery", description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path(__file__).with_name("data"), help="where it keeps everything")
+    folder = Path(__file__).with_name("data")
+    parser.add_argument("--data", type=Path, default=folder, help="the directory of the database and the files")
     parser.add_argument("--store", choices=("directory", "s3"), default="directory", help="(%(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, help="the port (8000, or another one where that is taken)")
+    parser.add_argument("--port", type=int, help="the port (8000, or a free one if that is taken)")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     options = parser.parse_args()
     listener = listen(options.host, options.port)
@@ -75,7 +67,7 @@ def main() -> None:
         else:
             bucket, data, place = None, options.data, options.data
         print(f"The gallery is at {url} and keeps its pictures in {place}; Ctrl+C ends it.", flush=True)
-        config = uvicorn.Config(create_app(data, bucket, hosts(options.host)), log_level="warning")
+        config = uvicorn.Config(create_app(data, bucket), log_level="warning")
         with suppress(KeyboardInterrupt):
             Server(config, None if options.no_browser else url).run([listener])
 

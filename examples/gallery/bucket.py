@@ -17,7 +17,7 @@ REGION = "eu-central-1"
 
 @contextmanager
 def private_bucket() -> Generator[S3Store]:
-    """Start the server that the tests ask, and yield a store whose URLs are signed: nobody sees a file without."""
+    """Start the S3 server of the tests, and yield a store in a private bucket, whose URLs are signed."""
     with TemporaryDirectory() as folder:
         backend = Ministack(Path(folder))
         gate = Gate(backend)

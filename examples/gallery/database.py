@@ -1,4 +1,4 @@
-"""SQLite for an application with many requests at once."""
+"""SQLite for an application with concurrent requests."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _statements: ContextVar[list[str] | None] = ContextVar("statements", default=Non
 
 
 def collect_statements() -> list[str]:
-    """Return a list to which every statement of this task is added from now on, for the footer of pages."""
+    """Return a list to which each further statement of this task is added, for the footer of pages."""
     _statements.set(collected := list[str]())
     return collected
 
 
 class Database:
-    """One file, and two ways to work with it.
+    """An SQLite database, with sessions that read and sessions that write.
 
-    A transaction that reads first and writes later fails in SQLite when another one has written in between. Whoever
-    means to write says so from the start, and waits for its turn.
+    In SQLite, a transaction that reads first and writes later fails if another one has written in between. Sessions of
+    ``writing`` take the lock when they begin, and wait for it.
 
     Args:
-        path: The file; it is made where there is none.
+        path: The file; created if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +35,7 @@ class Database:
         self.engine = create_async_engine(url, connect_args={"timeout": 30})
         _listen(self.engine)
         writer = self.engine.execution_options(begin="BEGIN IMMEDIATE")
-        # With expire_on_commit=False the rows stay readable after a commit, for templates as for thumbnails.
+        # With expire_on_commit=False, rows stay readable after a commit.
         self.reading: async_sessionmaker[AsyncSession] = async_sessionmaker(self.engine, expire_on_commit=False)
         self.writing: async_sessionmaker[AsyncSession] = async_sessionmaker(writer, expire_on_commit=False)
 
@@ -50,7 +50,7 @@ class Database:
 
 
 def _listen(engine: AsyncEngine) -> None:
-    """Leave transactions to SQLAlchemy: by itself the driver begins them late, and lets savepoints commit."""
+    """Leave transactions to SQLAlchemy: the driver would begin them late, and commit at savepoints."""
 
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, _record: object) -> None:

@@ -1,4 +1,4 @@
-"""What the gallery keeps: authors with one avatar each, posts with any number of photographs."""
+"""The models of the gallery: authors with one avatar each, and posts with any number of photographs."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from datetime import UTC, datetime
 from sqlalchemy import DateTime, ForeignKey, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from aioimageattach import Image, ImageLimits, image_attachment
+from aioimageattach import Image, ImageLimits, Placeholder, Srcset, ThumbnailMarks, image_attachment
 
 LIMITS = ImageLimits(max_bytes=20_000_000)
-"""What may be uploaded; what a picture is, and how large, is read from its content before a pixel is decoded."""
+"""Limits on uploads. Type and size are read from the content before a pixel is decoded."""
 
 
 class Base(DeclarativeBase):
-    """The tables of the gallery."""
+    """The declarative base of the gallery."""
 
 
-class Avatar(Base, Image):
-    """One size of an author's avatar. One author has one avatar, so the author's key is all it needs."""
+class Avatar(Base, Image, ThumbnailMarks):
+    """An author's avatar. An author has one, so the author's key is all it needs.
+
+    Its thumbnails are made before it is committed. The mark says so: their URLs lead directly to the store.
+    """
 
     __tablename__ = "avatar"
     __image_limits__ = LIMITS
+    __thumbnails__ = {"face": Srcset([48, 96, 192], aspect=(1, 1), sizes="48px")}
 
     author_id: Mapped[int] = mapped_column(ForeignKey("author.id"), primary_key=True)
 
@@ -36,18 +40,23 @@ class Author(Base):
     avatar = image_attachment(Avatar)
 
 
-class Photo(Base, Image):
-    """One size of one photograph of a post. ``order_index`` tells the photographs of a post apart."""
+class Photo(Base, Image, Placeholder):
+    """A photograph of a post. ``order_index`` distinguishes the photographs of a post.
+
+    Its thumbnails are made when a browser requests them; until they arrive, the page shows its dominant colour.
+    """
 
     __tablename__ = "photo"
     __image_limits__ = LIMITS
+    __placeholder_on_attach__ = True
+    __thumbnails__ = {"tile": Srcset([320, 640, 1280, 2560])}
 
     post_id: Mapped[int] = mapped_column(ForeignKey("post.id"), primary_key=True)
     order_index: Mapped[int] = mapped_column(primary_key=True)
 
 
 class Post(Base):
-    """Some photographs under one title."""
+    """Photographs under one title."""
 
     __tablename__ = "post"
 

@@ -1,4 +1,4 @@
-"""Photographs to begin with: those of the project's tests, where the gallery runs from a checkout."""
+"""Sample photographs: those of the project's tests, if the gallery runs from a checkout."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from .models import Author, Post
 
-FOLDER = Path(__file__).parents[2] / "tests" / "photos"  # its README says what they show and who made them
+FOLDER = Path(__file__).parents[2] / "tests" / "photos"  # its README names their sources
 
 AVAILABLE = FOLDER.is_dir()
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A post, and the names of its files."""
+    """A post, its author, and the names of their files."""
 
     author: str
     avatar: str
@@ -39,8 +39,9 @@ async def load(session: AsyncSession) -> None:
         post = Post(title=sample.title, author=author)
         async with await anyio.open_file(FOLDER / f"{sample.avatar}.jpg", "rb") as file:
             await author.avatar.from_file(file)
+        await author.avatar.generate_thumbnails()
         for order_index, name in enumerate(sample.photos):
             async with await anyio.open_file(FOLDER / f"{name}.jpg", "rb") as file:
                 await post.photos.get_image_set(order_index=order_index).from_file(file)
         session.add(post)
-        await session.flush()  # in this order: the last is the newest
+        await session.flush()  # one after the other, so that the last one is the newest

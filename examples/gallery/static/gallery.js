@@ -72,7 +72,6 @@ async function refresh() {
   const lost = document.activeElement?.closest("[data-region]");
   for (const region of all("[data-region]")) region.replaceWith(fresh.getElementById(region.id));
   if (lost) document.getElementById(lost.id).focus({ preventScroll: true });
-  watch();
 }
 
 let silence;
@@ -80,35 +79,6 @@ function say(message, milliseconds = 4000) {
   clearTimeout(silence);
   $("#status").textContent = message;
   silence = setTimeout(() => ($("#status").textContent = ""), milliseconds);
-}
-
-// --- thumbnails that are still being made ---
-
-const PATIENCE = 60; // questions, one a second
-
-let patience = PATIENCE;
-
-function watch() {
-  for (const tile of all(".tile.pending:not([data-watched])")) {
-    tile.dataset.watched = "";
-    ask(tile, PATIENCE);
-  }
-  if ($("[data-waits]") && patience-- > 0) setTimeout(refresh, 1000);
-}
-
-function ask(tile, times) {
-  setTimeout(async () => {
-    if (!tile.isConnected) return;
-    const answer = await fetch(tile.dataset.address).catch(() => null);
-    const state = answer?.ok ? await answer.json() : null;
-    if (state?.ready) {
-      const picture = $("img", tile);
-      picture.srcset = state.srcset;
-      picture.src = state.src;
-    }
-    if (state?.ready || times === 0) tile.classList.remove("pending");
-    else ask(tile, times - 1);
-  }, 1000);
 }
 
 // --- what was chosen, and dropping ---
@@ -157,8 +127,8 @@ function view(tile) {
   shown = tile;
   const small = $("img", tile);
   const large = $("img", viewer);
-  large.sizes = `min(100vw, ${small.getAttribute("width")}px)`; // never larger than it is
-  large.srcset = small.srcset;
+  large.sizes = `min(100vw, ${tile.dataset.width}px)`; // never larger than the original
+  large.srcset = $("source", tile).srcset;
   large.src = $("a", tile).href;
   large.alt = small.alt;
   $("figcaption", viewer).textContent = small.alt;
@@ -187,5 +157,3 @@ viewer.addEventListener("keydown", (event) => {
   if (event.key === "ArrowLeft") turn(-1);
   if (event.key === "ArrowRight") turn(1);
 });
-
-watch();
