@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 @pytest.mark.thorough  # it installs packages
 def test_the_example_runs_after_the_install_command(tmp_path: Path) -> None:
-    """In an empty environment, with what the README's command installs, the example prints the URL of a thumbnail."""
+    """In an empty environment, with what the README's command installs, the example prints the HTML of a thumbnail."""
     page = (ROOT / "README.md").read_text("utf-8")
     command = re.search(r"^\$ pip install (.+)$", page, re.MULTILINE)
     example = re.search(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
@@ -35,5 +35,7 @@ def test_the_example_runs_after_the_install_command(tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", "venv")
     python = tmp_path / "venv" / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
-    assert re.fullmatch(r"http://localhost:8000/media/user-picture/\S+\.150x\d+\.jpg\n", run(python, "example.py"))
-    assert len([path for path in (tmp_path / "media").rglob("*") if path.is_file()]) == 2
+    html = run(python, "example.py")
+    assert re.match(r'<img src="/thumbnails/user-picture\.t/\S+\.96x96\.jpg" srcset="', html)
+    assert 'sizes="48px" width="48" height="48"' in html
+    assert len([path for path in (tmp_path / "media").rglob("*") if path.is_file()]) == 1
