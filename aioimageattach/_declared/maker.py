@@ -9,6 +9,7 @@ from typing import Final
 
 from ..exc import InvalidKeyError, StoreFileExistsError, StoreFileNotFoundError
 from ..file import Spool
+from ..imaging._recipe import Recipe
 from ..imaging._render import Rendering, render
 from ..key import EXTENSIONS, ImageKey, file_name
 from ..store import KeyedStore
@@ -81,11 +82,13 @@ class Thumbnail:
         """Return the name of a file."""
         return f"{path_of(self.original.object_type, self.stem)}{step.tail}"
 
+    def recipe_of(self, step: Step) -> Recipe:
+        """Return the recipe of a file, with the focal point applied."""
+        return step.recipe if self.point is None else step.recipe.with_focal_point(self.point)
+
     def render(self, spool: Spool, steps: Sequence[Step]) -> list[Rendering]:
         """Render files. Blocks the calling thread."""
-        point = self.point
-        recipes = [step.recipe if point is None else step.recipe.with_focal_point(point) for step in steps]
-        return render(spool.view, recipes, self.declaration.limits)
+        return render(spool.view, [self.recipe_of(step) for step in steps], self.declaration.limits)
 
 
 async def find_original(store: KeyedStore, object_type: str, name: DerivedName) -> Original | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from hashlib import blake2b
@@ -28,6 +28,7 @@ __all__ = [
     "derived_from",
     "is_marked",
     "keyed",
+    "marks_for",
     "marks_of",
     "point_of",
 ]
@@ -160,8 +161,17 @@ def marks_of(row: Any, store: KeyedStore) -> str | None:
     Returns:
         The marks; ``None`` if the location of the store could not be recognised later.
     """
-    declared = declarations_of(type(row))
-    found = [_mark(one, point_of(row, one), store, row.object_type) for one in declared.values()]
+    points = [(one, point_of(row, one)) for one in declarations_of(type(row)).values()]
+    return marks_for(points, store, row.object_type)
+
+
+def marks_for(points: Iterable[tuple[Declaration, str]], store: KeyedStore, object_type: str) -> str | None:
+    """Return the marks of thumbnails that are in the store, each with its focal point in the form of file names.
+
+    Returns:
+        The marks; ``None`` if the location of the store could not be recognised later.
+    """
+    found = [_mark(*one, store, object_type) for one in points]
     return None if None in found else " ".join(str(one) for one in found)
 
 

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import Any, Final
-from weakref import WeakKeyDictionary
+from typing import Final
 
-from .._declared.maker import Thumbnail, fetch, find_original, put, thumbnail_of
+from .._declared.maker import find_original, thumbnail_of
 from .._declared.names import DerivedName, original_type, path_of, picture_of
-from .._declared.srcset import Declarations, Step
-from .._tasks import single_flight
-from .._threads import Limit, cores, run_pixels
+from .._declared.srcset import Declarations
 from ..entity import Image
-from ..entity._derived import declarations_of
-from ..entity._mapping import mapper_of
-from ..entity._references import object_types
-from ..exc import DeclarationError, ImageError, InvalidKeyError, StoreError, StoreFileNotFoundError
-from ..file import Spool
+from ..exc import ImageError, InvalidKeyError, StoreError, StoreFileNotFoundError
 from ..key import revision_of
 from ..store import KeyedStore, ObjectInfo
 from ..stores.fs._serving.names import ServableFile, parse_path
@@ -29,15 +19,12 @@ from ..stores.fs._serving.reader import Delivery
 from ..stores.fs._serving.responses import Headers, RequestInfo, Response, error_response, offloaded_response
 from ..stores.fs._signing import UrlSigner
 from ..stores.fs._static import BLOCK_SIZE, FileServer, offload
+from ._maker import Busy, ThumbnailMaker
 from ._prune import find_outdated
 from ._reader import StoreReader
 
 __all__ = ["ThumbnailServer"]
 
-_BROKEN_FOR: Final = 60.0
-"""Seconds before rendering is tried again for a picture that could not be rendered."""
-
-_BROKEN_KEPT: Final = 10_000
 _MAX_POINTS: Final = 100
 """Largest number of focal points per thumbnail: a client that knows an original's URL could request all of them."""
 
@@ -45,10 +32,6 @@ _BATCH: Final = 1000
 _RETRY_AFTER: Final = (b"retry-after", b"1")
 
 _log = logging.getLogger("aioimageattach.thumbnails")
-
-
-class _Busy(Exception):
-    """No capacity became free within ``max_wait``."""
 
 
 class ThumbnailServer(FileServer):
@@ -107,13 +90,8 @@ class ThumbnailServer(FileServer):
         concurrency: int | None = None,
         max_wait: float = 5.0,
     ) -> None:
-        if not isinstance(store, KeyedStore):
-            raise DeclarationError(f"store: expected a KeyedStore, which finds files by name, got {store!r}")
-        self._classes: list[type[Any]] = list(classes)
-        for cls in self._classes:
-            if not (isinstance(cls, type) and issubclass(cls, Image)):
-                raise DeclarationError(f"classes: expected image classes, got {cls!r:.80}")
-        for name, value in (("block_size", block_size), ("open_files", open_files), ("concurrency", concurrency or 1)):
+        self._maker: ThumbnailMaker = ThumbnailMaker(store, classes, concurrency)
+        for name, value in (("block_size", block_size), ("open_files", open_files)):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
         self._files = StoreReader(store, block_size, open_files)
@@ -121,13 +99,7 @@ class ThumbnailServer(FileServer):
         super().__init__(self._files, cors=cors, signer=signer, offload=offload("", x_accel_redirect, False))
         self.store: KeyedStore = store
         self.base_url: str = base_url if base_url.endswith("/") else f"{base_url}/"
-        self._concurrency = concurrency or cores() + 1
         self._max_wait = max_wait
-        self._limits: WeakKeyDictionary[asyncio.AbstractEventLoop, Limit] = WeakKeyDictionary()
-        self._waiting = 0
-        self._rest: asyncio.Task[None] | None = None
-        self._broken: dict[str, tuple[float, ImageError]] = {}
-        self._types: dict[str | None, list[Declarations]] | None = None
 
     @property
     def is_private(self) -> bool:
@@ -162,9 +134,11 @@ class ThumbnailServer(FileServer):
         Effects: With ``delete``, each file has been deleted by the time it is yielded.
         """
         before = datetime.now(UTC) - grace
-        for object_type in dict.fromkeys([*(one for one in self._declared_types() if one is not None), *object_types]):
+        for object_type in dict.fromkeys(
+            [*(one for one in self._maker.declared_types() if one is not None), *object_types]
+        ):
             batch: list[ObjectInfo] = []
-            async for info in find_outdated(self.store, object_type, self._declared(object_type), before):
+            async for info in find_outdated(self.store, object_type, self._maker.declared(object_type), before):
                 batch.append(info)
                 if len(batch) >= _BATCH:
                     for found in await self._pruned(batch, delete):
@@ -181,10 +155,7 @@ class ThumbnailServer(FileServer):
 
     async def aclose(self) -> None:
         """Stop rendering files that no request is waiting for."""
-        task, self._rest = self._rest, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        await self._maker.aclose()
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
@@ -195,13 +166,13 @@ class ThumbnailServer(FileServer):
 
     def _peek(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery | None:
         object_type = original_type(file.name.partition("/")[0])
-        if object_type is None or self._offload is not None or not self._declared(object_type):
+        if object_type is None or self._offload is not None or not self._maker.declared(object_type):
             return None
         return self._files.peek(request, file, cors)
 
     async def _find(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
         object_type = original_type(file.name.partition("/")[0])
-        declared = [] if object_type is None else self._declared(object_type)
+        declared = [] if object_type is None else self._maker.declared(object_type)
         if object_type is None or not declared:
             return Delivery(error_response(request, 404, cors))
         try:
@@ -241,8 +212,8 @@ class ThumbnailServer(FileServer):
         if name.point and await self._has_too_many_points(object_type, name):
             return self._redirect(request, file, cors, await self._existing(object_type, name))
         try:
-            blob = await self._make(thumbnail, step)
-        except _Busy:
+            blob = await self._maker.make(thumbnail, step, self._max_wait)
+        except Busy:
             found = self._redirect(request, file, cors, await self._existing(object_type, name))
             busy = found.response.status == 404
             return Delivery(error_response(request, 503, cors, _RETRY_AFTER)) if busy else found
@@ -278,88 +249,6 @@ class ThumbnailServer(FileServer):
     async def _has_too_many_points(self, object_type: str, name: DerivedName) -> bool:
         stems = (DerivedName.parse(revision_of(one) or "") for one in await self._existing(object_type, name))
         return len({one.point for one in stems if one is not None} - {name.point}) >= _MAX_POINTS
-
-    # --- work --------------------------------------------------------------------------------------------------------
-
-    async def _make(self, thumbnail: Thumbnail, step: Step) -> bytes:
-        """Render a file and return its content. Concurrent requests for the same file share the work."""
-        original = thumbnail.original.name
-        until, error = self._broken.get(original, (0.0, None))
-        if error is not None and time.monotonic() < until:
-            raise error.with_traceback(None)
-        key = ("thumbnail", self.store.location, thumbnail.name_of(step))
-        try:
-            return await single_flight(key, partial(self._work, thumbnail, step))
-        except ImageError as error:
-            if len(self._broken) >= _BROKEN_KEPT:
-                self._broken.clear()
-            self._broken[original] = time.monotonic() + _BROKEN_FOR, error.with_traceback(None)
-            raise
-
-    async def _work(self, thumbnail: Thumbnail, step: Step) -> bytes:
-        limit = self._limits.setdefault(asyncio.get_running_loop(), Limit(self._concurrency))
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(self._max_wait):
-                await limit.acquire()
-        except TimeoutError:
-            raise _Busy from None
-        finally:
-            self._waiting -= 1
-        try:
-            spool = await fetch(self.store, thumbnail)
-            made = await run_pixels(thumbnail.render, spool, [step])
-            await put(self.store, thumbnail.original.name, {thumbnail.name_of(step): made[0]})
-        finally:
-            limit.release()
-        group = next((steps for steps in thumbnail.ladder.formats if step in steps), ())
-        rest = [other for other in group if other is not step]
-        if rest and not self._waiting and (self._rest is None or self._rest.done()):
-            self._rest = asyncio.get_running_loop().create_task(self._make_rest(thumbnail, rest, spool, limit))
-        return made[0].blob
-
-    async def _make_rest(self, thumbnail: Thumbnail, rest: list[Step], spool: Spool, limit: Limit) -> None:
-        """Render the other widths of a format, each only while no request is waiting."""
-        for step in rest:
-            if not limit.value:
-                return
-            limit.acquire_nowait()
-            try:
-                name = thumbnail.name_of(step)
-                if not self._waiting and not await self._exists(name):
-                    [made] = await run_pixels(thumbnail.render, spool, [step])
-                    await put(self.store, thumbnail.original.name, {name: made})
-            except (ImageError, StoreError) as error:
-                _log.info("%s was not made ahead: %s", thumbnail.name_of(step), error)
-                return
-            finally:
-                limit.release()
-
-    async def _exists(self, name: str) -> bool:
-        try:
-            await self.store.head_object(name)
-        except StoreFileNotFoundError:
-            return False
-        return True
-
-    # --- declarations ------------------------------------------------------------------------------------------------
-
-    def _declared(self, object_type: str) -> list[Declarations]:
-        """Return the declarations of the classes whose originals have, or may have, the given object type."""
-        types = self._declared_types()
-        return [*types.get(object_type, ()), *types.get(None, ())]
-
-    def _declared_types(self) -> dict[str | None, list[Declarations]]:
-        """Return the declarations by object type; ``None`` is for classes whose object type depends on the row."""
-        if self._types is None:
-            types: dict[str | None, list[Declarations]] = {}
-            for cls in self._classes:
-                for mapper in mapper_of(cls).self_and_descendants:
-                    declared = declarations_of(mapper.class_)
-                    for one in object_types([mapper]) or [None]:
-                        types.setdefault(one, []).append(declared)
-            self._types = types
-        return self._types
 
 
 def _width_of(name: str) -> int:

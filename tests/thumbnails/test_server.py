@@ -21,7 +21,9 @@ from aioimageattach.store import KeyedStore, ObjectInfo
 from aioimageattach.stores import MemoryStore, OverlayStore, RoutingStore
 from aioimageattach.stores.fs import FileSystemStore, StaticServer
 from aioimageattach.thumbnails import ThumbnailServer
+from aioimageattach.thumbnails import _maker as making
 from aioimageattach.thumbnails import _server as server
+from aioimageattach.thumbnails._turns import Priority, turns
 from tests.photos import opened, saved
 from tests.servers.asking import Client, Told
 from tests.thumbnails.models import Photo, Plain, Tenant, names, put, row, size_of
@@ -61,8 +63,8 @@ class Site:
 
     async def settle(self) -> None:
         """Wait for what is made ahead."""
-        if self.server._rest is not None:
-            await self.server._rest
+        if self.server._maker._rest is not None:
+            await self.server._maker._rest
 
 
 def is_refused(told: Told, status: int = 404) -> bool:
@@ -405,13 +407,13 @@ async def test_a_broken_original_is_remembered(
             assert is_refused(await site.ask(url))
     assert opens == 1
     assert "cannot be made" in caplog.text
-    monkeypatch.setattr(server, "_BROKEN_FOR", -1.0)
-    monkeypatch.setattr(server, "_BROKEN_KEPT", 1)
-    site.server._broken.clear()
+    monkeypatch.setattr(making, "_BROKEN_FOR", -1.0)
+    monkeypatch.setattr(making, "_BROKEN_KEPT", 1)
+    site.server._maker._broken.clear()
     for _ in range(2):
         assert is_refused(await site.ask(url))
     assert opens == 3
-    assert len(site.server._broken) == 1
+    assert len(site.server._maker._broken) == 1
 
 
 async def test_a_bomb_is_refused(store: KeyedStore) -> None:
@@ -529,7 +531,7 @@ class Gate:
             await self.opened.wait()
             return await fetch(*args)
 
-        monkeypatch.setattr(server, "fetch", held)
+        monkeypatch.setattr(making, "fetch", held)
 
 
 async def test_a_busy_server_gives_another_file(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -559,7 +561,7 @@ async def test_nothing_is_made_ahead_while_requests_wait(store: KeyedStore, monk
     gate = Gate(monkeypatch)
     tasks = [asyncio.create_task(site.ask(site.urls(original, "card")[0])) for original in (one, other)]
     await gate.entered.wait()
-    while not site.server._waiting:
+    while not turns().is_awaited(Priority.REQUEST):
         await asyncio.sleep(0)
     gate.opened.set()
     assert {told.status for told in await asyncio.gather(*tasks)} == {200}
@@ -579,13 +581,13 @@ async def test_what_is_made_ahead_gives_way(store: KeyedStore, monkeypatch: pyte
         await opened.wait()
         return True
 
-    monkeypatch.setattr(site.server, "_exists", exists)
+    monkeypatch.setattr(site.server._maker, "_exists", exists)
     await site.ask(site.urls(one, "card")[0])
-    ahead = site.server._rest
+    ahead = site.server._maker._rest
     assert ahead is not None
     await entered.wait()
     waiting = asyncio.create_task(site.ask(site.urls(other, "share")[0]))
-    while not site.server._waiting:
+    while not turns().is_awaited(Priority.REQUEST):
         await asyncio.sleep(0)
     opened.set()
     assert (await waiting).status == 200
@@ -597,7 +599,7 @@ async def test_what_is_made_ahead_ends_with_the_application(store: KeyedStore, m
     """No task is left behind."""
     site, original = Site(store), await put(Photo, store)
     await site.ask(site.urls(original, "card")[0])
-    ahead = site.server._rest
+    ahead = site.server._maker._rest
     assert ahead is not None
     await site.server.aclose()
     assert ahead.done()

@@ -1,0 +1,78 @@
+"""Mark the rows of originals whose declared thumbnails exist, so that their URLs lead directly to the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, update
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import Mapper
+
+from .._declared.names import format_point
+from ..entity import Image
+from ..entity._derived import MARKS, declarations_of, marks_for
+from ..entity._mapping import mapper_of
+from ..store import KeyedStore
+from ._maker import Made
+
+__all__ = ["set_marks"]
+
+
+async def set_marks(
+    sessions: async_sessionmaker[Any], classes: Iterable[type[Image]], store: KeyedStore, results: Iterable[Made]
+) -> None:
+    """Set the marks of originals, in one transaction.
+
+    Rows whose picture was replaced or deleted meanwhile do not change. A result counts for a class only if it is about
+    all thumbnails that the class declares; the marks then name those whose files all exist.
+
+    Args:
+        sessions: Factory of the session.
+        classes: Image classes, including their subclasses. Those without
+            :class:`~aioimageattach.entity.ThumbnailMarks` are skipped.
+        store: The store.
+        results: The results of making the thumbnails.
+
+    Raises:
+        SQLAlchemyError: The database could not be written.
+    """
+    found = list(results)
+    statements = {mapper: _marked(mapper, store, found) for mapper in _marking(classes)}
+    if not any(statements.values()):
+        return
+    async with sessions.begin() as session:
+        for mapper, rows in statements.items():
+            if rows:
+                column = mapper.columns[MARKS]
+                statement = update(column.table).where(mapper.columns["revision"] == bindparam("of"))
+                connection = await session.connection(bind_arguments={"mapper": mapper})
+                await connection.execute(statement.values({column: bindparam("marks")}), rows)
+
+
+def _marking(classes: Iterable[type[Image]]) -> Iterator[Mapper[Any]]:
+    """Yield the mappers of the classes that have marks, each table's own column once."""
+    for cls in classes:
+        for mapper in mapper_of(cls).self_and_descendants:
+            columns = mapper.columns
+            if MARKS in columns and columns[MARKS].table is columns["revision"].table:
+                yield mapper
+
+
+def _marked(mapper: Mapper[Any], store: KeyedStore, results: Sequence[Made]) -> list[dict[str, str]]:
+    """Return the parameters of the UPDATE, in the order of the revisions, so that concurrent ones do not deadlock."""
+    declared = declarations_of(mapper.class_)
+    found: dict[str, str] = {}
+    for result in results:
+        about = {id(one.declaration) for one in result.thumbnails}
+        if not declared or not about.issuperset(map(id, declared.values())):
+            continue
+        points = [
+            (one.declaration, format_point(one.point))
+            for one in result.complete
+            if declared.get(one.declaration.name) is one.declaration
+        ]
+        marks = marks_for(points, store, result.original.object_type)
+        if marks:
+            found[result.original.revision] = marks
+    return [{"of": revision, "marks": found[revision]} for revision in sorted(found)]
