@@ -21,10 +21,10 @@ def load(spec: str) -> Any:
     """Return the object that ``module:name`` names. Modules in the current directory are found, too.
 
     Raises:
-        UsageError: The value has another form, the module cannot be imported, or it has no such attribute.
+        BadParameter: The value has another form, the module cannot be imported, or it has no such attribute.
     """
     if not _FORM.fullmatch(spec):  # the value is not repeated, because it may be a mistyped URL with a password
-        raise click.UsageError("expected MODULE:NAME, such as app.models:Base, or a URL for databases and stores")
+        raise click.BadParameter("expected MODULE:NAME, such as app.models:Base, or a URL for databases and stores")
     name, _, path = spec.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -34,12 +34,12 @@ def load(spec: str) -> Any:
         click.echo("Stopped.", err=True)
         sys.exit(130)
     except Exception as error:
-        raise click.UsageError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+        raise click.BadParameter(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     for part in path.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise click.UsageError(f"{spec!r}: there is no attribute {part!r}") from None
+            raise click.BadParameter(f"expected an attribute {part!r} in {spec!r}, found none") from None
     return found
 
 

@@ -110,5 +110,5 @@ def is_expected(error: Exception) -> bool:
 
 def error_text(error: BaseException) -> str:
     """Return the message of an error, without the statement that SQLAlchemy appends to a driver's message."""
-    text = str(error.orig if isinstance(error, DBAPIError) else error)
+    text = str(error.orig if isinstance(error, DBAPIError) else error).strip()
     return text or type(error).__name__

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import dialects
+from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 
+from aioimageattach.cli._database import DatabaseParameter
 from tests.cli.conftest import Run
-from tests.databases import Database
+from tests.databases import PASSWORD, Database
 
 SECRET = "hunter2"
 
@@ -46,12 +50,14 @@ def test_databases_without_a_file(url: str, run: Run) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        (f"postgresql://app:{SECRET}@host:port/name", "invalid database URL"),
-        (f"://app:{SECRET}@host/name", "invalid database URL"),
+        (f"postgresql://app:{SECRET}@host:port/name", "got an invalid one"),
+        (f"://app:{SECRET}@host/name", "got an invalid one"),
         (f"postgresql//app:{SECRET}@host/name", "expected MODULE:NAME"),
-        (f"nosuch://app:{SECRET}@host/name", "nosuch"),
-        (f"mysql+pymysql://app:{SECRET}@host/name", "asynchronous driver"),
-        (f"postgresql+psycopg2://app:{SECRET}@host/name", "psycopg2"),
+        (f"nosuch://app:{SECRET}@host/name", "got the unknown driver 'nosuch'"),
+        (f"sqlite://app:{SECRET}@host", "got one with an invalid host, port or option"),
+        (f"oracle://app:{SECRET}@host/name", "expected an installed driver for oracle: No module named"),
+        (f"mssql+pymssql://app:{SECRET}@host/name", "pymssql"),
+        (f"postgres://app:{SECRET}@host/name?connect_timeout=soon", "connect_timeout: expected an integer"),
     ],
 )
 def test_messages_do_not_repeat_invalid_urls(url: str, message: str, run: Run) -> None:
@@ -85,21 +91,120 @@ def test_database_errors_are_shown_without_the_statement(run: Run, folder: Path)
     assert (done.exit_code, done.stderr.splitlines()[-1]) == (3, "Error: no such table: post_photo"), done.output
 
 
+PROVIDERS = {
+    "Heroku": "sslmode=prefer",
+    "Neon": "sslmode=prefer&channel_binding=prefer",
+    "Supabase": "target_session_attrs=read-write&keepalives=1&connect_timeout=0",
+    "JDBC": "ssl=false&connect_timeout=10",
+}
+
+
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_options_of_libpq(database: Database, run: Run) -> None:
-    """URLs as PostgreSQL hosting providers give them are accepted."""
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql+asyncpg", "postgresql+psycopg", "postgresql+psycopg2"])
+@pytest.mark.parametrize("query", PROVIDERS.values(), ids=PROVIDERS)
+def test_urls_of_hosting_providers(query: str, scheme: str, database: Database, run: Run) -> None:
+    """URLs as PostgreSQL hosting providers give them are accepted, for each driver."""
+    url = database.url.set(drivername=scheme).render_as_string(hide_password=False)
+    done = run("doctor", "-d", f"{url}?{query}")
+    assert (done.exit_code, "connected to postgresql" in done.stdout) == (0, True), done.output
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql+psycopg"])
+async def test_options_of_libpq_take_effect(scheme: str, database: Database) -> None:
+    """The options of a URL reach the server."""
+    url = database.url.set(drivername=scheme).render_as_string(hide_password=False)
+    query = "application_name=shop&options=-c%20statement_timeout%3D5s"
+    engine = DatabaseParameter().convert(f"{url}?{query}", None, None)
+    async with engine.connect() as connection:
+        for name, value in {"application_name": "shop", "statement_timeout": "5s"}.items():
+            assert (await connection.exec_driver_sql(f"SHOW {name}")).scalar() == value
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("query", ["sslmode=require", "ssl=true", "sslmode=verify-full&sslrootcert=system"])
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql+psycopg"])
+def test_a_required_tls_is_never_dropped(scheme: str, query: str, database: Database, run: Run) -> None:
+    """A server without TLS is refused if the URL requires TLS."""
+    url = database.url.set(drivername=scheme).render_as_string(hide_password=False)
+    done = run("doctor", "-d", f"{url}?{query}")
+    assert (done.exit_code, "SSL" in done.stdout) == (1, True), done.output
+    assert PASSWORD not in done.output
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_missing_root_certificate(database: Database, run: Run) -> None:
+    """The certificates that a URL names are read."""
     url = database.url.set(drivername="postgres").render_as_string(hide_password=False)
-    query = "?sslmode=prefer&connect_timeout=10&application_name=app&channel_binding=prefer"
-    done = run("doctor", "-d", url + query)
-    assert done.exit_code == 0, done.output
-    done = run("doctor", "-d", f"{url}?sslrootcert=/etc/ssl/ca.pem")
-    assert (
-        done.exit_code,
-        "asyncpg does not support sslrootcert in a URL: use postgresql+psycopg://" in done.stderr,
-    ) == (
-        2,
-        True,
+    done = run("doctor", "-d", f"{url}?sslmode=verify-full&sslrootcert=/missing.pem")
+    assert (done.exit_code, "No such file" in done.stdout) == (1, True), done.output
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
+def test_unknown_options_are_refused(driverless_url: str, run: Run) -> None:
+    """One sentence names the option and the driver, and contains neither the value nor the password."""
+    done = run(
+        "verify", "tests.cli.models:Base", "-s", "tests.cli.models:memory", "-d", f"{driverless_url}?pool={SECRET}"
     )
+    assert done.exit_code == 2, done.output
+    assert "Invalid value for '--database': expected options that async" in done.stderr
+    assert "'pool'; remove the option" in done.stderr
+    assert not {SECRET, PASSWORD} & set(done.output.replace("'", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("url", "missing", "driver"),
+    [
+        ("postgres://host/name", (), "asyncpg"),
+        ("postgresql://host/name", ("asyncpg",), "psycopg"),
+        ("postgresql+psycopg2://host/name", ("asyncpg",), "psycopg"),
+        ("postgresql+psycopg://host/name", (), "psycopg"),
+        ("mysql+pymysql://host/name", (), "asyncmy"),
+        ("mariadb://host/name", ("asyncmy",), "aiomysql"),
+        ("sqlite+pysqlite://", (), "aiosqlite"),
+        ("sqlite+pysqlite_async://", (), "pysqlite_async"),
+    ],
+)
+def test_the_driver(url: str, missing: tuple[str, ...], driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL without an asynchronous driver gets one that is installed; other drivers are used as they are."""
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)
+    dialects.registry.register("sqlite.pysqlite_async", __name__, "OtherDialect")
+    assert DatabaseParameter().convert(url, None, None).dialect.driver == driver
+
+
+class OtherDialect(SQLiteDialect_aiosqlite):
+    """A dialect of a third party for an asynchronous driver."""
+
+    driver = "pysqlite_async"
+    supports_statement_cache = True
+
+
+def test_drivers_that_block(run: Run) -> None:
+    """A driver that is not asynchronous is refused if the library knows no other one for the database."""
+    dialects.registry.register("other.sync", "sqlalchemy.dialects.sqlite.pysqlite", "SQLiteDialect_pysqlite")
+    done = run("doctor", "-d", "other+sync:///name")
+    assert (done.exit_code, "expected an asynchronous driver" in done.stderr) == (2, True), done.output
+
+
+@pytest.mark.parametrize(
+    ("url", "package"),
+    [
+        (f"postgresql://app:{SECRET}@host/name", "asyncpg or psycopg"),
+        (f"postgresql+asyncpg://app:{SECRET}@host/name", "asyncpg"),
+        (f"mysql://app:{SECRET}@host/name", "asyncmy or aiomysql"),
+    ],
+)
+def test_missing_drivers(url: str, package: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says which package to install."""
+    for name in ("asyncpg", "psycopg", "asyncmy", "aiomysql"):
+        monkeypatch.setitem(sys.modules, name, None)
+    done = run("doctor", "-d", url)
+    assert (done.exit_code, done.stderr.rstrip().endswith(f"found none: pip install {package}")) == (2, True), (
+        done.stderr
+    )
+    assert SECRET not in done.output
 
 
 def test_ctrl_c_during_an_import(run: Run, folder: Path) -> None:

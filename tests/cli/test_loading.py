@@ -44,7 +44,7 @@ def test_modules_in_the_current_directory(run: Run, folder: Path) -> None:
     [
         ("models", "expected MODULE:NAME"),
         ("no.such.module:Base", "No module named 'no'"),
-        (f"{MODELS}:Missing", "there is no attribute 'Missing'"),
+        (f"{MODELS}:Missing", "expected an attribute 'Missing'"),
         ("broken:Base", "ZeroDivisionError: division by zero"),
     ],
 )
