@@ -441,8 +441,8 @@ class KeyedStore(KeyLevelStore):
         for name in names:
             try:
                 await self.delete_object(name)
-            except StoreError as error:
-                failed[name] = error
+            except (StoreError, OSError) as error:
+                failed[name] = _as_store_error(error, self, name)
         return failed
 
     async def move_objects(self, names: Mapping[str, str]) -> dict[str, StoreError]:
@@ -463,8 +463,8 @@ class KeyedStore(KeyLevelStore):
             try:
                 await self._copy_within(old, new)
                 await self.delete_object(old)
-            except StoreError as error:
-                failed[old] = error
+            except (StoreError, OSError) as error:
+                failed[old] = _as_store_error(error, self, old)
 
         await map_concurrently(move, list(names.items()), limit=_PARALLEL)
         return failed
@@ -560,6 +560,15 @@ class KeyedStore(KeyLevelStore):
     async def discard(self, key: ImageKey) -> None:
         """Delete the file of a key; see :meth:`delete_object`."""
         await self.delete_object(self.name_of(key))
+
+
+def _as_store_error(error: StoreError | OSError, store: Store, name: str) -> StoreError:
+    """Return an error of a third-party store as an error of this library."""
+    if isinstance(error, StoreError):
+        return error
+    wrapper = StoreError(f"{store!r}: {name!r}: {type(error).__name__}: {error}", store=repr(store), name=name)
+    wrapper.__cause__ = error
+    return wrapper
 
 
 def _cannot_download(store: Store) -> DeclarationError:

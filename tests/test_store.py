@@ -13,6 +13,7 @@ from aioimageattach.file import AsyncFile, FileProxy, Source, Spool
 from aioimageattach.key import ImageKey
 from aioimageattach.store import KeyedStore, Store
 from aioimageattach.stores import MemoryStore
+from aioimageattach.testing import FaultyStore
 
 REVISION = "01m7xvw392my0qm9gn0r3dt55c"
 
@@ -162,6 +163,23 @@ async def test_deleting_many_goes_on_after_an_error() -> None:
     assert list(failed) == ["stuck"]
     assert isinstance(failed["stuck"], StoreError)
     assert [found.name async for found in store.list_objects()] == ["stuck"]
+
+
+async def test_builtin_errors_of_a_third_party_store() -> None:
+    """An ``OSError`` for one file does not stop the deletion or renaming of others."""
+    store = FaultyStore()
+    for name in ("a", "b", "c"):
+        await store.put_object(name, b"x")
+    store.fail("delete", OSError(5, "broken"), name="b".__eq__)
+    failed = await store.delete_objects(["a", "b"])
+    assert {name: str(error) for name, error in failed.items()} == {"b": f"{store!r}: 'b': OSError: [Errno 5] broken"}
+    store.heal()
+    store.fail("get", OSError(5, "broken"), name="c".__eq__)
+    failed = await store.move_objects({"b": "x/b", "c": "x/c"})
+    assert [(name, type(error), type(error.__cause__)) for name, error in failed.items()] == [
+        ("c", StoreError, OSError)
+    ]
+    assert await store.names() == {"x/b", "c"}
 
 
 async def test_the_four_methods_of_a_store_by_name() -> None:

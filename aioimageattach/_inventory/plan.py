@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from .._tasks import as_completed
-from ..exc import IncompleteError, UnsafeDatabaseError
+from ..exc import IncompleteError, StoreMissingError, StoreUnavailableError, UnsafeDatabaseError
 from .database import unsafe_reasons
 from .kind import FileReference, Kind
 from .reader import Reader, Sessions
@@ -20,6 +20,9 @@ __all__ = ["Plan", "RowPlan", "RowProgress"]
 R = TypeVar("R")
 ItemT = TypeVar("ItemT")
 ProgressT = TypeVar("ProgressT")
+
+_OUTAGE: Final = 16
+"""Consecutive files, beyond those in progress, for which a store may fail to respond before a run ends."""
 
 
 class Plan(ABC, Generic[ItemT, ProgressT]):
@@ -106,6 +109,7 @@ class RowPlan(Plan[ItemT, RowProgressT]):
         self._kinds = kinds
         self._concurrency = concurrency
         self._force = force
+        self._unavailable = 0
 
     async def _results(self, work: Callable[[Kind, FileReference], Coroutine[Any, Any, R]]) -> AsyncGenerator[R, None]:
         """Call a function for the rows concurrently; yield its results in the order of completion, and count them.
@@ -114,6 +118,7 @@ class RowPlan(Plan[ItemT, RowProgressT]):
             UnsafeDatabaseError: The database may hide rows, and the plan is not forced.
         """
         self.objections.clear()
+        self._unavailable = 0
         self.progress.total = sum([await count(self._sessions, kind) for kind in self._kinds])
         async with aclosing(as_completed(self._read(work), self._concurrency)) as results:
             async for result in results:
@@ -129,6 +134,30 @@ class RowPlan(Plan[ItemT, RowProgressT]):
             async for reference in scan:
                 yield work(kind, reference)
             self.progress.missed += scan.missed
+
+    async def _try(self, work: Awaitable[R]) -> R | Exception:
+        """Await the store operations for one row; return the error if they fail for a reason of this row only.
+
+        The error may be of any class, because third-party stores and their callbacks raise their own.
+
+        Raises:
+            StoreMissingError: The bucket does not exist.
+            StoreUnavailableError: The store has not responded for many consecutive rows.
+        """
+        try:
+            result = await work
+        except StoreMissingError:
+            raise  # it would be the same for each file
+        except Exception as error:
+            self._unavailable = self._unavailable + 1 if isinstance(error, ConnectionError | TimeoutError) else 0
+            if self._unavailable > self._concurrency + _OUTAGE:
+                raise StoreUnavailableError(
+                    f"the store did not respond for {self._unavailable} consecutive files, so the run was stopped; the "
+                    f"last error was {type(error).__name__}: {error}"
+                ) from error
+            return error
+        self._unavailable = 0
+        return result
 
     def _check(self, kind: Kind) -> Callable[[Reader], None]:
         def check(reader: Reader) -> None:

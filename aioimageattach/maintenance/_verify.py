@@ -7,6 +7,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from .._inventory import FileReference, Kind, Sessions, kinds, reread
 from .._inventory.ownership import identify, own_kinds
 from .._inventory.plan import RowPlan
@@ -14,10 +16,7 @@ from ..context import bound_store, resolve_store
 from ..exc import (
     DamagedValueError,
     DeclarationError,
-    ImageAttachError,
     OwnershipError,
-    StoreFileNotFoundError,
-    StoreMissingError,
 )
 from ..file import CHUNK, measure
 from ..offload._fetch import stream
@@ -144,14 +143,11 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
             )
 
     async def _check_file(self, kind: Kind, reference: FileReference) -> tuple[Kind, Mismatch | None]:
-        try:
-            return kind, await self._compare(reference)
-        except StoreFileNotFoundError as error:
-            return kind, Mismatch(reference, "missing", error=error)
-        except StoreMissingError:
-            raise  # it would be the same for each file
-        except (ImageAttachError, OSError) as error:
-            return kind, Mismatch(reference, "unreadable", error=error)
+        result = await self._try(self._compare(reference))
+        if isinstance(result, Exception):
+            problem: Problem = "missing" if isinstance(result, FileNotFoundError) else "unreadable"
+            return kind, Mismatch(reference, problem, error=result)
+        return kind, result
 
     async def _compare(self, reference: FileReference) -> Mismatch | None:
         if self._deep and reference.content is not None and isinstance(self._store, KeyedStore):
@@ -208,7 +204,9 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
             return replace(
                 mismatch, repaired=await rebuild(self._sessions, kind, reference, self._store, is_missing=missing)
             )
-        except (ImageAttachError, OSError) as error:
+        except SQLAlchemyError:
+            raise  # the database failed, not the thumbnail
+        except Exception as error:
             return replace(mismatch, error=error)
 
 
@@ -249,6 +247,7 @@ def verify(
         UnsafeDatabaseError: From the plan: the database may hide rows, and ``force`` is not set.
         IncompleteError: From the plan, at its end: not all rows were read.
         StoreMissingError: From the plan: the bucket does not exist.
+        StoreUnavailableError: From the plan: the store has not responded for many consecutive files.
 
     Effects: None without ``repair``. With it, each repaired thumbnail is committed in its own transaction, and the
         mismatched file is deleted afterwards. After an error or a cancellation the other thumbnails are unchanged.

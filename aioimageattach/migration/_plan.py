@@ -12,7 +12,7 @@ from .._inventory import FileReference, Kind, Sessions, kinds, reread
 from .._inventory.ownership import own_kinds
 from .._inventory.plan import RowPlan
 from ..context import resolve_store
-from ..exc import ImageAttachError, MigrationError, OwnershipError, StoreFileNotFoundError, StoreMissingError
+from ..exc import ImageAttachError, MigrationError, OwnershipError
 from ..store import KeyedStore, Store
 from ._transfer import Outcome, Transfer, share_files
 
@@ -82,7 +82,8 @@ class MigrationPlan(RowPlan[Migrated, MigrationProgress]):
     background until Python closes its iterator; use :func:`contextlib.aclosing` to stop it immediately.
 
     A run raises :exc:`~aioimageattach.exc.MigrationError` at its end if some files could not be copied, or immediately
-    if there are too many of them.
+    if there are too many of them. An outage of a store ends the run with
+    :exc:`~aioimageattach.exc.StoreUnavailableError`.
 
     Attributes:
         progress: Counts of the current run, or of the last one; reset when a run starts.
@@ -149,13 +150,10 @@ class MigrationPlan(RowPlan[Migrated, MigrationProgress]):
         return all(one.changed or one.owner is None for one in owned)
 
     async def _attempt(self, kind: Kind, reference: FileReference) -> _Attempt:
-        try:
-            outcome, size = await self._transfer.run(reference)
-        except StoreMissingError:
-            raise  # it would be the same for each file
-        except Exception as error:
-            return _Attempt(kind, reference, error)
-        return _Attempt(kind, reference, Migrated(reference, outcome, size))
+        result = await self._try(self._transfer.run(reference))
+        if isinstance(result, Exception):
+            return _Attempt(kind, reference, result)
+        return _Attempt(kind, reference, Migrated(reference, *result))
 
     async def _record(self, attempt: _Attempt) -> Migrated | None:
         """Count an attempt; return the file if it is in the destination, or would be copied."""
@@ -168,7 +166,7 @@ class MigrationPlan(RowPlan[Migrated, MigrationProgress]):
                 progress.missing += result.outcome == "missing"
                 progress.bytes += result.size
             return result
-        if isinstance(result, StoreFileNotFoundError) and await self._is_gone(attempt):
+        if isinstance(result, FileNotFoundError) and await self._is_gone(attempt):
             progress.gone += 1
             return None
         result.add_note(f"the file of {attempt.reference.cls.__name__} {attempt.reference.identity!r}")
@@ -178,7 +176,7 @@ class MigrationPlan(RowPlan[Migrated, MigrationProgress]):
         return None
 
     async def _is_gone(self, attempt: _Attempt) -> bool:
-        """Whether the row was replaced or deleted since it was read, so that it no longer names the file."""
+        """Return ``True`` if the row was replaced or deleted since it was read, so that it no longer names the file."""
         now = await reread(self._sessions, attempt.kind, attempt.reference)
         return now is None or (now.key, now.name) != (attempt.reference.key, attempt.reference.name)
 
@@ -254,6 +252,7 @@ def migrate(
         UnsafeDatabaseError: From the plan: the database may hide rows, and ``force`` is not set.
         MigrationError: From the plan: some files could not be copied.
         StoreMissingError: From the plan: a bucket does not exist.
+        StoreUnavailableError: From the plan: a store has not responded for many consecutive files.
         IncompleteError: From the plan, at its end: not all rows were read.
     """
     source, destination = resolve_store(source), resolve_store(destination)

@@ -10,7 +10,6 @@ from typing import Any
 from .._inventory import FileReference, Kind, Sessions, kinds
 from .._inventory.plan import RowPlan
 from ..context import resolve_store
-from ..exc import ImageAttachError, StoreMissingError
 from ..store import Store
 from ._transfer import Transfer, share_files
 
@@ -79,15 +78,13 @@ class RetirePlan(RowPlan[Retired, RetireProgress]):
         self._require_all_rows()
 
     async def _retire(self, kind: Kind, reference: FileReference) -> Retired:
-        try:
-            await self._transfer.check(reference)
-            if self._delete:
-                await self._transfer.delete_from_source(reference)
-        except StoreMissingError:
-            raise  # it would be the same for each file
-        except (ImageAttachError, OSError) as error:
-            return Retired(reference, False, error)
-        return Retired(reference, self._delete)
+        error = await self._try(self._remove(reference))
+        return Retired(reference, self._delete) if error is None else Retired(reference, False, error)
+
+    async def _remove(self, reference: FileReference) -> None:
+        await self._transfer.check(reference)
+        if self._delete:
+            await self._transfer.delete_from_source(reference)
 
 
 def retire(
@@ -123,6 +120,7 @@ def retire(
         DeclarationError: No class of the base has files.
         UnsafeDatabaseError: From the plan: the database may hide rows.
         StoreMissingError: From the plan: a bucket does not exist.
+        StoreUnavailableError: From the plan: a store has not responded for many consecutive files.
         IncompleteError: From the plan, at its end: not all rows were read.
 
     Effects: None without ``delete``. With it, each copy is removed after the new store was checked. After an error or

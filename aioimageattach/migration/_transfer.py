@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from .._inventory import FileReference, Kind
-from ..exc import InvalidKeyError, StoreFileExistsError, StoreFileMismatchError, StoreFileNotFoundError
+from ..exc import InvalidKeyError, StoreFileExistsError, StoreFileMismatchError
 from ..file import AsyncFile, Spool, measure
 from ..store import KeyedStore, Store
 
@@ -167,7 +167,7 @@ def _label(reference: FileReference) -> str:
 async def _facts_or_none(store: Store, reference: FileReference) -> _Facts | None:
     try:
         return await _facts(store, reference)
-    except StoreFileNotFoundError:
+    except FileNotFoundError:
         return None
 
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import PIL.Image
 import pytest
 from sqlalchemy import ForeignKey, String, delete, event, insert, select, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -122,7 +123,7 @@ async def test_rows_without_size_and_checksum(place: Place) -> None:
     assert [mismatch.problem for mismatch in (await mismatches(place)).values()] == ["missing"]
 
 
-@pytest.mark.parametrize("error", [None, OSError(5, "broken")])
+@pytest.mark.parametrize("error", [None, OSError(5, "broken"), ZeroDivisionError("in a third-party store")])
 async def test_a_store_that_fails(place: Place, error: Any) -> None:
     """The file is reported as unreadable, and nothing is raised."""
     names = await add_files(place, 3)
@@ -131,7 +132,32 @@ async def test_a_store_that_fails(place: Place, error: Any) -> None:
     [mismatch] = [one async for one in verify(place.sessions, Base, store, deep=True, concurrency=1, repair=True)]
     assert mismatch.problem == "unreadable"
     assert mismatch.reference.name_in(store) in names
-    assert isinstance(mismatch.error, StoreUnavailableError | OSError)
+    assert mismatch.error is error or isinstance(mismatch.error, StoreUnavailableError)
+
+
+async def test_a_missing_file_in_a_third_party_store(place: Place) -> None:
+    """A builtin ``FileNotFoundError`` means that the file is missing."""
+    await add_files(place, 3)
+    store = FaultyStore(place.store)
+    store.fail("head", FileNotFoundError(2, "no such file"), at=2)
+    [mismatch] = [one async for one in verify(place.sessions, Base, store)]
+    assert mismatch.problem == "missing"
+
+
+@pytest.mark.parametrize("error", [None, TimeoutError("no answer")])
+async def test_an_outage_ends_the_run(place: Place, error: Any) -> None:
+    """A store that does not respond is reported once, after a number of consecutive files; one response resets it."""
+    await add_files(place, 40)
+    store = FaultyStore(place.store)
+    for number in range(1, 41):
+        if number != 15:
+            store.fail("head", error, at=number)
+    plan = verify(place.sessions, Base, store, concurrency=1)
+    with pytest.raises(StoreUnavailableError, match="did not respond for 18 consecutive files, so the run was stopped"):
+        await plan.execute()
+    assert (plan.progress.sound, plan.progress.flawed) == (1, 14 + 17)
+    store.heal()
+    assert (await plan.execute()).sound == 40
 
 
 async def test_a_bucket_that_does_not_exist(place: Place) -> None:
@@ -404,15 +430,29 @@ async def test_a_repair_that_the_database_refuses(place: Place) -> None:
     """The error is raised, and the new file is deleted."""
     names = list(await picture(place, LOOKS[:1]))
     alter(place, names[1], b"broken")
+    refuse_updates(place, OperationalError("UPDATE", {}, Exception("read-only")))
+    with pytest.raises(OperationalError):
+        await mismatches(place, repair=True)
+    assert await place.names() == {*names}
+
+
+async def test_a_repair_in_which_a_callback_fails(place: Place) -> None:
+    """The error is that of its row, and the new file is deleted."""
+    names = list(await picture(place, LOOKS[:1]))
+    alter(place, names[1], b"broken")
+    refuse_updates(place, ZeroDivisionError())
+    [mismatch] = (await mismatches(place, repair=True)).values()
+    assert (mismatch.repaired, type(mismatch.error)) == (False, ZeroDivisionError)
+    assert await place.names() == {*names}
+
+
+def refuse_updates(place: Place, error: Exception) -> None:
+    """Raise an error in an event handler of the application, before an UPDATE."""
 
     @event.listens_for(place.engine.sync_engine, "before_cursor_execute")
     def refuse(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
         if statement.startswith("UPDATE"):
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await mismatches(place, repair=True)
-    assert await place.names() == {*names}
+            raise error
 
 
 async def test_a_repair_in_the_middle_of_a_move(place: Place) -> None:

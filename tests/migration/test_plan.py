@@ -25,6 +25,7 @@ from aioimageattach.exc import (
 from aioimageattach.file import Spool
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.migration import Migrated, MigrationProgress, migrate, migrate_class
+from aioimageattach.store import ObjectInfo
 from aioimageattach.stores import MemoryStore, MirrorStore, OverlayStore, RoutingStore
 from aioimageattach.stores.fs import FileSystemStore
 from tests.databases import Database
@@ -219,6 +220,33 @@ async def test_failures_are_raised_at_the_end(
         assert failure.reference.cls is UserPicture
     assert await plan.execute() == MigrationProgress(total=10, done=10, copied=2, present=8, bytes=2)
     assert plan.failures == []
+
+
+async def test_third_party_stores(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
+    """Each error of a store, of any class, is that of its file; a builtin ``FileNotFoundError`` means no file."""
+    destination = ForgetfulStore()
+    await add_users(sessions, source, [b"%d" % number for number in range(4)])
+
+    async def refuse(name: str) -> None:
+        raise ZeroDivisionError(name)
+
+    source.at("get", refuse, 2)
+    plan = migrate(sessions, Base, source, destination)
+    with pytest.raises(MigrationError, match="1 files could not be copied"):
+        await plan.execute()
+    assert [type(failure.error) for failure in plan.failures] == [ZeroDivisionError]
+    assert plan.progress.copied == 3
+    assert (await plan.execute()).present == 3
+
+
+class ForgetfulStore(FaultyStore):
+    """Raises a builtin error for a missing file."""
+
+    async def head_object(self, name: str) -> ObjectInfo:
+        try:
+            return await super().head_object(name)
+        except StoreFileNotFoundError as error:
+            raise FileNotFoundError(2, "no such file", name) from error
 
 
 async def test_failures_hold_no_files(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:

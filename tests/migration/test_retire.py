@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
-from aioimageattach.exc import StoreFileMismatchError, StoreFileNotFoundError, StoreMissingError
+from aioimageattach.exc import StoreFileMismatchError, StoreFileNotFoundError, StoreMissingError, StoreUnavailableError
 from aioimageattach.migration import RetireProgress, migrate, retire
 from aioimageattach.stores import MemoryStore, MirrorStore
 from aioimageattach.testing import FaultyStore
@@ -73,6 +73,37 @@ async def test_a_bucket_that_does_not_exist(sqlite_database: Database) -> None:
     with pytest.raises(StoreMissingError):
         await retire(sessions, Base, old, new, delete=True).execute()
     assert len(await old.names()) == 3
+
+
+@pytest.mark.parametrize("error", [OSError(5, "broken"), ZeroDivisionError("in a third-party store")])
+async def test_a_store_that_fails_for_one_file(sqlite_database: Database, error: Exception) -> None:
+    """The copy is kept and reported; the others are removed."""
+    sessions = await tables(sqlite_database)
+    old, new = FaultyStore(), FaultyStore()
+    await add_users(sessions, old, [b"1", b"22", b"333"])
+    await migrate(sessions, Base, old, new).execute()
+    new.fail("head", error, at=2)
+    kept = [one async for one in retire(sessions, Base, old, new, delete=True, concurrency=1) if not one.removed]
+    assert [one.error for one in kept] == [error]
+    assert len(await old.names()) == 1
+
+
+async def test_an_outage_ends_the_run(sqlite_database: Database) -> None:
+    """A store that does not respond ends a migration and a removal of copies; nothing is lost."""
+    sessions = await tables(sqlite_database)
+    old, new = FaultyStore(), FaultyStore()
+    await add_users(sessions, old, [b"%d" % number for number in range(30)])
+    old.fail("get")
+    plan = migrate(sessions, Base, old, new, concurrency=2)
+    with pytest.raises(StoreUnavailableError, match="did not respond for 19 consecutive files, so the run was stopped"):
+        await plan.execute()
+    assert len(plan.failures) == 18
+    old.heal()
+    await plan.execute()
+    new.fail("head", ConnectionResetError("reset"))
+    with pytest.raises(StoreUnavailableError, match="the last error was ConnectionResetError: reset"):
+        await retire(sessions, Base, old, new, delete=True, concurrency=2).execute()
+    assert len(await old.names()) == 30
 
 
 async def test_stores_with_the_same_files(sqlite_database: Database) -> None:
