@@ -20,7 +20,7 @@ from ..imaging._options import (
     Gravity,
     Point,
     checked_format,
-    whole,
+    checked_int,
 )
 from ..imaging._recipe import Recipe
 from ..key import VECTOR_TYPES, extension
@@ -91,7 +91,7 @@ class Srcset:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "widths", _checked("widths", self.widths, lambda width: whole("widths", width, 1, _MAX_WIDTH)))
+        put(self, "widths", _checked("widths", self.widths, lambda width: checked_int("widths", width, 1, _MAX_WIDTH)))
         put(self, "formats", _checked("formats", self.formats, checked_format))
         put(self, "widths", tuple(sorted(self.widths)))
         if self.fallback is not None:
@@ -102,7 +102,7 @@ class Srcset:
         if aspect is not None:
             if not isinstance(aspect, tuple | list) or len(aspect) != 2:
                 raise DeclarationError(f"aspect: expected width and height, such as (4, 3), got {aspect!r:.80}")
-            sides = [whole("aspect", side, 1, 10_000) for side in aspect]
+            sides = [checked_int("aspect", side, 1, 10_000) for side in aspect]
             put(self, "aspect", tuple(side // math.gcd(*sides) for side in sides))
         elif self.gravity is not None:
             raise DeclarationError("gravity: give it with an aspect; without one, nothing is cropped")

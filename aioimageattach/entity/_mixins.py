@@ -8,7 +8,7 @@ from sqlalchemy import Float, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, validates
 from sqlalchemy.orm.attributes import instance_state, set_attribute
 
-from ..imaging._options import fractions
+from ..imaging._options import checked_fractions
 from ..imaging._preview import Preview
 from ._image import Image
 
@@ -59,13 +59,13 @@ class FocalPoint:
 
     @focal_point.setter
     def focal_point(self, point: tuple[float, float] | None) -> None:
-        x, y = (None, None) if point is None else fractions("focal point", point, 2)
+        x, y = (None, None) if point is None else checked_fractions("focal point", point, 2)
         set_attribute(self, "focal_x", x)
         set_attribute(self, "focal_y", y)
 
     @validates("focal_x", "focal_y")
     def _check_fraction(self, name: str, value: Any) -> float | None:
-        return None if value is None else fractions(name, (value,), 1)[0]
+        return None if value is None else checked_fractions(name, (value,), 1)[0]
 
 
 class Placeholder:

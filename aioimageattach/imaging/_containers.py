@@ -12,7 +12,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple, ParamSpec
+from typing import Final, NamedTuple, ParamSpec, TypeAlias
 
 from ..exc import ImageTooLargeError
 
@@ -20,6 +20,7 @@ __all__ = [
     "JPEG_DATA",
     "Item",
     "Part",
+    "Piece",
     "boxes",
     "first_boxes",
     "gif_parts",
@@ -38,6 +39,9 @@ JPEG_DATA: Final = b"\0"
 """Name of the part of a JPEG that contains the data of a scan."""
 
 P = ParamSpec("P")
+
+Piece: TypeAlias = bytes | tuple[int, int]
+"""A piece of a new file: bytes, or the start and end of a range of the old file."""
 
 _MOST_PARTS: Final = 30_000
 _MOST_FILL: Final = 65_536  # bytes between two segments, where there should be none
@@ -58,7 +62,7 @@ class Part(NamedTuple):
 
 
 def _too_many() -> ImageTooLargeError:
-    return ImageTooLargeError(f"the file is cut into more than {_MOST_PARTS:,} pieces", limit=_MOST_PARTS)
+    return ImageTooLargeError(f"expected a file of at most {_MOST_PARTS:,} parts, got more", limit=_MOST_PARTS)
 
 
 def _bounded(walk: Callable[P, Iterator[Part]]) -> Callable[P, Iterator[Part]]:

@@ -11,7 +11,7 @@ from ..exc import ImageTooLargeError
 from . import _pdf
 from . import _pillow_heif as _heif
 from ._guard import Structure, assemble
-from ._header import EMBEDDED, Header, fail_on, inspect, loaded, without_extra
+from ._header import EMBEDDED, Header, fail_on, inspect, load, without_extra
 from ._limits import ImageLimits
 from ._svg import Drawing
 from ._vips import Picture, Watch, libvips, vips_errors
@@ -52,7 +52,7 @@ def decode(
     wanted = needed or size
     structure = header.structure
     if header.drawing is not None:
-        return _painted(header.drawing, _canvas(size, wanted, header, limits), limits, watch)
+        return _render_svg(header.drawing, _canvas(size, wanted, header, limits), limits, watch)
     match header.probe.mimetype:
         case "application/pdf":
             painting = _pdf.paint(view, _canvas(size, wanted, header, limits))
@@ -62,8 +62,10 @@ def decode(
             found = _heif.load(assemble(view, structure))
             image = watch.add(_from_memory(watch, found.pixels, found.width, found.height, found.bands, found.bits))
         case mimetype:
-            image = _open(view, mimetype, limits, watch, structure, _shrinking(mimetype, size, wanted, header, frames))
-    return _coloured(_widened(without_extra(image, structure), structure), structure)
+            image = _open(
+                view, mimetype, limits, watch, structure, _load_options(mimetype, size, wanted, header, frames)
+            )
+    return _with_profile(_to_full_range(without_extra(image, structure), structure), structure)
 
 
 def _open(
@@ -71,16 +73,16 @@ def _open(
 ) -> Picture:
     data = assemble(view, structure)
     watch.hold(data)
-    return watch.add(loaded(data, mimetype, fail_on=fail_on(mimetype, limits), access="sequential", **options))
+    return watch.add(load(data, mimetype, fail_on=fail_on(mimetype, limits), access="sequential", **options))
 
 
-def _painted(drawing: Drawing, canvas: tuple[int, int], limits: ImageLimits, watch: Watch) -> Picture:
+def _render_svg(drawing: Drawing, canvas: tuple[int, int], limits: ImageLimits, watch: Watch) -> Picture:
     def embed(data: bytes) -> str:
         return "data:image/png;base64," + base64.b64encode(_as_png(data, limits, watch)).decode()
 
     document = drawing.document(*canvas, embed)
     watch.hold(document)
-    return watch.add(loaded(document, "image/svg+xml", fail_on="error", access="sequential", dpi=_DPI))
+    return watch.add(load(document, "image/svg+xml", fail_on="error", access="sequential", dpi=_DPI))
 
 
 def _as_png(data: bytes, limits: ImageLimits, watch: Watch) -> bytes:
@@ -95,7 +97,7 @@ def _as_png(data: bytes, limits: ImageLimits, watch: Watch) -> bytes:
     return png
 
 
-def _shrinking(
+def _load_options(
     mimetype: str, size: tuple[int, int], wanted: tuple[int, int], header: Header, frames: bool
 ) -> dict[str, Any]:
     """Return the loader options that make the decoder shrink the picture while loading, or read all frames."""
@@ -109,7 +111,7 @@ def _shrinking(
     return {}
 
 
-def _widened(image: Picture, structure: Structure) -> Picture:
+def _to_full_range(image: Picture, structure: Structure) -> Picture:
     """Expand grey and alpha from narrow range to full range, which the decoder does not do."""
     if not (structure.is_narrow or structure.is_alpha_narrow):
         return image
@@ -128,10 +130,10 @@ def _widened(image: Picture, structure: Structure) -> Picture:
     )
 
 
-def _coloured(image: Picture, structure: Structure) -> Picture:
+def _with_profile(image: Picture, structure: Structure) -> Picture:
     """Attach the orientation and, if it is usable, the profile to a picture. Convert CMYK to sRGB."""
     profile = structure.profile
-    if profile is not None and not _links(profile, image.interpretation, image.bands - image.hasalpha()):
+    if profile is not None and not _is_usable(profile, image.interpretation, image.bands - image.hasalpha()):
         profile = None  # browsers ignore unusable profiles as well
     if profile is not None or structure.orientation != 1:
         image = image.copy()
@@ -148,7 +150,7 @@ def _coloured(image: Picture, structure: Structure) -> Picture:
 
 
 @functools.lru_cache(maxsize=64)
-def _links(profile: bytes, interpretation: str, bands: int) -> bool:
+def _is_usable(profile: bytes, interpretation: str, bands: int) -> bool:
     """Return whether a profile applies to such pixels. A damaged profile, or one for another colour model, does not."""
     pixel = libvips().Image.black(1, 1, bands=bands).copy(interpretation=interpretation).copy()
     pixel.set_type(libvips().GValue.blob_type, "icc-profile-data", profile)
@@ -163,12 +165,12 @@ def _canvas(size: tuple[int, int], wanted: tuple[int, int], header: Header, limi
     """Return the size at which to paint an SVG or PDF: at least the wanted size, in the original aspect ratio."""
     scale = max(wanted[0] / size[0], wanted[1] / size[1])
     width, height = (max(1, round(side * scale)) for side in size)
-    limits.check_size(width, height, what="the painted drawing", bytes_per_pixel=_CANVAS)
+    limits.check_size(width, height, what="a rendered drawing", bytes_per_pixel=_CANVAS)
     work = width * height * (header.drawing.filters if header.drawing is not None else 0)
     if work > _FILTER_WORK:
         raise ImageTooLargeError(
-            f"the filters of the SVG take about {work / 1e9:,.0f} seconds at {width} x {height}: at most "
-            f"{_FILTER_WORK / 1e9:.0f} are allowed",
+            f"expected filters of an SVG that take at most {_FILTER_WORK / 1e9:.0f} seconds, got about "
+            f"{work / 1e9:,.0f} seconds at {width} x {height}",
             limit=_FILTER_WORK,
             actual=work,
         )

@@ -12,19 +12,16 @@ import struct
 import time
 import zlib
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from ..exc import ImageTooLargeError, UnreadableImageError
 from ._colour import SRGB, Colours, gamma_profile, profile_of, span
-from ._containers import JPEG_DATA, gif_parts, jpeg_parts, png_parts, riff_parts
+from ._containers import JPEG_DATA, Piece, gif_parts, jpeg_parts, png_parts, riff_parts
 from ._heif import still
 from ._limits import ImageLimits
 from ._tiff import Tiff, exif_orientation
 
-__all__ = ["Clock", "Piece", "Structure", "assemble", "examine"]
-
-Piece: TypeAlias = bytes | tuple[int, int]
-"""Bytes, or the start and end of a range of the file."""
+__all__ = ["Clock", "Structure", "assemble", "examine"]
 
 _JPEG_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _JPEG_PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
@@ -89,7 +86,9 @@ class Clock:
         """Raise :class:`~aioimageattach.exc.ImageTooLargeError` if the time is over."""
         if time.thread_time() > self._end:
             raise ImageTooLargeError(
-                f"reading the header took more than {self._seconds} seconds (header_timeout)", limit=self._seconds
+                f"expected a header that takes at most {self._seconds} seconds to read (header_timeout), "
+                "got a slower one",
+                limit=self._seconds,
             )
 
 
@@ -139,7 +138,7 @@ def examine(view: memoryview, mimetype: str, limits: ImageLimits, clock: Clock) 
 
 
 def _broken(mimetype: str) -> UnreadableImageError:
-    return UnreadableImageError(f"expected {mimetype}, as its first bytes say, but its structure is broken")
+    return UnreadableImageError(f"expected a valid {mimetype} file, got one with a damaged structure")
 
 
 class _Metadata:
@@ -152,7 +151,7 @@ class _Metadata:
         self.left -= max(size, _LEAST_PART)
         if self.left < 0:
             raise ImageTooLargeError(
-                f"the picture has more than {self._limit:,} bytes of metadata (max_metadata)", limit=self._limit
+                f"expected at most {self._limit:,} bytes of metadata (max_metadata), got more", limit=self._limit
             )
 
 
@@ -182,7 +181,7 @@ class _Pieces:
 def _check_frames(frames: int, limits: ImageLimits) -> None:
     if frames > limits.max_frames:
         raise ImageTooLargeError(
-            f"the picture has more than {limits.max_frames:,} frames (max_frames)", limit=limits.max_frames
+            f"expected at most {limits.max_frames:,} frames or pages (max_frames), got more", limit=limits.max_frames
         )
 
 
@@ -231,7 +230,7 @@ def _jpeg(view: memoryview, limits: ImageLimits, clock: Clock) -> Structure:
                 continue
             if scans > frame.scans_allowed:
                 raise ImageTooLargeError(
-                    f"the JPEG has more than {frame.scans_allowed:,} scans", limit=frame.scans_allowed
+                    f"expected a JPEG of at most {frame.scans_allowed:,} scans, got more", limit=frame.scans_allowed
                 )
         elif marker == 0xE1 and bytes(content[:6]) == b"Exif\0\0":
             metadata.add(len(content))
@@ -294,7 +293,7 @@ def _png(view: memoryview, limits: ImageLimits, clock: Clock) -> Structure:
         body = view[part.body : part.end - 4]
         metadata.add(len(body))
         if part.name in (b"zTXt", b"iTXt", b"iCCP"):
-            unpacked = _unpacked(part.name, body, metadata.left)
+            unpacked = _decompressed(part.name, body, metadata.left)
             metadata.add(len(unpacked))
             clock.check()
             if part.name == b"iCCP":
@@ -335,7 +334,7 @@ def _png_profile(colours: dict[bytes, memoryview], profile: bytes | None, *, is_
     return gamma_profile(100_000 / gamma, primaries, is_grey=is_grey)
 
 
-def _unpacked(name: bytes, body: memoryview, left: int) -> bytes:
+def _decompressed(name: bytes, body: memoryview, left: int) -> bytes:
     """Decompress the text or profile in a chunk (PNG 11.3.3, 11.3.4), stopping once it exceeds ``left`` bytes."""
     start = body.tobytes().find(b"\0") + 2
     if name == b"iTXt":
@@ -357,7 +356,7 @@ def _unpacked(name: bytes, body: memoryview, left: int) -> bytes:
 
 def _webp(view: memoryview, limits: ImageLimits) -> Structure:
     if 8 + int.from_bytes(view[4:8], "little") > len(view) + 1:
-        raise UnreadableImageError("expected image/webp, as its first bytes say, but the file ends before its picture")
+        raise UnreadableImageError("expected a complete image/webp file, got one that is truncated")
     metadata = _Metadata(limits)
     pieces = _Pieces()
     frames, orientation, profile, dropped = 0, 1, None, False

@@ -28,9 +28,9 @@ __all__ = [
     "check_bytes",
     "fail_on",
     "inspect",
-    "loaded",
+    "load",
     "memory_of",
-    "opened",
+    "open_view",
     "without_extra",
 ]
 
@@ -90,14 +90,14 @@ def check_bytes(view: memoryview, limits: ImageLimits) -> None:
     """Raise :class:`~aioimageattach.exc.ImageTooLargeError` if the file has more than ``max_bytes`` bytes."""
     if len(view) > limits.max_bytes:
         raise ImageTooLargeError(
-            f"the picture has {len(view):,} bytes: {limits.max_bytes:,} are allowed (max_bytes)",
+            f"expected a picture of at most {limits.max_bytes:,} bytes (max_bytes), got {len(view):,} bytes",
             limit=limits.max_bytes,
             actual=len(view),
         )
 
 
 @contextmanager
-def opened(data: Buffer) -> Generator[memoryview, None, None]:
+def open_view(data: Buffer) -> Generator[memoryview, None, None]:
     """Open a buffer as a memoryview of single bytes. Until it is released, the buffer cannot be closed or resized."""
     try:
         whole = memoryview(data)
@@ -105,7 +105,7 @@ def opened(data: Buffer) -> Generator[memoryview, None, None]:
         raise DeclarationError(f"data: expected bytes, a memoryview or an mmap, got {type(data).__name__}") from None
     with whole:
         if not whole.c_contiguous:
-            raise DeclarationError("data: expected contiguous bytes, got a view with steps")
+            raise DeclarationError("data: expected a contiguous buffer, got a memoryview with strides")
         with whole.cast("B") as view:
             yield view
 
@@ -122,12 +122,14 @@ def inspect(view: memoryview, limits: ImageLimits) -> Header:
     mimetype = sniff(view)
     if mimetype is None:
         empty = "no bytes; if the file was read before, call seek(0) first"
-        what = f"bytes that begin with {bytes(view[:12])!r}" if len(view) else empty
-        raise UnreadableImageError(f"expected a picture, got {what}")
+        got = f"bytes that start with {bytes(view[:12])!r}" if len(view) else empty
+        raise UnreadableImageError(f"expected a picture, got {got}")
     if mimetype not in limits.types:
         raise UnsupportedImageError(
-            f"{mimetype} is not allowed here; allowed are {', '.join(sorted(limits.types)) or 'none'}"
-            + (". HEIC, what iPhones take, needs the extra 'heif'" if mimetype == "image/heic" else ""),
+            f"expected one of {', '.join(sorted(limits.types)) or 'no types'}, got {mimetype}"
+            + (
+                ". HEIC, the format of iPhone photos, requires aioimageattach[heif]" if mimetype == "image/heic" else ""
+            ),
             mimetype=mimetype,
             allowed=limits.types,
         )
@@ -151,8 +153,8 @@ def _raster(view: memoryview, mimetype: str, limits: ImageLimits, clock: Clock) 
     if mimetype == "image/heic" and structure.size is not None:
         return Header(Probe(*structure.size, mimetype, structure.frames, has_alpha=structure.has_alpha), structure)
     with header_errors(mimetype):
-        image = loaded(guard.assemble(view, structure, header=True), mimetype)
-        found = _described(image, mimetype, structure)
+        image = load(guard.assemble(view, structure, header=True), mimetype)
+        found = _probe_of(image, mimetype, structure)
     limits.check_size(found.width, found.height, bytes_per_pixel=structure.bytes_per_pixel)
     return Header(found, structure)
 
@@ -164,13 +166,13 @@ def fail_on(mimetype: str, limits: ImageLimits) -> str:
     return "none" if mimetype in _PROGRESSIVELY_SHOWN else "error"
 
 
-def loaded(data: memoryview | bytes, mimetype: str, **options: Any) -> Picture:
+def load(data: memoryview | bytes, mimetype: str, **options: Any) -> Picture:
     """Open a picture with the loader of its type. The data must outlive the picture."""
     source = libvips().Source.new_from_memory(data)
     return getattr(libvips().Image, LOADERS[mimetype])(source, **options)
 
 
-def _described(image: Picture, mimetype: str, structure: Structure) -> Probe:
+def _probe_of(image: Picture, mimetype: str, structure: Structure) -> Probe:
     width, height = image.width, image.height
     if structure.orientation > 4:
         width, height = height, width
@@ -198,7 +200,8 @@ def _drawing(view: memoryview, limits: ImageLimits, clock: Clock) -> Header:
         left -= found.width * found.height * _EMBEDDED_COST
         if left < 0:
             raise ImageTooLargeError(
-                f"the SVG holds pictures that take more than {limits.max_memory:,} bytes (max_memory)",
+                f"expected an SVG with pictures that take at most {limits.max_memory:,} bytes of memory (max_memory), "
+                "got larger ones",
                 limit=limits.max_memory,
             )
 

@@ -15,7 +15,7 @@ from typing import Final
 from ..exc import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from ._av1 import sequence_colours
 from ._colour import Colours
-from ._containers import Item, Part, boxes, first_boxes, items_of
+from ._containers import Item, Part, Piece, boxes, first_boxes, items_of
 
 __all__ = ["Still", "still"]
 
@@ -27,8 +27,6 @@ _TURNS: Final = (b"irot", b"imir", b"clap")
 _METADATA: Final = (b"Exif", b"mime", b"uri ")
 _CODED: Final = {b"av01": b"av1C", b"hvc1": b"hvcC"}
 _KEPT: Final = frozenset({b"ispe", b"pixi", b"av1C", b"hvcC", b"colr", b"auxC", b"irot", b"imir", b"clap", b"pasp"})
-
-Piece = bytes | tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ class _File:
     tiles: dict[int, list[int]] = field(default_factory=dict)
     auxiliary: list[tuple[int, int]] = field(default_factory=list)
 
-    def having(self, number: int, kind: bytes) -> bytes | None:
+    def property_of(self, number: int, kind: bytes) -> bytes | None:
         """Return the content of an item's first property of a kind; ``None`` if it has none."""
         return next(
             (
@@ -91,7 +89,7 @@ class _File:
         )
 
     def broken(self, what: str) -> UnreadableImageError:
-        return UnreadableImageError(f"expected {self.mimetype}, as its brand says, but {what}")
+        return UnreadableImageError(f"expected a valid {self.mimetype} file, got one with {what}")
 
 
 def still(view: memoryview, mimetype: str) -> Still:
@@ -105,12 +103,12 @@ def still(view: memoryview, mimetype: str) -> Still:
     top = first_boxes(view, Part(b"", 0, 0, len(view)))
     file = _File(view, mimetype, bytes(view[8:12]))
     try:
-        frames = _read_film(file, top.get(b"moov"))
+        frames = _read_sequence(file, top.get(b"moov"))
         if not _read_items(file, top.get(b"meta")) and not file.items:
-            raise file.broken("there is no picture in it")
+            raise file.broken("no picture")
         return _Picture(file).still(max(frames, 1))
     except (IndexError, struct.error) as error:
-        raise file.broken("its tables are broken") from error
+        raise file.broken("damaged tables") from error
 
 
 def _unpack(form: str, view: memoryview, offset: int, end: int) -> tuple[int, ...]:
@@ -129,15 +127,17 @@ def _read_items(file: _File, meta: Part | None) -> bool:
     (primary,) = _unpack(">I" if view[pitm.body] else ">H", view, pitm.body + 4, pitm.end)
     items = items_of(view, tables)
     if items is None:
-        raise file.broken("its tables are broken")
+        raise file.broken("damaged tables")
     if len(items) > _MOST_ITEMS:
         raise ImageTooLargeError(
-            f"the file has {len(items):,} items: {_MOST_ITEMS:,} are allowed", limit=_MOST_ITEMS, actual=len(items)
+            f"expected at most {_MOST_ITEMS:,} items in the file, got {len(items):,}",
+            limit=_MOST_ITEMS,
+            actual=len(items),
         )
     file.primary = primary
     file.items = {item.number: item for item in items}
     if primary not in file.items:
-        raise file.broken("its primary item is missing")
+        raise file.broken("a missing primary item")
     file.properties, file.associated = [], {}
     iprp = first_boxes(view, tables.get(b"iprp"))
     _read_properties(file, iprp.get(b"ipco"), iprp.get(b"ipma"))
@@ -147,11 +147,13 @@ def _read_items(file: _File, meta: Part | None) -> bool:
 
 def _read_properties(file: _File, ipco: Part | None, ipma: Part | None) -> None:
     if ipco is None or ipma is None:
-        raise file.broken("its pictures have no properties")
+        raise file.broken("no properties of its pictures")
     view = file.view
     for number, box in enumerate(boxes(view, ipco.body, ipco.end)):
         if number == _MOST_ITEMS:
-            raise ImageTooLargeError(f"the file has more than {_MOST_ITEMS:,} properties", limit=_MOST_ITEMS)
+            raise ImageTooLargeError(
+                f"expected at most {_MOST_ITEMS:,} properties in the file, got more", limit=_MOST_ITEMS
+            )
         kept = box.name in _KEPT
         file.properties.append((box.name, bytes(view[box.body : box.end]) if kept else b""))
     version, wide = view[ipma.body], view[ipma.body + 3] & 1
@@ -162,7 +164,9 @@ def _read_properties(file: _File, ipco: Part | None, ipma: Part | None) -> None:
         at += 5 if version else 3
         left -= many + 1
         if left < 0:
-            raise ImageTooLargeError("the file associates too many properties", limit=_MOST_REFERENCES)
+            raise ImageTooLargeError(
+                f"expected at most {_MOST_REFERENCES:,} associated properties, got more", limit=_MOST_REFERENCES
+            )
         indexes = _unpack(f">{many}{'H' if wide else 'B'}", view, at, ipma.end)
         at += many * (2 if wide else 1)
         mask = 0x7FFF if wide else 0x7F
@@ -178,7 +182,9 @@ def _read_references(file: _File, iref: Part | None) -> None:
         source, many = _unpack(f">{form}H", view, box.body, box.end)
         left -= many + 1
         if left < 0:
-            raise ImageTooLargeError("the file has too many references", limit=_MOST_REFERENCES)
+            raise ImageTooLargeError(
+                f"expected at most {_MOST_REFERENCES:,} references in the file, got more", limit=_MOST_REFERENCES
+            )
         targets = _unpack(f">{many}{form}", view, box.body + size + 2, box.end)
         if box.name == b"dimg":
             file.tiles.setdefault(source, list(targets))
@@ -186,7 +192,7 @@ def _read_references(file: _File, iref: Part | None) -> None:
             file.auxiliary.extend((source, target) for target in targets)
 
 
-def _read_film(file: _File, moov: Part | None) -> int:
+def _read_sequence(file: _File, moov: Part | None) -> int:
     """Add the first frame of the first image sequence as an item, and return the number of frames."""
     view = file.view
     if moov is None:
@@ -239,7 +245,7 @@ class _Picture:
                 for source, target in file.auxiliary
                 if target == file.primary != source
                 and source in file.items
-                and (file.having(source, b"auxC") or b"")[4:] in _ALPHA
+                and (file.property_of(source, b"auxC") or b"")[4:] in _ALPHA
             ),
             None,
         )
@@ -257,39 +263,40 @@ class _Picture:
             return
         if kind not in (b"grid", b"iden"):
             raise UnsupportedImageError(
-                f"{file.mimetype} whose primary item is of the kind {kind!r} is not read here", mimetype=file.mimetype
+                f"{file.mimetype}: expected a primary item of type av01, hvc1, grid or iden, got {kind!r}",
+                mimetype=file.mimetype,
             )
         tiles = file.tiles.get(number, [])
         if not tiles or (kind == b"iden" and len(tiles) > 1):
-            raise file.broken("its tiles are missing")
+            raise file.broken("missing tiles")
         width, height = self.size(number)
         across, down = self.size(tiles[0])
         left = (width + across) * (height + down)
         for tile in tiles:
             if tile not in file.items or file.items[tile].kind not in _CODED:
-                raise file.broken("its tiles are missing")
+                raise file.broken("missing tiles")
             across, down = self.size(tile)
             left -= across * down
             if left < 0:
-                raise file.broken("its tiles are larger than the picture")
+                raise file.broken("tiles that are larger than the picture")
             self._needed[tile] = None
 
     def size(self, number: int) -> tuple[int, int]:
         """Return the width and height of an item, before rotation."""
-        body = self._file.having(number, b"ispe")
+        body = self._file.property_of(number, b"ispe")
         if body is None or len(body) < 12:
-            raise self._file.broken("a picture has no size")
+            raise self._file.broken("a picture without a size")
         width, height = struct.unpack_from(">II", body, 4)
         if not width or not height:
-            raise self._file.broken("a picture has no size")
+            raise self._file.broken("a picture without a size")
         return width, height
 
     def still(self, frames: int) -> Still:
         file = self._file
-        width, height = self._shown()
+        width, height = self._displayed_size()
         first = next(number for number in self._needed if file.items[number].kind in _CODED)
         kind = file.items[first].kind
-        config = file.having(first, _CODED[kind]) or b""
+        config = file.property_of(first, _CODED[kind]) or b""
         bits, is_grey = _av1_depth(config) if kind == b"av01" else _hevc_depth(config)
         colours, profile = self._colours((self._primary, first))
         colours = colours or self._coded_colours(first)
@@ -314,7 +321,7 @@ class _Picture:
             profile,
         )
 
-    def _shown(self) -> tuple[int, int]:
+    def _displayed_size(self) -> tuple[int, int]:
         """Return the size after cropping and rotation, in the order in which the properties are associated."""
         file = self._file
         width, height = self.size(self._primary)
@@ -325,7 +332,7 @@ class _Picture:
                 elif name == b"clap":
                     width, height = _cropped(width, height, body)
                     if not (width and height):
-                        raise file.broken("its clean aperture is empty, or outside of the picture")
+                        raise file.broken("a clean aperture that is empty or outside of the picture")
         return width, height
 
     def _colours(self, numbers: tuple[int, ...]) -> tuple[Colours | None, bytes | None]:
@@ -346,7 +353,7 @@ class _Picture:
     def _coded_colours(self, number: int) -> Colours | None:
         """Return the colours stated in the coded picture itself."""
         file = self._file
-        config, (start, end) = file.having(number, b"av1C"), (*file.items[number].extents, (0, 0))[0]
+        config, (start, end) = file.property_of(number, b"av1C"), (*file.items[number].extents, (0, 0))[0]
         return None if config is None else sequence_colours(config, bytes(file.view[start:end][:_HEAD]))
 
     def _associated(self, number: int) -> list[int]:

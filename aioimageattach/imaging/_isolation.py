@@ -25,14 +25,14 @@ from . import _wire
 from ._limits import ImageLimits
 from ._recipe import Recipe
 
-__all__ = ["WRONG", "ask"]
+__all__ = ["RESPONSE_ERRORS", "ask"]
 
 T = TypeVar("T")
 
-_PATIENCE: Final = 20.0
+_TIMEOUT: Final = 20.0
 """Seconds to wait for a worker to start, and, after ``timeout``, for a worker to terminate itself."""
 
-_PICTURES: Final = 200
+_MOST_PICTURES: Final = 200
 """Replace a worker after this many pictures, before its heap fragments."""
 
 _START: Final = """
@@ -54,11 +54,11 @@ _ERRORS: Final = {
 _FIELDS: Final = frozenset({"actual", "allowed", "limit", "mimetype"})
 
 
-WRONG: Final = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+RESPONSE_ERRORS: Final = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """Errors that reading an invalid response can raise."""
 
 
-class _MemoryIsOverError(Exception):
+class _OutOfMemoryError(Exception):
     """The worker ran out of memory."""
 
 
@@ -83,7 +83,9 @@ class _Worker:
                 )
             except OSError as error:
                 self._sock.close()
-                raise ProcessingError(f"the worker process for pictures cannot be started: {error}") from error
+                raise ProcessingError(
+                    f"the worker process for isolated image processing could not be started: {error}"
+                ) from error
 
     @property
     def alive(self) -> bool:
@@ -92,18 +94,18 @@ class _Worker:
     def ask(self, head: bytes, view: memoryview, limits: ImageLimits) -> tuple[Any, memoryview]:
         """Return the worker's response; raise EOFError or OSError if there is none."""
         self.pictures += 1
-        self._sock.settimeout(_PATIENCE)
+        self._sock.settimeout(_TIMEOUT)
         _wire.send(self._sock, head, [view])
         self._sock.settimeout(None)
-        patience = None if limits.timeout is None else limits.timeout + _PATIENCE
-        found, body = _wire.receive(self._sock, limits.max_memory, patience)
+        timeout = None if limits.timeout is None else limits.timeout + _TIMEOUT
+        found, body = _wire.receive(self._sock, limits.max_memory, timeout)
         return json.loads(found), body
 
-    def end(self, patience: float) -> int:
+    def end(self, timeout: float) -> int:
         """Terminate the process and return its exit status, in the form of :mod:`subprocess`."""
         self._sock.close()
         try:
-            return self._process.wait(patience)
+            return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()
@@ -122,7 +124,7 @@ class _Pool:
         self._all: set[_Worker] = set()
         self._idle: list[_Worker] = []
 
-    def take(self) -> _Worker:
+    def acquire(self) -> _Worker:
         while True:
             with self._lock:
                 worker = self._idle.pop() if self._idle else None
@@ -138,17 +140,17 @@ class _Pool:
             self._all.add(worker)
         return worker
 
-    def give_back(self, worker: _Worker) -> None:
-        if worker.pictures >= _PICTURES:
+    def release(self, worker: _Worker) -> None:
+        if worker.pictures >= _MOST_PICTURES:
             self.end(worker)
             return
         with self._lock:
             self._idle.append(worker)
 
-    def end(self, worker: _Worker, *, patience: float = 1.0) -> int:
+    def end(self, worker: _Worker, *, timeout: float = 1.0) -> int:
         with self._lock:
             self._all.discard(worker)
-        return worker.end(patience)
+        return worker.end(timeout)
 
     def close(self) -> None:
         """Terminate the idle workers. The threads that use the others terminate them."""
@@ -185,7 +187,8 @@ def ask(
         view: The file.
         limits: The limits. The kernel enforces ``timeout`` and ``max_memory``.
         read: Validates and converts a response, given as its fields and the files that it describes. If it raises one
-            of :data:`WRONG`, the response is rejected and the worker is terminated, because it may be compromised.
+            of :data:`RESPONSE_ERRORS`, the response is rejected and the worker is terminated, because it may be
+            compromised.
         recipes: Recipes of the thumbnails; ``None`` to read the header.
         preview: Whether to compute a preview as well.
 
@@ -205,68 +208,70 @@ def ask(
         head = pickle.dumps((limits, recipes, preview))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise DeclarationError(
-            f"preprocess and postprocess run in a worker process here (isolated=True): expected functions that can be "
-            f"imported by their names, not lambdas or inner ones ({error})"
+            "preprocess, postprocess: expected functions at module level, which a worker process can import by name, "
+            f"because the limits have isolated=True; got one that cannot be imported ({error})"
         ) from error
-    worker = _pool.take()
+    worker = _pool.acquire()
     used = worker.pictures > 0
-    answer = _asked(worker, head, view, limits, read)
-    if used and isinstance(answer, _MemoryIsOverError):  # earlier pictures may have left too little memory
-        answer = _asked(_pool.start(), head, view, limits, read)
-    if isinstance(answer, _MemoryIsOverError):
+    result = _exchange(worker, head, view, limits, read)
+    if used and isinstance(result, _OutOfMemoryError):  # earlier pictures may have left too little memory
+        result = _exchange(_pool.start(), head, view, limits, read)
+    if isinstance(result, _OutOfMemoryError):
         raise ImageTooLargeError(
-            f"the picture takes more than {limits.max_memory:,} bytes of memory (max_memory)", limit=limits.max_memory
+            f"expected a picture that takes at most {limits.max_memory:,} bytes of memory (max_memory), "
+            "got a larger one",
+            limit=limits.max_memory,
         )
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
-def _asked(
+def _exchange(
     worker: _Worker, head: bytes, view: memoryview, limits: ImageLimits, read: Callable[[Any, memoryview], T]
 ) -> T | Exception:
     """Return the result of ``read``, the error that the worker reported, or the error that its exit status means."""
     try:
         found, body = worker.ask(head, view, limits)
-        answer = _told(found) or read(found, body)
+        result = _reported_error(found) or read(found, body)
     except (EOFError, OSError) as error:
         status = _pool.end(worker)
-        return _death(-signal.SIGALRM if isinstance(error, TimeoutError) else status, limits)
-    except WRONG as error:
-        _pool.end(worker, patience=0)
-        return ProcessingError(f"the worker process for pictures gave an answer that cannot be: {error!r:.200}")
+        return _error_of_exit(-signal.SIGALRM if isinstance(error, TimeoutError) else status, limits)
+    except RESPONSE_ERRORS as error:
+        _pool.end(worker, timeout=0)
+        return ProcessingError(f"the worker process sent an invalid response: {error!r:.200}")
     except BaseException:
-        _pool.end(worker, patience=0)
+        _pool.end(worker, timeout=0)
         raise
-    if isinstance(answer, _MemoryIsOverError):
+    if isinstance(result, _OutOfMemoryError):
         _pool.end(worker)
     else:
-        _pool.give_back(worker)
-    return answer
+        _pool.release(worker)
+    return result
 
 
-def _told(found: Mapping[str, Any]) -> Exception | None:
+def _reported_error(found: Mapping[str, Any]) -> Exception | None:
     """Return the error that a worker reported; ``None`` if there is none."""
     if found.get("memory"):
-        return _MemoryIsOverError()
+        return _OutOfMemoryError()
     if "error" not in found:
         return None
-    told = _ERRORS[found["error"]](f"{found['text']:.2000}")
+    error = _ERRORS[found["error"]](f"{found['text']:.2000}")
     for name, value in found["fields"].items():
         if name not in _FIELDS:
             raise ValueError(name)
-        setattr(told, name, frozenset(value) if isinstance(value, list) else value)
-    return told
+        setattr(error, name, frozenset(value) if isinstance(value, list) else value)
+    return error
 
 
-def _death(status: int, limits: ImageLimits) -> Exception:
+def _error_of_exit(status: int, limits: ImageLimits) -> Exception:
     """Return the error that the exit status of a dead worker indicates."""
     if status in (-signal.SIGABRT, -signal.SIGKILL):  # GLib aborts if it is out of memory; the kernel sends SIGKILL
-        return _MemoryIsOverError()
+        return _OutOfMemoryError()
     if status == -signal.SIGALRM:
-        text = f"the picture was not done within {limits.timeout} seconds (timeout)"
+        text = f"expected a picture that is processed within {limits.timeout} seconds (timeout), got a slower one"
         return ImageTooLargeError(text, limit=limits.timeout)
     if status < 0:
-        text = f"expected a picture, got what ended the worker process by {signal.Signals(-status).name}"
+        text = f"expected a valid picture, got one that crashed the decoder ({signal.Signals(-status).name})"
         return UnreadableImageError(text)
-    return ProcessingError(f"the worker process for pictures ended by itself, with status {status}")
+    return ProcessingError(f"the worker process exited unexpectedly with status {status}")

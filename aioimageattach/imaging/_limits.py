@@ -162,8 +162,8 @@ class ImageLimits:
             for name, least, side in (("width", self.min_width, width), ("height", self.min_height, height)):
                 if side < least:
                     raise ImageTooSmallError(
-                        f"the picture is {width} x {height}: expected a {name} of at least {least:,} pixels "
-                        f"(min_{name})",
+                        f"expected a picture with a {name} of at least {least:,} pixels (min_{name}), "
+                        f"got {width} x {height}",
                         limit=least,
                         actual=side,
                     )
@@ -174,41 +174,42 @@ class ImageLimits:
         ):
             if wrong:
                 raise ImageProportionsError(
-                    f"the picture is {width} x {height}: its width divided by its height is {aspect:.3g}, expected "
-                    f"at {'least' if name == 'min_aspect' else 'most'} {limit:.3g} ({name})",
+                    f"expected a picture whose ratio of width to height is at "
+                    f"{'least' if name == 'min_aspect' else 'most'} {limit:.3g} ({name}), "
+                    f"got {width} x {height}, which is {aspect:.3g}",
                     limit=limit,
                     actual=aspect,
                 )
 
     def check_size(
-        self, width: int, height: int, *, what: str = "the picture", bytes_per_pixel: float | None = None
+        self, width: int, height: int, *, what: str = "a picture", bytes_per_pixel: float | None = None
     ) -> None:
         """Raise :class:`~aioimageattach.exc.ImageTooLargeError` if a side, the area or the memory exceeds the limits.
 
         Args:
             width: Width in pixels.
             height: Height in pixels.
-            what: Name of the picture in the error message.
+            what: Noun phrase for the picture in the error message, such as ``"a thumbnail"``.
             bytes_per_pixel: Memory that decoding takes per pixel, in bytes; ``None`` if the picture is not decoded.
         """
         if max(width, height) > self.max_side:
             raise ImageTooLargeError(
-                f"{what} is {width} x {height}: no side may have more than {self.max_side:,} pixels (max_side)",
+                f"expected {what} of at most {self.max_side:,} pixels per side (max_side), got {width} x {height}",
                 limit=self.max_side,
                 actual=max(width, height),
             )
         if width * height > self.max_pixels:
             raise ImageTooLargeError(
-                f"{what} is {width} x {height}, {width * height:,} pixels: {self.max_pixels:,} are allowed "
-                "(max_pixels)",
+                f"expected {what} of at most {self.max_pixels:,} pixels (max_pixels), "
+                f"got {width} x {height}, which is {width * height:,}",
                 limit=self.max_pixels,
                 actual=width * height,
             )
         memory = int(width * height * (bytes_per_pixel or 0))
         if memory > self.max_memory:
             raise ImageTooLargeError(
-                f"decoding {what} of {width} x {height} takes {memory:,} bytes of memory: {self.max_memory:,} are "
-                "allowed (max_memory)",
+                f"expected {what} that takes at most {self.max_memory:,} bytes of memory to decode (max_memory), "
+                f"got {width} x {height}, which takes {memory:,}",
                 limit=self.max_memory,
                 actual=memory,
             )
@@ -216,11 +217,13 @@ class ImageLimits:
 
 def _checked_types(types: Iterable[str]) -> frozenset[str]:
     if isinstance(types, str):
-        raise DeclarationError(f"types: expected several types, got the one text {types!r:.80}")
+        raise DeclarationError(
+            f"types: expected a collection of MIME types, got the str {types!r:.80}; pass {{{types!r:.80}}}"
+        )
     found = frozenset(types)
     unknown = sorted(map(repr, found - KNOWN_TYPES))
     if unknown:
-        raise ValueError(f"types: {', '.join(unknown):.200} cannot be read; known are {', '.join(sorted(KNOWN_TYPES))}")
+        raise ValueError(f"types: expected some of {', '.join(sorted(KNOWN_TYPES))}, got {', '.join(unknown):.200}")
     return found
 
 

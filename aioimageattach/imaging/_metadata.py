@@ -10,7 +10,7 @@ from zlib import crc32
 
 from ..exc import UnreadableImageError, UnsupportedImageError
 from ._containers import Item, Part, gif_parts, heif_items, jpeg_parts, png_parts, riff_parts, top_boxes
-from ._header import Probe, inspect, opened
+from ._header import Probe, inspect, open_view
 from ._limits import ImageLimits
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def strip_metadata(data: Buffer, mimetype: str) -> bytes:
         UnsupportedImageError: Metadata cannot be removed safely from files of that type, or from this file.
     """
     strip = _stripper(mimetype)
-    with opened(data) as view:
+    with open_view(data) as view:
         found = inspect(view, _LENIENT).probe
         if found.mimetype != mimetype:
             raise UnreadableImageError(f"expected {mimetype}, got {found.mimetype}")
@@ -64,7 +64,7 @@ def strip_metadata(data: Buffer, mimetype: str) -> bytes:
 def strip_probed(data: Buffer, found: Probe) -> bytes:
     """Do the same as :func:`strip_metadata` for a picture whose header has been read, without reading it again."""
     strip = _stripper(found.mimetype)
-    with opened(data) as view:
+    with open_view(data) as view:
         return b"".join(strip(view, found.orientation))
 
 
@@ -72,7 +72,7 @@ def _stripper(mimetype: str) -> _Stripper:
     strip = _STRIPPERS.get(mimetype)
     if strip is None:
         raise UnsupportedImageError(
-            f"metadata of {mimetype} cannot be stripped; of {', '.join(sorted(STRIPPED_TYPES))} it can",
+            f"metadata can be removed from {', '.join(sorted(STRIPPED_TYPES))}, got {mimetype}",
             mimetype=mimetype,
             allowed=STRIPPED_TYPES,
         )
@@ -80,7 +80,9 @@ def _stripper(mimetype: str) -> _Stripper:
 
 
 def _broken(mimetype: str) -> UnreadableImageError:
-    return UnreadableImageError(f"{mimetype}: the structure is broken, its metadata cannot be found safely")
+    return UnreadableImageError(
+        f"expected a valid {mimetype} file, to remove its metadata, got one with a damaged structure"
+    )
 
 
 def _exif(orientation: int) -> bytes:
@@ -191,7 +193,9 @@ def _avif(view: memoryview, _: int) -> Iterator[bytes]:
     if items is None or not boxes or boxes[-1].end != len(view):
         raise _broken("image/avif")
     if any(box.name == b"moov" for box in boxes):
-        raise UnsupportedImageError("metadata of moving AVIF cannot be stripped", mimetype="image/avif")
+        raise UnsupportedImageError(
+            "metadata can be removed from a still image/avif file, got an image sequence", mimetype="image/avif"
+        )
     private = [item for item in items if item.kind in (b"Exif", b"mime", b"uri ")]
     ranges = [extent for item in private for extent in item.extents]
     shared = [extent for item in items if item not in private for extent in item.extents]

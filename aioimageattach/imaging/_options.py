@@ -25,13 +25,13 @@ __all__ = [
     "Gravity",
     "Point",
     "checked_background",
+    "checked_choice",
     "checked_crop",
     "checked_format",
+    "checked_fractions",
     "checked_gravity",
+    "checked_int",
     "checked_ratio",
-    "fractions",
-    "whole",
-    "word",
 ]
 
 Fit = Literal["cover", "contain", "fill", "inside"]
@@ -142,7 +142,7 @@ CROP_STEPS: Final = 10_000
 """Number of steps to which a crop box is rounded: finer than most pictures' pixels, and four hex digits in a look."""
 
 
-def whole(label: str, value: object, low: int, high: int) -> int:
+def checked_int(label: str, value: object, low: int, high: int) -> int:
     if isinstance(value, bool):
         raise DeclarationError(f"{label}: expected an int, got {value!r}")
     try:
@@ -158,7 +158,7 @@ def _short(number: int) -> str:
     return str(number) if -(10**12) < number < 10**12 else f"a number of {number.bit_length()} bits"
 
 
-def word(label: str, value: object, known: Sequence[str]) -> str:
+def checked_choice(label: str, value: object, known: Sequence[str]) -> str:
     if not isinstance(value, str):
         raise DeclarationError(f"{label}: expected one of {', '.join(known)}, got {value!r:.80}")
     if value not in known:
@@ -166,7 +166,7 @@ def word(label: str, value: object, known: Sequence[str]) -> str:
     return value
 
 
-def fractions(label: str, values: object, count: int) -> list[float]:
+def checked_fractions(label: str, values: object, count: int) -> list[float]:
     expected = "a number" if count == 1 else f"{count} numbers"
     if not isinstance(values, tuple | list) or len(values) != count or not all(map(_is_number, values)):
         raise DeclarationError(f"{label}: expected {expected} from 0 to 1, got {values!r:.80}")
@@ -183,16 +183,16 @@ def checked_gravity(gravity: object) -> str | Point:
     if gravity is None:
         return "centre"
     if isinstance(gravity, str):
-        return _GRAVITY_NAMES[word("gravity", gravity, tuple(_GRAVITY_NAMES))]
-    x, y = (math.floor(part * POINT_STEPS + 0.5) / POINT_STEPS for part in fractions("gravity", gravity, 2))
+        return _GRAVITY_NAMES[checked_choice("gravity", gravity, tuple(_GRAVITY_NAMES))]
+    x, y = (math.floor(part * POINT_STEPS + 0.5) / POINT_STEPS for part in checked_fractions("gravity", gravity, 2))
     named = next((name for name, point in GRAVITIES.items() if point == (x, y)), None)
     return named or (x, y)
 
 
 def checked_crop(crop: object) -> Crop | None:
-    left, top, width, height = fractions("crop", crop, 4)
+    left, top, width, height = checked_fractions("crop", crop, 4)
     if width == 0 or height == 0 or left + width > 1 + 1e-9 or top + height > 1 + 1e-9:
-        raise ValueError(f"crop: expected left, top, width and height of a part of the picture, got {crop!r:.80}")
+        raise ValueError(f"crop: expected left, top, width and height of an area inside the picture, got {crop!r:.80}")
     x, y = (min(math.floor(part * CROP_STEPS + 0.5), CROP_STEPS - 1) for part in (left, top))
     across = min(max(math.floor(width * CROP_STEPS + 0.5), 1), CROP_STEPS - x)
     down = min(max(math.floor(height * CROP_STEPS + 0.5), 1), CROP_STEPS - y)
@@ -225,6 +225,6 @@ def checked_format(name: object) -> str:
 
 def checked_background(colour: object) -> tuple[int, int, int]:
     if not isinstance(colour, tuple | list) or len(colour) != 3:
-        raise DeclarationError(f"background: expected red, green and blue, got {colour!r:.80}")
-    red, green, blue = (whole("background", part, 0, 255) for part in colour)
+        raise DeclarationError(f"background: expected a tuple of red, green and blue, got {colour!r:.80}")
+    red, green, blue = (checked_int("background", part, 0, 255) for part in colour)
     return red, green, blue

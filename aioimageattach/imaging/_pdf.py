@@ -38,7 +38,7 @@ def _document(view: memoryview) -> Generator[Any, None, None]:
         import pypdfium2
     except ImportError as error:
         raise UnsupportedImageError(
-            "application/pdf needs pypdfium2: install aioimageattach[pdf]", mimetype=_MIMETYPE
+            "application/pdf requires pypdfium2: install aioimageattach[pdf]", mimetype=_MIMETYPE
         ) from error
     with _lock:
         try:
@@ -48,7 +48,9 @@ def _document(view: memoryview) -> Generator[Any, None, None]:
             finally:
                 document.close()
         except pypdfium2.PdfiumError as error:
-            raise UnreadableImageError("expected application/pdf, but it is broken or wants a password") from error
+            raise UnreadableImageError(
+                "expected a valid application/pdf file, got one that is damaged or needs a password"
+            ) from error
 
 
 @contextmanager
@@ -66,14 +68,14 @@ def header(view: memoryview, limits: ImageLimits) -> tuple[int, int, int]:
         pages = len(document)
         if pages > limits.max_frames:
             raise ImageTooLargeError(
-                f"the PDF has {pages:,} pages: {limits.max_frames:,} are allowed (max_frames)",
+                f"expected a PDF of at most {limits.max_frames:,} pages (max_frames), got {pages:,}",
                 limit=limits.max_frames,
                 actual=pages,
             )
         with _first_page(document) as page:
             width, height = page.get_size()
     unit = _user_unit(view)
-    sides = whole_size(width * unit, height * unit, limits, "the page")
+    sides = whole_size(width * unit, height * unit, limits, "a page")
     limits.check_size(*sides)
     return *sides, pages
 

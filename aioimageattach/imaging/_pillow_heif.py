@@ -37,7 +37,7 @@ def require() -> Any:
         import pillow_heif
     except ImportError as error:
         raise UnsupportedImageError(
-            "image/heic needs pillow-heif: install aioimageattach[heif]", mimetype="image/heic"
+            "image/heic requires pillow-heif: install aioimageattach[heif]", mimetype="image/heic"
         ) from error
     return pillow_heif
 
@@ -49,7 +49,7 @@ def load(file: memoryview | bytes) -> Pixels:
         image = library.open_heif(file, convert_hdr_to_8bit=False)
         (width, height), (bands, bits), stride, data = image.size, _MODES[image.mode], image.stride, image.data
     except (OSError, RuntimeError, SyntaxError, ValueError, EOFError) as error:
-        raise UnreadableImageError("expected image/heic, as its brand says, but it is broken") from error
+        raise UnreadableImageError("expected a valid image/heic file, got one with damaged pixels") from error
     row = width * bands * bits // 8
     pixels = data if row == stride else b"".join(data[at : at + row] for at in range(0, height * stride, stride))
     return Pixels(pixels, width, height, bands, bits)

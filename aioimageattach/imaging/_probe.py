@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._decode import decode
-from ._header import Header, Probe, check_bytes, inspect, opened
+from ._header import Header, Probe, check_bytes, inspect, open_view
 from ._isolation import ask
 from ._limits import DEFAULT_LIMITS, ImageLimits
 from ._sniff import sniff
@@ -41,13 +41,13 @@ def probe(data: Buffer, limits: ImageLimits = DEFAULT_LIMITS) -> Probe:
         ImageTooSmallError: The width or the height is below the limits.
         ImageProportionsError: The limits do not allow the aspect ratio.
     """
-    with opened(data) as view:
-        found = _probed(view, limits)
+    with open_view(data) as view:
+        found = _read_header(view, limits)
     limits.check_original(found.width, found.height, found.mimetype)
     return found
 
 
-def _probed(view: memoryview, limits: ImageLimits) -> Probe:
+def _read_header(view: memoryview, limits: ImageLimits) -> Probe:
     if limits.isolated:
         check_bytes(view, limits)
         return ask(view, limits, lambda found, _: _validate(found, view, limits))
@@ -65,11 +65,11 @@ def _verify(view: memoryview, header: Header, limits: ImageLimits) -> None:
 
 def _validate(found: Any, view: memoryview, limits: ImageLimits) -> Probe:
     """Return the probe from the response of a worker; raise ValueError, TypeError or KeyError if it is implausible."""
-    told = Probe(**found["probe"])
-    numbers = told.width, told.height, told.frames, told.orientation
-    if any(type(number) is not int or number < 1 for number in numbers) or type(told.has_alpha) is not bool:
-        raise TypeError("expected positive numbers")
-    limits.check_size(told.width, told.height)
-    if told.mimetype != sniff(view) or told.mimetype not in limits.types:
-        raise ValueError("expected the type of the file")
-    return told
+    checked = Probe(**found["probe"])
+    numbers = checked.width, checked.height, checked.frames, checked.orientation
+    if any(type(number) is not int or number < 1 for number in numbers) or type(checked.has_alpha) is not bool:
+        raise TypeError(f"expected positive integers, got {numbers!r:.80}")
+    limits.check_size(checked.width, checked.height)
+    if checked.mimetype != sniff(view) or checked.mimetype not in limits.types:
+        raise ValueError(f"expected the MIME type of the file, got {checked.mimetype!r:.80}")
+    return checked

@@ -26,13 +26,13 @@ from ._options import (
     Gravity,
     Point,
     checked_background,
+    checked_choice,
     checked_crop,
     checked_format,
+    checked_fractions,
     checked_gravity,
+    checked_int,
     checked_ratio,
-    fractions,
-    whole,
-    word,
 )
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Recipe:
         put = object.__setattr__
         for label in ("width", "height"):
             if (side := getattr(self, label)) is not None:
-                put(self, label, whole(label, side, 1, _MAX_SIDE))
+                put(self, label, checked_int(label, side, 1, _MAX_SIDE))
         if self.ratio is not None:
             put(self, "ratio", checked_ratio(self.ratio))
         self._check_combination()
@@ -149,11 +149,11 @@ class Recipe:
         if self.format is not None:
             put(self, "format", checked_format(self.format))
         if self.filter is not None:
-            word("filter", self.filter, tuple(KERNELS))
+            checked_choice("filter", self.filter, tuple(KERNELS))
         if self.quality is not None:
-            put(self, "quality", whole("quality", self.quality, 1, 100))
+            put(self, "quality", checked_int("quality", self.quality, 1, 100))
         if self.animated and self.format is not None and FORMATS[self.format] not in _MOVING:
-            raise DeclarationError(f"animated: {self.format} thumbnails are not animated here; use gif or webp")
+            raise DeclarationError(f"animated: expected the format gif or webp, got {self.format}")
         put(self, "background", checked_background(self.background))
         for label in ("preprocess", "postprocess"):
             if (hook := getattr(self, label)) is not None and not callable(hook):
@@ -163,25 +163,26 @@ class Recipe:
                 raise DeclarationError(f"variant: expected a str, got {self.variant!r:.80}")
             if not _VARIANT.fullmatch(self.variant):
                 raise ValueError(
-                    f"variant: expected 1 to 32 of a-z, 0-9, '.' and '-', a letter or digit first: {self.variant!r:.80}"
+                    f"variant: expected 1 to 32 characters of a-z, 0-9, '.' and '-', starting with a letter or digit, "
+                    f"got {self.variant!r:.80}"
                 )
 
     def _check_combination(self) -> None:
         box = (self.width is not None, self.height is not None)
         if self.ratio is not None and any(box):
-            raise DeclarationError("ratio: give it alone, without width and height")
+            raise DeclarationError("ratio: expected no width and no height beside it; pass either")
         if self.ratio is None and not any(box):
-            raise DeclarationError("expected ratio, width, height, or width and height")
+            raise DeclarationError("expected width, height, both, or ratio; got none of them")
         if self.fit is not None:
-            word("fit", self.fit, get_args(Fit))
+            checked_choice("fit", self.fit, get_args(Fit))
             if not all(box):
-                raise DeclarationError("fit: give it with both width and height")
+                raise DeclarationError("fit: expected both width and height beside it")
         elif all(box):
             object.__setattr__(self, "fit", "cover")
         if self.fit == "cover":
             object.__setattr__(self, "gravity", checked_gravity(self.gravity))
         elif self.gravity is not None:
-            raise DeclarationError('gravity: give it with both width and height, and fit="cover"')
+            raise DeclarationError('gravity: expected both width and height, and fit="cover", beside it')
 
     @property
     def kernel(self) -> str:
@@ -202,7 +203,7 @@ class Recipe:
         """
         if self.fit != "cover":
             return self
-        x, y = fractions("focal point", point, 2)
+        x, y = checked_fractions("focal point", point, 2)
         if self.crop is not None:
             left, top, width, height = self.crop
             x, y = min(max((x - left) / width, 0.0), 1.0), min(max((y - top) / height, 0.0), 1.0)
@@ -282,13 +283,14 @@ class Recipe:
             ImageTooLargeError: The thumbnail would exceed ``limits`` or the largest size of its format.
         """
         width, height = self.layout(size, original or "").target
-        limits.check_size(width, height, what="the thumbnail")
+        limits.check_size(width, height, what="a thumbnail")
         if original is not None or self.format is not None:
             mimetype = self.mimetype(original or "")
             longest = _MAX_SIDES.get(mimetype, _MAX_SIDE)
             if max(width, height) > longest:
                 raise ImageTooLargeError(
-                    f"the thumbnail is {width} x {height}: {mimetype} has sides of at most {longest:,} pixels",
+                    f"expected a thumbnail of at most {longest:,} pixels per side, the maximum of {mimetype}, "
+                    f"got {width} x {height}",
                     limit=longest,
                     actual=max(width, height),
                 )

@@ -12,14 +12,14 @@ from .._telemetry import RENDER
 from ..exc import ImageTooLargeError, ProcessingError
 from ._decode import decode
 from ._geometry import Box, covering, stored
-from ._header import Header, check_bytes, inspect, opened
+from ._header import Header, check_bytes, inspect, open_view
 from ._isolation import ask
 from ._limits import DEFAULT_LIMITS, ImageLimits
 from ._options import DEFAULT_KERNEL, GRAVITIES, QUALITIES, Point
 from ._preview import Preview, preview_of
 from ._recipe import Recipe
 from ._sniff import sniff
-from ._vips import Picture, Watch, called, libvips, watched
+from ._vips import Picture, Watch, call_hook, libvips, watched
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -110,15 +110,15 @@ def render_with_preview(
 def _rendered(
     data: Buffer, recipes: Sequence[Recipe], limits: ImageLimits, *, preview: bool
 ) -> tuple[list[Rendering], Preview | None]:
-    with RENDER(), opened(data) as view:
+    with RENDER(), open_view(data) as view:
         if limits.isolated:
-            return _rendered_apart(view, recipes, limits, preview=preview)
+            return _render_isolated(view, recipes, limits, preview=preview)
         header = inspect(view, limits)
         with watched(header.probe.mimetype, limits.timeout) as watch:
             return _Job(view, header, limits, watch).run(recipes, preview=preview)
 
 
-def _rendered_apart(
+def _render_isolated(
     view: memoryview, recipes: Sequence[Recipe], limits: ImageLimits, *, preview: bool
 ) -> tuple[list[Rendering], Preview | None]:
     check_bytes(view, limits)
@@ -138,10 +138,10 @@ def _validate(
     made: list[Rendering] = []
     for recipe, expected, (size, width, height, mimetype) in zip(recipes, types, found["renderings"], strict=True):
         if any(type(number) is not int or number < 1 for number in (size, width, height)):
-            raise TypeError("expected positive numbers")
+            raise TypeError(f"expected positive integers, got {(size, width, height)!r:.80}")
         limits.check_size(width, height)
         if size > len(body) or not mimetype == expected == sniff(body[:size]):
-            raise ValueError("expected a picture of the type of its recipe")
+            raise ValueError(f"expected a thumbnail of the type {expected}, got {mimetype!r:.80}")
         made.append(Rendering(bytes(body[:size]), width, height, mimetype, recipe))
         body = body[size:]
     return made
@@ -150,9 +150,9 @@ def _validate(
 def _validate_preview(fields: Any) -> Preview:
     preview = Preview(**fields)
     if not 5 <= len(base64.b64decode(preview.thumbhash, validate=True)) <= 28:
-        raise ValueError("expected 5 to 28 bytes")
+        raise ValueError("expected a ThumbHash of 5 to 28 bytes")
     if preview.colour is not None and not re.fullmatch("#[0-9a-f]{6}", preview.colour):
-        raise ValueError("expected a colour")
+        raise ValueError("expected a colour such as #1e90ff")
     return preview
 
 
@@ -180,11 +180,11 @@ class _Job:
     def _target(self, recipe: Recipe, size: tuple[int, int]) -> tuple[int, int]:
         return recipe.target(size, original=self._mimetype, limits=self._limits)
 
-    def _moves(self, recipe: Recipe) -> bool:
+    def _keeps_frames(self, recipe: Recipe) -> bool:
         return self._header.probe.frames > 1 and recipe.is_animated_for(self._mimetype)
 
     def _can_share(self, recipe: Recipe) -> bool:
-        return recipe.kernel == DEFAULT_KERNEL and recipe.preprocess is None and not self._moves(recipe)
+        return recipe.kernel == DEFAULT_KERNEL and recipe.preprocess is None and not self._keeps_frames(recipe)
 
     # --- the whole picture, decoded once ----------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class _Job:
 
     def _one(self, recipe: Recipe) -> Rendering:
         point = self._point(recipe)
-        if self._moves(recipe):
+        if self._keeps_frames(recipe):
             image = self._animation(recipe, point)
         elif self._can_share(recipe):
             image = self._finished(self._source(self._whole(recipe)), self._size, recipe, point)
@@ -263,9 +263,9 @@ class _Job:
     def _still(self, image: Picture, recipe: Recipe, point: Point) -> Picture:
         size = self._size
         if recipe.preprocess is not None:
-            image = called("preprocess", recipe.preprocess, _upright(image).copy_memory())
+            image = call_hook("preprocess", recipe.preprocess, _upright(image).copy_memory())
             size = image.width, image.height
-            self._limits.check_size(*size, what="the result of preprocess")
+            self._limits.check_size(*size, what="a result of preprocess")
         return self._finished(image, size, recipe, point)
 
     def _finished(self, image: Picture, size: tuple[int, int], recipe: Recipe, point: Point) -> Picture:
@@ -282,10 +282,10 @@ class _Job:
         image = _cropped(image, recipe, target, point)
         image = _resized(image, inner) if recipe.kernel == DEFAULT_KERNEL else _resized_by(image, inner, recipe.kernel)
         if inner != target:
-            image, colour = _coloured(image, recipe.background)
+            image, colour = _match_background(image, recipe.background)
             image = image.gravity("centre", *target, extend="background", background=colour)
         if recipe.postprocess is not None:
-            image = called("postprocess", recipe.postprocess, image.copy_memory())
+            image = call_hook("postprocess", recipe.postprocess, image.copy_memory())
             self._target(Recipe(width=image.width, height=image.height, fit="fill", format=recipe.format), size)
             image = _in_srgb(image)
         return image
@@ -295,8 +295,8 @@ class _Job:
         limits = self._limits
         if probe.frames > limits.max_animated_frames:
             raise ImageTooLargeError(
-                f"the animation has {probe.frames:,} frames: {limits.max_animated_frames:,} are allowed to be kept "
-                "(max_animated_frames)",
+                f"expected an animation of at most {limits.max_animated_frames:,} frames (max_animated_frames), "
+                f"got {probe.frames:,}",
                 limit=limits.max_animated_frames,
                 actual=probe.frames,
             )
@@ -304,26 +304,27 @@ class _Job:
         for width, height in (self._size, target):
             if width * height * probe.frames > limits.max_pixels:
                 raise ImageTooLargeError(
-                    f"{probe.frames:,} frames of {width} x {height}: {limits.max_pixels:,} pixels are allowed "
-                    "(max_pixels)",
+                    f"expected an animation of at most {limits.max_pixels:,} pixels in all its frames (max_pixels), "
+                    f"got {probe.frames:,} frames of {width} x {height}",
                     limit=limits.max_pixels,
                     actual=width * height * probe.frames,
                 )
-            limits.check_size(width, height, what="the animation", bytes_per_pixel=_FRAME_COST * probe.frames)
-        film = self._open(frames=True)
-        page = film.get_page_height()
+            limits.check_size(width, height, what="an animation", bytes_per_pixel=_FRAME_COST * probe.frames)
+        animation = self._open(frames=True)
+        page = animation.get_page_height()
         frames = [
-            self._still(film.crop(0, top, film.width, page), recipe, point).copy_memory()
-            for top in range(0, film.height, page)
+            self._still(animation.crop(0, top, animation.width, page), recipe, point).copy_memory()
+            for top in range(0, animation.height, page)
         ]
         if len({(frame.width, frame.height, frame.bands) for frame in frames}) > 1:
             raise ProcessingError(
-                "the callables made frames of different sizes or bands; an animation needs equal ones"
+                "preprocess, postprocess: expected all frames of an animation to have the same size and number of "
+                "bands, got different ones"
             )
         joined = libvips().Image.arrayjoin(frames, across=1).copy()
         joined.set_type(libvips().GValue.gint_type, "page-height", frames[0].height)
-        for name in {"delay", "loop"}.intersection(film.get_fields()):
-            joined.set_type(film.get_typeof(name), name, film.get(name))
+        for name in {"delay", "loop"}.intersection(animation.get_fields()):
+            joined.set_type(animation.get_typeof(name), name, animation.get(name))
         return joined
 
 
@@ -383,7 +384,7 @@ def _in_srgb(image: Picture) -> Picture:
     return image.colourspace("srgb").cast("uchar")
 
 
-def _coloured(image: Picture, background: tuple[int, int, int]) -> tuple[Picture, list[int]]:
+def _match_background(image: Picture, background: tuple[int, int, int]) -> tuple[Picture, list[int]]:
     """Return the picture in a colour space that can represent the background, and the background as its band values."""
     colour = list(background)
     if image.interpretation == "b-w":
@@ -399,7 +400,7 @@ def _saved(image: Picture, mimetype: str, recipe: Recipe) -> bytes:
     if mimetype in QUALITIES:
         options["Q"] = recipe.quality or QUALITIES[mimetype]
     if mimetype == "image/jpeg" and image.hasalpha():
-        image, colour = _coloured(image, recipe.background)
+        image, colour = _match_background(image, recipe.background)
         image = image.flatten(background=colour[:-1])
     blob: bytes = getattr(image, _SAVERS[mimetype][0])(keep="none", **options)
     return blob

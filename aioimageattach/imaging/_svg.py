@@ -175,7 +175,7 @@ def _natural(attributes: dict[str, str]) -> tuple[float, float, tuple[float, flo
         sides.append(float(found[1]) * _UNITS[(found[2] or "").lower()] if found else None)
     width, height = sides
     if width == 0 or height == 0:
-        raise UnreadableImageError(f"expected {_MIMETYPE} with a size, got a width or height of 0")
+        raise UnreadableImageError(f"expected a valid {_MIMETYPE} file, got one with a width or height of 0")
     if box is not None:
         if width is None and height is None:
             width, height = box[2], box[3]
@@ -222,7 +222,9 @@ class _Document:
         except ImageError:
             raise
         except (expat.ExpatError, ValueError, LookupError) as error:
-            raise UnreadableImageError(f"expected {_MIMETYPE}, but it is not well-formed XML") from error
+            raise UnreadableImageError(
+                f"expected a valid {_MIMETYPE} file, got one that is not well-formed XML"
+            ) from error
         self._apply_styles("".join(self._styles))
         return self._root
 
@@ -242,7 +244,8 @@ class _Document:
         self._size += len(text)
         if self._size > 2 * self._limits.max_metadata:  # entities can make it longer than the file
             raise ImageTooLargeError(
-                f"the text of the SVG has more than {2 * self._limits.max_metadata:,} characters",
+                f"expected an SVG of at most {2 * self._limits.max_metadata:,} characters "
+                "after its entities are replaced, got more",
                 limit=2 * self._limits.max_metadata,
             )
         self._out.append(text)
@@ -253,7 +256,7 @@ class _Document:
         For a selector of a single class, these are the elements of the class; for any other selector, all elements.
         """
         if _IMPORT.search(sheet):
-            raise UnsupportedImageError("the SVG's style sheet imports data, which is never followed")
+            raise UnsupportedImageError("expected an SVG without imports in its style sheet, got one that imports data")
         by_class: dict[str, list[str]] = {}
         everywhere: list[str] = []
         for rule in sheet.split("}"):
@@ -279,9 +282,13 @@ class _Document:
         if _XINCLUDE in attributes.values():
             self._including.update(label.partition(":")[2] for label, value in attributes.items() if value == _XINCLUDE)
         if self._including and name.rpartition(":")[0] in self._including:
-            raise UnsupportedImageError("the SVG includes other documents (XInclude), which is never followed")
+            raise UnsupportedImageError(
+                "expected an SVG without other documents, got one that includes some (XInclude)"
+            )
         if len(self._path) == _DEEPEST:
-            raise ImageTooLargeError(f"the SVG nests more than {_DEEPEST} elements", limit=_DEEPEST)
+            raise ImageTooLargeError(
+                f"expected an SVG with at most {_DEEPEST} nested elements, got more", limit=_DEEPEST
+            )
         element, parent = _Element(local, step=_step(local, attributes)), self._path[-1]
         if parent.children is None:
             parent.children = [element]
@@ -325,13 +332,13 @@ class _Document:
 
     def _picture(self, address: str) -> bytes:
         if not _PICTURES.match(address):
-            raise UnsupportedImageError(f"the SVG holds data of a kind that is not painted: {address[:40]!r}")
+            raise UnsupportedImageError(f"expected PNG, JPEG, GIF or WebP data in the SVG, got {address[:40]!r}")
         head, _, body = address.partition(",")
         try:
             plain = urllib.parse.unquote_to_bytes(body)
             data = base64.b64decode(plain) if head.rstrip().lower().endswith("base64") else plain
         except (binascii.Error, ValueError) as error:
-            raise UnreadableImageError("the SVG holds a picture that is not readable") from error
+            raise UnreadableImageError("expected valid Base64 for the pictures in the SVG, got damaged data") from error
         self._check_picture(data)
         return data
 
@@ -351,12 +358,15 @@ class _Document:
             self._styled += len(text)
             if self._styled > _LONGEST_SHEET:
                 raise ImageTooLargeError(
-                    f"the SVG has style sheets of more than {_LONGEST_SHEET:,} characters", limit=_LONGEST_SHEET
+                    f"expected an SVG whose style sheets have at most {_LONGEST_SHEET:,} characters, got more",
+                    limit=_LONGEST_SHEET,
                 )
 
     def _instruction(self, target: str, _: str) -> None:
         if target == "xml-stylesheet":
-            raise UnsupportedImageError("the SVG names a style sheet outside of it, which is never followed")
+            raise UnsupportedImageError(
+                "expected an SVG without external style sheets, got an xml-stylesheet instruction"
+            )
 
     def _entity(
         self,
@@ -370,13 +380,15 @@ class _Document:
     ) -> None:
         # drawing programs declare their namespaces as short entities of plain text, so these are allowed
         if value is None or len(value) > 256 or "&" in value or "<" in value or "%" in value:
-            raise UnsupportedImageError(f"the SVG declares the entity {name[:40]!r}, which is not followed")
+            raise UnsupportedImageError(
+                f"expected an SVG with short entities of plain text, got the entity {name[:40]!r}"
+            )
 
 
 def _too_many(limits: ImageLimits, count: int) -> ImageTooLargeError:
     return ImageTooLargeError(
-        f"the SVG paints {'many' if count >= _MANY else format(count, ',')} elements: "
-        f"{limits.max_elements:,} are allowed (max_elements)",
+        f"expected an SVG that paints at most {limits.max_elements:,} elements (max_elements), "
+        f"got {'more' if count >= _MANY else format(count, ',')}",
         limit=limits.max_elements,
         actual=count,
     )
@@ -428,7 +440,7 @@ def examine(view: memoryview, limits: ImageLimits, check_picture: Callable[[byte
     """
     if len(view) > limits.max_metadata:
         raise ImageTooLargeError(
-            f"the SVG has {len(view):,} bytes: {limits.max_metadata:,} are allowed (max_metadata)",
+            f"expected an SVG of at most {limits.max_metadata:,} bytes (max_metadata), got {len(view):,}",
             limit=limits.max_metadata,
             actual=len(view),
         )
@@ -440,13 +452,15 @@ def examine(view: memoryview, limits: ImageLimits, check_picture: Callable[[byte
     root = document.read(data)
     prefix = document.root_name.rpartition(":")[0]
     if document.root_attributes.get(f"xmlns:{prefix}" if prefix else "xmlns") != _NAMESPACE:
-        raise UnreadableImageError(f"expected {_MIMETYPE}, got an XML document of another namespace")
+        raise UnreadableImageError(
+            f"expected an XML document in the namespace {_NAMESPACE}, got one in another namespace"
+        )
     _count(document, root)
     painted = root.cost or 0
     if painted > limits.max_elements:
         raise _too_many(limits, painted)
     width, height, box = _natural(document.root_attributes)
-    sides = whole_size(width, height, limits, "the SVG")
+    sides = whole_size(width, height, limits, "an SVG")
     proportions = document.root_attributes.get("preserveAspectRatio", "")
     if abs(width * box[3] / (height * box[2]) - 1) <= _SAME:
         proportions = "none"  # stretch to the canvas of whole pixels, so that it has no transparent edges

@@ -41,10 +41,10 @@ _STRIPS: Final = (STRIP_OFFSETS, STRIP_COUNTS)
 _TILES: Final = (TILE_OFFSETS, TILE_COUNTS)
 _WANTED: Final = _KEPT | {*_STRIPS, *_TILES, ROWS_PER_STRIP, TILE_WIDTH, TILE_HEIGHT, ORIENTATION, PROFILE}
 _ORIENTATION_ALONE: Final = frozenset({ORIENTATION})
-_PACKINGS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
+_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
 """None, CCITT, LZW, JPEG, Deflate and PackBits: the compressions that the decoder in the wheel supports."""
 _NAMES: Final = {6: "old JPEG", 34712: "JPEG 2000", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL"}
-_GREY: Final = (0, 1)
+_CIELAB: Final = (8, 9, 10)
 _RGB, _PALETTE, _CMYK, _YCBCR = 2, 3, 5, 6
 _DEPTHS: Final = {
     0: frozenset({(1, 1), (2, 1), (4, 1), (8, 1), (16, 1)}),
@@ -101,7 +101,7 @@ class Tiff:
 
     def _unpack(self, form: struct.Struct, offset: int) -> int:
         if offset + form.size > len(self._view):
-            raise _broken("its directories reach beyond the file")
+            raise _broken("directories that extend beyond its end")
         value: int = form.unpack_from(self._view, offset)[0]
         return value
 
@@ -110,7 +110,7 @@ class Tiff:
         seen: set[int] = set()
         offset = self.first
         if not offset:
-            raise _broken("it has no directory")
+            raise _broken("no directory")
         while offset and offset not in seen:
             seen.add(offset)
             yield offset
@@ -123,12 +123,14 @@ class Tiff:
         count = self._unpack(self._count, offset)
         if count > MOST_ENTRIES:
             raise ImageTooLargeError(
-                f"a directory has {count:,} entries: {MOST_ENTRIES:,} are allowed", limit=MOST_ENTRIES, actual=count
+                f"expected at most {MOST_ENTRIES:,} entries in a TIFF directory, got {count:,}",
+                limit=MOST_ENTRIES,
+                actual=count,
             )
         start = offset + self._count.size
         end = start + count * self._entry.size
         if end > len(self._view):
-            raise _broken("its directories reach beyond the file")
+            raise _broken("directories that extend beyond its end")
         found: dict[int, Entry] = {}
         value_size = self._next.size
         for number, (tag, kind, values, place) in enumerate(self._entry.iter_unpack(self._view[start:end])):
@@ -144,10 +146,10 @@ class Tiff:
         """Return the values of an integer field."""
         code = _INTEGERS.get(entry.kind)
         if code is None or entry.end > len(self._view):
-            raise _broken("a field has values that are none")
+            raise _broken("a field that is truncated or not an integer")
         if entry.values > _MOST_VALUES:
             raise ImageTooLargeError(
-                f"a field has {entry.values:,} values: {_MOST_VALUES:,} are allowed",
+                f"expected at most {_MOST_VALUES:,} values in a TIFF field, got {entry.values:,}",
                 limit=_MOST_VALUES,
                 actual=entry.values,
             )
@@ -164,7 +166,7 @@ class Tiff:
         entries = self.entries(self.first, _WANTED)
         fields = {tag: self.integers(entries[tag]) for tag in _CHECKED if tag in entries}
         if any(not values for values in fields.values()):
-            raise _broken("a field has no value")
+            raise _broken("a field without a value")
         width, height = self._one(fields, WIDTH), self._one(fields, HEIGHT)
         samples = fields.get(SAMPLES, (1,))[0]
         extra = _extra_bands(fields, samples)
@@ -181,7 +183,7 @@ class Tiff:
     def _one(fields: dict[int, tuple[int, ...]], tag: int) -> int:
         value = fields.get(tag, (0,))[0]
         if value < 1:
-            raise _broken(f"its field {tag} is missing or not positive")
+            raise _broken(f"a field {tag} that is missing or not positive")
         return value
 
     def _check_data(
@@ -195,7 +197,7 @@ class Tiff:
         tiled = TILE_OFFSETS in fields
         if tiled:
             if planes > 1:
-                raise _unsupported("in tiles, with a plane for each colour")
+                raise _unsupported("planar tiles")
             across, down = self._one(fields, TILE_WIDTH), self._one(fields, TILE_HEIGHT)
             expected = -(-width // across) * -(-height // down)
             shape = {TILE_WIDTH: (across,), TILE_HEIGHT: (down,)}
@@ -206,16 +208,16 @@ class Tiff:
         where, lengths = _TILES if tiled else _STRIPS
         offsets, sizes = (fields.get(tag, ())[:expected] for tag in (where, lengths))
         if min(len(offsets), len(sizes)) < expected:
-            raise _broken("strips or tiles are missing")
+            raise _broken("missing strips or tiles")
         end = len(self._view)
         if any(start + size > end or size < 1 for start, size in zip(offsets, sizes, strict=True)):
-            raise _broken("strips or tiles reach beyond the file")
+            raise _broken("strips or tiles that extend beyond its end")
         line = -(-across * fields.get(BITS, (1,))[0] * (samples if planes == 1 else 1) // 8)
         if fields.get(COMPRESSION, (1,))[0] == 1:
             for number, size in enumerate(sizes):
                 rows = down if tiled else min(down, height - number % (expected // planes) * down)
                 if size < line * rows:
-                    raise _broken("strips or tiles are shorter than their pixels")
+                    raise _broken("strips or tiles that are shorter than their pixels")
         return line * down, shape | {where: offsets, lengths: sizes}
 
     def _head(self, entries: dict[int, Entry], described: dict[int, tuple[int, ...]]) -> bytes:
@@ -223,11 +225,11 @@ class Tiff:
         order, view = self._order, self._view
         kept = {tag: entry for tag, entry in entries.items() if tag in _KEPT}
         if any(entry.end > len(view) for entry in kept.values()):
-            raise _broken("a field reaches beyond the file")
+            raise _broken("a field that extends beyond its end")
         total = sum(entry.end - entry.start for entry in kept.values())
         if total > _MOST_BYTES:
             raise ImageTooLargeError(
-                f"a directory describes its picture in {total:,} bytes: {_MOST_BYTES:,} are allowed",
+                f"expected at most {_MOST_BYTES:,} bytes of fields in a TIFF directory, got {total:,}",
                 limit=_MOST_BYTES,
                 actual=total,
             )
@@ -274,34 +276,34 @@ _CHECKED: Final = (
 
 def _extra_bands(fields: dict[int, tuple[int, ...]], samples: int) -> int:
     """Return how many samples are neither colours nor alpha; raise an error if the picture would render incorrectly."""
-    packing = fields.get(COMPRESSION, (1,))[0]
-    if packing not in _PACKINGS:
-        raise _unsupported(f"with the compression {_NAMES.get(packing, packing)}")
+    compression = fields.get(COMPRESSION, (1,))[0]
+    if compression not in _COMPRESSIONS:
+        raise _unsupported(f"the compression {_NAMES.get(compression, compression)}")
     colours = fields.get(PHOTOMETRIC, (-1,))[0]
     if colours not in _DEPTHS:
-        raise _unsupported({8: "in CIELAB", 9: "in CIELAB", 10: "in CIELAB"}.get(colours, f"of colours {colours}"))
+        raise _unsupported("CIELAB" if colours in _CIELAB else f"the photometric interpretation {colours}")
     depths = {*fields.get(BITS, (1,))}
     forms = {*fields.get(SAMPLE_FORMAT, (1,))}
     if len(depths) > 1 or len(forms) > 1 or (*depths, *forms) not in _DEPTHS[colours]:
-        raise _unsupported(f"with samples of {sorted(depths)} bits, format {sorted(forms)}")
-    if colours == _YCBCR and packing != 7:
-        raise _unsupported("in YCbCr without JPEG")
+        raise _unsupported(f"samples of {sorted(depths)} bits in the format {sorted(forms)}")
+    if colours == _YCBCR and compression != 7:
+        raise _unsupported("YCbCr without JPEG compression")
     if samples * max(8, *depths) > _MOST_BITS:
-        raise _unsupported(f"with {samples:,} samples of {max(depths)} bits")
+        raise _unsupported(f"{samples:,} samples of {max(depths)} bits")
     plain = {_RGB: 3, _CMYK: 4, _YCBCR: 3}.get(colours, 1)
     if samples < plain:
-        raise _broken("it has fewer samples than colours")
+        raise _broken("fewer samples than colours")
     more = samples - plain
     meanings = fields.get(EXTRA_SAMPLES, (2,) if more == 1 else ())  # old encoders omit the field for an alpha channel
     return more - (1 if more and meanings[:1] and meanings[0] in (1, 2) else 0)
 
 
 def _broken(what: str) -> UnreadableImageError:
-    return UnreadableImageError(f"expected image/tiff, as its first bytes say, but {what}")
+    return UnreadableImageError(f"expected a valid image/tiff file, got one with {what}")
 
 
 def _unsupported(what: str) -> UnsupportedImageError:
-    return UnsupportedImageError(f"TIFF {what} is not read here", mimetype="image/tiff")
+    return UnsupportedImageError(f"image/tiff with {what} is not supported", mimetype="image/tiff")
 
 
 def exif_orientation(block: memoryview | bytes) -> int:

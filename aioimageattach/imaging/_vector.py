@@ -21,7 +21,7 @@ def whole_size(width: float, height: float, limits: ImageLimits, what: str) -> t
         width: Width in CSS pixels, greater than 0.
         height: Height in CSS pixels, greater than 0.
         limits: The limits, of which ``max_side`` applies.
-        what: Name of the picture in the error message.
+        what: Noun phrase for the picture in the error message, such as ``"an SVG"``.
 
     Raises:
         ImageTooLargeError: A side exceeds ``max_side``.
@@ -29,7 +29,8 @@ def whole_size(width: float, height: float, limits: ImageLimits, what: str) -> t
     longest = max(width, height)
     if not longest <= limits.max_side:  # checked before rounding, because it can be infinite
         raise ImageTooLargeError(
-            f"{what} is {width:.6g} x {height:.6g}: no side may have more than {limits.max_side:,} pixels (max_side)",
+            f"expected {what} of at most {limits.max_side:,} pixels per side (max_side), "
+            f"got {width:.6g} x {height:.6g}",
             limit=limits.max_side,
             actual=math.ceil(longest) if math.isfinite(longest) else longest,
         )

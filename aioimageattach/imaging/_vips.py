@@ -17,7 +17,7 @@ from ..exc import DeclarationError, ImageTooLargeError, ProcessingError, Unreada
 if TYPE_CHECKING:
     from pyvips import Image
 
-__all__ = ["Image", "Picture", "Watch", "called", "header_errors", "libvips", "vips_errors", "watched"]
+__all__ = ["Image", "Picture", "Watch", "call_hook", "header_errors", "libvips", "vips_errors", "watched"]
 
 Picture: TypeAlias = Any
 """A ``pyvips.Image``. It is typed as ``Any`` because the stubs of pyvips are incomplete."""
@@ -52,7 +52,7 @@ def header_errors(mimetype: str) -> Generator[None, None, None]:
     try:
         yield
     except vips_errors() as error:
-        raise UnreadableImageError(f"expected {mimetype}, as its first bytes say, but its header is broken") from error
+        raise UnreadableImageError(f"expected a valid {mimetype} file, got one with a damaged header") from error
 
 
 class Watch:
@@ -108,16 +108,17 @@ def watched(mimetype: str, timeout: float | None) -> Generator[Watch, None, None
     except vips_errors() as error:
         if watch.over:
             raise ImageTooLargeError(
-                f"{mimetype}: the thumbnails were not done within {timeout} seconds", limit=timeout
+                f"expected a picture that is processed within {timeout} seconds (timeout), got a slower one",
+                limit=timeout,
             ) from error
-        raise UnreadableImageError(f"expected {mimetype}, as its header says, but its pixels are broken") from error
+        raise UnreadableImageError(f"expected a valid {mimetype} file, got one with damaged pixels") from error
     finally:
         if clock is not None:
             clock.cancel()
         watch.forget()
 
 
-def called(label: str, hook: Callable[[Any], Any], image: Picture) -> Picture:
+def call_hook(label: str, hook: Callable[[Any], Any], image: Picture) -> Picture:
     """Call a user's callable with a picture, and return the computed result.
 
     Errors that the callable raises itself propagate, unless they are libvips errors.
@@ -129,7 +130,7 @@ def called(label: str, hook: Callable[[Any], Any], image: Picture) -> Picture:
     try:
         result = hook(image)
         if not isinstance(result, libvips().Image):
-            raise DeclarationError(f"{label}: expected it to return a pyvips.Image, got {result!r:.80}")
+            raise DeclarationError(f"{label}: expected a callable that returns a pyvips.Image, got {result!r:.80}")
         return result.copy_memory()
     except vips_errors() as error:
-        raise ProcessingError(f"{label}: libvips could not compute what it returned") from error
+        raise ProcessingError(f"{label}: libvips could not compute the returned image") from error

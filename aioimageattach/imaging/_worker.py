@@ -30,7 +30,7 @@ from ._wire import receive, send
 
 __all__ = ["confine", "serve"]
 
-Reply: TypeAlias = tuple[dict[str, Any], list[bytes]]
+Response: TypeAlias = tuple[dict[str, Any], list[bytes]]
 
 _NO_MEMORY: Final = re.compile(r"(?m)^\s*\w+: (?:out of memory|insufficient memory)\b", re.IGNORECASE)
 """Messages of libvips and libjpeg about insufficient memory, after the name of the component that failed."""
@@ -62,27 +62,27 @@ def serve(sock: socket.socket) -> None:
                 head, body = receive(sock, 2**62)
             except (EOFError, ConnectionError):
                 return
-            found, blobs = _answer(head, body)
+            found, blobs = _respond(head, body)
             del body
             with suppress(ConnectionError):
                 send(sock, json.dumps(found, default=str).encode(), blobs)
 
 
-def _answer(head: bytes, body: memoryview) -> Reply:
+def _respond(head: bytes, body: memoryview) -> Response:
     try:
         limits, recipes, preview = pickle.loads(head)
     except Exception as error:  # unpickling imports modules, which can raise anything
-        failure = DeclarationError(f"the worker process cannot import a callable: {error!r:.200}")
+        failure = DeclarationError(f"the worker process could not import preprocess or postprocess: {error!r:.200}")
         return _failure(failure, is_memory=False), []
     inner = replace(limits, isolated=False, max_memory=max(1, limits.max_memory - _own_memory()))
     try:
         with _limited(limits):
             return _work(body, inner, recipes, preview=preview)
     except Exception as error:  # includes errors raised by the callables
-        told, is_from_decoder = _failure(error, is_memory=_took_memory(error, inner)), error.__cause__ is not None
+        told, is_from_decoder = _failure(error, is_memory=_is_out_of_memory(error, inner)), error.__cause__ is not None
     # Some decoders report a damaged picture if an allocation fails. Check this outside of the except block: the error
     # has been released here, and with it the frames that keep the decoded pixels alive.
-    told["memory"] = told["memory"] or (is_from_decoder and _lacks_memory(body, limits, inner))
+    told["memory"] = told["memory"] or (is_from_decoder and _exceeds_memory(body, limits, inner))
     return told, []
 
 
@@ -95,7 +95,7 @@ def _own_memory() -> int:
         return _USUAL_MEMORY
 
 
-def _work(body: memoryview, limits: ImageLimits, recipes: Sequence[Recipe] | None, *, preview: bool) -> Reply:
+def _work(body: memoryview, limits: ImageLimits, recipes: Sequence[Recipe] | None, *, preview: bool) -> Response:
     if recipes is None:
         return {"probe": asdict(probe(body, limits))}, []
     if preview:
@@ -106,14 +106,14 @@ def _work(body: memoryview, limits: ImageLimits, recipes: Sequence[Recipe] | Non
     return {"renderings": fields, "preview": found and asdict(found)}, [one.blob for one in made]
 
 
-def _took_memory(error: Exception, inner: ImageLimits) -> bool:
+def _is_out_of_memory(error: Exception, inner: ImageLimits) -> bool:
     """Return whether an error means too little memory: by the size in the header, or by a failed allocation."""
     if isinstance(error, ImageTooLargeError):
         return error.limit == inner.max_memory
     return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error.__cause__)) is not None
 
 
-def _lacks_memory(body: memoryview, limits: ImageLimits, inner: ImageLimits) -> bool:
+def _exceeds_memory(body: memoryview, limits: ImageLimits, inner: ImageLimits) -> bool:
     """Return whether decoding the picture takes more memory than the kernel allows."""
     try:
         needed = memory_of(inspect(body, inner))

@@ -92,12 +92,12 @@ def check_answer(data: bytes) -> None:
     head, _, body = data.partition(b"\0")
     try:
         found = json.loads(head)
-        told = isolation._told(found)
+        told = isolation._reported_error(found)
         if told is None and "probe" in found:
             told = _validate_probe(found, memoryview(body), LIMITS)
         elif told is None:
             told = _validate_thumbnails(found, memoryview(body), RECIPES[1:], ["image/webp"], LIMITS)
-    except isolation.WRONG:
+    except isolation.RESPONSE_ERRORS:
         return
     assert told is not None
 

@@ -115,13 +115,13 @@ def prepared(image: pyvips.Image, head: bytes) -> pyvips.Image:
     """Let the worker give this answer to whatever it is asked next."""
     from aioimageattach.imaging import _worker
 
-    answer = _worker._answer
+    answer = _worker._respond
 
     def once(*_: object) -> tuple[object, list[bytes]]:
-        _worker._answer = answer
+        _worker._respond = answer
         return json.loads(head), []
 
-    _worker._answer = once
+    _worker._respond = once
     return image
 
 

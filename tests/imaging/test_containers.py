@@ -76,7 +76,7 @@ def test_truncated_files_end_a_walk(walk: Walk, data: bytes) -> None:
 )
 def test_files_cut_into_crumbs_are_refused(walk: Walk, data: bytes) -> None:
     """A walk gives up after more pieces than any program makes."""
-    with pytest.raises(ImageTooLargeError, match="30,000 pieces"):
+    with pytest.raises(ImageTooLargeError, match="30,000 parts"):
         list(walk(memoryview(data)))
 
 

@@ -125,9 +125,9 @@ def box(name: bytes, body: bytes) -> bytes:
 def test_avif_that_is_not_understood_is_refused() -> None:
     """Moving AVIF, and items that lie over the picture, are left alone."""
     data = photos.avif()
-    with pytest.raises(UnsupportedImageError, match="moving"):
+    with pytest.raises(UnsupportedImageError, match="image sequence"):
         strip_metadata(data + box(b"moov", b""), "image/avif")
-    with pytest.raises(UnreadableImageError, match="structure is broken"):
+    with pytest.raises(UnreadableImageError, match="damaged structure"):
         strip_metadata(data + b"\0\0", "image/avif")
     shared = data.replace(b"Exif\0", b"uri \0", 1)
     assert b"uri " in strip_metadata(shared, "image/avif")
@@ -141,14 +141,14 @@ def test_avif_whose_metadata_lie_over_the_picture_is_refused() -> None:
     assert (version, sizes, count) == (0, 0x44, 2)
     first, second = at + 12, at + 12 + 14
     data[second + 6 : second + 10] = data[first + 6 : first + 10]
-    with pytest.raises(UnreadableImageError, match="structure is broken"):
+    with pytest.raises(UnreadableImageError, match="damaged structure"):
         strip_metadata(bytes(data), "image/avif")
 
 
 @pytest.mark.parametrize("mimetype", ["image/tiff", "image/svg+xml", "application/pdf", "image/heic", "image/bmp"])
 def test_other_types_are_refused(mimetype: str) -> None:
     """Where stripping is not sure, it is not done."""
-    with pytest.raises(UnsupportedImageError, match="cannot be stripped") as caught:
+    with pytest.raises(UnsupportedImageError, match="metadata can be removed from") as caught:
         strip_metadata(b"", mimetype)
     assert caught.value.allowed == STRIPPED_TYPES
     assert caught.value.mimetype == mimetype
@@ -195,5 +195,5 @@ def test_what_was_probed_is_stripped_without_a_decoder(orientation: int) -> None
     """Whoever knows the header gets the same bytes as one who has it read again."""
     data = photos.oriented(orientation)
     assert strip_probed(data, probe(data)) == strip_metadata(data, "image/jpeg")
-    with pytest.raises(UnsupportedImageError, match="image/tiff cannot be stripped"):
+    with pytest.raises(UnsupportedImageError, match="got image/tiff"):
         strip_probed(photos.tiff(), Probe(451, 300, "image/tiff"))

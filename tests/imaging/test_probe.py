@@ -133,7 +133,7 @@ def test_bytes_that_are_no_picture_are_unreadable(data: bytes) -> None:
 )
 def test_kinds_that_are_not_allowed_are_named(data: bytes, mimetype: str) -> None:
     """The error says which kind came and which are allowed."""
-    with pytest.raises(UnsupportedImageError, match=f"{mimetype} is not allowed here".replace("+", r"\+")) as caught:
+    with pytest.raises(UnsupportedImageError, match=f"got {mimetype}".replace("+", r"\+")) as caught:
         probe(data)
     assert mimetype == caught.value.mimetype
     assert ImageLimits().types == caught.value.allowed
@@ -141,7 +141,7 @@ def test_kinds_that_are_not_allowed_are_named(data: bytes, mimetype: str) -> Non
 
 def test_refused_heic_names_the_extra() -> None:
     """Whoever uploads from an iPhone learns what is missing."""
-    with pytest.raises(UnsupportedImageError, match="extra 'heif'"):
+    with pytest.raises(UnsupportedImageError, match=r"aioimageattach\[heif\]"):
         probe(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
 
 

@@ -128,12 +128,12 @@ def test_circles_and_loose_ends_paint_nothing() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("<g/>" * 60_000, "50,000 are allowed"),
-        ("<g>" * 300 + "</g>" * 300, "nests more than 200"),
-        ("<g/>" * 600_000, "600,001 elements: 50,000 are allowed"),
+        ("<g/>" * 60_000, "at most 50,000 elements"),
+        ("<g>" * 300 + "</g>" * 300, "at most 200 nested elements"),
+        ("<g/>" * 600_000, r"at most 50,000 elements \(max_elements\), got 600,001"),
         ("<!--" + "x" * 10_000_000 + "-->", "max_metadata"),
-        ("<style>" + "x" * 1_000_001 + "</style>", "style sheets of more than 1,000,000"),
-        ("<style>.a{fill:" + "url(#x)" * 2_000 + "}</style>" + "<g class='a a'/>" * 20_000, "paints many elements"),
+        ("<style>" + "x" * 1_000_001 + "</style>", "style sheets have at most 1,000,000"),
+        ("<style>.a{fill:" + "url(#x)" * 2_000 + "}</style>" + "<g class='a a'/>" * 20_000, r"\(max_elements\), got more"),
     ],
 )
 def test_documents_beyond_the_limits_are_refused(body: str, message: str) -> None:
@@ -147,7 +147,7 @@ def test_filters_are_limited_by_the_pixels_they_work_on() -> None:
     steps = '<feGaussianBlur stdDeviation="3"/>' * 60
     data = svg(f'<filter id="f">{steps}</filter><rect width="90" height="70" filter="url(#f)"/>', size=(4000, 3000))
     assert painted(data, 100).size == (100, 75)
-    with pytest.raises(ImageTooLargeError, match="filters of the SVG"):
+    with pytest.raises(ImageTooLargeError, match="expected filters of an SVG"):
         painted(data, 4000)
 
 
@@ -176,7 +176,7 @@ def test_pictures_inside_have_limits() -> None:
     with pytest.raises(ImageTooLargeError, match="max_pixels"):
         probe(svg(image(photos.png_file(head, b""))), LIMITS)
     large = photos.saved(Image.new("1", (4000, 4000)), "PNG")
-    with pytest.raises(ImageTooLargeError, match="the SVG holds pictures"):
+    with pytest.raises(ImageTooLargeError, match="an SVG with pictures that take at most"):
         probe(svg(image(large) * 3), LIMITS)
     with pytest.raises(UnsupportedImageError, match="image/tiff"):
         probe(svg(image(photos.tiff())), LIMITS)
@@ -202,7 +202,7 @@ def struct_header(width: int, height: int) -> bytes:
 def test_what_is_never_followed_is_refused(body: str, head: str) -> None:
     """Other documents, style sheets, entities and data of other kinds."""
     data = svg(body, head="<?xml version='1.0'?>" + head if head else "")
-    with pytest.raises(UnsupportedImageError, match="the SVG"):
+    with pytest.raises(UnsupportedImageError, match=r"expected an SVG with|data in the SVG"):
         probe(data, LIMITS)
 
 
@@ -318,7 +318,7 @@ def test_proportions_beyond_any_are_kept_as_well_as_whole_pixels_can() -> None:
 @pytest.mark.parametrize("text", ['width="0" height="10"', 'height="0"'])
 def test_drawings_without_a_size_are_unreadable(text: str) -> None:
     """Browsers show nothing of them."""
-    with pytest.raises(UnreadableImageError, match="size"):
+    with pytest.raises(UnreadableImageError, match="a width or height of 0"):
         probe(f"<svg {NS} {text}/>".encode(), LIMITS)
 
 
@@ -394,7 +394,7 @@ def test_scripts_and_addresses_are_left_out() -> None:
 def test_filters_that_take_long_are_refused(count: int, size: tuple[int, int], primitive: str) -> None:
     """By what each step costs for each pixel; the first of these took 13 seconds, others a minute."""
     shape = '<rect width="80%" height="80%" filter="url(#f)"/>' * count
-    with pytest.raises(ImageTooLargeError, match="filters of the SVG"):
+    with pytest.raises(ImageTooLargeError, match="expected filters of an SVG"):
         painted(svg(f'<filter id="f">{primitive}</filter>{shape}', size=size), size[0])
 
 
@@ -409,7 +409,7 @@ def test_filter_functions_are_counted(where: str) -> None:
     sheet = "<style>.a{filter:blur(30px) blur(20px)}</style>"
     body = sheet + shape * 3_000
     assert painted(svg(sheet + shape * 3), 100).size == (100, 80)
-    with pytest.raises(ImageTooLargeError, match="filters of the SVG"):
+    with pytest.raises(ImageTooLargeError, match="expected filters of an SVG"):
         painted(svg(body, size=(200, 200)), 200)
 
 

@@ -308,5 +308,5 @@ async def test_errors_of_callables_and_third_parties_stop_nothing(sessions: Sess
 
 async def test_errors_of_the_program_stop_the_run(sessions: Sessions) -> None:
     """An error that every picture would have is raised."""
-    with pytest.raises(DeclarationError, match="expected it to return a pyvips"):
+    with pytest.raises(DeclarationError, match="expected a callable that returns a pyvips"):
         await generate(sessions, User.picture, [Recipe(width=30, preprocess=lambda _: None, variant="none")]).execute()
