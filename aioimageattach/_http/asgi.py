@@ -42,6 +42,6 @@ async def rejects_event_loop(receive: Receive, send: Send) -> bool:
     if asyncio._get_running_loop() is not None:
         return False
     await receive()
-    reason = "aioimageattach needs a server that runs asyncio; if this is hypercorn, leave out '-k trio'"
+    reason = "aioimageattach requires a server that runs asyncio; with hypercorn, omit '-k trio'"
     await send({"type": "lifespan.startup.failed", "message": reason})
     return True

@@ -63,7 +63,7 @@ def read_date(text: str) -> datetime:
         moment = parsedate_to_datetime(text)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except OverflowError as error:
-        raise ValueError(f"{text!r:.40} is not a date") from error
+        raise ValueError(f"expected an HTTP date, got {text!r:.40}") from error
 
 
 def _parse(text: str, current_year: int | None) -> datetime | None:

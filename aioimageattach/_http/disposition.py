@@ -23,9 +23,9 @@ def check_filename(filename: str) -> str:
     """
     is_str = isinstance(filename, str)
     if not is_str or not filename.isprintable() or not filename.strip(". ") or not {"/", "\\"}.isdisjoint(filename):
-        raise ValueError(f"download: expected the name of a file, such as 'cat.jpg', got {filename!r:.80}")
+        raise ValueError(f"download: expected a file name such as 'cat.jpg', got {filename!r:.80}")
     if len(filename) > MAX_FILENAME:
-        raise ValueError(f"download: expected a name of at most {MAX_FILENAME} characters, got {len(filename)}")
+        raise ValueError(f"download: expected a file name of at most {MAX_FILENAME} characters, got {len(filename)}")
     return filename
 
 

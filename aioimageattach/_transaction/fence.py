@@ -39,7 +39,7 @@ def set_grace(target: Any, grace: timedelta) -> None:
         ValueError: ``grace`` is out of range.
     """
     if not timedelta(0) < grace <= GRACE:
-        raise ValueError(f"grace: expected a time above 0 and up to {GRACE}, got {grace}")
+        raise ValueError(f"grace: expected a duration greater than 0 and at most {GRACE}, got {grace}")
     set_info(target, _INFO, grace)
 
 
@@ -57,6 +57,7 @@ def check_age(seconds: float, grace: timedelta) -> None:
     limit = grace.total_seconds() * _SHARE
     if seconds > limit:
         raise TransactionExpiredError(
-            f"the transaction is not committed: its first file was put {seconds:,.0f} s ago, and after {limit:,.0f} s "
-            "a sweep could take it for an orphan before its row is there; roll back, and do it anew in less time"
+            f"expected a commit at most {limit:,.0f} s after the first upload of the transaction, got one after "
+            f"{seconds:,.0f} s, when a sweep could already treat the file as orphaned; the transaction was not "
+            "committed: roll back, and repeat it in less time"
         )

@@ -115,7 +115,7 @@ async def discard_all(files: Sequence[StoredFile]) -> None:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            _log.warning("%r could not delete %r, which is left to the sweep: %r", file.store, file.key, error)
+            _log.warning("%r could not delete %r, which is left for the sweep: %r", file.store, file.key, error)
         left.discard(file)
 
     try:
@@ -123,7 +123,7 @@ async def discard_all(files: Sequence[StoredFile]) -> None:
             await map_concurrently(delete, files, limit=CONCURRENCY)
             await _discard_derived(deleted)
     except TimeoutError:
-        _log.warning("%d files were not deleted within %g s, and are left to the sweep", len(left), DISCARD_TIMEOUT)
+        _log.warning("%d files were not deleted within %g s, and are left for the sweep", len(left), DISCARD_TIMEOUT)
 
 
 async def _discard_derived(originals: Sequence[StoredFile]) -> None:
@@ -138,7 +138,9 @@ async def _discard_derived(originals: Sequence[StoredFile]) -> None:
         except Exception as error:
             failed = dict.fromkeys(some, StoreError(repr(error)))
         for reason in list(failed.values())[:1]:
-            _log.warning("%r could not delete %d thumbnails, left to the sweep: %s", store, len(failed), reason)
+            _log.warning(
+                "%r could not delete %d thumbnails, which are left for the sweep: %s", store, len(failed), reason
+            )
 
 
 async def _discard(file: StoredFile) -> None:

@@ -223,7 +223,9 @@ def put(session: Session, uploads: Sequence[Upload]) -> None:
     if not uploads:
         return
     if not in_bridge():
-        raise DeclarationError("files are uploaded by an AsyncSession; this session is used without one")
+        raise DeclarationError(
+            "expected an AsyncSession, which uploads files in its flush, got a Session that is used without one"
+        )
     since = time.time()
     await_(put_all(uploads))
     tokens = _open_transactions(session)
@@ -272,7 +274,7 @@ def claim(session: Session, file: StoredFile) -> None:
     """
     if file in _discarding:
         name = str(file.key)
-        raise StoreFileNotFoundError(f"{name!r} is being removed by another transaction", name=name)
+        raise StoreFileNotFoundError(f"{name!r} is being deleted by another transaction", name=name)
     journal = _journal(session)
     journal.claim(_open_transactions(session), file)
     _claiming.add(journal)
@@ -388,7 +390,9 @@ def _interrupted(connection: object, entry: ConnectionPoolEntry, error: BaseExce
 
 def _carry_out(session: Session, verdict: Verdict) -> None:
     if verdict.unresolved:
-        _log.warning("the outcome of a transaction is unknown: %d files are kept", len(verdict.unresolved))
+        _log.warning(
+            "%d files are left for the sweep: the outcome of their transaction is unknown", len(verdict.unresolved)
+        )
     if is_deferred(session):
         verdict = replace(verdict, dropped=())
     if not verdict.uploads and not verdict.dropped:
@@ -397,7 +401,7 @@ def _carry_out(session: Session, verdict: Verdict) -> None:
         await_(finish(_discard(verdict)))
     else:
         count = len(verdict.uploads) + len(verdict.dropped)
-        _log.warning("%d files are left to the sweep: the session ended outside the event loop", count)
+        _log.warning("%d files are left for the sweep: the session ended outside the event loop", count)
 
 
 _claiming: Final[WeakSet[Journal]] = WeakSet()

@@ -109,14 +109,17 @@ async def unreferenced(uploads: Collection[StoredFile], dropped: Collection[Stor
     for engine, groups in by_engine.items():
         count = sum(map(len, groups.values()))
         if engine is None:
-            _log.warning("%d files are kept for the sweep: the session was given its connection", count)
+            _log.warning(
+                "%d files are left for the sweep: the session was created with a connection, not an engine",
+                count,
+            )
             continue
         try:
             async with asyncio.timeout(QUERY_TIMEOUT), AsyncEngine(engine).connect() as connection:
                 kept = {file for group in groups.items() for file in await connection.run_sync(_ask, *group)}
         except Exception as error:  # the transaction is over, and nothing may make its commit fail
             _log.warning(
-                "%d files are kept for the sweep: the database could not be asked which of them rows reference: %s",
+                "%d files are left for the sweep: the query for rows that reference them failed: %s",
                 count,
                 type(error).__name__,
             )

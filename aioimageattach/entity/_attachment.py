@@ -109,12 +109,13 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
         for name, values in _REFUSED.items():
             if name in arguments and (values is None or arguments[name] in values):
                 raise DeclarationError(
-                    f"image_attachment({name}={arguments[name]!r}): an image set is made of an ordinary one-to-many "
-                    "relationship, with its list of rows; leave the argument out"
+                    f"image_attachment(): expected a one-to-many relationship with an ordinary list of rows, got "
+                    f"{name}={arguments[name]!r:.80}; omit the argument"
                 )
         if max_pictures is not None and (type(max_pictures) is not int or max_pictures < 1 or not uselist):
             raise DeclarationError(
-                f"image_attachment(max_pictures={max_pictures!r:.80}): expected an int of at least 1, with uselist=True"
+                f"image_attachment(): expected max_pictures to be an int of at least 1, with uselist=True, got "
+                f"max_pictures={max_pictures!r:.80}, uselist={uselist!r}"
             )
         self = super().__new__(cls)
         self.argument = argument
@@ -149,12 +150,13 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
             mapper: Mapper[Any] = instance_state(instance).mapper
         except AttributeError:
             raise DeclarationError(
-                f"{type(instance).__name__} is not mapped, so its instances have no {self.name}"
+                f"{type(instance).__name__}.{self.name}: expected a mapped class, got {type(instance).__name__}, which "
+                "is not mapped"
             ) from None
         if self.key not in mapper.relationships:
             raise DeclarationError(
-                f"{type(instance).__name__}.{self.name} has no relationship: a class with concrete inheritance "
-                "declares its attachments anew"
+                f"{type(instance).__name__}.{self.name} has no relationship, because a class with concrete inheritance "
+                f"does not inherit it; declare {self.name} again on {type(instance).__name__}"
             )
         _load_in_bridge(instance, self.key)
         rows: Collection[I] = Collection(instance, self.name, attachment_of(mapper.relationships[self.key]))
@@ -162,12 +164,13 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
 
     def __set__(self, instance: object, value: Never) -> None:
         raise DeclarationError(
-            f"{type(instance).__name__}.{self.name} is not assigned to: `await owner.{self.name}.from_file(...)`"
+            f"{type(instance).__name__}.{self.name} does not support assignment; use "
+            f"`await owner.{self.name}.from_file(...)`"
         )
 
     def __delete__(self, instance: object) -> None:
         raise DeclarationError(
-            f"{type(instance).__name__}.{self.name} is not deleted with `del`: `await owner.{self.name}.delete()`"
+            f"{type(instance).__name__}.{self.name} does not support `del`; use `await owner.{self.name}.delete()`"
         )
 
     def __copy__(self) -> Self:

@@ -236,10 +236,9 @@ class Collection(Generic[I]):
     def _not_loaded(self) -> NotLoadedError:
         attribute = f"{type(self.owner).__name__}.{self.name}"
         return NotLoadedError(
-            f"the images of {attribute} are not loaded: query with "
-            f"`select(...).options(selectinload({attribute}))`, or `await owner.{self.name}.load()` first; "
-            "sessions made with expire_on_commit=False keep them after a commit. The relationship is "
-            f"named {self.key!r}, for session.refresh()"
+            f"the images of {attribute} are not loaded; query with `select(...).options(selectinload({attribute}))`, "
+            f"or call `await owner.{self.name}.load()` first. Sessions with expire_on_commit=False keep them after a "
+            f"commit. For session.refresh(), the relationship is named {self.key!r}"
         )
 
     # --- with a query ------------------------------------------------------------------------------------------------
@@ -252,14 +251,17 @@ class Collection(Generic[I]):
             DeclarationError: The session is not used through an ``AsyncSession``.
         """
         if self.state.was_deleted or (self.state.session is not None and self.state in self.state.session._deleted):
-            raise DetachedError(f"this {type(self.owner).__name__} was deleted: it takes no more images")
+            raise DetachedError(f"this {type(self.owner).__name__} was deleted, so its images cannot be changed")
         session = async_object_session(self.owner)
         if session is None:
             if self.state.session is not None:
-                raise DeclarationError(f"{type(self.owner).__name__} is in a Session; image sets need an AsyncSession")
+                raise DeclarationError(
+                    f"expected the {type(self.owner).__name__} to be in an AsyncSession, got a Session"
+                )
             if self.state.key is not None:
                 raise DetachedError(
-                    f"this {type(self.owner).__name__} is in no session: merge it into one before changing its images"
+                    f"this {type(self.owner).__name__} is detached from its session; merge it into a session before "
+                    "changing its images"
                 )
         return session
 
@@ -344,7 +346,9 @@ class Collection(Generic[I]):
             with session.no_autoflush:
                 found = (await session.execute(query)).first()
         if found is None:
-            raise NoOriginalError(f"a {type(row).__name__} was deleted or replaced by another transaction")
+            raise NoOriginalError(
+                f"another transaction has deleted or replaced the {type(row).__name__}; load the set again"
+            )
         for name, value in zip(names, found, strict=True):
             set_committed_value(row, name, value)
 

@@ -49,8 +49,9 @@ def _problems(relationship: RelationshipProperty[Any]) -> Iterator[str]:
         yield f"expected a class with the mixin Image, got {cls.__name__}"
     if relationship.direction is not RelationshipDirection.ONETOMANY:
         yield (
-            f"the foreign key is on the side of {owner.__name__}; leave it out, with foreign_keys, and give "
-            f"{cls.__name__} a foreign key to {owner.__name__} as part of its primary key"
+            f"expected a one-to-many relationship, but the foreign key is a column of {owner.__name__}; remove it and "
+            f"the argument foreign_keys, and add to {cls.__name__} a foreign key to {owner.__name__} that is part of "
+            "its primary key"
         )
     yield from _problems_of_rows(relationship.mapper)
     attachment = attachment_of(relationship)
@@ -62,15 +63,15 @@ def _problems_of_rows(image: Mapper[Any]) -> Iterator[str]:
     name = image.class_.__name__
     missing = sorted((NEEDED | {"byte_size", "sha256"}).difference(image.column_attrs.keys()))
     if missing:
-        yield f"the table of {name} has no {', '.join(missing)}; add the columns that Image has"
+        yield f"expected the columns of Image in the table of {name}, which has no {', '.join(missing)}; add them"
     outside = [side for side in SIZE if side not in identity_attributes(image)]
     if outside:
-        yield f"{', '.join(outside)} of {name} must be part of its primary key"
+        yield f"expected {', '.join(outside)} to be part of the primary key of {name}"
     for kind in object_types(image.self_and_descendants) or ():
         try:
             ImageKey(kind, None, 1, 1, "image/png")
         except InvalidKeyError as error:
-            yield f"no store accepts the name of the table of {name}; rename it, or define object_type: {error}"
+            yield f"stores do not accept the table name of {name}; rename the table, or override object_type: {error}"
 
 
 def _problems_of_keys(attachment: Attachment) -> Iterator[str]:
@@ -79,21 +80,20 @@ def _problems_of_keys(attachment: Attachment) -> Iterator[str]:
     others = discriminators(image, *(name for _, name in attachment.pairs), *attachment.constants)
     if attachment.options.many and not others:
         yield (
-            f"{name} cannot tell several pictures of one owner apart: give it another column in its primary key, such "
-            "as `photo_id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)`, or declare the attachment "
-            "without uselist=True. A column that the database fills in cannot: its value is not known before the flush"
+            f"the primary key of {name} does not distinguish the pictures of one owner; add a column to it, such as "
+            "`photo_id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)`, or declare the attachment "
+            "without uselist=True. A column whose value the database generates does not help, because the value is "
+            "unknown before the flush"
         )
     unknown = [other for other in others if default_of(image, other) is None]
     if not attachment.options.many and unknown:
         yield (
-            f"nothing says which value a picture has in {', '.join(unknown)}, part of the primary key of {name}; "
-            "declare the attachment with uselist=True for several pictures of one owner, let the primaryjoin compare "
-            "the column with a value, or give it a default"
+            f"the value of {', '.join(unknown)}, part of the primary key of {name}, is unknown for a new picture; "
+            "declare the attachment with uselist=True if an owner has several pictures, compare the column with a "
+            "value in the primaryjoin, or give it a default"
         )
     if keys <= {*SIZE, *attachment.constants}:
-        yield (
-            f"the primary key of {name} does not tell the pictures of two owners apart; make its foreign key part of it"
-        )
+        yield (f"the primary key of {name} does not distinguish the pictures of two owners; add the foreign key to it")
 
 
 def _problems_of_neighbours(attachment: Attachment) -> Iterator[str]:
@@ -111,8 +111,8 @@ def _problems_of_neighbours(attachment: Attachment) -> Iterator[str]:
         same = {name for _, name in attachment.pairs} & {name for _, name in other.pairs}
         if same and not told_apart:
             yield (
-                f"{other.relationship} attaches the same {attachment.image.class_.__name__}: one would replace the "
-                "pictures of the other. Give each an image class of its own, or add a column to the primary key, and "
-                "let the primaryjoin of each compare it with another value, such as "
+                f"{other.relationship} also attaches {attachment.image.class_.__name__}, so the two attachments would "
+                "replace each other's pictures. Use a separate image class for each, or add a column to the primary "
+                "key and compare it with a different value in each primaryjoin, such as "
                 "`and_(User.id == foreign(Picture.user_id), Picture.kind == 'avatar')`"
             )

@@ -107,13 +107,14 @@ def check_original(row: Any) -> str:
     """
     if not row.__dict__["original"]:
         raise UsageError(
-            f"this {type(row).__name__} is a thumbnail with a row; declared thumbnails belong to originals"
+            f"expected the row of an original, which declared thumbnails are made from, got a thumbnail of "
+            f"{type(row).__name__}"
         )
     revision: str | None = row.__dict__["revision"] or legacy_revision(row.key)
     if revision is None:
         raise UsageError(
-            f"this {type(row).__name__} was written by SQLAlchemy-ImageAttach, and its object_id is not below 2**35: "
-            "declared thumbnails cannot be named after it; attach the picture again, or show thumbnails with rows"
+            f"expected an object_id below 2**35 in a {type(row).__name__} written by SQLAlchemy-ImageAttach, because "
+            "the file names of declared thumbnails contain it; attach the picture again, or use thumbnails with rows"
         )
     return revision
 
@@ -127,8 +128,8 @@ def keyed(store: Store, cls: type[Any]) -> KeyedStore:
     if isinstance(store, KeyedStore):
         return store
     raise DeclarationError(
-        f"{cls.__name__}.__thumbnails__: declared thumbnails need a KeyedStore, which finds files by name, got "
-        f"{store!r}; with this store, make thumbnails with rows: generate_thumbnails([...])"
+        f"{cls.__name__}.__thumbnails__: expected a KeyedStore for declared thumbnails, got {store!r}; with this "
+        "store, make thumbnails with rows: generate_thumbnails([...])"
     )
 
 

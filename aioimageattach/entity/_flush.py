@@ -153,7 +153,7 @@ def _dropped(session: Session, row: Image) -> list[StoredFile]:
     known = found is not None and state in found.leaving
     file = found.leaving[state] if found is not None and known else _file_of(session, row)
     if file is None:
-        _log.warning("the file of a deleted %s is left to the sweep: its row was not loaded", type(row).__name__)
+        _log.warning("the file of a deleted %s is left for the sweep: its row was not loaded", type(row).__name__)
         return []
     return [file]
 
@@ -340,8 +340,8 @@ def _require_file(session: Session, row: Image) -> None:
     file = _file_of(session, row)
     if file is None or not holds(session, file):
         raise UsageError(
-            f"{row!r} has no file: it is a copy, or its file went with the transaction it was attached in; "
-            "attach the picture again"
+            f"{row!r} has no file, because it is a copy, or because the transaction that uploaded its file was rolled "
+            "back; attach the picture again with from_file()"
         )
 
 
@@ -365,9 +365,10 @@ def _check_changed(session: Session, work: _Work, row: Image) -> None:
         work.allowed.update(revision for revision in [now.revision] if revision is not None)
         return
     raise UsageError(
-        f"{type(row).__name__}: the change of {', '.join(sorted(changed))} would let the row name another file, "
-        f"{now!r} instead of {before!r}, which nobody has stored; a stale object was merged, or a column that the "
-        "file's name is made of was assigned. Refresh the object, or attach the picture again with from_file()"
+        f"{type(row).__name__}: with the change of {', '.join(sorted(changed))}, the row would reference {now!r} "
+        f"instead of {before!r}, but this session has not uploaded that file. Either a stale object was merged, or a "
+        "column that determines the file name was assigned. Refresh the object, or attach the picture again with "
+        "from_file()"
     )
 
 
@@ -474,8 +475,8 @@ def _check_statement(
         if not written or revision in allowed or (revision is None and isinstance(statement, Insert)):
             continue
         raise UsageError(
-            f"{mapper.class_.__name__}: a statement writes {', '.join(sorted(written))}, which names a file, and "
-            "cannot put one; attach pictures with from_file() and change rows through their objects"
+            f"{mapper.class_.__name__}: a statement writes {', '.join(sorted(written))}, which reference a file, "
+            "without uploading that file; attach pictures with from_file(), and change rows through their objects"
         )
 
 

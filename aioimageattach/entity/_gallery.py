@@ -49,8 +49,8 @@ def check_room(attachment: Attachment, count: int) -> None:
     limit = attachment.options.max_pictures
     if limit is not None and count > limit:
         raise TooManyPicturesError(
-            f"{attachment.relationship.parent.class_.__name__} would have {count:,} pictures: {limit:,} are allowed "
-            "(max_pictures); delete one first",
+            f"expected at most {limit:,} pictures per {attachment.relationship.parent.class_.__name__} (max_pictures), "
+            f"got {count:,}; delete one first",
             limit=limit,
             actual=count,
         )

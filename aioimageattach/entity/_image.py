@@ -119,8 +119,8 @@ class Image(DeclaredThumbnails):
         found = _plain_object_id(self)
         if found is None:
             raise DeclarationError(
-                f"{type(self).__name__}.object_id: the key besides width, height and variant is "
-                f"{self.identity_map!r}, not one integer or UUID; define a property object_id that makes an int of it"
+                f"{type(self).__name__}.object_id: expected a primary key that is one integer or UUID besides width, "
+                f"height and variant, got {self.identity_map!r}; override the property object_id to return an int"
             )
         return found
 
@@ -238,9 +238,9 @@ class Image(DeclaredThumbnails):
             if state.key is None or state.session is not None:
                 raise
             raise ContextError(
-                f"no store is set, and none is known from the session that this {type(self).__name__} has left: call "
-                "set_default_store(store) at start-up, or pass store=..., or bind_store(sessionmaker, store) before "
-                "sessions are made, and close them"
+                f"no store is set, and the former session of this {type(self).__name__} had none; call "
+                "set_default_store(store) at start-up, or bind_store(sessionmaker, store) before sessions are created, "
+                "or pass store=..."
             ) from error
 
     def _loaded(self, *names: str) -> bool:
@@ -253,8 +253,8 @@ class Image(DeclaredThumbnails):
 
     def _not_loaded(self) -> NotLoadedError:
         return NotLoadedError(
-            f"the columns of this {type(self).__name__} are expired, as after a commit: "
-            "`await session.refresh(image)`, or make sessions with expire_on_commit=False"
+            f"the columns of this {type(self).__name__} are expired, as after a commit; call "
+            "`await session.refresh(image)`, or create sessions with expire_on_commit=False"
         )
 
     def _stored_key(self) -> ImageKey | None:

@@ -179,7 +179,7 @@ class BaseImageSet(ThumbnailSet[I]):
         spool = await self._spool(raw_file)
         if not spool.size:
             raise UnreadableImageError(
-                "the file is empty, got no bytes; if the file was read before, call seek(0) first"
+                "expected a picture, got no bytes; if the file was read before, call seek(0) first"
             )
         if size is None or mimetype is None:
             found = await self._probe(spool)
@@ -223,7 +223,7 @@ class BaseImageSet(ThumbnailSet[I]):
         """
         keyed = self._store(store)
         if not isinstance(keyed, KeyedStore):
-            raise DeclarationError(f"store: expected a store by name, a KeyedStore, got {keyed!r}")
+            raise DeclarationError(f"store: expected a KeyedStore, got {keyed!r}")
         self._rows.session()
         async with await keyed.get_object(name) as file:
             spool = await Spool.fill(file, limit=self._limits.max_bytes)
@@ -237,8 +237,8 @@ class BaseImageSet(ThumbnailSet[I]):
         expected = keyed.name_of(row.key)
         if expected != name:
             raise InvalidKeyError(
-                f"{name!r} cannot be adopted by {self!r}, as its row would name {expected!r}; open it, and give it to "
-                "from_file(), which copies it",
+                f"{self!r} cannot adopt {name!r}, because its row would reference {expected!r}; to copy the file, open "
+                "it and pass it to from_file()",
                 store=repr(keyed),
                 name=name,
             )

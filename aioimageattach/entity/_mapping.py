@@ -185,8 +185,8 @@ def _constants(relationship: RelationshipProperty[Any], clause: Any) -> Iterator
                 yield relationship.mapper.get_property_by_column(_plain(column)).key, constant[0]
     else:
         raise DeclarationError(
-            f"{relationship}: expected a primaryjoin of equalities joined by and_(), got {clause}; a new image must "
-            "satisfy it, so it has to say which value each column has"
+            f"{relationship}: expected a primaryjoin of equalities joined by and_(), from which the column values of a "
+            f"new image follow, got {clause}"
         )
 
 

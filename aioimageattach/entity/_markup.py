@@ -160,9 +160,9 @@ class DeclaredThumbnails:
         ladder = isinstance(declaration.what, Srcset) and len(declaration.what.widths) > 1
         if sizes is None and ladder:
             raise DeclarationError(
-                f"{cls.__name__}.__thumbnails__[{name!r}] has several widths: expected sizes, which tells browsers how "
-                'wide the picture is shown, here or in the Srcset, such as sizes="(min-width: 60rem) 33vw, 100vw"; a '
-                "browser that is not told loads the widest file"
+                f"{cls.__name__}.__thumbnails__[{name!r}] has several widths: expected sizes, the displayed width of "
+                'the picture, in this call or in the Srcset, such as sizes="(min-width: 60rem) 33vw, 100vw"; without '
+                "it, browsers load the widest file"
             )
         if original is None:
             return (), None, _nothing(cls, attributes)
@@ -191,8 +191,8 @@ def _declaration(cls: type[Any], name: str) -> Declaration:
     declared = declarations_of(cls)
     found = declared.get(name)
     if found is None:
-        known = ", ".join(map(repr, declared)) or "it declares none"
-        raise DeclarationError(f"{cls.__name__}.__thumbnails__ has no {name!r:.80}; expected one of: {known}")
+        known = ", ".join(map(repr, declared)) or "no thumbnails, because it is empty"
+        raise DeclarationError(f"{cls.__name__}.__thumbnails__: expected one of {known}, got {name!r:.80}")
     return found
 
 

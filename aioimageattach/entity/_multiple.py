@@ -67,16 +67,12 @@ class MultipleImageSet(Generic[I]):
             if default is not None:
                 key[name] = default()
         if key.keys() != set(names):
-            unknown = ", ".join(sorted(key.keys() - set(names)))
-            missing = ", ".join(name for name in names if name not in key)
             raise DeclarationError(
-                f"get_image_set() of {self!r} takes {', '.join(names)}"
-                + (f"; missing: {missing}" if missing else "")
-                + (f"; unknown: {unknown}" if unknown else "")
+                f"get_image_set() of {self!r}: expected {', '.join(names)}, got {', '.join(sorted(key)) or 'nothing'}"
             )
         empty = [name for name, value in key.items() if value is None]
         if empty:
-            raise DeclarationError(f"get_image_set() of {self!r}: {', '.join(empty)} may not be None")
+            raise DeclarationError(f"get_image_set() of {self!r}: expected a value of {', '.join(empty)}, got None")
         return ImageSubset(self._rows, {name: key[name] for name in names})
 
     @property
@@ -149,8 +145,9 @@ class MultipleImageSet(Generic[I]):
         position = self._rows.attachment.position
         if position is None:
             raise DeclarationError(
-                f"the pictures of {self!r} have no position: give {self._rows.cls.__name__} a column "
-                "`position: Mapped[int | None]`, and image_attachment() an order_by that begins with it"
+                f"expected a position column for the pictures of {self!r}; add a column such as "
+                f"`position: Mapped[int | None]` to {self._rows.cls.__name__}, and pass image_attachment() an order_by "
+                "that begins with it"
             )
         return position
 

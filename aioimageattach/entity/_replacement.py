@@ -463,7 +463,7 @@ def _check_sources(new: Sequence[Image], found: Sequence[_Found]) -> None:
         there = next((one for one in found if tuple(one.row.__dict__[name] for name in SIZE) == size), None)
         if there is None or there.row.revision != source.key.revision:
             raise NoOriginalError(
-                f"the original that a new {type(row).__name__} was made from was replaced or deleted meanwhile: "
+                f"the original of a new {type(row).__name__} was replaced or deleted after the thumbnail was made; "
                 "roll back, or generate the thumbnail again"
             )
 

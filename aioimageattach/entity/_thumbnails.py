@@ -137,7 +137,7 @@ class ThumbnailSet(ImageView[I]):
             return found
         if default is not _NO_DEFAULT:
             return default
-        raise NoResultFound(f"{self!r} has no thumbnail for {_describe(recipe)}; generate_thumbnail() makes it")
+        raise NoResultFound(f"{self!r} has no thumbnail with {_describe(recipe)}; create it with generate_thumbnail()")
 
     @overload
     def find_nearest_thumbnail(
@@ -201,7 +201,9 @@ class ThumbnailSet(ImageView[I]):
         if default is not _NO_DEFAULT:
             return default
         size = ", ".join(f"{name}>={side}" for name, side in (("width", width), ("height", height)) if side is not None)
-        raise NoResultFound(f"{self!r} has no thumbnail with {size or 'this look'}; generate_thumbnail() makes it")
+        raise NoResultFound(
+            f"{self!r} has no thumbnail with {size or 'this look'}; create it with generate_thumbnail()"
+        )
 
     async def generate_thumbnail(
         self,
@@ -411,7 +413,9 @@ class ThumbnailSet(ImageView[I]):
         place = keyed(self._store(store, original), type(original))
         files = declared_files(original)
         if not files:
-            raise DeclarationError(f"{type(original).__name__}.__thumbnails__ declares no thumbnails of {self!r}")
+            raise DeclarationError(
+                f"expected declared thumbnails in {type(original).__name__}.__thumbnails__, got none; pass recipes"
+            )
         made, preview = await self._render(original, [one.recipe for one in files], place)
         self._check_original(original)
         keep_preview(original, preview)
@@ -587,15 +591,17 @@ class ThumbnailSet(ImageView[I]):
         limit, count = self._limits.max_thumbnails, more + sum(not row.original for row in self.images)
         if count > limit:
             raise ImageTooLargeError(
-                f"{self!r} would have {count:,} thumbnails: {limit:,} are allowed (max_thumbnails); let sizes be "
-                "chosen from a list",
+                f"expected at most {limit:,} thumbnails of {self!r} (max_thumbnails), got {count:,}; let clients "
+                "choose sizes from a list",
                 limit=limit,
                 actual=count,
             )
 
     def _check_original(self, original: I) -> None:
         if self.original is not original:
-            raise NoOriginalError(f"the original of {self!r} was replaced while a thumbnail was made of it")
+            raise NoOriginalError(
+                f"the original of {self!r} was replaced while a thumbnail was made; make the thumbnail again"
+            )
 
 
 def as_recipes(recipes: Sequence[int | Recipe], *, enlarge: bool) -> list[Recipe]:

@@ -52,7 +52,7 @@ class ImageView(DeclaredThumbnails, ABC, Generic[I]):
         """
         original = self.original
         if original is None:
-            raise NoOriginalError(f"{self!r} has no original image yet; attach one with from_file() or from_blob()")
+            raise NoOriginalError(f"{self!r} has no original; attach one with from_file() or from_blob()")
         return original
 
     def locate(self, store: Store | None = None, *, download: str | None = None) -> str:

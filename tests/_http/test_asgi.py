@@ -54,7 +54,7 @@ def test_servers_that_do_not_run_asyncio(kind: str) -> None:
 
     trio.run(app, {"type": "lifespan"}, receive, send)
     assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
-    assert "needs a server that runs asyncio" in sent[0]["message"]
+    assert "requires a server that runs asyncio" in sent[0]["message"]
 
 
 async def never_called(scope: Any, receive: Any, send: Any) -> None:

@@ -34,7 +34,7 @@ def test_names(filename: str, expected: str) -> None:
 )
 def test_what_is_not_a_file_name(filename: str) -> None:
     """It is refused: a path, a line feed, a character that nobody sees."""
-    with pytest.raises(ValueError, match=r"download: expected the name of a file, such as 'cat\.jpg'"):
+    with pytest.raises(ValueError, match=r"download: expected a file name such as 'cat\.jpg'"):
         attachment(filename)
 
 

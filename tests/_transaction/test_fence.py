@@ -34,7 +34,7 @@ async def rig(database: Database) -> Rig:
 @pytest.mark.parametrize("style", STYLES)
 async def test_an_old_transaction_is_not_committed(rig: Rig, style: str) -> None:
     """However the session is used, its rows and files are gone, the old ones stay, and the connection is clean."""
-    with pytest.raises(TransactionExpiredError, match="not committed: its first file was put"):
+    with pytest.raises(TransactionExpiredError, match=r"expected a commit at most .* after the first upload"):
         async with STYLES[style](rig.sessions) as session:
             session.add(user := User(id=2))
             await rig.attach(user.picture, b"new")
@@ -118,7 +118,7 @@ def test_the_share_of_the_grace_time() -> None:
     check_age(18 * 3600, GRACE)
     check_age(-1, GRACE)
     check_age(float("-inf"), GRACE)
-    with pytest.raises(TransactionExpiredError, match=r"put 64,801 s ago, and after 64,800 s"):
+    with pytest.raises(TransactionExpiredError, match=r"at most 64,800 s after .*, got one after 64,801 s"):
         check_age(18 * 3600 + 1, GRACE)
 
 
@@ -138,7 +138,7 @@ async def test_the_grace_time_of_sessions(sqlite_database: Database) -> None:
 @pytest.mark.parametrize("grace", [timedelta(0), timedelta(seconds=-1), timedelta(days=1, seconds=1)])
 def test_grace_times_out_of_range(grace: timedelta) -> None:
     """Never longer than what sweeps wait for by themselves."""
-    with pytest.raises(ValueError, match=r"up to 1 day, 0:00:00, got"):
+    with pytest.raises(ValueError, match=r"at most 1 day, 0:00:00, got"):
         set_grace(async_sessionmaker(), grace)
 
 

@@ -169,7 +169,7 @@ async def test_what_has_another_name_is_refused(sessions: Sessions, store: Count
         image = await user.picture.from_blob(photos.photo("coffee"), store)
         for name in names:
             await store.put_object(name, photos.photo("chelsea"))
-            with pytest.raises(InvalidKeyError, match=r"cannot be adopted .* its row would name .*from_file"):
+            with pytest.raises(InvalidKeyError, match=r"cannot adopt .* its row would reference .*from_file"):
                 await user.picture.adopt(name, store)
         assert user.picture.images == [image]
         async with await store.get_object("uploads/photo.jpg") as file:
@@ -187,7 +187,7 @@ async def test_what_cannot_be_adopted(sessions: Sessions, store: CountingStore) 
             await user.picture.adopt("user-picture/missing", store)
         with pytest.raises(UnreadableImageError):
             await user.picture.adopt(broken, store)
-        with pytest.raises(DeclarationError, match="a store by name"):
+        with pytest.raises(DeclarationError, match="store: expected a KeyedStore"):
             await user.picture.adopt(broken, PlainStore())
         assert not user.picture
         await session.commit()

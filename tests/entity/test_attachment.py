@@ -165,16 +165,16 @@ def test_before_the_mapping_the_attachment_is_itself() -> None:
     assert isinstance(HasPicture.picture, image_attachment)
     assert isinstance(HasPicture.__dict__["picture"], image_attachment)
     assert copy.copy(HasPicture.picture) is copy.deepcopy(HasPicture.picture) is HasPicture.picture
-    with pytest.raises(DeclarationError, match=r"HasPicture is not mapped"):
+    with pytest.raises(DeclarationError, match=r"expected a mapped class, got HasPicture"):
         _ = HasPicture().picture
 
 
 def test_assignment_is_refused() -> None:
     """What would look like attaching raises, and names the method that attaches."""
     user = User(id=1)
-    with pytest.raises(DeclarationError, match=r"User\.picture is not assigned to.*from_file"):
+    with pytest.raises(DeclarationError, match=r"User\.picture does not support assignment.*from_file"):
         user.picture = photos.photo("chelsea")
-    with pytest.raises(DeclarationError, match="not assigned to"):
+    with pytest.raises(DeclarationError, match="does not support assignment"):
         User(picture=photos.photo("chelsea"))
     with pytest.raises(DeclarationError, match=r"await owner\.picture\.delete\(\)"):
         del user.picture
@@ -397,7 +397,7 @@ async def test_detached_owners_are_read(sessions: Sessions, store: CountingStore
         lambda: user.picture.delete(),
         lambda: user.picture.load(),
     ):
-        with pytest.raises(DetachedError, match="merge it into one"):
+        with pytest.raises(DetachedError, match="merge it into a session"):
             await change()
     assert len(user.picture) == 2
 
@@ -460,7 +460,7 @@ async def test_sessions_without_asyncio_are_refused(store: CountingStore) -> Non
     user = User(id=1)
     with Session() as session:
         session.add(user)
-        with pytest.raises(DeclarationError, match="User is in a Session; image sets need an AsyncSession"):
+        with pytest.raises(DeclarationError, match="expected the User to be in an AsyncSession, got a Session"):
             await user.picture.from_blob(photos.photo("chelsea"), store)
 
 

@@ -103,7 +103,7 @@ async def test_nothing_is_kept_alive(sessions: Sessions) -> None:
 async def test_it_is_not_pickled(sessions: Sessions, bound: MemoryStore) -> None:
     """A pickled row comes back without a store, and the error says what is wrong."""
     user = pickle.loads(pickle.dumps(await a_user(sessions)))
-    with pytest.raises(ContextError, match="none is known from the session that this UserPicture has left"):
+    with pytest.raises(ContextError, match="the former session of this UserPicture had none"):
         user.picture.locate()
     assert user.picture.locate(bound).startswith(URL)
 
@@ -115,5 +115,5 @@ async def test_sessions_without_a_bound_store(sessions: Sessions, bound: MemoryS
         user = await session.get_one(User, 1)
         with pytest.raises(ContextError, match="no store is set: call"):
             user.picture.locate()
-    with pytest.raises(ContextError, match=r"has left: call set_default_store.*close them"):
+    with pytest.raises(ContextError, match=r"had none; call set_default_store.*bind_store"):
         user.picture.locate()

@@ -201,7 +201,7 @@ async def test_an_original_that_has_gone(people: Sessions) -> None:
         blob = await person.portrait.make_blob()
         assert blob == BLOB
         await session.execute(update(Portrait.__table__).values(height=1))  # type: ignore[arg-type]
-        with pytest.raises(NoOriginalError, match="a Portrait was deleted or replaced by another transaction"):
+        with pytest.raises(NoOriginalError, match="another transaction has deleted or replaced the Portrait"):
             await person.portrait.from_blob(OTHER)
 
 

@@ -237,7 +237,7 @@ async def test_what_cannot_be_made_ahead(sessions: async_sessionmaker[AsyncSessi
         await Product().cover.generate_thumbnails()
     owner = Owner(id=1)
     await owner.picture.from_blob(photo("chelsea"))
-    with pytest.raises(DeclarationError, match="declares no thumbnails"):
+    with pytest.raises(DeclarationError, match="expected declared thumbnails in"):
         await owner.picture.generate_thumbnails()
     product = Product(id=1)
     original = await product.cover.from_blob(photo("chelsea"))
@@ -484,7 +484,7 @@ async def test_thumbnails_that_cannot_be_deleted(
                 product = await session.get_one(Product, product.id)
                 await product.cover.delete()
                 await session.commit()
-    assert "thumbnails, left to the sweep" in caplog.text
+    assert "thumbnails, which are left for the sweep" in caplog.text
     assert await names(store, "cover/") == []
 
 

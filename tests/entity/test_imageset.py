@@ -238,7 +238,7 @@ async def test_raw_files_are_taken_at_their_word(session: AsyncSession) -> None:
     assert (image.size, image.mimetype) == ((10, 20), "image/jpeg")
     image = await user.picture.from_raw_file(BLOB, mimetype="image/pjpeg")
     assert (image.size, image.mimetype) == ((451, 300), "image/pjpeg")
-    with pytest.raises(UnreadableImageError, match="empty"):
+    with pytest.raises(UnreadableImageError, match="got no bytes"):
         await user.picture.from_raw_file(b"", size=(1, 1), mimetype="image/jpeg")
     with pytest.raises(UnreadableImageError):
         await user.picture.from_raw_file(b"anything")
@@ -484,7 +484,7 @@ async def test_without_an_original(session: AsyncSession) -> None:
         lambda: user.picture.size,
         lambda: user.picture.mimetype,
     ):
-        with pytest.raises(NoOriginalError, match=r"<SingleImageSet User\.picture> has no original image yet"):
+        with pytest.raises(NoOriginalError, match=r"<SingleImageSet User\.picture> has no original; attach one"):
             use()
     for work in (
         lambda: user.picture.generate_thumbnail(width=1),
@@ -871,12 +871,12 @@ async def test_several_photos_of_a_post(session: AsyncSession, store: CountingSt
 
 
 WRONG_KEYS: dict[str, tuple[dict[str, Any], str]] = {
-    "nothing": ({}, "takes order_index; missing: order_index"),
-    "unknown": ({"order_index": 1, "index": 2}, "takes order_index; unknown: index"),
-    "both": ({"index": 2, "a": 1}, "missing: order_index; unknown: a, index"),
-    "none": ({"order_index": None}, "order_index may not be None"),
-    "size": ({"order_index": 1, "width": 2}, "unknown: width"),
-    "owner": ({"order_index": 1, "post_id": 2}, "unknown: post_id"),
+    "nothing": ({}, "expected order_index, got nothing"),
+    "unknown": ({"order_index": 1, "index": 2}, "expected order_index, got index, order_index"),
+    "both": ({"index": 2, "a": 1}, "expected order_index, got a, index"),
+    "none": ({"order_index": None}, "expected a value of order_index, got None"),
+    "size": ({"order_index": 1, "width": 2}, "expected order_index, got order_index, width"),
+    "owner": ({"order_index": 1, "post_id": 2}, "expected order_index, got order_index, post_id"),
 }
 
 

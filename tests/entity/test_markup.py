@@ -238,7 +238,7 @@ async def test_mistakes_are_named(sessions: async_sessionmaker[AsyncSession], st
     product = await attached(sessions)
     for one in (product.cover, product.cover.require_original(), Product().cover):
         with pytest.raises(
-            DeclarationError, match="has no 'thumb'; expected one of: 'icon', 'card', 'share', 'one', 'jpeg'"
+            DeclarationError, match="expected one of 'icon', 'card', 'share', 'one', 'jpeg', got 'thumb'"
         ):
             one.img("thumb")
         with pytest.raises(DeclarationError, match="has several widths: expected sizes"):
@@ -264,7 +264,7 @@ async def test_only_originals_that_are_loaded(sessions: async_sessionmaker[Async
         session.add(product := Product())
         original = await product.cover.from_blob(photo("chelsea"))
         thumbnail = await product.cover.generate_thumbnail(width=30)
-        with pytest.raises(UsageError, match="belong to originals"):
+        with pytest.raises(UsageError, match="expected the row of an original"):
             thumbnail.url("icon")
         assert original.url("icon") is not None
         await session.commit()

@@ -286,7 +286,7 @@ async def test_a_session_in_a_transaction_of_its_connection(
         if outer.is_active:
             await getattr(outer, ending)()
     kept = b"new" if ending == "commit" or mode == "control_fully" else b"old"
-    assert "the session was given its connection" in caplog.text
+    assert "the session was created with a connection" in caplog.text
     await rig.check(kept, orphans=True)
     assert len(await rig.store.names()) == 2
 

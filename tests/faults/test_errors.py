@@ -424,7 +424,7 @@ async def test_a_plain_session_deletes(sqlite_rig: Rig, caplog: pytest.LogCaptur
 
     with store_context(rig.store):
         await asyncio.to_thread(delete)
-    assert "1 files are left to the sweep" in caplog.text
+    assert "1 files are left for the sweep" in caplog.text
     await rig.check(orphans=True)
     assert len(await rig.store.names()) == 1
 

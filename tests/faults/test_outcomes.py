@@ -53,7 +53,7 @@ async def test_the_reply_is_lost(rig: Rig, proxy: Proxy, style: Style, caplog: p
             await session.flush()
             proxy.fault = "lose the reply"
     assert proxy.met.is_set()
-    assert "the outcome of a transaction is unknown: 2 files are kept" in caplog.text
+    assert "2 files are left for the sweep: the outcome of their transaction is unknown" in caplog.text
     await rig.check(b"new", orphans=True)
     assert len(await rig.store.names()) == 2
 

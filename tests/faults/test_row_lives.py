@@ -136,7 +136,7 @@ async def test_bulk_deletes_that_nobody_can_follow_are_logged(
         with caplog.at_level(logging.WARNING, "aioimageattach._transaction"):
             await session.execute(delete(UserPicture), execution_options={"synchronize_session": "fetch"})
         await session.commit()
-    assert "is left to the sweep" in caplog.text
+    assert "is left for the sweep" in caplog.text
     await rig.check(orphans=True)
 
 

@@ -133,7 +133,10 @@ def test_circles_and_loose_ends_paint_nothing() -> None:
         ("<g/>" * 600_000, r"at most 50,000 elements \(max_elements\), got 600,001"),
         ("<!--" + "x" * 10_000_000 + "-->", "max_metadata"),
         ("<style>" + "x" * 1_000_001 + "</style>", "style sheets have at most 1,000,000"),
-        ("<style>.a{fill:" + "url(#x)" * 2_000 + "}</style>" + "<g class='a a'/>" * 20_000, r"\(max_elements\), got more"),
+        (
+            "<style>.a{fill:" + "url(#x)" * 2_000 + "}</style>" + "<g class='a a'/>" * 20_000,
+            r"\(max_elements\), got more",
+        ),
     ],
 )
 def test_documents_beyond_the_limits_are_refused(body: str, message: str) -> None:

@@ -91,5 +91,5 @@ def test_stores_that_cannot_name_a_download(make: Callable[[Path], Store], tmp_p
 def test_names_that_no_header_may_contain(tmp_path: Path) -> None:
     """Both kinds of signed URLs refuse them."""
     for store in (signed(tmp_path), S3Store("pictures", "key", "secret", region="eu-central-1", url_expires_in=60)):
-        with pytest.raises(ValueError, match="download: expected the name of a file"):
+        with pytest.raises(ValueError, match="download: expected a file name such as"):
             store.locate(PICTURE, download='cat.jpg"\r\nSet-Cookie: a=b')

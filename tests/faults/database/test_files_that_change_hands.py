@@ -465,7 +465,7 @@ async def test_adopted_while_it_is_being_removed(picture_rig: Rig) -> None:
     async def adopt(removed: str) -> None:
         async with rig.sessions() as other:
             await (await get(other, 2)).picture.adopt(name)
-            with pytest.raises(StoreFileNotFoundError, match="is being removed by another transaction"):
+            with pytest.raises(StoreFileNotFoundError, match="is being deleted by another transaction"):
                 await other.flush()
         refused.append(removed)
 

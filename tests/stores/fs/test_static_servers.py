@@ -276,7 +276,7 @@ def test_hypercorn_on_trio(served: Path) -> None:
     words = ["-m", "hypercorn", "-k", "trio", "--bind", "127.0.0.1:0", "tests.servers.served:app"]
     environment = {**os.environ, "SERVED": str(served)}
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=60, env=environment)
-    assert "needs a server that runs asyncio" in done.stderr
+    assert "requires a server that runs asyncio" in done.stderr
 
 
 @pytest.mark.parametrize(
