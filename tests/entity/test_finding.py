@@ -86,7 +86,9 @@ async def test_nearest(store: CountingStore) -> None:
     assert find(width=10, format="webp").width == 60
     assert find(width=10, variant="cover").size == (70, 70)
     assert find(width=500, default=original) is original
-    with pytest.raises(NoResultFound, match=r"has no thumbnail with width>=500, height>=7; create it with generate_thumbnail\(\)"):
+    with pytest.raises(
+        NoResultFound, match=r"has no thumbnail with width>=500, height>=7; create it with generate_thumbnail\(\)"
+    ):
         find(width=500, height=7)
     with pytest.raises(NoResultFound, match="has no thumbnail with this look"):
         find(variant="unknown")

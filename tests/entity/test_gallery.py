@@ -238,7 +238,9 @@ async def test_no_position(albums: Sessions) -> None:
     async with albums() as session:
         album = await album_of(session)
         for move in (album.newest.reorder([]), album.few.move(album.few.get_image_set(name="a"), to=0)):
-            with pytest.raises(DeclarationError, match=r"expected a position column.*`position: Mapped\[int \| None\]`"):
+            with pytest.raises(
+                DeclarationError, match=r"expected a position column.*`position: Mapped\[int \| None\]`"
+            ):
                 await move
 
 
