@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ._http.asgi import ASGIApp, Receive, Scope, Send, rejects_event_loop
-from .context import overriding_store, store_context
+from .context import store_context
+from .context._current import overriding_store
 from .store import Store
 
 __all__ = ["ASGIApp", "StoreContextMiddleware"]

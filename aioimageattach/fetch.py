@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import aiohttp
     from yarl import URL
 
-__all__ = ["MAX_REDIRECTS", "TIMEOUT", "Address", "fetch", "is_public"]
+__all__ = ["fetch", "is_public"]
 
 Address: TypeAlias = IPv4Address | IPv6Address
 """An IP address of :mod:`ipaddress`."""

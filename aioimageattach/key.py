@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import secrets
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
+from ._names import ALPHABET, LEGACY_EXTENSIONS, RANDOM_CHARS, TIME_CHARS, check_mimetype
 from .exc import InvalidKeyError
 
-__all__ = [
-    "EXTENSIONS",
-    "LEGACY_EXTENSIONS",
-    "VECTOR_TYPES",
-    "ImageKey",
-    "check_mimetype",
-    "check_name",
-    "extension",
-    "file_name",
-    "guess_extension",
-    "is_own_name",
-    "make_revision",
-    "revision_of",
-    "revision_time",
-]
+__all__ = ["EXTENSIONS", "VECTOR_TYPES", "ImageKey", "extension", "file_name", "guess_extension", "make_revision"]
 
 VECTOR_TYPES: Final = frozenset({"image/svg+xml", "application/pdf"})
 """The vector image types; their thumbnails are PNG."""
@@ -47,55 +32,15 @@ EXTENSIONS: Final = MappingProxyType(
 )
 """File name extensions of new files, by MIME type; other types get none."""
 
-LEGACY_EXTENSIONS: Final = MappingProxyType(
-    {
-        "application/pdf": ".pdf",
-        "image/bmp": ".bmp",
-        "image/gif": ".gif",
-        "image/jpeg": ".jpe",
-        "image/png": ".png",
-        "image/svg+xml": ".svg",
-        "image/tiff": ".tiff",
-    }
-)
-"""File name extensions in the layouts of SQLAlchemy-ImageAttach, by MIME type."""
-
-DERIVED: Final = ".t"
-"""End of the object types of declared thumbnails; before it comes that of their originals."""
-
-SANDBOX: Final = "-sandbox"
-"""End of the revisions of files that an overlay keeps above."""
-
-_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, whose digits sort as the numbers do
-_TIME_CHARS: Final = 10
-_RANDOM_CHARS: Final = 22
-_EARLIER_RANDOM_CHARS: Final = 16  # revisions of earlier versions
 _OBJECT_TYPE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,126}[A-Za-z0-9_~-]|[A-Za-z0-9_]", re.ASCII)
 _REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,63}", re.ASCII)
-_MIMETYPE: Final = re.compile(r"[A-Za-z0-9][\w!#$&^.+-]{0,126}/[A-Za-z0-9][\w!#$&^.+-]{0,126}", re.ASCII)
-_BAD_SEGMENTS: Final = frozenset({"", ".", ".."})
-_BAD_CHARACTERS: Final = re.compile(r"[\x00-\x1f\x7f\\]")
 _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.ASCII | re.IGNORECASE)
-THUMBNAIL: Final = "-t"
-"""End of the revisions of thumbnails in a store that keeps them apart from their originals."""
-
-_MADE: Final = re.compile(
-    rf"[0-6][{_ALPHABET}]{{{_TIME_CHARS - 1 + _EARLIER_RANDOM_CHARS}}}"
-    rf"(?:[{_ALPHABET}]{{{_RANDOM_CHARS - _EARLIER_RANDOM_CHARS}}})?(?:{THUMBNAIL})?"
-)
-_FILE_NAME: Final = re.compile(
-    r"[^/]+/(?P<five>[A-Za-z0-9_-]{5})/(?P<two>[A-Za-z0-9_-]{2})/"
-    r"(?P<revision>(?P=five)(?P=two)[A-Za-z0-9_-]{1,57})(?:\..+)?",
-    re.ASCII,
-)
-_SHARED_NAME: Final = re.compile(r"[^/]+/[0-9a-z]{5}/shared\.\d+\.\d+\.[0-9a-f]{64}\..+", re.ASCII)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_SIDE: Final = 2**31 - 1
 _MAX_ID_BITS: Final = 512
 
 
 def _base32(number: int, chars: int) -> str:
-    return "".join(_ALPHABET[number >> shift & 31] for shift in range(5 * (chars - 1), -1, -5))
+    return "".join(ALPHABET[number >> shift & 31] for shift in range(5 * (chars - 1), -1, -5))
 
 
 def make_revision(now: float | None = None) -> str:
@@ -109,15 +54,7 @@ def make_revision(now: float | None = None) -> str:
         now: Seconds since 1970; ``None`` for the current time.
     """
     milliseconds = int((time.time() if now is None else now) * 1000)
-    return _base32(milliseconds, _TIME_CHARS) + _base32(secrets.randbits(5 * _RANDOM_CHARS), _RANDOM_CHARS)
-
-
-def revision_time(revision: str) -> datetime | None:
-    """Return the time at which this module made a revision, in UTC; ``None`` for any other revision."""
-    if not _MADE.fullmatch(revision):
-        return None
-    milliseconds = functools.reduce(lambda number, char: number << 5 | _ALPHABET.index(char), revision[:_TIME_CHARS], 0)
-    return _EPOCH + timedelta(milliseconds=milliseconds)
+    return _base32(milliseconds, TIME_CHARS) + _base32(secrets.randbits(5 * RANDOM_CHARS), RANDOM_CHARS)
 
 
 def guess_extension(mimetype: str) -> str | None:
@@ -126,17 +63,6 @@ def guess_extension(mimetype: str) -> str | None:
     SQLAlchemy-ImageAttach looked types up in the MIME database of the machine, which may have had more of them.
     """
     return LEGACY_EXTENSIONS.get(mimetype)
-
-
-def check_mimetype(mimetype: str) -> str:
-    """Return the MIME type if it has the form ``type/subtype`` (RFC 6838), without parameters.
-
-    Raises:
-        InvalidKeyError: It does not.
-    """
-    if not isinstance(mimetype, str) or not _MIMETYPE.fullmatch(mimetype):
-        raise InvalidKeyError(f"mimetype: expected a MIME type such as 'image/jpeg', got {mimetype!r:.80}")
-    return mimetype
 
 
 def extension(mimetype: str) -> str:
@@ -207,43 +133,3 @@ def file_name(key: ImageKey) -> str:
         raise InvalidKeyError(f"a key without a revision has no name in this layout: {key!r}")
     shard = f"{revision[:5]}/{revision[5:7]}"
     return f"{key.object_type}/{shard}/{revision}.{key.width}x{key.height}{extension(key.mimetype)}"
-
-
-def revision_of(name: str) -> str | None:
-    """Return the revision in a name that :func:`file_name` may have made; ``None`` for any other name."""
-    match = _FILE_NAME.fullmatch(name)
-    return None if match is None else match["revision"]
-
-
-def is_own_name(name: str) -> bool:
-    """Return whether the name has the form of this library's names, for an image or for an offloaded value."""
-    return _FILE_NAME.fullmatch(name) is not None or _SHARED_NAME.fullmatch(name) is not None
-
-
-def check_name(name: str) -> str:
-    """Return the name if a store can have a file of this name.
-
-    A name consists of segments joined by ``/``. A segment is not empty, ``.`` or ``..``, and contains neither control
-    characters nor backslashes. The name has at most 1,024 bytes in UTF-8.
-
-    Raises:
-        InvalidKeyError: The name is not valid.
-    """
-    problem = None
-    if not isinstance(name, str) or not name:
-        problem = "expected a str that is not empty"
-    elif not _BAD_SEGMENTS.isdisjoint(name.split("/")):
-        problem = "a segment is empty, '.' or '..'"
-    elif _BAD_CHARACTERS.search(name):
-        problem = "it contains a backslash or a control character"
-    else:
-        try:
-            size = len(name.encode())
-        except UnicodeEncodeError:
-            problem = "it cannot be encoded as UTF-8"
-        else:
-            if size > 1024:
-                problem = f"expected at most 1,024 bytes in UTF-8, got {size:,}"
-    if problem is not None:
-        raise InvalidKeyError(f"name {name!r:.80}: {problem}")
-    return name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol, TypeAlias, final
@@ -13,7 +13,7 @@ from .exc import DeclarationError, InvalidKeyError, StoreError
 from .file import AsyncFile, Source, Spool
 from .key import ImageKey, file_name, make_revision
 
-__all__ = ["KeyLevelStore", "KeyedStore", "Location", "ObjectInfo", "Store", "StoredImage", "finish", "merged"]
+__all__ = ["KeyLevelStore", "KeyedStore", "Location", "ObjectInfo", "Store", "StoredImage", "finish"]
 
 Location: TypeAlias = frozenset[Hashable]
 """The places that a store reads from or writes to. Two stores can have the same file if their locations intersect."""
@@ -366,8 +366,9 @@ class ObjectInfo:
 class KeyedStore(KeyLevelStore):
     """A store that keeps files by name. Copying, listing and checking files needs such a store.
 
-    Names consist of segments joined by ``/``; see :func:`~aioimageattach.key.check_name`. The methods of :class:`Store`
-    are implemented with the six abstract methods below.
+    Names consist of segments joined by ``/``. A segment is not empty, ``.`` or ``..``, and contains neither control
+    characters nor backslashes. A name has at most 1,024 bytes in UTF-8. The methods of :class:`Store` are implemented
+    with the six abstract methods below.
     """
 
     needs_object_id = False
@@ -576,28 +577,3 @@ def _cannot_download(store: Store) -> DeclarationError:
         f"{store!r} cannot name downloads: only signed URLs can, those of S3Store(url_expires_in=...) and "
         "HttpExposedFileSystemStore(url_secret=...)"
     )
-
-
-async def merged(listings: Sequence[AsyncIterator[ObjectInfo]]) -> AsyncIterator[dict[int, ObjectInfo]]:
-    """Merge sorted listings: yield, for each name, a dict from the index of the listing to its entry."""
-    try:
-        heads: dict[int, ObjectInfo] = {}
-        for number, listing in enumerate(listings):
-            head = await anext(listing, None)
-            if head is not None:
-                heads[number] = head
-        while heads:
-            name = min(head.name for head in heads.values())
-            found = {number: head for number, head in heads.items() if head.name == name}
-            yield found
-            for number in found:
-                head = await anext(listings[number], None)
-                if head is None:
-                    del heads[number]
-                else:
-                    heads[number] = head
-    finally:
-        for listing in listings:
-            close = getattr(listing, "aclose", None)
-            if close is not None:
-                await close()

@@ -77,7 +77,7 @@ def homes(module: ModuleType) -> dict[str, str]:
 def home_of(module: ModuleType, name: str) -> str:
     """Return the name of the module that defines a name. A constant does not know it, so its assignment is searched."""
     value = getattr(module, name)
-    home = getattr(value, "__module__", None)
+    home = None if is_constant(value) else getattr(value, "__module__", None)
     if isinstance(home, str) and home.startswith(PACKAGE_NAME):
         return home
     candidates = [path for path in sys.modules if path.startswith(PACKAGE_NAME)]

@@ -22,13 +22,12 @@ from aioimageattach.context import (
     bind_store,
     current_store,
     get_current_store,
-    get_default_store,
     pop_store_context,
     push_store_context,
-    resolve_store,
     set_default_store,
     store_context,
 )
+from aioimageattach.context._current import get_default_store, resolve_store
 from aioimageattach.exc import ContextError, DeclarationError
 from aioimageattach.key import ImageKey
 from aioimageattach.store import Store

@@ -34,17 +34,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from aioimageattach.exc import DeclarationError, ImageTooLargeError, StoreUnavailableError
-from aioimageattach.file import (
-    CHUNK,
-    FileProxy,
-    ReusableFileProxy,
-    SeekableFileProxy,
-    Source,
-    Spool,
-    as_blocks,
-    as_reader,
-    measure,
-)
+from aioimageattach.file import FileProxy, ReusableFileProxy, SeekableFileProxy, Source, Spool
+from aioimageattach.file._source import CHUNK, as_reader
+from aioimageattach.file._spool import as_blocks, measure
 from tests.stores import kernel
 
 SMALL = bytes(range(256)) * 10

@@ -10,20 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aioimageattach._names import check_mimetype, check_name, is_own_name, revision_of, revision_time
 from aioimageattach.exc import InvalidKeyError
-from aioimageattach.key import (
-    ImageKey,
-    check_mimetype,
-    check_name,
-    extension,
-    file_name,
-    guess_extension,
-    is_own_name,
-    make_revision,
-    revision_of,
-    revision_time,
-)
-from aioimageattach.testing import AWKWARD_NAMES, INVALID_NAMES
+from aioimageattach.key import ImageKey, extension, file_name, guess_extension, make_revision
+from aioimageattach.testing._contract import AWKWARD_NAMES, INVALID_NAMES
 
 USUAL: dict[str, Any] = {
     "object_type": "user-picture",

@@ -19,9 +19,10 @@ from hashlib import blake2b
 from hmac import compare_digest
 from typing import Final
 
+from .._names import DERIVED, LEGACY_EXTENSIONS, SANDBOX
 from ..exc import InvalidKeyError
 from ..imaging._options import POINT_STEPS
-from ..key import DERIVED, LEGACY_EXTENSIONS, SANDBOX, ImageKey
+from ..key import ImageKey
 
 __all__ = [
     "NAME",

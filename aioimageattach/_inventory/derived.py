@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import select
 
 from .._declared.names import DerivedName, derived_type, legacy_key, original_type, public_of
+from .._names import revision_of
 from ..entity._derived import declarations_of
-from ..key import revision_of
 from ..store import KeyedStore
 from .images import ImageKind
 from .kind import PAGE, Kind

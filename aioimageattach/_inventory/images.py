@@ -13,9 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapper, Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import instance_dict
 
+from .._names import revision_of
 from ..entity._references import object_types
 from ..exc import ImageAttachError, InvalidKeyError
-from ..key import revision_of
 from ..store import KeyedStore
 from .kind import PAGE, FileReference, Kind, Part, family
 from .reader import Reader

@@ -20,9 +20,10 @@ from typing import Any, Final
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, Text, insert, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError, UnboundExecutionError
 
-from ..context import resolve_store
+from .._names import revision_time
+from ..context._current import resolve_store
 from ..exc import DeclarationError, OwnershipError, StoreFileNotFoundError
-from ..key import make_revision, revision_time
+from ..key import make_revision
 from ..store import KeyedStore, ObjectInfo, Store
 from .kind import Kind
 from .kinds import kinds, related

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ..context import info_of, set_info
+from ..context._info import info_of, set_info
 
 __all__ = ["defer_deletion", "is_deferred"]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Final, cast
 
-from ..context import info_of, set_info
+from ..context._info import info_of, set_info
 from ..exc import TransactionExpiredError
 
 __all__ = ["GRACE", "check_age", "grace_of", "set_grace"]

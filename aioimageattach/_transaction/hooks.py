@@ -24,7 +24,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from .._greenlet import await_, in_bridge
 from .._tasks import finish
-from ..context import bound_store
+from ..context._current import bound_store
 from ..exc import DeclarationError, StoreFileNotFoundError, TransactionExpiredError
 from ..store import Store
 from .deferral import is_deferred

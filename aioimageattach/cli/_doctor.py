@@ -22,7 +22,7 @@ from .._inventory import Kind, Reader, kinds, run_with_reader
 from .._inventory.database import SweepLimits, unsafe_reasons
 from .._inventory.ownership import own
 from .._threads import run_io, run_pixels
-from ..context import bound_store, get_default_store
+from ..context._current import bound_store, get_default_store
 from ..exc import ImageAttachError, StoreError
 from ..imaging._limits import ImageLimits
 from ..imaging._recipe import FORMATS, Recipe

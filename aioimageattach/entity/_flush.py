@@ -29,7 +29,7 @@ from .._transaction.hooks import (
     register,
 )
 from .._transaction.references import StoredFile
-from ..context import resolve_store
+from ..context._current import resolve_store
 from ..exc import ContextError, UsageError
 from ..key import ImageKey
 from ..store import KeyedStore, Store

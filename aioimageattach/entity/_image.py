@@ -16,7 +16,7 @@ from sqlalchemy.orm.attributes import instance_state, set_attribute
 
 from .._declared import Srcset
 from .._transaction.hooks import store_left
-from ..context import resolve_store
+from ..context._current import resolve_store
 from ..exc import ContextError, DeclarationError, NotLoadedError
 from ..file import AsyncFile
 from ..imaging._limits import DEFAULT_LIMITS, ImageLimits

@@ -21,7 +21,7 @@ from .._declared.html import (
 )
 from .._declared.names import path_of, picture_of, public_of, stem_of
 from .._declared.srcset import Declaration, Srcset
-from ..context import thumbnail_links
+from ..context._current import thumbnail_links
 from ..exc import DeclarationError
 from ..store import Store
 from ._derived import check_original, declarations_of, is_marked, keyed, point_of

@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_attribute, set_committed_value
 
 from .._declared.maker import put as put_derived
+from .._names import revision_of
 from .._tasks import single_flight
 from .._threads import picture_slot, run_pixels
-from ..context import resolve_store
+from ..context._current import resolve_store
 from ..exc import DeclarationError, ImageTooLargeError, NoOriginalError
 from ..file import Spool
 from ..imaging._limits import ImageLimits
@@ -22,7 +23,6 @@ from ..imaging._options import NAMES
 from ..imaging._preview import Preview
 from ..imaging._recipe import FULL_SIZE, Fit, Gravity, Recipe
 from ..imaging._render import Rendering, render, render_with_preview
-from ..key import revision_of
 from ..store import Store
 from ._collection import newest, session_lock
 from ._derived import MARKS, check_original, declared_files, keyed, marks_of

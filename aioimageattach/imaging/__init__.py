@@ -8,22 +8,17 @@ from __future__ import annotations
 
 from ._limits import DEFAULT_LIMITS, ImageLimits
 from ._metadata import strip_metadata
-from ._preview import Preview
 from ._probe import Probe, probe
-from ._recipe import Fit, Gravity, Recipe
-from ._render import Rendering, render, render_with_preview
+from ._recipe import Recipe
+from ._render import Rendering, render
 
 __all__ = [
     "DEFAULT_LIMITS",
-    "Fit",
-    "Gravity",
     "ImageLimits",
-    "Preview",
     "Probe",
     "Recipe",
     "Rendering",
     "probe",
     "render",
-    "render_with_preview",
     "strip_metadata",
 ]

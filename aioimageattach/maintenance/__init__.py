@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from .._inventory.ownership import Owner, Ownership, own
 from .._transaction.deferral import defer_deletion
-from .._transaction.fence import GRACE, set_grace
+from .._transaction.fence import set_grace
 from ._quarantine import Restored, Sweep, UndoPlan, UndoProgress, sweeps, undo
 from ._sweep import Objection, Orphan, SweepPlan, SweepProgress, sweep
 from ._verify import Mismatch, VerifyPlan, VerifyProgress, verify
 
 __all__ = [
-    "GRACE",
     "Mismatch",
     "Objection",
     "Orphan",

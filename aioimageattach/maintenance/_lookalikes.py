@@ -15,7 +15,7 @@ from sqlalchemy import Column, Connection, MetaData, String, Table, bindparam, i
 from sqlalchemy.exc import DBAPIError
 
 from .._inventory import PAGE, Kind, Reader, Sessions, run_with_reader
-from ..key import revision_of
+from .._names import revision_of
 
 __all__ = ["Lookalikes"]
 

@@ -11,8 +11,9 @@ from typing import Any, Final
 from .._inventory.derived import with_derived
 from .._inventory.ownership import keyed, types_of
 from .._inventory.plan import Plan
+from .._names import revision_time
 from ..exc import StoreError
-from ..key import make_revision, revision_time
+from ..key import make_revision
 from ..store import KeyedStore, Store
 
 __all__ = [

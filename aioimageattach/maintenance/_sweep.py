@@ -32,10 +32,11 @@ from .._inventory.ownership import (
     write_owner,
 )
 from .._inventory.plan import Plan
+from .._listings import merged
+from .._names import revision_of, revision_time
 from .._transaction.fence import grace_of
 from ..exc import ImageAttachError, StoreError, SweepRefusedError
-from ..key import revision_of, revision_time
-from ..store import KeyedStore, ObjectInfo, Store, merged
+from ..store import KeyedStore, ObjectInfo, Store
 from ._lookalikes import Lookalikes
 from ._quarantine import delete_expired, make_sweep_id, quarantine
 

@@ -12,13 +12,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from .._inventory import FileReference, Kind, Sessions, kinds, reread
 from .._inventory.ownership import identify, own_kinds
 from .._inventory.plan import RowPlan
-from ..context import bound_store, resolve_store
+from ..context._current import bound_store, resolve_store
 from ..exc import (
     DamagedValueError,
     DeclarationError,
     OwnershipError,
 )
-from ..file import CHUNK, measure
+from ..file._source import CHUNK
+from ..file._spool import measure
 from ..offload._fetch import stream
 from ..offload._reference import Reference as ValueReference
 from ..store import KeyedStore, Store

@@ -11,7 +11,7 @@ from typing import Any
 from .._inventory import FileReference, Kind, Sessions, kinds, reread
 from .._inventory.ownership import own_kinds
 from .._inventory.plan import RowPlan
-from ..context import resolve_store
+from ..context._current import resolve_store
 from ..exc import ImageAttachError, MigrationError, OwnershipError
 from ..store import KeyedStore, Store
 from ._transfer import Outcome, Transfer, share_files

@@ -9,7 +9,7 @@ from typing import Any
 
 from .._inventory import FileReference, Kind, Sessions, kinds
 from .._inventory.plan import RowPlan
-from ..context import resolve_store
+from ..context._current import resolve_store
 from ..store import Store
 from ._transfer import Transfer, share_files
 

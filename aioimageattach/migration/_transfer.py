@@ -7,7 +7,8 @@ from typing import Literal, TypeAlias
 
 from .._inventory import FileReference, Kind
 from ..exc import InvalidKeyError, StoreFileExistsError, StoreFileMismatchError
-from ..file import AsyncFile, Spool, measure
+from ..file import AsyncFile, Spool
+from ..file._spool import measure
 from ..store import KeyedStore, Store
 
 __all__ = ["Outcome", "Transfer", "share_files"]

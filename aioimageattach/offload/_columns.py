@@ -15,8 +15,8 @@ from sqlalchemy.orm.attributes import instance_dict, instance_state
 from sqlalchemy.types import TypeDecorator
 
 from .._greenlet import in_bridge
+from .._names import check_mimetype
 from ..exc import DeclarationError, InvalidKeyError, ValueNotLoadedError
-from ..key import check_mimetype
 from ._codec import Compression, check_compression
 from ._reference import check_kind, check_object_type
 from ._values import Settings, Stored, StoredBinary, StoredJSON, StoredText

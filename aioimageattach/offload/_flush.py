@@ -37,7 +37,7 @@ from .._transaction.hooks import (
 )
 from .._transaction.locks import PAGE, Owner, among
 from .._transaction.references import Referrer, StoredFile
-from ..context import resolve_store
+from ..context._current import resolve_store
 from ..exc import DamagedValueError, DeclarationError
 from ..store import KeyedStore, Store
 from ._columns import coerced, columns_of, settings_of

@@ -8,8 +8,9 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from .._names import check_name, revision_time
 from ..exc import DamagedValueError, DeclarationError
-from ..key import check_name, make_revision, revision_time
+from ..key import make_revision
 from ._codec import Compression, bound, extension_of
 
 __all__ = [

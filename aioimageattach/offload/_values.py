@@ -12,7 +12,7 @@ from sqlalchemy.orm import InstanceState, Session
 
 from .._threads import run_pixels
 from .._transaction.hooks import store_left
-from ..context import bound_store, resolve_store
+from ..context._current import bound_store, resolve_store
 from ..exc import DamagedValueError, DeclarationError, OffloadError, ValueNotLoadedError, ValueTooLargeError
 from ..file import AsyncFile, SeekableFileProxy
 from ..store import KeyedStore, Store

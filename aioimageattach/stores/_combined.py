@@ -8,9 +8,10 @@ from datetime import datetime
 from itertools import combinations, islice
 from typing import Any, Final
 
+from .._listings import merged
 from ..exc import DeclarationError, InvalidKeyError, StoreError
 from ..file import AsyncFile, Source
-from ..store import KeyedStore, Location, ObjectInfo, Store, merged
+from ..store import KeyedStore, Location, ObjectInfo, Store
 
 __all__ = ["NameRoutingStore", "check_places", "check_stores", "joined"]
 

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+from .._names import check_name
 from .._telemetry import GET, PUT
 from ..exc import InvalidKeyError, StoreError, StoreFileExistsError, StoreFileNotFoundError
 from ..file import FileProxy, SeekableFileProxy, Source
-from ..key import ImageKey, check_name, guess_extension
+from ..key import ImageKey, guess_extension
 from ..store import KeyedStore, ObjectInfo
 
 __all__ = ["MemoryStore"]

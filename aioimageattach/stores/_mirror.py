@@ -9,11 +9,14 @@ from datetime import datetime
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
+from .._listings import merged
+from .._names import check_name
 from .._tasks import finish
 from ..exc import StoreError, StoreFileNotFoundError
-from ..file import AsyncFile, Source, Spool, SpoolFile
-from ..key import ImageKey, check_name
-from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store, merged
+from ..file import AsyncFile, Source, Spool
+from ..file._spool import SpoolFile
+from ..key import ImageKey
+from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
 from ._combined import check_places, check_stores, joined
 
 __all__ = ["MirrorStore", "PlainMirrorStore"]

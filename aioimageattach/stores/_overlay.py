@@ -7,11 +7,13 @@ from datetime import datetime
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
+from .._listings import merged
+from .._names import SANDBOX, check_name
 from .._tasks import map_concurrently
 from ..exc import InvalidKeyError, StoreError, StoreFileExistsError, StoreFileNotFoundError
 from ..file import AsyncFile, Source
-from ..key import SANDBOX, ImageKey, check_name
-from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store, merged
+from ..key import ImageKey
+from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
 from ._combined import check_places, check_stores, joined
 
 __all__ = ["DELETED_MARK_MIMETYPE", "OverlayStore", "PlainOverlayStore"]

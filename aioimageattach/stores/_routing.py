@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
+from .._names import DERIVED, check_name
 from ..exc import InvalidKeyError
 from ..file import AsyncFile, Source
-from ..key import DERIVED, ImageKey, check_name
+from ..key import ImageKey
 from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
 from ._combined import NameRoutingStore, check_stores, joined
 

@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from .._names import DERIVED, SANDBOX, THUMBNAIL, check_name, revision_time
 from ..exc import InvalidKeyError
 from ..file import AsyncFile, Source
-from ..key import DERIVED, SANDBOX, THUMBNAIL, ImageKey, check_name, file_name, make_revision, revision_time
+from ..key import ImageKey, file_name, make_revision
 from ..store import KeyedStore, Location, ObjectInfo
 from ._combined import NameRoutingStore, check_places, check_stores, joined
 

@@ -6,12 +6,10 @@
 from __future__ import annotations
 
 from ._consistency import assert_consistent
-from ._contract import AWKWARD_NAMES, INVALID_NAMES, StoreContract
+from ._contract import StoreContract
 from ._faulty import FaultyStore, PlainFaultyStore
 
 __all__ = [
-    "AWKWARD_NAMES",
-    "INVALID_NAMES",
     "FaultyStore",
     "PlainFaultyStore",
     "StoreContract",

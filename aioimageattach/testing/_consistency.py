@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._inventory import Sessions, kinds, references
-from ..context import resolve_store
+from ..context._current import resolve_store
 from ..exc import DeclarationError
 from ..maintenance import verify
 from ..store import KeyedStore, Store

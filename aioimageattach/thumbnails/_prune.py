@@ -8,7 +8,7 @@ from datetime import datetime
 from .._declared.maker import Original, thumbnail_of
 from .._declared.names import DerivedName, derived_type
 from .._declared.srcset import Declarations
-from ..key import revision_of
+from .._names import revision_of
 from ..store import KeyedStore, ObjectInfo
 
 __all__ = ["find_outdated"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .._http.ranges import Range
-from ..key import revision_time
+from .._names import revision_time
 from ..store import KeyedStore
 from ..stores._routing import RoutingStore
 from ..stores.fs._serving.names import ServableFile

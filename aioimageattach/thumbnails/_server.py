@@ -10,9 +10,9 @@ from typing import Final
 from .._declared.maker import find_original, thumbnail_of
 from .._declared.names import DerivedName, original_type, path_of, picture_of
 from .._declared.srcset import Declarations
+from .._names import revision_of
 from ..entity import Image
 from ..exc import ImageError, InvalidKeyError, StoreError, StoreFileNotFoundError
-from ..key import revision_of
 from ..store import KeyedStore, ObjectInfo
 from ..stores.fs._serving.names import ServableFile, parse_path
 from ..stores.fs._serving.reader import Delivery

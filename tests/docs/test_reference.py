@@ -35,7 +35,7 @@ PUBLIC = (
     "aioimageattach.thumbnails",
     "aioimageattach.version",
 )
-MOST_NAMES = 221
+MOST_NAMES = 187
 """Number of different names that these modules export. The aim is 150: raise it only for a feature that needs one."""
 
 
@@ -73,7 +73,7 @@ def test_each_public_name_is_documented(conf: ModuleType, module: str) -> None:
 def test_a_name_without_a_docstring_is_found(conf: ModuleType) -> None:
     """The test above can fail, for functions and for constants."""
     assert not is_documented(conf, "aioimageattach.store", "_cannot_download")
-    assert not is_documented(conf, "aioimageattach.key", "_ALPHABET")
+    assert not is_documented(conf, "aioimageattach.key", "_MAX_SIDE")
     assert is_documented(conf, "aioimageattach.key", "EXTENSIONS")
 
 

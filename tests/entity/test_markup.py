@@ -24,8 +24,8 @@ from aioimageattach import (
     store_context,
 )
 from aioimageattach._declared.names import DerivedName
+from aioimageattach._names import revision_of
 from aioimageattach.exc import ContextError, DeclarationError, NotLoadedError, UsageError
-from aioimageattach.key import revision_of
 from aioimageattach.store import KeyedStore, Store
 from aioimageattach.stores import MemoryStore, OverlayStore, PlainRoutingStore
 from tests.databases import Database

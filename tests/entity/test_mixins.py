@@ -23,7 +23,7 @@ from aioimageattach.exc import (
     NotLoadedError,
     UnreadableImageError,
 )
-from aioimageattach.imaging import render_with_preview
+from aioimageattach.imaging._render import render_with_preview
 from aioimageattach.thumbnails import generate
 from tests import photos
 from tests.databases import Database

@@ -13,9 +13,10 @@ import pyvips
 from PIL import Image
 
 from aioimageattach.exc import UnreadableImageError
-from aioimageattach.imaging import ImageLimits, Recipe, probe, render, render_with_preview
+from aioimageattach.imaging import ImageLimits, Recipe, probe, render
 from aioimageattach.imaging._limits import KNOWN_TYPES
 from aioimageattach.imaging._preview import dominant_colour, thumbhash
+from aioimageattach.imaging._render import render_with_preview
 from tests import photos
 
 ALL = ImageLimits(types=KNOWN_TYPES)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aioimageattach._names import revision_of, revision_time
 from aioimageattach.exc import DamagedValueError, DeclarationError
-from aioimageattach.key import revision_of, revision_time
 from aioimageattach.offload._codec import Compression
 from aioimageattach.offload._reference import (
     Inline,

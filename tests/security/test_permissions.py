@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from aioimageattach.file import SPOOL_MEMORY, Spool
+from aioimageattach.file import Spool
+from aioimageattach.file._spool import SPOOL_MEMORY
 
 
 @pytest.mark.parametrize("umask", [0, 0o077])

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from aioimageattach.exc import ImageTooLargeError
-from aioimageattach.file import SPOOL_MEMORY, SPOOLS_MEMORY, Spool
+from aioimageattach.file import Spool
+from aioimageattach.file._spool import SPOOL_MEMORY, SPOOLS_MEMORY
 
 MEBIBYTE = 1024 * 1024
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from aioimageattach._listings import merged
 from aioimageattach.key import ImageKey
-from aioimageattach.store import KeyedStore, ObjectInfo, merged
+from aioimageattach.store import KeyedStore, ObjectInfo
 from aioimageattach.stores import (
     MemoryStore,
     MirrorStore,

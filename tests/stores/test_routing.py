@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from aioimageattach._names import DERIVED
 from aioimageattach.context import LocalProxyStore
 from aioimageattach.exc import DeclarationError, InvalidKeyError, StoreError, StoreUnavailableError
-from aioimageattach.key import DERIVED, ImageKey
+from aioimageattach.key import ImageKey
 from aioimageattach.stores import MemoryStore, PlainRoutingStore, RoutingStore
 from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.testing import StoreContract

@@ -12,10 +12,11 @@ from fastapi import FastAPI
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from aioimageattach._names import THUMBNAIL, revision_time
 from aioimageattach.context import LocalProxyStore, bind_store
 from aioimageattach.entity import Image
 from aioimageattach.exc import DeclarationError, InvalidKeyError
-from aioimageattach.key import THUMBNAIL, ImageKey, make_revision, revision_time
+from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.maintenance import sweep, verify
 from aioimageattach.migration import migrate
 from aioimageattach.store import KeyedStore

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from aioimageattach.exc import StoreFileNotFoundError
-from aioimageattach.file import AsyncFile, FileProxy, Source, as_reader
+from aioimageattach.file import AsyncFile, FileProxy, Source
+from aioimageattach.file._source import as_reader
 from aioimageattach.key import ImageKey
 from aioimageattach.store import KeyedStore, ObjectInfo, Store
 from aioimageattach.stores import MemoryStore

@@ -15,7 +15,8 @@ from fastapi import FastAPI, Request
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from aioimageattach.asgi import StoreContextMiddleware
-from aioimageattach.context import bind_store, get_current_store, overriding_store, set_default_store
+from aioimageattach.context import bind_store, get_current_store, set_default_store
+from aioimageattach.context._current import overriding_store
 from aioimageattach.stores import MemoryStore
 from aioimageattach.testing import FaultyStore
 from aioimageattach.testing.fixtures import faulty_image_store as faulty_image_store
@@ -36,7 +37,8 @@ def anyio_backend():
 USES: Final = """
 import asyncio
 import pytest
-from aioimageattach.context import get_current_store, overriding_store
+from aioimageattach.context import get_current_store
+from aioimageattach.context._current import overriding_store
 
 async def name():
     return get_current_store()

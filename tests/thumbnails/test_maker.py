@@ -16,10 +16,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from aioimageattach import FocalPoint, Image, ImageLimits, Recipe, Srcset, ThumbnailMarks
 from aioimageattach._declared.maker import Original
 from aioimageattach._declared.names import DerivedName
+from aioimageattach._names import revision_of
 from aioimageattach.entity._derived import declarations_of, is_marked
 from aioimageattach.exc import ProcessingError, StoreUnavailableError, UnreadableImageError
 from aioimageattach.imaging import render
-from aioimageattach.key import revision_of
 from aioimageattach.store import KeyedStore, ObjectInfo
 from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore

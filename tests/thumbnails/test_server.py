@@ -13,10 +13,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach import Image, ImageLimits, Recipe, Srcset, store_context
 from aioimageattach._declared import maker
+from aioimageattach._names import revision_of
 from aioimageattach.exc import DeclarationError, StoreUnavailableError
 from aioimageattach.file import AsyncFile, Source
 from aioimageattach.imaging import render
-from aioimageattach.key import revision_of
 from aioimageattach.store import KeyedStore, ObjectInfo
 from aioimageattach.stores import MemoryStore, OverlayStore, RoutingStore
 from aioimageattach.stores.fs import FileSystemStore, StaticServer

@@ -8,8 +8,9 @@ from os import getcwd  # does no disk I/O; imported by name because detectors of
 from typing import Final
 from urllib.parse import quote
 
+from ..._names import check_name
 from ...exc import InvalidKeyError
-from ...key import ImageKey, check_name, guess_extension
+from ...key import ImageKey, guess_extension
 
 __all__ = [
     "SIDE_PREFIX",
@@ -65,9 +66,8 @@ def check_path(name: str) -> str:
     """Return the name unchanged if the store can contain a file with that name.
 
     Raises:
-        InvalidKeyError: The name is invalid (see :func:`~aioimageattach.key.check_name`), has a segment that is longer
-            than 255 bytes or starts like an unfinished file, or is in a system directory (see
-            :data:`SYSTEM_DIRECTORIES`).
+        InvalidKeyError: The name is not valid for any store, has a segment that is longer than 255 bytes or starts like
+            an unfinished file, or is in a system directory (see :data:`SYSTEM_DIRECTORIES`).
     """
     check_name(name)
     segments = name.split("/")

@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 from ..._tasks import finish
-from ...file import CHUNK, Cursor, SeekableFileProxy
+from ...file import SeekableFileProxy
+from ...file._proxy import Cursor
+from ...file._source import CHUNK
 from ._disk import read_at, run_in_thread
 
 __all__ = ["DiskFile"]

@@ -12,7 +12,9 @@ from itertools import islice
 from ..._tasks import finish
 from ..._telemetry import GET, PUT
 from ...exc import StoreError
-from ...file import CHUNK, Source, as_blocks, as_reader
+from ...file import Source
+from ...file._source import CHUNK, as_reader
+from ...file._spool import as_blocks
 from ...key import ImageKey
 from ...store import KeyedStore, Location, ObjectInfo
 from ._disk import open_by, run_in_thread, run_in_thread_until, translated

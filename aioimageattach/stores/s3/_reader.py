@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 import aiohttp
 
 from ...exc import StoreError, StoreFileExistsError, StoreUnavailableError
-from ...file import CHUNK, FileProxy
+from ...file import FileProxy
+from ...file._source import CHUNK
 from ._http.chunked import Algorithm, Hash, new_hash
 from ._http.sender import Progress, Request, Sender
 from ._http.transport import BREAKS

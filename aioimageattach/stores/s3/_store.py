@@ -11,6 +11,7 @@ from typing import Final, Self, Unpack
 from urllib.parse import quote
 
 from ..._http.disposition import attachment
+from ..._names import check_mimetype, check_name, is_own_name
 from ..._telemetry import GET, PUT
 from ...exc import (
     DeclarationError,
@@ -21,7 +22,7 @@ from ...exc import (
     StoreUnavailableError,
 )
 from ...file import Source as FileSource
-from ...key import ImageKey, check_mimetype, check_name, guess_extension, is_own_name
+from ...key import ImageKey, guess_extension
 from ...store import KeyedStore, Location, ObjectInfo
 from ._client import S3Client
 from ._credentials.sources import CredentialProvider, CredentialSource, StaticCredentials

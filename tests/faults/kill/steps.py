@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
-from aioimageattach.file import Source, as_reader
+from aioimageattach.file import Source
+from aioimageattach.file._source import as_reader
 from tests.faults.stores import FaultyStore
 
 STEPS = (

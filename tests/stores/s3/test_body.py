@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from aioimageattach.file import SPOOL_MEMORY, Spool
+from aioimageattach.file import Spool
+from aioimageattach.file._spool import SPOOL_MEMORY
 from aioimageattach.stores.s3._http.body import SLICE, Body, Slices, Watch
 
 BLOB = bytes(range(256)) * 4 * 1024 + b"end"

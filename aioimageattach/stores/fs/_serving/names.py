@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from ...._names import LEGACY_EXTENSIONS
 from ....exc import InvalidKeyError
-from ....key import EXTENSIONS, LEGACY_EXTENSIONS, ImageKey, file_name
+from ....key import EXTENSIONS, ImageKey, file_name
 from .._paths import check_path
 
 __all__ = ["TYPES", "ServableFile", "parse_path"]

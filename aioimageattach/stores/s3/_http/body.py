@@ -8,7 +8,9 @@ from hashlib import sha256
 from typing import Final
 
 from ...._threads import run_io
-from ....file import CHUNK, Source, Spool, SpoolFile
+from ....file import Source, Spool
+from ....file._source import CHUNK
+from ....file._spool import SpoolFile
 from .chunked import Algorithm, Hash, new_hash
 
 __all__ = ["SLICE", "Body", "Slices", "Watch"]

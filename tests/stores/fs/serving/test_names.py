@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aioimageattach._names import LEGACY_EXTENSIONS
 from aioimageattach.exc import InvalidKeyError
-from aioimageattach.key import EXTENSIONS, LEGACY_EXTENSIONS, ImageKey, file_name, make_revision
+from aioimageattach.key import EXTENSIONS, ImageKey, file_name, make_revision
 from aioimageattach.stores.fs._paths import legacy_name
 from aioimageattach.stores.fs._serving.names import parse_path
 

@@ -10,65 +10,22 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
-from .exc import ContextError, DeclarationError
-from .file import AsyncFile, Source
-from .key import ImageKey
-from .store import KeyLevelStore, Location, Store
-
-__all__ = [
-    "ContextError",
-    "LocalProxyStore",
-    "ThumbnailLinks",
-    "bind_store",
-    "bound_store",
-    "current_store",
-    "get_current_store",
-    "get_default_store",
-    "info_of",
-    "override_store",
-    "overriding_store",
-    "pop_store_context",
-    "push_store_context",
-    "resolve_store",
-    "set_default_store",
-    "set_info",
-    "store_context",
-    "thumbnail_links",
-]
+from ..exc import ContextError, DeclarationError
+from ..store import Store
+from ._info import info_of, set_info
+from ._links import ThumbnailLinks
+from ._proxy import LocalProxyStore
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _INFO: Final = "aioimageattach.store"
 _LINKS: Final = "aioimageattach.thumbnails"
-
-
-class ThumbnailLinks(Protocol):
-    """What the URLs of declared thumbnails are made of: that of :class:`~aioimageattach.thumbnails.ThumbnailServer`."""
-
-    @property
-    def store(self) -> Store:
-        """The store of the originals and their thumbnails."""
-        ...
-
-    @property
-    def base_url(self) -> str:
-        """The URL that names are appended to, with a slash at its end."""
-        ...
-
-    @property
-    def is_private(self) -> bool:
-        """Whether the server serves signed URLs only."""
-        ...
-
-    def query_of(self, picture: str) -> str:
-        """Return what is appended to the URL of each thumbnail of a picture, from the ``?`` on; empty for nothing."""
-        ...
 
 
 _stack: ContextVar[tuple[tuple[Store, ThumbnailLinks | None, object], ...]] = ContextVar(
@@ -223,31 +180,6 @@ def bind_store(target: Any, store: Store, *, thumbnails: ThumbnailLinks | None =
         set_info(target, _LINKS, thumbnails)
 
 
-def set_info(target: Any, name: str, value: object) -> None:
-    """Set an entry of ``info`` of a session, or of every session that a sessionmaker creates from now on.
-
-    Raises:
-        DeclarationError: ``target`` is neither a session nor a sessionmaker.
-    """
-    if hasattr(target, "session_factory") and hasattr(target, "registry"):  # a scoped session has one per scope
-        set_info(target.session_factory, name, value)
-        if target.registry.has():
-            set_info(target.registry(), name, value)
-    elif hasattr(target, "info"):
-        target.info[name] = value
-    elif hasattr(target, "kw"):
-        target.kw["info"] = {**info_of(target), name: value}
-    else:
-        raise DeclarationError(f"expected a session or a sessionmaker, got {type(target).__name__}")
-
-
-def info_of(target: Any) -> Mapping[str, Any]:
-    """Return ``info`` of a session, or of the sessions that a sessionmaker creates; empty for any other object."""
-    target = getattr(target, "session_factory", target)  # of a scoped session
-    info = target.info if hasattr(target, "info") else getattr(target, "kw", {}).get("info")
-    return cast("Mapping[str, Any]", info or {})
-
-
 def bound_store(target: Any) -> Store | None:
     """Return the store bound to a session or a sessionmaker; ``None`` if there is none."""
     return cast("Store | None", info_of(target).get(_INFO))
@@ -306,77 +238,6 @@ def get_current_store() -> Store:
         ContextError: No store is set.
     """
     return resolve_store()
-
-
-class LocalProxyStore(KeyLevelStore):
-    """A store that delegates each operation to another store, which it looks up each time. It compares equal to it.
-
-    Args:
-        get_current_object: Returns the store to delegate to.
-        repr_string: Returned by ``repr()``; by default the ``repr()`` of the other store.
-    """
-
-    def __init__(self, get_current_object: Callable[[], Store], repr_string: str | None = None) -> None:
-        self.get_current_object = get_current_object
-        self._repr = repr_string
-
-    @property
-    def needs_object_id(self) -> bool:  # type: ignore[override]
-        """The value of the store that it delegates to."""
-        return self.get_current_object().needs_object_id
-
-    @property
-    def has_signed_urls(self) -> bool:  # type: ignore[override]
-        """The value of the store that it delegates to."""
-        return self.get_current_object().has_signed_urls
-
-    async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
-        """Put the file of a key into the store that it delegates to."""
-        await self.get_current_object().put(key, file, reproducible=reproducible)
-
-    async def get(self, key: ImageKey) -> AsyncFile:
-        """Open the file of a key in the store that it delegates to."""
-        return await self.get_current_object().get(key)
-
-    def url_for(self, key: ImageKey) -> str:
-        """Return the URL of the file of a key in the store that it delegates to."""
-        return self.get_current_object().url_for(key)
-
-    def download_url_for(self, key: ImageKey, filename: str) -> str:
-        """Return a URL for downloading the file of a key from the store that it delegates to."""
-        return self.get_current_object().download_url_for(key, filename)
-
-    async def discard(self, key: ImageKey) -> None:
-        """Delete the file of a key in the store that it delegates to."""
-        await self.get_current_object().discard(key)
-
-    def location_of(self, object_type: str | None = None) -> Location:
-        """Return the places of the store that it delegates to."""
-        return self.get_current_object().location_of(object_type)
-
-    def make_revision(self) -> str:
-        """Return a new revision of the store that it delegates to."""
-        return self.get_current_object().make_revision()
-
-    def revision_for(self, object_type: str, *, reproducible: bool) -> str:
-        """Return a new revision of the current target for a file of an object type."""
-        return self.get_current_object().revision_for(object_type, reproducible=reproducible)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.get_current_object(), name)
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, LocalProxyStore):
-            return other is self or self.get_current_object() == other.get_current_object()
-        return self.get_current_object() == other
-
-    def __hash__(self) -> int:
-        return hash(self.get_current_object())
-
-    def __repr__(self) -> str:
-        return self._repr or repr(self.get_current_object())
 
 
 current_store: Final = LocalProxyStore(get_current_store, "aioimageattach.context.current_store")

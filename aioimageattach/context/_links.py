@@ -1,0 +1,30 @@
+"""The interface between image rows and the server of their declared thumbnails."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..store import Store
+
+
+class ThumbnailLinks(Protocol):
+    """What the URLs of declared thumbnails are made of: that of :class:`~aioimageattach.thumbnails.ThumbnailServer`."""
+
+    @property
+    def store(self) -> Store:
+        """The store of the originals and their thumbnails."""
+        ...
+
+    @property
+    def base_url(self) -> str:
+        """The URL that names are appended to, with a slash at its end."""
+        ...
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the server serves signed URLs only."""
+        ...
+
+    def query_of(self, picture: str) -> str:
+        """Return what is appended to the URL of each thumbnail of a picture, from the ``?`` on; empty for nothing."""
+        ...

@@ -1,0 +1,81 @@
+"""A store that delegates to another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..file import AsyncFile, Source
+from ..key import ImageKey
+from ..store import KeyLevelStore, Location, Store
+
+
+class LocalProxyStore(KeyLevelStore):
+    """A store that delegates each operation to another store, which it looks up each time. It compares equal to it.
+
+    Args:
+        get_current_object: Returns the store to delegate to.
+        repr_string: Returned by ``repr()``; by default the ``repr()`` of the other store.
+    """
+
+    def __init__(self, get_current_object: Callable[[], Store], repr_string: str | None = None) -> None:
+        self.get_current_object = get_current_object
+        self._repr = repr_string
+
+    @property
+    def needs_object_id(self) -> bool:  # type: ignore[override]
+        """The value of the store that it delegates to."""
+        return self.get_current_object().needs_object_id
+
+    @property
+    def has_signed_urls(self) -> bool:  # type: ignore[override]
+        """The value of the store that it delegates to."""
+        return self.get_current_object().has_signed_urls
+
+    async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
+        """Put the file of a key into the store that it delegates to."""
+        await self.get_current_object().put(key, file, reproducible=reproducible)
+
+    async def get(self, key: ImageKey) -> AsyncFile:
+        """Open the file of a key in the store that it delegates to."""
+        return await self.get_current_object().get(key)
+
+    def url_for(self, key: ImageKey) -> str:
+        """Return the URL of the file of a key in the store that it delegates to."""
+        return self.get_current_object().url_for(key)
+
+    def download_url_for(self, key: ImageKey, filename: str) -> str:
+        """Return a URL for downloading the file of a key from the store that it delegates to."""
+        return self.get_current_object().download_url_for(key, filename)
+
+    async def discard(self, key: ImageKey) -> None:
+        """Delete the file of a key in the store that it delegates to."""
+        await self.get_current_object().discard(key)
+
+    def location_of(self, object_type: str | None = None) -> Location:
+        """Return the places of the store that it delegates to."""
+        return self.get_current_object().location_of(object_type)
+
+    def make_revision(self) -> str:
+        """Return a new revision of the store that it delegates to."""
+        return self.get_current_object().make_revision()
+
+    def revision_for(self, object_type: str, *, reproducible: bool) -> str:
+        """Return a new revision of the current target for a file of an object type."""
+        return self.get_current_object().revision_for(object_type, reproducible=reproducible)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.get_current_object(), name)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, LocalProxyStore):
+            return other is self or self.get_current_object() == other.get_current_object()
+        return self.get_current_object() == other
+
+    def __hash__(self) -> int:
+        return hash(self.get_current_object())
+
+    def __repr__(self) -> str:
+        return self._repr or repr(self.get_current_object())
