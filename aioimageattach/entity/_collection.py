@@ -12,7 +12,13 @@ from typing import Any, Final, Generic, TypeVar, cast
 from sqlalchemy import Column, event, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_object_session
 from sqlalchemy.orm import ColumnProperty, InstanceState, Session
-from sqlalchemy.orm.attributes import QueryableAttribute, instance_state, set_attribute, set_committed_value
+from sqlalchemy.orm.attributes import (
+    QueryableAttribute,
+    flag_modified,
+    instance_state,
+    set_attribute,
+    set_committed_value,
+)
 
 from ..exc import DeclarationError, DetachedError, NoOriginalError, NotLoadedError
 from ._columns import own_columns, take_over
@@ -407,9 +413,13 @@ class Collection(Generic[I]):
             default = None if name in row.__dict__ else default_of(image, name)
             if default is not None:
                 set_attribute(row, name, default())
-        for name in own_columns(self.attachment).empty:
+        columns = own_columns(self.attachment)
+        for name in columns.empty:
             if name not in row.__dict__:
                 set_committed_value(row, name, None)
+                if name in columns.ours:
+                    # A row that replaces one with the same primary key is an UPDATE, which omits unmodified attributes.
+                    flag_modified(row, name)
         return row
 
     def _take_over(self, row: I, like: I, original: bool, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

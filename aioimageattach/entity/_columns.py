@@ -32,6 +32,7 @@ class OwnColumns:
         owners: Relationships to the owner.
         empty: Attributes that are set to ``None`` in a new row. Without a value, SQLAlchemy would load them after the
             flush, which synchronous code cannot do.
+        ours: Those of them that belong to the library.
     """
 
     copied: frozenset[str]
@@ -40,6 +41,7 @@ class OwnColumns:
     references: tuple[tuple[str, frozenset[str]], ...]
     owners: tuple[str, ...]
     empty: tuple[str, ...]
+    ours: frozenset[str]
 
 
 _OURS: Final = frozenset(
@@ -83,6 +85,7 @@ def _own_columns(attachment: Attachment) -> OwnColumns:
     own = {name for name in unique - nullable if columns[name].default is not None or columns[name].server_default}
     many_to_one = [one for one in mapper.relationships if one.direction is RelationshipDirection.MANYTOONE]
     to_owner = {(remote, local) for local, remote in attachment.relationship.local_remote_pairs or ()}
+    empty = tuple(prop.key for prop in mapper.column_attrs if _is_empty(prop.columns[0]))
     return OwnColumns(
         copied=frozenset(columns.keys() - own - (nullable & {*unique, attachment.position})),
         kept=frozenset(columns.keys() - own),
@@ -96,7 +99,8 @@ def _own_columns(attachment: Attachment) -> OwnColumns:
             for one in many_to_one
             if set(one.local_remote_pairs or ()) == to_owner and attachment.owner.isa(one.mapper)
         ),
-        empty=tuple(prop.key for prop in mapper.column_attrs if _is_empty(prop.columns[0])),
+        empty=empty,
+        ours=_OURS.intersection(empty),
     )
 
 

@@ -42,7 +42,7 @@ from aioimageattach.stores.fs import FileSystemStore
 from tests.databases import Database
 from tests.entity.models import started, statements
 from tests.entity.test_markup import Links
-from tests.photos import photo
+from tests.photos import opened, photo, saved
 from tests.thumbnails.models import names
 
 
@@ -419,6 +419,31 @@ async def test_thumbnails_go_with_a_replaced_original(
         await session.commit()
     assert await names(store, "cover.t/") == []
     assert len(await names(store)) == 1
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+async def test_a_picture_of_the_same_size_inherits_nothing(
+    sessions: async_sessionmaker[AsyncSession], store: KeyedStore, loaded: bool
+) -> None:
+    """Marks, focal point, colour and preview belong to one picture, also if SQLAlchemy updates its row for another."""
+    product = await attached(sessions)
+    async with sessions() as session:
+        product = await session.get_one(Product, product.id)
+        product.cover.require_original().focal_point = (0.3, 0.3)
+        await session.commit()
+    async with sessions() as session:
+        product = await session.get_one(Product, product.id)
+        if loaded:
+            await product.cover.load()
+        await product.cover.from_blob(saved(opened("coffee", (451, 300)), "JPEG"))
+        await session.commit()
+    async with sessions() as session:
+        cover = (await session.get_one(Product, product.id)).cover
+        await cover.load()
+        row = cover.require_original()
+        assert (row.size, len(cover)) == ((451, 300), 1)
+        assert (row.thumbnail_marks, row.focal_point, row.thumbhash, row.dominant_colour) == (None,) * 4
+        assert str(cover.url("card")).startswith("/thumbnails/")
 
 
 async def test_a_rollback_leaves_nothing(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
