@@ -138,7 +138,13 @@ MATRIX: dict[int, Fault] = {
         "cancelled again during the clean-up",
         ((WORKED, "cancelled_again_while_it_cleans_up replacing_a_picture each_operation"),),
     ),
-    19: Fault("SIGKILL", ((KILLS, "at_each_step at_random at_each_system_call in_an_upload_of_parts"),)),
+    19: Fault(
+        "SIGKILL",
+        (
+            (KILLS, "at_each_step at_random at_each_system_call in_an_upload_of_parts"),
+            ("tests/faults/kill/test_thumbnails.py", "servers_are_killed"),
+        ),
+    ),
     20: Fault(
         "a power cut",
         (

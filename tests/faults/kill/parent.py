@@ -41,9 +41,9 @@ class Zygote:
         """Begin a round: a worker for each description."""
         self._ask(fork=specs)
 
-    def wait(self, timeout: float = 300) -> None:
-        """Wait until each worker has stopped itself, or has ended."""
-        self._ask(wait=timeout)
+    def wait(self, timeout: float = 300, *, count: int | None = None) -> None:
+        """Wait until so many workers, or all, have stopped themselves, or have ended."""
+        self._ask(wait=timeout, count=count)
 
     def signal(self, number: int) -> None:
         """Send a signal to each worker."""

@@ -18,8 +18,9 @@ import traceback
 from dataclasses import asdict
 from typing import Any
 
+from tests.faults.kill import thumbnails
 from tests.faults.kill.steps import Board, Watch
-from tests.faults.kill.worker import begin
+from tests.faults.kill.worker import ROLES, begin
 
 LOADED = (
     "aiosqlite",
@@ -31,6 +32,7 @@ LOADED = (
     "sqlalchemy.dialects.sqlite.aiosqlite",
 )
 PR_SET_PDEATHSIG = 1
+ROLES["thumbnails"] = thumbnails.run
 
 
 class Herd:
@@ -59,10 +61,10 @@ class Herd:
         finally:
             os._exit(code)
 
-    def wait(self, timeout: float) -> None:
-        """Wait until each has stopped or ended, or until it takes too long."""
+    def wait(self, timeout: float, count: int | None) -> None:
+        """Wait until so many, or all, have stopped or ended, or until it takes too long."""
         deadline = time.monotonic() + timeout
-        while len(self._ends) < len(self._lines) and time.monotonic() < deadline:
+        while len(self._ends) < (count or len(self._lines)) and time.monotonic() < deadline:
             pid, status = os.waitpid(-1, os.WUNTRACED | os.WNOHANG)
             if pid:
                 self._ends[pid] = _told(status)
@@ -107,7 +109,7 @@ def main() -> None:
         if "fork" in command:
             herd = Herd(command["fork"])
         elif "wait" in command:
-            herd.wait(command["wait"])
+            herd.wait(command["wait"], command["count"])
         elif "signal" in command:
             herd.signal(command["signal"])
         else:

@@ -1,0 +1,239 @@
+"""What a process that serves declared thumbnails does until it is killed, while pictures are replaced and deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from random import Random
+from typing import Any
+
+from PIL import Image as PillowImage
+from sqlalchemy import ForeignKey, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from aioimageattach import FocalPoint, Image, Srcset, ThumbnailMarks, bind_store, image_attachment, store_context
+from aioimageattach.entity._derived import declared_files
+from aioimageattach.exc import ImageAttachError, StoreFileNotFoundError
+from aioimageattach.store import KeyedStore, Location
+from aioimageattach.thumbnails import ThumbnailServer
+from tests.faults.kill.steps import Watch, WatchedStore
+from tests.faults.kill.worker import database_of, store_of
+from tests.servers.asking import Client, Told
+
+BASE = "/thumbnails/"
+SIZE = (64, 32)
+LEVELS = (0, 64, 128, 192, 255)
+NEARLY = 30
+VIEWERS = 3
+
+Colour = tuple[int, ...]
+
+
+class Base(DeclarativeBase):
+    """The base of the models here."""
+
+
+class Owner(Base):
+    """Has one picture."""
+
+    __tablename__ = "owner"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    picture = image_attachment["Picture"]("Picture")
+
+
+class Picture(Base, Image, FocalPoint, ThumbnailMarks):
+    """Has two colours, one on each side; ``icon`` shows the side with the focal point."""
+
+    __tablename__ = "picture"
+    __thumbnails__ = {
+        "card": Srcset([32, 64], sizes="100vw"),
+        "icon": Srcset([16], aspect=(1, 2), fallback=None),
+    }
+    owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+
+
+class Given(Base):
+    """The colours of every picture that was ever committed."""
+
+    __tablename__ = "given"
+    revision: Mapped[str] = mapped_column(primary_key=True)
+    left: Mapped[int]
+    right: Mapped[int]
+
+
+def colour_of(number: int) -> Colour:
+    """Return one of 125 colours that differ by more than compression can."""
+    return tuple(LEVELS[number // 5**place % 5] for place in range(3))
+
+
+def picture_of(left: int, right: int) -> bytes:
+    """Return a picture with two colours."""
+    image = PillowImage.new("RGB", SIZE, colour_of(left))
+    image.paste(PillowImage.new("RGB", (SIZE[0] // 2, SIZE[1]), colour_of(right)), (SIZE[0] // 2, 0))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def check_picture(blob: bytes, name: str, point: str, given: Given) -> None:
+    """Assert that a thumbnail shows the colours of its original, and the right part of it."""
+    with PillowImage.open(io.BytesIO(blob)) as image:
+        pixels = image.convert("RGB")
+    sides = [given.left, given.right]
+    if name == "icon":
+        sides = [given.right if point.startswith("100") else given.left] * 2
+    for place, side in zip((1, 3), sides, strict=True):
+        found: Any = pixels.getpixel((pixels.width * place // 4, pixels.height // 2))
+        wanted = colour_of(side)
+        assert all(abs(one - other) <= NEARLY for one, other in zip(found, wanted, strict=True)), (name, found, wanted)
+
+
+class Watched(WatchedStore):
+    """Tells a watch of the puts of thumbnails and of all deletions; is at the place of the store behind it."""
+
+    def location_of(self, object_type: str | None = None) -> Location:
+        """The same in every process."""
+        return self.inner.location_of(object_type)
+
+    def _passing(self, step: str) -> Any:
+        passing = super()._passing(step)
+
+        async def action(name: str) -> None:
+            if "put" not in step or ".t/" in name:
+                await passing(name)
+
+        return action
+
+
+class Site:
+    """A server of thumbnails, and what it shows of a database.
+
+    Args:
+        sessions: Of the database.
+        store: The store.
+    """
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
+        self.sessions = sessions
+        self.store = store
+        self.server = ThumbnailServer(store, [Picture], base_url=BASE)
+        self.client = Client(self.server)
+
+    async def rows(self) -> list[Picture]:
+        """Return all pictures of now."""
+        async with self.sessions() as session:
+            return [*await session.scalars(select(Picture).order_by(Picture.owner_id))]
+
+    def urls(self, row: Picture, name: str) -> list[str]:
+        """Return the URLs of a thumbnail."""
+        with store_context(self.store, thumbnails=self.server):
+            return [one.url for one in row.candidates(name)]
+
+    async def ask(self, url: str) -> Told:
+        """Ask for a URL, and follow a redirect."""
+        told = await self.client.ask(url.removeprefix("/thumbnails"))
+        if told.status == 302:
+            told = await self.client.ask(told.headers["location"].removeprefix("/thumbnails"))
+        return told
+
+    async def view(self, row: Picture, name: str, url: str) -> int:
+        """Look at a thumbnail; return the status. A URL of the store stands for all files of the thumbnail."""
+        async with self.sessions() as session:
+            given = await session.get_one(Given, row.revision)
+        files = [one for one in declared_files(row) if one.declaration.name == name]
+        if url.startswith(BASE):
+            told = await self.ask(url)
+            assert told.status in (200, 404, 503), (told.status, url)
+            if told.status == 200:
+                check_picture(told.body, name, files[0].point, given)
+            return told.status
+        for one in files:
+            try:
+                async with await self.store.get_object(self.store.name_of(one.key_for(row))) as file:
+                    check_picture(await file.read(), name, one.point, given)
+            except StoreFileNotFoundError:
+                return 404
+        return 200
+
+    async def is_attached(self, row: Picture) -> bool:
+        """Return whether a picture is still attached, with the same focal point."""
+        async with self.sessions() as session:
+            query = select(Picture.owner_id).where(Picture.revision == row.revision, Picture.focal_x == row.focal_x)
+            return await session.scalar(query) is not None
+
+
+class Program:
+    """Attaches, replaces, turns and deletes pictures, and looks at thumbnails, without an end."""
+
+    def __init__(self, spec: dict[str, Any], watch: Watch) -> None:
+        self.random = Random(spec["seed"])
+        self.watch = watch
+        self.owners: list[int] = spec["users"]
+        self.database = database_of(spec)
+        store = store_of(spec["store"])
+        self.store: KeyedStore = Watched(store, watch) if watch.stop else store
+        self.site = Site(async_sessionmaker(self.database.engine(), expire_on_commit=False), self.store)
+
+    async def write(self, session: AsyncSession) -> None:
+        """Do something to a picture."""
+        number = self.random.choice(self.owners)
+        owner = await session.get(Owner, number)
+        if owner is None:
+            session.add(owner := Owner(id=number))
+            await session.flush()
+        await owner.picture.load()
+        choice = self.random.random()
+        point = self.random.choice([(0.0, 0.5), (1.0, 0.5)])
+        if choice < 0.15:
+            await owner.picture.delete()
+        elif choice < 0.3 and owner.picture:
+            owner.picture.require_original().focal_point = point
+        else:
+            left, right = self.random.randrange(125), self.random.randrange(125)
+            row = await owner.picture.from_blob(picture_of(left, right))
+            row.focal_point = point
+            if self.random.random() < 0.5:
+                await owner.picture.generate_thumbnails()
+            await session.flush()
+            session.add(Given(revision=row.revision, left=left, right=right))
+        if self.random.random() < 0.1:
+            await session.rollback()
+        await session.commit()
+
+    async def writer(self) -> None:
+        """One transaction after the other; what the database refuses is left."""
+        while True:
+            self.watch.begun += 1
+            self.watch.note()
+            try:
+                async with self.site.sessions() as session:
+                    bind_store(session, self.store, thumbnails=self.site.server)
+                    await self.write(session)
+            except (SQLAlchemyError, ImageAttachError):
+                self.watch.refused += 1
+
+    async def viewer(self) -> None:
+        """Look at one thumbnail after the other; only what was replaced or deleted meanwhile may be missing."""
+        while True:
+            try:
+                for row in self.random.sample(rows := await self.site.rows(), min(3, len(rows))):
+                    name = self.random.choice(["card", "icon"])
+                    url = self.random.choice(self.site.urls(row, name))
+                    if await self.site.view(row, name, url) == 404:
+                        assert not await self.site.is_attached(row), url
+                    self.watch.acknowledged += 1
+                    self.watch.note()
+            except SQLAlchemyError:
+                self.watch.refused += 1
+            await asyncio.sleep(0)
+
+
+async def run(spec: dict[str, Any], watch: Watch) -> None:
+    """Write and look, until somebody ends the process."""
+    program = Program(spec, watch)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(program.writer())
+        for _ in range(VIEWERS):
+            group.create_task(program.viewer())
