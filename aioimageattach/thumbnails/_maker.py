@@ -234,7 +234,7 @@ class ThumbnailMaker:
                 return
             try:
                 name = thumbnail.name_of(step)
-                if not await self._exists(name) and not places.is_awaited(Priority.REQUEST):
+                if not await self.exists(name) and not places.is_awaited(Priority.REQUEST):
                     [made] = await run_pixels(thumbnail.render, spool, [step])
                     await put(self.store, thumbnail.original.name, {name: made})
             except (ImageError, StoreError) as error:
@@ -243,7 +243,12 @@ class ThumbnailMaker:
             finally:
                 places.release()
 
-    async def _exists(self, name: str) -> bool:
+    async def exists(self, name: str) -> bool:
+        """Return whether a file exists.
+
+        Raises:
+            StoreError: The store cannot tell.
+        """
         try:
             await self.store.head_object(name)
         except StoreFileNotFoundError:

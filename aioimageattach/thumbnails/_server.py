@@ -45,7 +45,8 @@ class ThumbnailServer(FileServer):
 
     It serves only thumbnails, never originals. An existing file is served even if the declaration has changed since. A
     missing file is rendered, stored and served; the other widths of its format are rendered afterwards, while no
-    request is waiting. A request for an outdated name is redirected to the current file. Put a CDN or nginx in front,
+    request is waiting. A request for an outdated name is redirected to the current file, which exists by then, so that
+    processes with different declarations can run side by side. Put a CDN or nginx in front,
     so that each file is requested from this application only once; see the guide *Behind a CDN*.
 
     Args:
@@ -206,35 +207,38 @@ class ThumbnailServer(FileServer):
         if thumbnail is None:
             return Delivery(error_response(request, 404, cors))
         steps = {thumbnail.name_of(step): step for step in thumbnail.ladder.steps}
-        step = steps.get(file.name)
-        if step is None:
-            return self._redirect(request, file, cors, steps)
+        wanted = file.name if file.name in steps else _nearest(file, steps)
+        if wanted is None:
+            return Delivery(error_response(request, 404, cors))
         if name.point and await self._has_too_many_points(object_type, name):
-            return self._redirect(request, file, cors, await self._existing(object_type, name))
+            return await self._redirect_to_existing(request, file, cors, object_type, name)
         try:
-            blob = await self._maker.make(thumbnail, step, self._max_wait)
+            if wanted != file.name:
+                # The target must exist: the next request may reach a process with other declarations, which serves
+                # files that exist, but would redirect back from one that does not.
+                if not await self._maker.exists(wanted):
+                    await self._maker.make(thumbnail, steps[wanted], self._max_wait)
+                return self._redirect(request, cors, wanted)
+            blob = await self._maker.make(thumbnail, steps[wanted], self._max_wait)
         except Busy:
-            found = self._redirect(request, file, cors, await self._existing(object_type, name))
-            busy = found.response.status == 404
-            return Delivery(error_response(request, 503, cors, _RETRY_AFTER)) if busy else found
+            return await self._redirect_to_existing(request, file, cors, object_type, name)
         if self._files.directory_of(file.name.partition("/")[0]) is None:
             return self._files.respond(request, file, cors, blob)
         return self._offloaded(request, file, cors, await self._files.prepare(request, file, cors))
 
-    def _redirect(self, request: RequestInfo, file: ServableFile, cors: Headers, names: Iterable[str]) -> Delivery:
-        """Redirect to the file whose width is nearest to that of the requested file; respond with 404 if there is none.
+    async def _redirect_to_existing(
+        self, request: RequestInfo, file: ServableFile, cors: Headers, object_type: str, name: DerivedName
+    ) -> Delivery:
+        """Redirect to an existing file of a thumbnail; respond with 503 if there is none."""
+        existing = _nearest(file, await self._existing(object_type, name))
+        if existing is None:
+            return Delivery(error_response(request, 503, cors, _RETRY_AFTER))
+        return self._redirect(request, cors, existing)
 
-        Files of the same MIME type are preferred.
-        """
-        wanted = _width_of(file.name)
-        found = {name: parse_path(name) for name in names}
-        same = [name for name, one in found.items() if one is not None and one.mimetype == file.mimetype]
-        nearest = min(same or found, key=lambda name: abs(_width_of(name) - wanted), default=None)
-        if nearest is None:
-            return Delivery(error_response(request, 404, cors))
+    def _redirect(self, request: RequestInfo, cors: Headers, name: str) -> Delivery:
         query = f"?{request.query.decode('ascii', 'ignore')}" if self.is_private else ""
         headers = [
-            (b"location", f"{self.base_url}{nearest}{query}".encode()),
+            (b"location", f"{self.base_url}{name}{query}".encode()),
             (b"cache-control", b"no-store"),
             (b"content-length", b"0"),
             *cors,
@@ -254,3 +258,14 @@ class ThumbnailServer(FileServer):
 def _width_of(name: str) -> int:
     """Return the width in a file name."""
     return int(name.rpartition("/")[2].partition(".")[2].partition("x")[0])
+
+
+def _nearest(file: ServableFile, names: Iterable[str]) -> str | None:
+    """Return the name of the file whose width is nearest to that of another one; ``None`` if there is none.
+
+    Files of the same MIME type are preferred.
+    """
+    wanted = _width_of(file.name)
+    found = {name: parse_path(name) for name in names}
+    same = [name for name, one in found.items() if one is not None and one.mimetype == file.mimetype]
+    return min(same or found, key=lambda name: abs(_width_of(name) - wanted), default=None)
