@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from aioimageattach._declared.names import DerivedName
-from aioimageattach.key import revision_of
+from aioimageattach._names import revision_of
 from aioimageattach.store import KeyedStore
 from aioimageattach.stores.s3 import S3Store
 from tests.faults.kill.conftest import PLACES, MakePlaces
