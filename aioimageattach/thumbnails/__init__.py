@@ -1,9 +1,11 @@
-"""Serve declared thumbnails, which are rendered on request, and generate thumbnails with rows for all owners."""
+"""Serve declared thumbnails, which are rendered on request, and generate thumbnails for all existing pictures."""
 
 from __future__ import annotations
 
 from .._declared import Srcset
-from ._rows import ThumbnailFailure, ThumbnailPlan, ThumbnailProgress, Thumbnails, generate
+from ._backfill import backfill
+from ._plan import ThumbnailFailure, ThumbnailPlan, ThumbnailProgress, Thumbnails
+from ._rows import generate
 from ._server import ThumbnailServer
 
 __all__ = [
@@ -13,5 +15,6 @@ __all__ = [
     "ThumbnailProgress",
     "ThumbnailServer",
     "Thumbnails",
+    "backfill",
     "generate",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from sqlalchemy import ColumnElement, Select, func, inspect, select
@@ -13,7 +12,6 @@ from sqlalchemy.orm import RelationshipProperty, lazyload, selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
 from .._inventory import beyond
-from .._inventory.plan import Plan
 from .._tasks import map_concurrently
 from ..entity import BaseImageSet, Image, MultipleImageSet
 from ..entity._thumbnails import as_recipes
@@ -21,8 +19,9 @@ from ..exc import DeclarationError, ImageError, NoOriginalError, StoreError, Usa
 from ..imaging._recipe import Recipe
 from ..key import ImageKey
 from ..store import Store
+from ._plan import ThumbnailFailure, ThumbnailPlan, Thumbnails
 
-__all__ = ["BATCH", "CONCURRENCY", "ThumbnailFailure", "ThumbnailPlan", "ThumbnailProgress", "Thumbnails", "generate"]
+__all__ = ["BATCH", "CONCURRENCY", "generate"]
 
 BATCH: Final = 50
 """Number of owners per transaction."""
@@ -33,71 +32,8 @@ CONCURRENCY: Final = 8
 _FAILURES_OF_A_TRANSACTION: Final = (ImageError, NoOriginalError, StoreError, SQLAlchemyError)
 
 
-@dataclass(frozen=True, slots=True)
-class Thumbnails:
-    """The new thumbnails of one picture, after they were committed.
-
-    Args:
-        owner: Class of the owner.
-        identity: Primary key of the owner.
-        picture: Values that identify the picture among those of the owner; empty if an owner has only one.
-        keys: Keys of the new thumbnails.
-        byte_size: Total size of the new thumbnails, in bytes.
-    """
-
-    owner: type[Any]
-    identity: tuple[Any, ...]
-    picture: dict[str, Any]
-    keys: tuple[ImageKey, ...]
-    byte_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class ThumbnailFailure:
-    """A picture whose thumbnails could not be generated.
-
-    Args:
-        owner: Class of the owner.
-        identity: Primary key of the owner.
-        picture: Values that identify the picture among those of the owner; empty if an owner has only one, or if the
-            whole transaction failed.
-        error: The reason.
-    """
-
-    owner: type[Any]
-    identity: tuple[Any, ...]
-    picture: dict[str, Any]
-    error: Exception
-
-
-@dataclass(slots=True)
-class ThumbnailProgress:
-    """Progress of a plan.
-
-    Args:
-        total: Number of pictures when the plan started; ``None`` before that.
-        done: Number of pictures processed so far.
-        made: Number of thumbnails generated.
-        bytes: Total size of these thumbnails, in bytes.
-        failed: Number of failures.
-    """
-
-    total: int | None = None
-    done: int = 0
-    made: int = 0
-    bytes: int = 0
-    failed: int = 0
-
-
-class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
-    """Plan that generates missing thumbnails, returned by :func:`generate`.
-
-    Nothing happens until you iterate over it or await :meth:`execute`.
-
-    Attributes:
-        progress: The current progress.
-        failures: The pictures whose thumbnails could not be generated.
-    """
+class _RowPlan(ThumbnailPlan):
+    """Generates thumbnails with rows."""
 
     def __init__(
         self,
@@ -110,8 +46,7 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
         where: Sequence[ColumnElement[bool]],
         extra_kwargs: Mapping[str, Any],
     ) -> None:
-        super().__init__(ThumbnailProgress)
-        self.failures: list[ThumbnailFailure] = []
+        super().__init__()
         self._sessions = sessions
         self._attachment = attachment
         self._recipes = recipes
@@ -124,7 +59,7 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
     async def _run(self) -> AsyncGenerator[Thumbnails, None]:
         self.failures.clear()
         async with self._sessions() as session:
-            self.progress.total = await session.scalar(self._count())
+            self.progress.total = await session.scalar(self._total())
         after: tuple[Any, ...] | None = None
         while True:
             keys, found = await self._page(after)
@@ -144,7 +79,7 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
     def _options(self) -> tuple[ExecutableOption, ...]:
         return lazyload("*"), selectinload(getattr(self._owner, self._attachment.key))
 
-    def _count(self) -> Select[Any]:
+    def _total(self) -> Select[Any]:
         query = select(func.count()).select_from(self._owner).join(getattr(self._owner, self._attachment.key))
         return query.where(self._attachment.mapper.class_.original, *self._where)
 
@@ -177,11 +112,7 @@ class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress]):
                 return self._counted(1, [], [ThumbnailFailure(self._owner, key, {}, error)])
 
     def _counted(self, looked: int, made: list[Thumbnails], failures: list[ThumbnailFailure]) -> list[Thumbnails]:
-        self.failures += failures
-        self.progress.done += looked
-        self.progress.failed += len(failures)
-        self.progress.made += sum(len(one.keys) for one in made)
-        self.progress.bytes += sum(one.byte_size for one in made)
+        self._count(looked, made, failures)
         return made
 
     # --- pictures ----------------------------------------------------------------------------------------------------
@@ -273,7 +204,7 @@ def generate(
     if not isinstance(relationship, RelationshipProperty) or not issubclass(relationship.mapper.class_, Image):
         raise DeclarationError(f"expected an image attachment of a class, such as User.picture, got {attachment!r:.80}")
     conditions = (where,) if isinstance(where, ColumnElement) else tuple(where)
-    return ThumbnailPlan(
+    return _RowPlan(
         sessions,
         relationship,
         as_recipes(recipes, enlarge=enlarge),

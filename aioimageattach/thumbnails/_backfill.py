@@ -1,0 +1,320 @@
+"""Generate the missing files of declared thumbnails for all originals of a class."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, cast
+
+from sqlalchemy import ColumnElement
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import RelationshipProperty
+
+from .._declared.maker import Original, Thumbnail
+from .._declared.names import format_point, legacy_revision, parse_point, public_of, stem_of
+from .._inventory import PAGE, Scan, count
+from .._inventory.ownership import keyed
+from .._tasks import as_completed
+from .._threads import cores
+from ..entity import Image
+from ..entity._derived import MARKS, declarations_of, marks_for
+from ..entity._mapping import mapper_of
+from ..exc import DeclarationError, ImageAttachError, InvalidKeyError, StoreError
+from ..key import ImageKey
+from ..store import KeyedStore, Store
+from ._maker import Made, ThumbnailMaker
+from ._marks import set_marks
+from ._originals import OriginalKind, OriginalReference, ThumbnailFiles
+from ._plan import ThumbnailFailure, ThumbnailPlan, Thumbnails
+from ._turns import Priority
+
+__all__ = ["backfill", "image_class"]
+
+Enqueue: TypeAlias = Callable[[str, Sequence[str]], Awaitable[object]]
+"""Hands an original to workers: called with its file name and the revisions of the thumbnails that lack files."""
+
+_LISTINGS: Final = 16
+"""Number of object types whose listings are kept open."""
+
+_STORE_ERRORS: Final = 20
+"""Number of originals in succession that fail because of the store, before the plan ends."""
+
+
+class _Backfill(ThumbnailPlan):
+    """Generates the files of declared thumbnails."""
+
+    def __init__(
+        self,
+        sessions: async_sessionmaker[Any],
+        kind: OriginalKind,
+        store: KeyedStore,
+        enqueue: Enqueue | None,
+        concurrency: int,
+        rate: float | None,
+    ) -> None:
+        super().__init__()
+        self._sessions = sessions
+        self._kind = kind
+        self._store = store
+        self._enqueue = enqueue
+        self._concurrency = concurrency
+        self._pace = _Pace(rate)
+        self._maker = ThumbnailMaker(store, [kind.cls], concurrency + 1)  # work ahead leaves one place to requests
+        self._has_marks = MARKS in kind.mapper.columns
+        self._files: dict[str, ThumbnailFiles] = {}
+        self._store_errors = 0
+
+    async def _run(self) -> AsyncGenerator[Thumbnails, None]:
+        self.failures.clear()
+        self._store_errors = 0
+        self.progress.total = await count(self._sessions, self._kind)
+        try:
+            async with aclosing(_pages(Scan(self._sessions, self._kind))) as pages:
+                async for page in pages:
+                    async with aclosing(self._process(page)) as results:
+                        async for made in results:
+                            yield made
+                    if page[-1].has_revision:
+                        self.progress.position = public_of(cast("str", cast("ImageKey", page[-1].key).revision)) or ""
+        finally:
+            for files in self._files.values():
+                await files.aclose()
+            self._files.clear()
+
+    async def _process(self, page: Sequence[OriginalReference]) -> AsyncGenerator[Thumbnails, None]:
+        """Generate the missing files of some originals, then set the marks of their rows."""
+        items: list[_Item] = []
+        for reference in page:
+            try:
+                items.append(_item(reference, self._store))
+            except ImageAttachError as error:
+                self._add_failure(reference, error)
+        items.sort(key=lambda item: (item.original.object_type, item.original.revision))
+        marks: list[Made] = []
+        async with aclosing(as_completed(self._works(items), self._concurrency)) as done:
+            async for item, result in done:
+                if result is None:
+                    self.progress.enqueued += 1
+                    self._count(1, [], [])
+                    continue
+                if self._is_unmarked(item, result):
+                    marks.append(result)
+                made = self._add(item.reference, result)
+                if made is not None:
+                    yield made
+        await set_marks(self._sessions, [self._kind.cls], self._store, marks)
+        self.progress.marked += len(marks)
+
+    async def _works(self, items: Sequence[_Item]) -> AsyncGenerator[_Work, None]:
+        """Yield the work on each original."""
+        for item in items:
+            existing = await self._existing(item.original)
+            lacking = item.lacking(existing)
+            if lacking:
+                await self._pace.wait()
+            if lacking and self._enqueue is not None:
+                yield self._hand_over(self._enqueue, item, lacking)
+            else:
+                yield self._make(item, existing)
+
+    async def _make(self, item: _Item, existing: Sequence[str]) -> tuple[_Item, Made | None]:
+        return item, await self._maker.make_missing(item.original, item.thumbnails, Priority.REST, existing)
+
+    async def _hand_over(
+        self, enqueue: Enqueue, item: _Item, lacking: Sequence[Thumbnail]
+    ) -> tuple[_Item, Made | None]:
+        await enqueue(item.original.name, [one.stem for one in lacking])
+        return item, None
+
+    async def _existing(self, original: Original) -> list[str]:
+        """Return the names of the existing files of an original."""
+        object_type = original.object_type
+        files = self._files.pop(object_type, None) or ThumbnailFiles(self._store, object_type)
+        self._files[object_type] = files  # the last one is the one used most recently
+        if len(self._files) > _LISTINGS:
+            await self._files.pop(next(iter(self._files))).aclose()
+        return await files.of(original.revision)
+
+    def _is_unmarked(self, item: _Item, made: Made) -> bool:
+        """Return whether the row lacks the marks of the thumbnails whose files all exist."""
+        points = [(one.declaration, format_point(one.point)) for one in made.complete]
+        marks = marks_for(points, self._store, item.original.object_type) if self._has_marks else None
+        return bool(marks) and marks != item.reference.marks and item.reference.has_revision
+
+    def _add(self, reference: OriginalReference, result: Made) -> Thumbnails | None:
+        """Count a result; return the new thumbnails, if there are any.
+
+        Raises:
+            StoreError: Many originals have failed in succession because of the store.
+        """
+        self.progress.gone += result.is_gone
+        if result.error is not None:
+            self._add_failure(reference, result.error)
+        if not result.made:
+            self._count(int(result.error is None), [], [])
+            return None
+        self._store_errors = 0
+        keys = tuple(_key_of(name) for name in result.made)
+        made = Thumbnails(reference.cls, reference.identity, {}, keys, sum(result.made.values()))
+        self._count(int(result.error is None), [made], [])
+        return made
+
+    def _add_failure(self, reference: OriginalReference, error: Exception) -> None:
+        self._count(1, [], [ThumbnailFailure(reference.cls, reference.identity, {}, error)])
+        self._store_errors += isinstance(error, StoreError)
+        if isinstance(error, StoreError) and self._store_errors >= _STORE_ERRORS:
+            raise error
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """An original with its declared thumbnails."""
+
+    reference: OriginalReference
+    original: Original
+    thumbnails: list[Thumbnail]
+
+    def lacking(self, existing: Collection[str]) -> list[Thumbnail]:
+        """Return the thumbnails of which a file does not exist."""
+        known = {*existing}
+        return [one for one in self.thumbnails if not known.issuperset(map(one.name_of, one.ladder.steps))]
+
+
+_Work: TypeAlias = Coroutine[Any, Any, tuple[_Item, Made | None]]
+
+
+def _item(reference: OriginalReference, store: KeyedStore) -> _Item:
+    """Return the original of a row with the thumbnails that its class declares.
+
+    Raises:
+        ImageAttachError: No valid names can be derived from the row.
+    """
+    name, key = reference.name_in(store), cast("ImageKey", reference.key)
+    revision = key.revision or legacy_revision(key)
+    if revision is None:
+        raise InvalidKeyError(
+            f"expected an object_id below 2**35 in a row of SQLAlchemy-ImageAttach, got {key.object_id}: declared "
+            "thumbnails cannot be named after it; attach the picture again"
+        )
+    original = Original(name, key.object_type, revision, key.width, key.height, key.mimetype)
+    thumbnails: list[Thumbnail] = []
+    for declaration in declarations_of(reference.cls).values():
+        point = reference.point if declaration.crops else None
+        stem = stem_of(revision, declaration.name, declaration.look, format_point(point))
+        thumbnails.append(Thumbnail(original, declaration, stem, parse_point(format_point(point))))
+    return _Item(reference, original, thumbnails)
+
+
+def _key_of(name: str) -> ImageKey:
+    """Return the key of a thumbnail file."""
+    file = cast("Original", Original.parse(name))
+    return ImageKey(file.object_type, None, file.width, file.height, file.mimetype, file.revision)
+
+
+async def _pages(scan: Scan) -> AsyncGenerator[list[OriginalReference], None]:
+    page: list[OriginalReference] = []
+    async for reference in scan:
+        page.append(cast("OriginalReference", reference))
+        if len(page) == PAGE:
+            yield page
+            page = []
+    if page:
+        yield page
+
+
+class _Pace:
+    """Limits how often something happens.
+
+    Args:
+        rate: Number of times per second; ``None`` for no limit.
+    """
+
+    def __init__(self, rate: float | None) -> None:
+        self._interval = 0.0 if rate is None else 1 / rate
+        self._next = 0.0
+
+    async def wait(self) -> None:
+        """Wait until it may happen again."""
+        now = time.monotonic()
+        self._next = max(now, self._next) + self._interval
+        if self._next - self._interval > now:
+            await asyncio.sleep(self._next - self._interval - now)
+
+
+def image_class(target: Any) -> type[Image]:
+    """Return an image class, given itself or an attachment such as ``Product.photo``.
+
+    Raises:
+        DeclarationError: It is neither, or the class declares no thumbnails.
+    """
+    relationship = getattr(target, "property", None)
+    cls = relationship.mapper.class_ if isinstance(relationship, RelationshipProperty) else target
+    if not (isinstance(cls, type) and issubclass(cls, Image)):
+        raise DeclarationError(
+            f"expected an image class, or an attachment of a class such as Product.photo, got {target!r:.80}"
+        )
+    if not any(declarations_of(mapper.class_) for mapper in mapper_of(cls).self_and_descendants):
+        raise DeclarationError(f"{cls.__name__} declares no thumbnails: add __thumbnails__ to the class")
+    return cls
+
+
+def backfill(
+    sessions: async_sessionmaker[Any],
+    target: Any,
+    *,
+    store: Store | None = None,
+    where: ColumnElement[bool] | Sequence[ColumnElement[bool]] = (),
+    enqueue: Enqueue | None = None,
+    concurrency: int | None = None,
+    rate: float | None = None,
+    start_after: str = "",
+) -> ThumbnailPlan:
+    """Return a plan that generates the missing files of the declared thumbnails of all originals of a class.
+
+    ::
+
+        plan = backfill(sessions, ProductPhoto)
+        await plan.execute()
+
+    The originals are read in the order of their revisions and compared with one listing of the existing files, so
+    memory is bounded and the store receives one request per thousand files. An interrupted plan can be run again:
+    existing files are not generated again. The application can keep running in the meantime, also with the previous
+    declarations, because their files have other names.
+
+    Rows with :class:`~aioimageattach.entity.ThumbnailMarks` are marked, one thousand at a time. Rows that
+    SQLAlchemy-ImageAttach wrote are not marked; the URLs of their thumbnails lead to the server.
+
+    Args:
+        sessions: Factory of the sessions, one for each thousand rows.
+        target: The image class, or an attachment such as ``Product.photo``.
+        store: Store of the originals and of the thumbnails; ``None`` means the current store, or that of the sessions.
+        where: Conditions on the rows of the originals, such as ``ProductPhoto.product_id > 1000``, combined with AND.
+        enqueue: Hands the work to other processes: awaited with the file name of an original and the revisions of the
+            thumbnails that lack files. ``None`` means that the files are generated in this process.
+        concurrency: Number of originals in progress; ``None`` means the number of CPU cores. Higher numbers are faster
+            if the store responds slowly.
+        rate: Largest number of originals per second that lack files; ``None`` for no limit.
+        start_after: Skip the originals up to this :attr:`ThumbnailProgress.position` of an earlier run.
+
+    Raises:
+        DeclarationError: ``target`` is neither of these, the class declares no thumbnails, or the store is not a
+            :class:`~aioimageattach.store.KeyedStore`.
+        ValueError: ``concurrency`` or ``rate`` is out of range.
+        ContextError: No store is given, bound or current.
+        StoreError: From the plan: the store failed for 20 originals in succession. Other failures are listed in
+            :attr:`ThumbnailPlan.failures`.
+
+    Effects: Nothing happens until the plan is awaited or iterated over. If it is cancelled, each file in progress is
+    either complete or absent.
+    """
+    cls = image_class(target)
+    if concurrency is not None and concurrency < 1:
+        raise ValueError(f"concurrency: expected at least 1, got {concurrency}")
+    if rate is not None and not rate > 0:
+        raise ValueError(f"rate: expected more than 0, got {rate}")
+    conditions = (where,) if isinstance(where, ColumnElement) else tuple(where)
+    kind = OriginalKind(mapper_of(cls), conditions, start_after)
+    return _Backfill(sessions, kind, keyed(store, sessions), enqueue, concurrency or cores(), rate)

@@ -1,0 +1,118 @@
+"""The originals of a class and the files of their thumbnails, read in the same order, to find the missing ones."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row
+from sqlalchemy.orm import Mapper
+
+from .._declared.names import derived_type, path_of, public_of
+from .._inventory import PAGE, FileReference, ImageKind, Reader
+from .._inventory.kind import Part
+from ..entity._derived import MARKS
+from ..store import KeyedStore, ObjectInfo
+
+__all__ = ["OriginalKind", "OriginalReference", "ThumbnailFiles"]
+
+_FAR: Final = 2 * PAGE
+"""Number of files after which starting a new listing is cheaper than reading on."""
+
+
+@dataclass(frozen=True, slots=True)
+class OriginalReference(FileReference):
+    """The row of an original.
+
+    Args:
+        point: The focal point.
+        marks: The marks.
+    """
+
+    point: tuple[float, float] | None = None
+    marks: str | None = None
+
+    @property
+    def has_revision(self) -> bool:
+        """``True`` unless SQLAlchemy-ImageAttach wrote the row."""
+        return self.key is not None and self.key.revision is not None
+
+
+class OriginalKind(ImageKind):
+    """The originals of an image class.
+
+    Args:
+        mapper: The mapper of the class.
+        conditions: Further conditions on the rows.
+        start_after: Only revisions after this one.
+    """
+
+    def __init__(self, mapper: Mapper[Any], conditions: Sequence[ColumnElement[bool]], start_after: str) -> None:
+        super().__init__(mapper)
+        self._conditions = conditions
+        self._start_after = start_after
+
+    def where(self) -> list[ColumnElement[bool]]:
+        """Return the conditions."""
+        return [*super().where(), self.column(self.mapper.columns["original"]).is_(True), *self._conditions]
+
+    def parts(self) -> Sequence[Part]:
+        """Return the rows with a revision after the given one, then the rows without a revision."""
+        first, last = super().parts()
+        return Part((*first.where, first.order[0] > self._start_after), first.order, first.stable), last
+
+    def reference(self, reader: Reader, row: Row[Any]) -> OriginalReference:
+        """Return the file of an original, with everything that the names of its thumbnails depend on."""
+        found, values = super().reference(reader, row), self._values(row)
+        x, y = values.get("focal_x"), values.get("focal_y")
+        same = {field.name: getattr(found, field.name) for field in fields(FileReference)}
+        return OriginalReference(**same, point=None if x is None or y is None else (x, y), marks=values.get(MARKS))
+
+
+class ThumbnailFiles:
+    """The existing thumbnail files of an object type, listed in the order of the originals, only as far as needed.
+
+    Args:
+        store: The store.
+        object_type: The object type of the originals.
+    """
+
+    def __init__(self, store: KeyedStore, object_type: str) -> None:
+        self._store = store
+        self._object_type = object_type
+        self._listing: AsyncIterator[ObjectInfo] | None = None
+        self._next: ObjectInfo | None = None
+        self._last = ""
+
+    async def of(self, revision: str) -> list[str]:
+        """Return the names of the files of one original; fastest if called in the order of the revisions."""
+        prefix = path_of(self._object_type, f"{public_of(revision)}-")
+        if self._listing is None or prefix <= self._last:
+            await self._open(prefix)
+        self._last = prefix
+        for _ in range(_FAR):
+            if self._next is None or self._next.name >= prefix:
+                break
+            await self._advance()
+        else:
+            await self._open(prefix)
+        found: list[str] = []
+        while self._next is not None and self._next.name.startswith(prefix):
+            found.append(self._next.name)
+            await self._advance()
+        return found
+
+    async def aclose(self) -> None:
+        """End the listing."""
+        close = getattr(self._listing, "aclose", None)
+        if close is not None:
+            await close()
+
+    async def _open(self, start_after: str) -> None:
+        await self.aclose()
+        self._listing = self._store.list_objects(f"{derived_type(self._object_type)}/", start_after=start_after)
+        await self._advance()
+
+    async def _advance(self) -> None:
+        self._next = await anext(self._listing, None) if self._listing is not None else None

@@ -1,0 +1,125 @@
+"""Originals for backfills, and a program that backfills them until it kills itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from aioimageattach import FocalPoint, Image, Recipe, Srcset, ThumbnailMarks
+from aioimageattach.entity._image import utcnow
+from aioimageattach.file import Source
+from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.store import KeyedStore
+from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.stores.s3 import S3Store
+from aioimageattach.thumbnails import backfill
+from tests.photos import opened, saved
+
+SMALL = saved(opened("chelsea", (60, 40)), "JPEG")
+BEGIN = 1_700_000_000
+STEP = 300.0
+FILES = 4
+"""Number of declared files of each original."""
+
+
+class Base(DeclarativeBase):
+    """The base of the models here."""
+
+
+class Picture(Base, Image, FocalPoint, ThumbnailMarks):
+    """Has four files."""
+
+    __tablename__ = "backfilled"
+    __thumbnails__ = {
+        "icon": Srcset([24], aspect=(1, 1), fallback=None),
+        "card": Srcset([20, 40], sizes="100vw"),
+    }
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
+class Bare(Base, Image):
+    """Has no marks and no focal point."""
+
+    __tablename__ = "bare"
+    __thumbnails__ = {"card": Recipe(width=10)}
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
+def values(number: int, **others: Any) -> dict[str, Any]:
+    """The columns of a row, uploaded five minutes after the one before."""
+    return {
+        "id": number,
+        "width": 60,
+        "height": 40,
+        "mimetype": "image/jpeg",
+        "original": True,
+        "variant": "",
+        "created_at": utcnow(),
+        "revision": make_revision(BEGIN + STEP * number),
+        **others,
+    }
+
+
+async def fill(
+    sessions: async_sessionmaker[AsyncSession],
+    store: KeyedStore,
+    count: int,
+    cls: type[Any] = Picture,
+    blob: bytes = SMALL,
+    **others: Any,
+) -> list[ImageKey]:
+    """Insert rows with their files."""
+    rows = [values(number, **others) for number in range(count)]
+    async with sessions.begin() as session:
+        await session.execute(insert(cls.__table__), rows)
+    keys = [ImageKey(cls(**row).object_type, None, 60, 40, "image/jpeg", row["revision"]) for row in rows]
+    for key in keys:
+        await store.put(key, blob, reproducible=False)
+    return keys
+
+
+def bucket(url: str, access_key: str, secret_key: str, name: str, region: str) -> S3Store:
+    """A bucket of the tests."""
+    return S3Store(name, access_key, secret_key, endpoint_url=url, region=region, timeout=30.0)
+
+
+async def main(spec: dict[str, Any]) -> None:
+    """Backfill, and kill this process when the given number of files were put."""
+    left = spec["puts"]
+
+    def mortal(base: type[Any]) -> type[Any]:
+        class Mortal(base):
+            async def put_object(self, name: str, data: Source, **options: Any) -> None:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                await super().put_object(name, data, **options)
+
+        return Mortal
+
+    if "folder" in spec:
+        store = mortal(FileSystemStore)(spec["folder"], "/", fsync=False)
+    else:
+        name, *credentials = spec["bucket"]
+        store = mortal(S3Store)(name, *credentials, endpoint_url=spec["endpoint"], region=spec["region"], timeout=30.0)
+    sessions = async_sessionmaker(create_async_engine(spec["database"]))
+    await backfill(sessions, Picture, store=store).execute()
+
+
+def arguments(spec: dict[str, Any]) -> Sequence[str]:
+    """The command that runs the program."""
+    return [sys.executable, "-m", __name__, json.dumps(spec)]
+
+
+if __name__ == "__main__":
+    asyncio.run(main(json.loads(sys.argv[1])))
