@@ -15,7 +15,7 @@ from .kind import FileReference, Kind
 from .reader import Reader, Sessions
 from .scan import Scan, count
 
-__all__ = ["Plan", "RowPlan", "RowProgress"]
+__all__ = ["Outage", "Plan", "RowPlan", "RowProgress"]
 
 R = TypeVar("R")
 ItemT = TypeVar("ItemT")
@@ -67,6 +67,34 @@ class Plan(ABC, Generic[ItemT, ProgressT]):
     def _run(self) -> AsyncGenerator[ItemT, None]: ...
 
 
+class Outage:
+    """Ends a run when its store has stopped responding.
+
+    Args:
+        concurrency: Number of files in progress.
+    """
+
+    def __init__(self, concurrency: int) -> None:
+        self._concurrency = concurrency
+        self._unavailable = 0
+
+    def note(self, error: Exception | None) -> None:
+        """Note the result for one file.
+
+        Raises:
+            StoreMissingError: The bucket does not exist.
+            StoreUnavailableError: The store has not responded for many consecutive files.
+        """
+        if isinstance(error, StoreMissingError):
+            raise error  # it would be the same for each file
+        self._unavailable = self._unavailable + 1 if isinstance(error, ConnectionError | TimeoutError) else 0
+        if self._unavailable > self._concurrency + _OUTAGE:
+            raise StoreUnavailableError(
+                f"the store did not respond for {self._unavailable} consecutive files, so the run was stopped; "
+                f"the last error was {type(error).__name__}: {error}"
+            ) from error
+
+
 class RowProgress(Protocol):
     """The progress of a plan that processes rows."""
 
@@ -109,7 +137,7 @@ class RowPlan(Plan[ItemT, RowProgressT]):
         self._kinds = kinds
         self._concurrency = concurrency
         self._force = force
-        self._unavailable = 0
+        self._outage = Outage(concurrency)
 
     async def _results(self, work: Callable[[Kind, FileReference], Coroutine[Any, Any, R]]) -> AsyncGenerator[R, None]:
         """Call a function for the rows concurrently; yield its results in the order of completion, and count them.
@@ -118,7 +146,7 @@ class RowPlan(Plan[ItemT, RowProgressT]):
             UnsafeDatabaseError: The database may hide rows, and the plan is not forced.
         """
         self.objections.clear()
-        self._unavailable = 0
+        self._outage = Outage(self._concurrency)
         self.progress.total = sum([await count(self._sessions, kind) for kind in self._kinds])
         async with aclosing(as_completed(self._read(work), self._concurrency)) as results:
             async for result in results:
@@ -146,17 +174,10 @@ class RowPlan(Plan[ItemT, RowProgressT]):
         """
         try:
             result = await work
-        except StoreMissingError:
-            raise  # it would be the same for each file
         except Exception as error:
-            self._unavailable = self._unavailable + 1 if isinstance(error, ConnectionError | TimeoutError) else 0
-            if self._unavailable > self._concurrency + _OUTAGE:
-                raise StoreUnavailableError(
-                    f"the store did not respond for {self._unavailable} consecutive files, so the run was stopped; the "
-                    f"last error was {type(error).__name__}: {error}"
-                ) from error
+            self._outage.note(error)
             return error
-        self._unavailable = 0
+        self._outage.note(None)
         return result
 
     def _check(self, kind: Kind) -> Callable[[Reader], None]:

@@ -17,12 +17,13 @@ from .._declared.maker import Original, Thumbnail
 from .._declared.names import format_point, legacy_revision, parse_point, public_of, stem_of
 from .._inventory import PAGE, Scan, count
 from .._inventory.ownership import keyed
+from .._inventory.plan import Outage
 from .._tasks import as_completed
 from .._threads import cores
 from ..entity import Image
 from ..entity._derived import MARKS, declarations_of, marks_for
 from ..entity._mapping import mapper_of
-from ..exc import DeclarationError, ImageAttachError, InvalidKeyError, StoreError
+from ..exc import DeclarationError, ImageAttachError, InvalidKeyError
 from ..key import ImageKey
 from ..store import KeyedStore, Store
 from ._maker import Made, ThumbnailMaker
@@ -34,13 +35,10 @@ from ._turns import Priority
 __all__ = ["backfill", "image_class"]
 
 Enqueue: TypeAlias = Callable[[str, Sequence[str]], Awaitable[object]]
-"""Hands an original to workers: called with its file name and the revisions of the thumbnails that lack files."""
+"""Hands an original to workers: called with its file name and the revisions of its thumbnails."""
 
 _LISTINGS: Final = 16
 """Number of object types whose listings are kept open."""
-
-_STORE_ERRORS: Final = 20
-"""Number of originals in succession that fail because of the store, before the plan ends."""
 
 
 class _Backfill(ThumbnailPlan):
@@ -65,11 +63,11 @@ class _Backfill(ThumbnailPlan):
         self._maker = ThumbnailMaker(store, [kind.cls], concurrency + 1)  # work ahead leaves one place to requests
         self._has_marks = MARKS in kind.mapper.columns
         self._files: dict[str, ThumbnailFiles] = {}
-        self._store_errors = 0
+        self._outage = Outage(concurrency)
 
     async def _run(self) -> AsyncGenerator[Thumbnails, None]:
         self.failures.clear()
-        self._store_errors = 0
+        self._outage = Outage(self._concurrency)
         self.progress.total = await count(self._sessions, self._kind)
         try:
             async with aclosing(_pages(Scan(self._sessions, self._kind))) as pages:
@@ -112,21 +110,19 @@ class _Backfill(ThumbnailPlan):
         """Yield the work on each original."""
         for item in items:
             existing = await self._existing(item.original)
-            lacking = item.lacking(existing)
-            if lacking:
+            lacks_files = item.lacks_files(existing)
+            if lacks_files:
                 await self._pace.wait()
-            if lacking and self._enqueue is not None:
-                yield self._hand_over(self._enqueue, item, lacking)
+            if lacks_files and self._enqueue is not None:
+                yield self._hand_over(self._enqueue, item)
             else:
                 yield self._make(item, existing)
 
     async def _make(self, item: _Item, existing: Sequence[str]) -> tuple[_Item, Made | None]:
         return item, await self._maker.make_missing(item.original, item.thumbnails, Priority.REST, existing)
 
-    async def _hand_over(
-        self, enqueue: Enqueue, item: _Item, lacking: Sequence[Thumbnail]
-    ) -> tuple[_Item, Made | None]:
-        await enqueue(item.original.name, [one.stem for one in lacking])
+    async def _hand_over(self, enqueue: Enqueue, item: _Item) -> tuple[_Item, Made | None]:
+        await enqueue(item.original.name, [one.stem for one in item.thumbnails])
         return item, None
 
     async def _existing(self, original: Original) -> list[str]:
@@ -145,18 +141,15 @@ class _Backfill(ThumbnailPlan):
         return bool(marks) and marks != item.reference.marks and item.reference.has_revision
 
     def _add(self, reference: OriginalReference, result: Made) -> Thumbnails | None:
-        """Count a result; return the new thumbnails, if there are any.
-
-        Raises:
-            StoreError: Many originals have failed in succession because of the store.
-        """
+        """Count a result; return the new thumbnails, if there are any."""
         self.progress.gone += result.is_gone
         if result.error is not None:
             self._add_failure(reference, result.error)
+        if result.error is not None or result.made:
+            self._outage.note(result.error)
         if not result.made:
             self._count(int(result.error is None), [], [])
             return None
-        self._store_errors = 0
         keys = tuple(_key_of(name) for name in result.made)
         made = Thumbnails(reference.cls, reference.identity, {}, keys, sum(result.made.values()))
         self._count(int(result.error is None), [made], [])
@@ -164,9 +157,6 @@ class _Backfill(ThumbnailPlan):
 
     def _add_failure(self, reference: OriginalReference, error: Exception) -> None:
         self._count(1, [], [ThumbnailFailure(reference.cls, reference.identity, {}, error)])
-        self._store_errors += isinstance(error, StoreError)
-        if isinstance(error, StoreError) and self._store_errors >= _STORE_ERRORS:
-            raise error
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +167,10 @@ class _Item:
     original: Original
     thumbnails: list[Thumbnail]
 
-    def lacking(self, existing: Collection[str]) -> list[Thumbnail]:
-        """Return the thumbnails of which a file does not exist."""
+    def lacks_files(self, existing: Collection[str]) -> bool:
+        """Return ``True`` if a declared file is not among the existing ones."""
         known = {*existing}
-        return [one for one in self.thumbnails if not known.issuperset(map(one.name_of, one.ladder.steps))]
+        return not all(known.issuperset(map(one.name_of, one.ladder.steps)) for one in self.thumbnails)
 
 
 _Work: TypeAlias = Coroutine[Any, Any, tuple[_Item, Made | None]]
@@ -292,8 +282,9 @@ def backfill(
         target: The image class, or an attachment such as ``Product.photo``.
         store: Store of the originals and of the thumbnails; ``None`` means the current store, or that of the sessions.
         where: Conditions on the rows of the originals, such as ``ProductPhoto.product_id > 1000``, combined with AND.
-        enqueue: Hands the work to other processes: awaited with the file name of an original and the revisions of the
-            thumbnails that lack files. ``None`` means that the files are generated in this process.
+        enqueue: Hands the work to other processes, for example ``ThumbnailTasks.enqueue``: awaited with the file name
+            of each original that lacks files and the revisions of its thumbnails. ``None`` means that the files are
+            generated in this process.
         concurrency: Number of originals in progress; ``None`` means the number of CPU cores. Higher numbers are faster
             if the store responds slowly.
         rate: Largest number of originals per second that lack files; ``None`` for no limit.
@@ -304,8 +295,9 @@ def backfill(
             :class:`~aioimageattach.store.KeyedStore`.
         ValueError: ``concurrency`` or ``rate`` is out of range.
         ContextError: No store is given, bound or current.
-        StoreError: From the plan: the store failed for 20 originals in succession. Other failures are listed in
-            :attr:`ThumbnailPlan.failures`.
+        StoreMissingError: From the plan: the bucket does not exist.
+        StoreUnavailableError: From the plan: the store could not be listed, or has not responded for many consecutive
+            originals. Other failures are listed in :attr:`ThumbnailPlan.failures`.
 
     Effects: Nothing happens until the plan is awaited or iterated over. If it is cancelled, each file in progress is
     either complete or absent.

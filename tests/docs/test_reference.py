@@ -35,7 +35,7 @@ PUBLIC = (
     "aioimageattach.thumbnails",
     "aioimageattach.version",
 )
-MOST_NAMES = 187
+MOST_NAMES = 188
 """Number of different names that these modules export. The aim is 150: raise it only for a feature that needs one."""
 
 
