@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 from .._declared.maker import Original, Thumbnail, fetch, find_original, put, thumbnail_of
 from .._declared.names import DerivedName, format_point, path_of, public_of, stem_of
 from .._declared.srcset import Declarations, Step
-from .._tasks import single_flight
+from .._tasks import is_in_flight, single_flight
 from .._threads import cores, run_pixels
 from ..entity import Image
 from ..entity._derived import declarations_of
@@ -204,9 +204,11 @@ class ThumbnailMaker:
             StoreError: The original could not be read, or the file could not be stored.
         """
         self._check_broken(thumbnail.original)
-        key = ("thumbnail", self.store.location, thumbnail.name_of(step))
         with self._remembering(thumbnail.original):
-            return await single_flight(key, partial(self._work, thumbnail, step, max_wait))
+            return await single_flight(self._key(thumbnail, step), partial(self._work, thumbnail, step, max_wait))
+
+    def _key(self, thumbnail: Thumbnail, step: Step) -> Hashable:
+        return "thumbnail", self.store.location, thumbnail.name_of(step)
 
     async def _work(self, thumbnail: Thumbnail, step: Step, max_wait: float) -> bytes:
         places = turns()
@@ -217,15 +219,19 @@ class ThumbnailMaker:
             raise Busy from None
         try:
             spool = await fetch(self.store, thumbnail)
-            made = await run_pixels(thumbnail.render, spool, [step])
-            await put(self.store, thumbnail.original.name, {thumbnail.name_of(step): made[0]})
+            blob = await self._make_one(thumbnail, step, spool)
         finally:
             places.release()
         group = next((steps for steps in thumbnail.ladder.formats if step in steps), ())
         rest = [other for other in group if other is not step]
         if rest and not places.is_awaited(Priority.REQUEST) and (self._rest is None or self._rest.done()):
             self._rest = asyncio.get_running_loop().create_task(self._make_rest(thumbnail, rest, spool, places))
-        return made[0].blob
+        return blob
+
+    async def _make_one(self, thumbnail: Thumbnail, step: Step, spool: Spool) -> bytes:
+        [made] = await run_pixels(thumbnail.render, spool, [step])
+        await put(self.store, thumbnail.original.name, {thumbnail.name_of(step): made})
+        return made.blob
 
     async def _make_rest(self, thumbnail: Thumbnail, rest: list[Step], spool: Spool, places: Turns) -> None:
         """Render the other widths of a format, each only while no request is waiting."""
@@ -233,10 +239,11 @@ class ThumbnailMaker:
             if not places.try_acquire(Priority.NEW, self.background):  # new pictures go first, too
                 return
             try:
-                name = thumbnail.name_of(step)
-                if not await self.exists(name) and not places.is_awaited(Priority.REQUEST):
-                    [made] = await run_pixels(thumbnail.render, spool, [step])
-                    await put(self.store, thumbnail.original.name, {name: made})
+                key = self._key(thumbnail, step)
+                if await self.exists(thumbnail.name_of(step)) or is_in_flight(key):
+                    continue
+                if not places.is_awaited(Priority.REQUEST):  # requests for this file wait for it from now on
+                    await single_flight(key, partial(self._make_one, thumbnail, step, spool))
             except (ImageError, StoreError) as error:
                 _log.info("%s was not made ahead: %s", thumbnail.name_of(step), error)
                 return

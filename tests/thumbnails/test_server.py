@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from aioimageattach import Image, ImageLimits, Recipe, Srcset, store_context
+from aioimageattach import Image, ImageLimits, Recipe, Srcset, _tasks, store_context
 from aioimageattach._declared import maker
 from aioimageattach._names import revision_of
 from aioimageattach.exc import DeclarationError, StoreUnavailableError
@@ -597,6 +598,34 @@ async def test_what_is_made_ahead_gives_way(store: KeyedStore, monkeypatch: pyte
     assert (await waiting).status == 200
     await ahead
     assert len(await names(store, "photo.t/")) == 2
+
+
+async def test_a_request_waits_for_what_is_made_ahead(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that is in progress is not made again."""
+    decodes = 0
+    loop, entered, opened = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def held(*args: Any) -> Any:
+        nonlocal decodes
+        decodes += 1
+        if decodes == 2:
+            loop.call_soon_threadsafe(entered.set)
+            opened.wait(20)
+        return render(*args)
+
+    monkeypatch.setattr(maker, "render", held)
+    site, original = Site(store), await put(Photo, store)
+    first, second, third, _ = site.urls(original, "card")
+    assert (await site.ask(first)).status == 200
+    await entered.wait()
+    asked = asyncio.create_task(site.ask(second))
+    while not (flights := _tasks._flights[loop].flying) or max(one.waiting for one in flights.values()) < 2:
+        await asyncio.sleep(0.001)
+    opened.set()
+    assert (await asked).status == 200
+    await site.settle()
+    assert (await site.ask(third)).status == 200
+    assert decodes == 3
 
 
 async def test_what_is_made_ahead_ends_with_the_application(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
