@@ -11,6 +11,7 @@ CLIENT = f"{BUCKET}/test_client.py"
 COLUMNS = "tests/offload"
 CONTENT = "tests/security/test_content.py"
 CONTRACT = "aioimageattach/testing/_contract.py"
+DECLARED = "tests/security/test_declared.py"
 DIRECTORY = "tests/stores/fs/test_store.py"
 DRAWINGS = "tests/imaging/test_svg.py"
 GUARD = "tests/imaging/test_guard.py"
@@ -30,6 +31,7 @@ SETS = "tests/entity/test_imageset.py"
 SHOWN = "tests/stores/fs/serving/test_names.py"
 SIZES = "tests/security/test_thumbnails.py"
 SPOOLS = "tests/test_file.py"
+THUMBNAIL_SERVER = "tests/thumbnails/test_server.py"
 UPLOADS = "tests/security/test_uploads.py"
 URLS = f"{BUCKET}/test_urls.py"
 
@@ -305,6 +307,22 @@ MATRIX: dict[int, Attack] = {
                 "a_thumbnail_of_the_originals_size_is_not_the_original "
                 "rows_of_the_predecessor_have_thumbnails_of_their_own_size",
             ),
+        ),
+    ),
+    23: Attack(
+        "URLs of declared thumbnails",
+        "forged tags, sizes and formats, names of other classes, `..`, forged and expired signatures, bombs as "
+        "originals, 100 clients that read nothing, a crawler that requests every file and focal point",
+        "only declared files are made, each once; no response contains the original or its name; each client holds one "
+        "block",
+        (
+            (DECLARED, "no_response_leads_to_the_original no_path_leads_to_the_original"),
+            (DECLARED, "forged_names_make_nothing_else originals_of_other_classes"),
+            (DECLARED, "forged_signatures_ask_nothing_of_the_store bombs_as_originals"),
+            (DECLARED, "a_crawler_that_requests_everything slow_clients_hold_one_block_each"),
+            (THUMBNAIL_SERVER, "what_was_never_declared_is_not_found sizes_cannot_be_made_up"),
+            (THUMBNAIL_SERVER, "focal_points_cannot_fill_the_disk a_broken_original_is_remembered a_bomb_is_refused"),
+            (THUMBNAIL_SERVER, "one_signature_is_for_all_files_of_a_picture a_signature_expires"),
         ),
     ),
 }
