@@ -30,7 +30,9 @@ def _describe(mismatch: Mismatch) -> str:
 @options.database
 @options.store
 @options.deep()
-@click.option("--repair", is_flag=True, help="Render mismatched thumbnails again from their originals.")
+@click.option(
+    "--repair", is_flag=True, help="Render mismatched thumbnails again from their originals, and remove false marks."
+)
 @options.force
 @options.concurrency()
 @options.output
@@ -65,6 +67,7 @@ def verify(
                 async for mismatch in plan:
                     if out.verbose or not mismatch.repaired:
                         out.emit("mismatch", _describe(mismatch), **fields(mismatch))
-        return with_warnings(out, plan, FOUND if plan.progress.flawed > plan.progress.repaired else DONE)
+        found = plan.progress.flawed + plan.progress.mismarked
+        return with_warnings(out, plan, FOUND if found > plan.progress.repaired else DONE)
 
     run(out, work, resume="Repaired files stay repaired; run the same command again, it starts from the beginning.")

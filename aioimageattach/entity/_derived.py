@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from hashlib import blake2b
@@ -28,6 +28,7 @@ __all__ = [
     "derived_from",
     "is_marked",
     "keyed",
+    "marked_files",
     "marks_for",
     "marks_of",
     "point_of",
@@ -139,9 +140,13 @@ def derived_from(row: Any, store: Store, key: ImageKey) -> Callable[[], Sequence
     revision = key.revision or legacy_revision(key)
     if not declared or revision is None or not isinstance(store, KeyedStore) or row.__dict__["original"] is False:
         return None
-    x, y = row.__dict__.get("focal_x"), row.__dict__.get("focal_y")
-    points = ("",) if x is None or y is None else ("", format_point((x, y)))
-    return partial(_names, declared, key, revision, points)
+    return partial(_names, declared, key, revision, tuple(dict.fromkeys(("", _point(row.__dict__)))))
+
+
+def _point(values: Mapping[str, Any]) -> str:
+    """Return the focal point among the values of a row's columns, in the form used in file names."""
+    x, y = values.get("focal_x"), values.get("focal_y")
+    return "" if x is None or y is None else format_point((x, y))
 
 
 def _names(declared: Declarations, key: ImageKey, revision: str, points: Sequence[str]) -> list[str]:
@@ -180,6 +185,26 @@ def is_marked(row: Any, declaration: Declaration, point: str, store: KeyedStore,
     """Return whether a row has the mark that all files of a thumbnail are in the store that their URLs lead to."""
     marks = row.__dict__.get(MARKS)
     return bool(marks) and _mark(declaration, point, store, object_type) in str(marks).split(" ")
+
+
+def marked_files(cls: type[Any], key: ImageKey, values: Mapping[str, Any], store: KeyedStore) -> dict[str, list[str]]:
+    """Return the names of the files that a row's marks say are in the store, by mark; other marks do not count there.
+
+    Args:
+        cls: The image class.
+        key: The key of the original, with a revision.
+        values: The values of the row's columns, by attribute.
+        store: The store.
+    """
+    marks, revision = str(values.get(MARKS) or "").split(" "), str(key.revision)
+    found: dict[str, list[str]] = {}
+    for name, declaration in declarations_of(cls).items():
+        point = _point(values) if declaration.crops else ""
+        mark = _mark(declaration, point, store, key.object_type)
+        if mark is not None and mark in marks:
+            path = path_of(key.object_type, stem_of(revision, name, declaration.look, point))
+            found[mark] = [path + one.tail for one in declaration.ladder(key.width, key.height, key.mimetype).steps]
+    return found
 
 
 def _mark(declaration: Declaration, point: str, store: KeyedStore, object_type: str) -> str | None:

@@ -420,7 +420,8 @@ class ThumbnailSet(ImageView[I]):
         self._check_original(original)
         keep_preview(original, preview)
         attached = record_of(original).attached
-        marks = marks_of(original, place) if isinstance(original, ThumbnailMarks) else None
+        is_markable = isinstance(original, ThumbnailMarks) and original.__dict__["revision"] is not None
+        marks = marks_of(original, place) if is_markable else None
         if attached is not None and inspect(original).key is None and attached.spool is not None:
             attached.derived = list(zip(files, made, strict=True))
             if marks is not None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 from sqlalchemy.exc import SQLAlchemyError
 
 from .._inventory import FileReference, Kind, Sessions, kinds, reread
+from .._inventory.marks import MarkedKind, MarkedRow, marked_kinds, write_marks
 from .._inventory.ownership import identify, own_kinds
 from .._inventory.plan import RowPlan
 from ..context._current import bound_store, resolve_store
@@ -23,12 +24,13 @@ from ..file._spool import measure
 from ..offload._fetch import stream
 from ..offload._reference import Reference as ValueReference
 from ..store import KeyedStore, Store
+from ._marks import false_marks
 from ._rebuild import rebuild
 
 __all__ = ["Mismatch", "Problem", "VerifyPlan", "VerifyProgress", "verify"]
 
-Problem: TypeAlias = Literal["missing", "size", "checksum", "unreadable"]
-"""Missing, wrong size, wrong checksum, or not readable."""
+Problem: TypeAlias = Literal["missing", "size", "checksum", "unreadable", "thumbnails"]
+"""Missing, wrong size, wrong checksum, not readable, or marked although declared thumbnails are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,12 @@ class Mismatch:
     Args:
         reference: The file, as the row describes it.
         problem: What is wrong with the file.
-        expected: The size in bytes or the SHA-256 in the row; ``None`` for other problems.
-        actual: The size in bytes or the SHA-256 of the file; ``None`` for other problems.
-        repaired: Whether the thumbnail was rendered again; if so, the row names the new file.
+        expected: The size in bytes or the SHA-256 in the row, or the number of thumbnails that it marks; ``None`` for
+            other problems.
+        actual: The size in bytes or the SHA-256 of the file, or the number of these thumbnails that exist; ``None`` for
+            other problems.
+        repaired: ``True`` if the thumbnail was rendered again; the row then names the new file. For marks, ``True`` if
+            they were removed; the thumbnail server then generates the missing files on request.
         error: Why the file could not be read or repaired.
     """
 
@@ -62,6 +67,8 @@ class VerifyProgress:
         sound: Files that match their rows.
         flawed: Files that do not match their rows, repaired or not.
         gone: Files whose rows were changed or deleted in the meantime.
+        marked: Rows whose marks of stored thumbnails were checked, in addition to their files.
+        mismarked: Rows whose marks were false, repaired or not.
         repaired: Mismatches that were repaired.
         bytes: Number of bytes that were read.
         missed: Rows that the database counts but did not return; if there are any, the run fails.
@@ -72,6 +79,8 @@ class VerifyProgress:
     sound: int = 0
     flawed: int = 0
     gone: int = 0
+    marked: int = 0
+    mismarked: int = 0
     repaired: int = 0
     bytes: int = 0
     missed: int = 0
@@ -121,6 +130,11 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
                     self.progress.flawed += 1
                     self.progress.repaired += confirmed.repaired
                     yield confirmed
+        async with aclosing(self._check_marks()) as mismatches:
+            async for mismatch in mismatches:
+                self.progress.mismarked += 1
+                self.progress.repaired += mismatch.repaired
+                yield mismatch
         self._require_all_rows()
 
     async def _check_repair(self) -> None:
@@ -142,6 +156,23 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
                 f"nothing was repaired: {'; '.join(problems)}. If this is the application's store, and not the "
                 "destination of an unfinished migration, run `aioimageattach own --claim`"
             )
+
+    async def _check_marks(self) -> AsyncGenerator[Mismatch, None]:
+        store = self._store
+        if not isinstance(store, KeyedStore) or not store.has_certain_urls:
+            return  # no mark counts there
+        for kind in marked_kinds(self._kinds):
+            async with aclosing(false_marks(self._sessions, kind, store)) as pages:
+                async for rows, found in pages:
+                    self.progress.marked += rows
+                    for row, missing in found:
+                        yield await self._repair_marks(kind, row, missing)
+
+    async def _repair_marks(self, kind: MarkedKind, row: MarkedRow, missing: set[str]) -> Mismatch:
+        names = len(row.names)
+        if self._repair:
+            await write_marks(self._sessions, kind, [(row, row.without(missing))])
+        return Mismatch(row.reference, "thumbnails", names, names - len(missing), repaired=self._repair)
 
     async def _check_file(self, kind: Kind, reference: FileReference) -> tuple[Kind, Mismatch | None]:
         result = await self._try(self._compare(reference))
@@ -223,24 +254,29 @@ def verify(
 ) -> VerifyPlan:
     """Plan to check that each file that a committed row names exists and matches the row.
 
-    Memory is bounded. Each file costs one request, or with ``deep`` one download. The application may read and write
-    rows in the meantime.
+    Rows with :class:`~aioimageattach.entity.ThumbnailMarks` are also checked for declared thumbnails that are marked as
+    stored and do not exist.
+
+    Memory is bounded. Each file costs one request, or with ``deep`` one download. Declared thumbnails are listed, a
+    thousand with each request. The application may read and write rows in the meantime.
 
     Args:
         sessions: Makes sessions: an ``async_sessionmaker``, or an ``AsyncSession``, which itself is not used.
         target: The declarative base, or one class.
         store: The store with the files; ``None`` for the current store, or that of the sessions. The files in a store
             that is not a :class:`KeyedStore` are always read.
-        deep: Whether to read the files and compare checksums, instead of only sizes.
-        repair: Whether to render mismatched thumbnails again from their originals; their rows then name new files.
+        deep: ``True`` to read the files and compare checksums, instead of only sizes.
+        repair: ``True`` to render mismatched thumbnails again from their originals, whose rows then name new files, and
+            to remove false marks.
         concurrency: Number of files that are checked concurrently.
-        force: Whether to continue if the database may hide rows.
+        force: ``True`` to continue if the database may hide rows.
 
     Returns:
         The plan: iterate over it, or await :meth:`VerifyPlan.execute`.
 
     Raises:
-        DeclarationError: No class has files.
+        DeclarationError: No class has files. From the plan, with ``repair``: there are false marks, and the sessions
+            are bound to a connection.
         ContextError: No store is given, bound or current.
         ValueError: ``concurrency`` is less than 1; or ``repair`` is set and the store is not that of the sessions.
         OwnershipError: From the plan, with ``repair``: the files in the store belong to another database, or have no
@@ -249,9 +285,10 @@ def verify(
         IncompleteError: From the plan, at its end: not all rows were read.
         StoreMissingError: From the plan: the bucket does not exist.
         StoreUnavailableError: From the plan: the store has not responded for many consecutive files.
+        StoreError: From the plan: declared thumbnails could not be listed.
 
-    Effects: None without ``repair``. With it, each repaired thumbnail is committed in its own transaction, and the
-        mismatched file is deleted afterwards. After an error or a cancellation the other thumbnails are unchanged.
+    Effects: None without ``repair``. With it, each repaired row is committed in its own transaction, and a mismatched
+        file is deleted afterwards. After an error or a cancellation the other thumbnails are unchanged.
     """
     found = resolve_store(store, session=sessions)
     bound = bound_store(sessions)

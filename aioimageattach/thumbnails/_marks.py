@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import bindparam, update
@@ -10,13 +11,15 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Mapper
 
 from .._declared.names import format_point
+from .._inventory import ImageKind, Sessions, run_with_reader
+from .._inventory.marks import marked_kinds, write_marks
 from ..entity import Image
 from ..entity._derived import MARKS, declarations_of, marks_for
 from ..entity._mapping import mapper_of
 from ..store import KeyedStore
 from ._maker import Made
 
-__all__ = ["set_marks"]
+__all__ = ["drop_outdated_marks", "has_marks", "set_marks"]
 
 
 async def set_marks(
@@ -48,6 +51,34 @@ async def set_marks(
                 statement = update(column.table).where(mapper.columns["revision"] == bindparam("of"))
                 connection = await session.connection(bind_arguments={"mapper": mapper})
                 await connection.execute(statement.values({column: bindparam("marks")}), rows)
+
+
+def has_marks(cls: type[Image]) -> bool:
+    """Return whether rows of a class may have marks."""
+    return any(MARKS in mapper.columns for mapper in mapper_of(cls).self_and_descendants)
+
+
+async def drop_outdated_marks(
+    sessions: Sessions, classes: Iterable[type[Image]], store: KeyedStore, revisions: Iterable[str]
+) -> None:
+    """Remove the marks of some originals that do not count with the present declarations.
+
+    Otherwise they would count again as soon as a thumbnail is declared as before, although its files are gone.
+
+    Args:
+        sessions: Makes sessions.
+        classes: Image classes, including their subclasses.
+        store: The store.
+        revisions: The revisions of the originals.
+
+    Raises:
+        SQLAlchemyError: The database could not be read or written.
+    """
+    wanted = {*revisions}
+    for kind in marked_kinds(ImageKind(mapper_of(cls)) for cls in classes):
+        rows = await run_with_reader(sessions, kind.mapper, partial(kind.with_revisions, store, wanted))
+        kept = [(row, row.without(())) for row in rows]
+        await write_marks(sessions, kind, [(row, marks) for row, marks in kept if marks != row.marks])
 
 
 def _marking(classes: Iterable[type[Image]]) -> Iterator[Mapper[Any]]:

@@ -18,8 +18,8 @@ _LAST = "~"  # sorts after every character of a revision
 
 async def find_outdated(
     store: KeyedStore, object_type: str, declared: Sequence[Declarations], before: datetime
-) -> AsyncGenerator[ObjectInfo, None]:
-    """Yield the files of thumbnails whose original exists, but that no class declares any more.
+) -> AsyncGenerator[tuple[Original, ObjectInfo], None]:
+    """Yield the files of thumbnails whose original exists, but that no class declares any more, with the original.
 
     The prefixes of the originals and of the thumbnails are each listed once, in the same order.
 
@@ -39,7 +39,7 @@ async def find_outdated(
             continue  # the file is orphaned, or its name is forged: leave it to the sweep
         thumbnail = thumbnail_of(original, name, declared)
         if thumbnail is None or info.name not in {thumbnail.name_of(step) for step in thumbnail.ladder.steps}:
-            yield info
+            yield original, info
 
 
 class _Originals:

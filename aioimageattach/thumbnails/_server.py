@@ -10,9 +10,10 @@ from typing import Final
 from .._declared.maker import find_original, thumbnail_of
 from .._declared.names import DerivedName, original_type, path_of, picture_of
 from .._declared.srcset import Declarations
+from .._inventory import Sessions
 from .._names import revision_of
 from ..entity import Image
-from ..exc import ImageError, InvalidKeyError, StoreError, StoreFileNotFoundError
+from ..exc import ImageError, InvalidKeyError, StoreError, StoreFileNotFoundError, UsageError
 from ..store import KeyedStore, ObjectInfo
 from ..stores.fs._serving.names import ServableFile, parse_path
 from ..stores.fs._serving.reader import Delivery
@@ -20,6 +21,7 @@ from ..stores.fs._serving.responses import Headers, RequestInfo, Response, error
 from ..stores.fs._signing import UrlSigner
 from ..stores.fs._static import BLOCK_SIZE, FileServer, offload
 from ._maker import Busy, ThumbnailMaker
+from ._marks import drop_outdated_marks, has_marks
 from ._prune import find_outdated
 from ._reader import StoreReader
 
@@ -117,6 +119,7 @@ class ThumbnailServer(FileServer):
         delete: bool = False,
         grace: timedelta = timedelta(days=1),
         object_types: Iterable[str] = (),
+        sessions: Sessions | None = None,
     ) -> AsyncGenerator[ObjectInfo, None]:
         """Yield the files of thumbnails that are no longer declared, or now have another look, width or format.
 
@@ -124,35 +127,53 @@ class ThumbnailServer(FileServer):
         redirected to the current files, or return 404 if the thumbnail is no longer declared.
 
         Args:
-            delete: Whether to delete the files. If ``False``, they are only reported.
+            delete: ``True`` to delete the files; otherwise, they are only reported.
             grace: Files younger than this are skipped.
             object_types: Object types of originals whose classes do not have a fixed object type, but one that depends
                 on the row.
+            sessions: Makes sessions; required with ``delete`` if a class has
+                :class:`~aioimageattach.entity.ThumbnailMarks`.
 
         Raises:
+            UsageError: A class has marks, and no sessions are given.
             StoreError: The store could not be listed, or a file could not be deleted.
+            SQLAlchemyError: The marks could not be changed.
 
-        Effects: With ``delete``, each file has been deleted by the time it is yielded.
+        Effects: With ``delete``, each file has been deleted by the time it is yielded. Before that, outdated marks of
+        its original were removed and committed.
         """
+        marking = [cls for cls in self._maker.classes if has_marks(cls)] if delete else []
+        if marking and sessions is None:
+            raise UsageError(
+                f"sessions: expected an async_sessionmaker, because rows of {marking[0].__name__} have marks of the "
+                "thumbnails whose files exist, which must be removed before the files"
+            )
         before = datetime.now(UTC) - grace
         for object_type in dict.fromkeys(
             [*(one for one in self._maker.declared_types() if one is not None), *object_types]
         ):
-            batch: list[ObjectInfo] = []
-            async for info in find_outdated(self.store, object_type, self._maker.declared(object_type), before):
-                batch.append(info)
+            batch: dict[ObjectInfo, str] = {}
+            async for original, info in find_outdated(
+                self.store, object_type, self._maker.declared(object_type), before
+            ):
+                batch[info] = original.revision
                 if len(batch) >= _BATCH:
-                    for found in await self._pruned(batch, delete):
+                    for found in await self._pruned(batch, delete, marking, sessions):
                         yield found
-                    batch = []
-            for found in await self._pruned(batch, delete):
+                    batch = {}
+            for found in await self._pruned(batch, delete, marking, sessions):
                 yield found
 
-    async def _pruned(self, batch: list[ObjectInfo], delete: bool) -> list[ObjectInfo]:
+    async def _pruned(
+        self, batch: dict[ObjectInfo, str], delete: bool, marking: list[type[Image]], sessions: Sessions | None
+    ) -> list[ObjectInfo]:
+        """Delete some files, given with the revisions of their originals, after the marks that they justify."""
+        if sessions is not None and batch:
+            await drop_outdated_marks(sessions, marking, self.store, batch.values())
         failed = await self.store.delete_objects([info.name for info in batch]) if delete and batch else {}
         for error in failed.values():
             raise error
-        return batch
+        return list(batch)
 
     async def aclose(self) -> None:
         """Stop rendering files that no request is waiting for."""

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from aioimageattach.context import bind_store
 from aioimageattach.key import ImageKey, file_name, make_revision
 from tests.cli import models
 from tests.cli.conftest import USERS, Run, documents, files
+from tests.maintenance import test_marks
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
 from tests.stores.s3.conftest import BUCKET, REGION
 
@@ -99,6 +101,29 @@ def test_verify_repairs_thumbnails(run: Run, filled: Path) -> None:
     assert (done.exit_code, [line[:9] for line in done.stdout.splitlines()]) == (0, ["repaired "] * 2), done.output
     done = run("verify", BASE, "-s", MEDIA)
     assert (done.exit_code, done.stdout) == (0, "")
+
+
+def test_verify_removes_false_marks(run: Run, folder: Path) -> None:
+    """Rows with marks of thumbnails that do not exist are problems, too, until a repair removes the marks."""
+
+    async def mark() -> None:
+        engine = models.engine()
+        async with engine.begin() as connection:
+            await connection.run_sync(test_marks.Base.metadata.create_all)
+        sessions = async_sessionmaker(engine, expire_on_commit=False)
+        bind_store(sessions, models.media())
+        await test_marks.fill(sessions, 2)
+        await engine.dispose()
+
+    asyncio.run(mark())
+    base = "tests.maintenance.test_marks:Base"
+    assert run("verify", base, "-s", MEDIA).exit_code == 0
+    (folder / models.MEDIA / next(name for name in files(folder / models.MEDIA) if ".24x24." in name)).unlink()
+    done = run("verify", base, "-s", MEDIA)
+    assert (done.exit_code, done.stdout) == (1, "thumbnails Picture 1, 451, 300: expected 3, got 2\n")
+    assert last(done).endswith(", 2 sound, 2 marked, 1 mismarked")
+    assert run("verify", base, "-s", MEDIA, "--repair").exit_code == 0
+    assert run("verify", base, "-s", MEDIA).exit_code == 0
 
 
 # --- sweep -----------------------------------------------------------------------------------------------------------

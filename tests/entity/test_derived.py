@@ -36,6 +36,7 @@ from aioimageattach.exc import (
     UsageError,
 )
 from aioimageattach.file import Source
+from aioimageattach.key import ImageKey
 from aioimageattach.store import KeyedStore, Location
 from aioimageattach.stores import MemoryStore, OverlayStore, PlainRoutingStore
 from aioimageattach.stores.fs import FileSystemStore
@@ -356,6 +357,27 @@ async def test_stores_in_which_no_mark_counts(sessions: async_sessionmaker[Async
             assert product.cover.require_original().thumbnail_marks is None
             await product.cover.generate_thumbnails()
             assert not is_direct(product)
+
+
+async def test_rows_of_the_predecessor_are_not_marked(
+    sessions: async_sessionmaker[AsyncSession], store: KeyedStore
+) -> None:
+    """Without a revision, the mark could be written to the rows of other pictures."""
+    products = [await attached(sessions, ahead=False) for _ in range(2)]
+    for product in products:
+        original = product.cover.require_original()
+        async with sessions.begin() as session:
+            statement = update(Cover.__table__).where(Cover.product_id == product.id)
+            await session.execute(statement.values(revision=None))
+        legacy = store.legacy_name(ImageKey("cover", product.id, original.width, original.height, original.mimetype))
+        await store.put_object(legacy, photo("chelsea"))
+    async with sessions.begin() as session:
+        product = await session.get_one(Product, products[0].id)
+        await product.cover.generate_thumbnails()
+        assert not is_direct(product)
+    assert len(await names(store, "cover.t/")) == 4
+    async with sessions() as session:
+        assert (await session.scalars(select(Cover.thumbnail_marks))).all() == [None, None]
 
 
 async def test_a_mark_goes_with_its_transaction(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:

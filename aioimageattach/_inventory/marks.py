@@ -1,0 +1,107 @@
+"""Rows with marks, which say that all files of a declared thumbnail are in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, bindparam, update
+
+from ..entity._derived import MARKS, marked_files
+from ..store import KeyedStore
+from .images import ImageKind
+from .kind import PAGE, FileReference, Kind, Part, family
+from .reader import Reader, Sessions, run_with_reader
+
+__all__ = ["MarkedKind", "MarkedRow", "marked_kinds", "write_marks"]
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedRow:
+    """A row with marks.
+
+    Args:
+        reference: The file of the original.
+        marks: The marks, separated by spaces.
+        files: The names of the files of each mark that counts for the store.
+    """
+
+    reference: FileReference
+    marks: str
+    files: dict[str, list[str]]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all files."""
+        return [name for names in self.files.values() for name in names]
+
+    def without(self, missing: Iterable[str]) -> str | None:
+        """Return the marks that count and whose files are not among the missing ones; ``None`` if there are none."""
+        gone = {*missing}
+        return " ".join(mark for mark, names in self.files.items() if gone.isdisjoint(names)) or None
+
+
+class MarkedKind(ImageKind):
+    """The originals of an image class that have marks and a revision."""
+
+    def where(self) -> list[ColumnElement[bool]]:
+        """Return the conditions."""
+        columns = self.mapper.columns
+        return [*super().where(), self.column(columns["original"]).is_(True), self.column(columns[MARKS]).is_not(None)]
+
+    def parts(self) -> Sequence[Part]:
+        """Return the rows with a revision: others are never marked."""
+        return super().parts()[:1]
+
+    def rows(self, reader: Reader, store: KeyedStore, *where: ColumnElement[bool]) -> list[MarkedRow]:
+        """Return some rows, without those that have no valid key."""
+        found = [self.marked(reader, row, store) for row in self.select(reader, *where)]
+        return [one for one in found if one is not None]
+
+    def marked(self, reader: Reader, row: Row[Any], store: KeyedStore) -> MarkedRow | None:
+        """Return the marks of a row that was read by :meth:`select`; ``None`` if the row has no valid key."""
+        reference, values = self.reference(reader, row), self._values(row)
+        if reference.key is None:
+            return None
+        return MarkedRow(reference, values[MARKS], marked_files(reference.cls, reference.key, values, store))
+
+    def with_revisions(self, store: KeyedStore, revisions: Iterable[str], reader: Reader) -> list[MarkedRow]:
+        """Return the rows with some revisions."""
+        column, wanted = self.column(self.source), sorted({*revisions})
+        batches = [wanted[start : start + PAGE] for start in range(0, len(wanted), PAGE)]
+        return [row for batch in batches for row in self.rows(reader, store, column.in_(batch))]
+
+
+def marked_kinds(kinds: Iterable[Kind]) -> list[MarkedKind]:
+    """Return the classes whose rows may have marks."""
+    found: list[MarkedKind] = []
+    for kind in kinds:
+        mappers = family(kind.mapper) if isinstance(kind, ImageKind) else []
+        marked = [mapper for mapper in mappers if MARKS in mapper.column_attrs]
+        found += [MarkedKind(mapper) for mapper in marked if mapper.inherits not in marked]
+    return found
+
+
+async def write_marks(sessions: Sessions, kind: MarkedKind, rows: Sequence[tuple[MarkedRow, str | None]]) -> None:
+    """Replace the marks of rows in one transaction; rows whose marks have changed in the meantime are not written.
+
+    Raises:
+        DeclarationError: The sessions are bound to a connection.
+    """
+    columns = kind.mapper.columns
+    column, table = columns[MARKS], columns[MARKS].table
+    same: list[ColumnElement[bool]] = [column == bindparam("before")]
+    for number, key in enumerate(kind.mapper.primary_key):
+        # With joined inheritance, the marks may be in another table than the mapper's primary key.
+        own = [one for one in kind.mapper.get_property_by_column(key).columns if one.table is table]
+        same += [one == bindparam(f"key{number}", type_=one.type) for one in own]
+    statement = update(table).where(*same).values({column: bindparam("after")})
+    parameters = [
+        {"before": row.marks, "after": after, **{f"key{n}": value for n, value in enumerate(row.reference.identity)}}
+        for row, after in rows
+    ]
+    if parameters:
+        await run_with_reader(
+            sessions, kind.mapper, lambda reader: reader.connection.execute(statement, parameters), commit=True
+        )

@@ -1,0 +1,365 @@
+"""Verification of marks, which say that all files of a declared thumbnail are in the store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import ForeignKey, String, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from aioimageattach import FocalPoint, Image, Srcset, ThumbnailMarks, bind_store, image_attachment, store_context
+from aioimageattach.entity._derived import declared_files
+from aioimageattach.exc import DeclarationError, UsageError
+from aioimageattach.maintenance import Mismatch, _marks, verify
+from aioimageattach.migration import migrate
+from aioimageattach.store import KeyedStore, ObjectInfo
+from aioimageattach.stores import MemoryStore, OverlayStore
+from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.thumbnails import ThumbnailServer
+from tests.databases import Database
+from tests.entity.test_markup import Links
+from tests.photos import photo
+from tests.servers.gate import Gate
+from tests.stores.s3.conftest import MakeStore
+from tests.thumbnails.models import names
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+class Base(DeclarativeBase):
+    """The declarative base."""
+
+
+class User(Base):
+    """A user with pictures."""
+
+    __tablename__ = "user"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    picture = image_attachment["Picture"]("Picture")
+    cats = image_attachment["Cat"]("Cat")
+
+
+class Picture(Base, Image, FocalPoint, ThumbnailMarks):
+    """A picture with two thumbnails, one of which depends on the focal point."""
+
+    __tablename__ = "picture"
+    __thumbnails__ = {
+        "icon": Srcset([24], aspect=(1, 1), fallback=None),
+        "card": Srcset([60, 120], fallback=None, sizes="50vw"),
+    }
+    user_id: Mapped[int] = mapped_column(ForeignKey("user.id"), primary_key=True)
+
+
+class Animal(Base, Image):
+    """A picture without marks."""
+
+    __tablename__ = "animal"
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}
+    user_id: Mapped[int] = mapped_column(ForeignKey("user.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+
+
+class Cat(Animal, ThumbnailMarks):
+    """A subclass in the same table, with marks."""
+
+    __thumbnails__ = {"card": Srcset([60], fallback=None)}
+    __mapper_args__ = {"polymorphic_identity": "cat"}
+
+
+class Listed(FileSystemStore):
+    """A store that counts its calls."""
+
+    calls: list[str]
+    before_list: Any = None
+
+    async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        self.calls.append("list")
+        if self.before_list is not None:
+            await self.before_list()
+        async for info in super().list_objects(prefix, start_after=start_after):
+            yield info
+
+    async def head_object(self, name: str) -> ObjectInfo:
+        self.calls.append(name.partition("/")[0])
+        return await super().head_object(name)
+
+
+async def started(database: Database, store: KeyedStore) -> Sessions:
+    """Return sessions on a database with the tables and a store."""
+    await database.create(Base.metadata)
+    sessions: Sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
+    bind_store(sessions, store, thumbnails=Links(store))
+    return sessions
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Listed:
+    """A store in a directory."""
+    (tmp_path / "files").mkdir()
+    store = Listed(tmp_path / "files", "/files/", fsync=False)
+    store.calls = []
+    return store
+
+
+@pytest.fixture
+async def sessions(sqlite_database: Database, store: Listed) -> Sessions:
+    """Sessions on SQLite."""
+    return await started(sqlite_database, store)
+
+
+async def fill(sessions: Sessions, count: int = 1) -> list[Picture]:
+    """Commit pictures with their thumbnails."""
+    rows = []
+    for _ in range(count):
+        async with sessions.begin() as session:
+            session.add(user := User())
+            rows.append(await user.picture.from_blob(photo("chelsea")))
+            await user.picture.generate_thumbnails()
+    return rows
+
+
+def files(row: Any, store: KeyedStore, name: str) -> list[str]:
+    """The names of the files of a thumbnail."""
+    found = [one for one in declared_files(row) if one.declaration.name == name]
+    return [store.name_of(one.key_for(row)) for one in found]
+
+
+async def verified(sessions: Sessions, store: KeyedStore | None = None, **options: Any) -> list[Mismatch]:
+    """Return the mismatches."""
+    return [one async for one in verify(sessions, Base, store, **options)]
+
+
+async def is_direct(sessions: Sessions, row: Picture, name: str) -> bool:
+    """Whether a new page leads browsers directly to the store."""
+    async with sessions() as session:
+        fresh = await session.get_one(Picture, [row.user_id, row.width, row.height, row.variant])
+        urls = [one.url for one in fresh.candidates(name)]
+    return not any(url.startswith("/thumbnails/") for url in urls)
+
+
+async def check(sessions: Sessions, store: KeyedStore) -> None:
+    """Delete files of some thumbnails, verify, and repair."""
+    first, second, third = await fill(sessions, 3)
+    assert await verified(sessions) == []
+    await store.delete_object(files(second, store, "card")[1])
+    await store.delete_objects([name for kind in ("icon", "card") for name in files(third, store, kind)])
+    plan = verify(sessions, Base)
+    found = {one.reference.identity[0]: one async for one in plan}
+    assert {number: (one.problem, one.expected, one.actual, one.repaired) for number, one in found.items()} == {
+        second.user_id: ("thumbnails", 3, 2, False),
+        third.user_id: ("thumbnails", 3, 0, False),
+    }
+    progress = plan.progress
+    assert (progress.marked, progress.mismarked, progress.sound, progress.flawed) == (3, 2, 3, 0)
+    assert await is_direct(sessions, second, "card")
+
+    assert [one.repaired for one in await verified(sessions, repair=True)] == [True, True]
+    assert await verified(sessions) == []
+    direct = [[await is_direct(sessions, row, name) for name in ("icon", "card")] for row in (first, second, third)]
+    assert direct == [[True, True], [True, False], [False, False]]
+
+
+async def test_marks_of_missing_files_in_a_directory(database: Database, store: Listed) -> None:
+    """They are reported with the number of files, and removed by a repair; other marks of the row stay."""
+    await check(await started(database, store), store)
+
+
+async def test_marks_of_missing_files_in_a_bucket(sqlite_database: Database, gate: Gate, make_store: MakeStore) -> None:
+    """As in a directory."""
+    store = make_store(gate.url)
+    await check(await started(sqlite_database, store), store)
+
+
+async def test_files_are_listed(sessions: Sessions, store: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One listing for each page of rows, and no request for each file."""
+    rows = await fill(sessions, 7)
+    await store.delete_object(files(rows[5], store, "icon")[0])
+    monkeypatch.setattr(_marks, "PAGE", 3)
+    store.calls.clear()
+    [found] = await verified(sessions)
+    assert found.reference.identity[0] == rows[5].user_id
+    assert store.calls.count("list") == 3
+    assert store.calls.count("picture") == 7
+    assert store.calls.count("picture.t") == 0
+
+
+async def test_marks_that_do_not_count(sessions: Sessions, store: Listed, tmp_path: Path) -> None:
+    """Those of another store, of another focal point and above an overlay are not used, so they are not checked."""
+    [row] = await fill(sessions)
+    await store.delete_objects([*files(row, store, "icon"), *files(row, store, "card")])
+    other = FileSystemStore(tmp_path / "other", "/other/", fsync=False)
+    await migrate(sessions, Base, store, other).execute()
+    store.calls.clear()
+    assert (
+        await verified(sessions, other) == await verified(sessions, OverlayStore(store, MemoryStore("below:/"))) == []
+    )
+    assert "list" not in store.calls
+    async with sessions.begin() as session:
+        await session.execute(update(Picture).values(focal_x=0.1, focal_y=0.2))
+    [found] = await verified(sessions)
+    assert (found.expected, found.actual) == (2, 0)
+
+
+async def test_rows_that_change_meanwhile(sessions: Sessions, store: Listed) -> None:
+    """A picture that is deleted or unmarked after its row was read is not reported."""
+    gone, unmarked, kept = await fill(sessions, 3)
+
+    async def change() -> None:
+        store.before_list = None
+        async with sessions.begin() as session:
+            await session.execute(delete(Picture.__table__).where(Picture.revision == gone.revision))
+            statement = update(Picture).where(Picture.revision == unmarked.revision)
+            await session.execute(statement.values(thumbnail_marks=None))
+        await store.delete_objects([name for row in (gone, unmarked, kept) for name in files(row, store, "icon")])
+
+    store.before_list = change
+    assert [one.reference.identity[0] for one in await verified(sessions)] == [kept.user_id]
+
+
+async def test_rows_that_change_before_the_repair(sessions: Sessions, store: Listed) -> None:
+    """New marks are not overwritten."""
+    [row] = await fill(sessions)
+    [icon] = files(row, store, "icon")
+    await store.delete_object(icon)
+    plan = verify(sessions, Base, repair=True)
+    write = plan._repair_marks
+
+    async def changed(*arguments: Any) -> Mismatch:
+        async with sessions.begin() as session:
+            await session.execute(update(Picture).values(thumbnail_marks="others"))
+        return await write(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "_repair_marks", changed)
+        await plan.execute()
+    async with sessions() as session:
+        assert await session.scalar(select(Picture.thumbnail_marks)) == "others"
+
+
+async def test_marks_that_cannot_be_repaired(sessions: Sessions, store: Listed) -> None:
+    """Only the application may commit the sessions of a connection."""
+    [row] = await fill(sessions)
+    await store.delete_object(files(row, store, "icon")[0])
+    async with sessions() as session:
+        connection = await session.connection()
+        bound = async_sessionmaker(connection, expire_on_commit=False)
+        bind_store(bound, store)
+        with pytest.raises(DeclarationError, match="bound to a connection"):
+            await verified(bound, repair=True)
+    assert await is_direct(sessions, row, "icon")
+
+
+async def test_marks_of_a_subclass(sessions: Sessions, store: Listed) -> None:
+    """The mixin may be that of a class that shares its table with others."""
+    async with sessions.begin() as session:
+        session.add(user := User())
+        row = await user.cats.from_blob(photo("chelsea"))
+        await user.cats.generate_thumbnails()
+    assert row.thumbnail_marks is not None
+    [name] = files(row, store, "card")
+    await store.delete_object(name)
+    assert [one.reference.cls for one in await verified(sessions, repair=True)] == [Cat]
+    assert await verified(sessions) == []
+
+
+async def test_a_row_without_a_valid_name(sessions: Sessions, store: Listed) -> None:
+    """It is unreadable, and its marks are not checked."""
+    await fill(sessions)
+    async with sessions.begin() as session:
+        await session.execute(update(Picture.__table__).values(revision="../x"))
+    assert [one.problem for one in await verified(sessions)] == ["unreadable"]
+
+
+# --- no direct URL without its file ----------------------------------------------------------------------------------
+
+
+class Before(DeclarativeBase):
+    """The application before a change."""
+
+
+class OldUser(Before):
+    """A user with a picture."""
+
+    __tablename__ = "user"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    picture = image_attachment["OldPicture"]("OldPicture")
+
+
+class OldPicture(Before, Image, FocalPoint, ThumbnailMarks):
+    """The class of the same rows, with another look of one thumbnail."""
+
+    __tablename__ = "picture"
+    __thumbnails__ = {**Picture.__thumbnails__, "card": Srcset([60, 120], fallback=None, sizes="50vw", quality=40)}
+    user_id: Mapped[int] = mapped_column(ForeignKey("user.id"), primary_key=True)
+
+
+async def pruned(store: KeyedStore, cls: type[Any], sessions: Sessions | None) -> list[str]:
+    """Delete the thumbnails that a class does not declare; return their names."""
+    server = ThumbnailServer(store, [cls], base_url="/thumbnails/")
+    return [info.name async for info in server.prune(delete=True, grace=timedelta(0), sessions=sessions)]
+
+
+async def existing(urls: Iterable[str], store: KeyedStore) -> list[bool]:
+    """Whether the file of each direct URL exists."""
+    known = set(await names(store))
+    return [url.partition("/files/")[2] in known for url in urls if not url.startswith("/thumbnails/")]
+
+
+@pytest.mark.parametrize("remarked", [True, False])
+async def test_pruned_and_declared_as_before(sessions: Sessions, store: Listed, remarked: bool) -> None:
+    """Marks are removed before the files, so a return to the old declaration leads to no missing file."""
+    async with sessions.begin() as session:
+        session.add(user := OldUser())
+        row = await user.picture.from_blob(photo("chelsea"))
+        await user.picture.generate_thumbnails()
+        old = [one.url for name in ("icon", "card") for one in row.candidates(name)]
+    assert await existing(old, store) == [True] * 3
+    if remarked:
+        async with sessions.begin() as session:
+            await (await session.get_one(User, user.id)).picture.generate_thumbnails()
+    with pytest.raises(UsageError, match="rows of Picture have marks"):
+        await pruned(store, Picture, None)
+    assert len(await pruned(store, Picture, sessions)) == 2
+    async with sessions() as session:
+        after = (await session.get_one(OldUser, user.id)).picture
+        current = (await session.get_one(User, user.id)).picture
+        assert await existing([one.url for one in after.candidates("icon")], store) == [True]
+        assert await existing([one.url for one in after.candidates("card")], store) == []
+        assert await existing([one.url for one in current.candidates("card")], store) == [True, True] * remarked
+    assert await verified(sessions) == []
+
+
+async def test_migrated_and_back(sessions: Sessions, store: Listed, tmp_path: Path) -> None:
+    """In the new store URLs lead to the server; in the old one, to files that are still there."""
+    [row] = await fill(sessions)
+    new = FileSystemStore(tmp_path / "new", "/files/", fsync=False)
+    await migrate(sessions, Base, store, new).execute()
+    with store_context(new, thumbnails=Links(new)):
+        moved = [one.url for name in ("icon", "card") for one in row.candidates(name, store=new)]
+        assert all(url.startswith("/thumbnails/") for url in moved)
+    with store_context(store, thumbnails=Links(store)):
+        direct = [one.url for name in ("icon", "card") for one in row.candidates(name, store=store)]
+    assert await existing(direct, store) == [True] * 3
+    assert await verified(sessions, new) == []
+
+
+async def test_restored_from_a_backup(sessions: Sessions, store: Listed) -> None:
+    """A restored row may have marks of files that were deleted since; a repair removes them."""
+    [row] = await fill(sessions)
+    backup = {key: row.__dict__[key] for key in Picture.__table__.columns.keys()}  # noqa: SIM118
+    original = store.name_of(row.key)
+    async with sessions.begin() as session:
+        await (await session.get_one(User, row.user_id)).picture.delete()
+    async with sessions.begin() as session:
+        await session.execute(Picture.__table__.insert().values(backup))
+    await store.put_object(original, photo("chelsea"))
+    assert await is_direct(sessions, row, "card")
+    [found] = await verified(sessions, repair=True)
+    assert (found.problem, found.repaired) == ("thumbnails", True)
+    assert not await is_direct(sessions, row, "card")
+    assert not await is_direct(sessions, row, "icon")
