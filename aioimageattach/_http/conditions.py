@@ -45,7 +45,7 @@ def matches(header: str, etag: str, *, weak: bool) -> bool:
         header: The value of ``If-Match`` or ``If-None-Match``, other than ``*``. Parsing stops at the first part that
             is not a tag.
         etag: The tag of the current version, weak or strong.
-        weak: Whether to use the weak comparison of section 8.8.3.2. In a strong comparison, a weak tag never matches.
+        weak: ``True`` to use the weak comparison of section 8.8.3.2. In a strong comparison, a weak tag never matches.
     """
     opaque = etag.removeprefix("W/")
     if not weak and opaque != etag:

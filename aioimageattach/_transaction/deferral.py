@@ -21,7 +21,7 @@ def defer_deletion(target: Any, deferred: bool = True) -> None:
 
     Args:
         target: An ``AsyncSession`` or ``async_sessionmaker``, or a scoped session.
-        deferred: Whether to keep the files.
+        deferred: ``True`` to keep the files.
     """
     set_info(target, _INFO, deferred)
 

@@ -34,8 +34,8 @@ class Upload:
         file: Its store and its name.
         data: The bytes.
         mimetype: Its MIME type; not used for image keys, which contain it.
-        reproducible: Whether the bytes can be regenerated.
-        shared: Whether other rows may reference it, too. Such a file may exist already, and no transaction deletes it.
+        reproducible: ``True`` if the bytes can be regenerated.
+        shared: ``True`` if other rows may reference it, too. Such a file may already exist. No transaction deletes it.
     """
 
     file: StoredFile

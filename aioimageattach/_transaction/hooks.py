@@ -31,22 +31,22 @@ from .deferral import is_deferred
 from .fence import check_age, grace_of
 from .files import Upload, discard_all, put_all
 from .journal import Journal, Verdict
-from .locks import Owner, lock_owners
+from .locks import OwnerRow, lock_owners
 from .references import Database, StoredFile, unreferenced
 
 __all__ = [
     "FlushHandler",
-    "Plan",
+    "FlushPlan",
     "Report",
     "Rows",
     "claim",
     "connection_of",
     "database_of",
+    "former_store",
     "holds",
     "lock",
     "put",
     "register",
-    "store_left",
 ]
 
 _BOUND: Final = "aioimageattach.bound"
@@ -68,7 +68,7 @@ class Rows:
 
 
 @dataclass(slots=True)
-class Plan:
+class FlushPlan:
     """The work that has to be done before a handler may read anything.
 
     Args:
@@ -77,7 +77,7 @@ class Plan:
     """
 
     uploads: Sequence[Upload] = ()
-    owners: Sequence[Owner] = ()
+    owners: Sequence[OwnerRow] = ()
 
 
 @dataclass(slots=True)
@@ -107,15 +107,15 @@ class FlushHandler(ABC):
     """Key of the handler's state in ``Session.info``. After :meth:`plan`, a flush skips handlers without state."""
 
     @abstractmethod
-    def carries(self, mapper: Mapper[Any]) -> bool:
+    def handles(self, mapper: Mapper[Any]) -> bool:
         """Return whether rows of a mapper may reference files. The result is cached."""
 
     @abstractmethod
-    def plan(self, session: Session, rows: Rows) -> Plan:
+    def plan(self, session: Session, rows: Rows) -> FlushPlan:
         """Check the rows, and return the files to put and the rows to lock."""
 
     @abstractmethod
-    def settle(self, session: Session) -> None:
+    def read_rows(self, session: Session) -> None:
         """Read what the rows reference; the files are in the store, and the rows of all handlers are locked."""
 
     @abstractmethod
@@ -155,7 +155,7 @@ def _handlers_of(row: object) -> tuple[FlushHandler, ...]:
     found = _handlers_by_class.get(cls)
     if found is None:
         mapper = instance_state(row).mapper
-        found = _handlers_by_class[cls] = tuple(handler for handler in _handlers if handler.carries(mapper))
+        found = _handlers_by_class[cls] = tuple(handler for handler in _handlers if handler.handles(mapper))
     return found
 
 
@@ -234,7 +234,7 @@ def put(session: Session, uploads: Sequence[Upload]) -> None:
             _journal(session).uploaded(tokens, upload.file, since)
 
 
-def lock(session: Session, owners: Sequence[Owner]) -> None:
+def lock(session: Session, owners: Sequence[OwnerRow]) -> None:
     """Lock rows until the transaction ends, table by table, in the order of their keys.
 
     Other rows of these tables that the flush changes or deletes are locked with them. Otherwise the statements of the
@@ -244,14 +244,14 @@ def lock(session: Session, owners: Sequence[Owner]) -> None:
         return
     sharded = session.connection_callable is not None
     others = [] if sharded else [instance_state(row) for row in (*session.dirty, *session.deleted)]
-    wanted: dict[Connection, list[Owner]] = {}
+    wanted: dict[Connection, list[OwnerRow]] = {}
     for owner in owners:
         wanted.setdefault(connection_of(session, owner.mapper, owner.state), []).append(owner)
     for connection, some in wanted.items():
         lock_owners(connection, some, others)
 
 
-def _note(session: Session, report: Report) -> None:
+def _record(session: Session, report: Report) -> None:
     if not report.named and not report.dropped and not report.leased:
         return
     journal, tokens = _journal(session), _open_transactions(session)
@@ -325,7 +325,7 @@ def _detached(session: Session, row: object) -> None:
         instance_state(row).info[_BOUND] = _Bound(store)
 
 
-def store_left(state: InstanceState[Any]) -> Store | None:
+def former_store(state: InstanceState[Any]) -> Store | None:
     """Return the store that was bound to the session that a row has left."""
     info = state.__dict__.get("info")  # most rows have none: do not create it
     found: _Bound | None = None if info is None else info.get(_BOUND)
@@ -368,11 +368,11 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
         for handler in _active(session):
             handler.closed(session)
     if _JOURNAL in session.info:
-        _carry_out(session, _journal(session).end(transaction))
+        _apply(session, _journal(session).end(transaction))
 
 
 @event.listens_for(Pool, "invalidate")
-def _interrupted(connection: object, entry: ConnectionPoolEntry, error: BaseException | None) -> None:
+def _connection_invalidated(connection: object, entry: ConnectionPoolEntry, error: BaseException | None) -> None:
     """Detect the end of a session that was cancelled while it closed: it never reports the end of its transaction.
 
     The pool discards its connection in that case.
@@ -385,10 +385,10 @@ def _interrupted(connection: object, entry: ConnectionPoolEntry, error: BaseExce
     with contextlib.suppress(
         asyncio.CancelledError
     ):  # one is already propagating, and the pool still has to close the connection
-        _carry_out(session, _journal(session).settle())
+        _apply(session, _journal(session).close_all())
 
 
-def _carry_out(session: Session, verdict: Verdict) -> None:
+def _apply(session: Session, verdict: Verdict) -> None:
     if verdict.unresolved:
         _log.warning(
             "%d files are left for the sweep: the outcome of their transaction is unknown", len(verdict.unresolved)
@@ -444,7 +444,7 @@ def _before_flush(session: Session, context: object, instances: object) -> None:
     put(session, [upload for plan in plans for upload in plan.uploads])
     lock(session, [owner for plan in plans for owner in plan.owners])
     for handler in _active(session):
-        handler.settle(session)
+        handler.read_rows(session)
 
 
 @event.listens_for(Session, "after_flush")
@@ -454,7 +454,7 @@ def _after_flush(session: Session, context: object) -> None:
     if active:
         session.info[_DELETED] = {handler: [] for handler in active}
     for handler in active:
-        _note(session, handler.flushed(session))
+        _record(session, handler.flushed(session))
 
 
 @event.listens_for(Session, "persistent_to_deleted")
@@ -464,11 +464,11 @@ def _deleted(session: Session, row: object) -> None:
         if handler in in_flush:
             in_flush[handler].append(row)
         else:
-            _note(session, handler.deleted(session, row))
+            _record(session, handler.deleted(session, row))
 
 
 @event.listens_for(Session, "after_flush_postexec")
 def _after_flush_postexec(session: Session, context: object) -> None:
     deleted: dict[FlushHandler, list[Any]] = session.info.pop(_DELETED, {})
     for handler, rows in deleted.items():
-        _note(session, handler.ended(session, rows))
+        _record(session, handler.ended(session, rows))

@@ -62,7 +62,7 @@ class Journal:
         self._files: set[StoredFile] = set()  # of all frames
         self.claimed: set[StoredFile] = set()
         """Files that were already in the store and that rows of the open transaction will reference."""
-        self._left = Verdict()
+        self._pending_verdict = Verdict()
 
     def _open(self, tokens: Sequence[Hashable]) -> _Frame:
         """Return the frame of the innermost of the open transactions, given from the root to the innermost savepoint.
@@ -71,13 +71,13 @@ class Journal:
         interrupted before it could report its end; its files are part of the next verdict.
         """
         if self._frames and tokens[0] not in self._frames:
-            self._left = self.settle()
+            self._pending_verdict = self.close_all()
         for token in tokens:
             if token not in self._frames:
                 self._frames[token] = _Frame()
         return self._frames[tokens[-1]]
 
-    def _note(self, tokens: Sequence[Hashable], event: _Event, file: StoredFile) -> _Frame:
+    def _record(self, tokens: Sequence[Hashable], event: _Event, file: StoredFile) -> _Frame:
         frame = self._open(tokens)
         frame.events.append((event, file))
         self._files.add(file)
@@ -91,7 +91,7 @@ class Journal:
             file: The file.
             since: The time when the upload began, in seconds of a clock chosen by the caller.
         """
-        frame = self._note(tokens, _Event.UPLOADED, file)
+        frame = self._record(tokens, _Event.UPLOADED, file)
         frame.since = min(frame.since, since)
 
     def leased(self, tokens: Sequence[Hashable], since: float) -> None:
@@ -101,11 +101,11 @@ class Journal:
 
     def named(self, tokens: Sequence[Hashable], file: StoredFile) -> None:
         """Record that a row that references the file was written."""
-        self._note(tokens, _Event.NAMED, file)
+        self._record(tokens, _Event.NAMED, file)
 
     def dropped(self, tokens: Sequence[Hashable], file: StoredFile) -> None:
         """Record that the row that referenced the file was deleted, or now references another file."""
-        self._note(tokens, _Event.DROPPED, file)
+        self._record(tokens, _Event.DROPPED, file)
 
     def sending(self, root: Hashable) -> None:
         """Record that COMMIT or PREPARE TRANSACTION is about to be sent."""
@@ -140,10 +140,10 @@ class Journal:
         if frame is None:
             return Verdict()
         if not self._frames:
-            left, self._left = self._left, Verdict()
+            pending, self._pending_verdict = self._pending_verdict, Verdict()
             self._files = set()
             self.claimed = set()
-            return left + _verdict(frame)
+            return pending + _verdict(frame)
         parent = next(reversed(self._frames.values()))
         if frame.committed:
             parent.events += frame.events
@@ -152,10 +152,10 @@ class Journal:
             parent.events += [(event, file) for event, file in frame.events if event is _Event.UPLOADED]
         return Verdict()
 
-    def settle(self) -> Verdict:
+    def close_all(self) -> Verdict:
         """Close everything that is still open, innermost first, and return the verdict."""
-        verdict = self._left
-        self._left = Verdict()
+        verdict = self._pending_verdict
+        self._pending_verdict = Verdict()
         for token in reversed(tuple(self._frames)):
             verdict += self.end(token)
         return verdict

@@ -10,7 +10,7 @@ from sqlalchemy import Column, ColumnElement, select, tuple_
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstanceState, Mapper
 
-__all__ = ["PAGE", "Owner", "among", "lock_owners", "root_of"]
+__all__ = ["PAGE", "OwnerRow", "among", "lock_owners", "root_of"]
 
 PAGE: Final = 1000
 """Maximum number of rows per statement."""
@@ -19,7 +19,7 @@ Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class OwnerRow:
     """A row that a transaction locks before it changes files that belong to the row.
 
     Args:
@@ -49,7 +49,7 @@ def among(columns: Sequence[Any], keys: Sequence[Key]) -> ColumnElement[bool]:
     return tuple_(*columns).in_(keys)
 
 
-def lock_owners(connection: Connection, owners: Iterable[Owner], others: Iterable[InstanceState[Any]]) -> None:
+def lock_owners(connection: Connection, owners: Iterable[OwnerRow], others: Iterable[InstanceState[Any]]) -> None:
     """Lock rows table by table, in the order of their primary keys.
 
     Only rows of base tables are locked, because code that locks rows in tables of subclasses has locked the row of the

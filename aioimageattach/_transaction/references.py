@@ -42,7 +42,7 @@ class Database:
         mapper: The base mapper of the rows.
         state: One of the rows, in a session over shards; else ``None``.
         schemas: The ``schema_translate_map`` of the session's connection.
-        watched: Whether the session's connection is watched for its COMMIT.
+        watched: ``True`` if the session's connection is watched for its COMMIT.
     """
 
     engine: Engine | None
@@ -116,7 +116,7 @@ async def unreferenced(uploads: Collection[StoredFile], dropped: Collection[Stor
             continue
         try:
             async with asyncio.timeout(QUERY_TIMEOUT), AsyncEngine(engine).connect() as connection:
-                kept = {file for group in groups.items() for file in await connection.run_sync(_ask, *group)}
+                kept = {file for group in groups.items() for file in await connection.run_sync(_query, *group)}
         except Exception as error:  # the transaction is over, and nothing may make its commit fail
             _log.warning(
                 "%d files are left for the sweep: the query for rows that reference them failed: %s",
@@ -134,7 +134,7 @@ async def unreferenced(uploads: Collection[StoredFile], dropped: Collection[Stor
     return found
 
 
-def _ask(connection: Connection, referrer: Referrer, files: Sequence[StoredFile]) -> Collection[StoredFile]:
+def _query(connection: Connection, referrer: Referrer, files: Sequence[StoredFile]) -> Collection[StoredFile]:
     schemas = referrer.database.schemas
     connection = connection.execution_options(schema_translate_map=dict(schemas) or None)
     return referrer.referenced(connection, files)

@@ -17,9 +17,9 @@ from typing_extensions import TypeVar
 
 from .._greenlet import in_bridge
 from ..exc import DeclarationError
-from ._collection import Collection, watch
+from ._collection import Collection, invalidate_groups
 from ._image import Image
-from ._mapping import Options, attachment_of, plant
+from ._mapping import AttachmentOptions, attachment_of, register_attachment
 from ._multiple import MultipleImageSet
 from ._single import SingleImageSet
 
@@ -58,7 +58,7 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
 
     Args:
         argument: The image class, its name, or a callable that returns it.
-        uselist: Whether an owner has many pictures.
+        uselist: ``True`` if an owner has many pictures.
         max_pictures: The maximum number of pictures per owner, with ``uselist=True``; ``None`` means no limit. It is
             checked in the flush, while the owner is locked.
         arguments: Other arguments of :func:`sqlalchemy.orm.relationship`.
@@ -181,7 +181,7 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
 
 
 @event.listens_for(Mapper, "before_mapper_configured")
-def _translate(mapper: Mapper[Any], cls: type) -> None:
+def _translate_back_populates(mapper: Mapper[Any], cls: type) -> None:
     """Replace an attachment's name in ``back_populates`` of an image class by the name of its relationship."""
     for prop in list(mapper._props.values()) if issubclass(cls, Image) else ():
         if isinstance(prop, RelationshipProperty) and isinstance(name := prop.back_populates, str):
@@ -192,20 +192,20 @@ def _translate(mapper: Mapper[Any], cls: type) -> None:
 
 
 @event.listens_for(Mapper, "after_mapper_constructed")
-def _plant(mapper: Mapper[Any], cls: type) -> None:
+def _add_relationships(mapper: Mapper[Any], cls: type) -> None:
     for base in cls.__mro__:
         if mapper.concrete and mapper.inherits is not None and base is mapper.inherits.class_:
             break  # its images have foreign keys to another table
         for name, value in list(vars(base).items()):
             if isinstance(value, image_attachment):
                 value.name = name  # Python does not call __set_name__ if a declared_attr returned the attachment
-                if _has_no(mapper, value.key):
+                if _lacks_relationship(mapper, value.key):
                     arguments: dict[str, Any] = {**_DEFAULTS, **value.arguments}
                     rows: RelationshipProperty[Any] = relationship(value.argument, **arguments)
                     mapper.add_property(value.key, rows)
-                    plant(mapper, rows, Options(value.uselist, value.max_pictures))
-                    watch(getattr(cls, value.key), value.key)
-                    event.listen(mapper, "after_insert", partial(_inserted, value.key), propagate=True)
+                    register_attachment(mapper, rows, AttachmentOptions(value.uselist, value.max_pictures))
+                    invalidate_groups(getattr(cls, value.key), value.key)
+                    event.listen(mapper, "after_insert", partial(_set_empty_list, value.key), propagate=True)
 
 
 def _load_in_bridge(owner: object, key: str) -> None:
@@ -216,7 +216,7 @@ def _load_in_bridge(owner: object, key: str) -> None:
             getattr(owner, key)
 
 
-def _inserted(key: str, mapper: Mapper[Any], connection: Connection, owner: object) -> None:
+def _set_empty_list(key: str, mapper: Mapper[Any], connection: Connection, owner: object) -> None:
     """Set an empty list of images on a new owner without images.
 
     Otherwise SQLAlchemy would load the list on first access, which synchronous methods cannot do.
@@ -225,6 +225,6 @@ def _inserted(key: str, mapper: Mapper[Any], connection: Connection, owner: obje
         set_committed_value(owner, key, [])
 
 
-def _has_no(mapper: Mapper[Any], key: str) -> bool:
+def _lacks_relationship(mapper: Mapper[Any], key: str) -> bool:
     """Return whether a mapper has no relationship of that name, or only a placeholder for a concrete parent's."""
     return not mapper.has_property(key) or isinstance(mapper.get_property(key), ConcreteInheritedProperty)

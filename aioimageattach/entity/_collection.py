@@ -21,13 +21,13 @@ from sqlalchemy.orm.attributes import (
 )
 
 from ..exc import DeclarationError, DetachedError, NoOriginalError, NotLoadedError
-from ._columns import own_columns, take_over
-from ._gallery import check_room
+from ._columns import copy_values, own_columns
+from ._gallery import check_max_pictures
 from ._image import NEEDED, Image, set_zone
 from ._mapping import SIZE, Attachment, default_of, identity_attributes
 from ._record import record_of
 
-__all__ = ["Collection", "newest", "session_lock", "watch"]
+__all__ = ["Collection", "invalidate_groups", "newest", "session_lock"]
 
 I = TypeVar("I", bound=Image)  # noqa: E741
 
@@ -59,23 +59,23 @@ class _Groups:
 
     Args:
         rows: The list that was grouped.
-        moves: The value of ``_moves`` at that time.
+        key_changes: The value of ``_key_changes`` at that time.
         sets: The rows of each set, by the values of the discriminators.
     """
 
     rows: list[Any]
-    moves: int
+    key_changes: int
     sets: dict[tuple[Any, ...], list[Any]] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Groups, ([], -1)  # a copy of the owner groups its own rows
 
 
-_moves = [0]
-"""The number of rows, of any owner, that have moved to another set since the process started."""
+_key_changes = [0]
+"""How many rows, of any owner, have moved to another set since the process started."""
 
 
-def watch(attribute: QueryableAttribute[Any], attachment_key: str) -> None:
+def invalidate_groups(attribute: QueryableAttribute[Any], attachment_key: str) -> None:
     """Invalidate the groups of an owner when rows are added to or removed from its relationship."""
     key = ("aioimageattach", attachment_key)
 
@@ -92,14 +92,14 @@ def _instrumented(cls: type[Image], name: str, attribute: Any) -> None:
         return
     column = prop.columns[0]
     if isinstance(column, Column) and column.primary_key:
-        event.listen(attribute, "set", _moved)
+        event.listen(attribute, "set", _key_changed)
 
 
-def _moved(row: object, value: object, old: object, initiator: object) -> None:
+def _key_changed(row: object, value: object, old: object, initiator: object) -> None:
     if value != old:
         state = instance_state(row)
         if state.key is not None or record_of(row).owner is not None:  # a new row is not in a collection yet
-            _moves[0] += 1
+            _key_changes[0] += 1
 
 
 class Collection(Generic[I]):
@@ -129,19 +129,19 @@ class Collection(Generic[I]):
 
     # --- without a query ---------------------------------------------------------------------------------------------
 
-    def loaded(self, place: tuple[Any, ...] | None = None) -> bool:
+    def loaded(self, set_key: tuple[Any, ...] | None = None) -> bool:
         """Return whether the rows of one set, or of all sets, can be read without a query."""
         if self.state.key is not None and self.key not in self.state.dict:
             return False
         try:
             sets = self._groups().sets
-            for rows in sets.values() if place is None else [sets.get(place, ())]:
+            for rows in sets.values() if set_key is None else [sets.get(set_key, ())]:
                 self._present(rows)
         except NotLoadedError:
             return False
         return True
 
-    def places(self) -> list[tuple[Any, ...]]:
+    def set_keys(self) -> list[tuple[Any, ...]]:
         """Return the sets that have rows, each as the values of its discriminators.
 
         They are sorted by these values, or in the order in which ``order_by`` puts their originals. Pictures without a
@@ -156,8 +156,8 @@ class Collection(Generic[I]):
         numbers = {id(row): number for number, row in enumerate(self._rows())}
         position = self.attachment.position
 
-        def rank(place: tuple[Any, ...]) -> tuple[int, int, int]:
-            members = self.members(place)
+        def rank(set_key: tuple[Any, ...]) -> tuple[int, int, int]:
+            members = self.members(set_key)
             original = newest(members)
             if original is None:
                 return 3, 0, numbers[id(members[0])]
@@ -170,23 +170,23 @@ class Collection(Generic[I]):
         return sorted(present, key=rank)
 
     def unordered(self) -> list[tuple[Any, ...]]:
-        """Return the same as :meth:`places`, in any order."""
-        return [place for place, rows in self._groups().sets.items() if self._present(rows)]
+        """Return the same as :meth:`set_keys`, in any order."""
+        return [set_key for set_key, rows in self._groups().sets.items() if self._present(rows)]
 
     def pictures(self) -> list[tuple[Any, ...]]:
         """Return the sets that have an original, in any order."""
-        return [place for place in self.unordered() if newest(self.members(place)) is not None]
+        return [set_key for set_key in self.unordered() if newest(self.members(set_key)) is not None]
 
-    def members(self, place: tuple[Any, ...] = ()) -> list[I]:
+    def members(self, set_key: tuple[Any, ...] = ()) -> list[I]:
         """Return the rows of one set, without those that will be deleted or replaced by the next flush.
 
         Args:
-            place: The values of the discriminators.
+            set_key: The values of the discriminators.
 
         Raises:
             NotLoadedError: The rows are not loaded.
         """
-        rows = self._present(self._groups().sets.get(place, ()))
+        rows = self._present(self._groups().sets.get(set_key, ()))
         pending = [row for row in rows if instance_state(row).key is None]
         if not pending:
             return rows
@@ -195,7 +195,7 @@ class Collection(Generic[I]):
         taken = {_look(row) for row in pending if (found := record_of(row).attached) is not None and found.replaces}
         return [row for row in rows if instance_state(row).key is None or _look(row) not in taken]
 
-    def _place_of(self, row: I) -> tuple[Any, ...]:
+    def _set_key_of(self, row: I) -> tuple[Any, ...]:
         return tuple(row.__dict__.get(name) for name in self.attachment.discriminators)
 
     def _present(self, rows: Iterable[I]) -> list[I]:
@@ -204,11 +204,11 @@ class Collection(Generic[I]):
         This is a hot path: a page of many pictures calls it for each of them.
         """
         session = self.state.session
-        doomed = {} if session is None else session._deleted
+        deleted = {} if session is None else session._deleted
         found: list[I] = []
         for row in rows:
             state = instance_state(row)
-            if state.was_deleted or (doomed and state in doomed):
+            if state.was_deleted or (deleted and state in deleted):
                 continue
             if state.key is not None:
                 if session is not None and state.session_id is None:
@@ -228,8 +228,8 @@ class Collection(Generic[I]):
             raise self._not_loaded()
         rows, key = self._rows(), ("aioimageattach", self.key)
         found: _Groups | None = state.info.get(key)
-        if found is None or found.rows is not rows or found.moves != _moves[0]:
-            found = state.info[key] = _Groups(rows, _moves[0])
+        if found is None or found.rows is not rows or found.key_changes != _key_changes[0]:
+            found = state.info[key] = _Groups(rows, _key_changes[0])
             names = self.attachment.discriminators
             for row in rows:
                 if not _is_loaded(row) and not instance_state(row).was_deleted:
@@ -271,35 +271,35 @@ class Collection(Generic[I]):
                 )
         return session
 
-    async def load(self, place: tuple[Any, ...] | None = None, *, again: bool = False) -> None:
+    async def load(self, set_key: tuple[Any, ...] | None = None, *, again: bool = False) -> None:
         """Load the rows unless they are already loaded. Pending changes are neither flushed nor lost.
 
         Args:
-            place: The set to load; ``None`` for all sets.
-            again: Whether to load the rows even if they are already loaded, because a loader condition may have hidden
+            set_key: The set to load; ``None`` for all sets.
+            again: ``True`` to load the rows even if they are already loaded, because a loader condition may have hidden
                 some of them.
         """
-        if not again and self.loaded(place):
+        if not again and self.loaded(set_key):
             return
         session = self.session()
         if session is None:
             return
         async with session_lock(session.sync_session):
-            if again or not self.loaded(place):
-                await self._load(session, place)
+            if again or not self.loaded(set_key):
+                await self._load(session, set_key)
 
-    async def load_locked(self, session: AsyncSession, place: tuple[Any, ...]) -> None:
+    async def load_locked(self, session: AsyncSession, set_key: tuple[Any, ...]) -> None:
         """Load the latest committed rows of a set, and lock them. The caller holds the session's lock."""
-        await self._load(session, place, locked=True)
+        await self._load(session, set_key, locked=True)
 
-    async def _load(self, session: AsyncSession, place: tuple[Any, ...] | None, *, locked: bool = False) -> None:
+    async def _load(self, session: AsyncSession, set_key: tuple[Any, ...] | None, *, locked: bool = False) -> None:
         columns = [one.class_attribute for one in self.attachment.image.column_attrs if not one.deferred]
         query = select(self.cls, *columns)
         names = self.attachment.discriminators
         if self.key not in self.state.dict:
-            place = None  # the list is not loaded, so the rows of one set cannot be added to it
-        if place is not None:
-            query = query.where(*(getattr(self.cls, name) == value for name, value in zip(names, place, strict=True)))
+            set_key = None  # the list is not loaded, so the rows of one set cannot be added to it
+        if set_key is not None:
+            query = query.where(*(getattr(self.cls, name) == value for name, value in zip(names, set_key, strict=True)))
         relationship = self.attachment.relationship
         if relationship.order_by:
             query = query.order_by(*relationship.order_by)
@@ -315,19 +315,19 @@ class Collection(Generic[I]):
                 **self.attachment.constants,
             }
             query = query.where(*(getattr(self.cls, name) == value for name, value in owned.items()))
-            present = [] if place is None else [row for row in self._rows() if self._place_of(row) == place]
+            present = [] if set_key is None else [row for row in self._rows() if self._set_key_of(row) == set_key]
             rows = [_refresh(*row) for row in await session.execute(query)]
-        if place is not None:
+        if set_key is not None:
             known = set(map(id, present))
             if known >= set(map(id, rows)) and all(instance_state(row).dict.keys() >= NEEDED for row in present):
                 return
             rows = [*(row for row in self._rows() if id(row) not in known), *rows]
         pending = [row for row in self.state.dict.get(self.key, ()) if instance_state(row).pending]
-        self._are([row for row in rows if not instance_state(row).pending])
+        self._set_rows([row for row in rows if not instance_state(row).pending])
         for row in pending:  # with events: as part of the committed value, they could not be removed again
             self.append(row)
 
-    def _are(self, rows: Sequence[object]) -> None:
+    def _set_rows(self, rows: Sequence[object]) -> None:
         set_committed_value(self.owner, self.key, rows)
 
     async def complete(self, row: I, *, original: bool) -> None:
@@ -335,7 +335,7 @@ class Collection(Generic[I]):
 
         Args:
             row: The row to copy from.
-            original: Whether the new row is an original.
+            original: ``True`` if the new row is an original.
 
         Raises:
             NoOriginalError: The row is no longer in the database.
@@ -373,33 +373,33 @@ class Collection(Generic[I]):
                 await session.execute(query.with_for_update(key_share=True))
             await self._load(session, None)
 
-    async def check_room(self, place: tuple[Any, ...]) -> None:
+    async def check_max_pictures(self, set_key: tuple[Any, ...]) -> None:
         """Refuse a new picture that would exceed the limit. The flush checks this again while the owner is locked.
 
         Raises:
             TooManyPicturesError: The picture would exceed the limit.
         """
         limit = self.attachment.options.max_pictures
-        if limit is None or len({*self.pictures(), place}) <= limit:
+        if limit is None or len({*self.pictures(), set_key}) <= limit:
             return
         await self.load(again=True)  # another transaction may have deleted some
-        check_room(self.attachment, len({*self.pictures(), place}))
+        check_max_pictures(self.attachment, len({*self.pictures(), set_key}))
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
-    def build(self, values: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any], like: I | None) -> I:
+    def build(self, values: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any], template: I | None) -> I:
         """Return a new row that belongs to the owner, but is not in a session or collection yet.
 
         Args:
             values: Values of the library's columns.
             args: Positional arguments for the constructor of the image class.
             kwargs: Keyword arguments for the constructor of the image class.
-            like: The row from which the application's columns are copied: the original of a thumbnail, or the original
-                that a new one replaces. Constructor arguments take precedence.
+            template: The row from which the application's columns are copied: the original of a thumbnail, or the
+                original that a new one replaces. Constructor arguments take precedence.
         """
         row = cast("I", self.cls(*args, **kwargs) if args or kwargs else self._new())
-        if like is not None:
-            self._take_over(row, like, values["original"], args, kwargs)
+        if template is not None:
+            self._copy_columns(row, template, values["original"], args, kwargs)
         for relationship in own_columns(self.attachment).owners:  # SQLAlchemy does not load it for a pending object
             if relationship not in row.__dict__:
                 set_committed_value(row, relationship, self.owner)
@@ -422,7 +422,9 @@ class Collection(Generic[I]):
                     flag_modified(row, name)
         return row
 
-    def _take_over(self, row: I, like: I, original: bool, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def _copy_columns(
+        self, row: I, template: I, original: bool, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> None:
         columns = own_columns(self.attachment)
         names = set(columns.kept if original else columns.copied) - kwargs.keys()
         for relationship, keys in columns.references:
@@ -430,7 +432,7 @@ class Collection(Generic[I]):
                 names -= keys
         if args or not kwargs.keys() <= set(self.attachment.image.attrs.keys()):  # the application's own constructor
             names -= {name for name in names if row.__dict__.get(name) is not None}
-        take_over(row, like, names, columns.references)
+        copy_values(row, template, names, columns.references)
         position = self.attachment.position
         if original and position is not None and position in names:
             record_of(row).position = row.__dict__.get(position)
@@ -451,22 +453,22 @@ class Collection(Generic[I]):
         groups: _Groups | None = self.state.info.get(key)
         rows = getattr(self.owner, self.key)
         rows.append(row)  # invalidates the groups; restore them below, to avoid grouping all rows again for each
-        if groups is not None and groups.rows is rows and groups.moves == _moves[0]:
-            groups.sets.setdefault(self._place_of(row), []).append(row)
+        if groups is not None and groups.rows is rows and groups.key_changes == _key_changes[0]:
+            groups.sets.setdefault(self._set_key_of(row), []).append(row)
             self.state.info[key] = groups
 
     def inserted(self, row: I) -> None:
         """Add a row that was inserted to the loaded collection of the owner, without events."""
-        self._are([*getattr(self.owner, self.key), row])
+        self._set_rows([*getattr(self.owner, self.key), row])
 
-    def withdraw(self, place: tuple[Any, ...], *, replaced_by: I) -> None:
+    def remove_pending(self, set_key: tuple[Any, ...], *, replaced_by: I) -> None:
         """Remove rows of a set that were attached but not flushed yet and that a new row replaces.
 
         Args:
-            place: The values of the discriminators.
+            set_key: The values of the discriminators.
             replaced_by: The new row. An original replaces all rows, a thumbnail the one with its size and look.
         """
-        for row in self.members(place):
+        for row in self.members(set_key):
             if instance_state(row).key is None and (replaced_by.original or _look(row) == _look(replaced_by)):
                 self._pop(row)
 
@@ -475,7 +477,7 @@ class Collection(Generic[I]):
         rows.pop(next(number for number, other in enumerate(rows) if other is row))  # remove() would compare with ==
         if self.state.key is None:  # nothing to delete in the database, even after a flush that was rolled back
             rest = list(rows)
-            self._are([])
+            self._set_rows([])
             for other in rest:
                 self.append(other)
 

@@ -16,7 +16,7 @@ from ._image import Image
 from ._mapping import SIZE, Attachment, identity_attributes
 from ._mixins import FocalPoint, Placeholder, ThumbnailMarks
 
-__all__ = ["OwnColumns", "own_columns", "take_over"]
+__all__ = ["OwnColumns", "copy_values", "is_unique", "own_columns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class OwnColumns:
     Args:
         copied: Attributes that a thumbnail copies from its original.
         kept: Attributes that a picture copies from the one that it replaces.
-        freed: The attributes in ``kept`` with a unique constraint. They are set to NULL in the replaced row first,
+        cleared: The attributes in ``kept`` with a unique constraint. They are set to NULL in the replaced row first,
             because SQLAlchemy inserts rows before it deletes others.
         references: Relationships to other objects, with the attributes of their foreign keys.
         owners: Relationships to the owner.
@@ -37,7 +37,7 @@ class OwnColumns:
 
     copied: frozenset[str]
     kept: frozenset[str]
-    freed: frozenset[str]
+    cleared: frozenset[str]
     references: tuple[tuple[str, frozenset[str]], ...]
     owners: tuple[str, ...]
     empty: tuple[str, ...]
@@ -63,7 +63,7 @@ def own_columns(attachment: Attachment) -> OwnColumns:
     return memo[key]
 
 
-def take_over(
+def copy_values(
     row: Image, source: Image, names: Collection[str], references: Iterable[tuple[str, frozenset[str]]]
 ) -> None:
     """Copy attribute values to a new row from another one."""
@@ -80,7 +80,7 @@ def take_over(
 def _own_columns(attachment: Attachment) -> OwnColumns:
     mapper = attachment.image
     columns = dict(_candidates(attachment))
-    unique = {name for name, column in columns.items() if _is_unique(mapper, column)}
+    unique = {name for name, column in columns.items() if is_unique(mapper, column)}
     nullable = {name for name, column in columns.items() if column.nullable}
     own = {name for name in unique - nullable if columns[name].default is not None or columns[name].server_default}
     many_to_one = [one for one in mapper.relationships if one.direction is RelationshipDirection.MANYTOONE]
@@ -89,7 +89,7 @@ def _own_columns(attachment: Attachment) -> OwnColumns:
     return OwnColumns(
         copied=frozenset(columns.keys() - own - (nullable & {*unique, attachment.position})),
         kept=frozenset(columns.keys() - own),
-        freed=frozenset(unique & nullable),
+        cleared=frozenset(unique & nullable),
         references=tuple(
             (one.key, frozenset(mapper.get_property_by_column(local).key for local in one.local_columns))
             for one in many_to_one
@@ -106,7 +106,7 @@ def _own_columns(attachment: Attachment) -> OwnColumns:
 
 def _candidates(attachment: Attachment) -> Iterator[tuple[str, Column[Any]]]:
     mapper = attachment.image
-    ours = {*_OURS, *identity_attributes(mapper), *attachment.places, *attachment.constants}
+    ours = {*_OURS, *identity_attributes(mapper), *attachment.set_attributes, *attachment.constants}
     for prop in mapper.column_attrs:
         column = prop.columns[0]
         if prop.key in ours or not isinstance(column, Column):
@@ -128,7 +128,7 @@ def _is_empty(column: object) -> bool:
     )
 
 
-def _is_unique(mapper: Mapper[Any], column: Column[Any]) -> bool:
+def is_unique(mapper: Mapper[Any], column: Column[Any]) -> bool:
     """Return whether two images of one picture cannot have the same value in a column."""
     table = column.table
     assert isinstance(table, Table)

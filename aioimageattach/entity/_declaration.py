@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapper, RelationshipDirection, RelationshipProperty
 
 from ..exc import DeclarationError, InvalidKeyError
 from ..key import ImageKey
+from ._columns import is_unique
 from ._image import NEEDED, Image
 from ._mapping import (
     SIZE,
@@ -56,6 +57,7 @@ def _problems(relationship: RelationshipProperty[Any]) -> Iterator[str]:
     yield from _problems_of_rows(relationship.mapper)
     attachment = attachment_of(relationship)
     yield from _problems_of_keys(attachment)
+    yield from _problems_of_position(attachment)
     yield from _problems_of_neighbours(attachment)
 
 
@@ -94,6 +96,18 @@ def _problems_of_keys(attachment: Attachment) -> Iterator[str]:
         )
     if keys <= {*SIZE, *attachment.constants}:
         yield (f"the primary key of {name} does not distinguish the pictures of two owners; add the foreign key to it")
+
+
+def _problems_of_position(attachment: Attachment) -> Iterator[str]:
+    """Yield a problem if a unique position is NOT NULL: a picture and its replacement share it within a flush."""
+    image, name = attachment.image, attachment.position
+    column = None if name is None else image.columns[name]
+    if column is not None and not column.nullable and is_unique(image, column):
+        yield (
+            f"expected a nullable position, got {image.class_.__name__}.{name}, which is NOT NULL and unique, although "
+            "thumbnails have no position, and a replaced picture passes its position on to the new one; declare it as "
+            f"`{name}: Mapped[int | None]`, or remove the unique constraint"
+        )
 
 
 def _problems_of_neighbours(attachment: Attachment) -> Iterator[str]:

@@ -18,7 +18,7 @@ from .._greenlet import await_
 from .._transaction.files import Upload
 from .._transaction.hooks import (
     FlushHandler,
-    Plan,
+    FlushPlan,
     Report,
     Rows,
     claim,
@@ -56,7 +56,7 @@ class _Work:
             later.
         inserted: The new rows that a statement has inserted or is about to insert, without those whose owner is
             deleted.
-        leaving: The files of the rows that are deleted, according to the database.
+        removed: The files of the rows that are deleted, according to the database.
         changed: The rows that now reference another file, each with its previous file.
         allowed: The revisions that the statements of the flush may write.
         late: The rows whose files have to wait for their INSERT.
@@ -65,7 +65,7 @@ class _Work:
 
     seen: set[InstanceState[Any]] = field(default_factory=set)
     inserted: list[Image] = field(default_factory=list)
-    leaving: dict[InstanceState[Any], StoredFile | None] = field(default_factory=dict)
+    removed: dict[InstanceState[Any], StoredFile | None] = field(default_factory=dict)
     changed: list[tuple[Image, StoredFile | None]] = field(default_factory=list)
     allowed: set[str] = field(default_factory=set)
     late: list[Image] = field(default_factory=list)
@@ -77,11 +77,11 @@ class ImageFlush(FlushHandler):
 
     work_key: ClassVar[str] = _WORK
 
-    def carries(self, mapper: Mapper[Any]) -> bool:
+    def handles(self, mapper: Mapper[Any]) -> bool:
         """Return whether the mapper's rows are images."""
         return issubclass(mapper.class_, Image)
 
-    def plan(self, session: Session, rows: Rows) -> Plan:
+    def plan(self, session: Session, rows: Rows) -> FlushPlan:
         """Return the files of new rows, and the owners of the rows to insert and delete."""
         new = _without_replaced(session, list(_with_owners(session, rows.new)))
         work = session.info[_WORK] = _Work(seen=set(map(instance_state, new)))
@@ -94,17 +94,17 @@ class ImageFlush(FlushHandler):
             _claim(session, row)
         work.replacement = Replacement(session, new, rows.gone)
         uploads = [upload for row in waiting if not _needs_insert(row) for upload in _uploads(session, row)]
-        return Plan(uploads, work.replacement.owners())
+        return FlushPlan(uploads, work.replacement.owners())
 
-    def settle(self, session: Session) -> None:
+    def read_rows(self, session: Session) -> None:
         """Find the rows that leave the database because of those to insert and delete."""
         work = _work(session)
         assert work.replacement is not None
-        for one in work.replacement.find_leaving():
+        for one in work.replacement.find_removed():
             store = resolve_store(one.store, session=session)
             record_of(one.row).store = store
             file = None if one.key is None else _stored_file(session, one.row, store, one.key)
-            work.leaving[instance_state(one.row)] = file
+            work.removed[instance_state(one.row)] = file
 
     def flushed(self, session: Session) -> Report:
         """Report the rows that were inserted or reference another file; :meth:`ended` reports those in ``late``."""
@@ -131,7 +131,7 @@ class ImageFlush(FlushHandler):
             put(session, [upload for row in work.late for upload in _uploads(session, row)])
             for row in work.late:
                 report.named += _inserted(session, row)
-        _forget(session, work.leaving)
+        _forget(session, work.removed)
         return report
 
     def deleted(self, session: Session, row: Image) -> Report:
@@ -150,8 +150,8 @@ def _work(session: Session) -> _Work:
 def _dropped(session: Session, row: Image) -> list[StoredFile]:
     state = instance_state(row)
     found = cast("_Work | None", session.info.get(_WORK))
-    known = found is not None and state in found.leaving
-    file = found.leaving[state] if found is not None and known else _file_of(session, row)
+    known = found is not None and state in found.removed
+    file = found.removed[state] if found is not None and known else _file_of(session, row)
     if file is None:
         _log.warning("the file of a deleted %s is left for the sweep: its row was not loaded", type(row).__name__)
         return []
@@ -190,7 +190,7 @@ def _without_replaced(session: Session, new: Sequence[Image]) -> list[Image]:
 def _set_of(row: Image, attachments: Sequence[Attachment]) -> tuple[Any, ...]:
     owner = record_of(row).owner
     for attachment in attachments if owner is not None else ():
-        if owner is not None and owner.mapper.isa(attachment.owner) and attachment.takes(row.__dict__):
+        if owner is not None and owner.mapper.isa(attachment.owner) and attachment.accepts(row.__dict__):
             return owner, attachment.relationship, *(row.__dict__.get(name) for name in attachment.discriminators)
     return (instance_state(row),)
 
@@ -201,13 +201,13 @@ def _find_late(session: Session, work: _Work) -> None:
     if late:
         replacement = Replacement(session, late, ())
         lock(session, replacement.owners())
-        replacement.find_leaving()
+        replacement.find_removed()
 
 
 def _inserted(session: Session, row: Image) -> list[StoredFile]:
     record = record_of(row)
     file = record.file or _file_of(session, row)
-    record.attached = record.source = None
+    record.attached = record.origin = None
     return [] if file is None else [file]
 
 
@@ -408,11 +408,11 @@ def _inserting(mapper: Mapper[Any], connection: Connection, row: Image) -> None:
     if instance_state(row) not in work.seen:  # a hook of the application has added it after before_flush
         _prepare(session, work, row)
     work.inserted.append(row)
-    if work.leaving:
+    if work.removed:
         # SQLAlchemy turns the DELETE and INSERT of one primary key into an UPDATE, and reports no deletion.
         old = session.identity_map.get(mapper.identity_key_from_instance(row))
-        if old is not None and instance_state(old) in work.leaving:
-            work.changed.append((row, work.leaving[instance_state(old)]))
+        if old is not None and instance_state(old) in work.removed:
+            work.changed.append((row, work.removed[instance_state(old)]))
 
 
 @event.listens_for(Image, "before_update", propagate=True)
@@ -426,7 +426,7 @@ def _updating(mapper: Mapper[Any], connection: Connection, row: Image) -> None:
 
 _tables: WeakKeyDictionary[Table, ref[Mapper[Any]]] = WeakKeyDictionary()
 _sessions: WeakKeyDictionary[Connection, ref[Session]] = WeakKeyDictionary()
-_NAMING: Final = frozenset({"revision", "width", "height", "mimetype"})
+_FILE_COLUMNS: Final = frozenset({"revision", "width", "height", "mimetype"})
 
 
 @event.listens_for(Mapper, "after_mapper_constructed")
@@ -436,7 +436,7 @@ def _mapped(mapper: Mapper[Any], cls: type) -> None:
 
 
 @event.listens_for(Session, "after_begin")
-def _began(session: Session, transaction: object, connection: Connection) -> None:
+def _after_begin(session: Session, transaction: object, connection: Connection) -> None:
     _sessions[connection] = ref(session)
 
 
@@ -467,7 +467,9 @@ def _executing(connection: Connection, statement: object, many: Any, params: Any
 def _check_statement(
     mapper: Mapper[Any], statement: Insert | Update, many: Sequence[Mapping[str, Any]], allowed: Collection[str]
 ) -> None:
-    columns = {column.key: prop.key for prop in mapper.column_attrs if prop.key in _NAMING for column in prop.columns}
+    columns = {
+        column.key: prop.key for prop in mapper.column_attrs if prop.key in _FILE_COLUMNS for column in prop.columns
+    }
     columns.update({name: name for name in columns.values()})
     for values in _values_of(statement, many):
         written = {columns[name]: value for name, value in values.items() if name in columns}

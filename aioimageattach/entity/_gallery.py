@@ -18,7 +18,7 @@ from ._image import Image
 from ._mapping import Attachment, attachments_to
 from ._record import record_of
 
-__all__ = ["arrange", "arrange_first", "check_room", "renumbered"]
+__all__ = ["assign_first_positions", "assign_positions", "check_max_pictures", "renumbered"]
 
 
 def renumbered(positions: Sequence[int | None]) -> list[int]:
@@ -40,7 +40,7 @@ def renumbered(positions: Sequence[int | None]) -> list[int]:
     return list(range(start, start + count))
 
 
-def check_room(attachment: Attachment, count: int) -> None:
+def check_max_pictures(attachment: Attachment, count: int) -> None:
     """Refuse more pictures than one owner may have.
 
     Raises:
@@ -56,7 +56,7 @@ def check_room(attachment: Attachment, count: int) -> None:
         )
 
 
-def arrange_first(new: Iterable[Image]) -> None:
+def assign_first_positions(new: Iterable[Image]) -> None:
     """Number the pictures of owners that are new themselves, and check how many pictures they have.
 
     Raises:
@@ -68,16 +68,16 @@ def arrange_first(new: Iterable[Image]) -> None:
         if owner is None or owner.key is not None:
             continue
         for attachment in attachments_to(type(row)):
-            if owner.mapper.isa(attachment.owner) and attachment.takes(row.__dict__):
+            if owner.mapper.isa(attachment.owner) and attachment.accepts(row.__dict__):
                 galleries.setdefault((id(attachment), owner), (attachment, []))[1].append(row)
     for attachment, rows in galleries.values():
         originals = [row for row in rows if row.original]
-        check_room(attachment, len(originals))
+        check_max_pictures(attachment, len(originals))
         _append(attachment, originals, -1)
-        _follow(attachment, rows)
+        _copy_positions(attachment, rows)
 
 
-def arrange(
+def assign_positions(
     attachment: Attachment,
     connection: Connection,
     new: Mapping[tuple[Any, ...], Sequence[Image]],
@@ -88,35 +88,35 @@ def arrange(
     Args:
         attachment: The attachment.
         connection: The connection that holds the locks.
-        new: The new rows, by the values of :attr:`Attachment.places`.
+        new: The new rows, by the values of :attr:`Attachment.set_attributes`.
         gone: The rows to delete, in the same form.
 
     Raises:
         TooManyPicturesError: An owner would have more pictures than are allowed.
     """
-    pictures = {place: rows for place, some in new.items() if (rows := [row for row in some if row.original])}
-    freed = own_columns(attachment).freed
-    if not pictures or not (attachment.position or attachment.options.max_pictures or freed):
+    pictures = {set_key: rows for set_key, some in new.items() if (rows := [row for row in some if row.original])}
+    cleared = own_columns(attachment).cleared
+    if not pictures or not (attachment.position or attachment.options.max_pictures or cleared):
         return
-    leaving = {place for place, rows in gone.items() if any(row.__dict__.get("original") for row in rows)}
-    present = _present(attachment, connection, [*pictures, *leaving])
-    if freed:
-        _free(attachment, connection, [place for place in pictures if place in present], freed)
+    removed = {set_key for set_key, rows in gone.items() if any(row.__dict__.get("original") for row in rows)}
+    present = _present(attachment, connection, [*pictures, *removed])
+    if cleared:
+        _clear(attachment, connection, [set_key for set_key in pictures if set_key in present], cleared)
     owners: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
-    for place in pictures:
-        owners.setdefault(place[: len(attachment.pairs)], []).append(place)
+    for set_key in pictures:
+        owners.setdefault(set_key[: len(attachment.pairs)], []).append(set_key)
     totals = _totals(attachment, connection, list(owners))
-    for owner, places in owners.items():
+    for owner, set_keys in owners.items():
         count, last = totals.get(owner, (0, -1))
-        added = [place for place in places if place not in present]
-        fewer = sum(place in present and place[: len(owner)] == owner for place in leaving.difference(pictures))
+        added = [set_key for set_key in set_keys if set_key not in present]
+        fewer = sum(set_key in present and set_key[: len(owner)] == owner for set_key in removed.difference(pictures))
         if added:
-            check_room(attachment, count + len(added) - fewer)
-        for place in places:
-            if place in present:
-                _keep_position(attachment, pictures[place], present[place])
-        _append(attachment, [row for place in added for row in pictures[place]], last)
-        _follow(attachment, [row for place in added for row in new[place]])
+            check_max_pictures(attachment, count + len(added) - fewer)
+        for set_key in set_keys:
+            if set_key in present:
+                _keep_position(attachment, pictures[set_key], present[set_key])
+        _append(attachment, [row for set_key in added for row in pictures[set_key]], last)
+        _copy_positions(attachment, [row for set_key in added for row in new[set_key]])
 
 
 def _keep_position(attachment: Attachment, rows: Sequence[Image], position: int | None) -> None:
@@ -140,13 +140,13 @@ def _append(attachment: Attachment, rows: Sequence[Image], last: int) -> None:
             set_attribute(row, name, last)
 
 
-def _follow(attachment: Attachment, rows: Sequence[Image]) -> None:
+def _copy_positions(attachment: Attachment, rows: Sequence[Image]) -> None:
     """Copy new positions from originals to their thumbnails, if every row needs a position."""
     name = attachment.position
     for row in rows if name in own_columns(attachment).copied else ():
-        source = record_of(row).source
-        if source is not None:
-            set_attribute(row, str(name), source.row.__dict__.get(name))
+        origin = record_of(row).origin
+        if origin is not None:
+            set_attribute(row, str(name), origin.row.__dict__.get(name))
 
 
 def _column(attachment: Attachment, name: str) -> Column[Any]:
@@ -160,13 +160,13 @@ def _originals(attachment: Attachment) -> list[Any]:
 
 
 def _present(
-    attachment: Attachment, connection: Connection, places: Sequence[tuple[Any, ...]]
+    attachment: Attachment, connection: Connection, set_keys: Sequence[tuple[Any, ...]]
 ) -> dict[tuple[Any, ...], int | None]:
-    """Return the positions of the pictures in the database, by place."""
-    columns = [_column(attachment, name) for name in attachment.places]
+    """Return the positions of the pictures in the database, by set key."""
+    columns = [_column(attachment, name) for name in attachment.set_attributes]
     position = [] if attachment.position is None else [_column(attachment, attachment.position)]
     query = select(*columns, *position).select_from(attachment.image.selectable)
-    query = query.where(*_originals(attachment), among(columns, places))
+    query = query.where(*_originals(attachment), among(columns, set_keys))
     return {
         tuple(row[: len(columns)]): row[-1] if position else None
         for row in connection.execute(query.order_by(*position))
@@ -176,7 +176,7 @@ def _present(
 def _totals(
     attachment: Attachment, connection: Connection, owners: Sequence[tuple[Any, ...]]
 ) -> dict[tuple[Any, ...], tuple[int, int]]:
-    """Return the number of pictures of each owner, and its last position; -1 if there is none."""
+    """Return the number of pictures of each owner, and its last position; -1 if it has no picture with a position."""
     columns = [_column(attachment, name) for _, name in attachment.pairs]
     last = [] if attachment.position is None else [func.max(_column(attachment, attachment.position))]
     query = select(*columns, func.count(), *last).select_from(attachment.image.selectable)
@@ -189,16 +189,16 @@ def _totals(
     return found
 
 
-def _free(
-    attachment: Attachment, connection: Connection, places: Sequence[tuple[Any, ...]], names: Iterable[str]
+def _clear(
+    attachment: Attachment, connection: Connection, set_keys: Sequence[tuple[Any, ...]], names: Iterable[str]
 ) -> None:
     """Set unique columns of the replaced rows to NULL, so that the new rows can take over the values."""
     mapper = attachment.image
     query = select(*mapper.primary_key).select_from(mapper.selectable)
     query = query.where(
-        *_originals(attachment), among([_column(attachment, name) for name in attachment.places], places)
+        *_originals(attachment), among([_column(attachment, name) for name in attachment.set_attributes], set_keys)
     )
-    identities = [tuple(row) for row in connection.execute(query)] if places else []
+    identities = [tuple(row) for row in connection.execute(query)] if set_keys else []
     tables: dict[Any, list[Column[Any]]] = {}  # more than one for a class with joined inheritance
     for column in [_column(attachment, name) for name in names] if identities else ():
         tables.setdefault(column.table, []).append(column)

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.orm.attributes import instance_state, set_attribute
 
 from .._declared import Srcset
-from .._transaction.hooks import store_left
+from .._transaction.hooks import former_store
 from ..context._current import resolve_store
 from ..exc import ContextError, DeclarationError, NotLoadedError
 from ..file import AsyncFile
@@ -197,7 +197,7 @@ class Image(DeclaredThumbnails):
 
         Args:
             store: As for :meth:`locate`.
-            use_seek: Whether the file must support ``seek`` and ``tell``.
+            use_seek: ``True`` if the file must support ``seek`` and ``tell``.
 
         Raises:
             StoreFileNotFoundError: The store has no such file.
@@ -233,7 +233,7 @@ class Image(DeclaredThumbnails):
     def _store(self, store: Store | None) -> Store:
         state = instance_state(self)
         try:
-            return resolve_store(store, known_store(self), session=state.session, bound=store_left(state))
+            return resolve_store(store, known_store(self), session=state.session, bound=former_store(state))
         except ContextError as error:
             if state.key is None or state.session is not None:
                 raise

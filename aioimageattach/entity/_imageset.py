@@ -61,7 +61,7 @@ class BaseImageSet(ThumbnailSet[I]):
             store: The store for the file; ``None`` for the current store.
             extra_args: Positional arguments for the image class's constructor.
             extra_kwargs: Keyword arguments for the image class's constructor.
-            strip_metadata: Whether to remove EXIF, GPS, XMP and comments. Pixels are not changed. ``None`` means the
+            strip_metadata: ``True`` to remove EXIF, GPS, XMP and comments. Pixels are not changed. ``None`` means the
                 image class's ``__strip_metadata__``.
 
         Returns:
@@ -170,7 +170,7 @@ class BaseImageSet(ThumbnailSet[I]):
             store: The store for the file; ``None`` for the current store.
             size: Width and height in pixels, as displayed; ``None`` to detect them from the content.
             mimetype: MIME type; ``None`` to detect it from the content.
-            original: Whether the file is the original; otherwise it is a thumbnail made elsewhere, which is served
+            original: ``True`` if the file is the original, ``False`` for a thumbnail made elsewhere, which is served
                 unchanged.
             extra_args: Positional arguments for the image class's constructor.
             extra_kwargs: Keyword arguments for the image class's constructor.
@@ -205,7 +205,7 @@ class BaseImageSet(ThumbnailSet[I]):
             name: The name of the file.
             store: The store that contains it; ``None`` for the current store. It must be a
                 :class:`~aioimageattach.store.KeyedStore`.
-            original: Whether the file is the original; otherwise it is a thumbnail made elsewhere.
+            original: ``True`` if the file is the original, ``False`` for a thumbnail made elsewhere.
             extra_args: Positional arguments for the image class's constructor.
             extra_kwargs: Keyword arguments for the image class's constructor.
 
@@ -229,10 +229,10 @@ class BaseImageSet(ThumbnailSet[I]):
             spool = await Spool.fill(file, limit=self._limits.max_bytes)
         found = await self._probe(spool)
         size = found.width, found.height
-        await self._rows.load(self._place, again=True)
-        like = await self._like(original)
+        await self._rows.load(self._set_key, again=True)
+        template = await self._template(original)
         row = self._row(
-            spool, size, found.mimetype, keyed, original, "", extra_args, extra_kwargs, adopted=name, like=like
+            spool, size, found.mimetype, keyed, original, "", extra_args, extra_kwargs, adopted=name, template=template
         )
         expected = keyed.name_of(row.key)
         if expected != name:
@@ -246,12 +246,12 @@ class BaseImageSet(ThumbnailSet[I]):
         if not original:
             set_attribute(row, "variant", variant_of(self.original, look_of(self.original, found.mimetype), size))
         if same is None and original:
-            await self._rows.check_room(self._place)
+            await self._rows.check_max_pictures(self._set_key)
         return self._append(row) if same is None else same
 
     async def delete(self) -> None:
         """Delete the picture and its thumbnails. The next flush deletes the rows; the files go after the commit."""
-        await self._rows.load(self._place, again=True)
+        await self._rows.load(self._set_key, again=True)
         await self._rows.remove(self.images)
 
     async def open_file(self, store: Store | None = None, use_seek: bool = False) -> AsyncFile:
@@ -270,12 +270,12 @@ class BaseImageSet(ThumbnailSet[I]):
         async with await file.open_file() as opened:
             return await Spool.fill(opened, limit=self._limits.max_bytes)
 
-    async def _like(self, original: bool) -> I | None:
+    async def _template(self, original: bool) -> I | None:
         """Return the row from which a new one copies the application's columns, after loading them."""
-        like = self.original
-        if like is not None:
-            await self._rows.complete(like, original=original)
-        return like
+        template = self.original
+        if template is not None:
+            await self._rows.complete(template, original=original)
+        return template
 
     async def _probe(self, spool: Spool) -> Probe:
         try:
@@ -311,13 +311,13 @@ class BaseImageSet(ThumbnailSet[I]):
         extra_kwargs: Mapping[str, Any] | None,
     ) -> I:
         self._rows.session()
-        await self._rows.load(self._place)
+        await self._rows.load(self._set_key)
         if original:
-            await self._rows.check_room(self._place)
-        like = await self._like(original)
-        variant = "" if original else variant_of(like, look_of(like, mimetype), size)
+            await self._rows.check_max_pictures(self._set_key)
+        template = await self._template(original)
+        variant = "" if original else variant_of(template, look_of(template, mimetype), size)
         return self._append(
-            self._row(spool, size, mimetype, store, original, variant, extra_args, extra_kwargs, like=like)
+            self._row(spool, size, mimetype, store, original, variant, extra_args, extra_kwargs, template=template)
         )
 
     def _append(self, row: I) -> I:
@@ -326,7 +326,7 @@ class BaseImageSet(ThumbnailSet[I]):
         Only rows that have not been flushed are removed immediately. The flush determines which rows of the database to
         delete: until then, the application may still expire or expunge the new row, which must have no effect.
         """
-        self._rows.withdraw(self._place, replaced_by=row)
+        self._rows.remove_pending(self._set_key, replaced_by=row)
         self._rows.append(row)
         return row
 

@@ -18,7 +18,7 @@ from ..exc import DeclarationError
 __all__ = [
     "SIZE",
     "Attachment",
-    "Options",
+    "AttachmentOptions",
     "attachment_of",
     "attachments_to",
     "default_of",
@@ -28,7 +28,7 @@ __all__ = [
     "identity_without_size",
     "mapper_of",
     "new_attachments",
-    "plant",
+    "register_attachment",
     "relationships_to",
 ]
 
@@ -39,11 +39,11 @@ _ASCENDING: Final = (operators.asc_op, operators.nulls_first_op, operators.nulls
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class AttachmentOptions:
     """The arguments of an attachment that are not those of its relationship.
 
     Args:
-        many: Whether an owner has many pictures.
+        many: ``True`` if an owner has many pictures.
         max_pictures: The maximum number of pictures per owner; ``None`` means no limit.
     """
 
@@ -67,7 +67,7 @@ class Attachment:
     relationship: RelationshipProperty[Any]
     pairs: tuple[tuple[str, str], ...]
     constants: Mapping[str, Any]
-    options: Options
+    options: AttachmentOptions
     position: str | None = None
 
     @property
@@ -86,7 +86,7 @@ class Attachment:
         return [cast("Column[Any]", local) for local, _ in self.relationship.local_remote_pairs or ()]
 
     @property
-    def places(self) -> tuple[str, ...]:
+    def set_attributes(self) -> tuple[str, ...]:
         """The attributes of the image that identify its set, besides :attr:`constants`: owner and discriminators."""
         return (*(name for _, name in self.pairs), *self.discriminators)
 
@@ -97,7 +97,7 @@ class Attachment:
             return ()
         return discriminators(self.image, *(name for _, name in self.pairs), *self.constants)
 
-    def takes(self, values: Mapping[str, Any]) -> bool:
+    def accepts(self, values: Mapping[str, Any]) -> bool:
         """Return whether an image with these attributes meets the constants of the join condition."""
         return all(values.get(name) == value for name, value in self.constants.items())
 
@@ -117,9 +117,11 @@ def identity_attributes(mapper: Mapper[Any]) -> tuple[str, ...]:
     return tuple(mapper.get_property_by_column(column).key for column in mapper.primary_key)
 
 
-def plant(mapper: Mapper[Any], relationship: RelationshipProperty[Any], options: Options) -> None:
+def register_attachment(
+    mapper: Mapper[Any], relationship: RelationshipProperty[Any], options: AttachmentOptions
+) -> None:
     """Register a relationship of the mapper as leading from an owner to its images."""
-    relationship.info[Options] = options
+    relationship.info[AttachmentOptions] = options
     _attachments.setdefault(mapper, []).append(relationship.key)
 
 
@@ -156,7 +158,7 @@ def describe(relationship: RelationshipProperty[Any]) -> Attachment:
         for local, remote in relationship.local_remote_pairs or ()
     )
     constants = dict(_constants(relationship, relationship.primaryjoin))
-    return Attachment(relationship, pairs, constants, relationship.info[Options], _position(relationship))
+    return Attachment(relationship, pairs, constants, relationship.info[AttachmentOptions], _position(relationship))
 
 
 def _position(relationship: RelationshipProperty[Any]) -> str | None:
@@ -228,7 +230,7 @@ def identity_without_size(mapper: Mapper[Any]) -> tuple[str, ...]:
     Attributes with a default are included only if an owner has many pictures; otherwise they only identify the row.
     """
     if mapper not in _identities:
-        many = any(one.info[Options].many for one in relationships_to(mapper.class_))
+        many = any(one.info[AttachmentOptions].many for one in relationships_to(mapper.class_))
         names = discriminators(mapper)
         _identities[mapper] = names if many else tuple(name for name in names if default_of(mapper, name) is None)
     return _identities[mapper]
@@ -250,7 +252,7 @@ def discriminators(mapper: Mapper[Any], *others: str) -> tuple[str, ...]:
 
 
 def default_of(mapper: Mapper[Any], name: str) -> Callable[[], Any] | None:
-    """Return a callable for the default of an attribute that needs no database; ``None`` if there is none."""
+    """Return a callable for the default of an attribute that needs no database; ``None`` if it has no such default."""
     column = mapper.column_attrs[name].columns[0]
     default: Any = column.default if isinstance(column, Column) else None
     if default is None:

@@ -101,7 +101,7 @@ class ThumbnailMarks:
 
     if TYPE_CHECKING:
         thumbnail_marks: Mapped[str | None]
-        """The marks, separated by spaces, one for each thumbnail; ``None`` if there are none."""
+        """The marks, separated by spaces, one for each thumbnail; ``None`` if no thumbnail is marked."""
     else:
         thumbnail_marks = mapped_column(Text, nullable=True, sort_order=24)
 

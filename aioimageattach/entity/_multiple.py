@@ -83,11 +83,11 @@ class MultipleImageSet(Generic[I]):
             NotLoadedError: The rows are not loaded.
         """
         names = self._rows.attachment.discriminators
-        return [ImageSubset(self._rows, dict(zip(names, key, strict=True))) for key in self._rows.places()]
+        return [ImageSubset(self._rows, dict(zip(names, key, strict=True))) for key in self._rows.set_keys()]
 
     @property
     def cover(self) -> ImageSubset[I] | None:
-        """The first picture; ``None`` if there is none.
+        """The first picture; ``None`` if no picture is attached.
 
         Raises:
             NotLoadedError: The rows are not loaded.
@@ -95,7 +95,7 @@ class MultipleImageSet(Generic[I]):
         return next(iter(self.image_sets), None)
 
     async def move(self, picture: ImageSubset[I], *, to: int) -> None:
-        """Move a picture to another place in the order; see :meth:`reorder`.
+        """Move a picture to another position in the order; see :meth:`reorder`.
 
         Args:
             picture: One of the pictures.
@@ -165,7 +165,7 @@ class MultipleImageSet(Generic[I]):
     async def delete(self) -> None:
         """Delete all pictures. The next flush deletes the rows; the files are deleted after the commit."""
         await self._rows.load(again=True)
-        await self._rows.remove([row for place in self._rows.unordered() for row in self._rows.members(place)])
+        await self._rows.remove([row for set_key in self._rows.unordered() for row in self._rows.members(set_key)])
 
     def __iter__(self) -> Iterator[ImageSubset[I]]:
         return iter(self.image_sets)

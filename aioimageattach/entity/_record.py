@@ -17,13 +17,13 @@ from ..key import ImageKey
 from ..store import Store
 from ._derived import DerivedFile
 
-__all__ = ["Attached", "Record", "Source", "attach", "attached_as", "known_store", "record_of", "share"]
+__all__ = ["Attached", "Origin", "Record", "attach", "attached_as", "known_store", "record_of", "share"]
 
 _INFO: Final = "aioimageattach"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Origin:
     """The original that a thumbnail was made from.
 
     Args:
@@ -42,11 +42,11 @@ class Attached:
     Args:
         store: The store that contains the file or will receive it.
         spool: The bytes; ``None`` for an adopted file, which was already in the store.
-        reproducible: Whether the bytes can be regenerated.
-        replaces: Whether the row replaces a thumbnail of the same size.
+        reproducible: ``True`` if the bytes can be regenerated.
+        replaces: ``True`` if the row replaces a thumbnail of the same size.
         derived: The declared thumbnails that were made from it, to be put with it.
-        attempted: Whether a flush has tried to put the bytes under their first revision. Each further attempt, of this
-            row or of a copy, uses a new revision, because the file may have reached the store under the old one.
+        attempted: ``True`` if a flush has tried to put the bytes under their first revision. Each further attempt, of
+            this row or of a copy, uses a new revision, because the file may have reached the store under the old one.
     """
 
     store: Store
@@ -64,7 +64,7 @@ class Record:
     Args:
         store: The store of its file, if the row was attached or flushed in this process.
         attached: The attached content, until the row is in the database.
-        source: The original that the row was made from, until the row is in the database; ``None`` for a copy.
+        origin: The original that the row was made from, until the row is in the database; ``None`` for a copy.
         file: The file that a flush has put for the row, or is about to put.
         owner: The state of the owner that the row was attached to.
         position: The position copied from the picture that it replaces, as loaded at that time.
@@ -72,7 +72,7 @@ class Record:
 
     store: Store | None = None
     attached: Attached | None = None
-    source: Source | None = None
+    origin: Origin | None = None
     file: StoredFile | None = None
     owner: InstanceState[Any] | None = None
     position: int | None = None
@@ -107,10 +107,10 @@ def known_store(row: object) -> Store | None:
     return None if record is None else record.store
 
 
-def attach(row: Any, attached: Attached, source: Source | None) -> None:
+def attach(row: Any, attached: Attached, origin: Origin | None) -> None:
     """Record the attached content of a new row, and the original that it was made from."""
     record = record_of(row)
-    record.store, record.attached, record.source = attached.store, attached, source
+    record.store, record.attached, record.origin = attached.store, attached, origin
     share(row.revision, attached)
 
 

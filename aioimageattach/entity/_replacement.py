@@ -18,20 +18,20 @@ from sqlalchemy.orm.attributes import get_history, instance_state
 from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE, LoaderCallableStatus
 
 from .._transaction.hooks import connection_of
-from .._transaction.locks import PAGE, Owner, among
+from .._transaction.locks import PAGE, OwnerRow, among
 from ..exc import NoOriginalError
 from ..key import ImageKey
 from ..store import Store
-from ._gallery import arrange, arrange_first
+from ._gallery import assign_first_positions, assign_positions
 from ._image import Image
 from ._mapping import SIZE, Attachment, attachments_to, identity_attributes
 from ._record import known_store, record_of
 
-__all__ = ["Leaving", "Replacement", "key_columns", "new_instance", "stored_values"]
+__all__ = ["RemovedRow", "Replacement", "key_columns", "new_instance", "stored_values"]
 
 
 @dataclass(slots=True)
-class Leaving:
+class RemovedRow:
     """A row that the flush deletes.
 
     Args:
@@ -46,7 +46,7 @@ class Leaving:
 
 
 @dataclass(slots=True)
-class _Set:
+class _SetChanges:
     """One image set in which the flush inserts or deletes rows."""
 
     new: list[Image] = field(default_factory=list)
@@ -71,19 +71,19 @@ class _Set:
 
 
 @dataclass(slots=True)
-class _Group:
-    """The image sets of one attachment, by the values of :attr:`Attachment.places`."""
+class _AttachmentChanges:
+    """The image sets of one attachment, by the values of :attr:`Attachment.set_attributes`."""
 
     attachment: Attachment
-    sets: dict[tuple[Any, ...], _Set] = field(default_factory=dict)
+    sets: dict[tuple[Any, ...], _SetChanges] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
-class _Found:
+class _StoredRow:
     """A row as read from the database."""
 
     row: Image
-    place: tuple[Any, ...]
+    set_key: tuple[Any, ...]
     identity: tuple[Any, ...]
     original: bool
 
@@ -97,22 +97,22 @@ class Replacement:
         gone: Image rows to delete.
     """
 
-    __slots__ = ("_alone", "_groups", "_kept", "_new", "_session")
+    __slots__ = ("_groups", "_kept", "_new", "_session", "_without_set")
 
     def __init__(self, session: Session, new: Sequence[Image], gone: Sequence[Image]) -> None:
         self._session = session
         self._new = new
         self._kept = {instance_state(row) for row in new}
-        self._groups, self._alone = _group(new, gone)
+        self._groups, self._without_set = _group(new, gone)
 
-    def owners(self) -> list[Owner]:
+    def owners(self) -> list[OwnerRow]:
         """Return the owners of the sets, to be locked before anything is read.
 
         The locks serialise transactions that change the same image set.
         """
         return [owner for group in self._groups for owner in _owners(group)]
 
-    def find_leaving(self) -> list[Leaving]:
+    def find_removed(self) -> list[RemovedRow]:
         """Return the rows that leave the database with this flush.
 
         At their default isolation level, a locking read on MySQL and MariaDB also locks the gaps beside the rows, so
@@ -128,30 +128,32 @@ class Replacement:
             TooManyPicturesError: An owner would have more pictures than are allowed.
         """
         session = self._session
-        leaving: list[Leaving] = []
-        known = _Known(session)
+        removed: list[RemovedRow] = []
+        loaded_sets = _LoadedSets(session)
         with session.no_autoflush:
-            arrange_first(self._new)
+            assign_first_positions(self._new)
             for group in self._groups:
-                for connection, places in _by_connection(session, group).items():
-                    new = {place: group.sets[place].new for place in places}
-                    gone = {place: group.sets[place].gone for place in places}
-                    arrange(group.attachment, connection, new, gone)
+                for connection, set_keys in _by_connection(session, group).items():
+                    new = {set_key: group.sets[set_key].new for set_key in set_keys}
+                    gone = {set_key: group.sets[set_key].gone for set_key in set_keys}
+                    assign_positions(group.attachment, connection, new, gone)
                 found = _read(session, group)
-                for place, members in group.sets.items():
-                    leaving += _leaving_of(known, group.attachment, place, members, found.get(place, []), self._kept)
-            for row in self._alone:
-                leaving += _leaving_alone(session, row)
-        return leaving
+                for set_key, members in group.sets.items():
+                    removed += _removed_from_set(
+                        loaded_sets, group.attachment, set_key, members, found.get(set_key, []), self._kept
+                    )
+            for row in self._without_set:
+                removed += _removed_without_set(session, row)
+        return removed
 
 
 # --- image sets ------------------------------------------------------------------------------------------------------
 
 
-def _group(new: Iterable[Image], gone: Iterable[Image]) -> tuple[list[_Group], list[Image]]:
+def _group(new: Iterable[Image], gone: Iterable[Image]) -> tuple[list[_AttachmentChanges], list[Image]]:
     """Return the sets that the rows belong to, and the rows to delete that belong to none."""
-    groups: dict[tuple[int, Any], _Group] = {}
-    alone: list[Image] = []
+    groups: dict[tuple[int, Any], _AttachmentChanges] = {}
+    without_set: list[Image] = []
     attachments: dict[type[Image], list[Attachment]] = {}
     rows = [*((row, True) for row in new), *((row, False) for row in gone)]
     for row, is_new in rows:
@@ -160,40 +162,40 @@ def _group(new: Iterable[Image], gone: Iterable[Image]) -> tuple[list[_Group], l
         state = instance_state(row)
         placed = False
         for attachment in attachments[type(row)]:
-            place = _place_of_new(attachment, row) if is_new else _place_of_old(attachment, state)
-            if place is None:
+            set_key = _set_key_of_new(attachment, row) if is_new else _set_key_of_old(attachment, state)
+            if set_key is None:
                 continue
             placed = True
             owner = record_of(row).owner if is_new else state
             shard = None if owner is None else owner.identity_token  # two shards may have owners with the same key
-            group = groups.setdefault((id(attachment), shard), _Group(attachment))
-            members = group.sets.setdefault(place, _Set())
+            group = groups.setdefault((id(attachment), shard), _AttachmentChanges(attachment))
+            members = group.sets.setdefault(set_key, _SetChanges())
             (members.new if is_new else members.gone).append(row)
         if not placed and not is_new:
-            alone.append(row)
-    return sorted(groups.values(), key=lambda group: str(group.attachment.relationship)), alone
+            without_set.append(row)
+    return sorted(groups.values(), key=lambda group: str(group.attachment.relationship)), without_set
 
 
-def _place_of_new(attachment: Attachment, row: Image) -> tuple[Any, ...] | None:
-    """Return the place of a new row, with the owner's key from the database; ``None`` if the owner is new, too."""
-    if not attachment.takes(row.__dict__):
+def _set_key_of_new(attachment: Attachment, row: Image) -> tuple[Any, ...] | None:
+    """Return the set key of a new row, with the owner's key from the database; ``None`` if the owner is also new."""
+    if not attachment.accepts(row.__dict__):
         return None
     owner = record_of(row).owner
     if owner is not None and owner.mapper.isa(attachment.owner):
         keys = stored_values(owner, [name for name, _ in attachment.pairs]) if owner.key is not None else (None,)
     else:
         keys = tuple(row.__dict__.get(name) for _, name in attachment.pairs)
-    place = (*keys, *(row.__dict__.get(name) for name in attachment.discriminators))
-    return None if None in place else place
+    set_key = (*keys, *(row.__dict__.get(name) for name in attachment.discriminators))
+    return None if None in set_key else set_key
 
 
-def _place_of_old(attachment: Attachment, state: InstanceState[Any]) -> tuple[Any, ...] | None:
-    """Return the place of a row in the database; ``None`` if it is not loaded, or belongs to another attachment."""
+def _set_key_of_old(attachment: Attachment, state: InstanceState[Any]) -> tuple[Any, ...] | None:
+    """Return the set key of a stored row; ``None`` if it is not loaded, or belongs to another attachment."""
     names = tuple(attachment.constants)
-    if not attachment.takes(dict(zip(names, stored_values(state, names), strict=True))):
+    if not attachment.accepts(dict(zip(names, stored_values(state, names), strict=True))):
         return None
-    place = stored_values(state, attachment.places)
-    return None if None in place else place
+    set_key = stored_values(state, attachment.set_attributes)
+    return None if None in set_key else set_key
 
 
 def stored_values(state: InstanceState[Any], names: Sequence[str]) -> tuple[Any, ...]:
@@ -209,51 +211,51 @@ def stored_values(state: InstanceState[Any], names: Sequence[str]) -> tuple[Any,
 # --- rows in the database --------------------------------------------------------------------------------------------
 
 
-def _owners(group: _Group) -> Iterator[Owner]:
+def _owners(group: _AttachmentChanges) -> Iterator[OwnerRow]:
     attachment = group.attachment
     names, identity = [name for name, _ in attachment.pairs], identity_attributes(attachment.owner)
     by_identity = set(identity) <= set(names)
     columns = () if by_identity else tuple(attachment.owner_columns)
     indexes = [names.index(name) for name in identity] if by_identity else list(range(len(names)))
     for key, state in {
-        tuple(place[index] for index in indexes): one.state for place, one in group.sets.items()
+        tuple(set_key[index] for index in indexes): one.state for set_key, one in group.sets.items()
     }.items():
-        yield Owner(attachment.owner, columns, key, state)
+        yield OwnerRow(attachment.owner, columns, key, state)
 
 
-def _by_connection(session: Session, group: _Group) -> dict[Connection, list[tuple[Any, ...]]]:
+def _by_connection(session: Session, group: _AttachmentChanges) -> dict[Connection, list[tuple[Any, ...]]]:
     found: dict[Connection, list[tuple[Any, ...]]] = {}
-    for place in sorted(group.sets, key=repr):
-        connection = connection_of(session, group.attachment.image, group.sets[place].state)
-        found.setdefault(connection, []).append(place)
+    for set_key in sorted(group.sets, key=repr):
+        connection = connection_of(session, group.attachment.image, group.sets[set_key].state)
+        found.setdefault(connection, []).append(set_key)
     return found
 
 
-def _read(session: Session, group: _Group) -> dict[tuple[Any, ...], list[_Found]]:
+def _read(session: Session, group: _AttachmentChanges) -> dict[tuple[Any, ...], list[_StoredRow]]:
     """Return the rows of the sets of a group."""
-    found: dict[tuple[Any, ...], list[_Found]] = {}
+    found: dict[tuple[Any, ...], list[_StoredRow]] = {}
     attachment = group.attachment
-    for connection, places in _by_connection(session, group).items():
+    for connection, set_keys in _by_connection(session, group).items():
         rows = [
             row
-            for start in range(0, len(places), PAGE)
-            for row in _latest(attachment, connection, places[start : start + PAGE])
+            for start in range(0, len(set_keys), PAGE)
+            for row in _latest(attachment, connection, set_keys[start : start + PAGE])
         ]
-        if not {row.place for row in rows} <= group.sets.keys():
+        if not {row.set_key for row in rows} <= group.sets.keys():
             # the database returns padded keys, as for CHAR(10): query each set, so that the database compares them
-            found.update((place, _latest(attachment, connection, [place])) for place in places)
+            found.update((set_key, _latest(attachment, connection, [set_key])) for set_key in set_keys)
             continue
         for row in rows:
-            found.setdefault(row.place, []).append(row)
+            found.setdefault(row.set_key, []).append(row)
     return found
 
 
-def _latest(attachment: Attachment, connection: Connection, places: Sequence[tuple[Any, ...]]) -> list[_Found]:
+def _latest(attachment: Attachment, connection: Connection, set_keys: Sequence[tuple[Any, ...]]) -> list[_StoredRow]:
     columns = key_columns(attachment.image)
     query = (
         select(*columns.values())
         .select_from(attachment.image.selectable)
-        .where(among([columns[name] for name in attachment.places], places))
+        .where(among([columns[name] for name in attachment.set_attributes], set_keys))
         .where(*(columns[name] == value for name, value in attachment.constants.items()))
     )
     locking = query.with_for_update()
@@ -263,7 +265,7 @@ def _latest(attachment: Attachment, connection: Connection, places: Sequence[tup
     return found if _unchanged(attachment.image, connection, found) else list(_fetch(attachment, connection, locking))
 
 
-def _unchanged(mapper: Mapper[Any], connection: Connection, found: Sequence[_Found]) -> bool:
+def _unchanged(mapper: Mapper[Any], connection: Connection, found: Sequence[_StoredRow]) -> bool:
     """Lock rows by their primary keys, and return whether they are unchanged since they were read."""
     if not found:
         return True
@@ -273,15 +275,15 @@ def _unchanged(mapper: Mapper[Any], connection: Connection, found: Sequence[_Fou
     return all(latest.get(row.identity, row) == row.row.revision for row in found)
 
 
-def _fetch(attachment: Attachment, connection: Connection, query: Select[Any]) -> Iterator[_Found]:
+def _fetch(attachment: Attachment, connection: Connection, query: Select[Any]) -> Iterator[_StoredRow]:
     mapper = attachment.image
     names = tuple(key_columns(mapper))
     for values in connection.execute(query):
         row = new_instance(mapper, dict(zip(names, values, strict=True)))
         if row is not None:
             identity = tuple(row.__dict__[name] for name in identity_attributes(mapper))
-            place = tuple(row.__dict__[name] for name in attachment.places)
-            yield _Found(row, place, identity, row.original)
+            set_key = tuple(row.__dict__[name] for name in attachment.set_attributes)
+            yield _StoredRow(row, set_key, identity, row.original)
 
 
 def key_columns(mapper: Mapper[Any]) -> dict[str, Column[Any]]:
@@ -291,7 +293,7 @@ def key_columns(mapper: Mapper[Any]) -> dict[str, Column[Any]]:
     """
     attachments = attachments_to(mapper.class_)
     names = {"mimetype", "original", "revision", "focal_x", "focal_y", *identity_attributes(mapper)}
-    names.update(name for one in attachments for name in (*one.places, *one.constants))
+    names.update(name for one in attachments for name in (*one.set_attributes, *one.constants))
     classes: list[type[Image]] = [one.class_ for one in mapper.self_and_descendants]
     own = any(cls.object_type is not Image.object_type or cls.object_id is not Image.object_id for cls in classes)
     special = (mapper.polymorphic_on, mapper.version_id_col)
@@ -321,27 +323,27 @@ def new_instance(mapper: Mapper[Any], values: dict[str, Any]) -> Image | None:
 # --- rows to delete --------------------------------------------------------------------------------------------------
 
 
-def _leaving_of(
-    known: _Known,
+def _removed_from_set(
+    loaded_sets: _LoadedSets,
     attachment: Attachment,
-    place: tuple[Any, ...],
-    members: _Set,
-    found: Sequence[_Found],
+    set_key: tuple[Any, ...],
+    members: _SetChanges,
+    found: Sequence[_StoredRow],
     kept: set[InstanceState[Any]],
-) -> Iterator[Leaving]:
-    session = known.session
-    _check_sources(members.new, found)
-    everything = known.is_deleted(attachment, place)
+) -> Iterator[RemovedRow]:
+    session = loaded_sets.session
+    _check_origins(members.new, found)
+    everything = loaded_sets.is_deleted(attachment, set_key)
     matched = _match_gone(members.gone, found, ignore_revisions=everything)
-    meant = {id(row) for _, row in matched.values()}
+    wanted = {id(row) for _, row in matched.values()}
     for row in members.gone:
         if (
-            id(row) not in meant
+            id(row) not in wanted
         ):  # another transaction has deleted or replaced it: DELETE would warn, or hit the new row
             session.expunge(row)
     replaced = any(row.original for row in members.new) or any(one.original for one, _ in matched.values())
-    there = known.rows(attachment, members.new) if replaced else []
-    sizes = {_size(row): row for row in there}
+    loaded = loaded_sets.rows(attachment, members.new) if replaced else []
+    sizes = {_size(row): row for row in loaded}
     taken = {
         _size(row) for row in members.new if (attached := record_of(row).attached) is not None and attached.replaces
     }
@@ -356,29 +358,29 @@ def _leaving_of(
             present.add(id(row))
             if not (everything or replaced or size in taken) or instance_state(row) in kept:
                 continue
-            if entity is not None and (_has_moved(attachment, row) or known.has_removed(attachment, one, row)):
+            if entity is not None and (_has_moved(attachment, row) or loaded_sets.has_removed(attachment, one, row)):
                 continue
         present.add(id(row))
         key = _key(one.row)  # before the row becomes persistent
         if row is one.row:
             _make_persistent(session, row, members.shard)
         session.delete(row)
-        yield Leaving(row, key or _key_in_session(session, row, one.row), known_store(row) or members.store)
-    for row in there:
+        yield RemovedRow(row, key or _key_in_session(session, row, one.row), known_store(row) or members.store)
+    for row in loaded:
         if id(row) not in present and row in session:
             session.expunge(row)  # another transaction has deleted it
 
 
 def _match_gone(
-    gone: Sequence[Image], found: Sequence[_Found], *, ignore_revisions: bool
-) -> dict[int, tuple[_Found, Image]]:
+    gone: Sequence[Image], found: Sequence[_StoredRow], *, ignore_revisions: bool
+) -> dict[int, tuple[_StoredRow, Image]]:
     """Return the rows of the database to delete, by ``id``, each with the corresponding object of the session.
 
     They are matched by size, because the database may return padded keys, and by revision, because another transaction
     may have replaced the picture by one of the same size, which must not be deleted.
     """
     sizes = {_size(row): row for row in gone}
-    matched: dict[int, tuple[_Found, Image]] = {}
+    matched: dict[int, tuple[_StoredRow, Image]] = {}
     for one in found:
         row = sizes.get(_size(one.row))
         if row is not None:
@@ -389,7 +391,7 @@ def _match_gone(
 
 
 @dataclass(slots=True)
-class _Known:
+class _LoadedSets:
     """The collections of owners that are loaded in a session."""
 
     session: Session
@@ -405,24 +407,24 @@ class _Known:
                 found += self._of(attachment, owner).get(values, ())
         return found
 
-    def owner(self, attachment: Attachment, place: tuple[Any, ...]) -> Any:
+    def owner(self, attachment: Attachment, set_key: tuple[Any, ...]) -> Any:
         """Return the owner of a set, if it is loaded."""
         mapper = attachment.owner
-        values = dict(zip((name for name, _ in attachment.pairs), place, strict=False))
+        values = dict(zip((name for name, _ in attachment.pairs), set_key, strict=False))
         identity = tuple(values.get(attribute) for attribute in identity_attributes(mapper))
         return self.session.identity_map.get(mapper.identity_key_from_primary_key(identity))
 
-    def is_deleted(self, attachment: Attachment, place: tuple[Any, ...]) -> bool:
+    def is_deleted(self, attachment: Attachment, set_key: tuple[Any, ...]) -> bool:
         """Return whether the owner of a set is deleted in this flush."""
-        owner = self.owner(attachment, place)
+        owner = self.owner(attachment, set_key)
         return owner is not None and instance_state(owner) in self.session._deleted
 
-    def has_removed(self, attachment: Attachment, one: _Found, row: Image) -> bool:
+    def has_removed(self, attachment: Attachment, one: _StoredRow, row: Image) -> bool:
         """Return whether the application has removed a row from its owner's collection, perhaps to move it."""
         name = attachment.relationship.key
-        key = (name, *one.place[: len(attachment.pairs)])
+        key = (name, *one.set_key[: len(attachment.pairs)])
         if key not in self._removed:
-            owner = self.owner(attachment, one.place)
+            owner = self.owner(attachment, one.set_key)
             history = None if owner is None else get_history(owner, name, PASSIVE_NO_INITIALIZE)
             self._removed[key] = set() if history is None else set(map(id, history.deleted or ()))
         return id(row) in self._removed[key]
@@ -438,7 +440,7 @@ class _Known:
         return self._rows[key]
 
 
-def _leaving_alone(session: Session, row: Image) -> Iterator[Leaving]:
+def _removed_without_set(session: Session, row: Image) -> Iterator[RemovedRow]:
     """Yield a row without a known set: its class has no owner, or it was loaded without the necessary columns."""
     state = instance_state(row)
     mapper, connection = state.mapper, connection_of(session, state.mapper, state)
@@ -451,17 +453,17 @@ def _leaving_alone(session: Session, row: Image) -> Iterator[Leaving]:
         return
     found = new_instance(mapper, dict(zip(columns, values, strict=True)))
     key = None if found is None else _key(found) or _key_in_session(session, row, found)
-    yield Leaving(row, key, known_store(row))
+    yield RemovedRow(row, key, known_store(row))
 
 
-def _check_sources(new: Sequence[Image], found: Sequence[_Found]) -> None:
+def _check_origins(new: Sequence[Image], found: Sequence[_StoredRow]) -> None:
     for row in new:
-        source = record_of(row).source
-        if source is None or instance_state(source.row).key is None:
+        origin = record_of(row).origin
+        if origin is None or instance_state(origin.row).key is None:
             continue
-        size = stored_values(instance_state(source.row), SIZE)
-        there = next((one for one in found if tuple(one.row.__dict__[name] for name in SIZE) == size), None)
-        if there is None or there.row.revision != source.key.revision:
+        size = stored_values(instance_state(origin.row), SIZE)
+        loaded = next((one for one in found if tuple(one.row.__dict__[name] for name in SIZE) == size), None)
+        if loaded is None or loaded.row.revision != origin.key.revision:
             raise NoOriginalError(
                 f"the original of a new {type(row).__name__} was replaced or deleted after the thumbnail was made; "
                 "roll back, or generate the thumbnail again"
@@ -498,7 +500,7 @@ def _has_moved(attachment: Attachment, row: Image) -> bool:
     state = instance_state(row)
     return any(
         name in state.committed_state and state.dict.get(name) != state.committed_state[name]
-        for name in (*attachment.places, *attachment.constants)
+        for name in (*attachment.set_attributes, *attachment.constants)
     )
 
 

@@ -28,7 +28,7 @@ from ._collection import newest, session_lock
 from ._derived import MARKS, check_original, declared_files, keyed, marks_of
 from ._image import Image, utcnow
 from ._mixins import ThumbnailMarks, focal_point_of, keep_preview, wants_preview
-from ._record import Attached, Source, attach, known_store, record_of
+from ._record import Attached, Origin, attach, known_store, record_of
 from ._view import ImageView
 
 __all__ = ["ThumbnailSet", "as_recipes", "look_of", "variant_of"]
@@ -238,12 +238,12 @@ class ThumbnailSet(ImageView[I]):
             store: The store that contains the original and receives the thumbnail; ``None`` for the one that the
                 original was attached with in this session, or the current one.
             fit: How the picture fits into a box of ``width`` and ``height``; ``None`` means ``"cover"``.
-            enlarge: Whether the thumbnail may have more pixels than the original.
+            enlarge: ``False`` to make the thumbnail at most as large as the original.
             gravity: The part that ``"cover"`` keeps, if the original has no focal point.
             crop: The part of the original to use: left, top, width and height, as fractions.
             format: The format of the thumbnail; ``None`` keeps the original's.
             quality: 1 to 100; ``None`` means the format's default.
-            animated: Whether to keep all frames of an animation.
+            animated: ``True`` to keep all frames of an animation.
             background: The colour of bars, and behind transparent parts in JPEG.
             variant: A name of your choice for the look.
             preprocess: Called with the complete ``pyvips.Image`` in a worker thread.
@@ -296,7 +296,7 @@ class ThumbnailSet(ImageView[I]):
         Args:
             recipes: Widths in pixels, or recipes; ``None`` for the declared thumbnails.
             store: As for :meth:`generate_thumbnail`.
-            enlarge: Whether a width in pixels may exceed the original's; recipes have their own setting.
+            enlarge: ``False`` to limit a width in pixels to that of the original; recipes have their own setting.
             extra_kwargs: As for :meth:`generate_thumbnail`.
 
         Raises:
@@ -311,7 +311,7 @@ class ThumbnailSet(ImageView[I]):
         missing = [recipe for recipe, row in found.items() if row is None]
         if missing:
             self._rows.session()
-            self._check_room(len(missing))
+            self._check_max_thumbnails(len(missing))
         made, preview = await self._render(original, missing, store)
         spools = [await Spool.fill(rendering.blob) for rendering in made]
         if made:
@@ -319,9 +319,9 @@ class ThumbnailSet(ImageView[I]):
         self._check_original(original)
         keep_preview(original, preview)
         for rendering, spool in zip(made, spools, strict=True):
-            row = self._made(original, rendering)
+            row = self._existing_row(original, rendering)
             if row is None:
-                row = self._thumbnail(original, rendering, store, spool, extra_kwargs)
+                row = self._thumbnail_row(original, rendering, store, spool, extra_kwargs)
                 self._rows.append(row)
             found[rendering.recipe] = row
         return [cast("I", found[recipe]) for recipe in wanted]
@@ -378,7 +378,7 @@ class ThumbnailSet(ImageView[I]):
         Args:
             recipes: Widths in pixels, or recipes.
             store: As for :meth:`generate_thumbnail`.
-            enlarge: Whether a width in pixels may exceed the original's; recipes have their own setting.
+            enlarge: ``False`` to limit a width in pixels to that of the original; recipes have their own setting.
             extra_kwargs: As for :meth:`generate_thumbnail`.
         """
         wanted, found = await self._look_up(as_recipes(recipes, enlarge=enlarge))
@@ -392,7 +392,7 @@ class ThumbnailSet(ImageView[I]):
         made: list[tuple[Rendering, Spool]] = []
         preview = None
         if missing:
-            self._check_room(len(missing))
+            self._check_max_thumbnails(len(missing))
             store = self._store(store, original)
             renderings, preview = await self._render(original, missing, store, keep=KEEP)
             made = [(rendering, await Spool.fill(rendering.blob)) for rendering in renderings]
@@ -410,25 +410,25 @@ class ThumbnailSet(ImageView[I]):
         await self._load_original()
         original = self.require_original()
         check_original(original)
-        place = keyed(self._store(store, original), type(original))
+        keyed_store = keyed(self._store(store, original), type(original))
         files = declared_files(original)
         if not files:
             raise DeclarationError(
                 f"expected declared thumbnails in {type(original).__name__}.__thumbnails__, got none; pass recipes"
             )
-        made, preview = await self._render(original, [one.recipe for one in files], place)
+        made, preview = await self._render(original, [one.recipe for one in files], keyed_store)
         self._check_original(original)
         keep_preview(original, preview)
         attached = record_of(original).attached
         is_markable = isinstance(original, ThumbnailMarks) and original.__dict__["revision"] is not None
-        marks = marks_of(original, place) if is_markable else None
+        marks = marks_of(original, keyed_store) if is_markable else None
         if attached is not None and inspect(original).key is None and attached.spool is not None:
             attached.derived = list(zip(files, made, strict=True))
             if marks is not None:
                 set_attribute(original, MARKS, marks)
             return
-        names = [place.name_of(one.key_for(original)) for one in files]
-        await put_derived(place, place.name_of(original.key), dict(zip(names, made, strict=True)))
+        names = [keyed_store.name_of(one.key_for(original)) for one in files]
+        await put_derived(keyed_store, keyed_store.name_of(original.key), dict(zip(names, made, strict=True)))
         session = self._rows.session() if self._rows.state.session is not None else None
         if marks is not None and session is not None:
             cls: Any = type(original)
@@ -439,9 +439,9 @@ class ThumbnailSet(ImageView[I]):
 
     async def _load_original(self) -> None:
         """Load the rows; load them again if the original is missing, because a loader condition may have hidden it."""
-        await self._rows.load(self._place)
+        await self._rows.load(self._set_key)
         if self.original is None and self._rows.state.persistent:
-            await self._rows.load(self._place, again=True)
+            await self._rows.load(self._set_key, again=True)
 
     async def _look_up(self, recipes: Sequence[Recipe]) -> tuple[list[Recipe], dict[Recipe, I | None]]:
         """Return the recipes as applied to the original, and the thumbnail of each, or ``None`` if it is missing.
@@ -453,7 +453,7 @@ class ThumbnailSet(ImageView[I]):
         wanted = _applied(recipes, original)
         missing = any(_find(self.images, original, recipe) is None for recipe in wanted)
         if missing and original is not None and inspect(original).persistent:
-            await self._rows.load(self._place, again=True)
+            await self._rows.load(self._set_key, again=True)
             original = self.original
             wanted = _applied(recipes, original)
         return wanted, {recipe: _find(self.images, original, recipe) for recipe in wanted}
@@ -467,22 +467,22 @@ class ThumbnailSet(ImageView[I]):
         kwargs: Mapping[str, Any],
     ) -> dict[Recipe, I]:
         """Return the rows of thumbnails, inserted or found. The caller has flushed the session and holds its lock."""
-        found = {rendering.recipe: self._made(original, rendering) for rendering, _ in made}
+        found = {rendering.recipe: self._existing_row(original, rendering) for rendering, _ in made}
         missing = [(rendering, spool) for rendering, spool in made if found[rendering.recipe] is None]
         if missing:
             self._check_original(original)
-            new = {one.recipe: self._thumbnail(original, one, store, spool, kwargs) for one, spool in missing}
+            new = {one.recipe: self._thumbnail_row(original, one, store, spool, kwargs) for one, spool in missing}
             try:
                 async with session.begin_nested():
                     session.add_all(new.values())
             except IntegrityError:  # another transaction has inserted one of them and committed
-                await self._rows.load_locked(session, self._place)
+                await self._rows.load_locked(session, self._set_key)
                 if missing[1:]:
                     for one in missing:
                         found.update(await self._insert(session, original, [one], store, kwargs))
                 else:
                     [(rendering, _)] = missing
-                    found[rendering.recipe] = self._made(original, rendering)
+                    found[rendering.recipe] = self._existing_row(original, rendering)
                     if found[rendering.recipe] is None:
                         raise
             else:
@@ -511,8 +511,8 @@ class ThumbnailSet(ImageView[I]):
         kwargs: Mapping[str, Any] | None = None,
         *,
         adopted: str | None = None,
-        source: Source | None = None,
-        like: I | None = None,
+        origin: Origin | None = None,
+        template: I | None = None,
     ) -> I:
         values = {
             **self.identity,
@@ -526,15 +526,15 @@ class ThumbnailSet(ImageView[I]):
             "byte_size": spool.size,
             "sha256": spool.sha256,
         }
-        row = self._rows.build(values, args or (), kwargs or {}, like)
+        row = self._rows.build(values, args or (), kwargs or {}, template)
         if adopted is None:
             revision: str | None = store.revision_for(row.object_type, reproducible=not original)
         else:
             revision = revision_of(adopted)
         set_attribute(row, "revision", revision)
         bytes_ = None if adopted is not None else spool
-        replaces = source is None and not original
-        attach(row, Attached(store, bytes_, reproducible=not original, replaces=replaces), source)
+        replaces = origin is None and not original
+        attach(row, Attached(store, bytes_, reproducible=not original, replaces=replaces), origin)
         return row
 
     async def _render(
@@ -564,12 +564,12 @@ class ThumbnailSet(ImageView[I]):
                 return await run_pixels(render_with_preview, spool.view, recipes, self._limits)
             return await run_pixels(render, spool.view, recipes, self._limits), None
 
-    def _thumbnail(
+    def _thumbnail_row(
         self, original: I, rendering: Rendering, store: Store, spool: Spool, kwargs: Mapping[str, Any] | None
     ) -> I:
         size = rendering.width, rendering.height
         variant = variant_of(original, rendering.recipe.look(original.mimetype, original.size), size)
-        source = Source(original, original.key)
+        origin = Origin(original, original.key)
         return self._row(
             spool,
             size,
@@ -578,17 +578,17 @@ class ThumbnailSet(ImageView[I]):
             False,
             variant,
             kwargs=kwargs,
-            source=source,
-            like=original,
+            origin=origin,
+            template=original,
         )
 
-    def _made(self, original: I, rendering: Rendering) -> I | None:
+    def _existing_row(self, original: I, rendering: Rendering) -> I | None:
         """Return the existing row with the primary key that a thumbnail would have."""
         size = rendering.width, rendering.height
         variant = variant_of(original, rendering.recipe.look(original.mimetype, original.size), size)
         return _match(self.images, None, *size, variant)
 
-    def _check_room(self, more: int) -> None:
+    def _check_max_thumbnails(self, more: int) -> None:
         limit, count = self._limits.max_thumbnails, more + sum(not row.original for row in self.images)
         if count > limit:
             raise ImageTooLargeError(

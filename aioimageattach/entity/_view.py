@@ -31,13 +31,13 @@ class ImageView(DeclaredThumbnails, ABC, Generic[I]):
         """The key attributes that distinguish this set from others of the same owner."""
 
     @property
-    def _place(self) -> tuple[Any, ...]:
+    def _set_key(self) -> tuple[Any, ...]:
         return tuple(self.identity.values())
 
     @property
     def images(self) -> list[I]:
         """The original and its thumbnails."""
-        return self._rows.members(self._place)
+        return self._rows.members(self._set_key)
 
     @property
     def original(self) -> I | None:

@@ -46,7 +46,7 @@ def decode(
         limits: Limits for the canvas of SVG and PDF. Their ``verify`` decides whether damaged pictures are rejected.
         watch: Stops decoding when the time is over.
         needed: Smallest allowed width and height, as displayed; ``None`` means the original size.
-        frames: Whether to read all frames, stacked vertically.
+        frames: ``True`` to read all frames, stacked vertically.
     """
     size = header.probe.width, header.probe.height
     wanted = needed or size

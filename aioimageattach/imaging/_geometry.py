@@ -41,7 +41,7 @@ def fitted(size: tuple[int, int], box: tuple[int, int], *, cover: bool = False) 
     Args:
         size: Width and height of the picture.
         box: Width and height of the box.
-        cover: Whether to fill the whole box; otherwise the picture stays inside it.
+        cover: ``True`` to fill the whole box, ``False`` to stay inside it.
     """
     wider = box[0] * size[1] <= box[1] * size[0]
     if wider != cover:

@@ -56,8 +56,8 @@ class Structure:
         profile: ICC profile, either embedded or created from other colour information in the file.
         extra_bands: Number of bands that are neither colours nor an alpha channel.
         bits: Bits per sample of HEIC.
-        has_alpha: Whether HEIC has an alpha channel.
-        is_narrow: Whether black and white of a grey picture are 16 and 235 (ITU-R BT.601).
+        has_alpha: ``True`` if HEIC has an alpha channel.
+        is_narrow: ``True`` if black and white of a grey picture are 16 and 235 (ITU-R BT.601).
         is_alpha_narrow: The same for its alpha channel.
     """
 
@@ -98,7 +98,7 @@ def assemble(view: memoryview, structure: Structure, *, header: bool = False) ->
     Args:
         view: The file.
         structure: The result of :func:`examine`.
-        header: Whether only the header will be read.
+        header: ``True`` if only the header will be read.
     """
     if structure.pieces is None:
         return view

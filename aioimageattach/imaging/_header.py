@@ -62,8 +62,8 @@ class Probe:
         height: Height in pixels as displayed, likewise.
         mimetype: MIME type, detected from the content.
         frames: Number of frames of an animation, or of pages; 1 for a still picture.
-        orientation: EXIF orientation, 1 to 8; 1 if there is none, or if it need not be applied.
-        has_alpha: Whether the picture has transparency.
+        orientation: EXIF orientation, 1 to 8; 1 if the file has none, or if it need not be applied.
+        has_alpha: ``True`` if the picture has transparency.
     """
 
     width: int

@@ -38,12 +38,12 @@ class Still:
         width: Width in pixels, as displayed.
         height: Height in pixels, as displayed.
         coded: Width and height before cropping and rotation.
-        frames: Number of frames of the image sequence; 1 if there is none.
+        frames: Number of frames of the image sequence; 1 for a still picture.
         metadata: Size of EXIF, XMP and other metadata, in bytes.
         bits: Bits per sample.
-        is_grey: Whether the picture is monochrome.
-        has_alpha: Whether it has an alpha channel.
-        alpha_full_range: Whether the alpha channel uses the full range of values, from 0 to the highest.
+        is_grey: ``True`` if the picture is monochrome.
+        has_alpha: ``True`` if it has an alpha channel.
+        alpha_full_range: ``True`` if the alpha channel uses the full range of values, from 0 to the highest.
         colours: Colours as code points.
         profile: ICC profile.
     """

@@ -92,7 +92,7 @@ class _Worker:
         return self._process.poll() is None
 
     def ask(self, head: bytes, view: memoryview, limits: ImageLimits) -> tuple[Any, memoryview]:
-        """Return the worker's response; raise EOFError or OSError if there is none."""
+        """Return the worker's response; raise EOFError or OSError if the worker does not respond."""
         self.pictures += 1
         self._sock.settimeout(_TIMEOUT)
         _wire.send(self._sock, head, [view])
@@ -190,7 +190,7 @@ def ask(
             of :data:`RESPONSE_ERRORS`, the response is rejected and the worker is terminated, because it may be
             compromised.
         recipes: Recipes of the thumbnails; ``None`` to read the header.
-        preview: Whether to compute a preview as well.
+        preview: ``True`` to compute a preview as well.
 
     Returns:
         The result of ``read``.
@@ -251,7 +251,7 @@ def _exchange(
 
 
 def _reported_error(found: Mapping[str, Any]) -> Exception | None:
-    """Return the error that a worker reported; ``None`` if there is none."""
+    """Return the error that a worker reported; ``None`` if it succeeded."""
     if found.get("memory"):
         return _OutOfMemoryError()
     if "error" not in found:

@@ -84,7 +84,7 @@ class ImageLimits:
             once and rejects it if thumbnails cannot be rendered from it. ``"complete"`` also rejects it if any pixels
             are missing or damaged; without it, JPEG, PNG and GIF are rendered as far as they can be decoded, as
             browsers do.
-        isolated: Whether to read pictures in a worker process, which is terminated if it exceeds ``timeout`` or
+        isolated: ``True`` to read pictures in a worker process, which is terminated if it exceeds ``timeout`` or
             ``max_memory``. The callables of recipes run there too. They must be importable by name, and see only a
             few environment variables.
 

@@ -90,8 +90,8 @@ class Recipe:
         ratio: Factor by which both sides of the original are scaled: below 1 to reduce, above 1 to enlarge.
         fit: How the picture is fitted into the box of ``width`` and ``height``; see :data:`Fit`. ``None`` means
             ``"cover"`` if both are given.
-        enlarge: Whether the thumbnail may be larger than the original. If ``False``, a larger size is reduced to that
-            of the original, and a box is reduced in proportion. SVG and PDF have no pixels and are not affected.
+        enlarge: ``True`` if the thumbnail may be larger than the original. If ``False``, a larger size is reduced to
+            that of the original, and a box is reduced in proportion. SVG and PDF have no pixels and are not affected.
         gravity: The part that ``"cover"`` keeps: a name of :data:`GRAVITIES`, or the focal point as fractions of the
             width and the height, from the left and from the top, rounded to 0.01. ``"attention"`` looks for faces and
             strong colours, ``"entropy"`` for detail. ``None`` means the centre.
@@ -102,7 +102,7 @@ class Recipe:
             ``None`` keeps the original's format, except that TIFF, HEIC, SVG and PDF become PNG.
         filter: Resampling filter, a name of :data:`KERNELS`; ``None`` means ``"lanczos3"``.
         quality: Quality for JPEG, WebP and AVIF, 1 to 100; ``None`` means the default in :data:`QUALITIES`.
-        animated: Whether an animated GIF or WebP keeps its frames. If ``False``, only the first frame is used.
+        animated: ``True`` to keep the frames of an animated GIF or WebP. If ``False``, only the first frame is used.
         background: Red, green and blue, 0 to 255: the colour of the bars of ``contain``, and of the background behind
             transparent parts in JPEG.
         preprocess: Called with the whole picture, upright and in sRGB, before it is cropped or resized.

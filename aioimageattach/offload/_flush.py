@@ -25,7 +25,7 @@ from .._transaction.fence import GRACE, grace_of
 from .._transaction.files import Upload
 from .._transaction.hooks import (
     FlushHandler,
-    Plan,
+    FlushPlan,
     Report,
     Rows,
     connection_of,
@@ -35,7 +35,7 @@ from .._transaction.hooks import (
     put,
     register,
 )
-from .._transaction.locks import PAGE, Owner, among
+from .._transaction.locks import PAGE, OwnerRow, among
 from .._transaction.references import Referrer, StoredFile
 from ..context._current import resolve_store
 from ..exc import DamagedValueError, DeclarationError
@@ -113,11 +113,11 @@ class StoredValues(FlushHandler):
 
     work_key: ClassVar[str] = _WORK
 
-    def carries(self, mapper: Mapper[Any]) -> bool:
+    def handles(self, mapper: Mapper[Any]) -> bool:
         """Return whether the mapper has offloaded columns."""
         return bool(columns_of(mapper))
 
-    def plan(self, session: Session, rows: Rows) -> Plan:
+    def plan(self, session: Session, rows: Rows) -> FlushPlan:
         """Return the files of new values, and the rows that are changed or deleted."""
         work = _left(session)
         changes: list[_Change] = []
@@ -130,9 +130,9 @@ class StoredValues(FlushHandler):
             session.info[_WORK] = work
         work.planned = changes
         work.doomed = {instance_state(row): [] for row in rows.gone}
-        return Plan(uploads, _owners([*work.changes.values(), *changes], work.doomed))
+        return FlushPlan(uploads, _owners([*work.changes.values(), *changes], work.doomed))
 
-    def settle(self, session: Session) -> None:
+    def read_rows(self, session: Session) -> None:
         """Read the current references of changed and deleted rows, then allow the new values to be written."""
         work = _work(session)
         work.add(work.planned)
@@ -280,10 +280,10 @@ def _prepare(session: Session, changes: list[_Change]) -> list[Upload]:
     return uploads
 
 
-def _owners(changes: Iterable[_Change], doomed: Iterable[InstanceState[Any]]) -> list[Owner]:
+def _owners(changes: Iterable[_Change], doomed: Iterable[InstanceState[Any]]) -> list[OwnerRow]:
     """Return the database rows that are changed or deleted, to be locked: they own their values."""
     states = dict.fromkeys((*doomed, *(instance_state(change.row) for change in changes)))
-    return [Owner(state.mapper, (), tuple(state.identity), state) for state in states if state.identity is not None]
+    return [OwnerRow(state.mapper, (), tuple(state.identity), state) for state in states if state.identity is not None]
 
 
 def _settle(session: Session, work: _Work, changes: Sequence[_Change], doomed: Sequence[InstanceState[Any]]) -> None:

@@ -11,7 +11,7 @@ from weakref import ref
 from sqlalchemy.orm import InstanceState, Session
 
 from .._threads import run_pixels
-from .._transaction.hooks import store_left
+from .._transaction.hooks import former_store
 from ..context._current import bound_store, resolve_store
 from ..exc import DamagedValueError, DeclarationError, OffloadError, ValueNotLoadedError, ValueTooLargeError
 from ..file import AsyncFile, SeekableFileProxy
@@ -325,7 +325,7 @@ class Stored(Generic[V]):
         """Bind the handle to the row that it is an attribute of."""
         self._owner = ref(owner)
         self._session = None if owner.session is None else ref(owner.session)
-        self._bound = bound_store(owner.session) or store_left(owner)
+        self._bound = bound_store(owner.session) or former_store(owner)
 
     def __getstate__(self) -> dict[str, Any]:
         value = None if self._value is _MISSING else (self._value,)

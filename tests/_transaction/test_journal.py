@@ -211,8 +211,8 @@ def test_an_interrupted_transaction_is_settled_if_none_comes_after_it() -> None:
     journal = Journal()
     journal.uploaded(["root"], old := file())
     journal.uploaded(["root", "savepoint"], new := file())
-    assert set(journal.settle().uploads) == {old, new}
-    assert journal.end("root") == journal.settle() == Verdict()
+    assert set(journal.close_all().uploads) == {old, new}
+    assert journal.end("root") == journal.close_all() == Verdict()
 
 
 def test_an_interrupted_commit_is_unresolved() -> None:

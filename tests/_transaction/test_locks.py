@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, InstanceState, Mapped, Mapper, mapped_column
 from sqlalchemy.orm.attributes import instance_state
 
-from aioimageattach._transaction.locks import Owner, lock_owners
+from aioimageattach._transaction.locks import OwnerRow, lock_owners
 from tests.databases import Database
 
 
@@ -56,13 +56,13 @@ async def engine(database: Database) -> AsyncEngine:
     return engine
 
 
-def owner(cls: type[Any], *key: Any, columns: tuple[Any, ...] = ()) -> Owner:
+def owner(cls: type[Any], *key: Any, columns: tuple[Any, ...] = ()) -> OwnerRow:
     mapper: Mapper[Any] = cls.__mapper__
-    return Owner(mapper, columns, key, instance_state(cls()))
+    return OwnerRow(mapper, columns, key, instance_state(cls()))
 
 
 async def locked(
-    engine: AsyncEngine, cls: type[Any], owners: list[Owner], others: tuple[InstanceState[Any], ...] = ()
+    engine: AsyncEngine, cls: type[Any], owners: list[OwnerRow], others: tuple[InstanceState[Any], ...] = ()
 ) -> tuple[set[Any], list[str]]:
     """Lock rows in one transaction; return the keys that another cannot lock, and the statements of the first."""
     statements: list[str] = []
@@ -80,7 +80,7 @@ async def locked(
 
 
 BY_CODE = (Member.__table__.c.code,)
-CASES: dict[str, tuple[type[Any], Callable[[], list[Owner]], set[Any], int]] = {
+CASES: dict[str, tuple[type[Any], Callable[[], list[OwnerRow]], set[Any], int]] = {
     "by primary key": (Person, lambda: [owner(Person, 4), owner(Person, 2)], {(2,), (4,)}, 1),
     "with a subclass": (Person, lambda: [owner(Member, 3), owner(Person, 2)], {(2,), (3,)}, 1),
     "by another column": (Person, lambda: [owner(Member, "b", columns=BY_CODE), owner(Person, 5)], {(3,), (5,)}, 2),

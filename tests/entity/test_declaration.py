@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Identity, Integer, MetaData, String, Table, and_, inspect
+from sqlalchemy import Column, ForeignKey, Identity, Integer, MetaData, String, Table, UniqueConstraint, and_, inspect
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -240,6 +240,19 @@ def two_of_the_same_images() -> Any:
     return Owner, Picture
 
 
+def unique_position_without_null() -> Any:
+    base = fresh_base()
+
+    class Picture(base, Image):
+        __tablename__ = "picture"
+        __table_args__ = (UniqueConstraint("owner_id", "position"),)
+        owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
+        number: Mapped[int] = mapped_column(primary_key=True)
+        position: Mapped[int]
+
+    return owner_of(base, uselist=True, order_by="Picture.position"), Picture
+
+
 @pytest.mark.parametrize(
     ("declare", "message"),
     [
@@ -261,6 +274,7 @@ def two_of_the_same_images() -> Any:
         (constants_alone_in_the_primary_key, "does not distinguish the pictures of two owners"),
         (table_of_the_predecessor, "the table of Picture, which has no byte_size, revision, sha256, variant; add them"),
         (variant_outside_the_primary_key, "expected variant to be part of the primary key of Picture"),
+        (unique_position_without_null, r"expected a nullable position, got Picture.position.*Mapped\[int \| None\]"),
         (two_of_the_same_images, "Owner.others_images also attaches Picture.*a separate image class for each"),
         (no_equality, r"expected a primaryjoin of equalities joined by and_\(\)"),
     ],

@@ -130,6 +130,17 @@ async def test_refresh(people: Sessions) -> None:
         assert person.portrait
 
 
+async def test_refresh_by_the_key_of_the_attribute(people: Sessions) -> None:
+    """``refresh`` accepts the key of the class attribute, so that no code needs to know the relationship's name."""
+    async with people() as session:
+        person = await session.get_one(Person, 1)
+        await session.commit()
+        with pytest.raises(KeyError):  # of SQLAlchemy, before it calls any hook
+            await session.refresh(person, ["portrait"])
+        await session.refresh(person, ["id", Person.portrait.key])
+        assert person.portrait.size == (451, 300)
+
+
 async def test_files_that_were_read_before(sessions: Sessions, store: CountingStore) -> None:
     """A source without bytes was probably read before: the error says how to go back."""
     for attach in (User().picture.from_file, User().picture.from_raw_file):

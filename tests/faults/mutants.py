@@ -20,8 +20,8 @@ PROGRAMS = [f"{FOLDER}/test_oracle.py::test_the_database_is_the_oracle[{one}-1]"
 HOOKS = "_transaction/hooks.py"
 JOURNAL = "_transaction/journal.py"
 REFERENCES = "_transaction/references.py"
-FLUSH = "entity/flush.py"
-REPLACEMENT = "entity/replacement.py"
+FLUSH = "entity/_flush.py"
+REPLACEMENT = "entity/_replacement.py"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ MUTANTS = [
     ),
     Mutant(
         "only the class that has dropped a file is asked",
-        "entity/references.py",
+        "entity/_references.py",
         "for mapper in (self.mapper, *self.mapper.registry.mappers):",
         "for mapper in (self.mapper,):",
         "test_files_that_change_hands.py::test_image_rows_copied_into_the_table_of_another_class",
@@ -77,8 +77,8 @@ MUTANTS = [
         "the image set is locked before its owner",
         HOOKS,
         "    lock(session, [owner for plan in plans for owner in plan.owners])\n    for handler in _active(session):\n"
-        "        handler.settle(session)\n",
-        "    for handler in _active(session):\n        handler.settle(session)\n"
+        "        handler.read_rows(session)\n",
+        "    for handler in _active(session):\n        handler.read_rows(session)\n"
         "    lock(session, [owner for plan in plans for owner in plan.owners])\n",
         "test_locks.py::test_one_picture_is_replaced_by_many test_locks.py::test_replaced_deleted_and_given_thumbnails",
     ),
@@ -121,7 +121,7 @@ MUTANTS = [
     Mutant(
         "a row that moves in the flush counts as a member of its old set",
         REPLACEMENT,
-        "if entity is not None and (_has_moved(attachment, row) or known.has_removed(attachment, one, row)):",
+        "if entity is not None and (_has_moved(attachment, row) or loaded_sets.has_removed(attachment, one, row)):",
         "if False:",
         "test_rows_that_move.py",
     ),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.matrix import MATRIX
+from tests.faults.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,3 +34,12 @@ def test_a_fault_has_proofs_or_a_reason(number: int) -> None:
     for test in fault.tests:
         path, _, name = test.partition("::")
         assert name in functions(path), f"F{number:02} is proven by {test}, which is not there"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_code_of_a_planted_fault_exists(mutant: Mutant) -> None:
+    """The code that a planted fault replaces occurs once, and the tests that detect the fault exist."""
+    assert (ROOT / "aioimageattach" / mutant.path).read_text().count(mutant.old) == 1
+    for test in mutant.tests.split():
+        path, _, name = test.partition("::")
+        assert not name or name in functions(f"tests/faults/database/{path}")
