@@ -118,8 +118,8 @@ class DeclaredThumbnails:
         Args:
             name: The name of the thumbnail in ``__thumbnails__``.
             store: As for :meth:`candidates`.
-            placeholder: ``True`` to fill the background with the dominant colour until the picture is loaded, if the class
-                has the mixin :class:`~aioimageattach.entity.Placeholder`. It is written as a ``style`` attribute, which a
+            placeholder: ``True`` to use the dominant colour as background until the picture is loaded, if the class has
+                the mixin :class:`~aioimageattach.entity.Placeholder`. It is written as a ``style`` attribute, which a
                 Content-Security-Policy must allow with ``style-src-attr 'unsafe-inline'``.
             attributes: Attributes of the element: ``sizes`` and ``alt``, which override the declared values, and any
                 others. Write ``class_`` for ``class`` and ``data_id`` for ``data-id``. With ``fetchpriority="high"``
