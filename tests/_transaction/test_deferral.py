@@ -13,7 +13,7 @@ from tests.faults.rig import Rig, get
 
 
 async def deferring(database: Database) -> Rig:
-    """A database and a store whose sessions leave files to the sweep, with the pictures of two users."""
+    """A database and a store with deferred deletion, and the pictures of two users."""
     rig = await rig_of(database)
     defer_deletion(rig.sessions)
     await rig.user(1)
@@ -22,7 +22,7 @@ async def deferring(database: Database) -> Rig:
 
 
 async def test_replaced_and_deleted_files_stay(database: Database) -> None:
-    """A backup of the rows that is restored finds their files, until a sweep without quarantine removes them."""
+    """Restored rows find their files, until a sweep without quarantine deletes them."""
     rig = await deferring(database)
     async with rig.sessions() as session, session.begin():
         await rig.attach((await get(session, 1)).picture, b"new")
@@ -37,7 +37,7 @@ async def test_replaced_and_deleted_files_stay(database: Database) -> None:
 
 
 async def test_uploads_that_are_rolled_back_go_at_once(database: Database) -> None:
-    """Nothing can come back for them."""
+    """Rolled back uploads are deleted immediately, because no row can reappear for them."""
     rig = await deferring(database)
     async with rig.sessions() as session:
         await rig.attach((await get(session, 1)).picture, b"new")
@@ -47,7 +47,7 @@ async def test_uploads_that_are_rolled_back_go_at_once(database: Database) -> No
 
 
 async def test_it_can_be_switched_off_for_one_session(database: Database) -> None:
-    """As for a purge that is meant to free space now."""
+    """Deletion is immediate in one session, as for a purge that frees space."""
     rig = await deferring(database)
     async with rig.sessions() as session, session.begin():
         defer_deletion(session, False)

@@ -1,4 +1,4 @@
-"""The commit fence: no COMMIT when a sweep could already take the transaction's files for orphans."""
+"""The commit fence: a COMMIT is refused once a sweep could treat the transaction's files as orphaned."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHORT = timedelta(milliseconds=200)
 
 @pytest.fixture
 async def rig(database: Database) -> Rig:
-    """Three databases in turn, with sessions of a short grace time."""
+    """Each database in turn, with sessions of a short grace time."""
     await database.create(Base.metadata)
     rig = Rig(database, FaultyStore(), database.engine(pool_size=1, max_overflow=0))
     await rig.user(1, b"old")
@@ -33,7 +33,7 @@ async def rig(database: Database) -> Rig:
 
 @pytest.mark.parametrize("style", STYLES)
 async def test_an_old_transaction_is_not_committed(rig: Rig, style: str) -> None:
-    """However the session is used, its rows and files are gone, the old ones stay, and the connection is clean."""
+    """For every way to use a session, the rows and files are rolled back, and the connection is clean."""
     with pytest.raises(TransactionExpiredError, match=r"expected a commit at most .* after the first upload"):
         async with STYLES[style](rig.sessions) as session:
             session.add(user := User(id=2))
@@ -46,7 +46,7 @@ async def test_an_old_transaction_is_not_committed(rig: Rig, style: str) -> None
 
 
 async def test_a_session_goes_on_after_a_rollback(rig: Rig) -> None:
-    """As after a COMMIT that the database refused."""
+    """The session is used after a rollback, as after a COMMIT that the database refused."""
     async with rig.sessions() as session:
         session.add(user := User(id=2))
         await rig.attach(user.picture, b"new")
@@ -63,7 +63,7 @@ async def test_a_session_goes_on_after_a_rollback(rig: Rig) -> None:
 
 @pytest.mark.parametrize("released", [True, False])
 async def test_files_of_a_savepoint_count_if_they_are_kept(rig: Rig, released: bool) -> None:
-    """They do when it was released, and do not when it was rolled back."""
+    """Uploads of a released savepoint count; those of a rolled back one do not."""
     async with rig.sessions() as session:
         savepoint = await session.begin_nested()
         session.add(user := User(id=2))
@@ -83,7 +83,7 @@ async def test_files_of_a_savepoint_count_if_they_are_kept(rig: Rig, released: b
 
 
 async def test_what_counts_is_when_the_upload_began(rig: Rig) -> None:
-    """A picture that was attached long before is not old; a put that took long is."""
+    """A picture that was attached long ago is not old; an upload that takes long is."""
     async with rig.sessions() as session:
         session.add(user := User(id=2))
         await rig.attach(user.picture, b"new")
@@ -103,7 +103,7 @@ async def test_what_counts_is_when_the_upload_began(rig: Rig) -> None:
 
 
 async def test_a_transaction_without_new_files_may_take_its_time(rig: Rig) -> None:
-    """Nothing of it could be swept."""
+    """A transaction without new files has no files that a sweep could delete."""
     async with rig.sessions() as session:
         user = await session.get_one(User, 1)
         await user.picture.delete()
@@ -114,7 +114,7 @@ async def test_a_transaction_without_new_files_may_take_its_time(rig: Rig) -> No
 
 
 def test_the_share_of_the_grace_time() -> None:
-    """Three quarters of it, and the message says how long that is."""
+    """A commit is refused after three quarters of the grace time, and the message states the limit."""
     check_age(18 * 3600, GRACE)
     check_age(-1, GRACE)
     check_age(float("-inf"), GRACE)
@@ -123,7 +123,7 @@ def test_the_share_of_the_grace_time() -> None:
 
 
 async def test_the_grace_time_of_sessions(sqlite_database: Database) -> None:
-    """It is a day unless they say less; a session has that of its sessionmaker, or its own."""
+    """The default is one day; a session has its own grace time or that of its sessionmaker."""
     sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(sqlite_database.engine(), info={"mine": 1})
     assert grace_of(sessions) == GRACE == timedelta(days=1)
     set_grace(sessions, timedelta(hours=2))
@@ -137,13 +137,13 @@ async def test_the_grace_time_of_sessions(sqlite_database: Database) -> None:
 
 @pytest.mark.parametrize("grace", [timedelta(0), timedelta(seconds=-1), timedelta(days=1, seconds=1)])
 def test_grace_times_out_of_range(grace: timedelta) -> None:
-    """Never longer than what sweeps wait for by themselves."""
+    """A grace time longer than the sweep's default is refused."""
     with pytest.raises(ValueError, match=r"at most 1 day, 0:00:00, got"):
         set_grace(async_sessionmaker(), grace)
 
 
 @pytest.mark.parametrize("target", [None, 7])
 def test_what_has_no_sessions(target: Any) -> None:
-    """It is refused."""
+    """An object without sessions is refused."""
     with pytest.raises(DeclarationError, match="expected a session or a sessionmaker"):
         set_grace(target, timedelta(hours=1))

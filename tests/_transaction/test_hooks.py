@@ -1,4 +1,4 @@
-"""The events of SQLAlchemy and their order, on which the whole package relies."""
+"""The SQLAlchemy events, and their order, that the package relies on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.databases import Database
 
 
 class Base(DeclarativeBase):
-    """The base of the models here, which have no files."""
+    """Declarative base of these models, which have no files."""
 
 
 class Parent(Base):
-    """Has children, which go when nobody has them."""
+    """A parent of children that are deleted when orphaned."""
 
     __tablename__ = "parent"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -27,7 +27,7 @@ class Parent(Base):
 
 
 class Child(Base):
-    """Belongs to a parent."""
+    """A child of a parent."""
 
     __tablename__ = "child"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -41,7 +41,7 @@ OBJECT = ["pending_to_persistent", "persistent_to_deleted", "persistent_to_trans
 
 
 class Heard:
-    """What a session, its connection and its pool say, in order."""
+    """Record the events of a session, its connection and its pool, in order."""
 
     def __init__(self, engine: AsyncEngine, session: AsyncSession) -> None:
         self.said: list[str] = []
@@ -73,7 +73,7 @@ class Heard:
 
 @pytest.fixture
 async def engine(database: Database) -> AsyncEngine:
-    """Three databases in turn, with a parent and a child."""
+    """Each database in turn, with a parent and a child."""
     await database.create(Base.metadata)
     engine = database.engine()
     async with AsyncSession(engine) as session, session.begin():
@@ -83,7 +83,7 @@ async def engine(database: Database) -> AsyncEngine:
 
 @pytest.mark.parametrize("how", ["commit", "rollback", "close", "reset", "invalidate", "block"])
 async def test_the_end_of_the_root_is_the_last_word(engine: AsyncEngine, how: str) -> None:
-    """Whatever the ending, it comes after the connection was given back, and nothing comes after it."""
+    """For every kind of ending, the event follows the return of the connection, and no event follows it."""
     async with AsyncSession(engine) as session:
         heard = Heard(engine, session)
         session.add(Child(id=2, parent_id=1))
@@ -99,7 +99,7 @@ async def test_the_end_of_the_root_is_the_last_word(engine: AsyncEngine, how: st
 
 @pytest.mark.parametrize("how", ["close", "reset", "invalidate", "block"])
 async def test_closing_is_no_rollback_to_the_session(engine: AsyncEngine, how: str) -> None:
-    """The database rolls back, and only the end says so."""
+    """The database rolls back, and only the end of the transaction reports it."""
     async with AsyncSession(engine) as session:
         heard = Heard(engine, session)
         session.add(Child(id=2, parent_id=1))
@@ -112,7 +112,7 @@ async def test_closing_is_no_rollback_to_the_session(engine: AsyncEngine, how: s
 
 
 async def test_a_commit_in_order(engine: AsyncEngine) -> None:
-    """The connection says that COMMIT is about to be sent after the last statement, and before the session knows."""
+    """The connection announces COMMIT after the last statement, before the event of the session."""
     async with AsyncSession(engine) as session:
         heard = Heard(engine, session)
         session.add(Child(id=2, parent_id=1))
@@ -134,7 +134,7 @@ async def test_a_commit_in_order(engine: AsyncEngine) -> None:
 
 
 async def test_a_released_savepoint_says_that_it_is_committed(engine: AsyncEngine) -> None:
-    """``after_commit`` fires, nested; the connection's own word is not COMMIT; the end of the savepoint follows."""
+    """``after_commit`` fires with the nested transaction; the connection reports no COMMIT; the end follows."""
     async with AsyncSession(engine) as session:
         heard = Heard(engine, session)
         async with session.begin_nested():
@@ -148,7 +148,7 @@ async def test_a_released_savepoint_says_that_it_is_committed(engine: AsyncEngin
 
 
 async def test_a_savepoint_rolled_back(engine: AsyncEngine) -> None:
-    """``after_rollback`` fires while the savepoint is still the current one; the row was there and is not."""
+    """``after_rollback`` fires while the savepoint is still current, and the row no longer exists."""
     async with AsyncSession(engine) as session:
         heard = Heard(engine, session)
         nested = await session.begin_nested()
@@ -163,7 +163,7 @@ async def test_a_savepoint_rolled_back(engine: AsyncEngine) -> None:
 
 
 async def test_whose_commit_it_is_with_a_savepoint_open(engine: AsyncEngine) -> None:
-    """``before_commit`` of the root comes while the savepoint is the current one, and again for the savepoint."""
+    """``before_commit`` fires for the root while the savepoint is current, and again for the savepoint."""
     async with AsyncSession(engine) as session:
         heard = Heard(engine, session)
         async with session.begin():
@@ -176,7 +176,7 @@ async def test_whose_commit_it_is_with_a_savepoint_open(engine: AsyncEngine) -> 
 
 
 async def test_a_flush_that_fails_rolls_back_at_once(engine: AsyncEngine) -> None:
-    """The transaction is over for the database; its end is said when the session is told to roll back."""
+    """The database has rolled back; the session reports the end when it is rolled back."""
     async with AsyncSession(engine) as session:
         heard = Heard(engine, session)
         session.add(Child(id=1, parent_id=1))
@@ -190,7 +190,7 @@ async def test_a_flush_that_fails_rolls_back_at_once(engine: AsyncEngine) -> Non
 
 @pytest.mark.parametrize("where", ["after_flush", "after_flush_postexec"])
 async def test_an_error_in_a_hook_after_the_statements_rolls_back(engine: AsyncEngine, where: str) -> None:
-    """So a row whose file could not follow it does not stay."""
+    """A row whose file could not be stored is therefore not kept."""
 
     def refuse(*_: Any) -> None:
         raise ZeroDivisionError
@@ -205,7 +205,7 @@ async def test_an_error_in_a_hook_after_the_statements_rolls_back(engine: AsyncE
 
 
 async def test_an_error_before_the_statements_does_not(engine: AsyncEngine) -> None:
-    """So the flush can be tried again."""
+    """The flush can therefore be retried."""
     async with AsyncSession(engine) as session:
         refusals = [ZeroDivisionError()]
 
@@ -223,7 +223,7 @@ async def test_an_error_before_the_statements_does_not(engine: AsyncEngine) -> N
 
 
 async def test_orphans_and_switched_rows_are_deleted_to_the_session_alone(engine: AsyncEngine) -> None:
-    """``persistent_to_deleted`` sees what the mapper's own hook does not: a row in the place of another."""
+    """``persistent_to_deleted`` reports rows that the mapper's event does not: a row replaced under the same key."""
     by_mapper: list[int] = []
 
     def note(mapper: Any, connection: Any, child: Child) -> None:
@@ -250,7 +250,7 @@ async def test_orphans_and_switched_rows_are_deleted_to_the_session_alone(engine
 
 
 async def test_bulk_deletes_tell_of_what_is_loaded(engine: AsyncEngine) -> None:
-    """And of nothing else."""
+    """Bulk statements report only loaded objects."""
     async with AsyncSession(engine) as session:
         heard = Heard(engine, session)
         await session.execute(delete(Child))
@@ -264,7 +264,7 @@ async def test_bulk_deletes_tell_of_what_is_loaded(engine: AsyncEngine) -> None:
 
 @pytest.mark.parametrize("mode", ["conditional_savepoint", "rollback_only", "control_fully", "create_savepoint"])
 async def test_a_session_in_anothers_transaction_says_committed(engine: AsyncEngine, mode: Any) -> None:
-    """In every mode; only one of them commits."""
+    """Every join mode reports ``after_commit``, but only one of them commits."""
     async with engine.connect() as connection:
         outer = await connection.begin()
         async with AsyncSession(connection, join_transaction_mode=mode) as session:

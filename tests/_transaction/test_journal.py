@@ -1,4 +1,4 @@
-"""The journal of a session as a plain state machine: no database, no session, and a store that is never called."""
+"""The journal of a session as a state machine, without a database, a session or a call to a store."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ STORE = MemoryStore()
 
 
 class Nobody(Referrer):
-    """Rows that reference nothing."""
+    """Rows that reference no files."""
 
     def referenced(self, connection: Connection, files: Sequence[StoredFile]) -> Collection[StoredFile]:
-        """None of the files."""
+        """Return no files."""
         return ()
 
 
@@ -33,12 +33,12 @@ REFERRER = Nobody(Database(None, cast("Any", None)), cast("Any", None))
 
 
 def file(store: MemoryStore = STORE) -> StoredFile:
-    """A file that is equal to no other."""
+    """Return a file that is equal to no other."""
     return StoredFile(store, ImageKey("picture", 1, 2, 3, "image/png", make_revision()), REFERRER)
 
 
 def test_files_are_equal_by_place_and_key() -> None:
-    """One key in two stores is two files; in two store objects of one directory it is one."""
+    """A key in two stores is two files; in two store objects of one directory it is one file."""
     here = file()
     assert here == StoredFile(STORE, here.key, REFERRER)
     assert hash(here) == hash(StoredFile(STORE, here.key, REFERRER))
@@ -49,14 +49,14 @@ def test_files_are_equal_by_place_and_key() -> None:
 
 
 def test_verdicts_add_up() -> None:
-    """The verdicts of two transactions are one verdict together."""
+    """The verdicts of two transactions can be added."""
     one, two, three = file(), file(), file()
     total = Verdict((one,), (), (two,)) + Verdict((), (three,))
     assert total == Verdict(uploads=(one,), dropped=(three,), unresolved=(two,))
 
 
 def test_an_end_without_files_means_nothing() -> None:
-    """Transactions without files, and those of flushes, leave no trace."""
+    """Transactions without files, and those of flushes, leave nothing behind."""
     journal = Journal()
     journal.sending("root")
     journal.committed("root")
@@ -64,7 +64,7 @@ def test_an_end_without_files_means_nothing() -> None:
 
 
 def test_the_first_upload_that_a_commit_would_keep() -> None:
-    """Uploads of savepoints count as long as they are open, and after they are released."""
+    """Uploads in savepoints count while the savepoint is open and after its release."""
     journal = Journal()
     assert journal.since() == math.inf
     journal.uploaded(["root"], file(), 5.0)
@@ -84,7 +84,7 @@ def test_the_first_upload_that_a_commit_would_keep() -> None:
 
 
 def replaced() -> tuple[Journal, dict[str, StoredFile]]:
-    """A journal of a transaction that replaced a file by another, and put a third that no row ever referenced."""
+    """A journal of a transaction that replaced a file, and put another that no row referenced."""
     files = {"replaced": file(), "new": file(), "unnamed": file()}
     journal = Journal()
     journal.uploaded(["root"], files["new"])
@@ -96,7 +96,7 @@ def replaced() -> tuple[Journal, dict[str, StoredFile]]:
 
 @pytest.mark.parametrize("sent", [True, False])
 def test_a_commit_nominates_what_was_replaced(sent: bool) -> None:
-    """And what was put for no row; the new file is not even asked about."""
+    """The replaced file and the unused upload are nominated; the new file is not queried."""
     journal, files = replaced()
     if sent:
         journal.sending("root")
@@ -106,13 +106,13 @@ def test_a_commit_nominates_what_was_replaced(sent: bool) -> None:
 
 
 def test_a_rollback_nominates_what_was_uploaded() -> None:
-    """Whether it was reported or the session was closed: the replaced file is not even asked about."""
+    """Both a reported rollback and a closed session nominate the uploads, and the replaced file is not queried."""
     journal, files = replaced()
     assert journal.end("root") == Verdict(uploads=(files["new"], files["unnamed"]))
 
 
 def test_a_commit_without_a_reply_nominates_nothing() -> None:
-    """The rows may exist, or may yet appear: every file is kept."""
+    """The rows may exist or may still appear: every file is kept."""
     journal, files = replaced()
     journal.sending("root")
     verdict = journal.end("root")
@@ -121,7 +121,7 @@ def test_a_commit_without_a_reply_nominates_nothing() -> None:
 
 
 def test_a_shared_file_is_never_nominated_and_counts_for_the_age() -> None:
-    """A file that other rows may reference is in no verdict; and counts in savepoints, too."""
+    """A shared file is in no verdict, and its age counts in savepoints as well."""
     journal = Journal()
     journal.leased(["root", "savepoint"], 5.0)
     assert journal.since() == 5.0
@@ -132,7 +132,7 @@ def test_a_shared_file_is_never_nominated_and_counts_for_the_age() -> None:
 
 
 def test_a_file_dropped_and_named_again_stays() -> None:
-    """The last event of a file counts: deleted and inserted again in one transaction, it is kept."""
+    """The last event of a file counts: a row deleted and inserted again in one transaction keeps its file."""
     journal, old = Journal(), file()
     journal.dropped(["root"], old)
     assert journal.holds(old)
@@ -142,7 +142,7 @@ def test_a_file_dropped_and_named_again_stays() -> None:
 
 
 def test_a_file_uploaded_and_dropped_goes_with_the_commit() -> None:
-    """Attached and replaced again in one transaction: no committed row references it."""
+    """A file attached and replaced in one transaction is nominated: no committed row references it."""
     journal, brief = Journal(), file()
     journal.uploaded(["root"], brief)
     journal.named(["root"], brief)
@@ -155,7 +155,7 @@ def test_a_file_uploaded_and_dropped_goes_with_the_commit() -> None:
 
 
 def nested() -> tuple[Journal, StoredFile, StoredFile]:
-    """A journal whose savepoint replaced a file by another."""
+    """A journal whose savepoint replaced a file."""
     journal, old, new = Journal(), file(), file()
     tokens = ["root", "savepoint"]
     journal.uploaded(tokens, new)
@@ -165,7 +165,7 @@ def nested() -> tuple[Journal, StoredFile, StoredFile]:
 
 
 def test_a_savepoint_rolled_back() -> None:
-    """Its deletions are forgotten, and its uploads wait for the end of the root transaction, however that ends."""
+    """Its deletions are discarded, and its uploads wait for the end of the root transaction."""
     for committed in (True, False):
         journal, _, new = nested()
         assert journal.end("savepoint") == Verdict()
@@ -175,7 +175,7 @@ def test_a_savepoint_rolled_back() -> None:
 
 
 def test_a_savepoint_released() -> None:
-    """Nothing is decided; the end of the root transaction decides."""
+    """A released savepoint nominates nothing; the end of the root transaction decides."""
     journal, old, new = nested()
     journal.committed("savepoint")
     assert journal.end("savepoint") == Verdict()
@@ -194,7 +194,7 @@ def test_a_savepoint_released() -> None:
 
 
 def test_an_interrupted_transaction_ends_when_the_next_one_does() -> None:
-    """Cancelled while it closed, it never reported its end; the next verdict has its files."""
+    """A cancelled session never reports the end of its transaction; the next verdict contains its files."""
     journal, _, new = nested()
     outside = file()
     journal.uploaded(["root"], outside)
@@ -207,7 +207,7 @@ def test_an_interrupted_transaction_ends_when_the_next_one_does() -> None:
 
 
 def test_an_interrupted_transaction_is_settled_if_none_comes_after_it() -> None:
-    """With the savepoints in it; its own end, should it come yet, means nothing more."""
+    """``close_all`` includes the savepoints; a later end of the transaction has no effect."""
     journal = Journal()
     journal.uploaded(["root"], old := file())
     journal.uploaded(["root", "savepoint"], new := file())
@@ -216,7 +216,7 @@ def test_an_interrupted_transaction_is_settled_if_none_comes_after_it() -> None:
 
 
 def test_an_interrupted_commit_is_unresolved() -> None:
-    """A COMMIT that was sent may have arrived, even if nobody heard the end."""
+    """A COMMIT that was sent may have taken effect, although no end was reported."""
     journal, files = replaced()
     journal.sending("root")
     journal.named(["next"], file())
@@ -227,15 +227,15 @@ def test_an_interrupted_commit_is_unresolved() -> None:
 
 
 class Sessions(RuleBasedStateMachine):
-    """A session, its journal, a store and a database of the simplest kind: sets of files, copied at each savepoint.
+    """A simplified session, journal, store and database: sets of files, copied for each savepoint.
 
-    ``rows`` is what committed rows reference, ``views`` what the open transaction and its savepoints see. At times the
-    database does something else than the session believes; before a file goes, it is asked.
+    ``rows`` contains the files that committed rows reference, ``views`` those that the open transaction and its
+    savepoints see. Sometimes the database does not do what the session reports; it is queried before a file is deleted.
     """
 
     @initialize(count=st.integers(0, 3))
     def fill(self, count: int) -> None:
-        """Some rows are committed, with their files."""
+        """Insert committed rows with their files."""
         self.journal = Journal()
         self.rows = {file() for _ in range(count)}
         self.files = set(self.rows)
@@ -260,25 +260,25 @@ class Sessions(RuleBasedStateMachine):
         verdict = self.journal.end(self.tokens.pop())
         nominated = {*verdict.uploads, *verdict.dropped}
         self.kept |= {*verdict.unresolved, *(nominated & self.rows)}
-        self.files -= nominated - self.rows  # the database is asked
+        self.files -= nominated - self.rows  # the query to the database
         return verdict
 
     @precondition(lambda self: not self.is_open())
     @rule()
     def begin(self) -> None:
-        """A transaction begins."""
+        """Begin a transaction."""
         self._begin(self.rows)
 
     @precondition(lambda self: 0 < len(self.views) < 4)
     @rule()
     def savepoint(self) -> None:
-        """A savepoint begins."""
+        """Begin a savepoint."""
         self._begin(self.views[-1])
 
     @precondition(is_open)
     @rule(inserted=st.booleans())
     def upload(self, inserted: bool) -> None:
-        """A file is put, and its row inserted, or not."""
+        """Put a file, with or without a row."""
         new = file()
         self.files.add(new)
         self.journal.uploaded(self.tokens, new)
@@ -289,7 +289,7 @@ class Sessions(RuleBasedStateMachine):
     @precondition(lambda self: self.is_open() and self.views[-1])
     @rule(data=st.data(), again=st.booleans(), matched=st.booleans())
     def delete(self, data: st.DataObject, again: bool, matched: bool) -> None:
-        """A row is deleted, perhaps inserted again; at times the DELETE matches no row, and nobody notices."""
+        """Delete a row, and perhaps insert it again; sometimes the DELETE matches no row."""
         old = data.draw(st.sampled_from(sorted(self.views[-1], key=lambda known: cast("Any", known.key).revision)))
         self.journal.dropped(self.tokens, old)
         assert self.journal.holds(old)
@@ -302,7 +302,7 @@ class Sessions(RuleBasedStateMachine):
     @precondition(is_nested)
     @rule()
     def release(self) -> None:
-        """The savepoint is released."""
+        """Release the savepoint."""
         view = self.views[-1]
         self.journal.committed(self.tokens[-1])
         assert self._end() == Verdict()
@@ -311,13 +311,13 @@ class Sessions(RuleBasedStateMachine):
     @precondition(is_nested)
     @rule()
     def roll_back_to_savepoint(self) -> None:
-        """The savepoint is rolled back; no store is called, since the root transaction may hold locks."""
+        """Roll back the savepoint; no store is called, because the root transaction may hold locks."""
         assert self._end() == Verdict()
 
     @precondition(lambda self: len(self.views) == 1)
     @rule(done=st.sampled_from([True, True, True, False]))
     def commit(self, done: bool) -> None:
-        """The transaction is committed; at times the database has rolled back, and nobody notices."""
+        """Commit the transaction; sometimes the database rolls back without an error."""
         self.journal.sending(self.tokens[-1])
         self.journal.committed(self.tokens[-1])
         if done:
@@ -329,7 +329,7 @@ class Sessions(RuleBasedStateMachine):
     @precondition(lambda self: len(self.views) == 1)
     @rule(outcome=st.booleans())
     def lose_the_reply(self, outcome: bool) -> None:
-        """COMMIT was sent, and nobody knows: the database may still carry it out after it was asked."""
+        """Send COMMIT without a reply: the database may still commit after the query."""
         self.journal.sending(self.tokens[-1])
         view = set(self.views[-1])
         verdict = self._end()
@@ -341,7 +341,7 @@ class Sessions(RuleBasedStateMachine):
     @precondition(lambda self: len(self.views) == 1)
     @rule(done=st.sampled_from([True, True, True, False]))
     def give_up(self, done: bool) -> None:
-        """The transaction is rolled back, or closed; at times it was in fact committed."""
+        """Roll back or close the transaction; sometimes it was committed."""
         if not done:
             self.kept |= self.rows - self.views[-1]
             self.rows = set(self.views[-1])
@@ -351,7 +351,7 @@ class Sessions(RuleBasedStateMachine):
     @precondition(is_open)
     @rule()
     def interrupt(self) -> None:
-        """The session never reports the end: the connection is lost, and the next transaction begins."""
+        """Lose the connection: the session reports no end, and the next transaction begins."""
         self.views.clear()
         self.tokens.clear()
         self._begin(self.rows)
@@ -366,7 +366,7 @@ class Sessions(RuleBasedStateMachine):
 
     @invariant()
     def no_row_is_without_its_file(self) -> None:
-        """Every row has its file: the committed ones, and those that the open transaction sees."""
+        """Every row has its file, both committed rows and those that the open transaction sees."""
         assert self.rows <= self.files
         for view in self.views:
             assert view <= self.files

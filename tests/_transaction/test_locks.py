@@ -1,4 +1,4 @@
-"""Locks on rows: which rows are locked, whatever identifies them, and by how many statements."""
+"""Row locks: which rows are locked, by any identifying columns, and with how many statements."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.databases import Database
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class Person(Base):
-    """Has a subclass with a table of its own."""
+    """A class with a subclass in a separate table."""
 
     __tablename__ = "person"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -29,7 +29,7 @@ class Person(Base):
 
 
 class Member(Person):
-    """Is identified by its code, too."""
+    """A class that is also identified by a code."""
 
     __tablename__ = "member"
     id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
@@ -38,7 +38,7 @@ class Member(Person):
 
 
 class Seat(Base):
-    """Has a primary key of two columns."""
+    """A class with a composite primary key."""
 
     __tablename__ = "seat"
     row: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -47,7 +47,7 @@ class Seat(Base):
 
 @pytest.fixture
 async def engine(database: Database) -> AsyncEngine:
-    """Five people, of whom two are members, and three seats."""
+    """Five people, two of whom are members, and three seats."""
     await database.create(Base.metadata)
     engine = database.engine()
     async with AsyncSession(engine) as session, session.begin():
@@ -64,7 +64,7 @@ def owner(cls: type[Any], *key: Any, columns: tuple[Any, ...] = ()) -> OwnerRow:
 async def locked(
     engine: AsyncEngine, cls: type[Any], owners: list[OwnerRow], others: tuple[InstanceState[Any], ...] = ()
 ) -> tuple[set[Any], list[str]]:
-    """Lock rows in one transaction; return the keys that another cannot lock, and the statements of the first."""
+    """Lock rows in one transaction; return the keys that another one cannot lock, and the statements of the first."""
     statements: list[str] = []
 
     def note(connection: Connection, cursor: object, statement: str, *rest: object) -> None:
@@ -97,7 +97,7 @@ CASES: dict[str, tuple[type[Any], Callable[[], list[OwnerRow]], set[Any], int]] 
 
 @pytest.mark.parametrize("case", CASES)
 async def test_which_rows_are_locked(database: Database, engine: AsyncEngine, case: str) -> None:
-    """Those of the table of the base class, and no others; SQLite has no such locks, and gets no statement."""
+    """Only rows of the base table are locked; on SQLite, no statement is sent."""
     cls, owners, keys, count = CASES[case]
     found, statements = await locked(engine, cls, owners())
     if database.name == "sqlite":
@@ -107,7 +107,7 @@ async def test_which_rows_are_locked(database: Database, engine: AsyncEngine, ca
 
 
 async def test_other_rows_are_locked_with_them(database: Database, engine: AsyncEngine) -> None:
-    """Objects of the session that are in the same table, by the same statement; others are left alone."""
+    """Objects of the session in the same table are locked by the same statement; others are not."""
     async with AsyncSession(engine) as session:
         same, elsewhere = await session.get_one(Member, 1), await session.get_one(Seat, (1, "a"))
         others = (instance_state(same), instance_state(elsewhere), instance_state(Person()))

@@ -1,4 +1,4 @@
-"""Fixtures of these tests."""
+"""Fixtures for the tests of entities."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def store() -> CountingStore:
 
 @pytest.fixture
 async def sessions(sqlite_database: Database) -> async_sessionmaker[AsyncSession]:
-    """Sessions on SQLite with the tables of the models; they keep what is loaded after a commit."""
+    """Sessions on SQLite with the tables of the models and ``expire_on_commit=False``."""
     return await started(sqlite_database, Base.metadata, expire_on_commit=False)
 
 
 @pytest.fixture
 async def expiring(sqlite_database: Database) -> async_sessionmaker[AsyncSession]:
-    """The same with SQLAlchemy's default: a commit expires what is loaded."""
+    """The same with SQLAlchemy's default: a commit expires all attributes."""
     return await started(sqlite_database, Base.metadata)

@@ -1,4 +1,4 @@
-"""Models of the tests of entities, with sessions and stores."""
+"""Models, sessions and stores for the tests of entities."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.databases import Database
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class User(Base):
-    """Has one picture."""
+    """An owner of one picture."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -38,7 +38,7 @@ class UserPicture(Base, Image):
 
 
 class Post(Base):
-    """Has any number of photos."""
+    """An owner of any number of photos."""
 
     __tablename__ = "post"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -56,7 +56,7 @@ class PostPhoto(Base, Image):
 
 
 class CountingStore(MemoryStore):
-    """A store that notes what it was asked for."""
+    """A store that counts its calls."""
 
     def __init__(self, base_url: str = "memory:/") -> None:
         super().__init__(base_url)
@@ -77,18 +77,18 @@ class CountingStore(MemoryStore):
         await super().delete_object(name)
 
     async def names(self) -> list[str]:
-        """The names of all files."""
+        """Return the names of all files."""
         return [found.name async for found in self.list_objects()]
 
 
 async def started(database: Database, metadata: MetaData, **options: Any) -> async_sessionmaker[AsyncSession]:
-    """Create the tables and return what makes sessions; options go to it."""
+    """Create the tables, and return a sessionmaker with the given options."""
     await database.create(metadata)
     return async_sessionmaker(database.engine(), **options)
 
 
 def engine_of(sessions: async_sessionmaker[AsyncSession]) -> AsyncEngine:
-    """The engine behind a sessionmaker."""
+    """Return the engine of a sessionmaker."""
     engine = sessions.kw["bind"]
     assert isinstance(engine, AsyncEngine)
     return engine
@@ -96,11 +96,11 @@ def engine_of(sessions: async_sessionmaker[AsyncSession]) -> AsyncEngine:
 
 @contextmanager
 def statements(sessions: async_sessionmaker[AsyncSession]) -> Iterator[list[str]]:
-    """Collect the SQL that is sent inside the block."""
+    """Collect the SQL statements that are executed inside the block."""
     found: list[str] = []
 
     def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        if statement != "BEGIN":  # which our recipe for SQLite sends
+        if statement != "BEGIN":  # sent by the documented settings for SQLite
             found.append(statement)
 
     engine = engine_of(sessions).sync_engine

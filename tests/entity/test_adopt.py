@@ -1,4 +1,4 @@
-"""Rows for files that are in a store already."""
+"""Rows for files that already exist in a store."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def put(store: CountingStore, object_type: str = "user-picture", blob: byt
 
 
 async def test_a_file_gets_a_row(database: Database, store: CountingStore) -> None:
-    """It is probed and hashed in one reading, not copied, and then is as any other: it goes with its row."""
+    """The file is read once for the probe and the hash, not copied, and deleted with its row."""
     sessions = await started(database, Base.metadata, expire_on_commit=False)
     name = await put(store)
     store.calls.clear()
@@ -79,7 +79,7 @@ async def test_a_file_gets_a_row(database: Database, store: CountingStore) -> No
 
 @pytest.mark.parametrize("flushed", [False, True])
 async def test_a_rollback_leaves_it(sessions: Sessions, store: CountingStore, flushed: bool) -> None:
-    """This transaction did not put it; the picture it was to replace is there, too, and adopting works again."""
+    """A rollback leaves the adopted file and the replaced picture in place, and the file can be adopted again."""
     name = await put(store)
     async with sessions() as session, session.begin():
         user = User(id=1)
@@ -106,7 +106,7 @@ async def test_a_rollback_leaves_it(sessions: Sessions, store: CountingStore, fl
 
 
 async def test_it_can_be_adopted_and_deleted_at_once(sessions: Sessions, store: CountingStore) -> None:
-    """A row that comes and goes takes its file along when it is committed."""
+    """A row that is inserted and deleted in one transaction deletes its file with the commit."""
     name = await put(store)
     async with sessions() as session, session.begin():
         user = User(id=1)
@@ -118,7 +118,7 @@ async def test_it_can_be_adopted_and_deleted_at_once(sessions: Sessions, store: 
 
 
 async def test_a_thumbnail_and_a_picture_of_many(sessions: Sessions, store: CountingStore) -> None:
-    """Both are adopted like an original; once more is no second time."""
+    """Thumbnails and pictures of galleries can be adopted; adopting them again returns the same row."""
     picture, small = await put(store, "post-photo"), await put(store, "post-photo")
     other = store.name_of(ImageKey("post-photo", 1, 30, 20, "image/png", make_revision()))
     await store.put_object(other, photos.saved(photos.opened("chelsea", (30, 20)), "PNG"))
@@ -135,7 +135,7 @@ async def test_a_thumbnail_and_a_picture_of_many(sessions: Sessions, store: Coun
 
 
 async def test_a_file_of_the_old_library(sessions: Sessions, store: CountingStore) -> None:
-    """Is adopted under its old name, by the owner that stands in it."""
+    """A file of SQLAlchemy-ImageAttach is adopted under its old name, by the owner whose key it contains."""
     name = f"user-picture/7/{SIZE[0]}x{SIZE[1]}.jpe"
     await store.put_object(name, photos.photo("chelsea"))
     async with sessions() as session, session.begin():
@@ -153,7 +153,7 @@ async def test_a_file_of_the_old_library(sessions: Sessions, store: CountingStor
 
 
 async def test_what_has_another_name_is_refused(sessions: Sessions, store: CountingStore) -> None:
-    """Names of one's own, of another kind or of another size; the text says what to do, and the set is as before."""
+    """Files with other names, types or sizes are refused with advice, and the set is unchanged."""
     revision = make_revision()
     key = ImageKey("user-picture", 1, *SIZE, "image/jpeg", revision)
     names = [
@@ -178,7 +178,7 @@ async def test_what_has_another_name_is_refused(sessions: Sessions, store: Count
 
 
 async def test_what_cannot_be_adopted(sessions: Sessions, store: CountingStore) -> None:
-    """No file, no picture, no store by name, no session; nothing is changed."""
+    """Missing files, files that are not pictures, other stores and detached owners are refused without a change."""
     broken = await put(store, blob=b"no picture")
     async with sessions() as session:
         user = User(id=1)
@@ -213,7 +213,7 @@ async def test_what_cannot_be_adopted(sessions: Sessions, store: CountingStore) 
 async def test_a_hostile_file_gets_no_row(
     sessions: Sessions, store: CountingStore, blob: bytes, error: type[Exception]
 ) -> None:
-    """Files in a store are no more trusted than uploads; the picture that is there stays, and so does the file."""
+    """Files in a store are not trusted: the current picture and the file remain."""
     name = await put(store, blob=blob)
     async with sessions() as session, session.begin():
         session.add(user := User(id=1))
@@ -225,7 +225,7 @@ async def test_a_hostile_file_gets_no_row(
 
 
 async def test_a_file_in_stores_that_are_made_of_others(sessions: Sessions, tmp_path: Path) -> None:
-    """It is adopted through them, wherever it stands: with its row it goes from all, and from below it is hidden."""
+    """A file in any part of a combined store is adopted; with its row it is deleted, or hidden in a lower store."""
     old, new, below = CountingStore(), FileSystemStore(tmp_path / "files", "/", fsync=False), CountingStore()
     mirror, overlay = MirrorStore(new, old), OverlayStore(CountingStore(), below)
     routed = RoutingStore({"user-picture": mirror}, CountingStore())
@@ -248,7 +248,7 @@ async def test_a_file_in_stores_that_are_made_of_others(sessions: Sessions, tmp_
 
 
 async def test_two_rows_cannot_name_one_file(sessions: Sessions, store: CountingStore) -> None:
-    """The database refuses the second, and the file stays the first's."""
+    """The database refuses the second row, and the file still belongs to the first."""
     name = await put(store)
     async with sessions() as session, session.begin():
         user = User(id=1)

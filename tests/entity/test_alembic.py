@@ -1,4 +1,4 @@
-"""Alembic sees the tables of images as they are, on each database, and its migrations run."""
+"""Alembic compares the tables of images correctly on each database, and its migrations run."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def models(conventions: dict[str, str] | None) -> tuple[tuple[Any, ...], MetaDat
 
 @pytest.mark.parametrize("conventions", [None, CONVENTIONS], ids=["unnamed", "named"])
 async def test_created_tables_need_no_migration(conventions: dict[str, str] | None, database: Database) -> None:
-    """What ``create_all`` made differs in nothing from the models, types included."""
+    """Tables made by ``create_all`` do not differ from the models, including the types."""
     _, metadata = models(conventions)
     await database.create(metadata)
 
@@ -83,7 +83,7 @@ async def test_created_tables_need_no_migration(conventions: dict[str, str] | No
 
 
 async def test_a_changed_column_would_be_seen(database: Database) -> None:
-    """The comparison can fail: a column that is missing is reported."""
+    """The comparison can fail: a missing column is reported."""
     _, metadata = models(None)
     await database.create(metadata)
     _, changed = models(None)
@@ -101,8 +101,8 @@ async def test_a_changed_column_would_be_seen(database: Database) -> None:
 async def test_a_generated_migration_runs(
     conventions: dict[str, str] | None, database: Database, store: CountingStore, tmp_path: Path
 ) -> None:
-    """The file that autogenerate writes makes the tables, needs no second one, and can be undone."""
-    (owner, *_images), metadata = models(conventions)  # mappings live as long as their classes
+    """The generated migration creates the tables, needs no second one, and can be downgraded."""
+    (owner, *_images), metadata = models(conventions)  # mappers live as long as their classes
     scripts = tmp_path / "migrations"
     (scripts / "versions").mkdir(parents=True)
     (scripts / "env.py").write_text(ENV)

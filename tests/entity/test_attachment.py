@@ -1,4 +1,4 @@
-"""The attachment on the class, what may be said of the relationship behind it, and loading."""
+"""The attachment on the class, the arguments of its relationship, and loading."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def a_user(sessions: Sessions, store: Store, *, id: int = 1, name: str = "
 
 
 async def test_the_class_attribute_is_the_relationship(sessions: Sessions, store: CountingStore) -> None:
-    """Joins, ``any()`` and aliases take ``User.picture``."""
+    """Joins, ``any()`` and aliases accept ``User.picture``."""
     await a_user(sessions, store)
     await a_user(sessions, store, id=2, name="Grace")
     async with sessions() as session:
@@ -91,7 +91,7 @@ LOADING = {
 async def test_owners_arrive_with_their_images(
     option: Any, count: int, sessions: Sessions, store: CountingStore
 ) -> None:
-    """Each way of eager loading brings the rows, and the set needs no further query."""
+    """Each kind of eager loading loads the rows, and the set needs no further query."""
     await a_user(sessions, store)
     async with sessions() as session:
         with statements(sessions) as sql:
@@ -104,7 +104,7 @@ async def test_owners_arrive_with_their_images(
 
 
 async def test_contains_eager_and_criteria(sessions: Sessions, store: CountingStore) -> None:
-    """A query may say itself which rows of a set it brings."""
+    """A query may load only some rows of a set."""
     await a_user(sessions, store)
     async with sessions() as session:
         query = select(User).join(User.picture).where(UserPicture.original).options(contains_eager(User.picture))
@@ -119,7 +119,7 @@ async def test_contains_eager_and_criteria(sessions: Sessions, store: CountingSt
 
 @pytest.mark.parametrize("option", [lazyload, raiseload])
 async def test_a_set_that_is_not_loaded_says_what_to_do(option: Any, sessions: Sessions, store: CountingStore) -> None:
-    """Everything synchronous raises one error that names both ways out; awaitable methods load by themselves."""
+    """All synchronous methods raise one error that names both remedies; awaitable methods load the rows."""
     await a_user(sessions, store)
     async with sessions() as session:
         user = (await session.scalars(select(User).options(option(User.picture)))).one()
@@ -141,7 +141,7 @@ async def test_a_set_that_is_not_loaded_says_what_to_do(option: Any, sessions: S
 
 @pytest.mark.parametrize("column", [UserPicture.mimetype, UserPicture.created_at], ids=str)
 async def test_columns_that_a_query_leaves_out(column: Any, sessions: Sessions, store: CountingStore) -> None:
-    """A row without the columns a set reads counts as not loaded; ``load()`` and ``undefer`` bring them."""
+    """A row without the columns that a set needs counts as not loaded; ``load()`` and ``undefer`` load them."""
     await a_user(sessions, store)
     async with sessions() as session:
         option = selectinload(User.picture).options(defer(column))
@@ -157,7 +157,7 @@ async def test_columns_that_a_query_leaves_out(column: Any, sessions: Sessions, 
 
 
 def test_before_the_mapping_the_attachment_is_itself() -> None:
-    """A class that is not mapped has the attachment; its instances have no set."""
+    """A class that is not mapped can declare an attachment, but its instances have no image set."""
 
     class HasPicture:
         picture = image_attachment("UserPicture")
@@ -170,7 +170,7 @@ def test_before_the_mapping_the_attachment_is_itself() -> None:
 
 
 def test_assignment_is_refused() -> None:
-    """What would look like attaching raises, and names the method that attaches."""
+    """Assignment and ``del`` raise an error that names the method to use."""
     user = User(id=1)
     with pytest.raises(DeclarationError, match=r"User\.picture does not support assignment.*from_file"):
         user.picture = photos.photo("chelsea")
@@ -196,7 +196,7 @@ def test_assignment_is_refused() -> None:
     ids=str,
 )
 def test_arguments_that_a_set_cannot_work_with_are_refused(arguments: dict[str, Any]) -> None:
-    """The refusal comes with the declaration, and names the argument."""
+    """The argument is refused, and named, when the attachment is declared."""
     with pytest.raises(DeclarationError, match=f"image_attachment.*{next(iter(arguments))}"):
         image_attachment("UserPicture", **arguments)
 
@@ -229,7 +229,7 @@ async def attach(sessions: Sessions, owner: Any, store: CountingStore) -> None:
 async def test_loading_of_the_declaration(
     lazy: str, count: int, sqlite_database: Database, store: CountingStore
 ) -> None:
-    """``lazy=`` passes through."""
+    """``lazy=`` is passed on."""
     owner, _ = declared(lazy=lazy)
     sessions = await started(sqlite_database, owner.metadata)
     await attach(sessions, owner, store)
@@ -242,7 +242,7 @@ async def test_loading_of_the_declaration(
 
 @pytest.mark.parametrize("lazy", ["raise", "raise_on_sql", "select"])
 async def test_a_declaration_that_does_not_load(lazy: str, sqlite_database: Database, store: CountingStore) -> None:
-    """With ``lazy="raise"`` or ``"select"`` a set is not loaded until somebody asks; attaching works all the same."""
+    """With ``lazy="raise"`` or ``"select"`` a set is loaded on request; attaching works without it."""
     owner, _ = declared(lazy=lazy)
     sessions = await started(sqlite_database, owner.metadata)
     await attach(sessions, owner, store)
@@ -256,7 +256,7 @@ async def test_a_declaration_that_does_not_load(lazy: str, sqlite_database: Data
 
 
 async def test_the_order_of_the_declaration(sqlite_database: Database, store: CountingStore) -> None:
-    """``order_by`` passes through, also to ``load()``."""
+    """``order_by`` is passed on, and also applies to ``load()``."""
     owner, _ = declared(order_by="Picture.width.desc()")
     sessions = await started(sqlite_database, owner.metadata)
     await attach(sessions, owner, store)
@@ -268,7 +268,7 @@ async def test_the_order_of_the_declaration(sqlite_database: Database, store: Co
 
 
 async def test_deletes_left_to_the_database(sqlite_database: Database, store: CountingStore) -> None:
-    """With ``passive_deletes`` the database deletes the rows nobody loaded, and their files are left behind."""
+    """With ``passive_deletes`` the database deletes the unloaded rows, and their files are orphaned."""
     owner, picture = declared(passive_deletes=True, lazy="select")
     sessions = await started(sqlite_database, owner.metadata)
     await attach(sessions, owner, store)
@@ -280,7 +280,7 @@ async def test_deletes_left_to_the_database(sqlite_database: Database, store: Co
 
 
 async def test_relationships_of_ones_own_beside_it(sqlite_database: Database, store: CountingStore) -> None:
-    """Two attachments, a plain relationship and one with ``back_populates`` live together without a warning."""
+    """Two attachments, a relationship, and one with ``back_populates`` cause no warning together."""
 
     class Base(DeclarativeBase):
         pass
@@ -360,7 +360,7 @@ async def test_two_attachments_to_one_image_class(sqlite_database: Database, sto
 
 
 async def test_refresh_and_expire(expiring: Sessions, store: CountingStore) -> None:
-    """After a commit or ``expire`` a set is not loaded; ``refresh`` of the owner and ``load()`` bring it back."""
+    """After a commit or ``expire`` a set is not loaded; refreshing the owner or ``load()`` loads it."""
     await a_user(expiring, store)
     async with expiring() as session:
         user = (await session.scalars(select(User))).one()
@@ -384,7 +384,7 @@ async def test_refresh_and_expire(expiring: Sessions, store: CountingStore) -> N
 
 
 async def test_detached_owners_are_read(sessions: Sessions, store: CountingStore) -> None:
-    """A detached owner shows what was loaded; changing it is refused before anything is read."""
+    """A detached owner can be read; changing it is refused before any byte is read."""
     await a_user(sessions, store)
     async with sessions() as session:
         user = (await session.scalars(select(User))).one()
@@ -403,7 +403,7 @@ async def test_detached_owners_are_read(sessions: Sessions, store: CountingStore
 
 
 async def test_detached_owners_that_were_not_loaded(sessions: Sessions, store: CountingStore) -> None:
-    """Nothing can load the rows of a detached owner, and that is what is said."""
+    """The rows of a detached owner cannot be loaded, and the error says so."""
     await a_user(sessions, store)
     async with sessions() as session:
         user = (await session.scalars(select(User).options(lazyload(User.picture)))).one()
@@ -414,7 +414,7 @@ async def test_detached_owners_that_were_not_loaded(sessions: Sessions, store: C
 
 
 async def test_pickled_owners(sessions: Sessions, store: CountingStore) -> None:
-    """An owner goes through pickle, as into a cache, with the rows it had."""
+    """A pickled owner keeps its loaded rows, as in a cache."""
     await a_user(sessions, store)
     async with sessions() as session:
         user = (await session.scalars(select(User))).one()
@@ -448,7 +448,7 @@ async def test_copies_of_new_owners_bring_their_files(copied: Any, sessions: Ses
 
 
 async def test_a_deep_copied_owner_shows_the_same(sessions: Sessions, store: CountingStore) -> None:
-    """A deep copy of a loaded owner has the rows, too."""
+    """A deep copy of a loaded owner has the rows as well."""
     await a_user(sessions, store)
     async with sessions() as session:
         user = (await session.scalars(select(User))).one()
@@ -456,7 +456,7 @@ async def test_a_deep_copied_owner_shows_the_same(sessions: Sessions, store: Cou
 
 
 async def test_sessions_without_asyncio_are_refused(store: CountingStore) -> None:
-    """An owner in a synchronous ``Session`` is told so."""
+    """An owner in a synchronous ``Session`` is refused with an explanation."""
     user = User(id=1)
     with Session() as session:
         session.add(user)
@@ -465,7 +465,7 @@ async def test_sessions_without_asyncio_are_refused(store: CountingStore) -> Non
 
 
 async def test_sets_are_views(sessions: Sessions, store: CountingStore) -> None:
-    """Two sets of one owner are equal and hash alike; those of others, and of another kind, are not."""
+    """Two sets of one owner are equal and have the same hash; those of other owners or classes are not."""
     user, other, post = User(id=1), User(id=1), Post(id=1)
     assert isinstance(user.picture, SingleImageSet)
     assert isinstance(post.photos, MultipleImageSet)
@@ -482,7 +482,7 @@ async def test_sets_are_views(sessions: Sessions, store: CountingStore) -> None:
 
 
 async def test_fifty_owners_are_two_statements(sessions: Sessions, store: CountingStore) -> None:
-    """A page of fifty users shows their thumbnails with two statements and without a call to the store."""
+    """A page of fifty users shows their thumbnails with two statements and no call to the store."""
     bind_store(sessions, store)
     async with sessions() as session, session.begin():
         for number in range(50):
@@ -499,7 +499,7 @@ async def test_fifty_owners_are_two_statements(sessions: Sessions, store: Counti
 
 
 async def test_downloads_under_a_file_name(sessions: Sessions, tmp_path: Path) -> None:
-    """Sets, originals and thumbnails pass the name to the store; a store that cannot name downloads says so."""
+    """Sets, originals and thumbnails pass the file name to the store, which may not support downloads."""
     store = HttpExposedFileSystemStore(
         tmp_path, host_url_getter=lambda: "https://example.com", url_secret="canary-of-a-url-secret"
     )

@@ -1,4 +1,4 @@
-"""The store that was bound to the session that a row came from."""
+"""The store that was bound to the former session of a row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ URL = "https://bound.example/"
 
 @pytest.fixture
 async def bound(sessions: Sessions) -> MemoryStore:
-    """Bind a store that nothing else names, and attach a picture in it."""
+    """Bind a store that is set nowhere else, and attach a picture with it."""
     store = MemoryStore(URL)
     bind_store(sessions, store)
     async with sessions.begin() as session:
@@ -33,13 +33,13 @@ async def bound(sessions: Sessions) -> MemoryStore:
 
 
 async def a_user(sessions: Sessions) -> User:
-    """Load the user in a session that is closed when it returns, as a request handler does."""
+    """Load the user in a session that is then closed, as a request handler does."""
     async with sessions() as session:
         return await session.get_one(User, 1)
 
 
 async def test_a_detached_row_knows_the_store_of_its_session(sessions: Sessions, bound: MemoryStore) -> None:
-    """Templates and response models need no session and no other store."""
+    """Templates and response models need neither a session nor another store."""
     user = await a_user(sessions)
     assert user.picture.locate().startswith(URL)
     assert user.picture.find_thumbnail(width=10).locate().startswith(URL)
@@ -48,7 +48,7 @@ async def test_a_detached_row_knows_the_store_of_its_session(sessions: Sessions,
 
 
 async def test_expunged_and_transient_rows_know_it(sessions: Sessions, bound: MemoryStore) -> None:
-    """However a row leaves its session."""
+    """The store is known regardless of how a row leaves its session."""
     async with sessions() as session:
         user = await session.get_one(User, 1)
         row = user.picture.require_original()
@@ -60,7 +60,7 @@ async def test_expunged_and_transient_rows_know_it(sessions: Sessions, bound: Me
 
 
 async def test_what_comes_before_it(sessions: Sessions, bound: MemoryStore) -> None:
-    """An argument, a context, a test's store, and the store of the session that the row is in now."""
+    """An argument, a context, a test's store and the current session's store take precedence."""
     user = await a_user(sessions)
     other = MemoryStore("https://other.example/")
     assert user.picture.locate(other).startswith("https://other.example/")
@@ -81,7 +81,7 @@ async def test_what_comes_before_it(sessions: Sessions, bound: MemoryStore) -> N
 
 
 async def test_nothing_is_kept_alive(sessions: Sessions) -> None:
-    """Neither rows nor sessions stay alive because of the store, and the store ends with the last of the rows."""
+    """The store keeps neither rows nor sessions alive, and is released with the last row."""
     store = MemoryStore(URL)
     async with sessions() as session:
         bind_store(session, store)
@@ -101,7 +101,7 @@ async def test_nothing_is_kept_alive(sessions: Sessions) -> None:
 
 
 async def test_it_is_not_pickled(sessions: Sessions, bound: MemoryStore) -> None:
-    """A pickled row comes back without a store, and the error says what is wrong."""
+    """An unpickled row has no store, and the error says what is wrong."""
     user = pickle.loads(pickle.dumps(await a_user(sessions)))
     with pytest.raises(ContextError, match="the former session of this UserPicture had none"):
         user.picture.locate()
@@ -109,7 +109,7 @@ async def test_it_is_not_pickled(sessions: Sessions, bound: MemoryStore) -> None
 
 
 async def test_sessions_without_a_bound_store(sessions: Sessions, bound: MemoryStore) -> None:
-    """Without a store anywhere, the error says so; in the session it gives the general advice."""
+    """Without any store the error says so; within the session it gives the general advice."""
     plain = async_sessionmaker(sessions.kw["bind"], expire_on_commit=False)
     async with plain() as session:
         user = await session.get_one(User, 1)

@@ -1,4 +1,4 @@
-"""Columns of the application: thumbnails copy them from their originals, and a replaced picture keeps them."""
+"""Columns of the application: thumbnails copy them from their original, and a replaced picture keeps them."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ BLOB, OTHER = photos.photo("chelsea"), photos.photo("coffee")
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class Person(Base):
-    """Has a portrait, and may have taken others."""
+    """An owner of a portrait, who may also be the photographer of others."""
 
     __tablename__ = "person"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -85,7 +85,7 @@ async def people(sqlite_database: Database, store: CountingStore) -> Sessions:
 
 
 async def person_of(session: AsyncSession) -> Any:
-    """The person, as the database has it."""
+    """Return the person as stored in the database."""
     return await session.get_one(Person, 1)
 
 
@@ -93,7 +93,7 @@ FULL: dict[str, Any] = {"caption": "In the garden", "tags": {"a": 1}, "notes": "
 
 
 async def test_thumbnails_have_the_columns_of_their_original(people: Sessions) -> None:
-    """Each way to make a thumbnail copies all columns, deferred and expired ones, too, unless they are unique."""
+    """Every way to make a thumbnail copies all columns, including deferred and expired ones, unless they are unique."""
     async with people.begin() as session:
         person = await person_of(session)
         original = await person.portrait.from_blob(BLOB, extra_kwargs={**FULL, "photographer_id": 1})
@@ -155,7 +155,7 @@ async def test_alt_of_what_is_pending(people: Sessions) -> None:
 
 
 async def test_alt_without_a_session(store: CountingStore) -> None:
-    """The same holds for an owner that is in no session yet."""
+    """The same holds for an owner that has not been added to a session."""
     person = Person(name="Zoe")
     await person.portrait.from_blob(BLOB, store, extra_kwargs={"caption": "Cat"})
     assert (await person.portrait.generate_thumbnail(width=10, store=store)).alt == "Cat, by , of Zoe"
@@ -163,7 +163,7 @@ async def test_alt_without_a_session(store: CountingStore) -> None:
 
 @pytest.mark.parametrize("flushed", [False, True])
 async def test_a_replaced_picture_keeps_its_columns(people: Sessions, flushed: bool) -> None:
-    """What describes the place stays, what describes the content goes; unique values pass to the new row."""
+    """A replacement keeps position and unique values, but not columns that describe the content."""
     async with people.begin() as session:
         person = await person_of(session)
         original = await person.portrait.from_blob(BLOB, extra_kwargs=FULL)
@@ -182,7 +182,7 @@ async def test_a_replaced_picture_keeps_its_columns(people: Sessions, flushed: b
 
 
 async def test_an_adopted_picture_keeps_its_columns(people: Sessions, store: CountingStore) -> None:
-    """Adopting a file replaces a picture as any other way does."""
+    """Adopting a file replaces a picture in the same way as attaching one."""
     async with people.begin() as session:
         person = await person_of(session)
         await person.portrait.from_blob(BLOB, extra_kwargs={"caption": "c"})
@@ -193,7 +193,7 @@ async def test_an_adopted_picture_keeps_its_columns(people: Sessions, store: Cou
 
 
 async def test_an_original_that_has_gone(people: Sessions) -> None:
-    """Where another transaction has deleted the original, its deferred columns cannot be copied: a clear error."""
+    """If another transaction has deleted the original, its deferred columns cannot be copied: the error says so."""
     async with people.begin() as session:
         await (await person_of(session)).portrait.from_blob(BLOB, extra_kwargs=FULL)
     async with people() as session:
@@ -206,7 +206,7 @@ async def test_an_original_that_has_gone(people: Sessions) -> None:
 
 
 async def test_constructors_of_the_application(sqlite_database: Database, store: CountingStore) -> None:
-    """What a constructor makes of its own arguments is kept; a dataclass's defaults do not hide what is copied."""
+    """Values computed by a constructor are kept, and defaults of a dataclass do not prevent copying."""
 
     class Data(MappedAsDataclass, DeclarativeBase):
         pass
@@ -251,7 +251,7 @@ async def test_constructors_of_the_application(sqlite_database: Database, store:
 
 
 async def test_a_not_null_unique_column(sqlite_database: Database, store: CountingStore) -> None:
-    """A unique column that must have a value is copied, so that the database's error names it."""
+    """A unique column that is NOT NULL is copied, so that the error of the database names it."""
 
     class Own(DeclarativeBase):
         pass

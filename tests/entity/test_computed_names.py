@@ -20,11 +20,11 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class Club(Base):
-    """Its number is part of its badge's name."""
+    """A club whose number is part of the file name of its badge."""
 
     __tablename__ = "club"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -46,7 +46,7 @@ class Badge(Base, Image, Placeholder, ThumbnailMarks):
 
 
 class Stamp(Base, Image):
-    """Belongs to a club, which has no attachment for it."""
+    """A member of a club without an attachment."""
 
     __tablename__ = "stamp"
     club_id: Mapped[int] = mapped_column(ForeignKey(Club.id), primary_key=True)
@@ -58,7 +58,7 @@ class Stamp(Base, Image):
 
 
 class Ticket(Base, Image):
-    """Has an identifier that the application may change."""
+    """An image class with an identifier that the application may change."""
 
     __tablename__ = "ticket"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -77,7 +77,7 @@ async def store() -> MemoryStore:
 
 @pytest.fixture
 async def sessions(sqlite_database: Database, store: MemoryStore) -> Sessions:
-    """Sessions bound to the store."""
+    """Sessions with the store bound to them."""
     await sqlite_database.create(Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
     bind_store(sessions, store)
@@ -92,7 +92,7 @@ def values(revision: str | None = None, **more: Any) -> dict[str, Any]:
 
 
 async def test_legacy_files_that_no_query_can_tell_apart(sessions: Sessions, store: MemoryStore) -> None:
-    """A file without a revision is kept while there are rows whose names only a session could calculate."""
+    """A file without a revision is kept while rows exist whose file names only a session could calculate."""
     async with sessions() as session, session.begin():
         session.add_all([Club(id=1, number=10), Club(id=2, number=20)])
         await session.flush()
@@ -109,7 +109,7 @@ async def test_legacy_files_that_no_query_can_tell_apart(sessions: Sessions, sto
 
 
 async def test_a_row_of_no_attachment_whose_name_needs_its_owner(sessions: Sessions, store: MemoryStore) -> None:
-    """It can be deleted, and its file goes."""
+    """It can be deleted, and its file is deleted with it."""
     async with sessions() as session, session.begin():
         session.add(Club(id=1, number=10))
         await session.flush()
@@ -125,7 +125,7 @@ async def test_a_row_of_no_attachment_whose_name_needs_its_owner(sessions: Sessi
 
 
 async def test_a_changed_identifier_without_a_store(sqlite_database: Database) -> None:
-    """Where no store is known, a change of ``object_id`` is accepted: the built-in stores make no name of it."""
+    """If the store is unknown, a change of ``object_id`` is accepted: built-in stores do not use it in names."""
     await sqlite_database.create(Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine())
     async with sessions() as session, session.begin():
@@ -137,7 +137,7 @@ async def test_a_changed_identifier_without_a_store(sqlite_database: Database) -
 
 
 async def test_columns_of_mixins_that_a_row_was_inserted_without(sessions: Sessions) -> None:
-    """They are read without a query after the flush, also if the file was attached unexamined."""
+    """They are read without a query after the flush, even if the file was attached without examination."""
     async with sessions() as session, session.begin():
         session.add(club := Club(id=1, number=10))
         await session.flush()
@@ -147,7 +147,7 @@ async def test_columns_of_mixins_that_a_row_was_inserted_without(sessions: Sessi
 
 
 async def test_a_row_of_the_set_is_expired(sessions: Sessions) -> None:
-    """The set says that it is not loaded, and ``load()`` reads the row again."""
+    """The set reports that it is not loaded, and ``load()`` reads the row again."""
     async with sessions() as session, session.begin():
         session.add(club := Club(id=1, number=10))
         await session.flush()
@@ -184,7 +184,7 @@ async def test_a_row_takes_the_key_of_a_deleted_one(sessions: Sessions, store: M
 
 
 async def test_a_picture_whose_name_needs_its_owner_is_replaced(sessions: Sessions, store: MemoryStore) -> None:
-    """The old file goes, as of any other class."""
+    """The old file is deleted, as for any other class."""
     async with sessions() as session, session.begin():
         session.add(club := Club(id=1, number=10))
         await session.flush()

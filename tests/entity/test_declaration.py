@@ -171,7 +171,7 @@ def constants_alone_in_the_primary_key() -> Any:
 
 
 def imperative(*columns: Any) -> Any:
-    """Map an image class to a table with an own list of columns."""
+    """Map an image class to a table with the given columns."""
     mappings = registry()
     metadata = MetaData()
     owners = Table("owner", metadata, Column("id", Integer, primary_key=True))
@@ -280,7 +280,7 @@ def unique_position_without_null() -> Any:
     ],
 )
 def test_refused_when_mappers_are_configured(declare: Callable[[], Any], message: str) -> None:
-    """A declaration that cannot work is refused with advice before any request, and in the same words later."""
+    """An invalid declaration is refused with advice before any request, and every later use raises the same error."""
     owner, _image = declare()
     with pytest.raises(DeclarationError, match=rf"Owner\.pictures_images: .*{message}"):
         configure_mappers()
@@ -289,7 +289,7 @@ def test_refused_when_mappers_are_configured(declare: Callable[[], Any], message
 
 
 def test_each_of_two_is_refused() -> None:
-    """Of two wrong attachments the error of one is raised when mappers are configured, that of each when it is used."""
+    """Of two invalid attachments, one error is raised when mappers are configured, and each when it is used."""
     declared = [many_without_a_discriminator(), one_with_a_discriminator()]
     with pytest.raises(DeclarationError):
         configure_mappers()
@@ -330,7 +330,7 @@ def dataclass_with_a_factory() -> Any:
 async def test_a_key_with_a_default_tells_pictures_apart(
     declare: Callable[[], Any], sqlite_database: Database, store: CountingStore
 ) -> None:
-    """Each new picture gets its value immediately, also with a constructor; thumbnails and reads use the same one."""
+    """Each new picture gets its value immediately, even with a constructor; thumbnails and reads use the same value."""
     owner_class, image_class = declare()
     sessions = await started(sqlite_database, image_class.metadata, expire_on_commit=False)
     async with sessions.begin() as session:
@@ -350,7 +350,7 @@ async def test_a_key_with_a_default_tells_pictures_apart(
 
 
 async def test_a_default_beside_one_picture(sqlite_database: Database, store: CountingStore) -> None:
-    """With one picture per owner a key with a default only names the row: replacing and reading work as ever."""
+    """With one picture per owner, a key with a default only identifies the row: replacing and reading work as usual."""
     base = fresh_base()
 
     class Picture(base, Image):
@@ -375,13 +375,13 @@ async def test_a_default_beside_one_picture(sqlite_database: Database, store: Co
 
 
 class OldStore(MemoryStore):
-    """A store whose names are made of the owner's key."""
+    """A store whose names contain the owner's key."""
 
     needs_object_id = True
 
 
 async def test_object_id_of_a_key_with_a_default(sqlite_database: Database) -> None:
-    """For a store that needs one integer, a key with a default that alone tells sets apart is the identifier."""
+    """For a store that needs an integer, a key with a default is the identifier if it alone distinguishes sets."""
     base = fresh_base()
 
     class Picture(base, Image):
@@ -399,7 +399,7 @@ async def test_object_id_of_a_key_with_a_default(sqlite_database: Database) -> N
 
 
 def test_a_key_of_which_one_part_has_a_default() -> None:
-    """A picture whose key lacks a value without a default is still refused, whatever else has one."""
+    """A picture is refused if any part of its key has neither a value nor a default."""
     base = fresh_base()
 
     class Picture(base, Image):

@@ -1,4 +1,4 @@
-"""Declared thumbnails that are made ahead, marked, and deleted with their originals."""
+"""Declared thumbnails that are made ahead of time, marked, and deleted with their originals."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ from tests.thumbnails.models import names
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class Product(Base):
-    """Has a cover, and any number of photos."""
+    """An owner of a cover and any number of photos."""
 
     __tablename__ = "product"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -61,7 +61,7 @@ class Product(Base):
 
 
 class Cover(Base, Image, FocalPoint, Placeholder, ThumbnailMarks):
-    """Can be marked."""
+    """An image class with marks."""
 
     __tablename__ = "cover"
     __thumbnails__ = {
@@ -72,7 +72,7 @@ class Cover(Base, Image, FocalPoint, Placeholder, ThumbnailMarks):
 
 
 class Photo(Base, Image):
-    """Cannot be marked."""
+    """An image class without marks."""
 
     __tablename__ = "photo"
     __thumbnails__ = {"card": Srcset([60], fallback=None)}
@@ -81,7 +81,7 @@ class Photo(Base, Image):
 
 
 class Failing(MemoryStore):
-    """A store that does not put or delete names that contain something."""
+    """A store that fails to put or delete names that contain a given string."""
 
     refused = "nothing"
     broken = False
@@ -99,19 +99,19 @@ class Failing(MemoryStore):
         return {name: StoreUnavailableError("out of order") for name in names if self.refused in name}
 
     def location_of(self, object_type: str | None = None) -> Location:
-        """The same in every process, as that of a bucket."""
+        """A location that is the same in every process, as that of a bucket."""
         return frozenset({("failing",)})
 
 
 @pytest.fixture
 async def sessions(sqlite_database: Database) -> async_sessionmaker[AsyncSession]:
-    """Sessions on SQLite with the tables of the models."""
+    """Sessions on SQLite with the tables of these models."""
     return await started(sqlite_database, Base.metadata, expire_on_commit=False)
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[KeyedStore]:
-    """The store of the process, in a directory."""
+    """The default store, in a directory."""
     (tmp_path / "files").mkdir()
     store = FileSystemStore(tmp_path / "files", "/files/", fsync=False)
     set_default_store(store, thumbnails=Links(store))
@@ -120,7 +120,7 @@ def store(tmp_path: Path) -> Iterator[KeyedStore]:
 
 
 async def attached(sessions: async_sessionmaker[AsyncSession], *, ahead: bool = True) -> Product:
-    """A product with a cover, which has its thumbnails."""
+    """A product with a cover and its thumbnails."""
     async with sessions() as session:
         session.add(product := Product())
         await product.cover.from_blob(photo("chelsea"))
@@ -131,7 +131,7 @@ async def attached(sessions: async_sessionmaker[AsyncSession], *, ahead: bool = 
 
 
 def declared(row: Image, store: KeyedStore) -> list[str]:
-    """The names of the files that are declared for a row."""
+    """Return the names of the files that are declared for a row."""
     return sorted(store.name_of(one.key_for(row)) for one in declared_files(row))
 
 
@@ -141,7 +141,7 @@ def declared(row: Image, store: KeyedStore) -> list[str]:
 async def test_thumbnails_are_stored_with_their_original(
     sessions: async_sessionmaker[AsyncSession], store: KeyedStore
 ) -> None:
-    """When the commit returns, all of them are there, made from one decode with the preview of the picture."""
+    """After the commit all thumbnails are stored, made from one decode together with the preview."""
     async with sessions() as session:
         session.add(product := Product())
         original = await product.cover.from_blob(photo("chelsea"))
@@ -156,7 +156,7 @@ async def test_thumbnails_are_stored_with_their_original(
 
 
 async def test_thumbnails_of_a_stored_picture(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """They are made at once, and the mark comes with the next commit; what was there already stays."""
+    """Thumbnails of a stored picture are made immediately, the mark follows with the commit, existing files remain."""
     product = await attached(sessions, ahead=False)
     name = declared(product.cover.require_original(), store)[0]
     await store.put_object(name, b"there already")
@@ -175,7 +175,7 @@ async def test_thumbnails_of_a_stored_picture(sessions: async_sessionmaker[Async
 
 
 async def test_an_adopted_picture(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Its file is there, so its thumbnails are made at once."""
+    """The file of an adopted picture exists, so its thumbnails are made immediately."""
     product = await attached(sessions)
     name = store.name_of(product.cover.require_original().key)
     for derived in await names(store, "cover.t/"):
@@ -192,7 +192,7 @@ async def test_an_adopted_picture(sessions: async_sessionmaker[AsyncSession], st
 
 
 async def test_without_a_session(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """There is nobody to write the mark; the files are there."""
+    """Without a session the files are made, but no mark is written."""
     product = await attached(sessions, ahead=False)
     async with sessions() as session:
         product = await session.get_one(Product, product.id)
@@ -203,7 +203,7 @@ async def test_without_a_session(sessions: async_sessionmaker[AsyncSession], sto
 
 
 async def test_a_class_without_the_mixin(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Its thumbnails are made, and its URLs lead to the server."""
+    """Without the mixin the thumbnails are made, and their URLs lead to the server."""
     async with sessions() as session:
         session.add(product := Product())
         picture = product.photos.get_image_set(order_index=1)
@@ -216,20 +216,20 @@ async def test_a_class_without_the_mixin(sessions: async_sessionmaker[AsyncSessi
 
 
 async def test_what_cannot_be_made_ahead(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Nothing is attached; nothing is declared; the row is one of SQLAlchemy-ImageAttach; the store knows no names."""
+    """Thumbnails need a picture, a declaration, a suitable row and a store with names."""
 
     class Other(DeclarativeBase):
-        """A registry of its own."""
+        """A separate registry."""
 
     class Owner(Other):
-        """Has a picture."""
+        """An owner of a picture."""
 
         __tablename__ = "owner"
         id: Mapped[int] = mapped_column(primary_key=True)
         picture = image_attachment["Picture"]("Picture")
 
     class Picture(Other, Image):
-        """Declares nothing."""
+        """An image class without declared thumbnails."""
 
         __tablename__ = "picture"
         owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
@@ -252,7 +252,7 @@ async def test_what_cannot_be_made_ahead(sessions: async_sessionmaker[AsyncSessi
 
 
 async def test_a_picture_that_is_gone_meanwhile(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Nothing is left of its thumbnails."""
+    """If the picture is deleted meanwhile, none of its thumbnails remain."""
     product = await attached(sessions, ahead=False)
     async with sessions() as session:
         product = await session.get_one(Product, product.id)
@@ -270,7 +270,7 @@ async def test_a_picture_that_is_gone_meanwhile(sessions: async_sessionmaker[Asy
 
 
 async def test_a_store_that_fails_ahead(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """In the flush of the picture, the flush fails and can be repeated; later, the call fails."""
+    """If the store fails, the flush of a new picture fails and can be retried; for a stored picture, the call fails."""
     store = Failing()
     with store_context(store, thumbnails=Links(store)):
         async with sessions() as session:
@@ -294,7 +294,7 @@ async def test_a_store_that_fails_ahead(sessions: async_sessionmaker[AsyncSessio
 
 
 async def test_marked_urls_lead_to_the_store(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Each to a file that exists, and without a statement."""
+    """Each marked URL leads to an existing file and is calculated without a statement."""
     product = await attached(sessions)
     async with sessions() as session:
         product = await session.get_one(Product, product.id)
@@ -306,12 +306,12 @@ async def test_marked_urls_lead_to_the_store(sessions: async_sessionmaker[AsyncS
 
 
 def is_direct(product: Product, name: str = "icon") -> bool:
-    """Whether the URLs of a thumbnail are those of the store."""
+    """Return whether the URLs of a thumbnail lead to the store."""
     return "/thumbnails/" not in str(product.cover.url(name))
 
 
 async def test_a_mark_is_for_certain_files(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Not for those of another focal point, of another declaration, or in another store."""
+    """A mark is not valid for another focal point, another declaration or another store."""
     product = await attached(sessions)
     original = product.cover.require_original()
     assert is_direct(product)
@@ -328,10 +328,10 @@ async def test_a_mark_is_for_certain_files(sessions: async_sessionmaker[AsyncSes
         assert not is_direct(product)
 
     class Other(DeclarativeBase):
-        """A registry of its own."""
+        """A separate registry."""
 
     class Changed(Other, Image, FocalPoint, ThumbnailMarks):
-        """Has another width."""
+        """The same class with another width."""
 
         __tablename__ = "cover"
         __thumbnails__ = {"icon": Cover.__thumbnails__["icon"], "card": Srcset([60, 121])}
@@ -350,7 +350,7 @@ async def test_a_mark_is_for_certain_files(sessions: async_sessionmaker[AsyncSes
 
 
 async def test_stores_in_which_no_mark_counts(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """That of one process, which a later one cannot recognise, and an overlay, whose URLs may lead below."""
+    """Marks do not apply to stores without a stable location, nor to an overlay, whose URLs may lead elsewhere."""
     for one in (MemoryStore(), OverlayStore(store, MemoryStore("below:/"))):
         with store_context(one, thumbnails=Links(one)):
             product = await attached(sessions)
@@ -381,7 +381,7 @@ async def test_rows_of_the_predecessor_are_not_marked(
 
 
 async def test_a_mark_goes_with_its_transaction(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """After a rollback it is as before, though the files are there."""
+    """A rollback removes the mark, although the files exist."""
     product = await attached(sessions, ahead=False)
     async with sessions() as session:
         product = await session.get_one(Product, product.id)
@@ -395,7 +395,7 @@ async def test_a_mark_goes_with_its_transaction(sessions: async_sessionmaker[Asy
 async def test_somebody_else_has_replaced_the_picture(
     sessions: async_sessionmaker[AsyncSession], store: KeyedStore
 ) -> None:
-    """The mark is written for no other picture, and the commit does not fail."""
+    """The mark is not written for another picture, and the commit does not fail."""
     product = await attached(sessions, ahead=False)
     async with sessions() as session:
         product = await session.get_one(Product, product.id)
@@ -409,7 +409,7 @@ async def test_somebody_else_has_replaced_the_picture(
 
 
 async def test_thumbnails_go_with_their_original(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Also those that somebody asked for later, those of a focal point, and those without one."""
+    """All declared thumbnails are deleted, including those made on request, with and without a focal point."""
     product = await attached(sessions)
     async with sessions() as session:
         product = await session.get_one(Product, product.id)
@@ -426,7 +426,7 @@ async def test_thumbnails_go_with_their_original(sessions: async_sessionmaker[As
 async def test_thumbnails_go_with_a_replaced_original(
     sessions: async_sessionmaker[AsyncSession], store: KeyedStore, loaded: bool
 ) -> None:
-    """Whether or not the picture before was loaded."""
+    """They are deleted even if the replaced picture was not loaded."""
     product = await attached(sessions)
     async with sessions() as session:
         product = await session.get_one(Product, product.id)
@@ -469,7 +469,7 @@ async def test_a_picture_of_the_same_size_inherits_nothing(
 
 
 async def test_a_rollback_leaves_nothing(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """In the root transaction and in a savepoint; the picture before has its thumbnails still."""
+    """After a rollback of the transaction or a savepoint, the previous picture still has its thumbnails."""
     product_id = (await attached(sessions)).id
     before = await names(store)
     async with sessions() as session:
@@ -495,7 +495,7 @@ async def test_a_rollback_leaves_nothing(sessions: async_sessionmaker[AsyncSessi
 async def test_a_picture_that_is_replaced_before_its_flush(
     sessions: async_sessionmaker[AsyncSession], store: KeyedStore
 ) -> None:
-    """Its thumbnails are never stored."""
+    """The thumbnails of a picture that is replaced before its flush are never stored."""
     async with sessions() as session:
         session.add(product := Product())
         await product.cover.from_blob(photo("chelsea"))
@@ -506,7 +506,7 @@ async def test_a_picture_that_is_replaced_before_its_flush(
 
 
 async def test_deletion_is_deferred(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Then thumbnails stay with their original, for the sweep."""
+    """With deferred deletion, thumbnails stay with their original for the sweep."""
     defer_deletion(sessions)
     product = await attached(sessions)
     before = await names(store)
@@ -521,7 +521,7 @@ async def test_deletion_is_deferred(sessions: async_sessionmaker[AsyncSession], 
 async def test_thumbnails_that_cannot_be_deleted(
     sessions: async_sessionmaker[AsyncSession], caplog: pytest.LogCaptureFixture, broken: bool
 ) -> None:
-    """The commit succeeds, and the sweep finds them."""
+    """The commit succeeds, and the thumbnails are left for the sweep."""
     store = Failing()
     with store_context(store, thumbnails=Links(store)):
         product = await attached(sessions)
@@ -536,7 +536,7 @@ async def test_thumbnails_that_cannot_be_deleted(
 
 
 async def test_rows_of_thumbnails_have_none(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Deleting a thumbnail with a row deletes nothing else."""
+    """Deleting the row of a thumbnail deletes no declared thumbnails."""
     product = await attached(sessions)
     async with sessions() as session:
         product = await session.get_one(Product, product.id)
@@ -548,20 +548,20 @@ async def test_rows_of_thumbnails_have_none(sessions: async_sessionmaker[AsyncSe
 
 
 async def test_many_sessions_at_once(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Each picture has its own thumbnails, and nothing else remains."""
+    """Each picture has its own thumbnails, and no other file remains."""
     products = await asyncio.gather(*(attached(sessions) for _ in range(5)))
     expected = sorted(name for product in products for name in declared(product.cover.require_original(), store))
     assert await names(store, "cover.t/") == expected
 
 
 def test_a_recipe_is_part_of_a_declaration() -> None:
-    """The files of a row are those of all its thumbnails."""
+    """The files of a row are those of all its declared thumbnails."""
 
     class Other(DeclarativeBase):
-        """A registry of its own."""
+        """A separate registry."""
 
     class One(Other, Image):
-        """Declares both kinds."""
+        """An image class that declares both kinds."""
 
         __tablename__ = "one"
         __thumbnails__ = {"share": Recipe(width=30, height=20), "card": Srcset([60], fallback=None)}

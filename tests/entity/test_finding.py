@@ -1,4 +1,4 @@
-"""Finding thumbnails: defaults, the nearest one, and those that were made elsewhere or long ago."""
+"""Finding thumbnails: defaults, the nearest thumbnail, and thumbnails made elsewhere or by the predecessor."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="450" height="300"><circle
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class Company(Base):
-    """Has a logo, which may be a vector picture."""
+    """An owner of a logo, which may be a vector image."""
 
     __tablename__ = "company"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -47,7 +47,7 @@ class Logo(Base, Image):
 
 
 async def test_default(store: CountingStore) -> None:
-    """Where there is no such thumbnail, the default is returned, also if it is ``None``."""
+    """If no thumbnail matches, the default is returned, even if it is ``None``."""
     user = User()
     assert user.picture.find_thumbnail(width=50, default=None) is None
     original = await user.picture.from_blob(BLOB, store)
@@ -66,7 +66,7 @@ async def test_default_of_rows_that_are_not_loaded(expiring: Sessions) -> None:
 
 
 async def test_nearest(store: CountingStore) -> None:
-    """The smallest thumbnail of the whole picture that is large enough; crops and other formats only by name."""
+    """The smallest thumbnail of the whole picture that is large enough is found; other looks only by name."""
     user = User()
     original = await user.picture.from_blob(BLOB, store)
     await user.picture.generate_thumbnails(
@@ -105,7 +105,7 @@ async def test_nearest(store: CountingStore) -> None:
     ],
 )
 async def test_made_elsewhere(mimetype: str, variant: str, look: dict[str, Any] | None, store: CountingStore) -> None:
-    """A thumbnail that was made elsewhere has the variant of its own type, and is found as if it was made here."""
+    """A thumbnail made elsewhere has the variant of its type, and is found like any other."""
     company = Company()
     await company.logo.from_blob(SVG, store)
     row = await company.logo.from_raw_file(io.BytesIO(b"made elsewhere"), store, (150, 100), mimetype, original=False)
@@ -120,7 +120,7 @@ async def test_made_elsewhere(mimetype: str, variant: str, look: dict[str, Any] 
 
 
 async def test_made_elsewhere_without_an_original(store: CountingStore) -> None:
-    """Without an original nothing is known of the look."""
+    """Without an original, the look of a thumbnail is unknown."""
     row = await User().picture.from_raw_file(b"x", store, (150, 100), "image/png", original=False)
     assert row.variant == ""
 
@@ -139,7 +139,7 @@ async def test_made_elsewhere_without_an_original(store: CountingStore) -> None:
 async def test_old_thumbnails(
     mimetype: str, thumbnail: str, allowed: bool, sqlite_database: Database, store: CountingStore
 ) -> None:
-    """Thumbnails of SQLAlchemy-ImageAttach, which have no variant, are found, whatever types are allowed today."""
+    """Thumbnails of SQLAlchemy-ImageAttach, without a variant, are found regardless of the allowed types."""
     sessions = await started(sqlite_database, Base.metadata)
     bind_store(sessions, store)
     now = datetime(2015, 6, 1, tzinfo=UTC)
@@ -168,7 +168,7 @@ async def test_old_thumbnails(
 
 
 async def test_several_at_once(sessions: Sessions, store: CountingStore) -> None:
-    """Several thumbnails are in the database when the call returns, each once, in the order of the recipes."""
+    """All thumbnails are in the database when the call returns, once each, in the order of the recipes."""
     bind_store(sessions, store)
     async with sessions.begin() as session:
         session.add(user := User())
@@ -183,7 +183,7 @@ async def test_several_at_once(sessions: Sessions, store: CountingStore) -> None
 
 
 class MeanwhileStore(CountingStore):
-    """Lets something happen when it is read for the first time."""
+    """A source that runs a callback when it is first read."""
 
     meanwhile: Callable[[], Awaitable[None]] | None = None
 
@@ -195,7 +195,7 @@ class MeanwhileStore(CountingStore):
 
 
 async def test_several_beside_others(database: Database) -> None:
-    """Of several thumbnails, those that another transaction inserts meanwhile are found, the others inserted."""
+    """Thumbnails inserted by another transaction meanwhile are found, and the others are inserted."""
     sessions = await started(database, Models.metadata, expire_on_commit=False)
     if engine_of(sessions).dialect.name == "sqlite":
         pytest.skip("on SQLite whole transactions take turns")
@@ -220,14 +220,14 @@ async def test_several_beside_others(database: Database) -> None:
 
 
 async def test_several_without_a_session(store: CountingStore) -> None:
-    """For an owner in no session they are made, and pending."""
+    """For an owner without a session, the thumbnails are made and pending."""
     user = User()
     await user.picture.from_blob(BLOB, store)
     assert [row.width for row in await user.picture.get_or_generate_thumbnails([50, 20], store)] == [50, 20]
 
 
 async def test_copy_to_another_owner(sessions: Sessions, store: CountingStore) -> None:
-    """An image is a source: the picture of one owner becomes that of another, in a file of its own."""
+    """An image is a valid source: it is copied to another owner, as a separate file."""
     bind_store(sessions, store)
     async with sessions.begin() as session:
         session.add_all([one := User(), other := User(), third := User()])

@@ -1,4 +1,4 @@
-"""The order of an owner's pictures, and how many there may be."""
+"""The order of an owner's pictures, and their maximum number."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ BLOB = photos.photo("chelsea")
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class Album(Base):
-    """Has photos that people sort."""
+    """An owner of photos that people sort."""
 
     __tablename__ = "album"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -39,7 +39,7 @@ class Album(Base):
 
 
 class AlbumPhoto(Base, Image):
-    """One of them, in a unique position."""
+    """A photo with a unique position."""
 
     __tablename__ = "album_photo"
     __table_args__ = (UniqueConstraint("album_id", "position"),)
@@ -50,7 +50,7 @@ class AlbumPhoto(Base, Image):
 
 
 class NewestPhoto(Base, Image):
-    """One of the photos that are shown in order of time."""
+    """A photo of a gallery that is sorted by time."""
 
     __tablename__ = "newest_photo"
     album_id: Mapped[int] = mapped_column(ForeignKey("album.id"), primary_key=True)
@@ -58,7 +58,7 @@ class NewestPhoto(Base, Image):
 
 
 class FewPhoto(Base, Image):
-    """One of at most two."""
+    """A photo of a gallery with at most two photos."""
 
     __tablename__ = "few_photo"
     album_id: Mapped[int] = mapped_column(ForeignKey("album.id"), primary_key=True)
@@ -76,12 +76,12 @@ async def albums(database: Database, store: CountingStore) -> Sessions:
 
 
 async def album_of(session: AsyncSession) -> Any:
-    """The album, as the database has it."""
+    """Return the album as stored in the database."""
     return await session.get_one(Album, 1)
 
 
 async def fill(sessions: Sessions, *captions: str) -> None:
-    """Append photos, each in a transaction of its own."""
+    """Append photos, each in a separate transaction."""
     for caption in captions:
         async with sessions.begin() as session:
             album = await album_of(session)
@@ -89,12 +89,12 @@ async def fill(sessions: Sessions, *captions: str) -> None:
 
 
 def captions(album: Any) -> str:
-    """The captions of an album's photos in order."""
+    """Return the captions of an album's photos in order."""
     return "".join(photo.require_original().caption for photo in album.photos)
 
 
 async def stored(sessions: Sessions) -> str:
-    """The captions as the database has them."""
+    """Return the captions as stored in the database."""
     async with sessions() as session:
         return captions(await album_of(session))
 
@@ -114,12 +114,12 @@ async def stored(sessions: Sessions) -> str:
     ],
 )
 def test_new_positions(positions: list[int | None], expected: list[int]) -> None:
-    """Positions that rise are kept; others are replaced by numbers of which none is in use."""
+    """Increasing positions are kept; others are replaced by consecutive numbers that are not in use."""
     assert renumbered(positions) == expected
 
 
 async def test_appended(albums: Sessions) -> None:
-    """A new picture is the last, before and after the flush; the cover is the first; thumbnails need no position."""
+    """A new picture comes last, before and after the flush; the cover is the first; thumbnails need no position."""
     await fill(albums, "a", "b")
     async with albums.begin() as session:
         album = await album_of(session)
@@ -144,7 +144,7 @@ async def test_no_cover(sessions: Sessions) -> None:
 
 
 async def test_a_new_owner(albums: Sessions) -> None:
-    """The pictures of an owner that is new itself are numbered in the order in which they were attached."""
+    """The pictures of a new owner are numbered in the order in which they were attached."""
     async with albums.begin() as session:
         session.add(album := Album(id=2))
         for caption, position in (("a", None), ("b", 7), ("c", None)):
@@ -159,7 +159,7 @@ async def test_a_new_owner(albums: Sessions) -> None:
     [(2, 0, "cabd"), (0, 2, "bcad"), (0, -1, "bcda"), (3, -2, "abdc"), (3, -9, "dabc"), (0, 9, "bcda"), (1, 1, "abcd")],
 )
 async def test_move(albums: Sessions, index: int, to: int, expected: str) -> None:
-    """A picture moves to an index at once and with the next flush, in one UPDATE that leaves primary keys alone."""
+    """A picture moves immediately, and in the next flush with one UPDATE that does not touch primary keys."""
     await fill(albums, *"abcd")
     async with albums.begin() as session:
         album = await album_of(session)
@@ -174,7 +174,7 @@ async def test_move(albums: Sessions, index: int, to: int, expected: str) -> Non
 
 
 async def test_reorder(albums: Sessions) -> None:
-    """Pictures are put into any order, again and again, under a unique constraint; what is left out follows."""
+    """Pictures can be reordered repeatedly under a unique constraint; omitted pictures follow."""
     await fill(albums, *"abcd")
     for order, expected in (("dcba", "dcba"), ("b", "bdca"), ("ab", "abdc"), ("", "abdc"), ("dcab", "dcab")):
         async with albums.begin() as session:
@@ -198,7 +198,7 @@ async def test_reorder_what_is_expired(albums: Sessions) -> None:
 
 
 async def test_reorder_with_new_pictures(albums: Sessions, store: CountingStore) -> None:
-    """Pictures that are not flushed yet take part, also those of an owner that is not."""
+    """Pending pictures are ordered, too, even if their owner is pending."""
     await fill(albums, *"ab")
     async with albums.begin() as session:
         album = await album_of(session)
@@ -245,7 +245,7 @@ async def test_no_position(albums: Sessions) -> None:
 
 
 async def test_replaced_in_its_place(albums: Sessions) -> None:
-    """A picture that is replaced keeps its position and caption, also where it has moved meanwhile."""
+    """A replaced picture keeps its position and caption, even if it was moved meanwhile."""
     await fill(albums, *"abc")
     async with albums() as session:
         album = await album_of(session)
@@ -267,7 +267,7 @@ async def test_replaced_in_its_place(albums: Sessions) -> None:
 
 
 async def test_pictures_from_before_there_were_positions(albums: Sessions) -> None:
-    """Pictures without a position come first; new ones follow them; reordering numbers all."""
+    """Pictures without a position come first, new ones follow them, and reordering numbers all of them."""
     await fill(albums, *"abc")
     async with albums.begin() as session:
         await session.execute(update(AlbumPhoto.__table__).values(position=None))  # type: ignore[arg-type]
@@ -286,7 +286,7 @@ async def test_pictures_from_before_there_were_positions(albums: Sessions) -> No
 
 
 async def test_newest_first(albums: Sessions) -> None:
-    """The order is that of the originals' rows: a thumbnail does not make its picture newer."""
+    """Image sets follow the order of the originals: a thumbnail does not make its picture newer."""
     for name in ("old", "new"):
         async with albums.begin() as session:
             await (await album_of(session)).newest.get_image_set(name=name).from_blob(BLOB)
@@ -299,11 +299,14 @@ async def test_newest_first(albums: Sessions) -> None:
         await album.newest.get_image_set(name="new").from_raw_file(
             BLOB, size=(5, 5), mimetype="image/jpeg", original=False
         )
-        assert [photo.identity["name"] for photo in album.newest] == ["old", "new"]  # without an original, the last
+        assert [photo.identity["name"] for photo in album.newest] == [
+            "old",
+            "new",
+        ]  # without an original: last
 
 
 async def test_too_many(albums: Sessions, store: CountingStore) -> None:
-    """One picture more than allowed is refused when it is attached; replacing and deleting make no more."""
+    """One picture more than allowed is refused when it is attached; replacing and deleting do not count."""
     async with albums.begin() as session:
         album = await album_of(session)
         for name in "aba":
@@ -323,7 +326,7 @@ async def test_too_many(albums: Sessions, store: CountingStore) -> None:
 
 
 async def test_too_many_of_a_new_owner(albums: Sessions) -> None:
-    """The same holds for an owner that is not in the database."""
+    """The same holds for an owner that is not in the database yet."""
     album: Any = Album(id=2)
     for name in "ab":
         await album.few.get_image_set(name=name).from_blob(BLOB, CountingStore())
@@ -332,7 +335,7 @@ async def test_too_many_of_a_new_owner(albums: Sessions) -> None:
 
 
 async def test_room_that_another_transaction_has_made(albums: Sessions) -> None:
-    """A picture is not refused because of pictures that were deleted after they were loaded."""
+    """Pictures that were deleted after they were loaded do not count."""
     async with albums.begin() as session:
         for name in "ab":
             await (await album_of(session)).few.get_image_set(name=name).from_blob(BLOB)
@@ -348,7 +351,7 @@ async def test_room_that_another_transaction_has_made(albums: Sessions) -> None:
 
 
 async def test_room_that_another_transaction_has_taken(albums: Sessions, store: CountingStore) -> None:
-    """The flush refuses what the loaded rows allow, with the owner locked, and leaves no file."""
+    """The flush checks the limit while the owner is locked, refuses the picture, and leaves no file behind."""
     async with albums() as session:
         album = await album_of(session)
         await session.commit()
@@ -362,11 +365,11 @@ async def test_room_that_another_transaction_has_taken(albums: Sessions, store: 
 
 
 async def test_uploads_at_the_same_time(albums: Sessions, store: CountingStore) -> None:
-    """Uploads to one owner take turns: each gets its own position, and no limit is exceeded."""
+    """Concurrent uploads to one owner are serialised: each gets its own position, and the limit is never exceeded."""
     engine = engine_of(albums)
     if engine.dialect.name == "sqlite":
         pytest.skip("on SQLite whole transactions take turns")
-    # by default a transaction on MariaDB sees what was there when it began
+    # by default, a transaction on MariaDB reads a snapshot of its beginning
     sessions = async_sessionmaker(engine.execution_options(isolation_level="READ COMMITTED"), expire_on_commit=False)
     bind_store(sessions, store)
 
@@ -389,13 +392,13 @@ async def test_uploads_at_the_same_time(albums: Sessions, store: CountingStore) 
 
 @pytest.mark.parametrize("limit", [0, True, "2"])
 def test_limits_that_are_refused(limit: Any) -> None:
-    """A limit is a positive integer."""
+    """A limit is a positive int."""
     with pytest.raises(DeclarationError, match="to be an int of at least 1, with uselist=True"):
         image_attachment("Photo", uselist=True, max_pictures=limit)
 
 
 def test_a_limit_for_one_picture() -> None:
-    """A limit needs many pictures."""
+    """A limit requires ``uselist=True``."""
     single: Callable[..., Any] = image_attachment
     with pytest.raises(DeclarationError, match="with uselist=True"):
         single("Photo", max_pictures=2)
@@ -410,7 +413,7 @@ def test_a_limit_for_one_picture() -> None:
     ],
 )
 async def test_other_ways_to_write_the_order(order: Callable[[Any], Any], sqlite_database: Database) -> None:
-    """A position column is found however ``order_by`` names it, as long as it ascends; thumbnails copy one NOT NULL."""
+    """Any ascending ``order_by`` of a position column is recognised; thumbnails copy a position that is NOT NULL."""
 
     class Own(DeclarativeBase):
         pass

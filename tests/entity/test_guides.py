@@ -1,4 +1,4 @@
-"""The examples of SQLAlchemy-ImageAttach's guides work here, with ``await``."""
+"""The examples of SQLAlchemy-ImageAttach's guides work with ``await``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 @pytest.fixture
 async def session(sessions: Sessions, store: CountingStore) -> AsyncIterator[AsyncSession]:
-    """A session whose user 1 has a picture, and whose post 1 has two."""
+    """A session in which user 1 has a picture, and post 1 has two."""
     async with sessions() as session:
         user, post = User(id=1, name="Ada"), Post(id=1)
         session.add_all([user, post])
@@ -59,7 +59,7 @@ async def get_post(session: AsyncSession) -> Post:
 async def test_the_declaration_with_columns_and_without_annotations(
     sqlite_database: Database, store: CountingStore
 ) -> None:
-    """A model written with ``Column`` and no annotation, as the guide has it, has a picture."""
+    """A model of the guide, written with ``Column`` and without annotations, supports pictures."""
     base: Any = declarative_base()
 
     class User(base):
@@ -91,7 +91,7 @@ async def test_the_declaration_with_columns_and_without_annotations(
 
 
 async def test_the_object_type_can_be_kept_when_the_table_is_renamed() -> None:
-    """``object_type`` is what the class says it is."""
+    """``object_type`` can be overridden."""
 
     class Renamed(Base, Image):
         __tablename__ = "new_name"
@@ -105,7 +105,7 @@ async def test_the_object_type_can_be_kept_when_the_table_is_renamed() -> None:
 async def test_object_ids_of_other_keys_are_defined_by_the_class(
     sqlite_database: Database, store: CountingStore
 ) -> None:
-    """A text key is hashed, and a pair is encoded, into the number that the store sees."""
+    """A string key is hashed, and a pair is encoded, into the number that the store receives."""
     base: Any = declarative_base()
 
     class Page(base):
@@ -140,7 +140,7 @@ async def test_object_ids_of_other_keys_are_defined_by_the_class(
 
 
 async def test_attaching_without_any_context_is_refused(session: AsyncSession) -> None:
-    """``ContextError`` comes before anything is read or changed."""
+    """``ContextError`` is raised before anything is read or changed."""
     user = await get_user(session)
     before = user.picture.original
     file = io.BytesIO(photos.photo("coffee"))
@@ -151,7 +151,7 @@ async def test_attaching_without_any_context_is_refused(session: AsyncSession) -
 
 
 async def test_attaching_from_a_file_object(session: AsyncSession, store: CountingStore, tmp_path: Any) -> None:
-    """An opened file is attached in the context, and the session committed outside of it."""
+    """An open file is attached in the context, and the session is committed outside of it."""
     path = tmp_path / "image_to_attach.jpg"
     path.write_bytes(photos.photo("coffee"))
     user = await get_user(session)
@@ -164,7 +164,7 @@ async def test_attaching_from_a_file_object(session: AsyncSession, store: Counti
 
 
 async def test_attaching_from_a_byte_string(session: AsyncSession, store: CountingStore) -> None:
-    """Bytes are attached; a failure is rolled back by the caller."""
+    """Bytes are attached; the caller rolls back on failure."""
     user = await get_user(session)
     try:
         with store_context(store):
@@ -178,7 +178,7 @@ async def test_attaching_from_a_byte_string(session: AsyncSession, store: Counti
 
 
 async def test_getting_image_urls(session: AsyncSession, store: CountingStore) -> None:
-    """The URL of the original is calculated in the context; the set has its sides, and is an ``<img>`` in templates."""
+    """The URL is calculated in the context; the set has a width and height, and renders as ``<img>``."""
     user = await get_user(session)
     with store_context(store):
         url = user.picture.locate()
@@ -188,7 +188,7 @@ async def test_getting_image_urls(session: AsyncSession, store: CountingStore) -
 
 
 async def test_templates_are_rendered_in_the_context(session: AsyncSession, store: CountingStore) -> None:
-    """The guide's Jinja templates give the same, short and long; outside of a context they raise ``ContextError``."""
+    """The guide's Jinja templates give the same result; outside of a context they raise ``ContextError``."""
     environment = jinja2.Environment(autoescape=True)
     short = environment.from_string('<a title="{{ user.name }}">{{ user.picture }}</a>')
     long = environment.from_string(
@@ -206,7 +206,7 @@ async def test_templates_are_rendered_in_the_context(session: AsyncSession, stor
 
 
 async def test_getting_image_files(session: AsyncSession, store: CountingStore) -> None:
-    """``open_file`` gives a file that the ``async with`` block closes."""
+    """``open_file`` returns a file that the ``async with`` block closes."""
     user = await get_user(session)
     with store_context(store):
         async with await user.picture.open_file() as f:
@@ -218,7 +218,7 @@ async def test_getting_image_files(session: AsyncSession, store: CountingStore) 
 
 
 async def test_getting_the_image_binary(session: AsyncSession, store: CountingStore) -> None:
-    """``make_blob`` is the shortcut for opening and reading."""
+    """``make_blob`` is a shortcut for opening and reading."""
     user = await get_user(session)
     with store_context(store):
         blob = await user.picture.make_blob()
@@ -227,7 +227,7 @@ async def test_getting_the_image_binary(session: AsyncSession, store: CountingSt
 
 
 async def test_making_and_finding_thumbnails(session: AsyncSession, store: CountingStore) -> None:
-    """Thumbnails are made by width, height or ratio, share the methods of the set, and are found again."""
+    """Thumbnails are made by width, height or ratio, and can be found again."""
     user = await get_user(session)
     with store_context(store):
         width_150 = await user.picture.generate_thumbnail(width=150)
@@ -254,7 +254,7 @@ async def find_or_create(imageset: BaseImageSet[Any], width: int | None = None, 
 
 
 async def test_the_find_or_create_pattern(session: AsyncSession, store: CountingStore) -> None:
-    """What the two methods make together finds what it created."""
+    """The function of the guide finds the thumbnail that it has created."""
     user = await get_user(session)
     with store_context(store):
         image = await find_or_create(user.picture, width=99)
@@ -263,7 +263,7 @@ async def test_the_find_or_create_pattern(session: AsyncSession, store: Counting
 
 
 async def test_naming_the_store(session: AsyncSession, store: CountingStore) -> None:
-    """Every method takes ``store=`` instead of a context."""
+    """Every method accepts ``store=`` instead of a context."""
     user = await get_user(session)
     await user.picture.from_file(io.BytesIO(photos.photo("coffee")), store=store)
     await user.picture.from_blob(photos.photo("coffee"), store=store)
@@ -275,7 +275,7 @@ async def test_naming_the_store(session: AsyncSession, store: CountingStore) -> 
 
 
 async def test_implicit_contexts(session: AsyncSession, store: CountingStore) -> None:
-    """A store pushed by one hook is the current one until another pops it."""
+    """A store pushed by one hook is current until another hook pops it."""
     push_store_context(store)
     try:
         user = await get_user(session)
@@ -290,7 +290,7 @@ async def test_implicit_contexts(session: AsyncSession, store: CountingStore) ->
 
 
 async def test_choosing_an_image_set(session: AsyncSession, store: CountingStore) -> None:
-    """A set is chosen by its key, and has the methods of a single one."""
+    """A set is selected by its key, and has the methods of a single one."""
     post = await get_post(session)
     with store_context(store):
         first_photo = post.photos.get_image_set(order_index=1)
@@ -311,7 +311,7 @@ async def test_a_key_without_pictures_is_there_to_attach_to(session: AsyncSessio
 
 
 async def test_enumerating_all_image_sets(session: AsyncSession, store: CountingStore) -> None:
-    """``image_sets`` are the attached ones in order of their keys."""
+    """``image_sets`` contains the attached pictures in the order of their keys."""
     post = await get_post(session)
     with store_context(store):
         urls = [image_set.find_thumbnail(width=300).locate() for image_set in post.photos.image_sets]
@@ -323,7 +323,7 @@ async def test_enumerating_all_image_sets(session: AsyncSession, store: Counting
 
 
 async def test_a_user_is_added_after_its_pictures(sessions: Sessions, store: CountingStore) -> None:
-    """Pictures are attached, and thumbnails made, before the owner is in any session."""
+    """Pictures can be attached, and thumbnails made, before the owner is added to a session."""
     with store_context(store):
         user = User()
         await user.picture.from_file(io.BytesIO(photos.photo("coffee")))
@@ -340,7 +340,7 @@ async def test_a_user_is_added_after_its_pictures(sessions: Sessions, store: Cou
 
 
 async def test_a_thumbnail_renders_in_templates(session: AsyncSession, store: CountingStore) -> None:
-    """``{{ user.picture.find_thumbnail(120) }}`` is an ``<img>``."""
+    """``{{ user.picture.find_thumbnail(120) }}`` renders as ``<img>``."""
     user = await get_user(session)
     with store_context(store):
         await user.picture.generate_thumbnail(width=120)

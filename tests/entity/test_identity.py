@@ -1,4 +1,4 @@
-"""Rows that cannot be hashed, are equal to each other, or are false: one row is told from another by identity alone."""
+"""Rows that are unhashable, equal to each other or false: rows are compared by identity only."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ Sessions = async_sessionmaker[AsyncSession]
 
 @dataclass
 class Models:
-    """An owner of pictures and values, and what its tables are."""
+    """An owner class with pictures and values, and its metadata."""
 
     owner: Any
     metadata: MetaData
     base: Any
-    others: tuple[Any, ...]  # mapped classes live as long as somebody holds them
+    others: tuple[Any, ...]  # mapped classes live as long as they are referenced
 
 
 def unhashable() -> Models:
-    """Dataclasses with a comparison by their values, which two pictures of one owner share."""
+    """Dataclasses that compare by value; two pictures of one owner are equal."""
 
     class Base(MappedAsDataclass, DeclarativeBase):
         pass
@@ -62,7 +62,7 @@ def unhashable() -> Models:
 
 
 def contrary() -> Models:
-    """Rows that are equal to everything, and false."""
+    """Classes whose instances are equal to everything, and false."""
 
     class Contrary:
         def __eq__(self, other: object) -> bool:
@@ -107,14 +107,14 @@ async def sessions(sqlite_database: Database, models: Models) -> Sessions:
 
 
 def is_one_of(row: object, rows: Any) -> bool:
-    """Whether a row is among others, by identity."""
+    """Return whether a row is among others, by identity."""
     return any(row is other for other in rows)
 
 
 async def test_a_picture_is_attached_replaced_and_deleted(
     models: Models, sessions: Sessions, store: CountingStore
 ) -> None:
-    """With its thumbnails; at each step the store has what the rows name."""
+    """After each step the store contains exactly the files of the rows, including thumbnails."""
     with store_context(store):
         async with sessions() as session, session.begin():
             session.add(owner := models.owner(id=1))
@@ -145,7 +145,7 @@ async def test_a_picture_is_attached_replaced_and_deleted(
 
 @pytest.mark.parametrize("new", [True, False])
 async def test_what_is_pending_is_replaced(models: Models, sessions: Sessions, store: CountingStore, new: bool) -> None:
-    """Of many pending rows the right ones go, whether their owner is new or not, and in a session or not."""
+    """The right pending rows are removed, for new and stored owners, with and without a session."""
     with store_context(store):
         async with sessions() as session, session.begin():
             session.add(owner := models.owner(id=1))
@@ -176,7 +176,7 @@ async def test_what_is_pending_is_replaced(models: Models, sessions: Sessions, s
 
 
 async def test_a_file_is_adopted_once(models: Models, sessions: Sessions, store: CountingStore) -> None:
-    """Of one name that is adopted again the row stays the same."""
+    """Adopting a file again returns the same row."""
     key = ImageKey("picture", None, *photos.opened("coffee").size, "image/jpeg", store.make_revision())
     await store.put(key, COFFEE, reproducible=False)
     async with sessions() as session, session.begin():
@@ -188,7 +188,7 @@ async def test_a_file_is_adopted_once(models: Models, sessions: Sessions, store:
 
 
 async def test_one_of_many_is_deleted(models: Models, sessions: Sessions, store: CountingStore) -> None:
-    """By its set, by the session, and with its owner; all others stay, with their files."""
+    """One of several pictures is deleted by its set, by the session and with its owner; the others remain."""
     with store_context(store):
         async with sessions() as session, session.begin():
             for identity in (1, 2, 3):
@@ -207,7 +207,7 @@ async def test_one_of_many_is_deleted(models: Models, sessions: Sessions, store:
 
 
 async def test_a_savepoint_is_rolled_back(models: Models, sessions: Sessions, store: CountingStore) -> None:
-    """What it replaced is there, and what was attached in it is not."""
+    """After the rollback the replaced pictures exist, and those attached in the savepoint do not."""
     with store_context(store):
         async with sessions() as session, session.begin():
             session.add(owner := models.owner(id=1))
@@ -226,7 +226,7 @@ async def test_a_savepoint_is_rolled_back(models: Models, sessions: Sessions, st
 
 
 async def test_a_copy_is_merged(models: Models, sessions: Sessions, store: CountingStore) -> None:
-    """Into another session, pending and committed; the copy has the file, and takes it along."""
+    """A merged copy, pending or committed, has the file and deletes it with the row."""
     with store_context(store):
         free = models.owner(id=1)
         await free.picture.from_blob(COFFEE)
@@ -245,7 +245,7 @@ async def test_a_copy_is_merged(models: Models, sessions: Sessions, store: Count
 
 
 async def test_values_of_many_rows(models: Models, sessions: Sessions, store: CountingStore) -> None:
-    """Each row's value is its own: written, replaced, taken away and deleted in the same flush."""
+    """The values of each row are separate: written, replaced, removed and deleted in the same flush."""
     with store_context(store):
         async with sessions() as session, session.begin():
             for identity in range(1, 7):

@@ -1,4 +1,4 @@
-"""The row of one physical image: what it says of itself, in Python and in SQL."""
+"""The row of one physical image: its properties in Python and in SQL."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TagPicture(UUIDBase, Image):
 
 
 def legacy(**values: Any) -> dict[str, Any]:
-    """A row as SQLAlchemy-ImageAttach left it."""
+    """A row as SQLAlchemy-ImageAttach wrote it."""
     return {
         "user_id": 1,
         "width": 451,
@@ -74,13 +74,13 @@ def legacy(**values: Any) -> dict[str, Any]:
 
 
 def test_object_type_is_the_table_with_hyphens() -> None:
-    """Underscores of the table's name become hyphens; a class may say something else."""
+    """Underscores in the table name become hyphens; a class may override the name."""
     assert UserPicture().object_type == "user-picture"
     assert PlacePicture().object_type == "place-picture-of-long-ago"
 
 
 def test_object_id_is_the_integer_or_uuid_of_the_owner() -> None:
-    """One integer is itself, one UUID its number."""
+    """An integer key is its own number, and a UUID is converted to its number."""
     key = uuid.uuid4()
     assert UserPicture(user_id=7).object_id == 7
     assert PlacePicture(place_id=key).object_id == key.int
@@ -96,7 +96,7 @@ def test_object_id_is_the_integer_or_uuid_of_the_owner() -> None:
     ids=["text", "pair", "nothing"],
 )
 def test_other_keys_need_an_object_id_of_the_class(image: Image, named: str) -> None:
-    """The error names the class, the key it has, and what to define."""
+    """The error names the class, its key, and what to override."""
     expected = rf"{type(image).__name__}\.object_id: .*{named}.*override the property object_id"
     with pytest.raises(DeclarationError, match=expected):
         _ = image.object_id
@@ -117,7 +117,7 @@ async def test_text_keys_need_no_object_id_in_the_built_in_stores(
 
 
 def test_identity() -> None:
-    """The primary key by attributes: owner, discriminators, size, look."""
+    """The attributes of the primary key are owner, discriminators, size and look."""
     assert set(UserPicture.identity_attributes()) == {"user_id", "width", "height", "variant"}
     image = PostPhoto(post_id=1, order_index=2, width=3, height=4, variant="")
     assert image.identity_map == {"post_id": 1, "order_index": 2}
@@ -127,7 +127,7 @@ def test_identity() -> None:
 
 
 def test_columns_come_in_a_good_order() -> None:
-    """The owner's key stands first in the table and its primary key, then size and look."""
+    """The owner's key comes first in the table and in its primary key, then size and look."""
     assert [column.name for column in UserPicture.__table__.primary_key] == ["user_id", "width", "height", "variant"]
     assert [column.name for column in UserPicture.__table__.columns][4:] == [
         "mimetype",
@@ -143,7 +143,7 @@ def test_columns_come_in_a_good_order() -> None:
 
 
 async def test_columns_and_size_in_sql(database: Database, store: CountingStore) -> None:
-    """Every column, and the pair ``size``, can be asked for on each database; times keep their microseconds."""
+    """All columns, and the pair ``size``, can be queried on each database; times keep their microseconds."""
     sessions = await started(database, Base.metadata, expire_on_commit=False)
     async with sessions() as session, session.begin():
         user = User(id=1)
@@ -170,7 +170,7 @@ async def test_columns_and_size_in_sql(database: Database, store: CountingStore)
 
 
 async def test_times_of_the_old_library(any_driver_database: Database) -> None:
-    """``_ts`` of an old row is the same on every database and driver, whatever zone the connection has."""
+    """``_ts`` of an old row is the same with every database, driver and time zone."""
     sessions = await started(any_driver_database, Base.metadata)
     store = MemoryStore()
     async with sessions() as session:
@@ -193,7 +193,7 @@ async def test_times_of_the_old_library(any_driver_database: Database) -> None:
 
 
 async def test_rows_of_the_old_library_beside_new_ones(sessions: Sessions, tmp_path: Any) -> None:
-    """An old row is read from its old path, replaced by a new one, and its file removed."""
+    """An old row is read from its old path; when it is replaced, its file is deleted."""
     store = FileSystemStore(tmp_path, "http://images/")
     old = tmp_path / "user-picture" / "1" / "0" / "1.451x300.jpe"
     old.parent.mkdir(parents=True)
@@ -214,7 +214,7 @@ async def test_rows_of_the_old_library_beside_new_ones(sessions: Sessions, tmp_p
 
 
 def test_times_given_by_the_application() -> None:
-    """A time set by hand stays what it is until it was stored."""
+    """A time that was assigned keeps its value until it is stored."""
     zone = timezone(timedelta(hours=9))
     assert UserPicture(created_at=MOMENT.astimezone(zone)).created_at.tzinfo is zone
 
@@ -248,7 +248,7 @@ async def test_locating_and_reading_one_image(sessions: Sessions, store: Countin
 
 
 def test_html_is_escaped() -> None:
-    """A URL cannot break out of its attribute."""
+    """A URL is escaped in its attribute."""
     store = MemoryStore('memory:/"><script>&')
     image = UserPicture(**legacy(revision="0" * 26))
     with store_context(store):
@@ -259,7 +259,7 @@ def test_html_is_escaped() -> None:
 
 
 def test_pictures_are_described_in_words() -> None:
-    """The words of a row are its ``alt``, escaped; without any, the attribute is there and empty."""
+    """``alt`` is escaped; without text the attribute is present and empty."""
 
     with store_context(MemoryStore()):
         assert UserPicture(**legacy(revision="0" * 26)).__html__().endswith(' alt="">')
@@ -270,7 +270,7 @@ def test_pictures_are_described_in_words() -> None:
 
 
 async def test_expired_rows_say_what_to_do(expiring: Sessions, store: CountingStore) -> None:
-    """Each synchronous use of an expired row raises the same error, and opening it does too."""
+    """Every synchronous use of an expired row raises the same error, and so does opening it."""
     async with expiring() as session:
         user = User(id=1)
         session.add(user)
@@ -295,7 +295,7 @@ async def test_expired_rows_say_what_to_do(expiring: Sessions, store: CountingSt
 
 
 async def test_images_queried_by_themselves(sessions: Sessions, store: CountingStore) -> None:
-    """A query for image rows brings what ``locate`` needs, also where other columns are left out."""
+    """A query for image rows loads what ``locate`` needs, even if other columns are omitted."""
     async with sessions() as session, session.begin():
         user = User(id=1)
         session.add(user)
@@ -310,7 +310,7 @@ async def test_images_queried_by_themselves(sessions: Sessions, store: CountingS
 
 
 async def test_uuid_owners(database: Database, store: CountingStore) -> None:
-    """An owner whose UUID is made in the flush has a picture on each database."""
+    """An owner whose UUID is generated in the flush can have a picture on each database."""
     sessions = await started(database, UUIDBase.metadata)
     async with sessions() as session, session.begin():
         place = Place()
@@ -324,7 +324,7 @@ async def test_uuid_owners(database: Database, store: CountingStore) -> None:
 
 
 async def test_a_changed_owner_key_keeps_the_picture(sqlite_database: Database, store: CountingStore) -> None:
-    """The file's name is not made of the key, so that it may change."""
+    """The owner's key is not part of the file name, so it may change."""
 
     class Base(DeclarativeBase):
         pass
@@ -353,7 +353,7 @@ async def test_a_changed_owner_key_keeps_the_picture(sqlite_database: Database, 
 
 
 async def test_a_store_that_needs_the_key_gets_the_file_after_the_insert(sessions: Sessions) -> None:
-    """A store whose names are made of ``object_id`` sees the one the database made, in the same flush."""
+    """A store whose names contain ``object_id`` receives the one that the database generated, in the same flush."""
 
     class Named(CountingStore):
         needs_object_id = True
@@ -376,7 +376,7 @@ async def test_a_store_that_needs_the_key_gets_the_file_after_the_insert(session
 
 
 def test_columns_of_the_mixin_in_queries() -> None:
-    """The columns of ``Image`` itself can be used in queries of any image class, as with SQLAlchemy-ImageAttach."""
+    """Columns of ``Image`` itself can be used in queries of any image class, as in SQLAlchemy-ImageAttach."""
     query = select(UserPicture.user_id).where(Image.original, Image.width > 3).order_by(Image.created_at.desc())
     assert str(query).split("FROM")[1].split() == (
         ["user_picture", "WHERE", "original", "AND", "width", ">", ":width_1", "ORDER", "BY", "created_at", "DESC"]
@@ -384,20 +384,20 @@ def test_columns_of_the_mixin_in_queries() -> None:
 
 
 async def test_columns_of_the_mixin_on_a_database(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Such a query runs."""
+    """Such a query can be executed."""
     async with sessions() as session:
         assert (await session.scalars(select(UserPicture).order_by(Image.width, Image.sha256))).all() == []
 
 
 def test_size_can_be_assigned() -> None:
-    """``size`` is a pair to assign as well as to read."""
+    """``size`` can be assigned as well as read."""
     image = UserPicture(user_id=1)
     image.size = 30, 20
     assert (image.width, image.height) == (30, 20)
 
 
 def test_the_set_of_an_image() -> None:
-    """An image's identity names its set, with the key of the owner; that of another owner is refused."""
+    """An image's ``identity_map`` selects its set, including the owner's key; another owner's key is refused."""
     post = Post(id=1)
     image = PostPhoto(post_id=1, order_index=2, width=3, height=4, variant="")
     assert post.photos.get_image_set(**image.identity_map).identity == {"order_index": 2}

@@ -1,4 +1,4 @@
-"""Attaching pictures and making thumbnails of them."""
+"""Attaching pictures, and making thumbnails of them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def drawings(sqlite_database: Database, store: CountingStore) -> Sessions:
 
 @pytest.fixture
 async def session(sessions: Sessions, store: CountingStore) -> AsyncIterator[AsyncSession]:
-    """A session bound to the store, whose user 1 is persistent and has no picture."""
+    """A session with a bound store and a persistent user 1 without a picture."""
     bind_store(sessions, store)
     async with sessions() as session:
         session.add(User(id=1))
@@ -85,7 +85,7 @@ async def user_of(session: AsyncSession) -> User:
 
 
 class Sources:
-    """Makes each kind of source of a file's bytes."""
+    """Opens each kind of source with the bytes of a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -125,7 +125,7 @@ class Sources:
 
 @pytest.mark.parametrize("kind", [name for name in vars(Sources) if not name.startswith("_")])
 async def test_sources(kind: str, session: AsyncSession, store: CountingStore, tmp_path: Path) -> None:
-    """Whatever bytes can be read from is attached whole, and stays the caller's to close."""
+    """Every readable source is attached completely and not closed."""
     path = tmp_path / "photo.jpg"
     path.write_bytes(BLOB)
     source = await getattr(Sources(path), kind)()
@@ -144,7 +144,7 @@ async def test_sources(kind: str, session: AsyncSession, store: CountingStore, t
 
 
 async def test_a_file_is_read_from_where_it_stands(session: AsyncSession) -> None:
-    """What was read before is not part of the picture."""
+    """Bytes that were read before are not part of the picture."""
     user = await user_of(session)
     file = io.BytesIO(b"header" + BLOB)
     file.seek(6)
@@ -166,7 +166,7 @@ async def test_a_file_is_read_from_where_it_stands(session: AsyncSession) -> Non
     ids=["nothing", "head", "other", "truncated", "tiff", "svg", "path", "text"],
 )
 async def test_what_is_no_picture_changes_nothing(source: Any, error: type[Exception], session: AsyncSession) -> None:
-    """A refused file leaves the picture that was there, and nothing pending."""
+    """A refused file leaves the current picture unchanged and nothing pending."""
     user = await user_of(session)
     before = await user.picture.from_blob(BLOB)
     await session.commit()
@@ -179,7 +179,7 @@ async def test_what_is_no_picture_changes_nothing(source: Any, error: type[Excep
 
 
 async def test_bytes_are_counted_while_they_stream(drawings: Sessions) -> None:
-    """An endless upload is stopped at the limit of the class, whatever its sender says."""
+    """An endless upload is stopped at the limit of the class, regardless of the announced size."""
     given = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -201,7 +201,7 @@ async def test_bytes_are_counted_while_they_stream(drawings: Sessions) -> None:
 
 
 async def test_arguments_of_the_constructor(drawings: Sessions) -> None:
-    """``extra_args`` and ``extra_kwargs`` reach the image class; attributes of ours win."""
+    """``extra_args`` and ``extra_kwargs`` reach the image class; attributes of the library take precedence."""
     async with drawings() as session:
         drawing = Drawing(id=1, title="x")
         session.add(drawing)
@@ -215,7 +215,7 @@ async def test_arguments_of_the_constructor(drawings: Sessions) -> None:
 
 
 async def test_metadata_is_kept_or_stripped(session: AsyncSession) -> None:
-    """The place a photograph was taken stays in the original unless asked, and the picture is the same."""
+    """The location stays in the original unless it is stripped, and the pixels are identical."""
     user = await user_of(session)
     blob = photos.oriented(6)
     await user.picture.from_blob(blob)
@@ -230,7 +230,7 @@ async def test_metadata_is_kept_or_stripped(session: AsyncSession) -> None:
 
 
 async def test_raw_files_are_taken_at_their_word(session: AsyncSession) -> None:
-    """What the caller says of size and type is not examined; what he leaves out is."""
+    """A given size and type are not examined; omitted ones are detected."""
     user = await user_of(session)
     image = await user.picture.from_raw_file(b"anything", size=(10, 20), mimetype="image/x-own")
     assert (image.size, image.mimetype, image.original) == ((10, 20), "image/x-own", True)
@@ -245,7 +245,7 @@ async def test_raw_files_are_taken_at_their_word(session: AsyncSession) -> None:
 
 
 async def test_a_raw_thumbnail_takes_the_place_of_one_of_its_size(session: AsyncSession, store: CountingStore) -> None:
-    """A thumbnail made elsewhere stands beside the others, and replaces the one of its size."""
+    """A thumbnail made elsewhere is added to the others, and replaces the one with the same size."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     ours = await user.picture.generate_thumbnail(width=150)
@@ -263,7 +263,7 @@ async def test_a_raw_thumbnail_takes_the_place_of_one_of_its_size(session: Async
 
 
 async def test_which_store(sessions: Sessions) -> None:
-    """The argument wins over the context, over the session, that over the process; without all, nothing is read."""
+    """The argument precedes the context, the session and the process; without any store, nothing is read."""
     default, bound, current, given = stores = [CountingStore() for _ in range(4)]
     set_default_store(default)
     try:
@@ -289,7 +289,7 @@ async def test_which_store(sessions: Sessions) -> None:
 
 
 async def test_the_store_of_attaching_is_remembered(sessions: Sessions, store: CountingStore) -> None:
-    """What is made of a picture in the same session goes where the picture went."""
+    """Thumbnails made in the same session go to the store of the picture."""
     other = CountingStore("other:/")
     async with sessions() as session, session.begin():
         user = User(id=1)
@@ -340,7 +340,7 @@ FORMS: dict[str, tuple[dict[str, Any], tuple[int, int], str, str]] = {
 async def test_forms_of_thumbnails(
     arguments: dict[str, Any], size: tuple[int, int], mimetype: str, variant: str, session: AsyncSession
 ) -> None:
-    """Each form gives a real picture of its size and look, is given again when asked again, and is stored."""
+    """Each form yields a picture of its size and look, the same row when repeated, and a stored file."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     image = await user.picture.generate_thumbnail(**arguments)
@@ -354,7 +354,7 @@ async def test_forms_of_thumbnails(
 
 
 async def test_looks_of_one_size_stand_beside_each_other(session: AsyncSession, store: CountingStore) -> None:
-    """One size in several looks is several rows, each found by what it was made with."""
+    """Several looks of one size are separate rows, each found by its arguments."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     plain, webp, cover, own = await user.picture.generate_thumbnails(
@@ -382,7 +382,7 @@ async def test_looks_of_one_size_stand_beside_each_other(session: AsyncSession, 
 
 
 async def test_a_box_finds_a_plain_thumbnail_of_its_size(session: AsyncSession) -> None:
-    """Both sides find the exact size, however it was made."""
+    """Width and height together find the exact size, however the thumbnail was made."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     plain = await user.picture.generate_thumbnail(width=150)
@@ -394,7 +394,7 @@ async def test_a_box_finds_a_plain_thumbnail_of_its_size(session: AsyncSession) 
 async def test_a_thumbnail_of_the_originals_size_is_not_the_original(
     session: AsyncSession, store: CountingStore
 ) -> None:
-    """Asked for its own size in any way, the original stays itself, and the thumbnail has nothing private."""
+    """A thumbnail of the original's own size is not the original, and contains no metadata."""
     user = await user_of(session)
     original = await user.picture.from_blob(photos.png())
     made = await user.picture.generate_thumbnail(width=451)
@@ -426,7 +426,7 @@ async def test_a_thumbnail_of_the_originals_size_is_not_the_original(
 async def test_a_thumbnail_made_elsewhere_may_have_the_originals_size(
     session: AsyncSession, store: CountingStore
 ) -> None:
-    """It takes the place of no original, but of the thumbnail of that size, before and after it is flushed."""
+    """It replaces no original, but the thumbnail of the same size, before and after it is flushed."""
     user = await user_of(session)
     original = await user.picture.from_blob(BLOB)
     for _ in range(2):
@@ -443,7 +443,7 @@ async def test_a_thumbnail_made_elsewhere_may_have_the_originals_size(
 async def test_rows_of_the_predecessor_have_thumbnails_of_their_own_size(
     session: AsyncSession, store: CountingStore
 ) -> None:
-    """An original without a revision keeps its file and its row, and another file is made."""
+    """An original without a revision keeps its file and its row, and the thumbnail gets its own file."""
     user = await user_of(session)
     await session.flush()
     old = UserPicture(user_id=user.id, width=451, height=300, mimetype="image/jpeg", original=True)
@@ -459,7 +459,7 @@ async def test_rows_of_the_predecessor_have_thumbnails_of_their_own_size(
 
 
 async def test_widths_that_make_the_same_thumbnail_are_one(session: AsyncSession, store: CountingStore) -> None:
-    """Nothing is enlarged, and several sizes beyond the original's are one row, rendered once."""
+    """Nothing is enlarged, and several sizes beyond the original's share one row, rendered once."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     small, large, larger, square = await user.picture.generate_thumbnails(
@@ -474,7 +474,7 @@ async def test_widths_that_make_the_same_thumbnail_are_one(session: AsyncSession
 
 
 async def test_without_an_original(session: AsyncSession) -> None:
-    """What needs an original says which set has none, and an empty set is false."""
+    """Methods that need an original name the set without one, and an empty set is false."""
     user = await user_of(session)
     for use in (
         user.picture.require_original,
@@ -502,7 +502,7 @@ async def test_without_an_original(session: AsyncSession) -> None:
 
 @pytest.mark.parametrize("arguments", [{}, {"width": 0}, {"width": 10, "ratio": 0.5}, {"width": 10, "fit": "cover"}])
 async def test_arguments_that_make_no_thumbnail(arguments: Any, session: AsyncSession) -> None:
-    """Wrong arguments are refused before anything happens."""
+    """Invalid arguments are refused before anything else is done."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     with pytest.raises((ValueError, DeclarationError)):
@@ -513,7 +513,7 @@ async def test_arguments_that_make_no_thumbnail(arguments: Any, session: AsyncSe
 
 
 async def test_the_original_is_missing_in_the_store(session: AsyncSession, store: CountingStore) -> None:
-    """A lost file is reported as what it is, and nothing becomes pending."""
+    """A missing file is reported as such, and nothing becomes pending."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     await session.commit()
@@ -524,7 +524,7 @@ async def test_the_original_is_missing_in_the_store(session: AsyncSession, store
 
 
 class Counter:
-    """A hook that counts decodes; it changes nothing."""
+    """A hook that counts decodes and changes nothing."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -535,7 +535,7 @@ class Counter:
 
 
 async def test_tasks_share_one_decode(session: AsyncSession, store: CountingStore) -> None:
-    """Tasks that want one thumbnail of one set at the same time get the one image that one of them made."""
+    """Concurrent tasks that request the same thumbnail of one set get the same image, which is made once."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     await session.commit()
@@ -551,7 +551,7 @@ async def test_tasks_share_one_decode(session: AsyncSession, store: CountingStor
 
 @pytest.mark.parametrize("loaded", [True, False])
 async def test_gathering_on_one_set(loaded: bool, sessions: Sessions, store: CountingStore) -> None:
-    """Thumbnails of one owner are made concurrently, whether its rows are loaded or not."""
+    """Thumbnails of one owner are made concurrently, even if its rows are not loaded."""
     bind_store(sessions, store)
     async with sessions() as session, session.begin():
         user = User(id=1)
@@ -562,13 +562,13 @@ async def test_gathering_on_one_set(loaded: bool, sessions: Sessions, store: Cou
         user = (await session.scalars(query)).one()
         with statements(sessions) as sql:
             images = await asyncio.gather(*(user.picture.generate_thumbnail(width=width) for width in (50, 60, 70) * 4))
-        assert len(sql) == 12 + (not loaded)  # each looks once whether its thumbnail is there
+        assert len(sql) == 12 + (not loaded)  # each checks once whether its thumbnail exists
         assert len(set(images)) == 3
     assert len(await store.names()) == 4
 
 
 async def test_many_sizes_of_one_decode(session: AsyncSession, store: CountingStore) -> None:
-    """Many sizes are read once from the store, returned in the order asked for, and those there are not made again."""
+    """Several sizes need one read from the store, come in the requested order, and existing ones are not made again."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     first = await user.picture.generate_thumbnail(width=60)
@@ -608,7 +608,7 @@ async def test_replacing_while_a_thumbnail_is_made(session: AsyncSession) -> Non
 
 
 async def test_transient_owners(sessions: Sessions, store: CountingStore) -> None:
-    """An owner in no session has its pictures, thumbnails and bytes, replaces and deletes them, and stores nothing."""
+    """Pictures of an owner without a session can be made, replaced, read and deleted without storing anything."""
     bind_store(sessions, store)
     user = User(id=1)
     await user.picture.from_blob(photos.photo("coffee"), store)
@@ -648,7 +648,7 @@ async def test_pending_owners_get_their_thumbnail_in_the_database(sessions: Sess
 
 
 async def test_replacing_and_deleting(session: AsyncSession, store: CountingStore) -> None:
-    """A new original takes the thumbnails of the old one with it; ``delete()`` and deleting the row empty the set."""
+    """A new original replaces the thumbnails as well; ``delete()`` and deleting the row empty the set."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     await user.picture.generate_thumbnails([50, 60])
@@ -674,7 +674,7 @@ async def test_replacing_and_deleting(session: AsyncSession, store: CountingStor
 
 
 async def test_deleting_one_thumbnail(session: AsyncSession, store: CountingStore) -> None:
-    """A thumbnail deleted by itself takes nothing else away."""
+    """Deleting one thumbnail deletes nothing else."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     thumbnail, _ = await user.picture.generate_thumbnails([50, 60])
@@ -687,7 +687,7 @@ async def test_deleting_one_thumbnail(session: AsyncSession, store: CountingStor
 
 @pytest.mark.parametrize(("blob", "size"), [(photos.SVG, (240, 120)), (photos.pdf(), (300, 200))], ids=["svg", "pdf"])
 async def test_drawings(blob: bytes, size: tuple[int, int], drawings: Sessions, store: CountingStore) -> None:
-    """A class that allows drawings keeps them as they are; thumbnails are PNG, also in the size of the original."""
+    """A class that allows drawings stores them unchanged; thumbnails are PNG, even in the size of the original."""
     async with drawings() as session, session.begin():
         drawing = Drawing(id=1, title="x")
         session.add(drawing)
@@ -708,9 +708,9 @@ async def test_drawings(blob: bytes, size: tuple[int, int], drawings: Sessions, 
 
 
 async def test_a_hundred_tasks_make_one_thumbnail(database: Database, store: CountingStore) -> None:
-    """Tasks in many transactions get the same row: one decode, one insert, one file, and no transaction is poisoned."""
+    """Tasks in several transactions get the same row: one decode, one insert, one file, and no failed transaction."""
     sessions = await started(database, Models.metadata, expire_on_commit=False)
-    if database.name == "sqlite":  # whose transactions cannot both begin with reading and then write
+    if database.name == "sqlite":  # its transactions cannot both begin with a read and then write
 
         @event.listens_for(engine_of(sessions).sync_engine, "begin")
         def take_the_lock(connection: Connection) -> None:
@@ -747,7 +747,7 @@ async def test_a_hundred_tasks_make_one_thumbnail(database: Database, store: Cou
 
 
 async def test_get_or_generate_finds_what_is_loaded(session: AsyncSession, store: CountingStore) -> None:
-    """What is in the database already costs neither a statement nor a decode."""
+    """A thumbnail in the database needs neither a statement nor a decode."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     made = await user.picture.get_or_generate_thumbnail(width=50)
@@ -758,7 +758,7 @@ async def test_get_or_generate_finds_what_is_loaded(session: AsyncSession, store
 
 
 async def test_get_or_generate_does_not_hide_the_errors_of_others(drawings: Sessions) -> None:
-    """A flush that fails for another row raises that row's error."""
+    """A flush that fails because of another row raises that row's error."""
     async with drawings() as session:
         drawing = Drawing(id=1, title="x")
         session.add(drawing)
@@ -770,7 +770,7 @@ async def test_get_or_generate_does_not_hide_the_errors_of_others(drawings: Sess
 
 
 async def test_get_or_generate_with_a_column_of_ones_own(sqlite_database: Database, store: CountingStore) -> None:
-    """A row that can never be inserted raises the database's error, and the session goes on."""
+    """A row that can never be inserted raises the database's error, and the session remains usable."""
 
     class Base(DeclarativeBase):
         pass
@@ -798,7 +798,7 @@ async def test_get_or_generate_with_a_column_of_ones_own(sqlite_database: Databa
 
 
 async def test_a_picture_is_deleted_once(session: AsyncSession, store: CountingStore) -> None:
-    """Tasks that load and delete one picture at the same time do not disturb each other."""
+    """Concurrent tasks that load and delete one picture do not disturb each other."""
     user = await user_of(session)
     await user.picture.from_blob(BLOB)
     await user.picture.generate_thumbnail(width=50)
@@ -809,7 +809,7 @@ async def test_a_picture_is_deleted_once(session: AsyncSession, store: CountingS
 
 
 async def test_get_or_generate_after_the_owner_has_gone(database: Database, store: CountingStore) -> None:
-    """Where the owner was deleted meanwhile, there is nothing to find, and the database's error is raised."""
+    """If the owner was deleted meanwhile, no row is found, and the database's error is raised."""
     sessions = await started(database, Models.metadata, expire_on_commit=False)
     bind_store(sessions, store)
     async with sessions() as session, session.begin():
@@ -842,7 +842,7 @@ async def test_hooks_may_change_the_size(session: AsyncSession) -> None:
 
 
 async def test_several_photos_of_a_post(session: AsyncSession, store: CountingStore) -> None:
-    """Each photo is a set of its own: replaced, thumbnailed and deleted without the others."""
+    """Each photo is a separate set: replacing, deleting and thumbnails do not affect the others."""
     post = Post(id=1)
     session.add(post)
     for index, name in ((3, "coffee"), (1, "chelsea"), (2, "rocket")):
@@ -888,7 +888,7 @@ def test_wrong_keys_of_image_sets(key: dict[str, Any], message: str) -> None:
 
 
 async def test_image_sets_in_the_order_of_the_declaration(sqlite_database: Database, store: CountingStore) -> None:
-    """With ``order_by`` the sets stand as their rows do."""
+    """With ``order_by``, the sets have the order of their rows."""
 
     class Base(DeclarativeBase):
         pass
@@ -917,7 +917,7 @@ async def test_image_sets_in_the_order_of_the_declaration(sqlite_database: Datab
 
 
 async def test_one_of_the_sets_of_an_owner_is_loaded(sessions: Sessions, store: CountingStore) -> None:
-    """The others stay unloaded, and a picture can be attached beside them."""
+    """The other sets stay unloaded, and a picture can be attached beside them."""
     bind_store(sessions, store)
     async with sessions() as session, session.begin():
         session.add(post := Post(id=1))

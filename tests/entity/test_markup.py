@@ -1,4 +1,4 @@
-"""Declared thumbnails, as templates show them."""
+"""HTML and URLs of declared thumbnails in templates."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from tests.photos import opened, photo, saved
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class Product(Base):
-    """Has a cover and any number of photos."""
+    """An owner of a cover and any number of photos."""
 
     __tablename__ = "product"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -47,7 +47,7 @@ class Product(Base):
 
 
 class Cover(Base, Image, FocalPoint, Placeholder):
-    """Has everything that can be declared."""
+    """An image class with every kind of declared thumbnail."""
 
     __tablename__ = "product_cover"
     __placeholder_on_attach__ = True
@@ -63,12 +63,12 @@ class Cover(Base, Image, FocalPoint, Placeholder):
 
     @property
     def alt(self) -> str:
-        """Describe the picture."""
+        """Return the alternative text."""
         return "A <cover>"
 
 
 class Photo(Base, Image):
-    """Has one thumbnail, and no other mixin."""
+    """An image class with one thumbnail and without mixins."""
 
     __tablename__ = "product_photo"
     __thumbnails__ = {"card": Srcset([100, 200], sizes="50vw")}
@@ -77,7 +77,7 @@ class Photo(Base, Image):
 
 
 class Links:
-    """A server of thumbnails that only makes URLs."""
+    """A thumbnail server that only calculates URLs."""
 
     is_private = False
 
@@ -88,20 +88,20 @@ class Links:
         self.pictures: list[str] = []
 
     def query_of(self, picture: str) -> str:
-        """Note the picture."""
+        """Record the preparation of a picture."""
         self.pictures.append(picture)
         return self.query
 
 
 @pytest.fixture
 async def sessions(sqlite_database: Database) -> async_sessionmaker[AsyncSession]:
-    """Sessions on SQLite with the tables of the models."""
+    """Sessions on SQLite with the tables of these models."""
     return await started(sqlite_database, Base.metadata, expire_on_commit=False)
 
 
 @pytest.fixture
 def store() -> Iterator[KeyedStore]:
-    """The store of the process, with a server of thumbnails."""
+    """The default store, with a thumbnail server."""
     store = MemoryStore()
     set_default_store(store, thumbnails=Links(store))
     yield store
@@ -109,7 +109,7 @@ def store() -> Iterator[KeyedStore]:
 
 
 async def attached(sessions: async_sessionmaker[AsyncSession], blob: bytes | None = None) -> Product:
-    """A product with a cover and two photos, as another session loads it."""
+    """A product with a cover and two photos, loaded by another session."""
     async with sessions() as session:
         session.add(product := Product())
         await product.cover.from_blob(blob or photo("chelsea"))
@@ -121,7 +121,7 @@ async def attached(sessions: async_sessionmaker[AsyncSession], blob: bytes | Non
 
 
 async def test_candidates_are_calculated(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """They need no statement and no store, and have the declared order."""
+    """Candidates need no statement and no store call, and have the declared order."""
     product = await attached(sessions)
     with statements(sessions) as sent:
         found = product.cover.candidates("card")
@@ -149,7 +149,7 @@ async def test_candidates_are_calculated(sessions: async_sessionmaker[AsyncSessi
 
 
 async def test_what_is_derived_from_candidates(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """URL and size are those of the fallback; a srcset is of one format."""
+    """URL and size are those of the fallback file; a srcset contains one format."""
     cover = (await attached(sessions)).cover
     *_, last = cover.candidates("card")
     assert last.fallback
@@ -163,7 +163,7 @@ async def test_what_is_derived_from_candidates(sessions: async_sessionmaker[Asyn
 
 
 async def test_templates(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Jinja takes the elements as they are, with the attributes of HTML."""
+    """Jinja inserts the elements unescaped, with their HTML attributes."""
     product = await attached(sessions)
     environment = jinja2.Environment(autoescape=True)
     text = (
@@ -181,7 +181,7 @@ async def test_templates(sessions: async_sessionmaker[AsyncSession], store: Keye
 
 
 async def test_one_file_is_no_choice(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """A recipe is an ``<img>``, also where a ``<picture>`` is wanted, and one width needs no ``sizes``."""
+    """A recipe renders as an ``<img>`` even for ``picture()``, and a single width needs no ``sizes``."""
     cover = (await attached(sessions)).cover
     assert cover.picture("share") == cover.img("share")
     assert "srcset" not in cover.img("share")
@@ -193,7 +193,7 @@ async def test_one_file_is_no_choice(sessions: async_sessionmaker[AsyncSession],
 async def test_the_fallback_may_be_one_of_the_formats(
     sessions: async_sessionmaker[AsyncSession], store: KeyedStore
 ) -> None:
-    """Then it is offered with the others of its format, and is the file for programs that cannot choose."""
+    """The fallback is listed with the other files of its format, and used by programs without ``srcset``."""
     cover = (await attached(sessions)).cover
     html = cover.picture("jpeg")
     assert html.count("<source") == 2
@@ -203,7 +203,7 @@ async def test_the_fallback_may_be_one_of_the_formats(
 
 
 async def test_pictures_of_a_set(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Each shows its own."""
+    """Each image set of a gallery renders its own picture."""
     product = await attached(sessions)
     found = [one.picture("card") for one in product.photos]
     assert len({*found}) == 2
@@ -211,7 +211,7 @@ async def test_pictures_of_a_set(sessions: async_sessionmaker[AsyncSession], sto
 
 
 async def test_nothing_is_attached(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Then nothing is rendered, or the fallback picture of the class."""
+    """Without a picture, nothing is rendered, or the fallback picture of the class."""
     product = Product()
     photos = product.photos.get_image_set(order_index=0)
     assert photos.candidates("card") == ()
@@ -224,7 +224,7 @@ async def test_nothing_is_attached(sessions: async_sessionmaker[AsyncSession], s
 
 
 async def test_no_file_can_be_made(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """If the limits of the class allow none, it is as if nothing was attached."""
+    """If the limits of the class allow no file, the set renders as if no picture were attached."""
     product = await attached(sessions)
     original = product.cover.require_original()
     original.__dict__["height"] = 3_000_000
@@ -234,7 +234,7 @@ async def test_no_file_can_be_made(sessions: async_sessionmaker[AsyncSession], s
 
 
 async def test_mistakes_are_named(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """Unknown names with the known ones, and a choice of widths without ``sizes``; also where nothing is attached."""
+    """An unknown name lists the known ones, and several widths need ``sizes``, even if no picture is attached."""
     product = await attached(sessions)
     for one in (product.cover, product.cover.require_original(), Product().cover):
         with pytest.raises(
@@ -248,7 +248,7 @@ async def test_mistakes_are_named(sessions: async_sessionmaker[AsyncSession], st
 async def test_the_focal_point_is_part_of_what_is_cropped(
     sessions: async_sessionmaker[AsyncSession], store: KeyedStore
 ) -> None:
-    """Another point gives another name, and only there."""
+    """Another focal point changes the names of cropped thumbnails, and only those."""
     cover = (await attached(sessions)).cover
     before = {name: cover.url(name) for name in ("icon", "card", "share")}
     cover.require_original().focal_point = (0.4, 0.255)
@@ -259,7 +259,7 @@ async def test_the_focal_point_is_part_of_what_is_cropped(
 
 
 async def test_only_originals_that_are_loaded(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
-    """A thumbnail with a row has no thumbnails, nor has a row of SQLAlchemy-ImageAttach with a large identifier."""
+    """A thumbnail row has no declared thumbnails, nor has a row of SQLAlchemy-ImageAttach with a large identifier."""
     async with sessions() as session:
         session.add(product := Product())
         original = await product.cover.from_blob(photo("chelsea"))
@@ -280,7 +280,7 @@ async def test_only_originals_that_are_loaded(sessions: async_sessionmaker[Async
 
 
 async def test_the_server_of_the_store_is_found(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """In the context, in the session, in the process; one of another store is passed over."""
+    """The server is taken from the context, the session or the process; the server of another store is ignored."""
     store, other = MemoryStore(), MemoryStore()
     try:
         set_default_store(store)
@@ -304,7 +304,7 @@ async def test_the_server_of_the_store_is_found(sessions: async_sessionmaker[Asy
 
 
 async def test_one_signature_for_each_picture(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """All files of a picture have the same query."""
+    """All files of a picture have the same signed query."""
     store = MemoryStore()
     with store_context(store, thumbnails=(links := Links(store, query="?signature=x&y"))):
         cover = (await attached(sessions)).cover
@@ -315,7 +315,7 @@ async def test_one_signature_for_each_picture(sessions: async_sessionmaker[Async
 
 
 async def test_stores_without_names_are_refused(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """The error says that thumbnails with rows are there."""
+    """A store without names is refused with advice to use thumbnails with rows."""
     with store_context(PlainRoutingStore({}, default=MemoryStore())):
         product = Product(id=1)
         await product.cover.from_blob(photo("chelsea"))
@@ -324,7 +324,7 @@ async def test_stores_without_names_are_refused(sessions: async_sessionmaker[Asy
 
 
 async def test_pictures_above_an_overlay(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Their thumbnails are above, too."""
+    """The thumbnails of a picture in the upper store are also in the upper store."""
     store = OverlayStore(MemoryStore(), MemoryStore("below:/"))
     with store_context(store, thumbnails=Links(store)):
         cover = (await attached(sessions)).cover
@@ -334,7 +334,7 @@ async def test_pictures_above_an_overlay(sessions: async_sessionmaker[AsyncSessi
 async def test_a_transparent_picture_has_no_background(
     sessions: async_sessionmaker[AsyncSession], store: KeyedStore
 ) -> None:
-    """An opaque one of the same type has."""
+    """A transparent picture has no background colour; an opaque one of the same type has."""
     transparent = opened("coffee", (60, 40)).convert("RGBA")
     transparent.putalpha(100)
     for picture, expected in ((transparent, False), (opened("coffee", (60, 40)), True)):
@@ -344,15 +344,15 @@ async def test_a_transparent_picture_has_no_background(
 
 @pytest.mark.parametrize("thumbnails", [{"Icon": Srcset([48])}, [Srcset([48])], {"icon": 48}])
 def test_declarations_are_checked_with_the_class(thumbnails: Any) -> None:
-    """A mistake is an error of the class, and not of the first page."""
+    """An invalid declaration raises an error when the class is defined, not when a page is rendered."""
 
     class Other(DeclarativeBase):
-        """A registry of its own."""
+        """A separate registry."""
 
     with pytest.raises(DeclarationError, match=r"Wrong\.__thumbnails__"):
 
         class Wrong(Other, Image):
-            """Cannot work."""
+            """An image class with an invalid declaration."""
 
             __tablename__ = "wrong"
             __thumbnails__ = thumbnails

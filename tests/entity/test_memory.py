@@ -103,7 +103,7 @@ asyncio.run(main(sys.argv[1]))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says of a process's memory")
 def test_a_large_original_is_not_held_in_memory(tmp_path: Path) -> None:
-    """Attaching 100 MB takes less than 40 MB at any time, leaves next to nothing behind, and all of it arrives."""
+    """Attaching 100 MB takes less than 40 MB of memory at any time, frees it afterwards, and stores every byte."""
     done = subprocess.run(
         [sys.executable, "-c", CODE, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""Focal points and placeholders in the rows of originals, and the settings of image classes."""
+"""Focal points and placeholders of originals, and settings of image classes."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def product_with(sessions: Sessions, blob: bytes = BLOB) -> int:
 
 
 async def test_crops_follow_the_focal_point_of_the_original(sessions: Sessions) -> None:
-    """A thumbnail is made for the point, found by it, and made again when it changes; what crops nothing stays."""
+    """A crop is made and found by focal point, and made again when the point changes; other thumbnails stay."""
     async with sessions.begin() as session:
         product = await session.get_one(Product, await product_with(sessions))
         recipes = [Recipe(width=100, height=100), Recipe(width=100, height=100, gravity="north"), Recipe(width=100)]
@@ -111,7 +111,7 @@ async def test_crops_follow_the_focal_point_of_the_original(sessions: Sessions) 
 
 @pytest.mark.parametrize("point", [(0.5, 1.2), (-0.1, 0.5), ("1", 0), (0.5,), 0.5, (None, 0.5)])
 def test_points_outside_of_the_picture_are_refused(point: Any) -> None:
-    """In both ways to set one; the row keeps the point that it had."""
+    """Invalid points are refused by both setters, and the row keeps its point."""
     row = ProductPhoto(focal_x=0.25, focal_y=1)
     with pytest.raises((ValueError, DeclarationError), match="focal point: expected 2 numbers from 0 to 1"):
         row.focal_point = point
@@ -124,7 +124,7 @@ def test_points_outside_of_the_picture_are_refused(point: Any) -> None:
 
 
 async def test_a_point_that_is_not_loaded_is_asked_for(sessions: Sessions) -> None:
-    """A column that the application has deferred is no reason for a query from a synchronous call."""
+    """A deferred focal point does not cause a query in a synchronous call."""
     number = await product_with(sessions)
     async with sessions() as session:
         options = selectinload(Product.photo).options(defer(ProductPhoto.focal_x))
@@ -137,7 +137,7 @@ async def test_a_point_that_is_not_loaded_is_asked_for(sessions: Sessions) -> No
 
 
 async def test_the_first_thumbnail_brings_the_placeholder(sessions: Sessions, store: CountingStore) -> None:
-    """One read of the original for both; a second thumbnail leaves the columns alone; a new original empties them."""
+    """One read of the original serves both; more thumbnails leave the columns alone; a new original resets them."""
     _, expected = await asyncio.to_thread(render_with_preview, BLOB, [])
     number = await product_with(sessions)
     async with sessions() as session:
@@ -164,7 +164,7 @@ async def test_the_first_thumbnail_brings_the_placeholder(sessions: Sessions, st
 
 
 async def test_an_upload_and_its_thumbnails_are_one_insert(sessions: Sessions) -> None:
-    """In the transaction of the upload the columns are part of the row from the start."""
+    """In the transaction of the upload, the columns are written with the INSERT."""
     async with sessions() as session:
         session.add(product := Product())
         original = await product.photo.from_blob(BLOB)
@@ -176,7 +176,7 @@ async def test_an_upload_and_its_thumbnails_are_one_insert(sessions: Sessions) -
 
 
 async def test_workers_on_one_picture_take_turns(sessions: Sessions) -> None:
-    """Each wants to fill the columns beside its own thumbnail, and none waits for another for ever."""
+    """Each worker writes the columns with its own thumbnail, and no worker waits forever."""
     number = await product_with(sessions)
     ready = 0
     all_ready = asyncio.Event()
@@ -192,7 +192,7 @@ async def test_workers_on_one_picture_take_turns(sessions: Sessions) -> None:
             await all_ready.wait()
             await product.photo.get_or_generate_thumbnail(width=width)
 
-    if engine_of(sessions).dialect.name == "sqlite":  # has one writer
+    if engine_of(sessions).dialect.name == "sqlite":  # SQLite has one writer
         for width in (50, 60, 70, 80):
             await work(width, together=False)
     else:
@@ -204,7 +204,7 @@ async def test_workers_on_one_picture_take_turns(sessions: Sessions) -> None:
 
 
 async def test_pictures_from_before_get_their_placeholders(sessions: Sessions) -> None:
-    """Where the mixin comes later, whatever makes thumbnails fills the columns, also if no thumbnail is missing."""
+    """After the mixin is added, any call that makes thumbnails fills the columns, even if none is missing."""
     number = await product_with(sessions)
     async with sessions.begin() as session:
         product = await session.get_one(Product, number)
@@ -218,7 +218,7 @@ async def test_pictures_from_before_get_their_placeholders(sessions: Sessions) -
 
 
 async def test_a_deferred_placeholder_is_left_alone(sessions: Sessions, store: CountingStore) -> None:
-    """A column that the application has not loaded is neither asked for nor overwritten."""
+    """A deferred column is neither loaded nor overwritten."""
     number = await product_with(sessions)
     async with sessions.begin() as session:
         await (await session.get_one(Product, number)).photo.generate_thumbnail(width=100)
@@ -253,7 +253,7 @@ async def test_a_detached_owner_keeps_what_it_has(sessions: Sessions, store: Cou
 
 
 async def test_a_class_may_want_placeholders_and_no_metadata(sessions: Sessions) -> None:
-    """Both when a picture is attached; a call that says otherwise has the last word on metadata."""
+    """Both are done when a picture is attached; the argument of a call overrides the setting for metadata."""
     small = photos.saved(photos.opened("chelsea", (390, 260)), "JPEG", exif=photos.exif())
     async with sessions.begin() as session:
         session.add(product := Product())
@@ -279,7 +279,7 @@ async def test_a_class_may_want_placeholders_and_no_metadata(sessions: Sessions)
     ],
 )
 async def test_large_originals_are_reduced(make: Any, size: tuple[int, int], mimetype: str, sessions: Sessions) -> None:
-    """The row and the file are those of the reduced picture, which has no metadata."""
+    """Row and file are those of the reduced picture, which has no metadata."""
     async with sessions.begin() as session:
         session.add(product := Product())
         image = await product.eager.from_blob(make())
@@ -296,7 +296,7 @@ async def test_large_originals_are_reduced(make: Any, size: tuple[int, int], mim
 
 
 async def test_refused_originals_change_nothing(sessions: Sessions) -> None:
-    """Too small, too wide, broken: the picture attached before is still there."""
+    """A picture that is too small, too wide or damaged leaves the current picture unchanged."""
     async with sessions() as session:
         session.add(product := Product())
         image = await product.eager.from_blob(BLOB)
@@ -341,7 +341,7 @@ class VillainPicture(SQLModel, Image, FocalPoint, Placeholder, table=True):
 async def test_mixins_work_with_dataclasses_and_sqlmodel(
     owner_class: Any, metadata: Any, sqlite_database: Database, store: CountingStore
 ) -> None:
-    """The columns are mapped, and are no arguments of a constructor."""
+    """The columns are mapped, and are not arguments of a constructor."""
     sessions = await started(sqlite_database, metadata, expire_on_commit=False)
     bind_store(sessions, store)
     async with sessions.begin() as session:

@@ -1,4 +1,4 @@
-"""The image set of an owner that was inserted in this session: there is nothing in the database to load."""
+"""The image set of an owner that was inserted in this session, for which no row needs to be loaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 async def test_empty_after_the_flush(sessions: Sessions) -> None:
-    """A new owner without a picture has an empty set after its flush, without a query."""
+    """The set of a new owner without a picture is empty after the flush, without a query."""
     async with sessions() as session:
         session.add_all([user := User(), post := Post()])
         await session.flush()
@@ -38,7 +38,7 @@ async def test_empty_after_the_commit(sessions: Sessions) -> None:
 
 
 async def test_expired_by_the_commit(expiring: Sessions) -> None:
-    """A commit that expires everything expires the set as well: the error names the remedies."""
+    """A commit that expires everything also expires the set: the error names the remedies."""
     async with expiring() as session:
         session.add(user := User())
         await session.commit()
@@ -49,7 +49,7 @@ async def test_expired_by_the_commit(expiring: Sessions) -> None:
 
 
 async def test_attach_after_the_flush(sessions: Sessions, store: CountingStore) -> None:
-    """A picture that is attached after the owner's flush is saved and loaded."""
+    """A picture that is attached after the owner's flush is stored and loaded."""
     async with sessions.begin() as session:
         session.add(user := User())
         await session.flush()
@@ -72,7 +72,7 @@ async def test_rolled_back(sessions: Sessions, store: CountingStore) -> None:
 
 
 async def test_an_owner_in_the_place_of_a_deleted_one(sessions: Sessions, store: CountingStore) -> None:
-    """A new owner that takes the primary key of one deleted in the same flush does not have its picture."""
+    """A new owner with the primary key of one deleted in the same flush does not have its picture."""
     async with sessions.begin() as session:
         session.add(user := User(id=7))
         await user.picture.from_blob(photos.photo("chelsea"), store)
@@ -87,7 +87,7 @@ async def test_an_owner_in_the_place_of_a_deleted_one(sessions: Sessions, store:
 
 @pytest.mark.parametrize("kind", [concrete_inheritance, joined_inheritance, attachment_on_a_joined_subclass])
 async def test_inherited(sqlite_database: Database, kind: Any) -> None:
-    """The same holds for the owners of each kind of inheritance."""
+    """The same holds for owners with every kind of inheritance."""
     found = kind()
     sessions = await started(sqlite_database, found.metadata, expire_on_commit=False)
     async with sessions.begin() as session:
@@ -96,7 +96,7 @@ async def test_inherited(sqlite_database: Database, kind: Any) -> None:
 
 
 async def test_returned_by_an_insert(sessions: Sessions) -> None:
-    """Owners that an INSERT with RETURNING gives are loaded as a query would have loaded them."""
+    """Owners returned by INSERT ... RETURNING are loaded like those of a query."""
     async with sessions() as session:
         users = (await session.scalars(insert(User).returning(User), [{"name": "a"}, {"name": "b"}])).all()
         assert [bool(user.picture) for user in users] == [False, False]

@@ -35,7 +35,7 @@ from sqlalchemy.orm import (
 from sqlmodel import Field, SQLModel
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what it says to SQLAlchemy is not our concern
+    warnings.simplefilter("ignore")  # the warnings that SQLModel causes in SQLAlchemy are ignored
     from advanced_alchemy.base import BigIntAuditBase, DefaultBase, UUIDAuditBase
 
 from aioimageattach.entity import Image, image_attachment
@@ -47,13 +47,13 @@ from tests.entity.models import CountingStore, started
 
 @dataclass
 class Kind:
-    """An owner and its image class, and what makes an owner."""
+    """An owner class and its image class, and a function that creates an owner."""
 
     owner: Any
     image: Any
     metadata: MetaData
     values: dict[str, Any]
-    others: tuple[Any, ...] = ()  # mapped classes live as long as somebody holds them
+    others: tuple[Any, ...] = ()  # mapped classes live as long as they are referenced
 
 
 def fresh_base() -> Any:
@@ -179,7 +179,7 @@ def mixin() -> Kind:
 
 
 def mixin_of_two_owners() -> Kind:
-    """A mixin whose target depends on the class, as SQLAlchemy's own mixins do it."""
+    """A mixin whose target depends on the class, in the style of SQLAlchemy's own mixins."""
     base = fresh_base()
 
     class HasPicture:
@@ -463,7 +463,7 @@ def concrete_images() -> Kind:
 
 
 def advanced_alchemy() -> Kind:
-    """Bases with a key, times and a registry of their own; the key of the picture is longer than ours."""
+    """Base classes with a key, timestamps and a registry; the key of the picture is longer than usual."""
 
     class Owner(UUIDAuditBase):
         __tablename__ = f"owner_{uuid.uuid4().hex[:8]}"
@@ -564,7 +564,7 @@ KINDS = [
 async def test_an_owner_of_each_kind_has_a_picture(
     make: Callable[[], Kind], sqlite_database: Database, store: CountingStore
 ) -> None:
-    """A picture is attached to a new owner, arrives with it, is replaced, thumbnailed and deleted with it."""
+    """A picture can be attached to a new owner, stored, replaced, thumbnailed and deleted with it."""
     kind = make()
     sessions = await started(sqlite_database, kind.metadata)
     async with sessions() as session, session.begin():
@@ -598,7 +598,7 @@ async def test_an_owner_of_each_kind_has_a_picture(
 
 
 async def test_a_retried_upload_of_a_sqlmodel_row(sqlite_database: Database, store: CountingStore) -> None:
-    """A flush that failed in the store is retried under a new revision, also where the row is a pydantic model."""
+    """A flush that failed in the store is retried with a new revision, even if the row is a pydantic model."""
     kind = sqlmodel_both()
     sessions = await started(sqlite_database, kind.metadata)
     async with sessions() as session:
@@ -616,7 +616,7 @@ async def test_a_retried_upload_of_a_sqlmodel_row(sqlite_database: Database, sto
 
 
 def test_a_concrete_subclass_without_an_attachment_of_its_own_is_told_so() -> None:
-    """The inherited attachment leads to another table's images, so using it is refused."""
+    """The inherited attachment refers to another table's images, so its use is refused."""
     base = fresh_base()
 
     class Person(base):

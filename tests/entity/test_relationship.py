@@ -1,4 +1,4 @@
-"""The relationship behind an attachment, as SQLAlchemy's own interfaces name it."""
+"""The relationship behind an attachment, under the names that SQLAlchemy's own interfaces accept."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ BLOB = photos.photo("chelsea")
 
 
 class Base(AsyncAttrs, DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class Person(Base):
-    """Has a portrait."""
+    """An owner of a portrait."""
 
     __tablename__ = "person"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -34,7 +34,7 @@ class Person(Base):
 
 
 class Portrait(Base, Image):
-    """The portrait, which knows its person by the name of the attachment."""
+    """The portrait, with a relationship to its person that names the attachment."""
 
     __tablename__ = "portrait"
     person_id: Mapped[int] = mapped_column(ForeignKey("person.id"), primary_key=True)
@@ -42,7 +42,7 @@ class Portrait(Base, Image):
 
 
 class Friend(Base):
-    """Has an ordinary relationship of the same name."""
+    """A class with an ordinary relationship of the same name."""
 
     __tablename__ = "friend"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -62,7 +62,7 @@ async def people(sqlite_database: Database, store: CountingStore) -> Sessions:
 
 
 async def test_back_populates(people: Sessions) -> None:
-    """An image's relationship to its owner may name the attachment; both sides are kept in step."""
+    """An image's relationship to its owner may name the attachment; both sides stay in sync."""
     configure_mappers()
     assert Portrait.person.property.back_populates == "portrait_images"
     assert Friend.portrait.property.back_populates == "friend"
@@ -75,7 +75,7 @@ async def test_back_populates(people: Sessions) -> None:
 
 
 def test_back_populates_of_something_else() -> None:
-    """A name that is no attachment is SQLAlchemy's to refuse; a class that is missing, too."""
+    """SQLAlchemy refuses a name that is not an attachment, and a missing class."""
 
     class Own(DeclarativeBase):
         pass
@@ -98,7 +98,7 @@ def test_back_populates_of_something_else() -> None:
 
 
 async def test_awaitable_attributes(people: Sessions) -> None:
-    """``awaitable_attrs`` and ``run_sync`` load the rows, as they load any relationship."""
+    """``awaitable_attrs`` and ``run_sync`` load the rows, as for any relationship."""
     async with people() as session:
         person = await session.get_one(Person, 1)
         await session.commit()
@@ -111,7 +111,7 @@ async def test_awaitable_attributes(people: Sessions) -> None:
 
 @pytest.mark.parametrize("option", [raiseload, noload])
 async def test_what_must_not_be_loaded(people: Sessions, option: Any) -> None:
-    """Rows that a query forbids to load are not loaded in ``run_sync`` either."""
+    """Rows that a query must not load are not loaded in ``run_sync`` either."""
     async with people() as session:
         query = select(Person).options(raiseload(Person.portrait))
         person = (await session.scalars(query)).one()
@@ -120,7 +120,7 @@ async def test_what_must_not_be_loaded(people: Sessions, option: Any) -> None:
 
 
 async def test_refresh(people: Sessions) -> None:
-    """``refresh`` takes the name of the relationship, which the error for missing rows names."""
+    """``refresh`` accepts the name of the relationship, which the error for unloaded rows contains."""
     async with people() as session:
         person = await session.get_one(Person, 1)
         await session.commit()
@@ -142,7 +142,7 @@ async def test_refresh_by_the_key_of_the_attribute(people: Sessions) -> None:
 
 
 async def test_files_that_were_read_before(sessions: Sessions, store: CountingStore) -> None:
-    """A source without bytes was probably read before: the error says how to go back."""
+    """A source without bytes was probably read before: the error suggests ``seek(0)``."""
     for attach in (User().picture.from_file, User().picture.from_raw_file):
         with pytest.raises(ValueError, match=r"got no bytes; if the file was read before, call seek\(0\) first"):
             await attach(b"", store)

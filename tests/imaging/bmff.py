@@ -1,4 +1,4 @@
-"""AVIF and HEIC files made by hand of coded pictures that other programs have written (ISO 14496-12, ISO 23008-12)."""
+"""AVIF and HEIC files assembled from pictures coded by other programs (ISO 14496-12, ISO 23008-12)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from aioimageattach.imaging._containers import heif_items
 
 
 def box(name: bytes, *parts: bytes) -> bytes:
-    """A box with these contents."""
+    """Return a box with the given contents."""
     body = b"".join(parts)
     return struct.pack(">I4s", 8 + len(body), name) + body
 
 
 def ispe(width: int, height: int) -> bytes:
-    """The property of a picture's size."""
+    """Return the property of a picture's size."""
     return box(b"ispe", bytes(4), struct.pack(">II", width, height))
 
 
 def nclx(primaries: int, transfer: int, matrix: int, *, full: bool = True) -> bytes:
-    """The property of colours by code points."""
+    """Return the property of colours as code points."""
     return box(b"colr", b"nclx", struct.pack(">HHHB", primaries, transfer, matrix, 0x80 * full))
 
 
@@ -32,7 +32,7 @@ QUARTER_TURN = box(b"irot", b"\1")
 
 @dataclass
 class Entry:
-    """An item, with its data and its properties."""
+    """An item with its data and its properties."""
 
     number: int
     kind: bytes
@@ -41,7 +41,7 @@ class Entry:
 
 
 def parsed(file: bytes) -> list[Entry]:
-    """The items of a file that another program has written, with the property of their decoder alone."""
+    """Return the items of a file written by another program, each with its decoder property only."""
     view = memoryview(file)
     name = b"av1C" if b"av1C" in file else b"hvcC"
     at, found = 0, []
@@ -63,7 +63,7 @@ def built(
     behind: bytes = b"",
     **changed: Any,
 ) -> bytes:
-    """A file of these items; ``changed`` replaces whole boxes of ``meta`` by their names, or leaves them out."""
+    """Return a file with the given items; ``changed`` replaces or removes boxes of ``meta`` by name."""
     properties = list(dict.fromkeys(one for item in items for one in item.properties))
     associations = b""
     for item in items:
@@ -109,9 +109,9 @@ def film(
     handler: bytes = b"pict",
     wide: bool = False,
 ) -> bytes:
-    """The tables of a film whose first sample is at that place.
+    """Return the tables of an image sequence whose first sample is at the given offset.
 
-    Samples are all of one length; with ``wide`` each has its own, and places have 64 bits.
+    All samples have the same length; with ``wide``, each has its own, and offsets have 64 bits.
     """
     entry = box(kind, bytes(24), struct.pack(">HH", *size), bytes(50), config)
     lengths = (

@@ -1,4 +1,4 @@
-"""Callables of recipes that another process can import; what they learn there, the size of what they return says."""
+"""Importable callables for recipes, which report their findings by the size of the picture that they return."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def painted(image: pyvips.Image) -> pyvips.Image:
 
 
 def loaded(image: pyvips.Image) -> pyvips.Image:
-    """As wide as there are heavy modules."""
+    """Return a picture as wide as the number of heavy modules that are loaded."""
     return image.crop(0, 0, 1 + sum(name in sys.modules for name in ("sqlalchemy", "aiohttp")), 1)
 
 
@@ -38,7 +38,7 @@ def whole_package(image: pyvips.Image) -> pyvips.Image:
 
 
 def process(image: pyvips.Image) -> pyvips.Image:
-    """As wide as its process has a number."""
+    """Return a picture as wide as the process id."""
     return pyvips.Image.black(os.getpid() % 16_000 + 1, 1, bands=3)
 
 
@@ -57,7 +57,7 @@ def greedy(image: pyvips.Image) -> pyvips.Image:
 
 
 def swollen(image: pyvips.Image) -> pyvips.Image:
-    """1.8 GB of pixels."""
+    """Return a picture of 1.8 GB."""
     return pyvips.Image.black(30_000, 20_000, bands=3).copy_memory()
 
 
@@ -65,7 +65,7 @@ hoard: list[bytearray] = []
 
 
 def hoarding(image: pyvips.Image) -> pyvips.Image:
-    """Keep memory, and then fail in libvips for another reason."""
+    """Keep memory, and then raise another error of libvips."""
     hoard.append(bytearray(250_000_000))
     return image.crop(0, 0, 100_000, 1)
 
@@ -86,7 +86,7 @@ def gone(image: pyvips.Image) -> pyvips.Image:
 
 
 def confined(image: pyvips.Image) -> pyvips.Image:
-    """Two wide if nothing can be written, and one higher if there is no network either."""
+    """Return a picture that is 2 wide if no file can be written, and one higher without a network."""
     width, height = 1, 1
     file = os.open("/tmp", os.O_TMPFILE | os.O_RDWR)
     try:
@@ -98,13 +98,13 @@ def confined(image: pyvips.Image) -> pyvips.Image:
         try:
             sock.connect(("127.0.0.1", 9))
         except OSError as error:
-            height += error.errno == 101  # ENETUNREACH: not even the loopback is up
+            height += error.errno == 101  # ENETUNREACH: even the loopback interface is down
     assert resource.getrlimit(resource.RLIMIT_CORE)[0] == 0
     return image.crop(0, 0, width, height)
 
 
 def answering(image: pyvips.Image, head: bytes, body: bytes = b"") -> pyvips.Image:
-    """What somebody answers who has taken over the worker."""
+    """Return the response of a compromised worker."""
     with socket.socket(fileno=os.dup(0)) as sock:
         _wire.send(sock, head, [body])
         time.sleep(30)
@@ -112,7 +112,7 @@ def answering(image: pyvips.Image, head: bytes, body: bytes = b"") -> pyvips.Ima
 
 
 def prepared(image: pyvips.Image, head: bytes) -> pyvips.Image:
-    """Let the worker give this answer to whatever it is asked next."""
+    """Make the worker send the given response to the next request."""
     from aioimageattach.imaging import _worker
 
     answer = _worker._respond
@@ -126,14 +126,14 @@ def prepared(image: pyvips.Image, head: bytes) -> pyvips.Image:
 
 
 def host() -> list[int]:
-    """The numbers of the workers, after one of them has made a thumbnail for this process."""
+    """Return the process ids of the workers, after one has made a thumbnail for this process."""
     [made] = render(photos.webp(), [Recipe(width=20)], ImageLimits(isolated=True))
     assert made.width == 20
     return [worker._process.pid for worker in isolation._pool._all]
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    """A server that does that for each request."""
+    """Do the same for each request to a server."""
     body = json.dumps(await run_pixels(host)).encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""AVIF and HEIC: the primary picture and nothing else, as a second decoder shows it; tables that lie."""
+"""AVIF and HEIC: the primary picture only, compared with a second decoder; and contradictory tables."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def difference(first: Image.Image, second: Image.Image) -> float:
 
 
 def corner() -> Image.Image:
-    """Red, 64 x 32, whose upper left quarter is green and clear."""
+    """Return a picture of 64 x 32 in red, with a transparent green upper left quarter."""
     picture = Image.new("RGBA", (64, 32), (200, 50, 50, 255))
     picture.paste((0, 200, 0, 0), (0, 0, 32, 16))
     return picture
 
 
 def coded(picture: Image.Image, **options: Any) -> list[Entry]:
-    """The coded pictures of an AVIF, each with its size."""
+    """Return the coded pictures of an AVIF, each with its size."""
     items = [item for item in parsed(avif(picture, **options)) if item.kind == b"av01"]
     for item in items:
         item.properties.append(ispe(*picture.size))
@@ -60,7 +60,7 @@ def coded(picture: Image.Image, **options: Any) -> list[Entry]:
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 @pytest.mark.parametrize("spread", ["full", "limited"])
 def test_both_ranges_reach_black_and_white(mode: str, spread: str) -> None:
-    """Pillow, with libavif, is the second decoder."""
+    """Black and white are preserved, compared with Pillow and libavif."""
     picture = Image.linear_gradient("L").convert(mode)
     data = avif(picture, range=spread)
     found, expected = rendered(data, 256), Image.open(io.BytesIO(data))
@@ -70,13 +70,13 @@ def test_both_ranges_reach_black_and_white(mode: str, spread: str) -> None:
 
 
 def test_the_range_may_be_stated_by_the_coded_picture_alone() -> None:
-    """A file without the box ``colr`` is shown as its sequence header says."""
+    """Without a ``colr`` box, the sequence header determines the range."""
     data = avif(Image.linear_gradient("L"), range="limited").replace(b"colr", b"free")
     assert rendered(data, 256).convert("L").getextrema() == (pytest.approx(0, abs=3), pytest.approx(255, abs=3))
 
 
 def test_alpha_of_a_limited_range_reaches_opaque() -> None:
-    """A channel that is coded like grey of a limited range, which libavif shows from clear to opaque."""
+    """An alpha channel in limited range is expanded from transparent to opaque, as by libavif."""
     picture = Image.new("RGB", (256, 256), (200, 50, 50))
     (colour,) = coded(picture)
     (alpha,) = coded(Image.linear_gradient("L"), range="limited")
@@ -93,13 +93,13 @@ def test_alpha_of_a_limited_range_reaches_opaque() -> None:
 
 @pytest.mark.parametrize("turned", [(True, True), (True, False), (False, True), (False, False)])
 def test_alpha_is_turned_as_its_picture_is(turned: tuple[bool, bool]) -> None:
-    """Whichever item states the turn: libavif takes that of the picture for both, and here they must agree."""
+    """A rotation of either item applies to both, as in libavif."""
     items = coded(corner(), subsampling="4:4:4")
     items[1].properties.append(ALPHA)
     for item, is_turned in zip(items, turned, strict=True):
         item.properties += [QUARTER_TURN] * is_turned
     data = built(items, references=[(b"auxl", 2, [1])])
-    is_read = turned[0] >= turned[1]  # the other one libavif refuses
+    is_read = turned[0] >= turned[1]  # libavif refuses the other one
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))) if is_read else corner()
     found = probe(data)
     assert (found.width, found.height, found.has_alpha) == (*expected.size, True)
@@ -117,7 +117,7 @@ def test_a_clean_aperture_crops() -> None:
 
 @pytest.mark.parametrize(("across", "down"), [(-27, -19), (27, 19), (1, -9)])
 def test_a_clean_aperture_may_be_anywhere_in_the_picture(across: int, down: int) -> None:
-    """Its middle is so far from that of the picture, here in halves of a pixel (ISO 14496-12, 12.1.4)."""
+    """The offset of its centre from that of the picture is in halves of a pixel here (ISO 14496-12, 12.1.4)."""
     picture = photos.opened("chelsea", (64, 48))
     (item,) = coded(picture, quality=100, subsampling="4:4:4")
     numbers = struct.pack(">4IiIiI", 37, 1, 29, 1, across, 2, down, 2)
@@ -131,7 +131,7 @@ def test_a_clean_aperture_may_be_anywhere_in_the_picture(across: int, down: int)
 
 @pytest.mark.parametrize("bits", [10, 12])
 def test_deep_grey_is_read(bits: int) -> None:
-    """HEIC of 10 and 12 bits without colours: 40,000 of 65,535 is 156 of 255."""
+    """HEIC with 10 and 12 bits and without colours is read: 40,000 of 65,535 is 156 of 255."""
     size = 64, 64
     image = pillow_heif.from_bytes(mode="I;16", size=size, data=struct.pack("<H", 40_000) * (64 * 64))
     file = io.BytesIO()
@@ -146,7 +146,7 @@ def test_deep_grey_is_read(bits: int) -> None:
 
 
 def test_many_pictures_in_one_file_cost_nothing() -> None:
-    """A file of 286 pictures, of which libvips' loader takes 256: the first one is what counts."""
+    """Only the first of 286 pictures is read; libvips' loader accepts at most 256."""
     first = photos.opened("chelsea", (64, 64))
     file = io.BytesIO()
     several = pillow_heif.from_pillow(first)
@@ -158,7 +158,7 @@ def test_many_pictures_in_one_file_cost_nothing() -> None:
 
 
 def test_tiles_are_put_together() -> None:
-    """A grid of two rows of tiles (ISO 23008-12, 6.6.2.3), as telephones write it."""
+    """A grid of two rows of tiles (ISO 23008-12, 6.6.2.3), as phones write it, is joined."""
     picture = photos.opened("chelsea", (128, 128))
     tiles = []
     for number, (left, top) in enumerate(((0, 0), (64, 0), (0, 64), (64, 64)), 2):
@@ -175,7 +175,7 @@ def test_tiles_are_put_together() -> None:
 
 
 def test_films_without_a_still_picture_show_their_first_frame() -> None:
-    """An animated AVIF whose items are missing; the frames are counted."""
+    """An animated AVIF without items shows its first frame; the frames are counted."""
     pictures = [photos.opened("chelsea", (64, 64)), Image.new("RGB", (64, 64)), Image.new("RGB", (64, 64))]
     data = photos.saved(pictures[0], "AVIF", save_all=True, append_images=pictures[1:], quality=95)
     without = data.replace(b"pitm", b"free", 1)
@@ -187,14 +187,14 @@ def test_films_without_a_still_picture_show_their_first_frame() -> None:
 
 
 def claiming(samples: int) -> bytes:
-    """A small AVIF with a film whose tables claim so many samples."""
+    """Return a small AVIF with an image sequence whose tables claim the given number of samples."""
     (item,) = coded(Image.new("RGB", (64, 64)))
     return built([item], behind=film((64, 64), b"av01", item.properties[0], 32, len(item.data), frames=samples))
 
 
 @pytest.mark.parametrize("frames", [1_001, 18_000_000, 0xFFFF_FFFF])
 def test_claimed_samples_cost_nothing(frames: int) -> None:
-    """Tables that claim millions of samples took a gigabyte."""
+    """Tables that claim millions of samples used to take a gigabyte."""
     data = claiming(frames)
     start = time.thread_time()
     with pytest.raises(ImageTooLargeError, match="max_frames"):
@@ -203,7 +203,7 @@ def test_claimed_samples_cost_nothing(frames: int) -> None:
 
 
 def test_films_that_are_none_are_left_out() -> None:
-    """Sound, tables that are missing, and samples beyond the file."""
+    """Sound tracks, missing tables and samples beyond the file are ignored."""
     (item,) = coded(Image.new("RGB", (64, 64)))
     config = item.properties[0]
     sound = film((64, 64), b"av01", config, 32, 10, handler=b"soun")
@@ -220,7 +220,7 @@ def test_films_that_are_none_are_left_out() -> None:
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_first_samples_are_found(wide: bool) -> None:
-    """By one length for all samples or by lengths of their own, and by places of 32 or 64 bits."""
+    """Samples of equal or individual lengths are found, with offsets of 32 or 64 bits."""
     (item,) = coded(photos.opened("chelsea", (64, 64)), subsampling="4:4:4")
     tables = film((64, 64), b"av01", item.properties[0], 32, len(item.data), wide=wide)
     data = built([item], behind=tables, pitm=b"", brand=b"avis")
@@ -234,7 +234,7 @@ def changed(**boxes: bytes) -> bytes:
 
 
 def apertured(*numbers: int) -> bytes:
-    """A picture of 9 x 9 that is cropped by a property of these numbers."""
+    """Return a picture of 9 x 9 with the given clean aperture."""
     properties = box(b"ipco", ispe(9, 9), box(b"clap", struct.pack(f">{len(numbers)}I", *numbers)))
     return changed(iprp=box(b"iprp", properties, box(b"ipma", bytes(4), b"\0\0\0\1\0\1\2\1\2")))
 
@@ -279,7 +279,7 @@ LIES = {
 
 @pytest.mark.parametrize("name", LIES)
 def test_tables_that_contradict_themselves_are_unreadable(name: str) -> None:
-    """Each is refused before a decoder sees it."""
+    """Contradictory tables are refused before decoding."""
     with pytest.raises(UnreadableImageError, match="image/avif"):
         still(memoryview(LIES[name]), AVIF)
 
@@ -304,26 +304,26 @@ def test_tables_that_contradict_themselves_are_unreadable(name: str) -> None:
     ids=["extents without bytes", "properties", "associations", "references", "items"],
 )
 def test_tables_are_limited(data: bytes) -> None:
-    """Tables of more entries than any program writes are refused."""
+    """Tables with more entries than any encoder writes are refused."""
     with pytest.raises(ImageTooLargeError):
         still(memoryview(data), AVIF)
 
 
 def test_other_derived_pictures_are_not_read() -> None:
-    """Overlays can be nested without end."""
+    """Overlays are refused, because they can be nested without end."""
     with pytest.raises(UnsupportedImageError, match="iovl"):
         still(memoryview(built([Entry(1, b"iovl", b"", [ispe(9, 9)])])), AVIF)
 
 
 def test_items_that_are_their_own_alpha_have_none() -> None:
-    """A reference of an item to itself says nothing."""
+    """A reference of an item to itself is ignored."""
     (item,) = coded(Image.new("RGB", (64, 64)))
     item.properties.append(ALPHA)
     assert not still(memoryview(built([item], references=[(b"auxl", 1, [1])])), AVIF).has_alpha
 
 
 def test_wide_tables_are_read() -> None:
-    """Numbers of 32 bits, and indexes of 15 (ISO 23008-12, 9.3)."""
+    """Numbers of 32 bits and indexes of 15 bits are read (ISO 23008-12, 9.3)."""
     (item,) = coded(photos.opened("chelsea", (64, 64)))
     config, size = item.properties
     associations = struct.pack(">IIB", 1, 1, 2) + struct.pack(">HH", 0x8001, 2)
@@ -337,7 +337,7 @@ def test_wide_tables_are_read() -> None:
 
 
 def obu(*fields: tuple[int, int]) -> bytes:
-    """A sequence header of these numbers and their widths in bits, as a unit with its size (AV1 5.3, 5.5)."""
+    """Return a sequence header with the given numbers and bit widths, in a unit with a size (AV1 5.3, 5.5)."""
     value, width = 0, 0
     for number, bits in fields:
         value, width = value << bits | number, width + bits
@@ -346,7 +346,7 @@ def obu(*fields: tuple[int, int]) -> bytes:
 
 
 STILL = ((1, 1), (1, 1), (0, 5))
-POINTS = ((1, 1), (9, 8), (16, 8), (9, 8))  # described: BT.2020, PQ
+POINTS = ((1, 1), (9, 8), (16, 8), (9, 8))  # signalled: BT.2020, PQ
 SIZE = ((5, 4), (5, 4), (63, 6), (63, 6))
 
 
@@ -356,32 +356,32 @@ SIZE = ((5, 4), (5, 4), (63, 6), (63, 6))
         # profile 0, still, reduced; level; size; 3 tools; 3 filters; 10 bits; colours; full range
         ([(0, 3), *STILL, *SIZE, (0, 3), (0, 3), (1, 1), (0, 1), *POINTS, (1, 1)], Colours(9, 16, True)),
         ([(0, 3), *STILL, *SIZE, (0, 3), (0, 3), (1, 1), (0, 1), *POINTS, (0, 1)], Colours(9, 16, False)),
-        # profile 1 has no bit for grey, profile 2 one for 12 bits; nothing described
+        # profile 1 has no bit for grey, profile 2 has one for 12 bits; no colours signalled
         ([(1, 3), *STILL, *SIZE, (0, 3), (0, 3), (0, 1), (0, 1), (1, 1)], Colours(2, 2, True)),
         ([(2, 3), *STILL, *SIZE, (0, 3), (0, 3), (1, 1), (1, 1), (0, 1), (0, 1), (0, 1)], Colours(2, 2, False)),
-        # sRGB with identity is always of full range
+        # sRGB with identity matrix always has full range
         ([(1, 3), *STILL, *SIZE, (0, 3), (0, 3), (0, 1), (1, 1), (1, 8), (13, 8), (0, 8)], Colours(1, 13, True)),
-        # a film: timing with equal intervals, a decoder model, display delay, a tier, numbered frames, all tools
+        # a video: timing with equal intervals, decoder model, display delay, tier, frame numbers, all tools
         (
             [(0, 3), (0, 1), (0, 1), (1, 1), (1, 32), (1, 32), (1, 1), (1, 3), (1, 2), (1, 1), (4, 5), (1, 32), (4, 10),
              (1, 1), (0, 5), (0, 12), (9, 5), (0, 1), (1, 1), (0, 11), (1, 1), (3, 4), *SIZE, (1, 1), (0, 7), (0, 3),
              (0, 4), (1, 1), (0, 2), (0, 1), (1, 1), (0, 1), (0, 1), (5, 3), (0, 3), (0, 1), (1, 1), *POINTS, (0, 1)],
             Colours(9, 16, False),
         ),
-        # a film with timing alone: no equal intervals, no decoder model
+        # a video with timing only: no equal intervals, no decoder model
         (
             [(0, 3), (0, 1), (0, 1), (1, 1), (1, 32), (1, 32), (0, 1), (0, 1), (0, 1), (0, 5), (0, 12), (0, 5), *SIZE,
              (0, 1), (0, 3), (0, 4), (0, 1), (0, 1), (0, 1), (0, 3), (0, 1), (0, 1), *POINTS, (1, 1)],
             Colours(9, 16, True),
         ),
-        # a decoder model that no operating point has, and a screen whose vectors are whole numbers
+        # a decoder model that no operating point uses, and screen content with integer motion vectors
         (
             [(0, 3), (0, 1), (0, 1), (1, 1), (1, 32), (1, 32), (0, 1), (1, 1), (4, 5), (1, 32), (4, 10),
              (1, 1), (0, 5), (0, 12), (0, 5), (0, 1), (0, 1), *SIZE, (0, 1), (0, 3),
              (0, 4), (0, 1), (0, 1), (1, 1), (1, 1), (0, 3), (0, 1), (0, 1), *POINTS, (1, 1)],
             Colours(9, 16, True),
         ),
-        # a film without any of these
+        # a video without any of these
         (
             [(0, 3), (0, 1), (0, 1), (0, 1), (0, 1), (0, 5), (0, 12), (0, 5), *SIZE, (0, 1), (0, 3),
              (0, 4), (0, 1), (1, 1), (1, 1), (0, 3), (0, 1), (0, 1), *POINTS, (1, 1)],
@@ -390,8 +390,8 @@ SIZE = ((5, 4), (5, 4), (63, 6), (63, 6))
     ],
 )  # fmt: skip
 def test_sequence_headers_are_read(fields: list[tuple[int, int]], expected: Colours) -> None:
-    """Headers written by hand after the specification, behind another unit."""
-    delimiter = bytes((2 << 3 | 4, 0))  # with an extension, and without a size: it would reach to the end
+    """Hand-written headers are read, following another unit."""
+    delimiter = bytes((2 << 3 | 4, 0))  # with an extension and without a size, so that it would extend to the end
     assert expected == sequence_colours(bytes(4) + obu(*fields), b"")
     assert expected == sequence_colours(bytes(4), bytes((2 << 3 | 2, 0)) + obu(*fields))
     assert sequence_colours(bytes(4) + delimiter, b"") is None
@@ -399,18 +399,18 @@ def test_sequence_headers_are_read(fields: list[tuple[int, int]], expected: Colo
 
 @pytest.mark.parametrize("data", [b"", b"\x0a", b"\x0a\xff", b"\x0a\x02\0\0", b"\x0a\x80\x80"])
 def test_broken_sequence_headers_say_nothing(data: bytes) -> None:
-    """What ends too early is no header."""
+    """Truncated headers are ignored."""
     assert sequence_colours(bytes(4), data) is None
 
 
 def test_codings_of_films_with_equal_intervals_that_never_end() -> None:
-    """A number of zeros without end ends with the data."""
+    """An endless run of zeros ends with the data."""
     data = obu((0, 5), (1, 1), (0, 64), (1, 1), (0, 400))
     assert sequence_colours(bytes(4) + data, b"") is None
 
 
 def test_the_size_before_cropping_counts() -> None:
-    """The decoder makes all of a picture, however little of it is shown."""
+    """The decoder decodes the whole picture, so its size before cropping counts."""
     aperture = box(b"clap", struct.pack(">8I", 9, 1, 9, 1, 0, 1, 0, 1))
     (item,) = coded(Image.new("RGB", (64, 64)))
     item.properties = [item.properties[0], ispe(2**31 - 1, 64), aperture]

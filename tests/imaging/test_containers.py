@@ -1,4 +1,4 @@
-"""Walks over the structure of files: sound, bounded, and silent about what is broken."""
+"""Iterators over the structure of files: correct, bounded, and tolerant of damage."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Walk = Callable[[memoryview], Iterator[Part]]
     ],
 )
 def test_parts_cover_the_file(walk: Walk, data: bytes, last: bytes) -> None:
-    """Each part begins where the one before ended, and the last ends the file."""
+    """Each part begins where the previous one ends, and the last one ends the file."""
     parts = list(walk(memoryview(data)))
     assert last == parts[-1].name
     assert len(data) == parts[-1].end
@@ -56,7 +56,7 @@ def test_parts_cover_the_file(walk: Walk, data: bytes, last: bytes) -> None:
     ],
 )
 def test_truncated_files_end_a_walk(walk: Walk, data: bytes) -> None:
-    """Wherever a file is cut, the walk ends, with no part beyond the cut."""
+    """For every truncation the iteration ends without a part beyond the end."""
     for size in (*range(2, 600), len(data) - 1):
         for part in walk(memoryview(data)[:size]) or ():
             if isinstance(part, Part):
@@ -75,26 +75,26 @@ def test_truncated_files_end_a_walk(walk: Walk, data: bytes) -> None:
     ],
 )
 def test_files_cut_into_crumbs_are_refused(walk: Walk, data: bytes) -> None:
-    """A walk gives up after more pieces than any program makes."""
+    """A file with more parts than any encoder writes raises an error."""
     with pytest.raises(ImageTooLargeError, match="30,000 parts"):
         list(walk(memoryview(data)))
 
 
 def test_boxes_have_three_ways_to_say_their_size() -> None:
-    """32 bits, 64 bits, and to the end of the file."""
+    """A box has a size of 32 bits or 64 bits, or extends to the end of the file."""
     data = b"\0\0\0\x0cftypabcd" + b"\0\0\0\1free" + (20).to_bytes(8, "big") + b"wxyz" + b"\0\0\0\0mdat..."
     found = [(part.name, data[part.body : part.end]) for part in top_boxes(memoryview(data))]
     assert found == [(b"ftyp", b"abcd"), (b"free", b"wxyz"), (b"mdat", b"...")]
 
 
 def test_markers_without_a_length_are_passed_over() -> None:
-    """A JPEG may hold TEM, and a second SOI, between its segments."""
+    """TEM and a second SOI between the segments of a JPEG are skipped."""
     data = b"\xff\xd8\xff\x01\xff\xd8\xff\xfe\0\3x\xff\xd9"
     assert [part.name for part in jpeg_parts(memoryview(data))] == [b"\xd8", b"\xfe", b"\xd9"]
 
 
 def test_scans_without_an_end_reach_to_the_end_of_the_file() -> None:
-    """A truncated scan is a part, and the last."""
+    """A truncated scan is the last part."""
     data = b"\xff\xd8\xff\xda\0\2" + b"data\xff\0\xff\xd0data"
     parts = list(jpeg_parts(memoryview(data)))
     assert Part(b"\0", 6, 6, len(data)) == parts[-1]
@@ -117,7 +117,7 @@ def entry(version: int, number: int, kind: bytes, texts: bytes) -> bytes:
 
 
 def test_items_of_every_version_of_the_tables_are_found() -> None:
-    """Wide and narrow numbers, bytes in the file and bytes inside the table."""
+    """Items are found for wide and narrow numbers, and for data in the file and in the table."""
     entries = entry(2, 1, b"Exif", b"\0") + entry(3, 2, b"mime", b"name\0application/rdf+xml\0")
     iinf = b"\1\0\0\0" + (2).to_bytes(4, "big") + entries
     first = b"\0\0\0\1" + b"\0\0" + b"\0\0" + b"\0\1" + (3).to_bytes(4, "big") + (5).to_bytes(4, "big")
@@ -146,13 +146,13 @@ def test_items_of_every_version_of_the_tables_are_found() -> None:
     ids=["empty", "no tables", "no entry", "open text", "beyond the file", "no data"],
 )
 def test_tables_that_are_not_understood_give_none(view: memoryview) -> None:
-    """No guess is made about where an item lies."""
+    """The position of an item is not guessed."""
     assert heif_items(view) is None
 
 
 @pytest.mark.parametrize("size", [999_998, 999_999, 1_000_000, 2_000_001])
 def test_markers_are_found_wherever_a_search_begins_anew(size: int) -> None:
-    """The end of much data is found, also where its two bytes lie on both sides of a step."""
+    """A marker is found even if its two bytes are in two steps of the search."""
     head = b"\xff\xd8\xff\xda\0\x02"
     data = head + bytes(size) + b"\xff\xd9"
     *_, scan, end = jpeg_parts(memoryview(data))
@@ -161,7 +161,7 @@ def test_markers_are_found_wherever_a_search_begins_anew(size: int) -> None:
 
 
 async def test_no_search_holds_the_loop() -> None:
-    """While megabytes without a marker are searched, other threads get their turn again and again."""
+    """Other threads run repeatedly while megabytes without a marker are searched."""
     view = memoryview(b"\xff\xd8\xff\xda\0\x02" + b"\xff\0" * 20_000_000)
     turns = 0
     done = asyncio.get_running_loop().run_in_executor(None, lambda: len(list(jpeg_parts(view))))

@@ -1,4 +1,4 @@
-"""Boxes and sizes, without a picture of the library's own."""
+"""Boxes and sizes, without pictures."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ fractions = st.floats(0, 1)
     ("numerator", "denominator", "expected"), [(1, 2, 1), (3, 2, 2), (5, 2, 3), (4, 3, 1), (1, 9, 1), (0, 5, 1)]
 )
 def test_halves_are_rounded_up_and_nothing_is_zero(numerator: int, denominator: int, expected: int) -> None:
-    """The nearest whole number is at least 1."""
+    """The nearest integer is at least 1."""
     assert expected == nearest(numerator, denominator)
 
 
 @given(sides, sides, sides, sides, st.booleans())
 def test_a_scaled_picture_touches_its_box(width: int, height: int, across: int, down: int, cover: bool) -> None:
-    """One side is the box's; the other stays inside it, or covers it."""
+    """One side equals that of the box; the other stays inside it, or covers it."""
     found = fitted((width, height), (across, down), cover=cover)
     assert found[0] == across or found[1] == down
     if cover:
@@ -41,7 +41,7 @@ def test_a_scaled_picture_touches_its_box(width: int, height: int, across: int, 
 def test_parts_in_fractions_are_inside_the_whole(
     width: int, height: int, left: float, top: float, across: float, down: float
 ) -> None:
-    """A part has at least one pixel and does not reach over an edge."""
+    """A part has at least one pixel and does not extend beyond an edge."""
     box = proportional(Box(3, 4, width, height), (left, top, across * (1 - left), down * (1 - top)))
     assert min(box.size) >= 1
     assert (box.left >= 3, box.top >= 4) == (True, True)
@@ -49,7 +49,7 @@ def test_parts_in_fractions_are_inside_the_whole(
 
 
 def test_fractions_are_rounded_to_the_nearest_pixel() -> None:
-    """Neighbouring parts share their edge."""
+    """Adjacent parts share their edge."""
     assert proportional(Box(0, 0, 10, 10), (0.26, 0.5, 0.5, 0.5)) == (3, 5, 5, 5)
     assert proportional(Box(0, 0, 10, 10), (0.76, 0, 0.24, 1)) == (8, 0, 2, 10)
 
@@ -58,7 +58,7 @@ def test_fractions_are_rounded_to_the_nearest_pixel() -> None:
 def test_covers_are_as_large_as_can_be_and_keep_the_point(
     width: int, height: int, across: int, down: int, x: float, y: float
 ) -> None:
-    """One side is the whole one; the point is in the part, and in its middle unless an edge is in the way."""
+    """One side is that of the whole; the point is inside, and centred as far as the edges allow."""
     box = covering(Box(0, 0, width, height), (across, down), (x, y))
     assert box.width == width or box.height == height
     for start, length, whole, at in ((box.left, box.width, width, x), (box.top, box.height, height, y)):
@@ -79,7 +79,7 @@ def test_covers_are_as_large_as_can_be_and_keep_the_point(
     ],
 )
 def test_the_point_is_in_the_middle_as_far_as_the_edges_allow(point: Any, expected: tuple[int, ...]) -> None:
-    """A square out of a picture twice as wide as it is high."""
+    """A square of a picture that is twice as wide as high is centred on the point."""
     assert expected == covering(Box(0, 0, 200, 100), (7, 7), point)
     left, *rest = expected
     assert (left + 5, *rest) == covering(Box(5, 0, 200, 100), (7, 7), point)
@@ -87,7 +87,7 @@ def test_the_point_is_in_the_middle_as_far_as_the_edges_allow(point: Any, expect
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_parts_are_found_in_the_file_whatever_its_orientation(orientation: int) -> None:
-    """Cut out of the stored rows and turned by Pillow, a part is what it is in the displayed picture."""
+    """A part that Pillow cuts from the stored rows and rotates equals the part as displayed."""
     raw = Image.frombytes("L", (5, 7), bytes(range(35)))
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -1,4 +1,4 @@
-"""Structures that ask for more than anybody has: refused at once, and without memory."""
+"""Structures that would take too much memory or time are refused immediately."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.fuzz import structured
 
 
 def packed(size: int) -> bytes:
-    """So many zeros, compressed a thousand to one."""
+    """Return compressed zeros, at a ratio of a thousand to one."""
     packer = zlib.compressobj(9)
     return b"".join(packer.compress(bytes(min(1 << 20, size - at))) for at in range(0, size, 1 << 20)) + packer.flush()
 
@@ -39,7 +39,7 @@ def tiny_png(*chunks: bytes) -> bytes:
 
 
 def jpeg(frame: int, width: int, height: int, *scans: int) -> bytes:
-    """The bones of a JPEG of three bands: a frame, and scans of so many bands."""
+    """Return a minimal JPEG of three bands: a frame, and scans with the given numbers of bands."""
     sof = b"\x08" + height.to_bytes(2, "big") + width.to_bytes(2, "big") + b"\3\1\x11\0\2\x11\1\3\x11\1"
     data = b"\xff\xd8\xff" + bytes([frame]) + (len(sof) + 2).to_bytes(2, "big") + sof
     for bands in scans:
@@ -94,7 +94,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_refused(name: str) -> None:
-    """What would cost gigabytes or minutes is refused by the name of a limit."""
+    """Files that would take gigabytes or minutes are refused with the name of a limit."""
     make, word = BOMBS[name]
     with pytest.raises(ImageTooLargeError, match=word):
         probe(make())
@@ -129,7 +129,7 @@ print(json.dumps({name: grown(make) for name, (make, _) in BOMBS.items()}))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process's memory can be reset on Linux only")
 def test_refusing_takes_little_memory() -> None:
-    """Whatever a file asks for, finding out takes less than 50 MiB besides the file itself."""
+    """Refusing any of these files takes less than 50 MiB of memory, besides the file itself."""
     done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True)
     grown = json.loads(done.stdout)
     assert set(grown) == set(BOMBS)
@@ -138,7 +138,7 @@ def test_refusing_takes_little_memory() -> None:
 
 @pytest.mark.parametrize(("side", "most"), [(8, 1_000), (2_000, 250), (5_000, 40)])
 def test_scans_are_limited_by_what_they_cost(side: int, most: int) -> None:
-    """As many as all of them together may go over, each over all of the picture; of tiny ones a thousand."""
+    """The scans may cover four times the maximum of pixels in total; tiny pictures may have a thousand."""
     assert structure(jpeg(0xC2, side, side, *[1] * most), "image/jpeg").bytes_per_pixel > 1
     with pytest.raises(ImageTooLargeError, match=f"at most {most:,} scans"):
         structure(jpeg(0xC2, side, side, *[1] * (most + 1)), "image/jpeg")
@@ -162,7 +162,7 @@ def structure(data: bytes, mimetype: str, limits: ImageLimits = DEFAULT_LIMITS) 
     ],
 )
 def test_structures_tell_how_a_picture_is_decoded(data: bytes, mimetype: str, is_whole: bool, frames: int) -> None:
-    """What is decoded as a whole takes memory for each pixel, and there may be several frames."""
+    """A picture that is decoded as a whole takes memory for each pixel; frames are counted."""
     found = structure(data, mimetype)
     assert (is_whole, frames) == (found.bytes_per_pixel >= 1, found.frames)
 
@@ -178,13 +178,13 @@ def test_structures_tell_how_a_picture_is_decoded(data: bytes, mimetype: str, is
     ids=["no scan", "short frame", "no frame", "empty scan"],
 )
 def test_jpegs_without_their_bones_are_unreadable(data: bytes) -> None:
-    """A frame header and a scan are the least there must be."""
+    """A JPEG needs at least a frame header and a scan."""
     with pytest.raises(UnreadableImageError, match="damaged structure"):
         structure(data, "image/jpeg")
 
 
 def test_frames_of_animated_png_are_limited() -> None:
-    """Also the frames that are not shown count."""
+    """Hidden frames count as well."""
     frames = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in range(0, 250, 50)]
     data = photos.saved(frames[0], "PNG", save_all=True, append_images=frames[1:])
     assert structure(data, "image/png").frames == 1
@@ -193,13 +193,13 @@ def test_frames_of_animated_png_are_limited() -> None:
 
 
 def test_compressed_texts_that_are_none_count_as_they_are() -> None:
-    """What cannot be unpacked takes no memory."""
+    """Text that cannot be decompressed takes no memory."""
     data = tiny_png(photos.png_chunk(b"zTXt", b"a\0\0" + b"no stream"), photos.png_chunk(b"iCCP", b"no zero"))
     assert structure(data, "image/png", ImageLimits(max_metadata=4_000)).profile is None
 
 
 def test_real_metadata_are_let_through() -> None:
-    """A megabyte of texts, as editors write it, is fine; it counts unpacked."""
+    """A megabyte of text, as editors write it, is accepted; it counts after decompression."""
     text = photos.png_chunk(b"zTXt", b"a\0\0" + packed(1_000_000))
     assert probe(tiny_png(text)).width == 8
     with pytest.raises(ImageTooLargeError, match="max_metadata"):
@@ -207,7 +207,7 @@ def test_real_metadata_are_let_through() -> None:
 
 
 def cubic(count: int) -> bytes:
-    """EXIF of three directories, each entry of which points to the next one: libvips' parser reads it n³ times."""
+    """Return EXIF with three directories whose entries point to the next one: libvips' parser reads it n³ times."""
 
     def entry(tag: int, kind: int, place: int) -> bytes:
         return struct.pack(">HHII", tag, kind, 1, place)
@@ -222,7 +222,7 @@ def cubic(count: int) -> bytes:
 
 
 def with_exif(block: bytes, file_format: str) -> bytes:
-    """A picture with that block, which no program would write, put in by hand."""
+    """Return a picture with that block, which no encoder would write."""
     picture = photos.opened("chelsea", (40, 40))
     data = photos.saved(picture, file_format)
     match file_format:
@@ -240,7 +240,7 @@ def with_exif(block: bytes, file_format: str) -> bytes:
     ("file_format", "count"), [("JPEG", 500), ("JPEG", 1_700), ("PNG", 1_000), ("PNG", 3_000), ("WEBP", 1_000)]
 )
 def test_exif_that_points_to_itself_costs_nothing(file_format: str, count: int) -> None:
-    """It took seconds for some kilobytes, and minutes for some more; the decoder does not get it."""
+    """It took seconds per few kilobytes; the decoder does not receive it."""
     data = with_exif(cubic(count), file_format)
     start = time.thread_time()
     assert probe(data).width == 40
@@ -251,7 +251,7 @@ def test_exif_that_points_to_itself_costs_nothing(file_format: str, count: int) 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
 def test_decoders_get_no_metadata(file_format: str) -> None:
-    """What a decoder reads has neither EXIF nor XMP nor texts, and is the same picture, pixel for pixel."""
+    """A decoder receives no EXIF, XMP or texts, and decodes the same pixels."""
     picture = photos.opened("chelsea", (40, 40))
     options = {"exif": photos.exif(6), "icc_profile": photos.DISPLAY_P3}
     if file_format != "PNG":
@@ -267,7 +267,7 @@ def test_decoders_get_no_metadata(file_format: str) -> None:
 
 
 def test_pictures_without_metadata_are_not_copied() -> None:
-    """The decoder reads the file itself, up to its last byte that counts."""
+    """The decoder reads the file itself, up to the last relevant byte."""
     data = photos.photo("coffee")
     view = memoryview(data)
     clean = assemble(view, structure(data, "image/jpeg"))
@@ -276,7 +276,7 @@ def test_pictures_without_metadata_are_not_copied() -> None:
 
 
 def test_headers_have_a_time_limit() -> None:
-    """A file whose header takes longer than that is refused."""
+    """A file whose header takes longer is refused."""
     limits = ImageLimits(header_timeout=1e-9)
     for make in (photos.progressive, photos.png, photos.animated_gif, lambda: photos.SVG):
         with pytest.raises(ImageTooLargeError, match="header_timeout") as caught:
@@ -287,7 +287,7 @@ def test_headers_have_a_time_limit() -> None:
 
 
 def test_profiles_of_several_segments_are_joined_in_order() -> None:
-    """By their numbers (ICC.1, annex B.4); one that has no number comes first."""
+    """They are ordered by number (ICC.1, annex B.4); one without a number comes first."""
     parts = [
         b"\xff\xe2" + (2 + 12 + len(body)).to_bytes(2, "big") + b"ICC_PROFILE\0" + body
         for body in (b"\2\2world", b"\1\2hello ", b"\2\2again", b"x")
@@ -297,7 +297,7 @@ def test_profiles_of_several_segments_are_joined_in_order() -> None:
 
 
 def test_frames_of_a_gif_that_cover_it_stay_opaque() -> None:
-    """Pillow is the second decoder: what no frame covers is clear, and nothing else."""
+    """Only pixels that no frame covers are transparent, as in Pillow."""
     whole = photos.saved(Image.new("P", (50, 50), 0), "GIF")
     assert not probe(whole).has_alpha
     grown = whole[:6] + struct.pack("<HH", 100, 80) + whole[10:]
@@ -310,7 +310,7 @@ def test_frames_of_a_gif_that_cover_it_stay_opaque() -> None:
 
 
 def test_animations_whose_frames_leave_parts_clear_keep_their_frames() -> None:
-    """The frame that lets the decoder know is not one of the animation."""
+    """The frame that marks transparency for the decoder is not part of the animation."""
     frames = [Image.new("P", (50, 50), shade) for shade in (0, 1, 2)]
     data = photos.saved(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=100)
     grown = data[:6] + struct.pack("<HH", 100, 80) + data[10:]
@@ -340,7 +340,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_what_browsers_show_of_damaged_pictures_is_rendered(name: str) -> None:
-    """The upper part looks like what Pillow makes of it: an accepted picture yields thumbnails."""
+    """The upper part equals Pillow's result: an accepted picture has thumbnails."""
     data = DAMAGED[name]()
     found = probe(data)
     assert probe(data, ImageLimits(verify="pixels")) == found
@@ -357,13 +357,13 @@ def test_what_browsers_show_of_damaged_pictures_is_rendered(name: str) -> None:
 @pytest.mark.parametrize("make", [photos.webp, photos.avif])
 @pytest.mark.parametrize("share", [0.5, 0.95])
 def test_formats_that_are_decoded_as_a_whole_are_refused_when_cut_off(make: Callable[[], bytes], share: float) -> None:
-    """Their structure says that something is missing."""
+    """Their structure reveals that data is missing."""
     with pytest.raises(UnreadableImageError):
         probe(cut(make(), share))
 
 
 def test_pixels_that_cannot_be_decoded_are_refused_where_that_is_asked_for() -> None:
-    """An AVIF whose data are zeros has a good header, and no thumbnail."""
+    """An AVIF with zeros as data has a valid header, and is refused only if pixels are verified."""
     data = photos.avif()
     start = data.index(b"mdat") + 4
     data = data[:start] + bytes(len(data) - start)
@@ -375,7 +375,7 @@ def test_pixels_that_cannot_be_decoded_are_refused_where_that_is_asked_for() -> 
 
 
 def sized(width: int, height: int, **options: Any) -> bytes:
-    """A JPEG whose header speaks of that size."""
+    """Return a JPEG whose header contains the given size."""
     data = bytearray(photos.saved(Image.new("RGB", (16, 16)), "JPEG", **options))
     frame = re.search(b"\xff[\xc0\xc2]\0\x11\x08", data)
     assert frame is not None
@@ -392,12 +392,12 @@ PHONES = {
 
 @pytest.mark.parametrize("name", PHONES)
 def test_pictures_of_phones_are_accepted(name: str) -> None:
-    """By the limits that hold unless others are asked for."""
+    """The default limits accept pictures from phones."""
     assert probe(PHONES[name]()).width > 8_000
 
 
 def test_the_memory_of_a_progressive_jpeg_follows_from_its_sampling() -> None:
-    """Two bytes for each coefficient of each component (ITU T.81, A.1.1): 3 with 4:2:0, 6 with 4:4:4."""
+    """It has two bytes per coefficient and component (ITU T.81, A.1.1): 3 with 4:2:0, 6 with 4:4:4."""
     for subsampling, expected in ((0, 6), (1, 4), (2, 3)):
         data = photos.saved(photos.opened("coffee"), "JPEG", progressive=True, subsampling=subsampling)
         assert structure(data, "image/jpeg").bytes_per_pixel == pytest.approx(expected + 0.5)
@@ -406,7 +406,7 @@ def test_the_memory_of_a_progressive_jpeg_follows_from_its_sampling() -> None:
 @pytest.mark.parametrize("recipe", [Recipe(width=90), Recipe(ratio=1), Recipe(width=90, height=60, fit="inside")])
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
 def test_thumbnails_of_the_same_size_are_not_the_upload(recipe: Recipe, file_format: str) -> None:
-    """A thumbnail is always a file of its own, without metadata."""
+    """A thumbnail is always a separate file without metadata."""
     data = photos.saved(photos.opened("chelsea", (90, 60)), file_format, exif=photos.exif(1))
     (made,) = render(data, [recipe])
     assert (made.width, made.height) == (90, 60)
@@ -417,7 +417,7 @@ def test_thumbnails_of_the_same_size_are_not_the_upload(recipe: Recipe, file_for
 
 
 def test_structured_files_stay_within_the_budgets() -> None:
-    """Some hundred files of the generators of hostile structures; ``tests.fuzz.structured`` makes any number."""
+    """Some hundred generated hostile files stay within the limits; ``tests.fuzz.structured`` makes any number."""
     found, over = structured.run(500 if ALL else 100, 7, most_seconds=1)
     assert over == []
     for name in structured.KINDS:

@@ -1,4 +1,4 @@
-"""HEIC originals, decoded by an extra."""
+"""HEIC originals, decoded with an extra."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIMITS = ImageLimits().allow("image/heic")
 
 
 def heic(*, alpha: bool = False, orientation: int = 1, profile: bytes | None = None) -> bytes:
-    """A HEIC as a telephone writes it, of an odd width."""
+    """Return a HEIC as a phone writes it, of an odd width."""
     picture = photos.opened("chelsea").convert("RGBA" if alpha else "RGB")
     file = io.BytesIO()
     image = pillow_heif.from_pillow(picture)
@@ -36,7 +36,7 @@ def thumbnail(data: bytes) -> Image.Image:
 
 @pytest.mark.parametrize("alpha", [False, True])
 def test_pictures_of_iphones_become_png(alpha: bool) -> None:
-    """Size, alpha and colours are right."""
+    """Size, alpha and colours are correct."""
     data = heic(alpha=alpha)
     assert probe(data, LIMITS) == Probe(451, 300, "image/heic", has_alpha=alpha)
     image = thumbnail(data)
@@ -46,21 +46,21 @@ def test_pictures_of_iphones_become_png(alpha: bool) -> None:
 
 
 def test_pictures_are_upright() -> None:
-    """What HEIC turns by itself is turned once."""
+    """The rotation in HEIC is applied once."""
     found = probe(heic(orientation=6), LIMITS)
     assert (found.width, found.height, found.orientation) == (300, 451, 1)
     assert thumbnail(heic(orientation=6)).size == (90, 135)
 
 
 def test_the_profile_is_applied() -> None:
-    """Display P3, which iPhones write, becomes sRGB: the colours are stronger."""
+    """Display P3, which iPhones write, is converted to sRGB: the colours are stronger."""
     plain = ImageStat.Stat(thumbnail(heic()).convert("HSV")).mean[1]
     tagged = ImageStat.Stat(thumbnail(heic(profile=photos.DISPLAY_P3)).convert("HSV")).mean[1]
     assert tagged > plain + 5
 
 
 def test_broken_pixels_are_unreadable() -> None:
-    """A header that holds and pixels that do not are an error of ours."""
+    """A valid header with damaged pixels raises an error of this library."""
     whole = heic()
     start = whole.index(b"mdat") + 4
     data = whole[:start] + bytes(len(whole) - start)
@@ -70,7 +70,7 @@ def test_broken_pixels_are_unreadable() -> None:
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who allows HEIC without installing the extra learns its name."""
+    """If HEIC is allowed but the extra is not installed, the error names the extra."""
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(UnsupportedImageError, match=r"aioimageattach\[heif\]") as caught:
         probe(heic(), LIMITS)

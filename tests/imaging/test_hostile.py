@@ -1,4 +1,4 @@
-"""Pictures that somebody broke on purpose: each ends in an error of this library, or in a right thumbnail."""
+"""Deliberately damaged pictures: each yields an error of this library, or a correct thumbnail."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.conftest import ALL
 
 LIMITS = ImageLimits(types=KNOWN_TYPES, timeout=20)
 MUTANTS = 90 if ALL else 30
-SLOW = {"cmyk": 12, "profile": 40 if ALL else 20, "gif": 60 if ALL else 30}  # colours are converted anew for each
+SLOW = {"cmyk": 12, "profile": 40 if ALL else 20, "gif": 60 if ALL else 30}  # colours are converted again for each
 
 
 @cache
 def small(kind: str) -> bytes:
-    """A picture of that kind of a few kilobytes, with metadata in it."""
+    """Return a picture of the given type, of a few kilobytes, with metadata."""
     picture = photos.opened("chelsea", (48, 32))
     moving = [picture.rotate(turn) for turn in (0, 30, 60)]
     match kind:
@@ -83,7 +83,7 @@ KINDS += ["svg", "pdf"]
 
 
 def survives(data: bytes) -> bool:
-    """Whether it is still a picture; anything but a right thumbnail or an error of ours fails."""
+    """Return whether it is still a picture; fail on anything but a correct thumbnail or an error of this library."""
     recipe = Recipe(width=16, height=16, animated=True)
     try:
         found = probe(data, LIMITS)
@@ -100,7 +100,7 @@ def survives(data: bytes) -> bool:
 
 
 def mutants(kind: str) -> Iterator[bytes]:
-    """Truncations, flipped bytes, numbers overwritten with extremes, pieces left out, doubled and swapped."""
+    """Yield truncations, flipped bytes, extreme numbers, and removed, repeated and swapped pieces."""
     data = small(kind)
     size = len(data)
     source = random.Random(kind)
@@ -127,15 +127,15 @@ def mutants(kind: str) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_broken_files_give_errors_of_ours_or_right_thumbnails(kind: str) -> None:
-    """Whatever happened to a file on its way, nothing foreign is raised and no wrong size comes out."""
+    """Whatever the damage, no foreign error is raised and no wrong size is returned."""
     assert survives(small(kind))
-    results = [survives(mutant) for mutant in mutants(kind)]  # each of them, also after the first failure
+    results = [survives(mutant) for mutant in mutants(kind)]  # run all of them, even after a failure
     assert not all(results)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("cmyk", "tiff", "heic", "svg", "pdf")])
 def test_stripping_broken_files_gives_errors_of_ours_or_the_same_picture(kind: str) -> None:
-    """Stripping never turns a readable file into another picture, whatever its metadata look like."""
+    """Stripping never turns a readable file into another picture, whatever its metadata."""
     mimetype = probe(small(kind)).mimetype
     assert mimetype in STRIPPED_TYPES
     for mutant in mutants(kind):

@@ -1,4 +1,4 @@
-"""Worker processes: they answer as threads do, and are ended where nothing else ends what they do."""
+"""Worker processes: their results equal those of threads, and they can be terminated at any point."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def hooked(hook: Callable[[Any], Any], **limits: Any) -> tuple[int, int]:
 
 
 def process() -> int:
-    """The number of the worker that comes next."""
+    """Return the process id of the next worker."""
     return hooked(hooks.process)[0]
 
 
@@ -78,7 +78,7 @@ FILES: list[Callable[[], bytes]] = [
 
 @pytest.mark.parametrize("make", FILES)
 def test_a_worker_answers_as_a_thread_does(make: Callable[[], bytes]) -> None:
-    """Headers and thumbnails are the same, byte for byte, in one process and the other."""
+    """Headers and thumbnails are identical, byte for byte, in a worker and in this process."""
     recipes = [Recipe(width=64), Recipe(width=30, height=30, format="webp"), Recipe(ratio=0.1, animated=True)]
     assert probe(make(), ISOLATED) == probe(make(), ALL)
     assert render(make(), recipes, ISOLATED) == render(make(), recipes, ALL)
@@ -95,7 +95,7 @@ def test_a_worker_answers_as_a_thread_does(make: Callable[[], bytes]) -> None:
     ],
 )
 def test_errors_are_the_same(data: bytes, limits: ImageLimits) -> None:
-    """Kind, text and attributes of an error are those that a thread gives, and the worker goes on."""
+    """Class, message and attributes of an error equal those of a thread, and the worker remains usable."""
     before = process()
 
     def failed(limits: ImageLimits) -> ImageError:
@@ -110,18 +110,18 @@ def test_errors_are_the_same(data: bytes, limits: ImageLimits) -> None:
 
 
 def test_worker_is_kept_for_the_next_picture() -> None:
-    """One picture after the other needs one process, which knows no ORM."""
+    """Consecutive pictures use one process, which does not import the ORM."""
     assert process() == process()
     assert hooked(hooks.loaded) == (1, 1)
 
 
 def test_a_callable_may_use_the_whole_package() -> None:
-    """The worker loads the ORM only when a callable asks for a name that needs it."""
+    """The worker imports the ORM only if a callable uses a name that needs it."""
     assert hooked(hooks.whole_package) == (2, 1)
 
 
 def test_callables_are_found_by_name() -> None:
-    """What runs in another process must be importable there; the error says so before anything is sent."""
+    """Callables must be importable by name; otherwise an error is raised before anything is sent."""
     expected = render(photos.png(), [Recipe(width=40, postprocess=hooks.painted, variant="x")], ALL)
     assert expected == render(photos.png(), [Recipe(width=40, postprocess=hooks.painted, variant="x")], ISOLATED)
     with pytest.raises(DeclarationError, match="which a worker process can import by name"):
@@ -129,9 +129,9 @@ def test_callables_are_found_by_name() -> None:
 
 
 def test_callables_that_the_worker_cannot_import_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module that only this process finds gives an error that names it."""
+    """The error names a module that only this process can import."""
     (tmp_path / "only_here.py").write_text("def hook(image):\n    return image\n")
-    process()  # the worker's path is that of its start
+    process()  # the worker's path is set when it starts
     monkeypatch.syspath_prepend(tmp_path)
     module = __import__("only_here")
     with pytest.raises(DeclarationError, match="only_here"):
@@ -139,13 +139,13 @@ def test_callables_that_the_worker_cannot_import_are_named(tmp_path: Path, monke
 
 
 def test_what_a_callable_raises_is_told() -> None:
-    """An error of the user's code comes as one of ours that says what it was."""
+    """An error raised by a callable becomes an error of this library that describes it."""
     with pytest.raises(ProcessingError, match=r"preprocess or postprocess raised KeyError\('mine'\)"):
         hooked(hooks.raising)
 
 
 def quadratic(segments: int) -> bytes:
-    """A drawing of one line, criss-cross: twice as long takes four times as long."""
+    """Return a drawing of one criss-cross line, whose rendering time grows with the square of its length."""
     points = "".join(f"L{number * 7919 % 1000} {number * 104_729 % 1000}" for number in range(segments))
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" width="1000" height="1000">'
@@ -154,7 +154,7 @@ def quadratic(segments: int) -> bytes:
 
 
 def scans(count: int, side: int = 4000) -> bytes:
-    """A grey progressive JPEG whose every scan makes one bit of one coefficient more exact (ITU T.81 G.1)."""
+    """Return a grey progressive JPEG in which every scan refines one bit of one coefficient (ITU T.81 G.1)."""
     blocks = (side // 8) ** 2
 
     def part(marker: int, body: bytes) -> bytes:
@@ -163,10 +163,10 @@ def scans(count: int, side: int = 4000) -> bytes:
     def scan(first: int, last: int, bits: int, data: bytes) -> bytes:
         return part(0xDA, bytes((1, 1, 0, first, last, bits))) + data
 
-    def table(kind: int, symbol: int) -> bytes:  # one symbol, written as one bit
+    def table(kind: int, symbol: int) -> bytes:  # one symbol, coded as one bit
         return part(0xC4, bytes((kind, 1, *[0] * 15, symbol)))
 
-    runs = -(-blocks // 16_384)  # ends of so many blocks at once: a bit for the symbol, and 14 of how many more
+    runs = -(-blocks // 16_384)  # end-of-band runs: one bit for the symbol, and 14 bits for the length
     empty = bytes(-(-runs * 15 // 8))
     size = side.to_bytes(2, "big")
     data = b"\xff\xd8" + part(0xDB, bytes((0, *[1] * 64))) + part(0xC2, b"\x08" + size + size + b"\1\1\x11\0")
@@ -184,9 +184,9 @@ HARD: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("name", HARD)
 def test_what_no_decoder_can_be_told_to_stop_is_ended(name: str) -> None:
-    """Time is over when it is over, whatever the decoder is in the middle of; the next picture is not affected.
+    """The time limit holds regardless of what the decoder is doing, and the next picture is not affected.
 
-    Where the decoder looks up in time, it ends by itself; otherwise the kernel ends its process.
+    A decoder that checks the time stops by itself; otherwise the kernel terminates its process.
     """
     data = HARD[name]()
     with pytest.raises(ImageTooLargeError, match=r"within 0\.1 seconds") as caught:
@@ -197,8 +197,8 @@ def test_what_no_decoder_can_be_told_to_stop_is_ended(name: str) -> None:
 
 @cache
 def interlaced(side: int) -> bytes:
-    """A PNG that is decoded as a whole; 100 megapixels take 300 kB."""
-    rows = sum(  # the seven passes of PNG 8.2
+    """Return a PNG that is decoded as a whole; 100 megapixels take 300 kB."""
+    rows = sum(  # the seven passes (PNG 8.2)
         ((side - y0 + dy - 1) // dy) * (1 + ((side - x0 + dx - 1) // dx) * 3)
         for x0, y0, dx, dy in (
             (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
@@ -208,7 +208,7 @@ def interlaced(side: int) -> bytes:
 
 
 def test_memory_is_limited() -> None:
-    """A picture that takes more than it may is refused by the name of the limit, and the next one is not affected."""
+    """A picture that needs too much memory is refused with the name of the limit; the next one is not affected."""
     data = interlaced(10_000)
     with pytest.raises(ImageTooLargeError, match=r"200,000,000 bytes of memory \(max_memory\)") as caught:
         render(data, [Recipe(width=300)], replace(WIDE, max_memory=200_000_000))
@@ -228,7 +228,7 @@ def test_memory_is_limited() -> None:
 def test_a_worker_that_dies_takes_only_its_picture_along(
     hook: Callable[[Any], Any], kind: type[ImageAttachError], message: str
 ) -> None:
-    """However it ends, the caller gets an error of ours and the next picture a new worker."""
+    """However a worker dies, the caller gets an error of this library, and the next picture a new worker."""
     before = process()
     with pytest.raises(kind, match=message):
         hooked(hook)
@@ -241,7 +241,7 @@ def open_files() -> int:
 
 @pytest.mark.parametrize("hook", [hooks.greedy, hooks.killed, hooks.crashed, hooks.gone, hooks.sleeping, hooks.raising])
 def test_nothing_is_left_of_a_worker(hook: Callable[[Any], Any]) -> None:
-    """However it ended: no zombie, no open file, no more workers than before."""
+    """However a worker ended, no zombie, open file or additional worker remains."""
     isolation._pool.close()
     process()
     files, processes = open_files(), len(children())
@@ -254,7 +254,7 @@ def test_nothing_is_left_of_a_worker(hook: Callable[[Any], Any]) -> None:
 
 
 def sampled(*cases: Any) -> list[Any]:
-    """Every third of the cases, each of which costs a worker; the others run where all tests are asked for."""
+    """Return every third case, each of which needs a worker; the others run if all tests are requested."""
     return [
         pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=[pytest.mark.thorough] * bool(number % 3))
         for number, case in enumerate(cases)
@@ -304,7 +304,7 @@ def told(error: str, text: Any = "x", **fields: Any) -> tuple[bytes, bytes]:
     ),
 )
 def test_a_worker_that_was_taken_over_is_not_believed(head: bytes, body: bytes) -> None:
-    """An answer that cannot be is an error of ours, and the worker gets no other picture."""
+    """An invalid response raises an error of this library, and the worker is not used again."""
     before = process()
     with pytest.raises(ProcessingError, match="sent an invalid response"):
         hooked(partial(hooks.answering, head=head, body=body), timeout=20)
@@ -327,7 +327,7 @@ def test_a_worker_that_was_taken_over_is_not_believed(head: bytes, body: bytes) 
     ),
 )
 def test_a_preview_that_cannot_be_is_not_believed(preview: Any) -> None:
-    """A thumbhash of another length, or a colour that is none, never reaches a page."""
+    """A ThumbHash of invalid length or an invalid colour is rejected."""
     before = process()
     hooked(partial(hooks.prepared, head=json.dumps({"renderings": [], "preview": preview}).encode()))
     with pytest.raises(ProcessingError, match="sent an invalid response"):
@@ -351,7 +351,7 @@ def test_a_preview_that_cannot_be_is_not_believed(preview: Any) -> None:
     ),
 )
 def test_a_header_that_cannot_be_is_not_believed(changed: dict[str, Any]) -> None:
-    """Numbers are within the limits, and the type is that of the first bytes, whatever a worker says."""
+    """The numbers in a response must be within the limits, and the type must match the first bytes."""
     fields = {"width": 3, "height": 3, "mimetype": "image/webp", "frames": 1, "orientation": 1, "has_alpha": False}
     head = json.dumps({"probe": fields | changed}).encode()
     before = process()
@@ -363,7 +363,7 @@ def test_a_header_that_cannot_be_is_not_believed(changed: dict[str, Any]) -> Non
 
 
 def test_answers_in_crumbs_come_to_an_end() -> None:
-    """The time for a message is that of the whole, not of each of its bytes."""
+    """The time limit of a message applies to the whole message, not to each byte."""
     ours, theirs = socket.socketpair()
     over = threading.Event()
 
@@ -386,7 +386,7 @@ def test_answers_in_crumbs_come_to_an_end() -> None:
 
 
 def test_a_worker_has_no_secrets_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a leak in a decoder could show; it has what its libraries need, such as where fonts are."""
+    """A worker has no secrets in its environment, only what its libraries need, such as the location of fonts."""
     for name in ("AWS_SECRET_ACCESS_KEY", "DATABASE_URL", "SECRET_KEY", "PGPASSWORD"):
         monkeypatch.setenv(name, "canary-of-a-secret")
     monkeypatch.setenv("FONTCONFIG_PATH", "/etc/fonts")
@@ -402,7 +402,7 @@ def test_a_worker_has_no_secrets_in_its_environment(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_worker_that_dies_while_it_waits_is_replaced() -> None:
-    """Nobody's picture is blamed for it."""
+    """A worker that dies while it is idle causes no error."""
     before = process()
     for pid in children():
         os.kill(pid, 9)
@@ -411,7 +411,7 @@ def test_a_worker_that_dies_while_it_waits_is_replaced() -> None:
 
 
 def children() -> set[int]:
-    """The processes that this one has started and not yet waited for."""
+    """Return the child processes that have not been reaped."""
     found = set()
     for path in Path("/proc/self/task").glob("*/children"):
         found |= {int(pid) for pid in path.read_text().split()}
@@ -419,7 +419,7 @@ def children() -> set[int]:
 
 
 def test_workers_are_replaced_after_many_pictures() -> None:
-    """A process does not live for ever, lest its memory be used up by crumbs."""
+    """A worker is replaced after a number of pictures, before its heap fragments."""
     before = process()
     for _ in range(201):
         probe(photos.SVG, ISOLATED)
@@ -427,12 +427,12 @@ def test_workers_are_replaced_after_many_pictures() -> None:
 
 
 def test_time_without_end() -> None:
-    """Memory can be limited alone."""
+    """Memory can be limited without a time limit."""
     assert hooked(hooks.painted, timeout=None)[0] == 40
 
 
 def test_a_worker_is_confined() -> None:
-    """It can write no file, and where the kernel lets it be shut off, it has no network."""
+    """A worker cannot write files, and has no network if the kernel permits it."""
     width, height = hooked(hooks.confined)
     assert width == 2
     alone = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
@@ -441,7 +441,7 @@ def test_a_worker_is_confined() -> None:
 
 
 async def test_the_loop_is_not_blocked_and_workers_are_as_many_as_threads() -> None:
-    """Pictures in several threads and loops are read side by side."""
+    """Pictures in several threads and event loops are read in parallel."""
     data = photos.photo("coffee")
     before = children()
     expected = await run_pixels(render, data, [Recipe(width=50)], ALL)
@@ -457,7 +457,7 @@ async def test_the_loop_is_not_blocked_and_workers_are_as_many_as_threads() -> N
 
 
 def test_a_failed_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that lets no process be started says so, and nothing is left open."""
+    """If a process cannot be started, the error says so, and no file stays open."""
     import multiprocessing
 
     multiprocessing.set_executable("/nowhere/python")
@@ -495,7 +495,7 @@ assert "pyvips" not in sys.modules
 
 
 def test_only_workers_load_a_decoder() -> None:
-    """A program that probes, strips and resizes in workers has no libvips of its own, and may fork at any time."""
+    """A program that probes, strips and resizes in workers does not load libvips, and may fork at any time."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", ATTACH], check=True, timeout=60, env=environment)
 
@@ -520,7 +520,7 @@ thread.start()
 
 
 def test_forks_and_the_end() -> None:
-    """A forked process starts workers of its own and leaves its parent's alone; none outlives the interpreter."""
+    """A forked process starts its own workers and leaves its parent's alone; none outlives the interpreter."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-W", "default::DeprecationWarning", "-c", PROGRAM],
         capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -529,7 +529,7 @@ def test_forks_and_the_end() -> None:
 
 
 def left(pids: list[int]) -> list[int]:
-    """Those of the processes that have not ended after a while."""
+    """Return those of the processes that have not ended after a while."""
     deadline = time.monotonic() + 20
     while True:
         found = [pid for pid in pids if Path(f"/proc/{pid}/exe").exists()]
@@ -540,7 +540,7 @@ def left(pids: list[int]) -> list[int]:
 
 @pytest.mark.parametrize("method", ["fork", pytest.param("forkserver", marks=pytest.mark.thorough), "spawn"])
 def test_hosts_that_are_processes_of_a_pool(method: str) -> None:
-    """Daemons of multiprocessing, which may have no children by its own means, have workers as well."""
+    """Daemonic processes of multiprocessing, which may not have children of that module, can have workers."""
     code = (
         "import multiprocessing\n"
         "from tests.imaging import hooks\n"
@@ -556,7 +556,7 @@ def test_hosts_that_are_processes_of_a_pool(method: str) -> None:
 
 
 def test_a_server_and_its_end() -> None:
-    """Requests at once to uvicorn, in two processes; when it is told to end, no worker stays."""
+    """Two uvicorn processes handle concurrent requests; no worker remains after they are stopped."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     command = ["uvicorn", "tests.imaging.hooks:app", "--port", str(port), "--workers", "2", "--lifespan", "off"]
@@ -574,7 +574,7 @@ def test_a_server_and_its_end() -> None:
                     with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
                         found: list[int] = json.load(answer)
                         return found
-                except urllib.error.URLError:  # it has not begun to listen
+                except urllib.error.URLError:  # the server does not listen yet
                     assert server.poll() is None
                     assert time.monotonic() < deadline
                     time.sleep(0.05)
@@ -591,7 +591,7 @@ def test_a_server_and_its_end() -> None:
 
 
 async def test_cancelled_callers_leave_nothing() -> None:
-    """A call that is cancelled ends with its picture, or when the time for that is over."""
+    """A cancelled call ends with its picture, or at its time limit."""
     others = open_files() - len(isolation._pool._all)
     calls = [asyncio.create_task(run_pixels(hooked, hooks.sleeping, timeout=0.3)) for _ in range(6)]
     await asyncio.wait(calls, timeout=0.2)
@@ -605,7 +605,7 @@ async def test_cancelled_callers_leave_nothing() -> None:
 
 
 def test_workers_end_with_their_parent() -> None:
-    """A parent that is killed leaves no process behind."""
+    """No worker remains after its parent is killed."""
     code = (
         "import sys, time; from tests.imaging.test_isolation import *\n"
         "process(); print(*children(), flush=True); time.sleep(60)"
@@ -620,7 +620,7 @@ def test_workers_end_with_their_parent() -> None:
 
 
 def test_a_call_that_is_interrupted_ends_its_worker() -> None:
-    """Whoever is interrupted does not wait for the picture, and the next one gets another worker."""
+    """An interrupted call does not wait for the picture, and the next picture gets another worker."""
     before = process()
 
     class Enough(BaseException):
@@ -646,7 +646,7 @@ Ask = Callable[..., tuple[dict[str, Any], bytes]]
 
 @pytest.fixture
 def ask() -> Iterator[Ask]:
-    """Ask a worker in a thread of this process, by a request as it is sent."""
+    """Run a worker in a thread of this process, and send it an encoded request."""
     before = [resource.getrlimit(kind) for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE)]
     ours, theirs = socket.socketpair()
 
@@ -666,7 +666,7 @@ def ask() -> Iterator[Ask]:
         return json.loads(found), bytes(answer)
 
     asked.sent = sent  # type: ignore[attr-defined]
-    thread = threading.Thread(target=work)  # what it shuts off, it shuts off for itself alone
+    thread = threading.Thread(target=work)  # the restrictions apply to this thread only
     thread.start()
     try:
         yield asked
@@ -676,7 +676,7 @@ def ask() -> Iterator[Ask]:
 
 
 def test_what_a_worker_does_without_a_process(ask: Ask) -> None:
-    """A worker serves whoever has the other end of its socket, one request after the other, until that is closed."""
+    """A worker responds to one request after another until the other end of its socket is closed."""
     recipe = Recipe(width=20)
     [expected] = render(photos.png(), [recipe], ALL)
     assert ask(photos.png())[0]["probe"]["width"] == 451
@@ -716,7 +716,7 @@ def using(hook: Callable[[Any], Any]) -> list[Recipe]:
 def test_a_worker_knows_what_lacks_memory(
     ask: Ask, data: Callable[[], bytes], recipes: list[Recipe], limits: dict[str, Any], error: str, is_memory: bool
 ) -> None:
-    """A picture that takes too much is told apart from one that is broken, whatever the error of the decoder says."""
+    """A picture that needs too much memory is distinguished from a damaged one, whatever error the decoder reports."""
     room = _worker._own_memory() + 200_000_000
     try:
         found, _ = ask(data(), recipes, max_memory=room, **limits)
@@ -726,7 +726,7 @@ def test_a_worker_knows_what_lacks_memory(
 
 
 def test_a_worker_without_a_free_file_reads_pictures(ask: Ask) -> None:
-    """How much memory it has taken, it then has to guess."""
+    """Without a free file descriptor, a worker assumes its memory use."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
     try:
@@ -737,7 +737,7 @@ def test_a_worker_without_a_free_file_reads_pictures(ask: Ask) -> None:
 
 
 def test_a_broken_picture_of_much_memory_is_broken() -> None:
-    """That its pixels take more than half of the memory does not make it one that is too large."""
+    """A damaged picture is not reported as too large, even if its pixels need more than half of the memory."""
     limits = replace(WIDE, max_memory=280_000_000, verify="complete")
     assert render(interlaced(6_000), [Recipe(width=40)], limits)[0].width == 40
     with pytest.raises(UnreadableImageError, match="damaged pixels"):
@@ -746,7 +746,7 @@ def test_a_broken_picture_of_much_memory_is_broken() -> None:
 
 @pytest.mark.parametrize("message", [b"", b"short", bytes(7) + b"\xff" * 9, b"\xff" * 16, bytes(15) + b"\x09short"])
 def test_messages_that_cannot_be(message: bytes) -> None:
-    """What ends too early, or speaks of more than is to be had, ends the conversation."""
+    """A message that is truncated, or announces too many bytes, ends the connection."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(message)
@@ -756,7 +756,7 @@ def test_messages_that_cannot_be(message: bytes) -> None:
 
 
 def test_a_pool_ends_its_workers_and_a_forked_one_leaves_them() -> None:
-    """At the end of a process its workers end; in a forked process they are another's."""
+    """Workers end with their process; a forked process leaves its parent's workers alone."""
     before = process()
     isolation._pool.close()
     assert before != process()
@@ -765,4 +765,4 @@ def test_a_pool_ends_its_workers_and_a_forked_one_leaves_them() -> None:
     [started] = children() - known
     pool.forget()
     pool.close()
-    assert os.waitpid(started, 0)[1] == 0  # its socket is closed, so it has ended by itself; nobody has waited for it
+    assert os.waitpid(started, 0)[1] == 0  # its socket is closed, so it has ended without being reaped

@@ -1,4 +1,4 @@
-"""Limits are values that check themselves."""
+"""Limits validate their values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aioimageattach.imaging._limits import KNOWN_TYPES
 
 
 def test_allow_adds_types_to_a_copy() -> None:
-    """What is allowed besides is allowed in the copy alone, and the other limits stay."""
+    """The copy accepts more types and keeps the other limits; the original is unchanged."""
     limits = ImageLimits(max_side=77)
     more = limits.allow("image/svg+xml", "image/tiff")
     assert limits.types | {"image/svg+xml", "image/tiff"} == more.types
@@ -41,7 +41,7 @@ def test_allow_adds_types_to_a_copy() -> None:
     ],
 )
 def test_values_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
-    """A limit that lets nothing through, or a type that nothing reads, is a ValueError."""
+    """A limit below 1, or an unknown type, raises ValueError."""
     with pytest.raises(ValueError, match=next(iter(arguments))):
         ImageLimits(**arguments)
 
@@ -62,13 +62,13 @@ def test_values_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
     ],
 )
 def test_wrong_types_are_refused(arguments: dict[str, Any]) -> None:
-    """A limit of another type is a TypeError."""
+    """A limit of the wrong type raises TypeError."""
     with pytest.raises(DeclarationError):
         ImageLimits(**arguments)
 
 
 def test_unknown_types_cannot_be_allowed() -> None:
-    """Asking for a type that nothing reads says which can be read."""
+    """The error for an unknown type lists the known ones."""
     with pytest.raises(ValueError, match="image/tiff"):
         DEFAULT_LIMITS.allow("image/x-photo")
 
@@ -85,14 +85,14 @@ def test_unknown_types_cannot_be_allowed() -> None:
 def test_sizes_beyond_the_limits_say_by_how_much(
     size: tuple[int, int], bytes_per_pixel: float | None, limit: int, actual: int
 ) -> None:
-    """The error has the limit and what came as numbers."""
+    """The error has the limit and the actual value as numbers."""
     with pytest.raises(ImageTooLargeError) as caught:
         DEFAULT_LIMITS.check_size(*size, bytes_per_pixel=bytes_per_pixel)
     assert (limit, actual) == (caught.value.limit, caught.value.actual)
 
 
 def test_sizes_at_the_limits_are_let_through() -> None:
-    """A limit is the most that is allowed."""
+    """A picture at the limit is accepted."""
     DEFAULT_LIMITS.check_size(30_000, 8_333)
     DEFAULT_LIMITS.check_size(25_000, 10_000)
     DEFAULT_LIMITS.check_size(8_000, 5_000, bytes_per_pixel=25.0)
@@ -110,7 +110,7 @@ def test_sizes_at_the_limits_are_let_through() -> None:
     ],
 )
 def test_originals_at_the_limits_are_let_through(limits: ImageLimits, size: tuple[int, int]) -> None:
-    """The least and the most are allowed, also as fractions that no float is."""
+    """The minimum and the maximum are allowed, including ratios that have no exact float."""
     limits.check_original(*size, "image/jpeg")
 
 
@@ -126,7 +126,7 @@ def test_originals_at_the_limits_are_let_through(limits: ImageLimits, size: tupl
 def test_originals_beyond_the_limits_say_by_how_much(
     limits: ImageLimits, size: tuple[int, int], name: str, values: tuple[float, float]
 ) -> None:
-    """The error names the limit, and has it and the picture's value as numbers."""
+    """The error names the limit, and has the limit and the picture's value as numbers."""
     kind = ImageTooSmallError if "aspect" not in name else ImageProportionsError
     with pytest.raises(kind, match=rf"\({name}\)") as caught:
         limits.check_original(*size, "image/jpeg")
@@ -134,7 +134,7 @@ def test_originals_beyond_the_limits_say_by_how_much(
 
 
 def test_drawings_have_proportions_and_no_size() -> None:
-    """An icon of 24 pixels is as good as one of 2,400; a banner is a banner."""
+    """Minimum sizes do not apply to vector images, but minimum and maximum proportions do."""
     limits = ImageLimits(min_width=800, min_height=800, max_aspect=2)
     limits.check_original(24, 24, "image/svg+xml")
     with pytest.raises(ImageProportionsError):

@@ -1,4 +1,4 @@
-"""Originals without their metadata: the same pixels, and nothing private left."""
+"""Originals without metadata: the same pixels, and no private data."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PRIVATE = (photos.GPS[0], b"Example Phones", b"somebody private", b"xmpmeta", b"
 
 
 def pixels(data: bytes) -> bytes:
-    """All that is shown, decoded by the library itself."""
+    """Return the displayed pixels, decoded by the library itself."""
     return render(data, [Recipe(ratio=1, format="png")])[0].blob
 
 
 def jpeg_with_everything() -> bytes:
-    """A JPEG with a preview in JFIF, XMP, IPTC, a comment, a maker's picture after its end, and EXIF with a place."""
+    """Return a JPEG with a JFIF preview, XMP, IPTC, a comment, trailing data, and EXIF with a location."""
     data = photos.saved(
         photos.opened("chelsea"),
         "JPEG",
@@ -64,7 +64,7 @@ def jpeg_with_everything() -> bytes:
     ],
 )
 def test_stripped_pictures_show_the_same(make: Callable[[], bytes]) -> None:
-    """The same kind, size, orientation and pixels, with nothing private; stripping again changes nothing."""
+    """Type, size, orientation and pixels stay the same, private data is removed, and stripping is idempotent."""
     data = make()
     found = probe(data)
     stripped = strip_metadata(data, found.mimetype)
@@ -83,7 +83,7 @@ def test_stripped_pictures_show_the_same(make: Callable[[], bytes]) -> None:
 
 @pytest.mark.parametrize("make", [photos.animated_gif, photos.animated_webp])
 def test_animations_keep_frames_and_pace(make: Callable[[], bytes]) -> None:
-    """Every frame, its duration and the number of rounds stay."""
+    """All frames, durations and the loop count are kept."""
     data = make()
     with (
         Image.open(io.BytesIO(data)) as before,
@@ -99,14 +99,14 @@ def test_animations_keep_frames_and_pace(make: Callable[[], bytes]) -> None:
 
 
 def test_the_resolution_of_jfif_stays_without_its_preview() -> None:
-    """The head keeps its version and density, and ends there."""
+    """The JFIF segment keeps only its version and density."""
     stripped = strip_metadata(jpeg_with_everything(), "image/jpeg")
     start = stripped.index(b"JFIF\0")
     assert stripped[start - 2 : start + 14] == b"\0\x10JFIF\0\1\2\1\0\x48\0\x48\0\0"
 
 
 def test_avif_is_overwritten_in_place() -> None:
-    """No byte of the picture moves: what was metadata is blank."""
+    """No byte of the picture moves: the metadata is overwritten."""
     plain = photos.avif()
     texts = photos.saved(
         photos.opened("chelsea"), "AVIF", exif=photos.exif(1), xmp=b"<x:xmpmeta>somebody private</x:xmpmeta>"
@@ -123,7 +123,7 @@ def box(name: bytes, body: bytes) -> bytes:
 
 
 def test_avif_that_is_not_understood_is_refused() -> None:
-    """Moving AVIF, and items that lie over the picture, are left alone."""
+    """Image sequences, and items that overlap the picture, are refused."""
     data = photos.avif()
     with pytest.raises(UnsupportedImageError, match="image sequence"):
         strip_metadata(data + box(b"moov", b""), "image/avif")
@@ -134,7 +134,7 @@ def test_avif_that_is_not_understood_is_refused() -> None:
 
 
 def test_avif_whose_metadata_lie_over_the_picture_is_refused() -> None:
-    """What belongs to the picture as well is never blanked."""
+    """Bytes that belong to the picture as well are never overwritten."""
     data = bytearray(photos.avif())
     at = data.index(b"iloc")
     version, sizes, count = data[at + 4], data[at + 8], int.from_bytes(data[at + 10 : at + 12], "big")
@@ -147,7 +147,7 @@ def test_avif_whose_metadata_lie_over_the_picture_is_refused() -> None:
 
 @pytest.mark.parametrize("mimetype", ["image/tiff", "image/svg+xml", "application/pdf", "image/heic", "image/bmp"])
 def test_other_types_are_refused(mimetype: str) -> None:
-    """Where stripping is not sure, it is not done."""
+    """Types from which metadata cannot be removed reliably are refused."""
     with pytest.raises(UnsupportedImageError, match="metadata can be removed from") as caught:
         strip_metadata(b"", mimetype)
     assert caught.value.allowed == STRIPPED_TYPES
@@ -167,13 +167,13 @@ def test_other_types_are_refused(mimetype: str) -> None:
     ],
 )
 def test_broken_files_are_refused(data: bytes, mimetype: str) -> None:
-    """A file of another type, or without its end, is unreadable: nothing is guessed."""
+    """A file of another type, or a truncated one, is unreadable: nothing is guessed."""
     with pytest.raises(UnreadableImageError):
         strip_metadata(data, mimetype)
 
 
 def test_bombs_are_refused_before_a_decoder_sees_them() -> None:
-    """Compressed texts that would fill the memory are found without one."""
+    """Compressed texts that would fill the memory are detected without a decoder."""
     bomb = photos.png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(30_000_000), 9)) * 8
     data = photos.png()
     with pytest.raises(ImageTooLargeError, match="max_metadata"):
@@ -181,7 +181,7 @@ def test_bombs_are_refused_before_a_decoder_sees_them() -> None:
 
 
 def test_pictures_beyond_the_default_limits_are_stripped() -> None:
-    """Who accepted a large picture with limits of his own can strip it."""
+    """A picture that was accepted with higher limits can be stripped."""
     data = photos.saved(Image.new("1", (18_000, 15_000)), "PNG", exif=photos.exif(1))
     with pytest.raises(ImageTooLargeError):
         probe(data)
@@ -192,7 +192,7 @@ def test_pictures_beyond_the_default_limits_are_stripped() -> None:
 
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_what_was_probed_is_stripped_without_a_decoder(orientation: int) -> None:
-    """Whoever knows the header gets the same bytes as one who has it read again."""
+    """With a known header, the result equals that of reading the header again."""
     data = photos.oriented(orientation)
     assert strip_probed(data, probe(data)) == strip_metadata(data, "image/jpeg")
     with pytest.raises(UnsupportedImageError, match="got image/tiff"):

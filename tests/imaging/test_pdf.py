@@ -1,4 +1,4 @@
-"""PDF originals: the first page, painted by an extra."""
+"""PDF originals: the first page, rendered with an extra."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIMITS = ImageLimits().allow("application/pdf")
 
 @pytest.mark.parametrize("width", [30, 300, 900])
 def test_the_first_page_is_painted_at_the_size_needed(width: int) -> None:
-    """Red in the lower left, white elsewhere, as PNG, and sharp at any size."""
+    """The thumbnail is a PNG, red in the lower left and white elsewhere, and sharp at any size."""
     (rendering,) = render(photos.pdf(2), [Recipe(width=width)], LIMITS)
     image = Image.open(io.BytesIO(rendering.blob))
     assert (rendering.mimetype, image.size) == ("image/png", (width, width * 2 // 3))
@@ -29,7 +29,7 @@ def test_the_first_page_is_painted_at_the_size_needed(width: int) -> None:
 
 
 def test_many_threads_may_paint() -> None:
-    """The library behind is not thread-safe; here it is."""
+    """Concurrent threads are safe, although PDFium is not thread-safe."""
     with ThreadPoolExecutor(4) as pool:
         jobs = [
             pool.submit(render, photos.pdf(1, 200 + number, 100), [Recipe(width=50)], LIMITS) for number in range(24)
@@ -38,9 +38,9 @@ def test_many_threads_may_paint() -> None:
 
 
 def compressed_pdf(page: str = "", *, damaged: bool = False) -> bytes:
-    """A page of 300 x 200 units whose objects are in a compressed stream (PDF 2.0, 7.5.7 and 7.5.8).
+    """Return a page of 300 x 200 units whose objects are in a compressed stream (PDF 2.0, 7.5.7 and 7.5.8).
 
-    With ``damaged``, a stream that cannot be unpacked and that nothing refers to is before it.
+    With ``damaged``, it is preceded by an unreferenced stream that cannot be decompressed.
     """
     objects = {
         1: b"<< /Type /Catalog /Pages 2 0 R >>",
@@ -77,15 +77,15 @@ def compressed_pdf(page: str = "", *, damaged: bool = False) -> bytes:
     [
         (photos.pdf(entries="/UserUnit 2"), (600, 400)),
         (photos.pdf(entries="/UserUnit 0.5"), (150, 100)),
-        (photos.pdf(entries="/UserUnit 0.000001"), (3, 2)),  # the least that is believed is a hundredth
+        (photos.pdf(entries="/UserUnit 0.000001"), (3, 2)),  # the minimum is a hundredth
         (compressed_pdf(), (300, 200)),
         (compressed_pdf("/UserUnit 2.5"), (750, 500)),
         (compressed_pdf("/UserUnit 2.5", damaged=True), (750, 500)),
-        (photos.pdf(1, 0.5, 0.25), (2, 1)),  # small pages keep their proportions
+        (photos.pdf(1, 0.5, 0.25), (2, 1)),  # small pages keep their aspect ratio
     ],
 )
 def test_the_unit_of_a_page_counts(data: bytes, size: tuple[int, int]) -> None:
-    """A page's size is its box times ``UserUnit`` (PDF 2.0, table 31), wherever that is written."""
+    """The size of a page is its box times ``UserUnit`` (PDF 2.0, table 31), wherever that is written."""
     found = probe(data, LIMITS)
     assert size == (found.width, found.height)
     (rendering,) = render(data, [Recipe(width=60)], LIMITS)
@@ -96,23 +96,23 @@ def test_the_unit_of_a_page_counts(data: bytes, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("data", [photos.pdf()[:60], b"%PDF-1.7\nnothing", photos.pdf(0), photos.pdf(1, 0, 0)])
 def test_broken_documents_are_unreadable(data: bytes) -> None:
-    """Documents without a table, a page or a size."""
+    """Documents without a table, a page or a size are refused."""
     try:
         found = probe(data, LIMITS)
     except UnreadableImageError:
         return
-    assert data == photos.pdf(1, 0, 0)  # a page without a size gets that of paper
+    assert data == photos.pdf(1, 0, 0)  # a page without a size gets a default paper size
     assert (found.width, found.height) == (612, 792)
 
 
 def test_canvases_are_limited() -> None:
-    """A page is painted as a whole: its canvas has the lower limit."""
+    """A page is painted as a whole: the lower limit applies to its canvas."""
     with pytest.raises(ImageTooLargeError, match="max_memory"):
         render(photos.pdf(), [Recipe(width=16_000)], LIMITS)
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who allows PDF without installing the extra learns its name."""
+    """If PDF is allowed but the extra is not installed, the error names the extra."""
     monkeypatch.setitem(sys.modules, "pypdfium2", None)
     with pytest.raises(UnsupportedImageError, match=r"aioimageattach\[pdf\]") as caught:
         probe(photos.pdf(), LIMITS)

@@ -1,4 +1,4 @@
-"""Thumbhashes against the reference implementation, dominant colours, and one decode for all."""
+"""ThumbHashes compared with the reference implementation, dominant colours, and decodes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests import photos
 
 ALL = ImageLimits(types=KNOWN_TYPES)
 VECTORS = json.loads((Path(__file__).parent.parent / "data" / "thumbhash.json").read_text("utf-8"))
-"""Made with the npm package thumbhash 0.1.1, which is the reference implementation."""
+"""ThumbHashes made with the reference implementation, the npm package thumbhash 0.1.1."""
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=[vector["picture"] for vector in VECTORS])
 def test_thumbhashes_are_those_of_the_reference_implementation(vector: dict[str, Any]) -> None:
-    """Photographs, noise, a row, transparent parts: every byte is the same."""
+    """Photographs, noise, a single row, and transparent parts give identical bytes."""
     found = thumbhash(vector["width"], vector["height"], base64.b64decode(vector["pixels"]))
     assert vector["thumbhash"] == base64.b64encode(found).decode()
     assert len(found) <= 28
@@ -35,7 +35,7 @@ def test_thumbhashes_are_those_of_the_reference_implementation(vector: dict[str,
 @pytest.mark.parametrize("pixel", [(255, 255, 255, 255), (0, 0, 0, 255), (10, 20, 30, 128), (0, 0, 0, 0)])
 @pytest.mark.parametrize("size", [(8, 8), (48, 48), (8, 31)])
 def test_pictures_of_one_colour_have_no_shape(pixel: tuple[int, ...], size: tuple[int, int]) -> None:
-    """All amplitudes are 0, and not what is left of the errors of floats."""
+    """All amplitudes are 0 despite floating-point errors."""
     found = thumbhash(*size, bytes(pixel) * size[0] * size[1])
     header, second = int.from_bytes(found[:3], "little"), int.from_bytes(found[3:5], "little")
     assert (header >> 18 & 31, second >> 3 & 63, second >> 9 & 63) == (0, 0, 0)
@@ -45,7 +45,7 @@ def test_pictures_of_one_colour_have_no_shape(pixel: tuple[int, ...], size: tupl
 
 
 def test_the_dominant_colour_is_the_mean_of_the_commonest() -> None:
-    """Not the mean of all, and not of what cannot be seen."""
+    """It is not the mean of all pixels, and ignores transparent ones."""
     red, near, blue, clear = (
         bytes(pixel) for pixel in ((200, 10, 10, 255), (208, 12, 11, 255), (9, 9, 250, 255), (0,) * 4)
     )
@@ -64,7 +64,7 @@ def test_the_dominant_colour_is_the_mean_of_the_commonest() -> None:
     ],
 )
 def test_previews_of_all_kinds(data: bytes, colour: tuple[int, int, int]) -> None:
-    """Drawings, documents, grey and alpha: the colour that most of the picture has."""
+    """Drawings, documents, grey pictures and alpha give the colour of most pixels."""
     [], preview = render_with_preview(data, [], ALL)
     assert preview.colour is not None
     found = bytes.fromhex(preview.colour[1:])
@@ -73,7 +73,7 @@ def test_previews_of_all_kinds(data: bytes, colour: tuple[int, int, int]) -> Non
 
 @pytest.mark.parametrize("orientation", [1, 6, 3])
 def test_previews_are_upright_and_the_same_with_and_without_thumbnails(orientation: int) -> None:
-    """What is asked for besides changes nothing that can be seen, nor does the orientation of the file."""
+    """Neither thumbnails nor the orientation of the file change the preview visibly."""
     data = photos.oriented(orientation, "PNG")
     upright = photos.opened("chelsea").resize((48, 32), Image.Resampling.LANCZOS).convert("RGBA")
     expected = nibbles(thumbhash(48, 32, upright.tobytes()))
@@ -90,7 +90,7 @@ def nibbles(data: bytes) -> list[int]:
 
 
 def test_a_preview_takes_no_decode_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is opened as often for a thumbnail, its smart crop and its preview as for the thumbnail alone."""
+    """A thumbnail with a smart crop and a preview opens the file as often as the thumbnail alone."""
     opened: list[str] = []
     call = pyvips.Operation.call
 
@@ -112,7 +112,7 @@ def test_a_preview_takes_no_decode_of_its_own(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_strips_have_previews_and_smart_crops() -> None:
-    """A line of pixels, and a thumbnail that is stretched far beyond it, are no reason to fail."""
+    """A line of pixels, and a thumbnail that is much larger, do not fail."""
     for size in ((1, 3000), (3000, 1), (2, 2)):
         data = photos.saved(Image.new("RGB", size, (10, 200, 30)), "PNG")
         recipes = [
@@ -124,11 +124,11 @@ def test_strips_have_previews_and_smart_crops() -> None:
         assert [Image.open(io.BytesIO(one.blob)).size for one in made] == [(1000, 3), (3, 1000), (40, 40)]
         assert preview.colour == "#0ac81e"
         header = base64.b64decode(preview.thumbhash)
-        assert (header[2] >> 2 & 31, int.from_bytes(header[3:5], "little") >> 3 & 0xFFF) == (0, 0)  # no shape
+        assert (header[2] >> 2 & 31, int.from_bytes(header[3:5], "little") >> 3 & 0xFFF) == (0, 0)  # without a shape
 
 
 def test_previews_of_broken_pictures_are_errors() -> None:
-    """As with thumbnails, if the class wants complete pictures."""
+    """A damaged picture raises an error if the class requires complete pictures, as for thumbnails."""
     with pytest.raises(UnreadableImageError):
         render_with_preview(photos.photo("coffee")[:9000], [], ImageLimits(verify="complete"))
 

@@ -1,4 +1,4 @@
-"""Headers of real files of every kind, and refusals."""
+"""Headers of real files of every type, and rejected files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ALL = ImageLimits(types=KNOWN_TYPES)
     ],
 )
 def test_headers_say_what_a_picture_is(make: Callable[[], bytes], expected: Probe) -> None:
-    """Size, type by content, frames and alpha of every kind."""
+    """Size, type, frames and alpha are detected for every type."""
     assert expected == probe(make(), ALL)
 
 
@@ -61,19 +61,19 @@ def test_sizes_are_as_displayed(orientation: int, file_format: str) -> None:
 
 
 def test_avif_is_upright_already() -> None:
-    """AVIF turns itself: its EXIF does not count."""
+    """AVIF rotates by its own property: its EXIF orientation is ignored."""
     found = probe(photos.oriented(6, "AVIF"))
     assert (found.width, found.height, found.orientation) == (451, 300, 1)
 
 
 def test_an_orientation_that_does_not_exist_is_none() -> None:
-    """What is not 1 to 8 is as good as upright."""
+    """Values other than 1 to 8 mean upright."""
     data = photos.saved(photos.opened("chelsea"), "JPEG", exif=photos.exif(9))
     assert Probe(451, 300, "image/jpeg") == probe(data)
 
 
 def test_any_buffer_is_read(tmp_path: Path) -> None:
-    """Bytes, bytearrays, views of other items and files mapped to memory are the same."""
+    """Bytes, bytearrays, views with other item sizes, and mapped files give the same result."""
     data = photos.transparent_png() + b"\0" * (-len(photos.transparent_png()) % 4)
     expected = probe(data)
     path = tmp_path / "picture"
@@ -86,7 +86,7 @@ def test_any_buffer_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", ["text", 3, None, memoryview(b"abcdef")[::2]])
 def test_what_is_no_buffer_is_refused(data: Any) -> None:
-    """Only contiguous bytes can be a file."""
+    """Only a contiguous buffer is accepted."""
     with pytest.raises(DeclarationError, match="data: expected"):
         probe(data)
 
@@ -114,7 +114,7 @@ def test_what_is_no_buffer_is_refused(data: Any) -> None:
     ],
 )
 def test_bytes_that_are_no_picture_are_unreadable(data: bytes) -> None:
-    """Heads alone, other files and polyglots are told from pictures."""
+    """Bare signatures, other files and polyglots are rejected."""
     with pytest.raises(UnreadableImageError):
         probe(data, ALL)
 
@@ -132,7 +132,7 @@ def test_bytes_that_are_no_picture_are_unreadable(data: bytes) -> None:
     ],
 )
 def test_kinds_that_are_not_allowed_are_named(data: bytes, mimetype: str) -> None:
-    """The error says which kind came and which are allowed."""
+    """The error contains the detected and the allowed types."""
     with pytest.raises(UnsupportedImageError, match=f"got {mimetype}".replace("+", r"\+")) as caught:
         probe(data)
     assert mimetype == caught.value.mimetype
@@ -140,13 +140,13 @@ def test_kinds_that_are_not_allowed_are_named(data: bytes, mimetype: str) -> Non
 
 
 def test_refused_heic_names_the_extra() -> None:
-    """Whoever uploads from an iPhone learns what is missing."""
+    """The error names the missing extra, for uploads from an iPhone."""
     with pytest.raises(UnsupportedImageError, match=r"aioimageattach\[heif\]"):
         probe(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
 
 
 def test_pixels_of_too_many_bytes_are_refused() -> None:
-    """A TIFF of many bands is no photograph, and costs memory by the band."""
+    """A TIFF with many bands is refused, because each band takes memory."""
     import pyvips
 
     image = pyvips.Image.black(8, 8, bands=20)
@@ -175,13 +175,13 @@ def test_pixels_of_too_many_bytes_are_refused() -> None:
     ],
 )
 def test_each_limit_holds(limits: ImageLimits, make: Callable[[], bytes], word: str) -> None:
-    """A picture beyond a limit is refused by the name of the limit."""
+    """A picture beyond a limit is refused with the name of the limit."""
     with pytest.raises(ImageTooLargeError, match=rf"\({word}\)|\({word}\)$"):
         probe(make(), limits)
 
 
 def test_pages_of_a_tiff_are_limited() -> None:
-    """The pages that only the decoder counts are held to the limit, too."""
+    """Pages are counted against the limit, although only the decoder reads them."""
     pages = [photos.opened("chelsea", (8, 8))] * 3
     data = photos.saved(pages[0], "TIFF", save_all=True, append_images=pages[1:])
     assert probe(data, ALL).frames == 3
@@ -190,7 +190,7 @@ def test_pages_of_a_tiff_are_limited() -> None:
 
 
 def test_importing_loads_no_decoder() -> None:
-    """libvips, PDFium and pillow-heif come with the first picture that needs them."""
+    """libvips, PDFium and pillow-heif are imported with the first picture that needs them."""
     code = (
         "import sys, aioimageattach.imaging\n"
         "from aioimageattach.imaging import _decode, _metadata, _pdf, _pillow_heif, _svg\n"
@@ -202,7 +202,7 @@ def test_importing_loads_no_decoder() -> None:
 
 @pytest.mark.parametrize("isolated", [False, True])
 def test_small_and_narrow_pictures_are_refused_if_new(isolated: bool) -> None:
-    """A header says enough to refuse them; those that are attached already have thumbnails all the same."""
+    """New pictures are refused by their header; stored pictures still have thumbnails."""
     limits = ImageLimits(min_width=301, max_aspect=1, isolated=isolated)
     with pytest.raises(ImageTooSmallError, match="min_width") as caught:
         probe(photos.saved(Image.new("RGB", (300, 900)), "PNG"), limits)

@@ -43,7 +43,7 @@ WIDE = ImageLimits(max_side=10**9, max_pixels=10**18)
 def test_target_is_the_size_asked_for(
     arguments: dict[str, Any], size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    """Sides that follow the proportions are rounded to the nearest pixel, and none is 0."""
+    """Sides that follow from the aspect ratio are rounded to the nearest pixel, and at least 1."""
     assert expected == Recipe(**arguments).target(size)
 
 
@@ -60,7 +60,7 @@ def test_target_is_the_size_asked_for(
 def test_scaled_is_the_whole_picture_before_cropping_or_bars(
     fit: Any, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    """Cover is scaled past the box, contain within it."""
+    """``cover`` is scaled to fill the box, ``contain`` to fit into it."""
     assert expected == Recipe(width=100, height=100, fit=fit).layout(size).inner
 
 
@@ -68,9 +68,9 @@ sides = st.integers(1, 30_000)
 
 
 @given(sides, sides, sides, sides, st.sampled_from(["cover", "contain", "inside"]))
-@example(1, 3, 1, 2, "contain")  # as wide as the box, which its height decides
+@example(1, 3, 1, 2, "contain")  # the height of the box is decisive
 def test_proportions_hold_to_half_a_pixel(width: int, height: int, box_width: int, box_height: int, fit: Any) -> None:
-    """Whatever the sizes, one side is the box's and the other the nearest to the original's proportions."""
+    """For all sizes, one side equals the box, and the other one is rounded from the aspect ratio."""
     scaled = Recipe(width=box_width, height=box_height, fit=fit).layout((width, height)).inner
     assert min(scaled) >= 1
     fits_width = scaled[0] == box_width and (abs(scaled[1] - height * box_width / width) <= 0.5 or scaled[1] == 1)
@@ -117,7 +117,7 @@ def test_proportions_hold_to_half_a_pixel(width: int, height: int, box_width: in
     ],
 )
 def test_values_out_of_range_are_refused(arguments: dict[str, Any], message: str) -> None:
-    """A value no thumbnail can have is a ValueError that says what was expected."""
+    """A value out of range raises ValueError with the expected values."""
     with pytest.raises(ValueError, match=message):
         Recipe(**arguments)
 
@@ -160,7 +160,7 @@ def test_values_out_of_range_are_refused(arguments: dict[str, Any], message: str
     ],
 )
 def test_wrong_types_and_combinations_are_refused(arguments: dict[str, Any]) -> None:
-    """What cannot work as written is a DeclarationError, which is a TypeError."""
+    """Invalid types and combinations raise DeclarationError, which is a TypeError."""
     with pytest.raises(DeclarationError):
         Recipe(**arguments)
 
@@ -177,13 +177,13 @@ def test_wrong_types_and_combinations_are_refused(arguments: dict[str, Any]) -> 
     ],
 )
 def test_targets_beyond_limits_are_refused(recipe: Recipe, size: tuple[int, int], original: str | None) -> None:
-    """Neither the limits nor what the format can hold may be passed."""
+    """Neither the limits nor the maximum of the format may be exceeded."""
     with pytest.raises(ImageTooLargeError):
         recipe.target(size, original=original)
 
 
 def test_limits_of_the_caller_hold_for_targets() -> None:
-    """Who raises the limits may make larger thumbnails, in formats that hold them."""
+    """Higher limits allow larger thumbnails, in formats that support them."""
     assert Recipe(width=200_000).target((20_000, 10), original="image/png", limits=WIDE) == (200_000, 100)
     with pytest.raises(ImageTooLargeError, match="65,500"):
         Recipe(width=200_000).target((20_000, 10), original="image/jpeg", limits=WIDE)
@@ -203,7 +203,7 @@ def test_limits_of_the_caller_hold_for_targets() -> None:
 def test_mimetype_is_the_originals_unless_a_format_is_given(
     arguments: dict[str, Any], original: str, expected: str
 ) -> None:
-    """What cannot be written becomes PNG."""
+    """A format that cannot be written becomes PNG."""
     assert expected == Recipe(**arguments).mimetype(original)
 
 
@@ -244,12 +244,12 @@ def test_mimetype_is_the_originals_unless_a_format_is_given(
     ],
 )
 def test_look_tells_thumbnails_of_one_size_apart(arguments: dict[str, Any], original: str, expected: str) -> None:
-    """A plain resize in the same format has no word, everything else has a short one."""
+    """A plain resize in the same format has an empty look, every other recipe a short one."""
     assert expected == Recipe(**arguments).look(original)
 
 
 def test_long_looks_are_shortened_and_stay_apart() -> None:
-    """However much is asked for, the look fits into 32 characters, and differs where the recipe differs."""
+    """A look has at most 32 characters, and differs if the recipe differs."""
     looks = {
         Recipe(
             **BOX, fit="contain", format="webp", animated=True, quality=quality, filter="mitchell", background=(1, 2, 3)
@@ -261,7 +261,7 @@ def test_long_looks_are_shortened_and_stay_apart() -> None:
 
 
 def test_recipes_are_values() -> None:
-    """Equal recipes are one key, however they were spelt."""
+    """Equal recipes are one dictionary key, however they were written."""
     assert Recipe(width=10, height=20) == Recipe(width=10, height=20, fit="cover")
     assert {Recipe(width=10, format="jpg"): 1} == {Recipe(width=10, format="image/jpeg"): 1}
     assert Recipe(ratio=1) == Recipe(ratio=1.0)
@@ -270,12 +270,12 @@ def test_recipes_are_values() -> None:
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_familiar_filter_names_have_kernels(name: str) -> None:
-    """Each familiar name stands for a kernel of libvips."""
+    """Each common name maps to a kernel of libvips."""
     assert Recipe(width=1, filter=name).kernel in {"nearest", "linear", "cubic", "mitchell", "lanczos2", "lanczos3"}
 
 
 def test_formats_are_those_that_can_be_written() -> None:
-    """The formats of thumbnails are the five of the web."""
+    """Thumbnails can have five formats."""
     assert {"avif", "gif", "jpeg", "jpg", "png", "webp"} == set(FORMATS)
 
 
@@ -303,7 +303,7 @@ def test_formats_are_those_that_can_be_written() -> None:
 def test_nothing_is_enlarged_on_request(
     arguments: dict[str, Any], size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    """A size beyond the original's becomes the original's, and a box shrinks in proportion."""
+    """A larger size becomes that of the original, and a larger box is reduced in proportion."""
     assert expected == Recipe(**arguments, enlarge=False).target(size)
 
 
@@ -311,10 +311,10 @@ def test_nothing_is_enlarged_on_request(
 def test_no_pixel_is_made_up_where_nothing_is_enlarged(
     width: int, height: int, across: int, down: int, fit: Any
 ) -> None:
-    """Whatever the sizes, the picture within the thumbnail has at most the original's width and height."""
+    """For all sizes, the picture in the thumbnail is at most as wide and as high as the original."""
     free = Recipe(width=across, height=down, fit=fit)
     layout = Recipe(width=across, height=down, fit=fit, enlarge=False).layout((width, height))
-    if fit == "cover":  # what is cropped away has to be had from the original, too
+    if fit == "cover":  # the part that is cropped must come from the original, too
         part = free.region((width, height), layout.target, (0.5, 0.5))
         assert (layout.target[0] <= part.width, layout.target[1] <= part.height) == (True, True)
     else:
@@ -326,19 +326,19 @@ def test_no_pixel_is_made_up_where_nothing_is_enlarged(
 
 @pytest.mark.parametrize("mimetype", ["image/svg+xml", "application/pdf"])
 def test_drawings_have_no_pixels_that_could_be_enlarged(mimetype: str) -> None:
-    """A vector image is as sharp at any size."""
+    """A vector image has no pixels, so it can be rendered at any size."""
     assert Recipe(width=900, enlarge=False).target((90, 60), original=mimetype) == (900, 600)
 
 
 def test_gravities_are_points() -> None:
-    """A name, its other name, and the point are the same recipe; the centre is the default."""
+    """A name, its alias and the equivalent point are the same recipe; the centre is the default."""
     assert Recipe(**BOX, gravity="top") == Recipe(**BOX, gravity="north") == Recipe(**BOX, gravity=(0.5, 0))
     assert Recipe(**BOX) == Recipe(**BOX, gravity="centre") == Recipe(**BOX, gravity=(0.501, 0.499))
     assert Recipe(**BOX, gravity=[0.111, 0.115]).gravity == (0.11, 0.12)  # type: ignore[arg-type]
 
 
 def test_focal_points_replace_the_gravity_of_what_is_cropped() -> None:
-    """The point of a picture wins over what a recipe says of all pictures; without a crop nothing changes."""
+    """The focal point of a picture overrides the gravity of a recipe; without ``cover`` nothing changes."""
     assert Recipe(**BOX, gravity="north").with_focal_point((0.2, 0.7)) == Recipe(**BOX, gravity=(0.2, 0.7))
     assert Recipe(**BOX, gravity="attention").with_focal_point((0.5, 0.5)) == Recipe(**BOX)
     for plain in (Recipe(width=10), Recipe(**BOX, fit="contain")):
@@ -348,14 +348,14 @@ def test_focal_points_replace_the_gravity_of_what_is_cropped() -> None:
 
 
 def test_focal_points_are_those_of_the_whole_picture() -> None:
-    """With a crop box they are converted; a point outside of it pulls to the edge."""
+    """With a crop box they are converted; a point outside of the box is moved to its edge."""
     recipe = Recipe(**BOX, crop=(0.5, 0, 0.5, 0.5))
     assert recipe.with_focal_point((0.6, 0.4)).gravity == (0.2, 0.8)
     assert recipe.with_focal_point((0.1, 0.9)).gravity == "southwest"
 
 
 def test_crop_boxes_select_a_part() -> None:
-    """Sizes follow from the part, in pixels of the picture at hand."""
+    """Sizes are calculated from the selected part, in pixels of the given picture."""
     recipe = Recipe(width=50, crop=(0.25, 0.5, 0.5, 0.5))
     assert recipe.layout((400, 300)) == ((100, 150, 200, 150), (50, 38), (50, 38))
     assert recipe.part((40, 30)) == (10, 15, 20, 15)
@@ -379,7 +379,7 @@ def test_crop_boxes_select_a_part() -> None:
     )
 )
 def test_looks_can_be_read(arguments: dict[str, Any]) -> None:
-    """What a look says, unless it was shortened, makes a recipe with that look."""
+    """The words of a look, unless it was shortened, give a recipe with that look."""
     if arguments.get("fit", "cover") != "cover":
         arguments.pop("gravity", None)
     if arguments.get("format", "gif") not in ("gif", "webp"):
@@ -391,12 +391,12 @@ def test_looks_can_be_read(arguments: dict[str, Any]) -> None:
 
 
 def test_words_that_are_not_known_are_left_out() -> None:
-    """A look of somebody's own naming says nothing."""
+    """A custom look gives no arguments."""
     assert read_look("") == read_look("avatar.custom.full.at1000-3.cropxyz") == {}
 
 
 def test_the_looks_original_size_has_a_name_of_its_own() -> None:
-    """The empty look at the original's size is the original, which no thumbnail is."""
+    """The original has the empty look, so a plain thumbnail of the same size has another one."""
     size = (400, 300)
     for recipe in (
         Recipe(width=400),

@@ -34,19 +34,19 @@ LIMITS = ImageLimits(types=KNOWN_TYPES, reduce_to=200)
     ],
 )
 def test_what_becomes_of_an_original(found: Probe, expected: dict[str, object] | None) -> None:
-    """Small ones, drawings, and files with more pages than the result could have are left alone."""
+    """Small pictures, drawings, and files with more pages than the result could have are stored unchanged."""
     recipe = None if expected is None else Recipe(width=200, height=200, fit="inside", **expected)  # type: ignore[arg-type]
     assert recipe == reduction(found, LIMITS)
 
 
 def test_without_a_limit_nothing_is_reduced() -> None:
-    """Originals are stored as they were sent, unless the class says otherwise."""
+    """By default, originals are stored unchanged."""
     assert reduction(Probe(30_000, 30_000, "image/jpeg"), ImageLimits()) is None
 
 
 @pytest.mark.parametrize("make", [photos.animated_gif, photos.animated_webp])
 def test_animations_keep_their_frames(make: object) -> None:
-    """Smaller, and all of it."""
+    """All frames are reduced."""
     data = make()  # type: ignore[operator]
     recipe = reduction(probe(data, LIMITS), LIMITS)
     assert recipe is not None

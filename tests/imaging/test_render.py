@@ -1,4 +1,4 @@
-"""Thumbnails of real pictures: size, colours, orientation, formats, animation, callables."""
+"""Thumbnails of real pictures: size, colours, orientation, formats, animations and callables."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def picture(rendering: Rendering) -> Image.Image:
 
 
 def difference(first: Image.Image, second: Image.Image) -> float:
-    """How much two pictures differ, 0 to 255, on average."""
+    """Return the mean difference of two pictures, 0 to 255."""
     assert first.size == second.size
     return sum(ImageStat.Stat(ImageChops.difference(first.convert("RGB"), second.convert("RGB"))).mean) / 3
 
 
 @pytest.mark.parametrize("name", photos.NAMES)
 def test_thumbnails_look_like_the_photograph(name: str) -> None:
-    """Every photograph, made small, is what an independent program makes of it."""
+    """Every photograph is reduced like in an independent program."""
     rendering = one(photos.photo(name), width=150, format="png")
     expected = photos.opened(name).resize((150, rendering.height), Image.Resampling.LANCZOS)
     assert difference(expected, picture(rendering)) < 2.5
@@ -56,7 +56,7 @@ def test_thumbnails_look_like_the_photograph(name: str) -> None:
 
 @pytest.mark.parametrize("size", [(150, 113), (300, 225), (1200, 900)])
 def test_large_photographs_lose_no_detail_that_shows(size: tuple[int, int]) -> None:
-    """What the decoder leaves out on the way to a small size cannot be seen; the profile is applied."""
+    """Shrinking while decoding loses no visible detail, and the profile is applied."""
     (rendering,) = render(photos.large(), [Recipe(width=size[0], format="png")])
     expected = one(photos.large(), width=size[0], format="png", preprocess=lambda image: image)
     assert size == picture(rendering).size
@@ -66,7 +66,7 @@ def test_large_photographs_lose_no_detail_that_shows(size: tuple[int, int]) -> N
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied(orientation: int, file_format: str) -> None:
-    """However it is stored, the thumbnail is upright, and says nothing of an orientation."""
+    """The thumbnail is upright for every orientation, and contains no orientation."""
     data = photos.oriented(orientation, file_format)
     expected = photos.opened("chelsea").resize((90, 60), Image.Resampling.LANCZOS)
     plain, covered, cubic = render(
@@ -102,7 +102,7 @@ def test_orientation_is_applied(orientation: int, file_format: str) -> None:
     ],
 )
 def test_every_kind_becomes_every_format(make: Callable[[], bytes], target: str) -> None:
-    """Each kind of original can be made a thumbnail of each format, of the size asked for."""
+    """Every kind of original has thumbnails of every format, of the requested size."""
     data = make()
     found = probe(data, ALL)
     rendering = one(data, width=40, format=target)
@@ -111,7 +111,7 @@ def test_every_kind_becomes_every_format(make: Callable[[], bytes], target: str)
 
 
 def test_metadata_is_left_out() -> None:
-    """Neither the place nor the profile nor any other text is in a thumbnail."""
+    """A thumbnail contains no location, profile or text of the original."""
     for target in ("jpeg", "png", "webp", "avif"):
         rendering = one(photos.large(), width=40, format=target)
         assert photos.GPS[0] not in rendering.blob
@@ -121,7 +121,7 @@ def test_metadata_is_left_out() -> None:
 
 
 def test_a_wide_profile_is_converted_to_srgb() -> None:
-    """The same numbers with the profile Display P3 are a stronger red, which sRGB cuts off at its edge."""
+    """The same values in Display P3 are a stronger red, which is clipped in sRGB."""
     plain = photos.saved(Image.new("RGB", (40, 40), (200, 60, 60)), "PNG")
     tagged = photos.saved(Image.new("RGB", (40, 40), (200, 60, 60)), "PNG", icc_profile=photos.DISPLAY_P3)
     for arguments in ({"width": 20}, {"width": 20, "filter": "linear"}):
@@ -133,7 +133,7 @@ def test_a_wide_profile_is_converted_to_srgb() -> None:
 
 
 def test_deep_and_clear_pictures_keep_their_values() -> None:
-    """16 bits become the nearest 8, and what is half clear stays so."""
+    """16-bit values are rounded to 8 bits, and half transparent pixels stay so."""
     image = picture(one(photos.deep_png(), width=80))
     assert image.mode == "RGBA"
     for seen, expected in zip(image.getpixel((40, 50)), (129, 78, 156, 128), strict=True):  # type: ignore[arg-type]
@@ -142,7 +142,7 @@ def test_deep_and_clear_pictures_keep_their_values() -> None:
 
 
 def test_clear_parts_become_the_background_in_jpeg() -> None:
-    """JPEG knows no alpha: the background shows through, also in grey."""
+    """JPEG has no alpha: the background shows through, even in grey pictures."""
     clear = photos.saved(Image.new("RGBA", (30, 20), (9, 9, 9, 0)), "PNG")
     assert picture(one(clear, width=10, format="jpeg")).getpixel((5, 3)) == (255, 255, 255)
     red, green, blue = picture(one(clear, width=10, format="jpeg", background=(255, 0, 0))).getpixel((5, 3))  # type: ignore[misc]
@@ -152,7 +152,7 @@ def test_clear_parts_become_the_background_in_jpeg() -> None:
 
 
 def test_edges_of_clear_parts_are_not_darkened() -> None:
-    """Colours are weighted by their alpha: a white disc on clear black stays white at its edge, by any kernel."""
+    """Colours are weighted by alpha: a white disc on transparent black has white edges, with every kernel."""
     image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     image.paste((255, 255, 255, 255), (0, 0, 31, 64))
     for kernel in ("lanczos3", "linear", "cubic"):
@@ -162,7 +162,7 @@ def test_edges_of_clear_parts_are_not_darkened() -> None:
 
 
 def test_contain_adds_bars_of_the_background() -> None:
-    """The whole picture stands in the middle, and the rest is background."""
+    """The whole picture is centred, and the rest is background."""
     image = picture(
         one(photos.photo("coffee"), width=60, height=60, fit="contain", format="png", background=(9, 99, 200))
     )
@@ -181,19 +181,19 @@ def test_bars_of_grey_pictures(background: tuple[int, int, int], mode: str) -> N
 
 
 def test_bars_of_clear_pictures_are_opaque() -> None:
-    """The bars are painted, whatever shows through the picture."""
+    """The bars are opaque, even if the picture is transparent."""
     image = picture(one(photos.transparent_png(), width=60, height=60, fit="contain"))
     assert image.getpixel((30, 3)) == (255, 255, 255, 255)
 
 
 def test_fill_stretches() -> None:
-    """The picture has the box's proportions, and all of it is there."""
+    """The whole picture is stretched to the box."""
     image = picture(one(photos.photo("coffee"), width=80, height=20, fit="fill", format="png"))
     assert difference(photos.opened("coffee").resize((80, 20), Image.Resampling.LANCZOS), image) < 3
 
 
 def stripes() -> bytes:
-    """Nine areas in a picture of 90 x 90 as displayed, each of its own grey: 20 to 180, row by row."""
+    """Return a picture of 90 x 90 as displayed, with nine areas of different greys: 20 to 180, row by row."""
     image = Image.new("L", (90, 90))
     for number in range(9):
         image.paste(20 + 20 * number, (number % 3 * 30, number // 3 * 30, number % 3 * 30 + 30, number // 3 * 30 + 30))
@@ -213,7 +213,7 @@ def stripes() -> bytes:
     ],
 )
 def test_gravity_says_what_is_kept(gravity: Any, wide: tuple[int, ...], high: tuple[int, ...]) -> None:
-    """A wide and a high strip out of nine squares, seen by their colours."""
+    """A wide and a high crop of nine squares keep the expected ones."""
     for filter_name in (None, "linear"):
         across = picture(one(stripes(), width=30, height=10, gravity=gravity, filter=filter_name, format="png"))
         assert wide == tuple(across.getpixel((x, 5)) for x in (5, 15, 25))
@@ -224,7 +224,7 @@ def test_gravity_says_what_is_kept(gravity: Any, wide: tuple[int, ...], high: tu
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_gravity_and_crop_boxes_are_those_of_the_displayed_picture(orientation: int, file_format: str) -> None:
-    """However the file is stored, alone or with others, Pillow's crop of the upright picture is what comes out."""
+    """For every orientation, alone and with others, the result equals Pillow's crop of the upright picture."""
     data = photos.oriented(orientation, file_format)
     upright = photos.opened("chelsea")
     recipes = {
@@ -239,7 +239,7 @@ def test_gravity_and_crop_boxes_are_those_of_the_displayed_picture(orientation: 
             expected = upright.crop(box).resize(seen.size, Image.Resampling.LANCZOS)
             blurred = [
                 each.filter(ImageFilter.GaussianBlur(2)) for each in (expected, seen)
-            ]  # half a pixel does not count
+            ]  # half a pixel may be missing
             assert difference(*blurred) < 4
 
 
@@ -247,7 +247,7 @@ def test_gravity_and_crop_boxes_are_those_of_the_displayed_picture(orientation: 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("orientation", [1, 6, 8])
 def test_pixels_can_decide_what_is_kept(gravity: Any, side: str, orientation: int) -> None:
-    """A face at the end of a grey wall is found, whatever the orientation, alone, with others, and within a box."""
+    """A face at the end of a grey wall is found, for every orientation, alone, with others, and in a crop box."""
     wall = Image.new("RGB", (900, 300), (120, 120, 120))
     face = photos.opened("astronaut").crop((150, 0, 330, 180)).resize((300, 300))
     wall.paste(face, (0 if side == "left" else 600, 0))
@@ -261,11 +261,11 @@ def test_pixels_can_decide_what_is_kept(gravity: Any, side: str, orientation: in
     for rendering in (alone, shared, within):
         seen = picture(rendering)
         outer = [seen.crop((0, 0, 20, 100)), seen.crop((80, 0, 100, 100))]
-        assert all(max(ImageStat.Stat(part.convert("L")).stddev) > 5 for part in outer)  # the face fills it
+        assert all(max(ImageStat.Stat(part.convert("L")).stddev) > 5 for part in outer)  # the face fills the thumbnail
 
 
 def test_one_place_is_kept_in_all_frames() -> None:
-    """An animation is not cropped anew for each frame: what does not move in it stays where it is."""
+    """All frames of an animation are cropped at the same position."""
     frames = []
     for number in range(4):
         frame = Image.new("RGB", (300, 100), (90, 90, 90))
@@ -284,7 +284,7 @@ def test_one_place_is_kept_in_all_frames() -> None:
 
 
 def test_small_parts_do_not_make_the_whole_picture_large() -> None:
-    """A crop to a hundredth at a large size is read from the file at the file's own size, beside others or alone."""
+    """A large thumbnail of a hundredth of the picture is decoded at the file's own size, with others or alone."""
     tiny = Recipe(width=500, crop=(0.5, 0.5, 0.01, 0.01), format="png")
     plain = Recipe(width=300, format="png")
     first, second, third = render(photos.large(), [tiny, plain, Recipe(width=150, format="png")])
@@ -296,7 +296,7 @@ def test_small_parts_do_not_make_the_whole_picture_large() -> None:
 
 
 def test_nothing_is_enlarged_on_request() -> None:
-    """Pixels of the original's own number, not one more, in every fit; drawings are painted larger all the same."""
+    """No thumbnail has more pixels than its original, with every fit; drawings are painted larger."""
     recipes = [
         Recipe(width=9000, enlarge=False),
         Recipe(ratio=3, enlarge=False),
@@ -311,7 +311,7 @@ def test_nothing_is_enlarged_on_request() -> None:
 
 
 def test_a_thumbnail_of_the_originals_own_size_is_not_the_original() -> None:
-    """The same size, and nothing of the file but its pixels: no place, no profile, 8 bits."""
+    """A thumbnail in the original's size has the same pixels, but no location, no profile, and 8 bits."""
     [same] = render(photos.png(), [Recipe(ratio=1)])
     image = picture(same)
     assert image.size == (451, 300)
@@ -319,7 +319,7 @@ def test_a_thumbnail_of_the_originals_own_size_is_not_the_original() -> None:
     assert b"private" not in same.blob
     assert not image.info.get("icc_profile")
     assert same.blob != photos.png()
-    assert one(photos.deep_png(), ratio=1).blob[24] == 8  # the bit depth of the IHDR
+    assert one(photos.deep_png(), ratio=1).blob[24] == 8  # bit depth in IHDR
 
 
 @pytest.mark.parametrize("target", sorted(FORMATS))
@@ -337,7 +337,7 @@ def test_extreme_proportions_never_give_nothing(size: tuple[int, int], target: s
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_filters_resize_exactly(name: str) -> None:
-    """Each familiar filter makes the size asked for, shrinking and enlarging."""
+    """Each filter produces the requested size, when reducing and when enlarging."""
     for width in (33, 700):
         image = picture(one(photos.photo("chelsea"), width=width, filter=name))
         expected = photos.opened("chelsea").resize(image.size, Image.Resampling.BICUBIC)
@@ -345,7 +345,7 @@ def test_filters_resize_exactly(name: str) -> None:
 
 
 def test_quality_is_obeyed() -> None:
-    """More quality is more bytes, and the defaults lie between."""
+    """A higher quality gives larger files, and the defaults lie in between."""
     for target in ("jpeg", "webp", "avif"):
         low, usual, high = (
             len(one(photos.photo("coffee"), width=200, format=target, quality=quality).blob)
@@ -355,7 +355,7 @@ def test_quality_is_obeyed() -> None:
 
 
 def test_results_come_in_the_order_asked_for() -> None:
-    """One decode for all, the order and the doubles of the request."""
+    """One decode for all, in the requested order, including duplicates."""
     recipes = [
         Recipe(width=60),
         Recipe(width=240),
@@ -380,7 +380,7 @@ def test_sharing_a_decode_changes_little() -> None:
 
 
 def test_covers_of_lines_do_not_blow_up() -> None:
-    """A strip is cropped before it is resized: the whole of it at that scale would be gigapixels."""
+    """A strip is cropped before it is resized, because at that scale it would have gigapixels."""
     data = photos.saved(Image.new("RGB", (2, 20_000), (1, 2, 3)), "PNG")
     first, second = render(data, [Recipe(width=500, height=500), Recipe(width=400, height=400)])
     assert picture(first).size == (500, 500)
@@ -390,7 +390,7 @@ def test_covers_of_lines_do_not_blow_up() -> None:
 @pytest.mark.parametrize("make", [photos.animated_gif, photos.animated_webp])
 @pytest.mark.parametrize("target", ["gif", "webp"])
 def test_animations_are_kept_on_request(make: Callable[[], bytes], target: str) -> None:
-    """All frames at their pace, each resized by itself; else the first frame alone."""
+    """All frames are kept with their durations and resized separately; otherwise only the first one is kept."""
     moving, still = render(make(), [Recipe(width=80, animated=True, format=target), Recipe(width=80, format=target)])
     image = picture(moving)
     assert image.n_frames == 5  # type: ignore[attr-defined]
@@ -406,7 +406,7 @@ def test_animations_are_kept_on_request(make: Callable[[], bytes], target: str) 
 
 
 def test_animations_can_be_covered_and_handed_to_callables() -> None:
-    """Crops and callables work frame by frame."""
+    """Crops and callables are applied to each frame."""
     seen: list[tuple[int, int]] = []
 
     def note(image: pyvips.Image) -> pyvips.Image:
@@ -419,7 +419,7 @@ def test_animations_can_be_covered_and_handed_to_callables() -> None:
 
 
 def test_animated_has_no_meaning_for_stills() -> None:
-    """A photograph stays one, and an animation becomes a still where the format has none."""
+    """A photograph is not animated, and an animation becomes a still picture in a format without animation."""
     assert one(photos.photo("rocket"), width=20, animated=True).mimetype == "image/jpeg"
     assert getattr(picture(one(photos.webp(), width=20, animated=True)), "n_frames", 1) == 1
 
@@ -432,21 +432,21 @@ def test_animated_has_no_meaning_for_stills() -> None:
     ],
 )
 def test_animations_have_limits(limits: ImageLimits, message: str) -> None:
-    """Frames, and pixels of all frames together, are limited; the first frame alone can still be had."""
+    """Frames, and the pixels of all frames, are limited; a thumbnail of the first frame is still possible."""
     with pytest.raises(ImageTooLargeError, match=message):
         one(photos.animated_gif(), limits, width=20, animated=True)
     assert one(photos.animated_gif(), limits, width=20).width == 20
 
 
 def test_frames_of_different_sizes_are_refused() -> None:
-    """A callable must make all frames alike."""
+    """Callables must return frames of equal size."""
     sizes = iter(range(10, 20))
     with pytest.raises(ProcessingError, match="the same size and number of bands"):
         one(photos.animated_gif(), width=40, animated=True, postprocess=lambda image: image.crop(0, 0, next(sizes), 10))
 
 
 def test_preprocess_gets_the_whole_upright_picture() -> None:
-    """It may read the picture as often as it likes, and its result is what is resized."""
+    """It can read the picture repeatedly, and its result is resized."""
     seen = []
 
     def face(image: pyvips.Image) -> pyvips.Image:
@@ -463,7 +463,7 @@ def test_preprocess_gets_the_whole_upright_picture() -> None:
 
 
 def test_postprocess_has_the_last_word() -> None:
-    """What it returns is saved, whatever its size and colours."""
+    """Its result is saved, with any size and colours."""
     rendering = one(
         photos.photo("chelsea"), width=50, postprocess=lambda image: image.colourspace("b-w").embed(2, 2, 60, 40)
     )
@@ -475,7 +475,7 @@ def test_postprocess_has_the_last_word() -> None:
 
 @pytest.mark.parametrize("label", ["preprocess", "postprocess"])
 def test_results_of_callables_are_checked(label: str) -> None:
-    """No picture, a picture that cannot be computed, one too large: each is an error of ours."""
+    """A result that is not a picture, cannot be computed or is too large raises an error of this library."""
     data = photos.photo("chelsea")
     with pytest.raises(DeclarationError, match=f"{label}: expected a callable that returns a pyvips.Image, got None"):
         one(data, width=10, **{label: lambda image: None})
@@ -486,7 +486,7 @@ def test_results_of_callables_are_checked(label: str) -> None:
 
 
 def test_errors_of_callables_pass_through() -> None:
-    """What the user's own code raises is the user's to see."""
+    """Errors raised by the user's code propagate unchanged."""
 
     def fail(image: pyvips.Image) -> pyvips.Image:
         raise KeyError("mine")
@@ -509,7 +509,7 @@ def test_errors_of_callables_pass_through() -> None:
     ],
 )
 def test_truncated_pictures_are_refused_where_that_is_asked_for(make: Callable[[], bytes], share: float) -> None:
-    """With ``verify="complete"`` a file whose end is missing gives an error when it is attached, and later."""
+    """With ``verify="complete"``, a truncated file raises an error when it is attached and rendered."""
     data = make()
     assert probe(data, COMPLETE).frames == 1
     for read in (lambda cut: probe(cut, COMPLETE), lambda cut: one(cut, COMPLETE, width=400)):
@@ -518,13 +518,13 @@ def test_truncated_pictures_are_refused_where_that_is_asked_for(make: Callable[[
 
 
 def test_thumbnails_have_limits_too() -> None:
-    """Nobody can ask for a thumbnail beyond the limits."""
+    """A thumbnail beyond the limits is refused."""
     with pytest.raises(ImageTooLargeError, match="expected a thumbnail of at most"):
         one(photos.photo("chelsea"), ImageLimits(max_side=500), width=501)
 
 
 def test_time_is_limited() -> None:
-    """Decoding that takes too long is stopped, and the error says after how many seconds."""
+    """Decoding that takes too long is stopped, and the error states the limit in seconds."""
     with pytest.raises(ImageTooLargeError, match=r"within 0.001 seconds") as caught:
         one(photos.large(), ImageLimits(timeout=0.001), width=2000)
     assert caught.value.limit == 0.001
@@ -532,7 +532,7 @@ def test_time_is_limited() -> None:
 
 
 def test_no_clock_is_left_running() -> None:
-    """The thread that watches the time ends with the work."""
+    """The timer thread ends with the work."""
     before = threading.active_count()
     for _ in range(5):
         one(photos.photo("chelsea"), width=40)
@@ -543,7 +543,7 @@ def test_no_clock_is_left_running() -> None:
 
 
 def test_mapped_files_can_be_closed_afterwards(tmp_path: Path) -> None:
-    """Nothing keeps the file once the thumbnails are there."""
+    """No reference to the file remains after rendering."""
     path = tmp_path / "large.jpg"
     path.write_bytes(photos.large())
     for _ in range(3):
@@ -554,7 +554,7 @@ def test_mapped_files_can_be_closed_afterwards(tmp_path: Path) -> None:
 
 
 def test_threads_work_side_by_side() -> None:
-    """Many pictures at once, good and broken, each get their own result."""
+    """Concurrent pictures, valid and damaged, each get the right result."""
     good, broken = photos.photo("coffee"), photos.photo("rocket")[:20_000]
     expected = one(good, width=64).blob
 

@@ -1,4 +1,4 @@
-"""Types by the first bytes."""
+"""Detection of types by the first bytes."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from tests import photos
     ],
 )
 def test_first_bytes_name_the_type(data: bytes, expected: str | None) -> None:
-    """Every kind has its signature, and nothing else is taken for one."""
+    """Every type has its signature, and other files are not mistaken for one."""
     assert expected == sniff(memoryview(data))
 
 
 @pytest.mark.parametrize("piece", [b" ", b"<!-- -->", b"<!--", b"<!DOCTYPE svg", b"<!DOCTYPE svg>", b"<?xml ?>", b"["])
 def test_sniffing_ends_soon(piece: bytes) -> None:
-    """No repetition makes the pattern for SVG try for long."""
+    """Repetitions do not make the pattern for SVG backtrack."""
     assert sniff(memoryview(piece * 20_000)) is None

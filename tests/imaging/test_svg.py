@@ -1,4 +1,4 @@
-"""Drawings: what they cost is known before they are painted, and nothing outside of them is read."""
+"""SVG: the cost is calculated before painting, and nothing outside of the document is read."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def painted(data: bytes, width: int = 100, limits: ImageLimits = LIMITS) -> Imag
 
 @pytest.mark.parametrize("width", [24, 240, 960])
 def test_drawings_are_painted_at_the_size_needed(width: int) -> None:
-    """Enlarged or shrunk, edges stay sharp: nearly no pixel is between the two colours."""
+    """Edges are sharp after scaling: nearly no pixel is between the two colours."""
     image = painted(photos.SVG, width)
     assert image.size == (width, width // 2)
     colours = image.getcolors(10_000)
@@ -47,7 +47,7 @@ def test_drawings_are_painted_at_the_size_needed(width: int) -> None:
 
 
 def test_clear_parts_stay_clear() -> None:
-    """Where nothing is painted, the thumbnail is clear."""
+    """Transparent parts stay transparent."""
     image = painted(svg('<rect width="50" height="80" fill="red"/>'))
     assert image.getpixel((25, 40)) == (255, 0, 0, 255)
     assert image.getpixel((75, 40)) == (0, 0, 0, 0)
@@ -60,7 +60,7 @@ def test_sizes_may_follow_from_the_view_box() -> None:
 
 
 def nested(kind: str) -> bytes:
-    """Eleven floors of ten references each: a hundred thousand million rectangles."""
+    """Return a drawing with eleven levels of ten references each: a hundred thousand million rectangles."""
     pattern = '<pattern id="a{}" width="1" height="1">'
     head, item, tail = {
         "use": ('<g id="a{}">', '<use xlink:href="#a{}"/>', "</g>"),
@@ -77,13 +77,13 @@ def nested(kind: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["use", "pattern", "style", "mask"])
 def test_references_upon_references_are_counted(kind: str) -> None:
-    """Elements count as often as they are painted, by whatever they are referred to."""
+    """Elements count once for each time they are painted, by any kind of reference."""
     with pytest.raises(ImageTooLargeError, match="max_elements"):
         probe(nested(kind), LIMITS)
 
 
 def test_every_reference_of_an_element_counts() -> None:
-    """Its fill and its mask, whichever attributes name them; an element without any counts as one."""
+    """The fill and the mask of an element count; an element without references counts as one."""
     patterns = "".join(f'<pattern id="{name}" width="1" height="1">{"<rect/>" * 20}</pattern>' for name in "pm")
     body = patterns + '<circle r="1" fill="url(#p)" mask="url(#m)"/>' * 30
     count = 2 + 2 * 21 + 30 * (1 + 21 + 21)
@@ -94,7 +94,7 @@ def test_every_reference_of_an_element_counts() -> None:
 
 
 def test_rules_for_all_elements_are_counted_for_each() -> None:
-    """A rule that is not for one class may hold anywhere."""
+    """A rule whose selector is not a single class counts for every element."""
     pattern = '<pattern id="p" width="1" height="1">' + "<rect/>" * 300 + "</pattern>"
     body = "<style>rect.x{fill:url(#p)} .a{color:red}</style>" + pattern + "<circle r='1'/>" * 300
     with pytest.raises(ImageTooLargeError, match="max_elements"):
@@ -102,7 +102,7 @@ def test_rules_for_all_elements_are_counted_for_each() -> None:
 
 
 def test_style_sheets_are_read_once() -> None:
-    """Rules in rules are found, and what is no rule costs no more than its length: else a megabyte would take hours."""
+    """Nested rules are found, and invalid ones take time in proportion to their length, not hours."""
     pattern = '<pattern id="p" width="1" height="1">' + "<rect/>" * 300 + "</pattern>"
     sheet = "a" * 900_000 + "} @media screen { .a { fill: url(#p) } }"
     with pytest.raises(ImageTooLargeError, match="max_elements"):
@@ -118,7 +118,7 @@ def test_gradients_are_cheap() -> None:
 
 
 def test_circles_and_loose_ends_paint_nothing() -> None:
-    """What refers to itself, or to what is not there, does no harm."""
+    """Circular and dangling references paint nothing."""
     body = (
         '<g id="a"><use href="#b"/></g><g id="b"><use href="#a"/><use href="#nowhere"/></g><rect width="9" height="9"/>'
     )
@@ -140,13 +140,13 @@ def test_circles_and_loose_ends_paint_nothing() -> None:
     ],
 )
 def test_documents_beyond_the_limits_are_refused(body: str, message: str) -> None:
-    """Too many elements, too deep, too much text."""
+    """Too many elements, too deep nesting and too much text are refused."""
     with pytest.raises(ImageTooLargeError, match=message):
         probe(svg(body), LIMITS)
 
 
 def test_filters_are_limited_by_the_pixels_they_work_on() -> None:
-    """Filter steps times pixels is the work: what a small thumbnail may do, a large one may not."""
+    """The cost is filter steps times pixels: a small thumbnail is allowed, a large one is not."""
     steps = '<feGaussianBlur stdDeviation="3"/>' * 60
     data = svg(f'<filter id="f">{steps}</filter><rect width="90" height="70" filter="url(#f)"/>', size=(4000, 3000))
     assert painted(data, 100).size == (100, 75)
@@ -155,7 +155,7 @@ def test_filters_are_limited_by_the_pixels_they_work_on() -> None:
 
 
 def test_canvases_are_limited() -> None:
-    """A drawing is painted as a whole: its canvas has the lower limit."""
+    """A drawing is painted as a whole: the lower limit applies to its canvas."""
     with pytest.raises(ImageTooLargeError, match="max_memory"):
         painted(photos.SVG, 16_000)
 
@@ -165,7 +165,7 @@ def image(data: bytes, kind: str = "image/png") -> str:
 
 
 def test_pictures_inside_are_painted() -> None:
-    """A small photograph may stand in a drawing, in base64 or as escaped bytes."""
+    """A small photograph may be embedded in Base64 or as escaped bytes."""
     red = photos.saved(Image.new("RGB", (5, 5), (255, 0, 0)), "PNG")
     assert painted(svg(image(red))).getpixel((25, 25)) == (255, 0, 0, 255)
     escaped = "".join(f"%{byte:02x}" for byte in red)
@@ -174,7 +174,7 @@ def test_pictures_inside_are_painted() -> None:
 
 
 def test_pictures_inside_have_limits() -> None:
-    """A bomb is a bomb inside of a drawing, and many pictures count together."""
+    """Embedded pictures have the same limits, which also apply to all of them together."""
     head = struct_header(30_000, 30_000)
     with pytest.raises(ImageTooLargeError, match="max_pixels"):
         probe(svg(image(photos.png_file(head, b""))), LIMITS)
@@ -203,14 +203,14 @@ def struct_header(width: int, height: int) -> bytes:
     ],
 )
 def test_what_is_never_followed_is_refused(body: str, head: str) -> None:
-    """Other documents, style sheets, entities and data of other kinds."""
+    """Other documents, style sheets, entities and other data are refused."""
     data = svg(body, head="<?xml version='1.0'?>" + head if head else "")
     with pytest.raises(UnsupportedImageError, match=r"expected an SVG with|data in the SVG"):
         probe(data, LIMITS)
 
 
 def test_short_entities_of_drawing_programs_are_let_through() -> None:
-    """Namespaces declared as entities are common, and harmless."""
+    """Namespaces declared as entities are common and harmless."""
     head = '<!DOCTYPE svg [<!ENTITY ns_svg "http://www.w3.org/2000/svg">]>'
     assert probe(svg("<?note x?><text>&ns_svg;</text>", head=head), LIMITS).width == 100
 
@@ -225,13 +225,13 @@ def test_short_entities_of_drawing_programs_are_let_through() -> None:
     ],
 )
 def test_broken_drawings_are_unreadable(data: bytes) -> None:
-    """XML that is not well-formed, pictures that are no base64, encodings that do not exist."""
+    """XML that is not well-formed, invalid Base64 and unknown encodings are refused."""
     with pytest.raises(UnreadableImageError):
         probe(data, LIMITS)
 
 
 def test_nothing_outside_is_read(tmp_path: Path) -> None:
-    """Neither files nor the network: a listening socket sees no visitor, a file's pixels do not show."""
+    """No file and no network is accessed: a listening socket gets no connection, a file's pixels do not appear."""
     secret = tmp_path / "secret.png"
     secret.write_bytes(photos.saved(Image.new("RGB", (9, 9), (255, 0, 0)), "PNG"))
     with socket.socket() as server:
@@ -252,7 +252,7 @@ NS = 'xmlns="http://www.w3.org/2000/svg"'
 
 
 def red(data: bytes, width: int) -> tuple[tuple[int, int], tuple[int, int, int, int] | None]:
-    """The size of a thumbnail, and the box of what is red and opaque in it."""
+    """Return the size of a thumbnail, and the box of its opaque red pixels."""
     picture = painted(data, width)
     mask = Image.merge("RGB", [picture.getchannel("R"), picture.getchannel("A"), picture.getchannel("G")])
     lit = mask.point(lambda value: 255 * (value > 128)).split()
@@ -261,7 +261,7 @@ def red(data: bytes, width: int) -> tuple[tuple[int, int], tuple[int, int, int, 
 
 @pytest.mark.parametrize(
     ("text", "natural", "width", "size", "box"),
-    [  # CSS Values 4 for units; CSS Images 3, section 5, and SVG 2, section 8, for sizes
+    [  # sources: CSS Values 4 for units; CSS Images 3, section 5, and SVG 2, section 8, for sizes
         (f'<svg {NS} width="100" height="100"><rect width="1in" height="1in" fill="red"/></svg>',
          (100, 100), 300, (300, 300), (0, 0, 288, 288)),
         (f'<svg {NS} width="2in" height="1in"><rect x="96" width="96" height="96" fill="red"/></svg>',
@@ -292,7 +292,7 @@ def red(data: bytes, width: int) -> tuple[tuple[int, int], tuple[int, int, int, 
 def test_sizes_are_those_of_css(
     text: str, natural: tuple[int, int], width: int, size: tuple[int, int], box: tuple[int, int, int, int]
 ) -> None:
-    """At 96 dpi, with exact proportions, with and without sizes and view boxes."""
+    """Sizes are calculated at 96 dpi with exact proportions, with and without sizes and view boxes."""
     found = probe(text.encode(), LIMITS)
     assert natural == (found.width, found.height)
     assert (size, box) == red(text.encode(), width)
@@ -300,18 +300,18 @@ def test_sizes_are_those_of_css(
 
 @pytest.mark.parametrize("side", ["1000000000", "2147483648", "4294967296", "1e20", "1e400", "30001"])
 def test_huge_sides_are_refused(side: str) -> None:
-    """Not read as another number."""
+    """Huge numbers are not misread."""
     for text in (f'width="{side}" height="10"', f'width="10" height="{side}"', f'viewBox="0 0 {side} 10"'):
         data = f"<svg {NS} {text}/>".encode()
         if side == "1e400" and "viewBox" in text:
-            assert probe(data, LIMITS).width == 300  # an infinite view box is none
+            assert probe(data, LIMITS).width == 300  # an infinite view box is ignored
         else:
             with pytest.raises(ImageTooLargeError, match="max_side"):
                 probe(data, LIMITS)
 
 
 def test_proportions_beyond_any_are_kept_as_well_as_whole_pixels_can() -> None:
-    """A hair of 30,000 pixels is one pixel wide."""
+    """A line of 30,000 pixels is one pixel wide."""
     found = probe(f'<svg {NS} width="0.001" height="30000"/>'.encode(), LIMITS)
     assert (found.width, found.height) == (1, 30_000)
     found = probe(f'<svg {NS} width="0.0001" height="0.9"/>'.encode(), LIMITS)
@@ -320,7 +320,7 @@ def test_proportions_beyond_any_are_kept_as_well_as_whole_pixels_can() -> None:
 
 @pytest.mark.parametrize("text", ['width="0" height="10"', 'height="0"'])
 def test_drawings_without_a_size_are_unreadable(text: str) -> None:
-    """Browsers show nothing of them."""
+    """Browsers do not display them."""
     with pytest.raises(UnreadableImageError, match="a width or height of 0"):
         probe(f"<svg {NS} {text}/>".encode(), LIMITS)
 
@@ -342,13 +342,13 @@ REST = f'<svg {NS} width="40" height="40"><title>Ж</title><rect width="40" heig
     ],
 )
 def test_every_way_to_write_xml_is_read(data: bytes) -> None:
-    """Encodings, comments of any length, instructions and declarations before the root."""
+    """Encodings, long comments, instructions and declarations before the root are accepted."""
     assert painted(data, 40).getcolors() == [(1600, (255, 0, 0, 255))]
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "JPEG"])
 def test_pictures_inside_are_painted_upright_in_their_colours(file_format: str) -> None:
-    """Pictures of all formats, with a profile and an orientation, as browsers paint them."""
+    """Pictures of all formats are painted like in browsers, with their profile and orientation."""
     picture = Image.new("RGB", (10, 20), (0, 0, 200))
     picture.paste((200, 50, 50), (0, 0, 10, 10))
     options: dict[str, object] = (
@@ -361,14 +361,14 @@ def test_pictures_inside_are_painted_upright_in_their_colours(file_format: str) 
     upper, right = found.getpixel((40, 20)), found.getpixel((70, 40))
     assert isinstance(upper, tuple)
     assert isinstance(right, tuple)
-    if file_format == "GIF":  # 40 wide in 80: in the middle
+    if file_format == "GIF":  # 40 wide in a box of 80: centred
         assert upper == pytest.approx((200, 50, 50, 255), abs=8)
-    else:  # turned to the right: red is on the right, and stronger
+    else:  # rotated to the right: the red is on the right, and stronger
         assert right == pytest.approx((218, 24, 41, 255), abs=12)
 
 
 def test_scripts_and_addresses_are_left_out() -> None:
-    """The renderer does not see them."""
+    """The renderer does not receive them."""
     body = (
         '<script>x<g id="a"/></script><a xlink:href="data:text/html,x"><rect width="9" height="9" fill="red"/></a>'
         '<use xlink:href="other.svg#a"/><rect width="5" height="5" style="fill:url(x.svg#b)"/>'
@@ -395,7 +395,7 @@ def test_scripts_and_addresses_are_left_out() -> None:
     ],
 )
 def test_filters_that_take_long_are_refused(count: int, size: tuple[int, int], primitive: str) -> None:
-    """By what each step costs for each pixel; the first of these took 13 seconds, others a minute."""
+    """The cost of a step is given per pixel; the first of these took 13 seconds, others a minute."""
     shape = '<rect width="80%" height="80%" filter="url(#f)"/>' * count
     with pytest.raises(ImageTooLargeError, match="expected filters of an SVG"):
         painted(svg(f'<filter id="f">{primitive}</filter>{shape}', size=size), size[0])
@@ -403,7 +403,7 @@ def test_filters_that_take_long_are_refused(count: int, size: tuple[int, int], p
 
 @pytest.mark.parametrize("where", ["style", "attribute", "sheet"])
 def test_filter_functions_are_counted(where: str) -> None:
-    """CSS has filters without elements (Filter Effects 1, section 5)."""
+    """CSS has filter functions without elements (Filter Effects 1, section 5)."""
     shape = {
         "style": '<rect width="9" height="9" style="filter: blur(30px) drop-shadow(1px 1px 9px red)"/>',
         "attribute": '<rect width="9" height="9" filter="blur(30px) sepia(1)"/>',
@@ -417,7 +417,7 @@ def test_filter_functions_are_counted(where: str) -> None:
 
 
 def test_usual_filters_are_painted() -> None:
-    """Some shadows, lights and masks of a drawing program are fine."""
+    """Some shadows, lights and masks of a drawing program are accepted."""
     body = (
         '<filter id="f"><feDropShadow dx="2" stdDeviation="3"/><feDiffuseLighting><fePointLight x="5" z="9"/>'
         '</feDiffuseLighting><feTurbulence numOctaves="x"/></filter><mask id="m"><rect width="9" height="9"/></mask>'
@@ -428,14 +428,14 @@ def test_usual_filters_are_painted() -> None:
 
 
 def test_texts_that_grow_are_refused() -> None:
-    """Entities make a text longer than the file."""
+    """Text that entities expand beyond the limit is refused."""
     head = f'<!DOCTYPE svg [<!ENTITY a "{"x" * 250}">]>'
     with pytest.raises(ImageTooLargeError, match="characters"):
         probe(svg("&a;" * 9_000, head=head), replace(LIMITS, max_metadata=100_000))
 
 
 def test_prefixes_are_resolved() -> None:
-    """A root with a prefix is a drawing if the prefix is that of SVG."""
+    """A prefixed root element is accepted if its prefix denotes SVG."""
     body = '<s:svg xmlns:s="{}" width="40" height="40"><s:rect width="40" height="40" fill="red"/></s:svg>'
     assert painted(body.format("http://www.w3.org/2000/svg").encode(), 40).getcolors() == [(1600, (255, 0, 0, 255))]
     with pytest.raises(UnreadableImageError, match="namespace"):
@@ -443,7 +443,7 @@ def test_prefixes_are_resolved() -> None:
 
 
 def test_another_renderer_agrees() -> None:
-    """resvg paints the same of drawings of usual kinds."""
+    """resvg renders common drawings identically."""
     resvg = pytest.importorskip("resvg_py")
     for text in (
         photos.SVG.decode(),

@@ -1,4 +1,4 @@
-"""TIFF: rendered like a second decoder renders it, or refused; and directories that cost nothing."""
+"""TIFF: rendered like by a second decoder, or refused; and directories of bounded cost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SHORT, LONG = 3, 4
 
 
 def directory(order: str, fields: dict[int, tuple[int, list[int]]], start: int, following: int = 0) -> bytes:
-    """A directory at that offset, and behind it the values that do not fit into it (TIFF 6.0, section 2)."""
+    """Return a directory at the given offset, followed by the values that do not fit (TIFF 6.0, section 2)."""
     entries, values = b"", b""
     behind = start + 2 + 12 * len(fields) + 4
     for tag, (kind, numbers) in sorted(fields.items()):
@@ -49,7 +49,7 @@ def directory(order: str, fields: dict[int, tuple[int, list[int]]], start: int, 
 
 
 def tiff(pixels: bytes, order: str = "<", **changed: Any) -> bytes:
-    """A TIFF of 8 x 8 pixels in one strip, without compression, with some fields changed or, by ``None``, left out."""
+    """Return an uncompressed TIFF of 8 x 8 pixels in one strip, with some fields changed or, by ``None``, omitted."""
     start = 8 + len(pixels) + len(pixels) % 2
     fields: dict[int, Any] = {
         WIDTH: (SHORT, [8]),
@@ -84,7 +84,7 @@ def difference(first: Image.Image, second: Image.Image) -> float:
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16"])
 def test_kinds_of_colours_look_as_in_another_decoder(mode: str, compression: str) -> None:
-    """Every kind of colours that is accepted looks like what Pillow makes of the same file."""
+    """Every accepted kind of colours is rendered like by Pillow."""
     picture = photos.opened("chelsea", (64, 48))
     if mode == "I;16":
         picture = picture.convert("I").point(lambda value: value * 257).convert("I;16")
@@ -98,18 +98,18 @@ def test_kinds_of_colours_look_as_in_another_decoder(mode: str, compression: str
     if mode == "I;16":
         expected = expected.convert("I").point(lambda value: value / 257).convert("L")
     found = rendered(data, 64)
-    # inks depend on the profile: that they are not turned around is what can be compared
+    # inks depend on the profile, so only the polarity is compared
     assert difference(expected, found) < (60 if mode == "CMYK" else 3)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_both_orders_of_bytes_are_read(order: str) -> None:
-    """Little-endian and big-endian files, both written by hand."""
+    """Little-endian and big-endian files, both written by hand, are read."""
     assert rendered(tiff(RED, order)).convert("RGB").getpixel((4, 4)) == (200, 50, 50)
 
 
 def test_large_offsets_are_read() -> None:
-    """BigTIFF, whose offsets have 64 bits."""
+    """BigTIFF, with offsets of 64 bits, is read."""
     data = photos.saved(photos.opened("chelsea", (64, 48)), "TIFF", big_tiff=True)
     assert data[2] == 43
     assert difference(photos.opened("chelsea", (64, 48)), rendered(data, 64)) < 1
@@ -118,9 +118,9 @@ def test_large_offsets_are_read() -> None:
 @pytest.mark.parametrize(
     ("meaning", "expected"),
     [
-        (0, (200, 50, 50, 255)),  # unspecified: a selection of Photoshop
+        (0, (200, 50, 50, 255)),  # unspecified: a Photoshop selection
         (2, (200, 50, 50, 0)),  # unassociated alpha
-        (None, (200, 50, 50, 0)),  # not said: old writers mean alpha
+        (None, (200, 50, 50, 0)),  # omitted: old writers mean alpha
     ],
 )
 def test_extra_samples_are_alpha_only_if_they_say_so(meaning: int | None, expected: tuple[int, ...]) -> None:
@@ -132,7 +132,7 @@ def test_extra_samples_are_alpha_only_if_they_say_so(meaning: int | None, expect
 
 
 def test_associated_alpha_is_divided_out() -> None:
-    """Colours that are multiplied by their alpha get their brightness back (TIFF 6.0, section 18)."""
+    """Premultiplied colours are divided by their alpha (TIFF 6.0, section 18)."""
     data = tiff(bytes((100, 25, 25, 128)) * 64, _258=(SHORT, [8] * 4), _277=(SHORT, [4]), _338=(SHORT, [1]))
     found = rendered(data).convert("RGBA").getpixel((4, 4))
     assert isinstance(found, tuple)
@@ -164,7 +164,7 @@ def test_associated_alpha_is_divided_out() -> None:
     ],
 )
 def test_what_would_be_rendered_wrongly_is_refused(changed: dict[str, Any], word: str) -> None:
-    """Compressions without a decoder become black, and some colours become others: better an error."""
+    """Unsupported compressions and colours, which would be rendered black or wrong, raise an error."""
     with pytest.raises(UnsupportedImageError, match=word):
         probe(tiff(RED, **changed), LIMITS)
 
@@ -188,7 +188,7 @@ def test_what_would_be_rendered_wrongly_is_refused(changed: dict[str, Any], word
     ],
 )  # fmt: skip
 def test_pictures_whose_parts_are_missing_are_unreadable(changed: dict[str, Any]) -> None:
-    """Sizes, strips and tiles that are missing, short or beyond the file, which the decoder would leave black."""
+    """Missing, short or outlying sizes, strips and tiles are refused; the decoder would leave them black."""
     data = tiff(RED, **changed)
     with pytest.raises(UnreadableImageError):
         probe(data[:100_000], LIMITS)
@@ -196,14 +196,14 @@ def test_pictures_whose_parts_are_missing_are_unreadable(changed: dict[str, Any]
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
 def test_files_cut_in_half_are_unreadable(compression: str) -> None:
-    """Pillow writes the directory first, so only the strips tell that half of them are missing."""
+    """Pillow writes the directory first, so only the strips reveal a truncation."""
     data = photos.saved(photos.opened("chelsea"), "TIFF", compression=compression)
     with pytest.raises(UnreadableImageError):
         probe(data[: len(data) // 2], LIMITS)
 
 
 def test_tiles_may_reach_beyond_the_picture() -> None:
-    """A tile of 16 x 16 holds a picture of 8 x 8 (TIFF 6.0, section 15)."""
+    """A tile of 16 x 16 can contain a picture of 8 x 8 (TIFF 6.0, section 15)."""
     pixels = b"".join(bytes((200, 50, 50)) * 8 + bytes(24) for _ in range(8)) + bytes(48 * 8)
     fields = {"_322": (SHORT, [16]), "_323": (SHORT, [16]), "_324": (LONG, [8]), "_325": (LONG, [768])}
     data = tiff(pixels, _273=None, _278=None, _279=None, **fields)
@@ -211,7 +211,7 @@ def test_tiles_may_reach_beyond_the_picture() -> None:
 
 
 def test_planes_in_strips_are_read() -> None:
-    """A plane for each colour, one behind the other (TIFF 6.0, PlanarConfiguration)."""
+    """Consecutive colour planes are read (TIFF 6.0, PlanarConfiguration)."""
     pixels = bytes([200] * 64 + [50] * 64 + [60] * 64)
     data = tiff(pixels, _284=(SHORT, [2]), _273=(LONG, [8, 72, 136]), _279=(LONG, [64] * 3))
     assert rendered(data).convert("RGB").getpixel((3, 3)) == (200, 50, 60)
@@ -219,7 +219,7 @@ def test_planes_in_strips_are_read() -> None:
 
 @cache
 def chain(pages: int, tags: int) -> bytes:
-    """A TIFF of so many directories, each with so many private tags, one after the other."""
+    """Return a TIFF with the given number of directories and of private tags in each."""
     data = bytearray(tiff(RED))
     struct.pack_into("<I", data, 4, len(data))
     extra = {40_000 + tag: (SHORT, [1]) for tag in range(tags)}
@@ -235,7 +235,7 @@ def chain(pages: int, tags: int) -> bytes:
 
 
 def test_pages_are_counted_and_cost_nothing() -> None:
-    """200 directories of 3,000 tags took the decoder 31 seconds: it does not see them."""
+    """The decoder took 31 seconds for 200 directories of 3,000 tags; now it does not receive them."""
     data = chain(200, 3_000)
     start = time.thread_time()
     assert probe(data, LIMITS).frames == 200
@@ -244,7 +244,7 @@ def test_pages_are_counted_and_cost_nothing() -> None:
 
 
 def test_directories_that_lead_back_are_read_once() -> None:
-    """A chain that leads back to its beginning ends there."""
+    """A circular chain ends at its beginning."""
     data = bytearray(tiff(RED))
     start = struct.unpack_from("<I", data, 4)[0]
     struct.pack_into("<I", data, start + 2 + 12 * 10, start)
@@ -252,21 +252,21 @@ def test_directories_that_lead_back_are_read_once() -> None:
 
 
 def test_entries_are_limited() -> None:
-    """A directory of more entries than any program writes is refused."""
+    """A directory with more entries than any encoder writes is refused."""
     assert probe(chain(1, MOST_ENTRIES - 6), LIMITS).width == 8
     with pytest.raises(ImageTooLargeError, match="entries"):
         probe(chain(1, MOST_ENTRIES - 5), LIMITS)
 
 
 def test_strips_are_limited() -> None:
-    """So are strips and tiles."""
+    """The numbers of strips and tiles are limited, too."""
     data = tiff(RED, _279=(LONG, [1] * 200_001))
     with pytest.raises(ImageTooLargeError, match="got 200,001"):
         probe(data, LIMITS)
 
 
 def test_fields_are_limited() -> None:
-    """So are the fields that describe the picture, which the decoder gets: a palette of 16 bits is the largest."""
+    """The fields that are passed to the decoder are limited; the largest is a 16-bit palette."""
     palette = {"_262": (SHORT, [3]), "_258": (SHORT, [8]), "_277": (SHORT, [1])}
     assert probe(tiff(RED, **palette, _320=(SHORT, [1] * 3 * 65_536)), LIMITS).width == 8
     with pytest.raises(ImageTooLargeError, match="at most 1,000,000 bytes of fields"):
@@ -274,13 +274,13 @@ def test_fields_are_limited() -> None:
 
 
 def test_a_file_with_strips_and_the_size_of_a_tile_is_one_of_strips() -> None:
-    """The decoder gets either strips or tiles, so that it cannot take the one for the other."""
+    """The decoder receives either strips or tiles, so that it cannot confuse them."""
     data = tiff(RED, _322=(SHORT, [16]), _323=(SHORT, [16]))
     assert rendered(data).convert("RGB").getcolors() == [(64, (200, 50, 50))]
 
 
 def test_reading_a_header_copies_no_pixels() -> None:
-    """What the decoder gets for the header is as long as the directory, however large the file is."""
+    """The header passed to the decoder has the size of the directory, regardless of the file."""
     file = memoryview(photos.saved(photos.opened("chelsea"), "TIFF"))
     structure = examine(file, "image/tiff", LIMITS, Clock(1))
     assert len(file) > 300_000
@@ -288,7 +288,7 @@ def test_reading_a_header_copies_no_pixels() -> None:
 
 
 def test_a_picture_in_one_strip_takes_memory() -> None:
-    """The decoder holds a whole strip, however large: that is counted before."""
+    """The decoder keeps a whole strip in memory, so its size is counted beforehand."""
     data = photos.saved(Image.new("RGB", (3_000, 2_000)), "TIFF", compression="tiff_lzw", strip_size=18_000_000)
     with pytest.raises(ImageTooLargeError, match="max_memory"):
         probe(data, ImageLimits(max_memory=30_000_000).allow("image/tiff"))
@@ -297,7 +297,7 @@ def test_a_picture_in_one_strip_takes_memory() -> None:
 
 @pytest.mark.parametrize("data", [b"II*\0", b"II*\0\0\0\0\0", b"MM\0*\0\0\xff\xff", b"II+\0\x08\0\0\0" + bytes(8), RED])
 def test_headers_that_lead_nowhere_are_unreadable(data: bytes) -> None:
-    """An offset beyond the file, or none."""
+    """A missing offset, or one beyond the file, is refused."""
     view = memoryview(data)
     with pytest.raises(UnreadableImageError):
         tiff_file = Tiff(view)
@@ -309,7 +309,7 @@ def test_headers_that_lead_nowhere_are_unreadable(data: bytes) -> None:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
 def test_orientations_are_read(orientation: int, order: str, prefix: bytes) -> None:
-    """In both orders of bytes, with and without the name that some formats put first."""
+    """Both byte orders are read, with and without the prefix that some formats write."""
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
     block = head + directory(order, {0x0112: (SHORT, [orientation]), 0x010F: (LONG, [1, 2, 3])}, 8)
     assert orientation == exif_orientation(prefix + block)
@@ -330,12 +330,12 @@ def test_orientations_are_read(orientation: int, order: str, prefix: bytes) -> N
     ],
 )
 def test_broken_exif_says_nothing(block: bytes) -> None:
-    """A picture with broken metadata is a picture."""
+    """A picture with damaged metadata is accepted."""
     assert exif_orientation(block) == 1
 
 
 def test_profiles_that_are_too_large_are_left_out() -> None:
-    """A profile beyond the limit on metadata, or beyond the file, is no profile."""
+    """A profile beyond the limit on metadata, or beyond the file, is ignored."""
     data = photos.saved(photos.opened("chelsea", (64, 48)), "TIFF", icc_profile=photos.DISPLAY_P3)
     view = memoryview(data)
     assert Tiff(view).page(100_000).profile == photos.DISPLAY_P3
@@ -343,7 +343,7 @@ def test_profiles_that_are_too_large_are_left_out() -> None:
 
 
 def test_errors_are_of_this_library() -> None:
-    """Whatever byte is changed, a TIFF is rendered or refused."""
+    """Whichever byte is changed, a TIFF is rendered or refused."""
     data = bytearray(tiff(RED))
     for at in range(len(data) - 130, len(data), 1 if ALL else 3):
         for value in (0, 0x7F, 0xFF):

@@ -1,4 +1,4 @@
-"""The door to libvips: quiet, lazy, and its errors are ours."""
+"""Loading libvips, its logger, and the conversion of its errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests import photos
 
 @pytest.mark.parametrize(("before", "after"), [(logging.NOTSET, logging.ERROR), (logging.DEBUG, logging.DEBUG)])
 def test_its_logger_is_quiet_unless_the_host_wants_it(monkeypatch: pytest.MonkeyPatch, before: int, after: int) -> None:
-    """A level that somebody has set stays."""
+    """A level that the host application has set is kept."""
     logger = logging.getLogger("pyvips")
     old = logger.level
     monkeypatch.setattr(_vips, "_module", None)
@@ -31,7 +31,7 @@ def test_its_logger_is_quiet_unless_the_host_wants_it(monkeypatch: pytest.Monkey
 
 
 def test_threads_may_load_it_at_once() -> None:
-    """The first pictures of a process may come at the same time."""
+    """The first pictures of a process may be concurrent."""
     code = (
         "import threading\n"
         "from tests import photos\n"
@@ -51,14 +51,14 @@ def loaded() -> pyvips.Image:
 
 
 def test_pictures_opened_after_the_end_are_stopped_too() -> None:
-    """Once the time is over, nothing more is decoded."""
+    """After the time limit, nothing more is decoded."""
     with pytest.raises(ImageTooLargeError, match="within 9 seconds"), _vips.watched("image/jpeg", 9) as watch:
         watch.stop()
         watch.add(loaded()).avg()
 
 
 def test_time_stops_what_is_being_decoded() -> None:
-    """The loader's picture is stopped from another thread, in the middle."""
+    """Another thread can stop the loader while it decodes."""
     with pytest.raises(ImageTooLargeError), _vips.watched("image/jpeg", None) as watch:
         image = watch.add(loaded())
         threading.Timer(0.005, watch.stop).start()
@@ -68,11 +68,11 @@ def test_time_stops_what_is_being_decoded() -> None:
 
 
 class Memory(bytearray):
-    """Memory to which there are weak references."""
+    """Memory that supports weak references."""
 
 
 def test_what_is_held_is_freed_when_the_work_ends() -> None:
-    """Not only when the thread of the timer has ended, which takes a moment: a picture can hold much memory."""
+    """Memory is released when the work ends, not when the timer thread does, which takes a moment longer."""
     with _vips.watched("image/jpeg", 60) as watch:
         watch.hold(Memory())
         (reference,) = [weakref.ref(one) for one in watch._held]
@@ -84,7 +84,7 @@ def test_what_is_held_is_freed_when_the_work_ends() -> None:
     "error", [pyvips.Error("text of the decoder"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no character")]
 )
 def test_foreign_errors_become_ours(error: Exception) -> None:
-    """What libvips raises, also where its text is no UTF-8, is the cause of an error of ours and not its text."""
+    """Errors of libvips, even with text that is not UTF-8, become the cause of an error of this library."""
     with pytest.raises(UnreadableImageError) as header, _vips.header_errors("image/png"):
         raise error
     with pytest.raises(UnreadableImageError) as decoding, _vips.watched("image/png", 1):
