@@ -1,4 +1,4 @@
-"""The code in the documentation runs, and has the results that it shows."""
+"""The code in the documentation runs, and has the results that are shown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests import photos
 from tests.databases import Database
 
 for _name in aioimageattach.__all__:
-    getattr(aioimageattach, _name)  # loads its module, because imports in the event loop would block it
+    getattr(aioimageattach, _name)  # loads its module here, because an import in the event loop would block it
 
 ROOT = Path(__file__).parent.parent.parent
 PIECE = re.compile(
@@ -36,11 +36,11 @@ OUTCOME = re.compile(r"#\s*→\s*(.+?)\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Code of a page.
+    """A block of code of a page.
 
     Attributes:
-        code: With empty lines before it, so that its line numbers are those of the page.
-        skip: Why it does not run.
+        code: Preceded by empty lines, so that its line numbers are those of the page.
+        skip: The reason why it does not run.
     """
 
     code: str
@@ -61,14 +61,14 @@ def blocks(page: str) -> Iterator[Block]:
 
 
 class AwaitRun(ast.NodeTransformer):
-    """Replaces ``asyncio.run(main())``, which ends a script, by ``await main()``: a page runs in an event loop."""
+    """Replace ``asyncio.run(main())`` by ``await main()``, because a page runs in an event loop."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         return ast.copy_location(ast.Await(node.args[0]), node) if ast.unparse(node.func) == "asyncio.run" else node
 
 
 async def run(code: str, file: str, namespace: dict[str, object]) -> None:
-    """Run code statement by statement, and compare what stands after ``# →`` with the value before it."""
+    """Run code statement by statement, and compare the value after ``# →`` with that of the expression."""
     lines = code.splitlines()
     for statement in AwaitRun().visit(ast.parse(code, file)).body:
         promised = OUTCOME.search(lines[(statement.end_lineno or 1) - 1])
@@ -109,12 +109,12 @@ SKIPPED = [
 async def test_the_code_of_each_page_runs(
     page: str, sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The blocks of a page run in order, in one namespace and an empty folder, and have the values they promise."""
+    """The blocks of a page run in order, in one namespace and an empty directory, and give the values shown."""
     module = ModuleType(re.sub(r"\W", "_", page))
     namespace = vars(module)
     namespace.update(engine=sqlite_database.engine(), photo=photos.photo("chelsea"))
     monkeypatch.setitem(sys.modules, module.__name__, module)  # where SQLAlchemy looks up annotations
-    logs = logging.root.level, [*logging.root.handlers]  # which frameworks set for the whole process
+    logs = logging.root.level, [*logging.root.handlers]  # frameworks set this for the whole process
     (folder := tmp_path / "page").mkdir()
     monkeypatch.chdir(folder)
     try:
@@ -131,7 +131,7 @@ async def test_the_code_of_each_page_runs(
             elif getattr(value, "__module__", "") == module.__name__ and isinstance(
                 made := getattr(value, "registry", None), registry
             ):
-                made.dispose()  # half of a page's classes may outlive the others, and configure_mappers() sees all
+                made.dispose()  # some classes may outlive others, and configure_mappers() includes all
 
 
 PAGE = """# A page
@@ -171,7 +171,7 @@ nonsense
 
 
 async def test_pages_are_read_as_written() -> None:
-    """Hidden set-up and visible blocks run in order; other fences do not, skipped blocks say why."""
+    """Hidden set-up and visible blocks run in order; other fences do not, and skipped blocks give a reason."""
     found = list(blocks(PAGE))
     assert [block.skip for block in found] == [None, None, "it needs a printer", None]
     namespace: dict[str, object] = {}
@@ -191,13 +191,13 @@ async def test_pages_are_read_as_written() -> None:
     ],
 )
 async def test_what_is_wrong_fails(code: str, error: type[Exception]) -> None:
-    """A page with a wrong value, a promise without a value or broken code fails."""
+    """A page with a wrong value, a value without an expression, or invalid code fails."""
     with pytest.raises(error):
         await run(code, "page.md", {})
 
 
 async def test_errors_name_the_line_of_the_page() -> None:
-    """The traceback of a failing block leads to the page."""
+    """The traceback of a failing block contains the line of the page."""
     (block,) = blocks("# Title\n\n```python\nfine = 1\n1 / 0\n```\n")
     with pytest.raises(ZeroDivisionError) as caught:
         await run(block.code, "page.md", {})
@@ -205,6 +205,6 @@ async def test_errors_name_the_line_of_the_page() -> None:
 
 
 def test_a_skipped_block_says_why() -> None:
-    """A reason is asked for."""
+    """A skipped block must give a reason."""
     with pytest.raises(ValueError, match="says why"):
         list(blocks("<!-- skip: -->\n```python\n1\n```\n"))

@@ -1,4 +1,4 @@
-"""The README's example, as somebody runs it who has nothing but the README."""
+"""The README's example, in an environment that contains only what the README installs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests import photos
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.thorough  # it installs packages
+@pytest.mark.thorough  # installs packages
 def test_the_example_runs_after_the_install_command(tmp_path: Path) -> None:
-    """In an empty environment, with what the README's command installs, the example prints the HTML of a thumbnail."""
+    """In an empty environment, after the README's install command, the example prints the HTML of a thumbnail."""
     page = (ROOT / "README.md").read_text("utf-8")
     command = re.search(r"^\$ pip install (.+)$", page, re.MULTILINE)
     example = re.search(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)

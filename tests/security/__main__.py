@@ -1,4 +1,4 @@
-"""Prints the table of attacks, for the documentation."""
+"""Print the table of attacks for the documentation."""
 
 from __future__ import annotations
 

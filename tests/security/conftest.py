@@ -1,4 +1,4 @@
-"""Fixtures of these tests."""
+"""Fixtures for the security tests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.entity.models import Base, CountingStore, started
 
 @pytest.fixture
 def store() -> CountingStore:
-    """An empty store that notes what it is asked for."""
+    """An empty store that counts its calls."""
     return CountingStore()
 
 
 @pytest.fixture
 async def sessions(sqlite_database: Database, store: CountingStore) -> async_sessionmaker[AsyncSession]:
-    """Sessions on SQLite, bound to the store."""
+    """Sessions on SQLite with the store bound to them."""
     sessions = await started(sqlite_database, Base.metadata, expire_on_commit=False)
     bind_store(sessions, store)
     return sessions
@@ -28,6 +28,6 @@ async def sessions(sqlite_database: Database, store: CountingStore) -> async_ses
 
 @pytest.fixture
 async def session(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
-    """One of them."""
+    """A session."""
     async with sessions() as session:
         yield session

@@ -1,4 +1,4 @@
-"""The attacks that the library has to survive, by the numbers of the list it was designed by, and what proves each."""
+"""The attacks that the library must withstand, by number, and the tests that prove it."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ URLS = f"{BUCKET}/test_urls.py"
 
 @dataclass(frozen=True)
 class Attack:
-    """One of them.
+    """An attack.
 
     Attributes:
-        name: What somebody tries.
-        inputs: Some of what is tried here.
-        answer: What the library does.
-        proofs: Tests by file, as many as are needed to cover it; each word is the rest of a function's name.
-        reason: Why there is no test, where there is none.
+        name: What the attacker tries.
+        inputs: Some of the tested inputs.
+        answer: How the library responds.
+        proofs: The tests that cover it, by file; each word is the rest of a function's name.
+        reason: Why it has no test, if it has none.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Attack:
 
     @property
     def tests(self) -> tuple[str, ...]:
-        """The tests as pytest names them, without their parameters."""
+        """Return the tests as pytest names them, without their parameters."""
         return tuple(f"{path}::test_{name}" for path, names in self.proofs for name in names.split())
 
 
@@ -329,7 +329,7 @@ MATRIX: dict[int, Attack] = {
 
 
 def table() -> list[str]:
-    """The lines of the table that the documentation shows."""
+    """Return the lines of the table that the documentation shows."""
     lines = ["| Attack | Examples | Result | Tests |", "|---|---|---|---:|"]
     for attack in MATRIX.values():
         tests = len(set(attack.tests)) or "–"

@@ -1,4 +1,4 @@
-"""A file is what its bytes are: not what its name, its sender or its row says."""
+"""The type of a file follows from its bytes, not from its name, its sender or its row."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def upload(data: bytes, name: str, declared: str) -> UploadFile:
 async def test_what_a_file_is_called_does_not_count(
     data: bytes, error: type[ImageError], session: AsyncSession, store: CountingStore
 ) -> None:
-    """Script under the name of a picture is refused, and leaves neither row nor file."""
+    """A script with the file name of a picture is refused, and leaves neither a row nor a file."""
     user = User(id=1)
     session.add(user)
     with pytest.raises(error):
@@ -54,7 +54,7 @@ async def test_what_a_file_is_called_does_not_count(
 
 @pytest.mark.parametrize("declared", ["image/jpeg", "image/svg+xml", "text/html", "image/png\r\nX-Evil: 1", "\0", ""])
 async def test_the_type_is_that_of_the_bytes(declared: str, session: AsyncSession, store: CountingStore) -> None:
-    """Whatever is declared, a PNG is stored and served as one."""
+    """Whatever type is declared, a PNG is stored and served as a PNG."""
     user = User(id=1)
     session.add(user)
     data = UploadFile(io.BytesIO(photos.png()), filename="cat.svg")
@@ -67,7 +67,7 @@ async def test_the_type_is_that_of_the_bytes(declared: str, session: AsyncSessio
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "WEBP"])
 def test_what_follows_a_picture_does_not_reach_thumbnails(file_format: str) -> None:
-    """A page behind a picture, or in its comment, is in no thumbnail, nor in an original that is stripped."""
+    """HTML after a picture, or in a comment, reaches no thumbnail, nor an original whose metadata is removed."""
     options: dict[str, Any] = {"JPEG": {"comment": HTML}, "GIF": {"comment": HTML}}.get(file_format, {})
     data = photos.saved(photos.opened("chelsea", (90, 60)), file_format, **options) + HTML
     mimetype = probe(data).mimetype
@@ -90,7 +90,7 @@ INTERNAL = {
 
 
 async def test_what_the_server_knows_wins(session: AsyncSession) -> None:
-    """Arguments that reach the constructor of a row cannot say what its file is, nor whose."""
+    """Constructor arguments cannot change the file that a row references, nor its owner."""
     user, post = User(id=1), Post(id=1)
     session.add_all([user, post])
     image = await user.picture.from_blob(photos.png(), extra_kwargs={**INTERNAL, "user_id": 2})
@@ -108,7 +108,7 @@ async def test_what_the_server_knows_wins(session: AsyncSession) -> None:
 
 
 async def test_no_argument_names_a_file_or_a_store(session: AsyncSession) -> None:
-    """What names files is no attribute of a row that a constructor sets."""
+    """The attributes that determine file names cannot be passed to the constructor of a row."""
     user = User(id=1)
     session.add(user)
     for name in ("key", "identity_map", "reproducible", "object_type"):
@@ -121,9 +121,9 @@ async def test_no_argument_names_a_file_or_a_store(session: AsyncSession) -> Non
 
 
 def test_pixels_of_a_polyglot_are_its_only_content() -> None:
-    """A GIF that is a program as well is a picture afterwards, and nothing else."""
+    """The thumbnail of a GIF that is also a program contains only its pixels."""
     program = b"/*" + b" " * 9 + b"*/=1;alert(1)//"
-    picture = Image.new("P", (10_799, 1))  # the width reads "/*", so that the header begins a comment
+    picture = Image.new("P", (10_799, 1))  # the bytes of the width are "/*", so that the header begins a comment
     data = photos.saved(picture, "GIF", comment=program)
     assert data[6:8] == b"/*"
     [made] = render(data, [Recipe(width=20)])

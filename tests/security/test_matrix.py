@@ -1,4 +1,4 @@
-"""Each attack of the list is met by tests that are there, and the documentation tells of each."""
+"""Each attack of the list is covered by existing tests and described in the documentation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "security.md"
 
 
 def test_every_number_is_there() -> None:
-    """All 23."""
+    """There are 23 attacks."""
     assert MATRIX.keys() >= set(range(1, 24))
 
 
 @pytest.mark.parametrize("number", MATRIX)
 def test_an_attack_has_proofs_or_a_reason(number: int) -> None:
-    """Tests that exist under that name, or words on why there is none."""
+    """Each attack has existing tests, or a reason why it has none."""
     attack = MATRIX[number]
     assert attack.tests or attack.reason
     for test in attack.tests:
@@ -28,6 +28,6 @@ def test_an_attack_has_proofs_or_a_reason(number: int) -> None:
 
 
 def test_the_documentation_has_the_table() -> None:
-    """Line by line; ``python -m tests.security`` prints it."""
+    """The documentation contains each line of the table that ``python -m tests.security`` prints."""
     page = PAGE.read_text("utf-8").splitlines()
     assert [line for line in table() if line not in page] == []

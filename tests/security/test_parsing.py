@@ -1,4 +1,4 @@
-"""Files that are small and cost much to parse: each is refused, or read without the parts that cost."""
+"""Small files that are expensive to parse: they are refused, or read without the expensive parts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.imaging.test_svg import svg
 from tests.imaging.test_tiff import chain
 
 MOST_SECONDS = 2
-"""Processor time; the budget is 0.05, and without limits these files take from 7 seconds to minutes."""
+"""CPU time, in seconds. The budget is 0.05; without limits these files take from 7 seconds to minutes."""
 MOST_MEMORY = 50 * 1024
-"""KiB."""
+"""Memory, in KiB."""
 
 SHADOWS = (
     '<filter id="f"><feDropShadow dx="2" dy="1" stdDeviation="30"/></filter>'
@@ -42,14 +42,14 @@ COSTLY: dict[str, tuple[Callable[[], bytes], str]] = {
     "WebP of 4,000,000 chunks": (BOMBS["WebP of crumbs"][0], "max_metadata"),
     "3,000 shadows in an SVG": (lambda: svg(SHADOWS, size=(150, 75)), "filters"),
 }
-"""Files, and the limit that refuses them; the others are accepted and give a thumbnail."""
+"""Files, and the limit that refuses them; the others are accepted and have a thumbnail."""
 
 
 @pytest.mark.parametrize("name", COSTLY)
 async def test_parsing_has_a_budget(
     name: str, session: AsyncSession, store: CountingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Attaching such a file and making a thumbnail of it takes little time and memory; a refused one leaves nothing."""
+    """Attaching such a file and making a thumbnail takes little time and memory; a refused file leaves nothing."""
     monkeypatch.setattr(UserPicture, "__image_limits__", ImageLimits(types=KNOWN_TYPES))
     make, word = COSTLY[name]
     data = make()

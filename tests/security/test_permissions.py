@@ -1,4 +1,4 @@
-"""Files on their way lie where nobody else finds or reads them."""
+"""Temporary files cannot be found or read by other users."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aioimageattach.file._spool import SPOOL_MEMORY
 @pytest.mark.parametrize("umask", [0, 0o077])
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are listed on Linux")
 async def test_a_spool_has_no_name_and_one_reader(umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a shared temporary directory full of planted links, an upload has no name, and rights for its owner alone."""
+    """Even in a shared directory full of planted links, an upload has no name, and only its owner can read it."""
     outside = tmp_path / "outside"
     outside.write_bytes(b"mine")
     shared = tmp_path / "shared"

@@ -1,4 +1,4 @@
-"""The watch over secrets sees them wherever they may appear; it watches the whole suite."""
+"""The plugin that watches for secrets detects them wherever they may appear, during the whole suite."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def chained() -> StoreError:
 
 @pytest.fixture
 def ears(watch: Canary) -> Iterator[Canary]:
-    """The watch, let in everywhere for the time of the test."""
+    """The plugin, connected to every source for the duration of the test."""
     ears = Ears(watch)
     yield watch
     ears.restore()
@@ -61,21 +61,21 @@ def logged(watch: Canary, message: str, *args: Any, error: BaseException | None 
     ],
 )
 def test_a_secret_is_seen(leak: Any, watch: Canary) -> None:
-    """In a message, an argument, an attribute, a warning, and an error behind an error; and it is not told on."""
+    """A secret is detected in a message, argument, attribute, warning or chained error, and is not repeated."""
     leak(watch)
     assert len(watch.leaks) == 1
     assert SECRET not in watch.leaks[0]
 
 
 def test_what_is_no_secret_is_not(watch: Canary) -> None:
-    """Everything else may be said."""
+    """Other texts are not reported."""
     logged(watch, "signed with %s", "a key", error=ValueError("wrong"))
     watch.around()
     assert watch.leaks == []
 
 
 def test_signatures_are_secret(watch: Canary) -> None:
-    """Those of headers and of URLs, whatever they were made with."""
+    """Signatures in headers and URLs are detected, whatever key they were made with."""
     logged(watch, "asked for https://bucket/x?X-Amz-Signature=%s", "0a" * 32)
     logged(watch, "sent Credential=AKID/20260101, Signature=%s", "0a" * 32)
     logged(watch, "asked for https://bucket/x?AWSAccessKeyId=AKID&Signature=vjbyPxybdZaNmGa%2ByT272YEAiv4%3D&Expires=1")
@@ -84,14 +84,14 @@ def test_signatures_are_secret(watch: Canary) -> None:
 
 
 def test_errors_that_tests_expect_are_looked_at(ears: Canary) -> None:
-    """An error does not escape by being expected."""
+    """An expected error is examined as well."""
     with pytest.raises(ValueError, match="wrong"):
         raise ValueError("wrong") from chained()
     assert ears.leaks == ["an error that the test expects"]
 
 
 def test_nobody_who_configures_logging_shuts_it_out(ears: Canary) -> None:
-    """Frameworks put handlers of their own in the place of those that are there."""
+    """Frameworks that replace logging handlers do not disable the plugin."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
     logger = logging.getLogger("aioimageattach.stores.s3.of_this_test")
@@ -106,7 +106,7 @@ def test_nobody_who_configures_logging_shuts_it_out(ears: Canary) -> None:
 
 
 def test_programs_are_read(ears: Canary) -> None:
-    """The command line, within this process and in another, and what it fails with."""
+    """The output and the errors of the command line are examined, in this process and in another."""
 
     @click.command()
     @click.argument("text")
@@ -124,7 +124,7 @@ def test_programs_are_read(ears: Canary) -> None:
 
 
 def test_objects_are_looked_at(watch: Canary) -> None:
-    """What an object of this library says of itself is heard."""
+    """The representation of this library's objects is examined."""
     kept = StoreError(SECRET)
     watch.around()
     assert "the text of a StoreError" in watch.leaks
@@ -132,12 +132,12 @@ def test_objects_are_looked_at(watch: Canary) -> None:
 
 
 def test_the_suite_is_watched(pytestconfig: pytest.Config) -> None:
-    """The plugin is there, hears what this library logs, and knows what the tests give to servers."""
+    """The plugin is active, receives the log records of this library, and knows the secrets of the tests."""
     found = pytestconfig.pluginmanager.get_plugin("canary")
     assert isinstance(found, Canary)
     before = len(found.leaks)
     logger = logging.getLogger("aioimageattach.of_this_test")
-    logger.propagate = False  # nobody else needs to hear it
+    logger.propagate = False  # no other handler needs to receive it
     for secret in SECRETS:
         logger.debug("with %s", secret)
     assert len(found.leaks) - before == len(SECRETS)

@@ -1,4 +1,4 @@
-"""A signed URL is good for what it was made for, and no other."""
+"""A signed URL is valid only for the request that it was signed for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def client(gate: Gate, make_client: MakeClient) -> S3Client:
 
 
 def changed(url: str) -> Iterator[str]:
-    """The URL with each of its parts changed, left out, emptied, cut and doubled."""
+    """Yield the URL with each of its parts changed, omitted, emptied, truncated and repeated."""
     start, _, query = url.partition("?")
     pairs = parse_qsl(query, keep_blank_values=True)
 
@@ -72,7 +72,7 @@ def changed(url: str) -> Iterator[str]:
 
 
 async def test_a_url_that_was_changed_opens_nothing(gate: Gate, client: S3Client) -> None:
-    """Whatever is changed, the answer is a refusal, which has nothing of the file."""
+    """Any change is refused, and the response contains nothing of the file."""
     url = client.presign("GET", "a", query={"response-content-disposition": "attachment; filename=b"}, expires_in=60)
     async with aiohttp.ClientSession() as session:
 
@@ -93,7 +93,7 @@ async def test_a_url_that_was_changed_opens_nothing(gate: Gate, client: S3Client
 
 
 async def test_urls_that_others_sign(gate: Gate, client: S3Client, make_client: MakeClient) -> None:
-    """Another secret, another user and another region make other signatures."""
+    """Another secret, user or region gives another signature."""
     others = [
         make_client(gate.url, credentials=StaticCredentials(ACCESS_KEY, "canary-of-a-secret")),
         make_client(gate.url, credentials=StaticCredentials("AKIAOTHER", "canary-of-a-secret")),
@@ -109,6 +109,6 @@ async def test_urls_that_others_sign(gate: Gate, client: S3Client, make_client: 
 
 @pytest.mark.parametrize("seconds", [0, -1, 7 * 86_400 + 1, 10**30, math.nan, math.inf])
 def test_times_that_no_url_has(seconds: float, client: S3Client) -> None:
-    """None is signed that a server would refuse, or keep for ever."""
+    """Lifetimes that a server would refuse, or treat as unlimited, are not signed."""
     with pytest.raises((ValueError, TypeError)):
         client.presign("GET", "a", expires_in=seconds)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Whoever may ask for thumbnails of any size can neither fill the store nor the memory."""
+"""A client that can request thumbnails of any size can exhaust neither the store nor the memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def user_of(session: AsyncSession, blob: bytes, key: int = 1) -> User:
 async def test_a_picture_has_no_more_thumbnails_than_allowed(
     call: str, session: AsyncSession, store: CountingStore
 ) -> None:
-    """The one too many is refused before the original is read; those that are there can still be had."""
+    """A thumbnail beyond the limit is refused before the original is read; existing ones are still returned."""
     user = await user_of(session, photos.webp())
     await user.picture.generate_thumbnails([*range(1, 101)])
     await session.commit()
@@ -65,7 +65,7 @@ async def test_a_picture_has_no_more_thumbnails_than_allowed(
     ],
 )
 async def test_absurd_sizes_are_refused(arguments: dict[str, Any], session: AsyncSession) -> None:
-    """No side of 0, none beyond the limits, no number that is none: an error, and no row."""
+    """Sizes of 0, beyond the limits, or that are not numbers raise an error and add no row."""
     user = await user_of(session, photos.webp())
     with pytest.raises((ImageAttachError, ValueError)):
         await user.picture.generate_thumbnail(**arguments)
@@ -76,7 +76,7 @@ async def test_absurd_sizes_are_refused(arguments: dict[str, Any], session: Asyn
 async def test_strips_make_small_thumbnails(
     size: tuple[int, int], expected: tuple[int, int], session: AsyncSession
 ) -> None:
-    """The most extreme proportions make a thumbnail of at least one pixel a side."""
+    """The most extreme proportions give a thumbnail of at least one pixel per side."""
     from PIL import Image
 
     user = await user_of(session, photos.saved(Image.new("RGB", size), "PNG"))
@@ -85,14 +85,14 @@ async def test_strips_make_small_thumbnails(
 
 
 async def test_a_ratio_next_to_nothing_is_one_pixel(session: AsyncSession) -> None:
-    """However small the ratio, there is something to see."""
+    """However small the ratio, the thumbnail has at least one pixel."""
     user = await user_of(session, photos.webp())
     made = await user.picture.generate_thumbnail(ratio=1e-300)
     assert (made.width, made.height) == (1, 1)
 
 
 class SlowStore(CountingStore):
-    """A store that notes how many of its files are open at a time, and for how long it is asked for more."""
+    """A store that counts the files that are open concurrently, and delays each read."""
 
     opened = most = 0
 
@@ -100,7 +100,7 @@ class SlowStore(CountingStore):
         file = await super().get_object(name, start=start, end=end)
         self.opened += 1
         self.most = max(self.most, self.opened)
-        await asyncio.sleep(0.02)  # the tasks look up their rows one after the other, so reads must last to overlap
+        await asyncio.sleep(0.02)  # rows are looked up one after the other, so reads must take a while to overlap
 
         async def close() -> None:
             self.opened -= 1
@@ -110,7 +110,7 @@ class SlowStore(CountingStore):
 
 
 async def test_originals_are_read_when_it_is_their_turn(sessions: Sessions) -> None:
-    """However many thumbnails are asked for at once, only a few originals are in memory, and all are made."""
+    """For many concurrent thumbnails, only a few originals are in memory, and all thumbnails are made."""
     store = SlowStore()
     async with sessions() as session:
         users = [User(id=number) for number in range(60)]

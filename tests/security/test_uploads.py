@@ -1,4 +1,4 @@
-"""Uploads without an end, without speed, and in masses: memory is bounded, and nobody stops the others."""
+"""Endless, slow and numerous uploads: memory is bounded, and no upload blocks the others."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MEBIBYTE = 1024 * 1024
 
 
 async def body(size: int, piece: int = 64 * 1024) -> AsyncIterator[bytes]:
-    """So many bytes, as they come from a network."""
+    """Yield a number of bytes in pieces, as they arrive from a network."""
     for at in range(0, size, piece):
         await asyncio.sleep(0)
         yield bytes(min(piece, size - at))
 
 
 async def test_a_body_without_end_is_left_at_the_limit() -> None:
-    """No more is read than the limit and a piece, whatever length was announced."""
+    """At most one piece beyond the limit is read, whatever length was announced."""
     asked = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -42,7 +42,7 @@ async def test_a_body_without_end_is_left_at_the_limit() -> None:
 
 
 async def test_slow_bodies_hold_no_thread() -> None:
-    """A thousand clients that send a byte now and then do not stop one that sends at once."""
+    """A thousand clients that send a byte now and then do not delay one that sends quickly."""
     asked = asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
@@ -58,7 +58,7 @@ async def test_slow_bodies_hold_no_thread() -> None:
 
 
 async def test_all_uploads_together_have_a_share_of_the_memory() -> None:
-    """What is beyond it lies in temporary files; and the memory is there again for those who come later."""
+    """Uploads beyond the shared memory go to temporary files, and the memory is available again afterwards."""
     gc.collect()
     size = SPOOL_MEMORY - 1
     spools = [await Spool.fill(body(size), fingerprint=False) for _ in range(SPOOLS_MEMORY // size + 20)]
@@ -90,7 +90,7 @@ asyncio.run(main())
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process had at most is told in other units elsewhere")
 def test_a_thousand_uploads_at_once_take_constant_memory() -> None:
-    """A thousand megabytes that arrive together take a part of that, whatever the allocator keeps."""
+    """A thousand concurrent uploads of a megabyte take a fraction of that memory, whatever the allocator keeps."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, env=environment)
     count, grown = json.loads(done.stdout)
