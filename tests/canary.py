@@ -1,7 +1,7 @@
-"""Watches the whole suite for secrets: whatever is logged, warned of, raised, printed or shown has none in it.
+"""Watch the whole suite for secrets in log records, warnings, errors, output and objects.
 
-The secrets are those that the tests give to servers and databases, and signatures of S3, with which anybody may repeat
-a request. Registered as a plugin by ``conftest.py``.
+The secrets are those that the tests give to servers and databases, and S3 signatures, with which anybody can repeat a
+request. Registered as a plugin by ``conftest.py``.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from tests.databases import PASSWORD
 from tests.servers.gate import SECRET_KEY
 
 SECRETS = {SECRET_KEY, PASSWORD, "canary-secret", "canary-token", "canary-of-a-secret"}
-SIGNATURE = re.compile("Signature(=|%3D)[0-9A-Za-z+/%]{26}")  # the old version's has 28 characters
-FOLDERS = {"cli", "examples", "faults", "migration", "s3"}  # of tests whose remaining objects have contained a secret
+SIGNATURE = re.compile("Signature(=|%3D)[0-9A-Za-z+/%]{26}")  # the old version's signature has 28 characters
+FOLDERS = {"cli", "examples", "faults", "migration", "s3"}  # number of tests whose remaining objects contained a secret
 
 
 def secrets() -> set[str]:
-    """The secrets of this run: also the passwords of databases that the one who runs it has named."""
+    """Return the secrets of this run, including the database passwords that were configured for it."""
     named = (os.environ[name] for name in os.environ if name.startswith("TEST_") and name.endswith("_URL"))
     return SECRETS | {str(url.password) for url in map(make_url, named) if url.password}
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and those that it names as its causes or holds."""
+    """Yield an error, its causes and contexts, and the errors of a group."""
     waiting, seen = [error], set[int]()
     while waiting:
         found = waiting.pop()
@@ -47,7 +47,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def told(error: BaseException | None) -> Iterator[str]:
-    """Yield what can be read of an error without looking for it."""
+    """Yield what can be read of an error directly."""
     for found in chain(error):
         yield f"{found!s} {found!r} {found.args!r} {getattr(found, '__notes__', '')}"
         if str(type(found).__module__).startswith("aioimageattach"):
@@ -55,7 +55,7 @@ def told(error: BaseException | None) -> Iterator[str]:
 
 
 class Canary:
-    """Collects the places where a secret was seen, and fails the test in which that was.
+    """Records where a secret appeared, and fails the test in which it did.
 
     Args:
         watched: The secrets.
@@ -67,28 +67,28 @@ class Canary:
         self.leaks: list[str] = []
 
     def look(self, where: str, *texts: object) -> None:
-        """Note the place if a secret stands there; the secret itself is not noted."""
+        """Record the place if the text contains a secret; the secret itself is not recorded."""
         for text in texts:
             if any(secret in str(text) for secret in self._watched) or SIGNATURE.search(str(text)):
                 self.leaks.append(where)
 
     def hear(self, record: logging.LogRecord) -> None:
-        """Look at what is logged."""
+        """Examine a log record."""
         error = record.exc_info[1] if record.exc_info else None
         self.look(f"a record of the logger {record.name}", record.getMessage(), *told(error))
 
     def read(self, *outputs: bytes | str | None) -> None:
-        """Look at what a program has written."""
+        """Examine the output of a program."""
         for output in outputs:
             self.look(
                 "the output of a program", output.decode("utf-8", "replace") if isinstance(output, bytes) else output
             )
 
     def around(self) -> None:
-        """Look at whatever this library has made and is still there."""
+        """Examine the remaining objects of this library."""
         for found in gc.get_objects():
             if str(type(found).__module__).startswith("aioimageattach"):
-                with suppress(AttributeError):  # of one whose arguments were refused
+                with suppress(AttributeError):  # an object whose constructor refused its arguments
                     self.look(f"the text of a {type(found).__name__}", repr(found), str(found))
 
     # --- hooks -------------------------------------------------------------------------------------------------------
@@ -97,7 +97,9 @@ class Canary:
         self.look(f"a warning, {when}", warning_message.message)
 
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        last = nextitem is None or nextitem.path != item.path  # what the last test has made stands for the others'
+        last = (
+            nextitem is None or nextitem.path != item.path
+        )  # the remaining objects of the last test represent those of the others
         self._looks_around = last and not FOLDERS.isdisjoint(Path(item.path).parts)
 
     @pytest.hookimpl(wrapper=True)
@@ -118,7 +120,7 @@ class Canary:
 
 
 class Ears:
-    """Lets the canary have what would not reach it: what is logged, expected errors, the output of programs.
+    """Passes to the canary what it would not receive otherwise: log records, expected errors, output of programs.
 
     Args:
         canary: The canary.
@@ -133,7 +135,7 @@ class Ears:
             canary.hear(record)
             return record
 
-        # Not as a handler: whoever configures logging, as Litestar does, puts others in their place.
+        # Not a handler, because programs that configure logging, as Litestar does, replace handlers.
         logging.setLogRecordFactory(heard)
         self._undo.append(lambda: logging.setLogRecordFactory(make))
 
@@ -168,14 +170,14 @@ class Ears:
         setattr(owner, name, function)
 
     def restore(self) -> None:
-        """Let all be as it was."""
+        """Restore the original functions."""
         while self._undo:
             self._undo.pop()()
 
 
 def register(config: pytest.Config) -> None:
-    """Watch over this run."""
+    """Watch this run."""
     canary = Canary(secrets())
     config.pluginmanager.register(canary, "canary")
-    logging.getLogger("aioimageattach").setLevel(logging.DEBUG)  # so that it hears all
+    logging.getLogger("aioimageattach").setLevel(logging.DEBUG)  # otherwise it would not receive all records
     config.add_cleanup(Ears(canary).restore)

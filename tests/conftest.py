@@ -1,4 +1,4 @@
-"""What every test stands on: databases of its own, and a guard against blocking the event loop."""
+"""Fixtures for every test: empty databases, and a guard against blocking the event loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the thorough tests unless all were asked for."""
+    """Deselect the thorough tests unless all tests were requested."""
     if ALL:
         return
     thorough = [item for item in items if item.get_closest_marker("thorough")]
@@ -51,10 +51,10 @@ def _blockbuster() -> BlockBuster:
         guard.functions[f"pyvips.{owner.__name__}.{name}"] = BlockBusterFunction(
             owner, name, scanned_modules=["aioimageattach"]
         )
-    for function in guard.functions.values():  # asyncpg looks for passwords and keys whenever it connects
+    for function in guard.functions.values():  # asyncpg looks for passwords and keys for every connection
         function.can_block_in("asyncpg/connect_utils.py", "_parse_connect_arguments")
         function.can_block_in("aioimageattach/__init__.py", "__getattr__")  # an import, which reads files anywhere
-        # a directory is identified when its store is created, which programs do when they start
+        # a directory is identified when its store is created, as programs do at start-up
         function.can_block_in("aioimageattach/stores/fs/_tree.py", "place_of")
         function.can_block_in("aioimageattach/stores/fs/_paths.py", "absolute_path")
     return guard
@@ -62,7 +62,7 @@ def _blockbuster() -> BlockBuster:
 
 @pytest.fixture(autouse=True)
 def blocking_guard(_blockbuster: BlockBuster) -> Iterator[BlockBuster]:
-    """Let any blocking call of the package fail that runs in an event loop; libvips' work is one."""
+    """Make any blocking call of the package in an event loop fail, including work of libvips."""
     _blockbuster.activate()
     try:
         yield _blockbuster
@@ -87,7 +87,9 @@ def forget_local_models() -> Iterator[None]:
     for made in [*LOCAL_REGISTRIES]:
         classes = [mapper.class_ for mapper in made.mappers]
         if all("<locals>" in cls.__qualname__ for cls in classes) and not any(
-            hasattr(cls, "__declare_first__")  # SQLAlchemy 2.0 configures these again even when they are disposed of
+            hasattr(
+                cls, "__declare_first__"
+            )  # SQLAlchemy 2.0 would configure these again although they are disposed of
             for cls in classes
         ):
             made.dispose(cascade=True)
@@ -95,7 +97,7 @@ def forget_local_models() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
-    """The database servers that this run has reached."""
+    """The database servers that are reachable in this run."""
     servers = Servers()
     yield servers
     servers.close()
@@ -103,7 +105,7 @@ def servers() -> Iterator[Servers]:
 
 @pytest.fixture(params=MAIN_DRIVERS)
 async def database(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> AsyncIterator[Database]:
-    """An empty database: SQLite, PostgreSQL and MariaDB, each by its main driver."""
+    """An empty database: SQLite, PostgreSQL and MariaDB, each with its main driver."""
     database = servers.database(MAIN_DRIVERS[request.param], tmp_path)
     yield database
     await database.aclose()
@@ -113,7 +115,7 @@ async def database(request: pytest.FixtureRequest, servers: Servers, tmp_path: P
 async def any_driver_database(
     request: pytest.FixtureRequest, servers: Servers, tmp_path: Path
 ) -> AsyncIterator[Database]:
-    """An empty database by each of the five drivers; only the three main ones unless all tests run."""
+    """An empty database with each of the five drivers; only the three main ones unless all tests run."""
     database = servers.database(request.param, tmp_path)
     yield database
     await database.aclose()

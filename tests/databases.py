@@ -1,4 +1,4 @@
-"""Real databases for the tests: each test gets one that is empty, each run of the suite its own."""
+"""Real databases for the tests: each test gets an empty one, and each run of the suite has its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """A module that speaks to a database, and the names SQLAlchemy knows both by."""
+    """A database driver, and the names that SQLAlchemy uses for it."""
 
     database: str
     dialect: str
@@ -33,24 +33,24 @@ DRIVERS = {
     "asyncpg": Driver("postgresql", "postgresql+asyncpg"),
     "psycopg": Driver("postgresql", "postgresql+psycopg"),
     "asyncmy": Driver("mariadb", "mysql+asyncmy"),
-    "aiomysql": Driver("mariadb", "mariadb+aiomysql"),  # the other of the two names that MariaDB goes by
+    "aiomysql": Driver("mariadb", "mariadb+aiomysql"),  # the other name of MariaDB
 }
 MAIN_DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mariadb": "asyncmy"}
 REQUIRED = os.environ.get("CI", "").lower() in ("1", "true", "yes")
-# Servers that trust everybody take any; nothing may ever show it (tests/canary.py).
+# Servers that trust every user accept any password; it must never appear anywhere (tests/canary.py).
 PASSWORD = "canary-password"
-# Beginning of the names that this machine's runs give their databases; the process id follows.
+# Prefix of the names of databases of runs on this machine; the process id follows.
 PREFIX = f"aioimageattach_{zlib.crc32(platform.node().encode()):08x}_"
 
 
 @dataclass
 class Database:
-    """An empty database of the test's own.
+    """An empty database for one test.
 
     Attributes:
         name: ``sqlite``, ``postgresql`` or ``mariadb``.
-        driver: The name of the module that speaks to it.
-        url: For ``create_async_engine``, complete, also in another process.
+        driver: The name of the driver's module.
+        url: The complete URL for ``create_async_engine``, which is valid in other processes, too.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Database:
     _reader: AsyncEngine | None = None
 
     def engine(self, **options: Any) -> AsyncEngine:
-        """Return a new engine, disposed at the end of the test; options go to ``create_async_engine``."""
+        """Return a new engine, disposed at the end of the test, with the given options."""
         engine = create_async_engine(self.url, **options)
         if self.name == "sqlite":
             transactional(engine, autocommit=options.get("isolation_level") == "AUTOCOMMIT")
@@ -69,7 +69,7 @@ class Database:
 
     @property
     def reader(self) -> AsyncEngine:
-        """An engine for what a test does behind the sessions that it is about: always the same."""
+        """A separate engine for queries that do not use the tested sessions; always the same."""
         if self._reader is None:
             self._reader = self.engine()
         return self._reader
@@ -86,9 +86,9 @@ class Database:
 
 
 def transactional(engine: AsyncEngine, *, autocommit: bool = False) -> None:
-    """Make SQLite's transactions and savepoints real, as SQLAlchemy's SQLite page tells, and foreign keys checked.
+    """Make SQLite's transactions and savepoints real, as SQLAlchemy documents, and enforce foreign keys.
 
-    The driver begins a transaction only before it writes, and so lets a savepoint commit by itself.
+    Otherwise the driver begins a transaction only before it writes, so that a savepoint could commit on its own.
     """
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -105,23 +105,23 @@ def transactional(engine: AsyncEngine, *, autocommit: bool = False) -> None:
 
 
 class Server(Protocol):
-    """A database server on which this run of the suite keeps one database."""
+    """A database server on which this run of the suite has one database."""
 
     def empty(self) -> URL:
-        """Return the address of the database, after taking everything out of it."""
+        """Empty the database, and return its URL."""
 
     def another(self) -> URL:
-        """Return the address of a new database, which exists until the next call of ``empty``."""
+        """Return the URL of a new database, which exists until the next call of ``empty``."""
 
     def kill(self, backend: int) -> None:
-        """End what serves one connection."""
+        """Terminate the connection with the given id."""
 
     def close(self) -> None:
         """Drop the database."""
 
 
 def stale(names: Iterator[str]) -> Iterator[str]:
-    """Yield the databases that killed runs of this machine have left behind."""
+    """Yield the databases that killed runs on this machine have left behind."""
     for name in names:
         match = re.fullmatch(PREFIX + r"(\d+)_\w+", name)
         if match and not Path(f"/proc/{match[1]}").exists() and Path("/proc/self").exists():
@@ -133,7 +133,7 @@ def own_name() -> str:
 
 
 class PostgreSQL:
-    """Keeps one database, whose schema is dropped and made again between tests, and others for one test."""
+    """Has one database, whose schema is recreated between tests, and others for single tests."""
 
     def __init__(self) -> None:
         address = os.environ.get("TEST_POSTGRESQL_URL", f"postgresql://postgres:{PASSWORD}@127.0.0.1:5432/postgres")
@@ -185,7 +185,7 @@ class PostgreSQL:
 
 
 class MariaDB:
-    """Keeps one database, dropped and made again between tests, and others for one test."""
+    """Has one database, which is recreated between tests, and others for single tests."""
 
     def __init__(self) -> None:
         self.address = make_url(os.environ.get("TEST_MARIADB_URL", "mysql://root@127.0.0.1:3306"))
@@ -210,7 +210,7 @@ class MariaDB:
     def _drop(self) -> None:
         for name in (self.name, *self.others):
             for (thread,) in self._rows(f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"):
-                with suppress(pymysql.Error):  # it may have gone meanwhile
+                with suppress(pymysql.Error):  # it may have been dropped meanwhile
                     self._rows(f"KILL {thread}")
             self._rows(f"DROP DATABASE IF EXISTS {name}")
         self.others.clear()
@@ -236,7 +236,7 @@ class MariaDB:
 
 
 class Servers:
-    """The servers of one run of the suite, each reached when the first test asks for it."""
+    """The servers of one run of the suite, each connected when the first test needs it."""
 
     KINDS: ClassVar[dict[str, Callable[[], Server]]] = {"postgresql": PostgreSQL, "mariadb": MariaDB}
 
@@ -245,9 +245,9 @@ class Servers:
         self._missing: dict[str, str] = {}
 
     def database(self, driver: str, folder: Path, *, another: bool = False) -> Database:
-        """Return an empty database spoken to by that driver; skip the test where none can be reached.
+        """Return an empty database for the driver; skip the test if no server is reachable.
 
-        With ``another``, the databases that the test has already got are kept.
+        With ``another``, the databases that the test already has are kept.
         """
         name, dialect = DRIVERS[driver].database, DRIVERS[driver].dialect
         if name == "sqlite":
@@ -258,7 +258,7 @@ class Servers:
         return Database(name, driver, url)
 
     def kill(self, name: str, backend: int) -> None:
-        """End what serves one connection to a database of that name."""
+        """Terminate a connection to the database with that name."""
         self._server(name).kill(backend)
 
     def _server(self, name: str) -> Server:
@@ -274,6 +274,6 @@ class Servers:
         return self._servers[name]
 
     def close(self) -> None:
-        """Drop what this run made."""
+        """Drop the databases of this run."""
         for server in self._servers.values():
             server.close()

@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def count_open(folder: Path) -> int:
-    """Return how many descriptors refer to a folder or to what is in it: what other tests have open does not count."""
+    """Return how many descriptors refer to a folder or its contents, ignoring files that other tests have open."""
     return sum(target(fd).startswith(str(folder)) for fd in os.listdir("/proc/self/fd"))
 
 
 def target(fd: str) -> str:
     try:
         return os.readlink(f"/proc/self/fd/{fd}")
-    except OSError:  # that of listdir() itself
+    except OSError:  # the descriptor of listdir() itself
         return ""

@@ -1,7 +1,7 @@
-"""Pictures for the tests: real photographs, and realistic files of every format made of them.
+"""Pictures for the tests: real photographs, and realistic files of every format made from them.
 
-Everything is made once per process, of fixed data, and with Pillow or by hand: never with libvips, so that it may be
-called from a running event loop and says something of its own about what the library under test reads.
+Each file is made once per process from fixed data, with Pillow or by hand: never with libvips, so that it can be made
+in a running event loop and is independent of the library under test.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from PIL import Image, ImageChops, TiffImagePlugin
 FOLDER = Path(__file__).with_name("photos")
 NAMES = ("astronaut", "camera", "chelsea", "coffee", "hubble", "rocket")
 GPS = (b"47 deg", (47.0, 33.0, 12.0), (10.0, 44.0, 58.0))
-"""What :func:`exif` says of the place; the first is a text that no stripped file may hold."""
+"""The location in :func:`exif`; no stripped file may contain the first text."""
 
 _PHOTOS = {name: (FOLDER / f"{name}.jpg").read_bytes() for name in NAMES}
 DISPLAY_P3 = (FOLDER / "display-p3.icc").read_bytes()
-Image.init()  # its plugins are read from disk now, not on somebody's event loop
+Image.init()  # import the plugins now rather than in an event loop
 
 
 def photo(name: str) -> bytes:
-    """A real photograph as a JPEG, 451 to 1,000 pixels wide, without metadata; one of :data:`NAMES`."""
+    """Return a real photograph as a JPEG, 451 to 1,000 pixels wide, without metadata; one of :data:`NAMES`."""
     return _PHOTOS[name]
 
 
 def opened(name: str, size: tuple[int, int] | None = None) -> Image.Image:
-    """The photograph as a picture of Pillow, resized where a size is given."""
+    """Return the photograph as a Pillow image, resized if a size is given."""
     picture = Image.open(io.BytesIO(photo(name)))
     picture.load()
     return picture if size is None else picture.resize(size, Image.Resampling.BICUBIC)
 
 
 def saved(picture: Image.Image, file_format: str, **options: Any) -> bytes:
-    """The bytes of a picture in a format of Pillow, such as ``"PNG"``."""
+    """Return the bytes of an image in a format of Pillow, such as ``"PNG"``."""
     file = io.BytesIO()
     picture.save(file, file_format, **options)
     return file.getvalue()
 
 
 def exif(orientation: int = 1) -> bytes:
-    """EXIF as a telephone writes it: maker, model, orientation, time, place."""
+    """Return EXIF as a phone writes it: make, model, orientation, time and location."""
     tags = Image.Exif()
     tags[0x010F] = "Example Phones"
     tags[0x0110] = "Model 12"
@@ -68,7 +68,7 @@ def exif(orientation: int = 1) -> bytes:
 
 @cache
 def grained(name: str = "coffee", size: tuple[int, int] = (4000, 3000)) -> Image.Image:
-    """The photograph blown up, with the grain of a sensor added so that it weighs what a camera's file weighs."""
+    """Return the photograph enlarged, with sensor noise, so that its file is as large as a camera's."""
     picture = opened(name, size).convert("RGB")
     source = random.Random(12)
     tile = Image.frombytes("L", (509, 499), bytes(source.choices(range(256), k=509 * 499)))
@@ -82,16 +82,16 @@ def grained(name: str = "coffee", size: tuple[int, int] = (4000, 3000)) -> Image
 
 @cache
 def large(orientation: int = 1) -> bytes:
-    """A 12-megapixel JPEG of about 4 MB, 4000 x 3000 as stored, with EXIF, a place and the profile Display P3.
+    """Return a 12-megapixel JPEG of about 4 MB, stored as 4000 x 3000, with EXIF, a location and Display P3.
 
-    Orientations 5 to 8 make it 3000 x 4000 as displayed.
+    With orientations 5 to 8 it is displayed as 3000 x 4000.
     """
     return saved(grained(), "JPEG", quality=90, exif=exif(orientation), icc_profile=DISPLAY_P3)
 
 
 @cache
 def oriented(orientation: int, file_format: str = "JPEG") -> bytes:
-    """Chelsea, stored so that she is upright, 451 x 300, once the orientation is applied."""
+    """Return the photograph chelsea, which is upright, 451 x 300, after the orientation is applied."""
     back = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -109,25 +109,25 @@ def oriented(orientation: int, file_format: str = "JPEG") -> bytes:
 
 @cache
 def progressive() -> bytes:
-    """A progressive JPEG, 600 x 400."""
+    """Return a progressive JPEG, 600 x 400."""
     return saved(opened("coffee"), "JPEG", quality=85, progressive=True)
 
 
 @cache
 def cmyk() -> bytes:
-    """A CMYK JPEG without a profile, inks inverted as Adobe's programs write them, 600 x 400."""
+    """Return a CMYK JPEG without a profile and with inverted inks, as Adobe's programs write it, 600 x 400."""
     return saved(opened("coffee").convert("CMYK"), "JPEG", quality=90)
 
 
 @cache
 def grey() -> bytes:
-    """A JPEG of one band, 512 x 512."""
+    """Return a grey JPEG, 512 x 512."""
     return photo("camera")
 
 
 @cache
 def png() -> bytes:
-    """An 8-bit RGB PNG with a place in its EXIF and texts in chunks, 451 x 300."""
+    """Return an 8-bit RGB PNG with a location in its EXIF and text chunks, 451 x 300."""
     from PIL.PngImagePlugin import PngInfo
 
     texts = PngInfo()
@@ -138,7 +138,7 @@ def png() -> bytes:
 
 @cache
 def transparent_png() -> bytes:
-    """An 8-bit RGBA PNG, 451 x 300, opaque on the left and clear on the right."""
+    """Return an 8-bit RGBA PNG, 451 x 300, opaque on the left and transparent on the right."""
     picture = opened("chelsea").convert("RGBA")
     picture.putalpha(Image.linear_gradient("L").rotate(90).resize(picture.size))
     return saved(picture, "PNG")
@@ -146,7 +146,7 @@ def transparent_png() -> bytes:
 
 @cache
 def deep_png() -> bytes:
-    """A 16-bit PNG with alpha, 160 x 120, written by hand: red grows to the right, the lower half is half clear."""
+    """Return a hand-written 16-bit PNG with alpha, 160 x 120: red increases to the right, the lower half is clear."""
     width, height = 160, 120
     rows = bytearray()
     for y in range(height):
@@ -157,12 +157,12 @@ def deep_png() -> bytes:
 
 
 def png_chunk(kind: bytes, body: bytes) -> bytes:
-    """One chunk of a PNG with its length and checksum."""
+    """Return a PNG chunk with its length and checksum."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def png_file(header: bytes, data: bytes, *between: bytes) -> bytes:
-    """A PNG of a header, chunks and compressed data."""
+    """Return a PNG with the given header, chunks and compressed data."""
     return (
         b"\x89PNG\r\n\x1a\n"
         + png_chunk(b"IHDR", header)
@@ -174,7 +174,7 @@ def png_file(header: bytes, data: bytes, *between: bytes) -> bytes:
 
 @cache
 def palette_png() -> bytes:
-    """A PNG with a palette of 64 colours, one of them clear, 451 x 300."""
+    """Return a PNG with a palette of 64 colours, one of them transparent, 451 x 300."""
     return saved(opened("chelsea").quantize(64), "PNG", transparency=3)
 
 
@@ -185,34 +185,34 @@ def _frames(count: int) -> list[Image.Image]:
 
 @cache
 def animated_gif(frames: int = 5) -> bytes:
-    """An animated GIF, 320 x 214, 80 ms a frame, for ever, with a comment."""
+    """Return an animated GIF, 320 x 214, 80 ms per frame, in an infinite loop, with a comment."""
     first, *rest = (frame.quantize(128) for frame in _frames(frames))
     return saved(first, "GIF", save_all=True, append_images=rest, duration=80, loop=0, comment=b"somebody private")
 
 
 @cache
 def animated_webp(frames: int = 5) -> bytes:
-    """An animated WebP with alpha, 320 x 214, 80 ms a frame, for ever."""
+    """Return an animated WebP with alpha, 320 x 214, 80 ms per frame, in an infinite loop."""
     first, *rest = (frame.convert("RGBA") for frame in _frames(frames))
     return saved(first, "WEBP", save_all=True, append_images=rest, duration=80, loop=0, quality=75, exif=exif(1))
 
 
 @cache
 def webp(*, lossless: bool = False) -> bytes:
-    """A WebP with alpha and a place, 451 x 300."""
+    """Return a WebP with alpha and a location, 451 x 300."""
     picture = Image.open(io.BytesIO(transparent_png()))
     return saved(picture, "WEBP", lossless=lossless, exif=exif(1), icc_profile=DISPLAY_P3)
 
 
 @cache
 def avif() -> bytes:
-    """An AVIF with a place, 451 x 300."""
+    """Return an AVIF with a location, 451 x 300."""
     return saved(opened("chelsea"), "AVIF", quality=60, speed=10, exif=exif(1))
 
 
 @cache
 def tiff() -> bytes:
-    """A TIFF compressed with LZW, 451 x 300."""
+    """Return a TIFF compressed with LZW, 451 x 300."""
     return saved(opened("chelsea"), "TIFF", compression="tiff_lzw")
 
 
@@ -226,9 +226,9 @@ SVG = (
 
 @cache
 def pdf(pages: int = 1, width: float = 300, height: float = 200, entries: str = "") -> bytes:
-    """A PDF written by hand: on each page, of points, a red rectangle in the lower left quarter of white paper.
+    """Return a hand-written PDF: each page has a red rectangle in the lower left quarter of white paper.
 
-    Each page has those further entries in its dictionary.
+    Sizes are in points. The dictionary of each page has the given further entries.
     """
     paint = f"1 0 0 rg 0 0 {width / 2:g} {height / 2:g} re f".encode()
     first = 4

@@ -1,9 +1,9 @@
-"""A database and files as SQLAlchemy-ImageAttach 1.1.0 leaves them, made without any code of this library.
+"""A database and files as SQLAlchemy-ImageAttach 1.1.0 leaves them, made without code of this library.
 
-The tables are those that its metadata makes on each database, the rows those that its sessions insert, the names of
-files follow its two layouts, written down here a second time on purpose. The real one, on SQLAlchemy 1.3 with Wand, was
-run against SQLite, PostgreSQL and MariaDB with the same owners and photographs: dumps of the tables, the rows and the
-names of the files were the same as those made here.
+The tables are those that its metadata creates on each database, the rows those that its sessions insert, and the file
+names follow its two layouts, which are implemented here independently on purpose. The real library, on SQLAlchemy 1.3
+with Wand, was run with SQLite, PostgreSQL and MariaDB and the same owners and photographs: its tables, rows and file
+names were identical to those made here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from tests import photos
 
 MADE_AT = datetime(2015, 6, 1, 12, 34, 56, tzinfo=UTC)
-"""When every row was made; SQLite and MySQL keep no zone, and no fraction of a second."""
+"""When every row was created; SQLite and MySQL store neither a time zone nor fractions of a second."""
 BIG = 2**53 + 1
 ITEM = uuid.UUID("5a3c1d60-1c5e-4b5e-9f0e-0a1b2c3d4e5f")
 TABLES = ("user_picture", "post_photo", "item_image", "article_cover")
@@ -80,7 +80,7 @@ NAMES: dict[str, dict[str, str]] = {
     "util": {"append_docstring": "", "append_docstring_attributes": "", "get_minimum_indent": ""},
     "version": {"SQLA_COMPAT_VERSION": "", "SQLA_COMPAT_VERSION_INFO": "", "VERSION": "", "VERSION_INFO": ""},
 }
-"""What its manual says it has: the names of each module, and the members of each class."""
+"""The public API according to its manual: the names of each module, and the members of each class."""
 
 _WORDS = {
     "sqlite": {
@@ -131,7 +131,7 @@ _IMAGES = {
         "FOREIGN KEY(slug) REFERENCES article (slug)",
     ),
 }
-# The columns of the mixin came first there, in the primary key, too.
+# The columns of the mixin came first, also in the primary key.
 _TABLE = """
 CREATE TABLE {name} (
     width INTEGER NOT NULL,
@@ -151,10 +151,10 @@ class OldImage:
     """A row and its file.
 
     Attributes:
-        table: Where the row stands.
-        key: Its columns besides those of the mixin.
-        object_id: What the old class made of them.
-        suffix: How the names of its file end.
+        table: The name of the table.
+        key: The columns besides those of the mixin.
+        object_id: The object id that the old class calculated.
+        suffix: The end of the file name.
     """
 
     table: str
@@ -169,20 +169,20 @@ class OldImage:
 
     @property
     def directory_name(self) -> str:
-        """The path below the directory of the old ``FileSystemStore``."""
+        """Return the path below the directory of the old ``FileSystemStore``."""
         low, high = str(self.object_id % 1000), str(self.object_id // 1000)
         width, height = self.size
         return "/".join([self.object_type, low, high, f"{self.object_id}.{width}x{height}{self.suffix}"])
 
     @property
     def bucket_name(self) -> str:
-        """The key below the prefix of the old ``S3Store``."""
+        """Return the key below the prefix of the old ``S3Store``."""
         width, height = self.size
         return "/".join([self.object_type, str(self.object_id), f"{width}x{height}{self.suffix}"])
 
 
 def public_names(module: str) -> set[str]:
-    """What a module of the old library has, members after a dot."""
+    """Return the public names of a module of the old library, with members after a dot."""
     return {
         name
         for item, members in NAMES[module].items()
@@ -191,21 +191,21 @@ def public_names(module: str) -> set[str]:
 
 
 def paired(a: int, b: int) -> int:
-    """The number that the manual of the old library makes of two."""
+    """Return the number that the manual of the old library calculates from two numbers."""
     return (a + b) * (a + b) + a
 
 
 def hashed(slug: str) -> int:
-    """The number that the manual of the old library makes of a text."""
+    """Return the number that the manual of the old library calculates from a string."""
     return int(hashlib.sha1(slug.encode()).hexdigest(), 16)
 
 
 @cache
 def images() -> tuple[OldImage, ...]:
-    """What the old library has stored, originals before their thumbnails."""
+    """Return what the old library has stored, originals before their thumbnails."""
     jpeg = ("image/jpeg", ".jpe")
     small = photos.opened("chelsea", (200, 133))
-    # It cut the fraction of the other side off: 300 * 150 / 451 is 99.8.
+    # It truncated the other side: 300 * 150 / 451 is 99.8.
     thumbnail = {
         size: photos.saved(photos.opened(name, size), "JPEG")
         for name, size in (("chelsea", (150, 99)), ("coffee", (150, 100)), ("camera", (100, 100)))
@@ -225,7 +225,7 @@ def images() -> tuple[OldImage, ...]:
         user(1234, (600, 400), jpeg, True, photos.photo("coffee")),
         user(1234, (150, 100), jpeg, False, thumbnail[150, 100]),
         user(BIG, (640, 427), jpeg, True, photos.photo("rocket")),
-        # What the machine knew no extension for, as Python itself did for WebP before 3.13.
+        # The suffix if the system knew no extension, as for WebP in Python before 3.13.
         user(7, (200, 133), ("image/webp", "None"), True, photos.saved(small, "WEBP")),
         user(8, (200, 133), ("image/png", ".png"), True, photos.saved(small, "PNG")),
         user(9, (200, 133), ("image/gif", ".gif"), True, photos.saved(small, "GIF")),
@@ -243,7 +243,7 @@ def images() -> tuple[OldImage, ...]:
 
 
 def statements(database: str) -> Sequence[str]:
-    """The statements that made the tables; ``database`` is ``sqlite``, ``postgresql`` or ``mariadb``."""
+    """Return the statements that create the tables; ``database`` is ``sqlite``, ``postgresql`` or ``mariadb``."""
     words = _WORDS[database]
     made = [owner.format(**words) for owner in _OWNERS]
     for name, (columns, key, foreign) in _IMAGES.items():

@@ -1,4 +1,4 @@
-"""Every error of the library."""
+"""The errors of the library."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PARENTS = {
 
 
 def test_all_errors_have_one_root() -> None:
-    """Whatever the module defines is exported and caught by ImageAttachError."""
+    """Every error of the module is exported and caught by ImageAttachError."""
     found = {name for name, value in vars(exc).items() if inspect.isclass(value) and value.__module__ == exc.__name__}
     assert found == set(exc.__all__)
     assert all(issubclass(getattr(exc, name), exc.ImageAttachError) for name in found)
@@ -51,7 +51,7 @@ def test_all_errors_have_one_root() -> None:
 
 @pytest.mark.parametrize(("error", "parent"), PARENTS.items())
 def test_errors_mean_what_the_builtin_means(error: type[exc.ImageAttachError], parent: type[Exception]) -> None:
-    """Who knows only the builtin catches it too."""
+    """An error can be caught by the corresponding builtin."""
     assert issubclass(error, parent)
 
 
@@ -73,7 +73,7 @@ def test_errors_mean_what_the_builtin_means(error: type[exc.ImageAttachError], p
     ids=lambda error: type(error).__name__,
 )
 def test_errors_carry_their_data(error: exc.ImageAttachError) -> None:
-    """The message is the text, and a copy or a pickle has the same data."""
+    """The message is the text, and a copied or unpickled error has the same data."""
     assert str(error) == "what"
     for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
         assert type(twin) is type(error)
@@ -82,7 +82,7 @@ def test_errors_carry_their_data(error: exc.ImageAttachError) -> None:
 
 
 def test_a_group_is_taken_apart() -> None:
-    """``except*`` takes what it knows, and the rest is of the same kind."""
+    """``except*`` handles the matching errors, and the rest is a group of the same class."""
     group = exc.MigrationError("two", [exc.StoreFileNotFoundError("gone"), exc.StorePermissionError("no")])
     found = group.subgroup(FileNotFoundError)
     assert isinstance(found, exc.MigrationError)

@@ -1,4 +1,4 @@
-"""Pictures from URLs that users name."""
+"""Pictures from URLs that users provide."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def is_here(address: Address) -> bool:
 
 
 class Server:
-    """A server on this machine, which notes what it is asked for."""
+    """A local server that records its requests."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -47,7 +47,7 @@ class Server:
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    """Serve pictures, redirects, and what should not be fetched."""
+    """Serve pictures, redirects, and responses that must be refused."""
 
     async def respond(request: web.Request) -> web.StreamResponse:
         made.requests.append(request)
@@ -93,7 +93,7 @@ async def fetched(url: str, **options: Any) -> bytes:
 
 
 async def test_a_file_is_fetched(server: Server) -> None:
-    """Also by redirects, with a path or another URL; neither cookies nor credentials are sent."""
+    """Redirects with a path or another URL are followed; neither cookies nor credentials are sent."""
     assert await fetched(f"{server.url}/a.png") == photos.png()
     assert await fetched(f"{server.url}/redirect?to=/a.png") == photos.png()
     assert await fetched(f"{server.url}/redirect?to={server.url}/a.png") == photos.png()
@@ -103,7 +103,7 @@ async def test_a_file_is_fetched(server: Server) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f000001", "127.1", "[::ffff:127.0.0.1]"])
 async def test_no_spelling_leads_to_this_machine(host: str, server: Server) -> None:
-    """Whatever a host is called, the address that is connected to decides; nothing is sent to it."""
+    """The connected address decides, however the host is spelled; nothing is sent to a private one."""
     url = f"http://{host}:{server.url.rpartition(':')[2]}/a.png"
     with pytest.raises(FetchError) as caught:
         await fetch(url, max_bytes=1_000_000)
@@ -112,7 +112,7 @@ async def test_no_spelling_leads_to_this_machine(host: str, server: Server) -> N
 
 
 async def test_each_hop_is_checked(server: Server) -> None:
-    """A redirect from an allowed address to another one is refused, before anything is sent there."""
+    """A redirect from an allowed to a forbidden address is refused before anything is sent there."""
     port = server.url.rpartition(":")[2]
     with pytest.raises(ForbiddenAddressError, match=r"127\.0\.0\.2 is not a public address"):
         await fetched(f"{server.url}/redirect?to=http://127.0.0.2:{port}/a.png")
@@ -120,7 +120,7 @@ async def test_each_hop_is_checked(server: Server) -> None:
 
 
 async def test_a_name_whose_address_changes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that stands for another address at the second lookup is checked again."""
+    """A name that resolves to another address at the second lookup is checked again."""
     real, answers = socket.getaddrinfo, iter(["127.0.0.1", "127.0.0.2"])
 
     def rebound(host: str, *args: Any, **kwargs: Any) -> Any:
@@ -150,7 +150,7 @@ async def test_a_name_whose_address_changes(server: Server, monkeypatch: pytest.
 async def test_each_violation_is_an_error(
     path: str, options: dict[str, Any], kind: type[Exception], message: str, server: Server
 ) -> None:
-    """Bytes, time, redirects, and what a server may send instead of a file."""
+    """Limits on bytes, time and redirects, and invalid responses, raise an error."""
     with pytest.raises(kind, match=message) as caught:
         await fetched(f"{server.url}/{path}", **options)
     assert isinstance(caught.value, ImageError)
@@ -162,13 +162,13 @@ async def test_each_violation_is_an_error(
     ["", "a.png", "/a.png", "file:///etc/passwd", "gopher://example.com/", "http://", "http://[::1", "http://h:99999/"],
 )
 async def test_what_is_no_url(url: str) -> None:
-    """Other schemes and nonsense are refused before anything is looked up."""
+    """Other schemes and invalid URLs are refused before a lookup."""
     with pytest.raises(FetchError):
         await fetched(url)
 
 
 async def test_nobody_listens() -> None:
-    """A refused connection is an error of ours, without the URL's secrets."""
+    """A refused connection raises an error of this library, without the secrets of the URL."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(FetchError, match="cannot be fetched: ClientConnectorError") as caught:
@@ -177,7 +177,7 @@ async def test_nobody_listens() -> None:
 
 
 async def test_a_picture_is_attached(server: Server, sqlite_database: Database) -> None:
-    """As from a file, with the limits of the image class; what is no picture is refused, and nothing changes."""
+    """A picture is attached within the limits of the image class; anything else is refused without a change."""
     await sqlite_database.create(Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
     bind_store(sessions, MemoryStore())
@@ -193,7 +193,7 @@ async def test_a_picture_is_attached(server: Server, sqlite_database: Database) 
 
 
 async def test_without_aiohttp(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says what to install."""
+    """The error names the package to install."""
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(DeclarationError, match=r"pip install 'aioimageattach\[fetch\]'"):
         await fetched("https://example.com/")
@@ -220,5 +220,5 @@ async def test_without_aiohttp(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )  # fmt: skip
 def test_public_addresses(text: str, expected: bool) -> None:
-    """Only addresses of the public internet are, however they are wrapped."""
+    """Only addresses of the public internet are allowed, including addresses embedded in IPv6."""
     assert is_public(ip_address(text)) is expected

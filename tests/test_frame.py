@@ -1,4 +1,4 @@
-"""The suite's own frame: what other tests rely on."""
+"""The fixtures that all other tests rely on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ numbers = Table("numbers", metadata, Column("number", Integer), UniqueConstraint
 
 
 async def test_each_test_has_an_empty_database(any_driver_database: Database) -> None:
-    """Tables can be created by every driver: nothing is left from the test before."""
+    """Every driver can create tables: the database of each test is empty."""
     await any_driver_database.create(metadata)
     async with any_driver_database.engine().begin() as connection:
         assert await connection.scalar(select(func.count()).select_from(numbers)) == 0
@@ -29,7 +29,7 @@ async def test_each_test_has_an_empty_database(any_driver_database: Database) ->
 
 
 async def test_savepoints_roll_back_by_themselves(any_driver_database: Database) -> None:
-    """What a savepoint did is undone with it, and what stood before it stays, on every driver."""
+    """A savepoint is undone alone, and earlier changes are kept, with every driver."""
     await any_driver_database.create(metadata)
     async with AsyncSession(any_driver_database.engine()) as session:
         await session.execute(insert(numbers).values(number=1))
@@ -45,7 +45,7 @@ async def test_savepoints_roll_back_by_themselves(any_driver_database: Database)
 
 
 async def test_an_autocommit_engine_keeps_what_is_rolled_back(database: Database) -> None:
-    """The engine's options reach the driver: with AUTOCOMMIT a rollback undoes nothing."""
+    """Options reach the driver: with AUTOCOMMIT, a rollback undoes nothing."""
     await database.create(metadata)
     async with AsyncSession(database.engine(isolation_level="AUTOCOMMIT")) as session:
         await session.execute(insert(numbers).values(number=1))
@@ -54,7 +54,7 @@ async def test_an_autocommit_engine_keeps_what_is_rolled_back(database: Database
 
 
 async def test_a_forgotten_transaction_locks_nobody_out(database: Database, servers: Servers, tmp_path: Path) -> None:
-    """The next test's database starts empty though a transaction of the last one is still open."""
+    """The next test's database is empty even if a transaction of the previous test is still open."""
     await database.create(metadata)
     async with database.engine(poolclass=NullPool).connect() as forgotten:
         await forgotten.execute(insert(numbers).values(number=1))
@@ -77,10 +77,10 @@ BLOCKING = {
 
 @pytest.mark.parametrize("code", BLOCKING.values(), ids=BLOCKING)
 async def test_the_package_may_not_block_the_loop(code: str) -> None:
-    """Code of the package fails when it sleeps, reads the disk or computes pixels in the event loop."""
+    """Code of the package fails if it sleeps, reads the disk or processes pixels in the event loop."""
     inside = compile(
         code, f"{package.__path__[0]}-guarded.py", "exec"
-    )  # as good as inside, and not measured for coverage
+    )  # equivalent to a call inside, and not measured for coverage
     blank = await asyncio.to_thread(pyvips.Image.black, 1, 1)
     with pytest.raises(BlockingError):
         exec(inside, {"blank": blank})

@@ -21,7 +21,7 @@ import aioimageattach
 
 PACKAGE = Path(aioimageattach.__path__[0])
 HEAVY = ["PIL", "aiohttp", "fastapi", "pillow_heif", "pypdfium2", "pyvips", "starlette"]
-# These modules need an optional library, and so load it.
+# These modules need an optional library, and therefore import it.
 OPTIONAL = ("aioimageattach.__main__", "aioimageattach.cli", "aioimageattach.stores.s3")
 IMPORTERS = {
     "aiofiles": ["stores.fs"],
@@ -44,7 +44,7 @@ def modules() -> list[str]:
 
 
 def imports(tree: ast.AST, *, typing: bool = False) -> Iterator[str]:
-    """Yield the imports of the code, also those inside functions; those for type checkers only if ``typing``."""
+    """Yield the imports of the code, including those inside functions; those for type checkers only if ``typing``."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not typing:
             for other in node.orelse:
@@ -88,7 +88,7 @@ def test_heavy_libraries_are_detected() -> None:
 
 
 def test_each_imported_library_is_declared() -> None:
-    """The package imports no library that ``pyproject.toml`` does not name, also where another one brings it."""
+    """The package imports no library that ``pyproject.toml`` does not declare, even if another one installs it."""
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))["project"]
     requirements = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
     declared = {re.split(r"[^A-Za-z0-9._-]", requirement)[0].replace("-", "_") for requirement in requirements}
@@ -132,7 +132,7 @@ from . import sibling
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_only_one_module_starts_threads(path: Path) -> None:
-    """Only ``_threads`` gives work to threads, so that all of it is bounded and awaited."""
+    """Only ``_threads`` submits work to threads, so that all of it is bounded and awaited."""
     starters = {"Thread", "ThreadPoolExecutor", "run_in_executor", "to_thread"}
     used = {node.attr for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Attribute)}
     assert used & starters <= (starters if path.name == "_threads.py" else set())
@@ -140,7 +140,7 @@ def test_only_one_module_starts_threads(path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in modules() if "._" not in name])
 def test_all_names_what_is_there(name: str) -> None:
-    """``__all__`` of each public module names every public object that the module defines, once, and nothing else."""
+    """``__all__`` of each public module contains exactly the public objects that the module defines."""
     module = importlib.import_module(name)
     public = getattr(module, "__all__", [])
     assert len(set(public)) == len(public)

@@ -1,4 +1,4 @@
-"""A database and files of SQLAlchemy-ImageAttach go on living here, after the migration that the manual gives."""
+"""A database and files of SQLAlchemy-ImageAttach after the documented migration."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ Number = BigInteger().with_variant(Integer(), "sqlite")
 Identifier = Uuid(native_uuid=False).with_variant(Uuid(), "postgresql")
 Sessions = async_sessionmaker[AsyncSession]
 
-# SQLite's old tables have a constraint that says of a column of truth values that it is 0 or 1; Alembic leaves it out.
+# A CHECK constraint of SQLite's old tables restricts a boolean column to 0 and 1; Alembic ignores it.
 pytestmark = pytest.mark.filterwarnings("ignore:Unnamed CHECK constraint:UserWarning")
 
 
 class Base(DeclarativeBase):
-    """The models of the old application, written anew."""
+    """The models of the old application, ported."""
 
 
 class User(Base):
@@ -104,7 +104,7 @@ class Article(Base):
 
 
 class ArticleCover(Base, Image):
-    """The table was renamed once, and its files were not."""
+    """An image class whose table was renamed once, while its files were not."""
 
     __tablename__ = "article_cover"
     slug: Mapped[str] = mapped_column(ForeignKey("article.slug"), primary_key=True)
@@ -141,7 +141,7 @@ CLASSES: dict[str, type[Image]] = {
 
 
 def migration() -> str:
-    """The migration of the manual, for all tables."""
+    """The documented migration, for all tables."""
     [block] = [
         found for found in re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL) if "op." in found
     ]
@@ -151,7 +151,7 @@ def migration() -> str:
 
 
 async def migrate(database: Database, folder: Path) -> None:
-    """Run the migration by Alembic."""
+    """Run the migration with Alembic."""
     (folder / "versions").mkdir(parents=True)
     (folder / "env.py").write_text(ENV)
     (folder / "versions" / "1_new_columns.py").write_text(migration())
@@ -169,7 +169,7 @@ async def migrate(database: Database, folder: Path) -> None:
 
 @pytest.fixture
 async def migrated(database: Database, tmp_path: Path) -> Database:
-    """The old database, migrated."""
+    """The old database after the migration."""
     async with database.engine().begin() as connection:
         await predecessor.fill(connection, database.name)
     await migrate(database, tmp_path / "migrations")
@@ -178,14 +178,14 @@ async def migrated(database: Database, tmp_path: Path) -> Database:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> FileSystemStore:
-    """A store in the old directory."""
+    """A store for the old directory."""
     predecessor.write(tmp_path / "media")
     return FileSystemStore(tmp_path / "media", BASE)
 
 
 @pytest.fixture
 async def bucket(gate: Gate, make_store: MakeStore) -> S3Store:
-    """A store in the old bucket, on a real server."""
+    """A store for the old bucket, on a real server."""
     store = make_store(gate.url, prefix="old")
     for image in predecessor.images():
         await store.put_object(image.bucket_name, image.blob, mimetype=image.mimetype)
@@ -194,21 +194,21 @@ async def bucket(gate: Gate, make_store: MakeStore) -> S3Store:
 
 @pytest.fixture(params=["directory", "bucket"])
 def store(request: pytest.FixtureRequest) -> KeyedStore:
-    """A store that finds the old files."""
+    """Each store that contains the old files."""
     found: KeyedStore = request.getfixturevalue(request.param)
     return found
 
 
 @pytest.fixture
 async def sessions(migrated: Database, store: KeyedStore) -> Sessions:
-    """Sessions that keep what is loaded after a commit."""
+    """Sessions with ``expire_on_commit=False``."""
     sessions = async_sessionmaker(migrated.engine(), expire_on_commit=False)
     bind_store(sessions, store)
     return sessions
 
 
 def identity(image: OldImage | Image) -> dict[str, Any]:
-    """What tells a row from the others of its class."""
+    """Return the values that identify a row within its class."""
     if isinstance(image, OldImage):
         own = {name: value for name, value in image.key.items() if name != "kind"}
         return {"table": image.table, **own, "size": image.size}
@@ -217,13 +217,13 @@ def identity(image: OldImage | Image) -> dict[str, Any]:
 
 
 async def rows_of(session: AsyncSession) -> list[tuple[OldImage, Image]]:
-    """What the old library made, each with our row of it."""
+    """Return the images of the old library, each with its row."""
     rows = [row for cls in CLASSES.values() for row in await session.scalars(select(cls))]
     return [(old, row) for old in predecessor.images() for row in rows if identity(old) == identity(row)]
 
 
 def name_in(store: KeyedStore, old: OldImage) -> str:
-    """What the old library called a file there."""
+    """Return the name that the old library used in that store."""
     return old.bucket_name if isinstance(store, S3Store) else old.directory_name
 
 
@@ -232,7 +232,7 @@ async def names_of(store: KeyedStore) -> set[str]:
 
 
 async def test_the_migration_is_all_that_the_tables_need(migrated: Database) -> None:
-    """Alembic sees no difference to the models any more, and no row is lost."""
+    """Alembic reports no difference from the models, and no row is lost."""
 
     def differences(connection: Connection) -> list[Any]:
         return compare_metadata(MigrationContext.configure(connection), Base.metadata)
@@ -248,7 +248,7 @@ async def test_the_migration_is_all_that_the_tables_need(migrated: Database) -> 
 
 
 async def test_the_old_library_goes_on_with_the_migrated_tables(migrated: Database) -> None:
-    """What leaves the new columns out can still insert a row."""
+    """An INSERT without the new columns still works."""
     made_at = predecessor.MADE_AT if migrated.name == "postgresql" else "2015-06-01 12:34:56"
     columns = "width, height, mimetype, original, created_at, user_id"
     row = {"original": True, "made_at": made_at, "user_id": 1}
@@ -260,7 +260,7 @@ async def test_the_old_library_goes_on_with_the_migrated_tables(migrated: Databa
 
 
 async def test_old_rows_are_read_and_located(sessions: Sessions, store: KeyedStore, gate: Gate) -> None:
-    """Each row finds its file, byte for byte, and its URL is the one it had: layout, extension and ``_ts``."""
+    """Each row finds its file, byte for byte, and keeps its URL: layout, extension and ``_ts``."""
     base = f"{gate.url}/{BUCKET}/old/" if isinstance(store, S3Store) else BASE
     async with sessions() as session:
         pairs = await rows_of(session)
@@ -273,7 +273,7 @@ async def test_old_rows_are_read_and_located(sessions: Sessions, store: KeyedSto
 
 
 async def test_old_thumbnails_are_found(sessions: Sessions) -> None:
-    """By one side, or by both as they are; of several pictures each has its own."""
+    """Thumbnails are found by one side or by both; those of several pictures are kept apart."""
     async with sessions() as session:
         user = await session.get_one(User, 1)
         assert user.picture.find_thumbnail(width=150).size == (150, 99)
@@ -290,11 +290,11 @@ async def test_old_thumbnails_are_found(sessions: Sessions) -> None:
     [(User, "picture", BIG), (User, "picture", 7), (Item, "image", ITEM), (Article, "cover", "issue-42")],
     ids=["big", "webp", "uuid", "polymorphic"],
 )
-@pytest.mark.parametrize("store", ["directory"], indirect=True)  # of the bucket, all that follows reads and replaces
+@pytest.mark.parametrize("store", ["directory"], indirect=True)  # the following tests of the bucket read and replace
 async def test_new_thumbnails_of_old_originals(
     owner: type[Any], attribute: str, key: Any, sessions: Sessions, store: KeyedStore
 ) -> None:
-    """They have a revision and a file of the new kind, and the old file stays where it is."""
+    """New thumbnails have a revision and a file in the new layout, and the old file stays in place."""
     before = await names_of(store)
     async with sessions() as session:
         images = getattr(await session.get_one(owner, key), attribute)
@@ -307,7 +307,7 @@ async def test_new_thumbnails_of_old_originals(
 
 
 async def test_a_replaced_picture_takes_its_old_files_along(sessions: Sessions, store: KeyedStore) -> None:
-    """After the commit the old original and its old thumbnail are gone, and nobody else's file is."""
+    """After the commit, the old original and thumbnail are deleted, and no other file."""
     gone = {name_in(store, old) for old in predecessor.images() if old.key.get("user_id") == 1234}
     before = await names_of(store)
     async with sessions() as session:
@@ -322,7 +322,7 @@ async def test_a_replaced_picture_takes_its_old_files_along(sessions: Sessions, 
 
 
 async def test_a_rollback_leaves_old_files(sessions: Sessions, store: KeyedStore) -> None:
-    """A replacement of the same size and a deletion that are rolled back change no file."""
+    """Rolling back a replacement of the same size, or a deletion, changes no file."""
     before = await names_of(store)
     async with sessions() as session:
         user = await session.get_one(User, 1)
@@ -336,7 +336,7 @@ async def test_a_rollback_leaves_old_files(sessions: Sessions, store: KeyedStore
 
 
 async def test_deleted_owners_take_old_files_along(sessions: Sessions, store: KeyedStore) -> None:
-    """One of several pictures, an owner with several, and a polymorphic image go with their files."""
+    """One of several pictures, an owner with several, and a polymorphic image are deleted with their files."""
     async with sessions.begin() as session:
         await (await session.get_one(Post, 3)).photos.get_image_set(order_index=2).delete()
         await session.delete(await session.get_one(Article, "issue-42"))
@@ -353,7 +353,7 @@ async def test_deleted_owners_take_old_files_along(sessions: Sessions, store: Ke
 
 
 async def test_old_rows_are_verified(sessions: Sessions, store: KeyedStore) -> None:
-    """All have their files; a file that is missing is told with its row."""
+    """Verification finds all files, and reports a missing one with its row."""
     progress = await verify(sessions, Base, deep=True).execute()
     assert (progress.total, progress.sound, progress.flawed) == (len(predecessor.images()), progress.total, 0)
     lost = next(old for old in predecessor.images() if old.object_type == "issue-cover")
@@ -363,7 +363,7 @@ async def test_old_rows_are_verified(sessions: Sessions, store: KeyedStore) -> N
 
 
 async def test_a_sweep_leaves_what_old_rows_name(sessions: Sessions, store: KeyedStore) -> None:
-    """What the old library has left behind goes, and no file of a row, nor of anybody else."""
+    """A sweep deletes orphaned files of the old library, but no file of a row or of other programs."""
     gone = OldImage("", {}, "user-picture", 99, (10, 10), "image/jpeg", ".jpe", True, b"left behind")
     other = OldImage("", {}, "banner", 1, (10, 10), "image/jpeg", ".jpe", True, b"of no class here")
     before = await names_of(store)
@@ -378,7 +378,7 @@ async def test_a_sweep_leaves_what_old_rows_name(sessions: Sessions, store: Keye
 async def test_old_files_move_from_layout_to_layout(
     sessions: Sessions, store: KeyedStore, tmp_path: Path, gate: Gate, make_store: MakeStore
 ) -> None:
-    """From a directory into a bucket, or from a bucket into a directory, each gets the name that belongs there."""
+    """Between a directory and a bucket, each file gets the name in the layout of the destination."""
     (tmp_path / "new").mkdir()
     new: KeyedStore = (
         FileSystemStore(tmp_path / "new", BASE) if isinstance(store, S3Store) else make_store(gate.url, prefix="new")
@@ -394,7 +394,7 @@ async def test_old_files_move_from_layout_to_layout(
 
 
 async def test_old_files_without_rows_are_adopted(sessions: Sessions, store: KeyedStore) -> None:
-    """Where they stand, as rows without a revision; a rollback leaves them there."""
+    """They are adopted in place, as rows without a revision; a rollback leaves them there."""
     old = OldImage("", {}, "user-picture", 55, (451, 300), "image/jpeg", ".jpe", True, photos.photo("chelsea"))
     name = name_in(store, old)
     await store.put_object(name, old.blob)
@@ -418,7 +418,7 @@ async def test_old_files_without_rows_are_adopted(sessions: Sessions, store: Key
 
 
 def test_the_layout_of_the_bucket() -> None:
-    """The store of S3 names each old file as its predecessor did, below the prefix, without a request."""
+    """The S3 store calculates the name of each old file, below the prefix, without a request."""
     bucket = S3Store("pictures", "key", "secret", prefix="old", region="eu-central-1")
     for old in predecessor.images():
         row = CLASSES[old.table](**old.key, width=old.size[0], height=old.size[1], mimetype=old.mimetype)
@@ -433,7 +433,7 @@ def test_the_layout_of_the_bucket() -> None:
 
 
 def found_in(module: str, name: str) -> Any:
-    """What a name of the page stands for: in the module of that name, or wherever else it says."""
+    """Return the object of a name on the page: in the module of that name, or elsewhere."""
     samples = {
         "S3Store": S3Store("pictures", "key", "secret", region="eu-central-1"),
         "S3SandboxStore": S3SandboxStore("pictures", "sandbox", "key", "secret"),
@@ -447,7 +447,7 @@ def found_in(module: str, name: str) -> Any:
 
 @pytest.mark.parametrize("module", predecessor.NAMES)
 def test_each_name_of_the_old_library_is_on_the_page(module: str) -> None:
-    """Beside what it has become here, which exists, and is awaited if the page says so."""
+    """Each name is listed with its replacement, which exists, and is a coroutine if the page says so."""
     [section] = re.findall(rf"^### `{re.escape(module)}`\n(.*?)(?=^##)", NAMES, re.DOTALL | re.MULTILINE)
     rows = re.findall(r"^\| `([\w.]+)` \| (?:`([\w.]+)`|–) \| (.*?) ?\|$", section, re.MULTILINE)
     assert len(rows) == section.count("\n| `")
@@ -458,5 +458,5 @@ def test_each_name_of_the_old_library_is_on_the_page(module: str) -> None:
 
 
 def test_the_page_has_each_module_of_the_old_library() -> None:
-    """And no other."""
+    """The page lists exactly the modules of the old library."""
     assert re.findall(r"^### `(.*)`$", NAMES, re.MULTILINE) == list(predecessor.NAMES)

@@ -126,14 +126,14 @@ USAGE = [
     "error", [*USAGE, exc.ProcessingError("no"), exc.StorePermissionError("no"), ZeroDivisionError("no")], ids=repr
 )
 async def test_errors_of_the_program_are_raised(error: Exception) -> None:
-    """What the programmer has to repair is no response, so the server logs it and responds with 500."""
+    """Errors of the programmer are not converted: the server logs them and responds with 500."""
     with pytest.raises(type(error)) as caught:
         await get(application(error, "fastapi"))
     assert caught.value is error
 
 
 def test_usage_errors_and_refused_pictures_have_different_bases() -> None:
-    """No error is both the programmer's and the sender's."""
+    """No error has both base classes."""
     classes = [getattr(exc, name) for name in exc.__all__]
     both = [one for one in classes if issubclass(one, exc.UsageError) and issubclass(one, exc.ImageError)]
     assert both == []
@@ -148,7 +148,7 @@ async def test_statuses_may_be_others() -> None:
 
 
 async def test_a_response_that_is_cut_off_stays_cut_off(caplog: pytest.LogCaptureFixture) -> None:
-    """An error in the middle of a body is raised: the client must not take the response for complete."""
+    """An error in the middle of a body is raised, so that the client does not take the response as complete."""
     app = FastAPI()
     app.add_middleware(ProblemMiddleware)
 
@@ -166,7 +166,7 @@ async def test_a_response_that_is_cut_off_stays_cut_off(caplog: pytest.LogCaptur
 
 
 def with_tasks() -> FastAPI:
-    """The application of the guides: a handler of its own for refused pictures, and tasks that fail."""
+    """Return the application of the guides: a handler for refused pictures, and background tasks that fail."""
     app = FastAPI()
     app.add_middleware(ProblemMiddleware)
 
@@ -198,7 +198,7 @@ def with_tasks() -> FastAPI:
 
 @pytest.mark.parametrize("path", ["/replaced", "/damaged", "/usage"])
 async def test_a_task_that_fails_is_logged(path: str, caplog: pytest.LogCaptureFixture) -> None:
-    """An error of ours after the response goes to the log, with its traceback, and nowhere else."""
+    """An error of this library after the response is logged with its traceback, and not raised."""
     with caplog.at_level(logging.ERROR, "aioimageattach.problems"):
         response = await get(with_tasks(), path)
     assert response.status_code == 200
@@ -234,7 +234,7 @@ async def test_a_task_that_fails_leaves_the_connection_open() -> None:
 
 
 async def test_other_scopes_pass() -> None:
-    """Lifespans and websockets are the application's."""
+    """Lifespans and websockets are passed to the application."""
     scopes = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -246,7 +246,7 @@ async def test_other_scopes_pass() -> None:
 
 
 def test_openapi_describes_the_responses() -> None:
-    """FastAPI documents what the middleware responds with."""
+    """FastAPI documents the responses of the middleware."""
     app = FastAPI()
     app.put("/", responses={status: RESPONSES[status] for status in (413, 415, 422)})(raising(exc.ImageError("no")))
     responses = app.openapi()["paths"]["/"]["put"]["responses"]

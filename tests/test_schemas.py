@@ -26,7 +26,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class Shop(Base):
@@ -71,7 +71,7 @@ class ShopOut(BaseModel):
 
 @pytest.fixture
 async def sessions(sqlite_database: Database) -> Sessions:
-    """Sessions with a bound store, and two shops, of which one has pictures."""
+    """Sessions with a bound store, and two shops, one of which has pictures."""
     await sqlite_database.create(Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
     bind_store(sessions, MemoryStore("https://example.com/"))
@@ -111,7 +111,7 @@ def application(sessions: Sessions) -> FastAPI:
 
 
 async def test_a_response_has_the_pictures(sessions: Sessions) -> None:
-    """An image set becomes its original, several become a list, and an empty one null."""
+    """An image set is serialised as its original, a gallery as a list, and an empty set as null."""
     found = await shop(sessions)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(application(sessions)), base_url="http://a") as client:
         full, empty, sign = [(await client.get(path)).json() for path in ("/shops/1", "/shops/2", "/shops/1/sign")]
@@ -149,7 +149,7 @@ async def test_openapi_says_what_is_sent(sessions: Sessions) -> None:
 
 
 async def test_rows_and_thumbnails(sessions: Sessions) -> None:
-    """A row is an image like another, whichever size it is."""
+    """A row of any size is serialised as an image."""
     found = await shop(sessions)
     thumbnail = found.sign.find_thumbnail(width=15)
     assert ImageOut.model_validate(thumbnail).model_dump() == {
@@ -162,7 +162,7 @@ async def test_rows_and_thumbnails(sessions: Sessions) -> None:
 
 
 async def test_the_store_may_be_named(sessions: Sessions) -> None:
-    """By the validation context; without any store, the error is that of the library."""
+    """The validation context may contain the store; without any store, the error of the library is raised."""
     found = await shop(sessions)
     other = MemoryStore("https://other.example/")
     out = ShopOut.model_validate(found, context={"store": other})
@@ -185,14 +185,14 @@ async def test_a_set_that_may_not_be_empty(sessions: Sessions) -> None:
 
 
 async def test_rows_that_are_not_loaded(sessions: Sessions) -> None:
-    """No error of Pydantic hides the advice."""
+    """The advice of the library's error is not hidden by an error of Pydantic."""
     found = await shop(sessions, options=[lazyload("*")])
     with pytest.raises(NotLoadedError, match="selectinload"):
         ImageOut.model_validate(found.sign)
 
 
 def test_what_is_no_image() -> None:
-    """Other values are validated as in any model, such as a response that a client reads."""
+    """Other values, such as the response that a client reads, are validated as in any model."""
     fields = {"url": "/a.png", "width": 1, "height": 2, "mimetype": "image/png", "alt": ""}
     assert ImageOut.model_validate(fields).model_dump() == fields
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
@@ -205,7 +205,7 @@ def test_what_is_no_image() -> None:
 
 
 async def test_a_picture_shows_its_thumbnails(sqlite_database: Database) -> None:
-    """Their URLs, sizes and colours, without that of the original; one statement more than without pictures."""
+    """The result has their URLs, sizes and colours, but not the original's URL; it takes one statement more."""
     store = MemoryStore()
     await sqlite_database.create(markup.Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)

@@ -1,4 +1,4 @@
-"""The services that the whole of the tests needs are there; with ``CI=true`` their absence fails."""
+"""The services that the test suite needs are available; with ``CI=true``, a missing one is a failure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.databases import REQUIRED, Servers
 
 @pytest.mark.parametrize("name", ["postgresql", "mariadb"])
 def test_the_database_server_answers(name: str, servers: Servers) -> None:
-    """A connection is had, and an empty database."""
+    """The server accepts a connection and provides an empty database."""
     assert servers._server(name).empty().database
 
 
 def test_redis_answers() -> None:
-    """Redis, which tests of several processes may share their state by, says PONG."""
+    """Redis, with which tests of several processes share state, responds to PING."""
     address = urlsplit(os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379"))
     try:
         with socket.create_connection((address.hostname or "127.0.0.1", address.port or 6379), timeout=3) as connection:

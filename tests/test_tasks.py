@@ -24,7 +24,7 @@ from tests.cancellations import Cancel, every_cancellation
 
 
 class Counted:
-    """Counts the calls that run now, at most, and that have ended."""
+    """Counts the calls that run, the maximum number, and those that have ended."""
 
     def __init__(self) -> None:
         self.running = self.most = self.ended = 0
@@ -39,14 +39,14 @@ class Counted:
                 raise ValueError(number)
             return number * 10
         finally:
-            await asyncio.sleep(0)  # the clean-up of cancelled work awaits, too
+            await asyncio.sleep(0)  # cancelled work awaits during its clean-up, too
             self.running -= 1
             self.ended += 1
 
 
 @every_cancellation
 async def test_finish_outlasts_a_cancellation(cancel: Cancel) -> None:
-    """The work goes on to its end, then the cancellation is raised."""
+    """The work completes, and then the cancellation is raised."""
     log: list[str] = []
 
     async def work() -> None:
@@ -59,7 +59,7 @@ async def test_finish_outlasts_a_cancellation(cancel: Cancel) -> None:
 
 @every_cancellation
 async def test_finish_undoes_what_nobody_takes(cancel: Cancel) -> None:
-    """The result of work that succeeded after the cancellation is handed back, and that has ended too."""
+    """The result of work that succeeded after the cancellation is undone before the cancellation is raised."""
     log: list[str] = []
 
     async def work() -> str:
@@ -76,7 +76,7 @@ async def test_finish_undoes_what_nobody_takes(cancel: Cancel) -> None:
 
 @every_cancellation
 async def test_finish_of_failing_work(cancel: Cancel) -> None:
-    """Its error gives way to the cancellation, silently, and there is nothing to undo."""
+    """Its error is replaced by the cancellation without a log record, and nothing is undone."""
 
     async def work() -> None:
         await asyncio.sleep(0.05)
@@ -89,7 +89,7 @@ async def test_finish_of_failing_work(cancel: Cancel) -> None:
 
 
 async def test_finish_without_a_cancellation() -> None:
-    """What the work returns or raises comes through, and so does a cancellation of the work itself."""
+    """The result or error of the work is passed on, and so is a cancellation of the work itself."""
 
     async def work(outcome: object) -> object:
         if isinstance(outcome, BaseException):
@@ -143,7 +143,7 @@ async def test_a_block_that_is_cancelled_after_an_event() -> None:
 
 
 async def test_a_block_whose_task_is_cancelled() -> None:
-    """It is not mistaken for the event."""
+    """It is not confused with the event."""
 
     async def work() -> None:
         async with cancelled_after(asyncio.Event().wait):
@@ -157,7 +157,7 @@ async def test_a_block_whose_task_is_cancelled() -> None:
 
 
 async def test_results_are_in_the_order_of_the_items() -> None:
-    """Whatever the order in which the calls end."""
+    """The order in which the calls end does not matter."""
 
     async def wait(turns: int) -> int:
         for _ in range(turns):
@@ -197,7 +197,7 @@ async def test_the_first_error_ends_the_other_calls() -> None:
 
 @every_cancellation
 async def test_a_cancellation_ends_all_calls(cancel: Cancel) -> None:
-    """However the caller is cancelled, no call runs when it continues."""
+    """However the caller is cancelled, all calls have ended when it continues."""
     calls = Counted()
     await cancel(lambda: map_concurrently(calls, range(50), limit=3))
     assert (calls.running, calls.most, calls.ended) == (0, 3, 3)
@@ -209,7 +209,7 @@ async def works(calls: Counted, numbers: range | list[int]) -> AsyncIterator[Cor
 
 
 async def test_results_come_in_the_order_of_completion() -> None:
-    """All of them, with at most ``limit`` calls at the same time."""
+    """All results are yielded, with at most ``limit`` calls at the same time."""
     calls = Counted()
     calls.go.set()
     assert sorted([found async for found in as_completed(works(calls, range(7)), 3)]) == [0, 10, 20, 30, 40, 50, 60]
@@ -232,7 +232,7 @@ async def test_an_iteration_that_ends_early_ends_the_calls() -> None:
 
 
 async def test_cancelled_tasks_have_ended() -> None:
-    """Also one that fails on the way out, which makes no noise; tasks that are done are left as they are."""
+    """A task that fails during its cancellation is not reported; completed tasks are not affected."""
     noise: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: noise.append(context))
 
@@ -256,7 +256,7 @@ async def test_cancelled_tasks_have_ended() -> None:
 
 
 class Work:
-    """Waits until it is let go, and counts how often it was begun and cancelled."""
+    """Waits until it is released, and counts how often it was started and cancelled."""
 
     def __init__(self) -> None:
         self.begun = self.cancelled = 0
@@ -278,7 +278,7 @@ class Work:
 
 
 async def test_tasks_share_one_piece_of_work() -> None:
-    """All that ask while it runs get the one result; who asks afterwards begins anew."""
+    """All tasks that request it while it runs get one result; a later task starts it again."""
     work = Work()
     tasks = [asyncio.create_task(single_flight("a", work)) for _ in range(5)]
     await asyncio.sleep(0)
@@ -300,14 +300,14 @@ async def test_work_is_in_flight_until_it_ends() -> None:
 
 
 async def test_other_work_is_done_beside_it() -> None:
-    """Only what has the same key is shared."""
+    """Only work with the same key is shared."""
     work = Work()
     work.go.set()
     assert sorted(await asyncio.gather(single_flight("a", work), single_flight("b", work))) == [1, 2]
 
 
 async def test_a_cancelled_task_leaves_the_work_to_the_others() -> None:
-    """The work goes on as long as anybody waits, and those who come meanwhile join it."""
+    """The work continues while a task waits for it, and later tasks join it."""
     work = Work()
     first, second = (asyncio.create_task(single_flight("a", work)) for _ in range(2))
     await asyncio.sleep(0)
@@ -321,7 +321,7 @@ async def test_a_cancelled_task_leaves_the_work_to_the_others() -> None:
 
 
 async def test_the_last_to_be_cancelled_cancels_the_work() -> None:
-    """Nothing runs on that nobody waits for, and the cancelled task ends after it."""
+    """Work without a waiting task is cancelled, and the last task ends after it."""
     work = Work()
     tasks = [asyncio.create_task(single_flight("a", work)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -334,7 +334,7 @@ async def test_the_last_to_be_cancelled_cancels_the_work() -> None:
 
 
 async def test_an_error_on_the_way_out_is_not_left_unretrieved() -> None:
-    """Work that fails while it is cancelled makes no noise; the cancellation is what is raised."""
+    """Work that fails while it is cancelled is not reported; the cancellation is raised."""
     work = Work()
     work.error = ValueError("late")
     task = asyncio.create_task(single_flight("a", work))
@@ -350,7 +350,7 @@ async def test_an_error_on_the_way_out_is_not_left_unretrieved() -> None:
 
 
 async def test_a_failure_is_everybodys_and_is_not_kept() -> None:
-    """All who wait get the error; the next one tries again."""
+    """All waiting tasks get the error; the next task tries again."""
     work = Work()
     work.error = ValueError("broken")
     work.go.set()
