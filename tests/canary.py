@@ -25,7 +25,7 @@ from tests.servers.gate import SECRET_KEY
 
 SECRETS = {SECRET_KEY, PASSWORD, "canary-secret", "canary-token", "canary-of-a-secret"}
 SIGNATURE = re.compile("Signature(=|%3D)[0-9A-Za-z+/%]{26}")  # the old version's signature has 28 characters
-FOLDERS = {"cli", "examples", "faults", "migration", "s3"}  # number of tests whose remaining objects contained a secret
+FOLDERS = {"cli", "examples", "faults", "migration", "s3"}  # folders of tests whose objects have contained secrets
 
 
 def secrets() -> set[str]:
