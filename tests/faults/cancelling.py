@@ -1,4 +1,4 @@
-"""Cancels a coroutine at each of its awaits, in the ways there are."""
+"""Cancel a coroutine at each of its awaits, in several ways."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Work = Callable[[], Coroutine[Any, Any, object]]
 
 @types.coroutine
 def _watched(work: Coroutine[Any, Any, Any], suspended: Callable[[int], object]) -> Generator[Any, Any, Any]:
-    """Run a coroutine, and tell the number of each suspension of the task before it happens."""
+    """Run a coroutine, and report the number of each suspension of the task before it happens."""
     steps = work.__await__()
     number = 0
     error: BaseException | None = None
@@ -33,13 +33,13 @@ def _watched(work: Coroutine[Any, Any, Any], suspended: Callable[[int], object])
 
 
 async def natively(work: Work, at: int, times: int = 1) -> bool:
-    """Run a coroutine in a task, and cancel it at its suspension of that number; again 1 ms later, if it is to be.
+    """Run a coroutine in a task, and cancel it at the given suspension; optionally again 1 ms later.
 
     Returns:
         Whether it was long enough to be cancelled there.
 
     Raises:
-        AssertionError: It ended otherwise than with CancelledError, or by itself.
+        AssertionError: It ended in another way than with CancelledError.
     """
     reached = False
 
@@ -65,7 +65,7 @@ async def _run(work: Work, suspended: Callable[[int], object]) -> object:
 
 
 async def by_scope(work: Work, at: int, times: int = 1) -> bool:
-    """The same in an anyio cancel scope, which cancels at every further await as long as it is open."""
+    """The same in an anyio cancel scope, which cancels at every further await while it is open."""
     reached = False
 
     def suspended(number: int) -> None:

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of our own, for what the one of the machine does not allow."""
+"""A separate PostgreSQL server, for settings that the shared one does not have."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.servers.ministack import free_port
 
 @contextmanager
 def cluster(folder: Path, **settings: object) -> Iterator[URL]:
-    """Start a server with these settings, and yield its address; skip the test where PostgreSQL is not installed.
+    """Start a server with the given settings, and yield its URL; skip the test if PostgreSQL is not installed.
 
-    It refuses to run as root, so then it runs as ``postgres``.
+    It refuses to run as root, so in that case it runs as ``postgres``.
     """
     programs = {name: shutil.which(name) for name in ("initdb", "postgres")}
     if None in programs.values():

@@ -1,4 +1,4 @@
-"""A TCP proxy between a driver and its database, which can do to a COMMIT what networks do."""
+"""A TCP proxy between a driver and its database, which can interfere with a COMMIT like a network does."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from sqlalchemy import URL
 
 Fault = Literal["lose the reply", "swallow", "delay the reply"]
 
-_COMMIT = re.compile(rb"(?<!AUTO)COMMIT", re.IGNORECASE)  # asyncmy begins with SET AUTOCOMMIT
+_COMMIT = re.compile(rb"(?<!AUTO)COMMIT", re.IGNORECASE)  # asyncmy starts with SET AUTOCOMMIT
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mariadb": 3306}
 
 
 class Proxy:
-    """Passes everything on, until it is told of a fault, which the next COMMIT then meets.
+    """Forwards everything until a fault is set, which affects the next COMMIT.
 
     Attributes:
-        fault: What happens at the next COMMIT; ``None`` for nothing. ``"lose the reply"``: it is passed on, and once
-            the database has answered, the driver's connection is reset. ``"swallow"``: both connections are reset, and
-            it never arrives. ``"delay the reply"``: the database's answer waits for :attr:`go`.
-        met: Set when a COMMIT has met it; for the first and the last, when the database has answered.
-        go: Set it to let the delayed answer pass.
+        fault: What happens at the next COMMIT; ``None`` for nothing. ``"lose the reply"``: COMMIT is forwarded, and once
+            the database has replied, the driver's connection is reset. ``"swallow"``: both connections are reset, and
+            COMMIT never arrives. ``"delay the reply"``: the reply of the database waits for :attr:`go`.
+        met: Set when a COMMIT was affected; for the first and the last fault, when the database has replied.
+        go: Set it to release the delayed reply.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Proxy:
 
     @contextlib.asynccontextmanager
     async def before(self, url: URL) -> AsyncIterator[URL]:
-        """Stand before the database of that address, and yield the one to connect to instead."""
+        """Start a proxy for the database at a URL, and yield the URL of the proxy."""
         self._target = (url.host or "127.0.0.1", url.port or _PORTS[url.get_backend_name()])
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
@@ -63,7 +63,7 @@ class Proxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            pass  # the test is over
+            pass  # the test has ended
         finally:
             for way in ways:
                 way.cancel()

@@ -1,4 +1,4 @@
-"""What every test of a fault does: a database and a store, three ways to use a session, and the invariants."""
+"""Helpers for tests of faults: a database and a store, three ways to use a session, and the invariants."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ SIZE = (30, 20)
 
 
 class GivenUp(Exception):
-    """What a test raises in the middle of something."""
+    """Raised by a test in the middle of an operation."""
 
 
 async def named(
     database: Database, store: FaultyStore, base: type[DeclarativeBase] = Base
 ) -> tuple[set[str], set[bytes]]:
-    """Assert that each committed row has its files, byte for byte; return the files' names, and what they hold.
+    """Assert that each committed row has its files, byte for byte; return their names and contents.
 
     Args:
-        database: Read by a connection of its own.
-        store: Has the files of all rows.
-        base: The rows of all its classes.
+        database: Read with a separate connection.
+        store: The store that contains the files of all rows.
+        base: The declarative base of the classes.
     """
     names: set[str] = set()
     contents: set[bytes] = set()
@@ -53,8 +53,8 @@ async def named(
                     contents.add(blob)
             for column in columns_of(mapper).values():
                 for handle in await session.scalars(select(column).where(column.is_not(None))):
-                    if handle.name is not None:  # which a value in the row has not
-                        contents.add(type(handle).encode(await handle.load(store.inner)))  # compares size and sha256
+                    if handle.name is not None:  # which a value has not
+                        contents.add(type(handle).encode(await handle.load(store.inner)))  # compares size and SHA-256
                         names.add(handle.name)
     return names, contents
 
@@ -62,16 +62,16 @@ async def named(
 async def check(
     database: Database, store: FaultyStore, base: type[DeclarativeBase] = Base, *, orphans: bool = False
 ) -> set[bytes]:
-    """Assert that each committed row has its file, byte for byte, and that no file is without a row.
+    """Assert that each committed row has its file, byte for byte, and that no file is orphaned.
 
     Args:
         database: As for :func:`named`.
-        store: All its files are those of these rows.
+        store: A store that contains only files of these rows.
         base: As for :func:`named`.
-        orphans: Whether files without a row may be there, because nobody could know the outcome.
+        orphans: ``True`` if orphaned files are allowed, because the outcome was unknown.
 
     Returns:
-        What the files of the rows hold.
+        The contents of the rows' files.
     """
     names, contents = await named(database, store, base)
     if not orphans:
@@ -82,16 +82,16 @@ async def check(
 
 
 async def swept(database: Database, store: FaultyStore, base: type[DeclarativeBase] = Base) -> int:
-    """Sweep while nobody uploads, so that no file is too young; return how many were removed."""
+    """Sweep without a grace time while nothing is uploaded, and return the number of deleted files."""
     sessions = async_sessionmaker(database.reader)
     plan = sweep(sessions, base, store, grace=timedelta(0), delete=True, force=True)
     return (await plan.execute()).removed
 
 
 async def settled() -> None:
-    """Wait for what goes on behind the caller: SQLAlchemy closes a cancelled session in a task of its own.
+    """Wait for background work: SQLAlchemy closes a cancelled session in a separate task.
 
-    Not for the end of a connection that a cancellation broke: aiosqlite may never close it.
+    This does not wait for a connection that a cancellation broke: aiosqlite may never close it.
     """
 
     def closing(task: asyncio.Task[Any]) -> bool:
@@ -102,7 +102,7 @@ async def settled() -> None:
 
 
 class Rig:
-    """One database with its tables, and one store."""
+    """A database with its tables, and a store."""
 
     def __init__(self, database: Database, store: FaultyStore, engine: AsyncEngine) -> None:
         self.database = database
@@ -111,15 +111,15 @@ class Rig:
         self.sessions = async_sessionmaker(engine, expire_on_commit=False)
 
     async def check(self, *expected: bytes, orphans: bool = False) -> None:
-        """Assert the invariants, and that the rows' files hold these."""
+        """Assert the invariants, and that the rows' files have the given contents."""
         assert await check(self.database, self.store, orphans=orphans) == set(expected)
 
     async def attach(self, pictures: Any, content: bytes, size: tuple[int, int] = SIZE, **options: Any) -> Any:
-        """Attach bytes of a size and type that nobody looks at."""
+        """Attach bytes with a given size and type, without examining them."""
         return await pictures.from_raw_file(content, self.store, size, PNG, **options)
 
     async def replace(self, owner: User, content: bytes, size: tuple[int, int] = SIZE) -> None:
-        """Give a user another picture."""
+        """Replace the picture of a user."""
         await self.attach(owner.picture, content, size)
 
     async def remove(self, owner: User) -> None:
@@ -143,10 +143,10 @@ class Rig:
 
 
 class StoredRig(Rig):
-    """Assigns a value where the others attach a picture: an original is one value, a thumbnail another."""
+    """Assigns values instead of pictures: an original is one value, a thumbnail another."""
 
     async def attach(self, pictures: Any, content: bytes, size: tuple[int, int] = SIZE, **options: Any) -> Any:
-        """Assign bytes to the owner of a set of pictures."""
+        """Assign bytes to the owner of an image set."""
         rows = pictures._rows
         value = StoredBinary(content, store=self.store)
         if isinstance(pictures, ImageSubset):
@@ -158,11 +158,11 @@ class StoredRig(Rig):
         return rows.owner
 
     async def replace(self, owner: User, content: bytes, size: tuple[int, int] = SIZE) -> None:
-        """Give a user another value."""
+        """Replace the value of a user."""
         owner.body = StoredBinary(content, store=self.store)
 
     async def remove(self, owner: User) -> None:
-        """Take the value of a user away."""
+        """Remove the value of a user."""
         owner.body = None
 
     async def read(self, owner: User) -> bytes | None:
@@ -171,7 +171,7 @@ class StoredRig(Rig):
 
 
 async def get(session: AsyncSession, number: int = 1) -> User:
-    """The user of that number."""
+    """Return the user with that number."""
     return await session.get_one(User, number)
 
 
@@ -180,7 +180,7 @@ Style = Callable[[async_sessionmaker[AsyncSession]], AbstractAsyncContextManager
 
 @asynccontextmanager
 async def plain(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
-    """``await session.commit()`` at the end; after an error the session is closed, and never rolled back."""
+    """Commit with ``await session.commit()``; after an error, the session is closed without a rollback."""
     async with sessions() as session:
         yield session
         await session.commit()
@@ -188,14 +188,14 @@ async def plain(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[Asy
 
 @asynccontextmanager
 async def begun(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
-    """``async with session.begin()``."""
+    """Use ``async with session.begin()``."""
     async with sessions() as session, session.begin():
         yield session
 
 
 @asynccontextmanager
 async def dependency(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
-    """A web framework's dependency: commits after the handler, and rolls back where it raised."""
+    """Act like a dependency of a web framework: commit after the handler, and roll back if it raises."""
     async with sessions() as session:
         try:
             yield session

@@ -1,4 +1,4 @@
-"""Cancelled wherever it can be: all of it happened or none, no file is lost, and only CancelledError comes."""
+"""Cancellation at every possible point: everything happens or nothing, and only CancelledError is raised."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TWICE = [(way, times) for way in WAYS for times in (1, 2)]
 
 
 async def ready(rig: Rig) -> None:
-    """Have a connection in the pool that no cancellation broke, and no broken one that still holds a lock."""
+    """Make sure that the pool has an intact connection, and no broken one that still holds a lock."""
     gc.collect()
     async with rig.engine.connect() as connection:
         if rig.database.name == "sqlite":
@@ -54,18 +54,18 @@ def commits(rig: Rig) -> Iterator[list[object]]:
 async def everywhere(
     rig: Rig, tally: Tally, way: str, times: int, work: Callable[[bytes], Any], *, step: int = 1
 ) -> int:
-    """Cancel some work at each of its suspensions, and look at rows and files each time.
+    """Cancel some work at each of its suspensions, and check rows and files each time.
 
     Args:
-        rig: Where.
-        tally: Where it is counted.
-        way: Which of the ways there are.
+        rig: The database and the store.
+        tally: Counts the cancellations.
+        way: How to cancel.
         times: How often it is cancelled.
-        work: Given other bytes each time.
-        step: Take each suspension, or each second one.
+        work: Called with different bytes each time.
+        step: 1 for each suspension, 2 for every second one.
 
     Returns:
-        At how many it was cancelled.
+        The number of suspensions at which it was cancelled.
     """
     gc.freeze()  # so that collecting is quick
     try:
@@ -79,7 +79,7 @@ async def everywhere(
             names, after = await named(rig.database, rig.store)
             orphans = await rig.store.names() - names
             for name in orphans:
-                await rig.store.inner.delete_object(name)  # as a sweep would
+                await rig.store.inner.delete_object(name)  # like a sweep
             if not sent:
                 assert after == before
                 assert not orphans, f"cancelled at {at}"
@@ -98,7 +98,7 @@ async def everywhere(
     [("task", 1, "commit"), ("task", 2, "begin"), ("scope", 1, "dependency"), ("scope", 2, "commit")],
 )
 async def test_replacing_a_picture(rig: Rig, way: str, times: int, style: str, tally: Tally) -> None:
-    """Attach, flush, commit: the old picture or the new one, whole."""
+    """After attaching, flushing and committing, the old or the new picture exists completely."""
     await rig.user(thumbnail=b"small")
 
     async def replace(content: bytes) -> None:
@@ -111,7 +111,7 @@ async def test_replacing_a_picture(rig: Rig, way: str, times: int, style: str, t
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_savepoints(rig: Rig, way: str, tally: Tally) -> None:
-    """One released, one rolled back, and one that is caught."""
+    """One savepoint is released, one is rolled back, and the error of one is caught."""
     await rig.user()
 
     async def work(content: bytes) -> None:
@@ -132,7 +132,7 @@ async def test_savepoints(rig: Rig, way: str, tally: Tally) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_rolling_back_and_closing(rig: Rig, way: str, tally: Tally) -> None:
-    """Cancelled while it gives up, nothing of it stays either."""
+    """Cancelled during the rollback, nothing of the transaction remains."""
     await rig.user()
 
     async def work(content: bytes) -> None:
@@ -149,7 +149,7 @@ async def test_rolling_back_and_closing(rig: Rig, way: str, tally: Tally) -> Non
 
 @pytest.mark.parametrize(("way", "times"), [("task", 2), ("scope", 1)])
 async def test_closing_in_a_finally(rig: Rig, way: str, times: int, tally: Tally) -> None:
-    """Nothing shields it there, so that it is cancelled in its midst: SQLAlchemy does not say that it ended."""
+    """Without a shield, closing is interrupted, and SQLAlchemy does not report the end of the transaction."""
     await rig.user()
 
     async def work(content: bytes) -> None:
@@ -165,7 +165,7 @@ async def test_closing_in_a_finally(rig: Rig, way: str, times: int, tally: Tally
 
 
 def doing(rig: Rig, operation: Operation) -> Callable[[bytes], Any]:
-    """That in a transaction of its own."""
+    """Run the operation in a separate transaction."""
     work = with_store(operation, rig.store)
 
     async def do(content: bytes) -> None:
@@ -178,7 +178,7 @@ def doing(rig: Rig, operation: Operation) -> Callable[[bytes], Any]:
 @pytest.mark.parametrize(("way", "times"), [("task", 1), ("task", 2), ("scope", 1)])
 @pytest.mark.parametrize("operation", OPERATIONS)
 async def test_each_operation(sqlite_rig: Rig, operation: str, way: str, times: int, tally: Tally) -> None:
-    """In memory, so that nothing but the library itself and the database suspends; a scope cancels again by itself."""
+    """In memory, only the library and the database suspend; a scope cancels repeatedly."""
     do = doing(sqlite_rig, OPERATIONS[operation])
     await do(b"first")
     assert await everywhere(sqlite_rig, tally, way, times, do) > 8
@@ -187,7 +187,7 @@ async def test_each_operation(sqlite_rig: Rig, operation: str, way: str, times: 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("operation", ["photograph", "delete_owner"])
 async def test_with_a_directory(sqlite_rig: Rig, tmp_path: Any, operation: str, way: str, tally: Tally) -> None:
-    """Written and deleted by threads, pixels too: none goes on after the end."""
+    """Threads that write, delete or process pixels have ended when the operation has."""
     sqlite_rig.store = FaultyStore(FileSystemStore(tmp_path / "files", "http://test/"))
     do = doing(sqlite_rig, OPERATIONS[operation])
     await do(b"first")
@@ -197,7 +197,7 @@ async def test_with_a_directory(sqlite_rig: Rig, tmp_path: Any, operation: str, 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("operation", ["replace", "photograph"])
 async def test_with_a_bucket(sqlite_rig: Rig, s3_store: S3Store, operation: str, way: str, tally: Tally) -> None:
-    """A put whose answer nobody waits for any more is taken back."""
+    """A put whose response is not awaited any more is undone."""
     sqlite_rig.store = FaultyStore(s3_store)
     do = doing(sqlite_rig, OPERATIONS[operation])
     await do(b"first")
@@ -206,13 +206,13 @@ async def test_with_a_bucket(sqlite_rig: Rig, s3_store: S3Store, operation: str,
 
 @pytest.fixture(params=["directory", "bucket"])
 async def real_store(request: pytest.FixtureRequest, tmp_path: Any, s3_store: S3Store) -> KeyedStore:
-    """One on the disk, and one over the network."""
+    """A store on disk, and one over the network."""
     return s3_store if request.param == "bucket" else FileSystemStore(tmp_path / "files", "http://test/")
 
 
 @pytest.mark.parametrize(("way", "times"), TWICE)
 async def test_reading(real_store: KeyedStore, way: str, times: int, tally: Tally) -> None:
-    """Opened, read, closed, and read as a whole: the file is as it was, and nothing stays open."""
+    """Opening, reading and closing, and reading as a whole, leave the file unchanged and nothing open."""
     await real_store.put_object("a/b", bytes(3_000_000))
 
     async def read() -> None:
@@ -237,7 +237,7 @@ async def test_reading(real_store: KeyedStore, way: str, times: int, tally: Tall
 
 
 async def test_a_thread_that_writes_while_its_caller_is_cancelled(sqlite_rig: Rig, tmp_path: Any) -> None:
-    """Twenty times, a little later each time: no file appears once the call is over."""
+    """Repeated twenty times with increasing delays: no file appears after the call has ended."""
     rig = sqlite_rig
     rig.store = FaultyStore(FileSystemStore(tmp_path / "files", "http://test/"))
     await rig.user()
@@ -263,7 +263,7 @@ async def test_a_thread_that_writes_while_its_caller_is_cancelled(sqlite_rig: Ri
 
 @pytest.mark.parametrize("way", ["commit", "rollback"])
 async def test_cancelled_again_while_it_cleans_up(sqlite_rig: Rig, way: str) -> None:
-    """The clean-up is finished first, however often; then CancelledError comes, and the commit stands."""
+    """The clean-up is completed despite repeated cancellation; then CancelledError is raised, and the commit is kept."""
     rig = sqlite_rig
     await rig.user()
     stop = Stop()
@@ -290,7 +290,7 @@ async def test_cancelled_again_while_it_cleans_up(sqlite_rig: Rig, way: str) -> 
 
 @pytest.mark.parametrize("after", [False, True])
 async def test_cancelled_while_many_are_uploaded(rig: Rig, after: bool) -> None:
-    """One put hangs, others are done or under way: none is left."""
+    """One put hangs while others are complete or in progress: none of the files is left."""
     await rig.user()
     stop = Stop()
     rig.store.at("put", stop, 3, after=after)
@@ -298,7 +298,7 @@ async def test_cancelled_while_many_are_uploaded(rig: Rig, after: bool) -> None:
     async def attach() -> None:
         async with rig.sessions() as session, session.begin():
             session.add(post := Post(id=1))
-            for place in range(12):  # more than go up at once
+            for place in range(12):  # more than are uploaded concurrently
                 await rig.attach(post.photos.get_image_set(place=place), b"%d" % place)
 
     task = asyncio.create_task(attach())
@@ -310,7 +310,7 @@ async def test_cancelled_while_many_are_uploaded(rig: Rig, after: bool) -> None:
 
 
 async def test_a_sibling_fails(rig: Rig) -> None:
-    """A task group cancels the upload of one task for the error of another, which alone comes out."""
+    """A task group cancels an upload because of an error in another task, and only that error is raised."""
     await rig.user()
     rig.store.at("put", hangs)
 
@@ -331,7 +331,7 @@ async def test_a_sibling_fails(rig: Rig) -> None:
 
 
 async def test_a_transaction_that_could_not_even_end(sqlite_rig: Rig) -> None:
-    """Interrupted while it closed, it is ended with the next one of its session."""
+    """A transaction interrupted while closing ends with the next one of its session."""
     rig = sqlite_rig
     await rig.user()
     async with rig.sessions() as session:

@@ -24,7 +24,7 @@ from tests.faults.stores import FaultyStore
 
 
 async def test_after_a_commit_with_the_sessions_defaults(rig: Rig) -> None:
-    """What is expired says so and how to go on; what is awaited loads by itself; nothing is read behind the back."""
+    """Synchronous use of an expired row raises an error with a remedy; awaitable methods load it."""
     await rig.user()
     async with AsyncSession(rig.engine) as session:
         bind_store(session, rig.store)
@@ -45,7 +45,7 @@ async def test_after_a_commit_with_the_sessions_defaults(rig: Rig) -> None:
 
 
 async def test_expired_rows_are_deleted_with_their_thumbnails(rig: Rig) -> None:
-    """A thumbnail does not outlive its original, though nothing of either was loaded."""
+    """A thumbnail is deleted with its original, although neither was loaded."""
     await rig.user(thumbnail=b"small")
     async with AsyncSession(rig.engine) as session:
         original = (await get(session)).picture.require_original()
@@ -74,14 +74,14 @@ async def test_detached(rig: Rig) -> None:
 
 
 async def new_user(rig: Rig, number: int = 1) -> User:
-    """A user in no session, with a picture that is nowhere but in memory."""
+    """Return a user without a session, with a picture in memory only."""
     user = User(id=number)
     await rig.attach(user.picture, b"new")
     return user
 
 
 async def test_a_new_owner_is_merged(rig: Rig) -> None:
-    """The copy that merge makes brings the bytes along."""
+    """The merged copy has the bytes."""
     user = await new_user(rig)
     async with rig.sessions() as session:
         merged = await session.merge(user)
@@ -91,7 +91,7 @@ async def test_a_new_owner_is_merged(rig: Rig) -> None:
 
 
 async def test_a_new_owner_is_merged_and_forgotten(rig: Rig) -> None:
-    """Also where the copy is all that is left of it."""
+    """This holds even if only the copy is left."""
     async with rig.sessions() as session:
         await session.merge(await new_user(rig))
         gc.collect()
@@ -100,7 +100,7 @@ async def test_a_new_owner_is_merged_and_forgotten(rig: Rig) -> None:
 
 
 async def test_a_new_owner_is_copied(rig: Rig) -> None:
-    """Each copy has a file of its own: deleting one leaves the other."""
+    """Each copy has its own file: deleting one keeps the other."""
     user = await new_user(rig)
     other = copy.deepcopy(user)
     other.id = 2
@@ -117,7 +117,7 @@ async def test_a_new_owner_is_copied(rig: Rig) -> None:
 
 
 async def test_a_copy_comes_later(rig: Rig) -> None:
-    """The copy has kept the bytes, and gets a file of its own."""
+    """The copy has kept the bytes, and gets its own file."""
     user = await new_user(rig)
     other = copy.deepcopy(user)
     other.id = 2
@@ -130,7 +130,7 @@ async def test_a_copy_comes_later(rig: Rig) -> None:
 
 
 async def test_a_copy_comes_later_in_the_same_transaction(rig: Rig) -> None:
-    """The same."""
+    """The same within one transaction."""
     user = await new_user(rig)
     other = copy.deepcopy(user)
     other.id = 2
@@ -143,7 +143,7 @@ async def test_a_copy_comes_later_in_the_same_transaction(rig: Rig) -> None:
 
 
 async def test_a_new_owner_is_pickled(rig: Rig) -> None:
-    """The bytes do not go along: it is refused, never a row without its file."""
+    """The bytes are not pickled: the row is refused, so that it is never without a file."""
     user = pickle.loads(pickle.dumps(await new_user(rig)))
     gc.collect()
     with pytest.raises(UsageError, match="has no file"):
@@ -169,7 +169,7 @@ async def test_merging_what_is_as_it_was(rig: Rig) -> None:
 
 @pytest.mark.parametrize("change", ["replaced", "deleted"])
 async def test_merging_what_was_changed_meanwhile(rig: Rig, change: str) -> None:
-    """The row of a file that is gone is refused, and what is there stays."""
+    """A row whose file was deleted is refused, and the current picture stays."""
     await rig.user()
     async with rig.sessions() as session:
         stale = await get(session)
@@ -187,7 +187,7 @@ async def test_merging_what_was_changed_meanwhile(rig: Rig, change: str) -> None
 
 
 async def test_a_row_given_to_another_owner(rig: Rig) -> None:
-    """A second row of one file is refused: deleting one would take the other's file."""
+    """A second row with the same file is refused, because deleting one would delete the file of the other."""
     await rig.user(1)
     await rig.user(2, None)
     with pytest.raises(UsageError, match="has no file"):
@@ -200,7 +200,7 @@ async def test_a_row_given_to_another_owner(rig: Rig) -> None:
 
 
 async def test_a_row_moved_to_another_owner(rig: Rig) -> None:
-    """Deleted here and inserted there in one transaction, or only its key changed: the file is where it was."""
+    """Whether deleted and inserted in one transaction, or moved by its key, the row keeps its file."""
     await rig.user(1)
     await rig.user(2, None)
     await rig.user(3, None)
@@ -221,7 +221,7 @@ async def test_a_row_moved_to_another_owner(rig: Rig) -> None:
 
 
 async def test_replaced_and_deleted_with_its_owner(rig: Rig) -> None:
-    """In one session, with a flush between: the collection does not hold on to the row that was replaced."""
+    """With a flush in between, the collection does not keep the replaced row."""
     await rig.user(thumbnail=b"small")
     async with rig.sessions() as session, session.begin():
         bind_store(session, rig.store)
@@ -234,7 +234,7 @@ async def test_replaced_and_deleted_with_its_owner(rig: Rig) -> None:
 
 
 async def test_replaced_while_it_is_pending(rig: Rig) -> None:
-    """Loaded again in between, it is still pending, and can be taken away again."""
+    """A picture that is loaded again while pending can still be removed."""
     await rig.user()
     async with rig.sessions() as session, session.begin():
         user = await get(session)
@@ -249,7 +249,7 @@ async def test_replaced_while_it_is_pending(rig: Rig) -> None:
 
 
 async def test_two_sessions_want_one_owner(rig: Rig) -> None:
-    """SQLAlchemy's own refusal; let go of here, it goes with its bytes where it is added."""
+    """SQLAlchemy refuses it; after it is expunged from one session, it can be added to the other with its bytes."""
     async with rig.sessions() as one, rig.sessions() as other:
         one.add(user := await new_user(rig))
         with pytest.raises(InvalidRequestError):
@@ -263,7 +263,7 @@ async def test_two_sessions_want_one_owner(rig: Rig) -> None:
 
 
 async def test_each_picture_goes_to_its_own_store(rig: Rig) -> None:
-    """That it was attached with, whatever the context or the session say at the flush; and is deleted from there."""
+    """A picture goes to the store it was attached with, whatever is current at the flush, and is deleted there."""
     second = FaultyStore()
     async with rig.sessions() as session:
         bind_store(session, rig.store)
@@ -280,7 +280,7 @@ async def test_each_picture_goes_to_its_own_store(rig: Rig) -> None:
 
 
 async def test_the_retried_request(rig: Rig) -> None:
-    """The same bytes attached twice, by two requests: one picture, one file."""
+    """Two requests with the same bytes leave one picture and one file."""
     for _ in range(2):
         async with rig.sessions() as session, session.begin():
             user = await session.get(User, 1) or User(id=1)
@@ -294,11 +294,11 @@ async def test_the_retried_request(rig: Rig) -> None:
 
 
 class Related(DeclarativeBase):
-    """Models that inherit from each other."""
+    """Models with inheritance."""
 
 
 class Animal(Related):
-    """Has a picture that its kinds have too."""
+    """A parent class with a picture."""
 
     __tablename__ = "animal"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -308,7 +308,7 @@ class Animal(Related):
 
 
 class Cat(Animal):
-    """In a table of its own beside."""
+    """A subclass in a separate table."""
 
     __tablename__ = "cat"
     id: Mapped[int] = mapped_column(ForeignKey(Animal.id), primary_key=True)
@@ -316,7 +316,7 @@ class Cat(Animal):
 
 
 class Dog(Animal):
-    """In its parent's table."""
+    """A subclass in the table of its parent."""
 
     __mapper_args__ = {"polymorphic_identity": "dog"}
 
@@ -348,7 +348,7 @@ async def test_owners_that_inherit(sqlite_database: Database, kind: type[Animal]
 
 
 async def test_other_classes_are_not_touched(rig: Rig) -> None:
-    """A table that is emptied by hand leaves its files, and those of others are as they were."""
+    """Emptying a table with SQL keeps its files, and those of other classes."""
     await rig.user(1)
     await rig.user(2, b"two")
     async with rig.sessions() as session, session.begin():

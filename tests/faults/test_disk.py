@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or out of reach, really and by no mock: the flush fails clearly, nothing is lost."""
+"""Disks that are really full, read-only or missing: the flush fails with a clear error, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.faults.stores import FaultyStore
 
 
 def mount(*arguments: str | Path) -> None:
-    """Mount something, or skip the test where that is not allowed."""
+    """Mount a file system, or skip the test if that is not permitted."""
     done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"mounting needs more rights: {done.stderr.strip()}")
@@ -27,7 +27,7 @@ def mount(*arguments: str | Path) -> None:
 
 @contextmanager
 def mounted(place: Path, *arguments: str | Path) -> Iterator[None]:
-    """Mount something there for the time of the block."""
+    """Mount a file system for the duration of the block."""
     mount(*arguments, place)
     try:
         yield
@@ -37,7 +37,7 @@ def mounted(place: Path, *arguments: str | Path) -> Iterator[None]:
 
 @contextmanager
 def limited(kind: int, value: int) -> Iterator[None]:
-    """Lower a limit of this process for the time of the block."""
+    """Lower a limit of this process for the duration of the block."""
     soft, hard = resource.getrlimit(kind)
     resource.setrlimit(kind, (value, hard))
     try:
@@ -48,7 +48,7 @@ def limited(kind: int, value: int) -> Iterator[None]:
 
 @pytest.fixture
 def rig(sqlite_rig: Rig, tmp_path: Path) -> Rig:
-    """SQLite and a directory in one that is there."""
+    """SQLite and an existing directory."""
     (tmp_path / "disk").mkdir()
     sqlite_rig.store = FaultyStore(FileSystemStore(tmp_path / "disk" / "files", "http://test/"))
     return sqlite_rig
@@ -61,14 +61,14 @@ async def replace(rig: Rig, content: bytes) -> None:
 
 
 def leftovers(rig: Rig) -> int:
-    """How many files stand in the directory, those that no listing shows among them."""
+    """Return the number of files in the directory, including those that no listing shows."""
     assert isinstance(rig.store.inner, FileSystemStore)
     return sum(len(files) for _, _, files in os.walk(rig.store.inner.path))
 
 
 @pytest.mark.parametrize("option", ["size=256k", "nr_inodes=12"])
 async def test_a_full_disk(rig: Rig, tmp_path: Path, option: str) -> None:
-    """The second picture does not fit: StoreError, no part of it, the first is whole; there is room when that goes."""
+    """The second picture raises StoreError and leaves nothing; the first is intact, and deleting it frees space."""
     old, new = bytes(150_000), b"1" + bytes(150_000)
     with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", option, "tmpfs"):
         await rig.user(1, old)
@@ -88,7 +88,7 @@ async def test_a_full_disk(rig: Rig, tmp_path: Path, option: str) -> None:
 
 
 async def test_a_read_only_disk(rig: Rig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A put is refused by name; a delete after the commit fails nobody, and is logged."""
+    """A put is refused with a clear error; a delete after the commit raises nothing and is logged."""
     await rig.user()
     with mounted(tmp_path / "disk", "--bind", tmp_path / "disk"):
         mount("-o", "remount,ro,bind", tmp_path / "disk")
@@ -103,7 +103,7 @@ async def test_a_read_only_disk(rig: Rig, tmp_path: Path, caplog: pytest.LogCapt
 
 
 async def test_a_file_larger_than_is_allowed(rig: Rig) -> None:
-    """``RLIMIT_FSIZE``, as a quota would: StoreError, no part of it."""
+    """``RLIMIT_FSIZE`` acts like a quota: StoreError, and no partial file."""
     await rig.user()
     with limited(resource.RLIMIT_FSIZE, 1_000_000), pytest.raises(StoreError, match="too large"):
         await replace(rig, bytes(2_000_000))
@@ -114,7 +114,7 @@ async def test_a_file_larger_than_is_allowed(rig: Rig) -> None:
 
 
 async def test_no_file_can_be_opened(rig: Rig) -> None:
-    """``RLIMIT_NOFILE``: StoreError that names it, and all is well when there are descriptors again."""
+    """``RLIMIT_NOFILE`` raises a StoreError that says so; afterwards everything works again."""
     await rig.user()
     async with rig.sessions() as session, session.begin():
         user = await get(session)
@@ -126,7 +126,7 @@ async def test_no_file_can_be_opened(rig: Rig) -> None:
 
 
 async def test_a_root_that_is_gone(rig: Rig, tmp_path: Path) -> None:
-    """A disk that is not mounted: a put says so and makes no directory in its place."""
+    """If the disk is not mounted, a put raises an error and creates no directory in its place."""
     (tmp_path / "disk").rmdir()
     with pytest.raises(StoreError, match="does not exist; create it, or mount it"):
         await rig.user()
@@ -135,7 +135,7 @@ async def test_a_root_that_is_gone(rig: Rig, tmp_path: Path) -> None:
 
 
 async def test_a_root_that_is_a_file(rig: Rig, tmp_path: Path) -> None:
-    """Somebody has put a file there: a put says so, and the file stays."""
+    """If the root is a file, a put raises an error and keeps the file."""
     (tmp_path / "disk" / "files").write_text("mine")
     with pytest.raises(StoreError, match="files"):
         await rig.user()

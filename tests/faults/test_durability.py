@@ -1,4 +1,4 @@
-"""What a power cut finds: the calls of a process in the order in which the kernel got them."""
+"""The system calls of a process in order, to determine what a power failure would leave."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ CALLS = "fsync,fdatasync,linkat,openat,unlink,unlinkat,ftruncate"
 
 
 def first(calls: list[str], pattern: str) -> int:
-    """Which call is the first to match."""
+    """Return the index of the first call that matches."""
     return next(number for number, call in enumerate(calls) if re.search(pattern, call))
 
 
 def test_everything_is_on_the_disk_before_the_commit(tmp_path: Path) -> None:
-    """File, name, directory, then COMMIT; and only when that is durable, the old file goes."""
+    """File, name and directory are synced before COMMIT; the old file is deleted only after that is durable."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
@@ -58,7 +58,7 @@ def test_everything_is_on_the_disk_before_the_commit(tmp_path: Path) -> None:
     lines = log.read_text().splitlines()
     start = first(lines, "/begin new")
     calls = [line for line in lines[start:] if str(tmp_path) in line and "ENOENT" not in line]
-    picture = first(calls, r"fsync\(\d+<[^>]*/files/[^>]*/#\d+>")  # the kernel's name for a file without one
+    picture = first(calls, r"fsync\(\d+<[^>]*/files/[^>]*/#\d+>")  # the kernel's name for an unnamed file
     name = first(calls, r"linkat\(.*\.png")
     directory = first(calls[name:], r"fsync\(\d+<[^>]*/files/[^>]*>\)") + name
     rows = first(calls[name:], r"fdatasync\(\d+<[^>]*rows\.sqlite>") + name

@@ -1,4 +1,4 @@
-"""Each fault of the list is proven by tests that are there."""
+"""Each fault of the list is covered by existing tests."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ ROOT = Path(__file__).parents[2]
 
 @cache
 def functions(path: str) -> frozenset[str]:
-    """The names of a file's functions."""
+    """Return the names of a file's functions."""
     tree = ast.parse((ROOT / path).read_text())
     return frozenset(node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
 
 
 def test_every_number_is_there() -> None:
-    """All of them."""
+    """All numbers of the list are present."""
     assert sorted(MATRIX) == list(range(1, 83))
 
 
 @pytest.mark.parametrize("number", MATRIX)
 def test_a_fault_has_proofs_or_a_reason(number: int) -> None:
-    """Tests that exist under that name, or words on why there is none."""
+    """Each fault has existing tests, or a reason why it has none."""
     fault = MATRIX[number]
     assert fault.tests or fault.reason
     for test in fault.tests:

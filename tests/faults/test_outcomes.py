@@ -1,4 +1,4 @@
-"""COMMIT was sent, and nobody knows what became of it: whatever the row says, its file is there."""
+"""COMMIT was sent and its outcome is unknown: the files of both outcomes exist."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.faults.proxy import Proxy
 from tests.faults.rig import Rig, Style, check, get
 
 PLAIN: dict[str, dict[str, Any]] = {"asyncpg": {"ssl": False}, "psycopg": {"sslmode": "disable"}}
-"""What makes the drivers speak so that a proxy can read it."""
+"""Options that make the traffic of a driver readable for the proxy."""
 
 
 @pytest.fixture(params=["asyncpg", "asyncmy"])
 async def rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Any) -> AsyncIterator[Rig]:
-    """The two databases that are reached by a network."""
+    """The two databases that are reached over a network."""
     database = servers.database(request.param, tmp_path)
     yield await rig_of(database)
     await database.aclose()
@@ -30,7 +30,7 @@ async def rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Any) -
 
 @pytest.fixture
 async def proxy(rig: Rig) -> AsyncIterator[Proxy]:
-    """Stands between the database and the sessions that a test makes, until it is told of a fault."""
+    """A proxy between the database and the sessions of a test."""
     proxy = Proxy()
     async with proxy.before(rig.database.url) as url:
         direct, rig.database.url = rig.database.url, url
@@ -45,7 +45,7 @@ async def proxy(rig: Rig) -> AsyncIterator[Proxy]:
 
 
 async def test_the_reply_is_lost(rig: Rig, proxy: Proxy, style: Style, caplog: pytest.LogCaptureFixture) -> None:
-    """The database committed: an error comes, the row is there with its file, the old file is left for sweep."""
+    """The database committed: an error is raised, the row has its file, and the old file is left for the sweep."""
     await rig.user()
     with pytest.raises(DBAPIError):
         async with style(rig.sessions) as session:
@@ -60,12 +60,12 @@ async def test_the_reply_is_lost(rig: Rig, proxy: Proxy, style: Style, caplog: p
 
 @pytest.mark.parametrize("rig", ["psycopg", "aiomysql"], indirect=True)
 async def test_the_reply_is_lost_to_another_driver(rig: Rig, proxy: Proxy) -> None:
-    """The same in the style that tells the session the least."""
+    """The same with the style in which the session is notified least."""
     await test_the_reply_is_lost_with_a_savepoint_left_open(rig, proxy)
 
 
 async def test_the_commit_never_arrives(rig: Rig, proxy: Proxy, style: Style) -> None:
-    """Nothing was committed, which nobody can know: the same error, and both files are kept."""
+    """Nothing was committed, which is unknown: the same error is raised, and both files are kept."""
     await rig.user()
     with pytest.raises(DBAPIError):
         async with style(rig.sessions) as session:
@@ -79,7 +79,7 @@ async def test_the_commit_never_arrives(rig: Rig, proxy: Proxy, style: Style) ->
 
 @pytest.mark.parametrize("by", ["timeout", "cancel"])
 async def test_a_commit_that_takes_too_long(rig: Rig, proxy: Proxy, style: Style, by: str) -> None:
-    """A deadline or a cancellation during COMMIT: its own error, and no row without its file."""
+    """A timeout or cancellation during COMMIT raises its own error, and no row is without its file."""
     await rig.user()
 
     async def replace() -> None:
@@ -103,7 +103,7 @@ async def test_a_commit_that_takes_too_long(rig: Rig, proxy: Proxy, style: Style
 
 
 async def test_the_reply_is_lost_with_a_savepoint_left_open(rig: Rig, proxy: Proxy) -> None:
-    """The commit released the savepoint on its way; it is no less in doubt."""
+    """The commit also released the savepoint; its outcome is equally unknown."""
     await rig.user()
     with pytest.raises(DBAPIError):
         async with rig.sessions() as session, session.begin():

@@ -1,4 +1,4 @@
-"""Whatever a session does in whatever order: after each transaction, rows and files are what a naive model says."""
+"""Random use of a session: after each transaction, rows and files equal those of a simple model."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.faults.tally import Tally
 
 
 def spread(weights: dict[str, int]) -> list[str]:
-    """Each name as often as it says."""
+    """Return each name as often as its frequency says."""
     return [name for name, weight in weights.items() for _ in range(weight)]
 
 
 async def run(rig: Rig, number: int, tally: Tally) -> None:
-    """Ten transactions of eight steps each, all of it by chance."""
+    """Run ten random transactions of eight steps each."""
     random = Random(number)
     program = Program(rig, random)
     for step in range(80):
@@ -38,14 +38,14 @@ async def run(rig: Rig, number: int, tally: Tally) -> None:
 
 @pytest.mark.parametrize("number", range(8 * ROUNDS))
 async def test_a_program(sqlite_rig: Rig, number: int, tally: Tally) -> None:
-    """On SQLite."""
+    """A random program on SQLite equals the model."""
     await run(sqlite_rig, number, tally)
 
 
 @pytest.mark.parametrize("number", range(1000, 1000 + ROUNDS))
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "asyncmy", "aiomysql"])
 async def test_a_program_on_a_server(servers: Servers, tmp_path: Any, driver: str, number: int, tally: Tally) -> None:
-    """On the others."""
+    """A random program on the other databases equals the model."""
     database = servers.database(driver, tmp_path)
     try:
         await run(await rig_of(database), number, tally)
@@ -54,7 +54,7 @@ async def test_a_program_on_a_server(servers: Servers, tmp_path: Any, driver: st
 
 
 def machine(servers: Servers, driver: str, folder: Path, tally: Tally) -> type[RuleBasedStateMachine]:
-    """The same as a state machine of hypothesis, which looks for the shortest way to a fault."""
+    """Return the same as a state machine for hypothesis, which finds the shortest failing sequence."""
     runner = asyncio.Runner()
 
     class Machine(RuleBasedStateMachine):
@@ -82,7 +82,7 @@ def machine(servers: Servers, driver: str, folder: Path, tally: Tally) -> type[R
 
 @pytest.mark.parametrize("driver", ["aiosqlite", "asyncpg"] if ROUNDS > 1 else ["aiosqlite"])
 def test_a_state_machine(servers: Servers, tmp_path: Path, driver: str, tally: Tally) -> None:
-    """Shortened to what is needed where it fails; the seed is printed, and can be given by ``AIOIMAGEATTACH_SEED``."""
+    """A failing run is reduced to the necessary steps; ``AIOIMAGEATTACH_SEED`` sets the printed seed."""
     number = int(os.environ.get("AIOIMAGEATTACH_SEED") or Random().getrandbits(32))
     print(f"AIOIMAGEATTACH_SEED={number}")  # noqa: T201
     run_state_machine_as_test(

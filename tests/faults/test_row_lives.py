@@ -1,4 +1,4 @@
-"""Files follow rows that are replaced, deleted, copied, moved and added again."""
+"""Files of rows that are replaced, deleted, copied, moved and added again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.faults.rig import Rig, get
 
 
 async def test_bulk_deletes_of_loaded_rows_remove_files(rig: Rig) -> None:
-    """A bulk DELETE that the session can match with loaded rows takes their files along."""
+    """A bulk DELETE that the session can match with loaded rows deletes their files."""
     await rig.user()
     async with rig.sessions() as session:
         user = await get(session)
@@ -28,7 +28,7 @@ async def test_bulk_deletes_of_loaded_rows_remove_files(rig: Rig) -> None:
 
 
 async def test_deletes_behind_our_back_leave_orphans_only(rig: Rig) -> None:
-    """Raw SQL and cascades leave files behind: no row is without its file."""
+    """Raw SQL and cascades orphan files, but no row is without its file."""
     await rig.user()
     await rig.user(2, b"two")
     async with rig.sessions() as session, session.begin():
@@ -37,7 +37,7 @@ async def test_deletes_behind_our_back_leave_orphans_only(rig: Rig) -> None:
 
 
 async def test_replaced_again_and_again(rig: Rig) -> None:
-    """Three times with flushes in between, deleted and attached again: exactly the last is there."""
+    """After three replacements with flushes, a deletion and another attachment, only the last file exists."""
     await rig.user()
     async with rig.sessions() as session:
         user = await get(session)
@@ -52,7 +52,7 @@ async def test_replaced_again_and_again(rig: Rig) -> None:
 
 
 async def test_replaced_before_it_was_ever_flushed(rig: Rig) -> None:
-    """A picture that was attached and replaced at once is never uploaded."""
+    """A picture that is replaced before its flush is never uploaded."""
     async with rig.sessions() as session:
         user = User(id=1)
         session.add(user)
@@ -64,7 +64,7 @@ async def test_replaced_before_it_was_ever_flushed(rig: Rig) -> None:
 
 
 async def test_a_changed_primary_key_changes_no_file(rig: Rig) -> None:
-    """Names are made of no key of the database."""
+    """File names do not depend on primary keys."""
     await rig.user()
     async with rig.sessions() as session, session.begin():
         user = await get(session)
@@ -75,7 +75,7 @@ async def test_a_changed_primary_key_changes_no_file(rig: Rig) -> None:
 
 
 async def test_attached_inside_the_context_and_committed_outside(rig: Rig) -> None:
-    """The store a picture was attached with is remembered."""
+    """The store that a picture was attached with is remembered."""
     async with rig.sessions() as session:
         user = User(id=1)
         session.add(user)
@@ -86,7 +86,7 @@ async def test_attached_inside_the_context_and_committed_outside(rig: Rig) -> No
 
 
 async def test_a_row_whose_upload_was_undone_is_not_added_again(rig: Rig) -> None:
-    """Its bytes are gone with the transaction; the error says so, and attaching again works."""
+    """Its bytes were discarded with the transaction; the error says so, and attaching again works."""
     async with rig.sessions() as session:
         user = User(id=1)
         session.add(user)
@@ -102,7 +102,7 @@ async def test_a_row_whose_upload_was_undone_is_not_added_again(rig: Rig) -> Non
 
 
 async def test_a_listener_that_attaches_while_we_flush(sqlite_rig: Rig) -> None:
-    """A row that appears after our own hook has its file before the flush is over."""
+    """A row added after the library's own hook has its file before the flush ends."""
     rig = sqlite_rig
     async with rig.sessions() as session:
         late = User(id=2)
@@ -115,7 +115,7 @@ async def test_a_listener_that_attaches_while_we_flush(sqlite_rig: Rig) -> None:
 
 
 async def test_bulk_updates_are_nobodys_files(rig: Rig) -> None:
-    """An UPDATE that touches no file column changes no file."""
+    """An UPDATE of other columns changes no file."""
     await rig.user()
     async with rig.sessions() as session, session.begin():
         await session.execute(update(User).values(name="other"))
@@ -126,7 +126,7 @@ async def test_bulk_updates_are_nobodys_files(rig: Rig) -> None:
 async def test_bulk_deletes_that_nobody_can_follow_are_logged(
     rig: Rig, expired: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without a store, or where the row's columns were expired, the file is left behind, and the log says so."""
+    """Without a store, or with expired columns, the file is orphaned, and the log says so."""
     await rig.user()
     async with rig.sessions() as session:
         user = await get(session)
@@ -141,7 +141,7 @@ async def test_bulk_deletes_that_nobody_can_follow_are_logged(
 
 
 async def test_an_expired_row_is_deleted_with_its_file(rig: Rig) -> None:
-    """What has to be known of it is read before it goes."""
+    """The necessary columns are read before the row is deleted."""
     await rig.user()
     async with rig.sessions() as session:
         picture = (await get(session)).picture.require_original()
@@ -153,7 +153,7 @@ async def test_an_expired_row_is_deleted_with_its_file(rig: Rig) -> None:
 
 
 async def test_an_expired_row_that_is_gone_is_let_go(rig: Rig) -> None:
-    """Somebody else deleted it: there is nothing to do, and no error."""
+    """The row was deleted by another transaction: nothing is done, and no error is raised."""
     await rig.user()
     async with rig.sessions() as session:
         picture = (await get(session)).picture.require_original()
@@ -166,7 +166,7 @@ async def test_an_expired_row_that_is_gone_is_let_go(rig: Rig) -> None:
 
 
 async def test_a_row_deleted_and_added_again_keeps_its_file(rig: Rig) -> None:
-    """Deleted, flushed, made new and inserted again in one transaction: its file stays."""
+    """A row that is deleted, flushed and inserted again in one transaction keeps its file."""
     await rig.user()
     async with rig.sessions() as session:
         picture = (await get(session)).picture.require_original()
@@ -180,7 +180,7 @@ async def test_a_row_deleted_and_added_again_keeps_its_file(rig: Rig) -> None:
 
 
 async def test_a_row_of_the_predecessor_needs_no_store_to_be_inserted(rig: Rig) -> None:
-    """A row without a revision is taken as it is: its file is where the other library put it."""
+    """A row without a revision is accepted: its file was stored by the predecessor."""
     await rig.user(1, None)
     async with rig.sessions() as session, session.begin():
         session.add(UserPicture(user_id=1, width=3, height=2, mimetype="image/png", original=True))
@@ -189,7 +189,7 @@ async def test_a_row_of_the_predecessor_needs_no_store_to_be_inserted(rig: Rig) 
 
 
 async def test_a_row_made_by_hand_is_refused(rig: Rig) -> None:
-    """A revision that nobody uploaded would be a row without a file."""
+    """A revision that was never uploaded would be a row without a file."""
     await rig.user(1, None)
     async with rig.sessions() as session:
         row = UserPicture(user_id=1, width=3, height=2, mimetype="image/png", original=True, revision=make_revision())
@@ -200,7 +200,7 @@ async def test_a_row_made_by_hand_is_refused(rig: Rig) -> None:
 
 
 async def test_a_savepoint_within_a_flush(sqlite_rig: Rig) -> None:
-    """A hook of the application may open one there; what it undoes is its own."""
+    """A hook of the application may open a savepoint, whose rollback undoes only its own changes."""
     rig = sqlite_rig
     await rig.user(2, b"two")
 

@@ -1,4 +1,4 @@
-"""Prepared and left alone, a transaction may still be committed by anybody."""
+"""Prepared transactions, which may be committed later by any program."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.faults.rig import Rig, Style, get, swept
 
 @pytest.fixture(scope="session")
 def preparing() -> Iterator[URL]:
-    """A PostgreSQL that lets transactions be prepared, which it does not by itself."""
+    """A PostgreSQL server with prepared transactions enabled, which they are not by default."""
     with tempfile.TemporaryDirectory() as folder, cluster(Path(folder), max_prepared_transactions=8) as url:
         yield url
 
 
 @pytest.fixture(params=["asyncpg", "psycopg", "asyncmy", "aiomysql"])
 async def rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> AsyncIterator[Rig]:
-    """The databases that know two phases, by each driver."""
+    """The databases that support two phases, with each driver."""
     driver = request.param
     if driver in ("asyncpg", "psycopg"):
         url = new_database(request.getfixturevalue("preparing"), f"test_{secrets.token_hex(4)}")
@@ -39,7 +39,7 @@ async def rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) 
 
 
 async def test_committed(rig: Rig, style: Style) -> None:
-    """As any other commit."""
+    """It behaves like any other commit."""
     await rig.user()
     async with style(async_sessionmaker(rig.engine, twophase=True)) as session:
         await rig.attach((await get(session)).picture, b"new")
@@ -47,7 +47,7 @@ async def test_committed(rig: Rig, style: Style) -> None:
 
 
 async def prepare(rig: Rig) -> str:
-    """Replace a picture in a transaction that is prepared and left alone; return how the database calls it."""
+    """Replace a picture in a prepared transaction, and return its name in the database."""
     async with AsyncSession(rig.engine, twophase=True) as session:
         await rig.attach((await get(session)).picture, b"new")
         connection = await session.connection()
@@ -58,7 +58,7 @@ async def prepare(rig: Rig) -> str:
 
 
 async def decide(rig: Rig, name: str, how: str) -> None:
-    """Commit it or roll it back, as an administrator does."""
+    """Commit or roll back the transaction, like an administrator."""
     async with rig.engine.connect() as connection:
         connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
         statement = f"{how} PREPARED" if rig.database.name == "postgresql" else f"XA {how}"
@@ -67,7 +67,7 @@ async def decide(rig: Rig, name: str, how: str) -> None:
 
 @pytest.mark.parametrize("later", ["COMMIT", "ROLLBACK"])
 async def test_nobody_there_for_the_second(rig: Rig, later: str) -> None:
-    """The files of both outcomes wait for it; a sweep of PostgreSQL refuses to guess."""
+    """The files of both outcomes are kept; a sweep on PostgreSQL refuses to run."""
     await rig.user()
     name = await prepare(rig)
     try:
@@ -75,7 +75,7 @@ async def test_nobody_there_for_the_second(rig: Rig, later: str) -> None:
             with pytest.raises(SweepRefusedError, match="1 transactions were prepared"):
                 await swept(rig.database, rig.store)
         assert len(await rig.store.names()) == 2
-    finally:  # which else locks the tables for ever
+    finally:  # which would otherwise lock the tables forever
         await decide(rig, name, later)
     await rig.check(b"new" if later == "COMMIT" else b"old", orphans=True)
     assert await swept(rig.database, rig.store) == 1

@@ -1,4 +1,4 @@
-"""Changes that an application makes to a user's file, and statements that do what no session knows of."""
+"""Changes of a user's file, and statements that bypass the session."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Change = Callable[[Rig, AsyncSession], Awaitable[None]]
 
 
 async def replace(rig: Rig, session: AsyncSession) -> None:
-    """Give the user another file."""
+    """Replace the file of a user."""
     await rig.replace(await get(session), b"new")
 
 
 async def remove(rig: Rig, session: AsyncSession) -> None:
-    """Take the user's file away."""
+    """Remove the file of a user."""
     await rig.remove(await get(session))
 
 
@@ -30,5 +30,5 @@ CHANGES: dict[str, Change] = {change.__name__: change for change in (replace, re
 
 
 def left_by(change: Change) -> set[bytes]:
-    """Return what the files of the rows hold after a change that was committed."""
+    """Return the contents of the files of all rows after a committed change."""
     return {b"new"} if change is replace else set()

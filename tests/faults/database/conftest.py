@@ -1,4 +1,4 @@
-"""A database, a store, and either pictures or offloaded values, wherever the database decides about files."""
+"""A database and a store with either pictures or offloaded values, for tests in which the database decides."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ DRIVERS = ("aiosqlite", "asyncpg", "psycopg", "asyncmy")
 KINDS = {"pictures": Rig, "values": StoredRig}
 ALL = [f"{driver} {kind}" for driver in DRIVERS for kind in KINDS]
 THOROUGH = pytest.mark.thorough
-# A second driver of one database matters where connections, errors and locks are the subject: those tests name it.
+# A second driver of a database matters for connections, errors and locks: tests of these name it.
 EACH_DRIVER = [pytest.param(one, marks=THOROUGH) if one == "psycopg" else one for one in DRIVERS]
 RIGS = [pytest.param(one, marks=THOROUGH) if "psycopg" in one else one for one in ALL if one != "psycopg pictures"]
 
 
 async def bound_rig(servers: Servers, folder: Path, driver: str, kind: type[Rig] = Rig) -> Rig:
-    """Return a rig whose sessions are bound to its store."""
+    """Return a rig whose sessions have its store bound."""
     made = await rig_of(servers.database(driver, folder))
     rig = kind(made.database, made.store, made.engine)
     bind_store(rig.sessions, rig.store)
@@ -57,5 +57,5 @@ async def value_rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: 
 
 @pytest.fixture
 def change(request: pytest.FixtureRequest) -> Change:
-    """Another change with each rig; where it matters, a test is parametrized with all of them."""
+    """A different change with each rig; tests for which it matters are parametrized with all of them."""
     return [*CHANGES.values()][ALL.index(request.node.callspec.params["rig"]) % len(CHANGES)]

@@ -1,8 +1,8 @@
-"""Random programs, judged by the database: what its committed rows name is there, and one sweep removes the rest.
+"""Random programs, checked against the database: files of committed rows exist, and one sweep removes the rest.
 
-A program is a list of operations on two sessions. An operation is a method of :class:`Program` and a number, of which
-it makes its choices, so that a program without one of its operations is a program, too. What an operation raises is
-swallowed, as careless applications do; only errors that no application should see end the program.
+A program is a list of operations on two sessions. An operation is a method of :class:`Program` and a number that
+determines its choices, so that a program without one of its operations is also a program. Errors of operations are
+ignored, as careless applications do; only errors that no application should see end the program.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from tests.faults.stores import FaultyStore, fails
 PHOTOS = [photos.saved(photos.opened(name, (12, 8)), "PNG") for name in ("coffee", "chelsea", "rocket")]
 SIZES = [(30, 20), (9, 9), (8, 8)]
 ACCEPTED = (SQLAlchemyError, ImageAttachError, GivenUp, ConnectionError)
-"""What an application may see when it does such things."""
+"""Errors that an application may see when it does such things."""
 
 Key = tuple[str, int, int]
-"""An image set: the class of the owner, its number, and the place."""
+"""An image set: the class of the owner, its number, and the set key."""
 
 
 class Base(DeclarativeBase):
-    """Models that have a bit of everything."""
+    """Models with a variety of features."""
 
 
 class Team(Base):
-    """Is loaded with its members, by an outer join."""
+    """A team, loaded with its members by an outer join."""
 
     __tablename__ = "team"
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
 class User(Base):
-    """Has a picture and two texts of one kind."""
+    """An owner of a picture and two texts of one kind."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -67,7 +67,7 @@ class User(Base):
 
 
 class Picture(Base, Image):
-    """Is loaded with its owner."""
+    """A picture, loaded with its owner."""
 
     __tablename__ = "picture"
     user_id: Mapped[int] = mapped_column(ForeignKey(User.id, ondelete="CASCADE", onupdate="CASCADE"), primary_key=True)
@@ -76,7 +76,7 @@ class Picture(Base, Image):
 
 
 class Post(Base):
-    """Has photos."""
+    """An owner of photos."""
 
     __tablename__ = "post"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -84,7 +84,7 @@ class Post(Base):
 
 
 class Photo(Base, Image):
-    """A photo at a place."""
+    """A photo at an index."""
 
     __tablename__ = "photo"
     post_id: Mapped[int] = mapped_column(ForeignKey(Post.id), primary_key=True)
@@ -116,7 +116,7 @@ TRIGGERS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
 }
-"""Triggers that a program may run with: rows of one width stay, values of one user stay."""
+"""Triggers for programs: rows of one width are kept, values of one user are kept."""
 
 DROP: dict[str, tuple[str, ...]] = {
     "postgresql": ("DROP FUNCTION IF EXISTS veto, keep CASCADE",),
@@ -131,18 +131,18 @@ IMPATIENT: dict[str, dict[str, Any]] = {
     "asyncmy": {"connect_args": {"init_command": "SET SESSION innodb_lock_wait_timeout = 0"}},
     "aiomysql": {"connect_args": {"init_command": "SET SESSION innodb_lock_wait_timeout = 0"}},
 }
-"""Options that let a statement fail at once that waits for the program's other session, which waits for it."""
+"""Options that make a statement fail immediately if it waits for a lock of the program's other session."""
 
 
 class Program:
-    """Carries out operations, and compares what is left.
+    """Executes operations, and compares the result.
 
     Args:
-        database: Has the tables, and no rows.
-        trigger: One of :data:`TRIGGERS` that the tables have, for the log.
+        database: A database with the tables and without rows.
+        trigger: The active trigger of :data:`TRIGGERS`, for the log.
 
     Attributes:
-        log: What was done, and what came of it.
+        log: The operations and their results.
     """
 
     def __init__(self, database: Database, trigger: str = "") -> None:
@@ -171,7 +171,7 @@ class Program:
         assert self.put.setdefault(name, digest) == digest, f"{name} was overwritten"
 
     async def begin(self) -> None:
-        """Commit an owner of each kind with all that it can have."""
+        """Commit an owner of each kind with everything that it can have."""
         async with self.sessions() as session, session.begin():
             for number in (1, 2, 3):
                 session.add(user := User(id=number, body=f"text of {number}", note=f"note of {number}"))
@@ -187,12 +187,12 @@ class Program:
     # --- one operation -----------------------------------------------------------------------------------------------
 
     async def do(self, name: str, which: int, number: int) -> None:
-        """Carry out an operation.
+        """Execute an operation.
 
         Args:
             name: One of :data:`OPERATIONS`.
-            which: The session.
-            number: What its choices are made of.
+            which: The index of the session.
+            number: Determines the choices.
         """
         self.which, self.random = which, Random(number)
         self.log.append(f"session {which}: {name} {number}")
@@ -208,7 +208,7 @@ class Program:
             await self.compare()
 
     async def compare(self) -> None:
-        """Assert that each committed row opens its own bytes, and that rows that nobody has touched are there."""
+        """Assert that each committed row opens its own bytes, and that unchanged rows exist."""
         names, _ = await named(self.database, self.store, Base)
         for name in names:
             async with await self.store.inner.get_object(name) as file:
@@ -226,13 +226,13 @@ class Program:
         self.savepoints[self.which].clear()
 
     async def finish(self) -> None:
-        """Close both sessions; then one sweep leaves the files that rows name, and no others."""
+        """Close both sessions, sweep once, and assert that exactly the files of rows are left."""
         for which, session in enumerate(self.open):
             self.which = which
             self.store.heal()
             try:
                 await session.close()
-            except SQLAlchemyError:  # its savepoint is gone with the transaction, which SQLite has rolled back
+            except SQLAlchemyError:  # SQLite has rolled back the transaction together with its savepoint
                 await session.invalidate()
             await self.compare()
         gc.collect()
@@ -241,7 +241,7 @@ class Program:
         assert names == await self.store.names()
 
     async def aclose(self) -> None:
-        """Close what is open, whatever has happened before."""
+        """Close all sessions, whatever happened before."""
         for session in self.open:
             with contextlib.suppress(SQLAlchemyError):
                 await session.invalidate()
@@ -360,7 +360,7 @@ class Program:
         await session.delete(await session.get_one(Post, number))
 
     async def shift(self, session: AsyncSession) -> None:
-        """Move the photos of one place on, and attach another there."""
+        """Move the photos at one index on, and attach another there."""
         number, place = self.random.randint(1, 2), self.random.randint(1, 3)
         post = await session.get_one(Post, number)
         rows = (await session.scalars(select(Photo).where(Photo.post_id == number, Photo.place == place))).all()
@@ -377,7 +377,7 @@ class Program:
             self.moved[self.which][str(row.revision)] = ("post", number, place + 3)
 
     async def move(self, session: AsyncSession) -> None:
-        """Give a picture to another user, and perhaps the old one another picture."""
+        """Move a picture to another user, and perhaps attach one to the old user."""
         one, other = self.random.sample([1, 2, 3], 2)
         self._touch(("user", one, 0), ("user", other, 0))
         user = await session.get_one(User, one)
@@ -407,7 +407,7 @@ class Program:
             user.id = self.random.randint(1, 6)
 
     async def change_a_name(self, session: AsyncSession) -> None:
-        """Write to a column of which names are made, which is refused, or to one of the application's own."""
+        """Write to a column that determines names, which is refused, or to another one."""
         user = await self._user(session)
         await user.picture.load()
         for row in user.picture.images[:1]:
@@ -417,7 +417,7 @@ class Program:
             setattr(row, name, value)
 
     async def adopt(self, session: AsyncSession) -> None:
-        """Adopt a file that is in the store, given up before in this transaction, or not."""
+        """Adopt a file in the store, which may have been dropped in this transaction."""
         one, other = await self._user(session), await self._user(session)
         await one.picture.load()
         if one.picture and one is not other:
@@ -444,14 +444,14 @@ class Program:
             await session.merge(user, load=self.random.random() < 0.8)
 
     async def prepare(self, session: AsyncSession) -> None:
-        """Attach to an owner in no session."""
+        """Attach a picture to an owner without a session."""
         user = User(id=self.random.randint(1, 6))
         await user.picture.from_raw_file(self._content(), self.store, SIZES[0], PNG)
         user.body = self._text()
         self.prepared.append(user)
 
     async def add_a_copy(self, session: AsyncSession) -> None:
-        """Of a prepared owner, in this session or in both."""
+        """Add a copy of a prepared owner to one session or both."""
         if self.prepared:
             self._touch_all()
             user = copy.deepcopy(self.random.choice(self.prepared))
@@ -473,7 +473,7 @@ class Program:
     # --- in bulk, by Core, by SQL ------------------------------------------------------------------------------------
 
     async def bulk_delete_evaluated(self, session: AsyncSession) -> None:
-        """On a change that was not flushed."""
+        """Delete in bulk, evaluated on an unflushed change."""
         user = await self._user(session)
         await user.picture.load()
         self._touch_all()
@@ -500,7 +500,7 @@ class Program:
                 await session.execute(delete(table).where(table.c[key] == number))  # type: ignore[arg-type]
 
     async def insert_by_hand(self, session: AsyncSession) -> None:
-        """Rows without a file, which are refused."""
+        """Insert rows without a file, which is refused."""
         values = {
             "user_id": self.random.randint(1, 3),
             "width": 5,
@@ -521,7 +521,7 @@ class Program:
             await session.flush()
 
     async def update_the_class(self, session: AsyncSession) -> None:
-        """Names of files are refused, other columns are not."""
+        """Update the class; file names are refused, other columns are not."""
         self._touch_all()
         values = self.random.choice(
             [{"hidden": True}, {"hidden": False}, {"mimetype": "image/gif"}, {"revision": None}]
@@ -529,7 +529,7 @@ class Program:
         await session.execute(update(Picture).where(Picture.width == 30).values(**values))
 
     async def copy_references(self, session: AsyncSession) -> None:
-        """By ``INSERT ... SELECT`` and ``UPDATE``, under locks, as other transactions cannot see the copy."""
+        """Copy references with ``INSERT ... SELECT`` and ``UPDATE``, under locks."""
         number = self.random.randint(1, 3)
         await session.execute(select(User.id).where(User.id == number).with_for_update())
         table = User.__table__
@@ -543,7 +543,7 @@ class Program:
             await session.execute(update(table).where(table.c.id == number).values(note=table.c.body))
 
     async def use_a_handle(self, session: AsyncSession) -> None:
-        """In a statement, after a flush that has failed or not."""
+        """Use a handle in a statement, after a flush that failed or succeeded."""
         user = await self._user(session)
         user.body = self._text()
         if self.random.random() < 0.5:
@@ -567,7 +567,7 @@ class Program:
             self._heal()
 
     async def delete_and_fail(self, session: AsyncSession) -> None:
-        """The next file that is removed is not."""
+        """Make the next deletion of a file fail."""
         self.store.at("delete", fails, 1, after=self.random.random() < 0.5)
 
     def _heal(self) -> None:
@@ -575,7 +575,7 @@ class Program:
         self.store.at("put", self._remember, after=True)
 
     async def fail(self, session: AsyncSession) -> None:
-        """A statement that fails, of which nobody speaks."""
+        """Execute a failing statement, and ignore the error."""
         statement = self.random.choice(["SELECT * FROM nothing_of_this_name", "INSERT INTO post (id) VALUES (NULL)"])
         if self.database.name == "sqlite" and self.random.random() < 0.5:
             self._touch_all()
@@ -583,7 +583,7 @@ class Program:
         await session.execute(text(statement))
 
     async def ddl(self, session: AsyncSession) -> None:
-        """Commits on MariaDB."""
+        """Execute DDL, which commits on MariaDB."""
         if self.database.name == "mariadb":
             self._touch_all()
             await session.execute(text("CREATE TABLE IF NOT EXISTS other (id INTEGER)"))
@@ -592,12 +592,12 @@ class Program:
         self._touch_all()
         try:
             await session.execute(text(self.random.choice(["COMMIT", "ROLLBACK"])))
-        except SQLAlchemyError:  # SQLite's COMMIT that could not get its lock keeps all others from reading
+        except SQLAlchemyError:  # a COMMIT of SQLite that could not get its lock blocks all readers
             await session.rollback()
             raise
 
     async def hook(self, session: AsyncSession) -> None:
-        """Let a hook of the application run at the next flush, before or after the library's."""
+        """Run a hook of the application in the next flush, before or after the library's."""
         todo = [self.random.choice([self._take_back, self._attach_too, self._look, self._raise, self._add_by_hand])]
         self._touch_all()
 
@@ -628,7 +628,7 @@ class Program:
         session.add(Picture(user_id=1, width=5, height=5, mimetype=PNG, original=True, revision=make_revision()))
 
     async def let_go(self, session: AsyncSession) -> None:
-        """Expire, refresh or expunge."""
+        """Expire, refresh or expunge an object."""
         user = await self._user(session)
         how = self.random.randint(0, 5)
         with session.no_autoflush:
@@ -688,12 +688,12 @@ class Program:
         self.open[self.which] = self.sessions()
 
     async def crash(self, session: AsyncSession) -> None:
-        """The connection breaks, and the session is forgotten."""
+        """Break the connection, and discard the session."""
         self.open[self.which] = self.sessions()
         await session.invalidate()
 
     async def sweep(self, session: AsyncSession) -> None:
-        """While no transaction is open, as it has no time to be safe by."""
+        """Sweep while no transaction is open, because it uses no grace time."""
         for one in self.open:
             await one.rollback()
         await swept(self.database, self.store, Base)
@@ -750,24 +750,24 @@ OPERATIONS: dict[str, int] = {
     "crash": 1,
     "sweep": 1,
 }
-"""What a program does, and how often."""
+"""The operations of a program, and their frequencies."""
 
 ENDS = {"commit", "roll_back", "close", "crash", "sweep"}
 """The operations that end a transaction."""
 
 Step = tuple[str, int, int]
-"""An operation, the session, and the number that its choices are made of."""
+"""An operation, the session, and the number that determines the choices."""
 
 
 def steps_of(number: int) -> list[Step]:
-    """Return the program of a number: 30 steps, the first half of them in one session, then in both."""
+    """Return the program with a number: 30 steps, the first half in one session, then in both."""
     random = Random(number)
     names = random.choices([*OPERATIONS], [*OPERATIONS.values()], k=30)
     return [(name, int(at > 15 and random.random() < 0.4), random.randint(0, 999)) for at, name in enumerate(names)]
 
 
 async def run(database: Database, steps: list[Step], trigger: str = "") -> None:
-    """Run a program on a database that has the tables; what was in them is gone."""
+    """Run a program on a database with the tables; existing rows are deleted."""
     async with database.reader.begin() as connection:
         for table in reversed(Base.metadata.sorted_tables):
             await connection.execute(delete(table))
@@ -796,7 +796,7 @@ async def _execute(database: Database, statements: tuple[str, ...]) -> None:
 
 
 async def fault_of(database: Database, steps: list[Step], trigger: str = "") -> Exception | None:
-    """Run a program, and return what it has ended with."""
+    """Run a program, and return the error that it ended with."""
     try:
         await run(database, steps, trigger)
     except Exception as error:
@@ -805,7 +805,7 @@ async def fault_of(database: Database, steps: list[Step], trigger: str = "") -> 
 
 
 async def shortened(database: Database, steps: list[Step], trigger: str, kind: type[Exception]) -> list[Step]:
-    """Leave out the steps that are not needed for an error of that kind: halves, quarters, and so on to single ones."""
+    """Remove steps that are not needed for an error of that kind: halves, quarters, and so on."""
     size = len(steps) // 2
     while size:
         at = 0

@@ -1,4 +1,4 @@
-"""Columns of which a file's name is made: an UPDATE of them would name a file that does not exist, and is refused."""
+"""Columns that determine a file name: an UPDATE that would reference a missing file is refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COPIES: dict[str, Callable[[Any], Any]] = {
     "pickled": lambda user: pickle.loads(pickle.dumps(user)),
     "copied": copy.deepcopy,
 }
-"""How a cache keeps an owner."""
+"""The ways in which a cache keeps an owner."""
 
 
 async def cached(rig: Rig) -> User:
@@ -43,7 +43,7 @@ async def cached(rig: Rig) -> User:
 
 @pytest.mark.parametrize("kept", COPIES)
 async def test_a_cached_owner_is_merged(rig: Rig, kept: str) -> None:
-    """The merge would write the old revision over the new one: refused, and the new file stays."""
+    """A merge that would overwrite the new revision with the old one is refused, and the new file stays."""
     await rig.user()
     user = COPIES[kept](await cached(rig))
     with pytest.raises(ImageAttachError):
@@ -53,7 +53,7 @@ async def test_a_cached_owner_is_merged(rig: Rig, kept: str) -> None:
 
 
 async def test_a_cached_owner_is_merged_without_loading(rig: Rig) -> None:
-    """``merge(load=False)`` takes the copy for what the database has, and writes nothing."""
+    """``merge(load=False)`` assumes that the copy is current, and writes nothing."""
     await rig.user()
     user = await cached(rig)
     async with rig.sessions() as session, session.begin():
@@ -62,7 +62,7 @@ async def test_a_cached_owner_is_merged_without_loading(rig: Rig) -> None:
 
 
 async def test_a_cached_owner_is_merged_without_loading_and_replaced(rig: Rig) -> None:
-    """Only what is in the database is removed, and nothing is left behind but for the sweep."""
+    """Only files of the database's rows are deleted, and nothing is left except for the sweep."""
     await rig.user()
     user = await cached(rig)
     async with rig.sessions() as session, session.begin():
@@ -74,7 +74,7 @@ async def test_a_cached_owner_is_merged_without_loading_and_replaced(rig: Rig) -
 
 
 async def test_an_owner_is_merged_into_the_session_that_replaced(picture_rig: Rig) -> None:
-    """In one session, whose transaction still has both files: refused, or the old one is back."""
+    """In a session whose transaction has both files, the merge is refused or restores the old file."""
     rig = picture_rig
     await rig.user()
     async with rig.sessions() as session:
@@ -102,7 +102,7 @@ VALUES: dict[str, Callable[[UserPicture], Any]] = {
 
 @pytest.mark.parametrize("name", VALUES)
 async def test_assigned(picture_rig: Rig, name: str) -> None:
-    """Refused before the flush sends anything; after a rollback the session is as good as before."""
+    """The assignment is refused before the flush sends a statement; after a rollback the session is usable."""
     rig = picture_rig
     await rig.user()
     async with rig.sessions() as session:
@@ -119,7 +119,7 @@ async def test_assigned(picture_rig: Rig, name: str) -> None:
 
 
 async def test_the_revision_taken_away(sqlite_rig: Rig) -> None:
-    """Without a revision the row would be one of SQLAlchemy-ImageAttach, whose files have other names."""
+    """Without a revision the row would reference a file of SQLAlchemy-ImageAttach, which has another name."""
     rig = sqlite_rig
     await rig.user()
     async with rig.sessions() as session:
@@ -130,7 +130,7 @@ async def test_the_revision_taken_away(sqlite_rig: Rig) -> None:
 
 
 async def test_assigned_and_taken_back(sqlite_rig: Rig) -> None:
-    """What is as it was before the flush changes nothing."""
+    """A value that is restored before the flush changes nothing."""
     rig = sqlite_rig
     await rig.user()
     async with rig.sessions() as session, session.begin():
@@ -141,7 +141,7 @@ async def test_assigned_and_taken_back(sqlite_rig: Rig) -> None:
 
 
 async def test_assigned_by_a_hook_of_the_application(sqlite_rig: Rig) -> None:
-    """A hook that runs after the library's own is no way around it."""
+    """A hook that runs after the library's own hook is checked as well."""
     from sqlalchemy import event
 
     rig = sqlite_rig
@@ -158,7 +158,7 @@ async def test_assigned_by_a_hook_of_the_application(sqlite_rig: Rig) -> None:
 
 @pytest.mark.parametrize("name", VALUES)
 async def test_updated_in_bulk(picture_rig: Rig, name: str) -> None:
-    """By an UPDATE of the class, or of many rows by their keys."""
+    """An UPDATE of the class, or of many rows by primary key, is refused."""
     rig = picture_rig
     await rig.user()
     async with rig.sessions() as session:
@@ -180,7 +180,7 @@ async def test_updated_in_bulk(picture_rig: Rig, name: str) -> None:
 
 
 async def test_a_statement_of_other_columns(picture_rig: Rig) -> None:
-    """Captions are nobody's file name."""
+    """Columns that are not part of a file name can be updated."""
     rig = picture_rig
     await rig.user()
     async with rig.sessions() as session, session.begin():
@@ -190,7 +190,7 @@ async def test_a_statement_of_other_columns(picture_rig: Rig) -> None:
 
 
 async def test_two_rows_exchange_their_revisions(picture_rig: Rig) -> None:
-    """Both files exist, and each would be another's."""
+    """Both files exist, but each would belong to the other row."""
     rig = picture_rig
     await rig.user(1, thumbnail=b"small")
     async with rig.sessions() as session:
@@ -205,11 +205,11 @@ async def test_two_rows_exchange_their_revisions(picture_rig: Rig) -> None:
 
 
 class Base(DeclarativeBase):
-    """Models whose file names are made of columns of their own."""
+    """Models whose file names depend on columns of the application."""
 
 
 class Member(Base):
-    """Has a portrait."""
+    """An owner of a portrait."""
 
     __tablename__ = "member"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -217,7 +217,7 @@ class Member(Base):
 
 
 class Portrait(Base, Image):
-    """Is filed under its tenant, with a number that the application computes."""
+    """A portrait whose file name contains its tenant and a calculated number."""
 
     __tablename__ = "portrait"
     member_id: Mapped[int] = mapped_column(ForeignKey(Member.id), primary_key=True)
@@ -226,17 +226,17 @@ class Portrait(Base, Image):
 
     @property
     def object_type(self) -> str:
-        """Made of a column."""
+        """The object type, from a column."""
         return f"{self.tenant}-portrait"
 
     @property
     def object_id(self) -> int:
-        """Made of another one."""
+        """The object id, from another column."""
         return self.number * 10
 
 
 async def member(database: Database, store: FaultyStore) -> async_sessionmaker[AsyncSession]:
-    """Commit a member with a portrait; return the sessions."""
+    """Commit a member with a portrait, and return the sessions."""
     await database.create(Base.metadata)
     sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
     bind_store(sessions, store)
@@ -247,7 +247,7 @@ async def member(database: Database, store: FaultyStore) -> async_sessionmaker[A
 
 
 async def test_a_column_that_the_name_is_computed_from(database: Database) -> None:
-    """Refused, as the file keeps the name that it has."""
+    """The change is refused, because the file keeps its name."""
     store = FaultyStore()
     sessions = await member(database, store)
     async with sessions() as session:
@@ -259,7 +259,7 @@ async def test_a_column_that_the_name_is_computed_from(database: Database) -> No
 
 
 async def test_a_column_that_only_the_identifier_is_computed_from(database: Database) -> None:
-    """The names of this store do not contain the identifier, so nothing speaks against it."""
+    """Names of this store do not contain the identifier, so the change is accepted."""
     store = FaultyStore()
     sessions = await member(database, store)
     async with sessions() as session, session.begin():
@@ -268,7 +268,7 @@ async def test_a_column_that_only_the_identifier_is_computed_from(database: Data
 
 
 async def test_columns_that_the_name_is_computed_from_stay_readable(database: Database) -> None:
-    """Replacing and deleting such pictures works as with all others."""
+    """Such pictures can be replaced and deleted like any other."""
     store = FaultyStore()
     sessions = await member(database, store)
     async with sessions() as session, session.begin():
@@ -284,7 +284,7 @@ async def test_columns_that_the_name_is_computed_from_stay_readable(database: Da
 
 
 async def test_a_handle_that_was_replaced_meanwhile_is_assigned_again(value_rig: Rig) -> None:
-    """Its file is gone: refused, unless its bytes are still in memory."""
+    """A handle whose file was deleted is refused, unless its bytes are still in memory."""
     rig = value_rig
     assert isinstance(rig, StoredRig)
     await rig.user()

@@ -1,4 +1,4 @@
-"""One prepared owner, copied into several sessions that flush at the same time: each row has a file of its own."""
+"""One prepared owner, copied into several sessions that flush concurrently: each row has its own file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Put = Callable[[Rig, AsyncSession, User, int], Coroutine[Any, Any, object]]
 
 
 async def prepared(rig: Rig) -> User:
-    """Return an owner in no session, with a file that is nowhere but in memory."""
+    """Return an owner without a session, with a file in memory only."""
     user = User()
     await rig.replace(user, b"new")
     return user
@@ -49,7 +49,7 @@ BY: dict[str, Put] = {"deepcopy": by_deepcopy, "merge": by_merge}
     ],
 )
 async def test_flushed_at_once(rig: Rig, by: str, after: bool, end: str) -> None:
-    """The first is held up in the store; the second comes and goes in the meantime."""
+    """The first flush waits in the store while the second one completes."""
     if rig.database.name == "sqlite" and by == "merge":
         pytest.skip("a transaction that has read keeps others from writing")
     template = await prepared(rig)
@@ -77,7 +77,7 @@ async def test_flushed_at_once(rig: Rig, by: str, after: bool, end: str) -> None
 
 
 async def test_many_at_once(rig: Rig) -> None:
-    """Each of five, whichever is first."""
+    """Each of five flushes gets its own file, in any order."""
     template = await prepared(rig)
     meeting = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""A DELETE or UPDATE that the session believes in, and that changed nothing: the row is there, with its file."""
+"""A DELETE or UPDATE that the session considers successful, but that changed nothing: the row keeps its file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.faults.rig import Rig, StoredRig, check, get, swept
 
 @pytest.fixture
 def unconfirmed() -> Iterator[None]:
-    """Let SQLAlchemy warn that a DELETE has matched no row."""
+    """Accept SQLAlchemy's warning that a DELETE matched no row."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="DELETE statement on table")
         yield
@@ -35,7 +35,7 @@ async def check_after_a_sweep(rig: Rig, *expected: bytes) -> None:
 
 
 async def test_a_bulk_delete_evaluated_on_an_unflushed_change(rig: Rig) -> None:
-    """The condition holds for the object in memory, and not for the row."""
+    """The condition holds for the object in memory, but not for the row."""
     await rig.user()
     async with rig.sessions() as session:
         user = await get(session)
@@ -55,7 +55,7 @@ async def test_a_bulk_delete_evaluated_on_an_unflushed_change(rig: Rig) -> None:
 
 
 async def test_a_bulk_delete_that_matches_a_stale_object(rig: Rig) -> None:
-    """Another session has changed the row meanwhile."""
+    """Another session has changed the row."""
     await rig.user()
     async with rig.sessions() as session, session.begin():
         await session.execute(update(UserPicture).values(hidden=True))
@@ -79,7 +79,7 @@ async def test_a_bulk_delete_that_matches_a_stale_object(rig: Rig) -> None:
 
 
 async def test_a_bulk_delete_of_what_was_replaced_meanwhile(rig: Rig) -> None:
-    """The row that is deleted names another file than the object: that file is left to the sweep."""
+    """The deleted row references another file than the object: that file is left for the sweep."""
     await rig.user()
     async with rig.sessions() as session:
         await get(session)
@@ -133,7 +133,7 @@ async def test_the_owners_key_changes_in_the_same_flush(rig: Rig, what: str) -> 
     else:
         await swept(rig.database, rig.store)
         contents = await check(rig.database, rig.store)
-        assert expected.get(what, set()) <= contents <= expected.get(what, set()) | {b"old"}  # if it was not deleted
+        assert expected.get(what, set()) <= contents <= expected.get(what, set()) | {b"old"}  # unless it was deleted
         async with rig.sessions() as session:
             assert await session.scalar(select(User.id)) == 77
 
@@ -163,14 +163,14 @@ ONE_VETO = [f"{driver} {kind}" for driver in ("aiosqlite", "asyncpg", "psycopg")
 
 
 async def execute(rig: Rig, statements: tuple[str, ...], **words: str) -> None:
-    """Send statements outside of any session."""
+    """Execute statements outside of any session."""
     async with rig.database.reader.begin() as connection:
         for statement in statements:
             await connection.exec_driver_sql(statement.format(**words))
 
 
 def table_of(rig: Rig) -> str:
-    """The table whose rows name the files."""
+    """The table whose rows reference the files."""
     return "user" if isinstance(rig, StoredRig) else "user_picture"
 
 
@@ -178,13 +178,13 @@ def table_of(rig: Rig) -> str:
 @pytest.mark.parametrize("change", ["remove", "delete_owner"])
 @pytest.mark.usefixtures("unconfirmed")
 async def test_a_trigger_that_forbids_deletions(rig: Rig, change: str) -> None:
-    """The row stays without an error, and so does its file."""
+    """The row is kept without an error, and so is its file."""
     await rig.user()
     await execute(rig, VETO[rig.database.name], table=table_of(rig))
     try:
         async with rig.sessions() as session, session.begin():
             await CHANGES[change](rig, session)
-    except SQLAlchemyError:  # SQLite still checks the foreign key of the row that stays
+    except SQLAlchemyError:  # SQLite still checks the foreign key of the kept row
         assert change == "delete_owner"
     expected = set() if isinstance(rig, StoredRig) and change == "remove" else {b"old"}
     await check_after_a_sweep(rig, *expected)
@@ -193,7 +193,7 @@ async def test_a_trigger_that_forbids_deletions(rig: Rig, change: str) -> None:
 @pytest.mark.parametrize("rig", [one for one in ONE_VETO if "psycopg" in one or "asyncpg" in one], indirect=True)
 @pytest.mark.usefixtures("unconfirmed")
 async def test_a_rule_that_forbids_deletions(rig: Rig) -> None:
-    """PostgreSQL rewrites the statement to nothing."""
+    """PostgreSQL replaces the statement by nothing."""
     await rig.user()
     await execute(rig, ('CREATE RULE veto AS ON DELETE TO "{table}" DO INSTEAD NOTHING',), table=table_of(rig))
     async with rig.sessions() as session, session.begin():
@@ -204,7 +204,7 @@ async def test_a_rule_that_forbids_deletions(rig: Rig) -> None:
 
 @pytest.mark.parametrize("change", ["replace", "remove"])
 async def test_a_trigger_that_keeps_the_old_value(value_rig: Rig, change: str) -> None:
-    """The UPDATE matches its row, which holds the same as before."""
+    """The UPDATE matches its row, which is unchanged."""
     rig = value_rig
     await rig.user()
     await execute(rig, RESTORE[rig.database.name])
@@ -214,7 +214,7 @@ async def test_a_trigger_that_keeps_the_old_value(value_rig: Rig, change: str) -
 
 
 async def test_a_trigger_that_keeps_deleted_rows_elsewhere(picture_rig: Rig) -> None:
-    """A table that no class maps is not asked: the documentation says so, and the sweep would say the same."""
+    """A table without a mapped class is not queried: this is documented, and holds for the sweep as well."""
     rig = picture_rig
     await rig.user()
     async with rig.database.reader.begin() as connection:
@@ -225,6 +225,6 @@ async def test_a_trigger_that_keeps_deleted_rows_elsewhere(picture_rig: Rig) -> 
 
 
 async def archive(connection: AsyncConnection) -> None:
-    """Make a table that the library does not know, and a row in it for the user's picture."""
+    """Make a table that the library does not know, with a row for the user's picture."""
     await connection.exec_driver_sql("CREATE TABLE archive (revision VARCHAR(64))")
     await connection.exec_driver_sql("INSERT INTO archive SELECT revision FROM user_picture")

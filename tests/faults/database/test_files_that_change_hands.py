@@ -1,4 +1,4 @@
-"""One file that several rows name, one after the other or at the same time: it stays while any of them is there."""
+"""A file that several rows reference, successively or concurrently: it is kept while any of them exists."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def name_of(user: User, store: KeyedStore) -> str:
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize("how", ["delete", "replace", "delete the owner", "in a savepoint", "adopted in a savepoint"])
 async def test_given_up_by_one_row_and_adopted_by_another(picture_rig: Rig, how: str, end: str) -> None:
-    """In one transaction, with a flush between the two."""
+    """One transaction, with a flush between the two."""
     rig = picture_rig
     await photographed(rig.sessions)
     async with rig.sessions() as session:
@@ -78,7 +78,7 @@ async def test_given_up_by_one_row_and_adopted_by_another(picture_rig: Rig, how:
 
 @pytest.mark.parametrize("first", ["adopt", "delete"])
 async def test_adopted_and_deleted_by_one_flush(picture_rig: Rig, first: str) -> None:
-    """SQLAlchemy inserts before it deletes, which the unique revision forbids: nothing changes, or the file stays."""
+    """SQLAlchemy inserts before it deletes, which the unique revision forbids: nothing changes, or the file is kept."""
     rig = picture_rig
     await photographed(rig.sessions)
     try:
@@ -97,7 +97,7 @@ async def test_adopted_and_deleted_by_one_flush(picture_rig: Rig, first: str) ->
 
 
 async def test_adopted_in_a_savepoint_that_is_rolled_back(picture_rig: Rig) -> None:
-    """The deletion holds, and no row adopts: the file goes."""
+    """The deletion is committed, and no row adopts: the file is deleted."""
     rig = picture_rig
     await photographed(rig.sessions)
     async with rig.sessions() as session:
@@ -114,7 +114,7 @@ async def test_adopted_in_a_savepoint_that_is_rolled_back(picture_rig: Rig) -> N
 
 
 async def test_passed_on_twice(picture_rig: Rig) -> None:
-    """From one to two, and back to one, in one transaction."""
+    """The file moves from user 1 to user 2 and back in one transaction."""
     rig = picture_rig
     await photographed(rig.sessions)
     async with rig.sessions() as session, session.begin():
@@ -132,7 +132,7 @@ async def test_passed_on_twice(picture_rig: Rig) -> None:
 
 @pytest.mark.parametrize("order", ["the adoption commits first", "the deletion commits first"])
 async def test_adopted_while_another_transaction_deletes(picture_rig: Rig, order: str) -> None:
-    """Neither sees the other's change: the adoption is refused, or the file stays."""
+    """Neither transaction sees the other's change: the adoption is refused, or the file is kept."""
     rig = picture_rig
     if rig.database.name == "sqlite":
         pytest.skip("SQLite has one writer at a time")
@@ -170,7 +170,7 @@ async def test_adopted_while_another_transaction_deletes(picture_rig: Rig, order
 
 
 async def test_adopted_and_flushed_while_another_transaction_deletes(picture_rig: Rig) -> None:
-    """The row that adopts waits in the database for the one that is deleted, and comes when that has committed."""
+    """The adopting INSERT waits for the deletion to commit, and then succeeds."""
     rig = picture_rig
     if rig.database.name == "sqlite":
         pytest.skip("SQLite has one writer at a time")
@@ -201,7 +201,7 @@ async def test_adopted_and_flushed_while_another_transaction_deletes(picture_rig
 
 
 async def change_hands(database: Database, first: KeyedStore, second: KeyedStore) -> None:
-    """Delete through one store and adopt through the other, in one transaction; then replace it through the first."""
+    """Delete through one store and adopt through the other, in one transaction; then replace through the first."""
     await database.create(Models.metadata)
     sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
     bind_store(sessions, first)
@@ -219,7 +219,7 @@ async def change_hands(database: Database, first: KeyedStore, second: KeyedStore
 
 
 async def test_two_stores_of_one_directory(sqlite_database: Database, tmp_path: Path) -> None:
-    """However the directory is spelled."""
+    """The directory may be spelled in any way."""
     (tmp_path / "files").mkdir()
     first = FileSystemStore(tmp_path / "files", "http://one/")
     second = FileSystemStore(tmp_path / "files" / ".." / "files", "http://two/")
@@ -227,7 +227,7 @@ async def test_two_stores_of_one_directory(sqlite_database: Database, tmp_path: 
 
 
 async def test_two_stores_of_one_bucket(sqlite_database: Database, bucket_server: Ministack) -> None:
-    """Two clients of one bucket, in one part of it."""
+    """Two clients use the same prefix of a bucket."""
 
     def store() -> S3Store:
         address = f"http://{BIND}:{bucket_server.port}"
@@ -240,7 +240,7 @@ async def test_two_stores_of_one_bucket(sqlite_database: Database, bucket_server
 
 
 async def test_two_wrappers_of_one_store(sqlite_database: Database) -> None:
-    """The library cannot know that these are one place; the database is asked all the same."""
+    """The library cannot recognise that both are one place; the database is queried anyway."""
     inner = FaultyStore()
     await change_hands(sqlite_database, inner, FaultyStore(inner))
 
@@ -249,11 +249,11 @@ async def test_two_wrappers_of_one_store(sqlite_database: Database) -> None:
 
 
 class Base(DeclarativeBase):
-    """Models whose files have names of one kind."""
+    """Models whose files have the same object type."""
 
 
 class Product(Base):
-    """Has a picture, those that it had before, and a text."""
+    """An owner of a picture, former pictures and a text."""
 
     __tablename__ = "product"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -263,19 +263,19 @@ class Product(Base):
 
 
 class ProductPicture(Base, Image):
-    """The present picture."""
+    """The current picture."""
 
     __tablename__ = "product_picture"
     product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
 
     @property
     def object_type(self) -> str:
-        """The same as that of former pictures."""
+        """The same object type as former pictures."""
         return "products"
 
 
 class Former(Base):
-    """A product's former picture and text."""
+    """A former picture and text of a product."""
 
     __tablename__ = "former"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -284,19 +284,19 @@ class Former(Base):
 
 
 class FormerPicture(Base, Image):
-    """A picture that a product had."""
+    """A former picture."""
 
     __tablename__ = "former_picture"
     former_id: Mapped[int] = mapped_column(ForeignKey(Former.id), primary_key=True)
 
     @property
     def object_type(self) -> str:
-        """The same as that of present pictures."""
+        """The same object type as current pictures."""
         return "products"
 
 
 async def product(database: Database, store: FaultyStore) -> async_sessionmaker[AsyncSession]:
-    """Commit a product with all that it can have."""
+    """Commit a product with everything that it can have."""
     await database.create(Base.metadata)
     sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
     bind_store(sessions, store)
@@ -308,7 +308,7 @@ async def product(database: Database, store: FaultyStore) -> async_sessionmaker[
 
 @pytest.mark.parametrize("how", ["replace", "delete", "delete the owner"])
 async def test_a_former_picture_is_kept_by_another_class(database: Database, how: str) -> None:
-    """The file of the row that goes is adopted by a row of another class."""
+    """The file of a deleted row is adopted by a row of another class."""
     store = FaultyStore()
     sessions = await product(database, store)
     async with sessions() as session, session.begin():
@@ -325,7 +325,7 @@ async def test_a_former_picture_is_kept_by_another_class(database: Database, how
 
 
 async def test_image_rows_copied_into_the_table_of_another_class(database: Database) -> None:
-    """``INSERT ... SELECT`` makes a second row of the file; deleting the first leaves it."""
+    """``INSERT ... SELECT`` makes a second row with the file; deleting the first one keeps it."""
     store = FaultyStore()
     sessions = await product(database, store)
     columns = "width, height, variant, mimetype, original, created_at, revision, byte_size, sha256"
@@ -370,7 +370,7 @@ async def test_references_copied_to_another_column(database: Database, table: st
 
 @pytest.mark.parametrize("how", ["delete", "replace", "remove", "in bulk"])
 async def test_a_row_copied_by_insert_from_select(value_rig: Rig, how: str) -> None:
-    """Whichever of the two goes first, the other can be read; with the last one the file goes."""
+    """Whichever row is deleted first, the other can be read; the last one is deleted with the file."""
     rig = value_rig
     await rig.user()
     async with rig.sessions() as session, session.begin():
@@ -415,7 +415,7 @@ async def test_a_value_copied_by_update(value_rig: Rig) -> None:
 
 
 async def test_all_rows_of_one_reference_go_together(value_rig: Rig) -> None:
-    """Ten rows, one file, one transaction: it is removed once."""
+    """Ten rows with one file in one transaction: the file is deleted once."""
     rig = value_rig
     await rig.user()
     async with rig.sessions() as session, session.begin():
@@ -432,7 +432,7 @@ async def test_all_rows_of_one_reference_go_together(value_rig: Rig) -> None:
 
 
 async def test_copied_in_the_transaction_that_deletes(value_rig: Rig) -> None:
-    """The copy is committed with the deletion of what it is a copy of."""
+    """The copy is committed together with the deletion of its source."""
     rig = value_rig
     await rig.user()
     async with rig.sessions() as session, session.begin():
@@ -442,7 +442,7 @@ async def test_copied_in_the_transaction_that_deletes(value_rig: Rig) -> None:
 
 
 async def test_a_value_moves_to_another_owner(value_rig: Rig) -> None:
-    """Assigned to another row while its own row goes, in one flush."""
+    """The value is assigned to another row and its own row is deleted, in one flush."""
     rig = value_rig
     await rig.user(1)
     await rig.user(2, None)
@@ -456,7 +456,7 @@ async def test_a_value_moves_to_another_owner(value_rig: Rig) -> None:
 
 
 async def test_adopted_while_it_is_being_removed(picture_rig: Rig) -> None:
-    """The store has still got the file, but not for long: the flush that would reference it is refused."""
+    """A flush that would reference a file that is being deleted is refused."""
     rig = picture_rig
     await photographed(rig.sessions)
     [name] = await rig.store.names()

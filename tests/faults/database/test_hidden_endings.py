@@ -1,4 +1,4 @@
-"""Transactions and savepoints that end without the session: what is left is what the database says."""
+"""Transactions and savepoints that end without the session: the result follows the database."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def check_after_a_sweep(rig: Rig, *expected: bytes) -> None:
 
 @pytest.mark.parametrize("end", ["rollback", "commit"])
 async def test_a_savepoint_of_the_connection(rig: Rig, change: Change, end: str) -> None:
-    """``connection.begin_nested()`` undoes what the session flushed in it, and the session is not told."""
+    """``connection.begin_nested()`` undoes a flush, and the session is not notified."""
     await rig.user()
     async with rig.sessions() as session:
         savepoint = await (await session.connection()).begin_nested()
@@ -46,7 +46,7 @@ async def test_a_savepoint_of_the_connection(rig: Rig, change: Change, end: str)
 
 
 async def test_a_savepoint_in_sql(rig: Rig, change: Change) -> None:
-    """The same, by statements."""
+    """The same with SQL statements."""
     await rig.user()
     async with rig.sessions() as session:
         await session.execute(text("SAVEPOINT mine"))
@@ -58,7 +58,7 @@ async def test_a_savepoint_in_sql(rig: Rig, change: Change) -> None:
 
 
 async def test_a_savepoint_of_the_connection_within_one_of_the_session(rig: Rig, change: Change) -> None:
-    """The inner one is rolled back, the outer one is released."""
+    """The inner savepoint is rolled back, the outer one is released."""
     await rig.user()
     async with rig.sessions() as session:
         async with session.begin_nested():
@@ -71,7 +71,7 @@ async def test_a_savepoint_of_the_connection_within_one_of_the_session(rig: Rig,
 
 
 async def test_replaced_before_and_in_a_savepoint_of_the_connection(rig: Rig) -> None:
-    """The file of the first replacement is the one that is left."""
+    """The file of the first replacement is kept."""
     await rig.user()
     async with rig.sessions() as session:
         await rig.replace(await get(session), b"first")
@@ -85,7 +85,7 @@ async def test_replaced_before_and_in_a_savepoint_of_the_connection(rig: Rig) ->
 
 
 async def test_the_session_continues_after_a_savepoint_of_the_connection(rig: Rig) -> None:
-    """What is really there is replaced by the session's next change, or the change is refused."""
+    """The next change of the session replaces the actual file, or is refused."""
     await rig.user()
     async with rig.sessions() as session:
         savepoint = await (await session.connection()).begin_nested()
@@ -113,7 +113,7 @@ async def test_rolled_back_by_a_statement(rig: Rig, change: Change) -> None:
 
 
 async def test_committed_by_a_statement(rig: Rig, change: Change) -> None:
-    """``COMMIT`` is sent as a statement, and the session's rollback comes too late."""
+    """``COMMIT`` is sent as a statement, and the rollback of the session has no effect."""
     await rig.user()
     async with rig.sessions() as session:
         await change(rig, session)
@@ -124,7 +124,7 @@ async def test_committed_by_a_statement(rig: Rig, change: Change) -> None:
 
 
 async def commit(session: AsyncSession) -> None:
-    """Commit where nothing is left to be committed, of which drivers think differently."""
+    """Commit although the transaction has ended, which some drivers refuse."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -136,7 +136,7 @@ async def commit(session: AsyncSession) -> None:
 @pytest.mark.parametrize("rig", ["asyncmy pictures", "asyncmy values"], indirect=True)
 @changes
 async def test_a_table_is_made_on_mariadb(rig: Rig, change: Change) -> None:
-    """DDL commits what was flushed before; the session's rollback comes too late."""
+    """DDL commits earlier flushes; the rollback of the session has no effect."""
     await rig.user()
     async with rig.sessions() as session:
         await change(rig, session)
@@ -149,7 +149,7 @@ async def test_a_table_is_made_on_mariadb(rig: Rig, change: Change) -> None:
 @pytest.mark.parametrize("rig", ["asyncmy pictures", "asyncmy values"], indirect=True)
 @changes
 async def test_a_table_is_made_in_a_savepoint_on_mariadb(rig: Rig, change: Change) -> None:
-    """The savepoint is gone with the transaction: rolling back to it fails, and undoes nothing."""
+    """DDL ends the savepoint with the transaction: rolling back to it fails, and undoes nothing."""
     await rig.user()
     async with rig.sessions() as session:
         savepoint = await session.begin_nested()
@@ -167,14 +167,14 @@ AUTOCOMMIT: dict[str, dict[str, Any]] = {
     "asyncmy": {"connect_args": {"autocommit": True}},
     "psycopg": {"connect_args": {"autocommit": True}},
 }
-"""How a driver is made to commit each statement, without SQLAlchemy's knowledge."""
+"""How to make each driver commit every statement without SQLAlchemy's knowledge."""
 
 
 @pytest.mark.parametrize(
     "rig", [f"{driver} {kind}" for driver in AUTOCOMMIT for kind in ("pictures", "values")], indirect=True
 )
 async def test_a_driver_that_commits_by_itself(rig: Rig, change: Change) -> None:
-    """Each statement is permanent at once; no rollback undoes it."""
+    """Each statement is permanent immediately; a rollback undoes nothing."""
     await rig.user()
     engine = create_async_engine(rig.database.url, **AUTOCOMMIT[rig.database.driver])
     rig.sessions = async_sessionmaker(engine, expire_on_commit=False)
@@ -190,7 +190,7 @@ async def test_a_driver_that_commits_by_itself(rig: Rig, change: Change) -> None
 @pytest.mark.parametrize("rig", ["asyncmy pictures", "asyncmy values"], indirect=True)
 @changes
 async def test_autocommit_by_a_statement_on_mariadb(rig: Rig, change: Change) -> None:
-    """``SET autocommit`` commits what is open, and each statement after it."""
+    """``SET autocommit`` commits the open transaction, and each later statement."""
     await rig.user()
     async with rig.sessions() as session:
         await session.execute(text("SET autocommit = 1"))
@@ -205,7 +205,7 @@ async def test_autocommit_by_a_statement_on_mariadb(rig: Rig, change: Change) ->
 
 
 class Outage:
-    """Refuses every connection that is taken from an engine's pool after a COMMIT was sent."""
+    """Refuses every connection that is taken from an engine's pool after COMMIT was sent."""
 
     def __init__(self, rig: Rig) -> None:
         self.begun = False
@@ -221,7 +221,7 @@ class Outage:
 
 
 async def test_the_database_is_down_when_it_is_asked(rig: Rig, change: Change) -> None:
-    """The commit has succeeded and raises nothing; the files that may be unused are left to the sweep."""
+    """The commit succeeds without an error; files that may be unused are left for the sweep."""
     await rig.user()
     outage = Outage(rig)
     async with rig.sessions() as session:
@@ -233,7 +233,7 @@ async def test_the_database_is_down_when_it_is_asked(rig: Rig, change: Change) -
 
 
 async def test_the_database_does_not_answer_when_it_is_asked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The question has a time limit; what may be unused is left to the sweep."""
+    """The query has a time limit; files that may be unused are left for the sweep."""
     monkeypatch.setattr("aioimageattach._transaction.references.QUERY_TIMEOUT", 0.1)
     await rig.user()
     hanging: list[bool] = []
@@ -254,7 +254,7 @@ async def test_the_database_does_not_answer_when_it_is_asked(rig: Rig, monkeypat
 
 
 async def test_no_connection_is_free_when_the_database_is_asked(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another task takes the connection that the commit gives back: the old file is left to the sweep."""
+    """Another task takes the connection that the commit returned: the old file is left for the sweep."""
     monkeypatch.setattr("aioimageattach._transaction.references.QUERY_TIMEOUT", 0.1)
     await rig.user()
     engine = rig.database.engine(pool_size=1, max_overflow=0)
@@ -283,7 +283,7 @@ async def test_no_connection_is_free_when_the_database_is_asked(rig: Rig, monkey
 
 @pytest.mark.parametrize("driver", ["aiosqlite", "asyncpg", "asyncmy"])
 async def test_a_pool_of_one_connection(servers: Servers, tmp_path: Path, driver: str) -> None:
-    """The question to the database needs no second connection."""
+    """The query needs no second connection."""
     rig = await rig_of(servers.database(driver, tmp_path))
     try:
         engine = rig.database.engine(pool_size=1, max_overflow=0, pool_timeout=5)
@@ -299,7 +299,7 @@ async def test_a_pool_of_one_connection(servers: Servers, tmp_path: Path, driver
 
 
 async def test_a_first_picture_costs_no_question(rig: Rig) -> None:
-    """A transaction that leaves no file unused sends no statement after its COMMIT."""
+    """A transaction without unused files sends no statement after its COMMIT."""
     await rig.user(1, None)
     sent: list[str] = []
 

@@ -1,4 +1,4 @@
-"""Image classes beside the ordinary ones: without an owner, in one table, with other conditions of their join."""
+"""Unusual image classes: without an owner, sharing a table, or with other join conditions."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tests.faults.stores import FaultyStore
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class Logo(Base, Image):
-    """Belongs to no owner, and has files of the old layout, which have no revision."""
+    """An image without an owner, with files in the old layout, which have no revision."""
 
     __tablename__ = "logo"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
 
 
 class Shop(Base):
-    """Has a sign and a map, whose rows are in one table."""
+    """An owner of a sign and a map, whose rows share a table."""
 
     __tablename__ = "shop"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -54,13 +54,13 @@ class Sign(ShopImage):
 
 
 class Plan(ShopImage):
-    """The plan of a shop."""
+    """The map of a shop."""
 
     __mapper_args__ = {"polymorphic_identity": "plan"}
 
 
 class Banner(Base, Image):
-    """Is shown, or kept for later."""
+    """An owner of a visible and a hidden banner."""
 
     __tablename__ = "banner"
     shop_id: Mapped[int] = mapped_column(ForeignKey(Shop.id), primary_key=True)
@@ -78,7 +78,7 @@ def store() -> FaultyStore:
 
 @pytest.fixture
 async def sessions(database: Database, store: FaultyStore) -> Sessions:
-    """Sessions on three databases in turn."""
+    """Sessions on each of three databases."""
     await database.create(Base.metadata)
     sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
     bind_store(sessions, store)
@@ -91,7 +91,7 @@ def logo(number: int) -> Logo:
 
 
 async def logos(sessions: Sessions, store: FaultyStore) -> list[Logo]:
-    """Commit two logos, as another program has left them, with their files."""
+    """Commit two logos with their files, as another program left them."""
     async with sessions() as session, session.begin():
         rows = [logo(1), logo(2)]
         session.add_all(rows)
@@ -101,7 +101,7 @@ async def logos(sessions: Sessions, store: FaultyStore) -> list[Logo]:
 
 
 async def test_an_image_without_an_owner_is_deleted(sessions: Sessions, store: FaultyStore) -> None:
-    """Its file goes, and the file of the other one stays."""
+    """Its file is deleted, and that of the other logo stays."""
     one, other = await logos(sessions, store)
     async with sessions() as session, session.begin():
         await session.delete(await session.get_one(Logo, (1, 3, 2, "")))
@@ -110,7 +110,7 @@ async def test_an_image_without_an_owner_is_deleted(sessions: Sessions, store: F
 
 
 async def test_an_image_without_an_owner_is_deleted_twice(sessions: Sessions, store: FaultyStore) -> None:
-    """Another transaction was first: the second one has nothing to delete, and warns of nothing."""
+    """After another transaction has deleted it, nothing is deleted and no warning is emitted."""
     one, other = await logos(sessions, store)
     async with sessions() as session:
         row = await session.get_one(Logo, (1, 3, 2, ""))
@@ -123,7 +123,7 @@ async def test_an_image_without_an_owner_is_deleted_twice(sessions: Sessions, st
 
 
 async def test_images_of_two_classes_in_one_table(database: Database, sessions: Sessions, store: FaultyStore) -> None:
-    """To replace the one leaves the other alone."""
+    """Replacing one picture does not affect the other."""
     async with sessions() as session, session.begin():
         session.add(shop := Shop(id=1))
         await shop.sign.from_raw_file(b"sign", None, (3, 2), PNG)
@@ -135,7 +135,7 @@ async def test_images_of_two_classes_in_one_table(database: Database, sessions: 
 
 
 async def test_a_condition_with_a_truth_value(database: Database, sessions: Sessions, store: FaultyStore) -> None:
-    """A new row satisfies it; rows that do not are not replaced."""
+    """A new row satisfies the condition; rows that do not are not replaced."""
     async with sessions() as session, session.begin():
         session.add(shop := Shop(id=1))
         row = await shop.banner.from_raw_file(b"kept", None, (3, 2), PNG)

@@ -1,4 +1,4 @@
-"""How long things live: listeners of sessions, owners, event loops, handles and the binding of stores."""
+"""Lifetimes of session listeners, owners, event loops, handles and bound stores."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PHOTO = photos.saved(photos.opened("coffee", (60, 40)), "JPEG")
 
 
 def run(program: str) -> str:
-    """Run a program in a process that has not imported the library; return what it has printed."""
+    """Run a program in a process that has not imported the library, and return its output."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
         capture_output=True,
@@ -83,7 +83,7 @@ ALL = "import aioimageattach.entity, aioimageattach.offload"
     ],
 )  # fmt: skip
 def test_imported_while_a_session_is_open(before: str, end: str) -> None:
-    """By a handler, a plug-in or another thread: no open session notices."""
+    """An import by a handler, a plug-in or another thread does not affect open sessions."""
     assert run(LATE.format(extra="", before=before, load=ALL, end=end)) == "1"
 
 

@@ -1,4 +1,4 @@
-"""Locks of concurrent transactions: they are taken in one order, and not held while others' code runs."""
+"""Locks of concurrent transactions: they are taken in one order, and not held while code of the application runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIZES = [(30, 20), (8, 8), (9, 9), (10, 10)]
 
 @pytest.fixture(params=["asyncpg", "psycopg", "asyncmy"])
 async def busy_rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> AsyncIterator[Rig]:
-    """The databases in which several write at the same time, with connections for all of them."""
+    """The databases that allow several concurrent writers, with enough connections for them."""
     rig = await rig_of(servers.database(request.param, tmp_path))
     options = {"isolation_level": "READ COMMITTED"} if rig.database.name == "mariadb" else {}
     rig.engine = rig.database.engine(pool_size=12, **options)
@@ -37,7 +37,7 @@ async def busy_rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: P
 
 
 async def take_turns(rig: Rig, *works: Callable[[AsyncSession], Awaitable[object]]) -> None:
-    """Run each piece of work in a transaction of its own, all at the same time; none of them fails."""
+    """Run each piece of work in a separate transaction, concurrently; none of them fails."""
 
     async def run(work: Callable[[AsyncSession], Awaitable[object]]) -> None:
         async with rig.sessions() as session, session.begin():
@@ -48,7 +48,7 @@ async def take_turns(rig: Rig, *works: Callable[[AsyncSession], Awaitable[object
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_one_picture_is_replaced_by_many(busy_rig: Rig, seed: int) -> None:
-    """By pictures of several sizes, with a store that takes its time: they run one after the other, and none fails."""
+    """Concurrent replacements by pictures of several sizes are serialised, even with a slow store, and none fails."""
     rig = busy_rig
     chance = random.Random(seed)
     await rig.user()
@@ -71,7 +71,7 @@ async def test_one_picture_is_replaced_by_many(busy_rig: Rig, seed: int) -> None
 
 
 async def test_replaced_deleted_and_given_thumbnails(busy_rig: Rig) -> None:
-    """All kinds of changes of one owner's picture and value, as requests make them."""
+    """Concurrent changes of all kinds of one owner's picture and value succeed, as in requests."""
     rig = busy_rig
     chance = random.Random(5)
     await rig.user()
@@ -93,7 +93,7 @@ async def test_replaced_deleted_and_given_thumbnails(busy_rig: Rig) -> None:
 
 
 async def test_owners_are_locked_in_one_order(busy_rig: Rig) -> None:
-    """Transactions that change the pictures of the same owners, listed in different orders."""
+    """Transactions that change the pictures of the same owners in different orders do not deadlock."""
     rig = busy_rig
     for number in range(1, 6):
         await rig.user(number, b"old %d" % number)
@@ -115,7 +115,7 @@ async def test_owners_are_locked_in_one_order(busy_rig: Rig) -> None:
 
 
 async def test_owners_of_pictures_and_of_values_are_locked_in_one_order(busy_rig: Rig) -> None:
-    """One transaction changes the picture of the first user and the value of the second, the other one vice versa."""
+    """One transaction changes the first user's picture and the second user's value, the other one vice versa."""
     rig = busy_rig
     for number in (1, 2):
         await rig.user(number, b"old %d" % number)
@@ -136,7 +136,7 @@ async def test_owners_of_pictures_and_of_values_are_locked_in_one_order(busy_rig
 
 
 async def test_owners_are_locked_with_the_other_rows_of_their_table(busy_rig: Rig) -> None:
-    """One transaction changes the name of the first user and the picture of the second, the other one vice versa."""
+    """One transaction changes the first user's name and the second user's picture, the other one vice versa."""
     rig = busy_rig
     for number in (1, 2):
         await rig.user(number, b"old %d" % number)
@@ -208,7 +208,7 @@ HOOKS: dict[str, Hook] = {hook.__name__: hook for hook in (load, read, generate,
 )
 @pytest.mark.parametrize("picture_rig", ["aiosqlite", "asyncpg"], indirect=True)
 async def test_a_hook_calls_the_library(picture_rig: Rig, hook: str, event_name: str) -> None:
-    """While a thumbnail is made that is to be in the database at once."""
+    """A hook may use the library while a thumbnail is made and inserted."""
     rig = picture_rig
     await photographed(rig)
     async with rig.sessions() as session, session.begin():
@@ -233,7 +233,7 @@ async def test_a_hook_calls_the_library(picture_rig: Rig, hook: str, event_name:
 
 @pytest.mark.parametrize("picture_rig", ["aiosqlite", "asyncpg"], indirect=True)
 async def test_a_hook_wants_the_same_thumbnail(picture_rig: Rig) -> None:
-    """It gets it, and so does who made it run."""
+    """The hook gets the same thumbnail as the call that triggered it."""
     rig = picture_rig
     await photographed(rig)
     async with rig.sessions() as session, session.begin():
@@ -261,7 +261,7 @@ async def test_a_hook_wants_the_same_thumbnail(picture_rig: Rig) -> None:
     ("savepoint", "end"), [("released", "commit"), ("rolled back", "rollback"), ("left by an error", "commit")]
 )
 async def test_no_file_is_removed_while_locks_are_held(rig: Rig, savepoint: str, end: str) -> None:
-    """What a savepoint uploaded or deleted is removed when the transaction is over."""
+    """Files of a savepoint, uploaded or dropped, are deleted after the transaction has ended."""
     await rig.user(1)
     await rig.user(2, b"two")
     async with rig.sessions() as session:
@@ -291,7 +291,7 @@ async def test_no_file_is_removed_while_locks_are_held(rig: Rig, savepoint: str,
 
 
 async def test_no_connection_is_held_while_files_are_removed(rig: Rig) -> None:
-    """A store that is slow to delete keeps no other session waiting for a connection."""
+    """While a slow store deletes files, no connection is held that other sessions need."""
     await rig.user()
     pool: Any = rig.engine.pool
     seen: list[int] = []

@@ -1,4 +1,4 @@
-"""Image sets of which a query has loaded a part: what changes them acts on the whole."""
+"""Image sets that a query has loaded partially: changes apply to the whole set."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ NARROW: dict[str, Any] = {
 async def narrow_rig(
     request: pytest.FixtureRequest, servers: Servers, tmp_path: Path
 ) -> AsyncIterator[tuple[Rig, Callable[[AsyncSession], Awaitable[User]]]]:
-    """Each way to load a part of a set, and the first one with each driver."""
+    """Each way to load part of a set, and the first one with each driver."""
     driver, _, name = request.param.partition(" ")
     rig = await bound_rig(servers, tmp_path, driver)
     yield rig, NARROW[name]
@@ -70,7 +70,7 @@ Narrow = tuple[Rig, Callable[[AsyncSession], Awaitable[User]]]
 
 
 async def test_deleted(narrow_rig: Narrow) -> None:
-    """The original goes with the thumbnail that was loaded."""
+    """The original is deleted with the loaded thumbnail."""
     rig, narrow = narrow_rig
     await photographed(rig)
     async with rig.sessions() as session, session.begin():
@@ -81,7 +81,7 @@ async def test_deleted(narrow_rig: Narrow) -> None:
 
 
 async def test_a_thumbnail(narrow_rig: Narrow) -> None:
-    """It is made of the original that was not loaded, and none is made twice."""
+    """The thumbnail is made from the unloaded original, and only once."""
     rig, narrow = narrow_rig
     await photographed(rig)
     async with rig.sessions() as session, session.begin():
@@ -94,7 +94,7 @@ async def test_a_thumbnail(narrow_rig: Narrow) -> None:
 
 
 async def test_replaced(narrow_rig: Narrow) -> None:
-    """By one of the same size as the original that was not loaded."""
+    """The new picture has the same size as the unloaded original."""
     rig, narrow = narrow_rig
     await photographed(rig)
     async with rig.sessions() as session, session.begin():

@@ -1,4 +1,4 @@
-"""Random programs that combine all of it: each committed row opens its own bytes, and one sweep removes the rest."""
+"""Random programs: each committed row opens its own bytes, and one sweep removes all other files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.faults.soak import ROUNDS
 from tests.faults.tally import Tally
 
 PROGRAMS = {"aiosqlite": 30, "asyncpg": 20, "psycopg": 10, "asyncmy": 20}
-"""How many programs each driver runs in one round, if all tests were asked for; otherwise ten of each database."""
+"""Number of programs per driver and round if all tests are requested; otherwise ten per database."""
 FIRST = int(os.environ.get("AIOIMAGEATTACH_SEED") or 1)
 """Number of the first program; the others follow."""
 CHUNK = 10
@@ -30,7 +30,7 @@ CHUNK = 10
 async def test_the_database_is_the_oracle(
     servers: Servers, tmp_path: Path, driver: str, first: int, tally: Tally
 ) -> None:
-    """Ten programs; one that fails is shortened to the steps that it needs."""
+    """Ten programs run; a failing one is reduced to the necessary steps."""
     database = servers.database(driver, tmp_path)
     try:
         await database.create(Base.metadata)

@@ -1,4 +1,4 @@
-"""Deferred deletion: rows of a restored backup, or of a replica that was promoted, still have their files."""
+"""Deferred deletion: rows of a restored backup, or of a promoted replica, still have their files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.faults.rig import Rig, get, swept
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_backup_is_restored(servers: Servers, tmp_path: Path, kind: str, change: str) -> None:
-    """It has the rows of before, whose files were not removed; what came later is left to the sweep."""
+    """The restored rows have their files, which were not deleted; later files are left for the sweep."""
     rig = await bound_rig(servers, tmp_path, "aiosqlite", KINDS[kind])
     defer_deletion(rig.sessions)
     await rig.user()
@@ -36,7 +36,7 @@ async def test_a_backup_is_restored(servers: Servers, tmp_path: Path, kind: str,
 
 
 async def test_what_is_deferred_is_swept(rig: Rig) -> None:
-    """Replaced twice and rolled back once: one sweep removes what no row references."""
+    """After two replacements and a rollback, one sweep removes the files that no row references."""
     defer_deletion(rig.sessions)
     await rig.user()
     async with rig.sessions() as session:

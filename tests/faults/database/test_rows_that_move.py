@@ -1,4 +1,4 @@
-"""Image rows that move to another place or owner while others take theirs: those that move are not replaced."""
+"""Image rows that move while others take their position: rows that move are not replaced."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from sqlalchemy import select, update
 from tests.faults.models import Post, PostPhoto, User
 from tests.faults.rig import Rig, get
 
-# SQLAlchemy finds the moved row under its old key until the flush is over; it writes both rows as it should.
+# Until the end of the flush, SQLAlchemy has the moved row under its old key; it writes both rows correctly.
 pytestmark = pytest.mark.filterwarnings("ignore:New instance")
 
 
 async def gallery(rig: Rig, *places: int, thumbnails: bool = True) -> None:
-    """Commit a post with a photo at each place."""
+    """Commit a post with a photo at each index."""
     async with rig.sessions() as session, session.begin():
         session.add(post := Post(id=1))
         for place in places:
@@ -24,7 +24,7 @@ async def gallery(rig: Rig, *places: int, thumbnails: bool = True) -> None:
 
 
 async def places(rig: Rig) -> dict[int, set[bytes]]:
-    """Return what the files of the photos at each place hold."""
+    """Return the contents of the files of the photos at each index."""
     found: dict[int, set[bytes]] = {}
     async with rig.sessions() as session:
         for row in await session.scalars(select(PostPhoto)):
@@ -33,19 +33,19 @@ async def places(rig: Rig) -> dict[int, set[bytes]]:
 
 
 async def check_places(rig: Rig, expected: dict[int, set[bytes]]) -> None:
-    """Assert which photos are where, and that each has its files."""
+    """Assert which photos are at which index, and that each has its files."""
     assert await places(rig) == expected
     await rig.check(*(blob for blobs in expected.values() for blob in blobs))
 
 
 def photo(number: int) -> set[bytes]:
-    """The contents of a photo as :func:`gallery` makes it."""
+    """Return the contents of a photo as :func:`gallery` makes it."""
     return {b"photo %d" % number, b"small %d" % number}
 
 
 @pytest.mark.parametrize("size", [(30, 20), (8, 8)], ids=["same size", "other size"])
 async def test_a_gallery_is_shifted_for_a_new_first_photo(picture_rig: Rig, size: tuple[int, int]) -> None:
-    """All rows move on by one place, and a photo is attached at the first, in one flush."""
+    """All rows move by one, and a photo is attached at the first index, in one flush."""
     rig = picture_rig
     await gallery(rig, 1)
     async with rig.sessions() as session, session.begin():
@@ -57,7 +57,7 @@ async def test_a_gallery_is_shifted_for_a_new_first_photo(picture_rig: Rig, size
 
 
 async def test_attached_before_the_gallery_is_shifted(picture_rig: Rig) -> None:
-    """The place was taken when the photo was attached: it replaces what was there, as it said then."""
+    """The index was in use when the photo was attached, so the photo there is replaced."""
     rig = picture_rig
     await gallery(rig, 1, 5)
     async with rig.sessions() as session, session.begin():
@@ -70,7 +70,7 @@ async def test_attached_before_the_gallery_is_shifted(picture_rig: Rig) -> None:
 
 
 async def test_a_gallery_of_many_is_shifted(picture_rig: Rig) -> None:
-    """Each to a place that was free, with new photos at all the old ones."""
+    """Each photo moves to a free index, and new photos are attached at all the old ones."""
     rig = picture_rig
     await gallery(rig, 1, 2, 3)
     async with rig.sessions() as session, session.begin():
@@ -85,7 +85,7 @@ async def test_a_gallery_of_many_is_shifted(picture_rig: Rig) -> None:
 
 
 async def test_a_place_is_emptied_and_deleted(picture_rig: Rig) -> None:
-    """What has moved away is not what is deleted at its old place."""
+    """Deleting the photo at the old index does not delete the one that has moved away."""
     rig = picture_rig
     await gallery(rig, 1, 2)
     async with rig.sessions() as session, session.begin():
@@ -98,7 +98,7 @@ async def test_a_place_is_emptied_and_deleted(picture_rig: Rig) -> None:
 
 
 async def test_the_original_moves_alone(picture_rig: Rig) -> None:
-    """The thumbnails that it leaves are a set without an original; a new one replaces them."""
+    """The remaining thumbnails are a set without an original; a new original replaces them."""
     rig = picture_rig
     await gallery(rig, 1)
     async with rig.sessions() as session, session.begin():
@@ -109,7 +109,7 @@ async def test_the_original_moves_alone(picture_rig: Rig) -> None:
 
 
 async def test_moved_by_a_statement(picture_rig: Rig) -> None:
-    """The same shift by an UPDATE that the session does not see; what is attached then replaces nothing."""
+    """An UPDATE that the session does not see moves the rows; the new photo then replaces nothing."""
     rig = picture_rig
     await gallery(rig, 1)
     async with rig.sessions() as session, session.begin():
@@ -125,7 +125,7 @@ async def test_moved_by_a_statement(picture_rig: Rig) -> None:
 @pytest.mark.parametrize("size", [(30, 20), (8, 8)], ids=["same size", "other size"])
 @pytest.mark.parametrize("by", ["key", "collection"])
 async def test_a_picture_moves_and_another_takes_its_place(picture_rig: Rig, by: str, size: tuple[int, int]) -> None:
-    """By its foreign key, or by the relationship; with its thumbnail."""
+    """The foreign key or the relationship is changed; the thumbnail moves, too."""
     rig = picture_rig
     await rig.user(1, thumbnail=b"small")
     await rig.user(2, None)
@@ -147,7 +147,7 @@ async def test_a_picture_moves_and_another_takes_its_place(picture_rig: Rig, by:
 
 @pytest.mark.parametrize("by", ["key", "collection"])
 async def test_a_picture_moves_and_its_owner_is_deleted(picture_rig: Rig, by: str) -> None:
-    """In one flush: the picture is another's by then."""
+    """In one flush, the picture moves to another owner, and the old owner is deleted."""
     rig = picture_rig
     await rig.user(1, thumbnail=b"small")
     await rig.user(2, None)
@@ -168,7 +168,7 @@ async def test_a_picture_moves_and_its_owner_is_deleted(picture_rig: Rig, by: st
 
 
 async def test_a_picture_moves_onto_another(picture_rig: Rig) -> None:
-    """The owner it moves to has one already, of another size: the newest stays, or both do."""
+    """The new owner already has a picture of another size: the newest is kept, or both are."""
     rig = picture_rig
     await rig.user(1)
     async with rig.sessions() as session, session.begin():

@@ -1,4 +1,4 @@
-"""Rows that reach the database past the library's hooks: each is refused that has no file."""
+"""Rows that bypass the library's hooks are refused if they have no file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.faults.stores import fails
 
 
 def values(**more: Any) -> dict[str, Any]:
-    """Return the columns of a picture that nobody has uploaded."""
+    """Return the columns of a picture that was never uploaded."""
     return {
         "user_id": 1,
         "width": 3,
@@ -37,7 +37,7 @@ def values(**more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("event_name", ["before_flush", "after_flush", "after_flush_postexec"])
 async def test_added_by_a_hook_of_the_application(picture_rig: Rig, event_name: str) -> None:
-    """Whenever the hook runs, and also if it runs after the library's own."""
+    """It is refused whether the hook runs before or after that of the library."""
     rig = picture_rig
     await rig.user(1, None)
     async with rig.sessions() as session:
@@ -57,7 +57,7 @@ async def test_added_by_a_hook_of_the_application(picture_rig: Rig, event_name: 
 
 @pytest.mark.parametrize("how", ["bulk_save_objects", "bulk_insert_mappings"])
 async def test_written_in_bulk_by_the_session(picture_rig: Rig, how: str) -> None:
-    """The methods of the session that skip the unit of work."""
+    """The session's bulk methods, which skip the unit of work, are refused."""
     rig = picture_rig
     await rig.user(1, None)
     async with rig.sessions() as session:
@@ -76,7 +76,7 @@ async def test_written_in_bulk_by_the_session(picture_rig: Rig, how: str) -> Non
 
 @pytest.mark.parametrize("how", ["values", "several", "rows", "returning", "from_select"])
 async def test_written_by_an_insert_of_the_class(picture_rig: Rig, how: str) -> None:
-    """``insert(UserPicture)`` in its forms."""
+    """``insert(UserPicture)`` is refused in all its forms."""
     rig = picture_rig
     await rig.user(1, None)
     async with rig.sessions() as session:
@@ -101,7 +101,7 @@ async def test_written_by_an_insert_of_the_class(picture_rig: Rig, how: str) -> 
 
 
 async def test_bulk_rows_of_the_predecessor(picture_rig: Rig) -> None:
-    """Rows without a revision are taken as they are, in bulk as one by one."""
+    """Rows without a revision are accepted, in bulk as well as one by one."""
     rig = picture_rig
     await rig.user(1, None)
     async with rig.sessions() as session, session.begin():
@@ -114,7 +114,7 @@ async def test_bulk_rows_of_the_predecessor(picture_rig: Rig) -> None:
 
 
 async def failed(rig: Rig, session: AsyncSession, how: str) -> StoredBinary:
-    """Return a handle from a flush that has failed."""
+    """Return a handle from a failed flush."""
     handle = StoredBinary(b"never stored")
     user = await get(session)
     user.body = handle
@@ -123,7 +123,7 @@ async def failed(rig: Rig, session: AsyncSession, how: str) -> StoredBinary:
         with pytest.raises(StoreUnavailableError):
             await session.flush()
     elif how == "the database fails":
-        user.name = "user 2"  # which is taken
+        user.name = "user 2"  # which is already taken
         with pytest.raises(SQLAlchemyError):
             await session.flush()
     elif how == "a hook fails":
@@ -156,7 +156,7 @@ async def failed(rig: Rig, session: AsyncSession, how: str) -> StoredBinary:
     ["the store fails", "the database fails", "a hook fails", "a savepoint is rolled back", "all is rolled back"],
 )
 async def test_a_handle_of_a_failed_flush_in_a_statement(value_rig: Rig, how: str) -> None:
-    """Its file is gone, or was never there."""
+    """Its file was deleted, or never existed."""
     rig = value_rig
     await rig.user(1)
     await rig.user(2, b"two")
@@ -170,7 +170,7 @@ async def test_a_handle_of_a_failed_flush_in_a_statement(value_rig: Rig, how: st
 
 
 async def test_a_handle_in_a_statement_of_a_hook(value_rig: Rig) -> None:
-    """While a flush is on its way, its handles may be written by the flush alone."""
+    """During a flush, only the flush itself may write its handles."""
     rig = value_rig
     await rig.user(1)
     await rig.user(2, b"two")
@@ -191,13 +191,13 @@ async def test_a_handle_in_a_statement_of_a_hook(value_rig: Rig) -> None:
 
 
 async def contents(rig: Rig) -> set[bytes]:
-    """Return what the values of all users hold, each opened."""
+    """Return the contents of all users' values, opened one by one."""
     async with rig.sessions() as session:
         return {await user.body.load() for user in await session.scalars(select(User)) if user.body is not None}
 
 
 async def test_a_handle_of_a_failed_flush_is_assigned_again(value_rig: Rig) -> None:
-    """Its bytes are in memory: it is stored under another name, in this row or another's."""
+    """Its bytes are in memory: they are stored under another name, for this row or another one."""
     rig = value_rig
     await rig.user(1)
     await rig.user(2, b"two")

@@ -1,4 +1,4 @@
-"""Sessions over several engines: the library's own statements go where the rows are written."""
+"""Sessions with several engines: the library's own statements use the database that the rows are written to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHANGES = ("replace", "remove", "delete the owner")
 
 
 async def change(rig: Rig, session: AsyncSession, what: str) -> set[bytes]:
-    """Change what user 1 has, and return what is left when it is committed."""
+    """Change the file of user 1, and return the contents after the commit."""
     user = await get(session)
     if what == "replace":
         await rig.replace(user, b"new", (8, 8))
@@ -32,11 +32,11 @@ async def change(rig: Rig, session: AsyncSession, what: str) -> set[bytes]:
 
 
 def routed(primary: AsyncEngine, reads: AsyncEngine | Engine) -> type[Session]:
-    """Return a class of sessions that read elsewhere, as SQLAlchemy's recipe for replicas does."""
+    """Return a session class that reads from another engine, as in SQLAlchemy's recipe for replicas."""
     reading = reads.sync_engine if isinstance(reads, AsyncEngine) else reads
 
     class Routed(Session):
-        """Writes go to the primary."""
+        """A session that writes to the primary."""
 
         def get_bind(self, mapper: Any = None, *, clause: Any = None, **more: Any) -> Any:
             if self._flushing or isinstance(clause, (Insert, Update, Delete)):
@@ -47,14 +47,14 @@ def routed(primary: AsyncEngine, reads: AsyncEngine | Engine) -> type[Session]:
 
 
 def use(rig: Rig, cls: type[Session]) -> None:
-    """Let the rig's sessions be of a class."""
+    """Make the rig use a session class."""
     rig.sessions = async_sessionmaker(sync_session_class=cls, expire_on_commit=False)
     bind_store(rig.sessions, rig.store)
 
 
 @pytest.mark.parametrize("what", CHANGES)
 async def test_reads_by_an_engine_that_commits_each_statement(rig: Rig, what: str) -> None:
-    """The transaction is one all the same: files that no row names are removed, and a rollback keeps the old one."""
+    """Files that no row references are deleted, and a rollback keeps the old one, because it is one transaction."""
     await rig.user()
     use(rig, routed(rig.engine, rig.engine.execution_options(isolation_level="AUTOCOMMIT")))
     async with rig.sessions() as session:
@@ -78,7 +78,7 @@ READ_ONLY: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("rig", [f"{driver} {kind}" for driver in READ_ONLY for kind in KINDS], indirect=True)
 @pytest.mark.parametrize("what", [*CHANGES, "generate_thumbnail"])
 async def test_reads_by_a_replica(rig: Rig, what: str) -> None:
-    """Which refuses every lock."""
+    """The replica refuses locks."""
     await rig.user()
     replica = rig.database.engine(**READ_ONLY[rig.database.driver])
     use(rig, routed(rig.engine, replica))
@@ -94,7 +94,7 @@ async def test_reads_by_a_replica(rig: Rig, what: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_replica_that_lags(servers: Servers, tmp_path: Path, kind: str) -> None:
-    """It has rows that are gone from the primary, and lacks others: the primary is asked."""
+    """The replica has rows that the primary has deleted, and lacks others: the primary is queried."""
     rig = await bound_rig(servers, tmp_path, "aiosqlite", KINDS[kind])
     await rig.user(1)
     await rig.user(2, None)
@@ -120,7 +120,7 @@ async def test_a_replica_that_lags(servers: Servers, tmp_path: Path, kind: str) 
 
 
 class ByMapper(Session):
-    """Routes by the class that is asked for alone; a statement about tables goes nowhere."""
+    """A session that routes by mapper only; statements on tables have no engine."""
 
     engines: dict[type[Any], Any]
 
@@ -133,7 +133,7 @@ class ByMapper(Session):
 @pytest.mark.parametrize("what", CHANGES)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_an_engine_by_mapper(servers: Servers, tmp_path: Path, kind: str, what: str) -> None:
-    """Users live in one database, posts in another, of which each has its own tables alone."""
+    """Users and posts are in two databases, each with its own tables only."""
     rig = await bound_rig(servers, tmp_path, "aiosqlite", KINDS[kind])
     other: Database = servers.database("aiosqlite", tmp_path)
     posts = [table for table in Base.metadata.sorted_tables if table.name in ("post", "post_photo", "leaf")]
@@ -163,7 +163,7 @@ async def test_an_engine_by_mapper(servers: Servers, tmp_path: Path, kind: str, 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_binds_by_class(servers: Servers, tmp_path: Path, kind: str) -> None:
-    """``binds=`` names the base alone; there is no engine for other statements."""
+    """``binds=`` contains only the base; other statements have no engine."""
     rig = await bound_rig(servers, tmp_path, "aiosqlite", KINDS[kind])
     rig.sessions = async_sessionmaker(binds={Base: rig.engine}, expire_on_commit=False)
     bind_store(rig.sessions, rig.store)
@@ -177,11 +177,11 @@ async def test_binds_by_class(servers: Servers, tmp_path: Path, kind: str) -> No
 
 
 async def test_a_sessionmaker_of_the_applications_own_sessions(sqlite_database: Database) -> None:
-    """A session whose constructor the application has changed is not made again by the library."""
+    """The library does not construct sessions whose constructor the application has changed."""
     rig = await rig_of(sqlite_database)
 
     class Strict(Session):
-        """Needs a tenant."""
+        """A session class that requires a tenant."""
 
         def __init__(self, *args: Any, tenant: str, **more: Any) -> None:
             super().__init__(*args, **more)

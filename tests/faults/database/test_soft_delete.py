@@ -1,4 +1,4 @@
-"""Deletions that a hook of the application takes back: rows and files stay."""
+"""Deletions that a hook of the application undoes: rows and files stay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.faults.rig import Rig, StoredRig, get, swept
 
 
 def take_all_back(session: Session, *_: object) -> None:
-    """Turn deletions into updates, as the usual recipe does."""
+    """Convert deletions to updates, as in the usual recipe."""
     for row in list(session.deleted):
         session.add(row)
         if isinstance(row, User):
@@ -24,7 +24,7 @@ def take_all_back(session: Session, *_: object) -> None:
 
 
 def take_pictures_back(session: Session, *_: object) -> None:
-    """Let owners go, and keep their pictures under another owner."""
+    """Delete owners, but move their pictures to another owner."""
     for row in list(session.deleted):
         if isinstance(row, UserPicture):
             session.add(row)
@@ -47,7 +47,7 @@ LISTEN: dict[str, Listen] = {"after ours": on_the_session, "before ours": on_the
 
 @pytest.mark.parametrize("listen", LISTEN)
 async def test_an_owner_is_taken_back(rig: Rig, listen: str) -> None:
-    """With all that was deleted with it: the pictures of each size, and the values."""
+    """The owner is kept with everything that was deleted with it: all sizes of pictures, and values."""
     await rig.user(thumbnail=b"small")
     async with rig.sessions() as session, session.begin():
         LISTEN[listen](session, take_all_back)
@@ -60,7 +60,7 @@ async def test_an_owner_is_taken_back(rig: Rig, listen: str) -> None:
 
 
 async def test_a_hook_of_all_sessions(picture_rig: Rig) -> None:
-    """Registered for the class of sessions, as applications do at their start."""
+    """The hook is registered for the class of sessions, as applications do at start-up."""
     rig = picture_rig
     await rig.user(thumbnail=b"small")
     event.listen(Session, "before_flush", take_all_back)
@@ -73,7 +73,7 @@ async def test_a_hook_of_all_sessions(picture_rig: Rig) -> None:
 
 
 async def test_a_deleted_picture_is_taken_back(picture_rig: Rig) -> None:
-    """``picture.delete()``, and the application disagrees."""
+    """``picture.delete()`` is undone by the application."""
     rig = picture_rig
     await rig.user(thumbnail=b"small")
     async with rig.sessions() as session:
@@ -85,7 +85,7 @@ async def test_a_deleted_picture_is_taken_back(picture_rig: Rig) -> None:
 
 
 async def test_only_the_original_is_taken_back(picture_rig: Rig) -> None:
-    """What is not taken back goes, with its file."""
+    """Rows that are not restored are deleted with their files."""
     rig = picture_rig
     await rig.user(thumbnail=b"small")
 
@@ -102,7 +102,7 @@ async def test_only_the_original_is_taken_back(picture_rig: Rig) -> None:
 
 
 async def test_only_the_owner_is_taken_back(picture_rig: Rig) -> None:
-    """The owner stays without its pictures."""
+    """The owner is kept without its pictures."""
     rig = picture_rig
     await rig.user(thumbnail=b"small")
 
@@ -118,7 +118,7 @@ async def test_only_the_owner_is_taken_back(picture_rig: Rig) -> None:
 
 
 async def test_the_replaced_picture_is_taken_back(picture_rig: Rig) -> None:
-    """A hook that keeps whatever is deleted keeps the old picture, too: nothing is without its file."""
+    """A hook that undoes every deletion keeps the old picture, too, and every row has its file."""
     rig = picture_rig
     await rig.user()
     async with rig.sessions() as session:
@@ -130,13 +130,13 @@ async def test_the_replaced_picture_is_taken_back(picture_rig: Rig) -> None:
 
 
 async def contents(rig: Rig) -> set[bytes]:
-    """Return what the files of all pictures hold."""
+    """Return the contents of the files of all pictures."""
     async with rig.sessions() as session:
         return {await row.make_blob(rig.store) for row in await session.scalars(select(UserPicture))}
 
 
 async def test_a_gallery_is_taken_back(picture_rig: Rig) -> None:
-    """Many photos of one owner."""
+    """All photos of one owner are kept."""
     rig = picture_rig
     async with rig.sessions() as session, session.begin():
         session.add(post := Post(id=1))
@@ -149,7 +149,7 @@ async def test_a_gallery_is_taken_back(picture_rig: Rig) -> None:
 
 
 async def test_taken_back_once_and_deleted_then(rig: Rig) -> None:
-    """The next deletion, without the hook, is one."""
+    """The next deletion, without the hook, takes effect."""
     await rig.user(thumbnail=b"small")
     async with rig.sessions() as session:
         event.listen(session.sync_session, "before_flush", take_all_back)
@@ -165,7 +165,7 @@ async def test_taken_back_once_and_deleted_then(rig: Rig) -> None:
 
 
 def hide(session: AsyncSession, what: type[Any] = UserPicture) -> None:
-    """Let no query of the session see hidden pictures, as the recipe for soft deletion does."""
+    """Hide pictures from the queries of a session, as in the recipe for soft deletion."""
 
     @event.listens_for(session.sync_session, "do_orm_execute")
     def add_criteria(state: ORMExecuteState) -> None:
@@ -176,14 +176,14 @@ def hide(session: AsyncSession, what: type[Any] = UserPicture) -> None:
 
 
 async def hidden(rig: Rig) -> None:
-    """Commit a user whose picture is hidden, with a thumbnail that is not."""
+    """Commit a user whose picture is hidden, with a visible thumbnail."""
     await rig.user(thumbnail=b"small")
     async with rig.sessions() as session, session.begin():
         (await get(session)).picture.require_original().hidden = True
 
 
 async def test_soft_deleted_pictures_are_purged(picture_rig: Rig) -> None:
-    """What the application's queries do not see is deleted where it says so."""
+    """Rows that are hidden from the application's queries can be deleted explicitly."""
     rig = picture_rig
     await hidden(rig)
     async with rig.sessions() as session, session.begin():
@@ -195,7 +195,7 @@ async def test_soft_deleted_pictures_are_purged(picture_rig: Rig) -> None:
 
 @pytest.mark.parametrize("size", [(30, 20), (8, 8)], ids=["same size", "other size"])
 async def test_a_soft_deleted_picture_is_replaced(picture_rig: Rig, size: tuple[int, int]) -> None:
-    """The new picture replaces all rows of its set, also those that the application does not see."""
+    """The new picture replaces all rows of its set, including hidden ones."""
     rig = picture_rig
     await hidden(rig)
     async with rig.sessions() as session, session.begin():
@@ -205,7 +205,7 @@ async def test_a_soft_deleted_picture_is_replaced(picture_rig: Rig, size: tuple[
 
 
 async def test_the_owner_of_a_soft_deleted_picture_is_deleted(picture_rig: Rig) -> None:
-    """The database cascades to the rows that the session does not see; a sweep removes their files."""
+    """The database cascades to the hidden rows; a sweep removes their files."""
     rig = picture_rig
     await hidden(rig)
     async with rig.sessions() as session, session.begin():
@@ -217,7 +217,7 @@ async def test_the_owner_of_a_soft_deleted_picture_is_deleted(picture_rig: Rig) 
 
 
 async def test_criteria_on_all_image_classes(picture_rig: Rig) -> None:
-    """A criterion on the mixin, as for tenants, is no part of the library's own statements."""
+    """Criteria on the mixin, as for tenants, do not apply to the library's own statements."""
     rig = picture_rig
     await rig.user(thumbnail=b"small")
     async with rig.sessions() as session, session.begin():

@@ -1,4 +1,4 @@
-"""An error that the application swallows after the flush: the database has rolled back, and commit() says nothing."""
+"""Errors that the application ignores after the flush: the database has rolled back, and commit() raises nothing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ sqlite = pytest.mark.parametrize("rig", ["aiosqlite pictures", "aiosqlite values
 
 
 async def check_old(rig: Rig) -> None:
-    """Assert that the database has what it had before, whole, and that one sweep removes the rest."""
+    """Assert that the database has all its previous contents, and that one sweep removes the rest."""
     await rig.check(b"old", b"two", orphans=True)
     await swept(rig.database, rig.store)
     await rig.check(b"old", b"two")
@@ -60,7 +60,7 @@ async def check_old(rig: Rig) -> None:
 @postgresql
 @pytest.mark.parametrize(("failure", "style", "change"), ABORTED, ids=[failure.__name__ for failure, *_ in ABORTED])
 async def test_postgresql_answers_commit_with_rollback(rig: Rig, failure: Failure, style: str, change: str) -> None:
-    """A failed statement aborts the transaction; its COMMIT is a ROLLBACK, and no error."""
+    """A failed statement aborts the transaction; its COMMIT is a ROLLBACK without an error."""
     await rig.user(1)
     await rig.user(2, b"two")
     async with STYLES[style](rig.sessions) as session:
@@ -73,7 +73,7 @@ async def test_postgresql_answers_commit_with_rollback(rig: Rig, failure: Failur
 
 @postgresql
 async def test_the_disagreement_is_logged(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """The log says that a file was kept which the session believed to be unused."""
+    """The log contains that a file was kept although the session considered it unused."""
     await rig.user(1)
     async with rig.sessions() as session:
         await replace(rig, session)
@@ -86,7 +86,7 @@ async def test_the_disagreement_is_logged(rig: Rig, caplog: pytest.LogCaptureFix
 
 @postgresql
 async def test_the_session_continues_after_the_silent_rollback(rig: Rig) -> None:
-    """The next transaction of the session replaces what is really there."""
+    """The next transaction of the session replaces the actual file."""
     await rig.user(1)
     async with rig.sessions() as session:
         await replace(rig, session)
@@ -103,7 +103,7 @@ async def test_the_session_continues_after_the_silent_rollback(rig: Rig) -> None
 
 
 async def test_a_failed_statement_in_a_savepoint(rig: Rig, change: Change) -> None:
-    """An error that a savepoint confines changes nothing else: the commit is a commit."""
+    """An error confined to a savepoint changes nothing else, and the transaction is committed."""
     await rig.user(1)
     await rig.user(2, b"two")
     async with rig.sessions() as session:
@@ -119,7 +119,7 @@ async def test_a_failed_statement_in_a_savepoint(rig: Rig, change: Change) -> No
 @mariadb
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 async def test_a_deadlock_on_mariadb(rig: Rig, change: Change) -> None:
-    """The victim of a deadlock is rolled back as a whole; its commit finds nothing to do."""
+    """The victim of a deadlock is rolled back completely; its commit has nothing to commit."""
     await rig.user(1)
     await rig.user(2, b"two")
     await rig.user(3, None)
@@ -127,7 +127,9 @@ async def test_a_deadlock_on_mariadb(rig: Rig, change: Change) -> None:
         await change(rig, victim)
         await victim.flush()
         await victim.execute(update(User.__table__).where(User.__table__.c.id == 1).values(name="locked here"))
-        await other.execute(update(User).where(User.id == 3).values(name="x" * 50))  # the smaller one is the victim
+        await other.execute(
+            update(User).where(User.id == 3).values(name="x" * 50)
+        )  # the smaller transaction is the victim
         for number in range(100, 200):
             await other.execute(insert(User.__table__).values(id=number))
         await other.execute(update(User).where(User.id == 2).values(name="locked there"))
@@ -151,14 +153,14 @@ async def blocked(rig: Rig, task: asyncio.Task[object]) -> None:
         )
         while not await connection.scalar(query):
             assert not task.done()
-            await asyncio.sleep(0.2)  # InnoDB renews the table that is read here only if it was not read for 0.1 s
+            await asyncio.sleep(0.2)  # InnoDB updates this table only if it was not read for 0.1 s
 
 
 @sqlite
 @pytest.mark.parametrize("then", ["commit", "rollback"])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 async def test_a_conflict_that_rolls_back_on_sqlite(rig: Rig, change: Change, then: str) -> None:
-    """``INSERT OR ROLLBACK`` ends the transaction that the session believes to be open."""
+    """``INSERT OR ROLLBACK`` ends the transaction that the session considers open."""
     await rig.user(1)
     await rig.user(2, b"two")
     async with rig.sessions() as session:
@@ -172,7 +174,7 @@ async def test_a_conflict_that_rolls_back_on_sqlite(rig: Rig, change: Change, th
 
 @sqlite
 async def test_what_follows_a_conflict_on_sqlite_is_permanent(rig: Rig) -> None:
-    """After the transaction has ended, each further statement commits by itself, and no rollback undoes it."""
+    """After the transaction has ended, each statement commits by itself, and a rollback undoes nothing."""
     await rig.user(1)
     await rig.user(2, b"two")
     async with rig.sessions() as session:

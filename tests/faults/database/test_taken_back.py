@@ -1,4 +1,4 @@
-"""Attached, and then expired, refreshed, expunged or deleted before it was flushed: as if it had not been attached."""
+"""Pictures that are expired, refreshed, expunged or deleted before their flush: as if they had never been attached."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ TAKE_BACK: dict[str, TakeBack] = {
 @pytest.mark.filterwarnings("ignore:Object of type <UserPicture> not in session")
 @pytest.mark.parametrize(("how", "size"), [("expire", SIZE), ("refresh", (8, 8)), ("expunge_the_row", SIZE)])
 async def test_what_was_attached_is_taken_back(picture_rig: Rig, how: str, size: tuple[int, int]) -> None:
-    """SQLAlchemy lets go of the pending row: the old picture stays with its thumbnail, and nothing is uploaded."""
+    """SQLAlchemy discards the pending row: the old picture and thumbnail stay, and nothing is uploaded."""
     rig = picture_rig
     await rig.user(thumbnail=b"small")
     puts = rig.store.counts["put"]
@@ -81,7 +81,7 @@ async def test_what_was_attached_is_taken_back(picture_rig: Rig, how: str, size:
     ("how", "size"), [("expire_all", SIZE), ("expire_the_attribute", (8, 8)), ("refresh_the_attribute", SIZE)]
 )
 async def test_what_was_attached_and_is_still_pending(picture_rig: Rig, how: str, size: tuple[int, int]) -> None:
-    """SQLAlchemy keeps the pending row: the one picture or the other is there, whole."""
+    """SQLAlchemy keeps the pending row: one of the two pictures exists completely."""
     rig = picture_rig
     await rig.user(thumbnail=b"small")
     async with rig.sessions() as session:
@@ -109,7 +109,7 @@ async def test_an_assigned_value_is_taken_back(value_rig: Rig, how: str) -> None
 
 @pytest.mark.parametrize("how", ["expire", "expire_all", "refresh_the_attribute"])
 async def test_attached_again_after_it_was_taken_back(rig: Rig, how: str) -> None:
-    """The session is as good as new."""
+    """The session is fully usable."""
     await rig.user()
     async with rig.sessions() as session:
         user = await get(session)
@@ -122,7 +122,7 @@ async def test_attached_again_after_it_was_taken_back(rig: Rig, how: str) -> Non
 
 
 async def test_the_first_picture_is_taken_back(picture_rig: Rig) -> None:
-    """There is no old one, and then there is none."""
+    """There was no old picture, and there is none afterwards."""
     rig = picture_rig
     await rig.user(1, None)
     async with rig.sessions() as session:
@@ -135,7 +135,7 @@ async def test_the_first_picture_is_taken_back(picture_rig: Rig) -> None:
 
 
 async def test_a_new_owner_is_expunged(rig: Rig) -> None:
-    """With all that is attached to it."""
+    """It is expunged with everything attached to it."""
     async with rig.sessions() as session:
         user = User(id=1)
         session.add(user)
@@ -147,7 +147,7 @@ async def test_a_new_owner_is_expunged(rig: Rig) -> None:
 
 
 async def test_an_owner_with_a_replaced_picture_is_expunged(rig: Rig) -> None:
-    """Neither the new picture nor the end of the old one is committed."""
+    """Neither the new picture nor the deletion of the old one is committed."""
     await rig.user()
     async with rig.sessions() as session:
         user = await get(session)
@@ -163,7 +163,7 @@ async def test_an_owner_with_a_replaced_picture_is_expunged(rig: Rig) -> None:
 
 @pytest.mark.parametrize("content", [None, b"old"], ids=["first", "replaced"])
 async def test_attached_to_an_owner_that_is_deleted(rig: Rig, content: bytes | None) -> None:
-    """In one flush: neither row is left, and no file."""
+    """In one flush, neither a row nor a file remains."""
     await rig.user(1, content)
     async with rig.sessions() as session, session.begin():
         user = await get(session)
@@ -175,7 +175,7 @@ async def test_attached_to_an_owner_that_is_deleted(rig: Rig, content: bytes | N
 
 @pytest.mark.parametrize(("flushed", "content"), [(False, None), (True, b"old")])
 async def test_attached_to_a_deleted_owner(rig: Rig, flushed: bool, content: bytes | None) -> None:
-    """Refused, or without any effect."""
+    """It is refused, or has no effect."""
     await rig.user(1, content)
     async with rig.sessions() as session:
         user = await get(session)
@@ -194,7 +194,7 @@ async def test_attached_to_a_deleted_owner(rig: Rig, flushed: bool, content: byt
 
 
 async def test_a_thumbnail_of_an_owner_that_is_deleted(picture_rig: Rig) -> None:
-    """The same with one that is added to a picture that goes."""
+    """The same with a thumbnail of a picture that is deleted."""
     rig = picture_rig
     await rig.user()
     async with rig.sessions() as session, session.begin():
@@ -206,7 +206,7 @@ async def test_a_thumbnail_of_an_owner_that_is_deleted(picture_rig: Rig) -> None
 
 
 async def test_a_new_owner_is_added_and_deleted(picture_rig: Rig) -> None:
-    """After its flush, with a picture attached in between."""
+    """A new owner is deleted after its flush, with a picture attached in between."""
     rig = picture_rig
     async with rig.sessions() as session, session.begin():
         session.add(user := User(id=1))
@@ -224,7 +224,7 @@ class Base(DeclarativeBase):
 
 
 def owner(name: str, kind: Any) -> Any:
-    """Return the class of an owner with a key of that type, and with a picture."""
+    """Return an owner class with a key of that type and a picture."""
     picture = type(
         f"{name}Picture",
         (Base, Image),
@@ -259,7 +259,7 @@ OWNERS: dict[str, tuple[Any, Any]] = {
 
 @pytest.mark.parametrize("kind", OWNERS)
 async def test_keys_in_another_form(any_driver_database: Database, kind: str) -> None:
-    """Replaced and deleted by the object that was made with the key, and by one that was loaded."""
+    """The picture is replaced and deleted by the object with the original key, and by a loaded one."""
     database = any_driver_database
     if kind == "decimal" and database.name == "sqlite":
         pytest.skip("SQLite has no decimal numbers")

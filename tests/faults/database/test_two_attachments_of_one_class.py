@@ -1,4 +1,4 @@
-"""Attachments that share one image class, told apart by a column in the condition of their join."""
+"""Attachments that share an image class, distinguished by a column in their join condition."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 class Base(DeclarativeBase):
-    """Owners with two pictures of one class each."""
+    """Owners with two pictures of one class."""
 
 
 class Person(Base):
-    """The kind is part of the picture's key."""
+    """An owner whose pictures have a kind in their key."""
 
     __tablename__ = "person"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -59,7 +59,7 @@ def store() -> FaultyStore:
 
 @pytest.fixture
 def owner() -> Any:
-    """Owners whose pictures have their kind in their key."""
+    """The owner class whose pictures have a kind in their key."""
     return Person
 
 
@@ -77,13 +77,13 @@ async def sessions(database: Database, store: FaultyStore, owner: Any) -> AsyncI
 
 
 async def kinds(sessions: Sessions, owner: Any) -> list[tuple[str, int]]:
-    """Return the kind and width of each picture."""
+    """Return the kind and the width of each picture."""
     async with sessions() as session:
         return sorted((row.kind, row.width) for row in await session.scalars(select(Look)))
 
 
 async def test_attached(database: Database, store: FaultyStore, sessions: Sessions, owner: Any) -> None:
-    """Each is filed under its kind, and found by its owner."""
+    """Each picture is stored with its kind, and found by its owner."""
     assert await kinds(sessions, owner) == [("avatar", 30), ("cover", 40)]
     async with sessions() as session:
         one = await session.get_one(owner, 1)
@@ -93,7 +93,7 @@ async def test_attached(database: Database, store: FaultyStore, sessions: Sessio
 
 
 async def test_thumbnails(database: Database, store: FaultyStore, sessions: Sessions, owner: Any) -> None:
-    """A thumbnail is of its original's kind, however it is made."""
+    """A thumbnail has the kind of its original, however it is made."""
     async with sessions() as session, session.begin():
         one = await session.get_one(owner, 1)
         await one.cover.generate_thumbnail(width=10)
@@ -116,7 +116,7 @@ async def test_thumbnails(database: Database, store: FaultyStore, sessions: Sess
 async def test_one_is_replaced(
     database: Database, store: FaultyStore, sessions: Sessions, owner: Any, loaded: bool
 ) -> None:
-    """The other stays as it is."""
+    """The other picture is unchanged."""
     async with sessions() as session, session.begin():
         one = await session.get_one(owner, 1)
         if not loaded:
@@ -128,7 +128,7 @@ async def test_one_is_replaced(
 
 
 async def test_both_are_replaced(database: Database, store: FaultyStore, sessions: Sessions, owner: Any) -> None:
-    """In one flush."""
+    """Both are replaced in one flush."""
     async with sessions() as session, session.begin():
         one = await session.get_one(owner, 1)
         await one.cover.from_blob(AVATAR)
@@ -138,7 +138,7 @@ async def test_both_are_replaced(database: Database, store: FaultyStore, session
 
 
 async def test_one_is_deleted(database: Database, store: FaultyStore, sessions: Sessions, owner: Any) -> None:
-    """With its thumbnails; and only its file is removed."""
+    """The picture is deleted with its thumbnails, and only its files are deleted."""
     async with sessions() as session, session.begin():
         await (await session.get_one(owner, 1)).cover.generate_thumbnail(width=10)
     async with sessions() as session, session.begin():
@@ -148,7 +148,7 @@ async def test_one_is_deleted(database: Database, store: FaultyStore, sessions: 
 
 
 async def test_the_owner_is_deleted(database: Database, store: FaultyStore, sessions: Sessions, owner: Any) -> None:
-    """With both."""
+    """The owner is deleted with both pictures."""
     async with sessions() as session, session.begin():
         await session.delete(await session.get_one(owner, 1))
     assert await check(database, store, Base) == set()
@@ -157,7 +157,7 @@ async def test_the_owner_is_deleted(database: Database, store: FaultyStore, sess
 async def test_the_kind_of_a_row_is_changed(
     database: Database, store: FaultyStore, sessions: Sessions, owner: Any
 ) -> None:
-    """A cover becomes the avatar: it has left its set, and joins the other."""
+    """A cover that becomes the avatar leaves its set and joins the other."""
     async with sessions() as session, session.begin():
         one = await session.get_one(owner, 1)
         await one.avatar.delete()

@@ -1,4 +1,4 @@
-"""Changes of the application that were not flushed: no call of the library overwrites them."""
+"""Unflushed changes of the application: no call of the library overwrites them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ STRATEGIES = ("joined", "selectin", "immediate", "subquery", "select")
 
 
 def models(strategy: Any) -> tuple[type[DeclarativeBase], Any, Any]:
-    """Return models whose image rows load their owner, and more, by a strategy."""
+    """Return models whose image rows load their owner, and more, with a loader strategy."""
 
     class Base(DeclarativeBase):
-        """One for each strategy."""
+        """Declarative base for one strategy."""
 
     class Owner(Base):
-        """Has a picture and a text."""
+        """An owner of a picture and a text."""
 
         __tablename__ = "owner"
         id: Mapped[int] = mapped_column(primary_key=True)
@@ -42,14 +42,14 @@ def models(strategy: Any) -> tuple[type[DeclarativeBase], Any, Any]:
         group: Mapped[Any] = relationship("Team", lazy=strategy)
 
     class Team(Base):
-        """What an owner may belong to: nullable, and therefore an outer join."""
+        """The team of an owner: nullable, and therefore loaded with an outer join."""
 
         __tablename__ = "team"
         id: Mapped[int] = mapped_column(primary_key=True)
         name: Mapped[str | None] = mapped_column(String(60))
 
     class Picture(Base, Image):
-        """Loads its owner and its author with itself."""
+        """A picture that loads its owner and its author eagerly."""
 
         __tablename__ = "picture"
         owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
@@ -58,7 +58,7 @@ def models(strategy: Any) -> tuple[type[DeclarativeBase], Any, Any]:
         owner: Mapped[Any] = relationship("Owner", lazy=strategy, overlaps="__*")
         author: Mapped[Any] = relationship("Team", lazy=strategy)
 
-    Base.registry.configure()  # while all classes are there
+    Base.registry.configure()  # while all classes exist
     return Base, Owner, Picture
 
 
@@ -66,7 +66,7 @@ MODELS = {strategy: models(strategy) for strategy in STRATEGIES}
 
 
 class Setting:
-    """One database with an owner, a picture of it and a thumbnail."""
+    """A database with an owner, its picture and a thumbnail."""
 
     def __init__(self, database: Database, strategy: str) -> None:
         self.database = database
@@ -94,7 +94,7 @@ SETTINGS = [
 
 @pytest.fixture(params=SETTINGS)
 async def setting(request: pytest.FixtureRequest, servers: Servers, tmp_path: Any) -> Any:
-    """Each database with each strategy; PostgreSQL alone refuses to lock outer joins."""
+    """Each database with each strategy; only PostgreSQL refuses to lock outer joins."""
     driver, _, strategy = request.param.partition(" ")
     setting = Setting(servers.database(driver, tmp_path), strategy)
     await setting.begin()
@@ -117,7 +117,7 @@ CALLS: dict[str, Call] = {
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_names_of_owners_and_captions_of_pictures(setting: Setting, call: str) -> None:
-    """Whatever is set before a call of the library is committed with it."""
+    """All changes made before a call of the library are committed with it."""
     async with setting.sessions() as session, session.begin():
         one = await session.get_one(setting.owner, 1)
         original = one.picture.require_original()
@@ -130,12 +130,12 @@ async def test_names_of_owners_and_captions_of_pictures(setting: Setting, call: 
         assert one.body is not None
         assert await one.body.load() == "changed text"
         captions = set(await session.scalars(select(setting.picture.caption)))
-        assert ("a caption" in captions) == (not call.startswith("delete"))  # a new picture keeps it
+        assert ("a caption" in captions) == (not call.startswith("delete"))  # a new picture keeps the caption
     await setting.check()
 
 
 async def test_a_changed_owner_in_a_batch(setting: Setting) -> None:
-    """Two owners are changed, one of them gets a picture; then a third, which is new."""
+    """Two owners are changed, one of them gets a picture, and then a new, third owner."""
     async with setting.sessions() as session, session.begin():
         one = await session.get_one(setting.owner, 1)
         two = setting.owner(id=2, name="second")
@@ -152,7 +152,7 @@ async def test_a_changed_owner_in_a_batch(setting: Setting) -> None:
 
 
 async def test_a_value_is_replaced(setting: Setting) -> None:
-    """An owner with an eager relationship, and no picture in the flush."""
+    """The owner has an eager relationship, and the flush contains no picture."""
     async with setting.sessions() as session, session.begin():
         one = await session.get_one(setting.owner, 1)
         one.body = "another text"
@@ -165,7 +165,7 @@ async def test_a_value_is_replaced(setting: Setting) -> None:
 
 
 async def test_a_deletion_that_was_not_flushed(setting: Setting) -> None:
-    """A thumbnail deleted by the application stays deleted, though the set is loaded again."""
+    """A thumbnail deleted by the application stays deleted, although the set is loaded again."""
     async with setting.sessions() as session, session.begin():
         one = await session.get_one(setting.owner, 1)
         with session.no_autoflush:
