@@ -20,7 +20,7 @@ class Proxy:
     """Forwards everything until a fault is set, which affects the next COMMIT.
 
     Attributes:
-        fault: What happens at the next COMMIT; ``None`` for nothing. ``"lose the reply"``: COMMIT is forwarded, and once
+        fault: What happens at the next COMMIT; ``None`` for nothing. ``"lose the reply"``: COMMIT is forwarded; once
             the database has replied, the driver's connection is reset. ``"swallow"``: both connections are reset, and
             COMMIT never arrives. ``"delay the reply"``: the reply of the database waits for :attr:`go`.
         met: Set when a COMMIT was affected; for the first and the last fault, when the database has replied.

@@ -263,7 +263,7 @@ async def test_a_thread_that_writes_while_its_caller_is_cancelled(sqlite_rig: Ri
 
 @pytest.mark.parametrize("way", ["commit", "rollback"])
 async def test_cancelled_again_while_it_cleans_up(sqlite_rig: Rig, way: str) -> None:
-    """The clean-up is completed despite repeated cancellation; then CancelledError is raised, and the commit is kept."""
+    """The clean-up is completed despite repeated cancellation; CancelledError is raised, and the commit is kept."""
     rig = sqlite_rig
     await rig.user()
     stop = Stop()
