@@ -1,4 +1,4 @@
-"""What the tests of faults stand on."""
+"""Fixtures for the tests of faults."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def rig_of(database: Database) -> Rig:
 
 @pytest.fixture(scope="session")
 def tally() -> Iterator[Tally]:
-    """What is counted for the scorecard, written to the file that ``AIOIMAGEATTACH_TALLY`` names."""
+    """Counters for the scorecard, written to the file named by ``AIOIMAGEATTACH_TALLY``."""
     tally = Tally()
     yield tally
     if path := os.environ.get("AIOIMAGEATTACH_TALLY"):
@@ -52,7 +52,7 @@ def bucket_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministac
 
 
 def bucket_store(server: Ministack) -> S3Store:
-    """A store in a part of the bucket where nothing is."""
+    """A store with an empty prefix of the bucket."""
     return S3Store(
         "pictures",
         ACCESS_KEY,
@@ -74,7 +74,7 @@ async def s3_store(bucket_server: Ministack) -> AsyncIterator[S3Store]:
 async def usual_store(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[None]:
-    """Let tests that do not say where their files are have them where ``AIOIMAGEATTACH_STORE`` says."""
+    """Use the store named by ``AIOIMAGEATTACH_STORE`` in tests that do not choose one."""
     made: list[S3Store] = []
 
     def directory() -> FileSystemStore:
@@ -99,7 +99,7 @@ async def rig(database: Database) -> Rig:
 
 @pytest.fixture
 async def any_driver_rig(any_driver_database: Database) -> Rig:
-    """The same by each of the five drivers."""
+    """The same with each of the five drivers."""
     return await rig_of(any_driver_database)
 
 

@@ -1,6 +1,6 @@
-"""The faults that the library has to survive, by the numbers of the list it was designed by, and what proves each.
+"""The faults that the library must survive, by number, and the tests that prove it.
 
-``python -m tests.faults.matrix`` prints the files of those tests that stand elsewhere.
+``python -m tests.faults.matrix`` prints the files of those tests that are elsewhere.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ WORKED = "tests/faults/test_cancellation.py"
 
 @dataclass(frozen=True)
 class Fault:
-    """One of them.
+    """A fault.
 
     Attributes:
         name: What happens.
-        proofs: Tests by file, as many as are needed to cover it; each word is the rest of a function's name.
-        reason: Why there is no test, where there is none.
+        proofs: The tests that cover it, by file; each word is the rest of a function's name.
+        reason: Why it has no test, if it has none.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Fault:
 
     @property
     def tests(self) -> tuple[str, ...]:
-        """The tests as pytest names them, without their parameters."""
+        """Return the tests as pytest names them, without their parameters."""
         return tuple(f"{path}::test_{name}" for path, names in self.proofs for name in names.split())
 
 

@@ -1,4 +1,4 @@
-"""The models that the tests of faults stand on."""
+"""The models of the fault tests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from aioimageattach.offload import StoredBinary, stored_binary
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class User(Base):
-    """Has one picture, a name that no other has, and two columns whose values are in the store."""
+    """An owner of one picture, with a unique name and two offloaded columns."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -25,7 +25,7 @@ class User(Base):
 
 
 class UserPicture(Base, Image):
-    """The picture of a user, with two columns of the application's own."""
+    """The picture of a user, with two columns of the application."""
 
     __tablename__ = "user_picture"
     user_id: Mapped[int] = mapped_column(
@@ -36,7 +36,7 @@ class UserPicture(Base, Image):
 
 
 class Post(Base):
-    """Has any number of photos, and of leaves."""
+    """An owner of any number of photos and leaves."""
 
     __tablename__ = "post"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -45,7 +45,7 @@ class Post(Base):
 
 
 class PostPhoto(Base, Image):
-    """One photo of a post."""
+    """A photo of a post."""
 
     __tablename__ = "post_photo"
     post_id: Mapped[int] = mapped_column(ForeignKey("post.id"), primary_key=True)
@@ -53,7 +53,7 @@ class PostPhoto(Base, Image):
 
 
 class Leaf(Base):
-    """Part of a post, with a value in the store."""
+    """A part of a post with an offloaded value."""
 
     __tablename__ = "leaf"
     post_id: Mapped[int] = mapped_column(ForeignKey("post.id"), primary_key=True)

@@ -1,4 +1,4 @@
-"""Plant faults in a copy of the package, one at a time, and show which tests find them.
+"""Plant faults in a copy of the package, one at a time, and show which tests detect them.
 
 ``python -m tests.faults.mutants [NAME ...]`` prints a row of Markdown for each fault. It takes about a minute for each,
 and needs all three databases.
@@ -29,11 +29,11 @@ class Mutant:
     """A fault.
 
     Attributes:
-        name: What it is.
+        name: A description.
         path: The module, within the package.
         old: The code that is replaced; it occurs once.
-        new: What replaces it.
-        tests: The tests that are about it; the random programs are tried with each fault.
+        new: The code that replaces it.
+        tests: The tests for it; the random programs are also run with each fault.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What applications do with pictures and values, each a transaction of its own that can be done again and again."""
+"""Operations of applications with pictures and values, each in a transaction that can be repeated."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from tests.faults.rig import PNG, SIZE, GivenUp
 
 PHOTO = photos.saved(photos.opened("coffee", (60, 40)), "JPEG")
 Operation = Callable[[AsyncSession, bytes], Awaitable[None]]
-"""Given a session that has a store, and other bytes each time; the caller commits."""
+"""An operation, given a session with a store, and different bytes each time; the caller commits."""
 
 
 async def somebody(session: AsyncSession) -> User:
-    """The user with number 1, a new one if there is none."""
+    """Return the user with number 1, or a new one."""
     user = await session.get(User, 1) or User(id=1)
     session.add(user)
     return user
 
 
 async def replace(session: AsyncSession, content: bytes) -> None:
-    """A picture and its thumbnail take the place of others."""
+    """Replace a picture and its thumbnail."""
     user = await somebody(session)
     await user.picture.from_raw_file(content, None, SIZE, PNG)
     await user.picture.from_raw_file(b"small " + content, None, (3, 2), PNG, original=False)
 
 
 async def take_away(session: AsyncSession, content: bytes) -> None:
-    """A picture is deleted, or attached where there is none."""
+    """Delete a picture, or attach one if there is none."""
     user = await somebody(session)
     await user.picture.load()
     if user.picture:
@@ -43,7 +43,7 @@ async def take_away(session: AsyncSession, content: bytes) -> None:
 
 
 async def delete_owner(session: AsyncSession, content: bytes) -> None:
-    """A user goes with his pictures, and another comes in his place."""
+    """Delete a user with all pictures, and insert another user."""
     old = await session.get(User, 1)
     if old is not None:
         await session.delete(old)
@@ -52,7 +52,7 @@ async def delete_owner(session: AsyncSession, content: bytes) -> None:
 
 
 async def savepoints(session: AsyncSession, content: bytes) -> None:
-    """One is released, one is rolled back."""
+    """Release one savepoint and roll back another."""
     user = await somebody(session)
     async with session.begin_nested():
         await user.picture.from_raw_file(b"released " + content, None, SIZE, PNG)
@@ -64,7 +64,7 @@ async def savepoints(session: AsyncSession, content: bytes) -> None:
 
 
 async def several(session: AsyncSession, content: bytes) -> None:
-    """A post has all of its photos replaced by one flush."""
+    """Replace all photos of a post in one flush."""
     post = await session.get(Post, 1) or Post(id=1)
     session.add(post)
     for place in range(3):
@@ -72,7 +72,7 @@ async def several(session: AsyncSession, content: bytes) -> None:
 
 
 async def photograph(session: AsyncSession, content: bytes) -> None:
-    """A real one, with thumbnails that are made of it before and after it is in the store."""
+    """Attach a real photograph, with thumbnails made before and after it is stored."""
     user = await somebody(session)
     await user.picture.from_blob(PHOTO + content)
     await user.picture.generate_thumbnails([30, 20])
@@ -81,7 +81,7 @@ async def photograph(session: AsyncSession, content: bytes) -> None:
 
 
 async def values(session: AsyncSession, content: bytes) -> None:
-    """Offloaded values: one is read and replaced twice, one comes and goes by turns."""
+    """Read and replace an offloaded value twice, and set or delete another in turn."""
     user = await somebody(session)
     if user.body is not None:
         await user.body.load()
@@ -98,7 +98,7 @@ OPERATIONS: dict[str, Operation] = {
 
 
 def with_store(operation: Operation, store: object) -> Operation:
-    """The same in a session that is bound to a store first."""
+    """Do the same with a store bound to the session."""
 
     async def work(session: AsyncSession, content: bytes) -> None:
         bind_store(session, store)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a session does in whatever order, and what the words mean: a naive model beside the real thing."""
+"""Random operations of a session, and a simple model of their effect."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from tests.faults.stores import fails
 
 SIZES = [(30, 20), (9, 9), (8, 8)]
 Pictures = dict[int, dict[str, bytes]]
-"""By user: the original and the thumbnails, by their sizes' names."""
+"""The original and the thumbnails of each user, by the names of their sizes."""
 
 
 class Program:
-    """Does things to a session, and to a copy of the data what they mean. Which user and which size is left to chance.
+    """Applies operations to a session and to a model of the data. The user and the size are random.
 
     Args:
         rig: A database and a store, both empty.
-        random: Chance.
+        random: The random number generator.
 
     Attributes:
-        session: The present one.
-        committed: What the database must hold.
-        views: What the transaction and its savepoints see; the last is the present one.
-        leaks: Whether files may be there that no row names, because nobody was told that they are not needed.
-        log: What was done.
+        session: The current session.
+        committed: The expected contents of the database.
+        views: The contents that the transaction and its savepoints see; the last one is current.
+        leaks: ``True`` if orphaned files may exist.
+        log: The operations.
     """
 
     def __init__(self, rig: Rig, random: Random) -> None:
@@ -57,7 +57,7 @@ class Program:
         return self.views[-1]
 
     async def do(self, name: str) -> None:
-        """Do one of those below, and compare if a transaction has ended with it."""
+        """Apply one of the operations below, and compare if it has ended a transaction."""
         self.log.append(name)
         try:
             await getattr(self, name)()
@@ -68,7 +68,7 @@ class Program:
             raise
 
     async def compare(self) -> None:
-        """Assert that the rows' files are those of the model, and that no others are there if none was left behind."""
+        """Assert that the files of rows equal those of the model, and that no other files exist unless allowed."""
         names, contents = await named(self.rig.database, self.rig.store)
         expected = {blob for pictures in self.committed.values() for blob in pictures.values()}
         assert contents == expected
@@ -126,7 +126,7 @@ class Program:
         del self.view[user.id]
 
     async def delete_rows_in_bulk(self) -> None:
-        """Rows that are loaded are seen, with their files; others are not."""
+        """Delete in bulk: files of loaded rows are deleted, others are orphaned."""
         user = await self.user()
         await self.session.flush()
         if self.random.random() < 0.5:
@@ -136,7 +136,7 @@ class Program:
         self.view[user.id] = {}
 
     async def delete_rows_by_core(self) -> None:
-        """Nobody is told."""
+        """Delete with Core, without events."""
         user = await self.user()
         await self.session.flush()
         table = UserPicture.__table__
@@ -146,7 +146,7 @@ class Program:
         self.session.expunge_all()
 
     async def merge_a_new_user(self) -> None:
-        """One made outside, with a picture, is copied into the session with its bytes."""
+        """Merge a new user with a picture, which copies the bytes into the session."""
         number, content = self.random.randint(4, 5), self.content()
         if number not in self.view:
             user = User(id=number)
@@ -155,7 +155,7 @@ class Program:
             self.view[number] = {"original": content}
 
     async def merge_the_same(self) -> None:
-        """A user as another session has read him, who was not changed since."""
+        """Merge an unchanged user that another session has loaded."""
         if not self.session.in_transaction() and self.committed:
             async with self.rig.sessions() as other:
                 user = await other.get_one(User, self.random.choice(sorted(self.committed)))
@@ -201,7 +201,7 @@ class Program:
         self._ended(self.committed)
 
     async def crash(self) -> None:
-        """The connection breaks, and the session is forgotten with all that it knew."""
+        """Break the connection, and discard the session with its state."""
         if self.session.in_transaction():
             self.leaks |= bool(await self.rig.store.names())
             await (await self.session.connection()).invalidate()
@@ -211,7 +211,7 @@ class Program:
         self._ended(self.committed)
 
     async def sweep(self) -> None:
-        """Between two transactions, as it has no time to be safe by."""
+        """Sweep between two transactions, because it uses no grace time."""
         await self.commit()
         await swept(self.rig.database, self.rig.store)
         self.leaks = False
@@ -238,7 +238,7 @@ WITHIN = {
     "release": 1,
     "roll_back_to_savepoint": 1,
 }
-"""What is done in a transaction, and how often."""
+"""The operations within a transaction, and their frequencies."""
 
 ENDS = {"commit": 3, "roll_back": 1, "close": 1, "crash": 1, "sweep": 1}
-"""What ends one."""
+"""The operations that end a transaction."""

@@ -1,8 +1,8 @@
-"""Write a page and draw a picture of what the tests of faults have found: ``python -m tests.faults.scorecard FOLDER``.
+"""Write a page and draw a chart of the results of the fault tests: ``python -m tests.faults.scorecard FOLDER``.
 
-The folder has the results of one run of the tests, or of several: ``junit*.xml`` and ``tally*.json``, where those named
-``once`` are of a run as CI makes it; ``NAME.json`` of each library; and ``mutants.md``, which
-:mod:`tests.faults.mutants` has printed.
+The folder contains the results of one or several runs of the tests: ``junit*.xml`` and ``tally*.json``, where those
+named ``once`` are from a run as in CI; ``NAME.json`` of each library; and ``mutants.md``, printed by
+:mod:`tests.faults.mutants`.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ TRIED = {
 
 
 def cases(reports: Iterable[Path]) -> Cases:
-    """How many cases each test had, by its name and by ``passed``, ``failed`` or ``skipped``."""
+    """Return the number of cases of each test by ``passed``, ``failed`` or ``skipped``."""
     found: Cases = Counter()
     for case in (case for report in reports for case in ElementTree.parse(report).iter("testcase")):
         path = f"{case.get('classname', '').replace('.', '/')}.py"
@@ -108,7 +108,7 @@ def cases(reports: Iterable[Path]) -> Cases:
 
 
 def counted(tallies: Iterable[Path]) -> Counts:
-    """What was counted, in all of them together."""
+    """Return the sums of all counters."""
     found: Counts = {}
     for tally in tallies:
         for name, kinds in json.loads(tally.read_text()).items():
@@ -118,7 +118,7 @@ def counted(tallies: Iterable[Path]) -> Counts:
 
 
 def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> list[str]:
-    """A table in Markdown; numbers stand to the right."""
+    """Return a table in Markdown with numbers aligned right."""
     head = [str(cell) for cell in head]
     body = [list(row) for row in rows]
     ruler = ["--:" if body and isinstance(body[0][at], int) else ":--" for at in range(len(head))]
@@ -127,29 +127,29 @@ def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> list[str]
 
 
 def killed(counts: Counts) -> dict[str, int]:
-    """How many processes were killed at each step, in the order of the steps."""
+    """Return the number of processes killed at each step, in the order of the steps."""
     found = counts["killed"]
     steps = {"begun" if step == "begin" else step: found[step] for step in STEPS if step in found}
     return {**steps, "at a system call": found["SIGSYS"]} if "SIGSYS" in found else steps
 
 
 def total(counts: Counts, name: str) -> int:
-    """The sum of all kinds."""
+    """Return the sum of all kinds."""
     return sum(counts.get(name, {}).values())
 
 
 def proven(ran: Cases) -> dict[int, int]:
-    """How many cases each fault had."""
+    """Return the number of cases of each fault."""
     return {number: sum(ran[test, "passed"] for test in fault.tests) for number, fault in MATRIX.items()}
 
 
 def distinct(ran: Cases) -> int:
-    """How many cases that is, as some are of more than one fault."""
+    """Return the number of distinct cases, because some belong to several faults."""
     return sum(ran[test, "passed"] for test in {test for fault in MATRIX.values() for test in fault.tests})
 
 
 async def servers() -> list[str]:
-    """The databases with their versions."""
+    """Return the databases with their versions."""
     told = [f"{NAMED['sqlite']} {sqlite3.sqlite_version}"]
     with tempfile.TemporaryDirectory() as folder, closing(Servers()) as reached:
         for name in ("postgresql", "mariadb"):
@@ -162,7 +162,7 @@ async def servers() -> list[str]:
 
 
 def circumstances(reports: Iterable[Path]) -> str:
-    """When the tests were run, for how long, and on what."""
+    """Return when, for how long and on which machine the tests were run."""
     suites = [suite for report in reports for suite in ElementTree.parse(report).iter("testsuite")]
     day = min(datetime.fromisoformat(suite.attrib["timestamp"]) for suite in suites)
     minutes = round(sum(float(suite.attrib["time"]) for suite in suites) / 60)
@@ -183,7 +183,7 @@ def page(
     peers: list[dict[str, Any]],
     planted: list[str],
 ) -> str:
-    """The text of the page."""
+    """Return the text of the page."""
     passed = proven(ran)
     kills = ", ".join(f"{NAMED[name]} {number:,}" for name, number in counts.get("kills", {}).items())
     for found in (counts, once):
@@ -254,7 +254,7 @@ def page(
 
 
 def draw(counts: Counts, peers: list[dict[str, Any]]) -> None:
-    """The picture: how libraries fare, and where processes were killed."""
+    """Draw the chart: results of libraries, and where processes were killed."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -282,7 +282,7 @@ def draw(counts: Counts, peers: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Read what was found, and write both, unless something has failed."""
+    """Read the results and write both files, unless a test has failed."""
     folder = Path(sys.argv[1])
     reports = sorted(folder.glob("junit*.xml"))
     ran = cases(reports)

@@ -1,8 +1,8 @@
-"""How much is to be tried: little in every run of the tests, much where somebody has the time (``make soak``)."""
+"""How many repetitions to run: few in normal runs, many with ``make soak``."""
 
 from __future__ import annotations
 
 import os
 
 ROUNDS = int(os.environ.get("AIOIMAGEATTACH_ROUNDS", "1"))
-"""How many times as much as usually."""
+"""Factor for the number of repetitions."""

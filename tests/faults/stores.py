@@ -1,4 +1,4 @@
-"""A store that misbehaves when it is told to; all else it does by a real one."""
+"""A store that fails on demand, and otherwise delegates to a real one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Action = Callable[[str], Awaitable[object]]
 
 
 class FaultyStore(KeyedStore):
-    """Passes every call on to the store behind it; at the calls it was told of, something happens first, or after.
+    """Delegates every call to a real store; an action may run before or after selected calls.
 
     Args:
-        inner: The real store; a new one of the usual kind if none is given.
+        inner: The real store; by default a new one of the usual kind.
 
     Attributes:
-        usual: Makes what is behind it where a test does not say; in memory, unless somebody has the time for more.
+        usual: Creates the real store if a test does not pass one; in memory by default.
     """
 
     usual: ClassVar[Callable[[], KeyedStore]] = MemoryStore
@@ -33,22 +33,22 @@ class FaultyStore(KeyedStore):
         self._faults: dict[tuple[str, int | None, bool], Action] = {}
 
     def at(self, method: str, action: Action, number: int | None = None, *, after: bool = False) -> None:
-        """Do something at a call.
+        """Run an action at a call.
 
         Args:
             method: ``"put"``, ``"delete"`` or ``"get"``.
             action: Awaited with the name of the file.
-            number: Which call from now on, beginning with 1; ``None`` for all of them.
-            after: Whether the real store does its work before it.
+            number: The number of the call from now on, starting with 1; ``None`` for all calls.
+            after: ``True`` to run it after the real call.
         """
         self._faults[method, None if number is None else self.counts[method] + number, after] = action
 
     def heal(self) -> None:
-        """Behave from now on."""
+        """Remove all actions."""
         self._faults.clear()
 
     async def names(self) -> set[str]:
-        """The names of all files, without those in quarantine and the records of ownership."""
+        """Return the names of all files, without those in quarantine and the records of ownership."""
         return {found.name async for found in self.inner.list_objects() if not found.name.startswith(".")}
 
     async def _reach(self, method: str, number: int, name: str, after: bool) -> None:
@@ -106,17 +106,17 @@ class FaultyStore(KeyedStore):
 
 
 async def fails(name: str) -> None:
-    """The store is not there."""
+    """Raise the error of an unavailable store."""
     raise StoreUnavailableError(f"told to fail at {name}", name=name)
 
 
 async def breaks(name: str) -> None:
-    """The backend raises something of its own."""
+    """Raise an exception of the backend itself."""
     raise OSError(5, "told to break", name)
 
 
 async def hangs(name: str) -> None:
-    """The store never answers."""
+    """Never return."""
     await asyncio.Event().wait()
 
 

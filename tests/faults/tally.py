@@ -1,4 +1,4 @@
-"""What the tests of faults have counted; the scorecard is made of it."""
+"""Counters of the fault tests, from which the scorecard is made."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 
 
 class Tally:
-    """Numbers by name, and by what else is said of them."""
+    """Counters by name and kind."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def add(self, name: str, number: int = 1, **of: str) -> None:
-        """Count something; ``of`` is at most one word that tells its kind."""
+        """Count an event; ``of`` is at most one word for its kind."""
         [kind] = of.values() or [""]
         self._counts[name, kind] += number
 
     def save(self, path: Path) -> None:
-        """Write everything down as JSON: numbers by kind by name."""
+        """Write all counters as JSON: numbers by kind by name."""
         found: dict[str, dict[str, int]] = {}
         for (name, kind), number in sorted(self._counts.items()):
             found.setdefault(name, {})[kind] = number

@@ -1,4 +1,4 @@
-"""Two transactions want the same picture at the same time: one set is left, whole, whatever the order."""
+"""Two concurrent transactions change the same picture: one complete set is left, in any order."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Work = Callable[[AsyncSession, Callable[[], Awaitable[object]]], Awaitable[None]
 
 @pytest.fixture(params=[f"{driver} {level}" for driver in ("asyncpg", "asyncmy") for level in LEVELS])
 async def rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Any) -> AsyncIterator[Rig]:
-    """The two databases in which two can write at once, at the two levels people use."""
+    """The two databases with several writers, at the two common isolation levels."""
     driver, _, level = request.param.partition(" ")
     rig = await rig_of(servers.database(driver, tmp_path))
     rig.engine = rig.database.engine(isolation_level=level)
@@ -41,10 +41,10 @@ async def rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Any) -
 
 
 async def together(rig: Rig, *works: Work, before: str) -> list[BaseException | None]:
-    """Run some work in as many transactions, which meet after they loaded or before they commit.
+    """Run some work in several transactions, which meet after loading or before committing.
 
-    The work is given a place to meet that it has to await after it attached. Those that meet before COMMIT wait for
-    each other only until one of them waits for a lock of the other.
+    The work receives a barrier to await after attaching. Transactions that meet before COMMIT wait for each other only
+    until one of them waits for a lock of another.
     """
     meeting = asyncio.Barrier(len(works))
 
@@ -79,13 +79,13 @@ def replacing(content: bytes, size: tuple[int, int]) -> Work:
 
 
 async def deleting(session: AsyncSession, meet: Callable[[], Awaitable[object]]) -> None:
-    """Take the picture away."""
+    """Delete the picture."""
     await (await get(session)).picture.delete()
     await meet()
 
 
 def may_refuse(rig: Rig, errors: list[BaseException | None]) -> None:
-    """Assert that nobody failed, but where the database says that it cannot serialize, and then only one."""
+    """Assert that no transaction failed, except at most one that could not be serialised."""
     failed = [error for error in errors if error is not None]
     assert all(isinstance(error, DBAPIError) for error in failed), failed
     assert len(failed) <= (1 if "REPEATABLE" in rig.level else 0), failed  # type: ignore[attr-defined]
@@ -94,7 +94,7 @@ def may_refuse(rig: Rig, errors: list[BaseException | None]) -> None:
 @pytest.mark.parametrize("before", ["flush", "commit"])
 @pytest.mark.parametrize("sizes", [((30, 20), (30, 20)), ((8, 8), (9, 9))], ids=["same size", "other sizes"])
 async def test_two_replace(rig: Rig, sizes: tuple[tuple[int, int], tuple[int, int]], before: str) -> None:
-    """The last one wins; what the first one stored in between goes with it."""
+    """The last one wins, and the picture stored in between is deleted."""
     await rig.user(thumbnail=b"small")
     errors = await together(rig, replacing(b"A", sizes[0]), replacing(b"B", sizes[1]), before=before)
     may_refuse(rig, errors)
@@ -115,7 +115,7 @@ async def test_two_attach_the_first(rig: Rig, sizes: tuple[tuple[int, int], tupl
 
 @pytest.mark.parametrize("before", ["flush", "commit"])
 async def test_one_replaces_and_one_deletes(rig: Rig, before: str) -> None:
-    """In whichever order the database has it: the new picture, or none."""
+    """In any order, the new picture is left, or none."""
     await rig.user(thumbnail=b"small")
     may_refuse(rig, await together(rig, replacing(b"A", (9, 9)), deleting, before=before))
     assert await check(rig.database, rig.store) in ({b"A", b"A small"}, set())
@@ -130,7 +130,7 @@ async def test_two_delete(rig: Rig) -> None:
 
 @pytest.mark.parametrize("old", [None, b"old"])
 async def test_many_users_at_once(rig: Rig, old: bytes | None) -> None:
-    """Those of different owners do not wait for each other, and never deadlock, first picture or not."""
+    """Transactions of different owners do not block each other, and never deadlock."""
     for number in range(1, 7):
         await rig.user(number, old)
     meeting = asyncio.Barrier(6)
@@ -163,7 +163,7 @@ async def photographed(rig: Rig, blob: bytes = LARGE) -> None:
 
 @pytest.fixture
 async def statements(rig: Rig) -> AsyncIterator[list[str]]:
-    """What is sent to the database."""
+    """Collect the statements that are sent to the database."""
     sent: list[str] = []
 
     def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
@@ -176,7 +176,7 @@ async def statements(rig: Rig) -> AsyncIterator[list[str]]:
 
 
 async def test_two_want_one_thumbnail(rig: Rig, statements: list[str]) -> None:
-    """Both get the same row, no transaction is poisoned, and one file is there."""
+    """Both get the same row, no transaction fails, and one file exists."""
     await photographed(rig)
     meeting = asyncio.Barrier(2)
 
@@ -191,7 +191,7 @@ async def test_two_want_one_thumbnail(rig: Rig, statements: list[str]) -> None:
     found = await asyncio.gather(want(), want(), return_exceptions=True)
     failed = [error for error in found if isinstance(error, BaseException)]
     if "REPEATABLE" in rig.level and rig.database.name == "postgresql":  # type: ignore[attr-defined]
-        assert all(isinstance(error, DBAPIError) for error in failed)  # its snapshot never shows the other's row
+        assert all(isinstance(error, DBAPIError) for error in failed)  # its snapshot never includes the other's row
     else:
         assert not failed
         assert len(set(found)) == 1
@@ -202,7 +202,7 @@ async def test_two_want_one_thumbnail(rig: Rig, statements: list[str]) -> None:
 @pytest.mark.parametrize("change", ["replace", "delete"])
 @pytest.mark.parametrize("first", ["thumbnail", "change"])
 async def test_a_thumbnail_of_what_is_replaced_meanwhile(rig: Rig, change: str, first: str) -> None:
-    """Whichever commits first, no thumbnail of the old picture is left; the one who made it may be told."""
+    """Whichever commits first, no thumbnail of the old picture is left; its maker may get an error."""
     if first == "thumbnail" and "REPEATABLE" in rig.level:  # type: ignore[attr-defined]
         pytest.skip("what is replaced is read in a snapshot that may be older than the thumbnail")
     await photographed(rig)
@@ -245,7 +245,7 @@ async def test_a_thumbnail_of_what_is_replaced_meanwhile(rig: Rig, change: str, 
 
 
 async def test_a_hundred_want_one_thumbnail(sqlite_database: Database) -> None:
-    """One decode, one file; SQLite's writers wait for each other where they say so at their beginning."""
+    """One decode and one file; SQLite's writers wait for each other if they use BEGIN IMMEDIATE."""
     rig = await rig_of(sqlite_database)
     await photographed(rig)
     engine = rig.database.engine(pool_size=5, max_overflow=0)
@@ -269,7 +269,7 @@ async def test_a_hundred_want_one_thumbnail(sqlite_database: Database) -> None:
 
 
 async def test_two_replace_on_sqlite(sqlite_rig: Rig) -> None:
-    """With deferred transactions the second is refused, as SQLite is: its error, its file gone, the first is whole."""
+    """With deferred transactions SQLite refuses the second one: its file is deleted, and the first is complete."""
     rig = sqlite_rig
     await rig.user()
     errors = await together(rig, replacing(b"A", (8, 8)), replacing(b"B", (9, 9)), before="flush")
@@ -280,7 +280,7 @@ async def test_two_replace_on_sqlite(sqlite_rig: Rig) -> None:
 
 
 async def test_two_replace_on_sqlite_one_after_the_other(sqlite_rig: Rig) -> None:
-    """With BEGIN IMMEDIATE the second waits, and sees what the first did."""
+    """With BEGIN IMMEDIATE the second waits, and sees the changes of the first."""
     rig = sqlite_rig
     await rig.user()
 

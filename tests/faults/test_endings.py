@@ -1,4 +1,4 @@
-"""How a transaction ends without an error, and how a savepoint does."""
+"""How transactions and savepoints end without an error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ JoinMode = Literal["conditional_savepoint", "rollback_only", "control_fully", "c
 
 
 async def test_committed_means_stored(any_driver_rig: Rig, style: Style) -> None:
-    """Attached inside a store's context and committed outside: the file is there when the commit has returned."""
+    """A picture attached inside a store context and committed outside is stored when the commit returns."""
     rig = any_driver_rig
     async with style(rig.sessions) as session:
         session.add(user := User(id=1))
@@ -37,7 +37,7 @@ async def test_committed_means_stored(any_driver_rig: Rig, style: Style) -> None
 
 
 async def test_replaced_by_one_of_the_same_size(rig: Rig, style: Style) -> None:
-    """The old file stands until the commit, and is gone after it."""
+    """The old file exists until the commit, and is deleted after it."""
     await rig.user(thumbnail=b"small")
     async with style(rig.sessions) as session:
         await rig.attach((await get(session)).picture, b"new")
@@ -47,7 +47,7 @@ async def test_replaced_by_one_of_the_same_size(rig: Rig, style: Style) -> None:
 
 
 async def session_of_the_request(request: Request) -> AsyncIterator[AsyncSession]:
-    """As FastAPI's own documentation has it."""
+    """Yield a session, as in FastAPI's documentation."""
     async with request.app.state.rig.sessions() as session:
         yield session
         await session.commit()
@@ -64,7 +64,7 @@ async def upload(fate: str, request: Request, session: AsyncSession = Depends(se
 
 
 async def test_a_web_frameworks_dependency(rig: Rig) -> None:
-    """Driven by FastAPI itself: what the handler attached is stored when it answers, and gone when it raises."""
+    """With FastAPI, the picture is stored when the handler responds, and deleted if it raises."""
     app = FastAPI()
     app.state.rig = rig
     app.post("/{fate}")(upload)
@@ -81,7 +81,7 @@ async def test_a_web_frameworks_dependency(rig: Rig) -> None:
 
 
 async def leave(session: AsyncSession, how: str) -> None:
-    """End what the session has begun, without a commit."""
+    """End the transaction of a session without a commit."""
     if how == "rollback":
         await session.rollback()
     elif how == "reset":
@@ -96,7 +96,7 @@ async def leave(session: AsyncSession, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["rollback", "close", "reset", "invalidate", "expunge"])
 async def test_every_way_to_give_up(rig: Rig, how: str) -> None:
-    """The uploads go, the old files stay, same size and type or not; and the session can be used again."""
+    """Uploads are deleted, old files stay, even with the same size and type, and the session is usable."""
     await rig.user(1)
     await rig.user(2, b"two")
     async with rig.sessions() as session:
@@ -113,7 +113,7 @@ async def test_every_way_to_give_up(rig: Rig, how: str) -> None:
 
 
 async def test_left_by_the_block_alone(rig: Rig) -> None:
-    """``async with session`` without a commit, and without an error."""
+    """``async with session`` ends without a commit and without an error."""
     await rig.user()
     async with rig.sessions() as session:
         await rig.attach((await get(session)).picture, b"new")
@@ -122,7 +122,7 @@ async def test_left_by_the_block_alone(rig: Rig) -> None:
 
 
 async def test_forgotten(sqlite_rig: Rig) -> None:
-    """A session that is collected says nothing: its upload is left behind, and no coroutine is left unawaited."""
+    """A garbage-collected session orphans its upload, and leaves no coroutine unawaited."""
     rig = sqlite_rig
     await rig.user()
 
@@ -141,7 +141,7 @@ async def test_forgotten(sqlite_rig: Rig) -> None:
 
 
 async def test_each_session_keeps_its_own(rig: Rig) -> None:
-    """The rollback of another touches nothing of ours, though both are open at once."""
+    """The rollback of one session does not affect another that is open concurrently."""
     await rig.user(1)
     await rig.user(2, b"two")
     async with rig.sessions() as ours, rig.sessions() as theirs:
@@ -159,7 +159,7 @@ async def test_each_session_keeps_its_own(rig: Rig) -> None:
 
 
 async def test_savepoints_rolled_back(rig: Rig, style: Style) -> None:
-    """Two deep: the uploads of those rolled back go with the commit, what they replaced or deleted stays."""
+    """Uploads of two nested, rolled back savepoints are deleted after the commit; replaced files stay."""
     await rig.user(1, thumbnail=b"small")
     await rig.user(2, b"two")
     await rig.user(3, b"three")
@@ -183,7 +183,7 @@ async def test_savepoints_rolled_back(rig: Rig, style: Style) -> None:
 
 
 async def test_savepoints_released(rig: Rig, style: Style) -> None:
-    """Nothing is removed before the outermost commit, and then exactly what was replaced."""
+    """Nothing is deleted before the outermost commit, and then exactly the replaced files."""
     await rig.user(1)
     await rig.user(2, b"two")
     async with style(rig.sessions) as session:
@@ -198,7 +198,7 @@ async def test_savepoints_released(rig: Rig, style: Style) -> None:
 
 
 async def test_savepoints_released_and_all_rolled_back(rig: Rig, style: Style) -> None:
-    """A released savepoint is not a commit: the old files are as they were."""
+    """A released savepoint is not committed: the old files stay."""
     await rig.user(1)
     await rig.user(2, b"two")
     with pytest.raises(GivenUp):
@@ -213,7 +213,7 @@ async def test_savepoints_released_and_all_rolled_back(rig: Rig, style: Style) -
 
 
 async def test_a_violated_constraint_in_a_savepoint(any_driver_rig: Rig, style: Style) -> None:
-    """Caught outside: the savepoint's files go, the rest is committed."""
+    """Caught outside of the savepoint: its files are deleted, and the rest is committed."""
     rig = any_driver_rig
     await rig.user()
     async with style(rig.sessions) as session:
@@ -228,7 +228,7 @@ async def test_a_violated_constraint_in_a_savepoint(any_driver_rig: Rig, style: 
 
 
 async def test_a_savepoint_left_open_at_the_commit(rig: Rig) -> None:
-    """The commit releases it on its way."""
+    """The commit releases the savepoint."""
     await rig.user()
     async with rig.sessions() as session, session.begin():
         await session.begin_nested()
@@ -239,8 +239,9 @@ async def test_a_savepoint_left_open_at_the_commit(rig: Rig) -> None:
 @pytest.mark.parametrize("options", [{}, {"connect_args": {"isolation_level": None}}])
 @pytest.mark.parametrize("commit", [False, True])
 async def test_sqlite_without_the_recipe(sqlite_database: Database, options: dict[str, Any], commit: bool) -> None:
-    """SQLite's driver as it comes releases the outermost savepoint for good, or commits each statement by itself:
-    what is rolled back after that stays, and so do its files."""
+    """By default, SQLite's driver commits with the outermost savepoint or after each statement: what is rolled back
+    afterwards stays, with its files.
+    """
     await sqlite_database.create(Base.metadata)
     engine = create_async_engine(sqlite_database.url, **options)
     store = FaultyStore()
@@ -254,7 +255,7 @@ async def test_sqlite_without_the_recipe(sqlite_database: Database, options: dic
 
 
 async def test_sqlite_without_the_recipe_and_without_savepoints(sqlite_database: Database) -> None:
-    """Then its transactions are as good as any."""
+    """Without savepoints, its transactions work normally."""
     await sqlite_database.create(Base.metadata)
     engine = create_async_engine(sqlite_database.url)
     store = FaultyStore()
@@ -275,7 +276,7 @@ async def test_sqlite_without_the_recipe_and_without_savepoints(sqlite_database:
 async def test_a_session_in_a_transaction_of_its_connection(
     rig: Rig, mode: JoinMode, ending: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The recipe of test suites: the session's commit decides nothing, so every file is kept, which the log says."""
+    """As in the recipe for test suites: the session's commit is not final, so all files are kept; this is logged."""
     await rig.user()
     async with rig.engine.connect() as connection:
         outer = await connection.begin()
@@ -293,7 +294,7 @@ async def test_a_session_in_a_transaction_of_its_connection(
 
 @pytest.mark.parametrize("mode", ["conditional_savepoint", "rollback_only", "control_fully", "create_savepoint"])
 async def test_a_rollback_in_a_transaction_of_its_connection(rig: Rig, mode: JoinMode) -> None:
-    """The database cannot be asked, as the transaction goes on: the uploads are left to the sweep."""
+    """The database cannot be queried while the outer transaction is open: the uploads are left for the sweep."""
     await rig.user()
     async with rig.engine.connect() as connection:
         outer = await connection.begin()
@@ -308,7 +309,7 @@ async def test_a_rollback_in_a_transaction_of_its_connection(rig: Rig, mode: Joi
 
 
 async def test_a_session_bound_by_class_to_a_connection(rig: Rig) -> None:
-    """The same where the connection is bound for one class."""
+    """The same holds for a connection that is bound for one class."""
     await rig.user()
     async with rig.engine.connect() as connection:
         outer = await connection.begin()
@@ -321,7 +322,7 @@ async def test_a_session_bound_by_class_to_a_connection(rig: Rig) -> None:
 
 
 async def test_a_session_over_shards(sqlite_database: Database) -> None:
-    """Its connections are its own, though it cannot name one for a class alone."""
+    """The session owns its connections, although it cannot name one for a class alone."""
     await sqlite_database.create(Base.metadata)
     store = FaultyStore()
 
@@ -347,7 +348,7 @@ async def test_a_session_over_shards(sqlite_database: Database) -> None:
 
 
 async def test_the_connection_is_committed_under_the_session(rig: Rig) -> None:
-    """Somebody commits by the session's connection, and the session rolls back: the row is there, and its file too."""
+    """The connection is committed, then the session rolls back: the row exists, and so does its file."""
     await rig.user()
     async with rig.sessions() as session:
         await rig.attach((await get(session)).picture, b"new")
@@ -363,7 +364,7 @@ async def test_the_connection_is_committed_under_the_session(rig: Rig) -> None:
 
 @pytest.mark.parametrize("by", ["engine", "option", "connection"])
 async def test_autocommit(rig: Rig, by: str) -> None:
-    """Each statement is permanent at once: a rollback takes no file away, and the row is whole."""
+    """Each statement is permanent immediately: a rollback deletes no file, and the row is complete."""
     await rig.user()
     engine = rig.engine
     if by == "engine":

@@ -1,4 +1,4 @@
-"""Something raises: the error is the one that was raised, and files are as rows are."""
+"""Errors: the original error is raised, and files match the rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.faults.stores import FaultyStore, breaks, fails, hangs
 
 
 async def test_a_violated_constraint(rig: Rig, style: Style) -> None:
-    """A sibling row breaks the flush: the database's own error comes, the new files are gone, the old one stays."""
+    """Another row breaks the flush: the database's error is raised, new files are deleted, and the old one stays."""
     await rig.user()
     with pytest.raises(IntegrityError):
         async with style(rig.sessions) as session:
@@ -38,7 +38,7 @@ async def test_a_violated_constraint(rig: Rig, style: Style) -> None:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_hook_of_the_application_raises(rig: Rig, style: Style, when: str) -> None:
-    """Before our own work in the flush, or after it: its error comes through."""
+    """A hook raises before or after the library's own work in the flush: its error is raised."""
     await rig.user()
 
     def refuse(*_: object) -> None:
@@ -52,7 +52,7 @@ async def test_a_hook_of_the_application_raises(rig: Rig, style: Style, when: st
 
 
 async def test_a_session_goes_on_after_a_hook_refused_once(sqlite_rig: Rig) -> None:
-    """What was uploaded for the refused flush serves the next one; nothing is uploaded twice."""
+    """Files uploaded for the refused flush are used by the next one, and not uploaded twice."""
     rig = sqlite_rig
     async with rig.sessions() as session:
         session.add(user := User(id=1))
@@ -72,7 +72,7 @@ async def test_a_session_goes_on_after_a_hook_refused_once(sqlite_rig: Rig) -> N
 
 
 async def test_an_error_in_the_handler(rig: Rig, style: Style) -> None:
-    """After a flush: what was uploaded goes, what was to be replaced stays, though size and type are the same."""
+    """After a flush, uploads are deleted and the old file stays, even with the same size and type."""
     await rig.user()
     with pytest.raises(GivenUp):
         async with style(rig.sessions) as session:
@@ -91,7 +91,7 @@ class Deferring(DeclarativeBase):
 
 
 class Citizen(Deferring):
-    """Belongs to a country that has to be there by the end."""
+    """An owner whose country must exist at COMMIT."""
 
     __tablename__ = "citizen"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -100,7 +100,7 @@ class Citizen(Deferring):
 
 
 class Country(Deferring):
-    """Is never there."""
+    """A country that never exists."""
 
     __tablename__ = "country"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -114,7 +114,7 @@ class Portrait(Deferring, Image):
 
 
 async def test_a_refused_commit(database: Database, style: Style) -> None:
-    """A deferred constraint: IntegrityError unchanged, no row, and the file is left behind at worst."""
+    """A deferred constraint raises IntegrityError unchanged; no row remains, and at worst an orphaned file."""
     if database.name == "mariadb":
         pytest.skip("MariaDB has no deferred constraints")
     await database.create(Deferring.metadata)
@@ -129,7 +129,7 @@ async def test_a_refused_commit(database: Database, style: Style) -> None:
 
 
 async def test_a_serialization_failure_and_the_retry(rig: Rig, style: Style) -> None:
-    """Two transactions of which the database refuses one; the handler runs again: one file per row."""
+    """The database refuses one of two transactions; its handler runs again: one file per row."""
     if rig.database.name == "sqlite":
         pytest.skip("SQLite serializes by its lock")
     engine = rig.database.engine(isolation_level="SERIALIZABLE")
@@ -159,7 +159,7 @@ async def test_a_serialization_failure_and_the_retry(rig: Rig, style: Style) -> 
 
 
 async def test_a_deadlock_and_the_retry(rig: Rig) -> None:
-    """One of two transactions is the victim; nothing of it is left, and its retry takes another name."""
+    """One of two transactions is the victim; nothing of it remains, and its retry uses another file name."""
     if rig.database.name == "sqlite":
         pytest.skip("SQLite has one writer at a time")
     await rig.user(1)
@@ -195,7 +195,7 @@ KILL = {
 
 
 async def test_the_backend_is_killed_before_commit(any_driver_rig: Rig, style: Style) -> None:
-    """The database's error comes, no row is there, and the old picture is whole."""
+    """The database's error is raised, no row remains, and the old picture is intact."""
     rig = any_driver_rig
     if rig.database.name == "sqlite":
         pytest.skip("SQLite has no backend")
@@ -216,7 +216,7 @@ async def test_the_backend_is_killed_before_commit(any_driver_rig: Rig, style: S
 
 @pytest.mark.parametrize(("fault", "cause"), [(fails, type(None)), (breaks, OSError)])
 async def test_a_put_fails(rig: Rig, style: Style, fault: Any, cause: type) -> None:
-    """A StoreError that names its cause; no row, no file."""
+    """A StoreError with its cause is raised; no row and no file remain."""
     await rig.user()
     rig.store.at("put", fault)
     with pytest.raises(StoreError, match="told to") as caught:
@@ -228,7 +228,7 @@ async def test_a_put_fails(rig: Rig, style: Style, fault: Any, cause: type) -> N
 
 @pytest.mark.parametrize("after", [False, True])
 async def test_whichever_of_many_puts_fails(rig: Rig, after: bool) -> None:
-    """None of the flush's files is left, also of those that failed after they were there; then the flush succeeds."""
+    """No file of the flush remains, including those stored before the failure; then the flush succeeds."""
     for failing in range(1, 5):
         async with rig.sessions() as session:
             session.add(post := Post(id=failing))
@@ -245,7 +245,7 @@ async def test_whichever_of_many_puts_fails(rig: Rig, after: bool) -> None:
 
 
 async def test_a_put_that_cannot_be_stopped(sqlite_rig: Rig) -> None:
-    """One fails while another is being written, which ends in its own time: it is waited for, and goes too."""
+    """A put in progress completes after another has failed: it is awaited, and its file is deleted, too."""
     rig = sqlite_rig
 
     async def stubborn(name: str) -> None:
@@ -267,7 +267,7 @@ async def test_a_put_that_cannot_be_stopped(sqlite_rig: Rig) -> None:
 
 
 async def test_a_deadline_around_a_put_that_hangs(rig: Rig, style: Style) -> None:
-    """The application's own timeout ends it: TimeoutError, and nothing is left."""
+    """A timeout of the application raises TimeoutError, and nothing remains."""
     await rig.user()
     rig.store.at("put", hangs)
     with pytest.raises(TimeoutError):
@@ -277,7 +277,7 @@ async def test_a_deadline_around_a_put_that_hangs(rig: Rig, style: Style) -> Non
 
 
 async def test_a_name_that_is_taken_is_left_alone(sqlite_rig: Rig) -> None:
-    """A put that finds the name taken fails the flush, and does not delete what stands there."""
+    """A put that finds an existing name fails the flush, and does not delete the existing file."""
     rig = sqlite_rig
     await rig.user()
     [name] = await rig.store.names()
@@ -297,7 +297,7 @@ async def test_a_name_that_is_taken_is_left_alone(sqlite_rig: Rig) -> None:
 async def test_a_delete_fails_after_the_commit(
     rig: Rig, style: Style, fault: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The commit succeeds and raises nothing; the failure is logged, and the old file is left behind."""
+    """The commit succeeds without an error; the failure is logged, and the old file is orphaned."""
     await rig.user()
     rig.store.at("delete", fault)
     with caplog.at_level(logging.WARNING, "aioimageattach._transaction"):
@@ -306,7 +306,7 @@ async def test_a_delete_fails_after_the_commit(
             await session.flush()
             if style.__name__ == "plain":
                 await session.commit()
-                assert (await get(session)).picture  # the session is as good as before
+                assert (await get(session)).picture  # the session is fully usable
     assert "could not delete" in caplog.text
     await rig.check(b"new", orphans=True)
     assert len(await rig.store.names()) == 2
@@ -315,7 +315,7 @@ async def test_a_delete_fails_after_the_commit(
 async def test_a_store_that_cancels_itself_does_not_cancel_us(
     sqlite_rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A CancelledError that comes out of a delete by itself is the store's failure, not our caller's end."""
+    """A CancelledError raised by a delete is a failure of the store, not a cancellation of the caller."""
     rig = sqlite_rig
     await rig.user()
 
@@ -333,7 +333,7 @@ async def test_a_store_that_cancels_itself_does_not_cancel_us(
 async def test_a_delete_that_hangs_has_a_limit(
     sqlite_rig: Rig, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The commit does not wait for ever; what is deleted by then is counted."""
+    """The commit does not wait forever; files deleted by then are counted."""
     monkeypatch.setattr("aioimageattach._transaction.files.DISCARD_TIMEOUT", 0.1)
     rig = sqlite_rig
     await rig.user(thumbnail=b"small")
@@ -347,7 +347,7 @@ async def test_a_delete_that_hangs_has_a_limit(
 
 
 async def test_a_file_that_is_gone_already(rig: Rig) -> None:
-    """Two workers delete, or somebody was here: no error, no warning."""
+    """If another worker has already deleted the file, neither an error nor a warning is raised."""
     await rig.user()
     for name in await rig.store.names():
         await rig.store.inner.delete_object(name)
@@ -361,7 +361,7 @@ async def test_a_file_that_is_gone_already(rig: Rig) -> None:
 
 
 class NeedyStore(FaultyStore):
-    """As a third party may write it: without an identifier it has no name for a file."""
+    """A third-party store that cannot name a file without an object id."""
 
     needs_object_id = True
 
@@ -371,7 +371,7 @@ class NeedyStore(FaultyStore):
 
 
 async def test_a_file_that_waits_for_its_row(rig: Rig, style: Style) -> None:
-    """Where the database makes the key, the file follows the INSERT, in the same flush."""
+    """If the database generates the key, the file is put after the INSERT, in the same flush."""
     store = rig.store = NeedyStore()
     async with style(rig.sessions) as session:
         session.add(user := User())
@@ -382,7 +382,7 @@ async def test_a_file_that_waits_for_its_row(rig: Rig, style: Style) -> None:
 
 
 async def test_a_file_that_waits_for_its_row_and_fails(rig: Rig, style: Style) -> None:
-    """The row that is there already goes with the flush; attached again, all is well."""
+    """The inserted row is rolled back with the flush; attaching again succeeds."""
     rig.store = NeedyStore()
     rig.store.at("put", fails, after=True)
     with pytest.raises(StoreUnavailableError):
@@ -399,7 +399,7 @@ async def test_a_file_that_waits_for_its_row_and_fails(rig: Rig, style: Style) -
 
 
 async def test_deleting_needs_a_store(rig: Rig) -> None:
-    """Nobody knows where the file is: refused before anything is written, and the session goes on."""
+    """If the store is unknown, the deletion is refused before a statement is sent, and the session is usable."""
     await rig.user()
     async with rig.sessions() as session:
         await session.delete(await get(session))
@@ -411,7 +411,7 @@ async def test_deleting_needs_a_store(rig: Rig) -> None:
 
 
 async def test_a_plain_session_deletes(sqlite_rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """Without an event loop the row goes, the file is left behind, and the log says so."""
+    """Without an event loop, the row is deleted, the file is orphaned, and the log says so."""
     rig = sqlite_rig
     await rig.user()
 
@@ -430,7 +430,7 @@ async def test_a_plain_session_deletes(sqlite_rig: Rig, caplog: pytest.LogCaptur
 
 
 async def test_a_plain_session_does_not_upload(sqlite_rig: Rig) -> None:
-    """It is refused before anything is written, and the message says what is needed."""
+    """It is refused before a statement is sent, with a message that says what is needed."""
     rig = sqlite_rig
     user = User(id=1)
     await rig.attach(user.picture, b"new")

@@ -1,4 +1,4 @@
-"""Each call of the store and of the database fails once, in each thing that applications do."""
+"""Each call of the store and the database fails once, in each operation of an application."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from tests.faults.trouble import Broken, Trouble, When
 
 @pytest.fixture(params=OPERATIONS)
 def operation(request: pytest.FixtureRequest) -> Operation:
-    """Each of them."""
+    """Each operation."""
     return OPERATIONS[request.param]
 
 
 class Failures:
-    """Does one thing again and again, with another failure each time.
+    """Runs an operation repeatedly, with a different failure each time.
 
     Args:
-        rig: Where.
-        work: What.
-        tally: Where it is counted.
+        rig: The database and the store.
+        work: The operation.
+        tally: Counts the failures.
     """
 
     def __init__(self, rig: Rig, work: Operation, tally: Tally) -> None:
@@ -42,19 +42,19 @@ class Failures:
         self.before: set[bytes] = set()
 
     async def prepare(self) -> None:
-        """Have pictures that can be lost; done once for good, so that it can be done."""
+        """Commit pictures that could be lost; run the operation once without a failure."""
         await self.attempt()
         self.before = await check(self.rig.database, self.rig.store)
 
     async def attempt(self) -> None:
-        """Do it, in each of the three ways to use a session by turns."""
+        """Run the operation, with each of the three ways to use a session in turn."""
         self.count += 1
         style = list(STYLES.values())[self.count % 3]
         async with style(self.rig.sessions) as session:
             await self.work(session, b"attempt %d" % self.count)
 
     async def look(self, kind: str, *, committed: bool, orphans: bool = False) -> None:
-        """Assert the invariants, and that nothing changed if it was not committed; then leave no orphan."""
+        """Assert the invariants, and that nothing changed without a commit; then delete orphaned files."""
         self.tally.add("failing calls", kind=kind)
         names, contents = await named(self.rig.database, self.rig.store)
         left = await self.rig.store.names() - names
@@ -69,7 +69,7 @@ class Failures:
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("method", ["put", "get", "delete"])
 async def test_of_the_store(sqlite_rig: Rig, operation: Operation, method: str, after: bool, tally: Tally) -> None:
-    """A put or a get fails the operation, which leaves nothing; a delete fails nothing, and leaves at most its file."""
+    """A failed put or get fails the operation and leaves nothing; a failed delete leaves at most its file."""
     rig = sqlite_rig
     failures = Failures(rig, operation, tally)
     await failures.prepare()
@@ -94,7 +94,7 @@ async def test_of_the_store(sqlite_rig: Rig, operation: Operation, method: str, 
 
 
 def losing(servers: Servers, database: str) -> Callable[[Any], None]:
-    """Lets a connection to that database be lost."""
+    """Return a function that breaks a connection to the database."""
 
     def lose(connection: Any) -> None:
         if database == "sqlite":
@@ -108,7 +108,7 @@ def losing(servers: Servers, database: str) -> Callable[[Any], None]:
 
 @pytest.mark.parametrize("when", ["before", "after", "lost"])
 async def test_of_the_database(rig: Rig, servers: Servers, operation: Operation, when: When, tally: Tally) -> None:
-    """Statements and COMMITs, before they are sent or after they were done, or the connection is gone."""
+    """Statements and COMMITs fail before they are sent or after they were executed, or the connection breaks."""
     failures = Failures(rig, operation, tally)
     await failures.prepare()
     number = 0

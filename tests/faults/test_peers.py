@@ -1,4 +1,4 @@
-"""The scenarios that other libraries are asked too are held by ours."""
+"""The scenarios for other libraries, run with this library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEFT_TO_THE_SWEEP = {"killed before COMMIT", "COMMIT is refused", "deleted by a 
 
 
 def test_ours() -> None:
-    """Nothing is lost, and what is left behind is swept."""
+    """No file is lost, and orphaned files are swept."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.faults.peers", "ours"], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -13,22 +13,22 @@ When = Literal["before", "after", "lost"]
 
 
 class Broken(Exception):
-    """What the database is told to raise."""
+    """The error that the database raises."""
 
 
 class Trouble:
-    """Counts the statements and commits of an engine, and lets one of them fail.
+    """Counts the statements and commits of an engine, and makes one of them fail.
 
     Args:
-        number: Which, beginning with 1.
-        when: An error before it is sent or after it was done, or a connection that is lost before. A COMMIT always has
-            the last, as SQLAlchemy has no place where another error of it could come from.
-        kill: Loses a connection, given what the driver calls one.
+        number: Which one, starting with 1.
+        when: An error before it is sent or after it was executed, or a lost connection. A COMMIT always loses the
+            connection, because SQLAlchemy cannot raise another error there.
+        kill: Breaks the given driver connection.
 
     Attributes:
-        met: Whether it has happened.
-        doubtful: Whether it happened to a COMMIT, of which nobody but the database knows what became.
-        late: Whether it happened after the COMMIT, when the database was asked which files rows reference.
+        met: ``True`` if it has happened.
+        doubtful: ``True`` if it happened to a COMMIT, whose outcome is unknown.
+        late: ``True`` if it happened after the COMMIT, in the query for references.
     """
 
     def __init__(self, number: int, when: When, kill: Callable[[Any], None]) -> None:
@@ -67,7 +67,7 @@ class Trouble:
 
     @contextlib.contextmanager
     def at(self, engine: AsyncEngine) -> Iterator[None]:
-        """Listen for the time of the block."""
+        """Listen for the duration of the block."""
         listeners = {
             "before_cursor_execute": self._before,
             "after_cursor_execute": self._after,

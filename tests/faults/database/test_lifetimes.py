@@ -88,7 +88,7 @@ def test_imported_while_a_session_is_open(before: str, end: str) -> None:
 
 
 def test_imported_by_a_hook_in_a_flush() -> None:
-    """In the middle of somebody's flush."""
+    """A hook imports the library in the middle of a flush."""
     program = """
         from sqlalchemy import create_engine, event
         from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -112,7 +112,7 @@ def test_imported_by_a_hook_in_a_flush() -> None:
 
 
 def test_used_in_the_session_that_was_open() -> None:
-    """The session that imported the library in its transaction attaches in it, too."""
+    """A session whose transaction was open during the import can attach pictures."""
     program = """
         import asyncio
         from sqlalchemy import ForeignKey, text
@@ -155,7 +155,7 @@ class Words(DeclarativeBase):
 
 
 class Reader(Words):
-    """Has a portrait."""
+    """An owner of a portrait."""
 
     __tablename__ = "reader"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -164,7 +164,7 @@ class Reader(Words):
 
 
 class ReaderPortrait(Words, Image):
-    """Describes itself by its owner's name."""
+    """A portrait whose alternative text is the name of its owner."""
 
     __tablename__ = "reader_portrait"
     reader_id: Mapped[int] = mapped_column(ForeignKey(Reader.id), primary_key=True)
@@ -172,7 +172,7 @@ class ReaderPortrait(Words, Image):
 
     @property
     def alt(self) -> str:
-        """What the portrait shows."""
+        """The name of the owner."""
         return f"Portrait of {self.reader.name}"
 
 
@@ -188,7 +188,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("end", ["commit", "rollback", "close"])
 @pytest.mark.parametrize("call", CALLS)
 async def test_nothing_outlives_its_session(sqlite_database: Database, call: str, end: str) -> None:
-    """Owners whose pictures reach back to them are freed with the session."""
+    """Owners that are referenced by their pictures are released with the session."""
     await sqlite_database.create(Words.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
     bind_store(sessions, MemoryStore("http://test/"))
@@ -220,7 +220,7 @@ async def test_nothing_outlives_its_session(sqlite_database: Database, call: str
 
 
 async def collect() -> None:
-    """Free what nobody has any more, when the loop has forgotten the tasks that closed sessions."""
+    """Collect garbage after the event loop has forgotten the tasks that closed sessions."""
     for _ in range(3):
         await asyncio.sleep(0)
     gc.collect()
@@ -230,19 +230,19 @@ async def collect() -> None:
 
 
 def loops() -> int:
-    """Count the event loops in memory."""
+    """Return the number of event loops in memory."""
     gc.collect()
     return sum(isinstance(one, asyncio.AbstractEventLoop) for one in gc.get_objects())
 
 
 def descriptors() -> int:
-    """Count the open descriptors of this process."""
+    """Return the number of open descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[Callable[[Callable[[AsyncSession, int], Any]], None]]:
-    """Run twenty jobs, each in an event loop of its own, and compare what is left after five with the end."""
+    """Run twenty jobs, each in a new event loop, and compare the end with the state after five."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'jobs.sqlite'}", poolclass=NullPool)
     sessions = async_sessionmaker(engine, expire_on_commit=False)
     bind_store(sessions, MemoryStore())
@@ -272,7 +272,7 @@ def jobs(tmp_path: Path) -> Iterator[Callable[[Callable[[AsyncSession, int], Any
 
 
 def test_thumbnails_in_many_loops(jobs: Callable[[Callable[[AsyncSession, int], Any]], None]) -> None:
-    """As in a worker that runs each job by ``asyncio.run()``."""
+    """Each job runs with ``asyncio.run()``, as in a worker."""
 
     async def work(session: AsyncSession, number: int) -> None:
         await (await get(session, number)).picture.get_or_generate_thumbnail(width=20)
@@ -281,7 +281,7 @@ def test_thumbnails_in_many_loops(jobs: Callable[[Callable[[AsyncSession, int], 
 
 
 def test_uploads_in_many_loops(jobs: Callable[[Callable[[AsyncSession, int], Any]], None]) -> None:
-    """Pictures and values."""
+    """Pictures and values are uploaded."""
 
     async def work(session: AsyncSession, number: int) -> None:
         user = await get(session, number)
@@ -294,7 +294,7 @@ def test_uploads_in_many_loops(jobs: Callable[[Callable[[AsyncSession, int], Any
 def test_a_bucket_in_many_loops(
     bucket_server: Ministack, jobs: Callable[[Callable[[AsyncSession, int], Any]], None]
 ) -> None:
-    """One client for all of them, never closed in between."""
+    """All jobs share one client, which is never closed in between."""
     address = f"http://{BIND}:{bucket_server.port}"
     store = S3Store("pictures", ACCESS_KEY, SECRET_KEY, prefix="loops", region="eu-central-1", endpoint_url=address)
 
@@ -312,7 +312,7 @@ def test_a_bucket_in_many_loops(
 
 
 async def test_a_store_bound_to_scoped_sessions(database: Database) -> None:
-    """It is that of the sessions of all tasks, present and future."""
+    """The sessions of all tasks, existing and future, have the store."""
     await database.create(Base.metadata)
     sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
     scoped = async_scoped_session(sessions, scopefunc=asyncio.current_task)
@@ -333,7 +333,7 @@ async def test_a_store_bound_to_scoped_sessions(database: Database) -> None:
 
 
 async def test_a_store_bound_to_scoped_sessions_that_exist(sqlite_database: Database) -> None:
-    """Also in the task that has a session already."""
+    """Also the task that already has a session uses the store."""
     await sqlite_database.create(Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
     scoped = async_scoped_session(sessions, scopefunc=asyncio.current_task)
@@ -350,7 +350,7 @@ async def test_a_store_bound_to_scoped_sessions_that_exist(sqlite_database: Data
 
 
 async def test_a_handle_whose_row_is_forgotten(value_rig: Rig) -> None:
-    """It loads from its session's store as long as the session is there."""
+    """The handle loads from the store of its session while the session exists."""
     rig = value_rig
     await rig.user()
     async with rig.sessions() as session:
@@ -364,7 +364,7 @@ async def test_a_handle_whose_row_is_forgotten(value_rig: Rig) -> None:
 
 
 async def test_a_handle_keeps_no_session(value_rig: Rig) -> None:
-    """A handle that is kept for longer keeps neither its row nor its session in memory."""
+    """A handle that is kept longer keeps neither its row nor its session in memory."""
     rig = value_rig
     await rig.user()
 

@@ -1,4 +1,4 @@
-"""Where workers are killed: each database, with a directory and with a bucket."""
+"""Environments for killed workers: each database, with a directory and with a bucket."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MakePlaces(Protocol):
     """Makes databases and stores for a number of workers."""
 
     def __call__(self, workers: int, *, stopping: bool = False) -> list[Place]:
-        """Return one place for all workers, or one for each where they would keep one another from working.
+        """Return one place for all workers, or one for each if they would block each other.
 
         SQLite has one writer. InnoDB locks the neighbours of a revision that is deleted and written again, so that a
         worker that stops there would block every insertion of the others.
@@ -40,7 +40,7 @@ class MakePlaces(Protocol):
 
 @contextlib.asynccontextmanager
 async def places(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> AsyncIterator[MakePlaces]:
-    """Return the function that makes places for workers, for the database and store that the parameter names."""
+    """Yield a function that creates places with the parameter's database and store."""
     name, kind = request.param.split()
     photo = tmp_path / "photo.jpg"
     photo.write_bytes(photos.saved(photos.opened("coffee", (60, 40)), "JPEG"))

@@ -1,4 +1,4 @@
-"""What a test has of the process from which workers are forked."""
+"""The interface of the tests to the process from which workers are forked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class Zygote:
-    """A process from which workers are forked; one for all tests. Its methods block."""
+    """A process from which workers are forked, shared by all tests. Its methods block."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -38,11 +38,11 @@ class Zygote:
         return json.loads(answer)
 
     def fork(self, specs: list[dict[str, Any]]) -> None:
-        """Begin a round: a worker for each description."""
+        """Start a round with a worker for each description."""
         self._ask(fork=specs)
 
     def wait(self, timeout: float = 300, *, count: int | None = None) -> None:
-        """Wait until so many workers, or all, have stopped themselves, or have ended."""
+        """Wait until each worker has stopped itself or exited."""
         self._ask(wait=timeout, count=count)
 
     def signal(self, number: int) -> None:
@@ -50,16 +50,16 @@ class Zygote:
         self._ask(signal=number)
 
     def kill(self) -> list[tuple[str, Note]]:
-        """Kill all at once.
+        """Kill all workers.
 
         Returns:
-            How each was then: ``"stopped"``, ``"busy"``, or by which signal or with which code it had ended before; and
-            what it had done.
+            The state of each, ``"stopped"``, ``"busy"``, or the signal or exit status with which it had ended, and its
+            last note.
         """
         return [(answer.pop("end"), Note(**answer)) for answer in self._ask(kill=True)]
 
     def run(self, *specs: dict[str, Any], seconds: float | None = None) -> list[tuple[str, Note]]:
-        """A whole round: until each has stopped or ended, or for so many seconds."""
+        """Run a round until each worker has stopped or exited, or for a number of seconds."""
         self.fork(list(specs))
         if seconds is None:
             self.wait()
@@ -68,7 +68,7 @@ class Zygote:
         return self.kill()
 
     def close(self) -> None:
-        """End it."""
+        """Terminate the process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()

@@ -1,4 +1,4 @@
-"""Where workers live and die: a database and a store, and what must hold there when all of them are dead."""
+"""Environments for workers: a database and a store, and the invariants after all workers are dead."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ OTHERS = {
 
 @dataclass
 class Place:
-    """One database and one store.
+    """A database and a store.
 
     Attributes:
-        database: With its tables.
-        store: Its description; a process that reads it has a store of its own.
+        database: A database with the tables.
+        store: The description of the store, from which each process creates its own.
         photo: The path of a small photograph.
     """
 
@@ -46,17 +46,17 @@ class Place:
     photo: str
 
     async def create(self) -> None:
-        """Make the tables."""
+        """Create the tables."""
         await self.database.create(Base.metadata)
 
     def spec(self, role: str = "program", **more: Any) -> dict[str, Any]:
-        """What a worker here has to know."""
+        """Return the description for a worker."""
         url = self.database.url.render_as_string(hide_password=False)
         database = {"database": self.database.name, "driver": self.database.driver, "url": url}
         return {"role": role, "store": self.store, "photo": self.photo, **database, **more}
 
     async def quiet(self) -> None:
-        """Wait until the database has seen that its clients are dead: a COMMIT may still be under way."""
+        """Wait until the database has noticed that its clients are dead, because a COMMIT may still be in progress."""
         ask = OTHERS.get(self.database.name)
         if ask is not None:
             async with self.database.reader.connect() as connection, asyncio.timeout(20):
@@ -65,15 +65,15 @@ class Place:
                     await asyncio.sleep(0.01)
 
     async def check(self, zygote: Zygote, notes: dict[int, Note], *sweepers: dict[str, Any]) -> tuple[int, int]:
-        """Assert that no row is without its file, that what was acknowledged is there, and that a sweep cleans up.
+        """Assert that each row has its file, that acknowledged commits exist, and that a sweep cleans up.
 
         Args:
-            zygote: Makes the process that sweeps.
-            notes: What each worker had done, by its line.
-            sweepers: What is said to those processes that sweep before the last one, and do not come to an end.
+            zygote: Forks the process that sweeps.
+            notes: The last note of each worker, by line.
+            sweepers: Descriptions of processes that sweep before the last one and are killed.
 
         Returns:
-            How many files rows have, and how many were without, unfinished uploads among them.
+            The number of files of rows, and of orphaned files, including unfinished uploads.
         """
         await self.quiet()
         store = FaultyStore(store_of(self.store))
@@ -101,7 +101,7 @@ class Place:
 
     @staticmethod
     async def _unfinished(store: KeyedStore, names: set[str]) -> set[str]:
-        """Return the uploads that were started and never finished, and the files that a listing does not show."""
+        """Return the unfinished multipart uploads, and the files that a listing does not show."""
         if isinstance(store, S3Store):
             return {upload.upload_id async for upload in store.client.list_uploads()}
         assert isinstance(store, FileSystemStore)

@@ -1,4 +1,4 @@
-"""A worker that is a web application, under a real server."""
+"""A worker that runs a web application on a real server."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.faults.rig import PNG, SIZE
 from tests.faults.stores import FaultyStore
 
 SLOW = 0.3
-"""Seconds before and after each put."""
+"""Delay before and after each put, in seconds."""
 
 
 def application(sessions: async_sessionmaker[Any], inner: KeyedStore, folder: Path) -> Starlette:
-    """Takes pictures of users, and makes thumbnails behind the answer.
+    """Return an application that receives pictures, and makes thumbnails in background tasks.
 
     Args:
-        sessions: Of the database.
-        inner: Where files go, slowly.
-        folder: Gets a file ``reached`` when something is on its way to the store.
+        sessions: The sessionmaker.
+        inner: The store, which is slowed down.
+        folder: A file ``reached`` is created here when a put starts.
     """
     store = FaultyStore(inner)
     tasks: set[asyncio.Task[None]] = set()
@@ -67,7 +67,7 @@ def application(sessions: async_sessionmaker[Any], inner: KeyedStore, folder: Pa
 
 
 async def by_uvicorn(app: Starlette, port: int) -> None:
-    """Waits for requests for a tenth of a second when it is told to end."""
+    """Serve with uvicorn, which waits a tenth of a second for requests when it is stopped."""
     import uvicorn
 
     options: dict[str, Any] = {"log_level": "critical", "timeout_graceful_shutdown": 1, "lifespan": "off"}
@@ -75,7 +75,7 @@ async def by_uvicorn(app: Starlette, port: int) -> None:
 
 
 async def by_hypercorn(app: Starlette, port: int) -> None:
-    """The same."""
+    """Serve with hypercorn, likewise."""
     import signal
 
     from hypercorn.asyncio import serve

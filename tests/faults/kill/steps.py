@@ -1,4 +1,4 @@
-"""The steps of a transaction at which a process can be stopped, and the page on which it notes the last one."""
+"""The steps of a transaction at which a process can be stopped, and shared memory for the last step."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ STEPS = (
     "after sweeping",
     "before a request",
 )
-"""In the order in which a transaction that replaces a picture reaches them, and those of a sweep and a bucket."""
+"""The steps of a transaction that replaces a picture, in order, and those of a sweep and a bucket."""
 
 _LINE = struct.Struct("<4I")
 
 
 @dataclass(frozen=True)
 class Note:
-    """What a process had done when it was killed.
+    """The progress of a process when it was killed.
 
     Attributes:
-        step: The last one it reached.
-        begun: How many transactions it has begun.
-        acknowledged: The number of the last one whose commit has returned; 0 for none.
-        refused: How many transactions the database has refused, because another process was in the way.
+        step: The last step that it reached.
+        begun: The number of transactions that it has begun.
+        acknowledged: The number of the last transaction whose commit has returned; 0 for none.
+        refused: The number of transactions that the database has refused because of another process.
     """
 
     step: str
@@ -54,29 +54,29 @@ class Note:
 
 
 class Board:
-    """A page that a process shares with those it forks, a line for each; what is written survives the writer."""
+    """Memory shared with forked processes, one line for each; notes survive the process that wrote them."""
 
     def __init__(self, lines: int) -> None:
         self._page = mmap.mmap(-1, max(1, lines) * _LINE.size)
 
     def write(self, line: int, note: Note) -> None:
-        """Note what one has done."""
+        """Write the note of a line."""
         values = STEPS.index(note.step), note.begun, note.acknowledged, note.refused
         _LINE.pack_into(self._page, line * _LINE.size, *values)
 
     def read(self, line: int) -> Note:
-        """What one has noted last."""
+        """Return the last note of a line."""
         step, *counts = _LINE.unpack_from(self._page, line * _LINE.size)
         return Note(STEPS[step], *counts)
 
 
 class Watch:
-    """Is told of each step of a process, and stops the whole process at one of them.
+    """Records each step of a process, and stops the whole process at one of them.
 
     Args:
-        board: Where to note it.
-        line: Which line is the process's own.
-        stop: The step to stop at, and at which time it is reached; ``None`` to go on for ever.
+        board: The shared memory.
+        line: The line of this process.
+        stop: The step to stop at, and how often it must be reached; ``None`` to run forever.
     """
 
     def __init__(self, board: Board, line: int, stop: tuple[str, int] | None) -> None:
@@ -87,11 +87,11 @@ class Watch:
         self.begun = self.acknowledged = self.refused = 0
 
     def note(self) -> None:
-        """Write it down."""
+        """Write the note."""
         self._board.write(self._line, Note(self.step, self.begun, self.acknowledged, self.refused))
 
     def passed(self, step: str) -> None:
-        """A step is reached; where it is the one to stop at, nothing in this process goes on after it."""
+        """Record a step; if it is the one to stop at, the whole process stops."""
         self.step = step
         self.note()
         if step == self.stop:
@@ -100,7 +100,7 @@ class Watch:
                 os.kill(os.getpid(), signal.SIGSTOP)
 
     def listen(self, engine: AsyncEngine, sessions: async_sessionmaker[Any]) -> None:
-        """Be told of what happens in the database."""
+        """Record the events of the database."""
 
         @event.listens_for(engine.sync_engine, "after_cursor_execute")
         def executed(connection: object, cursor: object, statement: str, *_: object) -> None:
@@ -118,12 +118,12 @@ class Watch:
 
 
 class WatchedStore(FaultyStore):
-    """Tells a watch of every call.
+    """Reports every call to a watch.
 
     Args:
         inner: The real store.
-        watch: Who is told.
-        sweeping: Whether the deletions are those of a sweep.
+        watch: The watch to notify.
+        sweeping: ``True`` if the deletions are those of a sweep.
     """
 
     def __init__(self, inner: Any, watch: Watch, *, sweeping: bool = False) -> None:
@@ -151,7 +151,7 @@ class WatchedStore(FaultyStore):
 
 
 class _Halved:
-    """A source in whose middle a step is reached."""
+    """A source that reports a step in its middle."""
 
     def __init__(self, data: Source, watch: Watch) -> None:
         self._read = as_reader(data)

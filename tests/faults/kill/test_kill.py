@@ -1,4 +1,4 @@
-"""Killed by SIGKILL at any moment: no committed row is without its file, and a sweep finds what was left."""
+"""SIGKILL at any moment: every committed row has its file, and a sweep deletes the rest."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ ALONE: dict[str, Any] = {"shared": False}
 async def run(
     places: list[Place], zygote: Zygote, tally: Tally, specs: list[dict[str, Any]], seconds: float | None = None
 ) -> list[tuple[str, Note]]:
-    """Let workers run until each has stopped or ended, or for some time; kill them, and check every place.
+    """Run workers until each has stopped or exited, or for some time; kill them, and check every place.
 
     Args:
         places: One for all of them, or one for each.
-        zygote: Where they come from.
-        tally: Where it is counted.
-        specs: What each is told; users of its own are added, and a place.
-        seconds: How long; ``None`` until they stop.
+        zygote: Forks the workers.
+        tally: Counts the workers.
+        specs: The description of each worker; users and a place are added.
+        seconds: The duration; ``None`` until they stop.
     """
     for place in places:
         await place.create()
@@ -64,7 +64,7 @@ async def run(
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
 async def test_at_each_step(make_places: MakePlaces, zygote: Zygote, tally: Tally, seed: int) -> None:
-    """Two processes for each step, one at the first time it comes there and one later, all killed at once."""
+    """Two processes per step, one at its first occurrence and one later, are killed together."""
     random = Random(seed)
     stops = [(step, time) for step in STOPS for time in (1, random.randint(2, 4))]
     specs = [{"stop": stop, "seed": random.randrange(2**32), **ALONE} for stop in stops]
@@ -74,7 +74,7 @@ async def test_at_each_step(make_places: MakePlaces, zygote: Zygote, tally: Tall
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
 async def test_at_random(make_places: MakePlaces, zygote: Zygote, tally: Tally, seed: int) -> None:
-    """Many at once; with one store or, in the next round, the other they want the same pictures, if they can."""
+    """Many processes run concurrently; with one store, they use the same pictures where the database allows it."""
     random = Random(seed)
     places = make_places(12)
     same = len(places) == 1 and ("bucket" in places[0].store) == (seed % 2 == 0)
@@ -89,12 +89,12 @@ async def test_at_random(make_places: MakePlaces, zygote: Zygote, tally: Tally, 
 async def test_at_each_system_call(
     make_directories: MakePlaces, zygote: Zygote, tally: Tally, unnamed: bool, seed: int
 ) -> None:
-    """The kernel kills the process as it asks for what a put or a delete is made of; unnamed files exist, or do not."""
+    """The kernel kills the process at each system call of a put or a delete, with and without unnamed files."""
     random = Random(seed)
     specs = [
         {"dies": [number, call], "seed": random.randrange(2**32), "unnamed files": unnamed, **ALONE}
         for call in CALLS
-        # once there are directories, it may be long until one is made
+        # once directories exist, it may take long until one is created
         for number in ([1, 1] if call == "mkdirat" else [random.randint(1, 4), random.randint(1, 4)])
     ]
     ended = await run(make_directories(len(specs)), zygote, tally, specs)
@@ -103,7 +103,7 @@ async def test_at_each_system_call(
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
 async def test_in_an_upload_of_parts(make_buckets: MakePlaces, zygote: Zygote, tally: Tally, seed: int) -> None:
-    """Before the first request, between two parts, before the last: unfinished uploads go with the sweep."""
+    """Killed before the first request, between two parts and before the last: the sweep aborts unfinished uploads."""
     random = Random(seed)
     specs = [{"stop": (REQUEST, time), "seed": random.randrange(2**32), **ALONE} for time in range(1, 11)]
     ended = await run(make_buckets(1), zygote, tally, specs)

@@ -1,4 +1,4 @@
-"""Clients that leave and servers that are told to end, in the middle of an upload or of what goes on behind it."""
+"""Clients that disconnect, and servers that are stopped, during an upload or a background task."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.servers.ministack import BIND, free_port
 
 
 class Site:
-    """A server of its own, and clients of it.
+    """A server process, and clients of it.
 
     Args:
-        place: What is behind it.
-        zygote: Where it came from.
-        port: Where it is.
+        place: The database and the store.
+        zygote: The process that it was forked from.
+        port: The port that it listens on.
     """
 
     def __init__(self, place: Place, zygote: Zygote, port: int) -> None:
@@ -34,7 +34,7 @@ class Site:
         self._writers: list[asyncio.StreamWriter] = []
 
     async def post(self, path: str, body: bytes = b"", missing: int = 0) -> asyncio.StreamReader:
-        """Send a request, without so many bytes of its body, which were announced."""
+        """Send a request without the last bytes of its announced body."""
         async with asyncio.timeout(20):
             while True:
                 with contextlib.suppress(ConnectionRefusedError):
@@ -48,13 +48,13 @@ class Site:
         return reader
 
     async def answered(self, path: str, body: bytes = b"") -> bytes:
-        """Send a request, and return the answer."""
+        """Send a request, and return the response."""
         answer = await (await self.post(path, body)).read()
         self._reached.unlink(missing_ok=True)
         return answer
 
     async def on_its_way(self) -> None:
-        """Wait until something is on its way to the store."""
+        """Wait until a file is being put."""
         async with asyncio.timeout(20):
             while not self._reached.exists():
                 await asyncio.sleep(0.005)
@@ -64,14 +64,14 @@ class Site:
         self._writers[-1].transport.abort()
 
     async def aclose(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         for writer in self._writers:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
     def end(self) -> str:
-        """Tell the server to end, and return how it did."""
+        """Stop the server, and return how it exited."""
         self._zygote.signal(signal.SIGTERM)
         self._zygote.wait(20)
         [(end, _)] = self._zygote.kill()
@@ -80,7 +80,7 @@ class Site:
 
 @pytest.fixture(params=["uvicorn", "hypercorn"])
 async def site(request: pytest.FixtureRequest, make_directories: MakePlaces, zygote: Zygote) -> AsyncIterator[Site]:
-    """One user has a picture already."""
+    """A site on which one user already has a picture."""
     pytest.importorskip(request.param)
     [place] = make_directories(1)
     await place.create()
@@ -93,7 +93,7 @@ async def site(request: pytest.FixtureRequest, make_directories: MakePlaces, zyg
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_upload(site: Site, zygote: Zygote, tally: Tally) -> None:
-    """Nothing of it is stored, and the old picture stays."""
+    """Nothing is stored, and the old picture stays."""
     await site.post("/pictures/1", bytes(100_000), missing=1000)
     site.leave()
     await site.answered("/pictures/2", b"other")
@@ -103,7 +103,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_upload(site: Site, zygo
 
 
 async def test_a_client_that_leaves_before_its_answer(site: Site, zygote: Zygote, tally: Tally) -> None:
-    """Servers let the handler go on, so the picture is stored; or they cancel it, and it is not."""
+    """If the server completes the handler, the picture is stored; if it cancels the handler, it is not."""
     await site.post("/pictures/1", b"new")
     await site.on_its_way()
     site.leave()
@@ -114,7 +114,7 @@ async def test_a_client_that_leaves_before_its_answer(site: Site, zygote: Zygote
 
 @pytest.mark.parametrize("path", ["/pictures/1", "/thumbnails/1"])
 async def test_a_server_that_is_told_to_end(site: Site, zygote: Zygote, path: str, tally: Tally) -> None:
-    """While a handler, or a task behind its answer, puts a file: that is stored whole with its row, or not at all."""
+    """A file that a handler or background task is putting is stored completely with its row, or not at all."""
     await site.post(path, b"new" if path.startswith("/pictures") else b"")
     await site.on_its_way()
     site.end()

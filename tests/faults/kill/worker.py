@@ -1,4 +1,4 @@
-"""What a process does until it is killed: at random what applications do, or a sweep."""
+"""A process that is killed at some point: it runs random transactions, or a sweep."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ SIZES = [(30, 20), (9, 9), (8, 8)]
 
 
 def store_of(spec: dict[str, Any], watch: Watch | None = None) -> KeyedStore:
-    """The store that a description names: a directory, or a part of a bucket, whose requests a watch may be told of."""
+    """Return the store of a description: a directory, or a prefix of a bucket whose requests a watch records."""
     if "folder" in spec:
         return FileSystemStore(spec["folder"], "http://test/")
 
     def clock() -> datetime:
-        """What the time is; each request is signed by it."""
+        """Return the current time, with which requests are signed."""
         if watch is not None and watch.stop == REQUEST:
             watch.passed(REQUEST)
         return datetime.now(UTC)
@@ -64,16 +64,16 @@ def store_of(spec: dict[str, Any], watch: Watch | None = None) -> KeyedStore:
 
 
 def database_of(spec: dict[str, Any]) -> Database:
-    """The database that a description names."""
+    """Return the database of a description."""
     return Database(spec["database"], spec["driver"], make_url(spec["url"]))
 
 
 class Program:
-    """Transactions without an end.
+    """Endless transactions.
 
     Args:
-        spec: Which database, which store, which users, and where to stop; JSON, so that it can come from anywhere.
-        watch: Is told of each step.
+        spec: The database, the store, the users and where to stop, as JSON.
+        watch: Notified of each step.
     """
 
     def __init__(self, spec: dict[str, Any], watch: Watch) -> None:
@@ -87,11 +87,11 @@ class Program:
         self.large = {"during put": 3_000_000, REQUEST: PART + 1_000_000}.get(watch.stop, 0)
 
     def content(self) -> bytes:
-        """Some bytes that no other has; many where somebody wants to stop in their midst."""
+        """Return unique bytes; many of them for stops in the middle of an upload."""
         return self.random.randbytes(16) + bytes(self.large or self.random.randint(1, 3000))
 
     async def user(self, session: AsyncSession) -> User:
-        """One of those it may have, a new one if he is not there."""
+        """Return one of its users, or a new one."""
         number = self.random.choice(self.users)
         user = await session.get(User, number)
         if user is None:
@@ -100,18 +100,18 @@ class Program:
         return user
 
     async def attach(self, session: AsyncSession) -> None:
-        """Attach or replace a picture, whose content nobody looks at."""
+        """Attach or replace a picture, without examining the content."""
         user = await self.user(session)
         await user.picture.from_raw_file(self.content(), None, self.random.choice(SIZES), PNG)
 
     async def photograph(self, session: AsyncSession) -> None:
-        """The same with a real one, and a thumbnail."""
+        """Do the same with a real photograph and a thumbnail."""
         user = await self.user(session)
         await user.picture.from_blob(self.photo + self.content())
         await user.picture.generate_thumbnail(width=self.random.choice([20, 10, 5]))
 
     async def thumbnail(self, session: AsyncSession) -> None:
-        """Add a thumbnail to what is there."""
+        """Add a thumbnail to an existing picture."""
         user = await self.user(session)
         await user.picture.load()
         if user.picture:
@@ -119,7 +119,7 @@ class Program:
             await user.picture.from_raw_file(self.content(), None, size, PNG, original=False)
 
     async def write(self, session: AsyncSession) -> None:
-        """Give an offloaded column another value, and one of them none at times."""
+        """Assign a new value to an offloaded column, and sometimes ``None`` to another."""
         user = await self.user(session)
         user.body = StoredBinary(self.content())
         user.small = self.random.choice([None, StoredBinary(self.content())])
@@ -129,14 +129,14 @@ class Program:
         await (await self.user(session)).picture.delete()
 
     async def delete_user(self, session: AsyncSession) -> None:
-        """Delete a user with his picture."""
+        """Delete a user with the picture."""
         user = await self.user(session)
         await session.flush()
         await session.delete(user)
         await session.flush()
 
     async def move(self, session: AsyncSession) -> None:
-        """Give a picture with its thumbnails to another user, and attach another one in its place."""
+        """Move a picture with its thumbnails to another user, and attach a new one to the old user."""
         one, other = await self.user(session), await self.user(session)
         await other.picture.delete()
         await session.flush()
@@ -162,7 +162,7 @@ class Program:
             await other.picture.adopt(name)
 
     async def on_the_connection(self, session: AsyncSession) -> None:
-        """Replace a picture in a savepoint that the session does not know, and that is rolled back at times."""
+        """Replace a picture in a savepoint that the session does not know, and sometimes roll it back."""
         user = await self.user(session)
         await session.flush()
         savepoint = await (await session.connection()).begin_nested()
@@ -176,7 +176,7 @@ class Program:
             await savepoint.commit()
 
     async def evaluate(self, session: AsyncSession) -> None:
-        """Delete in bulk, evaluated on a change that was not flushed: no row is deleted."""
+        """Delete in bulk, evaluated on an unflushed change, so that no row is deleted."""
         user = await self.user(session)
         await user.picture.load()
         with session.no_autoflush:
@@ -189,7 +189,7 @@ class Program:
         session.expire_all()
 
     async def copy_reference(self, session: AsyncSession) -> None:
-        """Let two rows reference one file, where no other process may remove it meanwhile."""
+        """Copy a reference to a second row, in a way that no other process can delete the file meanwhile."""
         one, other = await self.user(session), await self.user(session)
         if one is not other and not self.spec["shared"]:
             await session.flush()
@@ -201,14 +201,14 @@ class Program:
             session.expire_all()
 
     async def swallow(self, session: AsyncSession) -> None:
-        """A statement fails, and nobody is told; on PostgreSQL nothing of the transaction is committed."""
+        """Ignore a failed statement, after which PostgreSQL commits nothing of the transaction."""
         await session.flush()
         self.silent = self.spec["database"] == "postgresql"
         with contextlib.suppress(SQLAlchemyError):
             await session.execute(text("SELECT * FROM nothing_of_this_name"))
 
     async def in_savepoint(self, session: AsyncSession) -> None:
-        """Do something in a savepoint, which is released or rolled back."""
+        """Run an operation in a savepoint, which is released or rolled back."""
         async with session.begin_nested() as savepoint:
             await self.attach(session)
             await session.flush()
@@ -217,7 +217,7 @@ class Program:
                 await savepoint.rollback()
 
     async def transaction(self, session: AsyncSession) -> None:
-        """Some of it; then a commit, more often than not."""
+        """Run some operations, and usually commit."""
         work = [
             *[self.attach] * 5,
             self.photograph,
@@ -250,8 +250,8 @@ class Program:
             await session.rollback()
 
     async def run(self) -> None:
-        """One after the other, until somebody ends the process."""
-        # At MariaDB's usual level one that is stopped locks the gaps between rows, which keeps the others from theirs.
+        """Run transactions until the process is terminated."""
+        # At MariaDB's default level, a stopped process locks gaps between rows, and blocks the others.
         options = {} if self.spec["shared"] or self.spec["database"] != "mariadb" else {"isolation_level": RELAXED}
         engine = database_of(self.spec).engine(**options)
         sessions = async_sessionmaker(engine, expire_on_commit=False, sync_session_class=type("Its", (Session,), {}))
@@ -273,13 +273,13 @@ class Program:
             except OperationalError as error:
                 if not is_deadlock(error):
                     raise
-                self.random.setstate(choices)  # the whole transaction again, as an application has to do
+                self.random.setstate(choices)  # retry the whole transaction, as an application must do
                 self.watch.refused += 1
                 self.watch.note()
 
 
 def is_deadlock(error: OperationalError) -> bool:
-    """Whether MariaDB has chosen the transaction for a deadlock, which even owners of one's own do not prevent.
+    """Return whether MariaDB chose the transaction as victim of a deadlock, which separate owners do not prevent.
 
     ``tests/faults/database/test_innodb.py`` shows why.
     """
@@ -287,13 +287,13 @@ def is_deadlock(error: OperationalError) -> bool:
 
 
 def die_at(call: str) -> None:
-    """Let the kernel kill this process at the next call of that name that one of its threads for files makes."""
+    """Make the kernel kill this process at the next such system call of one of its I/O threads."""
     _threads.set_workers(io=1)
     _threads.io_executor().submit(fatal(call)).result()
 
 
 async def sweep(spec: dict[str, Any], watch: Watch) -> None:
-    """Remove what no row names."""
+    """Delete files that no row references."""
     database = database_of(spec)
     store = WatchedStore(store_of(spec["store"]), watch, sweeping=True)
     await swept(database, store)
@@ -301,12 +301,12 @@ async def sweep(spec: dict[str, Any], watch: Watch) -> None:
 
 
 async def program(spec: dict[str, Any], watch: Watch) -> None:
-    """Transactions without an end."""
+    """Run endless transactions."""
     await Program(spec, watch).run()
 
 
 async def server(spec: dict[str, Any], watch: Watch) -> None:
-    """A web application, until it is told to end."""
+    """Run a web application until it is terminated."""
     database = database_of(spec)
     app = application(async_sessionmaker(database.engine()), store_of(spec["store"]), Path(spec["photo"]).parent)
     try:
@@ -319,7 +319,7 @@ ROLES = {"program": program, "sweep": sweep, "server": server}
 
 
 def begin(spec: dict[str, Any], watch: Watch) -> None:
-    """Do what the description says, in a process that has done nothing yet; it returns only if that has an end."""
+    """Run the described worker in a fresh process."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if not spec.get("unnamed files", True):
         refused("openat", errno.EOPNOTSUPP, os.O_TMPFILE & ~os.O_DIRECTORY)()

@@ -1,7 +1,7 @@
-"""A process that has loaded everything and done nothing: workers are forked from it in milliseconds.
+"""A process with all modules loaded, from which workers are forked in milliseconds.
 
-It reads commands from its standard input and writes answers, one JSON text a line. It has no event loop, no thread, and
-has asked libvips for nothing, so that a fork of it is as good as a new process.
+It reads commands from its standard input and writes answers, one JSON object per line. It has no event loop and no
+threads, and has not used libvips, so that a forked process is equivalent to a new one.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Herd:
             os._exit(code)
 
     def wait(self, timeout: float, count: int | None) -> None:
-        """Wait until so many, or all, have stopped or ended, or until it takes too long."""
+        """Wait until a number of workers, or all, have stopped or exited, or until a time limit."""
         deadline = time.monotonic() + timeout
         while len(self._ends) < (count or len(self._lines)) and time.monotonic() < deadline:
             pid, status = os.waitpid(-1, os.WUNTRACED | os.WNOHANG)
@@ -77,7 +77,7 @@ class Herd:
             os.kill(pid, number)
 
     def kill(self) -> list[dict[str, Any]]:
-        """Kill all that have not ended; tell of each how it was and what it had noted."""
+        """Kill all that have not exited; return the state and the last note of each."""
         for pid in self._lines:
             if self._ends.get(pid, "stopped") == "stopped":
                 os.kill(pid, signal.SIGKILL)
@@ -97,7 +97,7 @@ def _told(status: int) -> str:
 
 
 def main() -> None:
-    """Obey until there are no more commands."""
+    """Execute commands until the input ends."""
     for name in LOADED:
         importlib.import_module(name)
     gc.collect()

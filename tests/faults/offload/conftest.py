@@ -1,4 +1,4 @@
-"""What turns the tests of faults with pictures into those of faults with offloaded columns."""
+"""Fixtures that repeat the tests of faults with offloaded columns instead of pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAIRED = {"sqlite": "commit", "postgresql": "begin", "mariadb": "dependency"}
 
 
 async def stored_rig_of(database: Database) -> StoredRig:
-    """The same database and store as the others have."""
+    """Return a rig with the same database and store."""
     rig = await rig_of(database)
     stored = StoredRig(rig.database, rig.store, rig.engine)
     stored.sessions = rig.sessions
@@ -27,7 +27,7 @@ async def rig(database: Database) -> Rig:
 
 @pytest.fixture
 async def any_driver_rig(any_driver_database: Database) -> Rig:
-    """The same by each of the five drivers."""
+    """The same with each of the five drivers."""
     return await stored_rig_of(any_driver_database)
 
 
@@ -39,7 +39,7 @@ async def sqlite_rig(sqlite_database: Database) -> Rig:
 
 @pytest.fixture
 def style(request: pytest.FixtureRequest) -> Style:
-    """Another one with each database; with pictures, each is tried with all."""
+    """A different way to use a session with each database; with pictures, all are tried."""
     words = request.node.callspec.params.values()
     [database] = {
         DRIVERS[word].database if word in DRIVERS else word for word in words if word in PAIRED or word in DRIVERS

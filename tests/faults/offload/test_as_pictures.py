@@ -1,4 +1,4 @@
-"""What must hold of pictures when something goes wrong must hold of offloaded columns: the same tests, of values."""
+"""The tests of faults with pictures, repeated with offloaded columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COMMIT was sent, and nobody knows what became of it: the same tests, of values."""
+"""COMMIT was sent and its outcome is unknown: the same tests with values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.faults.test_outcomes import (  # noqa: F401 - each is collected here 
 
 @pytest.fixture(params=["asyncpg", "asyncmy"])
 async def rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Any) -> AsyncIterator[Rig]:
-    """The two databases that are reached by a network."""
+    """The two databases that are reached over a network."""
     database = servers.database(request.param, tmp_path)
     yield await stored_rig_of(database)
     await database.aclose()

@@ -1,4 +1,4 @@
-"""Ask one library what becomes of files, and print the answers as JSON: ``python -m tests.faults.peers NAME``."""
+"""Run the scenarios with one library, and print the results as JSON: ``python -m tests.faults.peers NAME``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = ("ours", "sqlalchemy_file", "advanced_alchemy")
 
 
 def apart(work: Coroutine[Any, Any, Any]) -> bool:
-    """Run something in a process of its own; return whether it ended by itself and without an error."""
+    """Run a function in a separate process; return whether it exited normally and without an error."""
     pid = os.fork()
     if pid == 0:
         code = 0
@@ -49,7 +49,7 @@ async def _play(peer: Peer, *acts: Scenario) -> None:
 
 
 async def _behind() -> None:
-    """Wait for what a library does behind its caller."""
+    """Wait for background work of a library."""
     for _ in range(3):
         await asyncio.sleep(0.02)
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -86,7 +86,7 @@ async def _judged(peer: Peer, expected: dict[int, bytes] | None, answer: Path) -
 
 
 def ask(kind: type[Peer], name: str) -> str:
-    """What becomes of files in a scenario: ``held``, ``swept``, ``leak`` or ``lost``."""
+    """Return what happens to files in a scenario: ``held``, ``swept``, ``leak`` or ``lost``."""
     act, expected = SCENARIOS[name]
     with tempfile.TemporaryDirectory() as folder:
         peer = kind(Path(folder))
@@ -98,7 +98,7 @@ def ask(kind: type[Peer], name: str) -> str:
 
 
 def main() -> None:
-    """Ask the one that is named."""
+    """Run the scenarios with the named library."""
     kind: type[Peer] = importlib.import_module(f"tests.faults.peers.{sys.argv[1]}").Library
     answers = {name: ask(kind, name) for name in SCENARIOS}
     version = importlib.metadata.version(kind.package)

@@ -1,4 +1,4 @@
-"""advanced-alchemy: a column whose file obstore keeps."""
+"""advanced-alchemy: a column whose file is stored with obstore."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.faults.peers.scenarios import Peer
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class User(Base):
-    """Has one picture."""
+    """An owner of one picture."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -32,7 +32,7 @@ class User(Base):
 
 
 class Library(Peer):
-    """Its configuration makes sessions with the listener for files; each file gets a name of its own."""
+    """The library, configured with its listener for files; each file gets a unique name."""
 
     name = package = "advanced-alchemy"
     Base, User = Base, User

@@ -18,11 +18,11 @@ from tests.faults.peers.scenarios import Peer
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class User(Base):
-    """Has one picture."""
+    """An owner of one picture."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -32,14 +32,14 @@ class User(Base):
 
 
 class Picture(Base, Image):
-    """That picture."""
+    """The picture."""
 
     __tablename__ = "picture"
     user_id: Mapped[int] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)
 
 
 class Library(Peer):
-    """A directory, bound to the sessions."""
+    """This library, with a directory bound to the sessions."""
 
     name = package = "aioimageattach"
     Base, User = Base, User

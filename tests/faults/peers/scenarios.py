@@ -1,6 +1,6 @@
-"""What every library of this kind meets in an application, told so that each can be asked the same.
+"""Scenarios that any library of this kind meets in an application, written so that each library can run them.
 
-Each scenario runs in a process of its own, on SQLite and a directory. Then another process looks at what is there.
+Each scenario runs in a separate process, with SQLite and a directory. Another process then checks the result.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 
 class Peer(ABC):
-    """A library, used as its documentation says.
+    """A library, used as its documentation recommends.
 
     Args:
-        folder: An empty directory: for the database, and for the files.
+        folder: An empty directory for the database and the files.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Peer(ABC):
         self.files.mkdir(exist_ok=True)
 
     def engine(self) -> AsyncEngine:
-        """An engine with transactions and savepoints as SQLAlchemy's own page on SQLite makes them."""
+        """Return an engine with transactions and savepoints as SQLAlchemy documents them for SQLite."""
         engine = create_async_engine(f"sqlite+aiosqlite:///{self.folder}/rows.sqlite")
 
         @event.listens_for(engine.sync_engine, "connect")
@@ -56,73 +56,73 @@ class Peer(ABC):
 
     @abstractmethod
     def sessions(self, engine: AsyncEngine) -> Callable[[], AsyncSession]:
-        """What makes sessions."""
+        """Return a sessionmaker."""
 
     @abstractmethod
     async def attach(self, session: AsyncSession, user: Any, content: bytes) -> None:
-        """Give a user a picture, instead of the one he has."""
+        """Attach a picture to a user, replacing the previous one."""
 
     @abstractmethod
     async def take(self, session: AsyncSession, user: Any) -> None:
-        """Take a user's picture away."""
+        """Remove the picture of a user."""
 
     @abstractmethod
     async def read(self, user: Any) -> bytes | None:
-        """What a user's picture holds; raises something where its file is not there."""
+        """Return the contents of a user's picture; raise an error if its file is missing."""
 
     async def sweep(self, engine: AsyncEngine) -> bool:
-        """Remove the files that nobody needs; return whether the library knows how."""
+        """Delete orphaned files; return whether the library supports it."""
         return False
 
     @abstractmethod
     def copy(self, source: Any, target: Any) -> None:
-        """Give a user the picture of another by assigning it."""
+        """Copy the picture of a user to another one by assignment."""
 
     def stored(self) -> int:
-        """How many files there are, without those in which a backend keeps what it knows of others."""
+        """Return the number of files, without a backend's own metadata files."""
         found = (path.relative_to(self.files) for path in self.files.rglob("*") if path.is_file())
-        # records of ownership, the quarantine, and what libcloud keeps beside each file are no files of rows
+        # records of ownership, the quarantine, and libcloud's metadata files are not files of rows
         return sum(not path.parts[0].startswith(".") and not path.name.endswith(".metadata.json") for path in found)
 
 
 class Scene:
-    """A scenario while it goes on."""
+    """A running scenario."""
 
     def __init__(self, peer: Peer, engine: AsyncEngine) -> None:
         self.peer = peer
         self.session = peer.sessions(engine)
 
     async def user(self, session: AsyncSession, number: int = 1) -> Any:
-        """That user, a new one if there is none."""
+        """Return the user, or a new one."""
         user = await session.get(self.peer.User, number)
         if user is None:
             session.add(user := self.peer.User(id=number))
         return user
 
     async def attach(self, session: AsyncSession, content: bytes, number: int = 1) -> Any:
-        """Give him a picture."""
+        """Attach a picture to the user."""
         user = await self.user(session, number)
         await self.peer.attach(session, user, content)
         return user
 
     @contextlib.asynccontextmanager
     async def begun(self) -> AsyncIterator[AsyncSession]:
-        """A session with a transaction."""
+        """Yield a session with a transaction."""
         async with self.session() as session, session.begin():
             yield session
 
 
 Scenario = Callable[[Scene], Awaitable[None]]
 SCENARIOS: dict[str, tuple[Scenario, dict[int, bytes] | None]] = {}
-"""By what happens: the scenario, and what users' pictures must hold afterwards; ``None`` for what the database says."""
+"""Scenarios with the expected contents of the users' pictures; ``None`` for those in the database."""
 
 
 class GivenUp(Exception):
-    """What a handler raises."""
+    """Raised by a handler."""
 
 
 def scenario(name: str, expected: dict[int, bytes] | None) -> Callable[[Scenario], Scenario]:
-    """Note what happens in it, and what must be the outcome. User 1 has the picture ``b"old"`` before."""
+    """Register a scenario and its expected outcome. User 1 has the picture ``b"old"`` before."""
 
     def note(function: Scenario) -> Scenario:
         SCENARIOS[name] = (function, expected)
@@ -132,7 +132,7 @@ def scenario(name: str, expected: dict[int, bytes] | None) -> Callable[[Scenario
 
 
 def die() -> None:
-    """End as by ``kill -9``."""
+    """Exit as with ``kill -9``."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -290,7 +290,7 @@ async def _(scene: Scene) -> None:
 
 @scenario("one picture for two users, one of them deleted", None)
 async def _(scene: Scene) -> None:
-    with contextlib.suppress(Exception):  # a refusal is an answer, too
+    with contextlib.suppress(Exception):  # a refusal is also an answer
         async with scene.begun() as session:
             user, other = await scene.user(session), await scene.user(session, 2)
             scene.peer.copy(user, other)

@@ -1,4 +1,4 @@
-"""sqlalchemy-file: a column whose file libcloud keeps."""
+"""sqlalchemy-file: a column whose file is stored with libcloud."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.faults.peers.scenarios import Peer
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class User(Base):
-    """Has one picture."""
+    """An owner of one picture."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -30,7 +30,7 @@ class User(Base):
 
 
 class Library(Peer):
-    """Its storage manager is the process's."""
+    """The library, whose storage manager is global."""
 
     name = package = "sqlalchemy-file"
     Base, User = Base, User
