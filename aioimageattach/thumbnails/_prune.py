@@ -1,19 +1,72 @@
-"""Find the files of thumbnails that are no longer declared."""
+"""Find and delete the files of thumbnails that are no longer declared."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from datetime import datetime
+from typing import Final
 
 from .._declared.maker import Original, thumbnail_of
 from .._declared.names import DerivedName, derived_type
 from .._declared.srcset import Declarations
+from .._inventory import Sessions
 from .._names import revision_of
+from ..exc import UsageError
 from ..store import KeyedStore, ObjectInfo
+from ._maker import ThumbnailMaker
+from ._marks import drop_outdated_marks, has_marks
 
-__all__ = ["find_outdated"]
+__all__ = ["find_outdated", "prune"]
 
-_LAST = "~"  # sorts after every character of a revision
+_BATCH: Final = 1000
+_LAST: Final = "~"  # sorts after every character of a revision
+
+
+async def prune(
+    maker: ThumbnailMaker, object_types: Iterable[str], before: datetime, *, delete: bool, sessions: Sessions | None
+) -> AsyncGenerator[ObjectInfo, None]:
+    """Yield the files of thumbnails that are no longer declared, and delete them on request.
+
+    Args:
+        maker: Knows the store, and the declarations of all classes that may have the object types.
+        object_types: Object types of the originals.
+        before: Files written at this time or later are skipped.
+        delete: Whether to delete the files. Each has been deleted when it is yielded, after outdated marks of its row.
+        sessions: Makes sessions; required to delete files if a class has marks.
+
+    Raises:
+        UsageError: A class has marks, and no sessions are given.
+        StoreError: The store could not be listed, or a file could not be deleted.
+        SQLAlchemyError: The marks could not be changed.
+    """
+    marking = [cls for cls in maker.classes if has_marks(cls)] if delete else []
+    if marking and sessions is None:
+        raise UsageError(
+            f"sessions: expected an async_sessionmaker, because rows of {marking[0].__name__} have marks of the "
+            "thumbnails whose files exist, which must be removed before the files"
+        )
+
+    async def pruned(batch: dict[ObjectInfo, str]) -> list[ObjectInfo]:
+        if delete and batch:
+            if sessions is not None:
+                await drop_outdated_marks(sessions, marking, maker.store, batch.values())
+            for error in (await maker.store.delete_objects([info.name for info in batch])).values():
+                raise error
+        return list(batch)
+
+    for object_type in object_types:
+        batch: dict[ObjectInfo, str] = {}
+        outdated = find_outdated(maker.store, object_type, maker.declared(object_type), before)
+        async with aclosing(outdated) as found:
+            async for original, info in found:
+                batch[info] = original.revision
+                if len(batch) >= _BATCH:
+                    for one in await pruned(batch):
+                        yield one
+                    batch = {}
+        for one in await pruned(batch):
+            yield one
 
 
 async def find_outdated(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -13,7 +14,7 @@ from .._declared.srcset import Declarations
 from .._inventory import Sessions
 from .._names import revision_of
 from ..entity import Image
-from ..exc import ImageError, InvalidKeyError, StoreError, StoreFileNotFoundError, UsageError
+from ..exc import ImageError, InvalidKeyError, StoreError, StoreFileNotFoundError
 from ..store import KeyedStore, ObjectInfo
 from ..stores.fs._serving.names import ServableFile, parse_path
 from ..stores.fs._serving.reader import Delivery
@@ -21,8 +22,7 @@ from ..stores.fs._serving.responses import Headers, RequestInfo, Response, error
 from ..stores.fs._signing import UrlSigner
 from ..stores.fs._static import BLOCK_SIZE, FileServer, offload
 from ._maker import Busy, ThumbnailMaker
-from ._marks import drop_outdated_marks, has_marks
-from ._prune import find_outdated
+from ._prune import prune
 from ._reader import StoreReader
 
 __all__ = ["ThumbnailServer"]
@@ -30,7 +30,6 @@ __all__ = ["ThumbnailServer"]
 _MAX_POINTS: Final = 100
 """Largest number of focal points per thumbnail: a client that knows an original's URL could request all of them."""
 
-_BATCH: Final = 1000
 _RETRY_AFTER: Final = (b"retry-after", b"1")
 
 _log = logging.getLogger("aioimageattach.thumbnails")
@@ -142,38 +141,13 @@ class ThumbnailServer(FileServer):
         Effects: With ``delete``, each file has been deleted by the time it is yielded. Before that, outdated marks of
         its original were removed and committed.
         """
-        marking = [cls for cls in self._maker.classes if has_marks(cls)] if delete else []
-        if marking and sessions is None:
-            raise UsageError(
-                f"sessions: expected an async_sessionmaker, because rows of {marking[0].__name__} have marks of the "
-                "thumbnails whose files exist, which must be removed before the files"
-            )
-        before = datetime.now(UTC) - grace
-        for object_type in dict.fromkeys(
-            [*(one for one in self._maker.declared_types() if one is not None), *object_types]
-        ):
-            batch: dict[ObjectInfo, str] = {}
-            async for original, info in find_outdated(
-                self.store, object_type, self._maker.declared(object_type), before
-            ):
-                batch[info] = original.revision
-                if len(batch) >= _BATCH:
-                    for found in await self._pruned(batch, delete, marking, sessions):
-                        yield found
-                    batch = {}
-            for found in await self._pruned(batch, delete, marking, sessions):
-                yield found
-
-    async def _pruned(
-        self, batch: dict[ObjectInfo, str], delete: bool, marking: list[type[Image]], sessions: Sessions | None
-    ) -> list[ObjectInfo]:
-        """Delete some files, given with the revisions of their originals, after the marks that they justify."""
-        if sessions is not None and batch:
-            await drop_outdated_marks(sessions, marking, self.store, batch.values())
-        failed = await self.store.delete_objects([info.name for info in batch]) if delete and batch else {}
-        for error in failed.values():
-            raise error
-        return list(batch)
+        maker = self._maker
+        types = dict.fromkeys([*(one for one in maker.declared_types() if one is not None), *object_types])
+        async with aclosing(
+            prune(maker, types, datetime.now(UTC) - grace, delete=delete, sessions=sessions)
+        ) as outdated:
+            async for info in outdated:
+                yield info
 
     async def aclose(self) -> None:
         """Stop rendering files that no request is waiting for."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool
 
-from aioimageattach import bind_store
+from aioimageattach import Recipe, Srcset, bind_store
 from aioimageattach.entity import Image, MultipleImageSet, image_attachment
 from aioimageattach.exc import StoreError, StorePermissionError
 from aioimageattach.file import AsyncFile, Source
@@ -72,6 +72,62 @@ class Page(OtherBase):
     __tablename__ = "page"
     id: Mapped[int] = mapped_column(primary_key=True)
     body: Mapped[StoredText | None] = stored_text(index=True)
+
+
+class CardBase(DeclarativeBase):
+    """A declarative base with declared thumbnails."""
+
+
+class Card(CardBase, Image):
+    __tablename__ = "card"
+    __thumbnails__ = {"icon": Recipe(width=20), "wide": Srcset([30, 60], sizes="100vw", fallback=None)}
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class TenantCard(CardBase, Image):
+    __tablename__ = "tenant_card"
+    __thumbnails__ = {"icon": Recipe(width=20)}
+    id: Mapped[int] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+
+    @property
+    def object_type(self) -> str:
+        return f"card-of-{self.tenant}"
+
+
+class Queue:
+    """Notes the originals that are handed to it, like ThumbnailTasks, and what happens to its broker."""
+
+    def __init__(self) -> None:
+        self.broker: Any = self
+        self.notes: list[str] = []
+
+    async def startup(self) -> None:
+        """Start."""
+        self.notes.append("startup")
+
+    async def shutdown(self) -> None:
+        """End."""
+        self.notes.append("shutdown")
+
+    async def enqueue(self, original: str, thumbnails: Sequence[str]) -> None:
+        """Take a job."""
+        self.notes.append(f"{original} {len(thumbnails)}")
+
+
+queue = Queue()
+
+
+class Brokerless:
+    """Has nothing to start."""
+
+    async def enqueue(self, original: str, thumbnails: Sequence[str]) -> None:
+        """Take a job."""
+
+
+def brokerless() -> Brokerless:
+    """Make one."""
+    return Brokerless()
 
 
 def engine() -> AsyncEngine:
@@ -151,6 +207,24 @@ class _Interrupting(FileSystemStore):
 
 def interrupting() -> FileSystemStore:
     return _Interrupting("new", "https://example.com/")
+
+
+class _InterruptedBackfill(FileSystemStore):
+    """Sends a signal when the seventh thumbnail is put."""
+
+    left = 7
+
+    async def put_object(
+        self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
+    ) -> None:
+        self.left -= 1
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGINT)
+        await super().put_object(name, data, mimetype=mimetype, reproducible=reproducible)
+
+
+def interrupted_backfill() -> FileSystemStore:
+    return _InterruptedBackfill(MEDIA, "https://example.com/")
 
 
 class _InterruptedSweep(FileSystemStore):

@@ -14,10 +14,14 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from aioimageattach.context import bind_store
+from aioimageattach.entity import _derived
+from aioimageattach.entity._image import utcnow
 from aioimageattach.key import ImageKey, file_name, make_revision
+from aioimageattach.thumbnails import _backfill
 from tests.cli import models
 from tests.cli.conftest import USERS, Run, documents, files
 from tests.maintenance import test_marks
@@ -27,6 +31,7 @@ from tests.stores.s3.conftest import BUCKET, REGION
 BASE = "tests.cli.models:Base"
 MEDIA = "tests.cli.models:media"
 PICTURE = "tests.cli.models:User.picture"
+CARD = "tests.cli.models:Card"
 OLD = 1_500_000_000.0
 
 
@@ -341,7 +346,10 @@ def test_thumbnails_does_not_enlarge(run: Run, filled: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected at least one --width or --height"),
+        ([], "UserPicture declares no thumbnails: add __thumbnails__ to the class, or give a --width or --height"),
+        (["--format", "webp"], "expected at least one --width or --height"),
+        (["-w", "20", "--rate", "3"], "remove --width and --height"),
+        (["--dry-run"], "--dry-run and --object-type are for --prune"),
         (["-w", "20", "--gravity", "north"], "--gravity requires --fit cover"),
         (["-w", "20", "--fit", "cover"], "expected as many --height as --width"),
         (["--height", "20", "--fit", "cover"], "as many --height as --width"),
@@ -359,6 +367,89 @@ def test_thumbnails_reports_failures(run: Run, filled: Path) -> None:
     done = run("thumbnails", PICTURE, "-s", MEDIA, "-w", "30")
     assert (done.exit_code, done.stdout.startswith("failed User 3: ")) == (1, True), done.output
     assert last(done).endswith("1 failed")
+
+
+async def put_cards(count: int = 5) -> None:
+    """Add originals of a class with declared thumbnails."""
+    engine, store = models.engine(), models.media()
+    async with engine.begin() as connection:
+        await connection.run_sync(models.CardBase.metadata.create_all)
+        for number in range(count):
+            key = ImageKey("card", None, 90, 60, "image/jpeg", make_revision(OLD + 300 * number))
+            await store.put(key, models.SMALL, reproducible=False)
+            values = {"id": number, "width": 90, "height": 60, "variant": "", "mimetype": key.mimetype}
+            values |= {"original": True, "created_at": utcnow(), "revision": key.revision}
+            await connection.execute(insert(models.Card.__table__), values)
+    await engine.dispose()
+
+
+def cards(folder: Path) -> list[str]:
+    """The files of declared thumbnails."""
+    return [name for name in files(folder / models.MEDIA) if name.startswith("card.t/")]
+
+
+def test_thumbnails_makes_declared_ones(run: Run, folder: Path) -> None:
+    """Without sizes: those that the class declares; a second run makes none."""
+    asyncio.run(put_cards())
+    done = run("thumbnails", CARD, "-s", MEDIA, "-v")
+    assert (done.exit_code, len(done.stdout.splitlines())) == (0, 5), done.output
+    assert "made Card 0, 90, 60: 20x13, 30x20, 60x40" in done.stdout.splitlines()
+    assert ", 15 made, " in last(done)
+    assert len(cards(folder)) == 15
+    done = run("thumbnails", CARD, "-s", MEDIA, "--concurrency", "1", "--rate", "0.01")
+    assert (done.exit_code, done.stdout, "made" in last(done)) == (0, "", False), done.output
+
+
+def test_thumbnails_continues_at_a_position(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped run prints the command that continues."""
+    asyncio.run(put_cards())
+    monkeypatch.setattr(_backfill, "PAGE", 2)
+    done = run("thumbnails", CARD, "-s", "tests.cli.models:interrupted_backfill", "--concurrency", "1")
+    assert done.exit_code == 130, done.output
+    position = re.search(r" with --start-after (\S+) to continue", last(done))
+    assert position is not None
+    done = run("thumbnails", CARD, "-s", MEDIA, "--start-after", position[1])
+    assert (done.exit_code, len(cards(folder))) == (0, 15), done.output
+
+
+def test_thumbnails_hands_work_over(run: Run, folder: Path) -> None:
+    """--enqueue starts the broker, hands over each original, and makes nothing."""
+    asyncio.run(put_cards())
+    models.queue.notes.clear()
+    done = run("thumbnails", CARD, "-s", MEDIA, "--enqueue", "tests.cli.models:queue")
+    assert (done.exit_code, last(done).endswith(", 5 enqueued")) == (0, True), done.output
+    first, *jobs, end = models.queue.notes
+    assert (first, end) == ("startup", "shutdown")
+    assert sorted(jobs) == [f"{name} 2" for name in files(folder / models.MEDIA)]
+    assert cards(folder) == []
+    done = run("thumbnails", CARD, "-s", MEDIA, "--enqueue", "tests.cli.models:brokerless")
+    assert done.exit_code == 0, done.output
+    done = run("thumbnails", CARD, "-s", MEDIA, "--enqueue", "tests.cli.models:Base")
+    assert (done.exit_code, "expected ThumbnailTasks" in done.stderr) == (2, True), done.output
+
+
+def test_thumbnails_prunes(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--prune deletes the files that no class declares; --dry-run reports them; young files stay."""
+    asyncio.run(put_cards())
+    run("thumbnails", CARD, "-s", MEDIA)
+    monkeypatch.setattr(models.Card, "__thumbnails__", {"icon": models.Card.__thumbnails__["icon"]}, raising=True)
+    _derived._memo.pop(models.Card)
+    try:
+        done = run("thumbnails", CARD, "-s", MEDIA, "--prune")
+        assert (done.exit_code, len(cards(folder))) == (0, 15), done.output
+        done = run("thumbnails", CARD, "-s", MEDIA, "--prune", "--grace", "0", "--dry-run")
+        assert (done.exit_code, len(cards(folder))) == (1, 15), done.output
+        outdated = [line.removeprefix("outdated ") for line in done.stdout.splitlines()]
+        assert len(outdated) == 10
+        done = run("thumbnails", CARD, "-s", MEDIA, "--prune", "--grace", "0", "--object-type", "card")
+        assert (done.exit_code, done.stdout) == (0, ""), done.output
+        assert last(done).startswith("prune: 10, ")
+        assert len(cards(folder)) == 5
+        assert not {*cards(folder)} & {*outdated}
+    finally:
+        _derived._memo.pop(models.Card)
+    done = run("thumbnails", "tests.cli.models:TenantCard", "-s", MEDIA, "--prune")
+    assert (done.exit_code, "--object-type is required" in done.stderr) == (2, True), done.output
 
 
 # --- offloaded columns ------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
+from aioimageattach._declared.names import path_of, stem_of
 from aioimageattach.cli._app import app
 from aioimageattach.context import bind_store
 from aioimageattach.key import ImageKey, file_name, make_revision
@@ -36,6 +37,7 @@ MODELS = """
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from aioimageattach import Srcset
 from aioimageattach.entity import Image, image_attachment
 
 
@@ -51,6 +53,15 @@ class User(Base):
 class UserPicture(Base, Image):
     __tablename__ = "user_picture"
     user_id: Mapped[int] = mapped_column(ForeignKey("user.id"), primary_key=True)
+
+
+class ShopBase(DeclarativeBase): ...
+
+
+class ProductPhoto(ShopBase, Image):
+    __tablename__ = "product_photo"
+    __thumbnails__ = {"card": Srcset([120, 240], sizes="100vw")}
+    product_id: Mapped[int] = mapped_column(primary_key=True)
 """
 USERS = 12
 LONG_AGO = 1.75e9
@@ -128,6 +139,13 @@ def simulate(event: str, folder: Path) -> None:
             (media / name).parent.mkdir(parents=True, exist_ok=True)
             (media / name).write_bytes(photos.photo("chelsea"))
             os.utime(media / name, (LONG_AGO, LONG_AGO))
+        case "a thumbnail is no longer declared":
+            revision = make_revision(LONG_AGO)
+            original = file_name(ImageKey("product-photo", None, 451, 300, "image/jpeg", revision))
+            for name in (original, f"{path_of('product-photo', stem_of(revision, 'wide', ''))}.240x160.webp"):
+                (media / name).parent.mkdir(parents=True, exist_ok=True)
+                (media / name).write_bytes(photos.photo("chelsea"))
+                os.utime(media / name, (LONG_AGO, LONG_AGO))
         case "a backup is made":
             shutil.copy(database, backup)
         case "the backup is restored":
@@ -232,6 +250,7 @@ DATACLASSES = {
         "failure": "thumbnails:ThumbnailFailure",
         "progress": "thumbnails:ThumbnailProgress",
     },
+    "thumbnails --prune": {"outdated": "store:ObjectInfo", "progress": "cli._thumbnails:Pruned"},
     "doctor": {"check": "cli._doctor:Check"},
     "inside": {
         "reference": "_inventory:FileReference",
@@ -267,6 +286,7 @@ def test_written_fields(application: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{application}/app.sqlite")
     monkeypatch.setenv("AIOIMAGEATTACH_STORE", f"file://{application}/srv/media")
     simulate("a file is lost", application)
+    simulate("a thumbnail is no longer declared", application)
     for _ in range(11):
         simulate("a file is left behind", application)
     seen = set()
@@ -281,11 +301,12 @@ def test_written_fields(application: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("migrate", "app.models:Base", f"file://{application}/srv/media", f"file://{application}/srv/new", "-v"),
         ("retire", "app.models:Base", f"file://{application}/srv/media", f"file://{application}/srv/new", "-v"),
         ("thumbnails", "app.models:User.picture", "-w", "30", "-v"),
+        ("thumbnails --prune", "app.models:ProductPhoto", "-v"),
         ("doctor",),
     ):
         expected = documented(command)
         ends = {"label", *expected.get("progress", []), "seconds", "rate"}
-        result = CliRunner().invoke(app, [command, *words, "--json"])
+        result = CliRunner().invoke(app, [*command.split(), *words, "--json"])
         for document in map(json.loads, result.stdout.splitlines()):
             event = document.pop("event")
             seen.add((command, event))

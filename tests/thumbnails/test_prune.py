@@ -14,7 +14,7 @@ from aioimageattach.exc import StoreError, StoreUnavailableError
 from aioimageattach.store import KeyedStore
 from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
-from aioimageattach.thumbnails import _server as server
+from aioimageattach.thumbnails import _prune
 from tests.thumbnails.models import Photo, Tenant, names, put, row
 from tests.thumbnails.test_server import BASE, Site
 
@@ -56,7 +56,7 @@ async def filled(store: KeyedStore, count: int = 3) -> None:
 
 async def test_what_is_declared_stays(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything else is found, and deleted on request; originals, orphans and names of others are left alone."""
-    monkeypatch.setattr(server, "_BATCH", 4)
+    monkeypatch.setattr(_prune, "_BATCH", 4)
     await filled(store)
     orphan = Site(store, New).urls(row(New, store), "card")[0].removeprefix(BASE)
     for other in (orphan, "photo.t/notes.txt"):
