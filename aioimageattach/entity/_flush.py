@@ -33,7 +33,7 @@ from ..context._current import resolve_store
 from ..exc import ContextError, UsageError
 from ..key import ImageKey
 from ..store import KeyedStore, Store
-from ._derived import derived_from
+from ._derived import MARKS, derived_from, marks_of
 from ._image import Image
 from ._mapping import Attachment, attachments_to
 from ._record import attached_as, known_store, record_of, share
@@ -97,9 +97,11 @@ class ImageFlush(FlushHandler):
         return FlushPlan(uploads, work.replacement.owners())
 
     def read_rows(self, session: Session) -> None:
-        """Find the rows that leave the database because of those to insert and delete."""
+        """Find the rows that leave the database because of those to insert and delete; renew the marks of new rows."""
         work = _work(session)
         assert work.replacement is not None
+        for state in work.seen:
+            _renew_marks(state.obj())
         for one in work.replacement.find_removed():
             store = resolve_store(one.store, session=session)
             record_of(one.row).store = store
@@ -270,6 +272,13 @@ def _uploads(session: Session, row: Image) -> Iterator[Upload]:
     for derived, rendering in attached.derived:
         file = StoredFile(attached.store, derived.key_for(row), record.file.referrer)
         yield Upload(file, rendering.blob, rendering.mimetype, reproducible=True, shared=True)
+
+
+def _renew_marks(row: Any) -> None:
+    """Calculate the marks of a new row again: a directory cannot be identified before its first file has been put."""
+    attached = None if row is None else record_of(row).attached
+    if attached is not None and attached.derived and row.__dict__.get(MARKS) is not None:
+        set_attribute(row, MARKS, marks_of(row, cast("KeyedStore", attached.store)))
 
 
 def _needs_insert(row: Image) -> bool:

@@ -421,15 +421,15 @@ class ThumbnailSet(ImageView[I]):
         keep_preview(original, preview)
         attached = record_of(original).attached
         is_markable = isinstance(original, ThumbnailMarks) and original.__dict__["revision"] is not None
-        marks = marks_of(original, keyed_store) if is_markable else None
         if attached is not None and inspect(original).key is None and attached.spool is not None:
             attached.derived = list(zip(files, made, strict=True))
-            if marks is not None:
-                set_attribute(original, MARKS, marks)
+            if is_markable:
+                set_attribute(original, MARKS, marks_of(original, keyed_store))
             return
         names = [keyed_store.name_of(one.key_for(original)) for one in files]
         await put_derived(keyed_store, keyed_store.name_of(original.key), dict(zip(names, made, strict=True)))
         session = self._rows.session() if self._rows.state.session is not None else None
+        marks = marks_of(original, keyed_store) if is_markable else None  # now that the directory exists
         if marks is not None and session is not None:
             cls: Any = type(original)
             statement = update(cls).where(cls.revision == original.revision).values({MARKS: marks})

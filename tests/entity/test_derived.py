@@ -38,7 +38,7 @@ from aioimageattach.exc import (
 from aioimageattach.file import Source
 from aioimageattach.key import ImageKey
 from aioimageattach.store import KeyedStore, Location
-from aioimageattach.stores import MemoryStore, OverlayStore, PlainRoutingStore
+from aioimageattach.stores import MemoryStore, OverlayStore, PlainRoutingStore, SplitStore
 from aioimageattach.stores.fs import FileSystemStore
 from tests.databases import Database
 from tests.entity.models import started, statements
@@ -172,6 +172,23 @@ async def test_thumbnails_of_a_stored_picture(sessions: async_sessionmaker[Async
         assert await session.scalar(select(Cover.thumbnail_marks)) == marks
     async with await store.get_object(name) as file:
         assert await file.read() == b"there already"
+
+
+@pytest.mark.parametrize("when", ["with the original", "later"])
+async def test_marks_count_in_a_directory_that_the_first_file_creates(
+    sessions: async_sessionmaker[AsyncSession], tmp_path: Path, when: str
+) -> None:
+    """The first picture has the marks of all others, although nothing identified the directory before."""
+    originals = FileSystemStore(tmp_path / "originals", "/originals/", fsync=False)
+    store = SplitStore(originals, FileSystemStore(tmp_path / "public", "/public/", fsync=False))
+    set_default_store(store, thumbnails=Links(store))
+    for _ in range(2):
+        product = await attached(sessions, ahead=when == "with the original")
+        if when == "later":
+            async with sessions.begin() as session:
+                product = await session.get_one(Product, product.id)
+                await product.cover.generate_thumbnails()
+        assert str(product.cover.url("card")).startswith("/public/cover.t/")
 
 
 async def test_an_adopted_picture(sessions: async_sessionmaker[AsyncSession], store: KeyedStore) -> None:
