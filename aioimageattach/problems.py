@@ -22,7 +22,7 @@ from .exc import (
 
 __all__ = ["RESPONSES", "STATUSES", "ProblemMiddleware", "problem_of"]
 
-STATUSES: Final[Mapping[type[ImageAttachError], int]] = {
+STATUSES: Final[Mapping[type[Exception], int]] = {
     ImageError: 422,
     ImageTooLargeError: 413,
     UnsupportedImageError: 415,
@@ -71,7 +71,7 @@ _RETRY_AFTER: Final = 5
 _log = logging.getLogger(__name__)
 
 
-def problem_of(error: Exception, statuses: Mapping[type[ImageAttachError], int] = STATUSES) -> dict[str, Any] | None:
+def problem_of(error: Exception, statuses: Mapping[type[Exception], int] = STATUSES) -> dict[str, Any] | None:
     """Return the problem details of an error; ``None`` if the error is not for the client.
 
     Args:
@@ -105,10 +105,11 @@ class ProblemMiddleware:
 
     Args:
         app: The application to wrap.
-        statuses: HTTP status for each error class, instead of :data:`STATUSES`.
+        statuses: HTTP status for each error class, instead of :data:`STATUSES`. It may contain errors of other
+            libraries, such as SQLAlchemy's ``NoResultFound``, whose messages clients may see.
     """
 
-    def __init__(self, app: ASGIApp, *, statuses: Mapping[type[ImageAttachError], int] = STATUSES) -> None:
+    def __init__(self, app: ASGIApp, *, statuses: Mapping[type[Exception], int] = STATUSES) -> None:
         self.app = app
         self.statuses = statuses
 

@@ -84,7 +84,7 @@ class PictureOut(BaseModel):
     """A picture and its declared thumbnails, read from an image set or from the row of an original.
 
     It does not contain the URL of the original. Declare a field for several pictures as ``list[PictureOut]``, and a
-    field for an optional picture as ``ImageSetOut[PictureOut]``.
+    field for an optional picture as ``ImageSetOut[PictureOut]``. Subclasses can add fields, as for :class:`ImageOut`.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(from_attributes=True)
@@ -107,16 +107,22 @@ class PictureOut(BaseModel):
     def _read(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, BaseImageSet):
             value = value.require_original()
-        if not isinstance(value, Image):
-            return value
-        store = (info.context or {}).get("store")
-        return {
-            "width": value.width,
-            "height": value.height,
-            "alt": value.alt,
-            "colour": getattr(value, "dominant_colour", None),
-            "placeholder": getattr(value, "thumbhash", None),
-            "thumbnails": dict(_thumbnails(value, store)),
+        if isinstance(value, Image):
+            return cls.values_of(value, (info.context or {}).get("store"))
+        return value
+
+    @classmethod
+    def values_of(cls, image: Image, store: Store | None) -> dict[str, Any]:
+        """Return the value of each field by name. Override this for fields that are not attributes of the image.
+
+        Args:
+            image: The original to read.
+            store: The store of the original; ``None`` means the current store.
+        """
+        return {name: getattr(image, name) for name in cls.model_fields if hasattr(image, name)} | {
+            "colour": getattr(image, "dominant_colour", None),
+            "placeholder": getattr(image, "thumbhash", None),
+            "thumbnails": dict(_thumbnails(image, store)),
         }
 
 

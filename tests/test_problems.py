@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from fastapi import BackgroundTasks, FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
+from sqlalchemy.exc import NoResultFound
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
@@ -46,6 +47,17 @@ def application(error: Exception, kind: str, *, statuses: Any = STATUSES) -> Any
 async def get(app: Any, path: str = "/") -> httpx.Response:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         return await client.get(path)
+
+
+@pytest.mark.parametrize("kind", ["fastapi", "starlette"])
+async def test_errors_of_other_libraries_can_have_a_status(kind: str) -> None:
+    """They are problems with their own message, such as a row that does not exist; all others are raised."""
+    app = application(NoResultFound("no such article"), kind, statuses={**STATUSES, NoResultFound: 404})
+    answer = await get(app)
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+    assert (answer.json()["code"], answer.json()["detail"]) == ("no-result-found", "no such article")
+    with pytest.raises(NoResultFound):
+        await get(application(NoResultFound("no such article"), kind))
 
 
 @pytest.mark.parametrize("kind", ["fastapi", "starlette"])

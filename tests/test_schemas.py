@@ -18,6 +18,7 @@ from aioimageattach.context import bind_store
 from aioimageattach.entity import Image, image_attachment
 from aioimageattach.exc import ContextError, NoOriginalError, NotLoadedError
 from aioimageattach.schemas import ImageOut, ImageSetOut, PictureOut
+from aioimageattach.store import Store
 from aioimageattach.stores import MemoryStore
 from tests.databases import Database
 from tests.entity import test_markup as markup
@@ -229,6 +230,17 @@ async def test_a_picture_shows_its_thumbnails(sqlite_database: Database) -> None
         assert str(cover.revision) not in str(found)
         assert [(one["colour"], list(one["thumbnails"])) for one in found["photos"]] == [(None, ["card"])] * 2
         assert PictureOut.model_validate(found["cover"]).width == 451
+
+        class PhotoOut(PictureOut):
+            order_index: int
+            owner: str
+
+            @classmethod
+            def values_of(cls, image: Image, store: Store | None) -> dict[str, Any]:
+                return super().values_of(image, store) | {"owner": type(image).__name__}
+
+        shown = [PhotoOut.model_validate(photo) for photo in product.photos]
+        assert [(one.order_index, one.owner, one.width) for one in shown] == [(0, "Photo", 600), (1, "Photo", 600)]
         assert PictureOut.model_validate(cover, context={"store": store}).thumbnails["icon"].src == cover.url("icon")
         cover.__dict__["height"] = 3_000_000
         assert "one" not in PictureOut.model_validate(product.cover).thumbnails
