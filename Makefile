@@ -35,7 +35,7 @@ ROUNDS ?= 10
 # Those who speak S3, to compare with; one of them wants a botocore of its own, too.
 S3_PEERS := aiobotocore==3.10.0 aiohttp-s3-client==1.2.0 boto3==1.43.117 miniopy-async==1.23.6 obstore==0.12.1
 INSTALLED_S3_PEERS := .venv-s3-peers/.installed
-EXTRAS := cli,crt,fetch,heif,orjson,otel,pdf,pydantic,s3,zstd
+EXTRAS := cli,crt,fetch,heif,orjson,otel,pdf,pydantic,s3,taskiq,zstd
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 

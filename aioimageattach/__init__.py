@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .stores import MemoryStore
     from .stores.fs import FileSystemStore, StaticServer
     from .stores.s3 import S3Store
-    from .thumbnails import ThumbnailServer
+    from .thumbnails import ThumbnailServer, ThumbnailWorker
 
 __version__ = _VERSION
 
@@ -67,6 +67,7 @@ __all__ = [
     "StoreError",
     "ThumbnailMarks",
     "ThumbnailServer",
+    "ThumbnailWorker",
     "UsageError",
     "__version__",
     "bind_store",
@@ -109,7 +110,7 @@ _MODULES = {
     "stores": ["MemoryStore"],
     "stores.fs": ["FileSystemStore", "StaticServer"],
     "stores.s3": ["S3Store"],
-    "thumbnails": ["ThumbnailServer"],
+    "thumbnails": ["ThumbnailServer", "ThumbnailWorker"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

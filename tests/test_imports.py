@@ -20,9 +20,9 @@ import pytest
 import aioimageattach
 
 PACKAGE = Path(aioimageattach.__path__[0])
-HEAVY = ["PIL", "aiohttp", "fastapi", "pillow_heif", "pypdfium2", "pyvips", "starlette"]
+HEAVY = ["PIL", "aiohttp", "fastapi", "pillow_heif", "pypdfium2", "pyvips", "starlette", "taskiq"]
 # These modules need an optional library, and therefore import it.
-OPTIONAL = ("aioimageattach.__main__", "aioimageattach.cli", "aioimageattach.stores.s3")
+OPTIONAL = ("aioimageattach.__main__", "aioimageattach.cli", "aioimageattach.stores.s3", "aioimageattach.taskiq")
 IMPORTERS = {
     "aiofiles": ["stores.fs"],
     "aiohttp": ["fetch", "stores.s3"],
@@ -35,6 +35,7 @@ IMPORTERS = {
     "pyvips": ["imaging._vips"],
     "rich": ["cli._output"],
     "sqlalchemy.util": ["_greenlet"],
+    "taskiq": ["taskiq"],
 }
 
 

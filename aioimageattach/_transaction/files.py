@@ -131,7 +131,7 @@ async def _discard_derived(originals: Sequence[StoredFile]) -> None:
     for original in originals:
         if original.derived is not None:
             store = cast("KeyedStore", original.store)
-            names.setdefault(id(store), (store, []))[1].extend(original.derived())
+            names.setdefault(id(store), (store, []))[1].extend(original.derived.names())
     for store, some in names.values():
         try:
             failed = await store.delete_objects(some)

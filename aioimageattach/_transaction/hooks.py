@@ -30,6 +30,7 @@ from ..store import Store
 from .deferral import is_deferred
 from .fence import check_age, grace_of
 from .files import Upload, discard_all, put_all
+from .handover import hand_over
 from .journal import Journal, Verdict
 from .locks import OwnerRow, lock_owners
 from .references import Database, StoredFile, unreferenced
@@ -393,6 +394,7 @@ def _apply(session: Session, verdict: Verdict) -> None:
         _log.warning(
             "%d files are left for the sweep: the outcome of their transaction is unknown", len(verdict.unresolved)
         )
+    hand_over(verdict.attached, certain=not verdict.unresolved)
     if is_deferred(session):
         verdict = replace(verdict, dropped=())
     if not verdict.uploads and not verdict.dropped:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from .references import StoredFile
@@ -41,14 +41,22 @@ class Verdict:
         uploads: Nominated for removal: files uploaded for rows that are not expected to exist.
         dropped: Nominated for removal: files whose rows were deleted or replaced.
         unresolved: Kept, because it is unknown whether the transaction was committed.
+        attached: Files that were uploaded or adopted for rows that are expected to exist. It is unknown whether these
+            rows exist if there are unresolved files.
     """
 
     uploads: tuple[StoredFile, ...] = ()
     dropped: tuple[StoredFile, ...] = ()
     unresolved: tuple[StoredFile, ...] = ()
+    attached: tuple[StoredFile, ...] = ()
 
     def __add__(self, other: Verdict) -> Verdict:
-        return Verdict(self.uploads + other.uploads, self.dropped + other.dropped, self.unresolved + other.unresolved)
+        return Verdict(
+            self.uploads + other.uploads,
+            self.dropped + other.dropped,
+            self.unresolved + other.unresolved,
+            self.attached + other.attached,
+        )
 
 
 class Journal:
@@ -141,9 +149,10 @@ class Journal:
             return Verdict()
         if not self._frames:
             pending, self._pending_verdict = self._pending_verdict, Verdict()
+            verdict = pending + _verdict(frame, self.claimed)
             self._files = set()
             self.claimed = set()
-            return pending + _verdict(frame)
+            return verdict
         parent = next(reversed(self._frames.values()))
         if frame.committed:
             parent.events += frame.events
@@ -161,13 +170,16 @@ class Journal:
         return verdict
 
 
-def _verdict(root: _Frame) -> Verdict:
+def _verdict(root: _Frame, claimed: Collection[StoredFile]) -> Verdict:
+    last = {file: event for event, file in root.events}
+    new = {*claimed, *(file for event, file in root.events if event is _Event.UPLOADED)}
+    attached = tuple(file for file, event in last.items() if event is _Event.NAMED and file in new)
     if root.committed:
-        last = {file: event for event, file in root.events}
         return Verdict(
             uploads=tuple(file for file, event in last.items() if event is _Event.UPLOADED),
             dropped=tuple(file for file, event in last.items() if event is _Event.DROPPED),
+            attached=attached,
         )
     if root.sent:
-        return Verdict(unresolved=tuple({file: None for _, file in root.events}))
+        return Verdict(unresolved=tuple(last), attached=attached)
     return Verdict(uploads=tuple({file: None for event, file in root.events if event is _Event.UPLOADED}))

@@ -1,4 +1,4 @@
-"""Ask the database which files committed rows reference, before any of them is discarded.
+"""Ask the database which files committed rows reference, before any of them is discarded or processed further.
 
 The session's events only report SQLAlchemy's view. The database may have done something else: PostgreSQL answers COMMIT
 with ROLLBACK after an error that the application swallowed, a trigger keeps a row that was deleted, and DDL commits
@@ -13,21 +13,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import InstanceState, Mapper
+from sqlalchemy.pool import AssertionPool, SingletonThreadPool, StaticPool
 
 from ..key import ImageKey
 from ..store import Store
 
-__all__ = ["QUERY_TIMEOUT", "Database", "Referrer", "StoredFile", "unreferenced"]
+__all__ = ["QUERY_TIMEOUT", "Database", "Derived", "Referrer", "StoredFile", "committed", "unreferenced"]
 
 QUERY_TIMEOUT: Final = 10.0
 """Maximum duration of the queries after one transaction, in seconds, including the wait for a pooled connection."""
+
+_SHARING: Final = (AssertionPool, SingletonThreadPool, StaticPool)
+"""Pools with one connection, in which a query could become part of a transaction of the application."""
 
 _log = logging.getLogger("aioimageattach.transaction")
 
@@ -69,6 +73,18 @@ class Referrer(ABC):
         """
 
 
+class Derived(ABC):
+    """The files that are made from a file."""
+
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """Return the names of the files to delete after the file that they were made from."""
+
+    @abstractmethod
+    def thumbnails(self) -> Sequence[str]:
+        """Return the revisions of the thumbnails to make once a committed row references the file."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredFile:
     """One file in one store: by its key or, in a store with names, by its name.
@@ -77,14 +93,13 @@ class StoredFile:
         store: The store.
         key: The image key or the name.
         referrer: The rows that may reference the file; not part of its identity.
-        derived: A callable that returns the names of the files made from it, which are deleted after it; ``None`` if
-            there are none.
+        derived: The files that are made from it; ``None`` if there are none.
     """
 
     store: Store
     key: ImageKey | str
     referrer: Referrer
-    derived: Callable[[], Sequence[str]] | None = None
+    derived: Derived | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, StoredFile) or self.key != other.key:
@@ -102,11 +117,8 @@ async def unreferenced(uploads: Collection[StoredFile], dropped: Collection[Stor
         uploads: Files of rows that are not expected to exist.
         dropped: Files of rows that were deleted or replaced.
     """
-    by_engine: dict[Engine | None, dict[Referrer, list[StoredFile]]] = {}
-    for file in {**dict.fromkeys(uploads), **dict.fromkeys(dropped)}:
-        by_engine.setdefault(file.referrer.database.engine, {}).setdefault(file.referrer, []).append(file)
     found: list[StoredFile] = []
-    for engine, groups in by_engine.items():
+    for engine, groups in _by_engine({**dict.fromkeys(uploads), **dict.fromkeys(dropped)}).items():
         count = sum(map(len, groups.values()))
         if engine is None:
             _log.warning(
@@ -115,8 +127,7 @@ async def unreferenced(uploads: Collection[StoredFile], dropped: Collection[Stor
             )
             continue
         try:
-            async with asyncio.timeout(QUERY_TIMEOUT), AsyncEngine(engine).connect() as connection:
-                kept = {file for group in groups.items() for file in await connection.run_sync(_query, *group)}
+            kept = await _referenced(engine, groups)
         except Exception as error:  # the transaction is over, and nothing may make its commit fail
             _log.warning(
                 "%d files are left for the sweep: the query for rows that reference them failed: %s",
@@ -132,6 +143,45 @@ async def unreferenced(uploads: Collection[StoredFile], dropped: Collection[Stor
             )
         found += [file for files in groups.values() for file in files if file not in kept]
     return found
+
+
+async def committed(files: Mapping[StoredFile, bool]) -> list[StoredFile]:
+    """Return the files that committed rows reference; log how many others there are.
+
+    Args:
+        files: The files, each with whether the session has reported the commit. This decides only if another query on
+            the database would disturb the application, because the pool shares one connection.
+    """
+    found: list[StoredFile] = []
+    for engine, groups in _by_engine(files).items():
+        some = [file for group in groups.values() for file in group]
+        if engine is None:
+            _log.info("%d pictures are not handed over: the session was given its connection", len(some))
+        elif isinstance(engine.pool, _SHARING):
+            found += [file for file in some if files[file]]
+        else:
+            try:
+                named = await _referenced(engine, groups)
+            except Exception as error:  # of any database driver
+                reason = type(error).__name__
+                _log.warning("%d pictures are not handed over: the query for their rows failed: %s", len(some), reason)
+                continue
+            found += [file for file in some if file in named]
+            if len(named) < len(some):
+                _log.info("%d pictures are not handed over: no committed row has them", len(some) - len(named))
+    return found
+
+
+def _by_engine(files: Iterable[StoredFile]) -> dict[Engine | None, dict[Referrer, list[StoredFile]]]:
+    found: dict[Engine | None, dict[Referrer, list[StoredFile]]] = {}
+    for file in files:
+        found.setdefault(file.referrer.database.engine, {}).setdefault(file.referrer, []).append(file)
+    return found
+
+
+async def _referenced(engine: Engine, groups: Mapping[Referrer, Sequence[StoredFile]]) -> set[StoredFile]:
+    async with asyncio.timeout(QUERY_TIMEOUT), AsyncEngine(engine).connect() as connection:
+        return {file for group in groups.items() for file in await connection.run_sync(_query, *group)}
 
 
 def _query(connection: Connection, referrer: Referrer, files: Sequence[StoredFile]) -> Collection[StoredFile]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Mapper
 
 from .._declared.names import derived_type, format_point, legacy_revision, parse_point, path_of, stem_of
 from .._declared.srcset import Declaration, Declarations, Step, declarations
+from .._transaction.references import Derived
 from ..exc import DeclarationError, UsageError
 from ..imaging._recipe import Recipe
 from ..key import ImageKey
@@ -21,6 +22,7 @@ from ..store import KeyedStore, Location, Store
 
 __all__ = [
     "MARKS",
+    "DeclaredFiles",
     "DerivedFile",
     "check_original",
     "declarations_of",
@@ -134,28 +136,62 @@ def keyed(store: Store, cls: type[Any]) -> KeyedStore:
     )
 
 
-def derived_from(row: Any, store: Store, key: ImageKey) -> Callable[[], Sequence[str]] | None:
-    """Return a callable that calculates the names of the files to delete with that of a row; ``None`` if none exist."""
+@dataclass(frozen=True, slots=True)
+class DeclaredFiles(Derived):
+    """The declared thumbnails of one original.
+
+    Args:
+        declared: The declarations of its class.
+        key: Its key.
+        revision: Its revision, or the substitute for it.
+        point: Its focal point in the form used in file names; empty if it has none.
+        is_made: Whether the files are put together with the original.
+    """
+
+    declared: Declarations
+    key: ImageKey
+    revision: str
+    point: str
+    is_made: bool
+
+    def names(self) -> Sequence[str]:
+        """Return the names of the files, with and without the focal point."""
+        key = self.key
+        return [
+            f"{path_of(key.object_type, stem_of(self.revision, name, declaration.look, point))}{step.tail}"
+            for name, declaration in self.declared.items()
+            for point in dict.fromkeys(("", self.point) if declaration.crops else ("",))
+            for step in declaration.ladder(key.width, key.height, key.mimetype).steps
+        ]
+
+    def thumbnails(self) -> Sequence[str]:
+        """Return the revisions of the thumbnails that have to be made."""
+        return [
+            stem_of(self.revision, name, declaration.look, self.point if declaration.crops else "")
+            for name, declaration in ({} if self.is_made else self.declared).items()
+        ]
+
+
+def derived_from(row: Any, store: Store, key: ImageKey, *, is_made: bool = False) -> DeclaredFiles | None:
+    """Return the files that are made from that of a row; ``None`` if there are none. Its columns are not loaded.
+
+    Args:
+        row: The row.
+        store: The store of its file.
+        key: The key of its file.
+        is_made: Whether the files are put together with the original.
+    """
     declared = declarations_of(type(row))
     revision = key.revision or legacy_revision(key)
     if not declared or revision is None or not isinstance(store, KeyedStore) or row.__dict__["original"] is False:
         return None
-    return partial(_names, declared, key, revision, tuple(dict.fromkeys(("", _point(row.__dict__)))))
+    return DeclaredFiles(declared, key, revision, _point(row.__dict__), is_made)
 
 
 def _point(values: Mapping[str, Any]) -> str:
     """Return the focal point among the values of a row's columns, in the form used in file names."""
     x, y = values.get("focal_x"), values.get("focal_y")
     return "" if x is None or y is None else format_point((x, y))
-
-
-def _names(declared: Declarations, key: ImageKey, revision: str, points: Sequence[str]) -> list[str]:
-    return [
-        f"{path_of(key.object_type, stem_of(revision, name, declaration.look, point))}{step.tail}"
-        for name, declaration in declared.items()
-        for point in (points if declaration.crops else ("",))
-        for step in declaration.ladder(key.width, key.height, key.mimetype).steps
-    ]
 
 
 # --- marks -----------------------------------------------------------------------------------------------------------

@@ -241,12 +241,12 @@ def _forget(session: Session, gone: Iterable[InstanceState[Any]]) -> None:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def _stored_file(session: Session, row: Image, store: Store, key: ImageKey) -> StoredFile:
+def _stored_file(session: Session, row: Image, store: Store, key: ImageKey, *, is_made: bool = False) -> StoredFile:
     state = instance_state(row)
     if key.revision is not None and not store.needs_object_id:
         key = replace(key, object_id=None)  # object_id is not part of the file name, and changes if the row moves
     referrer = ImageReferrer(database_of(session, state.mapper, state), state.mapper)
-    return StoredFile(store, key, referrer, derived_from(row, store, key))
+    return StoredFile(store, key, referrer, derived_from(row, store, key, is_made=is_made))
 
 
 def _file_of(session: Session, row: Image) -> StoredFile | None:
@@ -267,7 +267,7 @@ def _uploads(session: Session, row: Image) -> Iterator[Upload]:
     assert key is not None
     assert attached is not None
     assert attached.spool is not None
-    record.file = _stored_file(session, row, attached.store, key)
+    record.file = _stored_file(session, row, attached.store, key, is_made=bool(attached.derived))
     yield Upload(record.file, attached.spool, key.mimetype, attached.reproducible)
     for derived, rendering in attached.derived:
         file = StoredFile(attached.store, derived.key_for(row), record.file.referrer)

@@ -1,4 +1,4 @@
-"""Serve declared thumbnails, which are rendered on request, and generate thumbnails for all existing pictures."""
+"""Serve declared thumbnails, render them on request and after the commit, and generate those of existing pictures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from ._backfill import backfill
 from ._plan import ThumbnailFailure, ThumbnailPlan, ThumbnailProgress, Thumbnails
 from ._rows import generate
 from ._server import ThumbnailServer
+from ._worker import ThumbnailWorker
 
 __all__ = [
     "Srcset",
@@ -14,6 +15,7 @@ __all__ = [
     "ThumbnailPlan",
     "ThumbnailProgress",
     "ThumbnailServer",
+    "ThumbnailWorker",
     "Thumbnails",
     "backfill",
     "generate",

@@ -101,7 +101,8 @@ def test_a_commit_nominates_what_was_replaced(sent: bool) -> None:
     if sent:
         journal.sending("root")
     journal.committed("root")
-    assert journal.end("root") == Verdict(uploads=(files["unnamed"],), dropped=(files["replaced"],))
+    expected = Verdict(uploads=(files["unnamed"],), dropped=(files["replaced"],), attached=(files["new"],))
+    assert journal.end("root") == expected
     assert not any(journal.holds(known) for known in files.values())
 
 
@@ -118,6 +119,27 @@ def test_a_commit_without_a_reply_nominates_nothing() -> None:
     verdict = journal.end("root")
     assert verdict.uploads == verdict.dropped == ()
     assert set(verdict.unresolved) == set(files.values())
+    assert verdict.attached == (files["new"],)
+
+
+def test_files_are_attached_once() -> None:
+    """Those that were uploaded or adopted for a row, and not those of other rows that this transaction changed."""
+    journal = Journal()
+    uploaded, adopted, moved, undone, deleted = (file() for _ in range(5))
+    journal.uploaded(["root"], uploaded)
+    journal.claim(["root"], adopted)
+    for known in (uploaded, adopted, moved, uploaded):
+        journal.named(["root"], known)
+    for known in (undone, deleted):
+        journal.uploaded(["root", "savepoint"], known)
+        journal.named(["root", "savepoint"], known)
+    journal.end("savepoint")
+    journal.named(["root"], deleted)
+    journal.dropped(["root"], deleted)
+    journal.committed("root")
+    verdict = journal.end("root")
+    assert verdict.attached == (uploaded, adopted)
+    assert verdict.uploads == (undone,)
 
 
 def test_a_shared_file_is_never_nominated_and_counts_for_the_age() -> None:
@@ -182,7 +204,7 @@ def test_a_savepoint_released() -> None:
     assert journal.holds(old)
     assert journal.holds(new)
     journal.committed("root")
-    assert journal.end("root") == Verdict(dropped=(old,))
+    assert journal.end("root") == Verdict(dropped=(old,), attached=(new,))
 
     journal, _, new = nested()
     journal.committed("savepoint")

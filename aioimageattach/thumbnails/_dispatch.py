@@ -1,0 +1,254 @@
+"""Take note of pictures when their transaction has ended, and process those that the database has committed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from types import TracebackType
+from typing import Any, Final, Self, cast
+
+from sqlalchemy.ext.asyncio import async_sessionmaker
+
+from .._tasks import cancel_and_wait
+from .._telemetry import log_fields
+from .._threads import Limit
+from .._transaction.handover import Receiver, add_receiver, remove_receiver
+from .._transaction.references import StoredFile, committed
+from ..context._current import overriding_store
+from ..entity import Image
+from ..exc import StoreFileNotFoundError, UsageError
+from ..key import ImageKey
+from ..store import KeyedStore
+from ._maker import Made, ThumbnailMaker
+from ._marks import set_marks
+from ._turns import Priority
+
+__all__ = ["Dispatcher", "Job", "JobRunner"]
+
+_BATCH: Final = 500
+"""Largest number of pictures whose rows are looked up in one transaction."""
+
+_log = logging.getLogger("aioimageattach.thumbnails")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The thumbnails to make of one picture.
+
+    Args:
+        original: File name of the original.
+        thumbnails: Revisions of the thumbnails.
+    """
+
+    original: str
+    thumbnails: Sequence[str]
+
+
+class JobRunner:
+    """Makes the thumbnails of a job, and marks the row.
+
+    Args:
+        store: Store of the originals and of the thumbnails. :func:`~aioimageattach.context.override_store` replaces it.
+        classes: Image classes whose thumbnails are made.
+        sessions: Factory of the sessions that set marks; ``None`` if no marks are set.
+        concurrency: As for :class:`ThumbnailMaker`.
+    """
+
+    def __init__(
+        self,
+        store: KeyedStore,
+        classes: Iterable[type[Image]],
+        sessions: async_sessionmaker[Any] | None,
+        concurrency: int | None,
+    ) -> None:
+        self.maker: ThumbnailMaker = ThumbnailMaker(store, classes, concurrency)
+        self._sessions = sessions
+        self._turn = Limit(1)
+        self._unmarked: list[Made] = []
+
+    @property
+    def store(self) -> KeyedStore:
+        """The store, or the one that overrides it in tests."""
+        return cast("KeyedStore", overriding_store() or self.maker.store)
+
+    async def run(self, job: Job, priority: Priority) -> Exception | None:
+        """Run a job. Return the error if some thumbnails could not be made, or the row could not be marked.
+
+        A picture that does not exist any more is not an error.
+        """
+        maker = self.maker
+        if self.store is not maker.store:
+            maker = ThumbnailMaker(self.store, maker.classes, maker.concurrency)
+        try:
+            original = await maker.find_original(job.original, job.thumbnails)
+        except StoreFileNotFoundError:
+            return None
+        except Exception as error:  # includes errors of third-party stores
+            return error
+        if original is None:
+            return None
+        made = await maker.make_missing(original, maker.thumbnails(original, job.thumbnails), priority)
+        try:
+            await self._mark(made)
+        except Exception as error:  # of any database driver
+            return made.error or error
+        return made.error
+
+    async def _mark(self, made: Made) -> None:
+        """Set the marks of a picture, in one transaction with all those that are waiting for it."""
+        if self._sessions is None or made.is_gone:
+            return
+        self._unmarked.append(made)
+        async with self._turn:
+            batch, self._unmarked = self._unmarked, []
+            try:
+                await set_marks(self._sessions, self.maker.classes, self.store, batch)
+            except BaseException:
+                self._unmarked += [one for one in batch if one is not made]  # theirs will be tried again
+                raise
+
+
+class Dispatcher(Receiver, ABC):
+    """Receives pictures of its event loop when their transaction has ended, while its ``async with`` block is running.
+
+    Args:
+        store: The store of the pictures.
+        classes: Their classes.
+        max_waiting: Largest number of pictures that wait.
+        shutdown_timeout: Time for those that wait when the block ends, in seconds.
+        consumers: Number of pictures that are processed concurrently.
+    """
+
+    def __init__(
+        self,
+        store: KeyedStore,
+        classes: Iterable[type[Image]],
+        max_waiting: int,
+        shutdown_timeout: float,
+        consumers: int,
+    ) -> None:
+        for name, value, least in (("max_waiting", max_waiting, 1), ("shutdown_timeout", shutdown_timeout, 0)):
+            if value < least:
+                raise ValueError(f"{name}: expected at least {least}, got {value}")
+        self._store = store
+        self._classes = tuple(classes)
+        self._max_waiting = max_waiting
+        self._shutdown_timeout = shutdown_timeout
+        self._consumers = consumers
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._inbox: dict[StoredFile, bool] = {}
+        self._waiting = 0
+        self._arrived = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._jobs: asyncio.Queue[Job] = asyncio.Queue()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of the block; ``None`` outside the block."""
+        return self._loop
+
+    async def __aenter__(self) -> Self:
+        """Start receiving pictures.
+
+        Raises:
+            UsageError: The block is already running.
+        """
+        if self._loop is not None:
+            raise UsageError(f"{self!r} is already running; make another one")
+        self._loop = asyncio.get_running_loop()
+        self._inbox, self._waiting = {}, 0
+        self._arrived, self._idle, self._jobs = asyncio.Event(), asyncio.Event(), asyncio.Queue()
+        self._idle.set()
+        works = [self._look_up(), *(self._consume() for _ in range(self._consumers))]
+        self._tasks = [self._loop.create_task(work) for work in works]
+        add_receiver(self)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Stop receiving pictures; process those that wait, or give up after the configured time."""
+        remove_receiver(self)
+        try:
+            async with asyncio.timeout(self._shutdown_timeout):
+                await self.join()
+        except TimeoutError:
+            extra = log_fields("thumbnails.given_up", pictures=self._waiting)
+            _log.warning("shutdown: the thumbnails of %d pictures are left to requests", self._waiting, extra=extra)
+        finally:
+            tasks, self._tasks, self._loop = self._tasks, [], None
+            await cancel_and_wait(tasks)
+
+    async def join(self) -> None:
+        """Wait until all pictures that were received have been processed."""
+        await self._idle.wait()
+
+    @abstractmethod
+    async def _process(self, job: Job) -> None:
+        """Process a picture. An error is logged."""
+
+    # --- what arrives ------------------------------------------------------------------------------------------------
+
+    def accepts(self, file: StoredFile) -> bool:
+        """See :meth:`Receiver.accepts`."""
+        if file.derived is None or not issubclass(file.referrer.mapper.class_, self._classes):
+            return False
+        if asyncio._get_running_loop() is not self._loop:  # the connections of its database belong to another loop
+            return False
+        store = self._store
+        return file.store in (store, overriding_store()) or file.store.location == store.location
+
+    def receive(self, files: Sequence[StoredFile], certain: bool) -> None:
+        """See :meth:`Receiver.receive`."""
+        new = [file for file in files if file not in self._inbox and cast("Any", file.derived).thumbnails()]
+        taken = new[: self._max_waiting - self._waiting]
+        if len(taken) < len(new):
+            extra = log_fields("thumbnails.refused", pictures=len(new) - len(taken))
+            _log.warning(
+                "the thumbnails of %d pictures are left to requests: %d pictures are waiting already",
+                len(new) - len(taken),
+                self._waiting,
+                extra=extra,
+            )
+        if taken:
+            self._inbox |= dict.fromkeys(taken, certain)
+            self._waiting += len(taken)
+            self._idle.clear()
+            self._arrived.set()
+
+    async def _look_up(self) -> None:
+        """Pass on the pictures that the database has committed."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._inbox:
+                batch = dict(islice(self._inbox.items(), _BATCH))
+                for file in batch:
+                    del self._inbox[file]
+                found = await committed(batch)
+                self._finished(len(batch) - len(found))
+                for file in found:
+                    name = cast("KeyedStore", file.store).name_of(cast("ImageKey", file.key))
+                    self._jobs.put_nowait(Job(name, cast("Any", file.derived).thumbnails()))
+
+    async def _consume(self) -> None:
+        while True:
+            job = await self._jobs.get()
+            try:
+                await self._process(job)
+            except Exception as error:
+                extra = log_fields("thumbnails.failed", error)
+                name = next(iter(job.thumbnails))
+                _log.warning("thumbnails such as %s were not made ahead: %r", name, error, extra=extra)
+            finally:
+                self._finished(1)
+
+    def _finished(self, count: int) -> None:
+        self._waiting -= count
+        if not self._waiting:
+            self._idle.set()

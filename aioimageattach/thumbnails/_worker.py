@@ -1,0 +1,71 @@
+"""Make the declared thumbnails of new pictures in the process of the application, after the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy.ext.asyncio import async_sessionmaker
+
+from ..entity import Image
+from ..store import KeyedStore
+from ._dispatch import Dispatcher, Job, JobRunner
+from ._turns import Priority
+
+__all__ = ["ThumbnailWorker"]
+
+
+class ThumbnailWorker(Dispatcher):
+    """Makes the declared thumbnails of new pictures after their transaction was committed, in this process.
+
+    ::
+
+        @asynccontextmanager
+        async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+            async with ThumbnailWorker(store, [ProductPhoto], sessions=sessions):
+                yield
+
+    While the block is running, each picture that a session of this process attaches is noted when its transaction has
+    ended, looked up in the database, and rendered if a committed row has it. Nothing of this delays a commit or makes
+    it fail. Requests to a :class:`ThumbnailServer` in the same event loop take precedence, and share the limit on
+    originals in progress. Thumbnails that are not made, because the process ends or the store fails, are made when they
+    are requested.
+
+    Args:
+        store: Store of the originals and of the thumbnails.
+        classes: Image classes whose thumbnails are made, including their subclasses.
+        sessions: Factory of the sessions that set the marks of classes with
+            :class:`~aioimageattach.entity.ThumbnailMarks`; ``None`` if no marks are set.
+        concurrency: Number of originals in progress, including those of requests; ``None`` means the number of cores
+            plus one. One less are rendered ahead, so that a request need not wait for them.
+        max_waiting: Largest number of pictures that wait. Further ones are logged, and left to requests.
+        shutdown_timeout: Time for the pictures that wait when the block ends, in seconds. After that, the others are
+            logged, and left to requests; only pictures that are being rendered are finished.
+
+    Raises:
+        DeclarationError: A class is not an image class, or the store is not a
+            :class:`~aioimageattach.store.KeyedStore`.
+        ValueError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        store: KeyedStore,
+        classes: Iterable[type[Image]],
+        *,
+        sessions: async_sessionmaker[Any] | None = None,
+        concurrency: int | None = None,
+        max_waiting: int = 10_000,
+        shutdown_timeout: float = 10.0,
+    ) -> None:
+        self._runner = JobRunner(store, classes, sessions, concurrency)
+        maker = self._runner.maker
+        super().__init__(store, maker.classes, max_waiting, shutdown_timeout, maker.background)
+
+    def __repr__(self) -> str:
+        return f"<ThumbnailWorker of {self._runner.maker.store!r}>"
+
+    async def _process(self, job: Job) -> None:
+        error = await self._runner.run(job, Priority.NEW)
+        if error is not None:
+            raise error

@@ -1,0 +1,118 @@
+"""Workers of taskiq in processes of their own, which the tests and the benchmark start, kill and start again.
+
+A worker runs ``taskiq worker tests.thumbnails.fleet:worker_broker``, and reads from its environment where its files and
+its queue are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from taskiq import AsyncBroker
+
+from aioimageattach import Image, Srcset
+from aioimageattach._declared.maker import Original, Thumbnail
+from aioimageattach.imaging import render
+from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.taskiq import ThumbnailTasks
+from aioimageattach.thumbnails._maker import ThumbnailMaker
+from tests.thumbnails.broker import URL, broker_of
+
+_ROOT = Path(__file__).parent.parent.parent
+
+
+class Base(DeclarativeBase):
+    """The base of the model here."""
+
+
+class Snapshot(Base, Image):
+    """A picture with five thumbnails."""
+
+    __tablename__ = "snapshot"
+    __thumbnails__ = {
+        "icon": Srcset([24], aspect=(1, 1), fallback=None),
+        "card": Srcset([60, 120, 240], sizes="100vw"),
+    }
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+def worker_broker() -> AsyncBroker:
+    """The broker of a worker."""
+    broker = broker_of(os.environ["FLEET_QUEUE"], os.environ["FLEET_URL"])
+    ThumbnailTasks(broker, FileSystemStore(os.environ["FLEET_FILES"], "/", fsync=False), [Snapshot])
+    return broker
+
+
+class Worker:
+    """A worker process.
+
+    Args:
+        queue: The name of its queue.
+        files: The directory of its store.
+        url: The address of RabbitMQ.
+        core: The core it runs on; ``None`` for any.
+    """
+
+    def __init__(self, queue: str, files: Path, url: str = URL, core: int | None = None) -> None:
+        self._environment = {
+            **os.environ,
+            "FLEET_QUEUE": queue,
+            "FLEET_FILES": str(files),
+            "FLEET_URL": url,
+            "PYTHONPATH": str(_ROOT),
+        }
+        command = [sys.executable, "-m", "taskiq", "worker", "tests.thumbnails.fleet:worker_broker"]
+        self._command = [*command, "--workers", "1", "--max-async-tasks", "4", "--log-level", "WARNING"]
+        if core is not None:
+            self._command = ["taskset", "-c", str(core), *self._command]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or start it again."""
+        self._process = subprocess.Popen(
+            self._command, env=self._environment, cwd=_ROOT, start_new_session=True, stdout=subprocess.DEVNULL
+        )
+
+    def stop(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal to the process and to those it has started, and wait for its end."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+            self._process.wait()
+            self._process = None
+
+
+def thumbnails_of(maker: ThumbnailMaker, name: str) -> tuple[Original, list[Thumbnail]]:
+    """The original of a name, and its declared thumbnails."""
+    original = Original.parse(name)
+    assert original is not None
+    return original, maker.all_thumbnails(original)
+
+
+def wrong_files(files: FileSystemStore, name: str, blob: bytes) -> list[str]:
+    """The declared files of an original that are missing, or are not what is rendered from it.
+
+    Args:
+        files: The store.
+        name: The name of the original.
+        blob: The original.
+    """
+    found: list[str] = []
+    original, thumbnails = thumbnails_of(ThumbnailMaker(files, [Snapshot]), name)
+    steps: list[tuple[str, Any]] = [
+        (one.name_of(step), one.recipe_of(step)) for one in thumbnails for step in one.ladder.steps
+    ]
+    for (path, _), expected in zip(steps, render(blob, [recipe for _, recipe in steps]), strict=True):
+        file = Path(files.path) / path
+        if not file.exists() or file.read_bytes() != expected.blob:
+            found.append(path)
+    assert original.name == name
+    return found
