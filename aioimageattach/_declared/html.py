@@ -53,7 +53,7 @@ class Candidate:
         width: Width in pixels.
         height: Height in pixels.
         mimetype: MIME type, such as ``"image/webp"``.
-        fallback: Whether this is the file for clients that do not support ``srcset``.
+        fallback: ``True`` for the file for clients that do not support ``srcset``.
     """
 
     url: str
@@ -70,7 +70,7 @@ def srcset_of(candidates: Sequence[Candidate]) -> str:
     return ", ".join([f"{one.url} {one.width}w" for one in candidates])
 
 
-def _choice(candidates: Sequence[Candidate], sizes: str | None) -> dict[str, Any]:
+def _choice_attributes(candidates: Sequence[Candidate], sizes: str | None) -> dict[str, Any]:
     """Return the attributes ``srcset`` and ``sizes``. HTML allows ``sizes`` only if ``srcset`` contains widths."""
     return {"srcset": srcset_of(candidates), "sizes": sizes if len(candidates) > 1 else None}
 
@@ -91,7 +91,7 @@ def background(colour: str | None, thumbhash: str | None, mimetype: str) -> str 
 
     Args:
         colour: Dominant colour of the picture.
-        thumbhash: ThumbHash of the picture in Base64. It contains whether the picture is opaque.
+        thumbhash: ThumbHash of the picture in Base64. One of its bits says that the picture has an alpha channel.
         mimetype: MIME type of the original.
     """
     if colour is None or not _COLOUR.fullmatch(colour):
@@ -128,20 +128,20 @@ def img_element(
     """
     own: dict[str, Any] = {"src": shown.url}
     if others and list(others) != [shown]:
-        own |= _choice(others, sizes)
-    width, height = _displayed(shown, sizes)
+        own |= _choice_attributes(others, sizes)
+    width, height = _displayed_size(shown, sizes)
     own |= {"width": width, "height": height, "alt": alt, **_DEFAULTS}
-    given = _given(attributes)
+    given = _by_attribute_name(attributes)
     if given.get("fetchpriority") == "high":
         del own["loading"]
     if colour is not None:
         given["style"] = ";".join(filter(None, (f"background-color:{colour}", given.get("style"))))
-    return Html(f"<img{_written(own | given)}>")
+    return Html(f"<img{_format_attributes(own | given)}>")
 
 
 def fallback_element(url: str, alt: str, attributes: Mapping[str, Any]) -> Html:
     """Return the ``<img>`` element of the placeholder for a missing picture."""
-    return Html(f"<img{_written({'src': url, 'alt': alt, **_DEFAULTS} | _given(attributes))}>")
+    return Html(f"<img{_format_attributes({'src': url, 'alt': alt, **_DEFAULTS} | _by_attribute_name(attributes))}>")
 
 
 def picture_element(candidates: Sequence[Candidate], sizes: str | None, img: str) -> Html:
@@ -153,13 +153,13 @@ def picture_element(candidates: Sequence[Candidate], sizes: str | None, img: str
         img: The ``<img>`` element.
     """
     sources = [
-        f"<source{_written({'type': mimetype, **_choice(list(group), sizes)})}>"
+        f"<source{_format_attributes({'type': mimetype, **_choice_attributes(list(group), sizes)})}>"
         for mimetype, group in groupby(candidates, key=lambda one: one.mimetype)
     ]
     return Html(f"<picture>{''.join(sources)}{img}</picture>")
 
 
-def _displayed(shown: Candidate, sizes: str | None) -> tuple[int, int]:
+def _displayed_size(shown: Candidate, sizes: str | None) -> tuple[int, int]:
     """Return the attributes ``width`` and ``height``: the file's size, scaled to ``sizes`` if that is in pixels."""
     fixed = _PIXELS.fullmatch(sizes or "")
     if fixed is None:
@@ -168,7 +168,7 @@ def _displayed(shown: Candidate, sizes: str | None) -> tuple[int, int]:
     return width, nearest(shown.height * width, shown.width)
 
 
-def _given(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _by_attribute_name(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Convert keyword names to HTML attribute names: ``class_`` to ``class``, ``data_id`` to ``data-id``."""
     given: dict[str, Any] = {}
     for name, value in attributes.items():
@@ -179,7 +179,7 @@ def _given(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _written(attributes: Mapping[str, Any]) -> str:
+def _format_attributes(attributes: Mapping[str, Any]) -> str:
     """Format attributes as HTML. ``True`` is written without a value; ``None`` and ``False`` are omitted."""
     return "".join(
         [

@@ -68,7 +68,7 @@ class DerivedName:
         name: Name of the declaration.
         point: Focal point as six digits; empty if there is none.
         tag: Keyed hash; see the module docstring.
-        sandbox: Whether the original is in the upper store of an overlay.
+        sandbox: ``True`` if the original is in the upper store of an overlay.
     """
 
     public: str

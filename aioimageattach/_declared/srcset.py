@@ -60,7 +60,8 @@ class Srcset:
         crop: The part of the original to use.
         filter: Resampling filter.
         quality: Quality in all formats, 1 to 100; ``None`` means the default of each format.
-        animated: Whether an animation keeps its frames. Animated originals then only have files in animated formats.
+        animated: ``True`` to keep the frames of an animation. Animated originals then have files in animated formats
+            only.
         background: Colour behind transparent parts in JPEG.
         preprocess: Called with the whole picture.
         postprocess: Called with each resized picture.
@@ -105,7 +106,7 @@ class Srcset:
             sides = [checked_int("aspect", side, 1, 10_000) for side in aspect]
             put(self, "aspect", tuple(side // math.gcd(*sides) for side in sides))
         elif self.gravity is not None:
-            raise DeclarationError("gravity: give it with an aspect; without one, nothing is cropped")
+            raise DeclarationError("gravity: expected an aspect beside it; without one, nothing is cropped")
         recipe = Recipe(
             width=self.widths[-1],
             height=None if aspect is None else self.widths[-1],
@@ -127,10 +128,10 @@ class Srcset:
 
 def _checked(label: str, values: object, check: Any) -> tuple[Any, ...]:
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise DeclarationError(f"{label}: expected a list of one or more, got {values!r:.80}")
+        raise DeclarationError(f"{label}: expected a list of at least one value, got {values!r:.80}")
     found = tuple(check(value) for value in values)
     if len(set(found)) < len(found):
-        raise ValueError(f"{label}: expected each one once, got {values!r:.80}")
+        raise ValueError(f"{label}: expected different values, got {values!r:.80}")
     return found
 
 
@@ -184,36 +185,36 @@ class Declaration:
 
     Args:
         name: Name of the thumbnail.
-        what: The declared value.
+        value: The declared value.
         limits: Limits on originals and thumbnails.
 
     Attributes:
         look: Description of the processing, the same in every process and in every version of this library.
-        crops: Whether the result depends on a focal point.
+        crops: ``True`` if the result depends on a focal point.
         digest: Identifier of the set of files that the declaration defines.
     """
 
-    def __init__(self, name: str, what: Srcset | Recipe, limits: ImageLimits) -> None:
-        recipe = what.recipe if isinstance(what, Srcset) else what
-        aspect = what.aspect if isinstance(what, Srcset) else None
+    def __init__(self, name: str, value: Srcset | Recipe, limits: ImageLimits) -> None:
+        recipe = value.recipe if isinstance(value, Srcset) else value
+        aspect = value.aspect if isinstance(value, Srcset) else None
         self.name: str = name
-        self.what: Srcset | Recipe = what
+        self.value: Srcset | Recipe = value
         self.limits: ImageLimits = limits
         self.crops: bool = recipe.fit == "cover" or aspect is not None
         self.look: str = _look(recipe, aspect)
         files: list[Any] = [recipe.width, recipe.height, recipe.ratio, recipe.fit, recipe.format]
-        if isinstance(what, Srcset):
-            files = [what.widths, what.formats, what.fallback]
+        if isinstance(value, Srcset):
+            files = [value.widths, value.formats, value.fallback]
         self.digest: str = blake2b(f"{name} {self.look} {files}".encode(), digest_size=8).hexdigest()
         self._ladders: dict[tuple[int, int, str], Ladder] = {}
 
     def __repr__(self) -> str:
-        return f"<Declaration {self.name!r}: {self.what!r}>"
+        return f"<Declaration {self.name!r}: {self.value!r}>"
 
     @property
     def sizes(self) -> str | None:
         """The HTML attribute ``sizes``."""
-        return self.what.sizes if isinstance(self.what, Srcset) else None
+        return self.value.sizes if isinstance(self.value, Srcset) else None
 
     def ladder(self, width: int, height: int, mimetype: str) -> Ladder:
         """Return the files for an original.
@@ -232,30 +233,30 @@ class Declaration:
         return found
 
     def _make_ladder(self, size: tuple[int, int], original: str) -> Ladder:
-        if isinstance(self.what, Recipe):
-            steps = self._steps([replace(self.what, enlarge=False)], size, original)
+        if isinstance(self.value, Recipe):
+            steps = self._steps([replace(self.value, enlarge=False)], size, original)
             return Ladder((steps,) if steps else (), steps[0] if steps else None)
-        what = self.what
-        boxes = _boxes(what, size, original)
-        animated = what.recipe.is_animated_for(original)
-        names = [name for name in what.formats if name in _MOVING or not animated]
+        srcset = self.value
+        boxes = _boxes(srcset, size, original)
+        animated = srcset.recipe.is_animated_for(original)
+        names = [name for name in srcset.formats if name in _MOVING or not animated]
         formats = []
         for name in names or ["webp"]:
-            recipe = replace(what.recipe, format=name, animated=animated)
+            recipe = replace(srcset.recipe, format=name, animated=animated)
             recipes = [replace(recipe, width=box[0], height=box[1]) for box in boxes]
             formats.append(self._steps(recipes, size, original))
         found = tuple(steps for steps in formats if steps)
-        return Ladder(found, self._fallback(what, found, size, original))
+        return Ladder(found, self._fallback(srcset, found, size, original))
 
     def _fallback(
-        self, what: Srcset, formats: tuple[tuple[Step, ...], ...], size: tuple[int, int], original: str
+        self, srcset: Srcset, formats: tuple[tuple[Step, ...], ...], size: tuple[int, int], original: str
     ) -> Step | None:
         if not formats:
             return None
         middle = formats[-1][len(formats[-1]) // 2]
-        if what.fallback is None or middle.recipe.animated:
+        if srcset.fallback is None or middle.recipe.animated:
             return middle
-        made = self._steps([replace(middle.recipe, format=what.fallback)], size, original)
+        made = self._steps([replace(middle.recipe, format=srcset.fallback)], size, original)
         known = {step.tail: step for steps in formats for step in steps}
         return known.get(made[0].tail, made[0]) if made else middle
 
@@ -290,29 +291,30 @@ def declarations(found: object, where: str, limits: ImageLimits) -> Declarations
     """
     if not isinstance(found, Mapping):
         raise DeclarationError(f"{where}.__thumbnails__: expected a dict, got {found!r:.80}")
-    for name, what in found.items():
+    for name, value in found.items():
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise DeclarationError(
-                f"{where}.__thumbnails__: expected names of 1 to 16 small letters, digits and '_', beginning with a "
-                f"letter, got {name!r:.80}"
+                f"{where}.__thumbnails__: expected names of 1 to 16 lower-case letters, digits and '_', the first one "
+                f"a letter, got {name!r:.80}"
             )
-        if not isinstance(what, Srcset | Recipe):
-            raise DeclarationError(f"{where}.__thumbnails__[{name!r}]: expected a Srcset or a Recipe, got {what!r:.80}")
-        if (what.preprocess is not None or what.postprocess is not None) and what.variant is None:
+        if not isinstance(value, Srcset | Recipe):
             raise DeclarationError(
-                f"{where}.__thumbnails__[{name!r}]: expected a variant, because there is a callable: the files are "
-                "named after what is done to the picture, so give what the callable does a name, and change the name "
-                "whenever the callable changes"
+                f"{where}.__thumbnails__[{name!r}]: expected a Srcset or a Recipe, got {value!r:.80}"
             )
-    return MappingProxyType({name: Declaration(name, what, limits) for name, what in found.items()})
+        if (value.preprocess is not None or value.postprocess is not None) and value.variant is None:
+            raise DeclarationError(
+                f"{where}.__thumbnails__[{name!r}]: expected a variant, your name for the effect of the callable, got "
+                "None; file names depend on it, so change it whenever the callable changes"
+            )
+    return MappingProxyType({name: Declaration(name, value, limits) for name, value in found.items()})
 
 
-def _boxes(what: Srcset, size: tuple[int, int], original: str) -> list[tuple[int, int | None]]:
+def _boxes(srcset: Srcset, size: tuple[int, int], original: str) -> list[tuple[int, int | None]]:
     """Return the width and height of each file's recipe, limited to the original's size unless it is a vector image."""
-    part = what.recipe.part(size).size
-    aspect = what.aspect
+    part = srcset.recipe.part(size).size
+    aspect = srcset.aspect
     own = part if aspect is None else fitted(aspect, part)
-    widths = list(what.widths)
+    widths = list(srcset.widths)
     if original not in VECTOR_TYPES and own[0] < widths[-1]:
         widths = [width for width in widths if width <= own[0]]
         if widths and own[0] < _NEARLY * widths[-1]:

@@ -79,7 +79,7 @@ class ImageKind(Kind):
         )
 
     def knows(self, name: str) -> bool:
-        """Whether the name is one of a built-in store or of SQLAlchemy-ImageAttach."""
+        """Return whether the name is one of a built-in store or of SQLAlchemy-ImageAttach."""
         return revision_of(name) is not None or _legacy_stem(name) is not None
 
     def named(self, reader: Reader, names: Collection[str], store: KeyedStore) -> set[str]:

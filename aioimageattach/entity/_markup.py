@@ -118,9 +118,9 @@ class DeclaredThumbnails:
         Args:
             name: The name of the thumbnail in ``__thumbnails__``.
             store: As for :meth:`candidates`.
-            placeholder: ``True`` to use the dominant colour as background until the picture is loaded, if the class has
-                the mixin :class:`~aioimageattach.entity.Placeholder`. It is written as a ``style`` attribute, which a
-                Content-Security-Policy must allow with ``style-src-attr 'unsafe-inline'``.
+            placeholder: ``False`` to omit the dominant colour, which is the background until the picture is loaded if
+                the class has the mixin :class:`~aioimageattach.entity.Placeholder`. It is written as a ``style``
+                attribute, which a Content-Security-Policy must allow with ``style-src-attr 'unsafe-inline'``.
             attributes: Attributes of the element: ``sizes`` and ``alt``, which override the declared values, and any
                 others. Write ``class_`` for ``class`` and ``data_id`` for ``data-id``. With ``fetchpriority="high"``
                 the picture is not loaded lazily.
@@ -157,7 +157,7 @@ class DeclaredThumbnails:
         cls, original = self._shown()
         declaration = _declaration(cls, name)
         sizes = attributes.get("sizes") or declaration.sizes
-        ladder = isinstance(declaration.what, Srcset) and len(declaration.what.widths) > 1
+        ladder = isinstance(declaration.value, Srcset) and len(declaration.value.widths) > 1
         if sizes is None and ladder:
             raise DeclarationError(
                 f"{cls.__name__}.__thumbnails__[{name!r}] has several widths: expected sizes, the displayed width of "

@@ -32,7 +32,7 @@ async def test_a_bucket_is_asked_a_few_times(gate: Gate, make_store: MakeStore) 
     with gate.noting() as noted:
         assert (await site.ask(share)).body == first.body
     assert len(noted) == 1
-    for url in await changed(store, original, site.server._maker.declared("photo")[0]["card"].what, "icon"):
+    for url in await changed(store, original, site.server._maker.declared("photo")[0]["card"].value, "icon"):
         assert (await site.ask(url)).status == 302
     await store.discard(original.key)
     assert (await site.ask(site.urls(original, "card")[0])).status == 404
