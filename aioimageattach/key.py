@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from ._names import ALPHABET, LEGACY_EXTENSIONS, RANDOM_CHARS, TIME_CHARS, check_mimetype
+from ._names import ALPHABET, LEGACY_EXTENSIONS, RANDOM_CHARS, RESERVED, TIME_CHARS, check_mimetype
 from .exc import InvalidKeyError
 
 __all__ = ["EXTENSIONS", "VECTOR_TYPES", "ImageKey", "extension", "file_name", "guess_extension", "make_revision"]
@@ -34,7 +34,6 @@ EXTENSIONS: Final = MappingProxyType(
 
 _OBJECT_TYPE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,126}[A-Za-z0-9_~-]|[A-Za-z0-9_]", re.ASCII)
 _REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,63}", re.ASCII)
-_RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.ASCII | re.IGNORECASE)
 _MAX_SIDE: Final = 2**31 - 1
 _MAX_ID_BITS: Final = 512
 
@@ -99,7 +98,7 @@ class ImageKey:
                 "object_type: expected at most 128 letters, digits, '_', '-', '.' and '~', beginning with a letter, a "
                 f"digit or '_' and not ending with '.': got {self.object_type!r:.80}"
             )
-        if _RESERVED.fullmatch(self.object_type):
+        if RESERVED.fullmatch(self.object_type):
             raise InvalidKeyError(
                 f"object_type: {self.object_type!r} is the name of a device on Windows; choose another name"
             )

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Row, Text, select, type_coerce
 from sqlalchemy.orm import Mapper
 
+from .._filenames import UNKNOWN_TYPE
 from ..exc import DamagedValueError
 from ..offload._columns import columns_of, settings_of
 from ..offload._reference import INLINE_MARKS, parse_name
@@ -63,7 +64,7 @@ class StoredKind(Kind):
             object_type=self._object_type,
             key=None,
             name=None if content is None else content.name,
-            mimetype=settings_of(self.source).cls.mimetype if plain else "application/octet-stream",
+            mimetype=UNKNOWN_TYPE if content is None else content.mimetype(settings_of(self.source).cls.mimetype),
             size=None if content is None else content.stored,
             sha256=content.sha256 if content is not None and plain else None,
             reproducible=False,

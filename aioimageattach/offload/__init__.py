@@ -1,10 +1,11 @@
-"""Offloaded columns: large bytes, strings and JSON in the store, with a reference in the row."""
+"""Offloaded columns: files and large bytes, strings and JSON in the store, with a reference in the row."""
 
 from __future__ import annotations
 
 from ..exc import DamagedValueError, OffloadError, ValueNotLoadedError, ValueTooLargeError
 from . import _flush as _flush
-from ._columns import stored, stored_binary, stored_json, stored_text
+from ._columns import stored, stored_binary, stored_file, stored_json, stored_text
+from ._files import StoredFile
 from ._load import load_stored
 from ._values import Stored, StoredBinary, StoredJSON, StoredText
 
@@ -13,6 +14,7 @@ __all__ = [
     "OffloadError",
     "Stored",
     "StoredBinary",
+    "StoredFile",
     "StoredJSON",
     "StoredText",
     "ValueNotLoadedError",
@@ -20,6 +22,7 @@ __all__ = [
     "load_stored",
     "stored",
     "stored_binary",
+    "stored_file",
     "stored_json",
     "stored_text",
 ]

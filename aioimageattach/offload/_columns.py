@@ -18,6 +18,7 @@ from .._greenlet import in_bridge
 from .._names import check_mimetype
 from ..exc import DeclarationError, InvalidKeyError, ValueNotLoadedError
 from ._codec import Compression, check_compression
+from ._files import MAX_FILE_SIZE, StoredFile
 from ._reference import check_kind, check_object_type
 from ._values import Settings, Stored, StoredBinary, StoredJSON, StoredText
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_INLINE",
     "MAX_SIZE",
+    "ColumnOptions",
     "Options",
     "RawValueError",
     "StoredColumn",
@@ -35,6 +37,7 @@ __all__ = [
     "settings_of",
     "stored",
     "stored_binary",
+    "stored_file",
     "stored_json",
     "stored_text",
 ]
@@ -53,13 +56,10 @@ _REFUSED: Final = frozenset({"primary_key", "server_default", "server_onupdate",
 """Column arguments that are refused, because most of them would write values that no flush has processed."""
 
 
-class Options(TypedDict, total=False):
-    """Arguments of the declaring functions besides ``nullable``."""
+class ColumnOptions(TypedDict, total=False):
+    """Arguments of all declaring functions besides ``nullable``."""
 
-    compression: Compression | None
-    inline_below: int
     max_size: int
-    dedupe: bool
     object_type: str | None
     default: Any
     name: str
@@ -84,6 +84,14 @@ class Options(TypedDict, total=False):
     use_existing_column: bool
 
 
+class Options(ColumnOptions, total=False):
+    """Arguments of the functions that declare columns of values."""
+
+    compression: Compression | None
+    inline_below: int
+    dedupe: bool
+
+
 class RawValueError(DeclarationError, DontWrapMixin):
     """A plain value, or a handle that the flush has not prepared, is a parameter of a statement."""
 
@@ -101,7 +109,7 @@ class _StoredType(TypeDecorator[Any]):
     belongs_to_row = True  # thumbnails do not copy it from their originals, see entity._columns
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(255)
+        super().__init__(settings.cls._column_length)
         if settings.inline_below:
             self.impl = cast("Any", Text())
         self.settings = settings
@@ -303,16 +311,27 @@ def stored(
         raise DeclarationError(f"max_size: expected at least 1 byte, got {max_size!r}")
     if object_type is not None:
         check_object_type(object_type)
-    check_kind(cls.kind)
-    try:
-        check_mimetype(cls.mimetype)
-    except InvalidKeyError as error:
-        raise DeclarationError(f"{cls.__name__}: {error}") from error
+    if issubclass(cls, StoredFile):
+        if compression or inline_below or dedupe or arguments.get("default") is not None:
+            raise DeclarationError(
+                f"{cls.__name__}: a column of attached files has no compression, inline_below, dedupe or default; "
+                "leave them out"
+            )
+    else:
+        _check_class(cls)
     if not inline_below and not arguments.get("unique"):
         arguments.setdefault("index", True)  # for the query that looks for references before a file is discarded
     settings = Settings(cls, check_compression(compression), inline_below, max_size, dedupe, object_type)
     names = [arguments.pop("name")] if "name" in arguments else []
     return mapped_column(*names, _StoredType(settings), **arguments)
+
+
+def _check_class(cls: type[Stored[Any]]) -> None:
+    check_kind(cls.kind)
+    try:
+        check_mimetype(cls.mimetype)
+    except InvalidKeyError as error:
+        raise DeclarationError(f"{cls.__name__}: {error}") from error
 
 
 @overload
@@ -356,3 +375,30 @@ def stored_json(
 def stored_json(**options: Any) -> Any:
     """Declare a column whose JSON is kept in the store; the arguments are those of :func:`stored`."""
     return stored(StoredJSON, **options)
+
+
+@overload
+def stored_file(
+    *, nullable: Literal[True], **options: Unpack[ColumnOptions]
+) -> StoredColumn[StoredFile | None, None]: ...
+@overload
+def stored_file(
+    *, nullable: Literal[False] | None = None, **options: Unpack[ColumnOptions]
+) -> StoredColumn[StoredFile, StoredFile]: ...
+def stored_file(*, max_size: int = MAX_FILE_SIZE, **options: Any) -> Any:
+    """Declare a column of attached files of any kind, which are kept in the store.
+
+    ::
+
+        invoice: Mapped[StoredFile | None] = stored_file()
+
+        user.invoice = await StoredFile.from_file(upload)
+
+    The column type is ``VARCHAR(512)``.
+
+    Args:
+        max_size: Maximum size of a file, in bytes; by default 1 GiB.
+        options: The other arguments of :func:`stored`, except ``compression``, ``inline_below``, ``dedupe`` and
+            ``default``.
+    """
+    return stored(StoredFile, max_size=max_size, **options)

@@ -273,7 +273,7 @@ def _prepare(session: Session, changes: list[_Change]) -> list[Upload]:
             change.old._remember(change.handle)
             set_committed_value(change.row, change.key, change.old)
         elif isinstance(content, Reference):
-            mimetype = change.settings.cls.mimetype if content.compression is None else "application/octet-stream"
+            mimetype = content.mimetype(change.settings.cls.mimetype)
             file = StoredFile(change.store, content.name, _referrer(session, change.row, change.key))
             uploads.append(Upload(file, prepared.data, mimetype, shared=content.shared))
     changes[:] = [change for change in changes if change.prepared is None or change.prepared.content is not None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,11 +10,13 @@ from typing import Any, Final
 from .._tasks import map_concurrently
 from .._threads import run_pixels
 from .._transaction.files import CONCURRENCY
+from ..file import Spool
 from ..store import KeyedStore
 from ._codec import compress
-from ._fetch import HOP, fetch
+from ._fetch import HOP
+from ._files import StoredFile
 from ._reference import Inline, Reference, format_inline, make_reference
-from ._values import Settings, Stored, check_size, content_of
+from ._values import Settings, Stored, check_size, content_of, sha256_of, size_of
 
 __all__ = ["Prepared", "Wanted", "prepare_all"]
 
@@ -52,7 +53,7 @@ class Prepared:
     """
 
     content: Reference | Inline | None
-    data: bytes = b""
+    data: bytes | Spool = b""
 
     @property
     def raw(self) -> str:
@@ -69,14 +70,14 @@ async def prepare_all(wanted: Sequence[Wanted]) -> list[Prepared]:
     """
     turn = asyncio.Semaphore(CONCURRENCY)
 
-    async def plain(one: Wanted) -> bytes | None:
+    async def plain(one: Wanted) -> bytes | Spool | None:
         """Return the bytes of a value that is not loaded, because it is stored for another row."""
         content = None if one.handle.loaded else one.handle._read()
         if not isinstance(content, Reference):
             return None
         check_size(content.size, one.settings)
         async with turn:
-            return await fetch(one.store, content, bytes)
+            return await one.handle._fetch_payload(one.store, content)
 
     async def batch(some: Sequence[Wanted]) -> list[Prepared]:
         found = await map_concurrently(plain, some, limit=CONCURRENCY)
@@ -91,19 +92,23 @@ async def prepare_all(wanted: Sequence[Wanted]) -> list[Prepared]:
 
 def _weight(wanted: Wanted) -> int:
     """Return the number of bytes to process, or a threshold value if it is not known yet."""
+    if isinstance(wanted.handle, StoredFile):
+        return 0  # its checksum is known
     value = wanted.handle.value if wanted.handle.loaded else None
     return len(value) if isinstance(value, (str, bytes)) else HOP
 
 
-def _prepare(wanted: Wanted, plain: bytes | None) -> Prepared:
-    settings = wanted.settings
+def _prepare(wanted: Wanted, plain: bytes | Spool | None) -> Prepared:
+    handle, settings = wanted.handle, wanted.settings
     if plain is None:
-        plain = wanted.handle._encode()
-    size = len(plain)
+        plain = handle._encode()
+    size, sha256 = size_of(plain), sha256_of(plain)
     check_size(size, settings)
-    sha256 = hashlib.sha256(plain).hexdigest()
-    if wanted.old is not None and _holds(wanted.old, settings, size, sha256):
+    if wanted.old is not None and _holds(wanted.old, handle, settings, size, sha256):
         return Prepared(None)
+    if isinstance(handle, StoredFile):
+        return Prepared(handle._reference(settings.object_type or "", size, sha256), plain)
+    assert isinstance(plain, bytes)
     if size < settings.inline_below:
         return Prepared(Inline(plain))
     data, compression = compress(plain, settings.compression), settings.compression
@@ -121,9 +126,11 @@ def _prepare(wanted: Wanted, plain: bytes | None) -> Prepared:
     return Prepared(reference, data)
 
 
-def _holds(old: Stored[Any], settings: Settings, size: int, sha256: str) -> bool:
-    """Return whether a row holds these bytes already, and where the current settings would put them."""
+def _holds(old: Stored[Any], handle: Stored[Any], settings: Settings, size: int, sha256: str) -> bool:
+    """Return whether a row holds this value already, and where the current settings would put it."""
     content = content_of(old)
+    if isinstance(handle, StoredFile):
+        return isinstance(content, Reference) and old == handle
     if content is None or isinstance(content, Inline) != (size < settings.inline_below):
         return False
     return old.size == size and old.sha256 == sha256

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from .._filenames import UNKNOWN_TYPE, AttachmentName, parse_attachment_name
 from .._names import check_name, revision_time
 from ..exc import DamagedValueError, DeclarationError
 from ..key import make_revision
@@ -20,6 +21,7 @@ __all__ = [
     "Reference",
     "check_kind",
     "check_object_type",
+    "file_reference",
     "format_inline",
     "make_reference",
     "parse",
@@ -45,6 +47,7 @@ _NAME: Final = re.compile(
     r"(?P<kind>\.[a-z0-9]{1,12})(?:\.(?P<compression>gz|zst))?",
     re.ASCII,
 )
+_FILE_KIND: Final = ".bin"
 _KIND: Final = re.compile(r"\.[a-z0-9]{1,12}", re.ASCII)
 _COMPRESSIONS: Final[dict[str | None, Compression | None]] = {None: None, "gz": "gzip", "zst": "zstd"}
 
@@ -62,6 +65,7 @@ class Reference:
         kind: The file name extension of the content.
         compression: The compression of the file.
         shared: Whether several rows may reference it.
+        attachment: What the name says about an attached file; ``None`` for a file of another kind.
     """
 
     name: str
@@ -72,6 +76,17 @@ class Reference:
     kind: str
     compression: Compression | None
     shared: bool
+    attachment: AttachmentName | None = None
+
+    def mimetype(self, plain: str) -> str:
+        """Return the MIME type that the file is served with.
+
+        Args:
+            plain: The MIME type of an uncompressed file that is not an attached file.
+        """
+        if self.attachment is not None:
+            return self.attachment.served_type
+        return plain if self.compression is None else UNKNOWN_TYPE
 
     def __str__(self) -> str:
         return f"{_FILE}{self.name}"
@@ -144,6 +159,12 @@ def make_reference(
     return Reference(check_name(name), object_type, size, stored, sha256, kind, compression, shared)
 
 
+def file_reference(attachment: AttachmentName) -> Reference:
+    """Return the reference to an attached file."""
+    name, size = attachment.name, attachment.size
+    return Reference(name, attachment.object_type, size, size, attachment.sha256, _FILE_KIND, None, False, attachment)
+
+
 def format_inline(data: bytes) -> str:
     """Return the column content for a value that is kept in the row: plain text if possible, Base64 otherwise."""
     try:
@@ -159,7 +180,8 @@ def parse_name(name: str) -> Reference | None:
     """Parse the name of a file; return ``None`` if this library did not generate it."""
     match = _NAME.fullmatch(name)
     if match is None:
-        return None
+        attachment = parse_attachment_name(name)
+        return None if attachment is None else file_reference(attachment)
     size, stored = int(match["size"]), int(match["stored"])
     compression = _COMPRESSIONS[match["compression"]]
     if stored > bound(size) or (compression is None and stored != size):

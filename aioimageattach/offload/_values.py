@@ -14,7 +14,7 @@ from .._threads import run_pixels
 from .._transaction.hooks import former_store
 from ..context._current import bound_store, resolve_store
 from ..exc import DamagedValueError, DeclarationError, OffloadError, ValueNotLoadedError, ValueTooLargeError
-from ..file import AsyncFile, SeekableFileProxy
+from ..file import AsyncFile, SeekableFileProxy, Spool
 from ..store import KeyedStore, Store
 from . import _jsontext as jsontext
 from ._codec import Compression
@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
-__all__ = ["Settings", "Stored", "StoredBinary", "StoredJSON", "StoredText", "check_size", "content_of"]
+__all__ = [
+    "Settings",
+    "Stored",
+    "StoredBinary",
+    "StoredJSON",
+    "StoredText",
+    "check_size",
+    "content_of",
+    "sha256_of",
+    "size_of",
+]
 
 V = TypeVar("V")
 
@@ -92,6 +102,8 @@ class Stored(Generic[V]):
 
     mimetype: ClassVar[str] = "application/octet-stream"
     """MIME type of an uncompressed file, without parameters."""
+
+    _column_length: ClassVar[int] = 255
 
     plain: ClassVar[Any] = Any
     """The type of plain values, as an annotation for Pydantic. If it is a class, values of other types are refused."""
@@ -175,17 +187,13 @@ class Stored(Generic[V]):
     def size(self) -> int:
         """The size of the value before compression, in bytes."""
         content = self._read()
-        if isinstance(content, Reference):
-            return content.size
-        return len(self._bytes(content))
+        return content.size if isinstance(content, Reference) else size_of(self._payload(content))
 
     @property
     def sha256(self) -> str:
         """SHA-256 of the value's bytes, in hexadecimal."""
         content = self._read()
-        if isinstance(content, Reference):
-            return content.sha256
-        return hashlib.sha256(self._bytes(content)).hexdigest()
+        return content.sha256 if isinstance(content, Reference) else sha256_of(self._payload(content))
 
     @property
     def name(self) -> str | None:
@@ -204,11 +212,11 @@ class Stored(Generic[V]):
                 data = type(self)(cast("V", other))._encode()
             except (DeclarationError, OffloadError):
                 return NotImplemented
-            return self.size == len(data) and self.sha256 == hashlib.sha256(data).hexdigest()
-        return self.kind == other.kind and self.size == other.size and self.sha256 == other.sha256
+            return self.size == size_of(data) and self.sha256 == sha256_of(data)
+        return self._identity() == other._identity()
 
     def __hash__(self) -> int:
-        return hash((self.kind, self.sha256))
+        return hash(self._identity())
 
     def __repr__(self) -> str:
         if self._raw is None:
@@ -241,7 +249,7 @@ class Stored(Generic[V]):
             if isinstance(content, Reference):
                 assert self._settings is not None
                 check_size(content.size, self._settings)
-                self._value = await fetch(self._resolve(store), content, self._decode)
+                self._value = await self._fetch(self._resolve(store), content)
         return self.value
 
     async def open(self, store: Store | None = None) -> AsyncFile:
@@ -259,7 +267,8 @@ class Stored(Generic[V]):
         content = self._read()
         if isinstance(content, Reference):
             return await stream(self._resolve(store), content)
-        return SeekableFileProxy(await run_pixels(self._bytes, content))
+        data = await run_pixels(self._payload, content)
+        return data.open() if isinstance(data, Spool) else SeekableFileProxy(data)
 
     # --- for the other modules of this package -----------------------------------------------------------------------
 
@@ -276,7 +285,19 @@ class Stored(Generic[V]):
         twin._begin(self._value, raw=self._raw, settings=self._settings, store=self._store)
         return twin
 
-    def _encode(self) -> bytes:
+    def _identity(self) -> tuple[object, ...]:
+        """Return what makes two handles equal."""
+        return self.kind, self.size, self.sha256
+
+    async def _fetch(self, store: KeyedStore, reference: Reference) -> V:
+        """Return the value in a file."""
+        return await fetch(store, reference, self._decode)
+
+    async def _fetch_payload(self, store: KeyedStore, reference: Reference) -> bytes | Spool:
+        """Return the bytes of the value in a file, to be stored for another row."""
+        return await fetch(store, reference, bytes)
+
+    def _encode(self) -> bytes | Spool:
         """Encode the value as bytes. The result is not cached, because the value may be mutable."""
         try:
             return type(self).encode(self.value)
@@ -304,7 +325,7 @@ class Stored(Generic[V]):
             self._content = parse(self._raw, self._settings.object_type or "")
         return self._content
 
-    def _bytes(self, content: Inline | None) -> bytes:
+    def _payload(self, content: Inline | None) -> bytes | Spool:
         return self._encode() if content is None else content.data
 
     def _decode(self, data: bytes) -> V:
@@ -354,6 +375,16 @@ class Stored(Generic[V]):
 
 def _value_of(handle: Stored[Any]) -> Any:
     return handle.value
+
+
+def size_of(payload: bytes | Spool) -> int:
+    """Return the size of the bytes of a value."""
+    return payload.size if isinstance(payload, Spool) else len(payload)
+
+
+def sha256_of(payload: bytes | Spool) -> str:
+    """Return the SHA-256 of the bytes of a value, in hexadecimal."""
+    return payload.sha256 if isinstance(payload, Spool) else hashlib.sha256(payload).hexdigest()
 
 
 def content_of(handle: Stored[Any]) -> Reference | Inline | None:

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
+from urllib.parse import quote
 
 from ...._http.asgi import Scope
 from ...._http.conditions import CONDITIONS, Version, evaluate, range_applies
@@ -213,7 +214,7 @@ def options_response(request: RequestInfo, cors: Cors) -> Response:
 
 def offloaded_response(file: ServableFile, cors: Headers, header: bytes, location: str) -> Response:
     """Return a response that makes the front-end server send the file, or a 404 if the file does not exist."""
-    return Response(200, [(header, f"{location}{file.name}".encode()), *_file_headers(file, file.etag), *cors])
+    return Response(200, [(header, f"{location}{quote(file.name)}".encode()), *_file_headers(file, file.etag), *cors])
 
 
 def file_response(request: RequestInfo, info: FileInfo, cors: Headers) -> Response:
@@ -263,8 +264,8 @@ def _file_headers(file: ServableFile, etag: str | None) -> Headers:
     headers = [(b"content-type", file.mimetype.encode()), _IMMUTABLE if file.etag else _REVALIDATE, _NOSNIFF, _SANDBOX]
     if etag is not None:
         headers.append((b"etag", etag.encode()))
-    if not file.inline:
-        headers.append((b"content-disposition", f'attachment; filename="{file.filename}"'.encode()))
+    if (disposition := file.content_disposition) is not None:
+        headers.append((b"content-disposition", disposition))
     return headers
 
 
