@@ -14,6 +14,7 @@ from .exc import InvalidKeyError
 from .key import EXTENSIONS, make_revision
 
 __all__ = [
+    "MAX_FILENAME_BYTES",
     "SERVED_TYPES",
     "UNKNOWN_TYPE",
     "AttachmentName",
@@ -68,8 +69,10 @@ SERVED_TYPES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """MIME types by file name extension, of files that browsers never run as a page, a script or a style sheet."""
 
+MAX_FILENAME_BYTES: Final = 200
+"""Longest file name of an attached file, in bytes of UTF-8."""
+
 _INERT: Final = ".bin"  # never a key of SERVED_TYPES: appended to file names with any other extension
-_MAX_FILENAME: Final = 200
 _MAX_EXTENSION: Final = 20
 _MAX_MIMETYPE: Final = 96
 _FORBIDDEN: Final = re.compile(r'[<>:"|?*]')  # by Windows
@@ -92,10 +95,10 @@ def clean_filename(filename: str) -> str:
     name = "".join(" " if char.isspace() else char for char in filename if char.isspace() or char.isprintable())
     name = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]
     name = _FORBIDDEN.sub("_", " ".join(name.split())).strip(". ") or "file"
-    if len(name.encode()) > _MAX_FILENAME:
+    if len(name.encode()) > MAX_FILENAME_BYTES:
         extension = extension_of(name)
         kept = extension if len(extension.encode()) <= _MAX_EXTENSION else ""
-        stem = name.removesuffix(kept).encode()[: _MAX_FILENAME - len(kept.encode())].decode(errors="ignore")
+        stem = name.removesuffix(kept).encode()[: MAX_FILENAME_BYTES - len(kept.encode())].decode(errors="ignore")
         name = (stem.rstrip(". ") + kept).rstrip(". ")
     return f"_{name}" if RESERVED.fullmatch(name) else name
 

@@ -13,7 +13,8 @@ from .._http.disposition import attachment
 from .._names import revision_of, revision_time
 from .._threads import run_io
 from ..exc import DeclarationError, ImageTooLargeError, OffloadError, ValueTooLargeError
-from ..file import CHUNK, FileProxy, Source, Spool
+from ..file import FileProxy, Source, Spool
+from ..file._source import CHUNK
 from ..store import KeyedStore, Store
 from ._fetch import stream
 from ._reference import Reference, file_reference

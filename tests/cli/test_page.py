@@ -257,6 +257,7 @@ DATACLASSES = {
         "key": "key:ImageKey",
         "owner": "_inventory.ownership:Owner",
         "content": "offload._reference:Reference",
+        "attachment": "_filenames:AttachmentName",
     },
 }
 

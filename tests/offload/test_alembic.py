@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach.context import bind_store
-from aioimageattach.offload import StoredText, stored_text
+from aioimageattach.offload import StoredFile, StoredText, stored_file, stored_text
 from tests.databases import Database
 from tests.faults.stores import FaultyStore
 
@@ -31,6 +31,7 @@ def models(*, before: bool = False) -> tuple[Any, MetaData]:
             body: Mapped[StoredText | None] = stored_text(comment="in the store")
             note: Mapped[StoredText | None] = stored_text(inline_below=100)
             told: Mapped[StoredText | None] = stored_text(default="once")
+            scan: Mapped[StoredFile | None] = stored_file()
 
     return Paper, Base.metadata
 
@@ -102,6 +103,7 @@ async def test_a_migration_that_adds_columns(database: Database, store: FaultySt
         code = await connection.run_sync(upgrade)
     assert "sa.Column('body', sa.String(length=255), nullable=True, comment='in the store')" in code
     assert "sa.Column('note', sa.Text(), nullable=True)" in code
+    assert "sa.Column('scan', sa.String(length=512), nullable=True)" in code
     assert "aioimageattach" not in code
     assert await differences(database, metadata) == []
     sessions = async_sessionmaker(database.engine())

@@ -15,10 +15,13 @@ import pytest
 from aiohttp import ClientSession, FormData, web
 from aiohttp.test_utils import TestServer
 from pydantic import BaseModel, ConfigDict, TypeAdapter
-from sqlalchemy import String, select, text
+from sqlalchemy import MetaData, String, select, text
+from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+from sqlmodel import Field, SQLModel
 from starlette.datastructures import Headers, UploadFile
 
+from aioimageattach.context import bind_store
 from aioimageattach.exc import (
     DamagedValueError,
     DeclarationError,
@@ -28,7 +31,8 @@ from aioimageattach.exc import (
     ValueNotLoadedError,
     ValueTooLargeError,
 )
-from aioimageattach.file import SPOOL_MEMORY, Spool
+from aioimageattach.file import Spool
+from aioimageattach.file._spool import SPOOL_MEMORY
 from aioimageattach.offload import (
     StoredBinary,
     StoredFile,
@@ -415,6 +419,27 @@ def test_columns() -> None:
     assert Ticket(id=1).proof is None
     assert repr(Ticket.__table__.c.proof.type) == "String(length=512)"
     assert Ticket.__table__.c.proof.index
+
+
+async def test_sqlmodel(sqlite_database: Database, store: FaultyStore) -> None:
+    """A model of SQLModel has a file."""
+
+    class Receipt(SQLModel, table=True):
+        metadata = MetaData()
+        model_config = ConfigDict(arbitrary_types_allowed=True)  # type: ignore[assignment]
+
+        id: int | None = Field(default=None, primary_key=True)
+        scan: StoredFile | None = Field(default=None, sa_column=stored_file(name="scan").column)  # type: ignore[attr-defined]
+
+    await sqlite_database.create(Receipt.metadata)
+    sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
+    bind_store(sessions, store)
+    async with sessions() as session, session.begin():
+        session.add(Receipt(id=1, scan=await StoredFile.from_blob(PDF, filename="a.pdf")))
+    async with sessions() as session:
+        found = (await session.get_one(Receipt, 1)).scan
+        assert found is not None
+        assert (found.filename, await found.read()) == ("a.pdf", PDF)
 
 
 async def test_a_column_of_bytes_becomes_one_of_files(sqlite_database: Database, store: FaultyStore) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -25,12 +26,17 @@ from aioimageattach.stores.fs import FileSystemStore, HttpExposedFileSystemStore
 from tests.databases import Database
 from tests.offload.letters import PDF, Letter, attach, prepared, scan_of
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
+from tests.servers.nginx import nginx_before, store_directory
 from tests.stores.s3.conftest import BUCKET, REGION, MakeStore
 from tests.stores.s3.conftest import gate as gate
 from tests.stores.s3.conftest import make_store as make_store
 from tests.stores.s3.conftest import s3_server as s3_server
 
 HOSTILE = ["日本語 🎉 100%.pdf", "a+b&c=d;e#f.txt", "../../x", "evil.html", "x" * 300 + ".svg", "CON"]
+NGINX, NGINX_HTTP, NGINX_FILES = (
+    (Path(__file__).parents[2] / "docs" / "howto" / f"{name}.conf").read_text()
+    for name in ("nginx", "nginx-http", "nginx-files")
+)
 SECRET = "a secret of many bytes"
 
 
@@ -139,6 +145,28 @@ async def test_a_front_server_sends_it(sqlite_database: Database, tmp_path: Path
     path = response.headers["x-accel-redirect"]
     assert path.endswith("/%E6%97%A5%E6%9C%AC%E8%AA%9E%201%25.pdf")
     assert response.headers["content-disposition"] == found.headers["Content-Disposition"]
+
+
+async def test_nginx(sqlite_database: Database) -> None:
+    """With the configuration of the guide, browsers save each file under its name; other names are not served."""
+    server = f"{NGINX} {NGINX_FILES}"
+    with store_directory() as root, nginx_before("http://127.0.0.1:1", root, server, NGINX_HTTP) as url:
+        store = FileSystemStore(root, f"{url}/images/")
+        sessions = await prepared(sqlite_database, store)
+        async with httpx.AsyncClient() as client:
+            for number, filename in enumerate(HOSTILE, 1):
+                async with sessions() as session, session.begin():
+                    session.add(Letter(id=number, scan=await StoredFile.from_blob(PDF, filename=filename)))
+                found = await scan_of(sessions, number)
+                response = await client.get(found.locate())
+                assert (response.status_code, response.content) == (200, PDF)
+                assert response.headers["content-disposition"] == "attachment"
+                assert response.headers["x-content-type-options"] == "nosniff"
+                assert "sandbox" in response.headers["content-security-policy"]
+                assert response.headers["content-type"] == "application/octet-stream"
+                name = found.name or ""
+                for other in (name.replace("~", "."), name.rpartition("/")[0] + "/", name.replace("letter", ".letter")):
+                    assert (await client.get(store.base_url + quote(other))).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from pathlib import Path
 from typing import Any, assert_type
 
+import httpx
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, MappedAsDataclass, mapped_column
+from starlette.datastructures import UploadFile
 
-from aioimageattach.file import AsyncFile
+from aioimageattach.file import AsyncFile, Spool
 from aioimageattach.offload import (
     Stored,
     StoredBinary,
+    StoredFile,
     StoredJSON,
     StoredText,
     load_stored,
     stored,
     stored_binary,
+    stored_file,
     stored_json,
     stored_text,
 )
@@ -49,6 +55,9 @@ class Article(Base):
     outline = stored_json(default=[])
     numbers = stored(StoredNumbers, dedupe=True)
     text = stored_text(nullable=True, object_type="words")
+    invoice: Mapped[StoredFile] = stored_file(max_size=1000)
+    receipt: Mapped[StoredFile | None] = stored_file(deferred=True)
+    proof = stored_file(nullable=True)
 
 
 class Point(MappedAsDataclass, Base, kw_only=True):
@@ -70,6 +79,18 @@ async def reading(article: Article, session: AsyncSession) -> None:
     assert_type(await article.scan.load(), bytes)
     assert_type(await article.numbers.load(), list[int])
     assert_type(await article.outline.load(), Any)
+    assert_type(article.invoice, StoredFile)
+    assert_type(article.receipt, StoredFile | None)
+    assert_type(article.proof, StoredFile | None)
+    assert_type(await article.invoice.load(), Spool)
+    assert_type(await article.invoice.read(), bytes)
+    assert_type(await article.invoice.open(), AsyncFile)
+    assert_type([chunk async for chunk in article.invoice.chunks()], list[bytes])
+    assert_type((article.invoice.filename, article.invoice.mimetype), tuple[str, str])
+    assert_type(article.invoice.created_at, datetime | None)
+    assert_type(article.invoice.headers, dict[str, str])
+    assert_type(article.invoice.locate(download=True), str)
+    assert_type(Article.invoice, InstrumentedAttribute[StoredFile])
     assert_type(await article.body.open(), AsyncFile)
     assert_type((article.body.size, article.body.sha256, article.body.loaded), tuple[int, str, bool])
     assert_type(article.body.name, str | None)
@@ -77,6 +98,13 @@ async def reading(article: Article, session: AsyncSession) -> None:
     assert_type((await session.scalars(select(Article.body))).one(), StoredText)
     assert_type((await session.scalars(select(Article.cover))).one(), StoredBinary | None)
     await load_stored([article], Article.body, Article.scan, concurrency=4)
+
+
+async def attaching(article: Article, upload: UploadFile, response: httpx.Response) -> None:
+    article.invoice = await StoredFile.from_file(upload, max_size=1000)
+    article.receipt = await StoredFile.from_file(response)
+    article.receipt = await StoredFile.from_path(Path("x.pdf"), filename="y.pdf")
+    article.proof = await StoredFile.from_blob(b"x", filename="x.pdf", mimetype="application/pdf")
 
 
 def writing(article: Article) -> None:
@@ -87,6 +115,8 @@ def writing(article: Article) -> None:
     article.cover = None
     article.cover = memoryview(b"plain")
     article.text = "plain"
+    article.receipt = None
+    article.proof = article.invoice
     article.numbers = StoredNumbers([1])
     article.outline = {"any": ["JSON"]}
     Point(id=1, body=StoredText("a handle"))
@@ -99,5 +129,8 @@ def mistakes(article: Article) -> None:
     repr(article.note.size)  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
     StoredText(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     stored_text(compression="lzma")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    article.invoice = b"x"  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    article.receipt = StoredFile.from_blob(b"x", filename="x")  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    stored_file(compression="gzip")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     stored_text(server_default="x")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     Point(id=1, body="plain")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
