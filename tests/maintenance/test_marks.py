@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach import FocalPoint, Image, Srcset, ThumbnailMarks, bind_store, image_attachment, store_context
 from aioimageattach.entity._derived import declared_files
-from aioimageattach.exc import DeclarationError, UsageError
+from aioimageattach.exc import DeclarationError, StoreError, StoreUnavailableError, UsageError
 from aioimageattach.maintenance import Mismatch, _marks, verify
 from aioimageattach.migration import migrate
 from aioimageattach.store import KeyedStore, ObjectInfo
@@ -76,6 +76,12 @@ class Listed(FileSystemStore):
 
     calls: list[str]
     before_list: Any = None
+    undeletable = False
+
+    async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
+        if self.undeletable:
+            return {name: StoreUnavailableError("out of order") for name in names}
+        return await super().delete_objects(names)
 
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         self.calls.append("list")
@@ -332,6 +338,21 @@ async def test_pruned_and_declared_as_before(sessions: Sessions, store: Listed, 
         assert await existing([one.url for one in after.candidates("card")], store) == []
         assert await existing([one.url for one in current.candidates("card")], store) == [True, True] * remarked
     assert await verified(sessions) == []
+
+
+async def test_marks_are_removed_before_files(sessions: Sessions, store: Listed) -> None:
+    """If the files cannot be deleted, the marks are gone already, and committed."""
+    async with sessions.begin() as session:
+        session.add(user := OldUser())
+        row = await user.picture.from_blob(photo("chelsea"))
+        await user.picture.generate_thumbnails()
+    marks = str(row.thumbnail_marks).split(" ")
+    store.undeletable = True
+    with pytest.raises(StoreUnavailableError):
+        await pruned(store, Picture, sessions)
+    async with sessions() as session:
+        assert await session.scalar(select(Picture.thumbnail_marks)) == marks[0]
+    assert len(await names(store, "picture.t/")) == 3
 
 
 async def test_migrated_and_back(sessions: Sessions, store: Listed, tmp_path: Path) -> None:
