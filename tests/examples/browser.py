@@ -85,7 +85,7 @@ class Browser:
         async with asyncio.timeout(PATIENCE):
             while True:
                 try:
-                    if await self.run(f"document.readyState === 'complete' && ({script})"):
+                    if await self.run(f"document.readyState === 'complete' && Boolean({script})"):
                         return
                 except RuntimeError:  # there is no page at the moment, or not all of it
                     pass
