@@ -165,12 +165,12 @@ class Decoder:
         try:
             found = self._inner.decompress(data, min(BLOCK, self._left + 1))
         except EOFError as error:  # input after the end of the compressed data
-            raise self._damaged("there is more than one member in it") from error
+            raise self._damaged("expected one compressed stream, got several") from error
         except self._error as error:
-            raise self._damaged(f"it is no such file, or a broken one: {error}") from error
+            raise self._damaged(f"it cannot be decompressed: {error}") from error
         self._left -= len(found)
         if self._left < 0:
-            raise self._damaged(f"it holds more than the {self._size:,} bytes it is said to hold")
+            raise self._damaged(f"expected {self._size:,} bytes, got more")
         self._hash.update(found)
         return found
 
@@ -181,11 +181,11 @@ class Decoder:
             DamagedValueError: The content of the file is not what was stored.
         """
         if not self._inner.eof or self._left:
-            raise self._damaged(f"it is cut off, {self._size - self._left:,} of {self._size:,} bytes are there")
+            raise self._damaged(f"expected {self._size:,} bytes, got only {self._size - self._left:,}")
         if self._inner.unused_data:
-            raise self._damaged("something follows its end")
+            raise self._damaged("expected the end of the file, got more bytes")
         if self._hash.hexdigest() != self._sha256:
-            raise self._damaged("its fingerprint is another")
+            raise self._damaged(f"expected the SHA-256 {self._sha256}, got {self._hash.hexdigest()}")
 
     def _damaged(self, problem: str) -> DamagedValueError:
         return DamagedValueError(f"the file {self._name!r} is not what was stored: {problem}")

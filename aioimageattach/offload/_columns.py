@@ -300,7 +300,7 @@ def stored(
     if not (isinstance(cls, type) and issubclass(cls, Stored)):
         raise DeclarationError(f"expected a class derived from Stored, got {cls!r}")
     for name in _REFUSED & arguments.keys():
-        raise DeclarationError(f"{name}: a column of offloaded values has none; leave the argument out")
+        raise DeclarationError(f"{name}: not supported for offloaded columns; leave it out")
     if callable(arguments.get("default")):
         raise DeclarationError("default: expected a plain value, got a callable; set the attribute in the constructor")
     if arguments.get("nullable", 0) is None:

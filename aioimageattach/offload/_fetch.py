@@ -29,7 +29,7 @@ def keyed(store: Store) -> KeyedStore:
     if isinstance(store, KeyedStore):
         return store
     raise DeclarationError(
-        f"offloaded values need a store of files by name, a KeyedStore; {store!r} keeps images alone"
+        f"store: expected a KeyedStore, which keeps files by name, for offloaded values; got {store!r}"
     )
 
 
@@ -132,6 +132,5 @@ class _Reader:
 
 def _wrong_size(reference: Reference) -> DamagedValueError:
     return DamagedValueError(
-        f"the file {reference.name!r} is not what was stored: it does not have the {reference.stored:,} bytes it is "
-        "said to have"
+        f"the file {reference.name!r} is not what was stored: its size is not the expected {reference.stored:,} bytes"
     )

@@ -40,7 +40,7 @@ def encode(value: object) -> bytes:
     try:
         data = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise OffloadError(f"the value is no JSON: {error}") from error
+        raise OffloadError(f"the value cannot be encoded as JSON: {error}") from error
     if _depth(data) > MAX_DEPTH:
         raise OffloadError(f"the value is nested deeper than {MAX_DEPTH} levels, which is the limit")
     return data
@@ -63,12 +63,12 @@ def decode(data: bytes) -> Any:
         if _HALF.search(data):
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise DamagedValueError(f"the value is no JSON: {error}") from error
+        raise DamagedValueError(f"the content is not valid JSON: {error}") from error
     return value
 
 
 def _refuse(name: str) -> Any:
-    raise ValueError(f"there is no number {name}")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _depth(data: bytes) -> int:

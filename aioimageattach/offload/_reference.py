@@ -223,6 +223,6 @@ def parse(raw: str, object_type: str) -> Reference | Inline:
             return found
     what = repr(raw[:200]) if raw.startswith(_FILE) else f"{len(raw):,} characters"  # the content may be confidential
     raise DamagedValueError(
-        f"the column {object_type} holds {what}, which is no reference to one of its files: it was not written by "
+        f"the column {object_type} holds {what}, which is not a reference to one of its files: it was not written by "
         "this column, and is neither read nor deleted"
     )

@@ -305,7 +305,7 @@ class Stored(Generic[V]):
             raise
         except Exception as error:
             raise OffloadError(
-                f"{type(self).__name__} has no bytes for a {type(self._value).__name__}: {error}"
+                f"{type(self).__name__}: a {type(self._value).__name__} could not be encoded: {error}"
             ) from error
 
     def _remember(self, other: Stored[V]) -> None:
@@ -334,7 +334,7 @@ class Stored(Generic[V]):
         except OffloadError:
             raise
         except Exception as error:
-            raise DamagedValueError(f"the bytes are none of a {type(self).__name__}: {error}") from error
+            raise DamagedValueError(f"{type(self).__name__}: the content could not be decoded: {error}") from error
 
     def _resolve(self, store: Store | None) -> KeyedStore:
         owner = None if self._owner is None else self._owner()

@@ -74,7 +74,7 @@ def test_a_bomb_takes_no_memory(compression: Any) -> None:
     assert len(file) < 250_000
     tracemalloc.start()
     try:
-        with pytest.raises(DamagedValueError, match="more than the 1,000,000 bytes"):
+        with pytest.raises(DamagedValueError, match="expected 1,000,000 bytes, got more"):
             codec.decompress(file, 1_000_000, sha256(b""), compression, "x")
         assert tracemalloc.get_traced_memory()[1] < 4_000_000
     finally:
@@ -87,7 +87,7 @@ def test_a_frame_that_asks_for_a_large_window_is_refused() -> None:
     options = {library.CompressionParameter.window_log: 27, library.CompressionParameter.compression_level: 3}
     packer = library.ZstdCompressor(options=options)
     file = packer.compress(PLAIN) + packer.flush()
-    with pytest.raises(DamagedValueError, match="no such file"):
+    with pytest.raises(DamagedValueError, match="cannot be decompressed"):
         codec.decompress(file, len(PLAIN), sha256(PLAIN), "zstd", "x")
 
 

@@ -462,7 +462,7 @@ NOT_STORED: Any = str
         (lambda: stored_binary(max_size=0), "expected at least 1 byte, got 0"),
         (lambda: stored_json(object_type="a/b"), "object_type: expected at most 80"),
         *(
-            (lambda name=name: stored_text(**{name: "x"}), f"{name}: a column of offloaded values has none")
+            (lambda name=name: stored_text(**{name: "x"}), f"{name}: not supported for offloaded columns")
             for name in ("server_default", "onupdate", "server_onupdate", "primary_key", "insert_default", "type_")
         ),
     ],

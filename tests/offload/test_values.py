@@ -150,17 +150,17 @@ def test_the_base_has_no_bytes() -> None:
 
 async def test_errors_of_serializers(sessions: Sessions) -> None:
     """They are the cause of ours, in the flush and in a load."""
-    with pytest.raises(OffloadError, match="no bytes for a dict") as caught:
+    with pytest.raises(OffloadError, match="a dict could not be encoded") as caught:
         await fresh(sessions, packed={"a": object()})
     assert isinstance(caught.value.__cause__, TypeError)
-    with pytest.raises(OffloadError, match="no bytes for a str"):
+    with pytest.raises(OffloadError, match="a str could not be encoded"):
         await fresh(sessions, body="\ud800")
-    with pytest.raises(DamagedValueError, match="none of a StoredPacked") as damaged:
+    with pytest.raises(DamagedValueError, match="StoredPacked: the content could not be decoded") as damaged:
         StoredPacked({})._decode(b"\xc1")
     assert damaged.value.__cause__ is not None
-    with pytest.raises(DamagedValueError, match="none of a StoredText"):
+    with pytest.raises(DamagedValueError, match="StoredText: the content could not be decoded"):
         StoredText("")._decode(b"\xff")
-    with pytest.raises(DamagedValueError, match="no JSON"):
+    with pytest.raises(DamagedValueError, match="not valid JSON"):
         StoredJSON("")._decode(b"\xff")
 
 
