@@ -145,7 +145,7 @@ class DeclaredFiles(Derived):
         key: Its key.
         revision: Its revision, or the substitute for it.
         point: Its focal point in the form used in file names; empty if it has none.
-        is_made: Whether the files are put together with the original.
+        is_made: ``True`` if the files are put together with the original.
     """
 
     declared: Declarations
@@ -179,7 +179,7 @@ def derived_from(row: Any, store: Store, key: ImageKey, *, is_made: bool = False
         row: The row.
         store: The store of its file.
         key: The key of its file.
-        is_made: Whether the files are put together with the original.
+        is_made: ``True`` if the files are put together with the original.
     """
     declared = declarations_of(type(row))
     revision = key.revision or legacy_revision(key)
