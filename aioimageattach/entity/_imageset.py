@@ -20,8 +20,9 @@ from ..imaging._reduction import reduction
 from ..imaging._render import Rendering, render, render_with_preview
 from ..store import KeyedStore, Store
 from ._image import Image
+from ._looks import look_of, variant_of
 from ._mixins import Placeholder, keep_preview
-from ._thumbnails import ThumbnailSet, look_of, variant_of
+from ._thumbnails import ThumbnailSet
 
 __all__ = ["BaseImageSet"]
 

@@ -1,13 +1,13 @@
-"""The part of an image set that finds and makes thumbnails."""
+"""The part of an image set that makes thumbnails."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar, cast, overload
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import inspect, update
-from sqlalchemy.exc import IntegrityError, NoResultFound
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm.attributes import set_attribute, set_committed_value
 
@@ -19,19 +19,19 @@ from ..context._current import resolve_store
 from ..exc import DeclarationError, ImageTooLargeError, NoOriginalError
 from ..file import Spool
 from ..imaging._limits import ImageLimits
-from ..imaging._options import NAMES
 from ..imaging._preview import Preview
-from ..imaging._recipe import FULL_SIZE, Fit, Gravity, Recipe
+from ..imaging._recipe import Fit, Gravity, Recipe
 from ..imaging._render import Rendering, render, render_with_preview
 from ..store import Store
-from ._collection import newest, session_lock
+from ._collection import session_lock
 from ._derived import MARKS, check_original, declared_files, keyed, marks_of
+from ._finding import ThumbnailFinder
 from ._image import Image, utcnow
-from ._mixins import ThumbnailMarks, focal_point_of, keep_preview, wants_preview
+from ._looks import applied, as_recipes, find, match, variant_of
+from ._mixins import ThumbnailMarks, keep_preview, wants_preview
 from ._record import Attached, Origin, attach, known_store, record_of
-from ._view import ImageView
 
-__all__ = ["ThumbnailSet", "as_recipes", "look_of", "variant_of"]
+__all__ = ["ThumbnailSet"]
 
 KEEP: Final = 3.0
 """Time, in seconds, for which a new rendering is kept for other transactions, which cannot see its row yet."""
@@ -39,171 +39,12 @@ KEEP: Final = 3.0
 _QUIETLY: Final = {"autoflush": False, "synchronize_session": False}
 
 I = TypeVar("I", bound=Image)  # noqa: E741
-D = TypeVar("D")
-
-_NO_DEFAULT: Final = object()
 
 
-class ThumbnailSet(ImageView[I]):
-    """The part of an image set that finds and makes thumbnails."""
+class ThumbnailSet(ThumbnailFinder[I]):
+    """The part of an image set that makes thumbnails."""
 
     __slots__ = ()
-
-    @overload
-    def find_thumbnail(
-        self,
-        width: int | None = None,
-        height: int | None = None,
-        *,
-        ratio: float | None = None,
-        fit: Fit | None = None,
-        enlarge: bool = True,
-        gravity: Gravity | tuple[float, float] | None = None,
-        crop: tuple[float, float, float, float] | None = None,
-        format: str | None = None,
-        variant: str | None = None,
-        store: Store | None = None,
-    ) -> I: ...
-    @overload
-    def find_thumbnail(
-        self,
-        width: int | None = None,
-        height: int | None = None,
-        *,
-        ratio: float | None = None,
-        fit: Fit | None = None,
-        enlarge: bool = True,
-        gravity: Gravity | tuple[float, float] | None = None,
-        crop: tuple[float, float, float, float] | None = None,
-        format: str | None = None,
-        variant: str | None = None,
-        store: Store | None = None,
-        default: D,
-    ) -> I | D: ...
-    def find_thumbnail(
-        self,
-        width: int | None = None,
-        height: int | None = None,
-        *,
-        ratio: float | None = None,
-        fit: Fit | None = None,
-        enlarge: bool = True,
-        gravity: Gravity | tuple[float, float] | None = None,
-        crop: tuple[float, float, float, float] | None = None,
-        format: str | None = None,
-        variant: str | None = None,
-        store: Store | None = None,
-        default: Any = _NO_DEFAULT,
-    ) -> Any:
-        """Return the thumbnail with the given size and look from the loaded rows; never the original.
-
-        Pass the same values that the thumbnail was made with.
-
-        Args:
-            width: Width in pixels; without ``height``, any height matches.
-            height: Height in pixels; without ``width``, any width matches.
-            ratio: As for :meth:`generate_thumbnail`; requires the original.
-            fit: As for :meth:`generate_thumbnail`.
-            enlarge: As for :meth:`generate_thumbnail`.
-            gravity: As for :meth:`generate_thumbnail`.
-            crop: As for :meth:`generate_thumbnail`.
-            format: As for :meth:`generate_thumbnail`.
-            variant: As for :meth:`generate_thumbnail`.
-            store: Ignored; accepted because the other methods of an image set take a store.
-            default: The value to return if there is no such thumbnail, instead of raising an error.
-
-        Raises:
-            NoResultFound: There is no such thumbnail, and ``default`` is not given.
-            NotLoadedError: The rows are not loaded.
-        """
-        recipe = Recipe(
-            width=width,
-            height=height,
-            ratio=ratio,
-            fit=fit,
-            enlarge=enlarge,
-            gravity=gravity,
-            crop=crop,
-            format=format,
-            variant=variant,
-        )
-        images = self.images
-        original = newest(images)
-        found = _find(images, original, _focused(recipe, original))
-        if found is None and {fit, gravity, crop, variant} == {None} and width is not None and height is not None:
-            look = Recipe(width=width, format=format).look("" if original is None else original.mimetype)
-            found = _match(images, original, width, height, variant_of(original, look, (width, height)))
-        if found is not None:
-            return found
-        if default is not _NO_DEFAULT:
-            return default
-        raise NoResultFound(f"{self!r} has no thumbnail with {_describe(recipe)}; create it with generate_thumbnail()")
-
-    @overload
-    def find_nearest_thumbnail(
-        self,
-        width: int | None = None,
-        height: int | None = None,
-        *,
-        format: str | None = None,
-        variant: str | None = None,
-    ) -> I: ...
-    @overload
-    def find_nearest_thumbnail(
-        self,
-        width: int | None = None,
-        height: int | None = None,
-        *,
-        format: str | None = None,
-        variant: str | None = None,
-        default: D,
-    ) -> I | D: ...
-    def find_nearest_thumbnail(
-        self,
-        width: int | None = None,
-        height: int | None = None,
-        *,
-        format: str | None = None,
-        variant: str | None = None,
-        default: Any = _NO_DEFAULT,
-    ) -> Any:
-        """Return the smallest thumbnail that is large enough from the loaded rows; never the original.
-
-        Only thumbnails of the whole picture are considered, unless ``variant`` names a look.
-
-        Args:
-            width: The minimum width in pixels; ``None`` means any.
-            height: The minimum height in pixels; ``None`` means any.
-            format: The format that the thumbnail was made with.
-            variant: The name of the look.
-            default: The value to return if no thumbnail is large enough, such as the original, instead of raising an
-                error.
-
-        Raises:
-            NoResultFound: No thumbnail is large enough, and ``default`` is not given.
-            NotLoadedError: The rows are not loaded.
-        """
-        images = self.images
-        original = newest(images)
-        mimetype = "" if original is None else original.mimetype
-        look = Recipe(width=1, format=format, variant=variant).look(mimetype)
-        looks = {look} if look else {look, FULL_SIZE}
-        found = [
-            row
-            for row in images
-            if not row.original
-            and (row.variant in looks or _look(row, original) in looks)
-            and row.width >= (width or 0)
-            and row.height >= (height or 0)
-        ]
-        if found:
-            return min(found, key=lambda row: row.width * row.height)
-        if default is not _NO_DEFAULT:
-            return default
-        size = ", ".join(f"{name}>={side}" for name, side in (("width", width), ("height", height)) if side is not None)
-        raise NoResultFound(
-            f"{self!r} has no thumbnail with {size or 'this look'}; create it with generate_thumbnail()"
-        )
 
     async def generate_thumbnail(
         self,
@@ -450,13 +291,13 @@ class ThumbnailSet(ImageView[I]):
         """
         await self._load_original()
         original = self.original
-        wanted = _applied(recipes, original)
-        missing = any(_find(self.images, original, recipe) is None for recipe in wanted)
+        wanted = applied(recipes, original)
+        missing = any(find(self.images, original, recipe) is None for recipe in wanted)
         if missing and original is not None and inspect(original).persistent:
             await self._rows.load(self._set_key, again=True)
             original = self.original
-            wanted = _applied(recipes, original)
-        return wanted, {recipe: _find(self.images, original, recipe) for recipe in wanted}
+            wanted = applied(recipes, original)
+        return wanted, {recipe: find(self.images, original, recipe) for recipe in wanted}
 
     async def _insert(
         self,
@@ -586,7 +427,7 @@ class ThumbnailSet(ImageView[I]):
         """Return the existing row with the primary key that a thumbnail would have."""
         size = rendering.width, rendering.height
         variant = variant_of(original, rendering.recipe.look(original.mimetype, original.size), size)
-        return _match(self.images, None, *size, variant)
+        return match(self.images, None, *size, variant)
 
     def _check_max_thumbnails(self, more: int) -> None:
         limit, count = self._limits.max_thumbnails, more + sum(not row.original for row in self.images)
@@ -603,83 +444,3 @@ class ThumbnailSet(ImageView[I]):
             raise NoOriginalError(
                 f"the original of {self!r} was replaced while a thumbnail was made; make the thumbnail again"
             )
-
-
-def as_recipes(recipes: Sequence[int | Recipe], *, enlarge: bool) -> list[Recipe]:
-    """Convert widths in pixels to recipes; keep recipes as they are."""
-    return [recipe if isinstance(recipe, Recipe) else Recipe(width=recipe, enlarge=enlarge) for recipe in recipes]
-
-
-def _focused(recipe: Recipe, original: Image | None) -> Recipe:
-    point = focal_point_of(original)
-    return recipe if point is None else recipe.with_focal_point(point)
-
-
-def _applied(recipes: Sequence[Recipe], original: Image | None) -> list[Recipe]:
-    """Apply the original's focal point to recipes, and unify recipes that make the same thumbnail."""
-    focused = [_focused(recipe, original) for recipe in recipes]
-    if original is None:
-        return focused
-    size, mimetype = original.size, original.mimetype
-    first: dict[tuple[tuple[int, int], str], Recipe] = {}
-    return [
-        first.setdefault((recipe.layout(size, mimetype).target, recipe.look(mimetype, size)), recipe)
-        for recipe in focused
-    ]
-
-
-def variant_of(original: Image | None, look: str, size: tuple[int, int]) -> str:
-    """Return the variant of a thumbnail. It differs from the original's if both have the same size."""
-    return FULL_SIZE if not look and original is not None and original.size == size else look
-
-
-def look_of(original: Image | None, mimetype: str) -> str:
-    """Return the look of a plain thumbnail with the given MIME type that was made elsewhere."""
-    if original is None:
-        return ""
-    plain = Recipe(width=1)
-    if mimetype in (original.mimetype, plain.mimetype(original.mimetype)):
-        return plain.look(original.mimetype)
-    return NAMES.get(mimetype, "")
-
-
-def _look(row: Image, original: Image | None) -> str:
-    """Return the look of a thumbnail. SQLAlchemy-ImageAttach left the variant empty for every MIME type."""
-    return row.variant or look_of(original, row.mimetype)
-
-
-def _find(images: Sequence[I], original: I | None, recipe: Recipe) -> I | None:
-    """Return the thumbnail that a recipe would make, if it exists."""
-    if original is None:
-        return None if recipe.ratio is not None else _match(images, None, recipe.width, recipe.height, recipe.look(""))
-    width, height = recipe.layout(original.size, original.mimetype).target
-    both = recipe.ratio is not None or recipe.fit is not None
-    return _match(
-        images,
-        original,
-        width if both or recipe.width is not None else None,
-        height if both or recipe.height is not None else None,
-        recipe.look(original.mimetype, original.size),
-    )
-
-
-def _match(images: Sequence[I], original: I | None, width: int | None, height: int | None, look: str) -> I | None:
-    """Return the thumbnail with that size and look; otherwise, if ``original`` is given, one made elsewhere."""
-    unnamed: list[I] = []
-    for row in images:
-        values = row.__dict__  # the values are loaded, and this is many times faster than attribute access
-        same = width in (None, values["width"]) and height in (None, values["height"])
-        if same and not values["original"]:
-            if values["variant"] == look:
-                return row
-            if not values["variant"]:
-                unnamed.append(row)
-    if original is None:
-        return None
-    return next((row for row in unnamed if look_of(original, row.mimetype) == look), None)
-
-
-def _describe(recipe: Recipe) -> str:
-    names = ("width", "height", "ratio", "fit", "gravity", "crop", "format", "variant")
-    words = ((name, getattr(recipe, name)) for name in names)
-    return ", ".join(f"{name}={value!r}" for name, value in words if value is not None)

@@ -14,7 +14,7 @@ from sqlalchemy.sql.base import ExecutableOption
 from .._inventory import beyond
 from .._tasks import map_concurrently
 from ..entity import BaseImageSet, Image, MultipleImageSet
-from ..entity._thumbnails import as_recipes
+from ..entity._looks import as_recipes
 from ..exc import DeclarationError, ImageError, NoOriginalError, StoreError, UsageError
 from ..imaging._recipe import Recipe
 from ..key import ImageKey
