@@ -10,9 +10,9 @@ from typing import Any, Final
 from ..exc import ImageTooLargeError
 from . import _pdf
 from . import _pillow_heif as _heif
-from ._guard import Structure, assemble
 from ._header import EMBEDDED, Header, fail_on, inspect, load, without_extra
 from ._limits import ImageLimits
+from ._structure import Structure, assemble
 from ._svg import Drawing
 from ._vips import Picture, Watch, libvips, vips_errors
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ..exc import DeclarationError, ImageTooLargeError, UnreadableImageError, UnsupportedImageError
-from . import _guard as guard
 from . import _pdf
 from . import _pillow_heif as _heif
 from . import _svg as svg
-from ._guard import Clock, Structure
+from ._guard import examine
 from ._limits import ImageLimits
 from ._sniff import sniff
+from ._structure import Clock, Structure, assemble
 from ._vips import Picture, header_errors, libvips
 
 if TYPE_CHECKING:
@@ -149,11 +149,11 @@ def inspect(view: memoryview, limits: ImageLimits) -> Header:
 def _raster(view: memoryview, mimetype: str, limits: ImageLimits, clock: Clock) -> Header:
     if mimetype == "image/heic":
         _heif.require()
-    structure = guard.examine(view, mimetype, limits, clock)
+    structure = examine(view, mimetype, limits, clock)
     if mimetype == "image/heic" and structure.size is not None:
         return Header(Probe(*structure.size, mimetype, structure.frames, has_alpha=structure.has_alpha), structure)
     with header_errors(mimetype):
-        image = load(guard.assemble(view, structure, header=True), mimetype)
+        image = load(assemble(view, structure, header=True), mimetype)
         found = _probe_of(image, mimetype, structure)
     limits.check_size(found.width, found.height, bytes_per_pixel=structure.bytes_per_pixel)
     return Header(found, structure)

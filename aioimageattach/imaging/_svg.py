@@ -18,8 +18,8 @@ from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
 from ..exc import ImageError, ImageTooLargeError, UnreadableImageError, UnsupportedImageError
-from ._guard import Clock
 from ._limits import ImageLimits
+from ._structure import Clock
 from ._vector import whole_size
 
 __all__ = ["Drawing", "examine"]

@@ -18,7 +18,8 @@ from PIL import Image, ImageChops, ImageStat
 
 from aioimageattach.exc import ImageTooLargeError, UnreadableImageError
 from aioimageattach.imaging import DEFAULT_LIMITS, ImageLimits, Recipe, probe, render
-from aioimageattach.imaging._guard import Clock, Structure, assemble, examine
+from aioimageattach.imaging._guard import examine
+from aioimageattach.imaging._structure import Clock, Structure, assemble
 from tests import photos
 from tests.conftest import ALL
 from tests.fuzz import structured

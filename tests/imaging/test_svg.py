@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from aioimageattach.exc import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from aioimageattach.imaging import ImageLimits, Recipe, probe, render
-from aioimageattach.imaging._guard import Clock
+from aioimageattach.imaging._structure import Clock
 from aioimageattach.imaging._svg import examine
 from tests import photos
 

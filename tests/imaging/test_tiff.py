@@ -13,7 +13,8 @@ from PIL import Image, ImageChops, ImageStat
 
 from aioimageattach.exc import ImageError, ImageTooLargeError, UnreadableImageError, UnsupportedImageError
 from aioimageattach.imaging import ImageLimits, Recipe, probe, render
-from aioimageattach.imaging._guard import Clock, assemble, examine
+from aioimageattach.imaging._guard import examine
+from aioimageattach.imaging._structure import Clock, assemble
 from aioimageattach.imaging._tiff import MOST_ENTRIES, Tiff, exif_orientation
 from tests import photos
 from tests.conftest import ALL
