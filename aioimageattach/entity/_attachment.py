@@ -17,7 +17,8 @@ from typing_extensions import TypeVar
 
 from .._greenlet import in_bridge
 from ..exc import DeclarationError
-from ._collection import Collection, invalidate_groups
+from ._collection import Collection
+from ._groups import invalidate_groups
 from ._image import Image
 from ._mapping import AttachmentOptions, attachment_of, register_attachment
 from ._multiple import MultipleImageSet

@@ -6,14 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar, cast
 
-from sqlalchemy import Column, event, select
+from sqlalchemy import Column, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_object_session
-from sqlalchemy.orm import ColumnProperty, InstanceState, Session
+from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.attributes import (
-    QueryableAttribute,
     flag_modified,
     instance_state,
     set_attribute,
@@ -23,11 +21,12 @@ from sqlalchemy.orm.attributes import (
 from ..exc import DeclarationError, DetachedError, NoOriginalError, NotLoadedError
 from ._columns import copy_values, own_columns
 from ._gallery import check_max_pictures
+from ._groups import Groups
 from ._image import NEEDED, Image, set_zone
-from ._mapping import SIZE, Attachment, default_of, identity_attributes
+from ._mapping import Attachment, default_of, identity_attributes
 from ._record import record_of
 
-__all__ = ["Collection", "invalidate_groups", "newest", "session_lock"]
+__all__ = ["Collection", "newest", "session_lock"]
 
 I = TypeVar("I", bound=Image)  # noqa: E741
 
@@ -51,55 +50,6 @@ async def session_lock(session: Session) -> AsyncGenerator[None]:
             yield
         finally:
             _locked.reset(token)
-
-
-@dataclass(slots=True)
-class _Groups:
-    """The rows of one owner grouped by image set, so that a set of a large gallery need not scan all rows.
-
-    Args:
-        rows: The list that was grouped.
-        key_changes: The value of ``_key_changes`` at that time.
-        sets: The rows of each set, by the values of the discriminators.
-    """
-
-    rows: list[Any]
-    key_changes: int
-    sets: dict[tuple[Any, ...], list[Any]] = field(default_factory=dict)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Groups, ([], -1)  # a copy of the owner groups its own rows
-
-
-_key_changes = [0]
-"""How many rows, of any owner, have moved to another set since the process started."""
-
-
-def invalidate_groups(attribute: QueryableAttribute[Any], attachment_key: str) -> None:
-    """Invalidate the groups of an owner when rows are added to or removed from its relationship."""
-    key = ("aioimageattach", attachment_key)
-
-    @event.listens_for(attribute, "append")
-    @event.listens_for(attribute, "remove")
-    def changed(owner: object, *_: object) -> None:
-        instance_state(owner).info.pop(key, None)
-
-
-@event.listens_for(Image, "attribute_instrument", propagate=True)
-def _instrumented(cls: type[Image], name: str, attribute: Any) -> None:
-    prop = getattr(attribute, "property", None)
-    if name in SIZE or not isinstance(prop, ColumnProperty):
-        return
-    column = prop.columns[0]
-    if isinstance(column, Column) and column.primary_key:
-        event.listen(attribute, "set", _key_changed)
-
-
-def _key_changed(row: object, value: object, old: object, initiator: object) -> None:
-    if value != old:
-        state = instance_state(row)
-        if state.key is not None or record_of(row).owner is not None:  # a new row is not in a collection yet
-            _key_changes[0] += 1
 
 
 class Collection(Generic[I]):
@@ -222,21 +172,16 @@ class Collection(Generic[I]):
         unloaded = self.state.key is not None and self.key not in self.state.dict
         return [] if unloaded else cast("list[I]", getattr(self.owner, self.key))
 
-    def _groups(self) -> _Groups:
+    def _groups(self) -> Groups:
         state = self.state
         if state.key is not None and self.key not in state.dict:
             raise self._not_loaded()
         rows, key = self._rows(), ("aioimageattach", self.key)
-        found: _Groups | None = state.info.get(key)
-        if found is None or found.rows is not rows or found.key_changes != _key_changes[0]:
-            found = state.info[key] = _Groups(rows, _key_changes[0])
-            names = self.attachment.discriminators
-            for row in rows:
-                if not _is_loaded(row) and not instance_state(row).was_deleted:
-                    state.info.pop(key)
-                    raise self._not_loaded()
-                values = row.__dict__
-                found.sets.setdefault(tuple([values.get(name) for name in names]), []).append(row)
+        found: Groups | None = state.info.get(key)
+        if found is None or not found.are_current(rows):
+            if not all(_is_loaded(row) or instance_state(row).was_deleted for row in rows):
+                raise self._not_loaded()
+            found = state.info[key] = Groups.of(rows, self.attachment.discriminators)
         return found
 
     def _not_loaded(self) -> NotLoadedError:
@@ -450,10 +395,10 @@ class Collection(Generic[I]):
         """Add the row to the owner's collection. The next flush inserts it."""
         record_of(row).owner = self.state
         key = ("aioimageattach", self.key)
-        groups: _Groups | None = self.state.info.get(key)
+        groups: Groups | None = self.state.info.get(key)
         rows = getattr(self.owner, self.key)
         rows.append(row)  # invalidates the groups; restore them below, to avoid grouping all rows again for each
-        if groups is not None and groups.rows is rows and groups.key_changes == _key_changes[0]:
+        if groups is not None and groups.are_current(rows):
             groups.sets.setdefault(self._set_key_of(row), []).append(row)
             self.state.info[key] = groups
 

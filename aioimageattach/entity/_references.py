@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapper
 from .._transaction.references import Referrer, StoredFile
 from ..key import ImageKey
 from ._image import Image
-from ._replacement import key_columns, new_instance
+from ._stored_rows import key_columns, new_instance
 
 __all__ = ["ImageReferrer", "object_types"]
 

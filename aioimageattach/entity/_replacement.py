@@ -7,27 +7,28 @@ application, and its loader options, filters and unflushed changes have no effec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import Column, Select, select
-from sqlalchemy.engine import Connection
+from sqlalchemy import select
 from sqlalchemy.orm import InstanceState, Mapper, Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import get_history, instance_state
-from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE, LoaderCallableStatus
+from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
 
 from .._transaction.hooks import connection_of
-from .._transaction.locks import PAGE, OwnerRow, among
+from .._transaction.locks import OwnerRow, among
 from ..exc import NoOriginalError
 from ..key import ImageKey
 from ..store import Store
+from ._changes import SetChanges, by_connection, group_changes, owners_of, read_rows
 from ._gallery import assign_first_positions, assign_positions
 from ._image import Image
-from ._mapping import SIZE, Attachment, attachments_to, identity_attributes
+from ._mapping import SIZE, Attachment, identity_attributes
 from ._record import known_store, record_of
+from ._stored_rows import StoredRow, key_columns, new_instance, stored_values
 
-__all__ = ["RemovedRow", "Replacement", "key_columns", "new_instance", "stored_values"]
+__all__ = ["RemovedRow", "Replacement"]
 
 
 @dataclass(slots=True)
@@ -45,49 +46,6 @@ class RemovedRow:
     store: Store | None
 
 
-@dataclass(slots=True)
-class _SetChanges:
-    """One image set in which the flush inserts or deletes rows."""
-
-    new: list[Image] = field(default_factory=list)
-    gone: list[Image] = field(default_factory=list)
-
-    @property
-    def state(self) -> InstanceState[Any]:
-        """The state of one of the rows."""
-        return instance_state((*self.new, *self.gone)[0])
-
-    @property
-    def shard(self) -> Any:
-        """The identity token of the rows, in a session over shards."""
-        owners = (record_of(row).owner for row in self.new)
-        states = (*map(instance_state, self.gone), *(owner for owner in owners if owner is not None))
-        return next((state.identity_token for state in states), None)
-
-    @property
-    def store(self) -> Store | None:
-        """The store of the new rows."""
-        return next((store for row in self.new if (store := known_store(row)) is not None), None)
-
-
-@dataclass(slots=True)
-class _AttachmentChanges:
-    """The image sets of one attachment, by the values of :attr:`Attachment.set_attributes`."""
-
-    attachment: Attachment
-    sets: dict[tuple[Any, ...], _SetChanges] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _StoredRow:
-    """A row as read from the database."""
-
-    row: Image
-    set_key: tuple[Any, ...]
-    identity: tuple[Any, ...]
-    original: bool
-
-
 class Replacement:
     """The image sets in which a flush inserts or deletes rows.
 
@@ -103,14 +61,14 @@ class Replacement:
         self._session = session
         self._new = new
         self._kept = {instance_state(row) for row in new}
-        self._groups, self._without_set = _group(new, gone)
+        self._groups, self._without_set = group_changes(new, gone)
 
     def owners(self) -> list[OwnerRow]:
         """Return the owners of the sets, to be locked before anything is read.
 
         The locks serialise transactions that change the same image set.
         """
-        return [owner for group in self._groups for owner in _owners(group)]
+        return [owner for group in self._groups for owner in owners_of(group)]
 
     def find_removed(self) -> list[RemovedRow]:
         """Return the rows that leave the database with this flush.
@@ -133,11 +91,11 @@ class Replacement:
         with session.no_autoflush:
             assign_first_positions(self._new)
             for group in self._groups:
-                for connection, set_keys in _by_connection(session, group).items():
+                for connection, set_keys in by_connection(session, group).items():
                     new = {set_key: group.sets[set_key].new for set_key in set_keys}
                     gone = {set_key: group.sets[set_key].gone for set_key in set_keys}
                     assign_positions(group.attachment, connection, new, gone)
-                found = _read(session, group)
+                found = read_rows(session, group)
                 for set_key, members in group.sets.items():
                     removed += _removed_from_set(
                         loaded_sets, group.attachment, set_key, members, found.get(set_key, []), self._kept
@@ -147,188 +105,12 @@ class Replacement:
         return removed
 
 
-# --- image sets ------------------------------------------------------------------------------------------------------
-
-
-def _group(new: Iterable[Image], gone: Iterable[Image]) -> tuple[list[_AttachmentChanges], list[Image]]:
-    """Return the sets that the rows belong to, and the rows to delete that belong to none."""
-    groups: dict[tuple[int, Any], _AttachmentChanges] = {}
-    without_set: list[Image] = []
-    attachments: dict[type[Image], list[Attachment]] = {}
-    rows = [*((row, True) for row in new), *((row, False) for row in gone)]
-    for row, is_new in rows:
-        if type(row) not in attachments:
-            attachments[type(row)] = attachments_to(type(row))
-        state = instance_state(row)
-        placed = False
-        for attachment in attachments[type(row)]:
-            set_key = _set_key_of_new(attachment, row) if is_new else _set_key_of_old(attachment, state)
-            if set_key is None:
-                continue
-            placed = True
-            owner = record_of(row).owner if is_new else state
-            shard = None if owner is None else owner.identity_token  # two shards may have owners with the same key
-            group = groups.setdefault((id(attachment), shard), _AttachmentChanges(attachment))
-            members = group.sets.setdefault(set_key, _SetChanges())
-            (members.new if is_new else members.gone).append(row)
-        if not placed and not is_new:
-            without_set.append(row)
-    return sorted(groups.values(), key=lambda group: str(group.attachment.relationship)), without_set
-
-
-def _set_key_of_new(attachment: Attachment, row: Image) -> tuple[Any, ...] | None:
-    """Return the set key of a new row, with the owner's key from the database; ``None`` if the owner is also new."""
-    if not attachment.accepts(row.__dict__):
-        return None
-    owner = record_of(row).owner
-    if owner is not None and owner.mapper.isa(attachment.owner):
-        keys = stored_values(owner, [name for name, _ in attachment.pairs]) if owner.key is not None else (None,)
-    else:
-        keys = tuple(row.__dict__.get(name) for _, name in attachment.pairs)
-    set_key = (*keys, *(row.__dict__.get(name) for name in attachment.discriminators))
-    return None if None in set_key else set_key
-
-
-def _set_key_of_old(attachment: Attachment, state: InstanceState[Any]) -> tuple[Any, ...] | None:
-    """Return the set key of a stored row; ``None`` if it is not loaded, or belongs to another attachment."""
-    names = tuple(attachment.constants)
-    if not attachment.accepts(dict(zip(names, stored_values(state, names), strict=True))):
-        return None
-    set_key = stored_values(state, attachment.set_attributes)
-    return None if None in set_key else set_key
-
-
-def stored_values(state: InstanceState[Any], names: Sequence[str]) -> tuple[Any, ...]:
-    """Return the database values of attributes of a persistent object, each ``None`` if it is unknown."""
-    identity = dict(zip(identity_attributes(state.mapper), state.identity or (), strict=False))
-    values = []
-    for name in names:
-        value = identity.get(name, state.committed_state.get(name, state.dict.get(name)))
-        values.append(None if isinstance(value, LoaderCallableStatus) else value)
-    return tuple(values)
-
-
-# --- rows in the database --------------------------------------------------------------------------------------------
-
-
-def _owners(group: _AttachmentChanges) -> Iterator[OwnerRow]:
-    attachment = group.attachment
-    names, identity = [name for name, _ in attachment.pairs], identity_attributes(attachment.owner)
-    by_identity = set(identity) <= set(names)
-    columns = () if by_identity else tuple(attachment.owner_columns)
-    indexes = [names.index(name) for name in identity] if by_identity else list(range(len(names)))
-    for key, state in {
-        tuple(set_key[index] for index in indexes): one.state for set_key, one in group.sets.items()
-    }.items():
-        yield OwnerRow(attachment.owner, columns, key, state)
-
-
-def _by_connection(session: Session, group: _AttachmentChanges) -> dict[Connection, list[tuple[Any, ...]]]:
-    found: dict[Connection, list[tuple[Any, ...]]] = {}
-    for set_key in sorted(group.sets, key=repr):
-        connection = connection_of(session, group.attachment.image, group.sets[set_key].state)
-        found.setdefault(connection, []).append(set_key)
-    return found
-
-
-def _read(session: Session, group: _AttachmentChanges) -> dict[tuple[Any, ...], list[_StoredRow]]:
-    """Return the rows of the sets of a group."""
-    found: dict[tuple[Any, ...], list[_StoredRow]] = {}
-    attachment = group.attachment
-    for connection, set_keys in _by_connection(session, group).items():
-        rows = [
-            row
-            for start in range(0, len(set_keys), PAGE)
-            for row in _latest(attachment, connection, set_keys[start : start + PAGE])
-        ]
-        if not {row.set_key for row in rows} <= group.sets.keys():
-            # the database returns padded keys, as for CHAR(10): query each set, so that the database compares them
-            found.update((set_key, _latest(attachment, connection, [set_key])) for set_key in set_keys)
-            continue
-        for row in rows:
-            found.setdefault(row.set_key, []).append(row)
-    return found
-
-
-def _latest(attachment: Attachment, connection: Connection, set_keys: Sequence[tuple[Any, ...]]) -> list[_StoredRow]:
-    columns = key_columns(attachment.image)
-    query = (
-        select(*columns.values())
-        .select_from(attachment.image.selectable)
-        .where(among([columns[name] for name in attachment.set_attributes], set_keys))
-        .where(*(columns[name] == value for name, value in attachment.constants.items()))
-    )
-    locking = query.with_for_update()
-    if connection.dialect.name not in ("mysql", "mariadb"):
-        return list(_fetch(attachment, connection, locking))
-    found = list(_fetch(attachment, connection, query))
-    return found if _unchanged(attachment.image, connection, found) else list(_fetch(attachment, connection, locking))
-
-
-def _unchanged(mapper: Mapper[Any], connection: Connection, found: Sequence[_StoredRow]) -> bool:
-    """Lock rows by their primary keys, and return whether they are unchanged since they were read."""
-    if not found:
-        return True
-    keys = [row.identity for row in found]
-    query = select(*mapper.primary_key, mapper.columns["revision"]).where(among(mapper.primary_key, keys))
-    latest = {tuple(row[:-1]): row[-1] for row in connection.execute(query.with_for_update())}
-    return all(latest.get(row.identity, row) == row.row.revision for row in found)
-
-
-def _fetch(attachment: Attachment, connection: Connection, query: Select[Any]) -> Iterator[_StoredRow]:
-    mapper = attachment.image
-    names = tuple(key_columns(mapper))
-    for values in connection.execute(query):
-        row = new_instance(mapper, dict(zip(names, values, strict=True)))
-        if row is not None:
-            identity = tuple(row.__dict__[name] for name in identity_attributes(mapper))
-            set_key = tuple(row.__dict__[name] for name in attachment.set_attributes)
-            yield _StoredRow(row, set_key, identity, row.original)
-
-
-def key_columns(mapper: Mapper[Any]) -> dict[str, Column[Any]]:
-    """Return the columns that determine the file and the image set of a row, by attribute.
-
-    These are all columns if a class overrides ``object_type`` or ``object_id``.
-    """
-    attachments = attachments_to(mapper.class_)
-    names = {"mimetype", "original", "revision", "focal_x", "focal_y", *identity_attributes(mapper)}
-    names.update(name for one in attachments for name in (*one.set_attributes, *one.constants))
-    classes: list[type[Image]] = [one.class_ for one in mapper.self_and_descendants]
-    own = any(cls.object_type is not Image.object_type or cls.object_id is not Image.object_id for cls in classes)
-    special = (mapper.polymorphic_on, mapper.version_id_col)
-    return {
-        prop.key: cast("Column[Any]", prop.columns[0])
-        for prop in mapper.column_attrs
-        if own or prop.key in names or any(column is one for column in prop.columns for one in special)
-    }
-
-
-def new_instance(mapper: Mapper[Any], values: dict[str, Any]) -> Image | None:
-    """Return a transient image with the given attributes; ``None`` if the row is not of the mapper's class.
-
-    The constructor is not called, and no events fire.
-    """
-    if mapper.polymorphic_on is not None:
-        name = mapper.get_property_by_column(mapper.polymorphic_on).key
-        actual = mapper.polymorphic_map.get(values.get(name), mapper)
-        if not actual.isa(mapper):
-            return None
-        mapper = actual
-    row: Image = mapper.class_manager.new_instance()
-    row.__dict__.update(values)
-    return row
-
-
-# --- rows to delete --------------------------------------------------------------------------------------------------
-
-
 def _removed_from_set(
     loaded_sets: _LoadedSets,
     attachment: Attachment,
     set_key: tuple[Any, ...],
-    members: _SetChanges,
-    found: Sequence[_StoredRow],
+    members: SetChanges,
+    found: Sequence[StoredRow],
     kept: set[InstanceState[Any]],
 ) -> Iterator[RemovedRow]:
     session = loaded_sets.session
@@ -372,15 +154,15 @@ def _removed_from_set(
 
 
 def _match_gone(
-    gone: Sequence[Image], found: Sequence[_StoredRow], *, ignore_revisions: bool
-) -> dict[int, tuple[_StoredRow, Image]]:
+    gone: Sequence[Image], found: Sequence[StoredRow], *, ignore_revisions: bool
+) -> dict[int, tuple[StoredRow, Image]]:
     """Return the rows of the database to delete, by ``id``, each with the corresponding object of the session.
 
     They are matched by size, because the database may return padded keys, and by revision, because another transaction
     may have replaced the picture by one of the same size, which must not be deleted.
     """
     sizes = {_size(row): row for row in gone}
-    matched: dict[int, tuple[_StoredRow, Image]] = {}
+    matched: dict[int, tuple[StoredRow, Image]] = {}
     for one in found:
         row = sizes.get(_size(one.row))
         if row is not None:
@@ -419,7 +201,7 @@ class _LoadedSets:
         owner = self.owner(attachment, set_key)
         return owner is not None and instance_state(owner) in self.session._deleted
 
-    def has_removed(self, attachment: Attachment, one: _StoredRow, row: Image) -> bool:
+    def has_removed(self, attachment: Attachment, one: StoredRow, row: Image) -> bool:
         """Return whether the application has removed a row from its owner's collection, perhaps to move it."""
         name = attachment.relationship.key
         key = (name, *one.set_key[: len(attachment.pairs)])
@@ -456,7 +238,7 @@ def _removed_without_set(session: Session, row: Image) -> Iterator[RemovedRow]:
     yield RemovedRow(row, key, known_store(row))
 
 
-def _check_origins(new: Sequence[Image], found: Sequence[_StoredRow]) -> None:
+def _check_origins(new: Sequence[Image], found: Sequence[StoredRow]) -> None:
     for row in new:
         origin = record_of(row).origin
         if origin is None or instance_state(origin.row).key is None:
