@@ -10,7 +10,7 @@ from ..imaging._recipe import FULL_SIZE, Fit, Gravity, Recipe
 from ..store import Store
 from ._collection import newest
 from ._image import Image
-from ._looks import describe, find, focused, look_of_row, match, variant_of
+from ._looks import describe, find, focus, look_of_row, match, variant_of
 from ._view import ImageView
 
 __all__ = ["ThumbnailFinder"]
@@ -106,7 +106,7 @@ class ThumbnailFinder(ImageView[I]):
         )
         images = self.images
         original = newest(images)
-        found = find(images, original, focused(recipe, original))
+        found = find(images, original, focus(recipe, original))
         if found is None and {fit, gravity, crop, variant} == {None} and width is not None and height is not None:
             look = Recipe(width=width, format=format).look("" if original is None else original.mimetype)
             found = match(images, original, width, height, variant_of(original, look, (width, height)))

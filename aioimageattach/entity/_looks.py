@@ -10,7 +10,17 @@ from ..imaging._recipe import FULL_SIZE, Recipe
 from ._image import Image
 from ._mixins import focal_point_of
 
-__all__ = ["applied", "as_recipes", "describe", "find", "focused", "look_of", "look_of_row", "match", "variant_of"]
+__all__ = [
+    "applied",
+    "as_recipes",
+    "describe",
+    "find",
+    "focus",
+    "look_of",
+    "look_of_row",
+    "match",
+    "variant_of",
+]
 
 I = TypeVar("I", bound=Image)  # noqa: E741
 
@@ -20,21 +30,22 @@ def as_recipes(recipes: Sequence[int | Recipe], *, enlarge: bool) -> list[Recipe
     return [recipe if isinstance(recipe, Recipe) else Recipe(width=recipe, enlarge=enlarge) for recipe in recipes]
 
 
-def focused(recipe: Recipe, original: Image | None) -> Recipe:
+def focus(recipe: Recipe, original: Image | None) -> Recipe:
+    """Apply the focal point of the original, if it has one, to a recipe."""
     point = focal_point_of(original)
     return recipe if point is None else recipe.with_focal_point(point)
 
 
 def applied(recipes: Sequence[Recipe], original: Image | None) -> list[Recipe]:
     """Apply the original's focal point to recipes, and unify recipes that make the same thumbnail."""
-    focused = [focused(recipe, original) for recipe in recipes]
+    recipes = [focus(recipe, original) for recipe in recipes]
     if original is None:
-        return focused
+        return recipes
     size, mimetype = original.size, original.mimetype
     first: dict[tuple[tuple[int, int], str], Recipe] = {}
     return [
         first.setdefault((recipe.layout(size, mimetype).target, recipe.look(mimetype, size)), recipe)
-        for recipe in focused
+        for recipe in recipes
     ]
 
 
