@@ -43,7 +43,7 @@ SMALL = bytes(range(256)) * 10
 LARGE = (os.urandom(499) + b"\n" + os.urandom(500)) * 5500
 
 
-# Sources: each opens one over the bytes, within a stack that closes it
+# Sources: each opens one with the bytes, in a stack that closes it
 
 Opener = Callable[[bytes, Path, AsyncExitStack], Awaitable[Any]]
 
@@ -83,7 +83,7 @@ async def an_anyio_file(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
 
 
 async def an_upload(blob: bytes, path: Path, stack: AsyncExitStack) -> Any:
-    """As Starlette makes it of a form."""
+    """Return an upload as Starlette creates it from a form."""
     uploads: list[UploadFile] = []
 
     async def receive(request: Request) -> Response:
@@ -215,7 +215,7 @@ every_source = pytest.mark.parametrize("source", SOURCES, ids=lambda source: sou
 @every_source
 @pytest.mark.parametrize("blob", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
 async def test_a_spool_takes_every_source(source: Opener, blob: bytes, tmp_path: Path) -> None:
-    """It has the bytes, their number and fingerprint; the source stays open."""
+    """The spool has the bytes, their size and checksum; the source stays open."""
     async with AsyncExitStack() as stack:
         opened = await source(blob, tmp_path / "file", stack)
         spool = await Spool.fill(opened)
@@ -228,7 +228,7 @@ async def test_a_spool_takes_every_source(source: Opener, blob: bytes, tmp_path:
 
 @every_source
 async def test_a_reader_takes_every_source(source: Opener, tmp_path: Path) -> None:
-    """It gives at most as much as asked for, never nothing before the end."""
+    """A read returns at most the requested size, and nothing only at the end."""
     async with AsyncExitStack() as stack:
         read = as_reader(await source(SMALL, tmp_path / "file", stack))
         found = []
@@ -240,7 +240,7 @@ async def test_a_reader_takes_every_source(source: Opener, tmp_path: Path) -> No
 
 
 async def test_a_proxy_closes_a_generator() -> None:
-    """What the generator holds is let go of, though it was not read to its end."""
+    """The generator is closed although it was not read to its end."""
     held = ["connection"]
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -257,7 +257,7 @@ async def test_a_proxy_closes_a_generator() -> None:
 
 @every_source
 async def test_a_proxy_takes_every_source(source: Opener, tmp_path: Path) -> None:
-    """It reads them whole and by line, and closes them with itself; closing again is no error."""
+    """The proxy reads the whole source and its lines, and closes it; closing twice is no error."""
     blob = SMALL.replace(b"\n", b"x") + b"\nlast\nline"
     async with AsyncExitStack() as stack:
         async with FileProxy(await source(blob, tmp_path / "file", stack)) as file:
@@ -272,7 +272,7 @@ async def test_a_proxy_takes_every_source(source: Opener, tmp_path: Path) -> Non
 
 @every_source
 async def test_blocks_are_for_sources_that_may_block(source: Opener, tmp_path: Path) -> None:
-    """Bytes and sync files come in blocks of at most a mebibyte; an asynchronous source has none."""
+    """Bytes and sync files are read in blocks of at most a mebibyte; an asynchronous source has none."""
     async with AsyncExitStack() as stack:
         blocks = as_blocks(await source(LARGE, tmp_path / "file", stack))
         if source in SOURCES[:8] or source is a_spool_file:
@@ -289,7 +289,7 @@ async def _texts() -> AsyncIterator[Any]:
 
 
 class _Odd:
-    """A file whose read gives something else."""
+    """A file whose ``read`` returns an invalid type."""
 
     def __init__(self, given: object) -> None:
         self.given = given
@@ -319,7 +319,7 @@ async def _read_bytes() -> bytes:
     ],
 )
 async def test_what_is_no_source(make: Callable[[], Any], named: str) -> None:
-    """Text, paths and other things are refused, by name."""
+    """Strings, paths and other objects are refused with their type."""
     for read in (lambda source: Spool.fill(source), lambda source: FileProxy(source).read()):
         with pytest.raises(DeclarationError, match=named):
             await read(make())
@@ -343,7 +343,7 @@ steps = st.lists(
 @settings(deadline=None, max_examples=60)
 @given(blob=st.text("ab\n", max_size=80).map(str.encode), calls=steps)
 async def test_a_seekable_proxy_is_as_a_file_in_memory(blob: bytes, calls: list[tuple[str, int]]) -> None:
-    """Any sequence of calls gives what ``io.BytesIO`` gives."""
+    """Any sequence of calls gives the same results as ``io.BytesIO``."""
     model = io.BytesIO(blob)
     files = [SeekableFileProxy(io.BytesIO(blob)), (await Spool.fill(blob)).open()]
     for name, number in calls:
@@ -360,7 +360,7 @@ async def test_a_seekable_proxy_is_as_a_file_in_memory(blob: bytes, calls: list[
     calls=st.lists(st.tuples(st.sampled_from(["read", "readline"]), st.integers(-1, 40)), max_size=12),
 )
 async def test_a_stream_loses_nothing(blob: bytes, sizes: list[int], calls: list[tuple[str, int]]) -> None:
-    """Over pieces of any size, lines are those of the bytes, and reads give them in their order."""
+    """For pieces of any size, lines and reads return the bytes in order."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for piece in _split(blob, sizes):
@@ -380,14 +380,14 @@ async def test_a_stream_loses_nothing(blob: bytes, sizes: list[int], calls: list
 
 
 async def test_readlines_stops_at_the_hint() -> None:
-    """As a file in memory, after the line that reaches it."""
+    """Reading stops after the line that reaches the hint, as in ``io.BytesIO``."""
     blob = b"one\ntwo\nthree\nfour"
     for hint in (-1, 0, 1, 4, 5, 100):
         assert await FileProxy(blob).readlines(hint) == io.BytesIO(blob).readlines(hint)
 
 
 async def test_chunks() -> None:
-    """All that is left, in pieces of at most the size."""
+    """The rest of the file is returned in pieces of at most the size."""
     file = FileProxy(SMALL)
     await file.read(10)
     found = [chunk async for chunk in file.chunks(1000)]
@@ -397,7 +397,7 @@ async def test_chunks() -> None:
 
 @pytest.mark.parametrize("method", ["read", "readline"])
 async def test_a_read_that_is_cancelled_loses_nothing(method: str) -> None:
-    """What was read before the cancellation is read again after it."""
+    """Bytes read before the cancellation are returned again after it."""
     go = asyncio.Event()
 
     class Reader:
@@ -424,7 +424,7 @@ async def test_a_read_that_is_cancelled_loses_nothing(method: str) -> None:
 
 
 async def test_many_short_lines_are_read_in_time() -> None:
-    """Sixty thousand lines cost no copy of what is left for each of them."""
+    """The rest is not copied for each of sixty thousand lines."""
     blob = b"a line of a text\n" * 60_000
     began = time.process_time()
     assert len(await FileProxy(blob).readlines()) == 60_000
@@ -432,7 +432,7 @@ async def test_many_short_lines_are_read_in_time() -> None:
 
 
 async def test_closing_calls_what_was_given() -> None:
-    """A function of one's own comes instead of the file's own ``close``, once."""
+    """A custom function is called once instead of the file's own ``close``."""
     calls: list[str] = []
     wrapped = io.BytesIO(b"x")
 
@@ -447,7 +447,7 @@ async def test_closing_calls_what_was_given() -> None:
 
 
 async def test_a_reusable_proxy_goes_back() -> None:
-    """It leaves the file open, where it was when the context was entered."""
+    """The proxy leaves the file open, at the position at which the context was entered."""
     wrapped = io.BytesIO(SMALL)
     wrapped.seek(5)
     file = ReusableFileProxy(wrapped)
@@ -463,7 +463,7 @@ async def test_a_reusable_proxy_goes_back() -> None:
 
 @pytest.mark.parametrize("source", [a_file, an_aiofiles_file, an_anyio_file, a_bytes_io])
 async def test_seeking_in_files_of_any_kind(source: Opener, tmp_path: Path) -> None:
-    """Positions are right also after reading lines, which reads ahead."""
+    """Positions are correct even after reading lines, which reads ahead."""
     blob = b"first\nsecond\nthird"
     async with AsyncExitStack() as stack:
         file = SeekableFileProxy(await source(blob, tmp_path / "file", stack))
@@ -495,7 +495,7 @@ def _target(fd: str) -> str:
 @pytest.mark.parametrize("source", [a_bytes, a_bytearray, a_file, an_async_iterator])
 @pytest.mark.parametrize("limit", [0, 1, len(LARGE) - 1])
 async def test_a_file_beyond_the_limit(source: Opener, limit: int, tmp_path: Path) -> None:
-    """It is refused while it is read, and nothing of it is left."""
+    """The file is refused while it is read, and nothing is kept."""
     async with AsyncExitStack() as stack:
         opened = await source(LARGE, tmp_path / "file", stack)
         before = _temporary_files()
@@ -511,7 +511,7 @@ async def test_a_file_beyond_the_limit(source: Opener, limit: int, tmp_path: Pat
 
 @pytest.mark.parametrize("source", [a_bytes, a_bytearray, a_file, an_async_iterator])
 async def test_a_file_of_just_the_limit(source: Opener, tmp_path: Path) -> None:
-    """It is taken."""
+    """The file is accepted."""
     async with AsyncExitStack() as stack:
         spool = await Spool.fill(await source(LARGE, tmp_path / "file", stack), limit=len(LARGE))
     assert spool.size == len(LARGE)
@@ -519,7 +519,7 @@ async def test_a_file_of_just_the_limit(source: Opener, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [10, 100_000])
 async def test_a_hash_that_is_deferred(size: int) -> None:
-    """It is calculated when it is asked for, or before that in a thread; only once."""
+    """The checksum is calculated on first use, or in a thread before that; only once."""
     blob = bytes(size)
     spool = await Spool.fill(blob, defer_hash=True)
     spool.complete_hash()
@@ -528,7 +528,7 @@ async def test_a_hash_that_is_deferred(size: int) -> None:
 
 
 async def test_a_spool_without_a_fingerprint() -> None:
-    """It says so when asked for it, and has the bytes."""
+    """The spool has the bytes, and reading the checksum is an error."""
     for source in (SMALL, LARGE, io.BytesIO(SMALL), _pieces(LARGE)):
         spool = await Spool.fill(source, fingerprint=False)
         assert bytes(spool.view) in (SMALL, LARGE)
@@ -537,7 +537,7 @@ async def test_a_spool_without_a_fingerprint() -> None:
 
 
 async def test_spooled_files_are_independent() -> None:
-    """Any number may be open, each with its position; the spool itself is never copied."""
+    """Several files can be open with separate positions; the spool is never copied."""
     spool = await Spool.fill(_pieces(LARGE))
     one, other = spool.open(), spool.open()
     assert await one.read(10) == LARGE[:10]
@@ -557,13 +557,13 @@ async def test_spooled_files_are_independent() -> None:
 
 
 def test_an_empty_spool_has_nothing_to_view() -> None:
-    """Before it is filled there are no bytes."""
+    """An unfilled spool has no bytes."""
     with pytest.raises(ValueError, match="not filled"):
         _ = Spool().view
 
 
 async def test_a_spool_on_disk_goes_with_its_last_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While it is held there is one unnamed file, mapped; then there is none."""
+    """While the spool is referenced, one unnamed, mapped file exists; afterwards none."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     gc.collect()
     before = len(os.listdir("/proc/self/fd"))
@@ -581,7 +581,7 @@ async def test_a_spool_on_disk_goes_with_its_last_reference(tmp_path: Path, monk
 @pytest.mark.parametrize("source", [a_file, an_async_iterator])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 async def test_a_full_temporary_directory(source: Opener, code: int, tmp_path: Path) -> None:
-    """It is an error of ours that names the directory and the remedy, and nothing is left."""
+    """An error of this library names the directory and the remedy, and nothing remains."""
     async with AsyncExitStack() as stack:
         opened = await source(LARGE, tmp_path / "file", stack)
         before = _temporary_files()
@@ -594,7 +594,7 @@ async def test_a_full_temporary_directory(source: Opener, code: int, tmp_path: P
 
 
 async def test_a_temporary_file_that_is_cut_short() -> None:
-    """A part that fits before the disk is full does not count as written."""
+    """A partial write before the disk is full does not count as complete."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_999_999, hard))
     try:
@@ -620,7 +620,7 @@ async def test_cancelled_while_it_fills_from_a_stream(given_before: int) -> None
 
 
 async def test_cancelled_while_it_fills_from_an_endless_file() -> None:
-    """The thread is told, reads no more than a block, and has ended when the call has."""
+    """The thread is notified, reads at most one more block, and has ended when the call has."""
     before = _temporary_files()
     reads = 0
     reading = threading.Event()
@@ -645,7 +645,7 @@ async def test_cancelled_while_it_fills_from_an_endless_file() -> None:
 
 
 async def test_a_source_that_fails_leaves_nothing() -> None:
-    """Its own error comes through."""
+    """The original error is raised."""
     before = _temporary_files()
 
     async def broken() -> AsyncIterator[bytes]:
@@ -659,7 +659,7 @@ async def test_a_source_that_fails_leaves_nothing() -> None:
 
 @pytest.mark.parametrize("kind", [bytes, memoryview, io.BytesIO])
 async def test_hashing_does_not_hold_the_loop(kind: Callable[[bytes], Any]) -> None:
-    """While 30 megabytes are spooled, the loop goes round many times."""
+    """The event loop runs many times while 30 megabytes are spooled."""
     rounds = 0
 
     async def go_round() -> None:
@@ -675,7 +675,7 @@ async def test_hashing_does_not_hold_the_loop(kind: Callable[[bytes], Any]) -> N
 
 
 def test_sources_are_typed(tmp_path: Path) -> None:
-    """What users pass is a Source to a type checker; this module is checked strictly."""
+    """Type checkers accept the sources of users; this module is checked strictly."""
     sources: list[Source] = [b"", bytearray(), memoryview(b""), io.BytesIO(), _pieces(b""), FileProxy(b"")]
     with open(tmp_path / "file", "wb+") as file:
         sources.append(file)

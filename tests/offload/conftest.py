@@ -1,4 +1,4 @@
-"""What the tests of offloaded columns stand on."""
+"""Fixtures for the tests of offloaded columns."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Sessions = async_sessionmaker[AsyncSession]
 
 @pytest.fixture
 def store() -> FaultyStore:
-    """An empty store, which counts and can be told to misbehave."""
+    """An empty store that counts its calls and can fail on demand."""
     return FaultyStore()
 
 
 @pytest.fixture
 async def sessions(sqlite_database: Database, store: FaultyStore) -> Sessions:
-    """Sessions of SQLite, with tables and the store."""
+    """Sessions on SQLite, with the tables and the store."""
     return await sessions_of(sqlite_database, store)
 
 
 @pytest.fixture
 async def each_sessions(database: Database, store: FaultyStore) -> Sessions:
-    """The same of three databases in turn."""
+    """The same on each of three databases."""
     return await sessions_of(database, store)
 
 

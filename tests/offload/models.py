@@ -1,4 +1,4 @@
-"""The models that the tests of offloaded columns stand on."""
+"""Models for the tests of offloaded columns."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from aioimageattach.offload import (
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class StoredPacked(Stored[dict[str, Any]]):
-    """A serializer of our own."""
+    """A custom serializer."""
 
     kind = ".msgpack"
     mimetype = "application/msgpack"
@@ -42,7 +42,7 @@ class StoredPacked(Stored[dict[str, Any]]):
 
 
 class Article(Base):
-    """Has one column of each kind."""
+    """A class with one column of each kind."""
 
     __tablename__ = "article"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -56,7 +56,7 @@ class Article(Base):
 
 
 class Part(Base):
-    """Belongs to an article; its key is made of two columns."""
+    """A part of an article, with a composite key."""
 
     __tablename__ = "part"
     article_id: Mapped[int] = mapped_column(ForeignKey("article.id"), primary_key=True)
@@ -66,7 +66,7 @@ class Part(Base):
 
 
 class Topic(Base):
-    """Has no offloaded column."""
+    """A class without offloaded columns."""
 
     __tablename__ = "topic"
     id: Mapped[str] = mapped_column(String(10), primary_key=True)
@@ -74,7 +74,7 @@ class Topic(Base):
 
 
 class Draft(Base):
-    """Has a key in which capital letters are the same as small ones, as all texts are for MariaDB."""
+    """A class whose key is case-insensitive, as strings are on MariaDB."""
 
     __tablename__ = "draft"
     id: Mapped[str] = mapped_column(String(10).with_variant(String(10, collation="NOCASE"), "sqlite"), primary_key=True)

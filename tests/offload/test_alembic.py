@@ -1,4 +1,4 @@
-"""Alembic sees the columns as they are, and migrations that add one need not import this library."""
+"""Alembic compares the columns correctly, and migrations need not import this library."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.faults.stores import FaultyStore
 
 
 def models(*, before: bool = False) -> tuple[Any, MetaData]:
-    """A class with an offloaded column in each form, or as it was before there were any."""
+    """Return a class with an offloaded column in each form, or as it was before."""
 
     class Base(DeclarativeBase):
         pass
@@ -46,7 +46,7 @@ async def differences(database: Database, metadata: MetaData) -> list[Any]:
 
 
 async def test_created_tables_need_no_migration(database: Database) -> None:
-    """Neither for types nor for defaults, which the database knows nothing of."""
+    """Neither types nor defaults, which the database does not know, differ."""
     _, metadata = models()
     await database.create(metadata)
     assert await differences(database, metadata) == []
@@ -54,7 +54,7 @@ async def test_created_tables_need_no_migration(database: Database) -> None:
 
 @pytest.mark.parametrize("limit", [0, 100])
 async def test_a_changed_limit_is_seen(database: Database, limit: int) -> None:
-    """A column that gets or loses ``inline_below`` is of another type in the database."""
+    """Adding or removing ``inline_below`` changes the type in the database."""
 
     class Base(DeclarativeBase):
         pass
@@ -78,7 +78,7 @@ async def test_a_changed_limit_is_seen(database: Database, limit: int) -> None:
 
 
 async def test_a_migration_that_adds_columns(database: Database, store: FaultyStore) -> None:
-    """It says types of SQLAlchemy alone, and rows that were there before have no value."""
+    """It contains only types of SQLAlchemy, and existing rows have no value."""
     _, old = models(before=True)
     await database.create(old)
     paper, metadata = models()

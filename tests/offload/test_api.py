@@ -1,4 +1,4 @@
-"""A web application: values come in as JSON, and go out as it, once they are loaded."""
+"""A web application that receives values as JSON, and returns them as JSON after they are loaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.offload.models import Article, StoredPacked
 
 
 class ArticleIn(BaseModel):
-    """What is sent."""
+    """The request body."""
 
     body: Annotated[StoredText, Field(description="the full text")]
     outline: StoredJSON | None = None
@@ -26,7 +26,7 @@ class ArticleIn(BaseModel):
 
 
 class ArticleOut(ArticleIn):
-    """What is answered."""
+    """The response."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -34,7 +34,7 @@ class ArticleOut(ArticleIn):
 
 
 class Line(BaseModel):
-    """What is answered of many: no value."""
+    """An item of a list, without the value."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -78,7 +78,7 @@ def make_app(sessions: Sessions) -> FastAPI:
 
 
 async def test_in_and_out(sessions: Sessions, store: FaultyStore) -> None:
-    """What was sent is answered; a list touches no store; what was not loaded is an error, not an empty answer."""
+    """The response contains the sent value; a list needs no store; an unloaded value is an error, not empty."""
     app = make_app(sessions)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -102,7 +102,7 @@ async def test_in_and_out(sessions: Sessions, store: FaultyStore) -> None:
 
 
 def test_the_schema_says_what_the_values_are(sessions: Sessions) -> None:
-    """For those who read the documentation of the interface: a text is a string, an object an object."""
+    """In the OpenAPI schema a text is a string, and a JSON object an object."""
     schemas = make_app(sessions).openapi()["components"]["schemas"]
     assert schemas["ArticleIn"]["properties"]["body"] == {
         "type": "string",

@@ -1,4 +1,4 @@
-"""Compression: what was stored comes back, and nothing else does."""
+"""Compression: stored values are restored, and anything else is refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def sha256(data: bytes) -> str:
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @given(data=st.binary(max_size=3000), times=st.integers(1, 400))
 def test_what_goes_in_comes_out(compression: Any, data: bytes, times: int) -> None:
-    """Of any size, also of more than a block; and never larger than the bound."""
+    """Values of any size, including more than a block, never exceed the bound."""
     data *= times
     file = codec.compress(data, compression)
     assert len(file) <= codec.bound(len(data))
@@ -39,7 +39,7 @@ BOMB = bytes(200_000_000)
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_what_is_not_what_was_stored_is_refused(compression: Any) -> None:
-    """Cut off, longer, doubled, of another size, of another fingerprint, something else, or nothing."""
+    """Truncated, extended, repeated, resized, altered, foreign and empty data is refused."""
     file = codec.compress(PLAIN, compression)
     size, fingerprint = len(PLAIN), sha256(PLAIN)
     wrong = [
@@ -60,7 +60,7 @@ def test_what_is_not_what_was_stored_is_refused(compression: Any) -> None:
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_what_follows_in_a_later_block_is_refused(compression: Any) -> None:
-    """A file that goes on long after its end."""
+    """Data after the end of the value is refused, even in a later block."""
     plain = random.Random(1).randbytes(2 * codec.BLOCK)
     file = codec.compress(plain, compression)
     with pytest.raises(DamagedValueError, match="'x' is not what was stored"):
@@ -69,7 +69,7 @@ def test_what_follows_in_a_later_block_is_refused(compression: Any) -> None:
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
 def test_a_bomb_takes_no_memory(compression: Any) -> None:
-    """A size that lies is found out after that size, whatever else there is: 200 MB in some kilobytes."""
+    """A false size is detected after that size, regardless of the rest: 200 MB in some kilobytes."""
     file = codec.compress(BOMB, compression)
     assert len(file) < 250_000
     tracemalloc.start()
@@ -82,7 +82,7 @@ def test_a_bomb_takes_no_memory(compression: Any) -> None:
 
 
 def test_a_frame_that_asks_for_a_large_window_is_refused() -> None:
-    """zstd's header may ask for 128 MB before a byte is decompressed."""
+    """A header of zstd may request 128 MB before a byte is decompressed."""
     library = codec._zstd()
     options = {library.CompressionParameter.window_log: 27, library.CompressionParameter.compression_level: 3}
     packer = library.ZstdCompressor(options=options)
@@ -92,19 +92,19 @@ def test_a_frame_that_asks_for_a_large_window_is_refused() -> None:
 
 
 def test_gzip_is_gzip() -> None:
-    """Other programs read it."""
+    """Other programs can read it."""
     assert gzip.decompress(codec.compress(PLAIN, "gzip")) == PLAIN
 
 
 @pytest.mark.parametrize("compression", ["lzma", "", 3])
 def test_a_compression_that_there_is_not(compression: object) -> None:
-    """The message says which there are."""
+    """The message lists the supported compressions."""
     with pytest.raises(DeclarationError, match="expected None, 'gzip' or 'zstd'"):
         codec.check_compression(compression)
 
 
 def test_zstd_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where neither Python nor a package has it, the declaration fails, and what needs none goes on."""
+    """Without zstd, the declaration fails, and values that do not need it keep working."""
     for name in ("compression.zstd", "backports.zstd"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(DeclarationError, match=r"aioimageattach\[zstd\]"):

@@ -1,4 +1,4 @@
-"""Columns: each form of declaration, what may be assigned, and what SQLAlchemy makes of it."""
+"""Offloaded columns: every form of declaration, assignment, and use in SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ from tests.offload.conftest import Sessions
 
 
 class Base(AsyncAttrs, DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class HasBody:
@@ -70,14 +70,14 @@ class HasBody:
 
 
 class Letter(HasBody, Base):
-    """Has the columns of a mixin."""
+    """A class with the columns of a mixin."""
 
     __tablename__ = "letter"
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
 class Memo(HasBody, Base):
-    """Has them, too."""
+    """Another class with the same columns."""
 
     __tablename__ = "memo"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -94,7 +94,7 @@ class Point(MappedAsDataclass, Base, kw_only=True):
 
 
 class Shape(Base):
-    """The root of three kinds of inheritance."""
+    """The base class of three kinds of inheritance."""
 
     __tablename__ = "shape"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -104,14 +104,14 @@ class Shape(Base):
 
 
 class Single(Shape):
-    """In the same table."""
+    """A subclass in the same table."""
 
     remark: Mapped[StoredText | None] = stored_text()
     __mapper_args__ = {"polymorphic_identity": "single"}
 
 
 class Joined(Shape):
-    """In a table of its own besides."""
+    """A subclass with an additional table."""
 
     __tablename__ = "joined"
     id: Mapped[int] = mapped_column(ForeignKey(Shape.id), primary_key=True)
@@ -120,7 +120,7 @@ class Joined(Shape):
 
 
 class Concrete(Shape):
-    """In a table of its own alone."""
+    """A subclass with a separate table."""
 
     __tablename__ = "concrete"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -130,7 +130,7 @@ class Concrete(Shape):
 
 
 class Report(Base):
-    """Names, keys, defaults, and columns that are not loaded by themselves."""
+    """Column names, keys, defaults, and deferred columns."""
 
     __tablename__ = "annual_report"
     __table_args__ = {"comment": "of all years"}
@@ -150,7 +150,7 @@ notes = Table(
 
 
 class Note:
-    """Mapped imperatively."""
+    """A class that is mapped imperatively."""
 
     id: int
     text: StoredText | None
@@ -168,7 +168,7 @@ class Card(SQLModel, table=True):
 
 
 class Remarkable:
-    """Compares as it likes, and so has no hash."""
+    """A value with its own comparison, and therefore without a hash."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Remarkable)
@@ -177,7 +177,7 @@ class Remarkable:
 
 
 class Unhashable(Remarkable, Base):
-    """A row that no set takes."""
+    """A row that cannot be in a set."""
 
     __tablename__ = "unhashable"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -186,7 +186,7 @@ class Unhashable(Remarkable, Base):
 
 @pytest.fixture
 async def sessions(sqlite_database: Database, store: FaultyStore) -> Sessions:
-    """Sessions of SQLite, with tables and the store."""
+    """Sessions on SQLite, with the tables and the store."""
     await sqlite_database.create(Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
     bind_store(sessions, store)
@@ -222,7 +222,7 @@ def make_note() -> Note:
 async def test_each_form_of_declaration(
     sessions: Sessions, store: FaultyStore, make: Any, key: str, object_type: str
 ) -> None:
-    """Written, read by another session, replaced, deleted; the name begins with the table and the attribute."""
+    """A value is written, read by another session, replaced and deleted; its name starts with table and attribute."""
     async with sessions() as session, session.begin():
         session.add(row := make())
     expected = b"a text" if key == "blob" else "a text"
@@ -244,7 +244,7 @@ async def test_each_form_of_declaration(
 
 
 def test_a_mixins_classes_have_settings_of_their_own() -> None:
-    """What is declared is the same; whose it is is not."""
+    """The declarations are equal, but the settings of each class are separate."""
     letter, memo = (inspect(cls).columns["body"].type.settings for cls in (Letter, Memo))
     assert letter is not memo
     assert (letter.place, memo.place) == ("letter.body", "memo.body")
@@ -252,7 +252,7 @@ def test_a_mixins_classes_have_settings_of_their_own() -> None:
 
 
 async def test_dataclasses(sessions: Sessions, store: FaultyStore) -> None:
-    """Made, shown and compared as dataclasses are; defaults are those of the field."""
+    """Constructor, representation and comparison work as in dataclasses; defaults are those of the field."""
     one, two = Point(id=1, body="same"), Point(id=1, body="same")  # type: ignore[arg-type]
     assert one == two
     assert one != Point(id=1)
@@ -267,7 +267,7 @@ async def test_dataclasses(sessions: Sessions, store: FaultyStore) -> None:
 
 
 async def test_defaults(sessions: Sessions, store: FaultyStore) -> None:
-    """Stored where nothing was assigned; or nothing but ``None``, as SQLAlchemy has it; each row has its own."""
+    """A default is stored if nothing was assigned, or only ``None``, as in SQLAlchemy; each row has its own."""
     async with sessions() as session, session.begin():
         session.add_all([one := Report(id=1), two := Report(id=2, tags=None)])
         await session.flush()
@@ -282,7 +282,7 @@ async def test_defaults(sessions: Sessions, store: FaultyStore) -> None:
 
 
 async def test_a_value_that_was_changed_in_place_is_assigned_anew(sessions: Sessions, store: FaultyStore) -> None:
-    """The change alone is not seen; what is assigned is what it is at the flush."""
+    """A change in place is not detected; an assigned value is stored as it is at the flush."""
     async with sessions() as session, session.begin():
         session.add(Report(id=1))
     async with sessions() as session, session.begin():
@@ -296,7 +296,7 @@ async def test_a_value_that_was_changed_in_place_is_assigned_anew(sessions: Sess
 
 
 async def test_what_is_not_loaded_says_so(sessions: Sessions, store: FaultyStore) -> None:
-    """Expired or deferred, nothing is fetched behind anybody's back; each call that the message names helps."""
+    """An expired or deferred value is not loaded implicitly; each call in the message loads it."""
     async with sessions() as session, session.begin():
         session.add(Report(id=1, long_body="long"))
     async with sessions() as session:
@@ -322,7 +322,7 @@ async def test_what_is_not_loaded_says_so(sessions: Sessions, store: FaultyStore
 
 
 def test_sessions_without_asyncio_read(tmp_path: Any) -> None:
-    """A plain session loads columns as ever; to write takes an AsyncSession, and says so."""
+    """A plain session loads columns as usual; writing requires an AsyncSession, and the error says so."""
     engine = create_engine(f"sqlite:///{tmp_path}/plain.sqlite")
     Base.metadata.create_all(engine)
     with Session(engine) as session:
@@ -337,7 +337,7 @@ def test_sessions_without_asyncio_read(tmp_path: Any) -> None:
 
 
 async def test_in_queries(sessions: Sessions, store: FaultyStore) -> None:
-    """The attribute is a column: it can be selected, aliased, counted, and asked whether there is anything."""
+    """The attribute is a column: it can be selected, aliased, counted and compared with NULL."""
     async with sessions() as session, session.begin():
         session.add_all([Letter(id=1, body="one"), Letter(id=2), Letter(id=3, body="three")])
     other = aliased(Letter)
@@ -357,7 +357,7 @@ async def test_in_queries(sessions: Sessions, store: FaultyStore) -> None:
 
 
 class Union(DeclarativeBase):
-    """The base of concrete classes that are queried as one."""
+    """The base of concrete classes that are queried together."""
 
 
 class Document(AbstractConcreteBase, Union):
@@ -369,28 +369,28 @@ class Document(AbstractConcreteBase, Union):
 
 
 class Bill(Document):
-    """One kind of them."""
+    """One kind of document."""
 
     __tablename__ = "bill"
     __mapper_args__ = {"polymorphic_identity": "bill", "concrete": True}
 
 
 class Offer(Document):
-    """Another kind."""
+    """Another kind of document."""
 
     __tablename__ = "offer"
     __mapper_args__ = {"polymorphic_identity": "offer", "concrete": True}
 
 
 class Digest(Union):
-    """Read from a query."""
+    """A class mapped to a query."""
 
     __table__ = select(Bill.__table__.c.id, Bill.__table__.c.body).subquery("digest")
     __mapper_args__ = {"primary_key": [__table__.c.id]}
 
 
 async def test_unions_and_queries(sqlite_database: Database, store: FaultyStore) -> None:
-    """Rows of several tables in one result know each its own column; a class over a query reads its table's."""
+    """Rows of several tables in one result use their own columns; a class over a query reads its table's."""
     await sqlite_database.create(Union.metadata)
     sessions = async_sessionmaker(sqlite_database.engine())
     bind_store(sessions, store)
@@ -408,7 +408,7 @@ async def test_unions_and_queries(sqlite_database: Database, store: FaultyStore)
 
 
 def test_a_column_under_two_names() -> None:
-    """A query over the column, given a name of its own, is no attribute that can be written."""
+    """A labelled column of a query is not an attribute that can be written."""
 
     class Local(DeclarativeBase):
         pass
@@ -424,7 +424,7 @@ def test_a_column_under_two_names() -> None:
 
 
 def test_tables_are_copied_and_pickled() -> None:
-    """As those of other columns are; what was declared goes along."""
+    """Copied and pickled tables keep the declaration."""
     copied = Table("letter", MetaData(), *(column._copy() for column in Letter.__table__.columns))
     pickled = pickle.loads(pickle.dumps(Letter.__table__))
     for table in (copied, pickled, Letter.__table__.to_metadata(MetaData())):
@@ -435,7 +435,7 @@ def test_tables_are_copied_and_pickled() -> None:
 
 
 class Upside(Stored[str]):
-    """A kind that names cannot have."""
+    """A serializer with a kind that is invalid in names."""
 
     kind = ".TXT"
 
@@ -468,19 +468,19 @@ NOT_STORED: Any = str
     ],
 )
 def test_what_cannot_be_declared(declare: Any, message: str) -> None:
-    """Said where it is declared, and with what is expected."""
+    """An invalid declaration raises an error with the expected arguments."""
     with pytest.raises(DeclarationError, match=message):
         declare()
 
 
 def test_what_may_be_null() -> None:
-    """What the declaration says; where it says nothing, what SQLAlchemy takes."""
+    """The declaration decides whether a column is nullable; otherwise SQLAlchemy's default applies."""
     declared = {given: stored_text(name="x", nullable=given).column.nullable for given in (True, False, None)}  # type: ignore[call-overload]
     assert declared == {True: True, False: False, None: True}
 
 
 def test_a_table_whose_name_is_no_object_type() -> None:
-    """Said when the mapping is configured, as with the first object of any of its classes."""
+    """The error is raised when the mapping is configured, or when the first object of the class is created."""
 
     class Local(DeclarativeBase):
         pass

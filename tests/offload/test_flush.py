@@ -1,4 +1,4 @@
-"""What a flush does with offloaded columns: which files it puts, and which go with the commit."""
+"""Offloaded columns in a flush: which files are put, and which are deleted with the commit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.stores.plain import PlainStore
 
 
 async def contents(sessions: Sessions, store: FaultyStore) -> set[bytes]:
-    """Assert that rows and files are one, and return what they hold."""
+    """Assert that rows and files match, and return their contents."""
 
     class Reader:
         reader = sessions.kw["bind"]
@@ -41,7 +41,7 @@ async def article(sessions: Sessions, number: int = 1, **values: Any) -> None:
 
 
 async def test_the_life_of_a_value(each_sessions: Sessions, store: FaultyStore) -> None:
-    """Put with the flush, replaced, set to nothing, assigned anew, deleted with its row."""
+    """A value is put with the flush, replaced, set to ``None``, assigned again and deleted with its row."""
     sessions = each_sessions
     await article(sessions, note="short", data=b"data")
     assert await contents(sessions, store) == {b"old", b"data"}
@@ -56,7 +56,7 @@ async def test_the_life_of_a_value(each_sessions: Sessions, store: FaultyStore) 
 
 @pytest.mark.parametrize("how", ["loaded", "expired", "deferred", "deleted"])
 async def test_the_old_value_need_not_be_known(each_sessions: Sessions, store: FaultyStore, how: str) -> None:
-    """What the row holds just before it is written is what goes."""
+    """The file that the row references just before it is written is deleted."""
     sessions = each_sessions
     await article(sessions, data=b"data")
     async with sessions() as session, session.begin():
@@ -77,7 +77,7 @@ async def test_the_old_value_need_not_be_known(each_sessions: Sessions, store: F
 
 
 async def test_what_is_the_same_is_not_put(sessions: Sessions, store: FaultyStore) -> None:
-    """A form that is sent again: no upload and no UPDATE; the handle knows the value from then on."""
+    """A resubmitted form causes no upload and no UPDATE; the handle then knows the value."""
     await article(sessions, note="short")
     sent: list[str] = []
     async with sessions() as session, session.begin():
@@ -102,7 +102,7 @@ async def test_what_is_the_same_is_not_put(sessions: Sessions, store: FaultyStor
 
 
 def drafts(**options: Any) -> Any:
-    """A class on a table that others are on, too, each as it was declared at some time."""
+    """Return a class for a table that other classes also use, declared as it was at some time."""
 
     class Local(DeclarativeBase):
         pass
@@ -116,7 +116,7 @@ def drafts(**options: Any) -> Any:
 
 
 async def test_options_that_were_changed(sessions: Sessions, store: FaultyStore) -> None:
-    """What was written stays readable; what is assigned is written as the column has it now, equal or not."""
+    """Stored values stay readable; an assigned value is written with the current options, even if it is equal."""
     steps = [
         ({"inline_below": 100}, True),
         ({"inline_below": 0, "compression": "zstd"}, False),
@@ -141,7 +141,7 @@ async def test_options_that_were_changed(sessions: Sessions, store: FaultyStore)
 
 
 async def test_set_back_to_what_it_was(sessions: Sessions, store: FaultyStore) -> None:
-    """After a flush too: the file that was to go has a copy, or stays."""
+    """Also after a flush, the file that was to be deleted has a copy, or is kept."""
     await article(sessions)
     async with sessions() as session, session.begin():
         found = await session.get_one(Article, 1)
@@ -157,7 +157,7 @@ async def test_set_back_to_what_it_was(sessions: Sessions, store: FaultyStore) -
 
 
 async def test_each_row_has_a_file_of_its_own(each_sessions: Sessions, store: FaultyStore) -> None:
-    """The handle of another row is copied, loaded or not, new or not, of another column or not."""
+    """The value of another row's handle is copied, loaded or not, new or not, from any column."""
     sessions = each_sessions
     await article(sessions)
     async with sessions() as session, session.begin():
@@ -167,7 +167,7 @@ async def test_each_row_has_a_file_of_its_own(each_sessions: Sessions, store: Fa
         session.add_all([Article(id=2, body=one.body, note=one.body), Article(id=3, body=shared, note=shared)])
         session.add(fourth := Article(id=4))
         fourth.body = handle
-        fourth.__dict__["note"] = fourth.body  # as frameworks do that write behind SQLAlchemy's back
+        fourth.__dict__["note"] = fourth.body  # like frameworks that write without SQLAlchemy's events
     await check_notes(sessions)
     async with sessions() as session, session.begin():
         await session.delete(await session.get_one(Article, 1))
@@ -176,7 +176,7 @@ async def test_each_row_has_a_file_of_its_own(each_sessions: Sessions, store: Fa
 
 
 async def test_the_handle_of_another_row_is_as_good(sessions: Sessions, store: FaultyStore) -> None:
-    """Before the flush, too: it is what it was there, and can be loaded."""
+    """Also before the flush, the handle has the same value and can be loaded."""
     await article(sessions)
     async with sessions() as session, session.begin():
         one = await session.get_one(Article, 1)
@@ -201,7 +201,7 @@ async def check_notes(sessions: Sessions) -> None:
 
 
 async def test_merged_and_pickled(each_sessions: Sessions, store: FaultyStore) -> None:
-    """What is as it was changes nothing; what was replaced meanwhile is refused; what is loaded is put anew."""
+    """An unchanged value changes nothing; a value replaced meanwhile is refused; a loaded one is put again."""
     sessions = each_sessions
     await article(sessions)
     async with sessions() as session:
@@ -239,7 +239,7 @@ async def test_rolled_back_and_added_again(sessions: Sessions, store: FaultyStor
 
 
 async def test_a_row_in_the_place_of_another(each_sessions: Sessions, store: FaultyStore) -> None:
-    """Deleted and inserted with the same key becomes one UPDATE: what the new one does not have is not inherited."""
+    """Deleting and inserting the same key becomes one UPDATE: missing values are not inherited."""
     sessions = each_sessions
     await article(sessions, data=b"data")
     async with sessions() as session, session.begin():
@@ -249,7 +249,7 @@ async def test_a_row_in_the_place_of_another(each_sessions: Sessions, store: Fau
 
 
 async def test_orphans_and_composite_keys(each_sessions: Sessions, store: FaultyStore) -> None:
-    """Rows that the flush itself deletes, loaded or not; a default; `del`; a changed key."""
+    """Rows that the flush itself deletes, loaded or not; a default; ``del``; and a changed key."""
     sessions = each_sessions
     async with sessions() as session, session.begin():
         session.add(found := Article(id=1))
@@ -276,7 +276,7 @@ async def test_orphans_and_composite_keys(each_sessions: Sessions, store: Faulty
 
 
 async def test_equal_values_share_a_file(each_sessions: Sessions, store: FaultyStore) -> None:
-    """One of many; neither a rollback nor a deletion takes it from the others."""
+    """Neither a rollback nor a deletion removes a file that other rows share."""
     sessions = each_sessions
     async with sessions() as session, session.begin():
         session.add(Article(id=1, parts=[Part(number=number, body="x", tags=["same"]) for number in range(5)]))
@@ -296,7 +296,7 @@ async def test_equal_values_share_a_file(each_sessions: Sessions, store: FaultyS
 
 
 async def test_nothing_is_shared_with_a_short_grace_time(sessions: Sessions, store: FaultyStore) -> None:
-    """What is found could be too old for a sweep that waits less."""
+    """An existing file could be too old for a sweep with a shorter grace time."""
     set_grace(sessions, timedelta(hours=1))
     async with sessions() as session, session.begin():
         session.add(Article(id=1, parts=[Part(number=number, body="x", tags=["same"]) for number in range(3)]))
@@ -316,7 +316,7 @@ async def test_nothing_is_shared_with_a_short_grace_time(sessions: Sessions, sto
     ids=["insert", "core", "update", "a handle", "compare", "compare a handle"],
 )
 async def test_values_in_statements_are_refused(sessions: Sessions, store: FaultyStore, statement: Any) -> None:
-    """They would be rows without files, or two of one file; the message names the right call."""
+    """They would be rows without files, or two rows with one file; the message names the right call."""
     await article(sessions)
     async with sessions() as session:
         other = (await session.get_one(Article, 1)).body
@@ -334,7 +334,7 @@ async def test_values_in_statements_are_refused(sessions: Sessions, store: Fault
 
 @pytest.mark.parametrize("changed", [False, True])
 async def test_bulk_deletes(sessions: Sessions, store: FaultyStore, changed: bool) -> None:
-    """Rows that the session has loaded take their files along, whatever was assigned and not flushed."""
+    """Files of loaded rows are deleted, regardless of unflushed assignments."""
     await article(sessions)
     async with sessions() as session, session.begin():
         found = await session.get_one(Article, 1)
@@ -350,7 +350,7 @@ async def test_bulk_deletes(sessions: Sessions, store: FaultyStore, changed: boo
 async def test_bulk_deletes_that_nobody_can_follow(
     sessions: Sessions, store: FaultyStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What was not loaded, and what no store is known of, is left to the sweep, and the log says so."""
+    """Files of unloaded rows, or without a known store, are left for the sweep, and the log says so."""
     await article(sessions)
     await article(sessions, 2)
     sessions.kw["info"].clear()
@@ -368,7 +368,7 @@ async def test_bulk_deletes_that_nobody_can_follow(
 async def test_what_somebody_wrote_into_the_row_is_not_deleted(
     sessions: Sessions, store: FaultyStore, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A reference to another column's file, or to no file: the row goes or changes, the file stays."""
+    """If the row references another column's file, or none, the row is deleted or changed, and the file is kept."""
     await article(sessions, data=b"data")
     [data] = [name for name in await store.names() if name.startswith("article.data/")]
     async with sessions() as session, session.begin():
@@ -387,7 +387,7 @@ async def test_what_somebody_wrote_into_the_row_is_not_deleted(
 async def test_hooks_of_the_application_that_come_after_ours(
     each_sessions: Sessions, store: FaultyStore, what: str
 ) -> None:
-    """What they assign, and rows they add, have their files before their statements."""
+    """Values that they assign, and rows that they add, have their files before the statements."""
     sessions = each_sessions
     await article(sessions)
     async with sessions() as session:
@@ -407,7 +407,7 @@ async def test_hooks_of_the_application_that_come_after_ours(
 
 
 async def test_a_row_that_a_hook_takes_away(sessions: Sessions, store: FaultyStore) -> None:
-    """Its file was put, and goes with the commit: no row names it; whether there are others or not."""
+    """Its file was put, and is deleted with the commit, because no row references it."""
     for others in ([], [Article(id=2, body="another")]):
         async with sessions() as session:
             session.add_all([found := Article(id=1, body="text"), *others])
@@ -417,7 +417,7 @@ async def test_a_row_that_a_hook_takes_away(sessions: Sessions, store: FaultySto
 
 
 async def test_rows_without_values(sessions: Sessions, store: FaultyStore) -> None:
-    """They come, change and go beside the others, as ever."""
+    """Rows without values are inserted, changed and deleted as usual."""
     async with sessions() as session, session.begin():
         session.add_all([Topic(id="one", title="first"), Article(id=1, body="text")])
     async with sessions() as session, session.begin():
@@ -430,7 +430,7 @@ async def test_rows_without_values(sessions: Sessions, store: FaultyStore) -> No
 
 
 async def test_keys_that_the_database_takes_for_the_same(sessions: Sessions, store: FaultyStore) -> None:
-    """A row whose key the database spells in another way is written, and its old file goes."""
+    """A row whose key the database spells differently is written, and its old file is deleted."""
     async with sessions() as session, session.begin():
         session.add(Draft(id="a", body="old"))
     async with sessions() as session, session.begin():
@@ -445,7 +445,7 @@ async def test_keys_that_the_database_takes_for_the_same(sessions: Sessions, sto
 
 
 async def test_a_store_of_images_alone(sessions: Sessions) -> None:
-    """Refused before anything is written; the message says what is needed."""
+    """The store is refused before anything is written; the message says what is needed."""
     with pytest.raises(DeclarationError, match="KeyedStore"):
         await article(sessions, body=StoredText("x", store=PlainStore()))
 
@@ -453,7 +453,7 @@ async def test_a_store_of_images_alone(sessions: Sessions) -> None:
 @pytest.mark.parametrize("before", ["flush", "commit"])
 @pytest.mark.parametrize("driver", ["asyncpg", "asyncmy"])
 async def test_two_replace(servers: Servers, tmp_path: Any, store: FaultyStore, driver: str, before: str) -> None:
-    """The last one wins, and what the first one stored in between goes with it."""
+    """The last one wins, and the file that the first one put in between is deleted."""
     database = servers.database(driver, tmp_path)
     try:
         sessions = await sessions_of(database, store)
@@ -481,7 +481,7 @@ async def test_two_replace(servers: Servers, tmp_path: Any, store: FaultyStore, 
 
 
 async def test_many_values_at_once(sessions: Sessions, store: FaultyStore) -> None:
-    """Loaded concurrently, each once; rows without a value are passed over; errors come out, and nothing goes on."""
+    """Values are loaded concurrently, once each; rows without a value are skipped; an error ends all."""
     async with sessions() as session, session.begin():
         session.add_all([Article(id=number, body=f"text {number}" * number) for number in range(1, 60)])
         session.add(Article(id=100, note="short"))
@@ -520,7 +520,7 @@ async def test_many_values_at_once(sessions: Sessions, store: FaultyStore) -> No
 
 
 async def test_a_plain_store_in_memory(sessions: Sessions) -> None:
-    """With nothing in between."""
+    """A memory store works without a wrapper."""
     store = MemoryStore()
     await article(sessions, body=StoredText("x", store=store))
     assert len(store._files) == 1

@@ -1,4 +1,4 @@
-"""JSON within limits, the same with the quick parser and without."""
+"""JSON within limits, with the same results with and without the fast parser."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VALUES = st.recursive(
 
 @pytest.fixture(params=["orjson", "json"])
 def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both parsers in turn."""
+    """Each of the two parsers."""
     if request.param == "json":
         monkeypatch.setitem(sys.modules, "orjson", None)
     return str(request.param)
@@ -30,7 +30,7 @@ def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 @given(value=VALUES)
 def test_what_goes_in_comes_out(value: Any) -> None:
-    """Integers of any size included."""
+    """Values are preserved, including integers of any size."""
     data = jsontext.encode(value)
     assert jsontext.decode(data) == value
     assert json.loads(data) == value
@@ -38,7 +38,7 @@ def test_what_goes_in_comes_out(value: Any) -> None:
 
 @pytest.mark.parametrize("number", [2**63 - 1, 2**64, -(2**70), 10**300])
 def test_integers_stay_integers(parser: str, number: int) -> None:
-    """Though one of the parsers would make floats of some."""
+    """One of the parsers would convert some to floats."""
     found = jsontext.decode(jsontext.encode([number]))[0]
     assert (type(found), found) == (int, number)
 
@@ -49,7 +49,7 @@ def test_integers_stay_integers(parser: str, number: int) -> None:
     ids=["nan", "inf", "object", "set", "bytes", "half a pair", "a key", "a module"],
 )
 def test_what_is_no_json_is_refused(value: Any) -> None:
-    """Before it is written."""
+    """Other values are refused before they are written."""
     with pytest.raises(OffloadError, match="cannot be encoded as JSON"):
         jsontext.encode(value)
 
@@ -64,7 +64,7 @@ TEXTS = st.text(alphabet='"\\[]{}u\n', max_size=8)
 
 @given(value=st.recursive(TEXTS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=10))
 def test_how_deep_it_is(value: Any) -> None:
-    """Whatever brackets, quotes and backslashes stand in its texts."""
+    """Brackets, quotes and backslashes in strings do not count."""
     assert jsontext._depth(jsontext.encode(value)) == depth_of(value)
 
 
@@ -76,7 +76,7 @@ def nested(depth: int) -> Any:
 
 
 def test_values_may_be_nested_so_deep() -> None:
-    """And no deeper, either way; what stands in a text does not count."""
+    """Deeper nesting is refused, with both parsers; strings do not count."""
     assert jsontext.decode(jsontext.encode(nested(jsontext.MAX_DEPTH))) == nested(jsontext.MAX_DEPTH)
     with pytest.raises(OffloadError, match="nested deeper"):
         jsontext.encode(nested(jsontext.MAX_DEPTH + 1))
@@ -108,12 +108,12 @@ def test_values_may_be_nested_so_deep() -> None:
     ids=lambda data: repr(data[:12]),
 )
 def test_hostile_json(parser: str, data: bytes) -> None:
-    """One error for all that is none, whichever parser there is; a pickle is no JSON."""
+    """Invalid JSON raises one error with both parsers; a pickle is not JSON."""
     with pytest.raises(DamagedValueError):
         jsontext.decode(data)
 
 
 def test_data_stay_data(parser: str) -> None:
-    """No name means anything; of keys that are there twice, the last one counts, as everywhere."""
+    """No name has a meaning; of duplicate keys, the last one counts."""
     data = b'{"__class__": "os.system", "a": 1, "a": 2, "s": "\\ud83d\\ude00"}'
     assert jsontext.decode(data) == {"__class__": "os.system", "a": 2, "s": "\U0001f600"}

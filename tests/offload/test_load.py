@@ -1,4 +1,4 @@
-"""Loading: where the work is done, how much memory it takes, and how it ends."""
+"""Loading values: threads, memory and cancellation."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tests.offload.conftest import Sessions
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class StoredWitness(Stored[str]):
-    """Notes in which threads it works."""
+    """A serializer that records the threads in which it runs."""
 
     __slots__ = ()
     kind = ".txt"
@@ -44,7 +44,7 @@ class StoredWitness(Stored[str]):
 
 
 class Tape(Base):
-    """Has values of any size."""
+    """A class with values of any size."""
 
     __tablename__ = "tape"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -55,7 +55,7 @@ class Tape(Base):
 
 @pytest.fixture
 async def sessions(sqlite_database: Database, store: FaultyStore) -> Sessions:
-    """Sessions of SQLite, with tables and the store."""
+    """Sessions on SQLite, with the tables and the store."""
     await sqlite_database.create(Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
     bind_store(sessions, store)
@@ -63,7 +63,7 @@ async def sessions(sqlite_database: Database, store: FaultyStore) -> Sessions:
 
 
 async def test_much_work_is_done_in_threads(sessions: Sessions) -> None:
-    """The event loop neither encodes nor decodes what is large."""
+    """Large values are not encoded or decoded in the event loop."""
     StoredWitness.threads.clear()
     value = "x" * 100_000
     async with sessions() as session, session.begin():
@@ -78,7 +78,7 @@ async def test_much_work_is_done_in_threads(sessions: Sessions) -> None:
 
 
 async def test_a_stream_takes_little_memory(sessions: Sessions) -> None:
-    """However much there is: 32 MB in some blocks of a quarter of one."""
+    """A stream of 32 MB takes a few blocks of a quarter megabyte."""
     size = 32_000_000
     async with sessions() as session, session.begin():
         session.add(Tape(id=1, data=bytes(size)))
@@ -106,7 +106,7 @@ async def tapes(sessions: Sessions, count: int = 20) -> list[Tape]:
 
 
 async def test_cancelled_while_it_loads(sessions: Sessions, store: FaultyStore) -> None:
-    """What is there by then is loaded, nothing goes on behind it, and the next call loads the rest."""
+    """Values that were read are loaded, nothing continues in the background, and the next call loads the rest."""
     rows = await tapes(sessions)
     hanging = asyncio.Event()
 
@@ -133,7 +133,7 @@ async def test_cancelled_while_it_loads(sessions: Sessions, store: FaultyStore) 
 
 
 async def test_one_that_fails_ends_the_others(sessions: Sessions, store: FaultyStore) -> None:
-    """Its error comes out, though others hang."""
+    """The error is raised although other loads hang."""
     rows = await tapes(sessions)
 
     async def fail_or_hang(name: str) -> None:
@@ -148,7 +148,7 @@ async def test_one_that_fails_ends_the_others(sessions: Sessions, store: FaultyS
 
 
 async def test_rows_whose_column_is_not_there(sessions: Sessions, store: FaultyStore) -> None:
-    """Expired rows say what to do before anything is fetched; nothing to load is nothing to do."""
+    """Expired rows raise an error before anything is read; without values nothing is done."""
     await tapes(sessions, 3)
     async with sessions() as session:
         rows = list(await session.scalars(select(Tape)))
@@ -170,13 +170,13 @@ async def test_rows_whose_column_is_not_there(sessions: Sessions, store: FaultyS
     ],
 )
 async def test_calls_that_cannot_work(attributes: Any, options: Any, message: str) -> None:
-    """The message says what is expected."""
+    """The message states the expected arguments."""
     with pytest.raises(DeclarationError, match=message):
         await load_stored([Tape(id=1)], *attributes, **options)
 
 
 async def test_handles_know_the_store_that_was_bound(sessions: Sessions, store: FaultyStore) -> None:
-    """A value is loaded after the session is closed, also if its row is not referenced any more."""
+    """A value is loaded after the session is closed, even if its row is not referenced any more."""
     first, second = await tapes(sessions, 2)
     assert first.text is not None
     assert second.text is not None

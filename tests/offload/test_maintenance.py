@@ -1,4 +1,4 @@
-"""The inventory knows offloaded columns, and with it verify, sweep and migrate do."""
+"""The inventory includes offloaded columns, and so do verify, sweep and migrate."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from tests.entity.models import started
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """Declarative base of these models."""
 
 
 class Work(Base):
-    """Has two texts, one of which is not loaded by itself."""
+    """A class with two texts, one of which is deferred."""
 
     __tablename__ = "work"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -42,14 +42,14 @@ class Work(Base):
 
 
 class Novel(Work):
-    """Has one more, in its parent's table."""
+    """A subclass with another text, in its parent's table."""
 
     blurb: Mapped[StoredText | None] = stored_text()
     __mapper_args__ = {"polymorphic_identity": "novel"}
 
 
 class Poem(Work):
-    """Has one more, in a table of its own."""
+    """A subclass with another text, in a separate table."""
 
     __tablename__ = "poem"
     id: Mapped[int] = mapped_column(ForeignKey(Work.id), primary_key=True)
@@ -73,7 +73,7 @@ async def names(store: KeyedStore) -> set[str]:
 
 
 async def test_the_inventory_has_each_attribute_once(database: Database) -> None:
-    """Attributes of derived classes are theirs, and what they inherit is not; rows without a file are passed over."""
+    """Attributes of subclasses belong to them, inherited ones do not; rows without a file are skipped."""
     store = MemoryStore()
     sessions = await library(database, store)
     found = kinds(Base)
@@ -101,7 +101,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyedStore:
 
 
 async def test_verify(sqlite_database: Database, store: KeyedStore) -> None:
-    """Sound files are sound, compressed or not; one that is altered, cut off or gone is found."""
+    """Intact files are accepted, compressed or not; altered, truncated and missing ones are found."""
     sessions = await library(sqlite_database, store)
     assert [flaw async for flaw in verify(sessions, Base, store, deep=True)] == []
     [body, *_] = sorted(name for name in await names(store) if name.startswith("work.body/"))
@@ -119,7 +119,7 @@ async def test_verify(sqlite_database: Database, store: KeyedStore) -> None:
 
 
 def aged(name: str, days: int) -> str:
-    """The name of a file as it would be if it had been put earlier."""
+    """Return the name that the file would have if it had been put earlier."""
     object_type, _, _, rest = name.split("/")
     revision = make_revision(time.time() - 86400 * days)[:26]
     return f"{object_type}/{revision[:5]}/{revision[5:7]}/{revision}.{rest.partition('.')[2]}"
@@ -134,7 +134,7 @@ class OldStore(MemoryStore):
 
 
 async def test_sweep(database: Database) -> None:
-    """What no row names is removed when it is old; what rows name stays, shared or not, and what is nobody's too."""
+    """Old orphaned files are deleted; referenced, shared and foreign files are kept."""
     store = OldStore()
     sessions = await library(database, store)
     kept = await names(store)
@@ -151,7 +151,7 @@ async def test_sweep(database: Database) -> None:
 
 
 async def test_sweep_leaves_what_is_young(sqlite_database: Database) -> None:
-    """A file without a row may be that of a transaction that is still open."""
+    """A file without a row may belong to an open transaction."""
     store = MemoryStore()
     sessions = await library(sqlite_database, store)
     young = {aged(name, 0) for name in await names(store) if "shared" not in name}
@@ -176,7 +176,7 @@ async def test_migrate(sqlite_database: Database, store: KeyedStore) -> None:
 
 
 async def test_what_is_no_reference_names_no_file(sqlite_database: Database) -> None:
-    """A row that somebody edited says what is wrong with it, whatever stands there."""
+    """An edited row is reported with the reason, whatever it contains."""
     sessions = await library(sqlite_database, MemoryStore())
     async with sessions() as session, session.begin():
         await session.execute(text("UPDATE work SET body = '@other/column/x.txt'"))
@@ -188,7 +188,7 @@ async def test_what_is_no_reference_names_no_file(sqlite_database: Database) -> 
 async def test_a_transaction_that_shares_is_as_old_as_what_it_shares(
     sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is found may soon be old enough for a sweep: the fence counts from when it was put at the earliest."""
+    """A shared file may soon be old enough for a sweep: the fence uses the earliest time at which it was put."""
     store = MemoryStore()
     sessions = await library(sqlite_database, store)
     clock: Callable[[], float] = time.time

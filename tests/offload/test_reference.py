@@ -1,4 +1,4 @@
-"""What the column holds: names that say all, and nothing that is believed without a look."""
+"""The content of the column: complete names, and references that are always validated."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def made(
 @pytest.mark.parametrize("compression", [None, "gzip", "zstd"])
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_name_says_all(compression: Compression | None, shared: bool) -> None:
-    """What is made of it is what it was made of, and it fits into the column."""
+    """Parsing a name returns the values that it was built from, and it fits into the column."""
     longest = make_reference(
         "x" * 80, size=10**14, stored=10**14, sha256=SHA, kind=".abcdefghijkl", compression=compression, shared=shared
     )
@@ -47,7 +47,7 @@ def test_a_name_says_all(compression: Compression | None, shared: bool) -> None:
 
 
 def test_names_tell_their_time() -> None:
-    """So that a sweep need not ask for the young ones; no two are the same."""
+    """A sweep need not query recent names; no two are equal."""
     names = [made().name for _ in range(100)]
     assert len(set(names)) == 100
     revision = revision_of(names[0])
@@ -58,7 +58,7 @@ def test_names_tell_their_time() -> None:
 
 
 def test_shared_names_are_the_same_for_the_same() -> None:
-    """Within nine hours; and they are no others'."""
+    """Shared names of equal values are equal within nine hours, and differ from others."""
     one, two = made(shared=True), made(shared=True)
     assert one.name == two.name or one.name[:20] != two.name[:20]
     assert one.name != made(shared=True, size=11, stored=11).name
@@ -66,14 +66,14 @@ def test_shared_names_are_the_same_for_the_same() -> None:
 
 @given(st.binary(max_size=200))
 def test_values_in_the_row(data: bytes) -> None:
-    """Any bytes; as text where they are one, and never with what PostgreSQL refuses."""
+    """Bytes are stored as text if they are valid text, and never with characters that PostgreSQL refuses."""
     raw = format_inline(data)
     assert parse(raw, "article.body") == Inline(data)
     assert "\0" not in raw
 
 
 def test_texts_stand_in_the_row_as_they_are() -> None:
-    """So that people and SQL can read them."""
+    """They are readable for people and in SQL."""
     assert format_inline("grün".encode()) == "=grün"
     assert format_inline(b"") == "="
     assert format_inline(b"\xff") == "#/w=="
@@ -112,13 +112,13 @@ NAME = made(compression="gzip").name
     ids=lambda raw: str(len(raw)),  # a name contains the current time, and each test process must find the same ids
 )
 def test_what_somebody_else_wrote_is_refused(raw: str) -> None:
-    """Another column's file, another bucket's, a path, a lie about sizes: neither read nor deleted."""
+    """Files of other columns and buckets, paths and false sizes are neither read nor deleted."""
     with pytest.raises(DamagedValueError, match=r"article\.body"):
         parse(raw, "article.body")
 
 
 def test_what_is_no_reference_is_not_shown() -> None:
-    """A text that was in the column before it was declared so is nobody's business; a name helps to find the file."""
+    """Previous text of the column is not shown; a name is shown to help finding the file."""
     with pytest.raises(DamagedValueError, match=r"holds 11 characters, which") as caught:
         parse("Dear Mr. X,", "article.body")
     assert "Dear" not in str(caught.value)
@@ -128,14 +128,14 @@ def test_what_is_no_reference_is_not_shown() -> None:
 
 @pytest.mark.parametrize("object_type", ["", "a/b", "..", ".a", "a.", "-x", "a b", "ä", "x" * 81, "a\n"])
 def test_object_types_that_no_name_begins_with(object_type: str) -> None:
-    """The message says what is expected."""
+    """The message states the expected form."""
     with pytest.raises(DeclarationError, match="expected at most 80"):
         check_object_type(object_type)
 
 
 @pytest.mark.parametrize("kind", ["", "txt", ".", ".TXT", ".tar.gz", ".gz", ".zst", ".abcdefghijklm", ".a b"])
 def test_kinds_that_no_name_ends_in(kind: str) -> None:
-    """Nor in what compression adds."""
+    """The suffixes of compressions are not allowed either."""
     with pytest.raises(DeclarationError, match=r"such as '\.msgpack'"):
         check_kind(kind)
     assert check_kind(".msgpack") == ".msgpack"

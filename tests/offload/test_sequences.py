@@ -1,4 +1,4 @@
-"""Any sequence of what may be done to rows: after each commit and rollback, rows and files are what a dict says."""
+"""Random sequences of operations: after each commit and rollback, rows and files equal those of a dict."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ VALUES = [None, "", "short", "a text that is too long for the row", "another tex
 
 
 class Player:
-    """Does the same to a session and to a dict.
+    """Applies the same operations to a session and to a dict.
 
     Args:
-        session: Open all the time.
-        dice: Says what is done.
+        session: A session that stays open.
+        dice: Chooses the operations.
     """
 
     def __init__(self, session: AsyncSession, dice: random.Random) -> None:
@@ -38,7 +38,7 @@ class Player:
         self.savepoints: list[tuple[Any, State]] = []
 
     async def row(self) -> tuple[int, Any] | None:
-        """One of the rows, in whatever condition it is."""
+        """Return one of the rows, in any state."""
         if not self.state:
             return None
         number = self.dice.choice(sorted(self.state))
@@ -47,7 +47,7 @@ class Player:
         return number, self.rows[number]
 
     async def step(self) -> bool:
-        """Do something; tell whether a transaction ended with it."""
+        """Apply an operation; return whether it ended a transaction."""
         operation = self.dice.choice(OPERATIONS)
         chosen = await self.row()
         key = self.dice.choice(KEYS)
@@ -64,7 +64,7 @@ class Player:
             case "copy" if chosen:
                 number, source = await self.row() or chosen
                 if not all(name in source.__dict__ for name in KEYS):
-                    await self.session.flush()  # what is pending would be forgotten
+                    await self.session.flush()  # pending changes would be discarded
                     await self.session.refresh(source)
                 setattr(chosen[1], key, source.body)
                 self.state[chosen[0]][key] = self.state[number]["body"]
@@ -111,7 +111,7 @@ async def compare(sessions: Sessions, store: FaultyStore, expected: State) -> No
 
 @pytest.mark.parametrize("seed", range(24))
 async def test_any_sequence(sessions: Sessions, store: FaultyStore, seed: int) -> None:
-    """No file without its row, no row without its file."""
+    """Every file has a row, and every row its file."""
     async with sessions() as session:
         player = Player(session, random.Random(seed))
         ended = 0

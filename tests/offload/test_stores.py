@@ -1,4 +1,4 @@
-"""The stores that values are in: each keeps them alike, several in one transaction too."""
+"""Stores of values: each behaves the same, also several in one transaction."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ VALUES: dict[str, Any] = {
 
 @pytest.fixture(params=["directory", "bucket", "routed"])
 async def real_store(request: pytest.FixtureRequest, tmp_path: Path, gate: Gate, make_store: MakeStore) -> KeyedStore:
-    """Stores of files, of S3, and one that shares out between them."""
+    """A directory, S3, and a store that routes between them."""
     directory, bucket = FileSystemStore(tmp_path / "files", "http://test/"), make_store(gate.url)
     stores: dict[str, KeyedStore] = {
         "directory": directory,
@@ -53,7 +53,7 @@ async def names(store: KeyedStore) -> set[str]:
 
 
 async def test_each_store(sqlite_database: Database, real_store: KeyedStore) -> None:
-    """Written, listed, loaded at once, streamed, replaced, rolled back and deleted."""
+    """A value is written, listed, loaded concurrently, streamed, replaced, rolled back and deleted."""
     await sqlite_database.create(Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
     bind_store(sessions, real_store)
@@ -83,7 +83,7 @@ async def test_each_store(sqlite_database: Database, real_store: KeyedStore) -> 
 
 
 async def test_a_file_that_is_lost(sqlite_database: Database, real_store: KeyedStore) -> None:
-    """Each store says so alike."""
+    """Each store raises the same error."""
     await sqlite_database.create(Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
     bind_store(sessions, real_store)
@@ -103,7 +103,7 @@ async def test_a_file_that_is_lost(sqlite_database: Database, real_store: KeyedS
 
 
 async def test_two_stores_in_one_transaction(sessions: Sessions, store: FaultyStore) -> None:
-    """Each value goes where its handle says; what fails in one leaves nothing in the other."""
+    """Each value goes to the store of its handle; a failure in one leaves nothing in the other."""
     other = FaultyStore()
     other.at("put", fails)
     async with sessions() as session:
@@ -124,7 +124,7 @@ async def test_two_stores_in_one_transaction(sessions: Sessions, store: FaultySt
 
 
 async def test_what_the_session_does_not_see_is_swept(each_sessions: Sessions, store: FaultyStore) -> None:
-    """A bulk DELETE of rows that are not loaded, a cascade of the database, and shared files that nobody names."""
+    """A bulk DELETE of unloaded rows, a cascade of the database, and unreferenced shared files are swept."""
     sessions = each_sessions
     async with sessions() as session, session.begin():
         session.add(Article(id=1, body="kept", parts=[Part(number=1, body="part", tags=["shared"])]))
@@ -149,7 +149,7 @@ TEXTS = ["", "a", "ü", "𝄞" * 4, "\0", "a\0b", "\n\r\t\\'\"%s:x", "=#@", "\uf
 
 
 async def test_any_text_on_any_database(each_sessions: Sessions) -> None:
-    """In the row or in a file: characters of four bytes, NUL, quotes, and one byte more or less than the limit."""
+    """Values in a row or a file keep four-byte characters, NUL and quotes, at sizes around the limit."""
     async with each_sessions() as session, session.begin():
         session.add_all([Article(id=number, note=value) for number, value in enumerate(TEXTS, 1)])
     async with each_sessions() as session:

@@ -1,4 +1,4 @@
-"""Handles: what they know without the store, and what they fetch when they are asked."""
+"""Handles: what they know without the store, and what they load on request."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ VALUES: dict[str, Any] = {
 
 
 async def fresh(sessions: Sessions, **values: Any) -> Article:
-    """An article as another session reads it."""
+    """Return an article as another session reads it."""
     async with sessions() as session, session.begin():
         session.add(article := Article(**values))
     async with sessions() as session:
@@ -48,7 +48,7 @@ async def fresh(sessions: Sessions, **values: Any) -> Article:
 
 @pytest.mark.parametrize("key", VALUES)
 async def test_each_kind(sessions: Sessions, store: FaultyStore, key: str) -> None:
-    """Read back it is a handle that knows size and fingerprint; the value comes when it is loaded, and once."""
+    """A handle that was read knows size and checksum; the value is loaded on request, once."""
     value = VALUES[key]
     handle: Stored[Any] = getattr(await fresh(sessions, **{key: value}), key)
     plain = type(handle).encode(value)
@@ -69,7 +69,7 @@ async def test_each_kind(sessions: Sessions, store: FaultyStore, key: str) -> No
 
 @pytest.mark.parametrize("key", VALUES)
 async def test_streams(sessions: Sessions, store: FaultyStore, key: str) -> None:
-    """A file of the plain bytes: whole, by pieces, by lines, as of a handle that is not stored yet."""
+    """The plain bytes can be read as a whole, in pieces and by line, even before they are stored."""
     handle: Stored[Any] = getattr(await fresh(sessions, **{key: VALUES[key]}), key)
     plain = type(handle).encode(VALUES[key])
     async with await handle.open(store) as file:
@@ -86,7 +86,7 @@ async def test_streams(sessions: Sessions, store: FaultyStore, key: str) -> None
 
 
 async def test_values_in_the_row_need_no_store(sessions: Sessions, store: FaultyStore) -> None:
-    """They are there when the row is."""
+    """They are available with the row."""
     article = await fresh(sessions, note="short")
     assert article.note is not None
     assert await article.note.load() == "short"
@@ -101,7 +101,7 @@ async def test_values_in_the_row_need_no_store(sessions: Sessions, store: Faulty
 
 
 async def test_nothing_and_empty_are_not_the_same(sessions: Sessions) -> None:
-    """``None`` is no value; an empty text, no bytes, null and an empty list are values, of which two are false."""
+    """``None`` is no value; an empty string, empty bytes, null and an empty list are values."""
     article = await fresh(sessions, note="", data=b"", outline=StoredJSON(None))
     assert article.body is None
     assert article.note is not None
@@ -115,7 +115,7 @@ async def test_nothing_and_empty_are_not_the_same(sessions: Sessions) -> None:
 
 
 async def test_equality_is_that_of_bytes(sessions: Sessions) -> None:
-    """Between handles of one kind, and plain values; anything else is not equal, and no error."""
+    """Handles of one kind and plain values compare by bytes; other objects are unequal without an error."""
     article = await fresh(sessions, body="same", data=b"same")
     assert article.body == StoredText("same")
     assert hash(article.body) == hash(StoredText("same"))
@@ -129,7 +129,7 @@ async def test_equality_is_that_of_bytes(sessions: Sessions) -> None:
 
 
 def test_only_values_of_the_type_are_taken() -> None:
-    """The message says what is expected."""
+    """The message states the expected type."""
     wrong: Any = b"bytes"
     with pytest.raises(DeclarationError, match="StoredText: expected str or a StoredText, got bytes"):
         StoredText(wrong)
@@ -142,14 +142,14 @@ def test_only_values_of_the_type_are_taken() -> None:
 
 
 def test_the_base_has_no_bytes() -> None:
-    """A serializer says how."""
+    """The error says that a serializer is needed."""
     for call in (lambda: Stored.encode(1), lambda: Stored.decode(b"")):
         with pytest.raises(NotImplementedError):
             call()
 
 
 async def test_errors_of_serializers(sessions: Sessions) -> None:
-    """They are the cause of ours, in the flush and in a load."""
+    """They become the cause of an error of this library, in the flush and in a load."""
     with pytest.raises(OffloadError, match="a dict could not be encoded") as caught:
         await fresh(sessions, packed={"a": object()})
     assert isinstance(caught.value.__cause__, TypeError)
@@ -165,7 +165,7 @@ async def test_errors_of_serializers(sessions: Sessions) -> None:
 
 
 async def altered(store: FaultyStore, change: Any) -> None:
-    """Change the only file behind our back."""
+    """Change the only file without the library."""
     [name] = await store.names()
     async with await store.inner.get_object(name) as file:
         blob = await file.read()
@@ -187,7 +187,7 @@ async def altered(store: FaultyStore, change: Any) -> None:
     ids=["cut", "longer", "empty", "much longer", "flipped", "zeros"],
 )
 async def test_files_that_were_altered(sessions: Sessions, store: FaultyStore, key: str, change: Any) -> None:
-    """Neither a load nor a stream ends without the error, and the handle is as it was."""
+    """Loading and streaming raise an error, and the handle is unchanged."""
     handle: Stored[Any] = getattr(await fresh(sessions, **{key: VALUES[key]}), key)
     await altered(store, change)
     with pytest.raises(DamagedValueError, match="is not what was stored"):
@@ -199,7 +199,7 @@ async def test_files_that_were_altered(sessions: Sessions, store: FaultyStore, k
 
 
 async def test_files_that_are_not_there(sessions: Sessions, store: FaultyStore) -> None:
-    """The store's own errors come through; when it is well again the same handle loads."""
+    """The errors of the store are raised; afterwards the same handle can be loaded."""
     handle = (await fresh(sessions, body=LONG)).body
     assert handle is not None
     store.at("get", fails)
@@ -217,7 +217,7 @@ async def test_files_that_are_not_there(sessions: Sessions, store: FaultyStore) 
 
 
 async def test_what_somebody_wrote_into_the_row(sessions: Sessions) -> None:
-    """Listing goes on; whoever asks that handle is told, and nothing is read."""
+    """Other rows can be listed; loading the handle raises an error, and nothing is read."""
     await fresh(sessions, data=b"x")
     async with sessions() as session, session.begin():
         await session.execute(text("UPDATE article SET body = '@s3://other/secret', data = 'gASVCwAAAA=='"))
@@ -236,7 +236,7 @@ async def test_what_somebody_wrote_into_the_row(sessions: Sessions) -> None:
 
 
 async def test_values_that_are_too_large(sessions: Sessions, store: FaultyStore) -> None:
-    """Refused before they are put; a row that says so is refused before anything is read."""
+    """A value is refused before it is put; a row with such a size is refused before anything is read."""
     with pytest.raises(ValueTooLargeError, match="1,000,000 are allowed") as caught:
         await fresh(sessions, data=bytes(1_000_001))
     assert (caught.value.limit, caught.value.actual) == (1_000_000, 1_000_001)
@@ -255,7 +255,7 @@ async def test_values_that_are_too_large(sessions: Sessions, store: FaultyStore)
 
 
 async def test_which_store_is_meant(sessions: Sessions, store: FaultyStore) -> None:
-    """An argument, that of the handle, the context, that of the session it is or was in; without any, an error."""
+    """The argument, the handle, the context and the current or former session are used in this order."""
     other = FaultyStore()
     article = await fresh(sessions, body=StoredText("there", store=other))
     handle = article.body
@@ -268,7 +268,7 @@ async def test_which_store_is_meant(sessions: Sessions, store: FaultyStore) -> N
     async with sessions() as session:
         found = await session.scalar(select(Article.body))
         assert found is not None
-        with pytest.raises(ContextError):  # nobody's handle: it is of no row
+        with pytest.raises(ContextError):  # a handle that belongs to no row
             await found.load()
         article = await session.get_one(Article, 1)
         assert article.body is not None
@@ -278,7 +278,7 @@ async def test_which_store_is_meant(sessions: Sessions, store: FaultyStore) -> N
 
 
 async def test_handles_are_copied(sessions: Sessions, store: FaultyStore) -> None:
-    """With what they know; the store stays behind."""
+    """Copies keep everything but the store."""
     article = await fresh(sessions, body=LONG)
     assert article.body is not None
     for twin in (copy.copy(article.body), copy.deepcopy(article.body), pickle.loads(pickle.dumps(article.body))):
@@ -290,7 +290,7 @@ async def test_handles_are_copied(sessions: Sessions, store: FaultyStore) -> Non
 
 
 async def test_cancelled_while_it_reads(sessions: Sessions, store: FaultyStore) -> None:
-    """A stream that goes on after it was interrupted has lost nothing."""
+    """A stream that continues after a cancellation has lost nothing."""
     handle = (await fresh(sessions, body=LONG)).body
     assert handle is not None
     async with await handle.open(store) as file:
@@ -307,7 +307,7 @@ async def test_cancelled_while_it_reads(sessions: Sessions, store: FaultyStore) 
 
 
 class ArticleOut(BaseModel):
-    """What an API answers."""
+    """The response of an API."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -318,7 +318,7 @@ class ArticleOut(BaseModel):
 
 
 async def test_pydantic(sessions: Sessions, store: FaultyStore) -> None:
-    """A handle that is loaded is its value; one that is not says so; plain values become handles."""
+    """A loaded handle is serialised as its value; an unloaded one raises an error; plain values become handles."""
     article = await fresh(sessions, body="text", outline=[1])
     out = ArticleOut.model_validate(article)
     with pytest.raises(Exception, match="is in the store"):

@@ -1,4 +1,4 @@
-"""Real ASGI servers, each in a process of its own, with the guard against blocking the loop."""
+"""Real ASGI servers, each in a separate process, with the guard against blocking the event loop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _command(server: str, port: int, app: str) -> list[str]:
 def serving(
     server: str, served: Path, *, app: str = "tests.servers.served:app", options: Sequence[str] = (), **environment: str
 ) -> Generator[str]:
-    """Run a server that serves a directory; yield its URL. It may say nothing on its way."""
+    """Run a server that serves a directory, and yield its URL. It must not print anything."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Asks ASGI applications as servers do, in the same process."""
+"""Sends requests to ASGI applications in the same process, as servers do."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 @dataclass
 class Told:
-    """What an application answered.
+    """The response of an application.
 
     Attributes:
-        status: 0 where it did not.
-        headers: By name in lower case; several of one name joined by commas.
+        status: 0 if it did not respond.
+        headers: By lower-case name; repeated headers are joined by commas.
         bodies: The messages of the body.
-        ended: Whether the last message was the last one.
+        ended: ``True`` if the last message was sent.
     """
 
     status: int = 0
@@ -31,11 +31,11 @@ class Told:
 
 
 class Client:
-    """Talks to an application; can leave in the middle of an answer.
+    """Sends requests to an application, and can disconnect during a response.
 
     Args:
         app: The application.
-        scope: What every scope has.
+        scope: Values of every scope.
     """
 
     def __init__(self, app: Any, **scope: Any) -> None:
@@ -50,7 +50,7 @@ class Client:
         leave_after: int | None = None,
         **scope: Any,
     ) -> Told:
-        """Send a request; leave after so many messages of the body, if told to."""
+        """Send a request; optionally disconnect after a number of body messages."""
         told = Told()
         left = asyncio.Event()
 

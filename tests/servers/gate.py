@@ -1,4 +1,4 @@
-"""The gate before the S3 server: judges each request, notes it, and plays what accidents a test has ordered."""
+"""A gateway in front of the S3 server that checks and records each request, and simulates failures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "date", "server",
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back."""
+    """A response."""
 
     status: int
     headers: Mapping[str, str]
@@ -51,7 +51,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Noted:
-    """A request that came, and the status of the answer."""
+    """A recorded request with the status of its response."""
 
     asked: Asked
     status: int
@@ -65,14 +65,14 @@ After = Callable[[Asked, Answer], "Answer | Awaitable[Answer] | None"]
 
 
 class Gate:
-    """An HTTP server in a thread of its own; one for all tests.
+    """An HTTP server in a thread, shared by all tests.
 
     Attributes:
-        judge: Who may ask, and how.
-        before: Each is shown a request before it is judged, and may answer it.
-        after: Each is shown the server's answer, and may change it; ``None`` lets the connection break.
-        ahead: How much the server's clock is ahead of ours.
-        page: How many entries a page of a listing has; ``None`` for as many as are asked for.
+        judge: Checks the credentials and signatures.
+        before: Functions that receive each request before it is checked, and may respond to it.
+        after: Functions that receive each response, and may change it; ``None`` breaks the connection.
+        ahead: How far the server's clock is ahead.
+        page: The number of entries on a page of a listing; ``None`` for the requested number.
         log: The requests since the last reset, in order.
     """
 
@@ -88,7 +88,7 @@ class Gate:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the gateway."""
         return f"http://{BIND}:{self.port}"
 
     def _call(self, work: Awaitable[Any]) -> Any:
@@ -110,7 +110,7 @@ class Gate:
         return int(self._runner.addresses[0][1])
 
     def reset(self) -> None:
-        """Forget all requests, accidents and files, once the last request of a client that has gone is over."""
+        """Discard requests, failures and files, after the last request of a former client has ended."""
         deadline = time.monotonic() + 10
         while self._under_way and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -123,7 +123,7 @@ class Gate:
         self.log.clear()
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop the server."""
 
         async def close() -> None:
             await self._runner.cleanup()
@@ -137,7 +137,7 @@ class Gate:
     # --- what tests ask for ----------------------------------------------------------------------------------------
 
     def fail(self, times: int, status: int, code: str, *, method: str = "", headers: Mapping[str, str] = {}) -> None:
-        """Answer the next requests of a method with an error."""
+        """Respond to the next requests of a method with an error."""
         left = times
 
         def play(asked: Asked) -> Refusal | None:
@@ -193,7 +193,7 @@ class Gate:
             return self._refused(asked, refusal)
         answer: Answer | None = await self._forward(asked)
         assert answer is not None
-        if asked.method == "PUT" and answer.status == 200:  # the server behind does not confirm checksums, S3 does
+        if asked.method == "PUT" and answer.status == 200:  # the server behind does not confirm checksums, but S3 does
             confirmed = {name: value for name, value in asked.headers.items() if CHECKSUM.fullmatch(name)}
             answer = replace(answer, headers={**answer.headers, **confirmed})
         for change in tuple(self.after):
@@ -213,7 +213,7 @@ class Gate:
         headers = {name: value for name, value in asked.headers.items() if name not in HOP_BY_HOP}
         path, _, query = asked.target.partition("?")
         if "authorization" not in headers or headers["authorization"].startswith("AWS "):
-            # The server behind knows only one way and no keys; what was judged here is passed on as judged.
+            # The server behind supports only one style and no keys; checked requests are forwarded as checked.
             region = asked.query.get("X-Amz-Credential", "//us-east-1").split("/")[2]
             if form := FORM_REGION.search(asked.body):
                 region = form[1].decode()
@@ -251,5 +251,5 @@ async def _pieces(body: bytes) -> Any:
 
 
 def changed(answer: Answer, **changes: Any) -> Answer:
-    """Return the answer with some of it replaced."""
+    """Return the response with some fields replaced."""
     return replace(answer, **changes)

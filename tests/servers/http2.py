@@ -1,4 +1,4 @@
-"""An HTTP/2 client for clear-text connections that reads as slowly as a test wants, resets streams, and disconnects."""
+"""An HTTP/2 clear-text client that reads as slowly as a test wants, resets streams, and disconnects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import h2.settings
 
 @dataclass
 class Stream:
-    """What a server has sent on one stream."""
+    """What the server has sent on one stream."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -25,10 +25,10 @@ class Stream:
 
 
 class Http2Client:
-    """One connection.
+    """A connection.
 
     Args:
-        url: The URL of the server; HTTP/2 is spoken without negotiation ("prior knowledge").
+        url: The URL of the server; HTTP/2 is used without negotiation ("prior knowledge").
         window: How many bytes the server may send on each stream before the client reads.
     """
 
@@ -51,7 +51,7 @@ class Http2Client:
         self._socket.close()
 
     def get(self, path: str, **headers: str) -> int:
-        """Send a request; return the number of its stream."""
+        """Send a request, and return the number of its stream."""
         number = self._h2.get_next_available_stream_id()
         pairs = [(":method", "GET"), (":scheme", "http"), (":authority", self._host), (":path", path)]
         self._h2.send_headers(number, [*pairs, *headers.items()], end_stream=True)

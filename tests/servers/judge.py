@@ -1,6 +1,6 @@
-"""Judges requests as S3 does: who asks, is it signed as a whole, is the body the one that was signed, and is it time.
+"""Checks requests like S3: credentials, complete signature, signed body and time.
 
-The signatures are those of botocore, which knows nothing of the signer under test.
+The signatures are those of botocore, which is independent of the signer under test.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ UNSIGNABLE = {"host", "user-agent", "accept", "accept-encoding", "connection", "
 
 @dataclass(frozen=True)
 class Key:
-    """Whom the server knows."""
+    """A key that the server knows."""
 
     secret: str
     token: str | None = None
@@ -41,7 +41,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as it came over the wire."""
+    """A request as received."""
 
     method: str
     target: str
@@ -59,13 +59,13 @@ class Asked:
 
     @property
     def key(self) -> str:
-        """What is asked for, without the bucket of a path-style request."""
+        """The requested key, without the bucket of a path-style request."""
         return unquote(self.path.lstrip("/").partition("/")[2])
 
 
 @dataclass(frozen=True)
 class Refusal(Exception):
-    """An answer of an error."""
+    """An error response."""
 
     status: int
     code: str
@@ -84,11 +84,11 @@ class Refusal(Exception):
 
 
 class Judge:
-    """Knows keys and the time.
+    """Knows the keys and the time.
 
     Args:
         keys: By access key.
-        versions: Which versions of signatures it takes.
+        versions: The accepted versions of signatures.
     """
 
     def __init__(self, keys: Mapping[str, Key], versions: tuple[str, ...] = ("v4",)) -> None:
@@ -96,7 +96,7 @@ class Judge:
         self.versions = versions
 
     def check(self, asked: Asked) -> None:
-        """Raise a :class:`Refusal` of what S3 refuses."""
+        """Raise a :class:`Refusal` for a request that S3 refuses."""
         headers = asked.headers
         if asked.method in ("PUT", "POST") and "content-length" not in headers:
             raise Refusal(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
@@ -225,7 +225,7 @@ class Judge:
             raise Refusal(403, "RequestTimeTooSkewed", "The difference is too large.")
         request = AWSRequest(asked.method, f"http://{asked.headers['host']}{asked.target}", dict(asked.headers))
         auth = _OldVerifier(keys, asked.headers["date"])
-        # A parameter without a value is signed as its name alone, as Ceph does it, however it was sent.
+        # A parameter without a value is signed by its name alone, like Ceph, however it was sent.
         split = _Split(asked.path, re.sub("=(?=&|$)", "", asked.target.partition("?")[2]))
         expected = auth.sign_string(auth.canonical_string(asked.method, split, request.headers))
         if expected != signature:
@@ -260,7 +260,7 @@ class Judge:
 
 
 class _Verifier(S3SigV4Auth):  # type: ignore[misc]
-    """Signs just the headers that the request says it signed, over just the payload hash it states."""
+    """Signs exactly the headers that the request declares as signed, with the declared payload hash."""
 
     def __init__(self, keys: ReadOnlyCredentials, service: str, region: str, payload: str, listed: set[str]) -> None:
         super().__init__(keys, service, region)
@@ -279,7 +279,7 @@ class _Verifier(S3SigV4Auth):  # type: ignore[misc]
 
 
 class _OldVerifier(HmacV1Auth):  # type: ignore[misc]
-    """Signs for the date that the request states."""
+    """Signs with the date of the request."""
 
     def __init__(self, keys: ReadOnlyCredentials, date: str) -> None:
         super().__init__(keys)

@@ -1,4 +1,4 @@
-"""A real S3 server in a process of its own, kept in memory, without any check of who asks."""
+"""A real S3 server in a separate process, in memory, without authentication."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ BIND = "127.0.0.1"
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.create_server((BIND, 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def authorization(region: str) -> str:
-    """Return a header that names the region of a request; the server does not look at the rest."""
+    """Return a header that contains the region of a request; the server ignores the rest."""
     scope = f"test/20260101/{region}/s3/aws4_request"
     return f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
 
 
 class Ministack:
-    """The server.
+    """The server process.
 
     Args:
-        folder: Where it may write.
+        folder: A directory that it may write to.
 
     Raises:
         FileNotFoundError: Its environment is not installed.
@@ -68,7 +68,7 @@ class Ministack:
         raise RuntimeError(f"ministack does not answer: {Path(self._log.name).read_text()[-2000:]}")
 
     def request(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> int:
-        """Send a request past the gate; return the status."""
+        """Send a request directly to the server, and return the status."""
         connection = http.client.HTTPConnection(BIND, self.port, timeout=10)
         try:
             connection.request(method, path, body, headers or {})
@@ -79,11 +79,11 @@ class Ministack:
             connection.close()
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Delete everything."""
         assert self.request("POST", "/_ministack/reset") == 200
 
     def create_bucket(self, name: str, region: str) -> None:
-        """Create a bucket that lives in a region."""
+        """Create a bucket in a region."""
         body = (
             b""
             if region == "us-east-1"
@@ -95,7 +95,7 @@ class Ministack:
         assert self.request("PUT", f"/{name}", body, {"Authorization": authorization(region)}) == 200
 
     def close(self) -> None:
-        """End the process."""
+        """Terminate the process."""
         self._process.terminate()
         self._process.wait(10)
         self._log.close()

@@ -1,4 +1,4 @@
-"""nginx in front of an application, with the configurations that the guides have."""
+"""nginx in front of an application, configured as in the guides."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.databases import REQUIRED
 
 @contextmanager
 def store_directory() -> Generator[Path]:
-    """The directory of a store that the user of nginx may read; pytest's own directories are closed to others."""
+    """A directory for a store that nginx may read; pytest's own directories are private."""
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         (images := Path(folder) / "images").mkdir(mode=0o755)
@@ -28,13 +28,13 @@ def store_directory() -> Generator[Path]:
 
 @contextmanager
 def nginx_before(application: str, root: Path, server: str, http: str = "") -> Generator[str]:
-    """Run nginx before an application, and yield its URL.
+    """Run nginx in front of an application, and yield its URL.
 
     Args:
         application: The URL of the application, which the configuration calls ``http://application``.
-        root: The directory of the store, in place of ``/srv/images/``.
-        server: What the configuration has in its server.
-        http: What it has beside the server.
+        root: The directory of the store, which replaces ``/srv/images/``.
+        server: The directives inside the server.
+        http: The directives beside the server.
     """
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:

@@ -1,4 +1,4 @@
-"""Other servers that are compatible with S3, each in a process of its own: what package registries offer, and small."""
+"""Other S3-compatible servers, each in a separate process: small ones from package registries."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ REGION = "us-east-1"
 
 
 class OtherServer(ABC):
-    """A server.
+    """A server process.
 
     Args:
-        folder: Where it may write.
+        folder: A directory that it may write to.
 
     Raises:
         FileNotFoundError: Its environment is not installed.
@@ -56,11 +56,11 @@ class OtherServer(ABC):
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the server."""
         return f"http://{BIND}:{self.port}"
 
     async def create_bucket(self) -> None:
-        """Create the bucket if it is not there, once the server answers."""
+        """Create the bucket if it does not exist, as soon as the server responds."""
         deadline = time.monotonic() + 60
         credentials = Credentials(ACCESS_KEY, SECRET_KEY)
         url = f"{self.url}/{BUCKET}"
@@ -69,7 +69,7 @@ class OtherServer(ABC):
                 headers = SignerV4(REGION).sign("PUT", url, {"Content-Length": "0"}, credentials, now=utc_now())
                 try:
                     async with session.put(url, headers=headers) as response:
-                        assert response.status in (200, 409), await response.text()  # or it is there already
+                        assert response.status in (200, 409), await response.text()  # or it already exists
                         return
                 except aiohttp.ClientConnectionError:
                     if time.monotonic() > deadline or self._process.poll() is not None:
@@ -77,14 +77,14 @@ class OtherServer(ABC):
                     time.sleep(0.05)
 
     def close(self) -> None:
-        """End the process."""
+        """Terminate the process."""
         self._process.terminate()
         self._process.wait(20)
         self._log.close()
 
 
 class Rclone(OtherServer):
-    """rclone serves a directory; it checks signatures, and does not know ``If-None-Match``."""
+    """rclone serves a directory; it checks signatures, but does not support ``If-None-Match``."""
 
     program = "rclone"
 
@@ -95,7 +95,7 @@ class Rclone(OtherServer):
 
 
 class Moto(OtherServer):
-    """moto keeps everything in memory, and checks no signature."""
+    """moto keeps everything in memory, and checks no signatures."""
 
     program = "moto_server"
 
@@ -104,4 +104,4 @@ class Moto(OtherServer):
 
 
 SERVERS: dict[str, type[OtherServer]] = {"rclone": Rclone, "moto": Moto}
-"""By name."""
+"""The servers by name."""

@@ -14,14 +14,14 @@ BIND = "127.0.0.1"
 
 @dataclass
 class Plan:
-    """What happens to one connection.
+    """The treatment of one connection.
 
     Attributes:
-        reset_up_after: Reset once so many bytes of the client have passed on.
-        reset_down_after: Reset once so many bytes of the server have passed on.
-        close_down_after: The same, with a polite end instead of a reset.
-        silent_down: Whether the server's bytes are swallowed.
-        stall_up_after: Read no more of the client after so many bytes.
+        reset_up_after: Reset the connection after this many bytes from the client.
+        reset_down_after: Reset it after this many bytes from the server.
+        close_down_after: The same with a regular close instead of a reset.
+        silent_down: ``True`` to discard the server's bytes.
+        stall_up_after: Stop reading from the client after this many bytes.
     """
 
     reset_up_after: int | None = None
@@ -40,7 +40,7 @@ class _Connection:
 
 @dataclass
 class Proxy:
-    """Passes connections to a port by one plan each; those that come when no plan is left pass unharmed."""
+    """Forwards connections to a port, one plan for each; further connections are forwarded unchanged."""
 
     target: int
     plans: list[Plan] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the proxy."""
         return f"http://{BIND}:{self.port}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""A server that answers byte by byte what a test has written down, as no real server does on order."""
+"""A server with scripted responses, byte by byte, for behaviour that no real server shows on demand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BIND = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came."""
+    """A received request."""
 
     method: str
     target: str
@@ -25,7 +25,7 @@ Reply = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
 
 
 def answer(status: int = 200, body: bytes = b"", **headers: str) -> Reply:
-    """Answer properly; a header is left out by giving ``""``."""
+    """Return a normal response; pass ``""`` to omit a header."""
 
     async def reply(request: Request, writer: asyncio.StreamWriter) -> None:
         sent = {"content-length": str(len(body))} | {name.replace("_", "-"): value for name, value in headers.items()}
@@ -37,7 +37,7 @@ def answer(status: int = 200, body: bytes = b"", **headers: str) -> Reply:
 
 
 def raw(data: bytes, *, pause: float = 0.0) -> Reply:
-    """Answer by these bytes alone, then end the connection, perhaps after a pause."""
+    """Return exactly these bytes and close the connection, optionally after a pause."""
 
     async def reply(_request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(data)
@@ -49,7 +49,7 @@ def raw(data: bytes, *, pause: float = 0.0) -> Reply:
 
 
 def dripping(data: bytes, *, size: int, pause: float) -> Reply:
-    """Answer a few bytes at a time."""
+    """Return a response in pieces of a few bytes."""
 
     async def reply(_request: Request, writer: asyncio.StreamWriter) -> None:
         for start in range(0, len(data), size):
@@ -61,7 +61,7 @@ def dripping(data: bytes, *, size: int, pause: float) -> Reply:
 
 
 def halting(data: bytes, *, at: int, go_on: asyncio.Event) -> Reply:
-    """Answer up to a byte, and the rest when told."""
+    """Return a response up to a byte, and the rest when released."""
 
     async def reply(_request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(data[:at])
@@ -73,12 +73,12 @@ def halting(data: bytes, *, at: int, go_on: asyncio.Event) -> Reply:
 
 
 async def silence(_request: Request, _writer: asyncio.StreamWriter) -> None:
-    """Never answer."""
+    """Return a reply that never comes."""
     await asyncio.Event().wait()
 
 
 def error(status: int, code: str, message: str = "no", *, inside: str = "", **headers: str) -> Reply:
-    """Answer by an error of S3."""
+    """Return an S3 error response."""
     body = (
         f"<Error><Code>{code}</Code><Message>{message}</Message>{inside}<RequestId>REQ</RequestId></Error>".encode()
         if code
@@ -89,7 +89,7 @@ def error(status: int, code: str, message: str = "no", *, inside: str = "", **he
 
 @dataclass
 class Scripted:
-    """Answers the first request by the first reply and so on; the last one again and again."""
+    """Sends one reply per request in order, and repeats the last one."""
 
     replies: list[Reply]
     requests: list[Request] = field(default_factory=list)
@@ -113,7 +113,7 @@ class Scripted:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the server."""
         return f"http://{BIND}:{self.port}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

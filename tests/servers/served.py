@@ -1,4 +1,4 @@
-"""An application for real servers: the files of a store, and a page that tells what is left of requests."""
+"""An application for real servers: the files of a store, and a page that reports leaks of requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ store = HttpExposedFileSystemStore(
 
 
 def count_open_files() -> int:
-    """How many files of the directory are open."""
+    """Return the number of open files of the directory."""
     count = 0
     for fd in os.listdir("/proc/self/fd"):
         with suppress(OSError):
@@ -31,7 +31,7 @@ def count_open_files() -> int:
 
 
 def count_serving_tasks() -> int:
-    """How many tasks send a file, or watch for the client to disconnect."""
+    """Return the number of tasks that send a file, or watch for a disconnect."""
     count = 0
     for task in asyncio.all_tasks():
         awaited: Any = task.get_coro()
@@ -44,7 +44,7 @@ def count_serving_tasks() -> int:
 
 
 async def left(scope: Any, receive: Any, send: Any) -> None:
-    """Say how many tasks and open files of requests there are, and where this is."""
+    """Respond with the number of tasks and open files of requests, and the process id."""
     if scope["type"] == "lifespan":
         while (message := await receive())["type"] != "lifespan.shutdown":
             await send({"type": f"{message['type']}.complete"})
