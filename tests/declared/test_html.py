@@ -39,7 +39,7 @@ class Elements(HTMLParser):
 
 
 def img(*others: Candidate, alt: str = "", colour: str | None = None, **attributes: Any) -> dict[str, str | None]:
-    """The attributes of an element."""
+    """Return the attributes of an element."""
     [(tag, found)] = Elements(
         img_element(FALLBACK, others, sizes="50vw", alt=alt, colour=colour, attributes=attributes)
     ).found
@@ -48,7 +48,7 @@ def img(*others: Candidate, alt: str = "", colour: str | None = None, **attribut
 
 
 def test_a_browser_chooses_by_width() -> None:
-    """It is given the files with their widths, and how wide the picture is shown."""
+    """The browser gets the files with their widths, and the displayed width."""
     assert img(SMALL, LARGE, alt='A "cat" & <dog>') == {
         "src": "/t/a.640x480.jpg",
         "srcset": "/t/a.320x240.webp?x=1&y=2 320w, /t/a.640x480.webp 640w",
@@ -62,7 +62,7 @@ def test_a_browser_chooses_by_width() -> None:
 
 
 def test_without_a_choice_there_are_no_widths() -> None:
-    """HTML forbids ``sizes`` then."""
+    """HTML forbids ``sizes`` without a choice of widths."""
     assert img(FALLBACK).keys() & {"srcset", "sizes"} == set()
     assert img().keys() & {"srcset", "sizes"} == set()
     assert img(SMALL)["srcset"] == SMALL.url
@@ -71,13 +71,13 @@ def test_without_a_choice_there_are_no_widths() -> None:
 
 
 def test_a_picture_of_a_fixed_width() -> None:
-    """It is as wide as ``sizes`` says, whichever file is shown, so nothing moves without a style sheet."""
+    """The width is that of ``sizes``, whichever file is loaded, so that the layout does not shift."""
     [(_, found)] = Elements(img_element(FALLBACK, (), sizes="50px", alt="", colour=None, attributes={})).found
     assert (found["width"], found["height"]) == ("50", "38")
 
 
 def test_attributes_are_passed_through() -> None:
-    """They take precedence, and what Python cannot spell has another spelling."""
+    """They take precedence, and names that are not Python identifiers have an alternative spelling."""
     found = img(class_="card", data_id=7, hidden=True, itemprop=None, draggable=False, loading="eager", decoding=None)
     assert (found["class"], found["data-id"], found["hidden"], found["loading"]) == ("card", "7", None, "eager")
     assert found.keys() & {"itemprop", "draggable", "decoding"} == set()
@@ -87,7 +87,7 @@ def test_attributes_are_passed_through() -> None:
 
 
 def test_what_is_urgent_is_not_loaded_lazily() -> None:
-    """A browser would not know of it in time."""
+    """With ``fetchpriority="high"`` the picture is not loaded lazily."""
     found = img(fetchpriority="high")
     assert found["fetchpriority"] == "high"
     assert "loading" not in found
@@ -95,13 +95,13 @@ def test_what_is_urgent_is_not_loaded_lazily() -> None:
 
 
 def test_the_background_goes_before_other_styles() -> None:
-    """An application's own style may replace it."""
+    """A style of the application may override it."""
     assert img(colour="#1e90ff")["style"] == "background-color:#1e90ff"
     assert img(colour="#1e90ff", style="border:0")["style"] == "background-color:#1e90ff;border:0"
 
 
 def test_a_picture_offers_each_format() -> None:
-    """By type, in the given order, before the element for others."""
+    """Each format is offered by type, in the given order, before the fallback element."""
     avif = Candidate("/t/a.avif", 320, 240, "image/avif")
     html = picture_element([avif, SMALL, LARGE], "50vw", "<img>")
     assert Elements(html).found == [
@@ -114,21 +114,21 @@ def test_a_picture_offers_each_format() -> None:
 
 
 def test_a_picture_for_none() -> None:
-    """It has the attributes of the call."""
+    """The fallback picture has the attributes of the call."""
     assert Elements(fallback_element("/none.svg", "Nobody", {"class_": "card"})).found == [
         ("img", {"src": "/none.svg", "alt": "Nobody", "loading": "lazy", "decoding": "async", "class": "card"})
     ]
 
 
 def test_templates_do_not_escape_markup() -> None:
-    """Escaping happened when it was made."""
+    """The markup is already escaped."""
     html = Html("<img>")
     assert markupsafe.escape(html) == "<img>"
     assert type(html.__html__()) is str
 
 
 def thumbhash(header: int) -> str:
-    """The beginning of one, in Base64."""
+    """Return the beginning of a ThumbHash, in Base64."""
     return base64.b64encode(header.to_bytes(3, "little") + b"rest").decode()
 
 
@@ -149,5 +149,5 @@ def thumbhash(header: int) -> str:
 def test_only_opaque_pictures_have_a_background(
     colour: str | None, hash_: str | None, mimetype: str, expected: str | None
 ) -> None:
-    """Through others it would be seen after they are loaded."""
+    """The background of a transparent picture would be visible after it is loaded."""
     assert background(colour, hash_, mimetype) == expected

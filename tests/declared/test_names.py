@@ -39,7 +39,7 @@ EARLIER = "01m7xvw392my0qm9gn0r3dt55c"
     ],
 )
 def test_names_do_not_change(revision: str, name: str, look: str, point: str, stem: str) -> None:
-    """Each is as it was in the first version that made it, because files have it."""
+    """Names are the same as in the first version that made them, because files have them."""
     assert stem_of(revision, name, look, point) == stem
 
 
@@ -66,7 +66,7 @@ def test_the_public_part_does_not_tell_the_rest() -> None:
 def test_a_name_is_read_as_it_was_written(
     revision: str, name: str, point: tuple[float, float] | None, sandbox: bool
 ) -> None:
-    """Its parts come back, and a file can have it in the layout of all images."""
+    """Parsing a name returns its parts, and a file can have the name in the layout of all images."""
     revision = revision.removesuffix("-sandbox").ljust(22, "x") + "-sandbox" * sandbox
     stem = stem_of(revision, name, "q50", format_point(point))
     found = DerivedName.parse(stem)
@@ -86,7 +86,7 @@ def test_a_name_is_read_as_it_was_written(
 
 
 def test_names_are_made_with_the_whole_revision() -> None:
-    """Who knows the public part alone cannot make up a name, not even one that looks outdated."""
+    """The public part alone is not enough to make a valid name, not even of an outdated recipe."""
     other = REVISION[:-1] + "f"
     mine, theirs = (stem_of(revision, "card", "") for revision in (REVISION, other))
     assert mine[:24] == theirs[:24]
@@ -100,7 +100,7 @@ def test_names_are_made_with_the_whole_revision() -> None:
 
 
 def test_a_name_of_another_recipe_is_recognised() -> None:
-    """It belongs to the picture still, but one of another thumbnail does not."""
+    """The name still belongs to its picture, but the name of another thumbnail does not."""
     old = DerivedName.parse(stem_of(REVISION, "card", "q50"))
     assert old is not None
     assert old.belongs_to(REVISION)
@@ -124,19 +124,19 @@ def test_a_name_of_another_recipe_is_recognised() -> None:
     ],
 )
 def test_other_names_are_none(revision: str) -> None:
-    """A revision that no thumbnail can have is not taken for one."""
+    """A revision that no thumbnail can have is rejected."""
     assert DerivedName.parse(revision) is None
 
 
 def test_points_outside_of_the_picture_are_none() -> None:
-    """Six digits may say more than 100 of 100."""
+    """Six digits may encode more than 100 percent, which is rejected."""
     assert [parse_point(digits) for digits in ("101000", "000999", "", "100000")] == [None, None, None, (1.0, 0.0)]
 
 
 @pytest.mark.parametrize("object_id", [0, 7, 2**35 - 1])
 @pytest.mark.parametrize("mimetype", ["image/jpeg", "application/pdf"])
 def test_originals_of_the_predecessor(object_id: int, mimetype: str) -> None:
-    """The public part tells which file it is; a name of another picture does not belong to it."""
+    """The public part identifies the file; a name of another picture does not belong to it."""
     key = ImageKey("photo", object_id, 1, 2**20 - 1, mimetype)
     revision = legacy_revision(key)
     assert revision is not None
@@ -152,7 +152,7 @@ def test_originals_of_the_predecessor(object_id: int, mimetype: str) -> None:
 
 
 def test_originals_of_the_predecessor_that_have_no_name() -> None:
-    """Identifiers of UUIDs are too large, and other public parts are not taken for such a name."""
+    """Identifiers of UUIDs are too large, and other public parts are not mistaken for such a name."""
     for key in (
         ImageKey("photo", 2**35, 1, 1, "image/jpeg"),
         ImageKey("photo", -1, 1, 1, "image/jpeg"),
@@ -166,7 +166,7 @@ def test_originals_of_the_predecessor_that_have_no_name() -> None:
 
 
 def test_thumbnails_have_a_folder_of_their_own() -> None:
-    """Their object type is that of the originals and two characters, and leads back to it."""
+    """The object type is that of the originals with a suffix of two characters, which can be removed again."""
     assert derived_type("photo") == "photo.t"
     assert original_type("photo.t") == "photo"
     assert original_type("photo.t.t") == "photo.t"

@@ -1,4 +1,4 @@
-"""What a class can declare, and the files that follow from it."""
+"""Declarations of a class, and the files that follow from them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from aioimageattach.imaging import DEFAULT_LIMITS, ImageLimits, Recipe
 
 
 def declared(what: Srcset | Recipe, limits: ImageLimits = DEFAULT_LIMITS) -> Declaration:
-    """One declaration."""
+    """Return one declaration."""
     return declarations({"card": what}, "Photo", limits)["card"]
 
 
 def tails(what: Srcset | Recipe, size: tuple[int, int] = (4000, 3000), mimetype: str = "image/jpeg") -> list[str]:
-    """The ends of the names of the files of an original."""
+    """Return the ends of the file names of an original."""
     return [step.tail[1:] for step in declared(what).ladder(*size, mimetype).steps]
 
 
 def widths(*declared: int, own: int, **options: Any) -> list[int]:
-    """The widths of an original's files."""
+    """Return the widths of an original's files."""
     what = Srcset(declared, fallback=None, **options)
     return [int(tail.partition("x")[0]) for tail in tails(what, (own, own))]
 
@@ -45,7 +45,7 @@ def widths(*declared: int, own: int, **options: Any) -> list[int]:
     ],
 )
 def test_no_file_is_larger_than_the_original(own: int, expected: list[int]) -> None:
-    """Wider ones are left out for the original's own width, which replaces one that it hardly exceeds."""
+    """Wider files are omitted in favour of the original's own width, which also replaces a slightly smaller one."""
     assert widths(640, 320, 1280, own=own) == expected
 
 
@@ -61,7 +61,7 @@ def test_no_side_is_larger_than_the_original(
     aspect: tuple[int, int] | None,
     crop: tuple[float, float, float, float] | None,
 ) -> None:
-    """Whatever is declared, there is a file, and each is as large as its name says and no larger than the original."""
+    """Every declaration has a file; each has the size in its name, and none exceeds the original."""
     what = Srcset(wanted, aspect=aspect, crop=crop, fallback=None)
     steps = declared(what).ladder(*size, "image/jpeg").steps
     part = what.recipe.part(size)
@@ -75,7 +75,7 @@ def test_no_side_is_larger_than_the_original(
 
 
 def test_vector_images_have_all_widths() -> None:
-    """They have no pixels of their own."""
+    """Vector images have no pixels that would limit the size."""
     assert tails(Srcset([320, 640], fallback="png"), (100, 50), "image/svg+xml") == [
         "320x160.webp",
         "640x320.webp",
@@ -84,13 +84,13 @@ def test_vector_images_have_all_widths() -> None:
 
 
 def test_a_shape_is_cut_out() -> None:
-    """All files have it; the original's own width is the widest of that shape."""
+    """All files have the shape; the widest is as wide as the original allows."""
     assert tails(Srcset([48, 96], aspect=(2, 2))) == ["48x48.webp", "96x96.webp", "96x96.jpg"]
     assert tails(Srcset([300, 600], aspect=(3, 2)), (1000, 333)) == ["300x200.webp", "500x333.webp", "500x333.jpg"]
 
 
 def test_formats_come_in_the_declared_order() -> None:
-    """The best first, each by width; one more file is for programs that know none of them."""
+    """The best format comes first, each sorted by width; another file is for programs without these formats."""
     what = Srcset([320, 640, 1280, 1920], formats=["avif", "webp"])
     assert tails(what)[:5] == ["320x240.avif", "640x480.avif", "1280x960.avif", "1920x1440.avif", "320x240.webp"]
     ladder = declared(what).ladder(4000, 3000, "image/jpeg")
@@ -100,7 +100,7 @@ def test_formats_come_in_the_declared_order() -> None:
 
 
 def test_the_fallback_may_be_one_of_the_formats() -> None:
-    """Then there is no other file for it; without one, the middle one of the last format is it."""
+    """No additional file is made; by default, the middle file of the last format is the fallback."""
     for what in (Srcset([320, 640], formats=["webp", "jpg"]), Srcset([320, 640], formats=["jpeg"], fallback=None)):
         ladder = declared(what).ladder(4000, 3000, "image/jpeg")
         assert ladder.fallback is not None
@@ -118,14 +118,14 @@ def test_the_fallback_may_be_one_of_the_formats() -> None:
     ],
 )
 def test_animations_have_animated_formats_only(formats: list[str], fallback: str | None, expected: list[str]) -> None:
-    """No browser is offered a still picture of one; other originals have all formats."""
+    """Browsers are not offered still pictures of an animation; other originals have all formats."""
     what = Srcset([320, 640], formats=formats, fallback=fallback, animated=True)
     assert tails(what, mimetype="image/gif") == expected
     assert "320x240.avif" in tails(Srcset([320], formats=["avif"], animated=True))
 
 
 def test_a_recipe_is_one_file() -> None:
-    """It is never larger than the original, whatever the recipe says for thumbnails with rows."""
+    """It is never larger than the original, whatever the recipe allows for thumbnails with rows."""
     what = Recipe(width=1200, height=630, format="jpeg")
     assert tails(what) == ["1200x630.jpg"]
     assert tails(what, (600, 400)) == ["600x315.jpg"]
@@ -134,7 +134,7 @@ def test_a_recipe_is_one_file() -> None:
 
 
 def test_files_that_cannot_be_are_left_out() -> None:
-    """WebP has no sides of 20,000 pixels, and a class may allow less; a browser is not sent to such a file."""
+    """WebP has no sides of 20,000 pixels, and a class may allow less; such files are not offered."""
     assert tails(Srcset([100, 300]), (300, 30_000)) == ["100x10000.webp", "100x10000.jpg"]
     narrow = ImageLimits(max_side=500)
     none = declared(Recipe(width=501), narrow).ladder(4000, 3000, "image/jpeg")
@@ -146,7 +146,7 @@ def test_files_that_cannot_be_are_left_out() -> None:
 
 
 def test_ladders_are_remembered_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page calculates each size once, and a server that is asked for all sizes does not fill its memory."""
+    """The sizes of an original are calculated once per page, and requests for all sizes do not fill the memory."""
     monkeypatch.setattr(srcset, "_KEPT", 3)
     one = declared(Srcset([320]))
     assert one.ladder(100, 100, "image/jpeg") is one.ladder(100, 100, "image/jpeg")
@@ -173,12 +173,12 @@ def test_ladders_are_remembered_up_to_a_number(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_looks_do_not_change(what: Srcset | Recipe, look: str) -> None:
-    """The words for what is done to the pixels are part of names of files; widths and formats are not among them."""
+    """The words that describe the processing are part of file names, without widths and formats."""
     assert declared(what).look == look
 
 
 def test_declarations_are_told_apart() -> None:
-    """A mark counts only for the very files that are declared."""
+    """A mark is valid only for exactly the declared files."""
     same = [Srcset([320, 640]), Srcset((640, 320), formats=("webp",), sizes="48px")]
     others = [
         Srcset([320]),
@@ -198,7 +198,7 @@ def test_declarations_are_told_apart() -> None:
 
 
 def test_only_what_is_cropped_has_a_focal_point() -> None:
-    """Otherwise a change of the point would rename files for nothing."""
+    """Otherwise a change of the point would rename files without need."""
     assert [
         declared(what).crops
         for what in (Srcset([1]), Srcset([1], aspect=(1, 1)), Recipe(width=1), Recipe(width=1, height=1))
@@ -226,7 +226,7 @@ def test_only_what_is_cropped_has_a_focal_point() -> None:
     ],
 )
 def test_mistakes_are_refused(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
-    """Each with what was expected."""
+    """Each mistake is refused with the expected value."""
     with pytest.raises(error, match=message):
         Srcset(**arguments)
 
@@ -244,7 +244,7 @@ def test_mistakes_are_refused(arguments: dict[str, Any], error: type[Exception],
     ],
 )
 def test_declarations_that_cannot_work_are_refused(found: Any, message: str) -> None:
-    """With the class and what to write instead."""
+    """The error names the class and what to write instead."""
     with pytest.raises(DeclarationError, match=rf"Photo\.__thumbnails__.*{message}"):
         declarations(found, "Photo", DEFAULT_LIMITS)
 
