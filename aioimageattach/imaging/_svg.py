@@ -397,17 +397,17 @@ def _too_many(limits: ImageLimits, count: int) -> ImageTooLargeError:
 def _count(document: _Document, root: _Element) -> None:
     """Set the cost of each element, including everything that it paints. Circular references paint nothing."""
     pending: list[tuple[_Element, bool]] = [(root, False)]
-    entered: set[int] = set()
+    visiting: set[int] = set()
     while pending:
         element, counted = pending.pop()
         parts = element.children or []
         if element.references:
             parts = parts + [found for name in element.references if (found := document.find(name)) is not None]
         if counted:
-            entered.discard(id(element))
+            visiting.discard(id(element))
             element.weigh(parts)
-        elif element.cost is None and id(element) not in entered:
-            entered.add(id(element))
+        elif element.cost is None and id(element) not in visiting:
+            visiting.add(id(element))
             pending.append((element, True))
             for part in parts:
                 if part.children is None and part.references is None:

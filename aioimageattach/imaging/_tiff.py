@@ -170,13 +170,13 @@ class Tiff:
         width, height = self._one(fields, WIDTH), self._one(fields, HEIGHT)
         samples = fields.get(SAMPLES, (1,))[0]
         extra = _extra_bands(fields, samples)
-        block, described = self._check_data(fields, width, height, samples)
+        block, locations = self._check_data(fields, width, height, samples)
         profile = entries.get(PROFILE)
         held = None
         if profile is not None and profile.end <= len(self._view) and profile.end - profile.start <= max_profile:
             held = bytes(self._view[profile.start : profile.end])
         orientation = fields.get(ORIENTATION, (1,))[0]
-        head = self._head(entries, described)
+        head = self._head(entries, locations)
         return Page(width, height, orientation if orientation in range(1, 9) else 1, extra, block, held, head)
 
     @staticmethod
@@ -220,7 +220,7 @@ class Tiff:
                     raise _broken("strips or tiles that are shorter than their pixels")
         return line * down, shape | {where: offsets, lengths: sizes}
 
-    def _head(self, entries: dict[int, Entry], described: dict[int, tuple[int, ...]]) -> bytes:
+    def _head(self, entries: dict[int, Entry], locations: dict[int, tuple[int, ...]]) -> bytes:
         """Return the beginning of a BigTIFF with one directory, to be followed by the original file."""
         order, view = self._order, self._view
         kept = {tag: entry for tag, entry in entries.items() if tag in _KEPT}
@@ -234,10 +234,10 @@ class Tiff:
                 actual=total,
             )
         fields = {tag: (entry.kind, entry.values, bytes(view[entry.start : entry.end])) for tag, entry in kept.items()}
-        behind = 16 + 8 + 20 * (len(fields) + len(described)) + 8
-        lengths = [len(body) for _, _, body in fields.values()] + [8 * len(numbers) for numbers in described.values()]
+        behind = 16 + 8 + 20 * (len(fields) + len(locations)) + 8
+        lengths = [len(body) for _, _, body in fields.values()] + [8 * len(numbers) for numbers in locations.values()]
         size = behind + sum(length for length in lengths if length > 8)
-        for tag, numbers in described.items():
+        for tag, numbers in locations.items():
             moved = size if tag in (STRIP_OFFSETS, TILE_OFFSETS) else 0
             body = struct.pack(f"{order}{len(numbers)}Q", *[number + moved for number in numbers])
             fields[tag] = 16, len(numbers), body

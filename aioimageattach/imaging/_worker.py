@@ -79,11 +79,14 @@ def _respond(head: bytes, body: memoryview) -> Response:
         with _limited(limits):
             return _work(body, inner, recipes, preview=preview)
     except Exception as error:  # includes errors raised by the callables
-        told, is_from_decoder = _failure(error, is_memory=_is_out_of_memory(error, inner)), error.__cause__ is not None
+        reported, is_from_decoder = (
+            _failure(error, is_memory=_is_out_of_memory(error, inner)),
+            error.__cause__ is not None,
+        )
     # Some decoders report a damaged picture if an allocation fails. Check this outside of the except block: the error
     # has been released here, and with it the frames that keep the decoded pixels alive.
-    told["memory"] = told["memory"] or (is_from_decoder and _exceeds_memory(body, limits, inner))
-    return told, []
+    reported["memory"] = reported["memory"] or (is_from_decoder and _exceeds_memory(body, limits, inner))
+    return reported, []
 
 
 def _own_memory() -> int:
@@ -123,13 +126,13 @@ def _exceeds_memory(body: memoryview, limits: ImageLimits, inner: ImageLimits) -
 
 
 def _failure(error: Exception, *, is_memory: bool) -> dict[str, Any]:
-    told, fields = error, vars(error)
+    reported, fields = error, vars(error)
     if not isinstance(error, ImageAttachError):
-        told, fields = ProcessingError(f"preprocess or postprocess raised {error!r:.200}"), {}
+        reported, fields = ProcessingError(f"preprocess or postprocess raised {error!r:.200}"), {}
     return {
         "memory": is_memory,
-        "error": type(told).__name__,
-        "text": str(told),
+        "error": type(reported).__name__,
+        "text": str(reported),
         "fields": {name: sorted(value) if isinstance(value, frozenset) else value for name, value in fields.items()},
     }
 
