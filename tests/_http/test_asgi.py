@@ -1,4 +1,4 @@
-"""The rules of ASGI scopes."""
+"""Helpers for ASGI scopes."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from aioimageattach.stores.fs import HttpExposedFileSystemStore, StaticServer, S
     ],
 )
 def test_the_path_below_the_application(path: str, root: str, expected: str) -> None:
-    """Whether the server puts the root before the path or not."""
+    """The path is the same whether or not the server includes the root path."""
     assert route_path({"path": path, "root_path": root}) == expected
     assert route_path({"path": expected}) == expected
 
 
 @pytest.mark.parametrize("kind", ["server", "server's middleware", "store's middleware", "context's middleware"])
 def test_servers_that_do_not_run_asyncio(kind: str) -> None:
-    """Their start fails and says why, instead of every request later."""
+    """Start-up fails with an explanation, instead of every later request."""
     app = {
         "server": StaticServer("/"),
         "server's middleware": StaticServerMiddleware(never_called, "/images/", "/"),

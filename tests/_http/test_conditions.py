@@ -48,7 +48,7 @@ def headers(found: dict[str, str]) -> dict[bytes, str]:
     ],
 )
 def test_which_status(found: dict[str, str], strong: int, weak: int) -> None:
-    """Tags before dates, matches before none-matches; what is no date is ignored."""
+    """Tags precede dates, If-Match precedes If-None-Match, and invalid dates are ignored."""
     assert evaluate(headers(found), STRONG, year=2026) == strong
     assert evaluate(headers(found), WEAK, year=2026) == weak
 
@@ -61,7 +61,7 @@ def test_which_status(found: dict[str, str], strong: int, weak: int) -> None:
     ],
 )  # fmt: skip
 def test_whether_a_range_applies(value: str | None, strong: bool) -> None:
-    """Only for exactly that version; of a version that is not certain no part is sent."""
+    """A range applies only to exactly that version; an uncertain version is sent as a whole."""
     found = {} if value is None else {b"if-range": value}
     assert range_applies(found, STRONG, year=2026) is strong
     assert range_applies(found, WEAK, year=2026) is (value is None)
@@ -90,20 +90,20 @@ def test_whether_a_range_applies(value: str | None, strong: bool) -> None:
     ],
 )
 def test_a_list_has_a_strong_tag(header: str, strong: bool, weak: bool) -> None:
-    """As RFC 9110 compares them; a list that is broken counts up to there."""
+    """Tags are compared as in RFC 9110; an invalid list counts up to the first error."""
     assert matches(header, '"a"', weak=False) is strong
     assert matches(header, '"a"', weak=True) is weak
 
 
 @pytest.mark.parametrize(("header", "weak"), [('"a"', True), ('W/"a"', True), ('"b"', False)])
 def test_a_weak_tag_matches_nothing_strongly(header: str, weak: bool) -> None:
-    """Only for caches it is as good as the strong one."""
+    """A weak tag is equal to the strong one only in a weak comparison."""
     assert matches(header, 'W/"a"', weak=False) is False
     assert matches(header, 'W/"a"', weak=True) is weak
 
 
 def test_a_long_list_is_read_once() -> None:
-    """Neither many tags nor many blanks take more than a pass."""
+    """Neither many tags nor many blanks need more than one pass."""
     assert matches('"x", ' * 100_000 + '"a"', '"a"', weak=True)
     assert not matches(" " * 1_000_000 + "x", '"a"', weak=True)
 
@@ -112,5 +112,5 @@ def test_a_long_list_is_read_once() -> None:
     ("text", "is_one"), [('"a"', True), ('W/"a"', True), ('""', True), ("a", False), ('"a"b"', False)]
 )
 def test_what_a_tag_is(text: str, is_one: bool) -> None:
-    """A text in quotes without quotes in it."""
+    """An entity tag is a quoted string without quotes in it."""
     assert is_etag(text) is is_one

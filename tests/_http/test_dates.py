@@ -16,7 +16,7 @@ MOMENT = 784111777  # the example of RFC 9110
 
 @given(st.integers(0, 253402300799))
 def test_what_is_written_is_read(seconds: int) -> None:
-    """Every second up to the year 9999 comes back, and the standard library reads the same."""
+    """Dates up to the year 9999 survive a round trip, and the standard library parses the same."""
     text = format_date(seconds)
     assert parse_date(text, year=2026) == seconds
     assert email.utils.parsedate_to_datetime(text).timestamp() == seconds
@@ -26,19 +26,19 @@ def test_what_is_written_is_read(seconds: int) -> None:
     "text", ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
 )
 def test_three_forms_mean_the_same(text: str) -> None:
-    """All that a recipient has to understand, it does."""
+    """All three formats that a recipient must accept are parsed."""
     assert parse_date(text, year=2026) == MOMENT
 
 
 @pytest.mark.parametrize(("digits", "year"), [("76", 2076), ("77", 1977), ("26", 2026), ("00", 2000)])
 def test_two_digits_are_at_most_fifty_years_ahead(digits: str, year: int) -> None:
-    """Otherwise they mean the century before."""
+    """A later year belongs to the previous century."""
     two = parse_date(f"Sunday, 01-Mar-{digits} 00:00:00 GMT", year=2026)
     assert two == parse_date(f"Sun, 01 Mar {year} 00:00:00 GMT", year=2026)
 
 
 def test_a_leap_second() -> None:
-    """It is taken for the second before."""
+    """A leap second is treated as the second before."""
     assert parse_date("Sat, 31 Dec 2016 23:59:60 GMT", year=2026) == parse_date(
         "Sat, 31 Dec 2016 23:59:59 GMT", year=2026
     )
@@ -54,7 +54,7 @@ def test_a_leap_second() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_date(text: str) -> None:
-    """It is told, so that the header can be ignored."""
+    """``None`` is returned, so that the header can be ignored."""
     assert parse_date(text, year=2026) is None
 
 
@@ -66,12 +66,12 @@ def test_what_is_no_date(text: str) -> None:
     ],
 )  # fmt: skip
 def test_dates_of_servers(text: str) -> None:
-    """They may be written as in e-mail; the result is in UTC."""
+    """Formats of e-mail are accepted; the result is in UTC."""
     assert read_date(text) == datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "Sun, 40 Nov 1994 08:49:37 GMT", "31 Dec 9999 23:59:59 -2359"])
 def test_what_no_server_means(text: str) -> None:
-    """It is a ValueError."""
+    """Invalid dates raise ValueError."""
     with pytest.raises(ValueError, match=r"."):
         read_date(text)

@@ -24,7 +24,7 @@ from aioimageattach._http.disposition import MAX_FILENAME, attachment
     ],
 )
 def test_names(filename: str, expected: str) -> None:
-    """A fallback in ASCII, and the name itself as RFC 8187 encodes it."""
+    """The header contains an ASCII fallback, and the name encoded as in RFC 8187."""
     assert attachment(filename) == expected
 
 
@@ -33,13 +33,13 @@ def test_names(filename: str, expected: str) -> None:
     ["", ".", " .. ", "a/b", "..\\a", "a\r\nSet-Cookie: b=c", "a\x00", "a\x7f", "\ud800", "gpj.\u202eexe", b"cat.jpg"],
 )
 def test_what_is_not_a_file_name(filename: str) -> None:
-    """It is refused: a path, a line feed, a character that nobody sees."""
+    """Paths, line feeds and invisible characters are refused."""
     with pytest.raises(ValueError, match=r"download: expected a file name such as 'cat\.jpg'"):
         attachment(filename)
 
 
 def test_a_name_that_is_too_long() -> None:
-    """File systems take no more than 255 bytes."""
+    """A name must fit into the 255 bytes of file systems."""
     assert attachment("x" * MAX_FILENAME)
     with pytest.raises(ValueError, match="at most 200 characters, got 201"):
         attachment("x" * (MAX_FILENAME + 1))
@@ -47,7 +47,7 @@ def test_a_name_that_is_too_long() -> None:
 
 @given(st.text(max_size=MAX_FILENAME))
 def test_every_name_comes_back_or_is_refused(filename: str) -> None:
-    """Nothing can end the header or add a parameter; a parser of another library finds the same name."""
+    """No name can end the header or add a parameter; another library's parser returns the same name."""
     try:
         value = attachment(filename)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Ranges of bytes."""
+"""Byte ranges."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ SIZE = 10_000
     ],
 )
 def test_ranges_that_are_sent(header: str, expected: list[tuple[int, int]]) -> None:
-    """In the order of the request; those that overlap or nearly touch are one, in order of place."""
+    """Ranges keep the order of the request; overlapping and nearly adjacent ones are merged."""
     assert parse_ranges(header, SIZE) == expected
 
 
 @pytest.mark.parametrize("header", ["bytes=10000-", "bytes=-0", "bytes=99999-100000", "bytes=10000-,-0"])
 def test_ranges_that_nothing_is_in(header: str) -> None:
-    """They are well-formed, and there is no such byte: 416."""
+    """Well-formed ranges beyond the file result in 416."""
     assert parse_ranges(header, SIZE) == []
 
 
@@ -54,17 +54,17 @@ def test_ranges_that_nothing_is_in(header: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_ignored(header: str) -> None:
-    """What has another unit or another form, and what asks for too much, is answered with the whole file."""
+    """Other units, invalid syntax and excessive requests result in the whole file."""
     assert parse_ranges(header, SIZE) is None
 
 
 def test_an_empty_file_has_no_ranges() -> None:
-    """There is nothing that Content-Range could say of it."""
+    """No Content-Range could describe an empty file."""
     assert parse_ranges("bytes=0-", 0) is None
 
 
 def test_as_many_as_are_allowed() -> None:
-    """One more is too many."""
+    """One range more than the limit is too many."""
     specs = [f"{place}-{place}" for place in range(0, 200 * (MAX_RANGES + 1), 200)]
     allowed = parse_ranges(f"bytes={','.join(specs[:-1])}", SIZE)
     assert allowed is not None
@@ -88,7 +88,7 @@ def wanted(spec: str, size: int) -> set[int]:
 
 @given(st.lists(specs, min_size=1, max_size=MAX_RANGES), st.integers(1, 1000))
 def test_no_byte_is_missed_and_none_sent_twice(asked: list[str], size: int) -> None:
-    """Whatever is asked for is sent, once, and together it is never more than the file."""
+    """Every requested byte is sent once, and never more than the file in total."""
     found = parse_ranges(f"bytes={', '.join(asked)}", size)
     assert found is not None
     sent = [place for start, end in found for place in range(start, end)]
@@ -99,7 +99,7 @@ def test_no_byte_is_missed_and_none_sent_twice(asked: list[str], size: int) -> N
 
 
 def test_several_parts_are_a_message_of_several_parts() -> None:
-    """A parser that knows nothing of us finds the bytes, their place and their type."""
+    """An independent parser finds the bytes, their positions and their type."""
     content = bytes(range(256))
     pieces = multipart_body([(200, 256), (0, 10)], 256, "image/png", "limit")
     body = b"".join(piece if isinstance(piece, bytes) else content[slice(*piece)] for piece in pieces)
