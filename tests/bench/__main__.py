@@ -35,6 +35,7 @@ BENCHES = {
     "migration.s3": "20,000 files from a directory to a bucket 20 ms away",
     "maintenance.sweep": "200,000 files swept, in a directory, with PostgreSQL",
     "maintenance.verify": "190,000 rows verified, in the same",
+    "backfill": "the declared thumbnails of 100,000 existing pictures, killed and continued",
     "offload": "1,000 texts of 100 KB: written, read, listed",
     "s3.limits": "memory, lag and URLs of those who speak S3",
 }
