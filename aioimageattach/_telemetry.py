@@ -165,6 +165,9 @@ class Operation(Timer):
 
 _NOTHING: Final = nullcontext()
 
+LEFT: Final = "files.left"
+"""Name of the event that files without a row were not deleted. A sweep deletes them."""
+
 ATTACH: Final = Operation("attach", "Time taken to receive, check and reduce an uploaded picture.")
 PUT: Final = Operation("store.put", "Time taken to put a file.")
 GET: Final = Operation("store.get", "Time taken to open a file.")

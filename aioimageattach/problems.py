@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ._http.asgi import ASGIApp, Message, Receive, Scope, Send
+from ._telemetry import log_fields
 from .exc import (
     ImageAttachError,
     ImageError,
@@ -130,7 +131,8 @@ class ProblemMiddleware:
             await self.app(scope, receive, send_and_watch)
         except Exception as error:
             if finished and _is_ours(error):
-                _log.exception("a task failed after the response to %s %s", scope["method"], scope["path"])
+                extra = log_fields("problems.task_failed", error)
+                _log.exception("a task failed after the response to %s %s", scope["method"], scope["path"], extra=extra)
                 return
             problem = None if started else problem_of(error, self.statuses)
             if problem is None:

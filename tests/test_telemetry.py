@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from aioimageattach._telemetry import Counter, Operation, Timer, log_fields
+from aioimageattach._telemetry import REQUESTS, WAIT, Counter, Operation, Timer, log_fields
 from aioimageattach.exc import StoreFileNotFoundError, UnsupportedImageError
 from aioimageattach.imaging import Recipe, render
 from aioimageattach.store import KeyedStore
 from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.thumbnails._turns import Priority, turns
 from tests.entity.models import User
 from tests.photos import photo
 from tests.servers.gate import Gate
@@ -25,6 +26,8 @@ from tests.stores.s3.conftest import MakeStore
 from tests.stores.s3.conftest import gate as gate
 from tests.stores.s3.conftest import make_store as make_store
 from tests.stores.s3.conftest import s3_server as s3_server
+from tests.thumbnails.models import Photo, put
+from tests.thumbnails.test_server import Site
 
 ROOT = Path(__file__).parent.parent
 TRACE, METRICS = "opentelemetry.trace", "opentelemetry.metrics"
@@ -273,6 +276,40 @@ async def test_refused_uploads_are_counted(observed: Observed) -> None:
         ({}, 1),
         ({"error.type": "aioimageattach.exc.UnsupportedImageError"}, 1),
     ]
+
+
+# --- thumbnails ------------------------------------------------------------------------------------------------------
+
+
+async def test_requests_for_thumbnails_are_counted(observed: Observed, store: KeyedStore) -> None:
+    """By result: hits, misses, redirects and files that do not exist; misses wait for capacity and are rendered."""
+    site, original = Site(store), await put(Photo, store)
+    [share] = site.urls(original, "share")
+    assert [(await site.ask(share)).status for _ in range(3)] == [200, 200, 200]
+    await site.settle()
+    outdated = share.replace(".120x63.", ".120x64.")
+    assert (await site.ask(outdated)).status == 302
+    assert (await site.ask(share.replace("-share-", "-shape-"))).status == 404
+    requests = {point["aioimageattach.result"]: count for point, count in observed.points(REQUESTS.name)}
+    assert requests == {"hit": 2, "miss": 1, "redirect": 1, "not_found": 1}
+    assert ({"aioimageattach.priority": "request"}, 1) in observed.points("aioimageattach.thumbnail.wait.duration")
+    assert "aioimageattach.render" in observed.finished()
+    assert str(original.revision) not in "".join(span.to_json() for span in observed.spans.get_finished_spans())
+
+
+async def test_refused_requests_are_counted(observed: Observed) -> None:
+    """Those that found no free place in time, and those whose picture cannot be read."""
+    store = MemoryStore()
+    site, original = Site(store, concurrency=1, max_wait=0.01), await put(Photo, store)
+    broken = await put(Photo, store, b"not a picture")
+    await turns().acquire(Priority.REQUEST, 1)
+    assert (await site.ask(site.urls(original, "share")[0])).status == 503
+    turns().release()
+    assert (await site.ask(site.urls(broken, "share")[0])).status == 404
+    requests = {point["aioimageattach.result"]: count for point, count in observed.points(REQUESTS.name)}
+    assert requests == {"refused": 1, "failed": 1}
+    waits = {point.get("error.type"): count for point, count in observed.points(WAIT.name)}
+    assert waits == {None: 2, "asyncio.exceptions.CancelledError": 1}
 
 
 # --- log records -----------------------------------------------------------------------------------------------------

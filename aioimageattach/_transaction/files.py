@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from .._tasks import finish, map_concurrently
+from .._telemetry import LEFT, log_fields
 from ..exc import ImageAttachError, StoreError, StoreFileExistsError
 from ..file import Source, Spool
 from ..key import ImageKey
@@ -115,7 +116,10 @@ async def discard_all(files: Sequence[StoredFile]) -> None:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            _log.warning("%r could not delete %r, which is left for the sweep: %r", file.store, file.key, error)
+            extra = log_fields(LEFT, error, count=1)
+            _log.warning(
+                "%r could not delete %r, which is left for the sweep: %r", file.store, file.key, error, extra=extra
+            )
         left.discard(file)
 
     try:
@@ -123,7 +127,10 @@ async def discard_all(files: Sequence[StoredFile]) -> None:
             await map_concurrently(delete, files, limit=CONCURRENCY)
             await _discard_derived(deleted)
     except TimeoutError:
-        _log.warning("%d files were not deleted within %g s, and are left for the sweep", len(left), DISCARD_TIMEOUT)
+        extra = log_fields(LEFT, count=len(left))
+        _log.warning(
+            "%d files were not deleted within %g s, and are left for the sweep", len(left), DISCARD_TIMEOUT, extra=extra
+        )
 
 
 async def _discard_derived(originals: Sequence[StoredFile]) -> None:
@@ -138,8 +145,13 @@ async def _discard_derived(originals: Sequence[StoredFile]) -> None:
         except Exception as error:
             failed = dict.fromkeys(some, StoreError(repr(error)))
         for reason in list(failed.values())[:1]:
+            extra = log_fields(LEFT, count=len(failed))
             _log.warning(
-                "%r could not delete %d thumbnails, which are left for the sweep: %s", store, len(failed), reason
+                "%r could not delete %d thumbnails, which are left for the sweep: %s",
+                store,
+                len(failed),
+                reason,
+                extra=extra,
             )
 
 

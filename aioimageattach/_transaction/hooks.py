@@ -24,6 +24,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from .._greenlet import await_, in_bridge
 from .._tasks import finish
+from .._telemetry import LEFT, log_fields
 from ..context._current import bound_store
 from ..exc import DeclarationError, StoreFileNotFoundError, TransactionExpiredError
 from ..store import Store
@@ -391,9 +392,9 @@ def _connection_invalidated(connection: object, entry: ConnectionPoolEntry, erro
 
 def _apply(session: Session, verdict: Verdict) -> None:
     if verdict.unresolved:
-        _log.warning(
-            "%d files are left for the sweep: the outcome of their transaction is unknown", len(verdict.unresolved)
-        )
+        count = len(verdict.unresolved)
+        extra = log_fields(LEFT, count=count)
+        _log.warning("%d files are left for the sweep: the outcome of their transaction is unknown", count, extra=extra)
     hand_over(verdict.attached, certain=not verdict.unresolved)
     if is_deferred(session):
         verdict = replace(verdict, dropped=())
@@ -403,7 +404,8 @@ def _apply(session: Session, verdict: Verdict) -> None:
         await_(finish(_discard(verdict)))
     else:
         count = len(verdict.uploads) + len(verdict.dropped)
-        _log.warning("%d files are left for the sweep: the session ended outside the event loop", count)
+        extra = log_fields(LEFT, count=count)
+        _log.warning("%d files are left for the sweep: the session ended outside the event loop", count, extra=extra)
 
 
 _claiming: Final[WeakSet[Journal]] = WeakSet()

@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import InstanceState, Mapper
 from sqlalchemy.pool import AssertionPool, SingletonThreadPool, StaticPool
 
+from .._telemetry import LEFT, log_fields
 from ..key import ImageKey
 from ..store import Store
 
@@ -124,6 +125,7 @@ async def unreferenced(uploads: Collection[StoredFile], dropped: Collection[Stor
             _log.warning(
                 "%d files are left for the sweep: the session was created with a connection, not an engine",
                 count,
+                extra=log_fields(LEFT, count=count),
             )
             continue
         try:
@@ -133,6 +135,7 @@ async def unreferenced(uploads: Collection[StoredFile], dropped: Collection[Stor
                 "%d files are left for the sweep: the query for rows that reference them failed: %s",
                 count,
                 type(error).__name__,
+                extra=log_fields(LEFT, error, count=count),
             )
             continue
         for file in kept:
@@ -140,6 +143,7 @@ async def unreferenced(uploads: Collection[StoredFile], dropped: Collection[Stor
                 "%r is kept: a committed row references it, although the session %s",
                 file.key,
                 "rolled its transaction back" if file in uploads else "deleted or changed that row",
+                extra=log_fields("files.kept", count=1),
             )
         found += [file for files in groups.values() for file in files if file not in kept]
     return found

@@ -15,6 +15,7 @@ from sqlalchemy.orm.attributes import instance_state, set_attribute
 from sqlalchemy.orm.base import LoaderCallableStatus
 
 from .._greenlet import await_
+from .._telemetry import LEFT, log_fields
 from .._transaction.files import Upload
 from .._transaction.hooks import (
     FlushHandler,
@@ -155,7 +156,10 @@ def _dropped(session: Session, row: Image) -> list[StoredFile]:
     known = found is not None and state in found.removed
     file = found.removed[state] if found is not None and known else _file_of(session, row)
     if file is None:
-        _log.warning("the file of a deleted %s is left for the sweep: its row was not loaded", type(row).__name__)
+        extra = log_fields(LEFT, count=1)
+        _log.warning(
+            "the file of a deleted %s is left for the sweep: its row was not loaded", type(row).__name__, extra=extra
+        )
         return []
     return [file]
 

@@ -21,6 +21,7 @@ from sqlalchemy.orm.attributes import (
 from sqlalchemy.orm.base import PASSIVE_NO_INITIALIZE
 
 from .._greenlet import await_, in_bridge
+from .._telemetry import LEFT, log_fields
 from .._transaction.fence import GRACE, grace_of
 from .._transaction.files import Upload
 from .._transaction.hooks import (
@@ -369,7 +370,10 @@ def _known_files(session: Session, row: object, columns: Iterable[str]) -> Itera
                 raise LookupError("it was not loaded")
             yield from _files(session, row, key, known[0])
         except LookupError as error:
-            _log.warning("the file of a deleted %s.%s is left to the sweep: %s", type(row).__name__, key, error)
+            extra = log_fields(LEFT, error, count=1)
+            _log.warning(
+                "the file of a deleted %s.%s is left for the sweep: %s", type(row).__name__, key, error, extra=extra
+            )
 
 
 def _files(
@@ -381,7 +385,7 @@ def _files(
     try:
         content = handle._read()
     except DamagedValueError as error:
-        _log.warning("nothing is deleted: %s", error)
+        _log.warning("nothing is deleted: %s", error, extra=log_fields(LEFT, error, count=1))
         return
     if isinstance(content, Reference) and not content.shared:
         found = keyed(resolve_store(handle._store, store, session=session))

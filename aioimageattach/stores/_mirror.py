@@ -12,6 +12,7 @@ from typing import Final, Generic, TypeVar
 from .._listings import merged
 from .._names import check_name
 from .._tasks import finish
+from .._telemetry import log_fields
 from ..exc import StoreError, StoreFileNotFoundError
 from ..file import AsyncFile, Source, Spool
 from ..file._spool import SpoolFile
@@ -107,7 +108,12 @@ class PlainMirrorStore(KeyLevelStore, Generic[S]):
             try:
                 await take_back(store)
             except Exception as error:
-                _log.warning("%r could not delete a file that another store of the mirror refused: %s", store, error)
+                _log.warning(
+                    "%r could not delete a file that another store of the mirror refused: %s",
+                    store,
+                    error,
+                    extra=log_fields("files.left", error, count=1),
+                )
 
     async def _first_that_has(self, call: Callable[[S], Awaitable[R]]) -> R:
         missing: StoreFileNotFoundError | None = None

@@ -15,6 +15,7 @@ from .._declared.maker import Original, Thumbnail, fetch, find_original, put, th
 from .._declared.names import DerivedName, format_point, path_of, public_of, stem_of
 from .._declared.srcset import Declarations, Step
 from .._tasks import is_in_flight, single_flight
+from .._telemetry import log_fields
 from .._threads import cores, run_pixels
 from ..entity import Image
 from ..entity._derived import declarations_of
@@ -245,7 +246,8 @@ class ThumbnailMaker:
                 if not places.is_awaited(Priority.REQUEST):  # requests for this file wait for it from now on
                     await single_flight(key, partial(self._make_one, thumbnail, step, spool))
             except (ImageError, StoreError) as error:
-                _log.info("%s was not made ahead: %s", thumbnail.name_of(step), error)
+                extra = log_fields("thumbnails.failed", error)
+                _log.info("%s was not made ahead: %s", thumbnail.name_of(step), error, extra=extra)
                 return
             finally:
                 places.release()

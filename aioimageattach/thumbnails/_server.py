@@ -13,6 +13,7 @@ from .._declared.names import DerivedName, original_type, path_of, picture_of
 from .._declared.srcset import Declarations
 from .._inventory import Sessions
 from .._names import revision_of
+from .._telemetry import REQUESTS, log_fields
 from ..entity import Image
 from ..exc import ImageError, InvalidKeyError, StoreError, StoreFileNotFoundError
 from ..store import KeyedStore, ObjectInfo
@@ -30,6 +31,7 @@ __all__ = ["ThumbnailServer"]
 _MAX_POINTS: Final = 100
 """Largest number of focal points per thumbnail: a client that knows an original's URL could request all of them."""
 
+_RESULTS: Final = {302: "redirect", 404: "not_found", 503: "refused"}
 _RETRY_AFTER: Final = (b"retry-after", b"1")
 
 _log = logging.getLogger("aioimageattach.thumbnails")
@@ -164,26 +166,37 @@ class ThumbnailServer(FileServer):
         object_type = original_type(file.name.partition("/")[0])
         if object_type is None or self._offload is not None or not self._maker.declared(object_type):
             return None
-        return self._files.peek(request, file, cors)
+        found = self._files.peek(request, file, cors)
+        if found is not None:
+            REQUESTS.add(result="hit")
+        return found
 
     async def _find(self, request: RequestInfo, file: ServableFile, cors: Headers) -> Delivery:
+        found, result = await self._look_up(request, file, cors)
+        REQUESTS.add(result=result)
+        return found
+
+    async def _look_up(self, request: RequestInfo, file: ServableFile, cors: Headers) -> tuple[Delivery, str]:
+        """Return the response, and the result that is counted."""
         object_type = original_type(file.name.partition("/")[0])
         declared = [] if object_type is None else self._maker.declared(object_type)
         if object_type is None or not declared:
-            return Delivery(error_response(request, 404, cors))
+            return Delivery(error_response(request, 404, cors)), "not_found"
         try:
             try:
-                return self._offloaded(request, file, cors, await self._files.prepare(request, file, cors))
+                return self._offloaded(request, file, cors, await self._files.prepare(request, file, cors)), "hit"
             except StoreFileNotFoundError:
-                return await self._make_missing(request, file, cors, object_type, declared)
+                found = await self._make_missing(request, file, cors, object_type, declared)
+                return found, _RESULTS.get(found.response.status, "miss")
         except (StoreFileNotFoundError, InvalidKeyError):
-            return Delivery(error_response(request, 404, cors))
+            return Delivery(error_response(request, 404, cors)), "not_found"
         except ImageError as error:
-            _log.warning("%s cannot be made: %s", file.name, error)
-            return Delivery(error_response(request, 404, cors))
+            extra = log_fields("thumbnails.failed", error)
+            _log.warning("%s cannot be made: %s", file.name, error, extra=extra)
+            return Delivery(error_response(request, 404, cors)), "failed"
         except StoreError as error:
-            _log.warning("%s is not served: %s", file.name, error)
-            return Delivery(error_response(request, 503, cors, _RETRY_AFTER))
+            _log.warning("%s is not served: %s", file.name, error, extra=log_fields("serving.failed", error))
+            return Delivery(error_response(request, 503, cors, _RETRY_AFTER)), "failed"
 
     def _offloaded(self, request: RequestInfo, file: ServableFile, cors: Headers, delivery: Delivery) -> Delivery:
         if self._offload is None or request.needs_etag():

@@ -11,6 +11,8 @@ from itertools import count
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
+from .._telemetry import WAIT
+
 __all__ = ["Priority", "Turns", "turns"]
 
 
@@ -65,6 +67,10 @@ class Turns:
             priority: Priority among the waiters.
             places: Number of originals that may be in progress, including this one; at least 1.
         """
+        with WAIT.measure(priority=priority.name.lower()):
+            await self._acquire(priority, places)
+
+    async def _acquire(self, priority: Priority, places: int) -> None:
         if self.try_acquire(priority, places):
             return
         waiter = _Waiter(priority, next(self._numbers), places, asyncio.get_running_loop().create_future())

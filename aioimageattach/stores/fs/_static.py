@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from ..._http.asgi import ASGIApp, Message, Receive, Scope, Send, rejects_event_loop, route_path
 from ..._tasks import cancelled_after
+from ..._telemetry import log_fields
 from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError
 from ._paths import absolute_path
 from ._serving.names import ServableFile, parse_path
@@ -149,7 +150,7 @@ class FileServer:
         except (StoreFileNotFoundError, InvalidKeyError):
             return Delivery(error_response(request, 404, cors))
         except StoreError as error:
-            _log.warning("file not served: %s", error)
+            _log.warning("file not served: %s", error, extra=log_fields("serving.failed", error))
             return Delivery(error_response(request, 503, cors))
 
     async def _stream(self, delivery: Delivery, scope: Scope, send: Send) -> None:

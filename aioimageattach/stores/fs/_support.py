@@ -11,6 +11,7 @@ from collections.abc import Callable
 from io import FileIO
 from typing import Final
 
+from ..._telemetry import log_fields
 from ._directory import Directory
 
 __all__ = ["NO_LINKS", "NO_UNNAMED", "Support", "copy", "write_all"]
@@ -58,7 +59,10 @@ class Support:
         if feature not in self._reported:
             self._reported.add(feature)
             reason = "" if error is None else f" ({error.strerror})"
-            _log.warning("%r: the file system does not support %s%s; %s", self._root, feature, reason, consequence)
+            extra = log_fields("store.unsupported", feature=feature)
+            _log.warning(
+                "%r: the file system does not support %s%s; %s", self._root, feature, reason, consequence, extra=extra
+            )
 
     def chmod(self, fd: int, mode: int, option: str) -> None:
         """Set the permissions of an open file or directory.

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final
 
 from ..._tasks import map_concurrently
+from ..._telemetry import log_fields
 from ...exc import InvalidKeyError, StoreError, StoreFileNotFoundError, StorePermissionError
 from ._documents import MAX_DELETES, build_delete
 from ._errors import is_unsupported
@@ -87,7 +88,8 @@ class Deleter:
         except StoreError as error:
             if is_unsupported(error):
                 self._bulk = False
-                _log.warning("%s; objects are deleted one by one: give bulk_delete=False", error)
+                extra = log_fields("s3.unsupported", error)
+                _log.warning("%s; objects are deleted one by one: give bulk_delete=False", error, extra=extra)
                 return names
             failed |= dict.fromkeys(names, error)
             return []

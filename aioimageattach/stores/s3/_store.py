@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from ..._http.disposition import attachment
 from ..._names import check_mimetype, check_name, is_own_name
-from ..._telemetry import GET, PUT
+from ..._telemetry import GET, PUT, log_fields
 from ...exc import (
     DeclarationError,
     InvalidKeyError,
@@ -345,7 +345,7 @@ class S3Store(KeyedStore):
         """Log a feature that the server lacks, as a warning the first time and at level DEBUG from then on."""
         level = logging.DEBUG if topic in self._warned else logging.WARNING
         self._warned.add(topic)
-        _log.log(level, "%r: %s: %s", self, text, error)
+        _log.log(level, "%r: %s: %s", self, text, error, extra=log_fields("s3.unsupported", error))
 
     async def abort_uploads(self, older_than: timedelta = timedelta(days=1), prefix: str = "") -> int:
         """Abort the multipart uploads that killed processes left behind, and free their parts; return their number.

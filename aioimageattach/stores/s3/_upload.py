@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final, Literal, TypeAlias
 
 from ..._tasks import begin, finish, map_concurrently
+from ..._telemetry import log_fields
 from ...exc import StoreError, StoreFileExistsError, StoreFileNotFoundError, StoreUnavailableError
 from ._copying import COPY_FACTOR, MAX_COPY, PUT_ID, CopySource, SourceHead, is_too_large
 from ._documents import MAX_PARTS, Part, build_complete
@@ -358,7 +359,8 @@ class Uploader:
                 pause = policy.pause(attempt, deadline - loop.time(), jitter=random.random())
                 if not is_clean or pause is None or isinstance(error.__cause__, UnexpectedResponse):
                     raise
-                _log.info("%s; the next attempt is in %.2f s", error, pause)
+                extra = log_fields("s3.retry", error, pause=pause)
+                _log.info("%s; the next attempt is in %.2f s", error, pause, extra=extra)
             await asyncio.sleep(pause)
 
     async def _abort_started(self, put: _Put, started_at: datetime) -> bool:
@@ -375,10 +377,14 @@ class Uploader:
                 if len(found) == 1:
                     await self.abort(put.key, put.name, found[0].upload_id)
         except (StoreError, TimeoutError) as error:
-            _log.warning("An upload of %r may be left behind: %s", put.name, str(error) or type(error).__name__)
+            extra = log_fields("s3.left_behind", error)
+            _log.warning(
+                "An upload of %r may be left behind: %s", put.name, str(error) or type(error).__name__, extra=extra
+            )
             return False
         if len(found) > 1:
-            _log.warning("An upload of %r may be left behind: %d are under way", put.name, len(found))
+            extra = log_fields("s3.left_behind", count=len(found))
+            _log.warning("An upload of %r may be left behind: %d are under way", put.name, len(found), extra=extra)
         return len(found) <= 1
 
     async def _send_part(self, put: _Put, upload_id: str, number: int, body: Body) -> Part:
@@ -417,8 +423,12 @@ class Uploader:
             async with asyncio.timeout(_CLEAN_UP):
                 await self.abort(put.key, put.name, upload_id)
         except (StoreError, TimeoutError) as error:
+            extra = log_fields("s3.left_behind", error)
             _log.warning(
-                "The parts of an upload of %r may be left behind: %s", put.name, str(error) or type(error).__name__
+                "The parts of an upload of %r may be left behind: %s",
+                put.name,
+                str(error) or type(error).__name__,
+                extra=extra,
             )
 
     async def abort(self, key: str, name: str, upload_id: str) -> None:
@@ -442,7 +452,8 @@ class Uploader:
                 if head is not None and head.metadata.get(PUT_ID, head.etag) in (put.put_id, etag):
                     await self._delete(Request("DELETE", "take back", put.key, name=put.name))
         except (StoreError, TimeoutError) as error:
-            _log.warning("%r may be left behind: %s", put.name, str(error) or type(error).__name__)
+            extra = log_fields("s3.left_behind", error)
+            _log.warning("%r may be left behind: %s", put.name, str(error) or type(error).__name__, extra=extra)
 
     async def _delete(self, request: Request) -> None:
         try:

@@ -10,10 +10,13 @@ from typing import Final
 from weakref import WeakKeyDictionary, ref
 
 from ...._tasks import cancel_and_wait, is_in_flight, single_flight
+from ...._telemetry import log_fields
 from ....exc import ImageAttachError, StorePermissionError, StoreUnavailableError
 from .sources import NO_CREDENTIALS, Credentials, CredentialSource
 
 __all__ = ["CredentialCache"]
+
+_NOT_RENEWED: Final = "s3.credentials_not_renewed"
 
 _log = logging.getLogger("aioimageattach.stores.s3")
 
@@ -132,7 +135,10 @@ class CredentialCache:
             self._failure = error
             if current is None or current.expires_at is None or not self._is_valid(current):
                 raise
-            _log.warning("The credentials could not be renewed and are used until %s: %s", current.expires_at, error)
+            extra = log_fields(_NOT_RENEWED, error)
+            _log.warning(
+                "The credentials could not be renewed and are used until %s: %s", current.expires_at, error, extra=extra
+            )
             self._due_at = min(self._clock() + self.RETRY, current.expires_at)
             return current
         self._current, self._failure, self._due_at = found, None, None
@@ -176,7 +182,8 @@ class CredentialCache:
         try:
             await self.get()
         except ImageAttachError as error:
-            _log.warning("The credentials have expired and could not be renewed: %s", error)
+            extra = log_fields(_NOT_RENEWED, error)
+            _log.warning("The credentials have expired and could not be renewed: %s", error, extra=extra)
             self._schedule(loop, pause=self.RETRY)
 
     def _start_renewal(self, loop: asyncio.AbstractEventLoop) -> None:

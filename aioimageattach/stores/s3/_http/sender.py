@@ -14,6 +14,7 @@ from typing import ClassVar, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import aiohttp
 
+from ...._telemetry import log_fields
 from ....exc import StoreError, StoreUnavailableError
 from .._credentials.cache import CredentialCache
 from .._credentials.sources import Credentials
@@ -257,7 +258,9 @@ class Sender:
             pause = self.policy.pause(attempt, left, jitter=random.random(), retry_after=retry_after)
             if pause is None or not may_repeat:
                 raise error
-            _log.info("%s; the next attempt is in %.2f s", error, pause)
+            _log.info(
+                "%s; the next attempt is in %.2f s", error, pause, extra=log_fields("s3.retry", error, pause=pause)
+            )
             await asyncio.sleep(pause)
 
     async def _attempt(
@@ -311,7 +314,9 @@ class Sender:
         if fixes.ahead is None and offset is not None:
             fixes.ahead = self._ahead
             self._ahead += timedelta(seconds=offset)
-            _log.warning("This machine's clock is %.0f s off the S3 server's: set it", -self._ahead.total_seconds())
+            seconds = -self._ahead.total_seconds()
+            extra = log_fields("s3.clock_skew", seconds=seconds)
+            _log.warning("This machine's clock is %.0f s off the S3 server's: set it", seconds, extra=extra)
             return True
         is_suspect = response.is_expired or (response.is_mute and credentials.token is not None)
         if is_suspect and not fixes.credentials:
@@ -324,7 +329,8 @@ class Sender:
         if not (response.is_elsewhere or response.is_mute):
             return False
         if response.region is not None and response.region != self.region:
-            _log.warning("The bucket %s is in the region %s", self.endpoint.bucket, response.region)
+            extra = log_fields("s3.other_region", region=response.region)
+            _log.warning("The bucket %s is in the region %s", self.endpoint.bucket, response.region, extra=extra)
             self.set_region(response.region)
             return True
         if response.location is not None:
