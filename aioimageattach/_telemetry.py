@@ -19,7 +19,22 @@ from typing import Any, Final, TypeAlias
 
 from .version import VERSION
 
-__all__ = ["ATTACH", "GET", "PUT", "RENDER", "REQUESTS", "WAIT", "Counter", "Operation", "Timer", "log_fields"]
+__all__ = [
+    "ATTACH",
+    "GET",
+    "JOB",
+    "JOB_WAIT",
+    "LEFT",
+    "PUT",
+    "REFUSED",
+    "RENDER",
+    "REQUESTS",
+    "WAIT",
+    "Counter",
+    "Operation",
+    "Timer",
+    "log_fields",
+]
 
 Attributes: TypeAlias = Mapping[str, str | int]
 
@@ -97,11 +112,11 @@ class Counter(_Instrument):
         super().__init__(name, description)
         self._unit = unit
 
-    def add(self, **attributes: str | int) -> None:
-        """Count an event. The attributes are given without the prefix."""
+    def add(self, number: int = 1, **attributes: str | int) -> None:
+        """Count some events. The attributes are given without the prefix."""
         counter = self._found()
         if counter is not None:
-            counter.add(1, _prefixed(attributes))
+            counter.add(number, _prefixed(attributes))
 
     def _make(self, meter: Any) -> Any:
         return meter.create_counter(self.name, self._unit, self._description)
@@ -164,6 +179,9 @@ class Operation(Timer):
 
 
 _NOTHING: Final = nullcontext()
+JOB: Final = Operation("thumbnail.job", "Time taken to make the missing thumbnails of a picture, and to mark its row.")
+JOB_WAIT: Final = Timer("thumbnail.job.wait.duration", "Time for which a committed picture waited in this process.")
+REFUSED: Final = Counter("thumbnail.job.refused", "Pictures that were not taken, because too many waited.", "{picture}")
 
 LEFT: Final = "files.left"
 """Name of the event that files without a row were not deleted. A sweep deletes them."""

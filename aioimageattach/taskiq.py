@@ -92,7 +92,7 @@ class ThumbnailTasks(Dispatcher):
             raise ValueError(f"attempts: expected at least 1, got {attempts}")
         self._runner = JobRunner(store, classes, sessions, concurrency)
         super().__init__(store, self._runner.maker.classes, max_waiting, shutdown_timeout, _SENDERS)
-        self._broker = broker
+        self.broker: AsyncBroker = broker
         self._attempts = attempts
         self._is_down = False
 

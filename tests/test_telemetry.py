@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,20 +13,26 @@ from typing import Any
 
 import pytest
 
+from aioimageattach import ThumbnailWorker, _telemetry, bind_store
+from aioimageattach._declared.maker import Original
 from aioimageattach._telemetry import REQUESTS, WAIT, Counter, Operation, Timer, log_fields
-from aioimageattach.exc import StoreFileNotFoundError, UnsupportedImageError
+from aioimageattach.exc import StoreFileNotFoundError, UnreadableImageError, UnsupportedImageError
 from aioimageattach.imaging import Recipe, render
 from aioimageattach.store import KeyedStore
 from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.thumbnails._dispatch import Job, JobRunner
+from aioimageattach.thumbnails._maker import ThumbnailMaker
 from aioimageattach.thumbnails._turns import Priority, turns
-from tests.entity.models import User
+from tests.databases import Database
+from tests.entity.models import User, started
 from tests.photos import photo
 from tests.servers.gate import Gate
 from tests.stores.s3.conftest import MakeStore
 from tests.stores.s3.conftest import gate as gate
 from tests.stores.s3.conftest import make_store as make_store
 from tests.stores.s3.conftest import s3_server as s3_server
+from tests.thumbnails import test_worker as worker
 from tests.thumbnails.models import Photo, put
 from tests.thumbnails.test_server import Site
 
@@ -312,6 +319,39 @@ async def test_refused_requests_are_counted(observed: Observed) -> None:
     assert waits == {None: 2, "asyncio.exceptions.CancelledError": 1}
 
 
+async def test_jobs_are_measured(observed: Observed, sqlite_database: Database, tmp_path: Path) -> None:
+    """How long committed pictures wait, how long they take, and how many are not taken."""
+    store = FileSystemStore(tmp_path, "/", fsync=False)
+    sessions = await started(sqlite_database, worker.Base.metadata)
+    bind_store(sessions, store)
+    async with ThumbnailWorker(store, [worker.Cover], sessions=sessions, max_waiting=2) as thumbnails:
+        async with sessions.begin() as session:
+            for number in range(5):
+                session.add(product := worker.Product(id=number))
+                await product.cover.from_blob(photo("chelsea"))
+        await thumbnails.join()
+    assert observed.points("aioimageattach.thumbnail.job.duration") == [({}, 2)]
+    assert observed.points("aioimageattach.thumbnail.job.wait.duration") == [({}, 2)]
+    assert observed.points("aioimageattach.thumbnail.job.refused") == [({}, 3)]
+    spans = [span for span in observed.spans.get_finished_spans() if span.name == "aioimageattach.render"]
+    jobs = {span.context.span_id for span in observed.spans.get_finished_spans() if span.name.endswith(".job")}
+    assert len(jobs & {span.parent.span_id for span in spans if span.parent}) == 2
+
+
+async def test_failed_jobs_have_the_class_of_the_error(observed: Observed) -> None:
+    """Also if the runner returns it."""
+    store = MemoryStore()
+    original = await put(Photo, store, b"not a picture")
+    maker = ThumbnailMaker(store, [Photo])
+    parsed = Original.parse(store.name_of(original.key))
+    assert parsed is not None
+    job = Job(parsed.name, [one.stem for one in maker.all_thumbnails(parsed)])
+    error = await JobRunner(store, [Photo], None, None).run(job, Priority.NEW)
+    assert isinstance(error, UnreadableImageError)
+    [(attributes, _)] = observed.points("aioimageattach.thumbnail.job.duration")
+    assert attributes == {"error.type": "aioimageattach.exc.UnreadableImageError"}
+
+
 # --- log records -----------------------------------------------------------------------------------------------------
 
 
@@ -323,3 +363,33 @@ def test_fields_of_log_records() -> None:
         "aioimageattach.count": 2,
     }
     assert log_fields("x.done") == {"event.name": "aioimageattach.x.done"}
+
+
+PAGE = (ROOT / "docs" / "howto" / "monitoring.md").read_text("utf-8")
+SOURCES = [path.read_text("utf-8") for path in (ROOT / "aioimageattach").rglob("*.py")]
+
+
+def test_the_guide_lists_each_span_and_metric() -> None:
+    """By its name."""
+    for instrument in vars(_telemetry).values():
+        if isinstance(instrument, Operation):
+            assert f"| `{instrument.name.removesuffix('.duration')}` |" in PAGE
+        elif isinstance(instrument, Counter | Timer):
+            assert f"| `{instrument.name}` |" in PAGE
+
+
+def test_the_guide_lists_each_event_and_field() -> None:
+    """By its name; every warning and error is an event."""
+    calls = re.findall(r"log_fields\(\s*(\"[\w.]+\"|\w+),? ?([^)]*)", "\n".join(SOURCES))
+    names = {"LEFT": _telemetry.LEFT, "_NOT_RENEWED": "s3.credentials_not_renewed"}
+    events = {names.get(event, event.strip('"')) for event, _ in calls} - {"event"}
+    fields = {name for _, arguments in calls for name in re.findall(r"(\w+)=", arguments)}
+    assert len(events) > 10
+    assert {f"`aioimageattach.{name}`" for name in events | fields} <= {
+        *re.findall(r"^\| (`[\w.]+`) \|", PAGE, re.MULTILINE)
+    }
+    for source in SOURCES:
+        for call in re.findall(
+            r"_log\.(?:warning|error|exception)\((?:[^()]|\([^()]*(?:\([^()]*\))?[^()]*\))*\)", source
+        ):
+            assert "extra=" in call, call

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final
 
+from .._telemetry import log_fields
 from .references import StoredFile
 
 __all__ = ["Receiver", "add_receiver", "hand_over", "receivers", "remove_receiver"]
@@ -64,4 +65,5 @@ def hand_over(files: Sequence[StoredFile], certain: bool) -> None:
         try:
             receiver.receive(some, certain)
         except Exception as error:  # the transaction is over, and nothing may make its commit fail
-            _log.warning("%r could not take %d pictures: %r", receiver, len(some), error)
+            extra = log_fields("thumbnails.refused", error, pictures=len(some))
+            _log.warning("%r could not take %d pictures: %r", receiver, len(some), error, extra=extra)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, Final, Self, cast
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from .._tasks import cancel_and_wait
-from .._telemetry import log_fields
+from .._telemetry import JOB, JOB_WAIT, REFUSED, log_fields
 from .._threads import Limit
 from .._transaction.handover import Receiver, add_receiver, remove_receiver
 from .._transaction.references import StoredFile, committed
@@ -80,23 +81,30 @@ class JobRunner:
 
         A picture that does not exist any more is not an error.
         """
+        try:
+            with JOB():
+                await self._run(job, priority)
+        except Exception as error:  # includes errors of third-party stores and of any database driver
+            return error
+        return None
+
+    async def _run(self, job: Job, priority: Priority) -> None:
         maker = self.maker
         if self.store is not maker.store:
             maker = ThumbnailMaker(self.store, maker.classes, maker.concurrency)
         try:
             original = await maker.find_original(job.original, job.thumbnails)
         except StoreFileNotFoundError:
-            return None
-        except Exception as error:  # includes errors of third-party stores
-            return error
+            return
         if original is None:
-            return None
+            return
         made = await maker.make_missing(original, maker.thumbnails(original, job.thumbnails), priority)
         try:
             await self._mark(made)
-        except Exception as error:  # of any database driver
-            return made.error or error
-        return made.error
+        except Exception as error:
+            raise made.error or error  # noqa: B904  # the error of the picture has its own cause
+        if made.error is not None:
+            raise made.error
 
     async def _mark(self, made: Made) -> None:
         """Set the marks of a picture, in one transaction with all those that are waiting for it."""
@@ -145,7 +153,7 @@ class Dispatcher(Receiver, ABC):
         self._waiting = 0
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
-        self._jobs: asyncio.Queue[Job] = asyncio.Queue()
+        self._jobs: asyncio.Queue[tuple[float, Job]] = asyncio.Queue()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
@@ -208,6 +216,7 @@ class Dispatcher(Receiver, ABC):
         new = [file for file in files if file not in self._inbox and cast("Any", file.derived).thumbnails()]
         taken = new[: self._max_waiting - self._waiting]
         if len(taken) < len(new):
+            REFUSED.add(len(new) - len(taken))
             extra = log_fields("thumbnails.refused", pictures=len(new) - len(taken))
             _log.warning(
                 "the thumbnails of %d pictures are left to requests: %d pictures are waiting already",
@@ -234,11 +243,12 @@ class Dispatcher(Receiver, ABC):
                 self._finished(len(batch) - len(found))
                 for file in found:
                     name = cast("KeyedStore", file.store).name_of(cast("ImageKey", file.key))
-                    self._jobs.put_nowait(Job(name, cast("Any", file.derived).thumbnails()))
+                    self._jobs.put_nowait((time.monotonic(), Job(name, cast("Any", file.derived).thumbnails())))
 
     async def _consume(self) -> None:
         while True:
-            job = await self._jobs.get()
+            queued, job = await self._jobs.get()
+            JOB_WAIT.record(time.monotonic() - queued)
             try:
                 await self._process(job)
             except Exception as error:
