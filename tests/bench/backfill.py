@@ -125,13 +125,15 @@ def _process(url: str, folder: str, kill_at: int | None = None) -> list[list[flo
 
 
 def _cost(series: list[list[float]]) -> dict[str, Any]:
-    """The CPU seconds of each half, and the memory in the second and in the last quarter."""
-    whole = series[-1][0]
-    halfway = next(line for line in series if line[0] >= whole / 2)
-    first = series[0]
+    """The CPU seconds per original of each half, and the memory in each quarter, of the part that makes something."""
+    made = series[-1][1]
+    series = [line for line in series if line[1] or not made]
+    begin, end = series[0][0], series[-1][0]
+    first, whole = series[0], end
+    halfway = next(line for line in series if line[0] >= (begin + end) / 2)
     quarters: list[list[float]] = [[], [], [], []]
     for line in series:
-        quarters[min(3, int(4 * line[0] / (whole + 1)))].append(line[4])
+        quarters[min(3, int(4 * (line[0] - begin) / (end - begin + 1)))].append(line[4])
     return {
         "done": whole,
         "made": series[-1][1],

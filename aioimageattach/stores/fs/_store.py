@@ -59,7 +59,7 @@ class BaseFileSystemStore(KeyedStore):
         self.path: str = absolute_path(path)
         self._fsync = fsync
         self._file_mode = file_mode
-        self._tree = Tree(self.path, dir_mode=dir_mode)
+        self._tree = Tree(self.path, dir_mode=dir_mode, fsync=fsync)
         self._place = place_of(self.path)
 
     @property

@@ -28,15 +28,17 @@ class Tree:
     Args:
         root: The absolute path of the root.
         dir_mode: The permissions of new directories, regardless of the umask; ``None`` leaves them to the umask.
+        fsync: Whether new directories are flushed to disk; otherwise, they are not remembered for that.
 
     Attributes:
         support: The optional features of the file system.
     """
 
-    def __init__(self, root: str, *, dir_mode: int | None = None) -> None:
+    def __init__(self, root: str, *, dir_mode: int | None = None, fsync: bool = True) -> None:
         self.root = root
         self.support: Support = Support(root)
         self._dir_mode = dir_mode
+        self._fsync = fsync
         self._unsynced: dict[str, object] = {}
 
     def open(self, path: str) -> Directory:
@@ -159,7 +161,7 @@ class Tree:
         try:
             return root_directory(self.root)
         except FileNotFoundError:
-            self._unsynced[""] = object()
+            self._remember("")
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.root, self._mkdir_mode)
         directory = root_directory(self.root)
@@ -171,7 +173,7 @@ class Tree:
         try:
             return above.enter(segment)
         except FileNotFoundError:
-            self._unsynced[path] = object()
+            self._remember(path)
         with contextlib.suppress(FileExistsError):
             above.make(segment, self._mkdir_mode)
         directory = above.enter(segment)
@@ -181,6 +183,11 @@ class Tree:
             directory.close()
             raise
         return directory
+
+    def _remember(self, path: str) -> None:
+        """Remember to flush a new directory to disk."""
+        if self._fsync:
+            self._unsynced[path] = object()
 
     @property
     def _mkdir_mode(self) -> int:
