@@ -168,7 +168,13 @@ async def committed(files: Mapping[StoredFile, bool]) -> list[StoredFile]:
                 named = await _referenced(engine, groups)
             except Exception as error:  # of any database driver
                 reason = type(error).__name__
-                _log.warning("%d pictures are not handed over: the query for their rows failed: %s", len(some), reason)
+                extra = log_fields("thumbnails.refused", error, pictures=len(some))
+                _log.warning(
+                    "%d pictures are not handed over: the query for their rows failed: %s",
+                    len(some),
+                    reason,
+                    extra=extra,
+                )
                 continue
             found += [file for file in some if file in named]
             if len(named) < len(some):
