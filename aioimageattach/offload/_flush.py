@@ -86,7 +86,7 @@ class _Work:
     Args:
         planned: The changes whose files are about to be put.
         changes: The changes whose files are in the store, by row and attribute.
-        doomed: The rows that are deleted, with their files.
+        deleted: The rows that are deleted, with their files.
         written: The rows for which statements were executed.
         writing: The handles that statements may write now.
         seen: The ``id`` of each handle that was processed.
@@ -94,7 +94,7 @@ class _Work:
 
     planned: list[_Change] = field(default_factory=list)
     changes: dict[tuple[InstanceState[Any], str], _Change] = field(default_factory=dict)
-    doomed: dict[InstanceState[Any], list[StoredFile]] = field(default_factory=dict)
+    deleted: dict[InstanceState[Any], list[StoredFile]] = field(default_factory=dict)
     written: set[InstanceState[Any]] = field(default_factory=set)
     writing: list[Stored[Any]] = field(default_factory=list)
     seen: set[int] = field(default_factory=set)
@@ -130,14 +130,14 @@ class StoredValues(FlushHandler):
         if changes or work.changes or rows.gone:
             session.info[_WORK] = work
         work.planned = changes
-        work.doomed = {instance_state(row): [] for row in rows.gone}
-        return FlushPlan(uploads, _owners([*work.changes.values(), *changes], work.doomed))
+        work.deleted = {instance_state(row): [] for row in rows.gone}
+        return FlushPlan(uploads, _owners([*work.changes.values(), *changes], work.deleted))
 
     def read_rows(self, session: Session) -> None:
         """Read the current references of changed and deleted rows, then allow the new values to be written."""
         work = _work(session)
         work.add(work.planned)
-        _settle(session, work, [*work.changes.values()], list(work.doomed))
+        _read_references(session, work, [*work.changes.values()], list(work.deleted))
 
     def flushed(self, session: Session) -> Report:
         """Return the files that the rows reference now, and those that they no longer reference."""
@@ -281,19 +281,21 @@ def _prepare(session: Session, changes: list[_Change]) -> list[Upload]:
     return uploads
 
 
-def _owners(changes: Iterable[_Change], doomed: Iterable[InstanceState[Any]]) -> list[OwnerRow]:
+def _owners(changes: Iterable[_Change], deleted: Iterable[InstanceState[Any]]) -> list[OwnerRow]:
     """Return the database rows that are changed or deleted, to be locked: they own their values."""
-    states = dict.fromkeys((*doomed, *(instance_state(change.row) for change in changes)))
+    states = dict.fromkeys((*deleted, *(instance_state(change.row) for change in changes)))
     return [OwnerRow(state.mapper, (), tuple(state.identity), state) for state in states if state.identity is not None]
 
 
-def _settle(session: Session, work: _Work, changes: Sequence[_Change], doomed: Sequence[InstanceState[Any]]) -> None:
+def _read_references(
+    session: Session, work: _Work, changes: Sequence[_Change], deleted: Sequence[InstanceState[Any]]
+) -> None:
     """Read the current references of changed and deleted rows, then allow the new values to be written."""
     before = [change for change in changes if instance_state(change.row).key is not None]
-    held = _held(session, {*doomed, *(instance_state(change.row) for change in before)})
-    for state in doomed:
+    held = _held(session, {*deleted, *(instance_state(change.row) for change in before)})
+    for state in deleted:
         row, handles = state.obj(), held.get(state, {}).items()
-        work.doomed[state] = [file for key, handle in handles for file in _files(session, row, key, handle)]
+        work.deleted[state] = [file for key, handle in handles for file in _files(session, row, key, handle)]
     stores = {instance_state(change.row): change.store for change in changes if change.store is not None}
     for change in before:
         replaced = held.get(instance_state(change.row), {}).get(change.key)
@@ -353,7 +355,7 @@ def _read(
 
 
 def _files_of_deleted(session: Session, work: _Work, row: object) -> Iterable[StoredFile]:
-    known = work.doomed.get(instance_state(row))
+    known = work.deleted.get(instance_state(row))
     return _known_files(session, row, columns_of(object_mapper(row))) if known is None else known
 
 
@@ -453,7 +455,7 @@ def _late(row: object, changes_of: Callable[[Session, _Work, object], Iterator[_
         session.info[_WORK] = work
         put(session, _prepare(session, changes))
         lock(session, _owners(changes, ()))
-        _settle(session, work, changes, [])
+        _read_references(session, work, changes, [])
         work.add(changes)
     work.written.add(instance_state(row))
     for key in columns_of(object_mapper(row)):
@@ -468,7 +470,7 @@ def _deleting(mapper: Mapper[Any], connection: Connection, row: object) -> None:
     session = object_session(row)
     assert session is not None
     work, state = _work(session), instance_state(row)
-    if state not in work.doomed:
+    if state not in work.deleted:
         session.info[_WORK] = work
         lock(session, _owners((), [state]))
-        _settle(session, work, [], [state])
+        _read_references(session, work, [], [state])
