@@ -24,6 +24,9 @@ CONCURRENCY: Final = 8
 DISCARD_TIMEOUT: Final = 30.0
 """Maximum duration of the clean-up at the end of a transaction, in seconds."""
 
+_ORIGINALS: Final = 100
+"""Number of originals whose thumbnails are deleted together; a bucket deletes up to 1,000 files in one request."""
+
 _log = logging.getLogger("aioimageattach.transaction")
 
 
@@ -106,7 +109,7 @@ async def discard_all(files: Sequence[StoredFile]) -> None:
     thumbnail.
     """
     left = set(files)
-    deleted: list[StoredFile] = []
+    deleted: list[StoredFile] = []  # those whose thumbnails are still to be deleted
 
     async def delete(file: StoredFile) -> None:
         try:
@@ -121,6 +124,10 @@ async def discard_all(files: Sequence[StoredFile]) -> None:
                 "%r could not delete %r, which is left for the sweep: %r", file.store, file.key, error, extra=extra
             )
         left.discard(file)
+        if len(deleted) >= _ORIGINALS:  # while other originals are being deleted
+            some = deleted.copy()
+            deleted.clear()
+            await _discard_derived(some)
 
     try:
         async with asyncio.timeout(DISCARD_TIMEOUT):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from aioimageattach import bind_store
+from aioimageattach._transaction import files
 from aioimageattach.thumbnails import ThumbnailServer
 from tests.databases import Database
 from tests.entity.models import started
@@ -64,3 +67,28 @@ async def test_thumbnails_are_deleted_together(sqlite_database: Database, gate: 
             await session.commit()
     assert len(noted) == COUNT + 1
     assert await names(store) == kept
+
+
+async def test_thumbnails_of_many_pictures_are_deleted_meanwhile(
+    sqlite_database: Database, gate: Gate, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the first originals are deleted while the other originals are, and nothing is left."""
+    monkeypatch.setattr(files, "_ORIGINALS", 2)
+    store = make_store(gate.url)
+    sessions = await started(sqlite_database, Base.metadata, expire_on_commit=False)
+    bind_store(sessions, store, thumbnails=ThumbnailServer(store, [], base_url="/thumbnails/"))
+    async with sessions() as session:
+        products = [Product() for _ in range(COUNT)]
+        session.add_all(products)
+        for product in products:
+            await product.cover.from_blob(photo("chelsea"))
+            await product.cover.generate_thumbnails()
+        await session.commit()
+        for product in products:
+            await session.delete(product)
+        with gate.noting() as noted:
+            await session.commit()
+    assert await names(store) == []
+    methods = [one.asked.method for one in noted]
+    assert methods.count("DELETE") == COUNT
+    assert methods.count("POST") >= 2
