@@ -1,39 +1,46 @@
-"""What declared thumbnails cost: a page of 500 pictures, hits and misses.
+"""What declared thumbnails cost: a page of 500 pictures, and the deletion of pictures from a bucket.
 
-Run it with ``python -m tests.bench.declared``. Times are processor time of this process, the best of several runs,
-unless the line says otherwise.
+Times of the page are processor time of this process, the best of several runs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import io
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from PIL import Image as PillowImage
 from sqlalchemy import ForeignKey, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm.attributes import set_committed_value
 
-from aioimageattach import Image, Placeholder, Recipe, Srcset, bind_store, image_attachment, store_context
+from aioimageattach import Image, Placeholder, Srcset, ThumbnailMarks, bind_store, image_attachment
+from aioimageattach._declared.srcset import declarations
+from aioimageattach.entity import _derived
+from aioimageattach.entity._derived import declared_files, marks_of
 from aioimageattach.entity._image import utcnow
-from aioimageattach.file import Spool
-from aioimageattach.imaging import render
 from aioimageattach.key import make_revision
 from aioimageattach.schemas import PictureOut
-from aioimageattach.stores.fs import FileSystemStore, StaticServer
+from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.stores.s3 import S3Store
 from aioimageattach.thumbnails import ThumbnailServer
-from tests.photos import large
-from tests.servers.asking import Client
+from tests.servers.gate import ACCESS_KEY, SECRET_KEY
+from tests.servers.ministack import BIND, Ministack
+
+from .measure import Sample, Timer, save, say, summary
 
 PRODUCTS, PICTURES = 50, 10
 WIDTHS = [320, 640, 1280, 1920]
+DELETED = 300
+DISTANCE = 0.02
+"""How much later each response of the bucket arrives, in seconds."""
 
 
 class Base(DeclarativeBase):
@@ -46,15 +53,24 @@ class Product(Base):
     __tablename__ = "product"
     id: Mapped[int] = mapped_column(primary_key=True)
     photos = image_attachment["Photo"]("Photo", uselist=True)
+    cover = image_attachment["Cover"]("Cover")
 
 
-class Photo(Base, Image, Placeholder):
+class Photo(Base, Image, Placeholder, ThumbnailMarks):
     """Has twelve candidates."""
 
     __tablename__ = "product_photo"
     __thumbnails__ = {"card": Srcset(WIDTHS, formats=["avif", "webp", "jpeg"], sizes="100vw")}
     product_id: Mapped[int] = mapped_column(ForeignKey("product.id"), primary_key=True)
     order_index: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Cover(Base, Image):
+    """Has nine files of thumbnails."""
+
+    __tablename__ = "product_cover"
+    __thumbnails__ = {"card": Srcset(WIDTHS[:3], formats=["avif", "webp", "jpeg"], sizes="100vw")}
+    product_id: Mapped[int] = mapped_column(ForeignKey("product.id"), primary_key=True)
 
 
 def cpu(work: Callable[[], Any], runs: int = 15) -> float:
@@ -77,90 +93,137 @@ def dump(products: Sequence[Product]) -> list[PictureOut]:
     return [PictureOut.model_validate(one) for product in products for one in product.photos]
 
 
-async def page(sessions: async_sessionmaker[AsyncSession], root: Path) -> None:
+async def page(sessions: async_sessionmaker[AsyncSession], root: Path) -> dict[str, float]:
     """Measure all ``<picture>`` elements of a page, and its JSON."""
     store = FileSystemStore(root, "/files/")
+    found = {}
     for label, options in (("", {}), ("signed, ", {"url_secret": "a secret of the benchmarks"})):
         thumbnails = ThumbnailServer(store, [Photo], base_url="/thumbnails/", **options)
         bind_store(sessions, store, thumbnails=thumbnails)
         async with sessions() as session:
             products = (await session.scalars(select(Product))).all()
-            sets = cpu(partial(show, products))
-            print(f"  {label}500 <picture> elements of image sets: {sets:.1f} ms")
-            json = cpu(partial(dump, products), 5)
-            print(f"  {label}500 PictureOut: {json:.1f} ms")
+            sets = found[f"{label}sets"] = cpu(partial(show, products))
+            say(f"  {label}500 <picture> elements of image sets: {sets:.1f} ms")
+            json = found[f"{label}json"] = cpu(partial(dump, products), 5)
+            say(f"  {label}500 PictureOut: {json:.1f} ms")
+    return found
 
 
-async def serve(root: Path) -> None:
-    """Measure hits beside the static server, and misses beside rendering and putting."""
-    store = FileSystemStore(root, "/files/", fsync=False)
-    thumbnails = ThumbnailServer(store, [Photo], base_url="/thumbnails/")
-    blob = large()
-    size = PillowImage.open(io.BytesIO(blob)).size
-
-    async def original() -> Photo:
-        row = Photo(width=size[0], height=size[1], mimetype="image/jpeg", original=True, revision=store.make_revision())
-        await store.put(row.key, blob, reproducible=False)
-        return row
-
-    rows = [await original() for _ in range(12)]
-    client, static = Client(thumbnails), Client(StaticServer(root))
-    recipe = Recipe(width=640, format="webp")
-    misses, plain = [], []
-    for number, row in enumerate(rows):
-        with store_context(store, thumbnails=thumbnails):
-            [url] = [one.url for one in row.candidates("card") if ".640x480.webp" in one.url]
-        if number % 2:
-            before = time.perf_counter()
-            assert (await client.ask(url.removeprefix("/thumbnails"))).status == 200
-            misses.append(time.perf_counter() - before)
-            await thumbnails.aclose()
-        else:
-            before = time.perf_counter()
-            async with await store.get(row.key) as file:
-                spool = await Spool.fill(file, fingerprint=False)
-            [made] = await asyncio.to_thread(render, spool.view, [recipe])
-            await store.put_object(f"elsewhere/{number}", made.blob)
-            plain.append(time.perf_counter() - before)
-    print(f"  miss: {median(misses) * 1000:.0f} ms; get, render() and put: {median(plain) * 1000:.0f} ms (wall clock)")
-    path = url.removeprefix("/thumbnails")
+async def presigned(sessions: async_sessionmaker[AsyncSession]) -> dict[str, float]:
+    """Measure the same page where all thumbnails are marked, so that its URLs are those of a bucket."""
     found = {}
-    for name, asking in (("thumbnails", client), ("static", static)) * 2:
-        before = time.process_time()
-        for _ in range(3000):
-            await asking.ask(path)
-        found[name] = min(found.get(name, 9.0), (time.process_time() - before) / 3)
-    print(f"  hit: {found['thumbnails']:.3f} s per 1,000; static server: {found['static']:.3f} s per 1,000")
+    for label, options in (("public", {}), ("presigned", {"url_expires_in": 3600})):
+        store = S3Store("pictures", ACCESS_KEY, SECRET_KEY, region="eu-central-1", **options)
+        thumbnails = ThumbnailServer(store, [Photo], base_url="/thumbnails/")
+        bind_store(sessions, store, thumbnails=thumbnails)
+        async with sessions() as session:
+            products = (await session.scalars(select(Product))).all()
+            rows = [one for product in products for one in product.photos]
+            marks = marks_of(rows[0].original, store)
+            for one in rows:
+                set_committed_value(one.original, "thumbnail_marks", marks)
+            assert ".amazonaws.com" in show(products)[0]
+            found[label] = cpu(partial(show, products), 5)
+            say(f"  500 <picture> elements with 6,000 {label} URLs of a bucket: {found[label]:.1f} ms")
+        await store.aclose()
+    return found
 
 
-async def main() -> None:
-    """Run all of them."""
+async def fill(sessions: async_sessionmaker[AsyncSession], store: S3Store, *, derived: bool) -> list[int]:
+    """Put the files of some products with a cover each, and of all declared thumbnails; return the products' keys."""
+    async with sessions.begin() as session:
+        products = [Product() for _ in range(DELETED)]
+        session.add_all(products)
+        for product in products:
+            await product.cover.from_raw_file(b"original", store, (4000, 3000), "image/jpeg")
+    rows = [product.cover.require_original() for product in products]
+    names = [store.name_of(one.key_for(row)) for row in rows for one in declared_files(row)]
+    assert len(names) == 9 * DELETED
+    turn = asyncio.Semaphore(16)
+
+    async def put(name: str) -> None:
+        async with turn:
+            await store.put_object(name, b"thumbnail", reproducible=True)
+
+    await asyncio.gather(*map(put, names if derived else ()))
+    return [product.id for product in products]
+
+
+async def deletion(rounds: int) -> dict[str, Any]:
+    """Delete products, in turns with the files of their thumbnails and of a class that declares none."""
+    samples: dict[str, list[Sample]] = {"with thumbnails": [], "originals alone": []}
+    with TemporaryDirectory() as folder:
+        server = Ministack(Path(folder))
+        server.create_bucket("pictures", "eu-central-1")
+        command = [sys.executable, "-m", "tests.bench.latency", str(server.port), str(DISTANCE)]
+        proxy = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        assert proxy.stdout is not None
+        url = f"http://{BIND}:{int(await proxy.stdout.readline())}"
+        try:
+            bucket = partial(S3Store, "pictures", ACCESS_KEY, SECRET_KEY, region="eu-central-1")
+            near = f"http://{BIND}:{server.port}"
+            async with bucket(endpoint_url=url) as store, bucket(endpoint_url=near) as direct, started() as sessions:
+                bind_store(sessions, store, thumbnails=ThumbnailServer(store, [Cover], base_url="/thumbnails/"))
+                for number in range(rounds + 1):
+                    for who in list(samples)[:: 1 if number % 2 else -1]:
+                        derived = who == "with thumbnails"
+                        # without declarations, the names are not even calculated
+                        _derived._memo[Cover] = declarations(Cover.__thumbnails__, "Cover", Cover.__image_limits__)
+                        keys = await fill(sessions, direct, derived=derived)
+                        if not derived:
+                            _derived._memo[Cover] = declarations({}, "Cover", Cover.__image_limits__)
+                        async with sessions() as session:
+                            products = (await session.scalars(select(Product).where(Product.id.in_(keys)))).all()
+                            with Timer() as timer:
+                                for product in products:
+                                    await session.delete(product)
+                                await session.commit()
+                        samples[who].append(timer.sample)
+                        assert [one async for one in store.list_objects()] == []
+        finally:
+            proxy.kill()
+            await proxy.wait()
+            server.close()
+    found = {who: summary(values[1:]) for who, values in samples.items()}
+    pairs = list(zip(samples["with thumbnails"], samples["originals alone"], strict=True))[1:]
+    times = median(one.wall / other.wall for one, other in pairs)
+    for who, row in found.items():
+        say(f"  {who}: {row['wall_ms']:.0f} ms, {row['cpu_ms']:.0f} ms CPU")
+    say(f"  {times:.2f} times the time for the originals alone")
+    return {"ways": found, "times": times, "pictures": DELETED}
+
+
+@asynccontextmanager
+async def started() -> AsyncIterator[async_sessionmaker[AsyncSession]]:
+    """Yield sessions on a new database."""
     engine = create_async_engine("sqlite+aiosqlite://")
-    sessions = async_sessionmaker(engine, expire_on_commit=False)
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
-        await connection.execute(insert(Product), [{"id": number} for number in range(PRODUCTS)])
-        values: dict[str, Any] = {
-            "width": 4000,
-            "height": 3000,
-            "variant": "",
-            "mimetype": "image/jpeg",
-            "original": True,
-        }
-        values["created_at"] = utcnow()
-        await connection.execute(
-            insert(Photo.__table__),
-            [
-                {**values, "product_id": product, "order_index": index, "revision": make_revision()}
-                for product in range(PRODUCTS)
-                for index in range(PICTURES)
-            ],
-        )
-    with TemporaryDirectory() as folder:
-        await page(sessions, Path(folder))
-        await serve(Path(folder))
+    yield async_sessionmaker(engine, expire_on_commit=False)
     await engine.dispose()
 
 
-if __name__ == "__main__":
-    asyncio.run(main())
+async def pages() -> dict[str, Any]:
+    """Fill a database with products, and measure their page."""
+    async with started() as sessions:
+        async with sessions.begin() as session:
+            await session.execute(insert(Product), [{"id": number} for number in range(PRODUCTS)])
+            values: dict[str, Any] = {"width": 4000, "height": 3000, "variant": "", "mimetype": "image/jpeg"}
+            values |= {"original": True, "created_at": utcnow()}
+            await session.execute(
+                insert(Photo.__table__),
+                [
+                    {**values, "product_id": product, "order_index": index, "revision": make_revision()}
+                    for product in range(PRODUCTS)
+                    for index in range(PICTURES)
+                ],
+            )
+        with TemporaryDirectory() as folder:
+            found = await page(sessions, Path(folder))
+        return {**found, **await presigned(sessions)}
+
+
+def run(rounds: int, part: str) -> None:
+    """Measure one part, ``page`` or ``deletion``, and keep the result as ``declared.PART``."""
+    found = asyncio.run(pages() if part == "page" else deletion(rounds))
+    save(f"declared.{part}", {**found, "rounds": rounds})

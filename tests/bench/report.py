@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import offload_report, s3_report, serving_report
+from . import offload_report, s3_report, serving_report, thumb_report
 from .measure import RESULTS, say
 
 __all__ = ["run"]
@@ -288,6 +288,13 @@ REPORTS: dict[str, tuple[Callable[[dict[str, Any]], None], Plot | None]] = {
     "lag": (_lag_table, _lag_plot),
     "memory": (_memory_table, _memory_plot),
     "urls": (_urls_table, None),
+    "declared.page": (partial(thumb_report.page_table, row=_row, head=_head), None),
+    "declared.deletion": (partial(thumb_report.deletion_table, row=_row, head=_head), None),
+    "thumbserver.hits": (partial(thumb_report.hits_table, row=_row, head=_head), None),
+    "thumbserver.misses": (partial(thumb_report.misses_table, row=_row, head=_head), None),
+    "thumbserver.lag": (partial(thumb_report.lag_table, row=_row, head=_head), None),
+    "thumbserver.memory": (partial(thumb_report.memory_table, row=_row, head=_head), thumb_report.memory_plot),
+    "thumbpeers": (partial(thumb_report.peers_table, row=_row, head=_head), None),
     "serving.small": (partial(serving_report.table, row=_row, head=_head), serving_report.plot),
     "serving.medium": (partial(serving_report.table, row=_row, head=_head), serving_report.plot),
     "serving.large": (partial(serving_report.table, row=_row, head=_head), serving_report.plot),
