@@ -34,7 +34,7 @@ from aioimageattach.thumbnails._maker import ThumbnailMaker
 from aioimageattach.thumbnails._turns import Priority
 from tests import photos
 from tests.thumbnails.broker import URL, broker_of, own_name
-from tests.thumbnails.fleet import Snapshot, Worker, thumbnails_of, wrong_files
+from tests.thumbnails.fleet import CLASSES, Poster, Snapshot, Worker, thumbnails_of, wrong_files
 from tests.thumbnails.models import put
 
 from .measure import percentile, say
@@ -58,12 +58,12 @@ class Site:
 
     def made(self) -> int:
         """The number of files made so far."""
-        return sum(1 for path in (self.files / "snapshot.t").rglob("*") if path.suffix in (".webp", ".jpg"))
+        return sum(1 for path in self.files.glob("*.t/**/*") if path.suffix in (".webp", ".jpg"))
 
     async def enqueue(self) -> None:
         """Send a job for each original."""
-        broker, maker = broker_of(self.queue, self.url), ThumbnailMaker(self.store, [Snapshot])
-        tasks = ThumbnailTasks(broker, self.store, [Snapshot])
+        broker, maker = broker_of(self.queue, self.url), ThumbnailMaker(self.store, CLASSES)
+        tasks = ThumbnailTasks(broker, self.store, CLASSES)
         async with broker:
             for name in self.originals:
                 await tasks.enqueue(name, [one.stem for one in thumbnails_of(maker, name)[1]])
@@ -76,14 +76,16 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def site(url: str, blobs: Sequence[tuple[bytes, tuple[int, int]]], count: int) -> AsyncIterator[Site]:
+async def site(
+    url: str, blobs: Sequence[tuple[bytes, tuple[int, int]]], count: int, cls: type[Image] = Snapshot
+) -> AsyncIterator[Site]:
     """A store with originals, made of some pictures in turn."""
     folder = Path(tempfile.mkdtemp(prefix="fleet"))
     found = Site(FileSystemStore(folder, "/", fsync=False), own_name(), url, {})
     try:
         for number in range(count):
             blob, (width, height) = blobs[number % len(blobs)]
-            original = await put(Snapshot, found.store, blob, width=width, height=height)
+            original = await put(cls, found.store, blob, width=width, height=height)
             found.originals[found.store.name_of(original.key)] = blob
         yield found
     finally:
@@ -98,7 +100,7 @@ async def site(url: str, blobs: Sequence[tuple[bytes, tuple[int, int]]], count: 
 
 async def in_one_process(store: KeyedStore, names: Sequence[str]) -> tuple[float, float]:
     """The time and the CPU time that one process takes for all."""
-    maker = ThumbnailMaker(store, [Snapshot])
+    maker = ThumbnailMaker(store, CLASSES)
     started, cpu = time.perf_counter(), time.process_time()
     turn = asyncio.Semaphore(maker.concurrency)
 
@@ -170,22 +172,22 @@ async def throughput(url: str, count: int) -> None:
     """One worker on a core, and two on two, with pictures of 12 megapixels."""
     blobs = [(photos.large(), (4000, 3000))]
     for cores in ((0,), (0, 1), (0,), (0, 1)):
-        async with site(url, blobs, count) as found:
+        async with site(url, blobs, count, Poster) as found:
             await found.enqueue()
             workers = [Worker(found.queue, found.files, url, core) for core in cores]
             try:
                 while found.made() < 10:
                     await asyncio.sleep(0.02)
                 before, started, cpu = found.made(), time.perf_counter(), sum(map(cpu_of, workers))
-                while (made := found.made()) < 5 * (count - 2):
+                while (made := found.made()) < 4 * (count - 2):
                     await asyncio.sleep(0.02)
                 seconds, cpu = time.perf_counter() - started, sum(map(cpu_of, workers)) - cpu
             finally:
                 for worker in workers:
                     worker.stop()
             files = made - before
-            say(f"{len(cores)} worker: {files / 5 / seconds:.2f} pictures/s, {cpu / files * 5000:.1f} ms of CPU each")
-    async with site(url, blobs, count) as found:
+            say(f"{len(cores)} worker: {files / 4 / seconds:.2f} pictures/s, {cpu / files * 4000:.1f} ms of CPU each")
+    async with site(url, blobs, count, Poster) as found:
         os.sched_setaffinity(0, {0})
         seconds, cpu = await in_one_process(found.store, list(found.originals))
         say(f"the same without an engine: {count / seconds:.2f} pictures/s, {cpu / count * 1000:.1f} ms of CPU each")

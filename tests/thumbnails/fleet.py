@@ -43,10 +43,21 @@ class Snapshot(Base, Image):
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
+class Poster(Base, Image):
+    """A picture with the four files of a usual page."""
+
+    __tablename__ = "poster"
+    __thumbnails__ = {"card": Srcset([320, 640, 1280], sizes="100vw")}
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+CLASSES: list[type[Image]] = [Snapshot, Poster]
+
+
 def worker_broker() -> AsyncBroker:
     """The broker of a worker."""
     broker = broker_of(os.environ["FLEET_QUEUE"], os.environ["FLEET_URL"])
-    ThumbnailTasks(broker, FileSystemStore(os.environ["FLEET_FILES"], "/", fsync=False), [Snapshot])
+    ThumbnailTasks(broker, FileSystemStore(os.environ["FLEET_FILES"], "/", fsync=False), CLASSES)
     return broker
 
 
@@ -106,7 +117,7 @@ def wrong_files(files: FileSystemStore, name: str, blob: bytes) -> list[str]:
         blob: The original.
     """
     found: list[str] = []
-    original, thumbnails = thumbnails_of(ThumbnailMaker(files, [Snapshot]), name)
+    original, thumbnails = thumbnails_of(ThumbnailMaker(files, CLASSES), name)
     steps: list[tuple[str, Any]] = [
         (one.name_of(step), one.recipe_of(step)) for one in thumbnails for step in one.ladder.steps
     ]

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import random
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -198,7 +199,7 @@ async def test_a_broker_that_is_down(
 
 
 async def test_killed_workers_lose_nothing(store: FileSystemStore, queue: str) -> None:
-    """Every declared file exists at the end, and none is wrong; also of jobs that a dead worker had received."""
+    """Every declared file exists at the end, and none is wrong; also if a worker is asked to end."""
     blobs = {}
     broker = broker_of(queue)
     tasks = ThumbnailTasks(broker, store, [Snapshot])
@@ -214,11 +215,11 @@ async def test_killed_workers_lose_nothing(store: FileSystemStore, queue: str) -
             await tasks.enqueue(name, [one.stem for one in thumbnails_of(maker, name)[1]])
     workers = [await asyncio.to_thread(Worker, queue, Path(store.path)) for _ in range(2)]
     try:
-        for killed in range(2):
+        for killed, number in enumerate((signal.SIGKILL, signal.SIGTERM)):
             made = len(await names(store, "snapshot.t/"))
             while len(await names(store, "snapshot.t/")) < min(made + 5, 100):
                 await asyncio.sleep(random.uniform(0, 0.2))
-            await asyncio.to_thread(workers[killed].stop)
+            await asyncio.to_thread(workers[killed].stop, number)
             await asyncio.to_thread(workers[killed].start)
         while len(await names(store, "snapshot.t/")) < 24 * 5:
             await asyncio.sleep(0.1)
