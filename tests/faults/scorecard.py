@@ -41,8 +41,8 @@ NAMED = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mariadb": "MariaDB"}
 MISSED = """\
 ## What this page missed
 
-Until November 2026 this page counted F01 to F58, with no dangling row. It said nothing about F59 to F82, because nobody
-had tried them. Ordinary application code then showed that most of them lost committed pictures: a statement that failed
+Until November 2026 this page counted F01 to F58, with no dangling row. It did not count F59 to F82, because they had
+not been tested. Ordinary application code then showed that most of them lost committed pictures: a statement that failed
 after the flush on PostgreSQL and was ignored, a savepoint of the connection, a bulk deletion that SQLAlchemy evaluates
 in Python, a cached owner that is merged, a gallery whose photos move by one place.
 
@@ -54,7 +54,7 @@ ask the database. Three reasons explain why the tests had not found this:
   committed, whatever the session believes, and open each file.
 - Each fault of the list was provoked from outside: a lost connection, a killed process, a store that fails. None was
   provoked by the application itself: an ignored exception, a hook, a trigger, SQL of its own.
-- Nothing tested the tests. Now faults are planted in the code, as the table below shows.
+- The tests themselves were not tested. Now faults are planted in the code, as the table below shows.
 """
 
 PLANTED = """\
@@ -62,8 +62,7 @@ PLANTED = """\
 
 Each fault was planted in a copy of the package. The table names the first test that fails, and says whether twenty of
 the random programs, ten on SQLite and ten on PostgreSQL, find the fault as well. `python -m tests.faults.mutants`
-repeats this. One more fault was planted and changed nothing: without the check of changed columns, the check of
-statements refuses the same UPDATE.
+repeats this.
 """
 
 LIMITS = """\
@@ -73,10 +72,6 @@ LIMITS = """\
   the original. On PostgreSQL the copy is not visible to the query that protects files. Lock the source row
   (`with_for_update(read=True)`) in the transaction that copies it.
 - References that are kept outside of mapped tables: in an unmapped table, in another database, in a view's source.
-- Deadlocks between pictures and values. A transaction that changes the picture of one user and an offloaded value of
-  another locks both rows of the same table one after the other. Of two such transactions in opposite order, the
-  database refuses one, which loses nothing and can be retried. `test_locks.py` has a test for it, which is expected to
-  fail.
 - A file that another *process* adopts at the moment when this process removes it.
 - Databases and drivers other than those named above.
 """
@@ -191,9 +186,9 @@ def page(
     lines = [
         "# The scorecard",
         "",
-        "What was tried to make the library lose a file, and what came of it. `make soak` makes this page anew; every",
-        "run of the tests does the same in small. A *dangling* row is a committed one whose file is missing or holds",
-        "other bytes; an *orphan* is a file that no committed row names.",
+        "This page lists the attempts to make the library lose a file, and their results. `make soak` generates it;",
+        "each run of the tests makes the same attempts in smaller numbers. A *dangling* row is a committed row whose",
+        "file is missing or has other content; an *orphan* is a file that no committed row names.",
         "",
         when,
         "",
@@ -201,30 +196,32 @@ def page(
         ":alt: How each library fares in the scenarios, and at which step processes were killed",
         "```",
         *table(
-            ("what was tried", "how often", "of it in each run of CI", "dangling rows", "orphans after one sweep"),
+            ("attempts", "number", "in each run of CI", "dangling rows", "orphans after one sweep"),
             [
                 ("faults of the list below, all cases", distinct(ran), distinct(ran_once), 0, 0),
                 *((title, total(counts, name), total(once, name), 0, 0) for name, title in TRIED.items()),
             ],
         ),
-        "The tests fail at the first dangling row, and at an orphan that a sweep does not find; this page is only",
-        "made when none has failed.",
-        f"After the kills, {total(counts, 'files of committed rows'):,} files of committed rows were read back, each",
-        f"as it was put; {total(counts, 'files without a row before the sweep'):,} orphans were left for the sweep.",
+        "The tests fail at the first dangling row, and at an orphan that a sweep does not find. This page is only",
+        "generated if all tests have passed.",
+        f"After the kills, {total(counts, 'files of committed rows'):,} files of committed rows were read back with",
+        f"their original content, and {total(counts, 'files without a row before the sweep'):,} orphans were left for",
+        "the sweep.",
         "",
         "## Where processes were killed",
         "",
-        "By SIGKILL, stopped at a step or at any moment; by the kernel at a system call of a put or a delete. The step",
-        f"is the last one that was reached. By database: {kills}; with directories and with buckets.",
+        "Processes were killed by SIGKILL, at a step or at a random moment, or by the kernel at a system call of a put",
+        f"or a delete. The step is the last one that was reached. By database: {kills}; with directories and with",
+        "buckets.",
         *table(
             ("step", "processes"),
             killed(counts).items(),
         ),
         "## Faults",
         "",
-        "The cases are what the tests of each fault ran through: databases, drivers, stores, ways to use a session.",
+        "A case is one combination of database, driver, store and use of the session with which a test ran.",
         *table(
-            ("", "what happens", "tests", "cases"),
+            ("", "fault", "tests", "cases"),
             [
                 (f"F{number:02}", fault.name, len(fault.tests), passed[number] or fault.reason)
                 for number, fault in MATRIX.items()
@@ -238,13 +235,13 @@ def page(
         "",
         *LIMITS.splitlines(),
         "",
-        "## The same for others",
+        "## Other libraries",
         "",
-        "Scenarios that make sense for every library of this kind, each in a process of its own, on SQLite and a",
-        "directory, with sessions as the documentation of each library makes them. What goes on behind the caller is",
-        "waited for. *Held*: rows and files are as they must be. *Swept*: a file was left behind, and is gone after a",
-        "sweep. *Left behind*: it stays, as there is no sweep. *Lost*: a committed row has no file, or another's.",
-        "The scenarios and how each library is used stand in `tests/faults/peers`.",
+        "These scenarios apply to every library for attaching files. Each runs in its own process, on SQLite and a",
+        "directory, with sessions as in the documentation of each library, and waits for background work to end.",
+        "*Held*: rows and files are consistent. *Swept*: a file was orphaned, and a sweep deleted it. *Left behind*: a",
+        "file is orphaned, and the library has no sweep. *Lost*: a committed row has no file, or the file of another",
+        "row. `tests/faults/peers` contains the scenarios and the code for each library.",
         *table(
             ("scenario", *(f"{peer['name']} {peer['version']}" for peer in peers)),
             [(name, *(WORDS[peer["answers"][name]] for peer in peers)) for name in peers[0]["answers"]],
