@@ -42,9 +42,9 @@ MISSED = """\
 ## What this page missed
 
 Until November 2026 this page counted F01 to F58, with no dangling row. It did not count F59 to F82, because they had
-not been tested. Ordinary application code then showed that most of them lost committed pictures: a statement that failed
-after the flush on PostgreSQL and was ignored, a savepoint of the connection, a bulk deletion that SQLAlchemy evaluates
-in Python, a cached owner that is merged, a gallery whose photos move by one place.
+not been tested. Ordinary application code then showed that most of them lost committed pictures: a statement that
+failed after the flush on PostgreSQL and was ignored, a savepoint of the connection, a bulk deletion that SQLAlchemy
+evaluates in Python, a cached owner that is merged, a gallery whose photos move by one place.
 
 Their common cause was that the library deleted files when SQLAlchemy's events said that the rows were gone. It did not
 ask the database. Three reasons explain why the tests had not found this:
