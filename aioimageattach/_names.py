@@ -94,21 +94,21 @@ def check_name(name: str) -> str:
     Raises:
         InvalidKeyError: The name is not valid.
     """
-    problem = None
+    expected = None
     if not isinstance(name, str) or not name:
-        problem = "expected a str that is not empty"
+        expected = "a str that is not empty"
     elif not _BAD_SEGMENTS.isdisjoint(name.split("/")):
-        problem = "a segment is empty, '.' or '..'"
+        expected = "segments other than '', '.' and '..'"
     elif _BAD_CHARACTERS.search(name):
-        problem = "it contains a backslash or a control character"
+        expected = "no backslash and no control character"
     else:
         try:
             size = len(name.encode())
         except UnicodeEncodeError:
-            problem = "it cannot be encoded as UTF-8"
+            expected = "characters that UTF-8 can encode"
         else:
             if size > 1024:
-                problem = f"expected at most 1,024 bytes in UTF-8, got {size:,}"
-    if problem is not None:
-        raise InvalidKeyError(f"name {name!r:.80}: {problem}")
+                expected = f"at most 1,024 bytes in UTF-8 ({size:,} found)"
+    if expected is not None:
+        raise InvalidKeyError(f"name: expected {expected}, got {name!r:.80}")
     return name

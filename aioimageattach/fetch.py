@@ -92,7 +92,7 @@ async def fetch(
         import aiohttp
         from yarl import URL
     except ImportError as error:
-        raise DeclarationError("from_url needs aiohttp: pip install 'aioimageattach[fetch]'") from error
+        raise DeclarationError("from_url requires aiohttp: pip install 'aioimageattach[fetch]'") from error
     refused: list[Address] = []
     try:
         async with asyncio.timeout(timeout), _opened(refused, is_allowed) as session:
@@ -103,13 +103,13 @@ async def fetch(
                         _check_response(response, target)
                         return await Spool.fill(response.content, limit=max_bytes)
                     target = _checked(URL, response.headers.get("Location", ""), target)
-            raise FetchError(f"{_shown(target)}: there are more than {max_redirects} redirects (max_redirects)")
+            raise FetchError(f"{_shown(target)}: expected at most {max_redirects} redirects (max_redirects), got more")
     except TimeoutError as error:
         raise FetchTimeoutError(f"the server did not send the file within {timeout:g} seconds (timeout)") from error
     except (aiohttp.ClientError, OSError, UnicodeError) as error:
         if refused:
             raise ForbiddenAddressError(
-                f"{refused[-1]} is not a public address, so nothing is fetched from it"
+                f"expected a public address, got {refused[-1]}; nothing was sent to it"
             ) from error
         if isinstance(error, FetchError):
             raise
@@ -153,7 +153,7 @@ def _checked(parse: type[URL], text: str, base: URL | None = None) -> URL:
     if not valid:
         raise FetchError(f"expected an http or https URL, got {_shown(url)}")
     if url.user is not None or url.password is not None:
-        raise FetchError(f"expected a URL without a user name and a password, got one of {_shown(url)}")
+        raise FetchError(f"expected a URL without a user name and a password, got one for {_shown(url)}")
     return url
 
 
@@ -162,7 +162,7 @@ def _check_response(response: aiohttp.ClientResponse, url: URL) -> None:
         raise FetchError(f"{_shown(url)}: expected status 200, got {response.status}", status=response.status)
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity":
-        raise FetchError(f"{_shown(url)}: expected a file that is not encoded, got {encoding!r:.40}")
+        raise FetchError(f"{_shown(url)}: expected no Content-Encoding, got {encoding!r:.40}")
 
 
 def _shown(url: URL) -> str:

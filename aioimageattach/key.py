@@ -96,11 +96,11 @@ class ImageKey:
         if not isinstance(self.object_type, str) or not _OBJECT_TYPE.fullmatch(self.object_type):
             raise InvalidKeyError(
                 "object_type: expected at most 128 letters, digits, '_', '-', '.' and '~', beginning with a letter, a "
-                f"digit or '_' and not ending with '.': got {self.object_type!r:.80}"
+                f"digit or '_' and not ending with '.', got {self.object_type!r:.80}"
             )
         if RESERVED.fullmatch(self.object_type):
             raise InvalidKeyError(
-                f"object_type: {self.object_type!r} is the name of a device on Windows; choose another name"
+                f"object_type: expected a name that Windows does not reserve for a device, got {self.object_type!r}"
             )
         if self.object_id is not None and type(self.object_id) is not int:
             raise InvalidKeyError(f"object_id: expected an int, got {self.object_id!r:.80}")
@@ -112,7 +112,7 @@ class ImageKey:
         check_mimetype(self.mimetype)
         if self.revision is not None and (not isinstance(self.revision, str) or not _REVISION.fullmatch(self.revision)):
             raise InvalidKeyError(
-                "revision: expected 8 to 64 letters, digits, '_' and '-', beginning with a letter or digit: "
+                "revision: expected 8 to 64 letters, digits, '_' and '-', beginning with a letter or digit, "
                 f"got {self.revision!r:.80}"
             )
 
@@ -129,6 +129,6 @@ def file_name(key: ImageKey) -> str:
     """
     revision = key.revision
     if revision is None:
-        raise InvalidKeyError(f"a key without a revision has no name in this layout: {key!r}")
+        raise InvalidKeyError(f"key: expected a revision, which is part of the file name, got {key!r}")
     shard = f"{revision[:5]}/{revision[5:7]}"
     return f"{key.object_type}/{shard}/{revision}.{key.width}x{key.height}{extension(key.mimetype)}"

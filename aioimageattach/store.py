@@ -39,15 +39,15 @@ class Store(ABC):
     keeps the file. A backend that leaves it out overwrites files, and then a rollback loses one.
 
     The library itself calls :meth:`put`, :meth:`get`, :meth:`url_for` and :meth:`discard`, which take the key as one
-    object. Here they call the four methods that take its fields one by one.
+    object. The default implementations call the four methods that take its fields one by one.
     """
 
     needs_object_id: bool = True
-    """Whether names contain ``object_id``. If so, a file whose owner has no identifier yet is uploaded after its
+    """``True`` if names contain ``object_id``. If so, a file whose owner has no identifier yet is uploaded after its
     INSERT; otherwise all files of a flush are uploaded before its first statement."""
 
     has_signed_urls: bool = False
-    """Whether URLs are signed, so that nothing can be appended to them."""
+    """``True`` if URLs are signed, so that nothing can be appended to them."""
 
     @abstractmethod
     async def put_file(
@@ -268,7 +268,7 @@ class Store(ABC):
 def _key_of(image: StoredImage) -> ImageKey:
     if not hasattr(type(image), "key") and "key" not in getattr(image, "__dict__", ()):
         raise DeclarationError(
-            f"expected an image, got {image!r:.80}; KeyedStore takes names in put_object() and others"
+            f"expected an image, got {image!r:.80}; use put_object(), get_object() and delete_object() for names"
         )
     return image.key
 
@@ -374,7 +374,7 @@ class KeyedStore(KeyLevelStore):
     needs_object_id = False
 
     has_certain_urls: bool = True
-    """Whether the URL of a name always leads to the file that was put under it."""
+    """``True`` if the URL of a name always leads to the file that was put under it."""
 
     @abstractmethod
     async def put_object(
@@ -518,7 +518,11 @@ class KeyedStore(KeyLevelStore):
         Raises:
             InvalidKeyError: The store does not support that layout.
         """
-        raise InvalidKeyError(f"this store has no files without a revision: {key!r}", store=repr(self))
+        raise InvalidKeyError(
+            "key: expected a revision, because this store does not support the layout of SQLAlchemy-ImageAttach, got "
+            f"{key!r}",
+            store=repr(self),
+        )
 
     @final
     def name_of(self, key: ImageKey) -> str:
@@ -574,6 +578,6 @@ def _as_store_error(error: StoreError | OSError, store: Store, name: str) -> Sto
 
 def _cannot_download(store: Store) -> DeclarationError:
     return DeclarationError(
-        f"{store!r} cannot name downloads: only signed URLs can, those of S3Store(url_expires_in=...) and "
-        "HttpExposedFileSystemStore(url_secret=...)"
+        "expected a store with signed URLs, such as S3Store(url_expires_in=...) or "
+        f"HttpExposedFileSystemStore(url_secret=...), because only they can name a download, got {store!r}"
     )

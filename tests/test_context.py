@@ -135,7 +135,7 @@ def test_push_and_pop() -> None:
     assert pop_store_context() is B
     assert current() is A
     assert pop_store_context() is A
-    with pytest.raises(ContextError, match="no store was pushed"):
+    with pytest.raises(ContextError, match="expected a store that was pushed"):
         pop_store_context()
 
 

@@ -530,9 +530,9 @@ async def test_a_hash_that_is_deferred(size: int) -> None:
 async def test_a_spool_without_a_fingerprint() -> None:
     """The spool has the bytes, and reading the checksum is an error."""
     for source in (SMALL, LARGE, io.BytesIO(SMALL), _pieces(LARGE)):
-        spool = await Spool.fill(source, fingerprint=False)
+        spool = await Spool.fill(source, checksum=False)
         assert bytes(spool.view) in (SMALL, LARGE)
-        with pytest.raises(ValueError, match="without a fingerprint"):
+        with pytest.raises(ValueError, match="expected a spool with a checksum"):
             _ = spool.sha256
 
 
@@ -557,8 +557,8 @@ async def test_spooled_files_are_independent() -> None:
 
 
 def test_an_empty_spool_has_nothing_to_view() -> None:
-    """An unfilled spool has no bytes."""
-    with pytest.raises(ValueError, match="not filled"):
+    """Before it is filled there are no bytes."""
+    with pytest.raises(ValueError, match="expected a filled spool"):
         _ = Spool().view
 
 
@@ -726,7 +726,7 @@ async def test_a_file_is_measured(size: int) -> None:
 
 async def test_a_spool_without_a_checksum() -> None:
     """Completing the checksum does nothing, and reading it is an error."""
-    spool = await Spool.fill(b"x", fingerprint=False)
+    spool = await Spool.fill(b"x", checksum=False)
     spool.complete_hash()
-    with pytest.raises(ValueError, match="filled without a fingerprint"):
+    with pytest.raises(ValueError, match="expected a spool with a checksum"):
         _ = spool.sha256

@@ -465,8 +465,8 @@ class Other(DeclarativeBase):
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        (Other, "Other has none; import the modules"),
-        (User, "User has none"),
+        (Other, "got Other, which has none; import the modules"),
+        (User, "got User, which has none"),
         (registry(), "import the modules"),
         (int, "expected a declarative base.*got int"),
         ("Base", "got 'Base'"),

@@ -152,7 +152,7 @@ async def fetch(store: KeyedStore, thumbnail: Thumbnail) -> Spool:
         ImageTooLargeError: The original has more bytes than its class allows.
     """
     async with await store.get_object(thumbnail.original.name) as file:
-        return await Spool.fill(file, limit=thumbnail.declaration.limits.max_bytes, fingerprint=False)
+        return await Spool.fill(file, limit=thumbnail.declaration.limits.max_bytes, checksum=False)
 
 
 async def put(store: KeyedStore, original: str, files: Mapping[str, Rendering]) -> None:

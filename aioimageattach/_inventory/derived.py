@@ -31,7 +31,7 @@ class DerivedKind(ImageKind):
         return None if found is None else frozenset(map(derived_type, found))
 
     def knows(self, name: str) -> bool:
-        """Return whether the name is that of a declared thumbnail."""
+        """Return ``True`` if the name is that of a declared thumbnail."""
         return _parse(name) is not None
 
     def named(self, reader: Reader, names: Collection[str], store: KeyedStore) -> set[str]:

@@ -79,7 +79,7 @@ class ImageKind(Kind):
         )
 
     def knows(self, name: str) -> bool:
-        """Return whether the name is one of a built-in store or of SQLAlchemy-ImageAttach."""
+        """Return ``True`` if a built-in store or SQLAlchemy-ImageAttach can generate the name."""
         return revision_of(name) is not None or _legacy_stem(name) is not None
 
     def named(self, reader: Reader, names: Collection[str], store: KeyedStore) -> set[str]:

@@ -127,7 +127,7 @@ class Kind(ABC):
 
     @abstractmethod
     def knows(self, name: str) -> bool:
-        """Return whether a file of this kind can have this name; files with other names belong to other programs."""
+        """Return ``True`` if a file of this kind can have the name; other programs own files with other names."""
 
     @abstractmethod
     def named(self, reader: Reader, names: Collection[str], store: KeyedStore) -> set[str]:

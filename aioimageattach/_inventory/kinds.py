@@ -34,7 +34,8 @@ def kinds(target: Any) -> tuple[Kind, ...]:
     found = _kinds_of(own, object if isinstance(target, registry) else target)
     if not found:
         raise DeclarationError(
-            f"expected mapped classes with images or offloaded columns, but {_describe(target)} has none; import the "
+            f"expected mapped classes with images or offloaded columns, got {_describe(target)}, which has none; "
+            "import the "
             "modules with such classes first"
         )
     return tuple(found)

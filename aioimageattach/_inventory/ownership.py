@@ -208,7 +208,7 @@ def _place(connection: Connection) -> tuple[str, str]:
 
 
 async def read_owner(part: KeyedStore, object_type: str) -> Owner | None:
-    """Return the owner of the files of an object type; ``None`` if there is no record.
+    """Return the owner of the files of an object type; ``None`` without a record.
 
     Raises:
         OwnershipError: The record cannot be read.

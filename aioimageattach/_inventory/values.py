@@ -74,7 +74,7 @@ class StoredKind(Kind):
         )
 
     def knows(self, name: str) -> bool:
-        """Whether the name belongs to a file of this attribute."""
+        """Return ``True`` if the name belongs to a file of this attribute."""
         found = parse_name(name)
         return found is not None and found.object_type == self._object_type
 

@@ -102,7 +102,7 @@ async def _stoppable(work: Callable[[], Awaitable[int]]) -> int:
 
 
 def is_expected(error: Exception) -> bool:
-    """Whether an error comes from this library, a database or a store, and needs no traceback."""
+    """Return ``True`` if an error comes from this library, a database or a store, and needs no traceback."""
     # SQLAlchemy 2.0 does not wrap errors that drivers raise while they connect.
     driver = type(error).__module__.partition(".")[0] in _DRIVERS
     return driver or isinstance(error, (ImageAttachError, SQLAlchemyError, OSError))

@@ -52,11 +52,11 @@ class StoreParameter(click.ParamType[Any]):
             url = urlsplit(value)
             options = dict(parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query)))
         except ValueError:  # Python's message may contain the URL with a secret
-            self.fail("invalid store URL; expected a URL such as s3://bucket/prefix?name=value&name=value")
+            self.fail("expected a URL such as s3://bucket/prefix?name=value&name=value, got an invalid one")
         try:
             if any("@" in part or ":" in part for part in (url.netloc, *map(_user, options.values()))):
                 raise ValueError(
-                    "expected a store URL without user and secret; S3 credentials are read from the environment"
+                    "expected a store URL without a user and a secret; S3 credentials are read from the environment"
                 )
             if url.scheme == "file":
                 return _directory(url, options)
@@ -70,7 +70,7 @@ class StoreParameter(click.ParamType[Any]):
 
 
 def _user(value: str) -> str:
-    """Return the user information of a URL, with the ``@``; empty if there is none."""
+    """Return the user information of a URL, with the ``@``; empty without one."""
     user, at, _ = urlsplit(value).netloc.rpartition("@")
     return user + at
 

@@ -81,7 +81,8 @@ class store_context:  # noqa: N801 - the name users know
         """Decorate a function or a coroutine function, so that each call runs in its own context."""
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise DeclarationError(
-                f"store_context cannot decorate the generator {function.__qualname__}; use `with` inside it"
+                f"expected a function or a coroutine function, got the generator {function.__qualname__}; use `with` "
+                "inside it"
             )
         store, thumbnails = self.store, self.thumbnails
         if inspect.iscoroutinefunction(function):
@@ -112,7 +113,7 @@ def pop_store_context() -> Store:
     """
     stack = _stack.get()
     if not stack:
-        raise ContextError("no store was pushed in this task; call push_store_context() in the same task first")
+        raise ContextError("expected a store that was pushed in this task, found none; call push_store_context() first")
     _stack.set(stack[:-1])
     return stack[-1][0]
 
@@ -136,7 +137,7 @@ def set_default_store(store: Store | None, *, thumbnails: ThumbnailLinks | None 
 
 
 def get_default_store() -> Store | None:
-    """Return the store that :func:`set_default_store` has set; ``None`` if there is none."""
+    """Return the store that :func:`set_default_store` has set; ``None`` if none is set."""
     return _default
 
 
@@ -160,7 +161,7 @@ def override_store(store: Store) -> Generator[None]:
 
 
 def overriding_store() -> Store | None:
-    """Return the store that :func:`override_store` has set; ``None`` if there is none."""
+    """Return the store that :func:`override_store` has set; ``None`` if none is set."""
     return _override
 
 
@@ -181,7 +182,7 @@ def bind_store(target: Any, store: Store, *, thumbnails: ThumbnailLinks | None =
 
 
 def bound_store(target: Any) -> Store | None:
-    """Return the store bound to a session or a sessionmaker; ``None`` if there is none."""
+    """Return the store bound to a session or a sessionmaker; ``None`` if none is bound."""
     return cast("Store | None", info_of(target).get(_INFO))
 
 
@@ -216,7 +217,7 @@ def resolve_store(*candidates: Store | None, session: Any = None, bound: Store |
 
 
 def thumbnail_links(store: Store, *, session: Any = None) -> ThumbnailLinks:
-    """Return the first server of thumbnails that is for the store: of the current contexts, the session, the process.
+    """Return the first thumbnail server for a store, from the current contexts, the session, or the process.
 
     Raises:
         ContextError: There is none.
@@ -226,8 +227,8 @@ def thumbnail_links(store: Store, *, session: Any = None) -> ThumbnailLinks:
         if links is not None and (store in (links.store, _override) or links.store.location == store.location):
             return cast("ThumbnailLinks", links)
     raise ContextError(
-        f"no server of declared thumbnails for {store!r}: make one, `thumbnails = ThumbnailServer(store, [Picture], "
-        'base_url="/thumbnails/")`, and name it with the store: `set_default_store(store, thumbnails=thumbnails)`'
+        f"expected a thumbnail server for {store!r}, found none; create one, `thumbnails = ThumbnailServer(store, "
+        '[Picture], base_url="/thumbnails/")`, and pass it: `set_default_store(store, thumbnails=thumbnails)`'
     )
 
 

@@ -400,7 +400,7 @@ class ThumbnailSet(ThumbnailFinder[I]):
             spool = None if attached is None else attached.spool
             if spool is None:
                 async with await store.open(original) as file:
-                    spool = await Spool.fill(file, limit=self._limits.max_bytes, fingerprint=False)
+                    spool = await Spool.fill(file, limit=self._limits.max_bytes, checksum=False)
             if preview:
                 return await run_pixels(render_with_preview, spool.view, recipes, self._limits)
             return await run_pixels(render, spool.view, recipes, self._limits), None

@@ -217,7 +217,7 @@ class Cursor:
             raise ValueError(f"whence: expected {os.SEEK_SET}, {os.SEEK_CUR} or {os.SEEK_END}, got {whence!r}")
         position = bases[whence] + offset
         if position < 0:
-            raise ValueError(f"seek to {position}: expected a position of 0 or more")
+            raise ValueError(f"offset: expected a position of at least 0, got {position}")
         self.position = position
         return self.position
 

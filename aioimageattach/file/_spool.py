@@ -104,13 +104,13 @@ class Spool:
     the process. A source of type ``bytes`` is kept as it is, without a copy.
 
     Args:
-        fingerprint: Whether to calculate :attr:`sha256`, which takes 2 to 3 ms of CPU time per MiB.
+        checksum: Whether to calculate :attr:`sha256`, which takes 2 to 3 ms of CPU time per MiB.
     """
 
-    def __init__(self, *, fingerprint: bool = True) -> None:
+    def __init__(self, *, checksum: bool = True) -> None:
         self.size: int = 0
         self.on_disk: bool = False
-        self._hash = hashlib.sha256() if fingerprint else None
+        self._hash = hashlib.sha256() if checksum else None
         self._unhashed = b""
         self._chunks: list[bytes] = []
         self._file: io.FileIO | None = None
@@ -120,20 +120,20 @@ class Spool:
     def sha256(self) -> str:
         """SHA-256 of the bytes, as 64 hexadecimal digits."""
         if self._hash is None:
-            raise ValueError("the spool was filled without a fingerprint; pass fingerprint=True")
+            raise ValueError("expected a spool with a checksum; pass checksum=True when it is filled")
         self.complete_hash()
         return self._hash.hexdigest()
 
     @classmethod
     async def fill(
-        cls, source: Source, *, limit: int | None = None, fingerprint: bool = True, defer_hash: bool = False
+        cls, source: Source, *, limit: int | None = None, checksum: bool = True, defer_hash: bool = False
     ) -> Self:
         """Read a source to its end.
 
         Args:
             source: See :data:`Source`; read from its current position. The caller closes it.
             limit: Largest number of bytes accepted; ``None`` for no limit.
-            fingerprint: Whether to calculate :attr:`sha256`.
+            checksum: Whether to calculate :attr:`sha256`.
             defer_hash: Whether a source of type ``bytes`` is hashed later, by :meth:`complete_hash`. A caller that runs
                 further work in a thread saves a switch to another one.
 
@@ -144,7 +144,7 @@ class Spool:
 
         Effects: On an error or a cancellation, nothing is left in memory or in the temporary directory.
         """
-        spool = cls(fingerprint=fingerprint)
+        spool = cls(checksum=checksum)
         if isinstance(source, bytes):
             if limit is not None and len(source) > limit:
                 raise _too_large(limit, len(source))
@@ -260,7 +260,7 @@ class Spool:
     def view(self) -> memoryview:
         """The bytes, not copied: in memory, or a read-only memory map of the temporary file."""
         if self._view is None:
-            raise ValueError("the spool is not filled yet")
+            raise ValueError("expected a filled spool; await fill() first")
         return self._view
 
     def forget(self) -> None:

@@ -89,7 +89,7 @@ async def rebuild(
         return False
     limits = kind.cls.__image_limits__
     async with await store.get(original) as file:
-        source = await Spool.fill(file, limit=limits.max_bytes, fingerprint=False)
+        source = await Spool.fill(file, limit=limits.max_bytes, checksum=False)
     [made] = await run_pixels(render, source.view, [recipe], limits)
     spool = await Spool.fill(made.blob)
     if is_missing and (spool.size, spool.sha256) == (reference.size, reference.sha256):

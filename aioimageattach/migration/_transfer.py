@@ -140,7 +140,7 @@ class Transfer:
 
 
 def share_files(kind: Kind, source: Store, destination: Store) -> bool:
-    """Whether both stores keep the files of a kind in the same place, so that a copy would find its own source."""
+    """Return ``True`` if both stores keep the files of a kind in the same place, so that nothing can be copied."""
     return any(
         not source.location_of(one).isdisjoint(destination.location_of(one)) for one in kind.object_types or (None,)
     )

@@ -86,7 +86,7 @@ class MemoryStore(KeyedStore):
             InvalidKeyError: The key has no ``object_id``.
         """
         if key.object_id is None:
-            raise InvalidKeyError(f"a key without a revision needs an object_id: {key!r}", store=repr(self))
+            raise InvalidKeyError(f"key: expected a revision or an object_id, got {key!r}", store=repr(self))
         return f"{key.object_type}/{key.object_id}/{key.width}x{key.height}{guess_extension(key.mimetype)}"
 
     def __repr__(self) -> str:

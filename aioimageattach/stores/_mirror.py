@@ -90,7 +90,7 @@ class PlainMirrorStore(KeyLevelStore, Generic[S]):
         take_back: Callable[[S], Awaitable[None]],
     ) -> None:
         """Put into one store after the other: if two tasks put the same name, the first store refuses one of them."""
-        file = data if isinstance(data, SpoolFile) else (await Spool.fill(data, fingerprint=False)).open()
+        file = data if isinstance(data, SpoolFile) else (await Spool.fill(data, checksum=False)).open()
         begin = await file.tell()
         done: list[S] = []
         try:
@@ -109,10 +109,7 @@ class PlainMirrorStore(KeyLevelStore, Generic[S]):
                 await take_back(store)
             except Exception as error:
                 _log.warning(
-                    "%r could not delete a file that another store of the mirror refused: %s",
-                    store,
-                    error,
-                    extra=log_fields("files.left", error, count=1),
+                    "a file that another store of the mirror rejected could not be deleted from %r: %s", store, error
                 )
 
     async def _first_that_has(self, call: Callable[[S], Awaitable[R]]) -> R:

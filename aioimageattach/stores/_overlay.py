@@ -275,7 +275,9 @@ def _is_own(name: str) -> bool:
 
 def _check(name: str) -> str:
     if check_name(name).startswith(_MARKS):
-        raise InvalidKeyError(f"name {name!r:.80}: names beginning with {_MARKS!r} are reserved")
+        raise InvalidKeyError(
+            f"name: expected one that does not begin with {_MARKS!r}, which is reserved, got {name!r:.80}"
+        )
     return name
 
 

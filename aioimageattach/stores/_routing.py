@@ -30,7 +30,10 @@ class PlainRoutingStore(KeyLevelStore, Generic[S]):
         for object_type, store in stores.items():
             ImageKey(object_type, None, 1, 1, "image/png")
             if self._stores.setdefault(_plain(object_type), store) is not store:
-                raise ValueError(f"object_type {object_type!r} is the same as another one: '_' and '-' are equal here")
+                raise ValueError(
+                    f"object_type: expected different names, where '_' and '-' are equivalent, got {object_type!r} "
+                    "twice"
+                )
         self._default = default
         check_stores(self.stores, keyed=isinstance(self, KeyedStore))
         self.needs_object_id: bool = any(store.needs_object_id for store in self.stores)
@@ -59,7 +62,7 @@ class PlainRoutingStore(KeyLevelStore, Generic[S]):
         found = self._find(object_type)
         if found is None:
             raise InvalidKeyError(
-                f"object_type {object_type!r:.80} has no store: expected one of {sorted(self._stores)}, or a default",
+                f"object_type: expected one of {sorted(self._stores)}, or a default store, got {object_type!r:.80}",
                 store=repr(self),
             )
         return found

@@ -78,8 +78,9 @@ class SplitStore(NameRoutingStore):
         store = self._of_key(key)
         if store is self.thumbnails and not reproducible:
             raise InvalidKeyError(
-                f"revision {key.revision!r} belongs to a thumbnail: expected one of revision_for(..., "
-                "reproducible=False) for an original",
+                "revision: expected one from revision_for(..., reproducible=False) for an original, got "
+                f"{key.revision!r}, "
+                "which belongs to a thumbnail",
                 store=repr(self),
             )
         await store.put(key, file, reproducible=reproducible)
@@ -118,7 +119,7 @@ class SplitStore(NameRoutingStore):
 
 
 def _is_thumbnail(name: str) -> bool:
-    """Whether a name is that of a thumbnail: of a marked revision, or of a declared one.
+    """Return ``True`` if a name is that of a thumbnail, with a marked revision or declared.
 
     Originals, offloaded values, thumbnails without a mark and the files of other programs do not have such names.
     """

@@ -67,7 +67,7 @@ def test_objects_that_are_not_stores(store: str, run: Run) -> None:
 def test_models_without_images(run: Run, filled: Path) -> None:
     """The message is that of the library."""
     done = run("verify", f"{MODELS}:User", "-s", f"{MODELS}:media")
-    assert (done.exit_code, "but User has none" in done.stderr) == (2, True), done.output
+    assert (done.exit_code, "got User, which has none" in done.stderr) == (2, True), done.output
 
 
 @pytest.mark.parametrize("command", [["doctor"], ["verify", f"{MODELS}:Base"]], ids=lambda words: words[0])

@@ -61,13 +61,13 @@ async def test_all_uploads_together_have_a_share_of_the_memory() -> None:
     """Uploads beyond the shared memory go to temporary files, and the memory is available again afterwards."""
     gc.collect()
     size = SPOOL_MEMORY - 1
-    spools = [await Spool.fill(body(size), fingerprint=False) for _ in range(SPOOLS_MEMORY // size + 20)]
+    spools = [await Spool.fill(body(size), checksum=False) for _ in range(SPOOLS_MEMORY // size + 20)]
     kept = [spool for spool in spools if not spool.on_disk]
     assert sum(spool.size for spool in kept) <= SPOOLS_MEMORY
     assert len(spools) - len(kept) in range(19, 24)
     assert {len(spool.view) for spool in spools} == {size}
     del spools, kept
-    assert not (await Spool.fill(body(size), fingerprint=False)).on_disk
+    assert not (await Spool.fill(body(size), checksum=False)).on_disk
 
 
 MEASURE = """
@@ -79,9 +79,9 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 async def main():
-    await Spool.fill(body(5 * MEBIBYTE), fingerprint=False)
+    await Spool.fill(body(5 * MEBIBYTE), checksum=False)
     before = peak()
-    spools = await asyncio.gather(*(Spool.fill(body(MEBIBYTE), fingerprint=False) for _ in range(1000)))
+    spools = await asyncio.gather(*(Spool.fill(body(MEBIBYTE), checksum=False) for _ in range(1000)))
     print(json.dumps([len(spools), peak() - before]))
 
 asyncio.run(main())

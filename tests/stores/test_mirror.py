@@ -128,7 +128,7 @@ async def test_what_cannot_be_taken_back_is_told(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.WARNING), pytest.raises(StoreUnavailableError):
         await MirrorStore(first, second).put_object("a", b"x")
     assert await names(first) == ["a"]
-    assert "<FaultyStore of <MemoryStore of 1 files>> could not delete a file" in caplog.text
+    assert "could not be deleted from <FaultyStore of <MemoryStore of 1 files>>" in caplog.text
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -31,8 +31,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _REFUSED: Final = {
-    errno.EACCES: "give the process permission",
-    errno.EPERM: "give the process permission",
+    errno.EACCES: "grant the process access",
+    errno.EPERM: "grant the process access",
     errno.EROFS: "mount the file system for writing",
 }
 _UNAVAILABLE: Final = {
@@ -104,7 +104,9 @@ def translate(error: OSError, store: str, root: str, name: str) -> StoreError:
     code = error.errno
     what = f"{name!r} in {root!r}"
     if error.filename == root and code == errno.ENOTDIR:
-        return StoreError(f"{root!r} is not a directory; give the store another path", store=store, name=name)
+        return StoreError(
+            f"expected a directory, got the file {root!r}; pass another path to the store", store=store, name=name
+        )
     if error.filename == root and code == errno.ENOENT:
         return StoreFileNotFoundError(
             f"the store's directory {root!r} does not exist; create it, or mount it", store=store, name=name
@@ -115,11 +117,11 @@ def translate(error: OSError, store: str, root: str, name: str) -> StoreError:
         return StoreFileExistsError(f"{what} already exists; a file is never overwritten", store=store, name=name)
     if code in (errno.ENOTDIR, errno.EISDIR):
         return StoreFileExistsError(
-            f"{what} cannot exist: there is a file or a link where a directory is needed", store=store, name=name
+            f"{what}: expected directories on its path, found a file or a link", store=store, name=name
         )
     reason = f"{what}: {os.strerror(code) if code else error}"
     if code in (errno.ENAMETOOLONG, errno.EILSEQ):
-        return InvalidKeyError(f"{reason}; choose a shorter name, of ASCII characters", store=store, name=name)
+        return InvalidKeyError(f"{reason}; use a shorter name of ASCII characters", store=store, name=name)
     if code in _REFUSED:
         return StorePermissionError(f"{reason}; {_REFUSED[code]}", store=store, name=name)
     if code in _UNAVAILABLE:

@@ -34,7 +34,7 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
     """A store that keeps files in a directory and serves them as part of the application.
 
     A URL consists of the URL of the application, the prefix and the name. The URL of the application comes from
-    ``host_url_getter`` or, if there is none, from the current request; it is never reused for later requests.
+    ``host_url_getter`` or, without one, from the current request; it is never reused for later requests.
 
     Args:
         path: The directory. Other programs may read it, but only this library should write to it.
@@ -129,7 +129,7 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
             ValueError: ``filename`` is not a valid file name.
         """
         if self._signer is None:
-            raise DeclarationError(f"{self!r}: only signed URLs can name a download; give the store a url_secret")
+            raise DeclarationError(f"{self!r}: expected a url_secret, because only signed URLs can name a download")
         return f"{super().url_of(name)}?{self._signer.sign(name, download=filename)}"
 
     def _host_url(self) -> str:
@@ -140,13 +140,14 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
                 return url
             if store is self:
                 raise UnknownHostError(
-                    f"the host of the request, {host!r:.80}, is not in allowed_hosts; add it there, or give the store "
-                    f"a host_url_getter",
+                    f"expected a request for a host in allowed_hosts, got {host!r:.80}; add the host, or pass a "
+                    "host_url_getter",
                     store=repr(self),
                 )
         raise UnknownHostError(
-            "a URL needs a host, and there is no current request to take it from; give the store a host_url_getter, or "
-            "wrap the application: app = store.asgi_middleware(app)",
+            "expected a current request, which provides the host of URLs, found none; pass a host_url_getter to the "
+            "store, "
+            "or wrap the application: app = store.asgi_middleware(app)",
             store=repr(self),
         )
 

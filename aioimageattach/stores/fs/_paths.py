@@ -72,13 +72,17 @@ def check_path(name: str) -> str:
     check_name(name)
     segments = name.split("/")
     if segments[0] in SYSTEM_DIRECTORIES:
-        raise InvalidKeyError(f"name {name!r:.80}: the directory {segments[0]!r} belongs to the operating system")
+        raise InvalidKeyError(f"name: expected no system directory such as {segments[0]!r}, got {name!r:.80}")
     for segment in segments:
         size = len(segment.encode())
         if size > _MAX_SEGMENT:
-            raise InvalidKeyError(f"name {name!r:.80}: a segment has {size} bytes, at most {_MAX_SEGMENT} are allowed")
+            raise InvalidKeyError(
+                f"name: expected segments of at most {_MAX_SEGMENT} bytes, got {size} in {name!r:.80}"
+            )
         if segment.startswith(SIDE_PREFIX):
-            raise InvalidKeyError(f"name {name!r:.80}: segments starting with {SIDE_PREFIX!r} are reserved")
+            raise InvalidKeyError(
+                f"name: expected no segment that begins with {SIDE_PREFIX!r}, which is reserved, got {name!r:.80}"
+            )
     return name
 
 
@@ -95,7 +99,7 @@ def legacy_name(key: ImageKey) -> str:
     """
     number = key.object_id
     if number is None:
-        raise InvalidKeyError(f"the predecessor's layout needs an object_id: {key!r}")
+        raise InvalidKeyError(f"key: expected an object_id, which is part of the name without a revision, got {key!r}")
     leaf = f"{number}.{key.width}x{key.height}{guess_extension(key.mimetype)}"
     return f"{key.object_type}/{number % 1000}/{number // 1000}/{leaf}"
 

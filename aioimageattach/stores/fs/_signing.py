@@ -65,7 +65,10 @@ class UrlSigner:
         found = [secret] if isinstance(secret, (str, bytes)) else list(secret)
         self._secrets = [one.encode() if isinstance(one, str) else one for one in found]
         if not self._secrets or any(len(one) < _MIN_SECRET for one in self._secrets):
-            raise ValueError(f"url_secret: expected at least {_MIN_SECRET} bytes; secrets.token_urlsafe() makes one")
+            raise ValueError(
+                f"url_secret: expected at least {_MIN_SECRET} bytes, got fewer; generate one with "
+                "secrets.token_urlsafe()"
+            )
         if expires_in < 1:
             raise ValueError(f"url_expires_in: expected at least 1 second, got {expires_in!r}")
         if window is not None and window < 0:

@@ -290,8 +290,7 @@ def url_prefix(text: str) -> str:
     prefix = text.strip("/")
     if not prefix or prefix != quote(prefix, safe="/") or {"", ".", ".."} & set(prefix.split("/")):
         raise ValueError(
-            f"expected a path such as '/images/' that consists of letters, digits, '-', '.', '_' and '~', got "
-            f"{text!r:.80}"
+            f"expected a path such as '/images/' of letters, digits, '-', '.', '_' and '~', got {text!r:.80}"
         )
     return prefix
 
@@ -305,7 +304,7 @@ def offload(dir_path: str, x_accel_redirect: str | None, x_sendfile: bool) -> tu
     if x_accel_redirect is None:
         return (b"x-sendfile", f"{dir_path.rstrip('/')}/") if x_sendfile else None
     if x_sendfile:
-        raise ValueError("expected either x_accel_redirect or x_sendfile: only one server can send the file")
+        raise ValueError("x_sendfile: expected False with x_accel_redirect, because only one server can send the file")
     return b"x-accel-redirect", f"/{url_prefix(x_accel_redirect)}/"
 
 
@@ -323,7 +322,7 @@ async def _disconnect(receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
     except Exception:
-        _log.debug("the server cannot say whether the client is connected", exc_info=True)
+        _log.debug("the server does not report whether the client is connected", exc_info=True)
 
 
 async def _run_lifespan(receive: Receive, send: Send) -> None:

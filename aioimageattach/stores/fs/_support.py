@@ -80,7 +80,7 @@ class Support:
             if error.errno not in _NO_CHMOD:
                 raise
             self.report(
-                "changing permissions", error, f"it decides on them itself; {option}=None accepts that silently"
+                "changing permissions", error, f"files get its default permissions; {option}=None disables this warning"
             )
 
     def chown(self, fd: int) -> None:
@@ -105,10 +105,10 @@ class Support:
                 raise
             if status.st_uid != user and user != 0:
                 self.report(
-                    f"giving files to the owner of the store's directory, from user {status.st_uid} to {user}",
+                    f"changing the owner of files from user {status.st_uid} to {user}, who owns the store's directory",
                     error,
-                    f"user {user} may be unable to write to the directories that this process makes; "
-                    f"run it as user {user}",
+                    f"user {user} may be unable to write to the directories that this process creates; run it as "
+                    f"user {user}",
                 )
 
     def fsync(self, fd: int) -> None:
@@ -163,7 +163,7 @@ class Support:
             target.unlink(new)
             if error.errno not in _NO_RENAME:
                 raise
-            self.report("renaming files", error, "a put that is killed may leave a part of a file")
+            self.report("renaming files", error, "a killed process may leave an incomplete file")
             with open(directory.open(name), "rb", buffering=0) as source:
                 mode = stat.S_IMODE(os.fstat(source.fileno()).st_mode)
                 file = target.create(new, mode)

@@ -175,7 +175,7 @@ class S3Client:
         self._checksum: Algorithm | None = checksum
         self._encryption = encryption or _UNENCRYPTED
         if self._encryption.read and not endpoint.is_encrypted:
-            raise ValueError("encryption: a customer key must not be sent without TLS")
+            raise ValueError("encryption: expected an https endpoint_url with a customer key, got an http one")
         source = DefaultCredentials(region=region) if credentials is None else to_source(credentials)
         self.credentials: CredentialCache = CredentialCache(source, clock=clock)
 
@@ -478,7 +478,7 @@ class S3Client:
         reason = (
             self.credentials.explain()
             if found is None
-            else "the region of the bucket is not known: await connect() when the program starts, or give region="
+            else "the region of the bucket is not known: await connect() when the program starts, or pass region="
         )
         raise StoreError(f"a signed URL cannot be calculated: {reason}", store=self._label)
 

@@ -88,8 +88,7 @@ class Deleter:
         except StoreError as error:
             if is_unsupported(error):
                 self._bulk = False
-                extra = log_fields("s3.unsupported", error)
-                _log.warning("%s; objects are deleted one by one: give bulk_delete=False", error, extra=extra)
+                _log.warning("%s; objects are deleted one by one; set bulk_delete=False", error)
                 return names
             failed |= dict.fromkeys(names, error)
             return []
@@ -101,7 +100,7 @@ class Deleter:
             else:
                 kind = StorePermissionError if failure.code == "AccessDenied" else StoreError
                 failed[name] = kind(
-                    f"delete {name!r}: the server answered {failure.code}: {failure.message}",
+                    f"delete {name!r}: the server responded with {failure.code}: {failure.message}",
                     store=self._sender.label,
                     name=name,
                     code=failure.code,

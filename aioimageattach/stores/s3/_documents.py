@@ -58,7 +58,7 @@ def build_delete(keys: Sequence[str], *, quiet: bool = True) -> bytes:
         raise ValueError(f"keys: expected 1 to {MAX_DELETES:,}, got {len(keys):,}")
     for key in keys:
         if _UNWRITABLE.search(key):
-            raise InvalidKeyError(f"key {key!r:.80}: XML cannot represent one of its characters", name=key)
+            raise InvalidKeyError(f"key: expected characters that XML can represent, got {key!r:.80}", name=key)
     objects = (f"<Object><Key>{escape(key, _ENTITIES)}</Key></Object>" for key in keys)
     return _document("Delete", ["<Quiet>true</Quiet>" if quiet else "", *objects])
 
@@ -75,7 +75,7 @@ def build_complete(parts: Iterable[Part]) -> bytes:
     ordered = sorted(parts, key=lambda part: part.number)
     numbers = {part.number for part in ordered}
     if not ordered or len(numbers) != len(ordered) or min(numbers) < 1 or max(numbers) > MAX_PARTS:
-        raise ValueError(f"parts: expected at least one, with different numbers from 1 to {MAX_PARTS:,}")
+        raise ValueError(f"parts: expected at least one, with distinct numbers from 1 to {MAX_PARTS:,}")
     return _document("CompleteMultipartUpload", map(_part, ordered))
 
 

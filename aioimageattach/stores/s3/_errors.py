@@ -41,19 +41,19 @@ _OTHER_REGION: Final = frozenset(
         "TemporaryRedirect",
     }
 )
-_FOREIGN: Final = "this is not a response of S3: check endpoint_url, and the proxies on the way"
-_OTHER_VERSION: Final = "the server may not accept Version 2 of signatures: give signature_version='v4'"
+_FOREIGN: Final = "the response is not from an S3 server: check endpoint_url, and any proxies"
+_OTHER_VERSION: Final = "the server may not support Signature Version 2: set signature_version='v4'"
 _ADVICE: Final = {
-    "AccessDenied": "allow it in the policy of the bucket or of the user",
-    "AccessControlListNotSupported": "give no acl: the bucket has ACLs switched off",
+    "AccessDenied": "allow the operation in the policy of the bucket or the user",
+    "AccessControlListNotSupported": "omit acl: ACLs are disabled for the bucket",
     "EntityTooLarge": "lower multipart_threshold, or raise the server's limit",
-    "ExpiredToken": "renew the credentials: give a source that does",
+    "ExpiredToken": "use a credential source that renews the credentials",
     "InvalidAccessKeyId": "check access_key, and that it belongs to this endpoint",
-    "InvalidToken": "check the session token: it belongs to other keys",
-    "MissingContentMD5": "give checksum='crc32'",
+    "InvalidToken": "check that the session token belongs to these keys",
+    "MissingContentMD5": "set checksum='crc32'",
     "NoSuchBucket": "create the bucket, or correct its name, region and endpoint_url",
-    "RequestTimeTooSkewed": "set this machine's clock",
-    "SignatureDoesNotMatch": "check secret_key, and whether a proxy changes requests on the way",
+    "RequestTimeTooSkewed": "correct this machine's clock",
+    "SignatureDoesNotMatch": "check secret_key, and whether a proxy modifies requests",
 }
 _PERMISSION: Final = frozenset(
     {
@@ -85,7 +85,7 @@ class ErrorResponse:
 
     Args:
         status: The HTTP status.
-        info: The error in the body; empty if there is none, as for ``HEAD``.
+        info: The error in the body; empty without a body, as for ``HEAD``.
         is_foreign: Whether the response has a body that is not an S3 error, such as a proxy's page.
         region: The bucket's region, if the response contains it.
         location: The target of a redirect, if the response contains one.
@@ -186,7 +186,7 @@ _OPTIONS: Final = {
     "x-amz-server-side-encryption": "encryption=None",
     "x-amz-storage-class": "storage_class=None",
     "delete": "bulk_delete=False",
-    "uploads": "a multipart_threshold above the largest file",
+    "uploads": "multipart_threshold above the size of the largest file",
 }
 
 
@@ -228,21 +228,21 @@ def _kind(response: ErrorResponse) -> type[StoreError]:
 
 def _advice(response: ErrorResponse, kind: type[StoreError], version: SignatureVersion, options: str) -> str | None:
     if kind is AuthMechanismError:
-        return "give signature_version='v4' and the bucket's region, or 'v2' for a server that knows no other"
+        return "set signature_version='v4' and the bucket's region, or 'v2' for a server that supports no other"
     if kind is StoreFileExistsError:
         return "a file is never overwritten"
     if response.status == 407:
-        return "the proxy wants credentials: put them into its URL; .netrc is not read"
+        return "the proxy requires credentials: include them in its URL; .netrc is not read"
     if response.is_elsewhere:
-        return f"give region={response.region!r}" if response.region else "give the bucket's region and endpoint_url"
+        return f"set region={response.region!r}" if response.region else "set the bucket's region and endpoint_url"
     if version == "v2" and (response.is_refused or response.status == 400):
         return _OTHER_VERSION
     if response.status in (405, 501) or response.code in _UNSUPPORTED:
-        return f"the server lacks it{f': give {options}' if options else ''}"
+        return f"the server does not support it{f': set {options}' if options else ''}"
     if response.is_foreign:
         return _FOREIGN
     if "Content-MD5" in response.info.message and "required" in response.info.message:
-        return "give checksum='crc32': puts to a bucket with Object Lock need a checksum"
+        return "set checksum='crc32': puts to a bucket with Object Lock require a checksum"
     return _ADVICE.get(response.code)
 
 
@@ -272,7 +272,7 @@ def to_error(
     tries = f" in {attempts} attempts" if attempts > 1 else ""
     advice = _advice(response, kind, version, options)
     return kind(
-        f"{operation}: the server answered {text}{tries}{f'; {advice}' if advice else ''}",
+        f"{operation}: the server responded with {text}{tries}{f'; {advice}' if advice else ''}",
         store=store,
         name=name,
         status=response.status,

@@ -35,7 +35,7 @@ class _Cycle:
         """
         self._empty = self._empty + 1 if is_empty else 0
         if position == self._seen or self._empty > _MAX_EMPTY:
-            raise self.error("it sends the same page again and again")
+            raise self.error("the server repeats a page")
         self._steps += 1
         if self._steps == self._limit:
             self._seen, self._steps, self._limit = position, 0, 2 * self._limit
@@ -43,7 +43,7 @@ class _Cycle:
     def error(self, problem: str) -> StoreError:
         """Return the error for a listing that cannot be continued."""
         return StoreError(
-            f"list: the server does not list everything: {problem}; its names cannot be relied on",
+            f"list: expected a complete listing, but {problem}",
             store=self._sender.label,
         )
 
@@ -85,7 +85,7 @@ async def list_objects(sender: Sender, own: str, prefix: str, start_after: str) 
             continue
         marker = page.next_marker or last
         if marker is None:
-            raise cycle.error("it says that there is more, but not how to go on")
+            raise cycle.error("the page is truncated and has no marker of the next one")
         for name in ("list-type", "start-after", "continuation-token"):
             query.pop(name, None)
         # If the server ignored start-after, the marker skips the names before it.
@@ -115,4 +115,4 @@ async def list_uploads(sender: Sender, own: str, prefix: str) -> AsyncIterator[L
         elif last is not None:
             query["key-marker"], query["upload-id-marker"] = last.key, last.upload_id
         else:
-            raise cycle.error("it says that there is more, but not how to go on")
+            raise cycle.error("the page is truncated and has no marker of the next one")

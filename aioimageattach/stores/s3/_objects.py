@@ -39,7 +39,7 @@ class ObjectHead:
 
 
 def _cut_off() -> StoreUnavailableError:
-    return StoreUnavailableError("the server's answer has no Last-Modified or no Content-Length")
+    return StoreUnavailableError("expected the headers Last-Modified and Content-Length, got an incomplete response")
 
 
 def read_size(headers: Mapping[str, str]) -> int:
@@ -55,7 +55,7 @@ def read_size(headers: Mapping[str, str]) -> int:
 
 
 def read_etag(headers: Mapping[str, str]) -> str:
-    """Return the ETag without quotes; empty if there is none."""
+    """Return the ETag without quotes; empty if the header is missing."""
     return headers.get("ETag", "").strip('"')
 
 

@@ -78,5 +78,5 @@ def object_headers(description: Description) -> dict[str, str]:
     text = "".join(headers.values())
     if not (text.isascii() and text.isprintable()):
         name = next(name for name, value in headers.items() if not (value.isascii() and value.isprintable()))
-        raise ValueError(f"headers: the value of {name} contains a control character, or is not ASCII: encode it")
+        raise ValueError(f"headers: expected printable ASCII in the value of {name}; encode it")
     return headers

@@ -103,14 +103,14 @@ class _Stream:
         with Limit(state.watchdog, inf, self._sender.read_timeout):
             piece = await self._response.content.read(size)
         if not piece:
-            raise aiohttp.ClientPayloadError("the response ended too early")
+            raise aiohttp.ClientPayloadError("the response ended early")
         return piece
 
     def _compare(self) -> None:
         assert self._hash is not None
         if self._position == self.size and base64.b64encode(self._hash.digest()).decode() != self._expected:
             raise StoreError(
-                f"{self._request}: the bytes that arrived are not those that were put: their checksums differ",
+                f"{self._request}: expected the checksum of the object, got another one",
                 store=self._sender.label,
                 name=self._request.name,
             )
@@ -120,7 +120,8 @@ class _Stream:
         self._breaks += 1
         if self._breaks > self._sender.policy.max_retry:
             raise StoreUnavailableError(
-                f"{self._request}: it broke off {self._breaks} times after {self._position:,} of {self.size:,} bytes",
+                f"{self._request}: the response was interrupted {self._breaks} times, last after {self._position:,} of "
+                f"{self.size:,} bytes",
                 store=self._sender.label,
                 name=self._request.name,
                 attempts=self._breaks,
@@ -142,7 +143,9 @@ class _Stream:
 
     def _replaced(self) -> StoreError:
         return StoreError(
-            f"{self._request}: it was replaced while it was read", store=self._sender.label, name=self._request.name
+            f"{self._request}: the object was replaced while it was read",
+            store=self._sender.label,
+            name=self._request.name,
         )
 
     async def aclose(self) -> None:
@@ -231,7 +234,7 @@ async def _open_range(sender: Sender, request: Request, start: int, end: int | N
         return _Opened(response, min(start, after) - first, max(0, last - start))
     response.close()
     raise StoreError(
-        f"{request}: the server sent another range than bytes {start}-{'' if end is None else end - 1}: {given[:80]!r}",
+        f"{request}: expected the range {start}-{'' if end is None else end - 1}, got {given[:80]!r}",
         store=sender.label,
         name=request.name,
     )

@@ -57,7 +57,7 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if self.max_retry < 0 or self.first < 0 or self.longest < 0:
-            raise ValueError(f"expected no number below 0, got {self!r}")
+            raise ValueError(f"expected numbers of at least 0, got {self!r}")
         if not self.timeout > 0:
             raise ValueError(f"timeout: expected more than 0 seconds, got {self.timeout!r}")
 

@@ -57,15 +57,15 @@ def _given_credentials(
     secret_key: str | None,
     token: str | None,
 ) -> CredentialSource | CredentialProvider | None:
-    """Return the credentials given in the arguments of a store, or ``None`` if there are none."""
+    """Return the credentials given in the arguments of a store, or ``None``."""
     if credentials is not None:
         if access_key is not None or secret_key is not None or token is not None:
-            raise ValueError("credentials: expected either them, or access_key, secret_key and token")
+            raise ValueError("credentials: expected None with access_key, secret_key or token")
         return credentials
     if access_key is not None and secret_key is not None:
         return StaticCredentials(access_key, secret_key, token)
     if access_key is not None or secret_key is not None or token is not None:
-        raise ValueError("access_key and secret_key: expected both or neither, and a token only with them")
+        raise ValueError("access_key and secret_key: expected both or neither, and token only with both")
     return None
 
 
@@ -133,12 +133,12 @@ class S3Store(KeyedStore):
     ) -> None:
         credentials = _given_credentials(credentials, access_key, secret_key, token)
         if public_base_url is not None and url_expires_in is not None:
-            raise ValueError("public_base_url: its URLs are not signed, so url_expires_in does not go with it")
+            raise ValueError("public_base_url: expected None with url_expires_in, because its URLs are not signed")
         if max_age is not None and max_age < 0:
-            raise ValueError(f"max_age: expected seconds, got {max_age!r}")
+            raise ValueError(f"max_age: expected at least 0 seconds, got {max_age!r}")
         self._window = None if url_expires_in is None else Window(url_expires_in, url_window)
         if self._window is None and url_window is not None:
-            raise ValueError("url_window: it is about signed URLs; give url_expires_in too")
+            raise ValueError("url_window: expected None without url_expires_in, because it applies to signed URLs only")
         self.max_age = max_age
         self.max_retry = max_retry
         self.prefix: str = prefix.strip("/")
@@ -337,7 +337,7 @@ class S3Store(KeyedStore):
         except (StoreFileExistsError, StoreFileNotFoundError, StoreUnavailableError):
             raise
         except StoreError as error:  # no read permission, copies not supported, or the file is too large
-            self._warn("copies", "files are read and put by this process, because the server does not copy them", error)
+            self._warn("copies", "this process reads and puts the files, because the server does not copy them", error)
             return False
         return True
 
@@ -367,7 +367,9 @@ class S3Store(KeyedStore):
         except StoreError as error:
             if not is_unsupported(error):
                 raise
-            self._warn("uploads", "unfinished uploads are not aborted; give the bucket a lifecycle rule", error)
+            self._warn(
+                "uploads", "unfinished uploads are not aborted; configure a lifecycle rule for the bucket", error
+            )
         return aborted
 
     async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
@@ -416,7 +418,7 @@ class S3Store(KeyedStore):
         """
         check_name(name)
         if self._window is None:
-            raise DeclarationError(f"{self!r}: only signed URLs can name a download; give the store url_expires_in")
+            raise DeclarationError(f"{self!r}: expected url_expires_in, because only signed URLs can name a download")
         return self.client.presign(
             "GET",
             name,
@@ -432,5 +434,8 @@ class S3Store(KeyedStore):
             InvalidKeyError: The key has no ``object_id``, which is part of that name.
         """
         if key.object_id is None:
-            raise InvalidKeyError(f"the old layout needs an object_id: {key!r}", store=repr(self))
+            raise InvalidKeyError(
+                f"key: expected an object_id, which is part of the name without a revision, got {key!r}",
+                store=repr(self),
+            )
         return f"{key.object_type}/{key.object_id}/{key.width}x{key.height}{guess_extension(key.mimetype)}"

@@ -203,8 +203,9 @@ class Uploader:
                 return head.etag
             if head is None and put.source is not None and isinstance(error, StoreFileExistsError):
                 raise StoreError(
-                    f"copy to {put.name!r}: the server answered {error.status} {error.code}, but there is no such "
-                    "object: it compares If-None-Match with the source; give create_only='head'",
+                    f"copy to {put.name!r}: the server responded with {error.status} {error.code}, although there is "
+                    "no "
+                    "such object: it compares If-None-Match with the source; set create_only='head'",
                     store=self._sender.label,
                     name=put.name,
                     code="NotImplemented",
@@ -280,7 +281,7 @@ class Uploader:
                 return Part(index + 1, await self._sender.send(request, receive_copied))
             except StoreFileExistsError as error:
                 raise StoreError(
-                    f"{request}: its source was replaced while it was copied", store=self._sender.label, name=put.name
+                    f"{request}: the source was replaced while it was copied", store=self._sender.label, name=put.name
                 ) from error
 
         etag = await self._send_parts(put, len(starts), copy, checksum=None)
@@ -383,8 +384,7 @@ class Uploader:
             )
             return False
         if len(found) > 1:
-            extra = log_fields("s3.left_behind", count=len(found))
-            _log.warning("An upload of %r may be left behind: %d are under way", put.name, len(found), extra=extra)
+            _log.warning("An upload of %r may be left behind: %d are in progress", put.name, len(found))
         return len(found) <= 1
 
     async def _send_part(self, put: _Put, upload_id: str, number: int, body: Body) -> Part:
@@ -450,7 +450,7 @@ class Uploader:
             async with asyncio.timeout(_CLEAN_UP):
                 head = await self._head(put)
                 if head is not None and head.metadata.get(PUT_ID, head.etag) in (put.put_id, etag):
-                    await self._delete(Request("DELETE", "take back", put.key, name=put.name))
+                    await self._delete(Request("DELETE", "undo the put of", put.key, name=put.name))
         except (StoreError, TimeoutError) as error:
             extra = log_fields("s3.left_behind", error)
             _log.warning("%r may be left behind: %s", put.name, str(error) or type(error).__name__, extra=extra)

@@ -43,7 +43,7 @@ class UnexpectedResponse(StoreUnavailableError):
     """The response is not one that S3 sends to this request, regardless of its status."""
 
     def __init__(self, problem: str) -> None:
-        super().__init__(f"the server's response is not one of S3: {problem}")
+        super().__init__(f"the response is not from an S3 server: {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +80,23 @@ class S3ErrorInResponse(Exception):
 def _parse(body: bytes) -> Element:
     """Parse a body, and remove the namespaces from the names of all elements."""
     if len(body) > MAX_RESPONSE:
-        raise UnexpectedResponse(f"it has {len(body):,} bytes, {MAX_RESPONSE:,} are allowed")
+        raise UnexpectedResponse(f"expected at most {MAX_RESPONSE:,} bytes, got {len(body):,}")
     if b"<!DOCTYPE" in body:
-        raise UnexpectedResponse("it has a document type")
+        raise UnexpectedResponse("expected no document type")
     # In memory, each element and each attribute is many times larger than in the document.
     if body.count(b"<") + body.count(b"=") > _MAX_MARKS:
-        raise UnexpectedResponse(f"it has more than {_MAX_MARKS:,} elements and attributes")
+        raise UnexpectedResponse(f"expected at most {_MAX_MARKS:,} elements and attributes, got more")
     try:
         # NUL bytes would make the parser assume another encoding, in which the check above misses a document type.
         if "\0" in body.decode():
-            raise UnexpectedResponse("it is not UTF-8")
+            raise UnexpectedResponse("expected UTF-8")
     except UnicodeDecodeError:
-        raise UnexpectedResponse("it is not UTF-8") from None
+        raise UnexpectedResponse("expected UTF-8") from None
     try:
         # Some servers send leading whitespace to keep the connection open.
         root = ElementTree.fromstring(body.strip(), parser=ElementTree.XMLParser(encoding="utf-8"))
     except (ElementTree.ParseError, ValueError):
-        raise UnexpectedResponse("it is not XML" if body.strip() else "it is empty") from None
+        raise UnexpectedResponse("expected XML" if body.strip() else "expected XML, got an empty body") from None
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
     return root
@@ -132,7 +132,7 @@ def read_text(element: Element, name: str) -> str:
     """
     found = element.findtext(name)
     if not found:
-        raise UnexpectedResponse(f"<{element.tag:.40}> has no <{name}>")
+        raise UnexpectedResponse(f"expected <{name}> in <{element.tag:.40}>, found none")
     return found
 
 
@@ -148,7 +148,7 @@ def read_time(text: str) -> datetime:
             return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
         except (ValueError, OverflowError):
             pass
-    raise UnexpectedResponse(f"{text!r:.40} is not a time")
+    raise UnexpectedResponse(f"expected a time, got {text!r:.40}")
 
 
 def show_text(element: Element, name: str) -> str | None:

@@ -173,7 +173,7 @@ async def test_a_root_that_is_a_file(tmp_path: Path) -> None:
         store.delete_object("a"),
         names(store),
     ):
-        with pytest.raises(StoreError, match="file' is not a directory; give the store another path"):
+        with pytest.raises(StoreError, match="file'; pass another path to the store"):
             await call
 
 
@@ -260,7 +260,7 @@ async def test_a_directory_without_the_right_to_it(open_directory: Path, mode: i
     store = FileSystemStore(root, "/")
     with kernel.in_the_worker(kernel.nobody):
         for name in ("a", "deep/a"):
-            with pytest.raises(StorePermissionError, match=r"files'.*Permission denied; give the process permission"):
+            with pytest.raises(StorePermissionError, match=r"files'.*Permission denied; grant the process access"):
                 await store.put_object(name, b"1")
     root.chmod(0o700)
     assert everything(root) == []
@@ -299,7 +299,7 @@ UNAVAILABLE, REFUSED = StoreUnavailableError, StorePermissionError
         ("linkat", errno.ENOSPC, UNAVAILABLE, "free space"),
         ("linkat", errno.EROFS, REFUSED, "mount the file system for writing"),
         ("mkdirat", errno.EROFS, REFUSED, "mount the file system for writing"),
-        ("mkdirat", errno.ENAMETOOLONG, InvalidKeyError, "choose a shorter name"),
+        ("mkdirat", errno.ENAMETOOLONG, InvalidKeyError, "use a shorter name"),
         ("openat", errno.EMFILE, UNAVAILABLE, "raise the process's limit on open files"),
         ("openat", errno.ENFILE, UNAVAILABLE, "raise the system's limit on open files"),
         ("openat", errno.ENOTSOCK, StoreError, "Socket operation"),
@@ -411,7 +411,7 @@ async def test_links_do_not_lead_out(store: FileSystemStore, root: Path, tmp_pat
         with pytest.raises(StoreFileExistsError):
             await store.put_object(name, b"overwritten")
         await store.delete_object(name)
-    with pytest.raises(StoreFileExistsError, match="there is a file or a link where a directory is needed"):
+    with pytest.raises(StoreFileExistsError, match="found a file or a link"):
         await store.put_object("directory/new", b"put")
     assert await names(store) == []
     assert await names(store, "directory/") == []

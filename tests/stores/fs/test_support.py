@@ -84,8 +84,8 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     [
         ("links", []),
         ("unnamed files and links", []),
-        ("unnamed files, links and renaming", ["a put that is killed may leave a part of a file"]),
-        ("changing permissions", ["dir_mode=None accepts that"]),
+        ("unnamed files, links and renaming", ["a killed process may leave an incomplete file"]),
+        ("changing permissions", ["dir_mode=None disables this warning"]),
         ("flushing", ["files of committed rows may be lost", "files of committed rows may be missing"]),
     ],
 )
@@ -262,7 +262,7 @@ async def test_a_directory_of_the_file_system_in_the_root(tmp_path: Path) -> Non
             await store.put_object("a/b", b"1")
             assert [found.name async for found in store.list_objects()] == ["a/b"]
             assert await store.discard_unfinished((await store.head_object("a/b")).modified_at) == 0
-        with pytest.raises(StoreError, match="belongs to the operating system"):
+        with pytest.raises(StoreError, match="expected no system directory"):
             await store.put_object("lost+found/a", b"1")
 
 
@@ -317,7 +317,7 @@ async def test_links_on_other_operating_systems(tmp_path: Path) -> None:
         with pytest.raises(StoreFileExistsError):
             await store.put_object(name, b"1")
     assert [found.name async for found in store.list_objects()] == ["plain"]
-    with pytest.raises(StoreError, match="is not a directory"):
+    with pytest.raises(StoreError, match="expected a directory, got the file"):
         await FileSystemStore(root / "plain", "/").get_object("a")
     assert await store.move_objects({"plain": "a/moved"}) == {}
     assert [found.name async for found in store.list_objects()] == ["a/moved"]

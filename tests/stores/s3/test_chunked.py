@@ -58,18 +58,18 @@ def test_a_checksum_of_pieces(algorithm: Algorithm, expected: str) -> None:
 def test_a_checksum_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Is refused at once, and the others go on."""
     monkeypatch.setitem(sys.modules, "awscrt.checksums", None)
-    with pytest.raises(DeclarationError, match=r"checksum='crc64nvme' needs .* pip install 'aioimageattach\[crt\]'"):
+    with pytest.raises(DeclarationError, match=r"checksum='crc64nvme' requires .* pip install 'aioimageattach\[crt\]'"):
         new_hash("crc64nvme")
     new_hash("crc32")
 
 
 def test_a_body_of_another_length_is_refused() -> None:
     """A body that is longer or shorter than announced would break the request: it is said before it is sent."""
-    with pytest.raises(ValueError, match="more bytes than the 3 that were announced"):
+    with pytest.raises(ValueError, match="expected 3 bytes, as announced, got more"):
         ChunkedBody(3).feed(b"four")
     short = ChunkedBody(3)
     short.feed(b"no")
-    with pytest.raises(ValueError, match="the body has 2 bytes, 3 were announced"):
+    with pytest.raises(ValueError, match="expected 3 bytes, as announced, got 2"):
         short.finish()
 
 

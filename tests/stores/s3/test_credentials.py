@@ -100,7 +100,7 @@ def cache_of(lifetime: float | None = 3600) -> tuple[CredentialCache, Vault, Clo
         (("a", "s", ""), "token: expected"),
         (("a", "s", "canary\r\nX: 1"), "token: expected"),
         (("a", None), "secret_key: expected"),
-        (("a", "s", None, datetime(2026, 1, 1)), "expires_at: expected a time with its zone"),
+        (("a", "s", None, datetime(2026, 1, 1)), "expires_at: expected a datetime with a time zone"),
     ],
 )
 def test_credentials_that_cannot_be_are_refused(arguments: tuple[Any, ...], message: str) -> None:
@@ -149,8 +149,8 @@ async def test_the_environment_is_read_when_it_is_asked(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"AWS_ACCESS_KEY_ID": "AKID"}, "AWS_ACCESS_KEY_ID is there, but AWS_SECRET_ACCESS_KEY is not"),
-        ({"AWS_SECRET_ACCESS_KEY": "canary"}, "AWS_SECRET_ACCESS_KEY is there, but AWS_ACCESS_KEY_ID is not"),
+        ({"AWS_ACCESS_KEY_ID": "AKID"}, "expected AWS_SECRET_ACCESS_KEY with AWS_ACCESS_KEY_ID, found none"),
+        ({"AWS_SECRET_ACCESS_KEY": "canary"}, "expected AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, found none"),
         ({"AWS_ACCESS_KEY_ID": "AKID", "AWS_SECRET_ACCESS_KEY": "canary\n"}, "environment: secret_key: expected"),
     ],
 )
@@ -242,17 +242,20 @@ async def test_the_shared_files_may_stand_elsewhere(
 async def test_a_profile_that_is_nowhere_is_an_error_only_when_it_was_named(home: Path) -> None:
     """Without files and without a name there are no credentials here, and that is all."""
     assert await ProfileCredentials().fetch() is None
-    with pytest.raises(StorePermissionError, match=r"profile 'gone': it is neither in .*/\.aws/credentials nor in"):
+    with pytest.raises(StorePermissionError, match=r"expected the profile 'gone' in .*/\.aws/credentials or"):
         await ProfileCredentials("gone").fetch()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"canary = 1", "it is not a file of profiles: MissingSectionHeaderError"),
-        (b"[default]\ncanary", "it is not a file of profiles: ParsingError"),
-        (b"[default]\na=\xffcanary", "it cannot be read: UnicodeDecodeError"),
-        (b"[default]\naws_secret_access_key=canary", "aws_secret_access_key is there, but aws_access_key_id is not"),
+        (b"canary = 1", "expected a file of profiles: MissingSectionHeaderError"),
+        (b"[default]\ncanary", "expected a file of profiles: ParsingError"),
+        (b"[default]\na=\xffcanary", "cannot be read: UnicodeDecodeError"),
+        (
+            b"[default]\naws_secret_access_key=canary",
+            "expected aws_access_key_id with aws_secret_access_key, found none",
+        ),
         (b"[default]\naws_access_key_id=a b\naws_secret_access_key=canary", "profile 'default': access_key: expected"),
     ],
 )
@@ -268,7 +271,7 @@ async def test_a_shared_file_that_cannot_be_read_is_an_error(home: Path, content
 async def test_a_shared_file_that_is_a_directory_is_an_error(home: Path) -> None:
     """What the system refuses is said."""
     (home / "config").mkdir()
-    with pytest.raises(StorePermissionError, match="it cannot be read: IsADirectoryError"):
+    with pytest.raises(StorePermissionError, match="cannot be read: IsADirectoryError"):
         await ProfileCredentials().fetch()
 
 
@@ -291,7 +294,7 @@ async def test_without_any_credentials_the_error_says_what_to_do(
     if not installed:
         monkeypatch.setitem(sys.modules, "botocore.session", None)
     cache = CredentialCache(DefaultCredentials())
-    with pytest.raises(StorePermissionError, match="there are no S3 credentials: give access_key") as caught:
+    with pytest.raises(StorePermissionError, match="expected S3 credentials, found none: pass access_key") as caught:
         await cache.get()
     assert caught.value.code == "NoCredentials"
     assert cache.peek() is None
@@ -415,7 +418,7 @@ async def test_a_web_identity_gives_credentials(
     if granted:
         assert (await CredentialCache(DefaultCredentials()).get()).access_key == "WEB"
     else:
-        with pytest.raises(StorePermissionError, match="WithWebIdentity was answered by AccessDenied") as caught:
+        with pytest.raises(StorePermissionError, match="WithWebIdentity failed with AccessDenied") as caught:
             await CredentialCache(DefaultCredentials()).get()
         assert "canary" not in str(caught.value)
 

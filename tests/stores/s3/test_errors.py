@@ -52,16 +52,20 @@ def refusal(status: int, code: str = "", message: str = "no", **more: Any) -> Er
         (refusal(400, "ExpiredToken"), StorePermissionError, "renew"),
         (refusal(400, "InvalidRequest", MECHANISM), AuthMechanismError, "signature_version='v4'"),
         (refusal(501, "NotImplemented", "Signature Version 4 is not known"), AuthMechanismError, "'v2'"),
-        (refusal(501, "NotImplemented"), StoreError, "the server lacks it: give bulk_delete=False"),
-        (refusal(405), StoreError, "the server lacks it"),
-        (refusal(407), StoreError, "put them into its URL; .netrc is not read"),
-        (refusal(400, "InvalidRequest", OBJECT_LOCK), StoreError, "give checksum='crc32'"),
-        (refusal(404, is_foreign=True), StoreUnavailableError, "not a response of S3: check endpoint_url"),
-        (refusal(412, is_foreign=True), StoreUnavailableError, "not a response of S3"),
-        (refusal(403, is_foreign=True), StorePermissionError, "not a response of S3"),
-        (refusal(301, "PermanentRedirect", region="eu-west-1"), StoreError, "give region='eu-west-1'"),
+        (refusal(501, "NotImplemented"), StoreError, "the server does not support it: set bulk_delete=False"),
+        (refusal(405), StoreError, "the server does not support it"),
+        (refusal(407), StoreError, "include them in its URL; .netrc is not read"),
+        (refusal(400, "InvalidRequest", OBJECT_LOCK), StoreError, "set checksum='crc32'"),
+        (
+            refusal(404, is_foreign=True),
+            StoreUnavailableError,
+            "the response is not from an S3 server: check endpoint_url",
+        ),
+        (refusal(412, is_foreign=True), StoreUnavailableError, "the response is not from an S3 server"),
+        (refusal(403, is_foreign=True), StorePermissionError, "the response is not from an S3 server"),
+        (refusal(301, "PermanentRedirect", region="eu-west-1"), StoreError, "set region='eu-west-1'"),
         (refusal(400, "AuthorizationHeaderMalformed"), StoreError, "the bucket's region"),
-        (refusal(400, "AccessControlListNotSupported"), StoreError, "give no acl"),
+        (refusal(400, "AccessControlListNotSupported"), StoreError, "omit acl"),
         (refusal(400, "InvalidArgument"), StoreError, ""),
     ],
     ids=lambda value: f"{value.status} {value.info.code}" if isinstance(value, ErrorResponse) else None,
@@ -71,7 +75,7 @@ def test_the_kind_of_error(found: ErrorResponse, kind: type[StoreError], advice:
     error = to_error(found, "put 'a'", store="<store>", name="a", attempts=1, options="bulk_delete=False")
     assert type(error) is kind
     assert advice in str(error)
-    assert str(error).startswith(f"put 'a': the server answered {found.status}")
+    assert str(error).startswith(f"put 'a': the server responded with {found.status}")
 
 
 def test_what_an_error_carries() -> None:
@@ -79,7 +83,7 @@ def test_what_an_error_carries() -> None:
     error = to_error(refusal(503, "SlowDown", request_id="R1"), "put 'a'", store="<store>", name="a", attempts=3)
     assert (error.status, error.code, error.request_id, error.attempts) == (503, "SlowDown", "R1", 3)
     assert (error.store, error.name) == ("<store>", "a")
-    assert str(error) == "put 'a': the server answered 503 SlowDown: no in 3 attempts"
+    assert str(error) == "put 'a': the server responded with 503 SlowDown: no in 3 attempts"
 
 
 def test_an_answer_is_read() -> None:
@@ -141,7 +145,7 @@ def test_old_signatures_that_are_refused() -> None:
     """Some servers call one that they do not know a wrong one."""
     for code in ("SignatureDoesNotMatch", "AccessDenied", ""):
         error = to_error(refusal(403, code), "put", store="", name=None, attempts=1, version="v2")
-        assert "give signature_version='v4'" in str(error)
+        assert "set signature_version='v4'" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +155,7 @@ def test_old_signatures_that_are_refused() -> None:
         ((), ("x-amz-checksum-crc32",), "checksum=None"),
         ((), ("x-amz-server-side-encryption", "x-amz-acl"), "acl=None or encryption=None"),
         (("delete",), ("Content-MD5",), "bulk_delete=False"),
-        (("uploads",), (), "a multipart_threshold above the largest file"),
+        (("uploads",), (), "multipart_threshold above the size of the largest file"),
         (("uploadId",), ("Content-Type",), ""),
     ],
 )

@@ -355,7 +355,10 @@ def test_a_form_is_signed_as_botocore_signs_it(token: str | None) -> None:
     ("call", "message"),
     [
         (lambda s: s.sign("GET", "ftp://h/a", {}, KEYS, now=NOW), "url: expected"),
-        (lambda s: s.sign("GET", URL, {}, KEYS, now=NOW.replace(tzinfo=None)), "now: expected a time with its zone"),
+        (
+            lambda s: s.sign("GET", URL, {}, KEYS, now=NOW.replace(tzinfo=None)),
+            "now: expected a datetime with a time zone",
+        ),
         (lambda s: s.presign("GET", URL, KEYS, now=NOW, expires_in=0), "expires_in: expected 1 to 604800"),
         (lambda s: s.presign("GET", URL, KEYS, now=NOW, expires_in=604801), "expires_in: expected 1 to 604800"),
         (lambda s: s.presign_post("b", "k", KEYS, now=NOW, expires_in=604801), "expires_in: expected 1 to 604800"),

@@ -89,7 +89,7 @@ def test_the_arguments_of_the_predecessor() -> None:
     ("options", "message"),
     [
         ({"access_key": "key"}, "access_key and secret_key"),
-        ({"credentials": StaticCredentials("a", "b"), **AWS}, "credentials: expected either"),
+        ({"credentials": StaticCredentials("a", "b"), **AWS}, "credentials: expected None with"),
         ({"url_expires_in": 60, "public_base_url": "https://x", **AWS}, "public_base_url"),
         ({"url_window": 60, **AWS}, "url_window"),
         ({"url_expires_in": 0, **AWS}, "url_expires_in"),

@@ -204,11 +204,11 @@ def test_the_name_of_the_root_does_not_matter(root: str) -> None:
 @pytest.mark.parametrize(
     ("parse", "body", "message"),
     [
-        (responses.parse_upload_id, b"<a><UploadId> </UploadId></a>", "<UploadId> is empty"),
-        (responses.parse_etag, b'<a><ETag>""</ETag></a>', "<ETag> is empty"),
-        (responses.parse_etag, b"<html><body>Console</body></html>", "<html> has no <ETag>"),
+        (responses.parse_upload_id, b"<a><UploadId> </UploadId></a>", "expected a value in <UploadId>"),
+        (responses.parse_etag, b'<a><ETag>""</ETag></a>', "expected a value in <ETag>"),
+        (responses.parse_etag, b"<html><body>Console</body></html>", "expected <ETag> in <html>"),
         (responses.parse_delete_result, b"<html/>", "expected <DeleteResult>, got <html>"),
-        (responses.parse_uploads, b"<html/>", "<html> is not a listing"),
+        (responses.parse_uploads, b"<html/>", "expected a listing, got <html>"),
     ],
 )
 def test_documents_without_evidence(parse: Any, body: bytes, message: str) -> None:
@@ -251,29 +251,29 @@ def listing(content: str) -> bytes:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "it is empty"),
-        (PAGE.encode()[:-1], "it is not XML"),
-        (PAGE.encode("utf-16"), "it is not UTF-8"),
-        (PAGE.replace("<List", "<!DOCTYPE a><List").encode("utf-16"), "it is not UTF-8"),
-        (PAGE.replace("<List", "<!DOCTYPE a><List").encode("utf-16-le"), "it is not UTF-8"),
-        (b"<ListBucketResult>&bomb;</ListBucketResult>", "it is not XML"),
-        (b"<ListBucketResult>\xff</ListBucketResult>", "it is not UTF-8"),
-        (b"<other/>", "<other> is not a listing"),
-        (b'<!DOCTYPE a [<!ENTITY x "yyyy">]><ListBucketResult>&x;</ListBucketResult>', "it has a document type"),
-        (b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><ListBucketResult/>', "it has a document type"),
-        (listing(" " * xml.MAX_RESPONSE), "8,388,608 are allowed"),
-        (listing("<a/>" * 200_001), "more than 200,000 elements and attributes"),
+        (b"", "expected XML, got an empty body"),
+        (PAGE.encode()[:-1], "expected XML"),
+        (PAGE.encode("utf-16"), "expected UTF-8"),
+        (PAGE.replace("<List", "<!DOCTYPE a><List").encode("utf-16"), "expected UTF-8"),
+        (PAGE.replace("<List", "<!DOCTYPE a><List").encode("utf-16-le"), "expected UTF-8"),
+        (b"<ListBucketResult>&bomb;</ListBucketResult>", "expected XML"),
+        (b"<ListBucketResult>\xff</ListBucketResult>", "expected UTF-8"),
+        (b"<other/>", "expected a listing, got <other>"),
+        (b'<!DOCTYPE a [<!ENTITY x "yyyy">]><ListBucketResult>&x;</ListBucketResult>', "expected no document type"),
+        (b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><ListBucketResult/>', "expected no document type"),
+        (listing(" " * xml.MAX_RESPONSE), "expected at most 8,388,608 bytes"),
+        (listing("<a/>" * 200_001), "at most 200,000 elements and attributes"),
         (
             b"<a " + b" ".join(b"b%d=''" % n for n in range(200_001)) + b"/>",
-            "more than 200,000 elements and attributes",
+            "at most 200,000 elements and attributes",
         ),
-        (listing(ITEM.replace("<Key>a</Key>", "")), "<Contents> has no <Key>"),
-        (listing(ITEM.replace("1</Size>", "-1</Size>")), "'-1' is not a size"),
-        (listing(ITEM.replace("1</Size>", "1_0</Size>")), "'1_0' is not a size"),
-        (listing(ITEM.replace("1</Size>", f"{'9' * 5000}</Size>")), "is not a size"),
-        (listing(ITEM.replace("2026-11-20", "yesterday")), "is not a time"),
-        (listing(ITEM.replace("2026-11-20T12:30:05Z", "0001-01-01T00:00:00+14:00")), "is not a time"),
-        (listing(f"<EncodingType>url</EncodingType>{ITEM.replace('>a<', '>%FF<')}"), "a key is not UTF-8"),
+        (listing(ITEM.replace("<Key>a</Key>", "")), "expected <Key> in <Contents>"),
+        (listing(ITEM.replace("1</Size>", "-1</Size>")), "expected a size, got '-1'"),
+        (listing(ITEM.replace("1</Size>", "1_0</Size>")), "expected a size, got '1_0'"),
+        (listing(ITEM.replace("1</Size>", f"{'9' * 5000}</Size>")), "expected a size, got"),
+        (listing(ITEM.replace("2026-11-20", "yesterday")), "expected a time, got"),
+        (listing(ITEM.replace("2026-11-20T12:30:05Z", "0001-01-01T00:00:00+14:00")), "expected a time, got"),
+        (listing(f"<EncodingType>url</EncodingType>{ITEM.replace('>a<', '>%FF<')}"), "expected keys in UTF-8"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -285,9 +285,9 @@ def test_what_is_no_listing_is_refused(body: bytes, message: str) -> None:
 
 def test_other_answers_are_refused_alike() -> None:
     """An upload without a name, and one whose key is none."""
-    with pytest.raises(StoreUnavailableError, match="has no <UploadId>"):
+    with pytest.raises(StoreUnavailableError, match="expected <UploadId> in "):
         responses.parse_upload_id(b"<InitiateMultipartUploadResult><UploadId/></InitiateMultipartUploadResult>")
-    with pytest.raises(StoreUnavailableError, match="a key is not UTF-8"):
+    with pytest.raises(StoreUnavailableError, match="expected keys in UTF-8"):
         responses.parse_uploads(
             b"<ListMultipartUploadsResult><EncodingType>url</EncodingType><NextKeyMarker>%FF</NextKeyMarker>"
             b"</ListMultipartUploadsResult>"
@@ -348,7 +348,7 @@ def test_line_ends_in_a_key_survive() -> None:
 @pytest.mark.parametrize("key", ["a\x00", "\x1f", "\ud800", "\uffff"])
 def test_a_key_that_xml_cannot_write_is_refused(key: str) -> None:
     """It is not written as something else, which would delete another."""
-    with pytest.raises(InvalidKeyError, match="XML cannot represent") as caught:
+    with pytest.raises(InvalidKeyError, match="expected characters that XML can represent") as caught:
         documents.build_delete(["fine", key])
     assert caught.value.name == key
 
@@ -386,5 +386,5 @@ def test_botocore_writes_the_same_completion(s3: ServiceModel) -> None:
 @pytest.mark.parametrize("numbers", [[], [0], [10_001], [1, 1]])
 def test_parts_that_no_upload_has_are_refused(numbers: list[int]) -> None:
     """There is at least one, from 1 to 10,000, each once."""
-    with pytest.raises(ValueError, match="parts: expected at least one, with different numbers from 1 to 10,000"):
+    with pytest.raises(ValueError, match="parts: expected at least one, with distinct numbers from 1 to 10,000"):
         documents.build_complete(Part(number, "e") for number in numbers)

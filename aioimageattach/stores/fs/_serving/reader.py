@@ -210,7 +210,7 @@ class Reader:
             raise translate(error, repr(self), self._root, name) from error
         if done < end - start:
             raise StoreUnavailableError(
-                f"{name!r} in {self._root!r} became shorter while it was read", store=repr(self), name=name
+                f"{name!r} in {self._root!r} was truncated while it was read", store=repr(self), name=name
             )
 
     def _take_buffer(self) -> memoryview:

@@ -47,7 +47,7 @@ def _error_text(error: Any, profile: str | None) -> str:
         return f"{kind}: run `aws login{f' --profile {profile}' if profile else ''}`"
     response = getattr(error, "response", None)
     if isinstance(response, dict) and "Error" in response:
-        return f"{error.operation_name} was answered by {response['Error'].get('Code')}"
+        return f"{error.operation_name} failed with {response['Error'].get('Code')}"
     provider = getattr(error, "kwargs", {}).get("provider")
     if provider == "custom-process":
         return f"{kind}: credential_process failed; run it to see why"

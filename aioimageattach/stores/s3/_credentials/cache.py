@@ -76,7 +76,7 @@ class CredentialCache:
             return f"the credentials expired at {current.expires_at:%Y-%m-%dT%H:%M:%SZ}, and were not renewed{reason}"
         if self._failure is not None:
             return f"the credentials could not be fetched{reason}"
-        return "the credentials are not known: await connect() when the program starts"
+        return "the credentials have not been fetched: await connect() when the program starts"
 
     async def find_region(self) -> str | None:
         """Return the region that is configured together with the credentials, or ``None``."""
@@ -159,7 +159,7 @@ class CredentialCache:
             raise StoreUnavailableError(f"the source of the credentials failed: {type(error).__name__}") from error
         if found is None:
             raise StorePermissionError(
-                "there are no S3 credentials: give access_key and secret_key, set AWS_ACCESS_KEY_ID and "
+                "expected S3 credentials, found none: pass access_key and secret_key, set AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or install aioimageattach[aws] for those of containers, "
                 "instances and web identities",
                 code=NO_CREDENTIALS,

@@ -61,11 +61,11 @@ def _sections(path: Path) -> dict[str, dict[str, str]]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise StorePermissionError(f"{path}: it cannot be read: {type(error).__name__}", code=NO_CREDENTIALS) from None
+        raise StorePermissionError(f"{path} cannot be read: {type(error).__name__}", code=NO_CREDENTIALS) from None
     except ConfigError as error:
         # The message of the parser repeats the line, which may contain a secret.
         raise StorePermissionError(
-            f"{path}: it is not a file of profiles: {type(error).__name__}", code=NO_CREDENTIALS
+            f"{path}: expected a file of profiles: {type(error).__name__}", code=NO_CREDENTIALS
         ) from None
     return {name: dict(parser[name]) for name in parser.sections()}
 
@@ -123,7 +123,7 @@ class ProfileCredentials(CredentialSource):
         chosen, files = await self._files()
         if chosen is not None and not files.is_found:
             raise StorePermissionError(
-                f"profile {chosen!r}: it is neither in {files.credentials_path} nor in {files.config_path}",
+                f"expected the profile {chosen!r} in {files.credentials_path} or {files.config_path}, found none",
                 code=NO_CREDENTIALS,
             )
         setting = files.find_deciding(is_named=self._name is not None)
@@ -133,8 +133,7 @@ class ProfileCredentials(CredentialSource):
             ).fetch()
             if found is None:
                 raise StorePermissionError(
-                    f"profile {chosen or 'default'!r}: {setting} gives credentials only with botocore: "
-                    "pip install 'aioimageattach[aws]'",
+                    f"profile {chosen or 'default'!r}: {setting} requires botocore: pip install 'aioimageattach[aws]'",
                     code=NO_CREDENTIALS,
                 )
             return found

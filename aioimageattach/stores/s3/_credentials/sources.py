@@ -60,9 +60,9 @@ class Credentials:
             if value is None and label == "token":
                 continue
             if not isinstance(value, str) or not _PRINTABLE.fullmatch(value):
-                raise ValueError(f"{label}: expected a str of printable ASCII without blanks")
+                raise ValueError(f"{label}: expected a str of printable ASCII without spaces")
         if self.expires_at is not None and self.expires_at.tzinfo is None:
-            raise ValueError(f"expires_at: expected a time with its zone, got {self.expires_at!r}")
+            raise ValueError(f"expires_at: expected a datetime with a time zone, got {self.expires_at!r}")
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("credentials cannot be pickled: secrets do not belong in files and queues")
@@ -160,7 +160,7 @@ def build_credentials(
         return None
     if access_key is None or secret_key is None:
         present, absent = (secret_name, access_name) if access_key is None else (access_name, secret_name)
-        raise StorePermissionError(f"{where}: {present} is there, but {absent} is not", code=NO_CREDENTIALS)
+        raise StorePermissionError(f"{where}: expected {absent} with {present}, found none", code=NO_CREDENTIALS)
     token = next((values[name] for name in token_names if values.get(name)), None)
     try:
         return Credentials(access_key, secret_key, token, expires_at)

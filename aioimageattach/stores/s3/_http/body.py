@@ -47,7 +47,7 @@ class Body:
         """
         if isinstance(source, bytes):
             return cls(source)
-        file = source if isinstance(source, SpoolFile) else (await Spool.fill(source, fingerprint=False)).open()
+        file = source if isinstance(source, SpoolFile) else (await Spool.fill(source, checksum=False)).open()
         return cls(file.take(), spool=file.spool if file.spool.on_disk else None)
 
     @property

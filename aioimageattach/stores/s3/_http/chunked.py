@@ -51,7 +51,7 @@ def _awscrt(algorithm: Algorithm) -> Any:
         return getattr(import_module("awscrt.checksums"), algorithm)
     except ImportError:
         raise DeclarationError(
-            f"checksum={algorithm!r} needs the package awscrt: pip install 'aioimageattach[crt]'"
+            f"checksum={algorithm!r} requires the package awscrt: pip install 'aioimageattach[crt]'"
         ) from None
 
 
@@ -131,7 +131,7 @@ class ChunkedBody:
         """
         self._fed += len(block)
         if self._fed > self._size:
-            raise ValueError(f"the body has more bytes than the {self._size:,} that were announced")
+            raise ValueError(f"body: expected {self._size:,} bytes, as announced, got more")
         self._hash.update(block)
         data = self._pending + block
         whole = len(data) - len(data) % self._chunk_size
@@ -145,7 +145,7 @@ class ChunkedBody:
             ValueError: The body is shorter than ``size``.
         """
         if self._fed != self._size:
-            raise ValueError(f"the body has {self._fed:,} bytes, {self._size:,} were announced")
+            raise ValueError(f"body: expected {self._size:,} bytes, as announced, got {self._fed:,}")
         rest = _frame(self._pending) if self._pending else b""
         return rest + self._end(self._hash.digest())
 

@@ -33,11 +33,11 @@ _HOST_LABEL: Final = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", re.ASCII)
 _TEMPLATE: Final = re.compile(r"https?://[A-Za-z0-9._~:\[\]{}-]+(?:/[A-Za-z0-9._~%!$&'()*+,;=:@/-]*)?", re.ASCII)
 
 _MULTI_REGION: Final = (
-    "expected a bucket of one region; multi-region access points need Version 4A of signatures, which is not "
-    "supported; give one of its buckets, or the alias of an access point in one region"
+    "expected a bucket of one region; multi-region access points require Signature Version 4A, which is not "
+    "supported; use one of its buckets, or the alias of an access point in one region"
 )
 _UNSUPPORTED: Final = {
-    "--x-s3": "expected a general purpose bucket; directory buckets need sessions, which are not supported",
+    "--x-s3": "expected a general purpose bucket; directory buckets require sessions, which are not supported",
     "--op-s3": "expected a general purpose bucket; S3 on Outposts is another service, which is not supported",
     "--table-s3": "expected a general purpose bucket; table buckets contain no objects",
     ".mrap": _MULTI_REGION,
@@ -88,22 +88,24 @@ class Endpoint:
     def _check_bucket(self) -> None:
         if isinstance(self.bucket, str) and self.bucket.startswith("arn:"):
             if self.bucket.endswith(".mrap"):
-                raise ValueError(f"bucket: {_MULTI_REGION}: got {self.bucket!r:.120}")
+                raise ValueError(f"bucket: {_MULTI_REGION}; got {self.bucket!r:.120}")
             raise ValueError(
-                "bucket: expected a name, got an ARN; give the access point's alias instead, which ends in '-s3alias'"
+                "bucket: expected a name, got an ARN; use the access point's alias instead, which ends in '-s3alias'"
             )
         if not isinstance(self.bucket, str) or not _BUCKET.fullmatch(self.bucket):
             raise ValueError(
-                f"bucket: expected 3 to 255 letters, digits, '.', '-' and '_', without '..': got {self.bucket!r:.80}"
+                f"bucket: expected 3 to 255 letters, digits, '.', '-' and '_', without '..', got {self.bucket!r:.80}"
             )
 
     def _check_amazon(self) -> None:
         for suffix, problem in _UNSUPPORTED.items():
             if self.bucket.endswith(suffix):
-                raise ValueError(f"bucket: {problem}: got {self.bucket!r}")
+                raise ValueError(f"bucket: {problem}; got {self.bucket!r}")
         fits_host = _HOST_LABEL.fullmatch(self.bucket) is not None
         if self.path_style is False and not fits_host and not _HOST_LABEL.fullmatch(self.bucket.replace(".", "-")):
-            raise ValueError(f"path_style: {self.bucket!r} cannot be part of a host; leave it out, or give True")
+            raise ValueError(
+                f"path_style: expected True or None, because the bucket {self.bucket!r} cannot be part of a host name"
+            )
         if self.accelerate and (self.fips or self.path_style or not fits_host):
             raise ValueError(
                 "accelerate: expected a bucket of lower-case letters, digits and '-', without fips and path_style"
@@ -115,17 +117,20 @@ class Endpoint:
         if parts is None or "{" in bare or not parts.hostname or "/." in bare:
             raise ValueError(
                 "endpoint_url: expected http(s)://host[:port][/path] without a user and a query, such as "
-                f"'https://s3.{{region}}.example.com': got {template.rpartition('@')[2]!r:.120}"
+                f"'https://s3.{{region}}.example.com', got {template.rpartition('@')[2]!r:.120}"
             )
         if self.dual_stack or self.fips or self.accelerate:
-            raise ValueError("endpoint_url: dual_stack, fips and accelerate choose Amazon's hosts; leave it out")
+            raise ValueError(
+                "endpoint_url: expected None with dual_stack, fips or accelerate, which select Amazon's hosts"
+            )
         has_bucket = parts.hostname.startswith(f"{self.bucket.lower()}.") or f"{parts.path}/".startswith(
             f"/{self.bucket}/"
         )
         if has_bucket and not self.path_style:
             raise ValueError(
-                f"endpoint_url: it contains the bucket {self.bucket!r} already, which would be there twice: give the "
-                "server's URL without it, or path_style=True if the server is just named like it"
+                f"endpoint_url: expected the server's URL without the bucket {self.bucket!r}, which would be added a "
+                "second "
+                "time; if the bucket has the same name as the server, set path_style=True"
             )
 
     @property

@@ -54,7 +54,7 @@ async def _receive_first_byte(response: aiohttp.ClientResponse, progress: Progre
     await read_whole(response, progress, MAX_ERROR)
     size = response.headers.get("Content-Range", "").rpartition("/")[2]
     if not (size.isascii() and size.isdecimal()):
-        raise UnexpectedResponse("it does not tell the size of the object")
+        raise UnexpectedResponse("expected a Content-Range header with the size of the object")
     return read_head({**response.headers, "Content-Length": size})
 
 
@@ -102,7 +102,7 @@ async def receive_put(response: aiohttp.ClientResponse, progress: Progress) -> s
         await receive_deleted(response, progress)
     etag = read_etag(response.headers)
     if not etag:
-        raise UnexpectedResponse("it has no ETag")
+        raise UnexpectedResponse("expected an ETag header")
     return etag
 
 
@@ -119,8 +119,9 @@ def verify_checksum(algorithm: str, expected: str, *, store: str, name: str) -> 
         found = response.headers.get(header)
         if found is None:
             raise StoreError(
-                f"put {name!r}: expected the header {header}, by which a server confirms the checksum: this one does "
-                f"not know checksum={algorithm!r}; give checksum=None, or an algorithm that it knows",
+                f"put {name!r}: expected the header {header}, which confirms the checksum, got none: the server does "
+                "not "
+                f"support checksum={algorithm!r}; set checksum=None, or an algorithm that it supports",
                 store=store,
                 name=name,
             )

@@ -104,7 +104,7 @@ class _Names:
             # S3 encodes a space as "+" in listings.
             return unquote_plus(text, errors="strict") if self._encoded else text
         except UnicodeDecodeError:
-            raise UnexpectedResponse("a key is not UTF-8") from None
+            raise UnexpectedResponse("expected keys in UTF-8") from None
 
     def read(self, element: Element, tag: str) -> str:
         return self.decode(read_text(element, tag))
@@ -116,7 +116,7 @@ class _Names:
 
 def _size(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 20):
-        raise UnexpectedResponse(f"{text!r:.40} is not a size")
+        raise UnexpectedResponse(f"expected a size, got {text!r:.40}")
     return int(text)
 
 
@@ -124,7 +124,7 @@ def _is_truncated(root: Element, *items: str) -> bool:
     """Return whether there are more pages; a document with neither that element nor any item is not a listing."""
     found = root.findtext("IsTruncated")
     if found is None and all(root.find(item) is None for item in items) and not root.tag.startswith("List"):
-        raise UnexpectedResponse(f"<{root.tag:.40}> is not a listing")
+        raise UnexpectedResponse(f"expected a listing, got <{root.tag:.40}>")
     return (found or "").strip().lower() == "true"
 
 
@@ -163,7 +163,7 @@ def parse_uploads(body: bytes) -> UploadsPage:
     """
     root = expect_document(body)
     if root.tag.startswith("ListBucket"):
-        raise S3ErrorInResponse(S3ErrorInfo("NotImplemented", "it lists objects where uploads were asked for"))
+        raise S3ErrorInResponse(S3ErrorInfo("NotImplemented", "expected a listing of uploads, got one of objects"))
     names = _Names(root)
     return UploadsPage(
         truncated=_is_truncated(root, "Upload"),
@@ -208,7 +208,7 @@ def parse_upload_id(body: bytes) -> str:
     """
     found = read_text(expect_document(body), "UploadId").strip()
     if not found:
-        raise UnexpectedResponse("<UploadId> is empty")
+        raise UnexpectedResponse("expected a value in <UploadId>, got none")
     return found
 
 
@@ -221,5 +221,5 @@ def parse_etag(body: bytes) -> str:
     """
     found = read_text(expect_document(body), "ETag").strip().strip('"')
     if not found:
-        raise UnexpectedResponse("<ETag> is empty")
+        raise UnexpectedResponse("expected a value in <ETag>, got none")
     return found

@@ -314,9 +314,9 @@ class Sender:
         if fixes.ahead is None and offset is not None:
             fixes.ahead = self._ahead
             self._ahead += timedelta(seconds=offset)
-            seconds = -self._ahead.total_seconds()
-            extra = log_fields("s3.clock_skew", seconds=seconds)
-            _log.warning("This machine's clock is %.0f s off the S3 server's: set it", seconds, extra=extra)
+            _log.warning(
+                "This machine's clock is %.0f s ahead of the S3 server's: correct it", -self._ahead.total_seconds()
+            )
             return True
         is_suspect = response.is_expired or (response.is_mute and credentials.token is not None)
         if is_suspect and not fixes.credentials:
@@ -384,19 +384,19 @@ def _error_text(error: Exception) -> str:
     if isinstance(error, StoreUnavailableError):
         return str(error)
     if isinstance(error, TimeoutError):
-        return "the server did not answer in time"
+        return "the server did not respond in time"
     if isinstance(error, aiohttp.ClientPayloadError):
-        return "the server's response was cut off"
+        return "the server's response ended early"
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        wants = "; it wants credentials: put them into its URL; .netrc is not read" if error.status == 407 else ""
-        return f"the proxy answered {error.status}{wants}"
+        hint = "; include credentials in its URL; .netrc is not read" if error.status == 407 else ""
+        return f"the proxy responded with {error.status}{hint}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = getattr(error.certificate_error, "verify_message", "") or type(error.certificate_error).__name__
         return f"the certificate of {error.host} is not trusted: {reason}; see AWS_CA_BUNDLE and ssl_context="
     if isinstance(error, aiohttp.ClientConnectorSSLError):
         reason = getattr(error.os_error, "reason", None) or type(error.os_error).__name__
-        return f"{error.host} does not speak TLS as expected: {reason}; see endpoint_url= and ssl_context="
+        return f"the TLS handshake with {error.host} failed: {reason}; see endpoint_url= and ssl_context="
     if isinstance(error, aiohttp.ClientConnectorError):
         number = error.os_error.errno
         return f"{error.host} cannot be reached: {os.strerror(number) if number and number > 0 else error.os_error}"
-    return f"the connection broke: {type(error).__name__}"
+    return f"the connection failed: {type(error).__name__}"

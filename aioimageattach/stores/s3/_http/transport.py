@@ -212,7 +212,7 @@ class Transport:
 
     def __del__(self) -> None:
         if any(not state.session.closed for state in getattr(self, "_states", {}).values()):
-            message = f"{self._label} was not closed: write `async with`, or await its aclose()"
+            message = f"{self._label} was not closed: use `async with`, or await aclose()"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
 
 
@@ -234,6 +234,6 @@ async def read_whole(
         left -= len(piece)
         if left < 0:
             response.close()
-            raise StoreUnavailableError(f"the server's response has more than {limit:,} bytes")
+            raise StoreUnavailableError(f"expected a response of at most {limit:,} bytes, got more")
         pieces.append(piece)
     return b"".join(pieces)

@@ -47,11 +47,11 @@ def lowered(names: tuple[str, ...]) -> tuple[str, ...]:
     """
     for name in names:
         if not _NAME.fullmatch(name):
-            raise ValueError(f"headers: {name!r:.80} is no name of a header")
+            raise ValueError(f"headers: expected the name of a header, got {name!r:.80}")
     found = tuple(name.lower() for name in names)
     if len(set(found)) < len(found):
-        twice, _ = Counter(found).most_common(1)[0]
-        raise ValueError(f"headers: {twice} stands there twice; join its values by a comma")
+        repeated, _ = Counter(found).most_common(1)[0]
+        raise ValueError(f"headers: expected each name once, got {repeated} again; join its values with commas")
     return found
 
 
@@ -69,7 +69,8 @@ def stripped(headers: Mapping[str, str]) -> list[str]:
     for name, value in headers.items():
         if _FORBIDDEN.search(value):
             raise ValueError(
-                f"headers: the value of {name.lower()} has a control character, or is not encodable as UTF-8"
+                f"headers: expected no control character in the value of {name.lower()}, and only characters that "
+                "UTF-8 can encode"
             )
     return [value.strip(" \t") for value in values]
 

@@ -71,11 +71,13 @@ def quote_key(key: str) -> str:
     try:
         encoded = key.encode()
     except UnicodeEncodeError as error:
-        raise InvalidKeyError(f"key {key!r:.80}: it is not encodable as UTF-8") from error
+        raise InvalidKeyError(f"key: expected characters that UTF-8 can encode, got {key!r:.80}") from error
     if not 0 < len(encoded) <= MAX_KEY_BYTES:
-        raise InvalidKeyError(f"key {key!r:.80}: expected 1 to {MAX_KEY_BYTES:,} bytes, got {len(encoded):,}")
+        raise InvalidKeyError(f"key: expected 1 to {MAX_KEY_BYTES:,} bytes, got {len(encoded):,}: {key!r:.80}")
     if "." in key and not {".", ".."}.isdisjoint(key.split("/")):
-        raise InvalidKeyError(f"key {key!r:.80}: a segment is '.' or '..', which no URL can carry safely")
+        raise InvalidKeyError(
+            f"key: expected segments other than '.' and '..', which URLs cannot contain, got {key!r:.80}"
+        )
     return quote(encoded, safe="/~")
 
 

@@ -73,7 +73,7 @@ def _signature(credentials: Credentials, text: str) -> str:
 
 def _in_utc(now: datetime) -> datetime:
     if now.tzinfo is None:
-        raise ValueError(f"now: expected a time with its zone, got {now!r}")
+        raise ValueError(f"now: expected a datetime with a time zone, got {now!r}")
     return now.astimezone(UTC)
 
 

@@ -140,7 +140,7 @@ class SignerV4:
 
     def _timestamp(self, now: datetime) -> str:
         if now.tzinfo is None:
-            raise ValueError(f"now: expected a time with its zone, got {now!r}")
+            raise ValueError(f"now: expected a datetime with a time zone, got {now!r}")
         second = self._second
         if not second.start <= now < second.end:
             second = self._second = _second_of(now)
