@@ -22,7 +22,7 @@ class ThumbnailLinks(Protocol):
 
     @property
     def is_private(self) -> bool:
-        """Whether the server serves signed URLs only."""
+        """``True`` if the server serves signed URLs only."""
         ...
 
     def query_of(self, picture: str) -> str:
