@@ -96,14 +96,14 @@ async def fetch(
     refused: list[Address] = []
     try:
         async with asyncio.timeout(timeout), _opened(refused, is_allowed) as session:
-            target = _checked(URL, url)
+            target = _validate_url(URL, url)
             for _ in range(max_redirects + 1):
                 async with session.get(target, allow_redirects=False) as response:
                     if response.status not in _REDIRECTS:
                         _check_response(response, target)
                         return await Spool.fill(response.content, limit=max_bytes)
-                    target = _checked(URL, response.headers.get("Location", ""), target)
-            raise FetchError(f"{_shown(target)}: expected at most {max_redirects} redirects (max_redirects), got more")
+                    target = _validate_url(URL, response.headers.get("Location", ""), target)
+            raise FetchError(f"{_redact(target)}: expected at most {max_redirects} redirects (max_redirects), got more")
     except TimeoutError as error:
         raise FetchTimeoutError(f"the server did not send the file within {timeout:g} seconds (timeout)") from error
     except (aiohttp.ClientError, OSError, UnicodeError) as error:
@@ -144,27 +144,27 @@ async def _opened(
         yield session
 
 
-def _checked(parse: type[URL], text: str, base: URL | None = None) -> URL:
+def _validate_url(parse: type[URL], text: str, base: URL | None = None) -> URL:
     try:
         url = parse(text) if base is None else base.join(parse(text))
         valid = bool(text) and url.scheme in ("http", "https") and bool(url.host) and url.port is not None
     except (ValueError, TypeError) as error:
         raise FetchError("expected an http or https URL, got one that cannot be parsed") from error
     if not valid:
-        raise FetchError(f"expected an http or https URL, got {_shown(url)}")
+        raise FetchError(f"expected an http or https URL, got {_redact(url)}")
     if url.user is not None or url.password is not None:
-        raise FetchError(f"expected a URL without a user name and a password, got one for {_shown(url)}")
+        raise FetchError(f"expected a URL without a user name and a password, got one for {_redact(url)}")
     return url
 
 
 def _check_response(response: aiohttp.ClientResponse, url: URL) -> None:
     if response.status != 200:
-        raise FetchError(f"{_shown(url)}: expected status 200, got {response.status}", status=response.status)
+        raise FetchError(f"{_redact(url)}: expected status 200, got {response.status}", status=response.status)
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity":
-        raise FetchError(f"{_shown(url)}: expected no Content-Encoding, got {encoding!r:.40}")
+        raise FetchError(f"{_redact(url)}: expected no Content-Encoding, got {encoding!r:.40}")
 
 
-def _shown(url: URL) -> str:
-    """Format a URL for messages, without credentials, path and query, which may be secret."""
+def _redact(url: URL) -> str:
+    """Return a URL for messages, without credentials, path and query, which may be secret."""
     return f"{url.scheme}://{url.host}"[:200]

@@ -29,7 +29,7 @@ class StoredImage(Protocol):
     @property
     def reproducible(self) -> bool: ...
     @property
-    def created_at(self) -> Any: ...  # a datetime; type checkers take a mapped column for something else
+    def created_at(self) -> Any: ...  # a datetime; typed as Any because type checkers see a mapped column
 
 
 class Store(ABC):
@@ -72,7 +72,7 @@ class Store(ABC):
             width: Width in pixels.
             height: Height in pixels.
             mimetype: MIME type, such as ``"image/jpeg"``.
-            reproducible: Whether the file can be generated again, as thumbnails can.
+            reproducible: ``True`` if the file can be generated again, as thumbnails can.
             revision: Identifies the upload; must be part of the name.
 
         Raises:
@@ -142,7 +142,7 @@ class Store(ABC):
 
         Args:
             object_type: The object type.
-            reproducible: Whether the file is a thumbnail.
+            reproducible: ``True`` if the file is a thumbnail.
         """
         return self.make_revision()
 
@@ -222,7 +222,7 @@ class Store(ABC):
 
         Args:
             image: The image.
-            use_seek: Whether the file must have ``seek`` and ``tell``; one without them is first read into a spool.
+            use_seek: ``True`` if the file must have ``seek`` and ``tell``; one without them is first read into a spool.
 
         Raises:
             StoreFileNotFoundError: The store has no such file.
@@ -386,7 +386,7 @@ class KeyedStore(KeyLevelStore):
             name: The name.
             data: See :data:`~aioimageattach.file.Source`; not closed.
             mimetype: MIME type with which the file is served.
-            reproducible: Whether the file can be generated again.
+            reproducible: ``True`` if the file can be generated again.
 
         Raises:
             StoreFileExistsError: A file of that name exists; it is unchanged.
@@ -494,7 +494,7 @@ class KeyedStore(KeyLevelStore):
             reproducible: As for :meth:`put_object`.
 
         Returns:
-            Whether the file was copied. If not, nothing has changed: read the file and put it.
+            ``True`` if the file was copied. If not, nothing has changed: read the file and put it.
 
         Raises:
             StoreFileExistsError: A file of that name exists.

@@ -442,7 +442,7 @@ async def test_legacy_names(sessions: async_sessionmaker[AsyncSession], store: A
 )
 def test_names_of_other_programs(name: str, expected: bool) -> None:
     """A name in another format belongs to another program."""
-    assert kinds(UserPicture)[0].knows(name) is expected
+    assert kinds(UserPicture)[0].can_have(name) is expected
 
 
 async def test_sharded_sessions_are_refused(sessions: async_sessionmaker[AsyncSession]) -> None:

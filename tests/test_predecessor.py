@@ -355,7 +355,7 @@ async def test_deleted_owners_take_old_files_along(sessions: Sessions, store: Ke
 async def test_old_rows_are_verified(sessions: Sessions, store: KeyedStore) -> None:
     """Verification finds all files, and reports a missing one with its row."""
     progress = await verify(sessions, Base, deep=True).execute()
-    assert (progress.total, progress.sound, progress.flawed) == (len(predecessor.images()), progress.total, 0)
+    assert (progress.total, progress.sound, progress.mismatched) == (len(predecessor.images()), progress.total, 0)
     lost = next(old for old in predecessor.images() if old.object_type == "issue-cover")
     await store.delete_object(name_in(store, lost))
     [flaw] = [flaw async for flaw in verify(sessions, Base)]

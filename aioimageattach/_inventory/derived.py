@@ -30,7 +30,7 @@ class DerivedKind(ImageKind):
         found = super().object_types
         return None if found is None else frozenset(map(derived_type, found))
 
-    def knows(self, name: str) -> bool:
+    def can_have(self, name: str) -> bool:
         """Return ``True`` if the name is that of a declared thumbnail."""
         return _parse(name) is not None
 

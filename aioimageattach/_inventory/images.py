@@ -78,7 +78,7 @@ class ImageKind(Kind):
             damage=damage,
         )
 
-    def knows(self, name: str) -> bool:
+    def can_have(self, name: str) -> bool:
         """Return ``True`` if a built-in store or SQLAlchemy-ImageAttach can generate the name."""
         return revision_of(name) is not None or _legacy_stem(name) is not None
 

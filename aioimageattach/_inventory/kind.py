@@ -49,7 +49,7 @@ class FileReference:
         mimetype: The MIME type of the file.
         size: The size in bytes; ``None`` if the row does not contain it.
         sha256: The SHA-256 of the file, 64 hexadecimal digits; ``None`` if the row does not contain it.
-        reproducible: Whether the file can be made again from another one.
+        reproducible: ``True`` if the file can be made again from another one.
         created_at: When the row was created; ``None`` if the row does not contain it.
         content: The facts in the name of an offloaded value; ``None`` for an image.
         damage: Why no valid file name can be derived from the row; ``None`` if one can.
@@ -126,7 +126,7 @@ class Kind(ABC):
         """Return the file that a row names; the row was read by :meth:`select`."""
 
     @abstractmethod
-    def knows(self, name: str) -> bool:
+    def can_have(self, name: str) -> bool:
         """Return ``True`` if a file of this kind can have the name; other programs own files with other names."""
 
     @abstractmethod
@@ -215,7 +215,7 @@ class Part:
     Args:
         where: Conditions in addition to those of the kind.
         order: The columns to sort by; their values are unique.
-        stable: Whether a row never moves to an earlier position, so that a scan cannot miss it.
+        stable: ``True`` if a row never moves to an earlier position, so that a scan cannot miss it.
     """
 
     where: tuple[ColumnElement[bool], ...]

@@ -69,7 +69,7 @@ class Identity:
         tokens: The tokens of the last sweeps, newest first.
         place: Where the database is, such as the identifier of its server; different for a copy.
         description: A description for messages, without secrets.
-        readable: Whether the identifier could be read.
+        readable: ``True`` if the identifier could be read.
     """
 
     id: str | None
@@ -111,7 +111,7 @@ class Ownership:
         store: The store, or the part of a combined store.
         owner: The database to which the files belong now; ``None`` if no database has claimed them.
         conflict: Why the files do not belong to this database; ``None`` if they do, or if they have no owner.
-        changed: Whether this call wrote the record.
+        changed: ``True`` if this call wrote the record.
     """
 
     object_type: str
@@ -357,8 +357,8 @@ async def own(
         target: The declarative base, or one class.
         store: The store; ``None`` for the current store, or that of the sessions.
         object_types: The object types of the files; ``None`` for those of the classes.
-        claim: Whether to record this database as the owner of files without an owner.
-        transfer: Whether to record this database as the owner of files that belong to another database, too.
+        claim: ``True`` to record this database as the owner of files without an owner.
+        transfer: ``True`` to record this database as the owner of files that belong to another database, too.
 
     Returns:
         The owner of each object type in each store.

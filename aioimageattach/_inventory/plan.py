@@ -114,7 +114,7 @@ class RowPlan(Plan[ItemT, RowProgressT]):
         sessions: Makes sessions.
         kinds: The kinds.
         concurrency: Number of rows that are processed concurrently.
-        force: Whether to continue if the database may hide rows.
+        force: ``True`` to continue if the database may hide rows.
 
     Attributes:
         objections: Reasons why the database may hide rows.

@@ -29,7 +29,7 @@ class Reader:
     Args:
         connection: Executes Core statements.
         session: A session on that connection, with which rows may load further columns.
-        is_shared: Whether the application's own transaction uses the connection.
+        is_shared: ``True`` if the application's own transaction uses the connection.
     """
 
     connection: Connection
@@ -51,7 +51,7 @@ async def run_with_reader(
         sessions: Makes the session.
         mapper: The mapper of the class.
         function: The function.
-        commit: Whether to commit what the function writes.
+        commit: ``True`` to commit what the function writes.
 
     Raises:
         DeclarationError: The session is sharded; or ``commit`` is set, and the session is bound to a connection.

@@ -73,7 +73,7 @@ class StoredKind(Kind):
             damage=damage,
         )
 
-    def knows(self, name: str) -> bool:
+    def can_have(self, name: str) -> bool:
         """Return ``True`` if the name belongs to a file of this attribute."""
         found = parse_name(name)
         return found is not None and found.object_type == self._object_type

@@ -117,7 +117,7 @@ def two_stores(old: str, new: str, *, fills: bool = False) -> Callable[[Command]
     Args:
         old: The name of the argument for the store with the files.
         new: The name of the argument for the store to which they are moved.
-        fills: Whether the command puts files into the new store.
+        fills: ``True`` if the command puts files into the new store.
     """
 
     def decorate(command: Command) -> Command:

@@ -51,9 +51,9 @@ class Output:
     """Writes results to the standard output, and everything else to the standard error; JSON only to the former.
 
     Args:
-        as_json: Whether to write one JSON document per line.
+        as_json: ``True`` to write one JSON document per line.
         every: Interval between lines of progress if there is no terminal, in seconds.
-        verbose: Whether the command should write a line for each file.
+        verbose: ``True`` to write a line for each file.
     """
 
     def __init__(self, *, as_json: bool = False, every: float = EVERY, verbose: bool = False) -> None:

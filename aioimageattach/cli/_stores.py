@@ -33,7 +33,7 @@ class StoreParameter(click.ParamType[Any]):
     """``file:///path?base_url=...``, ``s3://bucket/prefix?region=...``, or ``module:name``.
 
     Args:
-        writes: Whether the command puts files. The URL of a bucket then has to say whether everybody may read them,
+        writes: ``True`` if the command puts files. The URL of a bucket then has to say whether everybody may read them,
             since that is recorded with each object and tells caches whether they may keep it.
     """
 

@@ -67,7 +67,7 @@ def verify(
                 async for mismatch in plan:
                     if out.verbose or not mismatch.repaired:
                         out.emit("mismatch", _describe(mismatch), **fields(mismatch))
-        found = plan.progress.flawed + plan.progress.mismarked
+        found = plan.progress.mismatched + plan.progress.mismarked
         return with_warnings(out, plan, FOUND if found > plan.progress.repaired else DONE)
 
     run(out, work, resume="Repaired files stay repaired; run the same command again, it starts from the beginning.")

@@ -8,7 +8,7 @@ from ..store import Store
 
 
 class ThumbnailLinks(Protocol):
-    """What the URLs of declared thumbnails are made of: that of :class:`~aioimageattach.thumbnails.ThumbnailServer`."""
+    """The parts of the URLs of declared thumbnails; :class:`~aioimageattach.thumbnails.ThumbnailServer` has them."""
 
     @property
     def store(self) -> Store:
@@ -26,5 +26,5 @@ class ThumbnailLinks(Protocol):
         ...
 
     def query_of(self, picture: str) -> str:
-        """Return what is appended to the URL of each thumbnail of a picture, from the ``?`` on; empty for nothing."""
+        """Return the query of the URLs of a picture's thumbnails, with its ``?``; empty if they have none."""
         ...

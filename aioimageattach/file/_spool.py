@@ -104,7 +104,7 @@ class Spool:
     the process. A source of type ``bytes`` is kept as it is, without a copy.
 
     Args:
-        checksum: Whether to calculate :attr:`sha256`, which takes 2 to 3 ms of CPU time per MiB.
+        checksum: ``True`` to calculate :attr:`sha256`, which takes 2 to 3 ms of CPU time per MiB.
     """
 
     def __init__(self, *, checksum: bool = True) -> None:
@@ -133,9 +133,9 @@ class Spool:
         Args:
             source: See :data:`Source`; read from its current position. The caller closes it.
             limit: Largest number of bytes accepted; ``None`` for no limit.
-            checksum: Whether to calculate :attr:`sha256`.
-            defer_hash: Whether a source of type ``bytes`` is hashed later, by :meth:`complete_hash`. A caller that runs
-                further work in a thread saves a switch to another one.
+            checksum: ``True`` to calculate :attr:`sha256`.
+            defer_hash: ``True`` if a source of type ``bytes`` is hashed later, by :meth:`complete_hash`. A caller that
+                runs further work in a thread saves a switch to another one.
 
         Raises:
             ImageTooLargeError: The source has more bytes than ``limit``; at most one chunk beyond it was read.

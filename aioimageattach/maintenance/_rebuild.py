@@ -50,7 +50,7 @@ def recipe_of(look: str, width: int, height: int, mimetype: str, original: Image
         recipe = next(one for one in recipes if one.target(original_size) == (width, height))
     except (ImageAttachError, ValueError):
         return None
-    stretched = not look and recipe.fit == "fill"  # only by the pixel that rounding took
+    stretched = not look and recipe.fit == "fill"  # only because rounding changed a side by one pixel
     same = recipe.mimetype(original.mimetype) == mimetype
     return recipe if same and (stretched or recipe.look(original.mimetype, original_size) == look) else None
 
@@ -64,7 +64,7 @@ async def rebuild(
     does not change: if the store is a mirror, its other store may still have the file.
 
     Returns:
-        Whether the thumbnail was rebuilt and committed. It was not if the row was changed in the meantime, or does not
+        ``True`` if the thumbnail was rebuilt and committed. It was not if the row has changed, or does not
         determine how the thumbnail was made.
 
     Raises:
@@ -110,7 +110,7 @@ async def rebuild(
             await finish(_delete_if_possible(store, key))
             raise
         if updated:
-            await session.commit()  # if this fails, nobody knows which file the row names
+            await session.commit()  # if this fails, it is unknown which file the row names
     await finish(_delete_if_possible(store, old if updated else key))
     return updated
 

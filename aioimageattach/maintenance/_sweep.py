@@ -64,7 +64,7 @@ class Orphan:
         name: The name in the store.
         size: The size in bytes.
         modified_at: When the file was put, according to the store's clock.
-        removed: Whether the file was removed.
+        removed: ``True`` if the file was removed.
         error: Why the file could not be removed.
     """
 
@@ -83,7 +83,7 @@ class Objection:
     Args:
         object_type: The object type.
         reason: What is wrong.
-        can_be_forced: Whether ``force=True`` removes the files nevertheless.
+        can_be_forced: ``True`` if ``force=True`` removes the files nevertheless.
     """
 
     object_type: str
@@ -243,7 +243,7 @@ class SweepPlan(Plan[Orphan, SweepProgress]):
         async with aclosing(self._candidates(prefix, last, cutoff, removing)) as files:
             async for info in files:
                 last = info.name
-                if not any(kind.knows(info.name) for kind in self._present[object_type]):
+                if not any(kind.can_have(info.name) for kind in self._present[object_type]):
                     self.progress.foreign += not removing
                     continue
                 batch[info.name] = info
@@ -485,13 +485,13 @@ def sweep(
         target: The declarative base, or one class, whose files are swept; files of other classes are not touched.
         store: The store; ``None`` for the current store, or that of the sessions. It must be a :class:`KeyedStore`.
         grace: Minimum age of an orphan; ``None`` for the grace time of the sessions, by default 24 hours.
-        delete: Whether to remove the orphans; otherwise they are only reported.
-        permanently: Whether to delete files immediately, instead of moving them to quarantine.
+        delete: ``True`` to remove the orphans; otherwise they are only reported.
+        permanently: ``True`` to delete files immediately, instead of moving them to quarantine.
         retention: How long removed files stay in quarantine; older files of earlier sweeps are deleted.
         max_share: Largest share of the files of one object type that may be removed, 0 to 1. Up to ten files may be
             removed in any case.
         limit: Largest number of files to remove; ``None`` for no limit.
-        force: Whether to remove files even if a table is empty, the share is larger, a hundred consecutive files are
+        force: ``True`` to remove files even if a table is empty, the share is larger, a hundred consecutive files are
             orphans, or ``grace`` is shorter than the grace time of the sessions. The last is only safe while nothing is
             uploaded. It applies to all object types that are swept, so name the object type, too.
         start_after: Start after this name, the :attr:`SweepProgress.position` of an earlier sweep.

@@ -65,7 +65,7 @@ class VerifyProgress:
         total: Number of rows at the start; ``None`` before that.
         done: Files that were checked: the sum of the following three.
         sound: Files that match their rows.
-        flawed: Files that do not match their rows, repaired or not.
+        mismatched: Files that do not match their rows, repaired or not.
         gone: Files whose rows were changed or deleted in the meantime.
         marked: Rows whose marks of stored thumbnails were checked, in addition to their files.
         mismarked: Rows whose marks were false, repaired or not.
@@ -77,7 +77,7 @@ class VerifyProgress:
     total: int | None = None
     done: int = 0
     sound: int = 0
-    flawed: int = 0
+    mismatched: int = 0
     gone: int = 0
     marked: int = 0
     mismarked: int = 0
@@ -127,7 +127,7 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
                 elif confirmed is None:
                     self.progress.gone += 1
                 else:
-                    self.progress.flawed += 1
+                    self.progress.mismatched += 1
                     self.progress.repaired += confirmed.repaired
                     yield confirmed
         async with aclosing(self._check_marks()) as mismatches:

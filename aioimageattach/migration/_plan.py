@@ -25,7 +25,7 @@ class Migrated:
 
     Args:
         reference: The file, as its row describes it.
-        outcome: Whether the file was copied, was already present, or would be copied.
+        outcome: The result: the file was copied, was already present, or would be copied.
         size: The size in bytes.
     """
 
@@ -136,7 +136,7 @@ class MigrationPlan(RowPlan[Migrated, MigrationProgress]):
         """Check to which database the files in the destination belong; return whether they had no owner.
 
         Args:
-            claim: Whether to record that files without an owner belong to this database.
+            claim: ``True`` to record that files without an owner belong to this database.
 
         Raises:
             OwnershipError: The files belong to another database.
@@ -234,11 +234,11 @@ def migrate(
         source: The store with the files.
         destination: The store to which the files are copied.
         concurrency: Number of files that are copied concurrently.
-        deep: Whether to read files that are already in the destination, or that a server has copied, and compare their
+        deep: ``True`` to read files that are already in the destination, or that a server has copied, and compare their
             checksums.
-        dry_run: Whether to copy nothing, and only report what would be copied.
+        dry_run: ``True`` to copy nothing, and only report what would be copied.
         max_failures: Number of files that could not be copied after which the migration stops.
-        force: Whether to continue if the database may hide rows.
+        force: ``True`` to continue if the database may hide rows.
 
     Returns:
         The plan: iterate over it, or await :meth:`MigrationPlan.execute`.

@@ -22,7 +22,7 @@ class Retired:
 
     Args:
         reference: The file, as its row describes it.
-        removed: Whether the copy was removed.
+        removed: ``True`` if the copy was removed.
         error: Why the copy was kept: the new store does not have the file, or a store failed.
     """
 
@@ -107,8 +107,8 @@ def retire(
         base: The declarative base, or one class.
         old: The store with the copies.
         new: The store that the application uses.
-        delete: Whether to remove copies; otherwise they are only checked.
-        deep: Whether to read the files in the new store and compare checksums.
+        delete: ``True`` to remove copies; otherwise they are only checked.
+        deep: ``True`` to read the files in the new store and compare checksums.
         concurrency: Number of files that are processed concurrently.
 
     Returns:

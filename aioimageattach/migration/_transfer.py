@@ -31,9 +31,9 @@ class Transfer:
     Args:
         source: The store with the files.
         destination: The store to which they are copied.
-        deep: Whether to read files that are already in the destination, or that a server has copied, and compare
+        deep: ``True`` to read files that are already in the destination, or that a server has copied, and compare
             checksums.
-        dry_run: Whether to copy nothing.
+        dry_run: ``True`` to copy nothing.
     """
 
     def __init__(self, source: Store, destination: Store, *, deep: bool, dry_run: bool) -> None:

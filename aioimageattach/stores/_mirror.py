@@ -87,7 +87,7 @@ class PlainMirrorStore(KeyLevelStore, Generic[S]):
         self,
         data: Source,
         put: Callable[[S, Source], Awaitable[None]],
-        take_back: Callable[[S], Awaitable[None]],
+        undo_put: Callable[[S], Awaitable[None]],
     ) -> None:
         """Put into one store after the other: if two tasks put the same name, the first store refuses one of them."""
         file = data if isinstance(data, SpoolFile) else (await Spool.fill(data, checksum=False)).open()
@@ -100,13 +100,13 @@ class PlainMirrorStore(KeyLevelStore, Generic[S]):
                 await put(store, again)
                 done.append(store)
         except BaseException:
-            await finish(self._take_back(done, take_back))
+            await finish(self._undo_put(done, undo_put))
             raise
 
-    async def _take_back(self, stores: Iterable[S], take_back: Callable[[S], Awaitable[None]]) -> None:
+    async def _undo_put(self, stores: Iterable[S], undo_put: Callable[[S], Awaitable[None]]) -> None:
         for store in stores:
             try:
-                await take_back(store)
+                await undo_put(store)
             except Exception as error:
                 _log.warning(
                     "a file that another store of the mirror rejected could not be deleted from %r: %s", store, error

@@ -63,7 +63,7 @@ class _Faults:
                 errors.
             at: The number of the call, counted from now on; 1 is the next one. ``None`` for every call.
             name: A predicate that selects the names; ``None`` for all names.
-            after: Whether the action runs after the wrapped store has done its work, instead of before.
+            after: ``True`` if the action runs after the wrapped store has done its work, instead of before.
 
         Raises:
             ValueError: There is no such method, or ``at`` is less than 1.
@@ -296,7 +296,7 @@ class FaultyStore(_Faults, KeyedStore):
         return self.inner.url_of(name)
 
     def download_url_of(self, name: str, filename: str) -> str:
-        """As the store behind it."""
+        """Return the result of the wrapped store."""
         return self.inner.download_url_of(name, filename)
 
     def legacy_name(self, key: ImageKey) -> str:
@@ -351,7 +351,7 @@ class PlainFaultyStore(_Faults, KeyLevelStore):
         return self.inner.url_for(key)
 
     def download_url_for(self, key: ImageKey, filename: str) -> str:
-        """As the store behind it."""
+        """Return the result of the wrapped store."""
         return self.inner.download_url_for(key, filename)
 
     def make_revision(self) -> str:

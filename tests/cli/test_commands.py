@@ -545,7 +545,7 @@ def test_json_is_one_document_per_line(run: Run, filled: Path) -> None:
     assert (mismatch["reference"]["cls"], mismatch["reference"]["identity"]) == ("UserPicture", [3, 90, 60, ""])
     assert mismatch["reference"]["created_at"].endswith("+00:00")
     assert (mismatch["error"]["type"], name in mismatch["error"]["message"]) == ("StoreFileNotFoundError", True)
-    numbers = {"total": 7, "done": 7, "sound": 6, "flawed": 1}
+    numbers = {"total": 7, "done": 7, "sound": 6, "mismatched": 1}
     assert (end["event"], end["label"], numbers.items() <= end.items()) == ("end", "verify", True)
     assert end["seconds"] > 0
 

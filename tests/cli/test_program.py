@@ -111,12 +111,12 @@ def test_a_terminal_shows_a_bar(filled: Path, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(SystemExit) as ended:
             app(["verify", BASE, "-s", MEDIA])
         monkeypatch.undo()
-    text = read(master, "5 sound, 2 flawed\r\n")
+    text = read(master, "5 sound, 2 mismatched\r\n")
     os.close(master)
     assert ended.value.code == 1
     assert text.count("missing UserPicture") == 2
     assert text.index("missing UserPicture") < text.index("7/7")
-    assert re.search(r"verify: 7 of 7, .*5 sound, 2 flawed\r\n$", text), text
+    assert re.search(r"verify: 7 of 7, .*5 sound, 2 mismatched\r\n$", text), text
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

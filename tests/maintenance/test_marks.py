@@ -161,7 +161,7 @@ async def check(sessions: Sessions, store: KeyedStore) -> None:
         third.user_id: ("thumbnails", 3, 0, False),
     }
     progress = plan.progress
-    assert (progress.marked, progress.mismarked, progress.sound, progress.flawed) == (3, 2, 3, 0)
+    assert (progress.marked, progress.mismarked, progress.sound, progress.mismatched) == (3, 2, 3, 0)
     assert await is_direct(sessions, second, "card")
 
     assert [one.repaired for one in await verified(sessions, repair=True)] == [True, True]

@@ -102,7 +102,7 @@ async def test_progress(place: Place) -> None:
     assert plan.progress.total is None
     seen: list[Mismatch] = []
     progress = await plan.execute(seen.append)
-    assert (progress.total, progress.done, progress.sound, progress.flawed, progress.bytes) == (5, 5, 4, 1, 16)
+    assert (progress.total, progress.done, progress.sound, progress.mismatched, progress.bytes) == (5, 5, 4, 1, 16)
 
     async def note(mismatch: Mismatch) -> None:
         seen.append(mismatch)
@@ -155,7 +155,7 @@ async def test_an_outage_ends_the_run(place: Place, error: Any) -> None:
     plan = verify(place.sessions, Base, store, concurrency=1)
     with pytest.raises(StoreUnavailableError, match="did not respond for 18 consecutive files, so the run was stopped"):
         await plan.execute()
-    assert (plan.progress.sound, plan.progress.flawed) == (1, 14 + 17)
+    assert (plan.progress.sound, plan.progress.mismatched) == (1, 14 + 17)
     store.heal()
     assert (await plan.execute()).sound == 40
 
@@ -204,7 +204,7 @@ async def test_rows_that_change_during_the_verification(place: Place) -> None:
                 update(UserPicture.__table__).where(UserPicture.__table__.c.user_id == 3).values(revision="0" * 26)
             )
     assert len(told) == 1
-    assert (plan.progress.flawed, plan.progress.gone, plan.progress.done) == (1, 2, 3)
+    assert (plan.progress.mismatched, plan.progress.gone, plan.progress.done) == (1, 2, 3)
 
 
 async def test_leaving_the_loop_stops_the_verification(place: Place) -> None:
@@ -281,7 +281,7 @@ async def test_thumbnails_are_repaired(any_place: Place) -> None:
     assert set(await mismatches(place)) == set(thumbnails)
     plan = verify(place.sessions, Base, repair=True)
     assert [mismatch.repaired async for mismatch in plan] == [True] * len(thumbnails)
-    assert (plan.progress.repaired, plan.progress.flawed) == (len(thumbnails),) * 2
+    assert (plan.progress.repaired, plan.progress.mismatched) == (len(thumbnails),) * 2
     assert await mismatches(place, deep=True) == {}
     missing = {name for number, name in enumerate(thumbnails) if number % 2}
     assert await place.names() & set(thumbnails) <= missing  # which were rendered identically

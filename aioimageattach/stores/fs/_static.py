@@ -185,7 +185,7 @@ class StaticServer(FileServer):
         cors: The origins whose pages may use the files: ``False`` for none (pages of the same site may display them),
             ``True`` for all, or a list of origins such as ``"https://shop.example.com"``.
         open_files: How many files may stay open for later requests.
-        pathsend: Whether the ASGI server may read files of at least 1 MiB itself, if it supports the ``pathsend``
+        pathsend: ``True`` if the ASGI server may read files of at least 1 MiB itself, if it supports the ``pathsend``
             extension. This saves CPU time. But the server opens the file later, by its path, and follows symbolic
             links, so no other program may have write access to the directory.
         signer: If given, serve only URLs with a valid signature of this signer, and respond to all others with 403.

@@ -40,9 +40,9 @@ class BaseFileSystemStore(KeyedStore):
     Args:
         path: The directory. Other programs may read it, but only this library should write to it. A relative path is
             resolved when the store is created.
-        fsync: Whether a put flushes the file to disk before it returns, so that it survives a power loss. If ``False``,
-            a power loss may destroy files of committed rows; use this only for tests and for files that can be created
-            again.
+        fsync: ``True`` if a put flushes the file to disk before it returns, so that it survives a power loss. If
+            ``False``, a power loss may destroy files of committed rows; use this only for tests and for files that can
+            be created again.
         file_mode: The permissions of files, regardless of the umask; ``None`` leaves them to the umask and the file
             system.
         dir_mode: The permissions of new directories, regardless of the umask; ``None`` as for ``file_mode``.
@@ -267,9 +267,9 @@ class FileSystemStore(BaseFileSystemStore):
         path: The directory. Other programs may read it, but only this library should write to it. A relative path is
             resolved when the store is created.
         base_url: The URL that names are appended to, with or without a trailing slash.
-        fsync: Whether a put flushes the file to disk before it returns, so that it survives a power loss. If ``False``,
-            a power loss may destroy files of committed rows; use this only for tests and for files that can be created
-            again.
+        fsync: ``True`` if a put flushes the file to disk before it returns, so that it survives a power loss. If
+            ``False``, a power loss may destroy files of committed rows; use this only for tests and for files that can
+            be created again.
         file_mode: The permissions of files, regardless of the umask; ``None`` leaves them to the umask and the file
             system.
         dir_mode: The permissions of new directories, regardless of the umask; ``None`` as for ``file_mode``.

@@ -38,7 +38,7 @@ class Support:
         root: The path of the store's directory.
 
     Attributes:
-        unnamed: Whether unnamed files are supported, as far as known. They are created with ``O_TMPFILE`` and named
+        unnamed: ``True`` if unnamed files are supported, as far as known. They are created with ``O_TMPFILE`` and named
             through ``/proc``.
     """
 

@@ -33,7 +33,7 @@ class Writer:
         store: The store, for error messages.
         tree: The store's directories.
         name: The file's name, which must be valid.
-        fsync: Whether the file must survive a power loss once it has its name.
+        fsync: ``True`` if the file must survive a power loss once it has its name.
         file_mode: The permissions of the file, regardless of the umask; ``None`` leaves them to the umask.
     """
 

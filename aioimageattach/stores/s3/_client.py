@@ -78,13 +78,13 @@ class S3Client:
         accelerate: Use Amazon's Transfer Acceleration, which must be enabled for the bucket.
         requester_pays: Agree to pay for requests to a requester-pays bucket; signed URLs then include this agreement.
         signature_version: ``"v4"``, or ``"v2"`` for old servers that support only that.
-        sign_payload: Whether signatures cover request bodies, which requires their SHA-256; ``None`` means only without
-            TLS.
+        sign_payload: ``True`` if signatures cover request bodies, which requires their SHA-256; ``None`` means only
+            without TLS.
         create_only: How :meth:`create` and copies detect that a name is taken. ``"if-none-match"`` lets the server
             check. ``"head"`` is for servers that do not support this header; with it, two clients that put the same
             name concurrently may overwrite each other's object.
-        bulk_delete: Whether the server supports deleting many keys in one request. If it rejects such a
-            request as unsupported, the client deletes keys one by one from then on.
+        bulk_delete: ``True`` if the server supports deleting many keys in one request. If it rejects such a request as
+            unsupported, the client deletes keys one by one from then on.
         checksum: The checksum that the server verifies and returns on each upload, and that the client verifies when it
             reads a whole object. ``None`` disables checksums, which works with every server. ``"crc32c"`` and
             ``"crc64nvme"`` require awscrt.
@@ -99,8 +99,8 @@ class S3Client:
         ssl_context: The SSL context that verifies certificates; ``None`` means the certificates in the file
             ``AWS_CA_BUNDLE``, or else Python's defaults.
         proxy: The URL of an HTTP proxy, including its user name and password if it requires them.
-        trust_env: Whether to use the proxies in ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY``; credentials are never
-            read from ``.netrc``.
+        trust_env: ``True`` to use the proxies in ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY``; credentials are
+            never read from ``.netrc``.
         connector: A callable that returns aiohttp's connector, instead of ``max_connections`` and ``ssl_context``.
         clock: Returns the current time.
 
@@ -418,8 +418,8 @@ class S3Client:
             source: The name of the object to copy.
             name: The name of the copy.
             source_client: The client of the source's bucket; ``None`` means this one.
-            only_new: Whether to fail if the name is taken, in the way that ``create_only`` selects. Many servers ignore
-                ``If-None-Match`` for copies, so the client also checks the name first.
+            only_new: ``True`` to fail if the name is taken, in the way that ``create_only`` selects. Many servers
+                ignore ``If-None-Match`` for copies, so the client also checks the name first.
             description: As for :meth:`create`. Without a ``content_type``, the copy keeps the description of the
                 source, and only ``storage_class`` and ``acl`` apply.
 

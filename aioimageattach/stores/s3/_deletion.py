@@ -34,7 +34,7 @@ class Deleter:
         sender: Sends the requests.
         key_of: Returns the key of a name, or raises :class:`~aioimageattach.exc.InvalidKeyError`.
         prefix: The part of each key that precedes the name.
-        bulk: Whether the server supports deleting many keys in one request; reset if the server rejects that.
+        bulk: ``True`` if the server supports deleting many keys in one request; reset if the server rejects that.
     """
 
     def __init__(self, sender: Sender, key_of: Callable[[str], str], *, prefix: str, bulk: bool) -> None:

@@ -48,7 +48,7 @@ def build_delete(keys: Sequence[str], *, quiet: bool = True) -> bytes:
 
     Args:
         keys: At most 1,000.
-        quiet: Whether the server reports only the failures.
+        quiet: ``True`` if the server reports only the failures.
 
     Raises:
         InvalidKeyError: A key contains a control character that XML cannot represent; delete it in a separate request.

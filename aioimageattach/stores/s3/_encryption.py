@@ -38,7 +38,7 @@ class Encryption:
 
         Args:
             key_id: The ID of the key; ``None`` means the key that AWS manages for S3.
-            bucket_key: Whether S3 derives a bucket key from that key, which reduces the number of requests to KMS.
+            bucket_key: ``True`` if S3 derives a bucket key from that key, which reduces the number of requests to KMS.
         """
         headers = {_PREFIX: "aws:kms"}
         if key_id is not None:

@@ -86,7 +86,7 @@ class ErrorResponse:
     Args:
         status: The HTTP status.
         info: The error in the body; empty without a body, as for ``HEAD``.
-        is_foreign: Whether the response has a body that is not an S3 error, such as a proxy's page.
+        is_foreign: ``True`` if the response has a body that is not an S3 error, such as a proxy's page.
         region: The bucket's region, if the response contains it.
         location: The target of a redirect, if the response contains one.
         date: The time on the server's clock, if the response contains it.
@@ -141,8 +141,8 @@ class ErrorResponse:
         return self.info.code in _EXPIRED
 
     @property
-    def is_mute(self) -> bool:
-        """``True`` if this is a 400 without an error code, as for ``HEAD``, so that the cause is unknown."""
+    def is_unexplained(self) -> bool:
+        """``True`` if this is a 400 without an error code, as for ``HEAD``."""
         return self.status == 400 and not self.info.code
 
     @property
@@ -162,7 +162,7 @@ class ErrorResponse:
         at all. In the latter cases, the ``Date`` header reveals the skew.
         """
         server = self.info.server_time or self.date
-        if server is None or not (self.is_refused or self.is_mute):
+        if server is None or not (self.is_refused or self.is_unexplained):
             return None
         offset = (server - now).total_seconds()
         return offset if self.info.code in _SKEWED or abs(offset) > _SKEW_LIMIT else None

@@ -38,7 +38,7 @@ class ObjectHead:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def _cut_off() -> StoreUnavailableError:
+def _incomplete_response() -> StoreUnavailableError:
     return StoreUnavailableError("expected the headers Last-Modified and Content-Length, got an incomplete response")
 
 
@@ -51,7 +51,7 @@ def read_size(headers: Mapping[str, str]) -> int:
     try:
         return int(headers["Content-Length"])
     except (KeyError, ValueError):
-        raise _cut_off() from None
+        raise _incomplete_response() from None
 
 
 def read_etag(headers: Mapping[str, str]) -> str:
@@ -68,7 +68,7 @@ def read_head(headers: Mapping[str, str]) -> ObjectHead:
     try:
         modified_at = read_date(headers["Last-Modified"])
     except (KeyError, ValueError):
-        raise _cut_off() from None
+        raise _incomplete_response() from None
     return ObjectHead(
         size=read_size(headers),
         modified_at=modified_at,

@@ -210,7 +210,7 @@ class S3Store(KeyedStore):
             data: The content. Bytes and spooled files are sent directly; any other source is read to its end first.
             mimetype: The ``Content-Type`` of the file; types that are not in :data:`INLINE_TYPES` are stored as
                 downloads.
-            reproducible: Whether the file can be created again; if so, ``reproducible_storage_class`` applies.
+            reproducible: ``True`` if the file can be created again; if so, ``reproducible_storage_class`` applies.
 
         Raises:
             StoreFileExistsError: The name is taken; the existing file is unchanged.

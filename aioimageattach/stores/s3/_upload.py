@@ -153,7 +153,7 @@ class Uploader:
             name: The copy's name in error messages.
             headers: The headers that describe the copy; without a ``Content-Type``, it keeps the source's description.
             source: The source object.
-            only_new: Whether to fail if the name is taken. Many servers ignore ``If-None-Match`` for copies, so the
+            only_new: ``True`` to fail if the name is taken. Many servers ignore ``If-None-Match`` for copies, so the
                 name is also checked first.
         """
         if not only_new:
@@ -171,7 +171,7 @@ class Uploader:
             else:
                 task.cancel()
 
-        return await finish(task, stop=stop, undo=lambda etag: self._take_back(put, etag), ended=ended)
+        return await finish(task, stop=stop, undo=lambda etag: self._undo_put(put, etag), ended=ended)
 
     async def _create_or_undo(self, put: _Put, *, ask_first: bool) -> str:
         if ask_first and await self._head(put) is not None:
@@ -184,7 +184,7 @@ class Uploader:
             raise
         except BaseException as error:
             if put.watch.all_sent and not _is_definite(error):
-                await finish(self._take_back(put))
+                await finish(self._undo_put(put))
             raise
 
     async def _send(self, put: _Put) -> str:
@@ -438,7 +438,7 @@ class Uploader:
 
     # --- clean-up ----------------------------------------------------------------------------------------------------
 
-    async def _take_back(self, put: _Put, etag: str | None = None) -> None:
+    async def _undo_put(self, put: _Put, etag: str | None = None) -> None:
         """Delete the object that a failed or cancelled put created nevertheless, and no other object.
 
         Args:

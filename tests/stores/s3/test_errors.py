@@ -134,8 +134,8 @@ def test_how_far_the_clock_is_off() -> None:
 def test_what_may_be_put_right() -> None:
     """Expired credentials, answers that say nothing, other regions."""
     assert refusal(400, "ExpiredToken").is_expired
-    assert refusal(400).is_mute
-    assert not refusal(400, "InvalidToken").is_mute
+    assert refusal(400).is_unexplained
+    assert not refusal(400, "InvalidToken").is_unexplained
     assert refusal(307, "TemporaryRedirect").is_elsewhere
     assert refusal(400, "AuthorizationHeaderMalformed").is_elsewhere
     assert not refusal(400).is_elsewhere

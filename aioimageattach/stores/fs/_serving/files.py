@@ -32,7 +32,7 @@ class OpenFile:
     Attributes:
         name: The file's name within the store.
         info: The file's size, validators and headers.
-        nowait: Whether the file system supports reading from the page cache without waiting for the disk.
+        nowait: ``True`` if the file system supports reading from the page cache without waiting for the disk.
         content: The content of a small file, once it has been read.
     """
 

@@ -40,8 +40,7 @@ class ServableFile:
         etag: The strong entity tag, made from the revision; ``None`` in the predecessor's layout, where files can
             change.
         mimetype: The MIME type.
-        inline: Whether a browser may display the file; other files are downloaded.
-        attached_as: The file name of an attached file; ``None`` for an image.
+        inline: ``True`` if a browser may display the file; other files are downloaded.
     """
 
     name: str

@@ -67,7 +67,7 @@ class RequestInfo:
         conditions: The request's headers that are in :data:`~aioimageattach._http.conditions.CONDITIONS`. Repeated
             headers are joined by commas, which makes a header that must not be a list malformed, so it is ignored.
         origin: The origin of the page that sends the request.
-        preflight: Whether this is a CORS preflight.
+        preflight: ``True`` if this is a CORS preflight.
         query: The query string.
     """
 

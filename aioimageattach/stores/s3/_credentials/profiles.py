@@ -44,7 +44,7 @@ class _Files:
         """Return the setting that takes precedence over the keys in the files, as in botocore, or ``None``.
 
         Args:
-            is_named: Whether the program names the profile; if so, the environment is ignored.
+            is_named: ``True`` if the program names the profile; if so, the environment is ignored.
         """
         if not is_named and os.environ.get(_WEB_IDENTITY):
             return _WEB_IDENTITY

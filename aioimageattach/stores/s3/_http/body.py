@@ -103,7 +103,7 @@ class Watch:
     """A record of whether the server may have received the whole body, in any attempt.
 
     Attributes:
-        all_sent: Whether the last byte was passed to a connection.
+        all_sent: ``True`` if the last byte was passed to a connection.
     """
 
     __slots__ = ("all_sent",)

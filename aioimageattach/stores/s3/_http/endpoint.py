@@ -57,9 +57,9 @@ class Endpoint:
     Args:
         bucket: The name of the bucket.
         template: The server's URL; ``{region}`` in it is replaced by the region. ``None`` means Amazon.
-        path_style: Whether the bucket is the first part of the path instead of the host name. ``None`` means path style
-            on all servers except Amazon's; at Amazon, only if TLS certificates do not cover a host with the bucket's
-            name.
+        path_style: ``True`` if the bucket is the first part of the path instead of the host name. ``None`` means path
+            style on all servers except Amazon's; at Amazon, only if TLS certificates do not cover a host with the
+            bucket's name.
         dual_stack: Amazon only: use a host that also has IPv6 addresses.
         fips: Amazon only: use a host with FIPS-validated cryptography.
         accelerate: Amazon only: route requests through the nearest edge location, which must be enabled for the bucket.

@@ -45,7 +45,7 @@ class ListPage:
     Args:
         objects: The objects, at most 1,000.
         prefixes: The common prefixes, if a delimiter was given.
-        truncated: Whether there are more pages.
+        truncated: ``True`` if there are more pages.
         next_token: The continuation token of the next page in version 2 of the listing API.
         next_marker: The marker of the next page in version 1; many servers omit it.
     """

@@ -109,7 +109,7 @@ class Request(NamedTuple):
         accepted: The statuses for which ``receive`` is called.
         name: The object's name in error messages.
         watch: Records that the whole body was sent.
-        is_repeatable: Whether the request may be repeated when the server may already have processed it.
+        is_repeatable: ``True`` if the request may be repeated when the server may already have processed it.
     """
 
     method: str
@@ -154,13 +154,13 @@ class Sender:
         policy: The limits on attempts.
         transport: The connections to the server.
         read_timeout: How long a connection may make no progress in either direction, in seconds.
-        sign_payload: Whether signatures cover request bodies.
+        sign_payload: ``True`` if signatures cover request bodies.
         headers: Headers that are sent with each request and included in each signed URL.
         clock: Returns the current time.
         label: The store's short description, for errors.
 
     Attributes:
-        has_bucket: Whether the bucket is known to exist.
+        has_bucket: ``True`` if the bucket is known to exist.
     """
 
     def __init__(
@@ -318,7 +318,7 @@ class Sender:
                 "This machine's clock is %.0f s ahead of the S3 server's: correct it", -self._ahead.total_seconds()
             )
             return True
-        is_suspect = response.is_expired or (response.is_mute and credentials.token is not None)
+        is_suspect = response.is_expired or (response.is_unexplained and credentials.token is not None)
         if is_suspect and not fixes.credentials:
             fixes.credentials = True
             self.credentials.forget(credentials)
@@ -326,7 +326,7 @@ class Sender:
         return False
 
     def _redirect(self, request: Request, response: ErrorResponse, fixes: _Fixes) -> bool:
-        if not (response.is_elsewhere or response.is_mute):
+        if not (response.is_elsewhere or response.is_unexplained):
             return False
         if response.region is not None and response.region != self.region:
             extra = log_fields("s3.other_region", region=response.region)

@@ -85,7 +85,7 @@ class Transport:
         max_connections: Largest number of connections per event loop; further requests wait.
         ssl_context: The SSL context that verifies certificates; ``None`` means Python's defaults.
         proxy: The URL of an HTTP proxy.
-        trust_env: Whether to use the proxies in environment variables. Nothing else is read from the environment:
+        trust_env: ``True`` to use the proxies in environment variables. Nothing else is read from the environment:
             aiohttp's own ``trust_env`` would replace signatures by passwords from ``.netrc``.
         connector: Returns the connector, which then determines the connections and TLS.
         label: The store's short description, for a warning.
