@@ -10,8 +10,9 @@ from typing import Any, Literal, TypeAlias
 from sqlalchemy.exc import SQLAlchemyError
 
 from .._inventory import FileReference, Kind, Sessions, kinds, reread
+from .._inventory.identity import identify
 from .._inventory.marks import MarkedKind, MarkedRow, marked_kinds, write_marks
-from .._inventory.ownership import identify, own_kinds
+from .._inventory.ownership import own_kinds
 from .._inventory.plan import RowPlan
 from ..context._current import bound_store, resolve_store
 from ..exc import (

@@ -229,8 +229,8 @@ REFERENCE = (DOCS / "reference" / "command-line.md").read_text("utf-8")
 DATACLASSES = {
     "verify": {"mismatch": "maintenance._verify:Mismatch", "progress": "maintenance._verify:VerifyProgress"},
     "sweep": {
-        "orphan": "maintenance._sweep:Orphan",
-        "progress": "maintenance._sweep:SweepProgress",
+        "orphan": "maintenance._search:Orphan",
+        "progress": "maintenance._search:SweepProgress",
         "objection": "maintenance._sweep:Objection",
     },
     "undo": {
