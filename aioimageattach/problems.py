@@ -41,7 +41,7 @@ _TITLES: Final = {
     503: "Service Unavailable",
 }
 _DETAILS: Final = {
-    NoOriginalError: "there is no picture",
+    NoOriginalError: "no picture is attached",
     StoreUnavailableError: "pictures cannot be read or stored at the moment; try again later",
 }
 _FIELDS: Final = ("actual", "allowed", "limit", "mimetype")

@@ -109,7 +109,7 @@ async def test_refused_pictures_are_problems_of_the_client(kind: str, error: Exc
 @pytest.mark.parametrize(
     ("error", "status", "detail"),
     [
-        (exc.NoOriginalError("<SingleImageSet User.picture> has no original"), 404, "there is no picture"),
+        (exc.NoOriginalError("<SingleImageSet User.picture> has no original"), 404, "no picture is attached"),
         (
             exc.StoreUnavailableError("s3://secret-bucket does not answer", store="s3://secret-bucket"),
             503,

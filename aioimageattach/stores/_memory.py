@@ -96,7 +96,7 @@ class MemoryStore(KeyedStore):
         check_name(name)
         found = self._files.get(name)
         if found is None:
-            raise StoreFileNotFoundError(f"there is no file {name!r}", store=repr(self), name=name)
+            raise StoreFileNotFoundError(f"the file {name!r} does not exist", store=repr(self), name=name)
         return found
 
 

@@ -46,7 +46,7 @@ class PlainStore(Store):
     ) -> AsyncFile:
         name = self._name(object_type, object_id, width, height, mimetype, revision)
         if name not in self.files:
-            raise StoreFileNotFoundError(f"there is no file {name!r}", store=repr(self), name=name)
+            raise StoreFileNotFoundError(f"the file {name!r} does not exist", store=repr(self), name=name)
         return SeekableFileProxy(io.BytesIO(self.files[name]))
 
     def get_url(

@@ -112,7 +112,7 @@ def translate(error: OSError, store: str, root: str, name: str) -> StoreError:
             f"the store's directory {root!r} does not exist; create it, or mount it", store=store, name=name
         )
     if code in (errno.ENOENT, errno.ELOOP):
-        return StoreFileNotFoundError(f"there is no file {what}", store=store, name=name)
+        return StoreFileNotFoundError(f"the file {name!r} does not exist in {root!r}", store=store, name=name)
     if code == errno.EEXIST:
         return StoreFileExistsError(f"{what} already exists; a file is never overwritten", store=store, name=name)
     if code in (errno.ENOTDIR, errno.EISDIR):

@@ -375,7 +375,7 @@ class S3Client:
         request = Request("HEAD", "look for the bucket", accepted=frozenset({200, 403, 404}))
         if not await self._sender.send(request, receive):
             raise StoreMissingError(
-                f"there is no bucket {self.bucket!r}: create it, or correct its name, region and endpoint_url",
+                f"the bucket {self.bucket!r} does not exist: create it, or correct its name, region and endpoint_url",
                 store=self._label,
                 status=404,
                 code="NoSuchBucket",

@@ -185,7 +185,7 @@ async def test_a_date_that_was_not_the_reason(make_store: MakeStore) -> None:
 
 async def test_a_missing_bucket_is_told_from_a_missing_file(gate: Gate, make_store: MakeStore) -> None:
     """The response to HEAD is the same for both, so the bucket is looked for once."""
-    with pytest.raises(StoreError, match="there is no bucket 'no-bucket': create it") as caught:
+    with pytest.raises(StoreError, match="the bucket 'no-bucket' does not exist: create it") as caught:
         await make_store(gate.url, "no-bucket").head_object("a")
     assert not isinstance(caught.value, StoreFileNotFoundError)
     assert caught.value.code == "NoSuchBucket"
