@@ -344,7 +344,7 @@ async def test_a_proxy_that_wants_credentials(make_store: MakeStore) -> None:
     """It is asked once, and the error says where to put them; with and without TLS behind it."""
     async with Scripted([answer(407)]) as proxy:
         for url in ("http://s3.example.test", "https://s3.example.test"):
-            with pytest.raises(StoreError, match=r"407.*include credentials in its URL; \.netrc is not read") as caught:
+            with pytest.raises(StoreError, match=r"407.*include them in its URL; \.netrc is not read") as caught:
                 await make_store(url, proxy=proxy.url).delete_object("a")
             assert not isinstance(caught.value, StoreUnavailableError)
         assert len(proxy.requests) == 2

@@ -388,7 +388,7 @@ def _error_text(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the server's response ended early"
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        hint = "; include credentials in its URL; .netrc is not read" if error.status == 407 else ""
+        hint = "; it requires credentials: include them in its URL; .netrc is not read" if error.status == 407 else ""
         return f"the proxy responded with {error.status}{hint}"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = getattr(error.certificate_error, "verify_message", "") or type(error.certificate_error).__name__
