@@ -109,7 +109,10 @@ class PlainMirrorStore(KeyLevelStore, Generic[S]):
                 await undo_put(store)
             except Exception as error:
                 _log.warning(
-                    "a file that another store of the mirror rejected could not be deleted from %r: %s", store, error
+                    "a file that another store of the mirror rejected could not be deleted from %r: %s",
+                    store,
+                    error,
+                    extra=log_fields("files.left", error, count=1),
                 )
 
     async def _first_that_has(self, call: Callable[[S], Awaitable[R]]) -> R:

@@ -88,7 +88,8 @@ class Deleter:
         except StoreError as error:
             if is_unsupported(error):
                 self._bulk = False
-                _log.warning("%s; objects are deleted one by one; set bulk_delete=False", error)
+                extra = log_fields("s3.unsupported", error)
+                _log.warning("%s; objects are deleted one by one; set bulk_delete=False", error, extra=extra)
                 return names
             failed |= dict.fromkeys(names, error)
             return []

@@ -384,7 +384,8 @@ class Uploader:
             )
             return False
         if len(found) > 1:
-            _log.warning("An upload of %r may be left behind: %d are in progress", put.name, len(found))
+            extra = log_fields("s3.left_behind", count=len(found))
+            _log.warning("An upload of %r may be left behind: %d are in progress", put.name, len(found), extra=extra)
         return len(found) <= 1
 
     async def _send_part(self, put: _Put, upload_id: str, number: int, body: Body) -> Part:

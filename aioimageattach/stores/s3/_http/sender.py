@@ -314,9 +314,9 @@ class Sender:
         if fixes.ahead is None and offset is not None:
             fixes.ahead = self._ahead
             self._ahead += timedelta(seconds=offset)
-            _log.warning(
-                "This machine's clock is %.0f s ahead of the S3 server's: correct it", -self._ahead.total_seconds()
-            )
+            seconds = -self._ahead.total_seconds()
+            extra = log_fields("s3.clock_skew", seconds=seconds)
+            _log.warning("This machine's clock is %.0f s ahead of the S3 server's: correct it", seconds, extra=extra)
             return True
         is_suspect = response.is_expired or (response.is_unexplained and credentials.token is not None)
         if is_suspect and not fixes.credentials:
