@@ -146,7 +146,7 @@ async def misses(root: Path, rounds: int) -> dict[str, Any]:
                     assert (await client.ask(url.removeprefix("/thumbnails"))).status == 200
                 else:
                     async with await store.get(rows[1].key) as file:
-                        spool = await Spool.fill(file, fingerprint=False)
+                        spool = await Spool.fill(file, checksum=False)
                     [made] = await asyncio.to_thread(render, spool.view, [recipe])
                     await store.put_object(f"elsewhere/{number}", made.blob)
             samples[who].append(timer.sample)
