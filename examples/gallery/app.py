@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from aioimageattach import FileSystemStore, ThumbnailServer, set_default_store
+from aioimageattach import FileSystemStore, ThumbnailServer, ThumbnailWorker, set_default_store
 from aioimageattach.exc import ImageError, ImageTooLargeError, StoreError, UnreadableImageError, UnsupportedImageError
 from aioimageattach.stores.fs import StaticServer
 
@@ -57,6 +57,7 @@ def create_app(data: Path, bucket: S3Store | None = None) -> FastAPI:
             set_default_store(store, thumbnails=thumbnails)
             stack.callback(set_default_store, None)  # several tests create an application in one process
             await database.create_tables()
+            app.state.worker = await stack.enter_async_context(ThumbnailWorker(store, [Photo]))
             yield
 
     app = FastAPI(title="Gallery", lifespan=lifespan, max_body_size=MAX_BODY)

@@ -43,7 +43,8 @@ class Author(Base):
 class Photo(Base, Image, Placeholder):
     """A photograph of a post. ``order_index`` distinguishes the photographs of a post.
 
-    Its thumbnails are made when a browser requests them; until they arrive, the page shows its dominant colour.
+    Its thumbnails are made in the background once it is committed, or earlier if a browser requests them; until they
+    arrive, the page shows its dominant colour.
     """
 
     __tablename__ = "photo"
