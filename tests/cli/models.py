@@ -15,6 +15,7 @@ from sqlalchemy import ForeignKey
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool
+from taskiq import InMemoryBroker
 
 from aioimageattach import Recipe, Srcset, bind_store
 from aioimageattach.entity import Image, MultipleImageSet, image_attachment
@@ -24,6 +25,7 @@ from aioimageattach.offload import StoredText, stored_text
 from aioimageattach.store import ObjectInfo, Store
 from aioimageattach.stores import MemoryStore, RoutingStore
 from aioimageattach.stores.fs import FileSystemStore
+from aioimageattach.taskiq import ThumbnailTasks
 from tests import photos
 
 SMALL = photos.saved(photos.opened("chelsea", (90, 60)), "JPEG")
@@ -116,6 +118,11 @@ class Queue:
 
 
 queue = Queue()
+
+
+def tasks() -> ThumbnailTasks:
+    """Tasks whose broker runs them in this process."""
+    return ThumbnailTasks(InMemoryBroker(await_inplace=True), media(), [Card])
 
 
 class Brokerless:

@@ -428,6 +428,14 @@ def test_thumbnails_hands_work_over(run: Run, folder: Path) -> None:
     assert (done.exit_code, "expected ThumbnailTasks" in done.stderr) == (2, True), done.output
 
 
+def test_thumbnails_are_made_by_tasks(run: Run, folder: Path) -> None:
+    """The jobs that --enqueue sends are those that ThumbnailTasks understands."""
+    asyncio.run(put_cards())
+    done = run("thumbnails", CARD, "-s", MEDIA, "--enqueue", "tests.cli.models:tasks")
+    assert (done.exit_code, last(done).endswith(", 5 enqueued")) == (0, True), done.output
+    assert len(cards(folder)) == 15
+
+
 def test_thumbnails_prunes(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--prune deletes the files that no class declares; --dry-run reports them; young files stay."""
     asyncio.run(put_cards())
