@@ -91,6 +91,7 @@ def application(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """An application with twelve pictures, and the directories of the page."""
     (folder / "app").mkdir()
     (folder / "app" / "models.py").write_text(MODELS)
+    (folder / "app" / "tasks.py").write_text("from tests.cli.models import queue as tasks")
     for name in ("srv/media", "srv/new"):
         (folder / name).mkdir(parents=True)
     for name in ("DATABASE_URL", "AIOIMAGEATTACH_STORE"):
