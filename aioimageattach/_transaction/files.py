@@ -14,7 +14,7 @@ from ..exc import ImageAttachError, StoreError, StoreFileExistsError
 from ..file import Source, Spool
 from ..key import ImageKey
 from ..store import KeyedStore
-from .references import StoredFile
+from .references import TrackedFile
 
 __all__ = ["CONCURRENCY", "DISCARD_TIMEOUT", "Upload", "discard_all", "put_all"]
 
@@ -42,7 +42,7 @@ class Upload:
         shared: ``True`` if other rows may reference it, too. Such a file may already exist. No transaction deletes it.
     """
 
-    file: StoredFile
+    file: TrackedFile
     data: bytes | Spool
     mimetype: str = "application/octet-stream"
     reproducible: bool = False
@@ -84,7 +84,7 @@ async def put_all(uploads: Sequence[Upload]) -> None:
 
     Effects: On an error or a cancellation, all of them are deleted again except shared ones.
     """
-    begun: list[StoredFile] = []
+    begun: list[TrackedFile] = []
 
     async def put(upload: Upload) -> None:
         if not upload.shared:
@@ -102,16 +102,16 @@ async def put_all(uploads: Sequence[Upload]) -> None:
         raise
 
 
-async def discard_all(files: Sequence[StoredFile]) -> None:
+async def discard_all(files: Sequence[TrackedFile]) -> None:
     """Delete files, and then the files that were made from them; log failures.
 
     Originals are deleted first, because code that makes a thumbnail checks for the original after putting the
     thumbnail.
     """
     left = set(files)
-    deleted: list[StoredFile] = []  # those whose thumbnails are still to be deleted
+    deleted: list[TrackedFile] = []  # those whose thumbnails are still to be deleted
 
-    async def delete(file: StoredFile) -> None:
+    async def delete(file: TrackedFile) -> None:
         try:
             await _discard(file)
             deleted.append(file)
@@ -140,7 +140,7 @@ async def discard_all(files: Sequence[StoredFile]) -> None:
         )
 
 
-async def _discard_derived(originals: Sequence[StoredFile]) -> None:
+async def _discard_derived(originals: Sequence[TrackedFile]) -> None:
     names: dict[int, tuple[KeyedStore, list[str]]] = {}
     for original in originals:
         if original.derived is not None:
@@ -162,7 +162,7 @@ async def _discard_derived(originals: Sequence[StoredFile]) -> None:
             )
 
 
-async def _discard(file: StoredFile) -> None:
+async def _discard(file: TrackedFile) -> None:
     if isinstance(file.key, ImageKey):
         await file.store.discard(file.key)
     else:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from .._telemetry import log_fields
-from .references import StoredFile
+from .references import TrackedFile
 
 __all__ = ["Receiver", "add_receiver", "hand_over", "receivers", "remove_receiver"]
 
@@ -23,11 +23,11 @@ class Receiver(ABC):
     """Takes note of files whose rows were committed."""
 
     @abstractmethod
-    def accepts(self, file: StoredFile) -> bool:
+    def accepts(self, file: TrackedFile) -> bool:
         """Return whether the receiver processes files such as this one."""
 
     @abstractmethod
-    def receive(self, files: Sequence[StoredFile], certain: bool) -> None:
+    def receive(self, files: Sequence[TrackedFile], certain: bool) -> None:
         """Take note of files, without waiting.
 
         Args:
@@ -54,9 +54,9 @@ def receivers() -> list[Receiver]:
     return list(_receivers)
 
 
-def hand_over(files: Sequence[StoredFile], certain: bool) -> None:
+def hand_over(files: Sequence[TrackedFile], certain: bool) -> None:
     """Hand over files, each to one receiver. Never raises: what cannot be handed over is logged."""
-    found: dict[Receiver, list[StoredFile]] = {}
+    found: dict[Receiver, list[TrackedFile]] = {}
     for file in files if _receivers else ():
         receiver = next((one for one in reversed(_receivers) if one.accepts(file)), None)
         if receiver is not None:

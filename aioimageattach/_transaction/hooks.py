@@ -34,7 +34,7 @@ from .files import Upload, discard_all, put_all
 from .handover import hand_over
 from .journal import Journal, Verdict
 from .locks import OwnerRow, lock_owners
-from .references import Database, StoredFile, unreferenced
+from .references import Database, TrackedFile, unreferenced
 
 __all__ = [
     "FlushHandler",
@@ -93,8 +93,8 @@ class Report:
             put, in seconds since 1970. No transaction deletes a shared file, but a sweep may once it is old.
     """
 
-    named: list[StoredFile] = field(default_factory=list)
-    dropped: list[StoredFile] = field(default_factory=list)
+    named: list[TrackedFile] = field(default_factory=list)
+    dropped: list[TrackedFile] = field(default_factory=list)
     leased: list[tuple[Database, float]] = field(default_factory=list)
 
 
@@ -268,7 +268,7 @@ def _record(session: Session, report: Report) -> None:
         journal.leased(tokens, since)
 
 
-def claim(session: Session, file: StoredFile) -> None:
+def claim(session: Session, file: TrackedFile) -> None:
     """Prevent other transactions of this process from discarding a file that this one adopts.
 
     Raises:
@@ -282,7 +282,7 @@ def claim(session: Session, file: StoredFile) -> None:
     _claiming.add(journal)
 
 
-def holds(session: Session, file: StoredFile) -> bool:
+def holds(session: Session, file: TrackedFile) -> bool:
     """Return whether a row may reference the file: this session uploaded or dropped it in the open transaction."""
     return _journal(session).holds(file)
 
@@ -409,7 +409,7 @@ def _apply(session: Session, verdict: Verdict) -> None:
 
 
 _claiming: Final[WeakSet[Journal]] = WeakSet()
-_discarding: Final[set[StoredFile]] = set()
+_discarding: Final[set[TrackedFile]] = set()
 
 
 async def _discard(verdict: Verdict) -> None:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
-from .references import StoredFile
+from .references import TrackedFile
 
 __all__ = ["Journal", "Verdict"]
 
@@ -28,7 +28,7 @@ class _Frame:
     """A transaction or savepoint that has not ended."""
 
     since: float = math.inf  # when the first upload began
-    events: list[tuple[_Event, StoredFile]] = field(default_factory=list)
+    events: list[tuple[_Event, TrackedFile]] = field(default_factory=list)
     committed: bool = False
     sent: bool = False
 
@@ -45,10 +45,10 @@ class Verdict:
             rows exist if there are unresolved files.
     """
 
-    uploads: tuple[StoredFile, ...] = ()
-    dropped: tuple[StoredFile, ...] = ()
-    unresolved: tuple[StoredFile, ...] = ()
-    attached: tuple[StoredFile, ...] = ()
+    uploads: tuple[TrackedFile, ...] = ()
+    dropped: tuple[TrackedFile, ...] = ()
+    unresolved: tuple[TrackedFile, ...] = ()
+    attached: tuple[TrackedFile, ...] = ()
 
     def __add__(self, other: Verdict) -> Verdict:
         return Verdict(
@@ -67,8 +67,8 @@ class Journal:
 
     def __init__(self) -> None:
         self._frames: dict[Hashable, _Frame] = {}  # the root first, then the savepoints, outermost first
-        self._files: set[StoredFile] = set()  # of all frames
-        self.claimed: set[StoredFile] = set()
+        self._files: set[TrackedFile] = set()  # of all frames
+        self.claimed: set[TrackedFile] = set()
         """Files that were already in the store and that rows of the open transaction will reference."""
         self._pending_verdict = Verdict()
 
@@ -85,13 +85,13 @@ class Journal:
                 self._frames[token] = _Frame()
         return self._frames[tokens[-1]]
 
-    def _record(self, tokens: Sequence[Hashable], event: _Event, file: StoredFile) -> _Frame:
+    def _record(self, tokens: Sequence[Hashable], event: _Event, file: TrackedFile) -> _Frame:
         frame = self._open(tokens)
         frame.events.append((event, file))
         self._files.add(file)
         return frame
 
-    def uploaded(self, tokens: Sequence[Hashable], file: StoredFile, since: float = math.inf) -> None:
+    def uploaded(self, tokens: Sequence[Hashable], file: TrackedFile, since: float = math.inf) -> None:
         """Record that a file was put for a row that this transaction will write.
 
         Args:
@@ -107,11 +107,11 @@ class Journal:
         frame = self._open(tokens)
         frame.since = min(frame.since, since)
 
-    def named(self, tokens: Sequence[Hashable], file: StoredFile) -> None:
+    def named(self, tokens: Sequence[Hashable], file: TrackedFile) -> None:
         """Record that a row that references the file was written."""
         self._record(tokens, _Event.NAMED, file)
 
-    def dropped(self, tokens: Sequence[Hashable], file: StoredFile) -> None:
+    def dropped(self, tokens: Sequence[Hashable], file: TrackedFile) -> None:
         """Record that the row that referenced the file was deleted, or now references another file."""
         self._record(tokens, _Event.DROPPED, file)
 
@@ -120,7 +120,7 @@ class Journal:
         if root in self._frames:
             self._frames[root].sent = True
 
-    def claim(self, tokens: Sequence[Hashable], file: StoredFile) -> None:
+    def claim(self, tokens: Sequence[Hashable], file: TrackedFile) -> None:
         """Record that a row of this transaction will reference a file that was already in the store."""
         self._open(tokens)
         self.claimed.add(file)
@@ -130,7 +130,7 @@ class Journal:
         if token in self._frames:
             self._frames[token].committed = True
 
-    def holds(self, file: StoredFile) -> bool:
+    def holds(self, file: TrackedFile) -> bool:
         """Return whether a row may reference the file: it was uploaded, or dropped, in the open root transaction."""
         return file in self._files
 
@@ -170,7 +170,7 @@ class Journal:
         return verdict
 
 
-def _verdict(root: _Frame, claimed: Collection[StoredFile]) -> Verdict:
+def _verdict(root: _Frame, claimed: Collection[TrackedFile]) -> Verdict:
     last = {file: event for event, file in root.events}
     new = {*claimed, *(file for event, file in root.events if event is _Event.UPLOADED)}
     attached = tuple(file for file, event in last.items() if event is _Event.NAMED and file in new)

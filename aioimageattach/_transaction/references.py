@@ -26,7 +26,7 @@ from .._telemetry import LEFT, log_fields
 from ..key import ImageKey
 from ..store import Store
 
-__all__ = ["QUERY_TIMEOUT", "Database", "Derived", "Referrer", "StoredFile", "committed", "unreferenced"]
+__all__ = ["QUERY_TIMEOUT", "Database", "Derived", "Referrer", "TrackedFile", "committed", "unreferenced"]
 
 QUERY_TIMEOUT: Final = 10.0
 """Maximum duration of the queries after one transaction, in seconds, including the wait for a pooled connection."""
@@ -65,7 +65,7 @@ class Referrer(ABC):
     mapper: Mapper[Any]
 
     @abstractmethod
-    def referenced(self, connection: Connection, files: Sequence[StoredFile]) -> Collection[StoredFile]:
+    def referenced(self, connection: Connection, files: Sequence[TrackedFile]) -> Collection[TrackedFile]:
         """Return the files that a row references or may reference.
 
         Args:
@@ -87,7 +87,7 @@ class Derived(ABC):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StoredFile:
+class TrackedFile:
     """One file in one store: by its key or, in a store with names, by its name.
 
     Args:
@@ -103,7 +103,7 @@ class StoredFile:
     derived: Derived | None = None
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, StoredFile) or self.key != other.key:
+        if not isinstance(other, TrackedFile) or self.key != other.key:
             return False
         return self.store is other.store or self.store.location == other.store.location
 
@@ -111,14 +111,14 @@ class StoredFile:
         return hash(self.key)
 
 
-async def unreferenced(uploads: Collection[StoredFile], dropped: Collection[StoredFile]) -> list[StoredFile]:
+async def unreferenced(uploads: Collection[TrackedFile], dropped: Collection[TrackedFile]) -> list[TrackedFile]:
     """Return the nominated files that no committed row references; log why the others are kept.
 
     Args:
         uploads: Files of rows that are not expected to exist.
         dropped: Files of rows that were deleted or replaced.
     """
-    found: list[StoredFile] = []
+    found: list[TrackedFile] = []
     for engine, groups in _by_engine({**dict.fromkeys(uploads), **dict.fromkeys(dropped)}).items():
         count = sum(map(len, groups.values()))
         if engine is None:
@@ -149,14 +149,14 @@ async def unreferenced(uploads: Collection[StoredFile], dropped: Collection[Stor
     return found
 
 
-async def committed(files: Mapping[StoredFile, bool]) -> list[StoredFile]:
+async def committed(files: Mapping[TrackedFile, bool]) -> list[TrackedFile]:
     """Return the files that committed rows reference; log how many others there are.
 
     Args:
         files: The files, each with whether the session has reported the commit. This decides only if another query on
             the database would disturb the application, because the pool shares one connection.
     """
-    found: list[StoredFile] = []
+    found: list[TrackedFile] = []
     for engine, groups in _by_engine(files).items():
         some = [file for group in groups.values() for file in group]
         if engine is None:
@@ -182,19 +182,19 @@ async def committed(files: Mapping[StoredFile, bool]) -> list[StoredFile]:
     return found
 
 
-def _by_engine(files: Iterable[StoredFile]) -> dict[Engine | None, dict[Referrer, list[StoredFile]]]:
-    found: dict[Engine | None, dict[Referrer, list[StoredFile]]] = {}
+def _by_engine(files: Iterable[TrackedFile]) -> dict[Engine | None, dict[Referrer, list[TrackedFile]]]:
+    found: dict[Engine | None, dict[Referrer, list[TrackedFile]]] = {}
     for file in files:
         found.setdefault(file.referrer.database.engine, {}).setdefault(file.referrer, []).append(file)
     return found
 
 
-async def _referenced(engine: Engine, groups: Mapping[Referrer, Sequence[StoredFile]]) -> set[StoredFile]:
+async def _referenced(engine: Engine, groups: Mapping[Referrer, Sequence[TrackedFile]]) -> set[TrackedFile]:
     async with asyncio.timeout(QUERY_TIMEOUT), AsyncEngine(engine).connect() as connection:
         return {file for group in groups.items() for file in await connection.run_sync(_query, *group)}
 
 
-def _query(connection: Connection, referrer: Referrer, files: Sequence[StoredFile]) -> Collection[StoredFile]:
+def _query(connection: Connection, referrer: Referrer, files: Sequence[TrackedFile]) -> Collection[TrackedFile]:
     schemas = referrer.database.schemas
     connection = connection.execution_options(schema_translate_map=dict(schemas) or None)
     return referrer.referenced(connection, files)

@@ -29,7 +29,7 @@ from .._transaction.hooks import (
     put,
     register,
 )
-from .._transaction.references import StoredFile
+from .._transaction.references import TrackedFile
 from ..context._current import resolve_store
 from ..exc import ContextError, UsageError
 from ..key import ImageKey
@@ -66,8 +66,8 @@ class _Work:
 
     seen: set[InstanceState[Any]] = field(default_factory=set)
     inserted: list[Image] = field(default_factory=list)
-    removed: dict[InstanceState[Any], StoredFile | None] = field(default_factory=dict)
-    changed: list[tuple[Image, StoredFile | None]] = field(default_factory=list)
+    removed: dict[InstanceState[Any], TrackedFile | None] = field(default_factory=dict)
+    changed: list[tuple[Image, TrackedFile | None]] = field(default_factory=list)
     allowed: set[str] = field(default_factory=set)
     late: list[Image] = field(default_factory=list)
     replacement: Replacement | None = None
@@ -150,7 +150,7 @@ def _work(session: Session) -> _Work:
     return cast("_Work", session.info.setdefault(_WORK, _Work()))
 
 
-def _dropped(session: Session, row: Image) -> list[StoredFile]:
+def _dropped(session: Session, row: Image) -> list[TrackedFile]:
     state = instance_state(row)
     found = cast("_Work | None", session.info.get(_WORK))
     known = found is not None and state in found.removed
@@ -210,7 +210,7 @@ def _find_late(session: Session, work: _Work) -> None:
         replacement.find_removed()
 
 
-def _inserted(session: Session, row: Image) -> list[StoredFile]:
+def _inserted(session: Session, row: Image) -> list[TrackedFile]:
     record = record_of(row)
     file = record.file or _file_of(session, row)
     record.attached = record.origin = None
@@ -245,15 +245,15 @@ def _forget(session: Session, gone: Iterable[InstanceState[Any]]) -> None:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def _stored_file(session: Session, row: Image, store: Store, key: ImageKey, *, is_made: bool = False) -> StoredFile:
+def _stored_file(session: Session, row: Image, store: Store, key: ImageKey, *, is_made: bool = False) -> TrackedFile:
     state = instance_state(row)
     if key.revision is not None and not store.needs_object_id:
         key = replace(key, object_id=None)  # object_id is not part of the file name, and changes if the row moves
     referrer = ImageReferrer(database_of(session, state.mapper, state), state.mapper)
-    return StoredFile(store, key, referrer, derived_from(row, store, key, is_made=is_made))
+    return TrackedFile(store, key, referrer, derived_from(row, store, key, is_made=is_made))
 
 
-def _file_of(session: Session, row: Image) -> StoredFile | None:
+def _file_of(session: Session, row: Image) -> TrackedFile | None:
     """Return the file that a row references, if its columns are loaded and its store is known."""
     key = row._stored_key()
     try:
@@ -274,7 +274,7 @@ def _uploads(session: Session, row: Image) -> Iterator[Upload]:
     record.file = _stored_file(session, row, attached.store, key, is_made=bool(attached.derived))
     yield Upload(record.file, attached.spool, key.mimetype, attached.reproducible)
     for derived, rendering in attached.derived:
-        file = StoredFile(attached.store, derived.key_for(row), record.file.referrer)
+        file = TrackedFile(attached.store, derived.key_for(row), record.file.referrer)
         yield Upload(file, rendering.blob, rendering.mimetype, reproducible=True, shared=True)
 
 

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 from sqlalchemy.orm import InstanceState
 from sqlalchemy.orm.attributes import instance_state
 
-from .._transaction.references import StoredFile
+from .._transaction.references import TrackedFile
 from ..file import Spool
 from ..imaging._render import Rendering
 from ..key import ImageKey
@@ -73,7 +73,7 @@ class Record:
     store: Store | None = None
     attached: Attached | None = None
     origin: Origin | None = None
-    file: StoredFile | None = None
+    file: TrackedFile | None = None
     owner: InstanceState[Any] | None = None
     position: int | None = None
 

@@ -10,7 +10,7 @@ from sqlalchemy import Column, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper
 
-from .._transaction.references import Referrer, StoredFile
+from .._transaction.references import Referrer, TrackedFile
 from ..key import ImageKey
 from ._image import Image
 from ._stored_rows import key_columns, new_instance
@@ -28,7 +28,7 @@ _LEGACY_ROWS: Final = 1000
 class ImageReferrer(Referrer):
     """The rows of an image class, and of other classes whose files have the same object type."""
 
-    def referenced(self, connection: Connection, files: Sequence[StoredFile]) -> Collection[StoredFile]:
+    def referenced(self, connection: Connection, files: Sequence[TrackedFile]) -> Collection[TrackedFile]:
         """See :meth:`Referrer.referenced`."""
         keys = {file: cast("ImageKey", file.key) for file in files}
         mappers = list(self._mappers({key.object_type for key in keys.values()}))

@@ -37,7 +37,7 @@ from .._transaction.hooks import (
     register,
 )
 from .._transaction.locks import PAGE, OwnerRow, among
-from .._transaction.references import Referrer, StoredFile
+from .._transaction.references import Referrer, TrackedFile
 from ..context._current import resolve_store
 from ..exc import DamagedValueError, DeclarationError
 from ..store import KeyedStore, Store
@@ -76,7 +76,7 @@ class _Change:
     old: Stored[Any] | None
     store: KeyedStore | None = None
     prepared: Prepared | None = None
-    dropped: list[StoredFile] = field(default_factory=list)
+    dropped: list[TrackedFile] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ class _Work:
 
     planned: list[_Change] = field(default_factory=list)
     changes: dict[tuple[InstanceState[Any], str], _Change] = field(default_factory=dict)
-    deleted: dict[InstanceState[Any], list[StoredFile]] = field(default_factory=dict)
+    deleted: dict[InstanceState[Any], list[TrackedFile]] = field(default_factory=dict)
     written: set[InstanceState[Any]] = field(default_factory=set)
     writing: list[Stored[Any]] = field(default_factory=list)
     seen: set[int] = field(default_factory=set)
@@ -275,7 +275,7 @@ def _prepare(session: Session, changes: list[_Change]) -> list[Upload]:
             set_committed_value(change.row, change.key, change.old)
         elif isinstance(content, Reference):
             mimetype = content.mimetype(change.settings.cls.mimetype)
-            file = StoredFile(change.store, content.name, _referrer(session, change.row, change.key))
+            file = TrackedFile(change.store, content.name, _referrer(session, change.row, change.key))
             uploads.append(Upload(file, prepared.data, mimetype, shared=content.shared))
     changes[:] = [change for change in changes if change.prepared is None or change.prepared.content is not None]
     return uploads
@@ -354,12 +354,12 @@ def _read(
 # --- previous files --------------------------------------------------------------------------------------------------
 
 
-def _files_of_deleted(session: Session, work: _Work, row: object) -> Iterable[StoredFile]:
+def _files_of_deleted(session: Session, work: _Work, row: object) -> Iterable[TrackedFile]:
     known = work.deleted.get(instance_state(row))
     return _known_files(session, row, columns_of(object_mapper(row))) if known is None else known
 
 
-def _known_files(session: Session, row: object, columns: Iterable[str]) -> Iterator[StoredFile]:
+def _known_files(session: Session, row: object, columns: Iterable[str]) -> Iterator[TrackedFile]:
     """Return the files of a row that a bulk statement has deleted, as far as they were loaded.
 
     Files of changes that were not flushed are not included.
@@ -380,7 +380,7 @@ def _known_files(session: Session, row: object, columns: Iterable[str]) -> Itera
 
 def _files(
     session: Session, row: object, key: str, handle: Stored[Any] | None, store: Store | None = None
-) -> Iterator[StoredFile]:
+) -> Iterator[TrackedFile]:
     """Yield the file that a handle references, unless it is shared."""
     if handle is None or handle._raw is None:
         return
@@ -391,7 +391,7 @@ def _files(
         return
     if isinstance(content, Reference) and not content.shared:
         found = keyed(resolve_store(handle._store, store, session=session))
-        yield StoredFile(found, content.name, _referrer(session, row, key))
+        yield TrackedFile(found, content.name, _referrer(session, row, key))
 
 
 def _referrer(session: Session, row: object, key: str) -> ValueReferrer:
@@ -405,10 +405,10 @@ class ValueReferrer(Referrer):
 
     key: str
 
-    def referenced(self, connection: Connection, files: Sequence[StoredFile]) -> Collection[StoredFile]:
+    def referenced(self, connection: Connection, files: Sequence[TrackedFile]) -> Collection[TrackedFile]:
         """See :meth:`Referrer.referenced`; an index on the column makes this fast."""
         by_reference = {f"@{file.key}": file for file in files}
-        found: set[StoredFile] = set()
+        found: set[TrackedFile] = set()
         references = sorted(by_reference)
         for column in self._columns():
             for start in range(0, len(references), PAGE):

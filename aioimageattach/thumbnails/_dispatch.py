@@ -18,7 +18,7 @@ from .._tasks import cancel_and_wait
 from .._telemetry import JOB, JOB_WAIT, REFUSED, log_fields
 from .._threads import Limit
 from .._transaction.handover import Receiver, add_receiver, remove_receiver
-from .._transaction.references import StoredFile, committed
+from .._transaction.references import TrackedFile, committed
 from ..context._current import overriding_store
 from ..entity import Image
 from ..exc import StoreFileNotFoundError, UsageError
@@ -149,7 +149,7 @@ class Dispatcher(Receiver, ABC):
         self._consumers = consumers
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._inbox: dict[StoredFile, bool] = {}
+        self._inbox: dict[TrackedFile, bool] = {}
         self._waiting = 0
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
@@ -202,7 +202,7 @@ class Dispatcher(Receiver, ABC):
 
     # --- what arrives ------------------------------------------------------------------------------------------------
 
-    def accepts(self, file: StoredFile) -> bool:
+    def accepts(self, file: TrackedFile) -> bool:
         """See :meth:`Receiver.accepts`."""
         if file.derived is None or not issubclass(file.referrer.mapper.class_, self._classes):
             return False
@@ -211,7 +211,7 @@ class Dispatcher(Receiver, ABC):
         store = self._store
         return file.store in (store, overriding_store()) or file.store.location == store.location
 
-    def receive(self, files: Sequence[StoredFile], certain: bool) -> None:
+    def receive(self, files: Sequence[TrackedFile], certain: bool) -> None:
         """See :meth:`Receiver.receive`."""
         new = [file for file in files if file not in self._inbox and cast("Any", file.derived).thumbnails()]
         taken = new[: self._max_waiting - self._waiting]

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sqlalchemy.engine import Connection
 
 from aioimageattach._transaction.journal import Journal, Verdict
-from aioimageattach._transaction.references import Database, Referrer, StoredFile
+from aioimageattach._transaction.references import Database, Referrer, TrackedFile
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
@@ -24,7 +24,7 @@ STORE = MemoryStore()
 class Nobody(Referrer):
     """Rows that reference no files."""
 
-    def referenced(self, connection: Connection, files: Sequence[StoredFile]) -> Collection[StoredFile]:
+    def referenced(self, connection: Connection, files: Sequence[TrackedFile]) -> Collection[TrackedFile]:
         """Return no files."""
         return ()
 
@@ -32,20 +32,20 @@ class Nobody(Referrer):
 REFERRER = Nobody(Database(None, cast("Any", None)), cast("Any", None))
 
 
-def file(store: MemoryStore = STORE) -> StoredFile:
+def file(store: MemoryStore = STORE) -> TrackedFile:
     """Return a file that is equal to no other."""
-    return StoredFile(store, ImageKey("picture", 1, 2, 3, "image/png", make_revision()), REFERRER)
+    return TrackedFile(store, ImageKey("picture", 1, 2, 3, "image/png", make_revision()), REFERRER)
 
 
 def test_files_are_equal_by_place_and_key() -> None:
     """A key in two stores is two files; in two store objects of one directory it is one file."""
     here = file()
-    assert here == StoredFile(STORE, here.key, REFERRER)
-    assert hash(here) == hash(StoredFile(STORE, here.key, REFERRER))
-    assert here != StoredFile(MemoryStore(), here.key, REFERRER)
+    assert here == TrackedFile(STORE, here.key, REFERRER)
+    assert hash(here) == hash(TrackedFile(STORE, here.key, REFERRER))
+    assert here != TrackedFile(MemoryStore(), here.key, REFERRER)
     assert here != here.key
     one, other = (FileSystemStore("media", "/media/") for _ in range(2))
-    assert StoredFile(one, here.key, REFERRER) == StoredFile(other, here.key, REFERRER)
+    assert TrackedFile(one, here.key, REFERRER) == TrackedFile(other, here.key, REFERRER)
 
 
 def test_verdicts_add_up() -> None:
@@ -83,7 +83,7 @@ def test_the_first_upload_that_a_commit_would_keep() -> None:
 # --- how a transaction ends ------------------------------------------------------------------------------------------
 
 
-def replaced() -> tuple[Journal, dict[str, StoredFile]]:
+def replaced() -> tuple[Journal, dict[str, TrackedFile]]:
     """A journal of a transaction that replaced a file, and put another that no row referenced."""
     files = {"replaced": file(), "new": file(), "unnamed": file()}
     journal = Journal()
@@ -176,7 +176,7 @@ def test_a_file_uploaded_and_dropped_goes_with_the_commit() -> None:
 # --- savepoints ------------------------------------------------------------------------------------------------------
 
 
-def nested() -> tuple[Journal, StoredFile, StoredFile]:
+def nested() -> tuple[Journal, TrackedFile, TrackedFile]:
     """A journal whose savepoint replaced a file."""
     journal, old, new = Journal(), file(), file()
     tokens = ["root", "savepoint"]
@@ -261,8 +261,8 @@ class Sessions(RuleBasedStateMachine):
         self.journal = Journal()
         self.rows = {file() for _ in range(count)}
         self.files = set(self.rows)
-        self.kept: set[StoredFile] = set()
-        self.views: list[set[StoredFile]] = []
+        self.kept: set[TrackedFile] = set()
+        self.views: list[set[TrackedFile]] = []
         self.tokens: list[int] = []
         self.count = 0
 
@@ -272,7 +272,7 @@ class Sessions(RuleBasedStateMachine):
     def is_nested(self) -> bool:
         return len(self.views) > 1
 
-    def _begin(self, view: Iterable[StoredFile]) -> None:
+    def _begin(self, view: Iterable[TrackedFile]) -> None:
         self.count += 1
         self.tokens.append(self.count)
         self.views.append(set(view))

@@ -28,7 +28,7 @@ from aioimageattach import (
     set_default_store,
 )
 from aioimageattach._transaction.handover import Receiver, add_receiver, receivers, remove_receiver
-from aioimageattach._transaction.references import StoredFile, committed
+from aioimageattach._transaction.references import TrackedFile, committed
 from aioimageattach.entity._derived import declared_files
 from aioimageattach.exc import DeclarationError, UsageError
 from aioimageattach.store import KeyedStore
@@ -104,13 +104,13 @@ class Handed(Receiver):
     """Keeps the files that are handed over."""
 
     def __init__(self) -> None:
-        self.files: list[StoredFile] = []
+        self.files: list[TrackedFile] = []
         self.certain: list[bool] = []
 
-    def accepts(self, file: StoredFile) -> bool:
+    def accepts(self, file: TrackedFile) -> bool:
         return True
 
-    def receive(self, files: Sequence[StoredFile], certain: bool) -> None:
+    def receive(self, files: Sequence[TrackedFile], certain: bool) -> None:
         self.files += files
         self.certain.append(certain)
 
@@ -332,7 +332,7 @@ async def test_a_receiver_cannot_spoil_a_commit(
     class Broken(Handed):
         """Raises an error."""
 
-        def receive(self, files: Sequence[StoredFile], certain: bool) -> None:
+        def receive(self, files: Sequence[TrackedFile], certain: bool) -> None:
             raise ZeroDivisionError
 
     broken = Broken()

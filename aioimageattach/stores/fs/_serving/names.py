@@ -41,6 +41,7 @@ class ServableFile:
             change.
         mimetype: The MIME type.
         inline: ``True`` if a browser may display the file; other files are downloaded.
+        attached_as: The file name of an attached file; ``None`` for an image.
     """
 
     name: str
