@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import signal
+import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import ForeignKey, select, text
 from sqlalchemy.exc import DBAPIError
@@ -509,6 +514,37 @@ async def test_a_database_that_cannot_be_marked(
     await empty.dispose()
     assert "no such table: cover" in caplog.text
     assert len(await names(store, "cover.t/")) == 4 * len(declared(products[0].cover.original, store))
+
+
+async def test_several_processes(tmp_path: Path) -> None:
+    """Each process of uvicorn makes the thumbnails of its own uploads, and finishes them when it is asked to end."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'app.db'}")
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "tests.thumbnails.worker_app:app", "--workers=2", f"--port={port}"]
+    root = str(Path(__file__).parent.parent.parent)
+    environment = {**os.environ, "WORKER_APP": str(tmp_path), "PYTHONPATH": root}
+    process = await asyncio.create_subprocess_exec(*command, "--log-level=warning", cwd=root, env=environment)
+    processes: set[int] = set()
+    async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(retries=60)) as client:
+        for number in range(1, 200):
+            response = await client.put(
+                f"http://127.0.0.1:{port}/covers/{number}", content=photo("chelsea"), headers={"connection": "close"}
+            )
+            processes.add(response.json())
+            if len(processes) == 2:
+                break
+    process.send_signal(signal.SIGTERM)
+    assert await process.wait() in (0, -signal.SIGTERM)
+    async with async_sessionmaker(engine)() as session:
+        covers = (await session.scalars(select(Cover))).all()
+    await engine.dispose()
+    assert len(covers) == number
+    own = FileSystemStore(tmp_path, "/files/", fsync=False)
+    assert await names(own, "cover.t/") == sorted(name for cover in covers for name in declared(cover, own))
+    assert all(cover.thumbnail_marks for cover in covers)
 
 
 async def test_tests_of_applications(
