@@ -237,10 +237,10 @@ async def single_flight(key: Hashable, work: Callable[[], Coroutine[Any, Any, R]
         return cast("R", result)
     finally:
         flight.waiting -= 1
+        if (not flight.waiting or flight.task.done()) and flights.flying.get(key) is flight:
+            del flights.flying[key]  # before the cancellation, which must not reach tasks that ask meanwhile
         if not flight.waiting:
             await cancel_and_wait([flight.task])
-        if flight.task.done() and flights.flying.get(key) is flight:
-            del flights.flying[key]
 
 
 def is_in_flight(key: Hashable) -> bool:

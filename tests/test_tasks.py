@@ -306,6 +306,32 @@ async def test_other_work_is_done_beside_it() -> None:
     assert sorted(await asyncio.gather(single_flight("a", work), single_flight("b", work))) == [1, 2]
 
 
+async def test_a_task_that_asks_while_the_work_is_being_cancelled() -> None:
+    """It is not cancelled with the work that nobody waits for any more: the work starts again."""
+    starts, cleaning, go = 0, asyncio.Event(), asyncio.Event()
+
+    async def work() -> int:
+        nonlocal starts
+        starts += 1
+        try:
+            await go.wait()
+        except asyncio.CancelledError:
+            cleaning.set()
+            await asyncio.sleep(0.01)
+            raise
+        return starts
+
+    leaving = asyncio.create_task(single_flight("a", work))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await cleaning.wait()
+    staying = asyncio.create_task(single_flight("a", work))
+    await asyncio.wait([leaving])
+    go.set()
+    assert await staying == 2
+    assert not is_in_flight("a")
+
+
 async def test_a_cancelled_task_leaves_the_work_to_the_others() -> None:
     """The work continues while a task waits for it, and later tasks join it."""
     work = Work()
