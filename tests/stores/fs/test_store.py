@@ -598,6 +598,15 @@ async def test_directories_go_with_their_last_file(store: FileSystemStore, root:
     assert root.is_dir()
 
 
+@pytest.mark.parametrize("fsync", [True, False])
+async def test_new_directories_are_remembered_only_until_they_are_flushed(tmp_path: Path, fsync: bool) -> None:
+    """And not at all without fsync, so that memory does not grow with their number."""
+    store = FileSystemStore(tmp_path / "new", "/", fsync=fsync)
+    for number in range(3):
+        await store.put_object(f"a/{number}/b", b"x")
+    assert store._tree._unsynced == {}
+
+
 @pytest.mark.parametrize("worker", [None, [WITHOUT_UNNAMED]], ids=["without a name", "with a name"])
 async def test_puts_and_deletes_in_one_directory(
     store: FileSystemStore, worker: list[kernel.Callable[[], None]] | None
