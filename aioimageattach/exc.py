@@ -275,7 +275,7 @@ class NotLoadedError(UsageError, RuntimeError):
 
 
 class DetachedError(UsageError, RuntimeError):
-    """The call needs a session, but the owner of the image set is not in one."""
+    """The owner of an image set is detached from its session or deleted, so its images cannot be changed."""
 
 
 class ProcessingError(ImageAttachError, RuntimeError):
