@@ -397,8 +397,12 @@ def stored_file(*, max_size: int = MAX_FILE_SIZE, **options: Any) -> Any:
     The column type is ``VARCHAR(512)``.
 
     Args:
-        max_size: Maximum size of a file, in bytes; by default 1 GiB.
+        max_size: Maximum size of a file, in bytes; by default 1 GiB. The flush raises
+            :exc:`~aioimageattach.exc.ValueTooLargeError` for a larger file.
         options: The other arguments of :func:`stored`, except ``compression``, ``inline_below``, ``dedupe`` and
             ``default``.
+
+    Raises:
+        DeclarationError: An argument is invalid.
     """
     return stored(StoredFile, max_size=max_size, **options)

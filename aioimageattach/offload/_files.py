@@ -38,7 +38,7 @@ class StoredFile(Stored[Spool]):
     """A handle of a file of any kind, such as an invoice or a recording.
 
     Make one with :meth:`from_file`, :meth:`from_path` or :meth:`from_blob`, and assign it to an attribute that is
-    declared with :func:`stored_file`. The file is never in memory as a whole. Its name, MIME type, size and checksum
+    declared with :func:`stored_file`. At most 4 MiB of it are kept in memory. Its name, MIME type, size and checksum
     are in the row. Two handles are equal if their files have the same name, MIME type and bytes.
 
     :attr:`~aioimageattach.offload.Stored.value` and :meth:`~aioimageattach.offload.Stored.load` return the content as a
@@ -71,12 +71,12 @@ class StoredFile(Stored[Spool]):
 
         Args:
             source: See :data:`~aioimageattach.file.Source`; read from its current position. The caller closes it.
-            filename: The file name; ``None`` for that of the source. It is cleaned: directories, control characters and
-                characters that Windows forbids are removed, and it is shortened to 200 bytes.
+            filename: The file name; ``None`` for that of the source. It is cleaned: directories and control characters
+                are removed, characters that Windows forbids are replaced by ``_``, and it is shortened to 200 bytes.
             mimetype: The MIME type; ``None`` for the one that the source declares or, without one, the one that the
                 extension of the file name suggests. Neither is compared with the content. It does not affect how the
                 file is served.
-            max_size: Largest number of bytes accepted. The column has a limit, too.
+            max_size: Largest number of bytes accepted. The flush checks the limit of the column, too.
             store: The store for the file; ``None`` for the current store at the flush.
 
         Raises:
