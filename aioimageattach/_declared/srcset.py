@@ -43,15 +43,17 @@ class Srcset:
 
         Srcset([320, 640, 1280], sizes="(min-width: 60rem) 33vw, 100vw")
 
-    No thumbnail is larger than its original. Widths larger than the original are left out. If the original is narrower
-    than the largest width, a thumbnail with the original's own width is added instead.
+    No thumbnail is larger than its original. If the original is narrower than the largest of ``widths``, the larger
+    widths are left out, and the original's own width is added. The next smaller width is left out, too, if the original
+    is less than 10 % wider than it.
 
     Args:
         widths: Widths of the files, in pixels.
         aspect: Aspect ratio to which the picture is cropped, as width and height, such as ``(1, 1)``; ``None`` keeps
             that of the original.
-        sizes: Displayed width of the picture, as in the HTML attribute ``sizes``, such as ``"48px"``. It can also be
-            passed when the element is rendered. Without it, a browser loads the widest file.
+        sizes: Displayed width of the picture, as in the HTML attribute ``sizes``, such as ``"48px"``. With several
+            widths, ``img()`` and ``picture()`` require it, here or as an argument, because without it browsers load the
+            widest file.
         formats: Formats of the files, the preferred one first. AVIF takes five times as long to encode as WebP.
         fallback: Format of an additional file, of medium width, for clients that do not support the other formats,
             such as e-mail clients; ``None`` for no additional file.
@@ -63,8 +65,8 @@ class Srcset:
         animated: ``True`` to keep the frames of an animation. Animated originals then have files in animated formats
             only.
         background: Colour behind transparent parts in JPEG.
-        preprocess: Called with the whole picture.
-        postprocess: Called with each resized picture.
+        preprocess: Called with the whole picture; requires ``variant``.
+        postprocess: Called with each resized picture; requires ``variant``.
         variant: Your name for the effect of a callable. Change it whenever the callable changes.
 
     Raises:

@@ -230,10 +230,11 @@ async def own(
     claim: bool = True,
     transfer: bool = False,
 ) -> list[Ownership]:
-    """Record that the files in a store belong to a database, so that sweeps refuse to ask another one about them.
+    """Record that the files in a store belong to a database, so that sweeps with another database are refused.
 
-    Sweeps record this automatically. Call this function after a database was moved or restored, or a table renamed,
-    once you have verified that this database has the rows of all files; see :doc:`/howto/runbooks/index`.
+    Sweeps with ``delete=True`` record this automatically. Call this function after a database was moved or restored, or
+    a table was renamed, once you have verified that this database has the rows of all files; see
+    :doc:`/howto/runbooks/index`.
 
     Args:
         sessions: Makes sessions of the database.
@@ -241,7 +242,7 @@ async def own(
         store: The store; ``None`` for the current store, or that of the sessions.
         object_types: The object types of the files; ``None`` for those of the classes.
         claim: ``True`` to record this database as the owner of files without an owner.
-        transfer: ``True`` to record this database as the owner of files that belong to another database, too.
+        transfer: ``True`` to also record it as the owner of files that belong to another database.
 
     Returns:
         The owner of each object type in each store.

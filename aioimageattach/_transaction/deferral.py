@@ -12,12 +12,12 @@ _INFO: Final = "aioimageattach.deferred"
 
 
 def defer_deletion(target: Any, deferred: bool = True) -> None:
-    """Keep the files of replaced and deleted rows until a sweep moves them to its quarantine and later removes them.
+    """Keep the files of replaced and deleted rows after a commit, and leave their removal to the next sweep.
 
-    By default, they are deleted directly after the commit. Keep them if a backup of the database may be restored, or a
-    lagging replica may be promoted: the files of rows that reappear are then still in the store or in the quarantine.
-    The arguments of the sweep determine how long they are kept. Files uploaded in a transaction that is rolled back are
-    still deleted immediately.
+    By default, these files are deleted directly after the commit. Keep them if a backup of the database may be
+    restored, or a lagging replica may be promoted: the files of rows that reappear are then still in the store or in
+    quarantine. The ``retention`` of the sweep determines how long they stay in quarantine. Files uploaded in a
+    transaction that is rolled back are still deleted immediately.
 
     Args:
         target: An ``AsyncSession`` or ``async_sessionmaker``, or a scoped session.

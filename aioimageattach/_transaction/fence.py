@@ -27,12 +27,14 @@ _SHARE: Final = 0.75
 
 
 def set_grace(target: Any, grace: timedelta) -> None:
-    """Set a shorter grace time, after which a sweep treats uncommitted files as orphaned.
+    """Set a shorter grace time: the age after which a sweep treats a file without a committed row as orphaned.
 
-    Transactions whose files get too old for it are refused correspondingly earlier.
+    A transaction that is still open three quarters of this time after its first upload cannot be committed: it fails
+    with :exc:`~aioimageattach.exc.TransactionExpiredError`.
 
     Args:
-        target: The ``AsyncSession`` or ``async_sessionmaker`` that both the application and the sweep use.
+        target: The ``AsyncSession`` or ``async_sessionmaker``. Set the same time for the application and for the sweep,
+            for all processes of the application first.
         grace: The grace time, greater than zero and at most :data:`GRACE`.
 
     Raises:

@@ -264,20 +264,21 @@ def sweep(
     other sweeps and migrations may run concurrently.
 
     Args:
-        sessions: Makes sessions of the database that has all rows: an ``async_sessionmaker``, or an ``AsyncSession``,
-            which itself is not used.
+        sessions: Factory of sessions of the database that has all rows: an ``async_sessionmaker``, or an
+            ``AsyncSession``, which is not used itself: new sessions with its options are created.
         target: The declarative base, or one class, whose files are swept; files of other classes are not touched.
         store: The store; ``None`` for the current store, or that of the sessions. It must be a :class:`KeyedStore`.
         grace: Minimum age of an orphan; ``None`` for the grace time of the sessions, by default 24 hours.
         delete: ``True`` to remove the orphans; otherwise they are only reported.
         permanently: ``True`` to delete files immediately, instead of moving them to quarantine.
         retention: How long removed files stay in quarantine; older files of earlier sweeps are deleted.
-        max_share: Largest share of the files of one object type that may be removed, 0 to 1. Up to ten files may be
-            removed in any case.
+        max_share: Largest share of the files of one object type that may be removed, 0 to 1. If the share is larger,
+            but at most ten files are orphans, they are removed.
         limit: Largest number of files to remove; ``None`` for no limit.
         force: ``True`` to remove files even if a table is empty, the share is larger, a hundred consecutive files are
-            orphans, or ``grace`` is shorter than the grace time of the sessions. The last is only safe while nothing is
-            uploaded. It applies to all object types that are swept, so name the object type, too.
+            orphans, rows of an unmapped table may reference them, or ``grace`` is shorter than the grace time of the
+            sessions, which is only safe while nothing is uploaded. ``force`` applies to all object types that are
+            swept, so pass ``object_types``, too.
         start_after: Start after this name, the :attr:`SweepProgress.position` of an earlier sweep.
         object_types: The object types to sweep; required for classes whose object type depends on the row.
 
@@ -285,12 +286,13 @@ def sweep(
         The plan: iterate over it, or await :meth:`SweepPlan.execute`.
 
     Raises:
-        SweepRefusedError: From the plan, at its end: some object types were refused, and none of their files were
-            removed. The database may hide rows (see :mod:`aioimageattach._inventory.database`), or the files belong to
-            another database (see :func:`own`), whether forced or not; or one of the cases of ``force``.
+        SweepRefusedError: From the plan, at its end, with ``delete``: some object types were refused, or their sweep
+            was stopped; see :attr:`SweepPlan.objections`. Some objections cannot be forced, such as that the database
+            may hide rows, or that the files belong to another database (see :func:`own`).
         OwnershipError: From the plan: the record of ownership in the store cannot be read.
         DeclarationError: No class has files, the store cannot be listed, or ``object_types`` is required.
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range; or with ``delete`` and without ``force``, ``grace`` is shorter than the
+            grace time of the sessions.
         ContextError: No store is given, bound or current.
 
     Effects: The rows are checked again immediately before a file is removed. :func:`undo` restores quarantined files.

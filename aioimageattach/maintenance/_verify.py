@@ -262,13 +262,14 @@ def verify(
     thousand with each request. The application may read and write rows in the meantime.
 
     Args:
-        sessions: Makes sessions: an ``async_sessionmaker``, or an ``AsyncSession``, which itself is not used.
+        sessions: Factory of sessions: an ``async_sessionmaker``, or an ``AsyncSession``, which is not used itself.
         target: The declarative base, or one class.
         store: The store with the files; ``None`` for the current store, or that of the sessions. The files in a store
             that is not a :class:`KeyedStore` are always read.
         deep: ``True`` to read the files and compare checksums, instead of only sizes.
-        repair: ``True`` to render mismatched thumbnails again from their originals, whose rows then name new files, and
-            to remove false marks.
+        repair: ``True`` to render missing and altered thumbnails again from their originals, and to remove false marks.
+            The rows of these thumbnails then reference the new files. A missing file that is rendered identically gets
+            its old name instead.
         concurrency: Number of files that are checked concurrently.
         force: ``True`` to continue if the database may hide rows.
 

@@ -183,7 +183,8 @@ def generate(
         sessions: Factory of the sessions, one for each batch.
         attachment: The attachment as an attribute of its class, such as ``User.picture``.
         recipes: Widths in pixels, or recipes.
-        enlarge: Whether a width in pixels may be larger than that of the original. Recipes have their own ``enlarge``.
+        enlarge: ``True`` if a width in pixels may be larger than that of the original. Recipes have their own
+            ``enlarge``.
         store: Store of the originals and of the thumbnails; ``None`` means the current store.
         batch: Number of owners per transaction.
         concurrency: Number of originals fetched and resized concurrently.

@@ -48,8 +48,9 @@ class ThumbnailServer(FileServer):
 
     It serves only thumbnails, never originals. An existing file is served even if the declaration has changed since. A
     missing file is rendered, stored and served; the other widths of its format are rendered afterwards, while no
-    request is waiting. A request for an outdated name is redirected to the current file, which exists by then, so that
-    processes with different declarations can run side by side. Put a CDN or nginx in front,
+    request is waiting. A request for a file with an outdated name that does not exist is redirected to the current file
+    of the nearest width, which is made before the redirect, so that processes with different declarations can run side
+    by side. Put a CDN or nginx in front,
     so that each file is requested from this application only once; see the guide *Behind a CDN*.
 
     Args:
