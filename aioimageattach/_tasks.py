@@ -90,8 +90,8 @@ async def finish(
         work: Awaited in its own task, which the cancellation of the caller does not reach.
         stop: Called on a cancellation, to tell the work that it may end early.
         undo: Awaited with the result of work that succeeded although the caller was cancelled.
-        ended: A future that the last step of the work completes, which wakes the caller one turn of the event loop
-            earlier than a callback of the task does; see :func:`begin`.
+        ended: A future that the work completes in its last step, so that the caller continues one iteration of the
+            event loop earlier; see :func:`begin`.
     """
     task = asyncio.ensure_future(work)
     try:

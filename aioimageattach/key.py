@@ -59,7 +59,7 @@ def make_revision(now: float | None = None) -> str:
 def guess_extension(mimetype: str) -> str | None:
     """Return the extension that SQLAlchemy-ImageAttach used for a MIME type, with its dot; ``None`` if it used none.
 
-    SQLAlchemy-ImageAttach looked types up in the MIME database of the machine, which may have had more of them.
+    SQLAlchemy-ImageAttach looked types up in the MIME database of the machine, which may have contained more types.
     """
     return LEGACY_EXTENSIONS.get(mimetype)
 

@@ -36,7 +36,7 @@ class Plan(ABC, Generic[ItemT, ProgressT]):
 
     Attributes:
         progress: Counts of the current run, or of the last one; reset when a run starts.
-        warnings: Reasons to doubt that the last run did what was wanted, although nothing failed.
+        warnings: Signs that the last run was incomplete or used the wrong database or classes, although nothing failed.
     """
 
     def __init__(self, new_progress: Callable[[], ProgressT]) -> None:

@@ -99,9 +99,9 @@ def _temporary_directory() -> str:
 class Spool:
     """The bytes of a source, read once, with their size and SHA-256. They can be read any number of times.
 
-    A spool stays in memory up to :data:`SPOOL_MEMORY` bytes, as long as all spools together have at most
-    :data:`SPOOLS_MEMORY`. A larger one is an unnamed temporary file, which disappears with the last reference or with
-    the process. A source of type ``bytes`` is kept as it is, without a copy.
+    The bytes are kept in memory if they are at most :data:`SPOOL_MEMORY`, and all spools in memory together have at
+    most :data:`SPOOLS_MEMORY` bytes. Otherwise they are moved to an unnamed temporary file, which disappears with the
+    last reference or with the process. A source of type ``bytes`` is kept as it is, without a copy.
 
     Args:
         checksum: ``True`` to calculate :attr:`sha256`, which takes 2 to 3 ms of CPU time per MiB.

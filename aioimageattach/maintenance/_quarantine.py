@@ -155,7 +155,7 @@ class UndoPlan(Plan[Restored, UndoProgress]):
 
     Attributes:
         progress: Counts of the current run, or of the last one; reset when a run starts.
-        warnings: Reasons to doubt that the last run did what was wanted.
+        warnings: Signs that the last run was incomplete, or that its arguments were wrong.
     """
 
     def __init__(self, store: KeyedStore, object_types: Sequence[str], sweep: str | None) -> None:

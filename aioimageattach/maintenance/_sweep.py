@@ -68,7 +68,7 @@ class SweepPlan(Plan[Orphan, SweepProgress]):
     Attributes:
         progress: Counts of the current run, or of the last one; reset when a run starts.
         objections: Why object types were refused, or after a dry run, would be refused.
-        warnings: Reasons to doubt that the last run did what was wanted.
+        warnings: Signs that the last run was incomplete, or that its arguments were wrong.
         id: Identifies the last run for :func:`~aioimageattach.maintenance.undo`; ``None`` if it quarantined no files.
     """
 

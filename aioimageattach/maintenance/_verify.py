@@ -95,7 +95,7 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
     Attributes:
         progress: Counts of the current run, or of the last one; reset when a run starts.
         objections: Reasons why the database may hide rows, with ``force=True``.
-        warnings: Reasons to doubt that the last run verified everything.
+        warnings: Signs that the last run did not verify everything, such as a table without rows.
     """
 
     def __init__(

@@ -89,7 +89,7 @@ class MigrationPlan(RowPlan[Migrated, MigrationProgress]):
         progress: Counts of the current run, or of the last one; reset when a run starts.
         failures: The files that could not be copied.
         objections: Reasons why the database may hide rows, with ``force=True``.
-        warnings: Reasons to doubt that the last run copied what was wanted.
+        warnings: Signs that the last run did not copy everything, or that its arguments were wrong.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ class RetirePlan(RowPlan[Retired, RetireProgress]):
 
     Attributes:
         progress: Counts of the current run, or of the last one; reset when a run starts.
-        warnings: Reasons to doubt that the last run did what was wanted.
+        warnings: Signs that the last run was incomplete, or that its arguments were wrong.
     """
 
     def __init__(

@@ -213,7 +213,7 @@ class MirrorStore(PlainMirrorStore[KeyedStore], KeyedStore):
         return sum(await self._in_all(lambda store: store.discard_unfinished(before, prefix)))
 
     def url_of(self, name: str) -> str:
-        """Return the URL of a name in the first store: a calculation."""
+        """Return the URL of a name in the first store, without I/O."""
         return self.stores[0].url_of(name)
 
     def download_url_of(self, name: str, filename: str) -> str:
@@ -229,7 +229,7 @@ class MirrorStore(PlainMirrorStore[KeyedStore], KeyedStore):
         return tuple({name: None for store in self.stores for name in store.legacy_names(key)})
 
     def parts(self, object_type: str) -> tuple[KeyedStore, ...]:
-        """Return all stores, with their parts in place of those that combine others."""
+        """Return all stores; a store that combines others is replaced by its parts."""
         return tuple(part for store in self.stores for part in store.parts(object_type))
 
     async def head(self, key: ImageKey) -> ObjectInfo:

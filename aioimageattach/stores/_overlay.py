@@ -95,8 +95,8 @@ class OverlayStore(KeyedStore):
     calculated without knowing which store has it. If a file of the store below is deleted, an empty file
     ``.deleted-below/NAME`` in the store above hides it.
 
-    Do not put an overlay into a mirror or a routing store: they would not ask it for revisions. The caller closes the
-    stores.
+    Use an overlay as the outermost store. In particular, a mirror takes revisions only from its first store. The caller
+    closes the stores.
 
     Args:
         above: The store for new files and for marks of deleted ones.

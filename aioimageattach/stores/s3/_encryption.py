@@ -21,7 +21,7 @@ class Encryption:
 
     Args:
         write: The headers of requests that create an object.
-        read: The headers of requests that read an object; each part of a multipart upload has them, too.
+        read: The headers of requests that read an object; they are also sent with each part of a multipart upload.
     """
 
     write: Mapping[str, str] = field(repr=False)

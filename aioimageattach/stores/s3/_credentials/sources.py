@@ -195,7 +195,7 @@ class EnvironmentCredentials(CredentialSource):
 
 
 class ChainedCredentials(CredentialSource):
-    """A chain of sources, which uses the first one that has credentials.
+    """A chain of sources. It returns the credentials of the first source that has any, or ``None`` if none has.
 
     Args:
         sources: The sources, in the order in which they are tried.
