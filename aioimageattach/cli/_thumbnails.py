@@ -169,7 +169,7 @@ def _recipes(widths: tuple[int, ...], heights: tuple[int, ...], fit: Any, **look
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
     metavar="NUMBER",
-    help="Declared thumbnails: largest number of originals per second.",
+    help="Declared thumbnails: largest number of originals per second that lack files.",
 )
 @click.option(
     "--start-after",

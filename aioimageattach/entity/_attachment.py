@@ -60,8 +60,8 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
     Args:
         argument: The image class, its name, or a callable that returns it.
         uselist: ``True`` if an owner has many pictures.
-        max_pictures: The maximum number of pictures per owner, with ``uselist=True``; ``None`` means no limit. It is
-            checked in the flush, while the owner is locked.
+        max_pictures: The maximum number of pictures per owner, with ``uselist=True``; ``None`` means no limit. The
+            flush checks it while the owner is locked, and raises :exc:`~aioimageattach.exc.TooManyPicturesError`.
         arguments: Other arguments of :func:`sqlalchemy.orm.relationship`.
 
     Raises:
