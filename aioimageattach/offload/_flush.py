@@ -259,9 +259,15 @@ def _prepare(session: Session, changes: list[_Change]) -> list[Upload]:
         raise DeclarationError("values are stored by an AsyncSession; this session is used without one")
     sharing = grace_of(session) >= GRACE  # with a shorter grace time, an existing file may be too old to share
     wanted = [
-        Wanted(change.handle, change.settings, change.old, change.store, change.settings.dedupe and sharing)
+        Wanted(
+            change.handle,
+            change.settings,
+            change.old,
+            change.handle._resolve(None, session),
+            change.settings.dedupe and sharing,
+        )
         for change in writing
-        if change.handle is not None and change.store is not None
+        if change.handle is not None
     ]
     uploads: list[Upload] = []
     for change, prepared in zip(writing, await_(prepare_all(wanted)), strict=True):

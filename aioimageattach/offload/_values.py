@@ -95,7 +95,19 @@ class Stored(Generic[V]):
         DeclarationError: The class does not accept values of this type.
     """
 
-    __slots__ = ("_bound", "_content", "_owner", "_raw", "_session", "_settings", "_store", "_value", "_writing")
+    __slots__ = (
+        "_bound",
+        "_chosen",
+        "_content",
+        "_origin",
+        "_owner",
+        "_raw",
+        "_session",
+        "_settings",
+        "_store",
+        "_value",
+        "_writing",
+    )
 
     kind: ClassVar[str] = ".bin"
     """File name extension for the content: a dot, followed by at most twelve lower-case letters and digits."""
@@ -118,6 +130,8 @@ class Stored(Generic[V]):
         self._raw = raw
         self._settings = settings
         self._store = store
+        self._chosen = store  # for new files, while `_store` may be the one that has the file
+        self._origin: tuple[Store | None, Store | None] | None = None  # see _twin
         self._content: Reference | Inline | None = None
         self._owner: ref[InstanceState[Any]] | None = None
         self._session: ref[Session] | None = None
@@ -282,7 +296,9 @@ class Stored(Generic[V]):
     def _twin(self) -> Stored[V]:
         """Return a second handle with the same value, for another attribute."""
         twin = type(self).__new__(type(self))
-        twin._begin(self._value, raw=self._raw, settings=self._settings, store=self._store)
+        twin._begin(self._value, raw=self._raw, settings=self._settings, store=self._chosen)
+        if self._raw is not None:  # until the flush has copied the file: the store that has it, or its session's store
+            twin._origin = self._origin or (self._store, bound_store(self._owning_session()) or self._bound)
         return twin
 
     def _identity(self) -> tuple[object, ...]:
@@ -316,7 +332,7 @@ class Stored(Generic[V]):
     def _stored_as(self, raw: str, settings: Settings, store: KeyedStore | None) -> None:
         """Record the string that the flush writes to the column."""
         self._raw, self._settings, self._store = raw, settings, store
-        self._content = None
+        self._content = self._origin = None
 
     def _read(self) -> Reference | Inline | None:
         """Return the parsed content of the column; ``None`` if it has not been written yet."""
@@ -336,11 +352,18 @@ class Stored(Generic[V]):
         except Exception as error:
             raise DamagedValueError(f"{type(self).__name__}: the content could not be decoded: {error}") from error
 
-    def _resolve(self, store: Store | None) -> KeyedStore:
+    def _resolve(self, store: Store | None, session: Session | None = None) -> KeyedStore:
+        """Return the store that has the file, or will have it."""
+        session, known, bound = session or self._owning_session(), self._store, self._bound
+        if self._origin is not None:
+            known, origin = self._origin
+            session, bound = (session, bound) if origin is None else (None, origin)
+        return keyed(resolve_store(store, known, session=session, bound=bound))
+
+    def _owning_session(self) -> Session | None:
         owner = None if self._owner is None else self._owner()
         known = None if self._session is None else self._session()  # the row may have been garbage-collected
-        session = known if owner is None else owner.session
-        return keyed(resolve_store(store, self._store, session=session, bound=self._bound))
+        return known if owner is None else owner.session
 
     def _belongs_to(self, owner: InstanceState[Any]) -> None:
         """Bind the handle to the row that it is an attribute of."""

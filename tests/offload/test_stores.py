@@ -123,6 +123,37 @@ async def test_two_stores_in_one_transaction(sessions: Sessions, store: FaultySt
         assert await row.note.load(other) == "that is long enough for a file, and there"
 
 
+@pytest.mark.parametrize("stored", ["here", "loaded", "detached", "closed"])
+async def test_copied_between_stores(sqlite_database: Database, sessions: Sessions, stored: str) -> None:
+    """The handle of another store's row is read there, and its copy is put into the store of its own session."""
+    other = FaultyStore()
+    elsewhere = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
+    bind_store(elsewhere, other)
+    async with elsewhere() as source:
+        source.add(row := Article(id=1, body="a text"))
+        await source.commit()
+        if stored != "here":
+            source.expunge_all()
+            row = await source.get_one(Article, 1)
+            await source.commit()
+        handle = row.body
+        assert handle is not None
+        if stored == "detached":
+            source.expunge(row)
+        elif stored == "closed":
+            await source.close()
+        async with sessions() as session, session.begin():
+            session.add(copy := Article(id=2, body=handle, note=handle))
+            assert copy.body is not None
+            assert await copy.body.load() == "a text"
+            copy.body = copy.note  # type: ignore[assignment]
+    async with sessions() as session:
+        row = await session.get_one(Article, 2)
+        await load_stored([row], Article.body, Article.note)
+        assert row.body == row.note == "a text"
+    assert len(await other.names()) == 1
+
+
 async def test_what_the_session_does_not_see_is_swept(each_sessions: Sessions, store: FaultyStore) -> None:
     """A bulk DELETE of unloaded rows, a cascade of the database, and unreferenced shared files are swept."""
     sessions = each_sessions
