@@ -32,7 +32,7 @@ SANDBOX: Final = "-sandbox"
 THUMBNAIL: Final = "-t"
 """End of the revisions of thumbnails in a store that keeps them apart from their originals."""
 
-RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.ASCII | re.IGNORECASE)
+RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.ASCII | re.IGNORECASE)
 """Names of devices on Windows, which no file can have."""
 
 ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, whose digits sort as the numbers do

@@ -40,6 +40,7 @@ CLEANED = {
     ".htaccess": "htaccess",
     "trailing. . ": "trailing",
     "CON.txt": "_CON.txt",
+    "com¹.txt": "_com¹.txt",
     "nul": "_nul",
     "": "file",
     "..": "file",

@@ -226,6 +226,8 @@ def thumbnails(
         raise click.UsageError(
             "--enqueue, --rate, --start-after and --prune are for declared thumbnails: remove --width and --height"
         )
+    if prunes and (enqueue or rate or start_after or concurrency):
+        raise click.UsageError("--prune makes nothing: remove --enqueue, --rate, --start-after and --concurrency")
     if not prunes and (dry_run or object_types):
         raise click.UsageError("--dry-run and --object-type are for --prune")
     if not has_sizes and (fit or gravity or form):

@@ -89,6 +89,9 @@ class StoredFile(Stored[Spool]):
         """
         if max_size < 0:
             raise DeclarationError(f"max_size: expected at least 0 bytes, got {max_size!r}")
+        for argument, given in (("filename", filename), ("mimetype", mimetype)):
+            if given is not None and not isinstance(given, str):
+                raise DeclarationError(f"{argument}: expected a str, got {type(given).__name__}")
         try:
             spool = await Spool.fill(source, limit=max_size)
         except ImageTooLargeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import aclosing
@@ -18,6 +19,7 @@ from .._declared.names import format_point, legacy_revision, parse_point, public
 from .._inventory import PAGE, Scan, count
 from .._inventory.ownership import keyed
 from .._inventory.plan import Outage
+from .._names import ALPHABET, RANDOM_CHARS, TIME_CHARS
 from .._tasks import as_completed
 from .._threads import cores
 from ..entity import Image
@@ -36,6 +38,8 @@ __all__ = ["backfill", "image_class"]
 
 Enqueue: TypeAlias = Callable[[str, Sequence[str]], Awaitable[object]]
 """Hands an original to workers: called with its file name and the revisions of its thumbnails."""
+
+_POSITION: Final = re.compile(f"[{ALPHABET}]{{8,{TIME_CHARS + RANDOM_CHARS}}}")
 
 _LISTINGS: Final = 16
 """Number of object types whose listings are kept open."""
@@ -293,7 +297,7 @@ def backfill(
     Raises:
         DeclarationError: ``target`` is neither of these, the class declares no thumbnails, or the store is not a
             :class:`~aioimageattach.store.KeyedStore`.
-        ValueError: ``concurrency`` or ``rate`` is out of range.
+        ValueError: ``concurrency`` or ``rate`` is out of range, or ``start_after`` is not a position.
         ContextError: No store is given, bound or current.
         StoreMissingError: From the plan: the bucket does not exist.
         StoreUnavailableError: From the plan: the store could not be listed, or has not responded for many consecutive
@@ -307,6 +311,8 @@ def backfill(
         raise ValueError(f"concurrency: expected at least 1, got {concurrency}")
     if rate is not None and not rate > 0:
         raise ValueError(f"rate: expected more than 0, got {rate}")
+    if start_after and not _POSITION.fullmatch(start_after):
+        raise ValueError(f"start_after: expected the position of an earlier run, got {start_after!r:.80}")
     conditions = (where,) if isinstance(where, ColumnElement) else tuple(where)
     kind = OriginalKind(mapper_of(cls), conditions, start_after)
     return _Backfill(sessions, kind, keyed(store, sessions), enqueue, concurrency or cores(), rate)

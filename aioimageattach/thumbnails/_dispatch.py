@@ -219,9 +219,9 @@ class Dispatcher(Receiver, ABC):
             REFUSED.add(len(new) - len(taken))
             extra = log_fields("thumbnails.refused", pictures=len(new) - len(taken))
             _log.warning(
-                "the thumbnails of %d pictures are left to requests: %d pictures are waiting already",
+                "the thumbnails of %d pictures are left to requests: at most %d pictures wait (max_waiting)",
                 len(new) - len(taken),
-                self._waiting,
+                self._max_waiting,
                 extra=extra,
             )
         if taken:

@@ -99,6 +99,8 @@ class ThumbnailMaker:
     def __init__(self, store: KeyedStore, classes: Iterable[type[Image]], concurrency: int | None = None) -> None:
         if not isinstance(store, KeyedStore):
             raise DeclarationError(f"store: expected a KeyedStore, which finds files by name, got {store!r}")
+        if isinstance(classes, type):
+            raise DeclarationError(f"classes: expected a list of image classes, got {classes!r:.80}: write [...]")
         self.classes: list[type[Any]] = list(classes)
         for cls in self.classes:
             if not (isinstance(cls, type) and issubclass(cls, Image)):

@@ -350,6 +350,7 @@ def test_thumbnails_does_not_enlarge(run: Run, filled: Path) -> None:
         (["--format", "webp"], "expected at least one --width or --height"),
         (["-w", "20", "--rate", "3"], "remove --width and --height"),
         (["--dry-run"], "--dry-run and --object-type are for --prune"),
+        (["--prune", "--rate", "5"], "--prune makes nothing: remove --enqueue, --rate"),
         (["-w", "20", "--gravity", "north"], "--gravity requires --fit cover"),
         (["-w", "20", "--fit", "cover"], "expected as many --height as --width"),
         (["--height", "20", "--fit", "cover"], "as many --height as --width"),

@@ -394,6 +394,9 @@ async def test_what_is_not_a_file() -> None:
     with pytest.raises(DeclarationError, match="expected a StoredFile"):
         row.scan = StoredText("text")  # type: ignore[assignment]
     assert row.scan is None
+    for argument in ("filename", "mimetype"):
+        with pytest.raises(DeclarationError, match=f"{argument}: expected a str, got PosixPath"):
+            await StoredFile.from_file(PDF, **{argument: Path("a.pdf")})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -462,6 +462,7 @@ async def test_the_number_of_originals_in_progress_is_limited(
         (Base, {}, DeclarationError, "expected an image class"),
         (Picture, {"concurrency": 0}, ValueError, "concurrency: expected at least 1, got 0"),
         (Picture, {"rate": 0}, ValueError, "rate: expected more than 0, got 0"),
+        (Picture, {"start_after": "1000"}, ValueError, "start_after: expected the position of an earlier run"),
     ],
 )
 async def test_arguments_are_checked(

@@ -453,7 +453,7 @@ async def test_too_many_pictures(
                 await product.cover.from_blob(photo("chelsea"))
         await worker.join()
         await attached(sqlite, 4)
-    assert "the thumbnails of 2 pictures are left to requests" in caplog.text
+    assert "the thumbnails of 2 pictures are left to requests: at most 1 pictures wait (max_waiting)" in caplog.text
     assert len(await names(store, "cover.t/")) == 2 * len(declared(products[0].cover.original, store))
 
 
@@ -569,6 +569,8 @@ def test_mistakes_are_refused() -> None:
     store = MemoryStore()
     with pytest.raises(DeclarationError, match="expected image classes"):
         ThumbnailWorker(store, [Product])  # type: ignore[list-item]
+    with pytest.raises(DeclarationError, match="expected a list of image classes"):
+        ThumbnailWorker(store, Cover)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="max_waiting: expected at least 1, got 0"):
         ThumbnailWorker(store, [Cover], max_waiting=0)
     with pytest.raises(ValueError, match="shutdown_timeout: expected at least 0, got -1"):
