@@ -532,7 +532,7 @@ def test_arguments(source: FaultyStore, destination: FaultyStore) -> None:
         migrate(sessions, Base, source, current_store)
     with pytest.raises(DeclarationError, match="expected a Store, got str"):
         migrate(sessions, Base, "s3://bucket", destination)  # type: ignore[arg-type]
-    with pytest.raises(DeclarationError, match="but got User, which has none"):
+    with pytest.raises(DeclarationError, match="columns, got User, which has none"):
         migrate_class(sessions, User, source, destination)
     for options in ({"concurrency": 0}, {"max_failures": -1}):
         with pytest.raises(ValueError, match="at least 1"):
