@@ -36,7 +36,7 @@ from ._turns import Priority
 
 __all__ = ["backfill", "image_class"]
 
-Enqueue: TypeAlias = Callable[[str, Sequence[str]], Awaitable[object]]
+Enqueue: TypeAlias = Callable[[str, list[str]], Awaitable[object]]
 """Hands an original to workers: called with its file name and the revisions of its thumbnails."""
 
 _POSITION: Final = re.compile(f"[{ALPHABET}]{{8,{TIME_CHARS + RANDOM_CHARS}}}")

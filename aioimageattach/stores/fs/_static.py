@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from ..._http.asgi import ASGIApp, Message, Receive, Scope, Send, rejects_event_loop, route_path
@@ -261,9 +261,7 @@ class StaticServerMiddleware(ServerMiddleware):
         app: The application.
         url_path: The path, such as ``"/images/"``, relative to ``root_path`` if the server sets one.
         dir_path: The directory of the store.
-        block_size: As for :class:`StaticServer`.
-        cors: As for :class:`StaticServer`.
-        options: The other options of :class:`StaticServer`.
+        block_size: As for :class:`StaticServer`, like all other options.
 
     Raises:
         ValueError: An argument is invalid.
@@ -276,9 +274,24 @@ class StaticServerMiddleware(ServerMiddleware):
         dir_path: str | os.PathLike[str],
         block_size: int = BLOCK_SIZE,
         cors: bool | Iterable[str] = False,
-        **options: Any,
-    ) -> None:
-        super().__init__(app, url_path, StaticServer(dir_path, block_size=block_size, cors=cors, **options))
+        *,
+        open_files: int = 256,
+        pathsend: bool = False,
+        signer: UrlSigner | None = None,
+        x_accel_redirect: str | None = None,
+        x_sendfile: bool = False,
+    ) -> None:  # no **options: mypy then refuses it as an argument of Starlette's add_middleware()
+        server = StaticServer(
+            dir_path,
+            block_size=block_size,
+            cors=cors,
+            open_files=open_files,
+            pathsend=pathsend,
+            signer=signer,
+            x_accel_redirect=x_accel_redirect,
+            x_sendfile=x_sendfile,
+        )
+        super().__init__(app, url_path, server)
 
 
 def url_prefix(text: str) -> str:

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from email.utils import formatdate, parsedate_to_datetime
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from aioimageattach.exc import StoreUnavailableError
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores.fs import FileSystemStore, StaticServer, StaticServerMiddleware
 from aioimageattach.stores.fs._serving import files
+from aioimageattach.stores.fs._signing import UrlSigner
 from tests.servers.asking import Client, Told
 from tests.stores import kernel
 
@@ -796,6 +798,31 @@ async def test_as_a_middleware(tmp_path: Path, root: str) -> None:
     for path in ("/", "/images", f"/{name}", f"/images-2/{name}", f"/x/images/{name}", f"//images/{name}"):
         told = await http.ask(root + path)
         assert (told.status, told.body.decode()) == (299, root + path)
+
+
+async def test_a_middleware_has_the_options_of_the_server(tmp_path: Path) -> None:
+    """Each option has the same default, and is passed on."""
+    options = signature(StaticServer).parameters.keys() - {"dir_path"}
+    known = signature(StaticServerMiddleware).parameters
+    assert {name: known[name].default for name in options} == {
+        name: signature(StaticServer).parameters[name].default for name in options
+    }
+    assert known.keys() == options | {"app", "url_path", "dir_path"}
+
+    path = f"/images/{await put(tmp_path, os.urandom(1 << 20))}"
+
+    async def ask(**given: Any) -> Told:
+        http = Client(StaticServerMiddleware(behind, "/images/", tmp_path, **given))
+        return await http.ask(path, ("Origin", "https://example.com"), extensions={"http.response.pathsend": {}})
+
+    assert (await ask(block_size=1 << 18)).messages[1]["body"] == (await ask()).body[: 1 << 18]
+    assert "access-control-allow-origin" in (await ask(cors=True)).headers
+    assert (await ask(pathsend=True)).messages[1]["type"] == "http.response.pathsend"
+    assert (await ask(signer=UrlSigner(b"a secret of sixteen bytes"))).status == 403
+    assert "x-accel-redirect" in (await ask(x_accel_redirect="/stored/")).headers
+    assert "x-sendfile" in (await ask(x_sendfile=True)).headers
+    with pytest.raises(ValueError, match="open_files"):
+        await ask(open_files=0)
 
 
 @pytest.mark.parametrize("kind", ["lifespan", "websocket"])
