@@ -81,11 +81,11 @@ class Stored(Generic[V]):
 
             @classmethod
             def encode(cls, value):
-                return msgpack.packb(value)
+                return msgspec.msgpack.encode(value)
 
             @classmethod
             def decode(cls, data):
-                return msgpack.unpackb(data)
+                return msgspec.msgpack.decode(data)
 
     Args:
         value: The plain value.

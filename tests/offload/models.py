@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgpack
+import msgspec
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -33,12 +33,11 @@ class StoredPacked(Stored[dict[str, Any]]):
 
     @classmethod
     def encode(cls, value: dict[str, Any]) -> bytes:
-        return bytes(msgpack.packb(value))
+        return msgspec.msgpack.encode(value)
 
     @classmethod
     def decode(cls, data: bytes) -> dict[str, Any]:
-        found: dict[str, Any] = msgpack.unpackb(data)
-        return found
+        return msgspec.msgpack.decode(data, type=dict[str, Any])
 
 
 class Article(Base):
