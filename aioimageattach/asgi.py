@@ -13,11 +13,11 @@ __all__ = ["ASGIApp", "StoreContextMiddleware"]
 class StoreContextMiddleware:
     """Middleware that sets the current store for every request and websocket, and for the lifespan.
 
-    Requests run in other tasks than the lifespan, so they do not see a context that is entered in the lifespan.
+    A ``store_context`` that is entered in the lifespan does not apply to requests, because they run in other tasks.
 
     Args:
         app: The application.
-        store: The store; a :class:`~aioimageattach.context.LocalProxyStore` looks it up at each request.
+        store: The store. To choose the store at each request, pass a :class:`~aioimageattach.context.LocalProxyStore`.
     """
 
     def __init__(self, app: ASGIApp, store: Store) -> None:

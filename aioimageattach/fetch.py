@@ -42,9 +42,9 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 def is_public(address: Address) -> bool:
     """Return whether an address belongs to the public internet.
 
-    Loopback, private and shared (RFC 1918, RFC 6598), link-local, multicast, reserved and documentation addresses do
-    not. For an IPv6 address that embeds an IPv4 address (IPv4-mapped, NAT64), the embedded address is checked. Other
-    transition addresses (6to4, Teredo) are not public.
+    Loopback, private and shared (RFC 1918, RFC 6598), link-local, multicast, reserved and documentation addresses are
+    not public. For an IPv6 address that embeds an IPv4 address (IPv4-mapped, NAT64), the embedded address is checked.
+    Other transition addresses (6to4, Teredo) are not public.
     """
     if isinstance(address, IPv6Address):
         if any(address in network for network in _MAPPED):
@@ -83,7 +83,8 @@ async def fetch(
         ForbiddenAddressError: An address is not allowed. Nothing was sent to it.
         FetchTimeoutError: The fetch took longer than ``timeout``.
         ImageTooLargeError: The file is larger than ``max_bytes``. At most one chunk beyond the limit was read.
-        FetchError: The URL is invalid, the server could not be reached, or it did not respond with a file.
+        FetchError: The URL is invalid, the server could not be reached or did not respond with status 200, or there are
+            too many redirects.
         DeclarationError: aiohttp is not installed.
 
     Effects: No connection stays open, whether the call returns, raises or is cancelled.

@@ -121,8 +121,8 @@ def file_name(key: ImageKey) -> str:
     """Return the name under which the built-in stores keep the file of a key with a revision.
 
     The name is ``object_type/rrrrr/rr/revision.WIDTHxHEIGHT.ext``. The directories are the first seven characters of
-    the revision, which are its time: the innermost one has the files of 33 seconds, the one around it those of nine
-    hours. So files sort by age.
+    the revision, which encode the time of the upload. The outer directory contains the files of nine hours, and the
+    inner one those of 33 seconds, so names sort by age.
 
     Raises:
         InvalidKeyError: The key has no revision.

@@ -71,12 +71,12 @@ class BaseImageSet(ThumbnailSet[I]):
         Raises:
             ContextError: No store is given or set; nothing was read.
             UnreadableImageError: The file is not an image, or is damaged.
-            UnsupportedImageError: The image class does not allow its type.
+            UnsupportedImageError: The image class does not allow its type, or its metadata cannot be removed.
             ImageTooLargeError: It exceeds a limit of the image class.
             ImageTooSmallError: It is smaller than the image class allows.
             ImageProportionsError: The image class does not allow its proportions.
             TooManyPicturesError: The owner would have more pictures than allowed.
-            DetachedError: The owner is no longer in a session.
+            DetachedError: The owner is detached from its session, or deleted.
 
         Effects: The bytes are spooled, in memory up to 4 MiB and in a temporary file beyond that. The next flush
         uploads them to the store. An error or a cancellation changes nothing. If the image class has the limit
@@ -251,7 +251,7 @@ class BaseImageSet(ThumbnailSet[I]):
         return self._append(row) if same is None else same
 
     async def delete(self) -> None:
-        """Delete the picture and its thumbnails. The next flush deletes the rows; the files go after the commit."""
+        """Delete the picture and its thumbnails: the rows with the next flush, and the files after the commit."""
         await self._rows.load(self._set_key, again=True)
         await self._rows.remove(self.images)
 

@@ -122,7 +122,7 @@ class MultipleImageSet(Generic[I]):
             pictures: The pictures in their new order. Those that are omitted follow in their old order.
 
         Raises:
-            ValueError: A picture does not belong to the owner, or is given twice.
+            ValueError: A picture does not belong to the owner, or occurs twice.
             DeclarationError: The image class has no position column.
 
         Effects: The owner is locked until the end of the transaction, and its pictures are loaded again. The next flush

@@ -182,8 +182,8 @@ class ThumbnailSet(ThumbnailFinder[I]):
         """Return the thumbnail with the given size and look; if it does not exist yet, make and insert it.
 
         Unlike :meth:`generate_thumbnail`, it is safe if other tasks, transactions or processes request the same
-        thumbnail concurrently: all get the same row, and no transaction fails because of it. It flushes the session,
-        and waits for any other transaction that is inserting the same row.
+        thumbnail concurrently: all get the same row, and none fails because the row already exists. It flushes the
+        session, and waits for any other transaction that is inserting the same row.
 
         Args:
             width: Width in pixels; without ``height``, the height follows from the proportions.
