@@ -395,6 +395,29 @@ async def test_chunks() -> None:
     assert b"".join(found) == SMALL[10:]
 
 
+async def test_reading_a_large_file_to_its_end() -> None:
+    """All bytes are returned; a cancellation while they are joined, in a worker thread, loses none."""
+    blob = bytes(range(256)) * (5 * 4096)
+    file = FileProxy(io.BytesIO(blob))
+    assert await file.read() == blob
+    file = FileProxy(io.BytesIO(blob), read=io_reader(blob))
+    task = asyncio.create_task(file.read())
+    await asyncio.sleep(0)  # every chunk is available without waiting, so only the thread is waited for
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await file.read() == blob
+
+
+def io_reader(blob: bytes) -> Callable[[int], Awaitable[bytes]]:
+    source = io.BytesIO(blob)
+
+    async def read(size: int) -> bytes:
+        return source.read(size)
+
+    return read
+
+
 @pytest.mark.parametrize("method", ["read", "readline"])
 async def test_a_read_that_is_cancelled_loses_nothing(method: str) -> None:
     """Bytes read before the cancellation are returned again after it."""

@@ -7,12 +7,16 @@ import io
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from .._threads import run_io
 from ._source import CHUNK, Read, Source, as_reader, readable_stream
 
 __all__ = ["AsyncFile", "Cursor", "FileProxy", "ReusableFileProxy", "SeekableFileProxy"]
+
+
+_INLINE_JOIN: Final = 4 * CHUNK
+"""Largest number of bytes that are joined in the event loop, which takes up to a millisecond for each MiB."""
 
 
 class AsyncFile(Protocol):
@@ -68,6 +72,8 @@ class FileProxy:
         try:
             while chunk := await self._read(CHUNK):
                 chunks.append(chunk)
+            if sum(map(len, chunks)) > _INLINE_JOIN:
+                return await run_io(b"".join, chunks)
         except BaseException:
             self._keep(chunks)
             raise

@@ -148,14 +148,11 @@ class Spool:
         if isinstance(source, bytes):
             if limit is not None and len(source) > limit:
                 raise _too_large(limit, len(source))
-            if spool._hash is not None:
-                spool._unhashed = source
-                if len(source) <= _INLINE_HASH:
-                    spool.complete_hash()
-                elif not defer_hash:
-                    await run_io(spool.complete_hash)
-            spool.size = len(source)
-            spool._view = memoryview(source)
+            spool._hold(source)
+            if len(source) <= _INLINE_HASH:
+                spool.complete_hash()
+            elif checksum and not defer_hash:
+                await run_io(spool.complete_hash)
             return spool
         blocks = as_blocks(source)
         try:
@@ -167,6 +164,19 @@ class Spool:
         finally:
             spool._close()
         return spool
+
+    @classmethod
+    def of(cls, blob: bytes) -> Self:
+        """Return a spool of a few bytes, which are hashed immediately; :meth:`fill` hashes many in a thread."""
+        spool = cls()
+        spool._hold(blob)
+        spool.complete_hash()
+        return spool
+
+    def _hold(self, blob: bytes) -> None:
+        self._unhashed = blob if self._hash is not None else b""
+        self.size = len(blob)
+        self._view = memoryview(blob)
 
     def complete_hash(self) -> None:
         """Hash the bytes that :meth:`fill` has deferred; up to 3 ms of CPU time per MiB, so call it in a thread."""

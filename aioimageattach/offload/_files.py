@@ -13,7 +13,7 @@ from .._http.disposition import attachment
 from .._names import revision_of, revision_time
 from .._threads import run_io
 from ..exc import DeclarationError, ImageTooLargeError, OffloadError, ValueTooLargeError
-from ..file import FileProxy, Source, Spool
+from ..file import AsyncFile, FileProxy, Source, Spool
 from ..file._source import CHUNK
 from ..store import KeyedStore, Store
 from ._fetch import stream
@@ -155,6 +155,11 @@ class StoredFile(Stored[Spool]):
             f"expected a {cls.__name__}, got {type(value).__name__}: assign `await {cls.__name__}.from_file(upload)`"
         )
 
+    @classmethod
+    def decode(cls, data: bytes) -> Spool:
+        """Return a value that the row contains, from before the column was one of files."""
+        return Spool.of(data)
+
     # --- without I/O -------------------------------------------------------------------------------------------------
 
     @property
@@ -221,6 +226,20 @@ class StoredFile(Stored[Spool]):
         return found.download_url_of(name, clean_filename(self.filename) if download is True else download)
 
     # --- with I/O ----------------------------------------------------------------------------------------------------
+
+    async def open(self, store: Store | None = None) -> AsyncFile:
+        """Open the file as a stream of bytes in constant memory; close it with ``async with`` or ``aclose()``.
+
+        Args:
+            store: As for :meth:`load`. Without it, a handle that is :attr:`loaded` does not read from the store.
+
+        Raises:
+            StoreFileNotFoundError: The store has no such file.
+            DamagedValueError: The reference does not belong to this column; while reading: the content of the file is
+                not what was stored.
+            ContextError: No store is given or set.
+        """
+        return self.value.open() if store is None and self.loaded else await super().open(store)
 
     async def read(self, store: Store | None = None) -> bytes:
         """Return the whole content as bytes, in memory; see :meth:`open`."""

@@ -248,7 +248,11 @@ async def test_reading(sessions: Sessions, store: FaultyStore) -> None:
     gets = store.counts["get"]
     assert bytes(spool.view) == PDF
     assert (found.loaded, found.value, await found.load()) == (True, spool, spool)
+    assert await found.read() == PDF
+    assert [chunk async for chunk in found.chunks()] == [PDF]
     assert store.counts["get"] == gets
+    assert await found.read(store) == PDF
+    assert store.counts["get"] == gets + 1
     async with sessions() as session:
         rows = list(await session.scalars(select(Letter)))
         await load_stored(rows, Letter.scan, Letter.stamp)
@@ -314,11 +318,13 @@ async def test_rolled_back(each_sessions: Sessions, store: FaultyStore) -> None:
     """What a rollback, a savepoint or a store that refuses undoes leaves no file; the handle can be used again."""
     file = await StoredFile.from_blob(PDF, filename="a.pdf")
     async with each_sessions() as session:
-        session.add(Letter(id=1, scan=file))
+        session.add(unsaved := Letter(id=1, scan=file))
         await session.flush()
         assert len(await store.names()) == 1
         await session.rollback()
     assert await store.names() == set()
+    assert unsaved.scan is not None
+    assert await unsaved.scan.read() == PDF
     async with each_sessions() as session, session.begin():
         session.add(row := Letter(id=1, scan=file))
         await session.flush()
@@ -469,10 +475,15 @@ async def test_a_column_of_bytes_becomes_one_of_files(sqlite_database: Database,
         assert row.scan.headers["Content-Length"] == str(len(PDF))
         assert await row.scan.read() == PDF
         assert (row.stamp.filename, await row.stamp.read()) == ("file", b"small")
-        session.add(Letter(id=2, scan=row.scan))
+        session.add(copy := Letter(id=2, scan=row.scan, stamp=row.stamp))
+        assert copy.stamp == row.stamp
+        assert bytes((await row.stamp.load()).view) == b"small"
         row.stamp = await StoredFile.from_file(await row.stamp.open(), filename="small.txt")
     assert await (await scan_of(sessions, 2)).read() == PDF
     async with sessions() as session:
+        stamp = (await session.get_one(Letter, 2)).stamp
+        assert stamp is not None
+        assert (stamp.filename, await stamp.read()) == ("file", b"small")
         stamp = (await session.get_one(Letter, 1)).stamp
         assert stamp is not None
         assert (stamp.filename, await stamp.read()) == ("small.txt", b"small")
