@@ -24,7 +24,7 @@ from taskiq import AsyncBroker
 
 from ._telemetry import log_fields
 from .entity import Image
-from .exc import ImageError
+from .exc import DeclarationError, ImageError
 from .store import KeyedStore
 from .thumbnails._dispatch import Dispatcher, Job, JobRunner
 from .thumbnails._turns import Priority
@@ -69,8 +69,8 @@ class ThumbnailTasks(Dispatcher):
         shutdown_timeout: Time for the pictures that wait when the application ends, in seconds.
 
     Raises:
-        DeclarationError: A class is not an image class, or the store is not a
-            :class:`~aioimageattach.store.KeyedStore`.
+        DeclarationError: A class is not an image class, the store is not a
+            :class:`~aioimageattach.store.KeyedStore`, or the broker already has a task with this name.
         ValueError: An argument is out of range.
     """
 
@@ -90,6 +90,10 @@ class ThumbnailTasks(Dispatcher):
     ) -> None:
         if attempts < 1:
             raise ValueError(f"attempts: expected at least 1, got {attempts}")
+        if broker.find_task(task_name) is not None:  # it would be replaced, and its jobs would be ignored
+            raise DeclarationError(
+                f"task_name: the broker has a task {task_name!r} already; give this one another name"
+            )
         self._runner = JobRunner(store, classes, sessions, concurrency)
         super().__init__(store, self._runner.maker.classes, max_waiting, shutdown_timeout, _SENDERS)
         self.broker: AsyncBroker = broker

@@ -24,7 +24,7 @@ import aioimageattach.taskiq as module
 from aioimageattach import set_default_store
 from aioimageattach._declared.maker import Original
 from aioimageattach.entity._derived import declared_files
-from aioimageattach.exc import StoreUnavailableError, UnreadableImageError
+from aioimageattach.exc import DeclarationError, StoreUnavailableError, UnreadableImageError
 from aioimageattach.key import ImageKey
 from aioimageattach.store import KeyedStore
 from aioimageattach.stores import MemoryStore
@@ -313,4 +313,6 @@ def test_mistakes_are_refused() -> None:
         in_memory(MemoryStore(), attempts=0)
     tasks = in_memory(MemoryStore(), task_name="own", labels={"queue_name": "thumbnails"})
     assert tasks._task.task_name == "own"
+    with pytest.raises(DeclarationError, match="task_name: the broker has a task 'own' already"):
+        ThumbnailTasks(tasks.broker, MemoryStore(), [Cover], task_name="own")
     assert tasks._task.labels == {"ack_type": "when_saved", "queue_name": "thumbnails"}
