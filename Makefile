@@ -21,6 +21,7 @@ VENV := .venv/.made
 INSTALLED := .venv/.installed
 INSTALLED_DEMO := .venv/.installed-demo
 INSTALLED_DEMO_S3 := .venv/.installed-demo-s3
+INSTALLED_FLEET := .venv/.installed-fleet
 INSTALLED_20 := .venv-sa20/.installed
 # The S3 server that the tests ask; it wants a botocore of its own, so it has its own environment.
 MINISTACK := 1.5.33
@@ -49,7 +50,7 @@ install: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Make the envir
 
 $(INSTALLED): $(VENV) pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]' --group dev
-	@touch $@ $(INSTALLED_DEMO) $(INSTALLED_DEMO_S3)
+	@touch $@ $(INSTALLED_DEMO) $(INSTALLED_DEMO_S3) $(INSTALLED_FLEET)
 
 # The gallery alone needs a tenth of that, and those who only want to see it shall not wait for the rest.
 $(INSTALLED_DEMO): $(VENV) pyproject.toml
@@ -60,6 +61,11 @@ $(INSTALLED_DEMO): $(VENV) pyproject.toml
 $(INSTALLED_DEMO_S3): $(VENV) pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[aws]' --group demo
 	@touch $@ $(INSTALLED_DEMO)
+
+# With workers, it also needs the clients of PostgreSQL and RabbitMQ.
+$(INSTALLED_FLEET): $(VENV) pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[aws,taskiq]' --group fleet
+	@touch $@ $(INSTALLED_DEMO) $(INSTALLED_DEMO_S3)
 
 $(VENV):
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }
@@ -98,8 +104,8 @@ $(INSTALLED_S3_PEERS): $(INSTALLED)
 		> "$$(.venv-s3-peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
 	@touch $@
 
-demo: $(if $(filter s3,$(STORE)),$(INSTALLED_DEMO_S3) $(INSTALLED_S3),$(INSTALLED_DEMO))  ## Run the gallery and show it in a browser (STORE=s3; DEMO_ARGS=--help tells more)
-	$(BIN)/python -m examples.gallery $(if $(STORE),--store $(STORE)) $(DEMO_ARGS)
+demo: $(if $(FLEET),$(INSTALLED_FLEET) $(INSTALLED_S3),$(if $(filter s3,$(STORE)),$(INSTALLED_DEMO_S3) $(INSTALLED_S3),$(INSTALLED_DEMO)))  ## Run the gallery and show it in a browser (STORE=s3; FLEET=1; DEMO_ARGS=--help tells more)
+	$(BIN)/python -m examples.gallery $(if $(STORE),--store $(STORE)) $(if $(FLEET),--fleet) $(DEMO_ARGS)
 
 test: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run the tests (with CI=true: every one of them, with coverage)
 	$(BIN)/python -m pytest $(PARALLEL) $(if $(filter true,$(CI)),--cov) $(PYTEST_ARGS)

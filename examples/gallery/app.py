@@ -25,6 +25,8 @@ from .models import Avatar, Photo
 if TYPE_CHECKING:
     from aioimageattach.stores.s3 import S3Store
 
+    from .fleet import Fleet
+
 STATUS: dict[type[Exception], int] = {
     ImageTooLargeError: 413,
     UnsupportedImageError: 415,
@@ -35,17 +37,19 @@ MAX_BODY = 200_000_000
 """Largest request body, in bytes. The library limits each picture, but by then the form is on disk."""
 
 
-def create_app(data: Path, bucket: S3Store | None = None) -> FastAPI:
+def create_app(data: Path, bucket: S3Store | None = None, fleet: Fleet | None = None) -> FastAPI:
     """Return the gallery.
 
     Args:
         data: Directory of the database and the files; created if it does not exist.
         bucket: Keeps the files instead of the directory; closed with the application.
+        fleet: Has the database, and the queue of the workers that make the thumbnails of photographs; without it, they
+            are made in this process, and the database is in the directory.
     """
     (data / "files").mkdir(parents=True, exist_ok=True)
     store = bucket or FileSystemStore(data / "files", "/files/")
     thumbnails = ThumbnailServer(store, [Avatar, Photo], base_url="/thumbnails/")
-    database = Database(data / "gallery.sqlite")
+    database = Database(data / "gallery.sqlite" if fleet is None else fleet.database)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
@@ -57,7 +61,8 @@ def create_app(data: Path, bucket: S3Store | None = None) -> FastAPI:
             set_default_store(store, thumbnails=thumbnails)
             stack.callback(set_default_store, None)  # several tests create an application in one process
             await database.create_tables()
-            app.state.worker = await stack.enter_async_context(ThumbnailWorker(store, [Photo]))
+            worker = ThumbnailWorker(store, [Photo]) if fleet is None else fleet.tasks(store)
+            app.state.worker = await stack.enter_async_context(worker)
             yield
 
     app = FastAPI(title="Gallery", lifespan=lifespan, max_body_size=MAX_BODY)

@@ -15,15 +15,20 @@ BUCKET = "gallery"
 REGION = "eu-central-1"
 
 
+def open_bucket(endpoint_url: str) -> S3Store:
+    """Return a store in the bucket, whose URLs are signed."""
+    return S3Store(BUCKET, ACCESS_KEY, SECRET_KEY, region=REGION, endpoint_url=endpoint_url, url_expires_in=3600)
+
+
 @contextmanager
 def private_bucket() -> Generator[S3Store]:
-    """Start the S3 server of the tests, and yield a store in a private bucket, whose URLs are signed."""
+    """Start the S3 server of the tests, and yield a store in a private bucket."""
     with TemporaryDirectory() as folder:
         backend = Ministack(Path(folder))
         gate = Gate(backend)
         try:
             backend.create_bucket(BUCKET, REGION)
-            yield S3Store(BUCKET, ACCESS_KEY, SECRET_KEY, region=REGION, endpoint_url=gate.url, url_expires_in=3600)
+            yield open_bucket(gate.url)
         finally:
             gate.close()
             backend.close()

@@ -1,4 +1,4 @@
-"""SQLite for an application with concurrent requests."""
+"""The database: SQLite for an application with concurrent requests, or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -21,20 +21,24 @@ def collect_statements() -> list[str]:
 
 
 class Database:
-    """An SQLite database, with sessions that read and sessions that write.
+    """A database, with sessions that read and sessions that write.
 
     In SQLite, a transaction that reads first and writes later fails if another one has written in between. Sessions of
-    ``writing`` take the lock when they begin, and wait for it.
+    ``writing`` take the lock when they begin, and wait for it. In PostgreSQL, both are the same.
 
     Args:
-        path: The file; created if it does not exist.
+        place: The SQLite file, which is created if it does not exist, or the URL of another database.
     """
 
-    def __init__(self, path: Path) -> None:
-        url = URL.create("sqlite+aiosqlite", database=str(path))
-        self.engine = create_async_engine(url, connect_args={"timeout": 30})
-        _listen(self.engine)
-        writer = self.engine.execution_options(begin="BEGIN IMMEDIATE")
+    def __init__(self, place: Path | URL) -> None:
+        if isinstance(place, URL):
+            self.engine = writer = create_async_engine(place)
+        else:
+            url = URL.create("sqlite+aiosqlite", database=str(place))
+            self.engine = create_async_engine(url, connect_args={"timeout": 30})
+            _begin_transactions(self.engine)
+            writer = self.engine.execution_options(begin="BEGIN IMMEDIATE")
+        _collect_from(self.engine)
         # With expire_on_commit=False, rows stay readable after a commit.
         self.reading: async_sessionmaker[AsyncSession] = async_sessionmaker(self.engine, expire_on_commit=False)
         self.writing: async_sessionmaker[AsyncSession] = async_sessionmaker(writer, expire_on_commit=False)
@@ -49,8 +53,8 @@ class Database:
         await self.engine.dispose()
 
 
-def _listen(engine: AsyncEngine) -> None:
-    """Leave transactions to SQLAlchemy: the driver would begin them late, and commit at savepoints."""
+def _begin_transactions(engine: AsyncEngine) -> None:
+    """Leave SQLite's transactions to SQLAlchemy: the driver would begin them late, and commit at savepoints."""
 
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, _record: object) -> None:
@@ -64,6 +68,8 @@ def _listen(engine: AsyncEngine) -> None:
     def begun(connection: Connection) -> None:
         connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
+
+def _collect_from(engine: AsyncEngine) -> None:
     @event.listens_for(engine.sync_engine, "before_cursor_execute")
     def executing(
         _connection: Connection, _cursor: object, statement: str, _parameters: object, _context: object, _many: bool
