@@ -496,6 +496,7 @@ async def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
     """And the second writer waits for the first, then sees what it did."""
     database = Database(tmp_path / "gallery.sqlite")
     await database.create_tables()
+    written, read = asyncio.Event(), asyncio.Event()
     order = []
 
     async def write(name: str) -> None:
@@ -503,15 +504,17 @@ async def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
             seen = len((await session.scalars(select(Author))).all())
             session.add(Author(name=name))
             await session.flush()
-            await asyncio.sleep(0.05)
+            written.set()
+            await read.wait()
             order.append((name, seen))
 
-    async def read() -> None:
-        await asyncio.sleep(0.02)
+    async def look() -> None:
+        await written.wait()
         async with database.reading() as session:
             order.append(("read", len((await session.scalars(select(Author))).all())))
+        read.set()
 
-    await asyncio.gather(write("first"), write("second"), read())
+    await asyncio.gather(write("first"), write("second"), look())
     await database.aclose()
     assert order[0] == ("read", 0)
     assert sorted(seen for _, seen in order[1:]) == [0, 1]
