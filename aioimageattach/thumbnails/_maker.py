@@ -243,10 +243,10 @@ class ThumbnailMaker:
                 return
             try:
                 key = self._key(thumbnail, step)
-                if await self.exists(thumbnail.name_of(step)) or is_in_flight(key):
+                is_made = await self.exists(thumbnail.name_of(step)) or is_in_flight(key)
+                if is_made or places.is_awaited(Priority.REQUEST):
                     continue
-                if not places.is_awaited(Priority.REQUEST):  # requests for this file wait for it from now on
-                    await single_flight(key, partial(self._make_one, thumbnail, step, spool))
+                await single_flight(key, partial(self._make_one, thumbnail, step, spool))  # requests for it wait now
             except (ImageError, StoreError) as error:
                 extra = log_fields("thumbnails.failed", error)
                 _log.info("%s was not made ahead: %s", thumbnail.name_of(step), error, extra=extra)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import socket
 import sys
+import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
@@ -48,6 +50,10 @@ async def address(
         await serving
     set_default_store(None)
     namespace["Base"].registry.dispose()
+    namespace.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # SQLAdmin does not close the files of forms
+        gc.collect()
 
 
 def originals(folder: Path) -> set[str]:

@@ -460,6 +460,7 @@ def test_a_failed_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """If a process cannot be started, the error says so, and no file stays open."""
     import multiprocessing
 
+    isolation._pool.close()  # an idle worker of another test would be used instead
     multiprocessing.set_executable("/nowhere/python")
     with ThreadPoolExecutor(8) as pool, warnings.catch_warnings(record=True) as caught:
         gate = threading.Barrier(8)

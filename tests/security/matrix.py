@@ -143,7 +143,7 @@ MATRIX: dict[int, Attack] = {
     ),
     9: Attack(
         "external references in SVG",
-        "files, addresses, XInclude, entities, style sheets, nested data, filters upon filters",
+        "files, addresses, XInclude, entities, style sheets, nested data, nested filters",
         "off by default; nothing external is read, and rendered elements are counted",
         (
             (DRAWINGS, "nothing_outside_is_read what_is_never_followed_is_refused pictures_inside_have_limits"),
@@ -176,7 +176,7 @@ MATRIX: dict[int, Attack] = {
     ),
     12: Attack(
         "thumbnails of extreme sizes or numbers",
-        "sides of 0, −1, 10⁹ and NaN, ratios of 10⁻³⁰⁰ and 10⁹, any number of sizes, strips, many at once",
+        "sides of 0, −1, 10⁹ and NaN, ratios of 10⁻³⁰⁰ and 10⁹, any number of sizes, strips, many concurrent requests",
         "limits on sides and pixels, 100 thumbnails a picture, one decoding for concurrent requests, waiting requests "
         "hold no image",
         (
@@ -189,7 +189,7 @@ MATRIX: dict[int, Attack] = {
     ),
     13: Attack(
         "leaked secrets",
-        "logs, warnings, errors and what caused them, texts of objects, what is printed, what programs write",
+        "logs, warnings, errors and their causes, the `repr` of objects, output of programs",
         "the whole suite is searched for its secrets, and for signatures",
         (
             (SECRETS, "a_secret_is_seen signatures_are_secret errors_that_tests_expect_are_looked_at"),
@@ -219,7 +219,7 @@ MATRIX: dict[int, Attack] = {
     ),
     15: Attack(
         "unsafe deserialization",
-        "pickles, JSON nested without end, references to other buckets, a decoder that was taken over",
+        "pickles, JSON nested without end, references to other buckets, a compromised decoder",
         "nothing is unpickled; a reference can only name files of its column; responses are checked",
         (
             (f"{COLUMNS}/test_jsontext.py", "hostile_json data_stay_data what_is_no_json_is_refused"),

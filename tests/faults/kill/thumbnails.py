@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from PIL import Image as PillowImage
-from sqlalchemy import ForeignKey, select
+from sqlalchemy import ForeignKey, String, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -58,7 +58,7 @@ class Given(Base):
     """The colours of every picture that was ever committed."""
 
     __tablename__ = "given"
-    revision: Mapped[str] = mapped_column(primary_key=True)
+    revision: Mapped[str] = mapped_column(String(64), primary_key=True)
     left: Mapped[int]
     right: Mapped[int]
 
