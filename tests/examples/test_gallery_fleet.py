@@ -79,6 +79,7 @@ async def test_workers_make_the_thumbnails_and_end_with_the_gallery(
     for one in [*workers, *children[0], *children[1]]:
         assert not Path(f"/proc/{one}").exists()
     assert not await exists(database, name)
+    await database.aclose()
     for queue in (name, f"{name}.dead_letter"):
         with pytest.raises(ChannelNotFoundEntity):
             await waiting(queue)
