@@ -33,7 +33,7 @@ from tests.stores.s3.conftest import gate as gate
 from tests.stores.s3.conftest import make_store as make_store
 from tests.stores.s3.conftest import s3_server as s3_server
 from tests.thumbnails import test_worker as worker
-from tests.thumbnails.models import Photo, put
+from tests.thumbnails.models import Photo, all_thumbnails, put
 from tests.thumbnails.test_server import Site
 
 ROOT = Path(__file__).parent.parent
@@ -345,7 +345,7 @@ async def test_failed_jobs_have_the_class_of_the_error(observed: Observed) -> No
     maker = ThumbnailMaker(store, [Photo])
     parsed = Original.parse(store.name_of(original.key))
     assert parsed is not None
-    job = Job(parsed.name, [one.stem for one in maker.all_thumbnails(parsed)])
+    job = Job(parsed.name, [one.stem for one in all_thumbnails(maker, parsed)])
     error = await JobRunner(store, [Photo], None, None).run(job, Priority.NEW)
     assert isinstance(error, UnreadableImageError)
     [(attributes, _)] = observed.points("aioimageattach.thumbnail.job.duration")

@@ -73,6 +73,19 @@ class Thumbnail:
     stem: str
     point: tuple[float, float] | None
 
+    @classmethod
+    def of(cls, original: Original, declaration: Declaration, point: str) -> Thumbnail:
+        """Return the thumbnail that a declaration makes of an original.
+
+        Args:
+            original: The original.
+            declaration: The declaration.
+            point: Focal point, as in file names; empty if there is none. It has no effect unless the recipe crops.
+        """
+        digits = point if declaration.crops else ""
+        stem = stem_of(original.revision, declaration.name, declaration.look, digits)
+        return cls(original, declaration, stem, parse_point(digits))
+
     @property
     def ladder(self) -> Ladder:
         """The files of the thumbnail."""
@@ -129,16 +142,14 @@ def thumbnail_of(original: Original, name: DerivedName, declared: Sequence[Decla
         name: Name of the thumbnail.
         declared: Declarations of the classes whose originals have this object type.
     """
-    point = parse_point(name.point)
+    point = "" if parse_point(name.point) is None else name.point
     found: Thumbnail | None = None
     for declarations in declared:
         declaration = declarations.get(name.name)
         if declaration is None:
             continue
-        digits = name.point if declaration.crops and point is not None else ""
-        stem = stem_of(original.revision, name.name, declaration.look, digits)
-        thumbnail = Thumbnail(original, declaration, stem, point if digits else None)
-        if DerivedName.parse(stem) == name:
+        thumbnail = Thumbnail.of(original, declaration, point)
+        if DerivedName.parse(thumbnail.stem) == name:
             return thumbnail
         found = found or thumbnail
     return found

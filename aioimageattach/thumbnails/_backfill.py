@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import RelationshipProperty
 
 from .._declared.maker import Original, Thumbnail
-from .._declared.names import format_point, legacy_revision, parse_point, public_of, stem_of
+from .._declared.names import format_point, legacy_revision, public_of
 from .._inventory import PAGE, Scan, count
 from .._inventory.ownership import keyed
 from .._inventory.plan import Outage
@@ -194,12 +194,9 @@ def _item(reference: OriginalReference, store: KeyedStore) -> _Item:
             "thumbnails cannot be named after it; attach the picture again"
         )
     original = Original(name, key.object_type, revision, key.width, key.height, key.mimetype)
-    thumbnails: list[Thumbnail] = []
-    for declaration in declarations_of(reference.cls).values():
-        point = reference.point if declaration.crops else None
-        stem = stem_of(revision, declaration.name, declaration.look, format_point(point))
-        thumbnails.append(Thumbnail(original, declaration, stem, parse_point(format_point(point))))
-    return _Item(reference, original, thumbnails)
+    point = format_point(reference.point)
+    declared = declarations_of(reference.cls).values()
+    return _Item(reference, original, [Thumbnail.of(original, declaration, point) for declaration in declared])
 
 
 def _key_of(name: str) -> ImageKey:

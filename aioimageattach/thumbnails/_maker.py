@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from .._declared.maker import Original, Thumbnail, fetch, find_original, put, thumbnail_of
-from .._declared.names import DerivedName, format_point, path_of, public_of, stem_of
+from .._declared.names import DerivedName, path_of, public_of
 from .._declared.srcset import Declarations, Step
 from .._tasks import is_in_flight, single_flight
 from .._telemetry import log_fields
@@ -158,16 +158,6 @@ class ThumbnailMaker:
             if name is not None and name.belongs_to(original.revision)
         ]
         return list({one.stem: one for one in found if one is not None}.values())
-
-    def all_thumbnails(self, original: Original, point: tuple[float, float] | None = None) -> list[Thumbnail]:
-        """Return all declared thumbnails of an original, whose row has the given focal point."""
-        found: dict[str, Thumbnail] = {}
-        for declarations in self.declared(original.object_type):
-            for name, declaration in declarations.items():
-                digits = format_point(point) if declaration.crops else ""
-                stem = stem_of(original.revision, name, declaration.look, digits)
-                found[stem] = Thumbnail(original, declaration, stem, point if digits else None)
-        return list(found.values())
 
     async def find_original(self, name: str, stems: Sequence[str]) -> Original | None:
         """Return an original by its file name; ``None`` if it is not the name of an original.

@@ -28,6 +28,7 @@ from aioimageattach.thumbnails import backfill
 from aioimageattach.thumbnails._maker import ThumbnailMaker
 from aioimageattach.thumbnails._turns import Priority
 from tests.databases import Servers
+from tests.thumbnails.models import all_thumbnails
 
 from . import originals
 from .measure import save, say
@@ -163,10 +164,10 @@ async def _real(folder: Path) -> dict[str, float]:
         original = Original.parse(store.name_of(key))
         assert original is not None
         found.append(original)
-    files = (await maker.make_missing(found[0], maker.all_thumbnails(found[0]), Priority.REST)).made
+    files = (await maker.make_missing(found[0], all_thumbnails(maker, found[0]), Priority.REST)).made
     began, wall = time.process_time(), time.perf_counter()
     for original in found[1:]:
-        await maker.make_missing(original, maker.all_thumbnails(original), Priority.REST)
+        await maker.make_missing(original, all_thumbnails(maker, original), Priority.REST)
     return {
         "files": len(files),
         "bytes": sum(files.values()),

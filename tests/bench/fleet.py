@@ -35,7 +35,7 @@ from aioimageattach.thumbnails._turns import Priority
 from tests import photos
 from tests.thumbnails.broker import URL, broker_of, own_name
 from tests.thumbnails.fleet import CLASSES, Poster, Snapshot, Worker, thumbnails_of, wrong_files
-from tests.thumbnails.models import put
+from tests.thumbnails.models import all_thumbnails, put
 
 from .measure import percentile, say
 
@@ -108,7 +108,7 @@ async def in_one_process(store: KeyedStore, names: Sequence[str]) -> tuple[float
         async with turn:
             original = Original.parse(name)
             assert original is not None
-            await maker.make_missing(original, maker.all_thumbnails(original), Priority.NEW)
+            await maker.make_missing(original, all_thumbnails(maker, original), Priority.NEW)
 
     await asyncio.gather(*(make(name) for name in names))
     return time.perf_counter() - started, time.process_time() - cpu

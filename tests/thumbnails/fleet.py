@@ -24,6 +24,7 @@ from aioimageattach.stores.fs import FileSystemStore
 from aioimageattach.taskiq import ThumbnailTasks
 from aioimageattach.thumbnails._maker import ThumbnailMaker
 from tests.thumbnails.broker import URL, broker_of
+from tests.thumbnails.models import all_thumbnails
 
 _ROOT = Path(__file__).parent.parent.parent
 
@@ -105,7 +106,7 @@ def thumbnails_of(maker: ThumbnailMaker, name: str) -> tuple[Original, list[Thum
     """The original of a name, and its declared thumbnails."""
     original = Original.parse(name)
     assert original is not None
-    return original, maker.all_thumbnails(original)
+    return original, all_thumbnails(maker, original)
 
 
 def wrong_files(files: FileSystemStore, name: str, blob: bytes) -> list[str]:

@@ -9,7 +9,10 @@ from PIL import Image as PillowImage
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach import FocalPoint, Image, Recipe, Srcset
+from aioimageattach._declared.maker import Original, Thumbnail
+from aioimageattach._declared.names import format_point
 from aioimageattach.store import KeyedStore, Store
+from aioimageattach.thumbnails._maker import ThumbnailMaker
 from tests.photos import photo
 
 
@@ -71,3 +74,15 @@ def size_of(blob: bytes) -> tuple[int, int]:
 async def names(store: KeyedStore, prefix: str = "") -> list[str]:
     """The names of the files in a store."""
     return [info.name async for info in store.list_objects(prefix)]
+
+
+def all_thumbnails(
+    maker: ThumbnailMaker, original: Original, point: tuple[float, float] | None = None
+) -> list[Thumbnail]:
+    """All declared thumbnails of an original with a focal point."""
+    found = (
+        Thumbnail.of(original, declaration, format_point(point))
+        for declarations in maker.declared(original.object_type)
+        for declaration in declarations.values()
+    )
+    return list({one.stem: one for one in found}.values())

@@ -29,7 +29,7 @@ from aioimageattach.thumbnails._marks import set_marks
 from aioimageattach.thumbnails._turns import Priority, turns
 from tests.databases import Database
 from tests.entity.models import started, statements
-from tests.thumbnails.models import Photo, Plain, names, put, row, size_of
+from tests.thumbnails.models import Photo, Plain, all_thumbnails, names, put, row, size_of
 from tests.thumbnails.test_server import Site, Troubled
 
 
@@ -49,7 +49,7 @@ def original_of(store: KeyedStore, row: Any) -> Original:
 async def made(maker: ThumbnailMaker, row: Any, point: tuple[float, float] | None = None) -> Made:
     """Make all declared files of a row's picture."""
     original = original_of(maker.store, row)
-    return await maker.make_missing(original, maker.all_thumbnails(original, point), Priority.NEW)
+    return await maker.make_missing(original, all_thumbnails(maker, original, point), Priority.NEW)
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, store: KeyedStore) -> dict[str, int]:
@@ -109,7 +109,7 @@ async def test_only_missing_files_are_made(store: KeyedStore) -> None:
     assert {*(await made(maker, original)).made} == {missing}
     await store.delete_object(missing)
     parsed = original_of(store, original)
-    result = await maker.make_missing(parsed, maker.all_thumbnails(parsed), Priority.REST, existing=others)
+    result = await maker.make_missing(parsed, all_thumbnails(maker, parsed), Priority.REST, existing=others)
     assert ({*result.made}, {*result.existing}) == ({missing}, {*others})
 
 
@@ -118,7 +118,7 @@ async def test_thumbnails_by_name(store: KeyedStore) -> None:
     original, other = await put(Photo, store), await put(Photo, store)
     maker = ThumbnailMaker(store, [Photo])
     parsed = original_of(store, original)
-    current = {one.declaration.name: one for one in maker.all_thumbnails(parsed, (0.2, 0.7))}
+    current = {one.declaration.name: one for one in all_thumbnails(maker, parsed, (0.2, 0.7))}
     stems = [one.stem for one in current.values()]
     assert maker.thumbnails(parsed, stems) == list(current.values())
     name = DerivedName.parse(current["card"].stem)
@@ -355,7 +355,7 @@ async def test_complete_thumbnails_are_marked(sessions: async_sessionmaker[Async
         original = original_of(store, one)
         thumbnails = [
             thumbnail
-            for thumbnail in maker.all_thumbnails(original, (0.25, 0.5))
+            for thumbnail in all_thumbnails(maker, original, (0.25, 0.5))
             if thumbnail.declaration in declarations_of(type(one)).values()
         ]
         results.append(await maker.make_missing(original, thumbnails[: 2 if one.id == 3 else 9], Priority.NEW))

@@ -37,7 +37,7 @@ from tests.entity.test_markup import Links
 from tests.photos import photo
 from tests.thumbnails.broker import URL, broker_of, own_queue, waiting
 from tests.thumbnails.fleet import Snapshot, Worker, thumbnails_of, wrong_files
-from tests.thumbnails.models import Photo, names, put, row
+from tests.thumbnails.models import Photo, all_thumbnails, names, put, row
 from tests.thumbnails.test_server import Troubled
 from tests.thumbnails.test_worker import Base, Cover, attached, declared
 
@@ -102,7 +102,7 @@ async def job_of(store: KeyedStore, blob: bytes | None = None) -> tuple[str, lis
     """The job of a new picture."""
     original = Original.parse(store.name_of((await put(Photo, store, blob)).key))
     assert original is not None
-    return original.name, [one.stem for one in ThumbnailMaker(store, [Photo]).all_thumbnails(original)]
+    return original.name, [one.stem for one in all_thumbnails(ThumbnailMaker(store, [Photo]), original)]
 
 
 # --- from the commit to the files ------------------------------------------------------------------------------------
