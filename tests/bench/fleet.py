@@ -17,7 +17,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import aio_pika
 import psycopg
@@ -33,7 +32,7 @@ from aioimageattach.taskiq import ThumbnailTasks
 from aioimageattach.thumbnails._maker import ThumbnailMaker
 from aioimageattach.thumbnails._turns import Priority
 from tests import photos
-from tests.thumbnails.broker import URL, broker_of, own_name
+from tests.thumbnails.broker import URL, Relay, broker_of, own_name
 from tests.thumbnails.fleet import CLASSES, Poster, Snapshot, Worker, thumbnails_of, wrong_files
 from tests.thumbnails.models import all_thumbnails, put
 
@@ -215,24 +214,12 @@ class AlbumCover(Base, Image):
 
 async def commit(url: str, count: int) -> None:
     """Commits while the broker is up and while it is down, in turn."""
-    address, writers = urlsplit(url), set[asyncio.StreamWriter]()
     name = f"aioimageattach_fleet_{os.getpid()}"
     with psycopg.connect("host=127.0.0.1 user=postgres dbname=postgres", autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
 
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, to_there = await asyncio.open_connection(address.hostname, address.port or 5672)
-        writers.update((writer, to_there))
-
-        async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-            while piece := await source.read(65536):
-                target.write(piece)
-            target.transport.abort()
-
-        await asyncio.gather(pump(reader, to_there), pump(there, writer), return_exceptions=True)
-
-    proxy = await asyncio.start_server(pass_on, "127.0.0.1", 0)
-    port = proxy.sockets[0].getsockname()[1]
+    relay = Relay(url)
+    await relay.open()
     engine = create_async_engine(f"postgresql+asyncpg://postgres@127.0.0.1/{name}")
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
@@ -241,19 +228,16 @@ async def commit(url: str, count: int) -> None:
     photo = photos.photo("chelsea")
     async with site(url, [], 0) as found:
         set_default_store(found.store)
-        broker = broker_of(found.queue, f"amqp://{address.username}:{address.password}@127.0.0.1:{port}/")
+        broker = broker_of(found.queue, relay.url)
         async with broker, ThumbnailTasks(broker, found.store, [AlbumCover], shutdown_timeout=60) as tasks:
             for number in range(2 * count):
                 is_up = number // 25 % 2 == 0
                 if number and number % 25 == 0:
                     if is_up:
-                        proxy = await asyncio.start_server(pass_on, "127.0.0.1", port)
+                        await relay.open()
                         await tasks.join()
                     else:
-                        proxy.close()
-                        for writer in writers:
-                            writer.transport.abort()
-                        writers.clear()
+                        relay.cut()
                 async with sessions() as session:
                     session.add(album := Album())
                     await album.cover.from_blob(photo)
@@ -261,7 +245,7 @@ async def commit(url: str, count: int) -> None:
                     await session.commit()
                     times[is_up].append(time.perf_counter() - started)
             if not is_up:
-                proxy = await asyncio.start_server(pass_on, "127.0.0.1", port)
+                await relay.open()
             await tasks.join()
         ready = await found.ready()
     for is_up, some in times.items():
@@ -270,7 +254,7 @@ async def commit(url: str, count: int) -> None:
             f"median {percentile(some, 0.5) * 1000:.1f} ms, p99 {percentile(some, 0.99) * 1000:.1f} ms"
         )
     say(f"{ready} of {2 * count} pictures are in the queue")
-    proxy.close()
+    relay.close()
     await engine.dispose()
     with psycopg.connect("host=127.0.0.1 user=postgres dbname=postgres", autocommit=True) as admin:
         admin.execute(f"DROP DATABASE {name}")  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
@@ -40,6 +41,53 @@ def broker_of(name: str, url: str = URL) -> AioPikaBroker:
     return AioPikaBroker(
         url, exchange=Exchange(name=name), task_queues=[queue], dead_letter_queue=Queue(name=f"{name}.dead")
     )
+
+
+class Relay:
+    """Passes connections on to a broker; it can be cut and opened again at the same address.
+
+    Args:
+        url: URL of the broker.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._broker = urlsplit(url)
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        """URL of the broker through the relay."""
+        return f"amqp://{self._broker.username}:{self._broker.password}@127.0.0.1:{self._port}/"
+
+    async def open(self) -> None:
+        """Accept connections."""
+        self._server = await asyncio.start_server(self._pass_on, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    def close(self) -> None:
+        """Accept no more connections."""
+        assert self._server is not None
+        self._server.close()
+
+    def cut(self) -> None:
+        """Accept no more connections, and break those that are open."""
+        self.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, to_there = await asyncio.open_connection(self._broker.hostname, self._broker.port or 5672)
+        self._writers.update((writer, to_there))
+
+        async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            while piece := await source.read(65536):
+                target.write(piece)
+            target.transport.abort()
+
+        await asyncio.gather(pump(reader, to_there), pump(there, writer), return_exceptions=True)
 
 
 @asynccontextmanager

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import aio_pika
 import pytest
@@ -35,7 +34,7 @@ from tests.databases import Database
 from tests.entity.models import started
 from tests.entity.test_markup import Links
 from tests.photos import photo
-from tests.thumbnails.broker import URL, broker_of, own_queue, waiting
+from tests.thumbnails.broker import URL, Relay, broker_of, own_queue, waiting
 from tests.thumbnails.fleet import Snapshot, Worker, thumbnails_of, wrong_files
 from tests.thumbnails.models import Photo, all_thumbnails, names, put, row
 from tests.thumbnails.test_server import Troubled
@@ -162,40 +161,24 @@ async def test_a_broker_that_is_down(
 ) -> None:
     """Commits do not wait for it; pictures wait in memory, and are sent when it is there again."""
     monkeypatch.setattr(module, "_SEND_TIMEOUT", 0.2)
-    address = urlsplit(URL)
-    open_connections: set[asyncio.StreamWriter] = set()
-
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, to_there = await asyncio.open_connection(address.hostname, address.port or 5672)
-        open_connections.update((writer, to_there))
-
-        async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-            while piece := await source.read(65536):
-                target.write(piece)
-            target.transport.abort()
-
-        await asyncio.gather(pump(reader, to_there), pump(there, writer), return_exceptions=True)
-
-    proxy = await asyncio.start_server(pass_on, "127.0.0.1", 0)
-    port = proxy.sockets[0].getsockname()[1]
-    broker = broker_of(queue, f"amqp://{address.username}:{address.password}@127.0.0.1:{port}/?reconnect_interval=1")
+    relay = Relay(URL)
+    await relay.open()
+    broker = broker_of(queue, f"{relay.url}?reconnect_interval=1")
     tasks = ThumbnailTasks(broker, store, [Cover])
     async with broker, tasks:
         with caplog.at_level(logging.INFO, "aioimageattach"):
-            proxy.close()
-            for writer in open_connections:
-                writer.transport.abort()
+            relay.cut()
             products = [await attached(sessions, number) for number in (1, 2)]
             assert tasks._waiting == 2
             await until(lambda: "the broker cannot be reached" in caplog.text)
-            again = await asyncio.start_server(pass_on, "127.0.0.1", port)
+            await relay.open()
             await tasks.join()
             assert caplog.text.count("the broker cannot be reached") == 1
             assert "the broker can be reached again" in caplog.text
         async with working(queue, store, Cover):
             wanted = [name for product in products for name in declared(product.cover.original, store)]
             await until(lambda: all((Path(store.path) / name).exists() for name in wanted))
-    again.close()
+    relay.close()
 
 
 async def test_killed_workers_lose_nothing(store: FileSystemStore, queue: str) -> None:
