@@ -11,8 +11,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from taskiq import AsyncBroker
@@ -117,14 +118,23 @@ def wrong_files(files: FileSystemStore, name: str, blob: bytes) -> list[str]:
         name: The name of the original.
         blob: The original.
     """
-    found: list[str] = []
     original, thumbnails = thumbnails_of(ThumbnailMaker(files, CLASSES), name)
-    steps: list[tuple[str, Any]] = [
-        (one.name_of(step), one.recipe_of(step)) for one in thumbnails for step in one.ladder.steps
-    ]
-    for (path, _), expected in zip(steps, render(blob, [recipe for _, recipe in steps]), strict=True):
-        file = Path(files.path) / path
-        if not file.exists() or file.read_bytes() != expected.blob:
-            found.append(path)
     assert original.name == name
-    return found
+    steps = {one.name_of(step): one.recipe_of(step) for one in thumbnails for step in one.ladder.steps}
+
+    def rendered(path: str, others: Sequence[str]) -> bytes:
+        """The file, rendered from one decode with some others."""
+        together = [one for one in steps if one == path or one in others]
+        return render(blob, [steps[one] for one in together])[together.index(path)].blob
+
+    def is_wrong(path: str) -> bool:
+        file = Path(files.path) / path
+        if not file.exists():
+            return True
+        content = file.read_bytes()
+        rest = [one for one in steps if one != path]
+        # After a worker was killed, only the missing files are rendered, which share a decode that differs.
+        subsets = (others for count in range(len(rest), -1, -1) for others in combinations(rest, count))
+        return all(rendered(path, others) != content for others in subsets)
+
+    return [path for path in steps if is_wrong(path)]
