@@ -37,7 +37,7 @@ __all__ = ["thumbnails"]
 
 @runtime_checkable
 class ThumbnailTasks(Protocol):
-    """What the command needs of :class:`aioimageattach.taskiq.ThumbnailTasks`, or of an object like it."""
+    """The interface of :class:`aioimageattach.taskiq.ThumbnailTasks` that the command uses."""
 
     def enqueue(self, original: str, thumbnails: Sequence[str], /) -> Awaitable[object]: ...
 

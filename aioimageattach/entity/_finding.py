@@ -144,7 +144,7 @@ class ThumbnailFinder(ImageView[I]):
         variant: str | None = None,
         default: Any = _NO_DEFAULT,
     ) -> Any:
-        """Return the smallest thumbnail that is large enough from the loaded rows; never the original.
+        """Return the smallest thumbnail that is large enough; never the original. Only loaded rows are searched.
 
         Only thumbnails of the whole picture are considered, unless ``variant`` names a look.
 

@@ -1,4 +1,4 @@
-"""What plans that generate thumbnails for many pictures have in common."""
+"""The base class of the plans that generate thumbnails for many pictures, and their results."""
 
 from __future__ import annotations
 
