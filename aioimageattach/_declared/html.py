@@ -91,7 +91,7 @@ def background(colour: str | None, thumbhash: str | None, mimetype: str) -> str 
 
     Args:
         colour: Dominant colour of the picture.
-        thumbhash: ThumbHash of the picture in Base64. One of its bits says that the picture has an alpha channel.
+        thumbhash: ThumbHash of the picture in Base64. One of its bits is set if the picture has an alpha channel.
         mimetype: MIME type of the original.
     """
     if colour is None or not _COLOUR.fullmatch(colour):

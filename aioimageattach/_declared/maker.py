@@ -75,7 +75,7 @@ class Thumbnail:
 
     @classmethod
     def of(cls, original: Original, declaration: Declaration, point: str) -> Thumbnail:
-        """Return the thumbnail that a declaration makes of an original.
+        """Return the thumbnail that a declaration defines for an original.
 
         Args:
             original: The original.
@@ -100,14 +100,14 @@ class Thumbnail:
         return step.recipe if self.point is None else step.recipe.with_focal_point(self.point)
 
     def render(self, spool: Spool, steps: Sequence[Step]) -> list[Rendering]:
-        """Render files. Blocks the calling thread."""
+        """Render some of the files. Blocks the calling thread."""
         return render(spool.view, [self.recipe_of(step) for step in steps], self.declaration.limits)
 
 
 async def find_original(store: KeyedStore, object_type: str, name: DerivedName) -> Original | None:
-    """Return the original for which a thumbnail's name was issued; ``None`` if there is none.
+    """Return the original for which a thumbnail's name was issued; ``None`` if none is found.
 
-    Takes one lookup in the store.
+    Sends one request to the store.
 
     Args:
         store: The store to search.
@@ -133,7 +133,7 @@ async def find_original(store: KeyedStore, object_type: str, name: DerivedName) 
 
 
 def thumbnail_of(original: Original, name: DerivedName, declared: Sequence[Declarations]) -> Thumbnail | None:
-    """Return the thumbnail with a name, according to the current declarations; ``None`` if it is no longer declared.
+    """Return the thumbnail that a name refers to, as currently declared; ``None`` if it is no longer declared.
 
     If the recipe has changed, the :attr:`Thumbnail.stem` differs from the name.
 
@@ -159,7 +159,7 @@ async def fetch(store: KeyedStore, thumbnail: Thumbnail) -> Spool:
     """Return the content of an original.
 
     Raises:
-        StoreFileNotFoundError: The original does not exist any more.
+        StoreFileNotFoundError: The original no longer exists.
         ImageTooLargeError: The original has more bytes than its class allows.
     """
     async with await store.get_object(thumbnail.original.name) as file:
@@ -167,7 +167,7 @@ async def fetch(store: KeyedStore, thumbnail: Thumbnail) -> Spool:
 
 
 async def put(store: KeyedStore, original: str, files: Mapping[str, Rendering]) -> None:
-    """Store files that do not exist yet, and delete them again if their original was deleted in the meantime.
+    """Store files that do not exist yet, and delete them if their original has been deleted in the meantime.
 
     Args:
         store: The store to write to.

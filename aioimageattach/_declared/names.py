@@ -2,7 +2,7 @@
 
 A thumbnail is named after its original and its declaration: ``OBJECT_TYPE.t/.../PUBLIC-NAME[-POINT]-TAG.WxH.EXT``.
 
-- PUBLIC is the first part of the original's revision. It identifies the original without revealing the secret rest.
+- PUBLIC is the first part of the original's revision. It identifies the original. The rest stays secret.
 - NAME is the name of the declaration.
 - POINT is the focal point of the row, if the thumbnail is cropped.
 - TAG is a keyed hash of twelve characters, with the whole revision as the key, so that names cannot be forged. The
@@ -43,9 +43,9 @@ NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,15}", re.ASCII)
 """Valid names of thumbnails. They cannot contain ``-``, which separates the parts of a file name."""
 
 _DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-_LEGACY_MARK: Final = "o"  # not one of the digits
+_LEGACY_MARK: Final = "o"  # not in _DIGITS, so it cannot begin a revision of `make_revision`
 _LEGACY_CHARS: Final = 16
-_LEGACY_END: Final = ".legacy-layout"  # has as many characters as the secret part of other revisions
+_LEGACY_END: Final = ".legacy-layout"  # as long as the secret part of other revisions
 _LEGACY_TYPES: Final = tuple(sorted(LEGACY_EXTENSIONS))
 _PUBLIC: Final = 18
 _SECRET: Final = 14  # 70 bits
@@ -188,7 +188,7 @@ def path_of(object_type: str, stem: str) -> str:
 
 
 def picture_of(object_type: str, public: str) -> str:
-    """Return the part that the names of all thumbnails of a picture have in common. URL signatures cover this part."""
+    """Return the common prefix of the names of all thumbnails of a picture. URL signatures cover this prefix."""
     return f"{object_type}{DERIVED}/{public}"
 
 

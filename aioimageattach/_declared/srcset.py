@@ -45,12 +45,12 @@ class Srcset:
 
     No thumbnail is larger than its original. If the original is narrower than the largest of ``widths``, the larger
     widths are left out, and the original's own width is added. The next smaller width is left out, too, if the original
-    is less than 10 % wider than it.
+    is less than 10 % wider.
 
     Args:
         widths: Widths of the files, in pixels.
         aspect: Aspect ratio to which the picture is cropped, as width and height, such as ``(1, 1)``; ``None`` keeps
-            that of the original.
+            the original's aspect ratio.
         sizes: Displayed width of the picture, as in the HTML attribute ``sizes``, such as ``"48px"``. With several
             widths, ``img()`` and ``picture()`` require it, here or as an argument, because without it browsers load the
             widest file.
@@ -62,12 +62,12 @@ class Srcset:
         crop: The part of the original to use.
         filter: Resampling filter.
         quality: Quality in all formats, 1 to 100; ``None`` means the default of each format.
-        animated: ``True`` to keep the frames of an animation. Animated originals then have files in animated formats
-            only.
+        animated: ``True`` to keep the frames of an animation. Thumbnails of animated originals are then made in
+            animated formats only.
         background: Colour behind transparent parts in JPEG.
-        preprocess: Called with the whole picture; requires ``variant``.
-        postprocess: Called with each resized picture; requires ``variant``.
-        variant: Your name for the effect of a callable. Change it whenever the callable changes.
+        preprocess: Function called with the whole picture; requires ``variant``.
+        postprocess: Function called with each resized picture; requires ``variant``.
+        variant: Name that you give to the effect of these functions. Change it whenever one of them changes.
 
     Raises:
         ValueError: A value is out of range or unknown.
@@ -263,7 +263,7 @@ class Declaration:
         return known.get(made[0].tail, made[0]) if made else middle
 
     def _steps(self, recipes: Sequence[Recipe], size: tuple[int, int], original: str) -> tuple[Step, ...]:
-        """Return the files of some recipes, ordered by width, without those that exceed a limit."""
+        """Return the files that recipes make, ordered by width, without those that exceed a limit."""
         steps: dict[str, Step] = {}
         for recipe in recipes:
             try:

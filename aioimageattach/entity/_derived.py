@@ -65,9 +65,9 @@ class DerivedFile:
     """One file that is declared for a row.
 
     Args:
-        declaration: The thumbnail that it belongs to.
+        declaration: The declaration of the thumbnail to which the file belongs.
         point: The focal point in the form used in file names.
-        step: Its size, format and recipe.
+        step: Size, format and recipe of the file.
     """
 
     declaration: Declaration
@@ -102,10 +102,12 @@ def point_of(row: Any, declaration: Declaration) -> str:
 
 
 def check_original(row: Any) -> str:
-    """Return the revision that the names of a row's declared thumbnails contain. Its columns must be loaded.
+    """Return the revision from which the names of a row's declared thumbnails are derived.
+
+    The row's columns must be loaded.
 
     Raises:
-        UsageError: It is the row of a thumbnail, or was written by SQLAlchemy-ImageAttach and its ``object_id`` is too
+        UsageError: The row is that of a thumbnail, or SQLAlchemy-ImageAttach wrote it and its ``object_id`` is too
             large.
     """
     if not row.__dict__["original"]:
@@ -126,7 +128,7 @@ def keyed(store: Store, cls: type[Any]) -> KeyedStore:
     """Return the store if it supports declared thumbnails.
 
     Raises:
-        DeclarationError: It does not.
+        DeclarationError: The store is not a :class:`~aioimageattach.store.KeyedStore`.
     """
     if isinstance(store, KeyedStore):
         return store
@@ -141,11 +143,12 @@ class DeclaredFiles(Derived):
     """The declared thumbnails of one original.
 
     Args:
-        declared: The declarations of its class.
-        key: Its key.
-        revision: Its revision, or the substitute for it.
-        point: Its focal point in the form used in file names; empty if it has none.
-        is_made: ``True`` if the files are put together with the original.
+        declared: The declarations of the image class.
+        key: The key of the original.
+        revision: The revision of the original, or its substitute; see
+            :func:`~aioimageattach._declared.names.legacy_revision`.
+        point: The focal point in the form used in file names; empty if there is none.
+        is_made: ``True`` if the files are stored together with the original.
     """
 
     declared: Declarations
@@ -165,7 +168,7 @@ class DeclaredFiles(Derived):
         ]
 
     def thumbnails(self) -> Sequence[str]:
-        """Return the revisions of the thumbnails that have to be made."""
+        """Return the revisions of the thumbnails that remain to be made."""
         return [
             stem_of(self.revision, name, declaration.look, self.point if declaration.crops else "")
             for name, declaration in ({} if self.is_made else self.declared).items()
@@ -173,13 +176,13 @@ class DeclaredFiles(Derived):
 
 
 def derived_from(row: Any, store: Store, key: ImageKey, *, is_made: bool = False) -> DeclaredFiles | None:
-    """Return the files that are made from that of a row; ``None`` if there are none. Its columns are not loaded.
+    """Return the declared thumbnails of a row; ``None`` if it has none. Uses only the columns that are loaded.
 
     Args:
         row: The row.
-        store: The store of its file.
-        key: The key of its file.
-        is_made: ``True`` if the files are put together with the original.
+        store: The store of the row's file.
+        key: The key of the row's file.
+        is_made: ``True`` if the files are stored together with the original.
     """
     declared = declarations_of(type(row))
     revision = key.revision or legacy_revision(key)
@@ -201,30 +204,37 @@ def marks_of(row: Any, store: KeyedStore) -> str | None:
     """Return the marks for a row whose declared thumbnails are all in the store.
 
     Returns:
-        The marks; ``None`` if the location of the store could not be recognised later.
+        The marks; ``None`` if the store has no location that another process could recognise.
     """
     points = [(one, point_of(row, one)) for one in declarations_of(type(row)).values()]
     return marks_for(points, store, row.object_type)
 
 
 def marks_for(points: Iterable[tuple[Declaration, str]], store: KeyedStore, object_type: str) -> str | None:
-    """Return the marks of thumbnails that are in the store, each with its focal point in the form of file names.
+    """Return the marks of thumbnails that are in the store.
+
+    Args:
+        points: The declarations, each with the focal point in the form used in file names.
+        store: The store.
+        object_type: Object type of the original.
 
     Returns:
-        The marks; ``None`` if the location of the store could not be recognised later.
+        The marks; ``None`` if the store has no location that another process could recognise.
     """
     found = [_mark(*one, store, object_type) for one in points]
     return None if None in found else " ".join(str(one) for one in found)
 
 
 def is_marked(row: Any, declaration: Declaration, point: str, store: KeyedStore, object_type: str) -> bool:
-    """Return whether a row has the mark that all files of a thumbnail are in the store that their URLs lead to."""
+    """Return whether a row has the mark for a thumbnail whose files are all in this store."""
     marks = row.__dict__.get(MARKS)
     return bool(marks) and _mark(declaration, point, store, object_type) in str(marks).split(" ")
 
 
 def marked_files(cls: type[Any], key: ImageKey, values: Mapping[str, Any], store: KeyedStore) -> dict[str, list[str]]:
-    """Return the names of the files that a row's marks say are in the store, by mark; other marks do not count there.
+    """Return the names of the files that are in the store according to a row's marks, grouped by mark.
+
+    Marks for other stores and for previous declarations are ignored.
 
     Args:
         cls: The image class.
@@ -252,7 +262,7 @@ def _mark(declaration: Declaration, point: str, store: KeyedStore, object_type: 
 
 @lru_cache(1024)
 def _place(location: Location) -> str | None:
-    """Return a string for a location that is the same in every process; ``None`` if it is specific to one process."""
+    """Return a string that identifies a location in every process; ``None`` if it is valid in this process only."""
     parts = list(_plain(location))
     return None if None in parts else " ".join(sorted(map(str, parts)))
 

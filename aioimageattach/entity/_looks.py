@@ -1,4 +1,4 @@
-"""The looks of thumbnails: which recipe a thumbnail was made with, and which loaded row a recipe finds."""
+"""The looks of thumbnails: the name for the recipe of a thumbnail, and the search for it among loaded rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def focus(recipe: Recipe, original: Image | None) -> Recipe:
 
 
 def applied(recipes: Sequence[Recipe], original: Image | None) -> list[Recipe]:
-    """Apply the original's focal point to recipes, and unify recipes that make the same thumbnail."""
+    """Apply the original's focal point to recipes. Recipes that make the same thumbnail become the same object."""
     recipes = [focus(recipe, original) for recipe in recipes]
     if original is None:
         return recipes
@@ -50,7 +50,7 @@ def applied(recipes: Sequence[Recipe], original: Image | None) -> list[Recipe]:
 
 
 def variant_of(original: Image | None, look: str, size: tuple[int, int]) -> str:
-    """Return the variant of a thumbnail. It differs from the original's if both have the same size."""
+    """Return the variant of a thumbnail, which must differ from the original's if both have the same size."""
     return FULL_SIZE if not look and original is not None and original.size == size else look
 
 
@@ -85,7 +85,10 @@ def find(images: Sequence[I], original: I | None, recipe: Recipe) -> I | None:
 
 
 def match(images: Sequence[I], original: I | None, width: int | None, height: int | None, look: str) -> I | None:
-    """Return the thumbnail with that size and look; otherwise, if ``original`` is given, one made elsewhere."""
+    """Return the thumbnail with the given size and look.
+
+    If there is none and ``original`` is given, return one that SQLAlchemy-ImageAttach made, without a variant.
+    """
     unnamed: list[I] = []
     for row in images:
         values = row.__dict__  # the values are loaded, and this is many times faster than attribute access

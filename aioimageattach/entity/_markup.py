@@ -30,7 +30,7 @@ __all__ = ["DeclaredThumbnails"]
 
 
 class DeclaredThumbnails:
-    """The part of an image and of an image set that renders declared thumbnails."""
+    """Base class of images and image sets that renders declared thumbnails."""
 
     __slots__ = ()
 
@@ -41,7 +41,7 @@ class DeclaredThumbnails:
             ...
 
     def candidates(self, name: str, *, store: Store | None = None) -> tuple[Candidate, ...]:
-        """Return the files of a declared thumbnail. They are calculated without a query or I/O.
+        """Return the files of a declared thumbnail, calculated without a query or I/O.
 
         Args:
             name: The name of the thumbnail in ``__thumbnails__``.
@@ -49,8 +49,8 @@ class DeclaredThumbnails:
                 one.
 
         Returns:
-            The files, best format first, and each format by width. The fallback comes last, unless it is one of them.
-            Empty if no picture is attached.
+            The files, with the preferred format first and each format ordered by width. The fallback file comes last,
+            unless it is one of the others. Empty if no picture is attached.
 
         Raises:
             DeclarationError: The class declares no such thumbnail.

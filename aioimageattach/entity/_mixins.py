@@ -23,7 +23,7 @@ __all__ = [
 
 
 class FocalPoint:
-    """Mixin for image classes: the point of an original that cropped thumbnails keep in view.
+    """Mixin for image classes that stores a focal point: the point of an original that cropped thumbnails keep.
 
     ::
 
@@ -32,9 +32,10 @@ class FocalPoint:
 
         user.picture.original.focal_point = 0.4, 0.25
 
-    Thumbnails with ``fit="cover"`` are centred on this point as far as the edges of the picture allow. It overrides the
-    ``gravity`` of their recipe. A thumbnail belongs to the point that it was made with: after a change,
-    ``generate_thumbnail`` makes a new one. Only rows of originals have a focal point.
+    Thumbnails with ``fit="cover"`` are centred on this point as far as the edges of the picture allow. The point
+    overrides the ``gravity`` of their recipe. After the point has changed, ``generate_thumbnail`` makes a new
+    thumbnail, and thumbnails made for the previous point are no longer found. Only rows of originals have a focal
+    point.
     """
 
     if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class FocalPoint:
 
     @property
     def focal_point(self) -> tuple[float, float] | None:
-        """The point as fractions of width and height, from the top left; ``None`` if the picture has none.
+        """The focal point, as fractions of width and height from the top left; ``None`` if it is not set.
 
         Raises:
             NotLoadedError: The row's columns are expired.
@@ -92,11 +93,11 @@ class Placeholder:
 
 
 class ThumbnailMarks:
-    """Mixin for image classes: a record of the declared thumbnails whose files are all in the store.
+    """Mixin for image classes that records, as marks, which declared thumbnails have all their files in the store.
 
-    The URLs of marked thumbnails lead directly to the store, so that browsers and CDNs bypass the thumbnail server. A
+    The URLs of marked thumbnails point directly to the store, so that browsers and CDNs bypass the thumbnail server. A
     mark is valid only for the current declaration and for the store that contains the files.
-    ``generate_thumbnails()`` without arguments sets it.
+    ``generate_thumbnails()`` without arguments sets the marks.
     """
 
     if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def focal_point_of(row: Image | None) -> tuple[float, float] | None:
 
 
 def wants_preview(row: Image) -> bool:
-    """Return whether an original still needs a preview."""
+    """Return whether the preview of an original is missing and can be stored in its row."""
     state = instance_state(row)
     if not isinstance(row, Placeholder) or not (state.key is None or "thumbhash" in state.dict):
         return False  # the application has deferred the column

@@ -1,8 +1,8 @@
-"""The rows to delete because of other rows that a flush inserts or deletes.
+"""Find the rows to delete because a flush inserts or deletes other rows of the same image sets.
 
 Inserting or deleting an original deletes every row of its image set that the database contains at that time, including
-rows of other transactions. This module reads keys with Core statements: it does not refresh entities of the
-application, and its loader options, filters and unflushed changes have no effect.
+rows of other transactions. This module reads keys with Core statements: it does not refresh the application's
+entities, and the application's loader options, filters and unflushed changes have no effect.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Replacement:
 
     Args:
         session: The session.
-        new: Image rows to insert, or inserted late in this flush.
-        gone: Image rows to delete.
+        new: Image rows that the flush will insert, or has just inserted because they were added late.
+        gone: Image rows that the flush will delete.
     """
 
     __slots__ = ("_groups", "_kept", "_new", "_session", "_without_set")
@@ -64,25 +64,25 @@ class Replacement:
         self._groups, self._without_set = group_changes(new, gone)
 
     def owners(self) -> list[OwnerRow]:
-        """Return the owners of the sets, to be locked before anything is read.
+        """Return the owners of the sets.
 
-        The locks serialise transactions that change the same image set.
+        Lock them before reading anything: the locks serialise transactions that change the same image set.
         """
         return [owner for group in self._groups for owner in owners_of(group)]
 
     def find_removed(self) -> list[RemovedRow]:
-        """Return the rows that leave the database with this flush.
+        """Return the rows that this flush removes from the database.
 
         At their default isolation level, a locking read on MySQL and MariaDB also locks the gaps beside the rows, so
         that transactions for two adjacent owners could deadlock. There, the rows are read without locks, then locked by
-        their primary keys, and read again with gap locks only if they have changed. The price: two concurrent first
-        uploads for one owner can leave two originals. The newer is shown, and the next upload removes both.
+        their primary keys, and read again with gap locks only if they have changed. As a consequence, two concurrent
+        first uploads for one owner can leave two originals. The newer one is used, and the next upload removes both.
 
         Returns:
             The rows to delete that the database still contains, and the replaced rows, which are now marked as deleted.
 
         Raises:
-            NoOriginalError: The original of a new thumbnail was replaced or deleted meanwhile.
+            NoOriginalError: The original of a new thumbnail has been replaced or deleted in the meantime.
             TooManyPicturesError: An owner would have more pictures than are allowed.
         """
         session = self._session
@@ -158,8 +158,9 @@ def _match_gone(
 ) -> dict[int, tuple[StoredRow, Image]]:
     """Return the rows of the database to delete, by ``id``, each with the corresponding object of the session.
 
-    They are matched by size, because the database may return padded keys, and by revision, because another transaction
-    may have replaced the picture by one of the same size, which must not be deleted.
+    The rows are matched by size and revision. The keys cannot be compared, because the database may return them padded.
+    The size alone is not enough: another transaction may have replaced the picture with one of the same size, which
+    must not be deleted.
     """
     sizes = {_size(row): row for row in gone}
     matched: dict[int, tuple[StoredRow, Image]] = {}
@@ -223,7 +224,10 @@ class _LoadedSets:
 
 
 def _removed_without_set(session: Session, row: Image) -> Iterator[RemovedRow]:
-    """Yield a row without a known set: its class has no owner, or it was loaded without the necessary columns."""
+    """Lock, read and yield a deleted row whose set is unknown, or remove it from the session if it no longer exists.
+
+    The set is unknown if the class has no owner, or if the row was loaded without the necessary columns.
+    """
     state = instance_state(row)
     mapper, connection = state.mapper, connection_of(session, state.mapper, state)
     columns = key_columns(mapper)
@@ -260,12 +264,12 @@ def _size(row: Image) -> tuple[Any, ...]:
 def _key(row: Image) -> ImageKey | None:
     try:
         return row._stored_key()
-    except Exception:  # object_type or object_id may need attributes that only an object in a session has
+    except Exception:  # object_type or object_id may use attributes that are available only in a session
         return None
 
 
 def _key_in_session(session: Session, row: Image, found: Image) -> ImageKey | None:
-    """Return the key of a row of the database, whose object type and id need the object in the session."""
+    """Return the key of a row whose object type or id can be calculated only from the object in the session."""
     with session.no_autoflush:
         key = _key(row)
     width, height, mimetype, revision = found.width, found.height, found.mimetype, found.revision
@@ -287,7 +291,7 @@ def _has_moved(attachment: Attachment, row: Image) -> bool:
 
 
 def _make_persistent(session: Session, row: Image, shard: Any) -> None:
-    """Add an image that was not loaded to the session as persistent, without a statement."""
+    """Add an image that was not loaded to the session as a persistent object, without emitting SQL."""
     instance_state(row).identity_token = shard
     make_transient_to_detached(row)
     session.add(row)

@@ -37,7 +37,7 @@ from ._turns import Priority
 __all__ = ["backfill", "image_class"]
 
 Enqueue: TypeAlias = Callable[[str, list[str]], Awaitable[object]]
-"""Hands an original to workers: called with its file name and the revisions of its thumbnails."""
+"""Coroutine function that passes an original to workers, given its file name and the revisions of its thumbnails."""
 
 _POSITION: Final = re.compile(f"[{ALPHABET}]{{8,{TIME_CHARS + RANDOM_CHARS}}}")
 
@@ -64,7 +64,8 @@ class _Backfill(ThumbnailPlan):
         self._enqueue = enqueue
         self._concurrency = concurrency
         self._pace = _Pace(rate)
-        self._maker = ThumbnailMaker(store, [kind.cls], concurrency + 1)  # work ahead leaves one place to requests
+        # work other than requests may use all places but one
+        self._maker = ThumbnailMaker(store, [kind.cls], concurrency + 1)
         self._has_marks = MARKS in kind.mapper.columns
         self._files: dict[str, ThumbnailFiles] = {}
         self._outage = Outage(concurrency)
@@ -111,7 +112,7 @@ class _Backfill(ThumbnailPlan):
         self.progress.marked += len(marks)
 
     async def _works(self, items: Sequence[_Item]) -> AsyncGenerator[_Work, None]:
-        """Yield the work on each original."""
+        """Yield one coroutine per original."""
         for item in items:
             existing = await self._existing(item.original)
             lacks_files = item.lacks_files(existing)
@@ -133,7 +134,7 @@ class _Backfill(ThumbnailPlan):
         """Return the names of the existing files of an original."""
         object_type = original.object_type
         files = self._files.pop(object_type, None) or ThumbnailFiles(self._store, object_type)
-        self._files[object_type] = files  # the last one is the one used most recently
+        self._files[object_type] = files  # reinserted at the end, which keeps the order of last use
         if len(self._files) > _LISTINGS:
             await self._files.pop(next(iter(self._files))).aclose()
         return await files.of(original.revision)
@@ -172,7 +173,7 @@ class _Item:
     thumbnails: list[Thumbnail]
 
     def lacks_files(self, existing: Collection[str]) -> bool:
-        """Return ``True`` if a declared file is not among the existing ones."""
+        """Return whether a declared file is not among the existing ones."""
         known = {*existing}
         return not all(known.issuperset(map(one.name_of, one.ladder.steps)) for one in self.thumbnails)
 
@@ -217,10 +218,10 @@ async def _pages(scan: Scan) -> AsyncGenerator[list[OriginalReference], None]:
 
 
 class _Pace:
-    """Limits how often something happens.
+    """Rate limit.
 
     Args:
-        rate: Number of times per second; ``None`` for no limit.
+        rate: Largest number of calls to :meth:`wait` per second; ``None`` for no limit.
     """
 
     def __init__(self, rate: float | None) -> None:
@@ -228,7 +229,7 @@ class _Pace:
         self._next = 0.0
 
     async def wait(self) -> None:
-        """Wait until it may happen again."""
+        """Wait until the rate permits the next call."""
         now = time.monotonic()
         self._next = max(now, self._next) + self._interval
         if self._next - self._interval > now:
@@ -236,10 +237,10 @@ class _Pace:
 
 
 def image_class(target: Any) -> type[Image]:
-    """Return an image class, given itself or an attachment such as ``Product.photo``.
+    """Return the image class of an attachment such as ``Product.photo``; return an image class unchanged.
 
     Raises:
-        DeclarationError: It is neither, or the class declares no thumbnails.
+        DeclarationError: ``target`` is neither, or the class declares no thumbnails.
     """
     relationship = getattr(target, "property", None)
     cls = relationship.mapper.class_ if isinstance(relationship, RelationshipProperty) else target
@@ -276,23 +277,25 @@ def backfill(
     declarations, because their files have other names.
 
     Rows with :class:`~aioimageattach.entity.ThumbnailMarks` are marked, one thousand at a time. Rows that
-    SQLAlchemy-ImageAttach wrote are not marked; the URLs of their thumbnails lead to the server.
+    SQLAlchemy-ImageAttach wrote are not marked; the URLs of their thumbnails point to the server.
 
     Args:
         sessions: Factory of the sessions, one for each thousand rows.
         target: The image class, or an attachment such as ``Product.photo``.
         store: Store of the originals and of the thumbnails; ``None`` means the current store, or that of the sessions.
         where: Conditions on the rows of the originals, such as ``ProductPhoto.product_id > 1000``, combined with AND.
-        enqueue: Hands the work to other processes, for example ``ThumbnailTasks.enqueue``: awaited with the file name
-            of each original that lacks files and the revisions of its thumbnails. ``None`` means that the files are
-            generated in this process.
+        enqueue: Coroutine function that passes the work to other processes, for example ``ThumbnailTasks.enqueue``. It
+            is called with the file name of each original that lacks files and the revisions of its thumbnails. ``None``
+            means that the files are generated in this process.
         concurrency: Number of originals in progress; ``None`` means the number of CPU cores. Higher numbers are faster
             if the store responds slowly.
-        rate: Largest number of originals per second that lack files; ``None`` for no limit.
+        rate: Largest number of originals to process per second, not counting those whose files all exist; ``None`` for
+            no limit.
         start_after: Skip the originals up to this :attr:`ThumbnailProgress.position` of an earlier run.
 
     Raises:
-        DeclarationError: ``target`` is neither of these, the class declares no thumbnails, or the store is not a
+        DeclarationError: ``target`` is not an image class or an attachment, the class declares no thumbnails, or the
+            store is not a
             :class:`~aioimageattach.store.KeyedStore`.
         ValueError: ``concurrency`` or ``rate`` is out of range, or ``start_after`` is not a position.
         ContextError: No store is given, bound or current.
@@ -300,7 +303,7 @@ def backfill(
         StoreUnavailableError: From the plan: the store could not be listed, or has not responded for many consecutive
             originals. Other failures are listed in :attr:`ThumbnailPlan.failures`.
 
-    Effects: Nothing happens until the plan is awaited or iterated over. If it is cancelled, each file in progress is
+    Effects: The plan does nothing until it is awaited or iterated over. If it is cancelled, each file in progress is
     either complete or absent.
     """
     cls = image_class(target)

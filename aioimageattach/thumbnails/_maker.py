@@ -42,7 +42,7 @@ _Files: TypeAlias = dict[str, tuple[Thumbnail, Step]]
 
 
 class Busy(Exception):
-    """No place became free in time."""
+    """No capacity became available in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Made:
         thumbnails: The thumbnails whose files should exist.
         made: The files that were made, by name, and their sizes in bytes.
         existing: Names of the files that already existed.
-        failed: The errors by name of the file. The original may have several thumbnails of which only some fail.
-        is_gone: Whether the original does not exist any more; its thumbnails are not made, then.
+        failed: Errors, by the name of the file that could not be made. If one thumbnail fails, others may succeed.
+        is_gone: ``True`` if the original no longer exists, so that no thumbnails can be made.
     """
 
     original: Original
@@ -73,7 +73,7 @@ class Made:
 
     @property
     def error(self) -> Exception | None:
-        """The error to report: one that may pass, if there is one, such as that of a store that is unavailable."""
+        """The error to report: preferably one that may be transient, such as that of an unavailable store."""
         errors = sorted(self.failed.values(), key=lambda one: isinstance(one, ImageError))
         return errors[0] if errors else None
 
@@ -81,8 +81,8 @@ class Made:
 class ThumbnailMaker:
     """Fetches originals, renders their declared thumbnails and stores them.
 
-    All makers of an event loop share its places; see :mod:`._turns`. Requests come first, then new pictures, then the
-    rest. Requests may use all places, and other work all but one.
+    All makers of an event loop share one limit on the number of originals in progress; see :mod:`._turns`. Requests
+    come first, then new pictures, then the rest. Requests may use the whole capacity, and other work all but one place.
 
     Args:
         store: Store of the originals and of the thumbnails.
@@ -147,8 +147,8 @@ class ThumbnailMaker:
     def thumbnails(self, original: Original, stems: Iterable[str]) -> list[Thumbnail]:
         """Return the thumbnails with the given revisions, according to the current declarations.
 
-        An outdated revision stands for the current files of that thumbnail. Revisions that belong to another original,
-        and thumbnails that are no longer declared, are left out.
+        For an outdated revision, the current version of that thumbnail is returned. Revisions that belong to another
+        original, and thumbnails that are no longer declared, are left out.
         """
         names = [DerivedName.parse(stem) for stem in stems]
         declared = self.declared(original.object_type)
@@ -162,7 +162,7 @@ class ThumbnailMaker:
     async def find_original(self, name: str, stems: Sequence[str]) -> Original | None:
         """Return an original by its file name; ``None`` if it is not the name of an original.
 
-        Takes a request to the store only if the name is in the layout of SQLAlchemy-ImageAttach.
+        Sends a request to the store only if the name is in the layout of SQLAlchemy-ImageAttach.
 
         Args:
             name: File name of the original.
@@ -188,12 +188,12 @@ class ThumbnailMaker:
         Args:
             thumbnail: The thumbnail.
             step: The file.
-            max_wait: Time to wait for a free place, in seconds.
+            max_wait: Time to wait for capacity, in seconds.
 
         Raises:
-            Busy: No place became free in time.
+            Busy: No capacity became available in time.
             ImageError: The file cannot be rendered. The error is remembered for a while.
-            StoreFileNotFoundError: The original does not exist any more.
+            StoreFileNotFoundError: The original no longer exists.
             StoreError: The original could not be read, or the file could not be stored.
         """
         self._check_broken(thumbnail.original)
@@ -229,14 +229,14 @@ class ThumbnailMaker:
     async def _make_rest(self, thumbnail: Thumbnail, rest: list[Step], spool: Spool, places: Turns) -> None:
         """Render the other widths of a format, each only while no request is waiting."""
         for step in rest:
-            if not places.try_acquire(Priority.NEW, self.background):  # new pictures go first, too
+            if not places.try_acquire(Priority.NEW, self.background):  # new pictures take precedence, too
                 return
             try:
                 key = self._key(thumbnail, step)
                 is_made = await self.exists(thumbnail.name_of(step)) or is_in_flight(key)
                 if is_made or places.is_awaited(Priority.REQUEST):
                     continue
-                await single_flight(key, partial(self._make_one, thumbnail, step, spool))  # requests for it wait now
+                await single_flight(key, partial(self._make_one, thumbnail, step, spool))  # requests for it join in
             except (ImageError, StoreError) as error:
                 extra = log_fields("thumbnails.failed", error)
                 _log.info("%s was not made ahead: %s", thumbnail.name_of(step), error, extra=extra)
@@ -270,8 +270,8 @@ class ThumbnailMaker:
         Args:
             original: The original.
             thumbnails: Its thumbnails.
-            priority: Priority among the work that waits for a place.
-            existing: Names of files that exist; ``None`` lists them, which takes one request.
+            priority: Priority among the work that waits for capacity.
+            existing: Names of the files that exist; ``None`` to list them, which takes one request.
 
         Returns:
             The result. It contains all errors of the original and of the store.
@@ -318,7 +318,7 @@ class ThumbnailMaker:
         for name, (thumbnail, step) in missing.items():
             groups.setdefault(thumbnail.stem, {})[name] = thumbnail, step
         for group in groups.values() if len(groups) > 1 else ():
-            try:  # only one thumbnail may be at fault, for example a callable of its recipe
+            try:  # the error may come from one thumbnail only, for example from a callable in its recipe
                 await self._render_and_put(original, spool, group, made)
             except StoreError:
                 raise

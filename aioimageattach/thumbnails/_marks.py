@@ -1,4 +1,4 @@
-"""Mark the rows of originals whose declared thumbnails exist, so that their URLs lead directly to the store."""
+"""Mark the rows of originals whose declared thumbnails exist, so that their URLs point directly to the store."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ async def set_marks(
 ) -> None:
     """Set the marks of originals, in one transaction.
 
-    Rows whose picture was replaced or deleted meanwhile do not change. A result counts for a class only if it is about
-    all thumbnails that the class declares; the marks then name those whose files all exist.
+    Rows whose picture has been replaced or deleted in the meantime do not change. A result is used for a class only if
+    it covers all thumbnails that the class declares. The thumbnails whose files all exist are marked.
 
     Args:
-        sessions: Factory of the session.
+        sessions: Factory of sessions.
         classes: Image classes, including their subclasses. Those without
             :class:`~aioimageattach.entity.ThumbnailMarks` are skipped.
         store: The store.
-        results: The results of making the thumbnails.
+        results: The results of :meth:`ThumbnailMaker.make_missing`.
 
     Raises:
         SQLAlchemyError: The database could not be written.
@@ -61,12 +61,12 @@ def has_marks(cls: type[Image]) -> bool:
 async def drop_outdated_marks(
     sessions: Sessions, classes: Iterable[type[Image]], store: KeyedStore, revisions: Iterable[str]
 ) -> None:
-    """Remove the marks of some originals that do not count with the present declarations.
+    """Remove the marks of originals that are not valid for the current declarations.
 
-    Otherwise they would count again as soon as a thumbnail is declared as before, although its files are gone.
+    Otherwise such a mark would become valid again if a previous declaration is restored, although the files are gone.
 
     Args:
-        sessions: Makes sessions.
+        sessions: Factory of sessions.
         classes: Image classes, including their subclasses.
         store: The store.
         revisions: The revisions of the originals.
@@ -82,7 +82,7 @@ async def drop_outdated_marks(
 
 
 def _marking(classes: Iterable[type[Image]]) -> Iterator[Mapper[Any]]:
-    """Yield the mappers of the classes that have marks, each table's own column once."""
+    """Yield the mappers of the classes that have marks, and each column only once."""
     for cls in classes:
         for mapper in mapper_of(cls).self_and_descendants:
             columns = mapper.columns
@@ -91,7 +91,7 @@ def _marking(classes: Iterable[type[Image]]) -> Iterator[Mapper[Any]]:
 
 
 def _marked(mapper: Mapper[Any], store: KeyedStore, results: Sequence[Made]) -> list[dict[str, str]]:
-    """Return the parameters of the UPDATE, in the order of the revisions, so that concurrent ones do not deadlock."""
+    """Return the parameters of the UPDATE, ordered by revision, so that concurrent transactions do not deadlock."""
     declared = declarations_of(mapper.class_)
     found: dict[str, str] = {}
     for result in results:

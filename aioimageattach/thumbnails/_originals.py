@@ -1,4 +1,4 @@
-"""The originals of a class and the files of their thumbnails, read in the same order, to find the missing ones."""
+"""Read the originals of a class and the files of their thumbnails in the same order, to find missing files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class OriginalReference(FileReference):
     """The row of an original.
 
     Args:
-        point: The focal point.
-        marks: The marks.
+        point: The focal point; ``None`` if there is none.
+        marks: The marks, separated by spaces; see :class:`~aioimageattach.entity.ThumbnailMarks`.
     """
 
     point: tuple[float, float] | None = None
@@ -54,7 +54,7 @@ class OriginalKind(ImageKind):
         self._start_after = start_after
 
     def where(self) -> list[ColumnElement[bool]]:
-        """Return the conditions."""
+        """Return the conditions on the rows."""
         return [*super().where(), self.column(self.mapper.columns["original"]).is_(True), *self._conditions]
 
     def parts(self) -> Sequence[Part]:
@@ -63,7 +63,7 @@ class OriginalKind(ImageKind):
         return Part((*first.where, first.order[0] > self._start_after), first.order, first.stable), last
 
     def reference(self, reader: Reader, row: Row[Any]) -> OriginalReference:
-        """Return the file of an original, with everything that the names of its thumbnails depend on."""
+        """Return the file of an original, its focal point and its marks."""
         found, values = super().reference(reader, row), self._values(row)
         x, y = values.get("focal_x"), values.get("focal_y")
         same = {field.name: getattr(found, field.name) for field in fields(FileReference)}
@@ -71,7 +71,7 @@ class OriginalKind(ImageKind):
 
 
 class ThumbnailFiles:
-    """The existing thumbnail files of an object type, listed in the order of the originals, only as far as needed.
+    """The existing thumbnail files of an object type, listed lazily in the order of the originals.
 
     Args:
         store: The store.
@@ -86,7 +86,7 @@ class ThumbnailFiles:
         self._last = ""
 
     async def of(self, revision: str) -> list[str]:
-        """Return the names of the files of one original; fastest if called in the order of the revisions."""
+        """Return the names of the files of one original. Calls in the order of the revisions are fastest."""
         prefix = path_of(self._object_type, f"{public_of(revision)}-")
         if self._listing is None or prefix <= self._last:
             await self._open(prefix)

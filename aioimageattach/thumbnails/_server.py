@@ -50,8 +50,8 @@ class ThumbnailServer(FileServer):
     missing file is rendered, stored and served; the other widths of its format are rendered afterwards, while no
     request is waiting. A request for a file with an outdated name that does not exist is redirected to the current file
     of the nearest width, which is made before the redirect, so that processes with different declarations can run side
-    by side. Put a CDN or nginx in front,
-    so that each file is requested from this application only once; see the guide *Behind a CDN*.
+    by side. Put a CDN or nginx in front, so that each file is requested from this application only once; see the guide
+    *Behind a CDN*.
 
     Args:
         store: Store of the originals and of the thumbnails.
@@ -64,8 +64,8 @@ class ThumbnailServer(FileServer):
         url_secret: Secret that signs the URLs, at least 16 bytes, the same in all processes; requests without a valid
             signature are refused. Of several secrets, the first one signs and all are accepted. No other server may
             then serve the files of the store. ``None`` means that URLs are not signed.
-        url_expires_in: Time for which a signed URL is valid at least, in seconds.
-        url_window: Time for which the same signed URL is reused at most, in seconds; ``None`` means
+        url_expires_in: Minimum time for which a signed URL is valid, in seconds.
+        url_window: Maximum time for which the same signed URL is reused, in seconds; ``None`` means
             ``url_expires_in``.
         x_accel_redirect: As for :class:`~aioimageattach.stores.fs.StaticServer`, for a store in a directory.
         concurrency: Number of originals that are fetched and rendered concurrently; ``None`` means the number of cores
@@ -131,9 +131,8 @@ class ThumbnailServer(FileServer):
         Args:
             delete: ``True`` to delete the files; otherwise, they are only reported.
             grace: Files younger than this are skipped.
-            object_types: Object types of originals whose classes do not have a fixed object type, but one that depends
-                on the row.
-            sessions: Makes sessions; required with ``delete`` if a class has
+            object_types: Object types of the originals of classes whose object type depends on the row.
+            sessions: Factory of sessions; required with ``delete`` if a class has
                 :class:`~aioimageattach.entity.ThumbnailMarks`.
 
         Raises:
@@ -270,7 +269,7 @@ def _width_of(name: str) -> int:
 
 
 def _nearest(file: ServableFile, names: Iterable[str]) -> str | None:
-    """Return the name of the file whose width is nearest to that of another one; ``None`` if there is none.
+    """Return the name whose width is nearest to that of the requested file; ``None`` if there are no names.
 
     Files of the same MIME type are preferred.
     """
