@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol, TypeAlias, final
+from types import TracebackType
+from typing import Any, Final, Protocol, Self, TypeAlias, final
 
 from ._tasks import finish, map_concurrently
 from .exc import DeclarationError, InvalidKeyError, StoreError
@@ -129,6 +130,27 @@ class Store(ABC):
         Raises:
             StoreError: The file could not be deleted.
         """
+
+    async def connect(self) -> None:  # noqa: B027 - most stores need not override it
+        """Prepare what the URLs of this store need; a store whose URLs need nothing has nothing to do.
+
+        Raises:
+            StoreError: The store cannot be prepared.
+        """
+
+    async def aclose(self) -> None:  # noqa: B027 - most stores need not override it
+        """Close the connections of this store; a store without connections has nothing to do.
+
+        Effects: The store can be used again, which opens new connections. Closing it twice is not an error.
+        """
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
     def make_revision(self) -> str:
         """Return a new revision; see :func:`aioimageattach.key.make_revision`."""

@@ -52,6 +52,14 @@ class LocalProxyStore(KeyLevelStore):
         """Delete the file of a key in the store that it delegates to."""
         await self.get_current_object().discard(key)
 
+    async def connect(self) -> None:
+        """Prepare the URLs of the store that it delegates to."""
+        await self.get_current_object().connect()
+
+    async def aclose(self) -> None:
+        """Close the connections of the store that it delegates to."""
+        await self.get_current_object().aclose()
+
     def location_of(self, object_type: str | None = None) -> Location:
         """Return the places of the store that it delegates to."""
         return self.get_current_object().location_of(object_type)

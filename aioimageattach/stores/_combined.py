@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from datetime import datetime
 from itertools import combinations, islice
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 from .._listings import merged
 from ..exc import DeclarationError, InvalidKeyError, StoreError
 from ..file import AsyncFile, Source
 from ..store import KeyedStore, Location, ObjectInfo, Store
 
-__all__ = ["NameRoutingStore", "check_places", "check_stores", "joined"]
+__all__ = ["CombinedStore", "NameRoutingStore", "check_places", "check_stores", "joined"]
 
 _BATCH: Final = 1000
 
@@ -53,7 +55,40 @@ def joined(stores: Iterable[Store], object_type: str | None) -> Location:
     return frozenset[Any]().union(*(store.location_of(object_type) for store in stores))
 
 
-class NameRoutingStore(KeyedStore):
+class CombinedStore(Store):
+    """Base class of the stores that combine other stores: they are opened and closed together."""
+
+    @abstractmethod
+    def _combined(self) -> Iterable[Store]:
+        """Return the stores that this one combines."""
+
+    async def connect(self) -> None:
+        """Prepare the URLs of all stores."""
+        for store in self._combined():
+            await store.connect()
+
+    async def aclose(self) -> None:
+        """Close the connections of all stores, also if one of them fails; then raise the last error."""
+        async with AsyncExitStack() as stack:
+            for store in self._combined():
+                stack.push_async_callback(store.aclose)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            for store in self._combined():
+                await stack.enter_async_context(store)
+            stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        async with AsyncExitStack() as stack:
+            for store in self._combined():
+                stack.push_async_exit(store)
+
+
+class NameRoutingStore(CombinedStore, KeyedStore):
     """Base class of the stores that keep a file in one of several stores, depending on its name."""
 
     @abstractmethod

@@ -18,7 +18,7 @@ from ..file import AsyncFile, Source, Spool
 from ..file._spool import SpoolFile
 from ..key import ImageKey
 from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
-from ._combined import check_places, check_stores, joined
+from ._combined import CombinedStore, check_places, check_stores, joined
 
 __all__ = ["MirrorStore", "PlainMirrorStore"]
 
@@ -29,7 +29,7 @@ _BATCH: Final = 1000
 _log = logging.getLogger("aioimageattach.stores.mirror")
 
 
-class PlainMirrorStore(KeyLevelStore, Generic[S]):
+class PlainMirrorStore(CombinedStore, KeyLevelStore, Generic[S]):
     """A :class:`MirrorStore` for stores that are not a :class:`~aioimageattach.store.KeyedStore`.
 
     Args:
@@ -43,6 +43,9 @@ class PlainMirrorStore(KeyLevelStore, Generic[S]):
         check_places(self.stores)
         self.needs_object_id: bool = any(store.needs_object_id for store in self.stores)
         self.has_signed_urls: bool = first.has_signed_urls
+
+    def _combined(self) -> Iterable[Store]:
+        return self.stores
 
     def make_revision(self) -> str:
         """Return a new revision of the first store."""
@@ -141,7 +144,7 @@ class MirrorStore(PlainMirrorStore[KeyedStore], KeyedStore):
 
     Use it while files are moved from one store to another; see :doc:`/howto/move`. It does not make the application
     independent of the failure of a store: an error of any of its stores is raised, except that a missing file is looked
-    for in the next one. The caller closes the stores.
+    for in the next one. Opening, connecting and closing it applies to all its stores.
 
     Args:
         first: The store that is read first, and that provides URLs and revisions.

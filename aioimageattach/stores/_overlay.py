@@ -14,7 +14,7 @@ from ..exc import InvalidKeyError, StoreError, StoreFileExistsError, StoreFileNo
 from ..file import AsyncFile, Source
 from ..key import ImageKey
 from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
-from ._combined import check_places, check_stores, joined
+from ._combined import CombinedStore, check_places, check_stores, joined
 
 __all__ = ["DELETED_MARK_MIMETYPE", "OverlayStore", "PlainOverlayStore"]
 
@@ -28,7 +28,7 @@ _BATCH: Final = 1000
 _PARALLEL: Final = 8
 
 
-class PlainOverlayStore(KeyLevelStore, Generic[S]):
+class PlainOverlayStore(CombinedStore, KeyLevelStore, Generic[S]):
     """An :class:`OverlayStore` for stores that are not a :class:`~aioimageattach.store.KeyedStore`.
 
     It cannot record that a file of the store below was deleted. Such a file stays readable by its key, which no row has
@@ -45,6 +45,9 @@ class PlainOverlayStore(KeyLevelStore, Generic[S]):
         self.below: S = below
         self.needs_object_id: bool = above.needs_object_id
         self.has_signed_urls: bool = above.has_signed_urls or below.has_signed_urls
+
+    def _combined(self) -> Iterable[Store]:
+        return self.above, self.below
 
     def make_revision(self) -> str:
         """Return a new revision, whose suffix marks files of the store above."""
@@ -87,7 +90,7 @@ class PlainOverlayStore(KeyLevelStore, Generic[S]):
         await self.above.discard(key)
 
 
-class OverlayStore(KeyedStore):
+class OverlayStore(CombinedStore, KeyedStore):
     """Reads files from two stores, and writes and deletes only in the one above.
 
     Use it to work on a copy of the production database without changing the files of production; read permissions
@@ -95,8 +98,8 @@ class OverlayStore(KeyedStore):
     calculated without knowing which store has it. If a file of the store below is deleted, an empty file
     ``.deleted-below/NAME`` in the store above hides it.
 
-    Use an overlay as the outermost store. In particular, a mirror takes revisions only from its first store. The caller
-    closes the stores.
+    Use an overlay as the outermost store. In particular, a mirror takes revisions only from its first store. Opening,
+    connecting and closing it applies to both stores.
 
     Args:
         above: The store for new files and for marks of deleted ones.
@@ -114,6 +117,9 @@ class OverlayStore(KeyedStore):
         self.above: KeyedStore = above
         self.below: KeyedStore = below
         self.has_signed_urls: bool = above.has_signed_urls or below.has_signed_urls
+
+    def _combined(self) -> Iterable[Store]:
+        return self.above, self.below
 
     def make_revision(self) -> str:
         """Return a new revision, whose suffix marks files of the store above."""

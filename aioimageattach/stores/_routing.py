@@ -10,14 +10,14 @@ from ..exc import InvalidKeyError
 from ..file import AsyncFile, Source
 from ..key import ImageKey
 from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
-from ._combined import NameRoutingStore, check_stores, joined
+from ._combined import CombinedStore, NameRoutingStore, check_stores, joined
 
 __all__ = ["PlainRoutingStore", "RoutingStore"]
 
 S = TypeVar("S", bound=Store)
 
 
-class PlainRoutingStore(KeyLevelStore, Generic[S]):
+class PlainRoutingStore(CombinedStore, KeyLevelStore, Generic[S]):
     """A :class:`RoutingStore` for stores that are not a :class:`~aioimageattach.store.KeyedStore`.
 
     Args:
@@ -44,6 +44,9 @@ class PlainRoutingStore(KeyLevelStore, Generic[S]):
         """All stores, each once."""
         found = [*self._stores.values(), *([] if self._default is None else [self._default])]
         return list({id(store): store for store in found}.values())
+
+    def _combined(self) -> Iterable[Store]:
+        return self.stores
 
     def unknown_types(self, object_types: Iterable[str]) -> list[str]:
         """Return the object types that have a store of their own here, but are not among those of an application.
@@ -112,7 +115,8 @@ class PlainRoutingStore(KeyLevelStore, Generic[S]):
 class RoutingStore(PlainRoutingStore[KeyedStore], NameRoutingStore):
     """Keeps each object type in its own store, such as portraits in a private bucket.
 
-    The object type of a name is the part before the first ``/``. The caller closes the stores.
+    The object type of a name is the part before the first ``/``. Opening, connecting
+    and closing it applies to all its stores.
 
     Args:
         stores: The store of each object type. By default, the object type of an image class is the name of its table

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from .._names import DERIVED, SANDBOX, THUMBNAIL, check_name, revision_time
 from ..exc import InvalidKeyError
 from ..file import AsyncFile, Source
 from ..key import ImageKey, file_name, make_revision
-from ..store import KeyedStore, Location, ObjectInfo
+from ..store import KeyedStore, Location, ObjectInfo, Store
 from ._combined import NameRoutingStore, check_places, check_stores, joined
 
 __all__ = ["SplitStore"]
@@ -27,7 +27,8 @@ class SplitStore(NameRoutingStore):
 
     The revision of a thumbnail ends in ``-t``, so the name of each file tells which store has it. All other files
     belong to the store of the originals: offloaded values, and thumbnails that were made before the store was split.
-    No original is ever put into the store of the thumbnails. The caller closes the stores.
+    No original is ever put into the store of the thumbnails. Opening, connecting
+    and closing it applies to both.
 
     Args:
         originals: The store of the originals, and of all other files.
@@ -44,6 +45,9 @@ class SplitStore(NameRoutingStore):
         self.originals: KeyedStore = originals
         self.thumbnails: KeyedStore = thumbnails
         self.has_signed_urls: bool = originals.has_signed_urls
+
+    def _combined(self) -> Iterable[Store]:
+        return self.originals, self.thumbnails
 
     def make_revision(self) -> str:
         """Return a new revision of an original."""

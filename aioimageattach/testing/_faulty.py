@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
@@ -14,6 +14,7 @@ from ..exc import StoreUnavailableError
 from ..file import AsyncFile, FileProxy, SeekableFileProxy, Source, Spool
 from ..key import ImageKey
 from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
+from ..stores._combined import CombinedStore
 from ..stores._memory import MemoryStore
 
 __all__ = ["Action", "FaultyStore", "Method", "PlainFaultyStore"]
@@ -215,7 +216,7 @@ class _Faults:
             return SeekableFileProxy(io.BytesIO(await FileProxy(file).read(size)))
 
 
-class FaultyStore(_Faults, KeyedStore):
+class FaultyStore(_Faults, CombinedStore, KeyedStore):
     """A store that passes each call on to another store, and injects faults into the calls that match a rule.
 
     ::
@@ -238,6 +239,9 @@ class FaultyStore(_Faults, KeyedStore):
         super().__init__()
         self.inner: KeyedStore = MemoryStore() if inner is None else inner
         self.has_signed_urls: bool = self.inner.has_signed_urls
+
+    def _combined(self) -> Iterable[Store]:
+        return (self.inner,)
 
     async def names(self, prefix: str = "") -> set[str]:
         """Return the names of the files in the wrapped store. No rule applies.
@@ -315,7 +319,7 @@ class FaultyStore(_Faults, KeyedStore):
         return f"<FaultyStore of {self.inner!r}>"
 
 
-class PlainFaultyStore(_Faults, KeyLevelStore):
+class PlainFaultyStore(_Faults, CombinedStore, KeyLevelStore):
     """A :class:`FaultyStore` for stores that are not a ``KeyedStore``. Rules match the revision instead of the name.
 
     Args:
@@ -327,6 +331,9 @@ class PlainFaultyStore(_Faults, KeyLevelStore):
         self.inner: Store = inner
         self.needs_object_id: bool = inner.needs_object_id
         self.has_signed_urls: bool = inner.has_signed_urls
+
+    def _combined(self) -> Iterable[Store]:
+        return (self.inner,)
 
     async def put(self, key: ImageKey, file: Source, *, reproducible: bool) -> None:
         """Put a file, subject to the rules of ``"put"``."""

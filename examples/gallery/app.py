@@ -54,8 +54,7 @@ def create_app(data: Path, bucket: S3Store | None = None, fleet: Fleet | None = 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None, None]:
         async with AsyncExitStack() as stack:
-            if bucket is not None:
-                stack.push_async_callback(bucket.aclose)
+            await stack.enter_async_context(store)
             stack.push_async_callback(thumbnails.aclose)
             stack.push_async_callback(database.aclose)
             set_default_store(store, thumbnails=thumbnails)

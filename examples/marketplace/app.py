@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -36,9 +36,8 @@ def create_app(settings: Mapping[str, str] = os.environ) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
-        async with AsyncExitStack() as stack:
-            for bucket in [store for store in stores if isinstance(store, S3Store)]:
-                await (await stack.enter_async_context(bucket)).connect()
+        async with thumbnails.store as store:
+            await store.connect()
             yield
             await thumbnails.aclose()
             await engine.dispose()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -183,3 +184,75 @@ def test_the_stores_that_are_written_to() -> None:
     assert MirrorStore(first, OverlayStore(second, third)).parts("a") == (first, second)
     routing = RoutingStore({"a": MirrorStore(first, second)}, third)
     assert (routing.parts("a"), routing.parts("b")) == ((first, second), (third,))
+
+
+class Pooled(PlainStore):
+    """A store of a third party that opens something when it is entered.
+
+    Args:
+        name: Its name in the record of events.
+        events: The record.
+        fails: The event that raises an error.
+    """
+
+    def __init__(self, name: str, events: list[str], fails: str = "") -> None:
+        super().__init__(f"{name}:/")
+        self.name = name
+        self.events = events
+        self.fails = fails
+
+    def _happens(self, event: str) -> None:
+        self.events.append(f"{event} {self.name}")
+        if event == self.fails:
+            raise ConnectionError(self.name)
+
+    async def connect(self) -> None:
+        self._happens("connect")
+
+    async def aclose(self) -> None:
+        self._happens("close")
+
+    async def __aenter__(self) -> Self:
+        self._happens("open")
+        return self
+
+
+async def test_stores_are_opened_and_closed_together() -> None:
+    """They are opened in order and closed in reverse order."""
+    events: list[str] = []
+    async with PlainMirrorStore(
+        Pooled("a", events), PlainMirrorStore(Pooled("b", events), Pooled("c", events))
+    ) as store:
+        await store.connect()
+    assert " ".join(events) == "open a open b open c connect a connect b connect c close c close b close a"
+
+
+async def test_a_store_that_cannot_be_opened() -> None:
+    """The stores that were opened before it are closed."""
+    events: list[str] = []
+    store = PlainMirrorStore(Pooled("a", events), Pooled("b", events, "open"), Pooled("c", events))
+    with pytest.raises(ConnectionError, match="b"):
+        await store.__aenter__()
+    assert events == ["open a", "open b", "close a"]
+
+
+async def test_a_store_that_cannot_be_closed() -> None:
+    """The others are closed all the same, and the error is raised."""
+    events: list[str] = []
+    store = PlainMirrorStore(Pooled("a", events), Pooled("b", events, "close"), Pooled("c", events))
+    with pytest.raises(ConnectionError, match="b"):
+        await store.aclose()
+    assert events == ["close c", "close b", "close a"]
+    with pytest.raises(ConnectionError, match="b"):
+        async with store:
+            events.clear()
+    assert events == ["close c", "close b", "close a"]
+
+
+async def test_any_store_can_be_opened_and_closed(tmp_path: Path) -> None:
+    """A program need not know which store it has."""
+    for store in (MemoryStore(), FileSystemStore(tmp_path, "/"), PlainStore()):
+        async with store as opened:
+            assert opened is store
+            await store.connect()
+        await store.aclose()

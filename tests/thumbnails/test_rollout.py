@@ -18,7 +18,6 @@ from PIL import Image as PillowImage
 
 from aioimageattach import store_context
 from aioimageattach.store import KeyedStore
-from aioimageattach.stores.s3 import S3Store
 from aioimageattach.thumbnails import ThumbnailServer
 from tests.faults.conftest import bucket_server as bucket_server
 from tests.faults.kill.worker import store_of
@@ -45,10 +44,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 async def store(place: dict[str, str]) -> AsyncIterator[KeyedStore]:
     """The same store in this process."""
-    store = store_of(place)
-    yield store
-    if isinstance(store, S3Store):
-        await store.aclose()
+    async with store_of(place) as store:
+        yield store
 
 
 def urls_of(store: KeyedStore, original: Any) -> dict[str, list[str]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import ClassVar, Self, Unpack
+from typing import ClassVar, Unpack
 
 from .._overlay import DELETED_MARK_MIMETYPE, OverlayStore
 from ._credentials.sources import CredentialProvider, CredentialSource
@@ -87,25 +86,3 @@ class S3SandboxStore(OverlayStore):
         if len(places) == 1:
             raise ValueError(f"overriding: expected another bucket or prefix than underlying, got {self.overriding!r}")
         super().__init__(self.overriding, self.underlying)
-
-    async def connect(self) -> None:
-        """Connect both stores; see :meth:`S3Store.connect() <aioimageattach.stores.s3._store.S3Store.connect>`.
-
-        Raises:
-            StoreError: There are no credentials, or a server does not respond.
-        """
-        await self.underlying.connect()
-        await self.overriding.connect()
-
-    async def aclose(self) -> None:
-        """Close the connections of this event loop to both buckets."""
-        await self.underlying.aclose()
-        await self.overriding.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        await self.aclose()

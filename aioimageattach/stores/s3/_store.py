@@ -6,8 +6,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime, timedelta
-from types import TracebackType
-from typing import Final, Self, Unpack
+from typing import Final, Unpack
 from urllib.parse import quote
 
 from ..._http.disposition import attachment
@@ -189,14 +188,6 @@ class S3Store(KeyedStore):
     async def aclose(self) -> None:
         """Close the connections of this event loop, and stop renewing credentials; the store can be used again."""
         await self.client.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     # --- files by name -----------------------------------------------------------------------------------------------
 

@@ -95,8 +95,7 @@ class Place:
             # The server may still be handling a request that starts an upload, although its sender is dead.
             assert not (left & unfinished if isinstance(store.inner, S3Store) else left)
         finally:
-            if isinstance(store.inner, S3Store):
-                await store.inner.aclose()
+            await store.inner.aclose()
         return len(names), orphans + len(unfinished)
 
     @staticmethod

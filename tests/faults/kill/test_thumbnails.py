@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from aioimageattach._declared.names import DerivedName
 from aioimageattach._names import revision_of
 from aioimageattach.store import KeyedStore
-from aioimageattach.stores.s3 import S3Store
 from tests.faults.kill.conftest import PLACES, MakePlaces
 from tests.faults.kill.parent import Zygote
 from tests.faults.kill.place import Place
@@ -72,8 +71,7 @@ async def check(place: Place) -> tuple[int, int]:
             found = DerivedName.parse(stem or "")
             assert stem in revisions or (found is not None and any(map(found.belongs_to, revisions))), left
     finally:
-        if isinstance(store, S3Store):
-            await store.aclose()
+        await store.aclose()
     return files, orphans
 
 

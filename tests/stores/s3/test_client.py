@@ -544,9 +544,10 @@ def connections_to(port: int) -> int:
     found = 0
     for fd in os.listdir("/proc/self/fd"):
         try:
-            with socket.socket(fileno=os.dup(int(fd))) as sock:
-                found += sock.getpeername()[1:2] == (port,)
-        except OSError:  # not a socket, or not connected
+            if os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
+                with socket.socket(fileno=os.dup(int(fd))) as sock:
+                    found += sock.getpeername()[1:2] == (port,)
+        except OSError:  # closed meanwhile, or not connected
             continue
     return found
 
