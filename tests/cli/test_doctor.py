@@ -13,7 +13,7 @@ import pytest
 import pyvips
 
 from aioimageattach.exc import StorePermissionError
-from aioimageattach.stores.s3 import S3Store, StaticCredentials
+from aioimageattach.stores.s3 import Credentials, S3Store
 from aioimageattach.version import VERSION
 from tests import predecessor
 from tests.cli import models
@@ -206,7 +206,7 @@ def test_a_bucket_whose_uploads_may_not_be_listed(run: Run, gate: Gate) -> None:
     gate.before.append(lambda asked: Refusal(403, "AccessDenied") if "uploadId" in asked.target else None)
 
     async def leave_upload() -> None:
-        credentials = StaticCredentials(ACCESS_KEY, SECRET_KEY)
+        credentials = Credentials(ACCESS_KEY, SECRET_KEY)
         async with S3Store(
             BUCKET, prefix="below", region=REGION, endpoint_url=gate.url, credentials=credentials, multipart_threshold=1
         ) as one:

@@ -12,7 +12,7 @@ from yarl import URL
 
 from aioimageattach.stores.s3 import S3Client
 from tests.servers.gate import ACCESS_KEY, Gate
-from tests.stores.s3.conftest import MakeClient, StaticCredentials
+from tests.stores.s3.conftest import Credentials, MakeClient
 from tests.stores.s3.conftest import gate as gate
 from tests.stores.s3.conftest import make_client as make_client
 from tests.stores.s3.conftest import s3_server as s3_server
@@ -95,8 +95,8 @@ async def test_a_url_that_was_changed_opens_nothing(gate: Gate, client: S3Client
 async def test_urls_that_others_sign(gate: Gate, client: S3Client, make_client: MakeClient) -> None:
     """Another secret, user or region gives another signature."""
     others = [
-        make_client(gate.url, credentials=StaticCredentials(ACCESS_KEY, "canary-of-a-secret")),
-        make_client(gate.url, credentials=StaticCredentials("AKIAOTHER", "canary-of-a-secret")),
+        make_client(gate.url, credentials=Credentials(ACCESS_KEY, "canary-of-a-secret")),
+        make_client(gate.url, credentials=Credentials("AKIAOTHER", "canary-of-a-secret")),
         make_client(gate.url, region="eu-west-9"),
     ]
     async with aiohttp.ClientSession() as session:

@@ -9,11 +9,8 @@ from ._credentials.botocore import BotocoreCredentials
 from ._credentials.profiles import DefaultCredentials, ProfileCredentials
 from ._credentials.sources import (
     ChainedCredentials,
-    CredentialProvider,
     Credentials,
-    CredentialSource,
     EnvironmentCredentials,
-    StaticCredentials,
 )
 
 if TYPE_CHECKING:
@@ -21,7 +18,6 @@ if TYPE_CHECKING:
     from ._encryption import Encryption
     from ._errors import AuthMechanismError
     from ._http.endpoint import BASE_URL_FORMAT
-    from ._options import ClientOptions
     from ._sandbox import S3SandboxStore
     from ._store import DEFAULT_MAX_AGE, S3Store
 
@@ -31,9 +27,6 @@ __all__ = [
     "AuthMechanismError",
     "BotocoreCredentials",
     "ChainedCredentials",
-    "ClientOptions",
-    "CredentialProvider",
-    "CredentialSource",
     "Credentials",
     "DefaultCredentials",
     "Encryption",
@@ -42,14 +35,12 @@ __all__ = [
     "S3Client",
     "S3SandboxStore",
     "S3Store",
-    "StaticCredentials",
 ]
 
 _LATE = {
     "BASE_URL_FORMAT": "_http.endpoint",
     "DEFAULT_MAX_AGE": "_store",
     "AuthMechanismError": "_errors",
-    "ClientOptions": "_options",
     "Encryption": "_encryption",
     "S3Client": "_client",
     "S3SandboxStore": "_sandbox",

@@ -63,8 +63,9 @@ class S3Client:
 
     Args:
         bucket: The name of the bucket, or the alias of an access point.
-        credentials: A :class:`~aioimageattach.stores.s3.CredentialSource`, or an asynchronous callable that returns
-            credentials. ``None`` means :class:`~aioimageattach.stores.s3.DefaultCredentials`.
+        credentials: The :class:`~aioimageattach.stores.s3.Credentials`, one of the sources of this module, or an
+            asynchronous callable that returns credentials. ``None`` means
+            :class:`~aioimageattach.stores.s3.DefaultCredentials`.
         region: The bucket's region. ``None`` means ``AWS_REGION``, ``AWS_DEFAULT_REGION`` or the region of the profile;
             failing these, ``us-east-1`` until the server reports another region, which is used from then on.
         prefix: A string that is prepended to each name to form the object's key.

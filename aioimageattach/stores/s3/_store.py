@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Hashable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final, Unpack
 from urllib.parse import quote
@@ -22,9 +22,9 @@ from ...exc import (
 )
 from ...file import Source as FileSource
 from ...key import ImageKey, guess_extension
-from ...store import KeyedStore, Location, ObjectInfo
+from ...store import KeyedStore, ObjectInfo
 from ._client import S3Client
-from ._credentials.sources import CredentialProvider, CredentialSource, StaticCredentials
+from ._credentials.sources import CredentialProvider, Credentials, CredentialSource
 from ._errors import is_unsupported
 from ._http.endpoint import BASE_URL_FORMAT
 from ._options import ClientOptions, Description, object_headers
@@ -62,7 +62,7 @@ def _given_credentials(
             raise ValueError("credentials: expected None with access_key, secret_key or token")
         return credentials
     if access_key is not None and secret_key is not None:
-        return StaticCredentials(access_key, secret_key, token)
+        return Credentials(access_key, secret_key, token)
     if access_key is not None or secret_key is not None or token is not None:
         raise ValueError("access_key and secret_key: expected both or neither, and token only with both")
     return None
@@ -91,9 +91,9 @@ class S3Store(KeyedStore):
         public_base_url: The URL that names are appended to, such as that of a CDN.
         region: The bucket's region; ``None`` detects it, see :class:`~aioimageattach.stores.s3.S3Client`.
         max_retry: How often a request is retried after a transient error.
-        credentials: A :class:`~aioimageattach.stores.s3.CredentialSource` or an asynchronous callable, instead of
-            ``access_key`` and ``secret_key``. ``None`` means the environment, the shared files, and whatever botocore
-            finds.
+        credentials: One of the sources of this module, or an asynchronous callable that returns
+            :class:`~aioimageattach.stores.s3.Credentials`, instead of ``access_key`` and ``secret_key``. ``None`` means
+            the environment, the shared files, and whatever botocore finds.
         token: The session token, if ``access_key`` is temporary.
         url_expires_in: Sign URLs, as a private bucket requires, and keep them valid for at least this long, in seconds.
             ``None`` returns unsigned URLs.
@@ -371,7 +371,7 @@ class S3Store(KeyedStore):
         """Copy a file within the server."""
         await self.client.copy(check_name(old), check_name(new), only_new=True)
 
-    def location_of(self, object_type: str | None = None) -> Location:
+    def location_of(self, object_type: str | None = None) -> frozenset[Hashable]:
         """Return the server, the bucket and the prefix."""
         return frozenset({("s3", self.client.endpoint.server, self.bucket, self.prefix)})
 

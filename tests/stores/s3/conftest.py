@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from aioimageattach.stores.s3 import S3Client, S3Store, StaticCredentials
+from aioimageattach.stores.s3 import Credentials, S3Client, S3Store
 from tests.databases import REQUIRED
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
 from tests.servers.ministack import Ministack
@@ -112,7 +112,7 @@ async def make_client() -> AsyncIterator[MakeClient]:
     async with AsyncExitStack() as stack:
 
         def make(url: str, bucket: str = BUCKET, **options: Any) -> S3Client:
-            credentials = options.pop("credentials", StaticCredentials(ACCESS_KEY, SECRET_KEY))
+            credentials = options.pop("credentials", Credentials(ACCESS_KEY, SECRET_KEY))
             client = S3Client(bucket, credentials, endpoint_url=url, **{"region": REGION, **QUICK, **options})
             stack.push_async_callback(client.aclose)
             return client

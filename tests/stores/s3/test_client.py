@@ -26,7 +26,7 @@ from aioimageattach.exc import (
     StoreFileNotFoundError,
     StorePermissionError,
 )
-from aioimageattach.stores.s3 import AuthMechanismError, Credentials, Encryption, S3Client, StaticCredentials
+from aioimageattach.stores.s3 import AuthMechanismError, Credentials, Encryption, S3Client
 from aioimageattach.stores.s3._http.transport import KEEP_ALIVE
 from aioimageattach.version import VERSION
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
@@ -488,10 +488,10 @@ async def test_old_signatures(gate: Gate, make_client: MakeClient) -> None:
 async def test_temporary_credentials(gate: Gate, make_client: MakeClient) -> None:
     """Their token goes along, in headers and in URLs."""
     gate.judge.keys["ASIATEMPORARY"] = Key("secret", "token+/=")
-    client = make_client(gate.url, credentials=StaticCredentials("ASIATEMPORARY", "secret", "token+/="))
+    client = make_client(gate.url, credentials=Credentials("ASIATEMPORARY", "secret", "token+/="))
     await client.create("a", b"x")
     assert (await fetch(client.presign("GET", "a")))[1] == b"x"
-    wrong = make_client(gate.url, credentials=StaticCredentials("ASIATEMPORARY", "secret"))
+    wrong = make_client(gate.url, credentials=Credentials("ASIATEMPORARY", "secret"))
     with pytest.raises(StorePermissionError, match="InvalidToken"):
         await wrong.create("b", b"x")
 
@@ -499,8 +499,8 @@ async def test_temporary_credentials(gate: Gate, make_client: MakeClient) -> Non
 async def test_refusals(gate: Gate, make_client: MakeClient) -> None:
     """They carry what the server says, and no secret."""
     for credentials, code in (
-        (StaticCredentials(ACCESS_KEY, "canary-of-a-secret"), "SignatureDoesNotMatch"),
-        (StaticCredentials("AKIAOTHER", "canary-of-a-secret"), "InvalidAccessKeyId"),
+        (Credentials(ACCESS_KEY, "canary-of-a-secret"), "SignatureDoesNotMatch"),
+        (Credentials("AKIAOTHER", "canary-of-a-secret"), "InvalidAccessKeyId"),
     ):
         with pytest.raises(StorePermissionError, match=code) as caught:
             await make_client(gate.url, credentials=credentials).create("a", b"x")
@@ -529,7 +529,7 @@ async def test_connections_are_kept_and_closed(gate: Gate, make_client: MakeClie
 
 def test_each_event_loop_has_its_own_connections(gate: Gate) -> None:
     """A client that outlives a loop works in the next."""
-    client = S3Client(BUCKET, StaticCredentials(ACCESS_KEY, SECRET_KEY), region=REGION, endpoint_url=gate.url)
+    client = S3Client(BUCKET, Credentials(ACCESS_KEY, SECRET_KEY), region=REGION, endpoint_url=gate.url)
 
     async def work(name: str) -> bytes:
         async with client:
@@ -578,7 +578,7 @@ def test_connections_of_closed_event_loops_are_closed(certificate: Certificate, 
     port = server.server_port
     client = S3Client(
         BUCKET,
-        StaticCredentials(ACCESS_KEY, SECRET_KEY),
+        Credentials(ACCESS_KEY, SECRET_KEY),
         region=REGION,
         endpoint_url=f"{'https' if tls else 'http'}://127.0.0.1:{port}",
         ssl_context=ssl.create_default_context(cafile=certificate.path),
@@ -609,9 +609,9 @@ def test_an_unclosed_client_is_told(gate: Gate) -> None:
     """By a ResourceWarning that says whose connections were left; one that is closed is not."""
     code = f"""
 import asyncio
-from aioimageattach.stores.s3 import S3Client, StaticCredentials
+from aioimageattach.stores.s3 import S3Client, Credentials
 async def main(close):
-    keys = StaticCredentials({ACCESS_KEY!r}, {SECRET_KEY!r})
+    keys = Credentials({ACCESS_KEY!r}, {SECRET_KEY!r})
     client = S3Client({BUCKET!r}, keys, region={REGION!r}, endpoint_url={gate.url!r})
     await client.replace("a", b"x")
     if close:
@@ -654,11 +654,11 @@ asyncio.run(main(CLOSE))
 def test_arguments_out_of_range(options: dict[str, Any]) -> None:
     """They are refused by name."""
     with pytest.raises(ValueError, match=next(iter(options)).replace("timeout", "(timeout|expected)")):
-        S3Client(BUCKET, StaticCredentials("a", "b"), **options)
+        S3Client(BUCKET, Credentials("a", "b"), **options)
 
 
 def test_a_client_shows_no_secret() -> None:
     """Neither do its parts."""
-    client = S3Client(BUCKET, StaticCredentials("AKIA", "canary-of-a-secret", "canary-token"), region=REGION)
+    client = S3Client(BUCKET, Credentials("AKIA", "canary-of-a-secret", "canary-token"), region=REGION)
     assert repr(client) == "<S3 bucket 'pictures' at https://s3.{region}.amazonaws.com>"
     assert "canary" not in f"{client!r}{client.credentials!r}{vars(client)}{vars(client._sender)}"

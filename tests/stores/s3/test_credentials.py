@@ -28,11 +28,9 @@ from aioimageattach.stores.s3 import (
     BotocoreCredentials,
     ChainedCredentials,
     Credentials,
-    CredentialSource,
     DefaultCredentials,
     EnvironmentCredentials,
     ProfileCredentials,
-    StaticCredentials,
 )
 from aioimageattach.stores.s3._credentials.cache import CredentialCache
 from aioimageattach.stores.s3._credentials.sources import to_source
@@ -113,7 +111,7 @@ def test_credentials_that_cannot_be_are_refused(arguments: tuple[Any, ...], mess
 async def test_nothing_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:
     """No repr, format, pickle or log of credentials, their sources and their cache shows secret or token."""
     caplog.set_level(logging.DEBUG)
-    source = ChainedCredentials(StaticCredentials("AKID", "canary-secret", "canary-token"), EnvironmentCredentials())
+    source = ChainedCredentials(Credentials("AKID", "canary-secret", "canary-token"), EnvironmentCredentials())
     cache = CredentialCache(source)
     await cache.get()
     for thing in (KEYS, source, cache, [KEYS], {"a": KEYS}):
@@ -130,7 +128,7 @@ async def test_nothing_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:
 
 async def test_known_keys_are_there_without_waiting() -> None:
     """Static keys can be used for signing before anything was awaited."""
-    cache = CredentialCache(StaticCredentials("AKID", "secret"))
+    cache = CredentialCache(Credentials("AKID", "secret"))
     assert cache.peek() == await cache.get() == cache.peek() == Credentials("AKID", "secret")
 
 
@@ -587,8 +585,8 @@ async def test_the_region_of_a_profile(home: Path) -> None:
     (home / "config").write_text("[default]\nregion = eu-west-3\n[profile other]\n")
     assert await DefaultCredentials().find_region() == "eu-west-3"
     assert await ProfileCredentials("other").find_region() is None
-    assert await StaticCredentials("a", "b").find_region() is None
-    assert await ChainedCredentials(StaticCredentials("a", "b"), ProfileCredentials()).find_region() == "eu-west-3"
+    assert await Credentials("a", "b").find_region() is None
+    assert await ChainedCredentials(Credentials("a", "b"), ProfileCredentials()).find_region() == "eu-west-3"
     assert await CredentialCache(ChainedCredentials()).find_region() is None
     assert ChainedCredentials().peek() is None
     assert "default" not in repr(ProfileCredentials())
@@ -796,15 +794,10 @@ def test_one_cache_serves_several_loops() -> None:
     assert found == [KEYS, KEYS]
 
 
-def test_a_source_of_ones_own_needs_one_method() -> None:
-    """What is known without waiting is optional."""
-
-    class Own(CredentialSource):
-        async def fetch(self) -> Credentials | None:
-            return KEYS
-
-    assert Own().peek() is None
-    assert asyncio.run(CredentialCache(Own()).get()) is KEYS
+def test_credentials_are_a_source_of_themselves() -> None:
+    """Credentials that do not change need no other source, and are known without waiting."""
+    assert KEYS.peek() is KEYS
+    assert asyncio.run(CredentialCache(KEYS).get()) is KEYS
 
 
 # --- in the background -----------------------------------------------------------------------------------------------

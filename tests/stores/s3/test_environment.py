@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from aioimageattach.exc import StoreError
-from aioimageattach.stores.s3 import S3Client, StaticCredentials
+from aioimageattach.stores.s3 import Credentials, S3Client
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY
 from tests.stores.s3.conftest import Certificate, MakeClient
 
-KEYS = StaticCredentials(ACCESS_KEY, SECRET_KEY)
+KEYS = Credentials(ACCESS_KEY, SECRET_KEY)
 FIPS, DUAL_STACK = "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"
 IGNORE = "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"
 

@@ -20,7 +20,7 @@ from aioimageattach.exc import (
     StorePermissionError,
     StoreUnavailableError,
 )
-from aioimageattach.stores.s3 import Credentials, S3Client, StaticCredentials
+from aioimageattach.stores.s3 import Credentials, S3Client
 from aioimageattach.stores.s3._upload import part_size_for
 from tests.servers.gate import Gate
 from tests.servers.judge import Key, Refusal
@@ -247,7 +247,7 @@ async def test_attempts_are_logged_without_secrets(
     caplog.set_level(logging.DEBUG)
     gate.fail(1, 503, "SlowDown")
     gate.judge.keys["ASIA"] = Key("canary-secret", "canary-token")
-    client = make_client(gate.url, credentials=StaticCredentials("ASIA", "canary-secret", "canary-token"))
+    client = make_client(gate.url, credentials=Credentials("ASIA", "canary-secret", "canary-token"))
     await client.create("a", b"x")
     client.presign("GET", "a")
     assert "SlowDown" in caplog.text
@@ -411,7 +411,7 @@ async def test_credentials_that_expire_are_renewed(gate: Gate, make_client: Make
 async def test_credentials_that_stay_expired(gate: Gate, make_client: MakeClient) -> None:
     """They are renewed once, then the error is raised."""
     gate.judge.keys["ASIA"] = Key("secret", "token", datetime(2020, 1, 1, tzinfo=UTC))
-    client = make_client(gate.url, credentials=StaticCredentials("ASIA", "secret", "token"))
+    client = make_client(gate.url, credentials=Credentials("ASIA", "secret", "token"))
     with pytest.raises(StorePermissionError, match=r"ExpiredToken.*renew"):
         await client.create("a", b"x")
     with pytest.raises(StoreError):

@@ -15,7 +15,7 @@ import pytest
 
 from aioimageattach.exc import StoreError, StoreFileNotFoundError, StorePermissionError, StoreUnavailableError
 from aioimageattach.stores import MemoryStore
-from aioimageattach.stores.s3 import Credentials, S3Store, StaticCredentials
+from aioimageattach.stores.s3 import Credentials, S3Store
 from tests.servers.gate import Gate
 from tests.servers.scripted import Reply, Request, Scripted, answer, error, raw
 from tests.stores.s3.conftest import MakeClient, MakeStore
@@ -373,5 +373,5 @@ async def test_object_lock(make_store: MakeStore) -> None:
 
 def test_sources_show_no_secret() -> None:
     """Nor does a request in a message."""
-    assert repr(StaticCredentials("AKID", "canary")) == "StaticCredentials('AKID', ...)"
+    assert repr(Credentials("AKID", "canary")) == "Credentials(access_key='AKID', expires_at=None)"
     assert "canary" not in repr(Request("GET", "/", {}, b""))

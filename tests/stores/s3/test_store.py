@@ -15,8 +15,8 @@ import pytest
 from yarl import URL
 
 from aioimageattach.exc import InvalidKeyError, StoreError, StorePermissionError
-from aioimageattach.key import ImageKey, file_name, make_revision
-from aioimageattach.stores.s3 import BASE_URL_FORMAT, DEFAULT_MAX_AGE, Credentials, S3Client, S3Store, StaticCredentials
+from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.stores.s3 import BASE_URL_FORMAT, DEFAULT_MAX_AGE, Credentials, S3Client, S3Store
 from aioimageattach.testing import StoreContract
 from tests.servers.gate import ACCESS_KEY, SECRET_KEY, Gate
 from tests.servers.judge import Key, Refusal
@@ -89,7 +89,7 @@ def test_the_arguments_of_the_predecessor() -> None:
     ("options", "message"),
     [
         ({"access_key": "key"}, "access_key and secret_key"),
-        ({"credentials": StaticCredentials("a", "b"), **AWS}, "credentials: expected None with"),
+        ({"credentials": Credentials("a", "b"), **AWS}, "credentials: expected None with"),
         ({"url_expires_in": 60, "public_base_url": "https://x", **AWS}, "public_base_url"),
         ({"url_window": 60, **AWS}, "url_window"),
         ({"url_expires_in": 0, **AWS}, "url_expires_in"),
@@ -197,7 +197,7 @@ async def test_what_no_store_has_put_is_left_out(gate: Gate, make_store: MakeSto
     store = make_store(gate.url, prefix="p")
     for key in ("p/", "p/folder/", "p//x", "q/a", "pa"):
         async with S3Client(
-            BUCKET, StaticCredentials(ACCESS_KEY, SECRET_KEY), region=REGION, endpoint_url=gate.url
+            BUCKET, Credentials(ACCESS_KEY, SECRET_KEY), region=REGION, endpoint_url=gate.url
         ) as client:
             await client.create(key, b"x")
     await store.put_object("a", b"x")
@@ -225,7 +225,7 @@ async def test_uploads_that_a_killed_process_left(gate: Gate, make_store: MakeSt
     gate.before.append(lambda asked: Refusal(403, "AccessDenied") if "uploadId" in asked.target else None)
     for n in range(3):
         with pytest.raises(StorePermissionError):
-            await store.put_object(file_name(ImageKey(f"kind-{n}", None, 1, 1, "image/png", make_revision())), b"x")
+            await store.put_object(ImageKey(f"kind-{n}", None, 1, 1, "image/png", make_revision()).file_name(), b"x")
         with pytest.raises(StorePermissionError):
             await store.put_object(f"backup/{n}", b"x")
     gate.before.clear()

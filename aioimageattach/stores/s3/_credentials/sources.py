@@ -23,7 +23,6 @@ __all__ = [
     "CredentialSource",
     "Credentials",
     "EnvironmentCredentials",
-    "StaticCredentials",
     "build_credentials",
     "to_source",
 ]
@@ -34,9 +33,31 @@ NO_CREDENTIALS: Final = "NoCredentials"
 _PRINTABLE: Final = re.compile(r"[!-~]+")
 
 
+class CredentialSource(ABC):
+    """Base class of the sources of credentials."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def fetch(self) -> Credentials | None:
+        """Return the current credentials, or ``None`` if this source has none.
+
+        Raises:
+            StorePermissionError: The credentials are incomplete or unreadable, or the issuing service denied them.
+        """
+
+    def peek(self) -> Credentials | None:
+        """Return the credentials if they are available without I/O, or else ``None``."""
+        return None
+
+    async def find_region(self) -> str | None:
+        """Return the region that is configured together with the credentials, or ``None``."""
+        return None
+
+
 @dataclass(frozen=True, slots=True)
-class Credentials:
-    """A pair of keys that requests are signed with.
+class Credentials(CredentialSource):
+    """A pair of keys that requests are signed with; also the source of credentials that do not change.
 
     Args:
         access_key: The access key ID, which is part of each request.
@@ -73,32 +94,18 @@ class Credentials:
     def __deepcopy__(self, memo: dict[int, object]) -> Credentials:
         return self
 
+    async def fetch(self) -> Credentials:
+        return self
+
+    def peek(self) -> Credentials:
+        return self
+
 
 CredentialProvider: TypeAlias = Callable[[], Awaitable[Credentials | tuple[str, str, str | None, datetime | None]]]
 """An asynchronous callable that returns :class:`Credentials`, or ``(access_key, secret_key, token, expires_at)``.
 
 It is called when there are no credentials yet, and again before the current ones expire.
 """
-
-
-class CredentialSource(ABC):
-    """Base class of the sources of credentials."""
-
-    @abstractmethod
-    async def fetch(self) -> Credentials | None:
-        """Return the current credentials, or ``None`` if this source has none.
-
-        Raises:
-            StorePermissionError: The credentials are incomplete or unreadable, or the issuing service denied them.
-        """
-
-    def peek(self) -> Credentials | None:
-        """Return the credentials if they are available without I/O, or else ``None``."""
-        return None
-
-    async def find_region(self) -> str | None:
-        """Return the region that is configured together with the credentials, or ``None``."""
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,31 +120,6 @@ class _ProvidedCredentials(CredentialSource):
 def to_source(credentials: CredentialSource | CredentialProvider) -> CredentialSource:
     """Return a source unchanged; wrap a callable in a source."""
     return credentials if isinstance(credentials, CredentialSource) else _ProvidedCredentials(credentials)
-
-
-class StaticCredentials(CredentialSource):
-    """Credentials that do not change.
-
-    Args:
-        access_key: The access key ID.
-        secret_key: The secret access key.
-        token: The session token, if the credentials are temporary.
-
-    Raises:
-        ValueError: A value is empty or contains blanks.
-    """
-
-    def __init__(self, access_key: str, secret_key: str, token: str | None = None) -> None:
-        self._credentials = Credentials(access_key, secret_key, token)
-
-    def __repr__(self) -> str:
-        return f"StaticCredentials({self._credentials.access_key!r}, ...)"
-
-    async def fetch(self) -> Credentials | None:
-        return self._credentials
-
-    def peek(self) -> Credentials | None:
-        return self._credentials
 
 
 def build_credentials(
