@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from ._names import RESERVED, check_name
+from ._names import EXTENSIONS, RESERVED, check_name
 from .exc import InvalidKeyError
-from .key import EXTENSIONS, make_revision
+from .key import make_revision
 
 __all__ = [
     "MAX_FILENAME_BYTES",

@@ -10,6 +10,21 @@ from typing import Final
 
 from .exc import InvalidKeyError
 
+EXTENSIONS: Final = MappingProxyType(
+    {
+        "application/pdf": ".pdf",
+        "image/avif": ".avif",
+        "image/gif": ".gif",
+        "image/heic": ".heic",
+        "image/jpeg": ".jpg",
+        "image/png": ".png",
+        "image/svg+xml": ".svg",
+        "image/tiff": ".tif",
+        "image/webp": ".webp",
+    }
+)
+"""File name extensions of new files, by MIME type; other types get none."""
+
 LEGACY_EXTENSIONS: Final = MappingProxyType(
     {
         "application/pdf": ".pdf",

@@ -6,31 +6,15 @@ import re
 import secrets
 import time
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
-from ._names import ALPHABET, LEGACY_EXTENSIONS, RANDOM_CHARS, RESERVED, TIME_CHARS, check_mimetype
+from ._names import ALPHABET, EXTENSIONS, LEGACY_EXTENSIONS, RANDOM_CHARS, RESERVED, TIME_CHARS, check_mimetype
 from .exc import InvalidKeyError
 
-__all__ = ["EXTENSIONS", "VECTOR_TYPES", "ImageKey", "extension", "file_name", "guess_extension", "make_revision"]
+__all__ = ["VECTOR_TYPES", "ImageKey", "extension", "guess_extension", "make_revision"]
 
 VECTOR_TYPES: Final = frozenset({"image/svg+xml", "application/pdf"})
 """The vector image types; their thumbnails are PNG."""
-
-EXTENSIONS: Final = MappingProxyType(
-    {
-        "application/pdf": ".pdf",
-        "image/avif": ".avif",
-        "image/gif": ".gif",
-        "image/heic": ".heic",
-        "image/jpeg": ".jpg",
-        "image/png": ".png",
-        "image/svg+xml": ".svg",
-        "image/tiff": ".tif",
-        "image/webp": ".webp",
-    }
-)
-"""File name extensions of new files, by MIME type; other types get none."""
 
 _OBJECT_TYPE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,126}[A-Za-z0-9_~-]|[A-Za-z0-9_]", re.ASCII)
 _REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,63}", re.ASCII)
@@ -116,19 +100,18 @@ class ImageKey:
                 f"got {self.revision!r:.80}"
             )
 
+    def file_name(self) -> str:
+        """Return the name under which the built-in stores keep the file.
 
-def file_name(key: ImageKey) -> str:
-    """Return the name under which the built-in stores keep the file of a key with a revision.
+        The name is ``object_type/rrrrr/rr/revision.WIDTHxHEIGHT.ext``. The directories are the first seven characters
+        of the revision, which encode the time of the upload. The outer directory contains the files of nine hours, and
+        the inner one those of 33 seconds, so names sort by age.
 
-    The name is ``object_type/rrrrr/rr/revision.WIDTHxHEIGHT.ext``. The directories are the first seven characters of
-    the revision, which encode the time of the upload. The outer directory contains the files of nine hours, and the
-    inner one those of 33 seconds, so names sort by age.
-
-    Raises:
-        InvalidKeyError: The key has no revision.
-    """
-    revision = key.revision
-    if revision is None:
-        raise InvalidKeyError(f"key: expected a revision, which is part of the file name, got {key!r}")
-    shard = f"{revision[:5]}/{revision[5:7]}"
-    return f"{key.object_type}/{shard}/{revision}.{key.width}x{key.height}{extension(key.mimetype)}"
+        Raises:
+            InvalidKeyError: The key has no revision.
+        """
+        revision = self.revision
+        if revision is None:
+            raise InvalidKeyError(f"key: expected a revision, which is part of the file name, got {self!r}")
+        shard = f"{revision[:5]}/{revision[5:7]}"
+        return f"{self.object_type}/{shard}/{revision}.{self.width}x{self.height}{extension(self.mimetype)}"

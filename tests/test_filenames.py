@@ -17,8 +17,7 @@ from aioimageattach._filenames import (
     parse_attachment_name,
 )
 from aioimageattach._http.disposition import check_filename
-from aioimageattach._names import check_name, is_own_name, revision_of
-from aioimageattach.key import EXTENSIONS
+from aioimageattach._names import EXTENSIONS, check_name, is_own_name, revision_of
 from aioimageattach.stores.fs._paths import check_path
 
 SHA256 = "0123456789abcdef" * 4

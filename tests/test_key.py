@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aioimageattach._names import check_mimetype, check_name, is_own_name, revision_of, revision_time
 from aioimageattach.exc import InvalidKeyError
-from aioimageattach.key import ImageKey, extension, file_name, guess_extension, make_revision
+from aioimageattach.key import ImageKey, extension, guess_extension, make_revision
 from aioimageattach.testing._contract import AWKWARD_NAMES, INVALID_NAMES
 
 USUAL: dict[str, Any] = {
@@ -78,7 +78,7 @@ def test_what_a_key_may_have(field: str, value: object) -> None:
 def test_new_files_end_in_what_people_know(mimetype: str, expected: str) -> None:
     """A new name ends in the extension of the MIME type, or in none."""
     assert extension(mimetype) == expected
-    name = file_name(ImageKey(**{**USUAL, "mimetype": mimetype}))
+    name = ImageKey(**{**USUAL, "mimetype": mimetype}).file_name()
     assert name == f"user-picture/01m7x/vw/01m7xvw392my0qm9gn0r3dt55c.30x20{expected}"
     assert check_name(name) == name
 
@@ -95,7 +95,7 @@ def test_old_files_end_in_what_the_predecessor_knew() -> None:
 def test_a_name_needs_a_revision() -> None:
     """A key without a revision has no name in this layout."""
     with pytest.raises(InvalidKeyError, match="key: expected a revision"):
-        file_name(ImageKey(**{**USUAL, "revision": None}))
+        ImageKey(**{**USUAL, "revision": None}).file_name()
 
 
 @given(times=st.lists(st.floats(0, 2**35), min_size=2, max_size=2, unique_by=lambda moment: int(moment * 1000)))
@@ -104,7 +104,7 @@ def test_revisions_are_in_order_of_time(times: list[float]) -> None:
     early, late = (make_revision(moment) for moment in sorted(times))
     assert early < late
     assert len(early) == 32
-    assert file_name(ImageKey(**{**USUAL, "revision": early})) < file_name(ImageKey(**{**USUAL, "revision": late}))
+    assert ImageKey(**{**USUAL, "revision": early}).file_name() < ImageKey(**{**USUAL, "revision": late}).file_name()
 
 
 def test_revisions_of_one_moment_are_different() -> None:
@@ -117,7 +117,7 @@ def test_a_directory_holds_half_a_minute() -> None:
     """At a million uploads a day, a directory has some hundreds of files, and its parent a thousand directories."""
 
     def directories(seconds: range) -> Counter[str]:
-        names = (file_name(ImageKey(**{**USUAL, "revision": make_revision(1_700_000_000 + s)})) for s in seconds)
+        names = (ImageKey(**{**USUAL, "revision": make_revision(1_700_000_000 + s)}).file_name() for s in seconds)
         return Counter(name.rpartition("/")[0] for name in names)
 
     assert max(directories(range(100)).values()) <= 33
@@ -147,8 +147,8 @@ def test_the_revision_is_found_in_a_name() -> None:
     """The revision is found in a name with or without an extension; other names have none."""
     for mimetype in ("image/jpeg", "image/unheard-of"):
         key = ImageKey(**{**USUAL, "mimetype": mimetype})
-        assert revision_of(file_name(key)) == key.revision
-    name = file_name(ImageKey(**USUAL))
+        assert revision_of(key.file_name()) == key.revision
+    name = ImageKey(**USUAL).file_name()
     for other in ("user-picture/7/30x20.jpe", name.replace("/01m7x/", "/01m7y/"), f"media/{name}", name[:25], ""):
         assert revision_of(other) is None
 

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from .._names import EXTENSIONS
 from ..exc import InvalidKeyError, StoreFileExistsError, StoreFileNotFoundError
 from ..file import Spool
 from ..imaging._recipe import Recipe
 from ..imaging._render import Rendering, render
-from ..key import EXTENSIONS, ImageKey, file_name
+from ..key import ImageKey
 from ..store import KeyedStore
 from .names import DerivedName, legacy_key, legacy_revision, parse_point, path_of, stem_of
 from .srcset import Declaration, Declarations, Ladder, Step
@@ -51,7 +52,7 @@ class Original:
         width, _, height = size.partition("x")
         try:
             key = ImageKey(object_type, None, int(width), int(height), _TYPES[dot + extension], revision)
-            same = file_name(key) == name
+            same = key.file_name() == name
         except (InvalidKeyError, KeyError, ValueError):
             return None
         return cls(name, object_type, revision, key.width, key.height, key.mimetype) if same else None

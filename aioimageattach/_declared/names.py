@@ -178,7 +178,7 @@ def stem_of(revision: str, name: str, look: str, point: str = "") -> str:
 
 
 def path_of(object_type: str, stem: str) -> str:
-    """Return the common prefix of the file names of a thumbnail; see :func:`aioimageattach.key.file_name`.
+    """Return the common prefix of the file names of a thumbnail; see :meth:`aioimageattach.key.ImageKey.file_name`.
 
     Args:
         object_type: Object type of the original.

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.request import urlopen
 
-from aioimageattach.key import ImageKey, file_name
+from aioimageattach.key import ImageKey
 
 from .measure import save, say
 
@@ -35,7 +35,7 @@ Command = tuple[list[str], dict[str, str]]
 
 def name_of(number: int, width: int = 100) -> str:
     """The name of a file of the store."""
-    return file_name(ImageKey("picture", None, width, 100, "image/jpeg", f"{number:026d}"))
+    return ImageKey("picture", None, width, 100, "image/jpeg", f"{number:026d}").file_name()
 
 
 def commands(root: Path, port: int) -> dict[str, Command]:

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from aioimageattach.context import bind_store
 from aioimageattach.entity import _derived
 from aioimageattach.entity._image import utcnow
-from aioimageattach.key import ImageKey, file_name, make_revision
+from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.thumbnails import _backfill
 from tests.cli import models
 from tests.cli.conftest import USERS, Run, documents, files
@@ -58,7 +58,7 @@ def lose_file(folder: Path) -> str:
 
 def add_orphan(folder: Path) -> str:
     """Add an old file that no row names; return its name."""
-    name = file_name(ImageKey("user-picture", None, 90, 60, "image/jpeg", make_revision(OLD)))
+    name = ImageKey("user-picture", None, 90, 60, "image/jpeg", make_revision(OLD)).file_name()
     path = folder / models.MEDIA / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"left behind")

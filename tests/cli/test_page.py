@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from aioimageattach._declared.names import path_of, stem_of
 from aioimageattach.cli._app import app
 from aioimageattach.context import bind_store
-from aioimageattach.key import ImageKey, file_name, make_revision
+from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores.fs import FileSystemStore
 from tests import photos
 from tests.cli.conftest import files
@@ -136,13 +136,13 @@ def simulate(event: str, folder: Path) -> None:
             [name] = [name for name in files(media) if revision in name]
             (media / name).unlink()
         case "a file is left behind":
-            name = file_name(ImageKey("user-picture", None, 451, 300, "image/jpeg", make_revision(LONG_AGO)))
+            name = ImageKey("user-picture", None, 451, 300, "image/jpeg", make_revision(LONG_AGO)).file_name()
             (media / name).parent.mkdir(parents=True, exist_ok=True)
             (media / name).write_bytes(photos.photo("chelsea"))
             os.utime(media / name, (LONG_AGO, LONG_AGO))
         case "a thumbnail is no longer declared":
             revision = make_revision(LONG_AGO)
-            original = file_name(ImageKey("product-photo", None, 451, 300, "image/jpeg", revision))
+            original = ImageKey("product-photo", None, 451, 300, "image/jpeg", revision).file_name()
             for name in (original, f"{path_of('product-photo', stem_of(revision, 'wide', ''))}.240x160.webp"):
                 (media / name).parent.mkdir(parents=True, exist_ok=True)
                 (media / name).write_bytes(photos.photo("chelsea"))

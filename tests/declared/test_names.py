@@ -20,7 +20,7 @@ from aioimageattach._declared.names import (
     stem_of,
 )
 from aioimageattach.exc import InvalidKeyError
-from aioimageattach.key import ImageKey, file_name, make_revision
+from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores.fs._serving.names import parse_path
 
 REVISION = "01m8mvtw392my0qm9gn0r3dt55cabcde"
@@ -80,9 +80,9 @@ def test_a_name_is_read_as_it_was_written(
     assert parse_point(found.point) == (None if point is None else tuple(int(part * 100 + 0.5) / 100 for part in point))
     assert found.belongs_to(revision)
     key = ImageKey(derived_type("photo"), None, 320, 240, "image/webp", stem)
-    assert file_name(key) == f"{path_of('photo', stem)}.320x240.webp"
-    assert file_name(key).startswith(f"{path_of('photo', found.public)}-")
-    assert parse_path(file_name(key)) is not None
+    assert key.file_name() == f"{path_of('photo', stem)}.320x240.webp"
+    assert key.file_name().startswith(f"{path_of('photo', found.public)}-")
+    assert parse_path(key.file_name()) is not None
 
 
 def test_names_are_made_with_the_whole_revision() -> None:

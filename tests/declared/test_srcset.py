@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from aioimageattach._declared import srcset
 from aioimageattach._declared.srcset import Declaration, Srcset, declarations
 from aioimageattach.exc import DeclarationError
-from aioimageattach.imaging import DEFAULT_LIMITS, ImageLimits, Recipe
+from aioimageattach.imaging import ImageLimits, Recipe
+from aioimageattach.imaging._limits import DEFAULT_LIMITS
 
 
 def declared(what: Srcset | Recipe, limits: ImageLimits = DEFAULT_LIMITS) -> Declaration:

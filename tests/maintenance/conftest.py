@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from aioimageattach import bind_store
 from aioimageattach.entity._image import utcnow
-from aioimageattach.key import ImageKey, file_name, make_revision
+from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.store import KeyedStore
 from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
@@ -60,7 +60,7 @@ class AgedStore:
     def picture(self, days: float = 3, object_type: str = "user-picture") -> str:
         """Put a file of some age; return its revision."""
         revision = make_revision(time.time() - days * DAY)
-        self.put(file_name(ImageKey(object_type, None, 30, 20, "image/png", revision)), days)
+        self.put(ImageKey(object_type, None, 30, 20, "image/png", revision).file_name(), days)
         return revision
 
     async def fill(self, engine: AsyncEngine, count: int, *, lost: int = 0, base: Any = Base) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from aioimageattach.key import EXTENSIONS, ImageKey, make_revision
+from aioimageattach._names import EXTENSIONS
+from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores.fs import FileSystemStore
 from tests.servers.asgi import serving
 from tests.servers.nginx import nginx_before, store_directory

@@ -9,9 +9,9 @@ from typing import Final
 
 from ...._filenames import UNKNOWN_TYPE, clean_filename, parse_attachment_name
 from ...._http.disposition import attachment
-from ...._names import LEGACY_EXTENSIONS
+from ...._names import EXTENSIONS, LEGACY_EXTENSIONS
 from ....exc import InvalidKeyError
-from ....key import EXTENSIONS, ImageKey, file_name
+from ....key import ImageKey
 from .._paths import check_path
 
 __all__ = ["TYPES", "ServableFile", "parse_path"]
@@ -116,7 +116,7 @@ def _is_revisioned(found: re.Match[str], extension: str) -> bool:
         key = ImageKey(found["type"], None, int(found["width"]), int(found["height"]), mimetype, found["stem"])
     except InvalidKeyError:  # the name may be one of the predecessor's layout
         return False
-    return file_name(key) == found[0]
+    return key.file_name() == found[0]
 
 
 def _is_legacy(found: re.Match[str]) -> bool:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioimageattach._names import LEGACY_EXTENSIONS
+from aioimageattach._names import EXTENSIONS, LEGACY_EXTENSIONS
 from aioimageattach.exc import InvalidKeyError
-from aioimageattach.key import EXTENSIONS, ImageKey, file_name, make_revision
+from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores.fs._paths import legacy_name
 from aioimageattach.stores.fs._serving.names import parse_path
 
@@ -31,7 +31,7 @@ def test_whatever_the_store_names_is_shown(kind: str, mimetype: str) -> None:
     """With the revision as its tag; pictures of pixels to be looked at, all else to be saved."""
     key = key_of(kind, None, mimetype, make_revision())
     if key is not None:
-        found = parse_path(file_name(key))
+        found = parse_path(key.file_name())
         assert found is not None
         assert found.etag == f'"{key.revision}"'
         assert found.mimetype == (mimetype if mimetype in EXTENSIONS else "application/octet-stream")
