@@ -7,7 +7,7 @@ from .context import store_context
 from .context._current import overriding_store
 from .store import Store
 
-__all__ = ["ASGIApp", "StoreContextMiddleware"]
+__all__ = ["StoreContextMiddleware"]
 
 
 class StoreContextMiddleware:

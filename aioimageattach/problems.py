@@ -21,7 +21,7 @@ from .exc import (
     ValueTooLargeError,
 )
 
-__all__ = ["RESPONSES", "STATUSES", "ProblemMiddleware", "problem_of"]
+__all__ = ["RESPONSES", "STATUSES", "ProblemMiddleware"]
 
 STATUSES: Final[Mapping[type[Exception], int]] = {
     ImageError: 422,
@@ -72,13 +72,10 @@ _RETRY_AFTER: Final = 5
 _log = logging.getLogger(__name__)
 
 
-def problem_of(error: Exception, statuses: Mapping[type[Exception], int] = STATUSES) -> dict[str, Any] | None:
+def _problem_of(error: Exception, statuses: Mapping[type[Exception], int]) -> dict[str, Any] | None:
     """Return the problem details of an error; ``None`` if the error is not for the client.
 
-    Args:
-        error: The error.
-        statuses: HTTP status for each error class. The class of the error itself takes precedence over its base
-            classes.
+    The class of the error itself takes precedence over its base classes.
     """
     kind = next((kind for kind in type(error).__mro__ if kind in statuses), None)
     if kind is None:
@@ -106,8 +103,9 @@ class ProblemMiddleware:
 
     Args:
         app: The application to wrap.
-        statuses: HTTP status for each error class, instead of :data:`STATUSES`. It may contain errors of other
-            libraries, such as SQLAlchemy's ``NoResultFound``, whose messages clients may see.
+        statuses: HTTP status for each error class, instead of :data:`STATUSES`. The class of the error itself takes
+            precedence over its base classes. It may contain errors of other libraries, such as SQLAlchemy's
+            ``NoResultFound``, whose messages clients may see.
     """
 
     def __init__(self, app: ASGIApp, *, statuses: Mapping[type[Exception], int] = STATUSES) -> None:
@@ -134,7 +132,7 @@ class ProblemMiddleware:
                 extra = log_fields("problems.task_failed", error)
                 _log.exception("a task failed after the response to %s %s", scope["method"], scope["path"], extra=extra)
                 return
-            problem = None if started else problem_of(error, self.statuses)
+            problem = None if started else _problem_of(error, self.statuses)
             if problem is None:
                 raise
             await _respond(send, problem)

@@ -7,17 +7,14 @@ from collections.abc import AsyncIterator, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Protocol, Self, TypeAlias, final
+from typing import Any, Final, Protocol, Self, final
 
 from ._tasks import finish, map_concurrently
 from .exc import DeclarationError, InvalidKeyError, StoreError
 from .file import AsyncFile, Source, Spool
-from .key import ImageKey, file_name, make_revision
+from .key import ImageKey, make_revision
 
-__all__ = ["KeyLevelStore", "KeyedStore", "Location", "ObjectInfo", "Store", "StoredImage", "finish"]
-
-Location: TypeAlias = frozenset[Hashable]
-"""The places that a store reads from or writes to. Two stores can have the same file if their locations intersect."""
+__all__ = ["KeyedStore", "ObjectInfo", "Store", "finish"]
 
 _PARALLEL: Final = 16
 
@@ -170,7 +167,7 @@ class Store(ABC):
 
     @property
     @final
-    def location(self) -> Location:
+    def location(self) -> frozenset[Hashable]:
         """The places where this store keeps files, to be compared with those of other stores. No I/O.
 
         A store that does not combine others has one place. Two stores can have the same file if their locations are not
@@ -178,7 +175,7 @@ class Store(ABC):
         """
         return self.location_of()
 
-    def location_of(self, object_type: str | None = None) -> Location:
+    def location_of(self, object_type: str | None = None) -> frozenset[Hashable]:
         """Return the places where the files of an object type are kept; ``None`` for all types. See :attr:`location`.
 
         Override it if two objects can keep the same files, such as two stores of the same directory.
@@ -549,12 +546,12 @@ class KeyedStore(KeyLevelStore):
     @final
     def name_of(self, key: ImageKey) -> str:
         """Return the name under which this store puts the file of a key."""
-        return self.legacy_name(key) if key.revision is None else file_name(key)
+        return self.legacy_name(key) if key.revision is None else key.file_name()
 
     @final
     def names_of(self, key: ImageKey) -> tuple[str, ...]:
         """Return all names that the file of a key may have: several if this store combines other stores."""
-        return self.legacy_names(key) if key.revision is None else (file_name(key),)
+        return self.legacy_names(key) if key.revision is None else (key.file_name(),)
 
     def legacy_names(self, key: ImageKey) -> tuple[str, ...]:
         """Return the names of a key without a revision: several if this store combines other stores."""

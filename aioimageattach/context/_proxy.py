@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from ..file import AsyncFile, Source
 from ..key import ImageKey
-from ..store import KeyLevelStore, Location, Store
+from ..store import KeyLevelStore, Store
 
 
 class LocalProxyStore(KeyLevelStore):
@@ -60,7 +60,7 @@ class LocalProxyStore(KeyLevelStore):
         """Close the connections of the store that it delegates to."""
         await self.get_current_object().aclose()
 
-    def location_of(self, object_type: str | None = None) -> Location:
+    def location_of(self, object_type: str | None = None) -> frozenset[Hashable]:
         """Return the places of the store that it delegates to."""
         return self.get_current_object().location_of(object_type)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -18,7 +18,7 @@ from .._transaction.references import Derived
 from ..exc import DeclarationError, UsageError
 from ..imaging._recipe import Recipe
 from ..key import ImageKey
-from ..store import KeyedStore, Location, Store
+from ..store import KeyedStore, Store
 
 __all__ = [
     "MARKS",
@@ -261,13 +261,13 @@ def _mark(declaration: Declaration, point: str, store: KeyedStore, object_type: 
 
 
 @lru_cache(1024)
-def _place(location: Location) -> str | None:
+def _place(location: frozenset[Hashable]) -> str | None:
     """Return a string that identifies a location in every process; ``None`` if it is valid in this process only."""
     parts = list(_plain(location))
     return None if None in parts else " ".join(sorted(map(str, parts)))
 
 
-def _plain(location: Location) -> Iterator[str | None]:
+def _plain(location: frozenset[Hashable]) -> Iterator[str | None]:
     for place in location:
         known = isinstance(place, tuple) and all(isinstance(part, str | int) for part in place)
         yield repr(place) if known else None

@@ -6,14 +6,13 @@ call it in a worker thread. Importing the package does not load any decoder: lib
 
 from __future__ import annotations
 
-from ._limits import DEFAULT_LIMITS, ImageLimits
+from ._limits import ImageLimits
 from ._metadata import strip_metadata
 from ._probe import Probe, probe
 from ._recipe import Recipe
 from ._render import Rendering, render
 
 __all__ = [
-    "DEFAULT_LIMITS",
     "ImageLimits",
     "Probe",
     "Recipe",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from ._memory import MemoryStore
 from ._mirror import MirrorStore, PlainMirrorStore
-from ._overlay import DELETED_MARK_MIMETYPE, OverlayStore, PlainOverlayStore
+from ._overlay import OverlayStore, PlainOverlayStore
 from ._routing import PlainRoutingStore, RoutingStore
 from ._split import SplitStore
 
 __all__ = [
-    "DELETED_MARK_MIMETYPE",
     "MemoryStore",
     "MirrorStore",
     "OverlayStore",

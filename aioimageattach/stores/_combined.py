@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from itertools import combinations, islice
@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 from .._listings import merged
 from ..exc import DeclarationError, InvalidKeyError, StoreError
 from ..file import AsyncFile, Source
-from ..store import KeyedStore, Location, ObjectInfo, Store
+from ..store import KeyedStore, ObjectInfo, Store
 
 __all__ = ["CombinedStore", "NameRoutingStore", "check_places", "check_stores", "joined"]
 
@@ -50,7 +50,7 @@ def check_places(stores: Iterable[Store]) -> None:
             )
 
 
-def joined(stores: Iterable[Store], object_type: str | None) -> Location:
+def joined(stores: Iterable[Store], object_type: str | None) -> frozenset[Hashable]:
     """Return the union of the places of several stores."""
     return frozenset[Any]().union(*(store.location_of(object_type) for store in stores))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable
 from datetime import datetime
 from itertools import islice
 from typing import Final, Generic, TypeVar
@@ -17,7 +17,7 @@ from ..exc import StoreError, StoreFileNotFoundError
 from ..file import AsyncFile, Source, Spool
 from ..file._spool import SpoolFile
 from ..key import ImageKey
-from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
+from ..store import KeyedStore, KeyLevelStore, ObjectInfo, Store
 from ._combined import CombinedStore, check_places, check_stores, joined
 
 __all__ = ["MirrorStore", "PlainMirrorStore"]
@@ -55,7 +55,7 @@ class PlainMirrorStore(CombinedStore, KeyLevelStore, Generic[S]):
         """Return a new revision of the first store for a file of an object type."""
         return self.stores[0].revision_for(object_type, reproducible=reproducible)
 
-    def location_of(self, object_type: str | None = None) -> Location:
+    def location_of(self, object_type: str | None = None) -> frozenset[Hashable]:
         """Return the places of all stores."""
         return joined(self.stores, object_type)
 

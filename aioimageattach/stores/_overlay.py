@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Hashable, Iterable
 from datetime import datetime
 from itertools import islice
 from typing import Final, Generic, TypeVar
@@ -13,7 +13,7 @@ from .._tasks import map_concurrently
 from ..exc import InvalidKeyError, StoreError, StoreFileExistsError, StoreFileNotFoundError
 from ..file import AsyncFile, Source
 from ..key import ImageKey
-from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
+from ..store import KeyedStore, KeyLevelStore, ObjectInfo, Store
 from ._combined import CombinedStore, check_places, check_stores, joined
 
 __all__ = ["DELETED_MARK_MIMETYPE", "OverlayStore", "PlainOverlayStore"]
@@ -57,7 +57,7 @@ class PlainOverlayStore(CombinedStore, KeyLevelStore, Generic[S]):
         """Return a new revision for a file of an object type, with the same suffix."""
         return self.above.revision_for(object_type, reproducible=reproducible) + SANDBOX
 
-    def location_of(self, object_type: str | None = None) -> Location:
+    def location_of(self, object_type: str | None = None) -> frozenset[Hashable]:
         """Return the places of both stores."""
         return joined((self.above, self.below), object_type)
 
@@ -129,7 +129,7 @@ class OverlayStore(CombinedStore, KeyedStore):
         """Return a new revision for a file of an object type, with the same suffix."""
         return self.above.revision_for(object_type, reproducible=reproducible) + SANDBOX
 
-    def location_of(self, object_type: str | None = None) -> Location:
+    def location_of(self, object_type: str | None = None) -> frozenset[Hashable]:
         """Return the places of both stores."""
         return joined((self.above, self.below), object_type)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from .._names import DERIVED, check_name
 from ..exc import InvalidKeyError
 from ..file import AsyncFile, Source
 from ..key import ImageKey
-from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
+from ..store import KeyedStore, KeyLevelStore, ObjectInfo, Store
 from ._combined import CombinedStore, NameRoutingStore, check_stores, joined
 
 __all__ = ["PlainRoutingStore", "RoutingStore"]
@@ -76,7 +76,7 @@ class PlainRoutingStore(CombinedStore, KeyLevelStore, Generic[S]):
             found = self._stores.get(_plain(object_type.removesuffix(DERIVED)))
         return self._default if found is None else found
 
-    def location_of(self, object_type: str | None = None) -> Location:
+    def location_of(self, object_type: str | None = None) -> frozenset[Hashable]:
         """Return the places of the store of an object type, or of all stores."""
         if object_type is None:
             return joined(self.stores, None)

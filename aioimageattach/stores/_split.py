@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Final
 
 from .._names import DERIVED, SANDBOX, THUMBNAIL, check_name, revision_time
 from ..exc import InvalidKeyError
 from ..file import AsyncFile, Source
-from ..key import ImageKey, file_name, make_revision
-from ..store import KeyedStore, Location, ObjectInfo, Store
+from ..key import ImageKey, make_revision
+from ..store import KeyedStore, ObjectInfo, Store
 from ._combined import NameRoutingStore, check_places, check_stores, joined
 
 __all__ = ["SplitStore"]
@@ -57,7 +57,7 @@ class SplitStore(NameRoutingStore):
         """Return a new revision of an original, or a marked one of a thumbnail."""
         return make_revision() + THUMBNAIL if reproducible else make_revision()
 
-    def location_of(self, object_type: str | None = None) -> Location:
+    def location_of(self, object_type: str | None = None) -> frozenset[Hashable]:
         """Return the places of both stores."""
         return joined((self.originals, self.thumbnails), object_type)
 
@@ -68,7 +68,7 @@ class SplitStore(NameRoutingStore):
         return self.thumbnails if _is_thumbnail(check_name(name)) else self.originals
 
     def _of_key(self, key: ImageKey) -> KeyedStore:
-        return self.originals if key.revision is None else self._of(file_name(key))
+        return self.originals if key.revision is None else self._of(key.file_name())
 
     def _candidates(self, prefix: str) -> Sequence[KeyedStore]:
         return self.originals, self.thumbnails

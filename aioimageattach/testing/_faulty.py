@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 from ..exc import StoreUnavailableError
 from ..file import AsyncFile, FileProxy, SeekableFileProxy, Source, Spool
 from ..key import ImageKey
-from ..store import KeyedStore, KeyLevelStore, Location, ObjectInfo, Store
+from ..store import KeyedStore, KeyLevelStore, ObjectInfo, Store
 from ..stores._combined import CombinedStore
 from ..stores._memory import MemoryStore
 
@@ -291,7 +291,7 @@ class FaultyStore(_Faults, CombinedStore, KeyedStore):
         """Call the wrapped store."""
         return await self.inner.discard_unfinished(before, prefix)
 
-    def location_of(self, object_type: str | None = None) -> Location:
+    def location_of(self, object_type: str | None = None) -> frozenset[Hashable]:
         """Return the result of the wrapped store."""
         return self.inner.location_of(object_type)
 

@@ -20,7 +20,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from aioimageattach import Store
 from aioimageattach._threads import run_pixels
 from aioimageattach.file import Spool
-from aioimageattach.imaging import DEFAULT_LIMITS, probe
+from aioimageattach.imaging import probe
+from aioimageattach.imaging._limits import DEFAULT_LIMITS
 from aioimageattach.stores import MemoryStore
 from aioimageattach.stores.fs import FileSystemStore
 from tests import photos

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aioimageattach.imaging import DEFAULT_LIMITS, Recipe, probe, render
+from aioimageattach.imaging import Recipe, probe, render
+from aioimageattach.imaging._limits import DEFAULT_LIMITS
 from tests import photos
 
 from .measure import save, say

@@ -36,7 +36,7 @@ PUBLIC = (
     "aioimageattach.thumbnails",
     "aioimageattach.version",
 )
-MOST_NAMES = 192
+MOST_NAMES = 178
 """Number of different names that these modules export. The aim is 150: raise it only for a feature that needs one."""
 
 
@@ -75,7 +75,7 @@ def test_a_name_without_a_docstring_is_found(conf: ModuleType) -> None:
     """The test above can fail, for functions and for constants."""
     assert not is_documented(conf, "aioimageattach.store", "_cannot_download")
     assert not is_documented(conf, "aioimageattach.key", "_MAX_SIDE")
-    assert is_documented(conf, "aioimageattach.key", "EXTENSIONS")
+    assert is_documented(conf, "aioimageattach.key", "VECTOR_TYPES")
 
 
 def test_the_public_api_does_not_grow() -> None:

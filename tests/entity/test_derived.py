@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from aioimageattach.exc import (
 )
 from aioimageattach.file import Source
 from aioimageattach.key import ImageKey
-from aioimageattach.store import KeyedStore, Location
+from aioimageattach.store import KeyedStore
 from aioimageattach.stores import MemoryStore, OverlayStore, PlainRoutingStore, SplitStore
 from aioimageattach.stores.fs import FileSystemStore
 from tests.databases import Database
@@ -98,7 +98,7 @@ class Failing(MemoryStore):
             raise ValueError("not an error of a store")
         return {name: StoreUnavailableError("out of order") for name in names if self.refused in name}
 
-    def location_of(self, object_type: str | None = None) -> Location:
+    def location_of(self, object_type: str | None = None) -> frozenset[Hashable]:
         """A location that is the same in every process, as that of a bucket."""
         return frozenset({("failing",)})
 

@@ -17,8 +17,9 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from aioimageattach.exc import ImageTooLargeError, UnreadableImageError
-from aioimageattach.imaging import DEFAULT_LIMITS, ImageLimits, Recipe, probe, render
+from aioimageattach.imaging import ImageLimits, Recipe, probe, render
 from aioimageattach.imaging._guard import examine
+from aioimageattach.imaging._limits import DEFAULT_LIMITS
 from aioimageattach.imaging._structure import Clock, Structure, assemble
 from tests import photos
 from tests.conftest import ALL

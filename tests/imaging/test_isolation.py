@@ -36,11 +36,11 @@ from aioimageattach.exc import (
     UnreadableImageError,
     UnsupportedImageError,
 )
-from aioimageattach.imaging import DEFAULT_LIMITS, ImageLimits, Recipe, _wire, _worker, probe, render
+from aioimageattach.imaging import ImageLimits, Recipe, _wire, _worker, probe, render
 from aioimageattach.imaging import (
     _isolation as isolation,
 )
-from aioimageattach.imaging._limits import KNOWN_TYPES
+from aioimageattach.imaging._limits import DEFAULT_LIMITS, KNOWN_TYPES
 from aioimageattach.imaging._render import render_with_preview
 from tests import photos
 from tests.conftest import ALL as THOROUGH

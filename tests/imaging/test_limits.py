@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from aioimageattach.exc import DeclarationError, ImageProportionsError, ImageTooLargeError, ImageTooSmallError
-from aioimageattach.imaging import DEFAULT_LIMITS, ImageLimits
-from aioimageattach.imaging._limits import KNOWN_TYPES
+from aioimageattach.imaging import ImageLimits
+from aioimageattach.imaging._limits import DEFAULT_LIMITS, KNOWN_TYPES
 
 
 def test_allow_adds_types_to_a_copy() -> None:

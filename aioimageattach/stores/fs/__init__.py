@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from ._exposed import LOCAL_HOSTS, HttpExposedFileSystemStore
+from ._exposed import HttpExposedFileSystemStore
 from ._paths import guess_extension
 from ._static import StaticServer, StaticServerMiddleware
 from ._store import BaseFileSystemStore, FileSystemStore
 
 __all__ = [
-    "LOCAL_HOSTS",
     "BaseFileSystemStore",
     "FileSystemStore",
     "HttpExposedFileSystemStore",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Hashable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -16,7 +16,7 @@ from ...file import Source
 from ...file._source import CHUNK, as_reader
 from ...file._spool import as_blocks
 from ...key import ImageKey
-from ...store import KeyedStore, Location, ObjectInfo
+from ...store import KeyedStore, ObjectInfo
 from ._disk import open_by, run_in_thread, run_in_thread_until, translated
 from ._listing import info, unfinished, walk
 from ._paths import absolute_path, check_path, legacy_name, url
@@ -67,7 +67,7 @@ class BaseFileSystemStore(KeyedStore):
     def base_url(self) -> str:
         """The URL that names are appended to, with a trailing slash."""
 
-    def location_of(self, object_type: str | None = None) -> Location:
+    def location_of(self, object_type: str | None = None) -> frozenset[Hashable]:
         """Return the device and inode of the directory, which are determined when the store is created.
 
         Until the directory exists, they are those of its nearest existing ancestor, followed by the rest of the path.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Hashable
 from random import Random
 from typing import Any
 
@@ -16,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from aioimageattach import FocalPoint, Image, Srcset, ThumbnailMarks, bind_store, image_attachment, store_context
 from aioimageattach.entity._derived import declared_files
 from aioimageattach.exc import ImageAttachError, StoreFileNotFoundError
-from aioimageattach.store import KeyedStore, Location
+from aioimageattach.store import KeyedStore
 from aioimageattach.thumbnails import ThumbnailServer
 from tests.faults.kill.steps import Watch, WatchedStore
 from tests.faults.kill.worker import database_of, store_of
@@ -93,7 +94,7 @@ def check_picture(blob: bytes, name: str, point: str, given: Given) -> None:
 class Watched(WatchedStore):
     """Tells a watch of the puts of thumbnails and of all deletions; is at the place of the store behind it."""
 
-    def location_of(self, object_type: str | None = None) -> Location:
+    def location_of(self, object_type: str | None = None) -> frozenset[Hashable]:
         """The same in every process."""
         return self.inner.location_of(object_type)
 
