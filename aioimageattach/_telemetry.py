@@ -9,6 +9,7 @@ original may be all that protects it, nor the text of an error, which may contai
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -34,12 +35,14 @@ __all__ = [
     "Operation",
     "Timer",
     "log_fields",
+    "redacted",
 ]
 
 Attributes: TypeAlias = Mapping[str, str | int]
 
 _SCOPE: Final = "aioimageattach"
 _ERROR: Final = "error.type"
+_SECRETS: Final = re.compile(r"""(?<=://)[^\s'"<>]*(?=@)|(?<=password=)[^\s'"<>&]+""", re.IGNORECASE)
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 """The buckets that the semantic conventions of OpenTelemetry recommend for the duration of a request."""
 
@@ -77,6 +80,11 @@ def log_fields(event: str, /, error: BaseException | None = None, **values: obje
         values: Other fields.
     """
     return {"event.name": f"{_SCOPE}.{event}", **_failure(error), **_prefixed(values)}
+
+
+def redacted(error: BaseException) -> str:
+    """Return the text of an error of another library, without the users and passwords of the URLs in it."""
+    return _SECRETS.sub("***", str(error)).strip()
 
 
 class _Instrument(ABC):

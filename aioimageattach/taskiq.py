@@ -22,7 +22,7 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from taskiq import AsyncBroker
 
-from ._telemetry import log_fields
+from ._telemetry import log_fields, redacted
 from .entity import Image
 from .exc import DeclarationError, ImageError
 from .store import KeyedStore
@@ -133,8 +133,9 @@ class ThumbnailTasks(Dispatcher):
             except Exception as error:  # of any broker
                 if not self._is_down:
                     self._is_down = True
-                    extra = log_fields("thumbnails.broker_down", error)
-                    _log.warning("the broker cannot be reached; pictures wait in memory: %r", error, extra=extra)
+                    cause, extra = error.__cause__ or error, log_fields("thumbnails.broker_down", error)
+                    text = f"{type(cause).__name__}: {redacted(cause)}"
+                    _log.warning("the broker cannot be reached; pictures wait in memory: %s", text, extra=extra)
                 await asyncio.sleep(delay * random.uniform(0.5, 1))
                 delay = min(2 * delay, _LAST_DELAY)
             else:

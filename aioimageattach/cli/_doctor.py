@@ -35,8 +35,8 @@ from ..stores.fs import FileSystemStore
 from ..version import VERSION
 from . import _options as options
 from ._database import DatabaseParameter, open_sessions
-from ._output import Output, fields
-from ._running import DONE, FOUND, error_text, is_expected, run
+from ._output import Output, error_text, fields
+from ._running import DONE, FOUND, is_expected, run
 from ._stores import as_s3_store, describe_credentials, open_store
 
 __all__ = ["Check", "doctor"]
@@ -157,7 +157,7 @@ async def _check_formats() -> AsyncIterator[Check]:
             await run_pixels(render, memoryview(made[0].blob), [Recipe(width=8, format="png")], limits)
             good.append(name.upper())
         except ImageAttachError as error:
-            yield Check("formats", "trouble", f"{name.upper()}: {error}")
+            yield Check("formats", "trouble", f"{name.upper()}: {error_text(error)}")
     yield Check("formats", "ok", f"{', '.join(good)} can be written and read, SVG can be read")
     for name, package, extra in _EXTRAS:
         text = f"{name} requires aioimageattach[{extra}]" if _version(package) is None else f"{name} can be read"
@@ -274,7 +274,7 @@ async def _check_rights(store: Store) -> AsyncIterator[Check]:
             await s3.client.abort_upload(f"{_PREFIX}/none", "none")
             yield Check("rights", "ok", "unfinished uploads can be listed and aborted")
         except StoreError as error:
-            yield Check("rights", "trouble", f"unfinished uploads cannot be listed or aborted: {error}")
+            yield Check("rights", "trouble", f"unfinished uploads cannot be listed or aborted: {error_text(error)}")
     if isinstance(store, FileSystemStore):
         status = await run_io(os.stat, store.path)
         user = os.geteuid()

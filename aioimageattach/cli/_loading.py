@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from importlib import import_module
 from inspect import isawaitable
@@ -12,16 +13,19 @@ from typing import Any, Final
 
 import click
 
+from ._output import error_text
+
 __all__ = ["ModelsParameter", "load", "resolve"]
 
-_FORM: Final = re.compile(r"[\w.]+:[\w.]+")
+_FORM: Final = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
 def load(spec: str) -> Any:
     """Return the object that ``module:name`` names. Modules in the current directory are found, too.
 
     Raises:
-        BadParameter: The value has another form, the module cannot be imported, or it has no such attribute.
+        BadParameter: The value has another form, the module cannot be imported, or it has no such attribute, or the
+            attribute is ``None``.
     """
     if not _FORM.fullmatch(spec):  # the value is not repeated, because it may be a mistyped URL with a password
         raise click.BadParameter("expected MODULE:NAME, such as app.models:Base, or a URL for databases and stores")
@@ -33,14 +37,22 @@ def load(spec: str) -> Any:
     except KeyboardInterrupt:
         click.echo("Stopped.", err=True)
         sys.exit(130)
-    except Exception as error:
-        raise click.BadParameter(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise click.BadParameter(f"module {name!r} cannot be imported: {_described(error)}") from error
     for part in path.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
             raise click.BadParameter(f"expected an attribute {part!r} in {spec!r}, found none") from None
+        except Exception as error:
+            raise click.BadParameter(f"attribute {part!r} in {spec!r} cannot be read: {_described(error)}") from error
+    if found is None:  # commands use None for options that were not given
+        raise click.BadParameter(f"expected an object, {spec!r} is None")
     return found
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error_text(error)}"
 
 
 class ModelsParameter(click.ParamType[Any]):
@@ -63,15 +75,25 @@ async def resolve(stack: AsyncExitStack, target: Any, *kinds: type) -> Any:
         kinds: The expected types.
 
     Raises:
-        UsageError: The result has another type.
+        UsageError: The result has another type, or the object cannot be called without arguments.
     """
-    if not isinstance(target, kinds) and callable(target):
-        target = target()
+    wanted = f"{' or '.join(kind.__name__ for kind in kinds)}, or a function without arguments that returns one"
+    if isinstance(target, type) or (not isinstance(target, kinds) and callable(target)):
+        target = _call(target, wanted)
     if isawaitable(target):
         target = await target
     if hasattr(target, "__aenter__"):
         target = await stack.enter_async_context(target)
     if not isinstance(target, kinds):
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise click.UsageError(f"expected {wanted}, or a function that returns one, got {type(target).__name__}")
+        raise click.UsageError(f"expected {wanted}, got {type(target).__name__}")
     return target
+
+
+def _call(target: Callable[[], Any], wanted: str) -> Any:
+    try:
+        return target()
+    except TypeError as error:
+        if error.__traceback__ is None or error.__traceback__.tb_next is not None:  # raised by the code of the target
+            raise
+        kind = "class" if isinstance(target, type) else "function"
+        raise click.UsageError(f"expected {wanted}, got a {kind} that requires arguments: {error}") from error

@@ -11,7 +11,7 @@ from ..exc import MigrationError
 from ..migration import migrate as plan_migration
 from . import _options as options
 from ._database import open_sessions
-from ._output import Output, fields, row_label
+from ._output import Output, error_text, fields, row_label
 from ._running import DONE, FOUND, make_plan, run, with_warnings
 from ._stores import open_store
 
@@ -69,7 +69,7 @@ def migrate(
                             out.emit("file", f"{word} {row_label(migrated.reference)}", **fields(migrated))
             except MigrationError:
                 for failure in plan.failures:
-                    text = f"failed {row_label(failure.reference)}: {failure.error}"
+                    text = f"failed {row_label(failure.reference)}: {error_text(failure.error)}"
                     out.emit("failure", text, **fields(failure))
                 return FOUND
             return with_warnings(out, plan, DONE)

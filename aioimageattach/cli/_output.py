@@ -17,15 +17,18 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+from sqlalchemy.exc import DBAPIError
 
 from .._inventory import FileReference
 from .._tasks import cancel_and_wait
+from .._telemetry import redacted
 
 __all__ = [
     "EVERY",
     "Bar",
     "Output",
     "Tracked",
+    "error_text",
     "fields",
     "format_counts",
     "format_duration",
@@ -191,6 +194,18 @@ def row_label(reference: FileReference) -> str:
     return row if reference.key is not None else f"{row} ({reference.object_type})"
 
 
+def error_text(error: BaseException) -> str:
+    """Return the message of an error.
+
+    It has neither the statement that SQLAlchemy appends to a driver's message, nor the passwords of URLs. An error of
+    taskiq says only that a task was not sent; its cause says why.
+    """
+    cause: BaseException | None = error.orig if isinstance(error, DBAPIError) else None
+    if type(error).__module__.partition(".")[0] == "taskiq":
+        cause = error.__cause__
+    return redacted(cause or error) or type(error).__name__
+
+
 def format_counts(progress: Any, *excluded: str) -> str:
     """Return the counts of a progress that are not 0."""
     words: list[str] = []
@@ -237,7 +252,7 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {name: plain(one) for name, one in fields(value).items()}
     if isinstance(value, BaseException):
-        return {"type": type(value).__name__, "message": str(value)}
+        return {"type": type(value).__name__, "message": redacted(value)}
     if isinstance(value, datetime):
         return value.isoformat()
     return value.__qualname__ if isinstance(value, type) else str(value)

@@ -10,7 +10,7 @@ import click
 from ..migration import retire as plan_retirement
 from . import _options as options
 from ._database import open_sessions
-from ._output import Output, fields, row_label
+from ._output import Output, error_text, fields, row_label
 from ._running import DONE, FOUND, make_plan, run, with_warnings
 from ._stores import open_store
 
@@ -52,7 +52,7 @@ def retire(
                 async for copy in plan:
                     if out.verbose or copy.error is not None:
                         word = "kept" if copy.error is not None else "removed" if copy.removed else "safe"
-                        why = "" if copy.error is None else f": {copy.error}"
+                        why = "" if copy.error is None else f": {error_text(copy.error)}"
                         out.emit("copy", f"{word} {row_label(copy.reference)}{why}", **fields(copy))
             return with_warnings(out, plan, FOUND if plan.progress.kept else DONE)
 

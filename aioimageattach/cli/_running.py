@@ -10,13 +10,13 @@ from types import FrameType
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 import click
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from .._inventory.plan import Plan
 from ..exc import DeclarationError, ImageAttachError, IncompleteError
-from ._output import Output
+from ._output import Output, error_text
 
-__all__ = ["DONE", "FAILED", "FOUND", "UNCERTAIN", "error_text", "is_expected", "make_plan", "run", "with_warnings"]
+__all__ = ["DONE", "FAILED", "FOUND", "UNCERTAIN", "is_expected", "make_plan", "run", "with_warnings"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +30,9 @@ FAILED: Final = 3
 UNCERTAIN: Final = 4
 """Nothing failed, but the run may be incomplete."""
 
-_DRIVERS: Final = frozenset({"aiomysql", "aiosqlite", "asyncmy", "asyncpg", "psycopg", "pymysql", "sqlite3"})
+_LIBRARIES: Final = frozenset(
+    {"aiomysql", "aiosqlite", "asyncmy", "asyncpg", "psycopg", "pymysql", "sqlite3", "taskiq"}
+)
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -48,7 +50,7 @@ def make_plan(make: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     try:
         return make(*args, **kwargs)
     except (ValueError, DeclarationError) as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(error_text(error)) from error
 
 
 def with_warnings(out: Output, plan: Plan[Any, Any], code: int) -> int:
@@ -65,6 +67,9 @@ def run(out: Output, work: Callable[[], Awaitable[int]], *, resume: str | Callab
         out: Writes the error, or how to continue.
         work: Makes the coroutine, which returns the exit code.
         resume: How to continue after the command was stopped; if it is a function, it is called then.
+
+    Raises:
+        UsageError: The arguments are wrong, which was noticed only now.
     """
     try:
         code = asyncio.run(_stoppable(work))
@@ -72,6 +77,8 @@ def run(out: Output, work: Callable[[], Awaitable[int]], *, resume: str | Callab
         hint = resume if isinstance(resume, str) else resume()
         out.warn("stopped", f"Stopped. {hint}", resume=hint)
         code = 128 + stopped.number
+    except DeclarationError as error:
+        raise click.UsageError(error_text(error)) from error
     except Exception as error:
         if not is_expected(error):
             raise
@@ -102,13 +109,7 @@ async def _stoppable(work: Callable[[], Awaitable[int]]) -> int:
 
 
 def is_expected(error: Exception) -> bool:
-    """Return ``True`` if an error comes from this library, a database or a store, and needs no traceback."""
+    """Return ``True`` if an error comes from this library, a database, a store or a queue, and needs no traceback."""
     # SQLAlchemy 2.0 does not wrap errors that drivers raise while they connect.
-    driver = type(error).__module__.partition(".")[0] in _DRIVERS
-    return driver or isinstance(error, (ImageAttachError, SQLAlchemyError, OSError))
-
-
-def error_text(error: BaseException) -> str:
-    """Return the message of an error, without the statement that SQLAlchemy appends to a driver's message."""
-    text = str(error.orig if isinstance(error, DBAPIError) else error).strip()
-    return text or type(error).__name__
+    known = type(error).__module__.partition(".")[0] in _LIBRARIES
+    return known or isinstance(error, (ImageAttachError, SQLAlchemyError, OSError))

@@ -15,7 +15,7 @@ from ..maintenance import sweep as plan_sweep
 from ..maintenance._sweep import MAX_SHARE, RETENTION
 from . import _options as options
 from ._database import open_sessions
-from ._output import Output, fields
+from ._output import Output, error_text, fields
 from ._running import DONE, FOUND, make_plan, run, with_warnings
 from ._stores import open_store
 
@@ -24,7 +24,7 @@ __all__ = ["sweep"]
 
 def _describe(orphan: Orphan) -> str:
     if orphan.error is not None:
-        return f"failed {orphan.name}: {orphan.error}"
+        return f"failed {orphan.name}: {error_text(orphan.error)}"
     return f"{'removed' if orphan.removed else 'orphan'} {orphan.name}"
 
 

@@ -28,7 +28,7 @@ from ..thumbnails._rows import BATCH, CONCURRENCY
 from . import _options as options
 from ._database import open_sessions
 from ._loading import resolve
-from ._output import Output, fields
+from ._output import Output, error_text, fields
 from ._running import DONE, FOUND, make_plan, run
 from ._stores import open_store
 
@@ -40,6 +40,12 @@ class ThumbnailTasks(Protocol):
     """The interface of :class:`aioimageattach.taskiq.ThumbnailTasks` that the command uses."""
 
     def enqueue(self, original: str, thumbnails: Sequence[str], /) -> Awaitable[object]: ...
+
+
+@runtime_checkable
+class _Broker(Protocol):
+    async def startup(self) -> object: ...
+    async def shutdown(self) -> object: ...
 
 
 @dataclass(slots=True)
@@ -85,7 +91,7 @@ def _declaring_class(target: Any) -> type[Image]:
     try:
         return image_class(target)
     except DeclarationError as error:
-        raise click.UsageError(f"{error}, or give a --width or --height") from error
+        raise click.UsageError(f"{error_text(error)}, or give a --width or --height") from error
 
 
 def _sharing(cls: type[Image], types: Collection[str]) -> Iterator[type[Image]]:
@@ -108,11 +114,13 @@ async def _prune(out: Output, plan: _PrunePlan, dry_run: bool) -> int:
 async def _open_queue(stack: AsyncExitStack, target: Any) -> Enqueue:
     """Return what hands work to workers; its broker is started, and shut down with the stack."""
     tasks = await resolve(stack, target, ThumbnailTasks)
+    enqueue: Enqueue = tasks.enqueue
+    if not callable(enqueue):
+        raise click.UsageError(f"expected ThumbnailTasks, got {type(tasks).__name__}, whose enqueue is not a method")
     broker = getattr(tasks, "broker", None)
-    if broker is not None:
+    if isinstance(broker, _Broker):
         await broker.startup()
         stack.push_async_callback(broker.shutdown)
-    enqueue: Enqueue = tasks.enqueue
     return enqueue
 
 
@@ -269,7 +277,7 @@ def thumbnails(
                         sizes = ", ".join(f"{key.width}x{key.height}" for key in made.keys)
                         out.emit("thumbnails", f"made {_picture_label(made)}: {sizes}", **fields(made))
             for failure in plan.failures:
-                out.emit("failure", f"failed {_picture_label(failure)}: {failure.error}", **fields(failure))
+                out.emit("failure", f"failed {_picture_label(failure)}: {error_text(failure.error)}", **fields(failure))
         return FOUND if plan.progress.failed else DONE
 
     def resume() -> str:

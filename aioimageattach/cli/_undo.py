@@ -10,7 +10,7 @@ import click
 from ..maintenance import sweeps as find_sweeps
 from ..maintenance import undo as plan_undo
 from . import _options as options
-from ._output import Output, fields
+from ._output import Output, error_text, fields
 from ._running import DONE, FOUND, make_plan, run, with_warnings
 from ._stores import open_store
 
@@ -50,7 +50,7 @@ def undo(
                 async for restored in plan:
                     if out.verbose or restored.error is not None:
                         word = "restored" if restored.error is None else "failed"
-                        why = "" if restored.error is None else f": {restored.error}"
+                        why = "" if restored.error is None else f": {error_text(restored.error)}"
                         out.emit("restored", f"{word} {restored.name}{why}", **fields(restored))
             return with_warnings(out, plan, FOUND if plan.progress.failed else DONE)
 

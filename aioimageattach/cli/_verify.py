@@ -11,7 +11,7 @@ from ..maintenance import Mismatch
 from ..maintenance import verify as plan_verification
 from . import _options as options
 from ._database import open_sessions
-from ._output import Output, fields, row_label
+from ._output import Output, error_text, fields, row_label
 from ._running import DONE, FOUND, make_plan, run, with_warnings
 from ._stores import open_store
 
@@ -22,7 +22,7 @@ def _describe(mismatch: Mismatch) -> str:
     text = f"{'repaired' if mismatch.repaired else mismatch.problem} {row_label(mismatch.reference)}"
     if mismatch.expected is not None:
         text += f": expected {mismatch.expected}, got {mismatch.actual}"
-    return text if mismatch.error is None else f"{text}: {mismatch.error}"
+    return text if mismatch.error is None else f"{text}: {error_text(mismatch.error)}"
 
 
 @click.command(short_help="Find rows whose files are missing or altered.")

@@ -15,7 +15,7 @@ from sqlalchemy import ForeignKey
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import NullPool
-from taskiq import InMemoryBroker
+from taskiq import BrokerMessage, InMemoryBroker
 
 from aioimageattach import Recipe, Srcset, bind_store
 from aioimageattach.entity import Image, MultipleImageSet, image_attachment
@@ -132,6 +132,35 @@ class Brokerless:
         """Take a job."""
 
 
+class NoMethod:
+    """Has an attribute of the right name only."""
+
+    enqueue = 0
+
+
+no_method = NoMethod()
+
+
+class Refusing:
+    """Refuses each job; the error contains the URL of a broker."""
+
+    broker = "amqp://user:hunter2@host/"
+
+    async def enqueue(self, original: str, thumbnails: Sequence[str]) -> None:
+        """Refuse a job."""
+        raise ConnectionError(f"{self.broker} cannot be reached")
+
+
+def unreachable() -> ThumbnailTasks:
+    """Tasks whose broker fails."""
+
+    class Broker(InMemoryBroker):
+        async def kick(self, message: BrokerMessage) -> None:
+            raise ConnectionError("redis://:hunter2@host/0 cannot be reached")
+
+    return ThumbnailTasks(Broker(), media(), [Card])
+
+
 def brokerless() -> Brokerless:
     """Make one."""
     return Brokerless()
@@ -187,6 +216,29 @@ def misrouted() -> RoutingStore:
 
 memory = MemoryStore()
 nothing = 0
+none = None
+
+
+class Lazy:
+    """An object whose attributes are not available yet, as a proxy outside of its context."""
+
+    @property
+    def base(self) -> object:
+        """The declarative base."""
+        raise RuntimeError("postgresql://user:hunter2@host/name is not connected")
+
+
+lazy = Lazy()
+
+
+def named(name: str) -> MemoryStore:
+    """A store with a name, which is required."""
+    return MemoryStore(name)
+
+
+def mistaken() -> MemoryStore:
+    """A store, but the function calls another one wrongly."""
+    return named()  # type: ignore[call-arg]
 
 
 @asynccontextmanager

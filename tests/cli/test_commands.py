@@ -425,8 +425,36 @@ def test_thumbnails_hands_work_over(run: Run, folder: Path) -> None:
     assert cards(folder) == []
     done = run("thumbnails", CARD, "-s", MEDIA, "--enqueue", "tests.cli.models:brokerless")
     assert done.exit_code == 0, done.output
-    done = run("thumbnails", CARD, "-s", MEDIA, "--enqueue", "tests.cli.models:Base")
-    assert (done.exit_code, "expected ThumbnailTasks" in done.stderr) == (2, True), done.output
+    done = run("thumbnails", CARD, "-s", MEDIA, "--enqueue", "tests.cli.models:Queue")
+    assert (done.exit_code, last(done).endswith(", 5 enqueued")) == (0, True), done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Base", "expected ThumbnailTasks, or a function without arguments that returns one, got Base"),
+        ("ThumbnailTasks", "got a class that requires arguments: ThumbnailTasks.__init__() missing 3 required"),
+        ("none", "expected an object, 'tests.cli.models:none' is None"),
+        ("no_method", "expected ThumbnailTasks, got NoMethod, whose enqueue is not a method"),
+    ],
+)
+def test_objects_that_are_not_queues(name: str, message: str, run: Run, folder: Path) -> None:
+    """They are refused, and no thumbnail is made."""
+    asyncio.run(put_cards())
+    done = run("thumbnails", CARD, "-s", MEDIA, "--enqueue", f"tests.cli.models:{name}")
+    assert (done.exit_code, message in done.stderr, cards(folder)) == (2, True, []), done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("Refusing", "amqp://***@host/ cannot be reached"), ("unreachable", "redis://***@host/0 cannot be reached")],
+)
+def test_errors_of_queues_are_shown_without_passwords(name: str, message: str, run: Run, folder: Path) -> None:
+    """The error of the broker is shown, without the password in its URL."""
+    asyncio.run(put_cards())
+    for options in [], ["--json"]:
+        done = run("thumbnails", CARD, "-s", MEDIA, "--enqueue", f"tests.cli.models:{name}", *options)
+        assert (done.exit_code, message in done.output, "hunter2" in done.output) == (3, True, False), done.output
 
 
 def test_thumbnails_are_made_by_tasks(run: Run, folder: Path) -> None:

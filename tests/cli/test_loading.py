@@ -46,27 +46,51 @@ def test_modules_in_the_current_directory(run: Run, folder: Path) -> None:
         ("no.such.module:Base", "No module named 'no'"),
         (f"{MODELS}:Missing", "expected an attribute 'Missing'"),
         ("broken:Base", "ZeroDivisionError: division by zero"),
+        ("leaving:Base", "module 'leaving' cannot be imported: SystemExit: no amqp://***@host/"),
+        (".broken:Base", "expected MODULE:NAME"),
+        ("broken:Base.", "expected MODULE:NAME"),
+        (f"{MODELS}:lazy.base", "cannot be read: RuntimeError: postgresql://***@host/name is not connected"),
+        (f"{MODELS}:none", f"expected an object, '{MODELS}:none' is None"),
     ],
 )
 def test_objects_that_cannot_be_loaded(spec: str, message: str, run: Run, folder: Path) -> None:
-    """The message says why, and the exit code is that of wrong arguments."""
+    """The message says why, without passwords, and the exit code is that of wrong arguments."""
     (folder / "broken.py").write_text("1 / 0")
+    (folder / "leaving.py").write_text("raise SystemExit('no amqp://user:hunter2@host/')")
     done = run("verify", spec, "-s", f"{MODELS}:memory")
     assert (done.exit_code, message in done.stderr) == (2, True), done.output
 
 
-@pytest.mark.parametrize("store", ["nothing", "engine", "Base"])
-def test_objects_that_are_not_stores(store: str, run: Run) -> None:
-    """The message contains the type."""
+@pytest.mark.parametrize("option", ["-m", "-d", "-s"])
+def test_none_is_not_a_missing_option(option: str, run: Run) -> None:
+    """An option whose object is ``None`` is refused, not ignored."""
+    done = run("doctor", option, f"{MODELS}:none", DATABASE_URL="")
+    assert (done.exit_code, f"'{MODELS}:none' is None" in done.stderr) == (2, True), done.output
+
+
+@pytest.mark.parametrize(
+    ("store", "found"),
+    [
+        ("nothing", "int"),
+        ("engine", "AsyncEngine"),
+        ("Base", "Base"),
+        ("named", "a function that requires arguments: named() missing 1 required positional argument: 'name'"),
+        ("FileSystemStore", "a class that requires arguments: FileSystemStore.__init__() missing 2 required"),
+        ("Store", "a class that requires arguments: Can't instantiate abstract class Store"),
+    ],
+)
+def test_objects_that_are_not_stores(store: str, found: str, run: Run) -> None:
+    """The message contains the type, or why the object cannot be called."""
     done = run("doctor", "-s", f"{MODELS}:{store}", DATABASE_URL="")
-    assert (done.exit_code, "expected Store, or a function that returns one, got" in done.stderr) == (2, True), (
-        done.output
-    )
+    message = f"expected Store, or a function without arguments that returns one, got {found}"
+    assert (done.exit_code, message in done.stderr) == (2, True), done.output
 
 
-def test_models_without_images(run: Run, filled: Path) -> None:
+@pytest.mark.parametrize("command", [["verify"], ["own"], ["undo", "--list"]], ids=lambda words: words[0])
+def test_models_without_images(command: list[str], run: Run, filled: Path) -> None:
     """The message is that of the library."""
-    done = run("verify", f"{MODELS}:User", "-s", f"{MODELS}:media")
+    name, *options = command
+    done = run(name, f"{MODELS}:User", "-s", f"{MODELS}:media", *options)
     assert (done.exit_code, "got User, which has none" in done.stderr) == (2, True), done.output
 
 
@@ -75,3 +99,5 @@ def test_errors_in_the_application_keep_their_traceback(command: list[str], run:
     """Only expected errors of databases and stores are shortened to a message."""
     with pytest.raises(RuntimeError, match="an error in the application"):
         run(*command, "-s", f"{MODELS}:broken")
+    with pytest.raises(TypeError, match=r"named\(\) missing 1 required"):
+        run(*command, "-s", f"{MODELS}:mistaken")

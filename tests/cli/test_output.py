@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aioimageattach.cli._output import format_counts, format_duration, format_size, plain
+from aioimageattach.cli._output import error_text, format_counts, format_duration, format_size, plain
 
 
 @dataclass
@@ -51,9 +51,32 @@ def test_durations(seconds: float, text: str) -> None:
         (Numbers, "Numbers"),
         (datetime(2026, 5, 17, tzinfo=UTC), "2026-05-17T00:00:00+00:00"),
         (ValueError("no"), {"type": "ValueError", "message": "no"}),
+        (OSError("amqp://user:p@ss@host"), {"type": "OSError", "message": "amqp://***@host"}),
         (uuid.UUID(int=7), "00000000-0000-0000-0000-000000000007"),
     ],
 )
 def test_json_values(value: Any, expected: object) -> None:
     """Values without a JSON type become objects or strings."""
     assert plain(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            OSError("refused by http://host/a@b and by redis://:secret@host:6379/0"),
+            "refused by http://***@b and by redis://***@host:6379/0",
+        ),
+        (OSError("'amqp://user:a b@host' is <https://token@host>"), "'amqp://user:a b@host' is <https://***@host>"),
+        (OSError("host=db password=secret dbname=app"), "host=db password=*** dbname=app"),
+        (
+            OSError("postgresql://host/app?user=me&Password=secret&sslmode=require"),
+            "postgresql://host/app?user=me&Password=***&sslmode=require",
+        ),
+        (OSError("mailto:me@example.com, file:///srv"), "mailto:me@example.com, file:///srv"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_errors(error: Exception, text: str) -> None:
+    """Users and passwords in URLs are not shown."""
+    assert error_text(error) == text

@@ -16,7 +16,7 @@ import aio_pika
 import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-from taskiq import InMemoryBroker
+from taskiq import BrokerMessage, InMemoryBroker
 from taskiq.api import run_receiver_task
 
 import aioimageattach.taskiq as module
@@ -179,6 +179,24 @@ async def test_a_broker_that_is_down(
             wanted = [name for product in products for name in declared(product.cover.original, store)]
             await until(lambda: all((Path(store.path) / name).exists() for name in wanted))
     relay.close()
+
+
+async def test_passwords_of_brokers_are_not_logged(
+    sessions: async_sessionmaker[AsyncSession], store: FileSystemStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The cause of an error is logged, without the password of a URL in it."""
+
+    class Refusing(InMemoryBroker):
+        async def kick(self, message: BrokerMessage) -> None:
+            raise ConnectionError("redis://:hunter2@host/0 cannot be reached")
+
+    tasks = ThumbnailTasks(Refusing(), store, [Cover], shutdown_timeout=0)
+    async with tasks:
+        with caplog.at_level(logging.INFO, "aioimageattach"):
+            await attached(sessions, 1)
+            await until(lambda: "the broker cannot be reached" in caplog.text)
+    assert "wait in memory: ConnectionError: redis://***@host/0 cannot be reached" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 async def test_killed_workers_lose_nothing(store: FileSystemStore, queue: str) -> None:
