@@ -56,7 +56,7 @@ class Image(DeclaredThumbnails):
     """
 
     __thumbnails__: ClassVar[Mapping[str, Srcset | Recipe]] = {}
-    """The declared thumbnails by name; see the guide *Responsive pictures*."""
+    """The declared thumbnails by name; see the guide *Show responsive images*."""
 
     __fallback_picture__: ClassVar[str | None] = None
     """The URL of the image to display instead of a declared thumbnail if no picture is attached; ``None`` for none."""

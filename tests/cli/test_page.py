@@ -227,6 +227,8 @@ def test_commands_are_valid(page: Path, application: Path, monkeypatch: pytest.M
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 REFERENCE = (DOCS / "reference" / "command-line.md").read_text("utf-8")
+OBJECTS = "Objects in fields"
+
 DATACLASSES = {
     "verify": {"mismatch": "maintenance._verify:Mismatch", "progress": "maintenance._verify:VerifyProgress"},
     "sweep": {
@@ -253,7 +255,7 @@ DATACLASSES = {
     },
     "thumbnails --prune": {"outdated": "store:ObjectInfo", "progress": "cli._thumbnails:Pruned"},
     "doctor": {"check": "cli._doctor:Check"},
-    "inside": {
+    OBJECTS: {
         "reference": "_inventory:FileReference",
         "key": "key:ImageKey",
         "owner": "_inventory.ownership:Owner",
@@ -314,16 +316,16 @@ def test_written_fields(application: Path, monkeypatch: pytest.MonkeyPatch) -> N
             seen.add((command, event))
             others = {"end": ends, "quarantine": {"sweep"}, "error": {"type", "message"}}
             assert document.keys() == others.get(event, {*expected.get(event, [])}), document
-            for name in document.keys() & documented("inside").keys():
-                assert not isinstance(document[name], dict) or document[name].keys() == {*documented("inside")[name]}
+            for name in document.keys() & documented(OBJECTS).keys():
+                assert not isinstance(document[name], dict) or document[name].keys() == {*documented(OBJECTS)[name]}
     assert seen == {
         *(
             (command, event)
             for command in DATACLASSES
             for event in DATACLASSES[command]
-            if event != "progress" and command != "inside"
+            if event != "progress" and command != OBJECTS
         ),
-        *((command, "end") for command in DATACLASSES if command not in ("doctor", "inside", "own")),
+        *((command, "end") for command in DATACLASSES if command not in ("doctor", OBJECTS, "own")),
         ("sweep", "quarantine"),
         ("sweep", "error"),
     }

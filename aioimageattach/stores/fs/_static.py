@@ -174,7 +174,7 @@ class StaticServer(FileServer):
     """An ASGI application that serves the files of a :class:`~aioimageattach.stores.fs.FileSystemStore`.
 
     It serves only images and attached files of the store. It never serves unfinished or hidden files, files of other
-    programs, or targets of symbolic links. The guide *Serve pictures* lists the response to each kind of request.
+    programs, or targets of symbolic links. The guide *Serve images* lists the response to each kind of request.
 
     Mount it in an application, or run it on its own.
 
