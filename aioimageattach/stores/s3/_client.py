@@ -470,7 +470,7 @@ class S3Client:
 
     def url(self, name: str) -> str:
         """Return the unsigned URL of an object."""
-        return self._sender.endpoint.url(self.region, self._key(name))
+        return self._sender.object_url(self._key(name))
 
     def _ready(self) -> Credentials:
         found = self.credentials.peek()

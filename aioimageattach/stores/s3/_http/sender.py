@@ -295,6 +295,10 @@ class Sender:
                 response.close()
                 raise
 
+    def object_url(self, key: str) -> str:
+        """Return the unsigned URL of an object."""
+        return self._objects.url + quote_key(key)
+
     def target(self, request: Request) -> Target:
         """Return the URL of a request."""
         if request.key is not None and not request.query:
