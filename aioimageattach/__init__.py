@@ -1,7 +1,7 @@
 """Attach images to SQLAlchemy entities with asyncio: rows in the database, files in a store.
 
-The names of everyday use are here. Each is imported from its module on first access, so that ``import aioimageattach``
-costs almost nothing and loads neither SQLAlchemy nor aiohttp nor libvips.
+This module exports the most commonly used names. Each is imported from its module on first access, so that ``import
+aioimageattach`` is fast and loads neither SQLAlchemy nor aiohttp nor libvips.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names of attached files: the file name of an upload made safe, and the name of its file in a store. No I/O."""
+"""Names of attached files: safe file names for uploads, and the names of their files in a store. No I/O."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ SERVED_TYPES: Final[Mapping[str, str]] = MappingProxyType(
         ".zip": "application/zip",
     }
 )
-"""MIME types by file name extension, of files that browsers never run as a page, a script or a style sheet."""
+"""MIME types, by file name extension, that browsers never interpret as a page, a script or a style sheet."""
 
 MAX_FILENAME_BYTES: Final = 200
 """Longest file name of an attached file, in bytes of UTF-8."""
@@ -122,11 +122,11 @@ def extension_of(filename: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AttachmentName:
-    """The name of an attached file in a store, which contains everything that is known about the file.
+    """The name of an attached file in a store, which contains all metadata of the file.
 
     It has the form ``object_type/rrrrr/rr/revision.size.sha256.type~subtype/filename``. The file name comes last, so
     that it is the last segment of the URL. It is followed by ``.bin`` if its extension is not in :data:`SERVED_TYPES`:
-    so no web server sends a type that browsers run, whatever an upload claims.
+    a web server therefore never sends a type that browsers run, whatever an upload claims.
 
     Args:
         name: The name in the store.
@@ -148,7 +148,7 @@ class AttachmentName:
 
     @property
     def served_type(self) -> str:
-        """The MIME type that the file is served with, which depends only on its extension."""
+        """The MIME type with which the file is served. It depends only on the extension."""
         return guess_mimetype(self.name)
 
 
@@ -170,7 +170,7 @@ def make_attachment_name(object_type: str, *, size: int, sha256: str, mimetype: 
 
 
 def parse_attachment_name(name: str) -> AttachmentName | None:
-    """Parse a name in a store; return ``None`` if it is not that of an attached file."""
+    """Parse a name in a store; return ``None`` if it is not the name of an attached file."""
     found = _NAME.fullmatch(name)
     try:
         check_name(name)

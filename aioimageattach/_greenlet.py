@@ -13,10 +13,10 @@ R = TypeVar("R")
 
 
 def await_(work: Awaitable[R]) -> R:
-    """Await work inside an event hook that an ``AsyncSession`` has called."""
+    """Await a coroutine inside an event hook that an ``AsyncSession`` has called."""
     return await_only(work)
 
 
 def in_bridge() -> bool:
-    """Return whether :func:`await_` works here: an ``AsyncSession`` has called, not a plain ``Session``."""
+    """Return whether :func:`await_` works here: the caller is an ``AsyncSession``, not a plain ``Session``."""
     return in_greenlet()

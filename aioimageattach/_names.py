@@ -39,16 +39,16 @@ LEGACY_EXTENSIONS: Final = MappingProxyType(
 """File name extensions in the layouts of SQLAlchemy-ImageAttach, by MIME type."""
 
 DERIVED: Final = ".t"
-"""End of the object types of declared thumbnails; before it comes that of their originals."""
+"""Suffix that turns the object type of originals into that of their declared thumbnails."""
 
 SANDBOX: Final = "-sandbox"
-"""End of the revisions of files that an overlay keeps above."""
+"""Suffix of the revisions of files in the upper store of an overlay."""
 
 THUMBNAIL: Final = "-t"
-"""End of the revisions of thumbnails in a store that keeps them apart from their originals."""
+"""Suffix of the revisions of thumbnails in a store that keeps them apart from their originals."""
 
 RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.ASCII | re.IGNORECASE)
-"""Names of devices on Windows, which no file can have."""
+"""Device names on Windows, where files cannot have these names."""
 
 ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, whose digits sort as the numbers do
 TIME_CHARS: Final = 10
@@ -82,7 +82,7 @@ def check_mimetype(mimetype: str) -> str:
     """Return the MIME type if it has the form ``type/subtype`` (RFC 6838), without parameters.
 
     Raises:
-        InvalidKeyError: It does not.
+        InvalidKeyError: The type has another form.
     """
     if not isinstance(mimetype, str) or not _MIMETYPE.fullmatch(mimetype):
         raise InvalidKeyError(f"mimetype: expected a MIME type such as 'image/jpeg', got {mimetype!r:.80}")
@@ -90,7 +90,7 @@ def check_mimetype(mimetype: str) -> str:
 
 
 def revision_of(name: str) -> str | None:
-    """Return the revision in a name that ``file_name`` may have made; ``None`` for any other name."""
+    """Return the revision in a name of the form of ``file_name``; ``None`` for any other name."""
     match = _FILE_NAME.fullmatch(name)
     return None if match is None else match["revision"]
 
@@ -101,7 +101,7 @@ def is_own_name(name: str) -> bool:
 
 
 def check_name(name: str) -> str:
-    """Return the name if a store can have a file of this name.
+    """Return the name if it is valid in a store.
 
     A name consists of segments joined by ``/``. A segment is not empty, ``.`` or ``..``, and contains neither control
     characters nor backslashes. The name has at most 1,024 bytes in UTF-8.

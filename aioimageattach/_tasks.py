@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 async def _wait_shielded(task: asyncio.Future[Any]) -> None:
-    """Wait until the task is done, however often the caller is cancelled meanwhile."""
+    """Wait until the task is done, no matter how often the caller is cancelled in the meantime."""
     with anyio.CancelScope(shield=True):
         while not task.done():
             with contextlib.suppress(asyncio.CancelledError):
@@ -50,7 +50,7 @@ async def _wait_shielded(task: asyncio.Future[Any]) -> None:
 
 def _when_done(task: asyncio.Future[Any]) -> asyncio.Future[None]:
     """Return a future that is done when the task is. Cancelling it does not cancel the task."""
-    # The same as asyncio.wait() of one task, for a third of its cost.
+    # Equivalent to asyncio.wait() with one task, at a third of the cost.
     ended: asyncio.Future[None] = task.get_loop().create_future()
 
     def set_ended(_: asyncio.Future[Any]) -> None:
@@ -70,7 +70,7 @@ def begin(work: Coroutine[Any, Any, R]) -> tuple[asyncio.Task[R], asyncio.Future
         try:
             return await work
         finally:
-            # The task is done when this frame has returned, and so before any waiter can run.
+            # The task is done as soon as this frame returns, so before any waiter can run.
             if not ended.done():
                 ended.set_result(None)
 
@@ -84,12 +84,12 @@ async def finish(
     undo: Callable[[R], Awaitable[object]] | None = None,
     ended: asyncio.Future[None] | None = None,
 ) -> R:
-    """Wait until the work has ended, even if the caller is cancelled meanwhile; then raise the cancellation.
+    """Wait until the work has ended, even if the caller is cancelled in the meantime; then raise the cancellation.
 
     Args:
-        work: Awaited in its own task, which the cancellation of the caller does not reach.
+        work: Awaited in a separate task, which a cancellation of the caller does not reach.
         stop: Called on a cancellation, to tell the work that it may end early.
-        undo: Awaited with the result of work that succeeded although the caller was cancelled.
+        undo: Awaited with the result if the work succeeds after the caller was cancelled.
         ended: A future that the work completes in its last step, so that the caller continues one iteration of the
             event loop earlier; see :func:`begin`.
     """
@@ -122,7 +122,7 @@ async def cancel_and_wait(tasks: Collection[asyncio.Task[Any]]) -> None:
 async def cancelled_after(
     event: Callable[P, Awaitable[object]], *args: P.args, **kwargs: P.kwargs
 ) -> AsyncGenerator[None]:
-    """Cancel the block, without an error, when ``event(*args)`` ends; if the block ends first, cancel the event."""
+    """Cancel the block, without an error, when ``event(*args)`` ends; cancel the event if the block ends first."""
     scope = anyio.CancelScope()
 
     async def cancel() -> None:
@@ -171,7 +171,7 @@ async def map_concurrently(function: Callable[[T], Awaitable[R]], items: Sequenc
 async def as_completed(works: AsyncIterator[Coroutine[Any, Any, R]], limit: int) -> AsyncGenerator[R, None]:
     """Run coroutines as they arrive, at most ``limit`` at the same time; yield their results in order of completion.
 
-    If the iteration ends early, the coroutines that are running are cancelled, and the generator waits for their end.
+    If the iteration ends early, the running coroutines are cancelled, and the generator waits until they have ended.
     """
     running: set[asyncio.Task[R]] = set()
     done: set[asyncio.Task[R]] = set()
@@ -201,24 +201,24 @@ class _Flight:
 
 @dataclass(slots=True)
 class _LoopFlights:
-    """The flights of one event loop. Nothing here may refer to the loop, or the loop would never be freed."""
+    """The single-flight work of one event loop. Must not refer to the loop, which would then never be freed."""
 
-    flying: dict[Hashable, _Flight] = field(default_factory=dict)  # only while a task waits, which keeps the loop alive
-    kept: dict[Hashable, tuple[float, Any]] = field(default_factory=dict)  # when it expires, and the result
+    flying: dict[Hashable, _Flight] = field(default_factory=dict)  # entries exist only while a task waits
+    kept: dict[Hashable, tuple[float, Any]] = field(default_factory=dict)  # expiry time and result
 
 
 _flights: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopFlights] = WeakKeyDictionary()
 
 
 async def single_flight(key: Hashable, work: Callable[[], Coroutine[Any, Any, R]], *, keep: float = 0.0) -> R:
-    """Return the result of the work, which runs once for all tasks that ask for it at the same time.
+    """Run the work once for all concurrent calls with the same key, and return its result to each.
 
-    The first task that asks starts it. It is cancelled when all tasks that wait for it have been cancelled.
+    The first call starts the work. It is cancelled when all waiting callers have been cancelled.
 
     Args:
-        key: Equal for equal work.
-        work: Awaited in its own task.
-        keep: How long the result is kept for later tasks, in seconds.
+        key: Identifies the work.
+        work: Awaited in a separate task.
+        keep: How long the result is kept for later calls, in seconds.
     """
     loop = asyncio.get_running_loop()
     flights = _flights.setdefault(loop, _LoopFlights())
@@ -238,7 +238,7 @@ async def single_flight(key: Hashable, work: Callable[[], Coroutine[Any, Any, R]
     finally:
         flight.waiting -= 1
         if (not flight.waiting or flight.task.done()) and flights.flying.get(key) is flight:
-            del flights.flying[key]  # before the cancellation, which must not reach tasks that ask meanwhile
+            del flights.flying[key]  # before the cancellation, which must not affect calls that are made from now on
         if not flight.waiting:
             await cancel_and_wait([flight.task])
 

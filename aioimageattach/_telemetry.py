@@ -1,10 +1,11 @@
 """Spans and metrics through OpenTelemetry, in applications that use it, and the fields of log records.
 
-Nothing here imports OpenTelemetry: an application that has configured it has imported it. In other applications, a call
-costs a look-up in ``sys.modules``. The providers may be configured before or after the first call.
+This module does not import OpenTelemetry: an application that has configured it has already imported it. In other
+applications, each call costs one lookup in ``sys.modules``. The providers may be configured before or after the first
+call.
 
-The attributes of metrics have few different values. No attribute contains the name of a file, because the name of an
-original may be all that protects it, nor the text of an error, which may contain such a name.
+Attributes of metrics have low cardinality. No attribute contains the name of a file, because an original may be
+protected only by the secrecy of its name, nor the text of an error, which may contain such a name.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def log_fields(event: str, /, error: BaseException | None = None, **values: obje
     """Return the fields of a log record, for ``extra``.
 
     Args:
-        event: Name of the event, which never changes.
+        event: Stable name of the event.
         error: The error that is logged.
         values: Other fields.
     """
@@ -88,11 +89,11 @@ def redacted(error: BaseException) -> str:
 
 
 class _Instrument(ABC):
-    """An instrument, which is created when it is first used.
+    """An instrument that is created on first use.
 
     Args:
         name: Name, without the prefix.
-        description: The sentence that backends show.
+        description: Description that backends display.
     """
 
     def __init__(self, name: str, description: str) -> None:
@@ -192,7 +193,7 @@ JOB_WAIT: Final = Timer("thumbnail.job.wait.duration", "Time for which a committ
 REFUSED: Final = Counter("thumbnail.job.refused", "Pictures that were not taken, because too many waited.", "{picture}")
 
 LEFT: Final = "files.left"
-"""Name of the event that files without a row were not deleted. A sweep deletes them."""
+"""Name of the event that is logged when files without a row could not be deleted and are left to a sweep."""
 
 ATTACH: Final = Operation("attach", "Time taken to receive, check and reduce an uploaded picture.")
 PUT: Final = Operation("store.put", "Time taken to put a file.")

@@ -1,7 +1,7 @@
 """Worker threads: one pool for file I/O and one for image processing. No other module starts threads.
 
-A call in a worker thread has always ended when the caller continues, even if the caller is cancelled. So a cancelled
-write never makes a file appear later.
+The caller continues only after its call in a worker thread has ended, even if the caller is cancelled. Therefore a file
+never appears after its write was cancelled.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Limit: TypeAlias = anyio.Semaphore
-"""A number of places; unlike :class:`asyncio.Semaphore`, it keeps no reference to the event loop."""
+"""A semaphore that, unlike :class:`asyncio.Semaphore`, keeps no reference to the event loop."""
 
 _executors: dict[str, ThreadPoolExecutor] = {}
 _sizes: dict[str, int] = {}
@@ -88,8 +88,8 @@ def io_executor() -> ThreadPoolExecutor:
 def picture_slot() -> anyio.Semaphore:
     """Return the semaphore to hold from before an image is read until its processing has ended.
 
-    It admits two images per image processing thread, so that one is read while another is processed. All other images
-    wait before they take any memory. A task that holds the semaphore must not acquire it again.
+    It admits two images per image processing thread, so that one is read while another is processed. Other images are
+    not read while they wait, and so take no memory. A task that holds the semaphore must not acquire it again.
     """
     loop = asyncio.get_running_loop()
     found = _slots.get(loop)
@@ -99,7 +99,7 @@ def picture_slot() -> anyio.Semaphore:
     return found
 
 
-os.register_at_fork(after_in_child=_executors.clear)  # a forked child has no threads of its parent
+os.register_at_fork(after_in_child=_executors.clear)  # a forked child does not inherit threads
 
 
 async def _run(executor: ThreadPoolExecutor, call: Callable[[], R], stop: Callable[[], object] | None = None) -> R:
@@ -113,18 +113,18 @@ async def _run(executor: ThreadPoolExecutor, call: Callable[[], R], stop: Callab
 
 
 async def run_io(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a blocking file operation in a worker thread, and wait for its end even if the caller is cancelled."""
+    """Run a blocking file operation in a worker thread; wait until it has ended, even if the caller is cancelled."""
     return await _run(io_executor(), lambda: call(*args, **kwargs))
 
 
 async def run_io_until(stop: Callable[[], object], call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a long call as :func:`run_io` does; ``stop`` is called on a cancellation, and should make the call end."""
+    """Run a long call as :func:`run_io` does; on a cancellation, call ``stop``, which should make the call end."""
     return await _run(io_executor(), lambda: call(*args, **kwargs), stop)
 
 
 async def run_pixels(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run a CPU-bound call (image processing, compression, hashing) in a worker thread.
 
-    Wait for its end even if the caller is cancelled.
+    The function waits until the call has ended, even if the caller is cancelled.
     """
     return await _run(_executor("pixels", cores() + 1), lambda: call(*args, **kwargs))

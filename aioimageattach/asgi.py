@@ -25,7 +25,7 @@ class StoreContextMiddleware:
         self.store = store
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the application in a context of the store. On a server that does not use asyncio, start-up fails."""
+        """Call the application with the store as the current store. On a server without asyncio, start-up fails."""
         if scope["type"] == "lifespan" and await rejects_event_loop(receive, send):
             return
         with store_context(overriding_store() or self.store):

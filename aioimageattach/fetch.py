@@ -65,8 +65,8 @@ async def fetch(
 ) -> Spool:
     """Fetch a file from an ``http`` or ``https`` URL.
 
-    Each IP address is checked immediately before a socket connects to it, also after each redirect. A DNS record that
-    changes between lookups (DNS rebinding) therefore cannot bypass the check. Proxy settings of the environment are
+    Each IP address is checked immediately before a socket connects to it, also after redirects. A DNS record that
+    changes between lookups (DNS rebinding) therefore cannot bypass the check. Proxy settings in the environment are
     ignored, and no cookies or credentials are sent.
 
     Args:
@@ -74,7 +74,7 @@ async def fetch(
         max_bytes: Largest file accepted, in bytes; ``None`` means no limit.
         timeout: Time limit for the whole call, redirects included, in seconds.
         max_redirects: Number of redirects to follow.
-        is_allowed: Returns whether connecting to an address is allowed.
+        is_allowed: Function that returns whether connecting to an address is allowed.
 
     Returns:
         The content of the response.
@@ -167,5 +167,5 @@ def _check_response(response: aiohttp.ClientResponse, url: URL) -> None:
 
 
 def _redact(url: URL) -> str:
-    """Return a URL for messages, without credentials, path and query, which may be secret."""
+    """Return a URL for messages, without its credentials, path and query, which may be secret."""
     return f"{url.scheme}://{url.host}"[:200]

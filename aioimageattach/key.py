@@ -58,7 +58,7 @@ class ImageKey:
     """The key of one immutable file.
 
     Args:
-        object_type: The kind of image, by default the name of the table with ``-`` for ``_``; one safe path segment.
+        object_type: The kind of image, one path segment; by default the name of the table, with ``-`` instead of ``_``.
         object_id: Identifier of the owner; ``None`` if the database has not assigned it yet.
         width: Width in pixels, as displayed.
         height: Height in pixels, as displayed.

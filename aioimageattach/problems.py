@@ -139,7 +139,7 @@ class ProblemMiddleware:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Return whether this is an error of this library, or one that Starlette raised because of it."""
+    """Return whether this is an error of this library, or an error of Starlette that such an error caused."""
     return isinstance(error, ImageAttachError) or isinstance(error.__cause__, ImageAttachError)
 
 

@@ -20,7 +20,7 @@ _PARALLEL: Final = 16
 
 
 class StoredImage(Protocol):
-    """The attributes of an image row that a store needs."""
+    """The attributes of an image row that a store uses."""
 
     @property
     def key(self) -> ImageKey: ...
@@ -64,7 +64,7 @@ class Store(ABC):
 
         Args:
             file: Bytes, or a sync or async readable; read from its current position, not closed.
-                :func:`~aioimageattach.file.as_reader` reads any of them in one way.
+                :func:`~aioimageattach.file.as_reader` provides the same interface for all of them.
             object_type: The kind of image.
             object_id: Identifier of the owner; ``None`` only if :attr:`needs_object_id` is false.
             width: Width in pixels.
@@ -76,8 +76,8 @@ class Store(ABC):
         Raises:
             StoreError: The file could not be put, and there is no file of that name.
 
-        Effects: On an error or a cancellation there is no file of that name, and none appears later; :func:`finish`
-        helps if the work continues in a thread.
+        Effects: On an error or a cancellation there is no file of that name, and none appears later. If the work is
+        done in a thread, use :func:`finish` to wait for it.
         """
 
     @abstractmethod
@@ -109,7 +109,7 @@ class Store(ABC):
         *,
         revision: str | None = None,
     ) -> str:
-        """Return the URL of a file: a calculation, which does not depend on whether the file exists."""
+        """Return the URL of a file, which need not exist. No I/O."""
 
     @abstractmethod
     async def delete_file(
@@ -156,8 +156,8 @@ class Store(ABC):
     def revision_for(self, object_type: str, *, reproducible: bool) -> str:
         """Return a new revision for a file of an object type.
 
-        A store that keeps originals and thumbnails in different places marks the revisions, so that the name of a file
-        tells where it is. Other stores return :meth:`make_revision`.
+        A store that keeps originals and thumbnails in different places marks the revisions, so that it can tell from
+        the name of a file where it is. Other stores return :meth:`make_revision`.
 
         Args:
             object_type: The object type.
@@ -168,10 +168,10 @@ class Store(ABC):
     @property
     @final
     def location(self) -> frozenset[Hashable]:
-        """The places where this store keeps files, to be compared with those of other stores. No I/O.
+        """The places where this store keeps files. No I/O.
 
-        A store that does not combine others has one place. Two stores can have the same file if their locations are not
-        disjoint.
+        A store that does not combine others has one place. Two stores can contain the same file if their locations
+        intersect.
         """
         return self.location_of()
 
@@ -208,9 +208,9 @@ class Store(ABC):
         return self.get_url(key.object_type, key.object_id, key.width, key.height, key.mimetype, revision=key.revision)
 
     def download_url_for(self, key: ImageKey, filename: str) -> str:
-        """Return a URL under which browsers save a file instead of displaying it: a calculation, with no I/O.
+        """Return a URL under which browsers save a file instead of displaying it. No I/O.
 
-        Override it if the backend can name a download, in signed URLs for example.
+        Override it if the backend can name a download, for example in signed URLs.
 
         Args:
             key: The key of the file.
@@ -259,14 +259,14 @@ class Store(ABC):
 
     @final
     def locate(self, image: StoredImage, *, download: str | None = None) -> str:
-        """Return the URL of an image: a calculation, with no query and no I/O.
+        """Return the URL of an image. No query and no I/O.
 
         If the URL does not contain the revision, the parameter ``_ts`` is appended, so that caches do not return an old
         file. Nothing is appended to a signed URL, because that would make the signature invalid.
 
         Args:
             image: The image.
-            download: The name under which browsers save the file instead of displaying it, such as ``"cat.jpg"``; see
+            download: File name under which browsers save the file instead of displaying it, such as ``"cat.jpg"``; see
                 :meth:`download_url_for`.
 
         Raises:
@@ -374,7 +374,7 @@ class ObjectInfo:
     Args:
         name: The name.
         size: Size in bytes.
-        modified_at: The time at which the file was put, by the clock of the store.
+        modified_at: The time at which the file was put, according to the store's clock.
     """
 
     name: str
@@ -383,7 +383,7 @@ class ObjectInfo:
 
 
 class KeyedStore(KeyLevelStore):
-    """A store that keeps files by name. Copying, listing and checking files needs such a store.
+    """A store that keeps files by name. Copying, listing and verifying files requires such a store.
 
     Names consist of segments joined by ``/``. A segment is not empty, ``.`` or ``..``, and contains neither control
     characters nor backslashes. A name has at most 1,024 bytes in UTF-8. The methods of :class:`Store` are implemented
@@ -393,7 +393,7 @@ class KeyedStore(KeyLevelStore):
     needs_object_id = False
 
     has_certain_urls: bool = True
-    """``True`` if the URL of a name always leads to the file that was put under it."""
+    """``True`` if the URL of a name always returns the file that was put under this name."""
 
     @abstractmethod
     async def put_object(
@@ -412,7 +412,7 @@ class KeyedStore(KeyLevelStore):
             InvalidKeyError: The name is not valid; nothing was read.
             StoreError: The file could not be put.
 
-        Effects: On return the file is visible to every reader, and on disk. On an error or a cancellation there is no
+        Effects: On return, the file is durable and visible to every reader. On an error or a cancellation, there is no
         file of that name, and none appears later.
         """
 
@@ -449,7 +449,7 @@ class KeyedStore(KeyLevelStore):
 
     @abstractmethod
     def url_of(self, name: str) -> str:
-        """Return the URL of a name: a calculation, with no I/O."""
+        """Return the URL of a name. No I/O."""
 
     def download_url_of(self, name: str, filename: str) -> str:
         """Return a URL under which browsers save a file instead of displaying it; see :meth:`download_url_for`."""
@@ -503,7 +503,7 @@ class KeyedStore(KeyLevelStore):
         mimetype: str = "application/octet-stream",
         reproducible: bool = False,
     ) -> bool:
-        """Copy a file of another store on the server, if the server can do so without this process reading the file.
+        """Copy a file of another store on the server, if it can do so without sending the bytes to this process.
 
         Args:
             source: The other store.
@@ -523,11 +523,13 @@ class KeyedStore(KeyLevelStore):
         return False
 
     async def discard_unfinished(self, before: datetime, prefix: str = "") -> int:
-        """Delete the temporary data of puts that were killed, such as unfinished uploads; return their number.
+        """Delete the temporary data of interrupted puts, such as unfinished uploads; return the number deleted.
+
+        The data of other programs are never deleted.
 
         Args:
-            before: Only those begun before this time are deleted, because later puts may still be in progress.
-            prefix: Only those of files whose names begin with this. Those of other programs are never deleted.
+            before: Only puts that began before this time are considered, because later ones may still be in progress.
+            prefix: Only puts of files whose names begin with this are considered.
         """
         return 0
 
@@ -587,7 +589,7 @@ class KeyedStore(KeyLevelStore):
 
 
 def _as_store_error(error: StoreError | OSError, store: Store, name: str) -> StoreError:
-    """Return an error of a third-party store as an error of this library."""
+    """Convert an error of a third-party store to an error of this library."""
     if isinstance(error, StoreError):
         return error
     wrapper = StoreError(f"{store!r}: {name!r}: {type(error).__name__}: {error}", store=repr(store), name=name)

@@ -1,4 +1,4 @@
-"""Make declared thumbnails on other machines, with `taskiq <https://taskiq-python.github.io>`_. Needs the extra taskiq.
+"""Make declared thumbnails on other machines with `taskiq <https://taskiq-python.github.io>`_ (extra ``taskiq``).
 
 ::
 
@@ -46,13 +46,14 @@ _log = logging.getLogger("aioimageattach.thumbnails")
 class ThumbnailTasks(Dispatcher):
     """A task that makes declared thumbnails, on a broker of taskiq.
 
-    Create it in the module that the workers import. In a worker, it makes the thumbnails of the jobs that arrive; it
-    needs the store and the classes. In the application, enter it as an asynchronous context manager: each picture that
-    a session of this process attaches is then sent to the broker, after its transaction was committed. While the broker
-    cannot be reached, commits are not delayed, pictures wait in memory, and their thumbnails are made on request.
+    Create it in the module that the workers import. In a worker, it makes the thumbnails of the jobs that arrive, for
+    which it needs the store and the classes. In the application, enter it as an asynchronous context manager: each
+    picture that a session of this process attaches is then sent to the broker after the transaction has been committed.
+    While the broker cannot be reached, commits are not delayed, pictures wait in memory, and their thumbnails are made
+    on request.
 
-    A job consists of the name of the original and those of its thumbnails. It may run more than once, and does nothing
-    for a picture that does not exist any more.
+    A job consists of the name of the original and those of its thumbnails. A job may run more than once; it does
+    nothing if the picture no longer exists.
 
     Args:
         broker: The broker. The caller starts it and shuts it down.
@@ -62,11 +63,12 @@ class ThumbnailTasks(Dispatcher):
             :class:`~aioimageattach.entity.ThumbnailMarks`; ``None`` if no marks are set.
         task_name: Name of the task on the broker.
         labels: Labels of the task, such as ``{"queue_name": "thumbnails"}`` for a broker with several queues.
-        attempts: Number of attempts to make the thumbnails of a picture, if the store or the database fails. After
-            that, the error is logged and raised, and the job ends.
+        attempts: Maximum number of attempts to make the thumbnails of a picture if the store or the database fails.
+            After the last one, the error is logged and raised, and the job ends.
         concurrency: As for :class:`~aioimageattach.thumbnails.ThumbnailWorker`.
-        max_waiting: Largest number of pictures that wait to be sent. Further ones are logged, and left to requests.
-        shutdown_timeout: Time for the pictures that wait when the application ends, in seconds.
+        max_waiting: Maximum number of pictures that wait to be sent. Further pictures are logged, and their thumbnails
+            are made on request.
+        shutdown_timeout: Time to send the waiting pictures when the application ends, in seconds.
 
     Raises:
         DeclarationError: A class is not an image class, the store is not a
@@ -90,7 +92,7 @@ class ThumbnailTasks(Dispatcher):
     ) -> None:
         if attempts < 1:
             raise ValueError(f"attempts: expected at least 1, got {attempts}")
-        if broker.find_task(task_name) is not None:  # it would be replaced, and its jobs would be ignored
+        if broker.find_task(task_name) is not None:  # taskiq would replace that task and ignore its jobs
             raise DeclarationError(
                 f"task_name: the broker has a task {task_name!r} already; give this one another name"
             )
@@ -100,10 +102,10 @@ class ThumbnailTasks(Dispatcher):
         self._attempts = attempts
         self._is_down = False
 
-        async def _make_thumbnails(original: str, thumbnails: list[str]) -> None:  # taskiq sets attributes of it
+        async def _make_thumbnails(original: str, thumbnails: list[str]) -> None:  # taskiq sets attributes on it
             await self._run(Job(original, thumbnails))
 
-        # a job that was acknowledged before its end would be lost with its worker
+        # a job that is acknowledged earlier is lost if its worker dies
         options = {"ack_type": "when_saved", **(labels or {})}
         self._task = broker.register_task(_make_thumbnails, task_name, **options)
 
@@ -118,7 +120,7 @@ class ThumbnailTasks(Dispatcher):
             thumbnails: Revisions of the thumbnails.
 
         Raises:
-            TimeoutError: The broker did not accept the job in time. A worker may receive it nevertheless.
+            TimeoutError: The broker did not accept the job in time. A worker may still receive it.
             Exception: Any other error of the broker.
         """
         async with asyncio.timeout(_SEND_TIMEOUT):
@@ -130,7 +132,7 @@ class ThumbnailTasks(Dispatcher):
         while True:
             try:
                 await self.enqueue(job.original, job.thumbnails)
-            except Exception as error:  # of any broker
+            except Exception as error:  # each broker has its own errors
                 if not self._is_down:
                     self._is_down = True
                     cause, extra = error.__cause__ or error, log_fields("thumbnails.broker_down", error)

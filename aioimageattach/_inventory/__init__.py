@@ -1,4 +1,4 @@
-"""Inventory: the files that committed rows name, as verification, sweeps and migrations read them.
+"""Inventory: read the files that committed rows name, for verification, sweeps and migrations.
 
 Rows are read a page at a time, each page in a new short session, so that a run of several hours keeps no transaction
 open. All statements about a page use one connection, to the database to which its rows are written: a session that

@@ -1,4 +1,4 @@
-"""Reasons why a database may hide committed rows, so that its answer "no row names this file" cannot be trusted."""
+"""Detect conditions under which a database may hide committed rows, so that a file could wrongly seem orphaned."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def unsafe_reasons(reader: Reader, tables: Collection[Table], limits: SweepLimit
         found += _sqlite_reasons(connection, tables)
     if (
         limits is not None
-        and reader.dialect != "postgresql"  # which treats READ UNCOMMITTED as READ COMMITTED
+        and reader.dialect != "postgresql"  # PostgreSQL treats READ UNCOMMITTED as READ COMMITTED
         and connection.get_isolation_level() == "READ UNCOMMITTED"
     ):
         found.append("the sessions read uncommitted rows: use another isolation level")
@@ -154,7 +154,7 @@ def _not_a_table(name: str, what: str) -> str:
 
 
 def _skew(database_time: Any, limits: SweepLimits | None) -> list[str]:
-    """Return why the local clock is wrong: if it is ahead, files look older than they are."""
+    """Return why the local clock is wrong. If it is ahead, files seem older than they are."""
     if limits is None:
         return []
     ahead = datetime.now(UTC) - database_time

@@ -1,4 +1,4 @@
-"""The files of declared thumbnails: no row names them, but they are needed as long as the row of their original."""
+"""The files of declared thumbnails. No row names them, but they are needed as long as their original has a row."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class DerivedKind(ImageKind):
         return None if found is None else frozenset(map(derived_type, found))
 
     def can_have(self, name: str) -> bool:
-        """Return ``True`` if the name is that of a declared thumbnail."""
+        """Return whether the name is that of a declared thumbnail."""
         return _parse(name) is not None
 
     def named(self, reader: Reader, names: Collection[str], store: KeyedStore) -> set[str]:
-        """Return those of some names whose originals have rows; one query reads a range of revisions."""
+        """Return the names whose originals have rows; one query reads a range of revisions."""
         parsed = {name: found for name in names if (found := _parse(name)) is not None}
         known = {name for name, found in parsed.items() if legacy_key("x", found.public) is not None}  # may over-report
         parsed = {name: found for name, found in parsed.items() if name not in known}
@@ -56,10 +56,10 @@ class DerivedKind(ImageKind):
 
 
 def with_derived(types: dict[str, list[Kind]], target: Any) -> dict[str, list[Kind]]:
-    """Add the object types of declared thumbnails to some object types, each with the kinds of files that may have it.
+    """Return object types and their kinds of files, with the object types of their declared thumbnails added.
 
     Args:
-        types: Object types with their kinds; object types of thumbnails may be among them.
+        types: Object types with the kinds of files that have them. They may include object types of thumbnails.
         target: The declarative base or class to which they belong.
     """
     found = dict(types)

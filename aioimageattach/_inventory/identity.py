@@ -1,4 +1,4 @@
-"""The identity of a database, which the record of ownership in a store names."""
+"""The identity of a database, which a store's ownership record contains."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Identity", "identify", "renew"]
 TABLE: Final = "aioimageattach_identity"
 """The table with one row in which a database keeps its identity."""
 
-_MAX_TOKENS: Final = 1000  # enough for some years, so that stores that are seldom swept still find theirs
+_MAX_TOKENS: Final = 1000  # enough for some years, so that the token of a seldom swept store is still in the list
 
 _identity: Final = Table(
     TABLE,
@@ -36,7 +36,7 @@ class Identity:
     Args:
         id: The random identifier that the database keeps; ``None`` if it keeps none.
         tokens: The tokens of the last sweeps, newest first.
-        place: Where the database is, such as the identifier of its server; different for a copy.
+        place: The location of the database, such as the identifier of its server; different for a copy.
         description: A description for messages, without secrets.
         readable: ``True`` if the identifier could be read.
     """

@@ -40,7 +40,7 @@ class ImageKind(Kind):
         return self.mapper.columns["revision"]
 
     def parts(self) -> Sequence[Part]:
-        """Return two parts: rows with a revision, which never decreases, and rows without one, by primary key."""
+        """Return two parts: rows with a revision, in its order, and rows without one, in order of the primary key."""
         revision = self.column(self.source)
         return (
             Part((revision.is_not(None),), (revision,), stable=True),
@@ -94,7 +94,7 @@ class ImageKind(Kind):
         return known
 
     def _legacy_stems(self, reader: Reader, stems: set[str], store: KeyedStore) -> set[str]:
-        """Return those of some legacy names, without extensions, that rows have; reads all rows without a revision.
+        """Return the legacy names, without extensions, that belong to rows. Reads all rows without a revision.
 
         Raises:
             InvalidKeyError: A row has no valid name, so its file cannot be distinguished from an orphan.
@@ -132,7 +132,7 @@ def _instance(session: Session, mapper: Mapper[Any], values: Mapping[str, Any]) 
 
 
 def _matching(reader: Reader, column: ColumnElement[Any], values: Collection[str]) -> Iterator[str]:
-    """Yield those of some values, or of their lower-case forms, that a column contains."""
+    """Yield the values, or their lower-case forms, that a column contains."""
     wanted = iter({*values, *map(str.casefold, values)})
     while batch := list(islice(wanted, PAGE)):
         yield from reader.connection.scalars(select(column).where(column.in_(batch)))

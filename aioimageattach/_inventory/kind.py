@@ -1,4 +1,4 @@
-"""Kind: one kind of files that rows name, and how its rows are read."""
+"""Kind: one kind of files that rows name, with the statements that read the rows."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class FileReference:
         reproducible: ``True`` if the file can be made again from another one.
         created_at: When the row was created; ``None`` if the row does not contain it.
         content: The facts in the name of an offloaded value; ``None`` for an image.
-        damage: Why no valid file name can be derived from the row; ``None`` if one can.
+        damage: The reason why no valid file name can be derived from the row; ``None`` if there is a valid name.
     """
 
     cls: type[Any]
@@ -127,11 +127,11 @@ class Kind(ABC):
 
     @abstractmethod
     def can_have(self, name: str) -> bool:
-        """Return ``True`` if a file of this kind can have the name; other programs own files with other names."""
+        """Return whether a file of this kind can have the name. Files with other names belong to other programs."""
 
     @abstractmethod
     def named(self, reader: Reader, names: Collection[str], store: KeyedStore) -> set[str]:
-        """Return those of some names in a store that rows name; may over-report."""
+        """Return the names of files in a store that rows name. May over-report."""
 
     def where(self) -> list[ColumnElement[bool]]:
         """Return the conditions that select the kind's rows from a shared table."""

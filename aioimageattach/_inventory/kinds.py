@@ -1,4 +1,4 @@
-"""The kinds of files that the rows of some classes name."""
+"""Find the kinds of files that the rows of mapped classes name."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["kinds", "related"]
 
 
 def kinds(target: Any) -> tuple[Kind, ...]:
-    """Return each kind of file that rows of some classes and their subclasses name, each once.
+    """Return the kinds of files that rows of the target's classes and of their subclasses name, each once.
 
     Args:
         target: A declarative base for all its classes, a mapped class, or a :class:`sqlalchemy.orm.registry`.
 
     Raises:
         DeclarationError: The target is none of these, or none of its classes has files, perhaps because the modules
-            with such classes are not imported yet.
+            that define them have not been imported yet.
     """
     own = _registry(target)
     configure_mappers()
@@ -60,7 +60,7 @@ def related(target: Any) -> tuple[Kind, ...]:
 
 
 def _kinds_of(own: registry, base: type[Any] = object) -> list[Kind]:
-    """Return the kinds of file of those classes of a registry that are subclasses of a base."""
+    """Return the kinds of files of a registry's classes that are subclasses of ``base``."""
     mappers = sorted(own.mappers, key=lambda mapper: (mapper.class_.__module__, mapper.class_.__qualname__))
     below = [one for one in mappers if issubclass(one.class_, base)]
     found: list[Kind] = [ImageKind(one) for one in _roots([one for one in below if issubclass(one.class_, Image)])]
@@ -70,7 +70,7 @@ def _kinds_of(own: registry, base: type[Any] = object) -> list[Kind]:
 def _registry(target: Any) -> registry:
     mapper = None if isinstance(target, registry) else inspect(target, raiseerr=False)
     found = mapper.registry if isinstance(mapper, Mapper) else target
-    for name in ("registry", "_sa_registry"):  # SQLModel has the second only
+    for name in ("registry", "_sa_registry"):  # SQLModel has only the second one
         found = getattr(found, name, found)
     if not isinstance(found, registry):
         raise DeclarationError(f"expected a declarative base, a mapped class or a registry, got {_describe(target)}")

@@ -1,4 +1,4 @@
-"""Rows with marks, which say that all files of a declared thumbnail are in the store."""
+"""Rows with marks. A mark records that all files of a declared thumbnail are in the store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MarkedRow:
     Args:
         reference: The file of the original.
         marks: The marks, separated by spaces.
-        files: The names of the files of each mark that counts for the store.
+        files: The names of the files of each mark that is valid for the store.
     """
 
     reference: FileReference
@@ -37,7 +37,7 @@ class MarkedRow:
         return [name for names in self.files.values() for name in names]
 
     def without(self, missing: Iterable[str]) -> str | None:
-        """Return the marks that count and whose files are not among the missing ones; ``None`` if there are none."""
+        """Return the valid marks whose files are not among the missing ones; ``None`` if there are none."""
         gone = {*missing}
         return " ".join(mark for mark, names in self.files.items() if gone.isdisjoint(names)) or None
 
@@ -46,16 +46,16 @@ class MarkedKind(ImageKind):
     """The originals of an image class that have marks and a revision."""
 
     def where(self) -> list[ColumnElement[bool]]:
-        """Return the conditions."""
+        """Return the conditions on the rows."""
         columns = self.mapper.columns
         return [*super().where(), self.column(columns["original"]).is_(True), self.column(columns[MARKS]).is_not(None)]
 
     def parts(self) -> Sequence[Part]:
-        """Return the rows with a revision: others are never marked."""
+        """Return the rows with a revision, because others are never marked."""
         return super().parts()[:1]
 
     def rows(self, reader: Reader, store: KeyedStore, *where: ColumnElement[bool]) -> list[MarkedRow]:
-        """Return some rows, without those that have no valid key."""
+        """Return the rows that :meth:`select` reads, except those without a valid key."""
         found = [self.marked(reader, row, store) for row in self.select(reader, *where)]
         return [one for one in found if one is not None]
 
@@ -67,7 +67,7 @@ class MarkedKind(ImageKind):
         return MarkedRow(reference, values[MARKS], marked_files(reference.cls, reference.key, values, store))
 
     def with_revisions(self, store: KeyedStore, revisions: Iterable[str], reader: Reader) -> list[MarkedRow]:
-        """Return the rows with some revisions."""
+        """Return the rows with the given revisions."""
         column, wanted = self.column(self.source), sorted({*revisions})
         batches = [wanted[start : start + PAGE] for start in range(0, len(wanted), PAGE)]
         return [row for batch in batches for row in self.rows(reader, store, column.in_(batch))]

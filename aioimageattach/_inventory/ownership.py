@@ -1,10 +1,10 @@
 """Ownership: the database to which the files in a store belong.
 
-A sweep that asks the wrong database takes every file for an orphan. Therefore each store keeps a small record per
+A sweep that queries the wrong database considers every file orphaned. Therefore each store keeps a small record per
 object type. It contains the identity of the database whose rows name the files, the columns that name them, and a
 random token. The first sweep that removes files writes the record. Each later sweep renews it with a new token, which
-it stores in the database, too. The record reveals three mistakes: another database, a copy of the right one, and a
-database that was restored from a backup that is older than the last sweep.
+it also stores in the database. With this record, a sweep detects three mistakes: it uses another database, a copy of
+the right one, or one that was restored from a backup older than the last sweep.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Owner:
     Args:
         database: The database's identifier; ``None`` if the database keeps none.
         token: The token of the last sweep; ``None`` if the database keeps none.
-        place: Where the database was.
+        place: The location of the database.
         description: A description for messages.
         columns: The columns whose values name the files.
         written_at: When the record was written, according to the writer's clock.
@@ -76,7 +76,7 @@ class Ownership:
         object_type: The object type, with which the files' names begin.
         store: The store, or the part of a combined store.
         owner: The database to which the files belong now; ``None`` if no database has claimed them.
-        conflict: Why the files do not belong to this database; ``None`` if they do, or if they have no owner.
+        conflict: The reason why the files do not belong to this database; ``None`` if they do, or have no owner.
         changed: ``True`` if this call wrote the record.
     """
 
@@ -157,7 +157,7 @@ async def write_owner(part: KeyedStore, object_type: str, identity: Identity, co
 
 
 def conflict(owner: Owner, identity: Identity, columns: Collection[str]) -> str | None:
-    """Return why files do not belong to a database; ``None`` if they do."""
+    """Return the reason why files do not belong to a database; ``None`` if they do."""
     since = f"{owner.written_at:%Y-%m-%d %H:%M} UTC"
     recorded = f"they belong to the {owner.description} according to a record of {since}"
     transfer = "run `aioimageattach own --transfer` to make this database their owner"
@@ -187,7 +187,7 @@ def conflict(owner: Owner, identity: Identity, columns: Collection[str]) -> str 
 
 
 def types_of(target: Any, object_types: Iterable[str] | None) -> dict[str, list[Kind]]:
-    """Return object types, each with all kinds of files that may have it, whether or not their classes are targets.
+    """Return object types, each with all kinds of files that may have it, including those of classes not in the target.
 
     Raises:
         DeclarationError: The object type of a class depends on the row, and no object types are given.
@@ -232,17 +232,17 @@ async def own(
 ) -> list[Ownership]:
     """Record that the files in a store belong to a database, so that sweeps with another database are refused.
 
-    Sweeps with ``delete=True`` record this automatically. Call this function after a database was moved or restored, or
-    a table was renamed, once you have verified that this database has the rows of all files; see
-    :doc:`/howto/runbooks/index`.
+    Sweeps with ``delete=True`` record this automatically. Call this function after a database has been moved or
+    restored, or after a table has been renamed, once you have verified that this database has the rows of all files;
+    see :doc:`/howto/runbooks/index`.
 
     Args:
-        sessions: Makes sessions of the database.
+        sessions: Factory of sessions of the database.
         target: The declarative base, or one class.
         store: The store; ``None`` for the current store, or that of the sessions.
         object_types: The object types of the files; ``None`` for those of the classes.
         claim: ``True`` to record this database as the owner of files without an owner.
-        transfer: ``True`` to also record it as the owner of files that belong to another database.
+        transfer: ``True`` to record it also as the owner of files that belong to another database.
 
     Returns:
         The owner of each object type in each store.
@@ -292,7 +292,7 @@ async def existing(sessions: Sessions, parts: Sequence[Kind], anchor: Kind) -> l
     """Return kinds without those of other declarative bases whose tables are in another database.
 
     Args:
-        sessions: Makes sessions of the database.
+        sessions: Factory of sessions of the database.
         parts: The kinds.
         anchor: A kind of the base to which the sessions belong: all kinds of that base are returned.
     """

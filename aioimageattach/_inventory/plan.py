@@ -1,4 +1,4 @@
-"""Plans: operations that are described first, then carried out item by item with bounded concurrency."""
+"""Plans: operations that are defined first, then run item by item with bounded concurrency."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _OUTAGE: Final = 16
 
 
 class Plan(ABC, Generic[ItemT, ProgressT]):
-    """An operation that has not started yet: iterate over it with ``async for``, or :meth:`execute` it.
+    """An operation to run: iterate over it with ``async for``, or call :meth:`execute`.
 
     Each iteration is a new run. A loop that is left early continues in the background until Python closes its
     iterator; use :func:`contextlib.aclosing` to stop it immediately.
 
     Args:
-        new_progress: Makes the progress of a run.
+        new_progress: Factory of the progress object of a run.
 
     Attributes:
         progress: Counts of the current run, or of the last one; reset when a run starts.
@@ -68,7 +68,7 @@ class Plan(ABC, Generic[ItemT, ProgressT]):
 
 
 class Outage:
-    """Ends a run when its store has stopped responding.
+    """Detects that a store has stopped responding, to end the run.
 
     Args:
         concurrency: Number of files in progress.
@@ -86,7 +86,7 @@ class Outage:
             StoreUnavailableError: The store has not responded for many consecutive files.
         """
         if isinstance(error, StoreMissingError):
-            raise error  # it would be the same for each file
+            raise error  # every file would fail with it
         self._unavailable = self._unavailable + 1 if isinstance(error, ConnectionError | TimeoutError) else 0
         if self._unavailable > self._concurrency + _OUTAGE:
             raise StoreUnavailableError(
@@ -110,8 +110,8 @@ class RowPlan(Plan[ItemT, RowProgressT]):
     """A plan that processes all rows of some kinds.
 
     Args:
-        new_progress: Makes the progress of a run.
-        sessions: Makes sessions.
+        new_progress: Factory of the progress object of a run.
+        sessions: Factory of sessions.
         kinds: The kinds.
         concurrency: Number of rows that are processed concurrently.
         force: ``True`` to continue if the database may hide rows.
@@ -156,7 +156,7 @@ class RowPlan(Plan[ItemT, RowProgressT]):
     async def _read(
         self, work: Callable[[Kind, FileReference], Coroutine[Any, Any, R]]
     ) -> AsyncGenerator[Coroutine[Any, Any, R], None]:
-        """Yield the work on each row. Only this generator reads rows, one page at a time."""
+        """Yield one coroutine per row. Only this generator reads rows, one page at a time."""
         for kind in self._kinds:
             scan = Scan(self._sessions, kind, check=self._check(kind))
             async for reference in scan:
@@ -164,7 +164,7 @@ class RowPlan(Plan[ItemT, RowProgressT]):
             self.progress.missed += scan.missed
 
     async def _try(self, work: Awaitable[R]) -> R | Exception:
-        """Await the store operations for one row; return the error if they fail for a reason of this row only.
+        """Await the store operations for one row; return the error if only this row is affected.
 
         The error may be of any class, because third-party stores and their callbacks raise their own.
 

@@ -18,8 +18,8 @@ __all__ = ["Reader", "Sessions", "opened", "run_with_reader"]
 R = TypeVar("R")
 
 Sessions: TypeAlias = async_sessionmaker[Any] | AsyncSession
-"""Makes sessions. An ``AsyncSession`` serves as a template for new sessions: its own transaction is neither used nor
-seen, unless it is bound to a connection."""
+"""Factory of sessions. An ``AsyncSession`` serves as a template for new sessions: its transaction is neither used nor
+visible, unless it is bound to a connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,10 @@ async def run_with_reader(
     """Run a function in a new session, with a reader for the rows of a class, and return its result.
 
     Args:
-        sessions: Makes the session.
+        sessions: Factory of the session.
         mapper: The mapper of the class.
         function: The function.
-        commit: ``True`` to commit what the function writes.
+        commit: ``True`` to commit the changes that the function makes.
 
     Raises:
         DeclarationError: The session is sharded; or ``commit`` is set, and the session is bound to a connection.

@@ -27,14 +27,14 @@ class Scan:
     missed are yielded then. For this, the scan keeps eight bytes per row.
 
     Args:
-        sessions: Makes a session for each page.
+        sessions: Factory of sessions, one for each page.
         kind: The kind of files.
         page: Number of rows per statement.
         check: Called with the reader of each page before the page is read.
 
     Attributes:
         rows: Number of rows that were read.
-        missed: Number of rows that the database counts, but did not return when they were read page by page.
+        missed: Number of rows that the database counted but did not return page by page.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ def references(sessions: Sessions, kind: Kind, *, page: int = PAGE) -> Scan:
 async def reread(sessions: Sessions, kind: Kind, reference: FileReference) -> FileReference | None:
     """Return the file that a row names now; ``None`` if the row no longer exists.
 
-    The row is found by its file, even if its primary key has changed, or else by its primary key.
+    The row is looked up by its file first, because its primary key may have changed, then by its primary key.
     """
 
     def read(reader: Reader) -> FileReference | None:
@@ -127,7 +127,7 @@ async def reread(sessions: Sessions, kind: Kind, reference: FileReference) -> Fi
 
 
 async def named(sessions: Sessions, kind: Kind, names: Collection[str], store: KeyedStore) -> set[str]:
-    """Return those of some names that committed rows of a kind name; see :meth:`Kind.named`."""
+    """Return the names of files that committed rows of a kind name; see :meth:`Kind.named`."""
     return await run_with_reader(sessions, kind.mapper, lambda reader: kind.named(reader, names, store))
 
 

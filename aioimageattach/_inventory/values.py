@@ -35,7 +35,7 @@ class StoredKind(Kind):
 
     @property
     def object_types(self) -> frozenset[str]:
-        """The one object type with which all names begin."""
+        """The object type with which all names begin."""
         return frozenset({self._object_type})
 
     @property
@@ -44,7 +44,7 @@ class StoredKind(Kind):
         return columns_of(self.mapper)[self.key]
 
     def parts(self) -> Sequence[Part]:
-        """Return one part, by primary key."""
+        """Return one part with all rows, in order of the primary key."""
         return (Part((), tuple(self.primary_key), stable=False),)
 
     def reference(self, reader: Reader, row: Row[Any]) -> FileReference:
@@ -74,12 +74,12 @@ class StoredKind(Kind):
         )
 
     def can_have(self, name: str) -> bool:
-        """Return ``True`` if the name belongs to a file of this attribute."""
+        """Return whether the name belongs to a file of this attribute."""
         found = parse_name(name)
         return found is not None and found.object_type == self._object_type
 
     def named(self, reader: Reader, names: Collection[str], store: KeyedStore) -> set[str]:
-        """Return the names that rows contain; fast if the column is declared with ``index=True``."""
+        """Return the names that rows contain. Fast if the column is declared with ``index=True``."""
         column = type_coerce(self.source, Text())
         found = set[str]()
         wanted = iter([str(content) for name in names if (content := parse_name(name)) is not None])

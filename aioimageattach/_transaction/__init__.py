@@ -1,1 +1,1 @@
-"""Files that follow their rows through the transactions of a session."""
+"""Put and delete files consistently with the rows that reference them, across the transactions of a session."""

@@ -12,7 +12,7 @@ _INFO: Final = "aioimageattach.deferred"
 
 
 def defer_deletion(target: Any, deferred: bool = True) -> None:
-    """Keep the files of replaced and deleted rows after a commit, and leave their removal to the next sweep.
+    """Keep the files of replaced and deleted rows after a commit, so that a later sweep removes them.
 
     By default, these files are deleted directly after the commit. Keep them if a backup of the database may be
     restored, or a lagging replica may be promoted: the files of rows that reappear are then still in the store or in

@@ -1,12 +1,12 @@
-"""The commit fence: a transaction is refused its COMMIT once a sweep may treat its files as orphaned.
+"""The commit fence: refuse to commit a transaction whose files a sweep may soon treat as orphaned.
 
 A sweep removes files that no committed row references and that are older than a grace time. Therefore no transaction
 may keep its files uncommitted for that long: after three quarters of the grace time its COMMIT is refused. The last
 quarter is a margin for the COMMIT itself, and for clocks that differ.
 
-The grace time of sessions can be shorter than :data:`GRACE`, but never longer. A sweep waits for :data:`GRACE`, and for
-less only if the sessions that it is given have a shorter grace time, or if it is forced to. So it is safe to shorten
-the grace time of the application alone, but not that of the sweep alone: change the application first.
+The grace time of sessions can be shorter than :data:`GRACE`, but never longer. A sweep uses :data:`GRACE`, or a shorter
+time if its sessions have one or if it is forced to. Therefore it is safe to shorten the grace time of the application
+alone, but not that of the sweep alone: change the application first.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def set_grace(target: Any, grace: timedelta) -> None:
 
     Args:
         target: The ``AsyncSession`` or ``async_sessionmaker``. Set the same time for the application and for the sweep,
-            for all processes of the application first.
+            first in all processes of the application.
         grace: The grace time, greater than zero and at most :data:`GRACE`.
 
     Raises:

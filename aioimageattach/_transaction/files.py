@@ -35,11 +35,12 @@ class Upload:
     """A file to put.
 
     Args:
-        file: Its store and its name.
+        file: The store and the name of the file.
         data: The bytes.
-        mimetype: Its MIME type; not used for image keys, which contain it.
-        reproducible: ``True`` if the bytes can be regenerated.
-        shared: ``True`` if other rows may reference it, too. Such a file may already exist. No transaction deletes it.
+        mimetype: The MIME type; not used for image keys, which contain it.
+        reproducible: ``True`` if the bytes can be generated again.
+        shared: ``True`` if other rows may reference the file, too. A shared file may already exist, and no transaction
+            deletes it.
     """
 
     file: TrackedFile
@@ -92,7 +93,7 @@ async def put_all(uploads: Sequence[Upload]) -> None:
         try:
             await upload.put()
         except StoreFileExistsError:
-            begun.remove(upload.file)  # it belongs to another upload: do not delete it
+            begun.remove(upload.file)  # the existing file belongs to another upload: do not delete it
             raise
 
     try:
@@ -103,7 +104,7 @@ async def put_all(uploads: Sequence[Upload]) -> None:
 
 
 async def discard_all(files: Sequence[TrackedFile]) -> None:
-    """Delete files, and then the files that were made from them; log failures.
+    """Delete files, then the files that were made from them; log failures.
 
     Originals are deleted first, because code that makes a thumbnail checks for the original after putting the
     thumbnail.

@@ -1,7 +1,7 @@
-"""Hand over the files of committed rows to code that processes them further, such as a worker for thumbnails.
+"""Pass the files of committed rows to code that processes them further, such as a worker for thumbnails.
 
-A receiver only takes note of the files. It must not do so before the transaction has ended, and neither an error nor a
-delay of it may reach the session, so it is called after everything else, and must not wait for anything.
+A receiver is called after the transaction has ended and all other work has been done, so that its errors cannot affect
+the session. It only records the files, and must not wait for anything, because that would delay the session.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _log = logging.getLogger("aioimageattach.transaction")
 
 
 class Receiver(ABC):
-    """Takes note of files whose rows were committed."""
+    """Records files whose rows have been committed."""
 
     @abstractmethod
     def accepts(self, file: TrackedFile) -> bool:
-        """Return whether the receiver processes files such as this one."""
+        """Return whether the receiver processes this file."""
 
     @abstractmethod
     def receive(self, files: Sequence[TrackedFile], certain: bool) -> None:
-        """Take note of files, without waiting.
+        """Record files, without waiting.
 
         Args:
             files: The files.
-            certain: Whether the session has reported the commit; otherwise its outcome is unknown.
+            certain: ``True`` if the session has reported the commit; ``False`` if its outcome is unknown.
         """
 
 
@@ -40,7 +40,7 @@ _receivers: Final[list[Receiver]] = []
 
 
 def add_receiver(receiver: Receiver) -> None:
-    """Register a receiver. A file goes to the receiver that was registered last among those that accept it."""
+    """Register a receiver. If several accept a file, only the one that was registered last receives it."""
     _receivers.append(receiver)
 
 
@@ -55,7 +55,7 @@ def receivers() -> list[Receiver]:
 
 
 def hand_over(files: Sequence[TrackedFile], certain: bool) -> None:
-    """Hand over files, each to one receiver. Never raises: what cannot be handed over is logged."""
+    """Pass each file to one receiver. Never raises: errors are logged."""
     found: dict[Receiver, list[TrackedFile]] = {}
     for file in files if _receivers else ():
         receiver = next((one for one in reversed(_receivers) if one.accepts(file)), None)

@@ -71,7 +71,7 @@ class Rows:
 
 @dataclass(slots=True)
 class FlushPlan:
-    """The work that has to be done before a handler may read anything.
+    """The work to do before a handler may read anything.
 
     Args:
         uploads: The files to put.
@@ -89,8 +89,8 @@ class Report:
     Args:
         named: Files that a row references now.
         dropped: Files whose row was deleted, or references another file now.
-        leased: Databases with a row that references a shared file, and the earliest times at which these files were
-            put, in seconds since 1970. No transaction deletes a shared file, but a sweep may once it is old.
+        leased: Databases with a row that references a shared file, with the earliest time at which these files were
+            put, in seconds since 1970. No transaction deletes a shared file, but a sweep may delete an old one.
     """
 
     named: list[TrackedFile] = field(default_factory=list)
@@ -99,7 +99,7 @@ class Report:
 
 
 class FlushHandler(ABC):
-    """One way in which rows reference files. Each row references none, one or many.
+    """Handles one way in which rows reference files. Each row references none, one or many.
 
     In each flush, the methods are called in the order of their definition. A handler without work in a flush is not
     called.
@@ -118,7 +118,7 @@ class FlushHandler(ABC):
 
     @abstractmethod
     def read_rows(self, session: Session) -> None:
-        """Read what the rows reference; the files are in the store, and the rows of all handlers are locked."""
+        """Read the references of the rows. At this time, the new files are in the store, and the rows are locked."""
 
     @abstractmethod
     def flushed(self, session: Session) -> Report:
@@ -126,7 +126,7 @@ class FlushHandler(ABC):
 
     @abstractmethod
     def ended(self, session: Session, deleted: Sequence[Any]) -> Report:
-        """Put the files that had to wait for their rows, and return the additional changes.
+        """Put the files whose names depend on their inserted rows, and return the additional changes.
 
         Args:
             session: The session.
@@ -204,10 +204,10 @@ _watched: WeakKeyDictionary[Connection, ref[Session]] = WeakKeyDictionary()
 
 
 def _watch(session: Session, database: Database) -> None:
-    """Listen for the COMMIT of the connection to the database that a row was written to.
+    """Listen for the COMMIT on the connection to the database that a row was written to.
 
     No event of the session is reliable in every case: ``before_commit`` fires before the last flushes, and does not
-    tell which transaction is committed if a savepoint is open. The event of the connection does.
+    identify the transaction that is committed if a savepoint is open. The event of the connection does.
     """
     if database.watched:
         return
@@ -239,8 +239,8 @@ def put(session: Session, uploads: Sequence[Upload]) -> None:
 def lock(session: Session, owners: Sequence[OwnerRow]) -> None:
     """Lock rows until the transaction ends, table by table, in the order of their keys.
 
-    Other rows of these tables that the flush changes or deletes are locked with them. Otherwise the statements of the
-    flush would lock those rows later, in a different order.
+    Other rows of these tables that the flush changes or deletes are locked, too. Otherwise the statements of the flush
+    would lock those rows later, in a different order.
     """
     if not owners:
         return
@@ -305,11 +305,11 @@ def _open_transactions(session: Session) -> list[SessionTransaction]:
     return [one for one in reversed(chain) if one.nested or one.parent is None]
 
 
-# --- rows that leave their session ----------------------------------------------------------------------------------
+# --- detached rows --------------------------------------------------------------------------------------------------
 
 
 class _Bound:
-    """The store that was bound to the session that a row has left. It is not pickled."""
+    """The store that was bound to the former session of a detached row. It is not pickled."""
 
     __slots__ = ("store",)
 
@@ -328,8 +328,8 @@ def _detached(session: Session, row: object) -> None:
 
 
 def former_store(state: InstanceState[Any]) -> Store | None:
-    """Return the store that was bound to the session that a row has left."""
-    info = state.__dict__.get("info")  # most rows have none: do not create it
+    """Return the store that was bound to the former session of a detached row."""
+    info = state.__dict__.get("info")  # `state.info` would create a dict, and most rows have none
     found: _Bound | None = None if info is None else info.get(_BOUND)
     return None if found is None else found.store
 
@@ -375,9 +375,9 @@ def _ended(session: Session, transaction: SessionTransaction) -> None:
 
 @event.listens_for(Pool, "invalidate")
 def _connection_invalidated(connection: object, entry: ConnectionPoolEntry, error: BaseException | None) -> None:
-    """Detect the end of a session that was cancelled while it closed: it never reports the end of its transaction.
+    """Detect that a session was cancelled while it closed, because it then does not report the end of its transaction.
 
-    The pool discards its connection in that case.
+    The pool invalidates its connection in that case.
     """
     known = entry.info.get(_SESSION)
     session = None if known is None else known()
@@ -386,7 +386,7 @@ def _connection_invalidated(connection: object, entry: ConnectionPoolEntry, erro
     session.info.pop(_DATABASES, None)
     with contextlib.suppress(
         asyncio.CancelledError
-    ):  # one is already propagating, and the pool still has to close the connection
+    ):  # an exception is already propagating, and the pool still has to close the connection
         _apply(session, _journal(session).close_all())
 
 

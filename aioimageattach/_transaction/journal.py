@@ -1,8 +1,8 @@
-"""The journal of one session: which files were uploaded, which rows reference them, and which files may be discarded.
+"""The journal of one session: it records uploads and references, and determines the files that may be discarded.
 
-A plain state machine: it knows nothing about SQLAlchemy and calls no store. A transaction is any hashable token. The
-caller reports what happens. At the end of the root transaction the journal *nominates* files for removal: a nomination
-is a claim, which the database confirms or refutes before anything is discarded (:mod:`.references`).
+It is a plain state machine that knows nothing about SQLAlchemy and calls no store. A transaction is any hashable token.
+The caller reports the events. At the end of the root transaction the journal *nominates* files for removal: a
+nomination is a claim, which the database confirms or refutes before anything is discarded (:mod:`.references`).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Verdict:
         uploads: Nominated for removal: files uploaded for rows that are not expected to exist.
         dropped: Nominated for removal: files whose rows were deleted or replaced.
         unresolved: Kept, because it is unknown whether the transaction was committed.
-        attached: Files that were uploaded or adopted for rows that are expected to exist. It is unknown whether these
-            rows exist if there are unresolved files.
+        attached: Files uploaded or adopted for rows that are expected to exist. If there are unresolved files, it is
+            unknown whether these rows exist.
     """
 
     uploads: tuple[TrackedFile, ...] = ()
@@ -73,7 +73,7 @@ class Journal:
         self._pending_verdict = Verdict()
 
     def _open(self, tokens: Sequence[Hashable]) -> _Frame:
-        """Return the frame of the innermost of the open transactions, given from the root to the innermost savepoint.
+        """Return the frame of the innermost open transaction; ``tokens`` start with the root transaction.
 
         A session has one root transaction at a time. If frames of another root are still open, that root was
         interrupted before it could report its end; its files are part of the next verdict.
@@ -103,7 +103,7 @@ class Journal:
         frame.since = min(frame.since, since)
 
     def leased(self, tokens: Sequence[Hashable], since: float) -> None:
-        """Record that a row references a shared file, which was put at ``since`` and no transaction removes."""
+        """Record that a row references a shared file that was put at ``since``. No transaction removes such a file."""
         frame = self._open(tokens)
         frame.since = min(frame.since, since)
 
@@ -139,10 +139,10 @@ class Journal:
         return min((frame.since for frame in self._frames.values()), default=math.inf)
 
     def end(self, token: Hashable) -> Verdict:
-        """Close a transaction or savepoint and return the verdict; that of a savepoint is empty.
+        """Close a transaction or savepoint and return the verdict, which is empty for a savepoint.
 
-        The files of a savepoint wait for the root transaction, because locks are held until then: those of a released
-        savepoint with all their events, those of a rolled back one as uploads that no row references.
+        The files of a savepoint are kept until the root transaction ends, because locks are held until then. If the
+        savepoint is released, all their events are kept; if it is rolled back, only the uploads, as unreferenced files.
         """
         frame = self._frames.pop(token, None)
         if frame is None:

@@ -75,7 +75,7 @@ class Referrer(ABC):
 
 
 class Derived(ABC):
-    """The files that are made from a file."""
+    """The files that are made from another file."""
 
     @abstractmethod
     def names(self) -> Sequence[str]:

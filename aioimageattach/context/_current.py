@@ -31,7 +31,7 @@ _LINKS: Final = "aioimageattach.thumbnails"
 _stack: ContextVar[tuple[tuple[Store, ThumbnailLinks | None, object], ...]] = ContextVar(
     "aioimageattach.store", default=()
 )
-"""The stores set in this task, innermost last, each with the server of its thumbnails, and what set it."""
+"""The stores set in this task, innermost last, each with its thumbnail server and the object that set it."""
 
 _default: Store | None = None
 _default_links: ThumbnailLinks | None = None
@@ -187,7 +187,7 @@ def bound_store(target: Any) -> Store | None:
 
 
 def resolve_store(*candidates: Store | None, session: Any = None, bound: Store | None = None) -> Store:
-    """Return the first of: the candidates, the store of the current context, that of the session, the default.
+    """Return the first store among the candidates, the current context, the session and the default.
 
     Args:
         candidates: Stores that take precedence; ``None`` and :data:`current_store` are skipped.

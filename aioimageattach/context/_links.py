@@ -1,4 +1,4 @@
-"""The interface between image rows and the server of their declared thumbnails."""
+"""The interface of the thumbnail server that image rows use to build URLs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..store import Store
 
 
 class ThumbnailLinks(Protocol):
-    """The parts of the URLs of declared thumbnails; :class:`~aioimageattach.thumbnails.ThumbnailServer` has them."""
+    """The part of :class:`~aioimageattach.thumbnails.ThumbnailServer` from which the URLs of thumbnails are built."""
 
     @property
     def store(self) -> Store:
@@ -17,7 +17,7 @@ class ThumbnailLinks(Protocol):
 
     @property
     def base_url(self) -> str:
-        """The URL that names are appended to, with a slash at its end."""
+        """The URL to which names are appended; it ends with a slash."""
         ...
 
     @property

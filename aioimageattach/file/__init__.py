@@ -1,4 +1,4 @@
-"""Async files: the file that a store returns, the sources that can be attached, and the spool in between."""
+"""Async files: the files that stores return, the sources that can be attached, and the spool that buffers them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Async files over anything that bytes can be read from."""
+"""Async wrappers for objects from which bytes can be read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["AsyncFile", "Cursor", "FileProxy", "ReusableFileProxy", "SeekableFil
 
 
 _INLINE_JOIN: Final = 4 * CHUNK
-"""Largest number of bytes that are joined in the event loop, which takes up to a millisecond for each MiB."""
+"""Largest number of bytes joined in the event loop; joining takes up to a millisecond per MiB."""
 
 
 class AsyncFile(Protocol):
@@ -35,7 +35,7 @@ class AsyncFile(Protocol):
 
 
 class FileProxy:
-    """An async file over anything readable: ``read``, lines, chunks, ``async with``.
+    """An async file that wraps a readable object: ``read``, lines, chunks, ``async with``.
 
     Args:
         wrapped: The object to read from.
@@ -53,7 +53,7 @@ class FileProxy:
         self._wrapped = wrapped
         self._read = as_reader(wrapped) if read is None else read
         self._close = close
-        self._ahead = b""  # read from the wrapped file, but not yet returned from position _at on
+        self._ahead = b""  # bytes read from the wrapped file; those from position _at on have not been returned yet
         self._at = 0
         self.closed: bool = False
 
@@ -191,7 +191,7 @@ class SeekableFileProxy(FileProxy):
 
 
 class ReusableFileProxy(SeekableFileProxy):
-    """A :class:`SeekableFileProxy` whose context leaves the wrapped file open, at the position it had on entry."""
+    """A :class:`SeekableFileProxy` whose context does not close the wrapped file, and restores its position on exit."""
 
     initial_offset: int
 

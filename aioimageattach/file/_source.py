@@ -1,4 +1,4 @@
-"""Sources of bytes, and one way to read all of them."""
+"""Sources of bytes, and a uniform way to read them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 CHUNK: Final = 1024 * 1024
-"""Number of bytes moved per call where the library chooses it: enough to be worth a switch to a worker thread."""
+"""Number of bytes per call where the library chooses it, large compared with the cost of switching threads."""
 
 
 @runtime_checkable
@@ -69,7 +69,7 @@ def check_bytes(data: object) -> bytes:
     """Return the result of a ``read`` as bytes.
 
     Raises:
-        DeclarationError: It is something else, such as the str of a file opened in text mode.
+        DeclarationError: It is not bytes-like, for example a ``str`` from a file opened in text mode.
     """
     if isinstance(data, bytes):
         return data

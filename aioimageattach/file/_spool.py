@@ -19,14 +19,14 @@ from ._source import CHUNK, Read, Source, as_reader, blocking_read, byte_view, c
 __all__ = ["SPOOLS_MEMORY", "SPOOL_MEMORY", "Spool", "SpoolFile", "as_blocks", "measure"]
 
 SPOOL_MEMORY: Final = 4 * 1024 * 1024
-"""Largest spool kept in memory, in bytes; a larger one goes to a temporary file."""
+"""Largest spool kept in memory, in bytes; a larger one uses a temporary file."""
 
 SPOOLS_MEMORY: Final = 128 * 1024 * 1024
-"""Most bytes that all spools of the process keep in memory together; beyond that, spools go to temporary files."""
+"""Maximum number of bytes that all spools of the process keep in memory together; others use temporary files."""
 
 # Each operation on these two is atomic under the GIL, so they need no lock.
 _in_memory: dict[int, int] = {}  # bytes by the id of the spool
-_draining: set[Any] = set()  # spools that wait for a stream; the more there are, the less each may buffer
+_draining: set[Any] = set()  # spools that wait for a stream; the more there are, the less each may buffer in memory
 
 _INLINE_HASH: Final = 64 * 1024  # hashing this many bytes takes as long as a switch to a worker thread
 
@@ -37,7 +37,7 @@ def _slices(data: memoryview) -> Iterator[memoryview]:
 
 
 def _with_release(blocks: Iterator[memoryview], spool: Spool) -> Iterator[memoryview]:
-    """Yield the blocks of a spool, and release the memory of each when the next one is asked for."""
+    """Yield the blocks of a spool, and release the memory of each when the next one is requested."""
     for block in blocks:
         yield block
         spool.forget()
@@ -97,11 +97,11 @@ def _temporary_directory() -> str:
 
 
 class Spool:
-    """The bytes of a source, read once, with their size and SHA-256. They can be read any number of times.
+    """The bytes of a source, with their size and SHA-256. The source is read once, the spool any number of times.
 
-    The bytes are kept in memory if they are at most :data:`SPOOL_MEMORY`, and all spools in memory together have at
-    most :data:`SPOOLS_MEMORY` bytes. Otherwise they are moved to an unnamed temporary file, which disappears with the
-    last reference or with the process. A source of type ``bytes`` is kept as it is, without a copy.
+    Up to :data:`SPOOL_MEMORY` bytes are kept in memory, as long as all spools in memory together have at most
+    :data:`SPOOLS_MEMORY` bytes. Otherwise the bytes are moved to an unnamed temporary file, which is removed with the
+    last reference or when the process ends. A source of type ``bytes`` is kept without a copy.
 
     Args:
         checksum: ``True`` to calculate :attr:`sha256`, which takes 2 to 3 ms of CPU time per MiB.
@@ -134,8 +134,8 @@ class Spool:
             source: See :data:`Source`; read from its current position. The caller closes it.
             limit: Largest number of bytes accepted; ``None`` for no limit.
             checksum: ``True`` to calculate :attr:`sha256`.
-            defer_hash: ``True`` if a source of type ``bytes`` is hashed later, by :meth:`complete_hash`. A caller that
-                runs further work in a thread saves a switch to another one.
+            defer_hash: ``True`` if a source of type ``bytes`` is hashed later, by :meth:`complete_hash`. This saves one
+                switch of threads if the caller runs further work in a thread anyway.
 
         Raises:
             ImageTooLargeError: The source has more bytes than ``limit``; at most one chunk beyond it was read.
@@ -167,7 +167,7 @@ class Spool:
 
     @classmethod
     def of(cls, blob: bytes) -> Self:
-        """Return a spool of a few bytes, which are hashed immediately; :meth:`fill` hashes many in a thread."""
+        """Return a spool of a few bytes, which are hashed immediately. Use :meth:`fill` for many bytes."""
         spool = cls()
         spool._hold(blob)
         spool.complete_hash()
@@ -179,7 +179,7 @@ class Spool:
         self._view = memoryview(blob)
 
     def complete_hash(self) -> None:
-        """Hash the bytes that :meth:`fill` has deferred; up to 3 ms of CPU time per MiB, so call it in a thread."""
+        """Hash the bytes if :meth:`fill` has deferred that. Call it in a thread: it takes up to 3 ms per MiB."""
         if self._hash is not None:
             self._hash.update(self._unhashed)
             self._unhashed = b""
@@ -240,7 +240,7 @@ class Spool:
             ) from error
 
     def _fits(self) -> bool:
-        """Return whether the bytes so far may stay in memory. Spools of up to 64 KiB always may, and do not count."""
+        """Return whether the bytes read so far may stay in memory. Spools of up to 64 KiB always may."""
         if self.size <= _INLINE_HASH:
             return True
         known = _in_memory.pop(id(self), None)
@@ -274,7 +274,7 @@ class Spool:
         return self._view
 
     def forget(self) -> None:
-        """Let the operating system reclaim the pages of the memory map; they are read again when they are needed."""
+        """Let the operating system reclaim the pages of the memory map, which are read again on demand."""
         if self._view is not None and isinstance(self._view.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             self._view.obj.madvise(mmap.MADV_DONTNEED)
 

@@ -141,7 +141,7 @@ class _StoredType(TypeDecorator[Any]):
 
 
 def _type_of(settings: Settings) -> _StoredType:
-    return _StoredType(settings)  # pickle cannot find the class by its __module__
+    return _StoredType(settings)  # because pickle cannot find the class by its __module__
 
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def _place(kind: _StoredType, table: Table, column: Column[Any], key: str) -> No
     place = f"{table.fullname}.{column.key}"
     if kind.settings.place == place:
         return
-    if kind.settings.place is not None:  # a mixin's column, copied for another class
+    if kind.settings.place is not None:  # the column of a mixin, copied for another class
         kind.settings = replace(kind.settings, object_type=kind.declared)
     kind.settings.object_type = check_object_type(kind.declared or f"{table.name}.{key}".replace("_", "-"))
     kind.settings.place = place
@@ -282,13 +282,13 @@ def stored(
 
     Args:
         cls: The handle class, derived from :class:`~aioimageattach.offload.Stored`.
-        nullable: Whether the column allows ``None``. ``None`` means what the annotation says or, without an annotation,
-            SQLAlchemy's default: nullable.
+        nullable: ``True`` if the column allows ``None``. By default, the annotation decides; without an annotation, the
+            column is nullable, as in SQLAlchemy.
         compression: ``"gzip"``, ``"zstd"`` or ``None``. Files that are already stored stay readable if you change it.
         inline_below: Values smaller than this, in bytes, are kept in the row; at most 16 KiB, 0 for none. The column
             type is ``VARCHAR(255)`` if it is 0, and ``TEXT`` otherwise.
         max_size: Maximum size of a value before compression, in bytes.
-        dedupe: Whether equal values that are written within about nine hours share a file. Only ``sweep`` deletes
+        dedupe: ``True`` if equal values that are written within about nine hours share a file. Only ``sweep`` deletes
             shared files.
         object_type: The prefix of the file names; ``None`` for the names of the table and the attribute, such as
             ``article.body``. Set it to the old prefix if you rename one of them.

@@ -1,4 +1,4 @@
-"""Reading of offloaded values, completely or as a stream, and never more bytes than their names allow."""
+"""Read offloaded values, completely or as a stream, but never more bytes than their names state."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["HOP", "fetch", "keyed", "read", "stream"]
 V = TypeVar("V")
 
 HOP: Final = 64 * 1024
-"""Size, in bytes, above which a value is processed in a worker thread: below, switching threads costs more."""
+"""Size, in bytes, above which a value is processed in a worker thread. Below, switching threads would cost more."""
 
 
 def keyed(store: Store) -> KeyedStore:
     """Return the store if it is a :class:`~aioimageattach.store.KeyedStore`.
 
     Raises:
-        DeclarationError: It is not.
+        DeclarationError: The store is of another class.
     """
     if isinstance(store, KeyedStore):
         return store
@@ -94,7 +94,7 @@ class _Reader:
         self._ready = b""
         self._waiting = b""  # kept until it is fed, because a cancellation may come before the worker thread starts
         self._taken = 0
-        self._dry = True  # the decoder has returned all that it was fed
+        self._dry = True  # the decoder has returned the output for all its input
         self._ended = False
 
     async def read(self, size: int = -1, /) -> bytes:

@@ -73,9 +73,9 @@ class StoredFile(Stored[Spool]):
             source: See :data:`~aioimageattach.file.Source`; read from its current position. The caller closes it.
             filename: The file name; ``None`` for that of the source. It is cleaned: directories and control characters
                 are removed, characters that Windows forbids are replaced by ``_``, and it is shortened to 200 bytes.
-            mimetype: The MIME type; ``None`` for the one that the source declares or, without one, the one that the
-                extension of the file name suggests. Neither is compared with the content. It does not affect how the
-                file is served.
+            mimetype: The MIME type; ``None`` for the type that the source declares or, without one, the type that
+                corresponds to the extension of the file name. It is not compared with the content, and does not affect
+                how the file is served.
             max_size: Largest number of bytes accepted. The flush checks the limit of the column, too.
             store: The store for the file; ``None`` for the current store at the flush.
 
@@ -121,7 +121,7 @@ class StoredFile(Stored[Spool]):
 
         Raises:
             OSError: The file cannot be read.
-            ValueTooLargeError: It has more than ``max_size`` bytes.
+            ValueTooLargeError: The file has more than ``max_size`` bytes.
         """
         name = os.path.basename(os.fspath(path)) if filename is None else filename
         async with FileProxy(await run_io(open, path, "rb")) as file:
@@ -145,7 +145,7 @@ class StoredFile(Stored[Spool]):
         """Return the value if it is a spool.
 
         Raises:
-            DeclarationError: It is not; a file cannot be read without awaiting.
+            DeclarationError: It is not a spool, because a file cannot be read without awaiting.
         """
         if isinstance(value, Spool):
             return value
@@ -157,7 +157,7 @@ class StoredFile(Stored[Spool]):
 
     @classmethod
     def decode(cls, data: bytes) -> Spool:
-        """Return a value that the row contains, from before the column was one of files."""
+        """Return a value that is kept in the row, from a time when the column was not declared for files."""
         return Spool.of(data)
 
     # --- without I/O -------------------------------------------------------------------------------------------------
@@ -188,9 +188,10 @@ class StoredFile(Stored[Spool]):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers for a response of the application with this file: browsers save it under its name.
+        """Headers for a response of the application that contains this file.
 
-        They prevent browsers from running the file as a page or a script of the application's origin.
+        With these headers, browsers save the file under its name, and do not run it as a page or a script of the
+        application's origin.
         """
         return {
             "Content-Type": guess_mimetype(self.filename),
@@ -201,15 +202,15 @@ class StoredFile(Stored[Spool]):
         }
 
     def locate(self, store: Store | None = None, *, download: bool | str = False) -> str:
-        """Return the URL of the file: a calculation, with no query and no I/O.
+        """Return the URL of the file. No query and no I/O.
 
         The URL ends with the file name. Browsers display pictures and save all other files, if the store or the web
         server is set up as the guide *Attach files of any kind* describes.
 
         Args:
             store: As for :meth:`~aioimageattach.offload.Stored.load`.
-            download: ``True`` for a URL under which browsers save the file under its name even if they could display
-                it, or another name to save it under. Only stores with signed URLs support it.
+            download: ``True`` for a URL with which browsers save the file under its name even if they could display it,
+                or another name under which they save it. Only stores with signed URLs support this.
 
         Raises:
             OffloadError: The file is not stored yet.

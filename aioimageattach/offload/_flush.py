@@ -66,7 +66,7 @@ class _Change:
         old: The value of the row when it was loaded; ``None`` if it was NULL, or was not loaded.
         store: The store for the new file, which also contains the old one.
         prepared: The prepared content of the handle.
-        dropped: The files that the row referenced just before it is written.
+        dropped: The files that the row references immediately before it is written.
     """
 
     row: object
@@ -154,7 +154,7 @@ class StoredValues(FlushHandler):
         return report
 
     def ended(self, session: Session, deleted: Sequence[Any]) -> Report:
-        """Return the files of the deleted rows; unlike images, no file has to wait for its row."""
+        """Return the files of the deleted rows. No file is put here, because no name depends on an inserted row."""
         work = _work(session)
         return Report(dropped=[file for row in deleted for file in _files_of_deleted(session, work, row)])
 
@@ -200,7 +200,7 @@ def _is_current(session: Session, change: _Change) -> bool:
     return change.row in session and instance_dict(change.row).get(change.key, change) is change.handle
 
 
-# --- what changes ----------------------------------------------------------------------------------------------------
+# --- changes ---------------------------------------------------------------------------------------------------------
 
 
 def _of_new(session: Session, work: _Work, row: object, *, switched: bool = False) -> Iterator[_Change]:
@@ -210,7 +210,7 @@ def _of_new(session: Session, work: _Work, row: object, *, switched: bool = Fals
             values.get(key) is None and column.default is not None
         ):  # SQLAlchemy applies the default even if None was assigned
             set_attribute(row, key, copy.deepcopy(cast("Any", column.default).arg))
-        elif key not in values and switched:  # if it replaces a deleted row by an UPDATE, it would keep the old value
+        elif key not in values and switched:  # an UPDATE of a deleted row would keep the old value
             set_attribute(row, key, None)
         if values.get(key) is not None and not work.knows(row, key):
             yield _change(session, work, row, key, column, None)
@@ -234,7 +234,7 @@ def _change(
 ) -> _Change:
     settings = settings_of(column)
     values = instance_dict(row)
-    value = values.setdefault(key, None)  # it may have been deleted with `del`
+    value = values.setdefault(key, None)  # the attribute may have been deleted with `del`
     # a handle that was stored before, or that belongs to another row too, is replaced by one for this attribute
     if value is not None and (not isinstance(value, Stored) or value._raw is not None or id(value) in work.seen):
         value = values[key] = coerced(settings, value)
@@ -288,7 +288,7 @@ def _prepare(session: Session, changes: list[_Change]) -> list[Upload]:
 
 
 def _owners(changes: Iterable[_Change], deleted: Iterable[InstanceState[Any]]) -> list[OwnerRow]:
-    """Return the database rows that are changed or deleted, to be locked: they own their values."""
+    """Return the database rows to lock: those that are changed or deleted, because each row owns its values."""
     states = dict.fromkeys((*deleted, *(instance_state(change.row) for change in changes)))
     return [OwnerRow(state.mapper, (), tuple(state.identity), state) for state in states if state.identity is not None]
 
@@ -366,7 +366,7 @@ def _files_of_deleted(session: Session, work: _Work, row: object) -> Iterable[Tr
 
 
 def _known_files(session: Session, row: object, columns: Iterable[str]) -> Iterator[TrackedFile]:
-    """Return the files of a row that a bulk statement has deleted, as far as they were loaded.
+    """Return the files of a row that a bulk statement has deleted, if the columns were loaded.
 
     Files of changes that were not flushed are not included.
     """
@@ -407,7 +407,7 @@ def _referrer(session: Session, row: object, key: str) -> ValueReferrer:
 
 @dataclass(frozen=True, slots=True)
 class ValueReferrer(Referrer):
-    """The rows with an offloaded column. Any of them may hold a reference that a SQL statement has copied."""
+    """The rows with an offloaded column. A SQL statement may have copied a reference into any of them."""
 
     key: str
 
@@ -472,7 +472,7 @@ def _late(row: object, changes_of: Callable[[Session, _Work, object], Iterator[_
 
 
 def _deleting(mapper: Mapper[Any], connection: Connection, row: object) -> None:
-    """Read the references of an orphan, which only the flush itself marks for deletion."""
+    """Read the references of a delete-orphan row, which SQLAlchemy marks for deletion during the flush."""
     session = object_session(row)
     assert session is not None
     work, state = _work(session), instance_state(row)

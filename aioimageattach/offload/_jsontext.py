@@ -72,7 +72,7 @@ def _refuse(name: str) -> Any:
 
 
 def _depth(data: bytes) -> int:
-    """Return the nesting depth of brackets outside strings, which are every second piece between quotes."""
+    """Return the nesting depth of brackets, without those in strings: every second piece between quotes."""
     pieces = data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
     brackets = b"".join(pieces[::2]).translate(None, _NO_BRACKETS)
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)

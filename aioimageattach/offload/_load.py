@@ -1,4 +1,4 @@
-"""Loading many offloaded values at once."""
+"""Load many offloaded values concurrently."""
 
 from __future__ import annotations
 

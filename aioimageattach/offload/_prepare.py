@@ -1,4 +1,4 @@
-"""Preparation of values before any upload: encoding, checks and compression."""
+"""Encode, check and compress values before any upload."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Wanted:
         settings: The settings of the column.
         old: The previous value of the row; ``None`` if there was none or it is unknown.
         store: The store that contains the file, if the value is stored for another row.
-        shared: Whether other rows may reference the file, too.
+        shared: ``True`` if other rows may reference the file, too.
     """
 
     handle: Stored[Any]
@@ -127,7 +127,7 @@ def _prepare(wanted: Wanted, plain: bytes | Spool | None) -> Prepared:
 
 
 def _holds(old: Stored[Any], handle: Stored[Any], settings: Settings, size: int, sha256: str) -> bool:
-    """Return whether a row holds this value already, and where the current settings would put it."""
+    """Return whether a row already holds this value in the place that the current settings require."""
     content = content_of(old)
     if isinstance(handle, StoredFile):
         return isinstance(content, Reference) and old == handle

@@ -54,7 +54,7 @@ _COMPRESSIONS: Final[dict[str | None, Compression | None]] = {None: None, "gz": 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A file, as its name describes it.
+    """The metadata of a file, which its name contains.
 
     Args:
         name: The name in the store.
@@ -64,8 +64,8 @@ class Reference:
         sha256: SHA-256 of the value, in hexadecimal.
         kind: The file name extension of the content.
         compression: The compression of the file.
-        shared: Whether several rows may reference it.
-        attachment: What the name says about an attached file; ``None`` for a file of another kind.
+        shared: ``True`` if several rows may reference the file.
+        attachment: The parsed name of an attached file; ``None`` for a file of another kind.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Reference:
     attachment: AttachmentName | None = None
 
     def mimetype(self, plain: str) -> str:
-        """Return the MIME type that the file is served with.
+        """Return the MIME type with which the file is served.
 
         Args:
             plain: The MIME type of an uncompressed file that is not an attached file.
@@ -150,7 +150,7 @@ def make_reference(
         sha256: SHA-256 of the value, in hexadecimal.
         kind: The file name extension of the content, with its dot.
         compression: The compression of the file.
-        shared: Whether other rows may reference it.
+        shared: ``True`` if other rows may reference the file.
     """
     revision = make_revision()[:_REVISION_CHARS]
     own = "shared" if shared else f"{revision[5:7]}/{revision}"

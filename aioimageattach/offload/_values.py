@@ -1,4 +1,4 @@
-"""Handles of offloaded values: the attribute values that stand for content in the store."""
+"""Handles of offloaded values: the attribute values that represent content in the store."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Settings:
         compression: The compression of the files.
         inline_below: Values smaller than this, in bytes, are kept in the row.
         max_size: Maximum size of a value, in bytes.
-        dedupe: Whether equal values share a file.
-        object_type: The prefix of the file names; before the column is mapped, it may be ``None``.
+        dedupe: ``True`` if equal values share a file.
+        object_type: The prefix of the file names; may be ``None`` before the column is mapped.
         place: The table and the column; ``None`` before the column is mapped.
     """
 
@@ -66,10 +66,10 @@ class Settings:
 
 
 class Stored(Generic[V]):
-    """Base class of handles for values that may be in the store. Derive from it to use a serializer of your own.
+    """Base class of handles for values that may be in the store. Derive from it to use another serializer.
 
-    Reading the attribute of a row returns a handle without fetching the value. Assign a plain value or a handle; the
-    flush stores the value in its state at that time. Two handles are equal if they are of the same kind and their
+    Reading the attribute of a row returns a handle without fetching the value. Assign a plain value or a handle. The
+    flush stores the value as it is at that time. Two handles are equal if they are of the same kind and their
     values have the same bytes. A handle is true if its value has at least one byte. Neither operation accesses the
     store.
 
@@ -130,7 +130,7 @@ class Stored(Generic[V]):
         self._raw = raw
         self._settings = settings
         self._store = store
-        self._chosen = store  # for new files, while `_store` may be the one that has the file
+        self._chosen = store  # for new files; `_store` may be the store that has the file
         self._origin: tuple[Store | None, Store | None] | None = None  # see _twin
         self._content: Reference | Inline | None = None
         self._owner: ref[InstanceState[Any]] | None = None
@@ -247,8 +247,8 @@ class Stored(Generic[V]):
         """Return the plain value. If it is not loaded yet, fetch it and keep it in the handle.
 
         Args:
-            store: The store that contains the file; ``None`` for the one it was stored in through this handle, or the
-                current one.
+            store: The store that contains the file; ``None`` for the store in which it was put through this handle, or
+                else the current store.
 
         Raises:
             StoreFileNotFoundError: The store has no such file.
@@ -302,7 +302,7 @@ class Stored(Generic[V]):
         return twin
 
     def _identity(self) -> tuple[object, ...]:
-        """Return what makes two handles equal."""
+        """Return the values by which handles are compared."""
         return self.kind, self.size, self.sha256
 
     async def _fetch(self, store: KeyedStore, reference: Reference) -> V:
@@ -366,7 +366,7 @@ class Stored(Generic[V]):
         return known if owner is None else owner.session
 
     def _belongs_to(self, owner: InstanceState[Any]) -> None:
-        """Bind the handle to the row that it is an attribute of."""
+        """Bind the handle to its row."""
         self._owner = ref(owner)
         self._session = None if owner.session is None else ref(owner.session)
         self._bound = bound_store(owner.session) or former_store(owner)
@@ -422,7 +422,7 @@ def check_size(size: int, settings: Settings) -> None:
     """Refuse a value that is larger than its column allows.
 
     Raises:
-        ValueTooLargeError: It is larger.
+        ValueTooLargeError: The value is too large.
     """
     if size > settings.max_size:
         raise ValueTooLargeError(
