@@ -13,11 +13,11 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Any, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
-"""An ASGI application of any framework: their types of scopes and messages differ."""
+"""An ASGI application of any framework. Frameworks use different types for scopes and messages."""
 
 
 def route_path(scope: Scope) -> str:
-    """Return the path relative to the application, without the path that the application is mounted at.
+    """Return the path relative to the application, without the path at which the application is mounted.
 
     Some servers include ``root_path`` in ``path``, others do not; it is removed if present. uvicorn keeps the trailing
     slash of a ``root_path`` such as ``/shop/`` and sends ``/shop//path``.

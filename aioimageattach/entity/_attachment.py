@@ -146,7 +146,7 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
     def __get__(self, instance: object | None, owner: type | None = None) -> Any:
         if instance is None:
             attribute = getattr(owner, self.key, None)
-            return self if attribute is None else attribute  # not mapped yet
+            return self if attribute is None else attribute  # the class is not mapped yet
         try:
             mapper: Mapper[Any] = instance_state(instance).mapper
         except AttributeError:

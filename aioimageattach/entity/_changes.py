@@ -55,7 +55,7 @@ class AttachmentChanges:
 
 
 def group_changes(new: Iterable[Image], gone: Iterable[Image]) -> tuple[list[AttachmentChanges], list[Image]]:
-    """Return the sets that the rows belong to, and the rows to delete that belong to none."""
+    """Return the changed sets, and the rows to delete that belong to no known set."""
     groups: dict[tuple[int, Any], AttachmentChanges] = {}
     without_set: list[Image] = []
     attachments: dict[type[Image], list[Attachment]] = {}

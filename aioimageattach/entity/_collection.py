@@ -94,8 +94,8 @@ class Collection(Generic[I]):
     def set_keys(self) -> list[tuple[Any, ...]]:
         """Return the sets that have rows, each as the values of its discriminators.
 
-        They are sorted by these values, or in the order in which ``order_by`` puts their originals. Pictures without a
-        position come first, because they are older than the position column, unless they are new.
+        They are sorted by these values, or in the order that ``order_by`` gives their originals. Stored pictures
+        without a position come first, because they are older than the position column.
 
         Raises:
             NotLoadedError: The rows are not loaded.
@@ -151,7 +151,7 @@ class Collection(Generic[I]):
     def _present(self, rows: Iterable[I]) -> list[I]:
         """Return the rows that are neither deleted nor marked for deletion.
 
-        This is a hot path: a page of many pictures calls it for each of them.
+        This is a hot path: it is called for each picture of a page.
         """
         session = self.state.session
         deleted = {} if session is None else session._deleted
@@ -217,7 +217,7 @@ class Collection(Generic[I]):
         return session
 
     async def load(self, set_key: tuple[Any, ...] | None = None, *, again: bool = False) -> None:
-        """Load the rows unless they are already loaded. Pending changes are neither flushed nor lost.
+        """Load the rows unless they are already loaded. Pending changes are kept and not flushed.
 
         Args:
             set_key: The set to load; ``None`` for all sets.
@@ -327,7 +327,7 @@ class Collection(Generic[I]):
         limit = self.attachment.options.max_pictures
         if limit is None or len({*self.pictures(), set_key}) <= limit:
             return
-        await self.load(again=True)  # another transaction may have deleted some
+        await self.load(again=True)  # another transaction may have deleted pictures
         check_max_pictures(self.attachment, len({*self.pictures(), set_key}))
 
     # --- changes -----------------------------------------------------------------------------------------------------
@@ -383,7 +383,7 @@ class Collection(Generic[I]):
             record_of(row).position = row.__dict__.get(position)
 
     def _new(self) -> object:
-        """Create a row without calling the constructor, which may require arguments that only the library knows."""
+        """Create a row without calling the constructor, which may require arguments that are assigned later."""
         mapper = self.attachment.image
         row = mapper.class_manager.new_instance()
         if isinstance(mapper.polymorphic_on, Column):
@@ -397,7 +397,7 @@ class Collection(Generic[I]):
         key = ("aioimageattach", self.key)
         groups: Groups | None = self.state.info.get(key)
         rows = getattr(self.owner, self.key)
-        rows.append(row)  # invalidates the groups; restore them below, to avoid grouping all rows again for each
+        rows.append(row)  # invalidates the groups; they are restored below, because grouping all rows again is slow
         if groups is not None and groups.are_current(rows):
             groups.sets.setdefault(self._set_key_of(row), []).append(row)
             self.state.info[key] = groups

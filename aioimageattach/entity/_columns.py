@@ -25,14 +25,14 @@ class OwnColumns:
 
     Args:
         copied: Attributes that a thumbnail copies from its original.
-        kept: Attributes that a picture copies from the one that it replaces.
+        kept: Attributes that a picture copies from the picture that it replaces.
         cleared: The attributes in ``kept`` with a unique constraint. They are set to NULL in the replaced row first,
             because SQLAlchemy inserts rows before it deletes others.
         references: Relationships to other objects, with the attributes of their foreign keys.
         owners: Relationships to the owner.
         empty: Attributes that are set to ``None`` in a new row. Without a value, SQLAlchemy would load them after the
             flush, which synchronous code cannot do.
-        ours: Those of them that belong to the library.
+        ours: The attributes in ``empty`` that belong to the library.
     """
 
     copied: frozenset[str]

@@ -1,4 +1,4 @@
-"""Finding thumbnails in the loaded rows of an image set."""
+"""Find thumbnails in the loaded rows of an image set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_DEFAULT: Final = object()
 
 
 class ThumbnailFinder(ImageView[I]):
-    """The part of an image set that finds thumbnails. It makes no query and no I/O."""
+    """The part of an image set that finds thumbnails. It does no query and no I/O."""
 
     __slots__ = ()
 

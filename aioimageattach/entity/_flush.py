@@ -1,4 +1,4 @@
-"""The flush handler of image rows, each of which references one file, from its INSERT to its DELETE."""
+"""The flush handler of image rows. Each row references one file, from its INSERT to its DELETE."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class _Work:
         removed: The files of the rows that are deleted, according to the database.
         changed: The rows that now reference another file, each with its previous file.
         allowed: The revisions that the statements of the flush may write.
-        late: The rows whose files have to wait for their INSERT.
+        late: The rows whose files are put after their INSERT, because the file name depends on it.
         replacement: The image sets of the rows in ``seen``.
     """
 
@@ -98,7 +98,7 @@ class ImageFlush(FlushHandler):
         return FlushPlan(uploads, work.replacement.owners())
 
     def read_rows(self, session: Session) -> None:
-        """Find the rows that leave the database because of those to insert and delete; renew the marks of new rows."""
+        """Find the rows that this flush removes from the database, and calculate the marks of new rows again."""
         work = _work(session)
         assert work.replacement is not None
         for state in work.seen:
@@ -125,7 +125,7 @@ class ImageFlush(FlushHandler):
         return report
 
     def ended(self, session: Session, deleted: Sequence[Image]) -> Report:
-        """Put the files that waited for their rows, and remove deleted rows from the collections of their owners."""
+        """Put the files of the rows in ``late``, and remove deleted rows from the collections of their owners."""
         work, report = _work(session), Report()
         for row in deleted:
             report.dropped += _dropped(session, row)
@@ -138,7 +138,7 @@ class ImageFlush(FlushHandler):
         return report
 
     def deleted(self, session: Session, row: Image) -> Report:
-        """Report that a row, which a bulk statement has deleted, no longer references its file."""
+        """Report that a row that a bulk statement has deleted no longer references its file."""
         return Report(dropped=_dropped(session, row))
 
 
@@ -165,7 +165,7 @@ def _dropped(session: Session, row: Image) -> list[TrackedFile]:
 
 
 def _with_owners(session: Session, new: Sequence[Image]) -> Iterator[Image]:
-    """Yield the image rows to insert; expunge those whose owner is deleted, as they would be deleted with it."""
+    """Yield the image rows to insert. Expunge those whose owner is deleted in the same flush."""
     for row in new:
         owner = record_of(row).owner
         if owner is not None and owner in session._deleted:
@@ -177,7 +177,7 @@ def _with_owners(session: Session, new: Sequence[Image]) -> Iterator[Image]:
 def _without_replaced(session: Session, new: Sequence[Image]) -> list[Image]:
     """Expunge the rows of pictures that were replaced before they were flushed, and return the others.
 
-    Attaching a picture also does this, but not if the application has expired the owner's collection meanwhile.
+    Attaching a picture does this, too, unless the application has expired the owner's collection in the meantime.
     """
     attachments = {cls: attachments_to(cls) for cls in {type(row) for row in new}}
     sets: dict[tuple[Any, ...], list[Image]] = {}
@@ -264,7 +264,7 @@ def _file_of(session: Session, row: Image) -> TrackedFile | None:
 
 
 def _uploads(session: Session, row: Image) -> Iterator[Upload]:
-    """Yield the uploads of a row's file, and of the declared thumbnails that were made with it."""
+    """Yield the upload of a row's file and those of the declared thumbnails that were made with it."""
     record = record_of(row)
     key = row._stored_key()
     attached = record.attached
@@ -295,7 +295,7 @@ def _needs_insert(row: Image) -> bool:
     return key is None or key.object_id is None
 
 
-# --- what may be written ---------------------------------------------------------------------------------------------
+# --- checks of written references ------------------------------------------------------------------------------------
 
 
 def _prepare(session: Session, work: _Work, row: Image) -> bool:
@@ -328,7 +328,7 @@ def _claim(session: Session, row: Image) -> None:
     """Verify that the file of a row that adopts it exists, and protect it from deletion.
 
     Raises:
-        StoreFileNotFoundError: The file does not exist any more.
+        StoreFileNotFoundError: The file no longer exists.
     """
     attached = record_of(row).attached
     if attached is not None and attached.spool is None and isinstance(attached.store, KeyedStore):
@@ -340,9 +340,9 @@ def _claim(session: Session, row: Image) -> None:
 def _require_file(session: Session, row: Image) -> None:
     """Refuse to insert a row whose file was not put for it.
 
-    Such rows result from ``pickle``, from ``merge`` of a row that was deleted meanwhile, and from a transaction that
-    was rolled back. Rows of SQLAlchemy-ImageAttach have no revision; they are not checked, because it is unknown
-    whether their files exist.
+    Such rows result from ``pickle``, from ``merge`` of a deleted row, and from a transaction that was rolled back.
+    Rows of SQLAlchemy-ImageAttach have no revision; they are not checked, because it is unknown whether their files
+    exist.
 
     Raises:
         UsageError: The file was not put in this transaction.

@@ -57,7 +57,7 @@ def check_max_pictures(attachment: Attachment, count: int) -> None:
 
 
 def assign_first_positions(new: Iterable[Image]) -> None:
-    """Number the pictures of owners that are new themselves, and check how many pictures they have.
+    """Assign positions to the pictures of new owners, and check how many pictures they have.
 
     Raises:
         TooManyPicturesError: An owner would have more pictures than are allowed.
@@ -120,7 +120,7 @@ def assign_positions(
 
 
 def _keep_position(attachment: Attachment, rows: Sequence[Image], position: int | None) -> None:
-    """Update copied positions from the replaced picture, which may have moved since it was loaded."""
+    """Update positions copied from the replaced picture, which may have been moved since it was loaded."""
     name = attachment.position
     for row in rows:
         if name is not None and row.__dict__.get(name) == record_of(row).position:

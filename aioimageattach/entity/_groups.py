@@ -19,7 +19,7 @@ __all__ = ["Groups", "invalidate_groups"]
 
 @dataclass(slots=True)
 class Groups:
-    """The rows of one owner grouped by image set, so that a set of a large gallery need not scan all rows.
+    """The rows of one owner grouped by image set, so that reading one set does not scan a whole large gallery.
 
     Args:
         rows: The list that was grouped.
@@ -41,7 +41,7 @@ class Groups:
         return found
 
     def are_current(self, rows: list[Any]) -> bool:
-        """Return whether the list is the same, and no row has moved to another set since it was grouped."""
+        """Return whether the list is still the same object, and no row has moved to another set since the grouping."""
         return self.rows is rows and self.key_changes == _key_changes[0]
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -59,7 +59,7 @@ class Image(DeclaredThumbnails):
     """The declared thumbnails by name; see the guide *Show responsive images*."""
 
     __fallback_picture__: ClassVar[str | None] = None
-    """The URL of the image to display instead of a declared thumbnail if no picture is attached; ``None`` for none."""
+    """The URL of the image that is displayed instead of a declared thumbnail if no picture is attached."""
 
     __image_limits__: ClassVar[ImageLimits] = DEFAULT_LIMITS
     """Limits on the pictures that are accepted: types, sizes and proportions."""
@@ -177,15 +177,16 @@ class Image(DeclaredThumbnails):
         return found
 
     def locate(self, store: Store | None = None, *, download: str | None = None) -> str:
-        """Return the URL of the file. It is calculated without a query or I/O.
+        """Return the URL of the file. No query and no I/O.
 
         Args:
-            store: The store; ``None`` for the one it was attached with in this session, or the current one.
+            store: The store; ``None`` for the store with which the image was attached in this session, or else the
+                current store.
             download: The file name under which browsers save the file instead of displaying it, such as ``"cat.jpg"``.
 
         Raises:
             ContextError: No store is given or set.
-            DeclarationError: ``download`` is given, but the store does not support it; only signed URLs do.
+            DeclarationError: ``download`` is given, but the store does not support it. It requires signed URLs.
             NotLoadedError: The row's columns are expired.
             ValueError: ``download`` is not a valid file name.
         """

@@ -134,7 +134,8 @@ class BaseImageSet(ThumbnailSet[I]):
             strip_metadata: As for :meth:`from_file`.
             timeout: Maximum duration of the whole download, in seconds.
             max_redirects: Maximum number of redirects to follow.
-            is_allowed: Returns whether connecting to an address is allowed; called before each connection.
+            is_allowed: Function that returns whether connecting to an address is allowed; called before each
+                connection.
 
         Raises:
             ForbiddenAddressError: The URL, or a redirect, leads to an address that is not allowed.
@@ -285,7 +286,7 @@ class BaseImageSet(ThumbnailSet[I]):
             spool.forget()
 
     async def _reduce(self, spool: Spool, found: Probe) -> tuple[Rendering | None, Preview | None]:
-        """Return the reduced original and its preview, each if the image class asks for it; both from one decode."""
+        """Return the reduced original and its preview, each if the image class requests it, from one decode."""
         cls: type[Image] = self._rows.cls
         recipe = reduction(found, self._limits)
         recipes = [] if recipe is None else [recipe]
@@ -324,8 +325,8 @@ class BaseImageSet(ThumbnailSet[I]):
     def _append(self, row: I) -> I:
         """Add a new row in place of those that it replaces.
 
-        Only rows that have not been flushed are removed immediately. The flush determines which rows of the database to
-        delete: until then, the application may still expire or expunge the new row, which must have no effect.
+        Only rows that have not been flushed are removed immediately. The flush determines the rows to delete in the
+        database. If the application expires or expunges the new row before that, nothing is deleted.
         """
         self._rows.remove_pending(self._set_key, replaced_by=row)
         self._rows.append(row)

@@ -120,7 +120,7 @@ def identity_attributes(mapper: Mapper[Any]) -> tuple[str, ...]:
 def register_attachment(
     mapper: Mapper[Any], relationship: RelationshipProperty[Any], options: AttachmentOptions
 ) -> None:
-    """Register a relationship of the mapper as leading from an owner to its images."""
+    """Register a relationship from an owner to its images."""
     relationship.info[AttachmentOptions] = options
     _attachments.setdefault(mapper, []).append(relationship.key)
 

@@ -63,7 +63,7 @@ def object_types(mappers: Iterable[Mapper[Any]]) -> frozenset[str] | None:
             continue
         try:
             found.add(cls.__new__(cls).object_type)
-        except Exception:  # the property reads a column, which has no value here
+        except Exception:  # the property reads a column, which has no value in this instance
             return None
     return frozenset(found)
 
@@ -87,7 +87,7 @@ def _referenced_revisions(
 
 
 def _legacy(connection: Connection, mappers: Sequence[Mapper[Any]], key: ImageKey) -> bool:
-    """Return whether a row without a revision may reference a file in the layout of SQLAlchemy-ImageAttach."""
+    """Return whether a row without a revision may reference the file of a key without a revision."""
     for mapper in mappers:
         columns = key_columns(mapper)
         query = (
@@ -106,5 +106,5 @@ def _legacy(connection: Connection, mappers: Sequence[Mapper[Any]], key: ImageKe
 def _names(image: Image, key: ImageKey) -> bool:
     try:
         return image._stored_key() == key
-    except Exception:  # object_type or object_id may need attributes that only an object in a session has
+    except Exception:  # object_type or object_id may use attributes that are available only in a session
         return True

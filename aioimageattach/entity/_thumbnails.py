@@ -76,8 +76,8 @@ class ThumbnailSet(ThumbnailFinder[I]):
             width: Width in pixels; without ``height``, the height follows from the proportions.
             height: Height in pixels; without ``width``, the width follows from the proportions.
             filter: The resampling kernel; see :class:`~aioimageattach.imaging.Recipe` for this and the other options.
-            store: The store that contains the original and receives the thumbnail; ``None`` for the one that the
-                original was attached with in this session, or the current one.
+            store: The store that contains the original and receives the thumbnail; ``None`` for the store with which
+                the original was attached in this session, or else the current store.
             fit: How the picture fits into a box of ``width`` and ``height``; ``None`` means ``"cover"``.
             enlarge: ``False`` to make the thumbnail at most as large as the original.
             gravity: The part that ``"cover"`` keeps, if the original has no focal point.
@@ -86,9 +86,9 @@ class ThumbnailSet(ThumbnailFinder[I]):
             quality: 1 to 100; ``None`` means the format's default.
             animated: ``True`` to keep all frames of an animation.
             background: The colour of bars, and behind transparent parts in JPEG.
-            variant: A name of your choice for the look.
-            preprocess: Called with the complete ``pyvips.Image`` in a worker thread.
-            postprocess: Called with the resized ``pyvips.Image`` in a worker thread.
+            variant: A name of your choice for the look; required with a callable.
+            preprocess: Function called with the complete ``pyvips.Image`` in a worker thread.
+            postprocess: Function called with the resized ``pyvips.Image`` in a worker thread.
             extra_kwargs: Keyword arguments for the image class's constructor if a thumbnail is made. Other columns of
                 the application are copied from the original.
 
@@ -132,7 +132,7 @@ class ThumbnailSet(ThumbnailFinder[I]):
 
         Without recipes, make all declared thumbnails. They have no rows, so the result is an empty list. If the
         original has not been flushed yet, the same flush stores its declared thumbnails. If the class has the mixin
-        :class:`~aioimageattach.entity.ThumbnailMarks`, their URLs then lead directly to the store.
+        :class:`~aioimageattach.entity.ThumbnailMarks`, their URLs then point directly to the store.
 
         Args:
             recipes: Widths in pixels, or recipes; ``None`` for the declared thumbnails.
@@ -242,8 +242,8 @@ class ThumbnailSet(ThumbnailFinder[I]):
             if made:
                 await self._rows.complete(original, original=False)
                 found.update(await self._insert(session, original, made, cast("Store", store), extra_kwargs or {}))
-                # Only now: the flush that inserts the rows has locked the owner, so no other transaction is changing
-                # the original.
+                # Not earlier: the flush that inserts the rows has locked the owner, so no other transaction is
+                # changing the original.
                 keep_preview(original, preview)
         return [cast("I", found[recipe]) for recipe in wanted]
 
@@ -270,7 +270,8 @@ class ThumbnailSet(ThumbnailFinder[I]):
         names = [keyed_store.name_of(one.key_for(original)) for one in files]
         await put_derived(keyed_store, keyed_store.name_of(original.key), dict(zip(names, made, strict=True)))
         session = self._rows.session() if self._rows.state.session is not None else None
-        marks = marks_of(original, keyed_store) if is_markable else None  # now that the directory exists
+        # after the put, because a directory has no identity before its first file
+        marks = marks_of(original, keyed_store) if is_markable else None
         if marks is not None and session is not None:
             cls: Any = type(original)
             statement = update(cls).where(cls.revision == original.revision).values({MARKS: marks})

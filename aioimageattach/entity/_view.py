@@ -18,7 +18,7 @@ I = TypeVar("I", bound=Image)  # noqa: E741
 
 
 class ImageView(DeclaredThumbnails, ABC, Generic[I]):
-    """The part of an image set that reads loaded rows. It makes no query and no I/O, so templates can use it."""
+    """The part of an image set that reads loaded rows. It does no query and no I/O, so templates can use it."""
 
     __slots__ = ("_rows",)
 
@@ -41,7 +41,7 @@ class ImageView(DeclaredThumbnails, ABC, Generic[I]):
 
     @property
     def original(self) -> I | None:
-        """The original; ``None`` if none is attached, the newest if concurrent transactions left several."""
+        """The original; ``None`` if none is attached. The newest one, if concurrent transactions left several."""
         return newest(self.images)
 
     def require_original(self) -> I:

@@ -230,7 +230,7 @@ def ask(
 def _exchange(
     worker: _Worker, head: bytes, view: memoryview, limits: ImageLimits, read: Callable[[Any, memoryview], T]
 ) -> T | Exception:
-    """Return the result of ``read``, the error that the worker reported, or the error that its exit status means."""
+    """Return the result of ``read``, the error that the worker reported, or the error for its exit status."""
     try:
         found, body = worker.ask(head, view, limits)
         result = _reported_error(found) or read(found, body)

@@ -1,4 +1,4 @@
-"""The check that every row has its file, and that every file has a row."""
+"""Check that every row has its file, and that every file has a row."""
 
 from __future__ import annotations
 

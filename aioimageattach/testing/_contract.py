@@ -1,4 +1,4 @@
-"""A conformance suite for stores: inherit one class and define one fixture.
+"""A conformance suite for stores: inherit from one class, and define one fixture.
 
 ::
 
@@ -88,7 +88,7 @@ _LARGE: Final = secrets.token_bytes(64 * 1024) * 80 + b"end"
 
 
 class _Reader:
-    """An async file that returns less than it is asked for."""
+    """An async file that returns fewer bytes than requested."""
 
     def __init__(self, blob: bytes) -> None:
         self._file = io.BytesIO(blob)
@@ -178,7 +178,7 @@ class StoreContract:
     """Tests that every :class:`~aioimageattach.store.Store` must pass; more of them run for a ``KeyedStore``.
 
     Inherit from it in a test class with a fixture ``store``. The store may contain other files. The tests do not delete
-    their files, so use a store that can be thrown away.
+    their files, so use a store that you can discard.
     """
 
     @pytest.mark.parametrize("kind", _SOURCES)
@@ -201,7 +201,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("kind", ["memory file", "file", "async file", "file proxy", "spool"])
     async def test_a_source_is_read_from_its_position(self, store: Store, kind: str) -> None:
-        """Bytes that were read before are not put."""
+        """Only the bytes after the current position of a source are put."""
         key = _key(store)
         source = await _source(kind, _BLOB)
         first = source.read(1000)  # type: ignore[union-attr]
@@ -353,7 +353,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("kind", ["bytes", "async iterator"])
     async def test_a_put_cancelled_at_any_step_leaves_nothing(self, store: Store, kind: str) -> None:
-        """A put cancelled at any step returns and the file is complete, or it raises and there is no file."""
+        """A put that is cancelled at any step either returns with a complete file, or raises and leaves no file."""
         cancelled = []
         for steps in range(1, 16):
             key = _key(store)
@@ -437,7 +437,7 @@ class StoreContract:
             await keyed.get_object(name, start=start, end=end)
 
     async def test_listing_is_in_order_of_name(self, store: Store) -> None:
-        """Listings are sorted, also if the name of a directory is the prefix of another name, and from any name on."""
+        """Listings are sorted, start after any name, and are correct if one name is the prefix of another directory."""
         keyed = _keyed(store)
         base = f"contract/{secrets.token_hex(8)}/"
         rests = ("a-b", "a.jpg", "a/1", "a/2/3", "a0", "ab/c", "abc", "b", "B", "\u00fc", "\U0001f642")
@@ -464,7 +464,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("name", AWKWARD_NAMES)
     async def test_awkward_names(self, store: Store, name: str) -> None:
-        """An unusual name is put, read, listed, located and deleted unchanged, and no other file is affected."""
+        """A file with an unusual name is put, read, listed, located and deleted without affecting other files."""
         keyed = _keyed(store)
         base = f"contract/{secrets.token_hex(8)}/"
         await keyed.put_object(f"{base}other", b"other")
@@ -496,7 +496,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("name", ["*", "?", "[ab]", "{a,b}", "a", "%", "a*"])
     async def test_only_the_exact_name_is_deleted(self, store: Store, name: str) -> None:
-        """A name is not a pattern or a prefix that deletes other files."""
+        """Deleting a name deletes only that file: the name is neither a pattern nor a prefix."""
         keyed = _keyed(store)
         base = f"contract/{secrets.token_hex(8)}/"
         others = [f"{base}{rest}" for rest in ("ab", "b", "ac/d")]

@@ -60,8 +60,8 @@ class _Faults:
 
         Args:
             method: The method; see :data:`Method`.
-            action: Called and awaited with the name of the file, or the prefix of a listing. The call raises its
-                errors.
+            action: Coroutine function that is called with the name of the file, or the prefix of a listing. Errors that
+                it raises are raised by the call.
             at: The number of the call, counted from now on; 1 is the next one. ``None`` for every call.
             name: A predicate that selects the names; ``None`` for all names.
             after: ``True`` if the action runs after the wrapped store has done its work, instead of before.
@@ -217,7 +217,7 @@ class _Faults:
 
 
 class FaultyStore(_Faults, CombinedStore, KeyedStore):
-    """A store that passes each call on to another store, and injects faults into the calls that match a rule.
+    """A store that delegates each call to another store, and injects faults into the calls that match a rule.
 
     ::
 

@@ -1,4 +1,4 @@
-"""Serve declared thumbnails, render them on request and after the commit, and generate those of existing pictures."""
+"""Serve declared thumbnails; render them on request, after a commit, or for all existing pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Take note of pictures when their transaction has ended, and process those that the database has committed."""
+"""Record pictures when their transaction has ended, and process those that the database has committed."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class JobRunner:
     async def run(self, job: Job, priority: Priority) -> Exception | None:
         """Run a job. Return the error if some thumbnails could not be made, or the row could not be marked.
 
-        A picture that does not exist any more is not an error.
+        A picture that no longer exists is not an error.
         """
         try:
             with JOB():
@@ -107,7 +107,7 @@ class JobRunner:
             raise made.error
 
     async def _mark(self, made: Made) -> None:
-        """Set the marks of a picture, in one transaction with all those that are waiting for it."""
+        """Set the marks of a picture, in one transaction with those of all pictures that are waiting to be marked."""
         if self._sessions is None or made.is_gone:
             return
         self._unmarked.append(made)
@@ -116,7 +116,7 @@ class JobRunner:
             try:
                 await set_marks(self._sessions, self.maker.classes, self.store, batch)
             except BaseException:
-                self._unmarked += [one for one in batch if one is not made]  # theirs will be tried again
+                self._unmarked += [one for one in batch if one is not made]  # try the others again later
                 raise
 
 
@@ -125,9 +125,9 @@ class Dispatcher(Receiver, ABC):
 
     Args:
         store: The store of the pictures.
-        classes: Their classes.
-        max_waiting: Largest number of pictures that wait.
-        shutdown_timeout: Time for those that wait when the block ends, in seconds.
+        classes: The image classes of the pictures.
+        max_waiting: Maximum number of pictures that wait.
+        shutdown_timeout: Time to process the waiting pictures when the block ends, in seconds.
         consumers: Number of pictures that are processed concurrently.
     """
 
@@ -200,13 +200,13 @@ class Dispatcher(Receiver, ABC):
     async def _process(self, job: Job) -> None:
         """Process a picture. An error is logged."""
 
-    # --- what arrives ------------------------------------------------------------------------------------------------
+    # --- receiving ---------------------------------------------------------------------------------------------------
 
     def accepts(self, file: TrackedFile) -> bool:
         """See :meth:`Receiver.accepts`."""
         if file.derived is None or not issubclass(file.referrer.mapper.class_, self._classes):
             return False
-        if asyncio._get_running_loop() is not self._loop:  # the connections of its database belong to another loop
+        if asyncio._get_running_loop() is not self._loop:  # the database connections belong to another loop
             return False
         store = self._store
         return file.store in (store, overriding_store()) or file.store.location == store.location

@@ -62,8 +62,8 @@ class ThumbnailProgress:
         made: Number of thumbnails generated.
         bytes: Total size of these thumbnails, in bytes.
         failed: Number of failures.
-        enqueued: Number of pictures that were handed to workers.
-        gone: Number of pictures whose original was deleted meanwhile, or is missing; see
+        enqueued: Number of pictures that were passed to workers.
+        gone: Number of pictures whose original was deleted in the meantime, or is missing; see
             :func:`~aioimageattach.maintenance.verify`.
         marked: Number of rows that were marked.
         position: All originals up to this one are done; pass it as ``start_after`` to continue there.
@@ -83,7 +83,7 @@ class ThumbnailProgress:
 class ThumbnailPlan(Plan[Thumbnails, ThumbnailProgress], ABC):
     """Plan that generates missing thumbnails, returned by :func:`generate` and :func:`backfill`.
 
-    Nothing happens until you iterate over it or await :meth:`execute`.
+    The plan does nothing until you iterate over it or await :meth:`execute`.
 
     Attributes:
         progress: The current progress.

@@ -29,11 +29,12 @@ async def prune(
     """Yield the files of thumbnails that are no longer declared, and delete them on request.
 
     Args:
-        maker: Knows the store, and the declarations of all classes that may have the object types.
+        maker: The maker with the store, and with the declarations of all classes that may have the object types.
         object_types: Object types of the originals.
         before: Files written at this time or later are skipped.
-        delete: Whether to delete the files. Each has been deleted when it is yielded, after outdated marks of its row.
-        sessions: Makes sessions; required to delete files if a class has marks.
+        delete: ``True`` to delete the files. Outdated marks of the row are removed first; each file is deleted before
+            it is yielded.
+        sessions: Factory of sessions; required to delete files if a class has marks.
 
     Raises:
         UsageError: A class has marks, and no sessions are given.
@@ -72,7 +73,7 @@ async def prune(
 async def find_outdated(
     store: KeyedStore, object_type: str, declared: Sequence[Declarations], before: datetime
 ) -> AsyncGenerator[tuple[Original, ObjectInfo], None]:
-    """Yield the files of thumbnails whose original exists, but that no class declares any more, with the original.
+    """Yield the files of thumbnails that are no longer declared and whose original exists, each with its original.
 
     The prefixes of the originals and of the thumbnails are each listed once, in the same order.
 

@@ -195,7 +195,7 @@ def generate(
         DeclarationError: ``attachment`` is not an image attachment.
         ValueError: ``recipes`` is empty, or a number is below 1.
 
-    Effects: Nothing happens until the plan is awaited or iterated over. If a batch is cancelled, its rows and files are
+    Effects: The plan does nothing until it is awaited or iterated over. If a batch is cancelled, its rows and files are
     rolled back; those of earlier batches are kept.
     """
     for label, number in (("batch", batch), ("concurrency", concurrency), ("recipes", len(recipes))):

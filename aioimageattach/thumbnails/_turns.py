@@ -1,4 +1,4 @@
-"""The places in which originals are fetched and rendered, shared by everything in an event loop that renders."""
+"""A limit on the number of originals in progress, shared by all code that renders in an event loop."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Priority", "Turns", "turns"]
 
 
 class Priority(IntEnum):
-    """The order in which waiting work gets free places."""
+    """The order in which waiting work is admitted."""
 
     REQUEST = 0
     """A client is waiting for the file."""
     NEW = 1
-    """A picture that was attached just now."""
+    """A picture that has just been attached."""
     REST = 2
     """All other work: a backfill, and the other widths of a file that was requested."""
 
@@ -37,8 +37,8 @@ class _Waiter(NamedTuple):
 class Turns:
     """Counts the originals in progress in one event loop, and admits others in the order of their priority.
 
-    Each caller states how many originals may be in progress including its own. Nobody overtakes a waiter that has a
-    higher priority, or came earlier with the same priority.
+    Each caller states how many originals may be in progress, including its own. Waiters are admitted by priority, and
+    within a priority in the order of their arrival.
 
     Attributes:
         active: Number of originals in progress.
@@ -81,7 +81,7 @@ class Turns:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
                 heapq.heapify(self._waiting)
-            else:  # it got the place in the same turn of the event loop
+            else:  # the place was assigned in the same iteration of the event loop
                 self.active -= 1
             self._admit()
             raise

@@ -16,7 +16,7 @@ __all__ = ["ThumbnailWorker"]
 
 
 class ThumbnailWorker(Dispatcher):
-    """Makes the declared thumbnails of new pictures after their transaction was committed, in this process.
+    """Makes the declared thumbnails of new pictures in this process, after their transaction has been committed.
 
     ::
 
@@ -25,11 +25,11 @@ class ThumbnailWorker(Dispatcher):
             async with ThumbnailWorker(store, [ProductPhoto], sessions=sessions):
                 yield
 
-    While the block is running, each picture that a session of this process attaches is noted when its transaction has
-    ended, looked up in the database, and rendered if a committed row has it. Nothing of this delays a commit or makes
-    it fail. Requests to a :class:`ThumbnailServer` in the same event loop take precedence, and share the limit on
-    originals in progress. Thumbnails that are not made, because the process ends or the store fails, are made when they
-    are requested.
+    While the block is running, each picture that a session of this process attaches is recorded when its transaction
+    has ended, looked up in the database, and rendered if a committed row references it. This never delays a commit or
+    makes it fail. Requests to a :class:`ThumbnailServer` in the same event loop take precedence, and share the limit on
+    originals in progress. If thumbnails are not made, because the process ends or the store fails, they are made when
+    they are requested.
 
     Args:
         store: Store of the originals and of the thumbnails.
@@ -37,10 +37,11 @@ class ThumbnailWorker(Dispatcher):
         sessions: Factory of the sessions that set the marks of classes with
             :class:`~aioimageattach.entity.ThumbnailMarks`; ``None`` if no marks are set.
         concurrency: Number of originals in progress, including those of requests; ``None`` means the number of cores
-            plus one. One less are rendered ahead, so that a request need not wait for them.
-        max_waiting: Largest number of pictures that wait. Further ones are logged, and left to requests.
-        shutdown_timeout: Time for the pictures that wait when the block ends, in seconds. After that, the others are
-            logged, and left to requests; only pictures that are being rendered are finished.
+            plus one. The worker itself uses at most one less, so that a request need not wait for it.
+        max_waiting: Maximum number of pictures that wait. Further pictures are logged, and their thumbnails are made on
+            request.
+        shutdown_timeout: Time to render the waiting pictures when the block ends, in seconds. After that, only the
+            pictures in progress are finished; the others are logged, and their thumbnails are made on request.
 
     Raises:
         DeclarationError: A class is not an image class, or the store is not a
