@@ -1,7 +1,7 @@
 """Watch the whole suite for secrets in log records, warnings, errors, output and objects.
 
-The secrets are those that the tests give to servers and databases, and S3 signatures, with which anybody can repeat a
-request. Registered as a plugin by ``conftest.py``.
+The secrets are the passwords and keys of the test servers and databases, and S3 signatures, with which anybody can
+repeat a request. ``conftest.py`` registers this module as a plugin.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def told(error: BaseException | None) -> Iterator[str]:
-    """Yield what can be read of an error directly."""
+    """Yield the strings in which an error reveals its content."""
     for found in chain(error):
         yield f"{found!s} {found!r} {found.args!r} {getattr(found, '__notes__', '')}"
         if str(type(found).__module__).startswith("aioimageattach"):
@@ -67,7 +67,7 @@ class Canary:
         self.leaks: list[str] = []
 
     def look(self, where: str, *texts: object) -> None:
-        """Record the place if the text contains a secret; the secret itself is not recorded."""
+        """Record a place whose text contains a secret, but not the secret itself."""
         for text in texts:
             if any(secret in str(text) for secret in self._watched) or SIGNATURE.search(str(text)):
                 self.leaks.append(where)
@@ -120,7 +120,7 @@ class Canary:
 
 
 class Ears:
-    """Passes to the canary what it would not receive otherwise: log records, expected errors, output of programs.
+    """Passes log records, expected errors and the output of programs to the canary.
 
     Args:
         canary: The canary.

@@ -80,7 +80,7 @@ def _note_local_model(mapper: Mapper[Any], cls: type) -> None:
 def forget_local_models() -> Iterator[None]:
     """Dispose of the models that the body of a test maps.
 
-    Otherwise a class may outlive another that it refers to, and SQLAlchemy then refuses to configure any mapper.
+    Otherwise a class may outlive another class that it refers to, and SQLAlchemy then refuses to configure mappers.
     """
     LOCAL_REGISTRIES.clear()
     yield
@@ -115,7 +115,7 @@ async def database(request: pytest.FixtureRequest, servers: Servers, tmp_path: P
 async def any_driver_database(
     request: pytest.FixtureRequest, servers: Servers, tmp_path: Path
 ) -> AsyncIterator[Database]:
-    """An empty database with each of the five drivers; only the three main ones unless all tests run."""
+    """An empty database, with each of the five drivers if all tests run, otherwise with the three main ones."""
     database = servers.database(request.param, tmp_path)
     yield database
     await database.aclose()

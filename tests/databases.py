@@ -69,7 +69,7 @@ class Database:
 
     @property
     def reader(self) -> AsyncEngine:
-        """A separate engine for queries that do not use the tested sessions; always the same."""
+        """A separate engine for queries that do not use the tested sessions; the same one on each access."""
         if self._reader is None:
             self._reader = self.engine()
         return self._reader
@@ -80,15 +80,15 @@ class Database:
             await connection.run_sync(metadata.create_all)
 
     async def aclose(self) -> None:
-        """Close every engine's connections."""
+        """Close the connections of all engines."""
         for engine in self._engines:
             await engine.dispose()
 
 
 def transactional(engine: AsyncEngine, *, autocommit: bool = False) -> None:
-    """Make SQLite's transactions and savepoints real, as SQLAlchemy documents, and enforce foreign keys.
+    """Make transactions and savepoints of SQLite work as SQLAlchemy documents, and enforce foreign keys.
 
-    Otherwise the driver begins a transaction only before it writes, so that a savepoint could commit on its own.
+    Otherwise the driver begins a transaction only before it writes, so that a savepoint could commit by itself.
     """
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -133,7 +133,7 @@ def own_name() -> str:
 
 
 class PostgreSQL:
-    """Has one database, whose schema is recreated between tests, and others for single tests."""
+    """A server with one database whose schema is recreated between tests, and with others for single tests."""
 
     def __init__(self) -> None:
         address = os.environ.get("TEST_POSTGRESQL_URL", f"postgresql://postgres:{PASSWORD}@127.0.0.1:5432/postgres")
@@ -185,7 +185,7 @@ class PostgreSQL:
 
 
 class MariaDB:
-    """Has one database, which is recreated between tests, and others for single tests."""
+    """A server with one database that is recreated between tests, and with others for single tests."""
 
     def __init__(self) -> None:
         self.address = make_url(os.environ.get("TEST_MARIADB_URL", "mysql://root@127.0.0.1:3306"))
@@ -236,7 +236,7 @@ class MariaDB:
 
 
 class Servers:
-    """The servers of one run of the suite, each connected when the first test needs it."""
+    """The servers of one run of the suite. Each is connected when a test first uses it."""
 
     KINDS: ClassVar[dict[str, Callable[[], Server]]] = {"postgresql": PostgreSQL, "mariadb": MariaDB}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def count_open(folder: Path) -> int:
-    """Return how many descriptors refer to a folder or its contents, ignoring files that other tests have open."""
+    """Return the number of descriptors that refer to a folder or its contents, without those of other tests."""
     return sum(target(fd).startswith(str(folder)) for fd in os.listdir("/proc/self/fd"))
 
 

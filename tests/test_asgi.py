@@ -1,4 +1,4 @@
-"""The store of every request."""
+"""The middleware that sets the store of every request."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def client(app: Any) -> httpx.AsyncClient:
 
 @pytest.mark.parametrize("path", ["/", "/stream"])
 async def test_a_request_has_the_store(path: str) -> None:
-    """A request has the store, also while its body is streamed; outside there is none."""
+    """The store is current during a request, also while its body is streamed, but not outside of it."""
     async with client(starlette(MemoryStore("one"))) as http:
         assert (await http.get(path)).text == "one/"
     with pytest.raises(ContextError):
@@ -78,7 +78,7 @@ async def test_a_request_has_the_store(path: str) -> None:
 
 
 async def test_the_context_ends_with_an_exception() -> None:
-    """The exception of the application is raised, and the context ends."""
+    """An exception of the application propagates, and the store is no longer current."""
     async with client(starlette(MemoryStore("one"))) as http:
         with pytest.raises(ZeroDivisionError):
             await http.get("/fail")
@@ -86,23 +86,23 @@ async def test_the_context_ends_with_an_exception() -> None:
         get_current_store()
 
 
-async def test_requests_of_two_applications_at_once() -> None:
-    """Concurrent requests of two applications each see their own store."""
+async def test_concurrent_requests_of_two_applications() -> None:
+    """Concurrent requests of two applications each use the store of their application."""
     async with client(starlette(MemoryStore("one"))) as one, client(starlette(MemoryStore("two"))) as two:
         answers = await asyncio.gather(*(http.get("/") for _ in range(25) for http in (one, two)))
     assert [answer.text for answer in answers] == ["one/", "two/"] * 25
 
 
 async def test_inside_another_context() -> None:
-    """The middleware's store is current in the application, and the outer one again after it."""
+    """The store of the middleware is current inside the application, and the outer store again afterwards."""
     with store_context(MemoryStore("outer")):
         async with client(starlette(MemoryStore("inner"))) as http:
             assert (await http.get("/")).text == "inner/"
         assert seen() == "outer/"
 
 
-async def test_a_store_that_is_asked_at_each_request() -> None:
-    """A proxy is looked up at each request."""
+async def test_a_proxy_is_resolved_at_each_request() -> None:
+    """The middleware resolves a proxy store at each request."""
     stores = [MemoryStore("first"), MemoryStore("second")]
     async with client(starlette(LocalProxyStore(lambda: stores[0]))) as http:
         assert (await http.get("/")).text == "first/"
@@ -111,7 +111,7 @@ async def test_a_store_that_is_asked_at_each_request() -> None:
 
 
 async def talk(app: Any, scope: dict[str, Any], *messages: dict[str, Any]) -> list[dict[str, Any]]:
-    """Send the messages as a server does, and return the responses."""
+    """Send messages to an application as a server does, and return its responses."""
     waiting = list(messages)
     answers: list[dict[str, Any]] = []
 
@@ -126,7 +126,7 @@ async def talk(app: Any, scope: dict[str, Any], *messages: dict[str, Any]) -> li
 
 
 async def test_a_lifespan_has_the_store() -> None:
-    """Start-up and shutdown run in the context, and their messages are passed on."""
+    """The store is current during start-up and shutdown, and lifespan messages are passed on."""
     log: list[str] = []
 
     @asynccontextmanager
@@ -144,7 +144,7 @@ async def test_a_lifespan_has_the_store() -> None:
 
 
 async def test_a_websocket_has_the_store() -> None:
-    """A websocket has the store for all of its messages."""
+    """The store is current for all messages of a websocket."""
     scope = {"type": "websocket", "path": "/socket", "headers": [], "query_string": b"", "subprotocols": []}
     answers = await talk(starlette(MemoryStore("one")), scope, {"type": "websocket.connect"})
     assert [answer["type"] for answer in answers] == ["websocket.accept", "websocket.send", "websocket.close"]
@@ -152,7 +152,7 @@ async def test_a_websocket_has_the_store() -> None:
 
 
 async def test_fastapi() -> None:
-    """Handlers, coroutines or not, and dependencies see the store."""
+    """The store is current in handlers and dependencies of FastAPI, whether or not they are coroutines."""
     app = FastAPI()
     app.add_middleware(StoreContextMiddleware, store=MemoryStore("one"))
 

@@ -60,7 +60,7 @@ def test_without_any_store() -> None:
 
 
 def test_contexts_nest() -> None:
-    """The innermost context is current, and the outer one again after it."""
+    """The innermost context is current, and the outer one again after it ends."""
     with store_context(A) as given:
         assert given is A
         assert current() is A
@@ -74,7 +74,7 @@ def test_contexts_nest() -> None:
 
 
 def test_one_context_entered_twice() -> None:
-    """One object can be entered again, inside its own block and after it."""
+    """A context object can be entered again, inside its own block and after it."""
     context = store_context(A)
     for _ in range(2):
         with context:
@@ -85,7 +85,7 @@ def test_one_context_entered_twice() -> None:
 
 
 async def test_one_context_entered_by_many_tasks() -> None:
-    """Each task leaves its own context, in whatever order the tasks end."""
+    """Each task leaves only its own context, in whatever order the tasks end."""
     context = store_context(A)
 
     async def work(seconds: float) -> None:
@@ -99,7 +99,7 @@ async def test_one_context_entered_by_many_tasks() -> None:
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit])
 def test_contexts_end_with_an_exception(error: type[BaseException]) -> None:
-    """The exception is raised, and the outer store is current again."""
+    """The exception propagates, and the outer store is current again."""
     with store_context(B):
         with pytest.raises(error), store_context(A):
             raise error
@@ -116,8 +116,8 @@ def test_a_push_inside_a_context_ends_with_it() -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, "path", MemoryStore])
-def test_what_is_no_store(wrong: object) -> None:
-    """An object that is not a store is refused when it is set, not when it is used."""
+def test_objects_that_are_not_stores_are_refused(wrong: object) -> None:
+    """An object that is not a store is refused when it is set, not later when it is used."""
     for use in (store_context(wrong).__enter__, lambda: push_store_context(wrong)):  # type: ignore[arg-type]
         with pytest.raises(DeclarationError, match="expected a Store"):
             use()
@@ -128,7 +128,7 @@ def test_what_is_no_store(wrong: object) -> None:
 
 
 def test_push_and_pop() -> None:
-    """Pushes nest; a pop returns the store, and one pop too many is an error."""
+    """Pushes nest; a pop returns the store; an extra pop raises an error."""
     push_store_context(A)
     push_store_context(B)
     assert current() is B
@@ -142,8 +142,8 @@ def test_push_and_pop() -> None:
 # Tasks, threads, generators
 
 
-async def test_tasks_do_not_see_each_other() -> None:
-    """Five hundred interleaved tasks with two stores each see their own store."""
+async def test_tasks_do_not_see_stores_of_other_tasks() -> None:
+    """Each of five hundred interleaved tasks, with two different stores, sees only its own store."""
 
     async def work(store: Store, other: Store) -> None:
         with store_context(store):
@@ -160,8 +160,8 @@ async def test_tasks_do_not_see_each_other() -> None:
     assert current() is None
 
 
-async def test_a_task_inherits_what_stood_when_it_was_made() -> None:
-    """A task created inside the block sees the store, also after it; a task created outside never does."""
+async def test_a_task_inherits_the_store_at_its_creation() -> None:
+    """A task created inside the block sees the store even after the block; a task created outside never does."""
     go = asyncio.Event()
 
     async def look() -> Store | None:
@@ -180,7 +180,7 @@ async def test_a_task_inherits_what_stood_when_it_was_made() -> None:
     assert await both == [A, A]
 
 
-async def test_what_a_task_sets_stays_in_it() -> None:
+async def test_a_store_set_in_a_task_is_not_visible_outside() -> None:
     """A store that a task sets is not visible in the task that created it."""
 
     async def work() -> None:
@@ -193,7 +193,7 @@ async def test_what_a_task_sets_stays_in_it() -> None:
 
 
 async def test_threads() -> None:
-    """Threads that copy the context variables see the store; others do not."""
+    """Threads see the store if they copy the context variables, and otherwise do not."""
     with store_context(A), ThreadPoolExecutor(1) as pool:
         assert await asyncio.to_thread(current) is A
         assert await anyio.to_thread.run_sync(current) is A
@@ -239,7 +239,7 @@ async def test_a_context_left_in_another_task_than_entered() -> None:
 
 
 async def test_a_decorated_coroutine_function() -> None:
-    """Each call has the store, also concurrent ones; the name and the arguments of the function are kept."""
+    """Each call uses the store, also concurrently; the name and arguments of the function are kept."""
 
     @store_context(A)
     async def work(number: int, *, more: int) -> tuple[Store | None, int]:
@@ -254,7 +254,7 @@ async def test_a_decorated_coroutine_function() -> None:
 
 
 def test_a_decorated_function() -> None:
-    """The store is set for the call, also when it raises or calls itself."""
+    """The store is current during the call, also if the function raises or calls itself."""
 
     @store_context(A)
     def work(depth: int) -> int:
@@ -266,8 +266,8 @@ def test_a_decorated_function() -> None:
     assert current() is None
 
 
-def test_generators_are_not_decorated() -> None:
-    """Generators are refused, because they run after the call; the error says what to do instead."""
+def test_generators_cannot_be_decorated() -> None:
+    """Generator functions are refused, because they run after the call; the error explains an alternative."""
 
     def generate() -> Iterator[int]:
         yield 1  # pragma: no cover - never run
@@ -284,7 +284,7 @@ def test_generators_are_not_decorated() -> None:
 
 
 class TestCurrentStore(StoreContract):
-    """The current store is a store like any other."""
+    """``current_store`` passes the conformance suite."""
 
     @pytest.fixture
     def store(self) -> Store:
@@ -292,8 +292,8 @@ class TestCurrentStore(StoreContract):
         return current_store
 
 
-def test_a_proxy_is_as_what_it_stands_for() -> None:
-    """The proxy looks the store up each time it is used."""
+def test_a_proxy_delegates_to_its_target() -> None:
+    """A proxy looks up its store each time it is used."""
     stores: list[Store] = [A, B]
     proxy = LocalProxyStore(lambda: stores[0])
     key = ImageKey("user", 7, 30, 20, "image/png", "12345678")
@@ -306,8 +306,8 @@ def test_a_proxy_is_as_what_it_stands_for() -> None:
     assert repr(current_store) == "aioimageattach.context.current_store"
 
 
-def test_a_context_of_a_proxy_is_one_of_the_store() -> None:
-    """A context looks the store of a proxy up once, on entry, so the proxy cannot refer to itself."""
+def test_a_context_resolves_a_proxy_on_entry() -> None:
+    """A context resolves a proxy once, on entry, so a proxy can never refer to itself."""
     with store_context(A):
         with store_context(current_store):
             assert current() is A
@@ -319,7 +319,7 @@ def test_a_context_of_a_proxy_is_one_of_the_store() -> None:
 
 
 def test_the_default_is_seen_everywhere() -> None:
-    """Every task and thread without a context uses the default, until it is removed."""
+    """All tasks and threads without a context use the default until it is removed."""
     set_default_store(A)
     assert current() is A
     with ThreadPoolExecutor(1) as pool:
@@ -330,8 +330,8 @@ def test_the_default_is_seen_everywhere() -> None:
     assert current() is None
 
 
-async def test_the_order() -> None:
-    """An argument takes precedence over the context, this over the session, and this over the default."""
+async def test_the_order_of_precedence() -> None:
+    """The argument takes precedence over the context, this over the session, and this over the default."""
     session_store, default = MemoryStore("session"), MemoryStore("default")
     session = Session()
     with pytest.raises(ContextError):
@@ -346,15 +346,15 @@ async def test_the_order() -> None:
         assert resolve_store(LocalProxyStore(lambda: A), session=session) is A
 
 
-def test_the_current_store_as_an_argument_is_none() -> None:
-    """``current_store`` as an argument is the same as none, so the store of the session is used without a context."""
+def test_the_current_store_as_an_argument_means_none() -> None:
+    """Without a context, ``store=current_store`` means the store of the session, like ``store=None``."""
     session = Session()
     bind_store(session, A)
     assert resolve_store(current_store, session=session) is A
 
 
 async def test_stores_bound_to_sessions_and_their_makers() -> None:
-    """Sessions created after the call have the store, and keep the other entries of ``info``."""
+    """Sessions created after the call have the bound store, and the other entries of ``info`` are kept."""
     async_engine, engine = create_async_engine("sqlite+aiosqlite://"), create_engine("sqlite://")
     makers = [
         async_sessionmaker(async_engine),
@@ -378,7 +378,7 @@ async def test_stores_bound_to_sessions_and_their_makers() -> None:
 
 
 async def test_a_store_bound_to_a_scoped_session() -> None:
-    """The current session of the scope has the store, and so do those of later scopes."""
+    """Both the current session and sessions of later scopes have the store."""
     scoped = async_scoped_session(async_sessionmaker(create_async_engine("sqlite+aiosqlite://")), lambda: 1)
     current = scoped()
     bind_store(scoped, A)
@@ -395,7 +395,7 @@ def test_the_default_can_be_read() -> None:
     assert get_default_store() is A
 
 
-async def test_a_proxy_is_like_its_store() -> None:
+async def test_a_proxy_has_the_attributes_of_its_store() -> None:
     """Methods, attributes and comparisons of a proxy are those of its current store."""
     signed = MemoryStore()
     signed.has_signed_urls = True

@@ -43,15 +43,15 @@ PARENTS = {
 
 
 def test_all_errors_have_one_root() -> None:
-    """Every error of the module is exported and caught by ImageAttachError."""
+    """Every error in the module is exported and is a subclass of ImageAttachError."""
     found = {name for name, value in vars(exc).items() if inspect.isclass(value) and value.__module__ == exc.__name__}
     assert found == set(exc.__all__)
     assert all(issubclass(getattr(exc, name), exc.ImageAttachError) for name in found)
 
 
 @pytest.mark.parametrize(("error", "parent"), PARENTS.items())
-def test_errors_mean_what_the_builtin_means(error: type[exc.ImageAttachError], parent: type[Exception]) -> None:
-    """An error can be caught by the corresponding builtin."""
+def test_errors_derive_from_builtin_errors(error: type[exc.ImageAttachError], parent: type[Exception]) -> None:
+    """An error can be caught as the corresponding builtin error."""
     assert issubclass(error, parent)
 
 
@@ -73,7 +73,7 @@ def test_errors_mean_what_the_builtin_means(error: type[exc.ImageAttachError], p
     ids=lambda error: type(error).__name__,
 )
 def test_errors_carry_their_data(error: exc.ImageAttachError) -> None:
-    """The message is the text, and a copied or unpickled error has the same data."""
+    """``str()`` of an error is its message, and a copied or unpickled error has the same data."""
     assert str(error) == "what"
     for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
         assert type(twin) is type(error)
@@ -81,7 +81,7 @@ def test_errors_carry_their_data(error: exc.ImageAttachError) -> None:
         assert vars(twin) == vars(error)
 
 
-def test_a_group_is_taken_apart() -> None:
+def test_except_star_splits_a_group() -> None:
     """``except*`` handles the matching errors, and the rest is a group of the same class."""
     group = exc.MigrationError("two", [exc.StoreFileNotFoundError("gone"), exc.StorePermissionError("no")])
     found = group.subgroup(FileNotFoundError)

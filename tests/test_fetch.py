@@ -1,4 +1,4 @@
-"""Pictures from URLs that users provide."""
+"""Pictures fetched from URLs that users provide."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def fetched(url: str, **options: Any) -> bytes:
 
 
 async def test_a_file_is_fetched(server: Server) -> None:
-    """Redirects with a path or another URL are followed; neither cookies nor credentials are sent."""
+    """Relative and absolute redirects are followed, and neither cookies nor credentials are sent."""
     assert await fetched(f"{server.url}/a.png") == photos.png()
     assert await fetched(f"{server.url}/redirect?to=/a.png") == photos.png()
     assert await fetched(f"{server.url}/redirect?to={server.url}/a.png") == photos.png()
@@ -102,8 +102,8 @@ async def test_a_file_is_fetched(server: Server) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f000001", "127.1", "[::ffff:127.0.0.1]"])
-async def test_no_spelling_leads_to_this_machine(host: str, server: Server) -> None:
-    """The connected address decides, however the host is spelled; nothing is sent to a private one."""
+async def test_no_spelling_of_a_local_address_is_allowed(host: str, server: Server) -> None:
+    """The address is checked, not the spelling of the host; nothing is sent to a private address."""
     url = f"http://{host}:{server.url.rpartition(':')[2]}/a.png"
     with pytest.raises(FetchError) as caught:
         await fetch(url, max_bytes=1_000_000)
@@ -111,8 +111,8 @@ async def test_no_spelling_leads_to_this_machine(host: str, server: Server) -> N
     assert server.requests == []
 
 
-async def test_each_hop_is_checked(server: Server) -> None:
-    """A redirect from an allowed to a forbidden address is refused before anything is sent there."""
+async def test_each_redirect_is_checked(server: Server) -> None:
+    """A redirect to a forbidden address is refused before anything is sent there."""
     port = server.url.rpartition(":")[2]
     with pytest.raises(ForbiddenAddressError, match=r"127\.0\.0\.2; nothing was sent to it"):
         await fetched(f"{server.url}/redirect?to=http://127.0.0.2:{port}/a.png")
@@ -120,7 +120,7 @@ async def test_each_hop_is_checked(server: Server) -> None:
 
 
 async def test_a_name_whose_address_changes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that resolves to another address at the second lookup is checked again."""
+    """The address is checked again if a name resolves to another one at the second lookup."""
     real, answers = socket.getaddrinfo, iter(["127.0.0.1", "127.0.0.2"])
 
     def rebound(host: str, *args: Any, **kwargs: Any) -> Any:
@@ -150,7 +150,7 @@ async def test_a_name_whose_address_changes(server: Server, monkeypatch: pytest.
 async def test_each_violation_is_an_error(
     path: str, options: dict[str, Any], kind: type[Exception], message: str, server: Server
 ) -> None:
-    """Limits on bytes, time and redirects, and invalid responses, raise an error."""
+    """Exceeding the limits on bytes, time or redirects raises an error, and so does an invalid response."""
     with pytest.raises(kind, match=message) as caught:
         await fetched(f"{server.url}/{path}", **options)
     assert isinstance(caught.value, ImageError)
@@ -161,14 +161,14 @@ async def test_each_violation_is_an_error(
     "url",
     ["", "a.png", "/a.png", "file:///etc/passwd", "gopher://example.com/", "http://", "http://[::1", "http://h:99999/"],
 )
-async def test_what_is_no_url(url: str) -> None:
-    """Other schemes and invalid URLs are refused before a lookup."""
+async def test_invalid_urls_are_refused(url: str) -> None:
+    """Other schemes and invalid URLs are refused before any DNS lookup."""
     with pytest.raises(FetchError):
         await fetched(url)
 
 
-async def test_nobody_listens() -> None:
-    """A refused connection raises an error of this library, without the secrets of the URL."""
+async def test_a_refused_connection() -> None:
+    """A refused connection raises an error of this library that does not contain the secrets of the URL."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with pytest.raises(FetchError, match="cannot be fetched: ClientConnectorError") as caught:
@@ -177,7 +177,7 @@ async def test_nobody_listens() -> None:
 
 
 async def test_a_picture_is_attached(server: Server, sqlite_database: Database) -> None:
-    """A picture is attached within the limits of the image class; anything else is refused without a change."""
+    """A picture within the limits of the image class is attached; any other file is refused and changes nothing."""
     await sqlite_database.create(Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
     bind_store(sessions, MemoryStore())
@@ -193,7 +193,7 @@ async def test_a_picture_is_attached(server: Server, sqlite_database: Database) 
 
 
 async def test_without_aiohttp(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the package to install."""
+    """Without aiohttp, the error names the extra to install."""
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(DeclarationError, match=r"pip install 'aioimageattach\[fetch\]'"):
         await fetched("https://example.com/")
@@ -220,5 +220,5 @@ async def test_without_aiohttp(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )  # fmt: skip
 def test_public_addresses(text: str, expected: bool) -> None:
-    """Only addresses of the public internet are allowed, including addresses embedded in IPv6."""
+    """Only addresses of the public internet are allowed. Addresses embedded in IPv6 are checked, too."""
     assert is_public(ip_address(text)) is expected

@@ -214,8 +214,8 @@ every_source = pytest.mark.parametrize("source", SOURCES, ids=lambda source: sou
 
 @every_source
 @pytest.mark.parametrize("blob", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
-async def test_a_spool_takes_every_source(source: Opener, blob: bytes, tmp_path: Path) -> None:
-    """The spool has the bytes, their size and checksum; the source stays open."""
+async def test_a_spool_accepts_every_source(source: Opener, blob: bytes, tmp_path: Path) -> None:
+    """A spool has the bytes of any source, with their size and checksum, and does not close the source."""
     async with AsyncExitStack() as stack:
         opened = await source(blob, tmp_path / "file", stack)
         spool = await Spool.fill(opened)
@@ -227,8 +227,8 @@ async def test_a_spool_takes_every_source(source: Opener, blob: bytes, tmp_path:
 
 
 @every_source
-async def test_a_reader_takes_every_source(source: Opener, tmp_path: Path) -> None:
-    """A read returns at most the requested size, and nothing only at the end."""
+async def test_a_reader_accepts_every_source(source: Opener, tmp_path: Path) -> None:
+    """A read returns at most the requested size, and ``b""`` only at the end."""
     async with AsyncExitStack() as stack:
         read = as_reader(await source(SMALL, tmp_path / "file", stack))
         found = []
@@ -240,7 +240,7 @@ async def test_a_reader_takes_every_source(source: Opener, tmp_path: Path) -> No
 
 
 async def test_a_proxy_closes_a_generator() -> None:
-    """The generator is closed although it was not read to its end."""
+    """A proxy closes a generator that was not read to its end."""
     held = ["connection"]
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -256,8 +256,8 @@ async def test_a_proxy_closes_a_generator() -> None:
 
 
 @every_source
-async def test_a_proxy_takes_every_source(source: Opener, tmp_path: Path) -> None:
-    """The proxy reads the whole source and its lines, and closes it; closing twice is no error."""
+async def test_a_proxy_accepts_every_source(source: Opener, tmp_path: Path) -> None:
+    """A proxy reads a source and its lines to the end, and closes it; closing twice is not an error."""
     blob = SMALL.replace(b"\n", b"x") + b"\nlast\nline"
     async with AsyncExitStack() as stack:
         async with FileProxy(await source(blob, tmp_path / "file", stack)) as file:
@@ -271,8 +271,8 @@ async def test_a_proxy_takes_every_source(source: Opener, tmp_path: Path) -> Non
 
 
 @every_source
-async def test_blocks_are_for_sources_that_may_block(source: Opener, tmp_path: Path) -> None:
-    """Bytes and sync files are read in blocks of at most a mebibyte; an asynchronous source has none."""
+async def test_blocks_of_synchronous_sources(source: Opener, tmp_path: Path) -> None:
+    """Bytes and synchronous files are read in blocks of at most 1 MiB; an asynchronous source has no blocks."""
     async with AsyncExitStack() as stack:
         blocks = as_blocks(await source(LARGE, tmp_path / "file", stack))
         if source in SOURCES[:8] or source is a_spool_file:
@@ -318,8 +318,8 @@ async def _read_bytes() -> bytes:
         (lambda: [b"a list"], "list: see Source"),
     ],
 )
-async def test_what_is_no_source(make: Callable[[], Any], named: str) -> None:
-    """Strings, paths and other objects are refused with their type."""
+async def test_invalid_sources_are_refused(make: Callable[[], Any], named: str) -> None:
+    """Strings, paths and other objects are refused with an error that names their type."""
     for read in (lambda source: Spool.fill(source), lambda source: FileProxy(source).read()):
         with pytest.raises(DeclarationError, match=named):
             await read(make())
@@ -342,8 +342,8 @@ steps = st.lists(
 
 @settings(deadline=None, max_examples=60)
 @given(blob=st.text("ab\n", max_size=80).map(str.encode), calls=steps)
-async def test_a_seekable_proxy_is_as_a_file_in_memory(blob: bytes, calls: list[tuple[str, int]]) -> None:
-    """Any sequence of calls gives the same results as ``io.BytesIO``."""
+async def test_a_seekable_proxy_behaves_like_bytesio(blob: bytes, calls: list[tuple[str, int]]) -> None:
+    """Any sequence of calls gives the same results as with ``io.BytesIO``."""
     model = io.BytesIO(blob)
     files = [SeekableFileProxy(io.BytesIO(blob)), (await Spool.fill(blob)).open()]
     for name, number in calls:
@@ -359,8 +359,8 @@ async def test_a_seekable_proxy_is_as_a_file_in_memory(blob: bytes, calls: list[
     sizes=st.lists(st.integers(0, 9), max_size=12),
     calls=st.lists(st.tuples(st.sampled_from(["read", "readline"]), st.integers(-1, 40)), max_size=12),
 )
-async def test_a_stream_loses_nothing(blob: bytes, sizes: list[int], calls: list[tuple[str, int]]) -> None:
-    """For pieces of any size, lines and reads return the bytes in order."""
+async def test_reads_and_lines_return_all_bytes(blob: bytes, sizes: list[int], calls: list[tuple[str, int]]) -> None:
+    """Reads and lines return all bytes in order, for chunks of any size."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for piece in _split(blob, sizes):
@@ -387,7 +387,7 @@ async def test_readlines_stops_at_the_hint() -> None:
 
 
 async def test_chunks() -> None:
-    """The rest of the file is returned in pieces of at most the size."""
+    """``chunks`` returns the rest of the file in chunks of at most the given size."""
     file = FileProxy(SMALL)
     await file.read(10)
     found = [chunk async for chunk in file.chunks(1000)]
@@ -396,7 +396,7 @@ async def test_chunks() -> None:
 
 
 async def test_reading_a_large_file_to_its_end() -> None:
-    """All bytes are returned; a cancellation while they are joined, in a worker thread, loses none."""
+    """All bytes are returned, even after a cancellation while a worker thread was joining them."""
     blob = bytes(range(256)) * (5 * 4096)
     file = FileProxy(io.BytesIO(blob))
     assert await file.read() == blob
@@ -419,8 +419,8 @@ def io_reader(blob: bytes) -> Callable[[int], Awaitable[bytes]]:
 
 
 @pytest.mark.parametrize("method", ["read", "readline"])
-async def test_a_read_that_is_cancelled_loses_nothing(method: str) -> None:
-    """Bytes read before the cancellation are returned again after it."""
+async def test_a_cancelled_read_loses_no_bytes(method: str) -> None:
+    """Bytes that were read before a cancellation are returned by the next call."""
     go = asyncio.Event()
 
     class Reader:
@@ -446,16 +446,16 @@ async def test_a_read_that_is_cancelled_loses_nothing(method: str) -> None:
     assert await file.readline() == b"first line\n"
 
 
-async def test_many_short_lines_are_read_in_time() -> None:
-    """The rest is not copied for each of sixty thousand lines."""
+async def test_many_short_lines_are_read_in_linear_time() -> None:
+    """The remaining bytes are not copied for each of sixty thousand lines."""
     blob = b"a line of a text\n" * 60_000
     began = time.process_time()
     assert len(await FileProxy(blob).readlines()) == 60_000
     assert time.process_time() - began < 4
 
 
-async def test_closing_calls_what_was_given() -> None:
-    """A custom function is called once instead of the file's own ``close``."""
+async def test_closing_calls_the_given_function() -> None:
+    """``aclose`` calls the given function once, instead of the ``close`` of the file."""
     calls: list[str] = []
     wrapped = io.BytesIO(b"x")
 
@@ -469,8 +469,8 @@ async def test_closing_calls_what_was_given() -> None:
     assert not wrapped.closed
 
 
-async def test_a_reusable_proxy_goes_back() -> None:
-    """The proxy leaves the file open, at the position at which the context was entered."""
+async def test_a_reusable_proxy_restores_the_position() -> None:
+    """Leaving the context does not close the file, and restores the position at which it was entered."""
     wrapped = io.BytesIO(SMALL)
     wrapped.seek(5)
     file = ReusableFileProxy(wrapped)
@@ -486,7 +486,7 @@ async def test_a_reusable_proxy_goes_back() -> None:
 
 @pytest.mark.parametrize("source", [a_file, an_aiofiles_file, an_anyio_file, a_bytes_io])
 async def test_seeking_in_files_of_any_kind(source: Opener, tmp_path: Path) -> None:
-    """Positions are correct even after reading lines, which reads ahead."""
+    """Positions are correct even after reading lines, which buffers further bytes."""
     blob = b"first\nsecond\nthird"
     async with AsyncExitStack() as stack:
         file = SeekableFileProxy(await source(blob, tmp_path / "file", stack))
@@ -518,7 +518,7 @@ def _target(fd: str) -> str:
 @pytest.mark.parametrize("source", [a_bytes, a_bytearray, a_file, an_async_iterator])
 @pytest.mark.parametrize("limit", [0, 1, len(LARGE) - 1])
 async def test_a_file_beyond_the_limit(source: Opener, limit: int, tmp_path: Path) -> None:
-    """The file is refused while it is read, and nothing is kept."""
+    """A file that exceeds the limit is refused while it is read, and no bytes are kept."""
     async with AsyncExitStack() as stack:
         opened = await source(LARGE, tmp_path / "file", stack)
         before = _temporary_files()
@@ -533,16 +533,16 @@ async def test_a_file_beyond_the_limit(source: Opener, limit: int, tmp_path: Pat
 
 
 @pytest.mark.parametrize("source", [a_bytes, a_bytearray, a_file, an_async_iterator])
-async def test_a_file_of_just_the_limit(source: Opener, tmp_path: Path) -> None:
-    """The file is accepted."""
+async def test_a_file_of_exactly_the_limit(source: Opener, tmp_path: Path) -> None:
+    """A file whose size equals the limit is accepted."""
     async with AsyncExitStack() as stack:
         spool = await Spool.fill(await source(LARGE, tmp_path / "file", stack), limit=len(LARGE))
     assert spool.size == len(LARGE)
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
-async def test_a_hash_that_is_deferred(size: int) -> None:
-    """The checksum is calculated on first use, or in a thread before that; only once."""
+async def test_a_deferred_hash(size: int) -> None:
+    """A deferred checksum is calculated once: on first use, or earlier in a thread."""
     blob = bytes(size)
     spool = await Spool.fill(blob, defer_hash=True)
     spool.complete_hash()
@@ -550,8 +550,8 @@ async def test_a_hash_that_is_deferred(size: int) -> None:
     assert (await Spool.fill(blob, defer_hash=True)).sha256 == spool.sha256
 
 
-async def test_a_spool_without_a_fingerprint() -> None:
-    """The spool has the bytes, and reading the checksum is an error."""
+async def test_the_checksum_of_a_spool_without_one() -> None:
+    """Without ``checksum``, a spool has the bytes, and reading ``sha256`` raises an error."""
     for source in (SMALL, LARGE, io.BytesIO(SMALL), _pieces(LARGE)):
         spool = await Spool.fill(source, checksum=False)
         assert bytes(spool.view) in (SMALL, LARGE)
@@ -560,7 +560,7 @@ async def test_a_spool_without_a_fingerprint() -> None:
 
 
 async def test_spooled_files_are_independent() -> None:
-    """Several files can be open with separate positions; the spool is never copied."""
+    """Several files of a spool can be open at different positions, and the bytes are never copied."""
     spool = await Spool.fill(_pieces(LARGE))
     one, other = spool.open(), spool.open()
     assert await one.read(10) == LARGE[:10]
@@ -579,14 +579,16 @@ async def test_spooled_files_are_independent() -> None:
         one.take()
 
 
-def test_an_empty_spool_has_nothing_to_view() -> None:
-    """Before it is filled there are no bytes."""
+def test_an_unfilled_spool_has_no_view() -> None:
+    """A spool has no bytes before it is filled."""
     with pytest.raises(ValueError, match="expected a filled spool"):
         _ = Spool().view
 
 
-async def test_a_spool_on_disk_goes_with_its_last_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the spool is referenced, one unnamed, mapped file exists; afterwards none."""
+async def test_a_temporary_file_is_freed_with_its_last_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large spool has one unnamed, mapped file for as long as it is referenced."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     gc.collect()
     before = len(os.listdir("/proc/self/fd"))
@@ -604,7 +606,7 @@ async def test_a_spool_on_disk_goes_with_its_last_reference(tmp_path: Path, monk
 @pytest.mark.parametrize("source", [a_file, an_async_iterator])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 async def test_a_full_temporary_directory(source: Opener, code: int, tmp_path: Path) -> None:
-    """An error of this library names the directory and the remedy, and nothing remains."""
+    """The error names the directory and the remedy, and nothing is left behind."""
     async with AsyncExitStack() as stack:
         opened = await source(LARGE, tmp_path / "file", stack)
         before = _temporary_files()
@@ -616,8 +618,8 @@ async def test_a_full_temporary_directory(source: Opener, code: int, tmp_path: P
         assert _temporary_files() == before
 
 
-async def test_a_temporary_file_that_is_cut_short() -> None:
-    """A partial write before the disk is full does not count as complete."""
+async def test_a_partial_write_is_an_error() -> None:
+    """A partial write, as on a full disk, is not taken for a complete one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_999_999, hard))
     try:
@@ -628,8 +630,8 @@ async def test_a_temporary_file_that_is_cut_short() -> None:
 
 
 @pytest.mark.parametrize("given_before", [0, 10, len(LARGE)])
-async def test_cancelled_while_it_fills_from_a_stream(given_before: int) -> None:
-    """Nothing is left in the temporary directory."""
+async def test_filling_from_a_stream_is_cancelled(given_before: int) -> None:
+    """A cancellation leaves nothing in the temporary directory."""
     before = _temporary_files()
 
     async def hanging() -> AsyncIterator[bytes]:
@@ -642,8 +644,8 @@ async def test_cancelled_while_it_fills_from_a_stream(given_before: int) -> None
     assert _temporary_files() == before
 
 
-async def test_cancelled_while_it_fills_from_an_endless_file() -> None:
-    """The thread is notified, reads at most one more block, and has ended when the call has."""
+async def test_filling_from_an_endless_file_is_cancelled() -> None:
+    """The thread is notified, reads at most one more block, and has ended when the call returns."""
     before = _temporary_files()
     reads = 0
     reading = threading.Event()
@@ -667,8 +669,8 @@ async def test_cancelled_while_it_fills_from_an_endless_file() -> None:
     assert _temporary_files() == before
 
 
-async def test_a_source_that_fails_leaves_nothing() -> None:
-    """The original error is raised."""
+async def test_the_error_of_a_source_propagates() -> None:
+    """The error of a failing source is raised unchanged."""
     before = _temporary_files()
 
     async def broken() -> AsyncIterator[bytes]:
@@ -681,8 +683,8 @@ async def test_a_source_that_fails_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize("kind", [bytes, memoryview, io.BytesIO])
-async def test_hashing_does_not_hold_the_loop(kind: Callable[[bytes], Any]) -> None:
-    """The event loop runs many times while 30 megabytes are spooled."""
+async def test_hashing_does_not_block_the_event_loop(kind: Callable[[bytes], Any]) -> None:
+    """The event loop runs many iterations while 30 megabytes are spooled."""
     rounds = 0
 
     async def go_round() -> None:
@@ -698,15 +700,15 @@ async def test_hashing_does_not_hold_the_loop(kind: Callable[[bytes], Any]) -> N
 
 
 def test_sources_are_typed(tmp_path: Path) -> None:
-    """Type checkers accept the sources of users; this module is checked strictly."""
+    """Type checkers accept all documented sources; this module is checked in strict mode."""
     sources: list[Source] = [b"", bytearray(), memoryview(b""), io.BytesIO(), _pieces(b""), FileProxy(b"")]
     with open(tmp_path / "file", "wb+") as file:
         sources.append(file)
         assert len(sources) == 7
 
 
-async def test_a_part_of_a_form_of_aiohttp() -> None:
-    """A part of a multipart request is read in chunks, as it arrives, whatever its size."""
+async def test_a_part_of_a_multipart_request() -> None:
+    """A part of a multipart request of aiohttp is read in chunks as it arrives, whatever its size."""
     found: list[bytes] = []
 
     async def upload(request: web.Request) -> web.Response:
@@ -728,7 +730,7 @@ async def test_a_part_of_a_form_of_aiohttp() -> None:
 
 
 async def test_arguments_by_name() -> None:
-    """Sizes and offsets may be given by name, as with SQLAlchemy-ImageAttach."""
+    """Sizes and offsets can be passed by name, as in SQLAlchemy-ImageAttach."""
     file = SeekableFileProxy(io.BytesIO(b"one\ntwo\nthree"))
     assert await file.read(size=2) == b"on"
     assert await file.readline(size=1) == b"e"

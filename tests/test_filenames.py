@@ -1,4 +1,4 @@
-"""File names of uploads are made safe, and the names of attached files in a store say what is known of them."""
+"""Safe file names for uploads, and the names of attached files in a store."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ CLEANED = {
 
 @pytest.mark.parametrize("given_name", CLEANED)
 def test_hostile_file_names(given_name: str) -> None:
-    """No directory, control character, or name that a system reserves is left; what is harmless stays."""
+    """Directories, control characters and reserved names are removed; harmless characters are kept."""
     assert clean_filename(given_name) == CLEANED[given_name]
 
 
 def test_long_file_names_keep_their_extension() -> None:
-    """Names are cut between characters, before the extension; an extension that is too long is cut, too."""
+    """A long name is cut between characters, before the extension; a long extension is cut, too."""
     assert clean_filename("x" * 300 + ".pdf") == "x" * 196 + ".pdf"
     assert clean_filename("日" * 300 + ".tar.gz") == "日" * 65 + ".gz"
     assert clean_filename("x." + "y" * 300) == "x." + "y" * 198
@@ -63,7 +63,7 @@ def test_long_file_names_keep_their_extension() -> None:
 
 @given(st.text(max_size=400) | st.text(alphabet="./\\ \r\n:con.txtä\u0308\u202e", max_size=40))
 def test_any_text_becomes_a_file_name(text: str) -> None:
-    """A cleaned name stays the same when it is cleaned again, and can be a segment of a path and a download."""
+    """Cleaning a name twice changes nothing more, and the result is valid in a path and as the name of a download."""
     name = clean_filename(text)
     assert clean_filename(name) == name
     assert check_path(f"a/{name}") == f"a/{name}"
@@ -88,12 +88,12 @@ TYPES = {
 
 @pytest.mark.parametrize("declared", TYPES)
 def test_mime_types(declared: str) -> None:
-    """Parameters are removed; anything that is not a MIME type becomes that of unknown files."""
+    """Parameters are removed, and any string that is not a MIME type becomes ``application/octet-stream``."""
     assert clean_mimetype(declared) == TYPES[declared]
 
 
-def test_browsers_run_no_type_that_files_are_served_with() -> None:
-    """Neither pages, scripts, style sheets nor drawings are served under their own type."""
+def test_served_types_are_inert_in_browsers() -> None:
+    """Pages, scripts, style sheets and drawings are never served under their own MIME type."""
     for extension in (".html", ".htm", ".xhtml", ".svg", ".xml", ".js", ".mjs", ".css", ".mht", ".swf", ".wasm", ""):
         assert guess_mimetype(f"x{extension}") == "application/octet-stream"
     risky = ("html", "xml", "script", "css", "svg", "flash", "wasm", "multipart", "rfc822")
@@ -105,8 +105,8 @@ def test_browsers_run_no_type_that_files_are_served_with() -> None:
 
 
 @given(st.text(max_size=300), st.text(max_size=100) | st.sampled_from(sorted(TYPES)), st.integers(0, 10**15 - 1))
-def test_a_name_in_a_store_says_what_is_known(filename: str, mimetype: str, size: int) -> None:
-    """Size, checksum, type and file name are read back, from a name that every store accepts."""
+def test_a_name_in_a_store_contains_the_metadata(filename: str, mimetype: str, size: int) -> None:
+    """Size, checksum, type and file name can be parsed from a name, which every store accepts."""
     name, kind = clean_filename(filename), clean_mimetype(mimetype)
     made = make_attachment_name("user.invoice", size=size, sha256=SHA256, mimetype=kind, filename=name)
     assert parse_attachment_name(made.name) == made
@@ -118,8 +118,8 @@ def test_a_name_in_a_store_says_what_is_known(filename: str, mimetype: str, size
     assert len(f"@{made.name}") + 80 - len("user.invoice") <= 512
 
 
-def test_extensions_that_web_servers_do_not_know() -> None:
-    """A file with such an extension, or with the appended one, gets another at its end."""
+def test_other_extensions_get_an_inert_one() -> None:
+    """``.bin`` is appended to a name whose extension is unknown, or is ``.bin`` itself."""
     ends = {"evil.html": "evil.html.bin", "a.bin": "a.bin.bin", "README": "README.bin", "a.pdf": "a.pdf"}
     for filename, end in ends.items():
         made = make_attachment_name("a", size=1, sha256=SHA256, mimetype="text/html", filename=filename)
@@ -144,6 +144,6 @@ def test_extensions_that_web_servers_do_not_know() -> None:
     ],
 )
 def test_other_names_are_not_those_of_attached_files(change: tuple[str, str]) -> None:
-    """A name that this library cannot have made is not recognised, and so never deleted."""
+    """A name that this library cannot have generated is not parsed, so such a file is never deleted."""
     made = make_attachment_name("a.b", size=7, sha256=SHA256, mimetype="text/plain", filename="x.pdf")
     assert parse_attachment_name(made.name.replace(*change)) is None

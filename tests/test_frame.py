@@ -1,4 +1,4 @@
-"""The fixtures that all other tests rely on."""
+"""The fixtures on which all other tests rely."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ numbers = Table("numbers", metadata, Column("number", Integer), UniqueConstraint
 
 
 async def test_each_test_has_an_empty_database(any_driver_database: Database) -> None:
-    """Every driver can create tables: the database of each test is empty."""
+    """With each driver, the database of a test is empty, so tables can be created."""
     await any_driver_database.create(metadata)
     async with any_driver_database.engine().begin() as connection:
         assert await connection.scalar(select(func.count()).select_from(numbers)) == 0
@@ -29,7 +29,7 @@ async def test_each_test_has_an_empty_database(any_driver_database: Database) ->
 
 
 async def test_savepoints_roll_back_by_themselves(any_driver_database: Database) -> None:
-    """A savepoint is undone alone, and earlier changes are kept, with every driver."""
+    """With every driver, rolling back a savepoint keeps the earlier changes of the transaction."""
     await any_driver_database.create(metadata)
     async with AsyncSession(any_driver_database.engine()) as session:
         await session.execute(insert(numbers).values(number=1))
@@ -44,8 +44,8 @@ async def test_savepoints_roll_back_by_themselves(any_driver_database: Database)
         assert set(await session.scalars(select(numbers.c.number))) == set()
 
 
-async def test_an_autocommit_engine_keeps_what_is_rolled_back(database: Database) -> None:
-    """Options reach the driver: with AUTOCOMMIT, a rollback undoes nothing."""
+async def test_an_autocommit_engine_keeps_changes_after_a_rollback(database: Database) -> None:
+    """Engine options reach the driver: with AUTOCOMMIT, a rollback undoes nothing."""
     await database.create(metadata)
     async with AsyncSession(database.engine(isolation_level="AUTOCOMMIT")) as session:
         await session.execute(insert(numbers).values(number=1))
@@ -53,8 +53,10 @@ async def test_an_autocommit_engine_keeps_what_is_rolled_back(database: Database
         assert list(await session.scalars(select(numbers.c.number))) == [1]
 
 
-async def test_a_forgotten_transaction_locks_nobody_out(database: Database, servers: Servers, tmp_path: Path) -> None:
-    """The next test's database is empty even if a transaction of the previous test is still open."""
+async def test_an_open_transaction_does_not_block_the_next_test(
+    database: Database, servers: Servers, tmp_path: Path
+) -> None:
+    """The database is emptied even if a transaction of the previous test is still open."""
     await database.create(metadata)
     async with database.engine(poolclass=NullPool).connect() as forgotten:
         await forgotten.execute(insert(numbers).values(number=1))
@@ -76,7 +78,7 @@ BLOCKING = {
 
 
 @pytest.mark.parametrize("code", BLOCKING.values(), ids=BLOCKING)
-async def test_the_package_may_not_block_the_loop(code: str) -> None:
+async def test_blocking_calls_of_the_package_fail(code: str) -> None:
     """Code of the package fails if it sleeps, reads the disk or processes pixels in the event loop."""
     inside = compile(
         code, f"{package.__path__[0]}-guarded.py", "exec"

@@ -45,7 +45,7 @@ def modules() -> list[str]:
 
 
 def imports(tree: ast.AST, *, typing: bool = False) -> Iterator[str]:
-    """Yield the imports of the code, including those inside functions; those for type checkers only if ``typing``."""
+    """Yield the imports in a module, also those inside functions; those for type checkers only if ``typing``."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not typing:
             for other in node.orelse:
@@ -79,12 +79,12 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_importing_every_core_module_loads_nothing_heavy() -> None:
-    """Nor does a program that imports every module that needs no extra."""
+    """Importing all modules that need no extra loads neither libvips nor aiohttp."""
     assert loaded_by(*(name for name in modules() if not name.startswith(OPTIONAL))) == []
 
 
 def test_heavy_libraries_are_detected() -> None:
-    """The two tests above can fail."""
+    """The check in the two tests above detects a library that is loaded."""
     assert loaded_by("pyvips") == ["pyvips"]
 
 
@@ -116,7 +116,7 @@ def test_each_library_is_imported_in_one_place(library: str) -> None:
 
 
 def test_imports_in_functions_are_found_and_those_for_type_checkers_are_not() -> None:
-    """The search for imports finds those that run, in any nested block."""
+    """The search finds imports that are executed, in any nested block, and skips those for type checkers."""
     code = """
 from typing import TYPE_CHECKING
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def test_only_one_module_starts_threads(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in modules() if "._" not in name])
-def test_all_names_what_is_there(name: str) -> None:
+def test_all_lists_the_public_objects(name: str) -> None:
     """``__all__`` of each public module contains exactly the public objects that the module defines."""
     module = importlib.import_module(name)
     public = getattr(module, "__all__", [])

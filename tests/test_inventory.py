@@ -109,7 +109,7 @@ class Tagged(Shot):
 
 
 class Scan(ConcreteBase, Base, Image):
-    """The root of concrete classes."""
+    """The root of a hierarchy with concrete-table inheritance."""
 
     __tablename__ = "scan"
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -188,7 +188,7 @@ def plain(kind: Kind) -> str:
 
 
 def test_kinds_of_a_base() -> None:
-    """Each class with rows of its own is returned once, for all classes that share its tables."""
+    """Each class whose rows are in a separate table is returned once, for all classes that share the table."""
     assert sorted(map(plain, kinds(Base))) == ["ColourScan", "Letter", "Scan", "Shot", "UserPicture"]
     assert kinds(Base.registry)[0].cls is kinds(Base)[0].cls
     assert repr(kinds(UserPicture)) == "(<ImageKind UserPicture>,)"
@@ -209,7 +209,7 @@ def test_kinds_of_a_base() -> None:
 async def test_rows_of_a_class(
     sessions: async_sessionmaker[AsyncSession], target: type[Any], expected: dict[str, int]
 ) -> None:
-    """The rows of a class and its subclasses are found once, and the counts agree."""
+    """The rows of a class and of its subclasses are found once, and their count is correct."""
     found = {kind.cls.__name__: await all_of(sessions, kind) for kind in kinds(target)}
     assert {name: len(rows) for name, rows in found.items()} == expected
     assert {kind.cls.__name__: await count(sessions, kind) for kind in kinds(target)} == expected
@@ -217,7 +217,7 @@ async def test_rows_of_a_class(
 
 
 async def test_a_reference_contains_the_values_of_its_row(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Class, key, name, size, SHA-256, time, and whether it is reproducible."""
+    """A reference has the class, key, name, size, SHA-256, time and reproducibility of the row."""
     [original, thumbnail] = sorted(await all_of(sessions, kinds(UserPicture)[0]), key=lambda one: one.identity)
     assert (original.cls, original.identity) == (UserPicture, (uuid.UUID(int=7), 30, 20, ""))
     assert (original.object_type, original.mimetype) == ("user-picture", "image/jpeg")
@@ -230,13 +230,13 @@ async def test_a_reference_contains_the_values_of_its_row(sessions: async_sessio
 
 
 def test_a_name_in_the_row() -> None:
-    """It is the name in every store."""
+    """A name that is kept in the row is the name of the file in every store."""
     kept = FileReference(User, (1,), "user.bio", None, "user.bio/x", "text/plain", 1, None, False, None)
     assert kept.name_in(STORE) == "user.bio/x"
 
 
 async def test_rows_of_a_hierarchy(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Each has its own class, and the object type and identifier of that class."""
+    """Each reference has the most derived class of its row, with the object type and id of that class."""
     found = sorted(await all_of(sessions, kinds(Shot)[0]), key=lambda one: one.identity)
     assert [(one.cls.__name__, one.object_type) for one in found] == [
         *[("Shot", "shot-a")] * 3,
@@ -247,7 +247,7 @@ async def test_rows_of_a_hierarchy(sessions: async_sessionmaker[AsyncSession]) -
 
 @pytest.mark.parametrize("page", [1, 2, 3, 100])
 async def test_pages(database: Database, page: int) -> None:
-    """Each row is read once: those with a revision in its order, the others by primary key."""
+    """Each row is read once: rows with a revision ordered by revision, the others by primary key."""
     sessions = await started(database, Base.metadata)
     await fill(sessions)
     async with sessions.begin() as session:
@@ -261,14 +261,14 @@ async def test_pages(database: Database, page: int) -> None:
 
 
 async def test_an_empty_table(sqlite_database: Database) -> None:
-    """It names no files."""
+    """An empty table names no files."""
     sessions = await started(sqlite_database, Base.metadata)
     assert await all_of(sessions, kinds(Shot)[0]) == []
     assert await count(sessions, kinds(Shot)[0]) == 0
 
 
 async def test_filters_of_an_application(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """They do not hide rows."""
+    """Filters that the application adds to its queries do not hide rows."""
 
     class Filtering(Session):
         pass
@@ -293,7 +293,7 @@ async def test_filters_of_an_application(sessions: async_sessionmaker[AsyncSessi
 
 
 async def test_a_session_as_a_template(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Its transaction is not seen, unless it is bound to a connection."""
+    """The transaction of a template session is not visible, unless the session is bound to a connection."""
     [kind] = kinds(UserPicture)
     async with sessions() as session:
         await session.execute(update(UserPicture.__table__).values(mimetype="image/png"))
@@ -306,7 +306,7 @@ async def test_a_session_as_a_template(sessions: async_sessionmaker[AsyncSession
 
 
 async def test_a_property_that_loads_a_relationship(sqlite_database: Database) -> None:
-    """It works for rows that were read by Core statements."""
+    """``object_type`` may load a relationship of a row that was read with a Core statement."""
 
     class Own(DeclarativeBase):
         pass
@@ -366,7 +366,7 @@ async def test_expressions_in_a_mapping(sqlite_database: Database) -> None:
 
 
 async def test_a_row_without_a_time(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """A table that was not created by SQLAlchemy may allow NULL."""
+    """A table that SQLAlchemy did not create may contain rows without ``created_at``."""
     async with sessions.begin() as session:
         await session.execute(text("ALTER TABLE user_picture RENAME TO earlier"))
         await session.execute(text("CREATE TABLE user_picture AS SELECT * FROM earlier"))
@@ -375,7 +375,7 @@ async def test_a_row_without_a_time(sessions: async_sessionmaker[AsyncSession]) 
 
 
 def test_object_types_of_a_class() -> None:
-    """They are known without a row, unless they depend on it."""
+    """Object types are known without reading a row, unless they depend on the row."""
     found = {kind.cls.__name__: kind.object_types for kind in kinds(Base)}
     assert found == {
         "UserPicture": {"user-picture"},
@@ -387,7 +387,7 @@ def test_object_types_of_a_class() -> None:
 
 
 async def test_names(database: Database) -> None:
-    """Exactly the names of rows are returned, with one statement per thousand names."""
+    """Exactly the names that rows contain are returned, with one statement per thousand names."""
     sessions = await started(database, Base.metadata)
     await fill(sessions)
     [kind] = kinds(UserPicture)
@@ -401,7 +401,7 @@ async def test_names(database: Database) -> None:
 
 
 async def test_revisions_of_any_case(database: Database) -> None:
-    """A custom store may generate revisions with capital letters."""
+    """Revisions with capital letters, which a custom store may generate, are found."""
     sessions = await started(database, Base.metadata)
     revision = "01ABcdEFgh-7"
     async with sessions.begin() as session:
@@ -441,12 +441,12 @@ async def test_legacy_names(sessions: async_sessionmaker[AsyncSession], store: A
     ],
 )
 def test_names_of_other_programs(name: str, expected: bool) -> None:
-    """A name in another format belongs to another program."""
+    """A name in another format is recognised as that of another program."""
     assert kinds(UserPicture)[0].can_have(name) is expected
 
 
 async def test_sharded_sessions_are_refused(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """They return rows in no defined order; the message says what to do."""
+    """Sharded sessions are refused, because they return rows in no defined order; the message states the remedy."""
     sharded = async_sessionmaker(
         sync_session_class=ShardedSession,
         shards={"one": engine_of(sessions).sync_engine},
@@ -474,6 +474,6 @@ class Other(DeclarativeBase):
     ],
 )
 def test_targets_without_files(target: Any, words: str) -> None:
-    """They are refused, and the message says what to do."""
+    """A target without files is refused, and the message states the remedy."""
     with pytest.raises(DeclarationError, match=words):
         kinds(target)

@@ -1,4 +1,4 @@
-"""The value that names a file, and the rules that make names of it."""
+"""Image keys, and the names that are derived from them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ USUAL: dict[str, Any] = {
     ],
     ids=ascii,
 )
-def test_what_no_key_may_have(field: str, value: object) -> None:
+def test_invalid_fields_of_a_key(field: str, value: object) -> None:
     """Each field is checked when the key is created, and the error names the field."""
     with pytest.raises(InvalidKeyError, match=field):
         ImageKey(**{**USUAL, field: value})
@@ -62,7 +62,7 @@ def test_what_no_key_may_have(field: str, value: object) -> None:
         ("width", 2**31 - 1),
     ],
 )
-def test_what_a_key_may_have(field: str, value: object) -> None:
+def test_valid_fields_of_a_key(field: str, value: object) -> None:
     """A key keeps its fields, equals a key with the same fields, and is immutable."""
     key = ImageKey(**{**USUAL, field: value})
     assert getattr(key, field) == value
@@ -75,16 +75,16 @@ def test_what_a_key_may_have(field: str, value: object) -> None:
     ("mimetype", "expected"),
     [("image/jpeg", ".jpg"), ("image/svg+xml", ".svg"), ("image/avif", ".avif"), ("image/x-unknown", "")],
 )
-def test_new_files_end_in_what_people_know(mimetype: str, expected: str) -> None:
-    """A new name ends in the extension of the MIME type, or in none."""
+def test_extensions_of_new_files(mimetype: str, expected: str) -> None:
+    """A new name has the usual extension of its MIME type, or none."""
     assert extension(mimetype) == expected
     name = ImageKey(**{**USUAL, "mimetype": mimetype}).file_name()
     assert name == f"user-picture/01m7x/vw/01m7xvw392my0qm9gn0r3dt55c.30x20{expected}"
     assert check_name(name) == name
 
 
-def test_old_files_end_in_what_the_predecessor_knew() -> None:
-    """Old names have the extensions of SQLAlchemy-ImageAttach, such as ``.jpe``."""
+def test_extensions_of_legacy_files() -> None:
+    """Legacy names have the extensions of SQLAlchemy-ImageAttach, such as ``.jpe``."""
     assert [guess_extension(mimetype) for mimetype in ("image/jpeg", "image/png", "image/webp")] == [
         ".jpe",
         ".png",
@@ -107,14 +107,14 @@ def test_revisions_are_in_order_of_time(times: list[float]) -> None:
     assert ImageKey(**{**USUAL, "revision": early}).file_name() < ImageKey(**{**USUAL, "revision": late}).file_name()
 
 
-def test_revisions_of_one_moment_are_different() -> None:
+def test_revisions_of_the_same_millisecond_differ() -> None:
     """Revisions of the same millisecond differ and cannot be guessed."""
     assert len({make_revision(1_700_000_000)[10:] for _ in range(1000)}) == 1000
     assert make_revision()[:5] == make_revision()[:5]
 
 
-def test_a_directory_holds_half_a_minute() -> None:
-    """At a million uploads a day, a directory has some hundreds of files, and its parent a thousand directories."""
+def test_a_directory_contains_the_files_of_half_a_minute() -> None:
+    """At a million uploads a day, a directory contains some hundred files, and its parent a thousand directories."""
 
     def directories(seconds: range) -> Counter[str]:
         names = (ImageKey(**{**USUAL, "revision": make_revision(1_700_000_000 + s)}).file_name() for s in seconds)
@@ -125,26 +125,26 @@ def test_a_directory_holds_half_a_minute() -> None:
 
 
 @pytest.mark.parametrize("name", AWKWARD_NAMES)
-def test_names_that_a_store_may_have(name: str) -> None:
+def test_valid_names_in_a_store(name: str) -> None:
     """A valid name is returned unchanged."""
     assert check_name(name) == name
 
 
 @pytest.mark.parametrize("name", [*INVALID_NAMES, None, b"a", 7, "x" * 1025, "\u00fc" * 513], ids=ascii)
-def test_names_that_no_store_may_have(name: Any) -> None:
-    """An invalid name is refused with the reason, and the message contains only its beginning."""
+def test_invalid_names_in_a_store(name: Any) -> None:
+    """An invalid name is refused with a reason, and the message contains only its beginning."""
     with pytest.raises(InvalidKeyError, match="name: expected ") as caught:
         check_name(name)
     assert len(str(caught.value)) < 200
 
 
-def test_types_are_returned() -> None:
-    """A MIME type of the right form is returned."""
+def test_valid_mime_types() -> None:
+    """A MIME type of the form ``type/subtype`` is returned unchanged."""
     assert check_mimetype("image/svg+xml") == "image/svg+xml"
 
 
 def test_the_revision_is_found_in_a_name() -> None:
-    """The revision is found in a name with or without an extension; other names have none."""
+    """The revision is parsed from a name with or without an extension; names of another form have none."""
     for mimetype in ("image/jpeg", "image/unheard-of"):
         key = ImageKey(**{**USUAL, "mimetype": mimetype})
         assert revision_of(key.file_name()) == key.revision
@@ -155,7 +155,7 @@ def test_the_revision_is_found_in_a_name() -> None:
 
 @given(st.integers(0, 200_000_000_000_000))
 def test_the_time_is_found_in_a_revision(milliseconds: int) -> None:
-    """The time is that at which the revision was made."""
+    """The time that is parsed from a revision is the time at which it was made."""
     found = revision_time(make_revision(milliseconds / 1000))
     assert found is not None
     assert abs(found.timestamp() - milliseconds / 1000) <= 0.002
@@ -165,13 +165,13 @@ def test_the_time_is_found_in_a_revision(milliseconds: int) -> None:
 @pytest.mark.parametrize(
     "revision", ["z" * 26, "01k9z3xbcdefghjkmnpqrstvw", "my-own-revision", "01K9Z3XBCDEFGHJKMNPQRSTVWX"]
 )
-def test_revisions_of_another_make_have_no_time(revision: str) -> None:
+def test_revisions_of_another_form_have_no_time(revision: str) -> None:
     """A revision of another form has no time."""
     assert revision_time(revision) is None
 
 
-def test_the_last_revision_has_a_time() -> None:
-    """The largest possible revision has a valid date."""
+def test_the_largest_revision_has_a_time() -> None:
+    """The largest possible revision has a valid time."""
     assert revision_time("6" + "z" * 25) == datetime(9774, 8, 21, 16, 50, 21, 823000, tzinfo=UTC)
 
 
@@ -185,5 +185,5 @@ def test_the_last_revision_has_a_time() -> None:
     ],
 )
 def test_names_of_this_library(name: str, expected: bool) -> None:
-    """Names of images and of shared values are recognized, and no others."""
+    """Names of images and of shared values are recognised, and no others."""
     assert is_own_name(name) is expected

@@ -1,4 +1,4 @@
-"""Calls have the parameters that the manual of SQLAlchemy-ImageAttach documents, or the differences list them."""
+"""Calls accept the parameters that the manual of SQLAlchemy-ImageAttach documents, or are listed as differences."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ RENAMED = {
 
 @pytest.mark.parametrize("place", SIGNATURES)
 def test_parameters(place: str) -> None:
-    """Each call accepts the parameters of the manual, in their order if they are positional, under the same names."""
+    """Each call accepts the parameters in the manual under the same names, and positional ones in the same order."""
     module, _, path = place.partition(":")
     found = importlib.import_module(f"aioimageattach.{module}")
     for name in path.split("."):
@@ -84,13 +84,13 @@ def test_parameters(place: str) -> None:
 
 @pytest.mark.parametrize("name", RENAMED)
 def test_renamed_parameters_are_listed(name: str) -> None:
-    """The page names both the old and the new name."""
+    """The page *Differences* names both the old and the new name of a parameter."""
     old, new = (re.compile(rf"\b{one}=") for one in (name, RENAMED[name]))
     assert any(old.search(line) and new.search(line) for line in PAGE.splitlines())
 
 
-def test_the_current_store_is_the_store() -> None:
-    """Inside a context, ``current_store`` equals the store, and so does the other way round."""
+def test_the_current_store_equals_the_store() -> None:
+    """Inside a context, ``current_store`` and the store are equal in both directions."""
     store, other = MemoryStore(), MemoryStore()
     with store_context(store):
         assert current_store == store
@@ -98,8 +98,8 @@ def test_the_current_store_is_the_store() -> None:
         assert current_store != other
 
 
-def test_a_store_without_its_methods_cannot_be_made() -> None:
-    """``Store`` and a subclass that implements none of the four methods are abstract."""
+def test_an_incomplete_store_is_abstract() -> None:
+    """``Store``, and a subclass that implements none of its four methods, cannot be instantiated."""
 
     class Incomplete(Store):
         pass
@@ -110,7 +110,7 @@ def test_a_store_without_its_methods_cannot_be_made() -> None:
 
 
 async def test_a_reused_file_rewinds(tmp_path: Path) -> None:
-    """The block leaves the file open, at its first position, so that it can be used again."""
+    """Leaving the block does not close the file, and restores its position, so that it can be read again."""
     (tmp_path / "x").write_bytes(b"abcdef")
     with (tmp_path / "x").open("rb") as wrapped:
         file = ReusableFileProxy(wrapped)

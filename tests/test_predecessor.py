@@ -56,7 +56,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Unnamed CHECK constraint:UserWar
 
 
 class Base(DeclarativeBase):
-    """The models of the old application, ported."""
+    """The models of the old application, ported to this library."""
 
 
 class User(Base):
@@ -194,7 +194,7 @@ async def bucket(gate: Gate, make_store: MakeStore) -> S3Store:
 
 @pytest.fixture(params=["directory", "bucket"])
 def store(request: pytest.FixtureRequest) -> KeyedStore:
-    """Each store that contains the old files."""
+    """A store with the old files: a directory and a bucket."""
     found: KeyedStore = request.getfixturevalue(request.param)
     return found
 
@@ -231,8 +231,8 @@ async def names_of(store: KeyedStore) -> set[str]:
     return {found.name async for found in store.list_objects() if not found.name.startswith(".")}
 
 
-async def test_the_migration_is_all_that_the_tables_need(migrated: Database) -> None:
-    """Alembic reports no difference from the models, and no row is lost."""
+async def test_the_migration_is_complete(migrated: Database) -> None:
+    """After the migration, Alembic reports no difference from the models, and no row is lost."""
 
     def differences(connection: Connection) -> list[Any]:
         return compare_metadata(MigrationContext.configure(connection), Base.metadata)
@@ -247,7 +247,7 @@ async def test_the_migration_is_all_that_the_tables_need(migrated: Database) -> 
             assert [tuple(row) for row in found] == [("", None, None, None)] * len(old)
 
 
-async def test_the_old_library_goes_on_with_the_migrated_tables(migrated: Database) -> None:
+async def test_the_old_library_can_use_the_migrated_tables(migrated: Database) -> None:
     """An INSERT without the new columns still works."""
     made_at = predecessor.MADE_AT if migrated.name == "postgresql" else "2015-06-01 12:34:56"
     columns = "width, height, mimetype, original, created_at, user_id"
@@ -260,7 +260,7 @@ async def test_the_old_library_goes_on_with_the_migrated_tables(migrated: Databa
 
 
 async def test_old_rows_are_read_and_located(sessions: Sessions, store: KeyedStore, gate: Gate) -> None:
-    """Each row finds its file, byte for byte, and keeps its URL: layout, extension and ``_ts``."""
+    """Each row finds its file, byte for byte, and keeps its URL, with the old layout, extension and ``_ts``."""
     base = f"{gate.url}/{BUCKET}/old/" if isinstance(store, S3Store) else BASE
     async with sessions() as session:
         pairs = await rows_of(session)
@@ -273,7 +273,7 @@ async def test_old_rows_are_read_and_located(sessions: Sessions, store: KeyedSto
 
 
 async def test_old_thumbnails_are_found(sessions: Sessions) -> None:
-    """Thumbnails are found by one side or by both; those of several pictures are kept apart."""
+    """Thumbnails are found by width, height or both, within the right picture of several."""
     async with sessions() as session:
         user = await session.get_one(User, 1)
         assert user.picture.find_thumbnail(width=150).size == (150, 99)
@@ -294,7 +294,7 @@ async def test_old_thumbnails_are_found(sessions: Sessions) -> None:
 async def test_new_thumbnails_of_old_originals(
     owner: type[Any], attribute: str, key: Any, sessions: Sessions, store: KeyedStore
 ) -> None:
-    """New thumbnails have a revision and a file in the new layout, and the old file stays in place."""
+    """A new thumbnail has a revision and a file in the new layout, and the old files are unchanged."""
     before = await names_of(store)
     async with sessions() as session:
         images = getattr(await session.get_one(owner, key), attribute)
@@ -306,8 +306,8 @@ async def test_new_thumbnails_of_old_originals(
     assert before < await names_of(store)
 
 
-async def test_a_replaced_picture_takes_its_old_files_along(sessions: Sessions, store: KeyedStore) -> None:
-    """After the commit, the old original and thumbnail are deleted, and no other file."""
+async def test_old_files_of_a_replaced_picture_are_deleted(sessions: Sessions, store: KeyedStore) -> None:
+    """The commit deletes the files of the old original and of its thumbnail, and no others."""
     gone = {name_in(store, old) for old in predecessor.images() if old.key.get("user_id") == 1234}
     before = await names_of(store)
     async with sessions() as session:
@@ -335,7 +335,7 @@ async def test_a_rollback_leaves_old_files(sessions: Sessions, store: KeyedStore
     assert await names_of(store) == before
 
 
-async def test_deleted_owners_take_old_files_along(sessions: Sessions, store: KeyedStore) -> None:
+async def test_old_files_of_deleted_owners_are_deleted(sessions: Sessions, store: KeyedStore) -> None:
     """One of several pictures, an owner with several, and a polymorphic image are deleted with their files."""
     async with sessions.begin() as session:
         await (await session.get_one(Post, 3)).photos.get_image_set(order_index=2).delete()
@@ -362,8 +362,8 @@ async def test_old_rows_are_verified(sessions: Sessions, store: KeyedStore) -> N
     assert (flaw.problem, flaw.reference.cls, flaw.reference.identity[0]) == ("missing", IssueCover, "issue-42")
 
 
-async def test_a_sweep_leaves_what_old_rows_name(sessions: Sessions, store: KeyedStore) -> None:
-    """A sweep deletes orphaned files of the old library, but no file of a row or of other programs."""
+async def test_a_sweep_keeps_the_files_of_old_rows(sessions: Sessions, store: KeyedStore) -> None:
+    """A sweep deletes orphaned files of the old library, but no file of a row or of another program."""
     gone = OldImage("", {}, "user-picture", 99, (10, 10), "image/jpeg", ".jpe", True, b"left behind")
     other = OldImage("", {}, "banner", 1, (10, 10), "image/jpeg", ".jpe", True, b"of no class here")
     before = await names_of(store)
@@ -375,10 +375,10 @@ async def test_a_sweep_leaves_what_old_rows_name(sessions: Sessions, store: Keye
     assert plan.progress.named == len(before)
 
 
-async def test_old_files_move_from_layout_to_layout(
+async def test_old_files_are_migrated_between_layouts(
     sessions: Sessions, store: KeyedStore, tmp_path: Path, gate: Gate, make_store: MakeStore
 ) -> None:
-    """Between a directory and a bucket, each file gets the name in the layout of the destination."""
+    """A migration between a directory and a bucket gives each file the name in the layout of the destination."""
     (tmp_path / "new").mkdir()
     new: KeyedStore = (
         FileSystemStore(tmp_path / "new", BASE) if isinstance(store, S3Store) else make_store(gate.url, prefix="new")
@@ -394,7 +394,7 @@ async def test_old_files_move_from_layout_to_layout(
 
 
 async def test_old_files_without_rows_are_adopted(sessions: Sessions, store: KeyedStore) -> None:
-    """They are adopted in place, as rows without a revision; a rollback leaves them there."""
+    """Old files are adopted without a copy, as rows without a revision; a rollback does not delete them."""
     old = OldImage("", {}, "user-picture", 55, (451, 300), "image/jpeg", ".jpe", True, photos.photo("chelsea"))
     name = name_in(store, old)
     await store.put_object(name, old.blob)
@@ -433,7 +433,7 @@ def test_the_layout_of_the_bucket() -> None:
 
 
 def found_in(module: str, name: str) -> Any:
-    """Return the object of a name on the page: in the module of that name, or elsewhere."""
+    """Return the object that a name on the page refers to, in the module of that name or elsewhere."""
     samples = {
         "S3Store": S3Store("pictures", "key", "secret", region="eu-central-1"),
         "S3SandboxStore": S3SandboxStore("pictures", "sandbox", "key", "secret"),

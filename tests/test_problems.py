@@ -50,7 +50,7 @@ async def get(app: Any, path: str = "/") -> httpx.Response:
 
 @pytest.mark.parametrize("kind", ["fastapi", "starlette"])
 async def test_errors_of_other_libraries_can_have_a_status(kind: str) -> None:
-    """They are problems with their own message, such as a row that does not exist; all others are raised."""
+    """Configured errors of other libraries become problems with their own message; all others propagate."""
     app = application(NoResultFound("no such article"), kind, statuses={**STATUSES, NoResultFound: 404})
     answer = await get(app)
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
@@ -116,8 +116,8 @@ async def test_refused_pictures_are_problems_of_the_client(kind: str, error: Exc
         ),
     ],
 )
-async def test_the_insides_are_not_shown(error: Exception, status: int, detail: str) -> None:
-    """Errors whose text names classes or stores get another text."""
+async def test_internal_details_are_not_shown(error: Exception, status: int, detail: str) -> None:
+    """The response for an error that names classes or stores has another text."""
     response = await get(application(error, "starlette"))
     assert (response.status_code, response.json()["detail"]) == (status, detail)
     assert ("retry-after" in response.headers) == (status == 503)
@@ -136,31 +136,31 @@ USAGE = [
 @pytest.mark.parametrize(
     "error", [*USAGE, exc.ProcessingError("no"), exc.StorePermissionError("no"), ZeroDivisionError("no")], ids=repr
 )
-async def test_errors_of_the_program_are_raised(error: Exception) -> None:
-    """Errors of the programmer are not converted: the server logs them and responds with 500."""
+async def test_programming_errors_propagate(error: Exception) -> None:
+    """Programming errors are not converted: the server logs them and responds with 500."""
     with pytest.raises(type(error)) as caught:
         await get(application(error, "fastapi"))
     assert caught.value is error
 
 
 def test_usage_errors_and_refused_pictures_have_different_bases() -> None:
-    """No error has both base classes."""
+    """No error class derives from both base classes."""
     classes = [getattr(exc, name) for name in exc.__all__]
     both = [one for one in classes if issubclass(one, exc.UsageError) and issubclass(one, exc.ImageError)]
     assert both == []
     assert [error for error in USAGE if not isinstance(error, exc.UsageError)] == []
 
 
-async def test_statuses_may_be_others() -> None:
-    """An application chooses its own statuses."""
+async def test_custom_statuses() -> None:
+    """An application can choose its own statuses."""
     response = await get(application(exc.ImageTooSmallError("no"), "fastapi", statuses={exc.ImageError: 400}))
     assert (response.status_code, response.json()["title"]) == (400, "Error")
     with pytest.raises(exc.NoOriginalError):
         await get(application(exc.NoOriginalError("no"), "fastapi", statuses={exc.ImageError: 400}))
 
 
-async def test_a_response_that_is_cut_off_stays_cut_off(caplog: pytest.LogCaptureFixture) -> None:
-    """An error in the middle of a body is raised, so that the client does not take the response as complete."""
+async def test_an_error_after_the_response_started(caplog: pytest.LogCaptureFixture) -> None:
+    """An error in the middle of a body propagates, so that the client does not take the response for complete."""
     app = FastAPI()
     app.add_middleware(ProblemMiddleware)
 
@@ -178,7 +178,7 @@ async def test_a_response_that_is_cut_off_stays_cut_off(caplog: pytest.LogCaptur
 
 
 def with_tasks() -> FastAPI:
-    """Return the application of the guides: a handler for refused pictures, and background tasks that fail."""
+    """Return the application of the guides, with a handler for refused pictures and failing background tasks."""
     app = FastAPI()
     app.add_middleware(ProblemMiddleware)
 
@@ -210,7 +210,7 @@ def with_tasks() -> FastAPI:
 
 @pytest.mark.parametrize("path", ["/replaced", "/damaged", "/usage"])
 async def test_a_task_that_fails_is_logged(path: str, caplog: pytest.LogCaptureFixture) -> None:
-    """An error of this library after the response is logged with its traceback, and not raised."""
+    """An error of this library after the response is logged with its traceback and does not propagate."""
     with caplog.at_level(logging.ERROR, "aioimageattach.problems"):
         response = await get(with_tasks(), path)
     assert response.status_code == 200
@@ -221,14 +221,14 @@ async def test_a_task_that_fails_is_logged(path: str, caplog: pytest.LogCaptureF
     )
 
 
-async def test_other_errors_of_tasks_are_raised() -> None:
-    """The middleware hides no error of the application."""
+async def test_other_errors_of_tasks_propagate() -> None:
+    """The middleware does not hide errors of the application."""
     with pytest.raises(ZeroDivisionError):
         await get(with_tasks(), "/other")
 
 
 async def test_a_task_that_fails_leaves_the_connection_open() -> None:
-    """Requests after a failed task are served over the same connection of a real server."""
+    """After a background task has failed, a real server serves further requests over the same connection."""
     server = uvicorn.Server(uvicorn.Config(with_tasks(), port=0, log_config=None, lifespan="off"))
     serving = asyncio.create_task(server.serve())
     while not server.started:
@@ -245,8 +245,8 @@ async def test_a_task_that_fails_leaves_the_connection_open() -> None:
     assert statuses == [(b"200", b'"ok"'), (b"200", b'"ok"'), (b"200", b"ok"), (b"200", b'"ok"')]
 
 
-async def test_other_scopes_pass() -> None:
-    """Lifespans and websockets are passed to the application."""
+async def test_other_scopes_are_passed_on() -> None:
+    """Lifespan and websocket scopes are passed to the application."""
     scopes = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -23,7 +23,7 @@ def test_all_lists_each_public_name() -> None:
 
 
 def test_a_name_that_does_not_exist() -> None:
-    """It is an AttributeError that names the package, although names are loaded late."""
+    """Accessing an unknown name raises AttributeError with the name of the package."""
     with pytest.raises(AttributeError, match=r"module 'aioimageattach' has no attribute 'nothing'"):
         aioimageattach.nothing  # noqa: B018
 
@@ -37,7 +37,7 @@ def test_exported_names_are_the_same_objects(module: ModuleType) -> None:
 
 
 def test_names_of_the_predecessor_exist() -> None:
-    """The modules of SQLAlchemy-ImageAttach exist, with the names that its users import."""
+    """The modules of SQLAlchemy-ImageAttach exist, with the names that applications import from them."""
     from aioimageattach.context import (
         ContextError,
         LocalProxyStore,

@@ -134,8 +134,8 @@ async def test_a_response_has_the_pictures(sessions: Sessions) -> None:
     assert empty == {"id": 2, "sign": None, "photos": []}
 
 
-async def test_openapi_says_what_is_sent(sessions: Sessions) -> None:
-    """Every field is required, only a set may be null, and a subclass has its own schema."""
+async def test_openapi_describes_the_response(sessions: Sessions) -> None:
+    """All fields are required, only an image set can be null, and a subclass has its own schema."""
     schemas = application(sessions).openapi()["components"]["schemas"]
     assert schemas["ShopOut"]["properties"]["sign"]["anyOf"] == [
         {"$ref": "#/components/schemas/ImageOut"},
@@ -162,8 +162,8 @@ async def test_rows_and_thumbnails(sessions: Sessions) -> None:
     }
 
 
-async def test_the_store_may_be_named(sessions: Sessions) -> None:
-    """The validation context may contain the store; without any store, the error of the library is raised."""
+async def test_a_store_in_the_validation_context(sessions: Sessions) -> None:
+    """The validation context can contain the store; without any store, the error of this library is raised."""
     found = await shop(sessions)
     other = MemoryStore("https://other.example/")
     out = ShopOut.model_validate(found, context={"store": other})
@@ -174,8 +174,8 @@ async def test_the_store_may_be_named(sessions: Sessions) -> None:
         ShopOut.model_validate(unbound)
 
 
-async def test_a_set_that_may_not_be_empty(sessions: Sessions) -> None:
-    """The error says how to declare one that may be."""
+async def test_an_empty_set_in_a_required_field(sessions: Sessions) -> None:
+    """The error for an empty set explains how to declare an optional field."""
 
     class Strict(BaseModel):
         sign: PhotoOut
@@ -186,14 +186,14 @@ async def test_a_set_that_may_not_be_empty(sessions: Sessions) -> None:
 
 
 async def test_rows_that_are_not_loaded(sessions: Sessions) -> None:
-    """The advice of the library's error is not hidden by an error of Pydantic."""
+    """Pydantic does not hide the error of this library, which states the remedy."""
     found = await shop(sessions, options=[lazyload("*")])
     with pytest.raises(NotLoadedError, match="selectinload"):
         ImageOut.model_validate(found.sign)
 
 
-def test_what_is_no_image() -> None:
-    """Other values, such as the response that a client reads, are validated as in any model."""
+def test_other_values_are_validated() -> None:
+    """Values that are not images, such as a response that a client reads, are validated as in any model."""
     fields = {"url": "/a.png", "width": 1, "height": 2, "mimetype": "image/png", "alt": ""}
     assert ImageOut.model_validate(fields).model_dump() == fields
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
@@ -205,8 +205,8 @@ def test_what_is_no_image() -> None:
 # --- declared thumbnails ---------------------------------------------------------------------------------------------
 
 
-async def test_a_picture_shows_its_thumbnails(sqlite_database: Database) -> None:
-    """The result has their URLs, sizes and colours, but not the original's URL; it takes one statement more."""
+async def test_a_picture_contains_its_thumbnails(sqlite_database: Database) -> None:
+    """The result has the URLs and sizes of the thumbnails and the colour, but no URL of the original."""
     store = MemoryStore()
     await sqlite_database.create(markup.Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)

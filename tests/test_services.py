@@ -1,4 +1,4 @@
-"""The services that the test suite needs are available; with ``CI=true``, a missing one is a failure."""
+"""The services that the test suite needs are available. If ``CI=true``, a missing service is a failure."""
 
 from __future__ import annotations
 

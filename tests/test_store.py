@@ -1,4 +1,4 @@
-"""What a store is."""
+"""The interfaces ``Store`` and ``KeyedStore``, and their default implementations."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ class PlainStore(Store):
         self.calls.append(("delete", object_type, object_id, width, height, mimetype, revision))
 
 
-async def test_the_four_methods_get_what_the_image_says() -> None:
-    """``store``, ``open`` and ``delete`` pass each field of the key in its position."""
+async def test_the_four_methods_receive_the_key_of_the_image() -> None:
+    """``store``, ``open`` and ``delete`` pass each field of the key to the right parameter."""
     store = PlainStore()
     picture = Picture(ImageKey("user", 7, 30, 20, "image/png", REVISION), reproducible=True)
     await store.store(picture, b"x")
@@ -110,13 +110,13 @@ async def test_the_four_methods_get_what_the_image_says() -> None:
         ("https://x/a.jpg#d?e", None, "https://x/a.jpg?_ts=20261121010203000045#d?e"),
     ],
 )
-def test_a_url_tells_the_version(url: str, revision: str | None, expected: str) -> None:
-    """A URL contains the revision, or else the time of the upload is appended."""
+def test_a_url_identifies_the_version(url: str, revision: str | None, expected: str) -> None:
+    """If a URL does not contain the revision, the time of the upload is appended."""
     assert PlainStore(url).locate(Picture(ImageKey("user", 7, 30, 20, "image/png", revision))) == expected
 
 
-async def test_a_stream_is_spooled_to_seek_in_it() -> None:
-    """``use_seek`` spools the file of a store that only streams; a seekable file is returned as it is."""
+async def test_use_seek_spools_a_stream() -> None:
+    """``use_seek`` reads a file that cannot seek into a spool, and returns a seekable file unchanged."""
     picture = Picture(ImageKey("user", 7, 30, 20, "image/png", REVISION))
     file = await PlainStore().open(picture, use_seek=True)
     assert isinstance(file, type((await Spool.fill(b"")).open()))
@@ -127,7 +127,7 @@ async def test_a_stream_is_spooled_to_seek_in_it() -> None:
     assert type(await memory.open(picture, use_seek=True)) is type(await memory.open(picture))
 
 
-def test_plain_stores_need_the_number_of_the_owner() -> None:
+def test_plain_stores_need_an_object_id() -> None:
     """A plain store needs ``object_id`` by default, and a ``KeyedStore`` does not."""
     assert PlainStore().needs_object_id
     assert not MemoryStore().needs_object_id
@@ -145,7 +145,7 @@ class Named(MemoryStore):
         await super().delete_object(name)
 
 
-async def test_a_store_by_name_has_no_old_layout_by_itself() -> None:
+async def test_a_keyed_store_has_no_legacy_layout_by_default() -> None:
     """A key without a revision is refused, unless the store implements ``legacy_name``."""
     store = Named()
     with pytest.raises(InvalidKeyError, match="key: expected a revision"):
@@ -154,8 +154,8 @@ async def test_a_store_by_name_has_no_old_layout_by_itself() -> None:
         store.get_url("user", 7, 30, 20, "image/png")
 
 
-async def test_deleting_many_goes_on_after_an_error() -> None:
-    """Deleting many files continues after an error and returns the errors by name."""
+async def test_deleting_many_continues_after_an_error() -> None:
+    """Deleting many files continues after an error, and returns the errors by name."""
     store = Named()
     for name in ("a", "stuck", "b"):
         await store.put_object(name, b"x")
@@ -182,8 +182,8 @@ async def test_builtin_errors_of_a_third_party_store() -> None:
     assert await store.names() == {"x/b", "c"}
 
 
-async def test_the_four_methods_of_a_store_by_name() -> None:
-    """The four methods call those by name, with the name of the key."""
+async def test_the_four_methods_of_a_keyed_store() -> None:
+    """The four methods of a ``KeyedStore`` call its methods by name, with the name of the key."""
     store = MemoryStore("https://x")
     picture = Picture(ImageKey("user", None, 30, 20, "image/png", REVISION))
     name = f"user/01m7x/vw/{REVISION}.30x20.png"
@@ -194,8 +194,8 @@ async def test_the_four_methods_of_a_store_by_name() -> None:
     assert [found.name async for found in store.list_objects()] == []
 
 
-async def test_what_is_no_image() -> None:
-    """The methods that take an image refuse anything else with a ``TypeError``."""
+async def test_objects_that_are_not_images_are_refused() -> None:
+    """Methods that take an image refuse any other object with a ``TypeError``."""
     store = MemoryStore()
     wrong: Any = 123
     for call in (store.open, store.delete, store.locate):

@@ -24,7 +24,7 @@ from tests.cancellations import Cancel, every_cancellation
 
 
 class Counted:
-    """Counts the calls that run, the maximum number, and those that have ended."""
+    """Counts the running calls, their maximum number, and the calls that have ended."""
 
     def __init__(self) -> None:
         self.running = self.most = self.ended = 0
@@ -46,7 +46,7 @@ class Counted:
 
 @every_cancellation
 async def test_finish_outlasts_a_cancellation(cancel: Cancel) -> None:
-    """The work completes, and then the cancellation is raised."""
+    """The work completes before the cancellation is raised."""
     log: list[str] = []
 
     async def work() -> None:
@@ -58,8 +58,8 @@ async def test_finish_outlasts_a_cancellation(cancel: Cancel) -> None:
 
 
 @every_cancellation
-async def test_finish_undoes_what_nobody_takes(cancel: Cancel) -> None:
-    """The result of work that succeeded after the cancellation is undone before the cancellation is raised."""
+async def test_finish_undoes_an_unwanted_result(cancel: Cancel) -> None:
+    """If the work succeeds after the cancellation, its result is undone before the cancellation is raised."""
     log: list[str] = []
 
     async def work() -> str:
@@ -76,7 +76,7 @@ async def test_finish_undoes_what_nobody_takes(cancel: Cancel) -> None:
 
 @every_cancellation
 async def test_finish_of_failing_work(cancel: Cancel) -> None:
-    """Its error is replaced by the cancellation without a log record, and nothing is undone."""
+    """The cancellation replaces an error of the work; nothing is logged or undone."""
 
     async def work() -> None:
         await asyncio.sleep(0.05)
@@ -89,7 +89,7 @@ async def test_finish_of_failing_work(cancel: Cancel) -> None:
 
 
 async def test_finish_without_a_cancellation() -> None:
-    """The result or error of the work is passed on, and so is a cancellation of the work itself."""
+    """The result, the error or the cancellation of the work itself is passed on."""
 
     async def work(outcome: object) -> object:
         if isinstance(outcome, BaseException):
@@ -125,8 +125,8 @@ async def test_finish_of_work_that_was_begun(cancel: Cancel) -> None:
         await finish(task, ended=ended)
 
 
-async def test_a_block_that_is_cancelled_after_an_event() -> None:
-    """The event ends the block without an error; a block that ends first leaves no task."""
+async def test_an_event_ends_the_block() -> None:
+    """The event ends the block without an error; a block that ends first leaves no task behind."""
     happened = asyncio.Event()
     tasks = len(asyncio.all_tasks())
     async with cancelled_after(happened.wait):
@@ -142,8 +142,8 @@ async def test_a_block_that_is_cancelled_after_an_event() -> None:
     assert len(asyncio.all_tasks()) == tasks
 
 
-async def test_a_block_whose_task_is_cancelled() -> None:
-    """It is not confused with the event."""
+async def test_a_cancelled_block_raises() -> None:
+    """A cancellation of the task propagates, because it is not confused with the event."""
 
     async def work() -> None:
         async with cancelled_after(asyncio.Event().wait):
@@ -157,7 +157,7 @@ async def test_a_block_whose_task_is_cancelled() -> None:
 
 
 async def test_results_are_in_the_order_of_the_items() -> None:
-    """The order in which the calls end does not matter."""
+    """Results have the order of the items, in whatever order the calls end."""
 
     async def wait(turns: int) -> int:
         for _ in range(turns):
@@ -181,7 +181,7 @@ async def test_calls_are_bounded() -> None:
 
 
 async def test_the_first_error_ends_the_other_calls() -> None:
-    """The error is raised once all other calls have been cancelled and have ended."""
+    """The first error is raised after all other calls have been cancelled and have ended."""
     calls = Counted()
 
     async def fail_or_wait(number: int) -> int:
@@ -197,7 +197,7 @@ async def test_the_first_error_ends_the_other_calls() -> None:
 
 @every_cancellation
 async def test_a_cancellation_ends_all_calls(cancel: Cancel) -> None:
-    """However the caller is cancelled, all calls have ended when it continues."""
+    """When the cancelled caller continues, all calls have ended, for each kind of cancellation."""
     calls = Counted()
     await cancel(lambda: map_concurrently(calls, range(50), limit=3))
     assert (calls.running, calls.most, calls.ended) == (0, 3, 3)
@@ -217,7 +217,7 @@ async def test_results_come_in_the_order_of_completion() -> None:
 
 
 async def test_an_iteration_that_ends_early_ends_the_calls() -> None:
-    """Calls that are running are cancelled and have ended when the iteration is closed; an error does the same."""
+    """Closing the iteration, or an error in it, cancels the running calls and waits until they have ended."""
     calls = Counted()
     calls.go.set()
     async with aclosing(as_completed(works(calls, range(50)), 3)) as results:
@@ -232,7 +232,7 @@ async def test_an_iteration_that_ends_early_ends_the_calls() -> None:
 
 
 async def test_cancelled_tasks_have_ended() -> None:
-    """A task that fails during its cancellation is not reported; completed tasks are not affected."""
+    """An error of a task during its cancellation is not logged, and completed tasks are not affected."""
     noise: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: noise.append(context))
 
@@ -277,8 +277,8 @@ class Work:
         return self.begun
 
 
-async def test_tasks_share_one_piece_of_work() -> None:
-    """All tasks that request it while it runs get one result; a later task starts it again."""
+async def test_concurrent_calls_share_the_work() -> None:
+    """All calls during the work get its result, and a later call starts the work again."""
     work = Work()
     tasks = [asyncio.create_task(single_flight("a", work)) for _ in range(5)]
     await asyncio.sleep(0)
@@ -288,7 +288,7 @@ async def test_tasks_share_one_piece_of_work() -> None:
 
 
 async def test_work_is_in_flight_until_it_ends() -> None:
-    """``is_in_flight`` is true while the work of the key runs, and false before, after and for other keys."""
+    """``is_in_flight`` is true only for the key of running work."""
     work = Work()
     assert not is_in_flight("a")
     task = asyncio.create_task(single_flight("a", work))
@@ -299,15 +299,15 @@ async def test_work_is_in_flight_until_it_ends() -> None:
     assert not is_in_flight("a")
 
 
-async def test_other_work_is_done_beside_it() -> None:
+async def test_work_with_other_keys_is_not_shared() -> None:
     """Only work with the same key is shared."""
     work = Work()
     work.go.set()
     assert sorted(await asyncio.gather(single_flight("a", work), single_flight("b", work))) == [1, 2]
 
 
-async def test_a_task_that_asks_while_the_work_is_being_cancelled() -> None:
-    """It is not cancelled with the work that nobody waits for any more: the work starts again."""
+async def test_a_call_during_the_cancellation_of_the_work() -> None:
+    """A call during the cancellation of abandoned work starts the work again, and is not cancelled with it."""
     starts, cleaning, go = 0, asyncio.Event(), asyncio.Event()
 
     async def work() -> int:
@@ -332,8 +332,8 @@ async def test_a_task_that_asks_while_the_work_is_being_cancelled() -> None:
     assert not is_in_flight("a")
 
 
-async def test_a_cancelled_task_leaves_the_work_to_the_others() -> None:
-    """The work continues while a task waits for it, and later tasks join it."""
+async def test_the_work_continues_for_the_remaining_callers() -> None:
+    """The work continues as long as a caller waits for it, and further callers can join."""
     work = Work()
     first, second = (asyncio.create_task(single_flight("a", work)) for _ in range(2))
     await asyncio.sleep(0)
@@ -346,8 +346,8 @@ async def test_a_cancelled_task_leaves_the_work_to_the_others() -> None:
     assert (await second, await third, work.begun, work.cancelled) == (1, 1, 1, 0)
 
 
-async def test_the_last_to_be_cancelled_cancels_the_work() -> None:
-    """Work without a waiting task is cancelled, and the last task ends after it."""
+async def test_the_last_cancelled_caller_cancels_the_work() -> None:
+    """Work is cancelled with its last waiting caller, which ends after it."""
     work = Work()
     tasks = [asyncio.create_task(single_flight("a", work)) for _ in range(2)]
     await asyncio.sleep(0)
@@ -359,8 +359,8 @@ async def test_the_last_to_be_cancelled_cancels_the_work() -> None:
     assert await single_flight("a", work) == 2
 
 
-async def test_an_error_on_the_way_out_is_not_left_unretrieved() -> None:
-    """Work that fails while it is cancelled is not reported; the cancellation is raised."""
+async def test_an_error_during_the_cancellation_is_not_logged() -> None:
+    """An error of the work during its cancellation is not logged; the caller raises the cancellation."""
     work = Work()
     work.error = ValueError("late")
     task = asyncio.create_task(single_flight("a", work))
@@ -375,8 +375,8 @@ async def test_an_error_on_the_way_out_is_not_left_unretrieved() -> None:
     assert noise == []
 
 
-async def test_a_failure_is_everybodys_and_is_not_kept() -> None:
-    """All waiting tasks get the error; the next task tries again."""
+async def test_an_error_is_raised_in_all_callers_and_not_kept() -> None:
+    """All waiting callers get the error, and the next call runs the work again."""
     work = Work()
     work.error = ValueError("broken")
     work.go.set()
@@ -387,7 +387,7 @@ async def test_a_failure_is_everybodys_and_is_not_kept() -> None:
 
 
 async def test_a_result_is_kept_for_a_while() -> None:
-    """With ``keep`` a later task gets the same result until the time is over."""
+    """With ``keep``, later calls get the same result until the time has passed."""
     work = Work()
     work.go.set()
     assert await single_flight("a", work, keep=0.05) == 1

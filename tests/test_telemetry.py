@@ -42,7 +42,7 @@ TRACE, METRICS = "opentelemetry.trace", "opentelemetry.metrics"
 
 @dataclass
 class Observed:
-    """What an application's exporters received."""
+    """The data that the exporters of an application received."""
 
     spans: Any
     reader: Any
@@ -77,7 +77,7 @@ class Observed:
 
 @pytest.fixture
 def without_api() -> Iterator[None]:
-    """Modules as in a process that has not imported OpenTelemetry, and the same afterwards."""
+    """Hide OpenTelemetry, as in a process that has not imported it, and restore it afterwards."""
 
     def forget() -> dict[str, ModuleType]:
         return {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == "opentelemetry"}
@@ -108,7 +108,7 @@ def observed(without_api: None) -> Observed:
 
 @pytest.fixture(params=["directory", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyedStore:
-    """A store of each kind that needs no server."""
+    """A store of each kind that requires no server."""
     return MemoryStore() if request.param == "memory" else FileSystemStore(tmp_path, "/", fsync=False)
 
 
@@ -116,7 +116,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyedStore:
 
 
 def test_importing_the_package_does_not_load_opentelemetry() -> None:
-    """Not even its use does, although it is installed."""
+    """Neither importing nor using the package loads OpenTelemetry, even if it is installed."""
     program = """
 import asyncio, sys
 import aioimageattach, aioimageattach.thumbnails, aioimageattach.maintenance
@@ -143,7 +143,7 @@ print([name for name in sys.modules if name.startswith("opentelemetry")])
 
 
 async def test_nothing_is_measured_without_the_api(without_api: None, store: KeyedStore) -> None:
-    """Operations work, and return the same context manager for every block."""
+    """Operations work without OpenTelemetry, and return the same context manager for every block."""
     await store.put_object("a/b", b"c")
     async with await store.get_object("a/b") as file:
         assert await file.read() == b"c"
@@ -153,7 +153,7 @@ async def test_nothing_is_measured_without_the_api(without_api: None, store: Key
 
 
 def test_a_module_that_is_still_being_imported_is_ignored(without_api: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another thread may just be importing the API."""
+    """The API is ignored while another thread is still importing it."""
     for name in (TRACE, METRICS):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     with Operation("x", "")():
@@ -165,7 +165,7 @@ def test_a_module_that_is_still_being_imported_is_ignored(without_api: None, mon
 
 
 async def test_puts_and_gets_are_measured(observed: Observed, store: KeyedStore) -> None:
-    """Each has a span and a data point, with the kind of the store and without the name of the file."""
+    """Each put and get has a span and a data point, with the kind of the store but not the name of the file."""
     kind = "memory" if isinstance(store, MemoryStore) else "directory"
     await store.put_object("secret/name", b"c")
     async with await store.get_object("secret/name"):
@@ -181,8 +181,8 @@ async def test_puts_and_gets_are_measured(observed: Observed, store: KeyedStore)
     assert metric.data.data_points[0].explicit_bounds[0] == 0.005
 
 
-async def test_a_bucket_is_another_kind(observed: Observed, gate: Gate, make_store: MakeStore) -> None:
-    """Neither its name nor its credentials are attributes."""
+async def test_operations_of_a_bucket_are_measured(observed: Observed, gate: Gate, make_store: MakeStore) -> None:
+    """The kind of the store is an attribute; neither the bucket's name nor credentials are."""
     store = make_store(gate.url)
     await store.put_object("secret/name", b"c")
     async with await store.get_object("secret/name") as file:
@@ -191,8 +191,8 @@ async def test_a_bucket_is_another_kind(observed: Observed, gate: Gate, make_sto
         assert dict(observed.finished()[name].attributes) == {"aioimageattach.store": "s3"}
 
 
-async def test_a_failure_is_named_without_its_text(observed: Observed, store: KeyedStore) -> None:
-    """The span is an error with the class of the error, and contains no text, which may contain the name of a file."""
+async def test_a_failure_has_its_class_but_not_its_text(observed: Observed, store: KeyedStore) -> None:
+    """The span has the class of the error, but not its text, which may contain the name of a file."""
     with pytest.raises(StoreFileNotFoundError, match="secret"):
         await store.get_object("secret/name")
     span = observed.finished()["aioimageattach.store.get"]
@@ -205,14 +205,14 @@ async def test_a_failure_is_named_without_its_text(observed: Observed, store: Ke
 
 
 def test_builtin_errors_have_no_module(observed: Observed) -> None:
-    """As the conventions of OpenTelemetry say."""
+    """Builtin errors are named without a module, as the semantic conventions require."""
     with pytest.raises(TimeoutError), Operation("x", "")():
         raise TimeoutError
     assert observed.finished()["aioimageattach.x"].attributes["error.type"] == "TimeoutError"
 
 
 async def test_a_rendering_belongs_to_the_span_of_the_caller(observed: Observed) -> None:
-    """Also in a worker thread."""
+    """The span of a rendering in a worker thread is a child of the caller's span."""
     from opentelemetry import trace
 
     from aioimageattach._threads import run_pixels
@@ -225,7 +225,7 @@ async def test_a_rendering_belongs_to_the_span_of_the_caller(observed: Observed)
 
 
 def test_spans_alone(observed: Observed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An application that has imported only tracing has spans."""
+    """An application that has imported only the tracing API gets spans."""
     monkeypatch.delitem(sys.modules, METRICS)
     with Operation("x", "")():
         pass
@@ -234,7 +234,7 @@ def test_spans_alone(observed: Observed, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_metrics_alone(observed: Observed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An application that has imported only metrics has metrics."""
+    """An application that has imported only the metrics API gets metrics."""
     monkeypatch.delitem(sys.modules, TRACE)
     with Operation("x", "")():
         pass
@@ -243,7 +243,7 @@ def test_metrics_alone(observed: Observed, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_events_are_counted(observed: Observed) -> None:
-    """A counter has a unit, and adds up."""
+    """A counter has a unit and the sum of all events."""
     counter = Counter("y", "What is counted.", "{request}")
     counter.add(result="hit")
     counter.add(result="hit")
@@ -257,7 +257,7 @@ def test_events_are_counted(observed: Observed) -> None:
 
 
 def test_providers_may_be_configured_after_the_first_call(without_api: None) -> None:
-    """What was called before is not measured; later calls are."""
+    """Calls before the configuration are not measured; later calls are."""
     from opentelemetry import metrics
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -274,7 +274,7 @@ def test_providers_may_be_configured_after_the_first_call(without_api: None) -> 
 
 
 async def test_refused_uploads_are_counted(observed: Observed) -> None:
-    """Their data points have the class of the error."""
+    """The data point of a refused upload has the class of the error."""
     user = User()
     await user.picture.from_blob(photo("chelsea"), MemoryStore())
     with pytest.raises(UnsupportedImageError):
@@ -289,7 +289,7 @@ async def test_refused_uploads_are_counted(observed: Observed) -> None:
 
 
 async def test_requests_for_thumbnails_are_counted(observed: Observed, store: KeyedStore) -> None:
-    """By result: hits, misses, redirects and files that do not exist; misses wait for capacity and are rendered."""
+    """Requests are counted by result, and for misses the wait for capacity and the rendering are measured."""
     site, original = Site(store), await put(Photo, store)
     [share] = site.urls(original, "share")
     assert [(await site.ask(share)).status for _ in range(3)] == [200, 200, 200]
@@ -305,7 +305,7 @@ async def test_requests_for_thumbnails_are_counted(observed: Observed, store: Ke
 
 
 async def test_refused_requests_are_counted(observed: Observed) -> None:
-    """Those that found no free place in time, and those whose picture cannot be read."""
+    """Requests that got no capacity in time, and those whose picture cannot be read, are counted."""
     store = MemoryStore()
     site, original = Site(store, concurrency=1, max_wait=0.01), await put(Photo, store)
     broken = await put(Photo, store, b"not a picture")
@@ -320,7 +320,7 @@ async def test_refused_requests_are_counted(observed: Observed) -> None:
 
 
 async def test_jobs_are_measured(observed: Observed, sqlite_database: Database, tmp_path: Path) -> None:
-    """How long committed pictures wait, how long they take, and how many are not taken."""
+    """The wait and the duration of jobs for committed pictures, and the number of dropped jobs, are measured."""
     store = FileSystemStore(tmp_path, "/", fsync=False)
     sessions = await started(sqlite_database, worker.Base.metadata)
     bind_store(sessions, store)
@@ -339,7 +339,7 @@ async def test_jobs_are_measured(observed: Observed, sqlite_database: Database, 
 
 
 async def test_failed_jobs_have_the_class_of_the_error(observed: Observed) -> None:
-    """Also if the runner returns it."""
+    """A failed job has the class of its error, also if the runner returns the error."""
     store = MemoryStore()
     original = await put(Photo, store, b"not a picture")
     maker = ThumbnailMaker(store, [Photo])
@@ -356,7 +356,7 @@ async def test_failed_jobs_have_the_class_of_the_error(observed: Observed) -> No
 
 
 def test_fields_of_log_records() -> None:
-    """They have the names that the attributes of spans have."""
+    """The fields of log records have the same names as the attributes of spans."""
     assert log_fields("x.failed", StoreFileNotFoundError("secret"), count=2) == {
         "event.name": "aioimageattach.x.failed",
         "error.type": "aioimageattach.exc.StoreFileNotFoundError",
@@ -370,7 +370,7 @@ SOURCES = [path.read_text("utf-8") for path in (ROOT / "aioimageattach").rglob("
 
 
 def test_the_guide_lists_each_span_and_metric() -> None:
-    """By its name."""
+    """The guide lists the name of each span and metric."""
     for instrument in vars(_telemetry).values():
         if isinstance(instrument, Operation):
             assert f"| `{instrument.name.removesuffix('.duration')}` |" in PAGE
@@ -379,7 +379,7 @@ def test_the_guide_lists_each_span_and_metric() -> None:
 
 
 def test_the_guide_lists_each_event_and_field() -> None:
-    """By its name; every warning and error is an event."""
+    """The guide lists the name of each log event and field, and every warning and error has an event."""
     calls = re.findall(r"log_fields\(\s*(\"[\w.]+\"|\w+),? ?([^)]*)", "\n".join(SOURCES))
     names = {"LEFT": _telemetry.LEFT, "_NOT_RENEWED": "s3.credentials_not_renewed"}
     events = {names.get(event, event.strip('"')) for event, _ in calls} - {"event"}

@@ -1,4 +1,4 @@
-"""Worker threads: a call has ended when the caller continues."""
+"""Calls in worker threads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def usual_pools() -> Iterator[None]:
 
 
 async def test_a_call_returns_and_raises() -> None:
-    """The result or error of the call is passed on from the thread, which has the caller's context variables."""
+    """The call uses the context variables of the caller, and its result or error is passed on."""
     variable: ContextVar[int] = ContextVar("variable")
     variable.set(7)
     assert await _threads.run_io(lambda a, b: (a, b, variable.get()), 1, b=2) == (1, 2, 7)
@@ -34,7 +34,7 @@ async def test_a_call_returns_and_raises() -> None:
 
 @every_cancellation
 async def test_a_cancelled_call_has_ended(cancel: Cancel) -> None:
-    """The thread does nothing after the caller continues."""
+    """The thread does nothing after the cancelled caller continues."""
     log: list[str] = []
 
     def call() -> None:
@@ -46,8 +46,8 @@ async def test_a_cancelled_call_has_ended(cancel: Cancel) -> None:
 
 
 @every_cancellation
-async def test_a_long_call_is_told_to_stop(cancel: Cancel) -> None:
-    """It is notified of the cancellation immediately, and ends by itself."""
+async def test_a_long_call_is_asked_to_stop(cancel: Cancel) -> None:
+    """A cancellation calls ``stop`` immediately, and the call ends by itself."""
     stop = threading.Event()
     began = time.monotonic()
     await cancel(lambda: _threads.run_io_until(stop.set, stop.wait, 10))
@@ -55,8 +55,8 @@ async def test_a_long_call_is_told_to_stop(cancel: Cancel) -> None:
     assert time.monotonic() - began < 5
 
 
-async def test_a_queued_call_never_runs_when_cancelled() -> None:
-    """While all threads are busy, the caller continues immediately, and ``stop`` is not called."""
+async def test_a_cancelled_queued_call_never_runs() -> None:
+    """If all threads are busy, a cancelled caller continues immediately, and ``stop`` is not called."""
     _threads.set_workers(io=1)
     release = threading.Event()
     busy = asyncio.ensure_future(_threads.run_io(release.wait, 10))
@@ -70,7 +70,7 @@ async def test_a_queued_call_never_runs_when_cancelled() -> None:
 
 @pytest.mark.parametrize(("pool", "run"), [("io", _threads.run_io), ("pixels", _threads.run_pixels)])
 async def test_the_number_of_workers(pool: str, run: Callable[..., Awaitable[None]]) -> None:
-    """The number of concurrent calls is that of the workers, and running calls continue when it changes."""
+    """The pool runs as many calls concurrently as it has workers; running calls continue when the number changes."""
     running, most = 0, 0
     lock = threading.Lock()
 
@@ -94,13 +94,13 @@ async def test_the_number_of_workers(pool: str, run: Callable[..., Awaitable[Non
 
 @pytest.mark.parametrize("pool", ["io", "pixels"])
 def test_at_least_one_worker(pool: str) -> None:
-    """A smaller number raises an error that names the pool."""
+    """A number below 1 raises an error that names the pool."""
     with pytest.raises(ValueError, match=f"{pool}: expected at least 1 worker, got 0"):
         _threads.set_workers(**{pool: 0})
 
 
-async def test_a_forked_child_has_pools_of_its_own() -> None:
-    """The child has no threads of its parent, so it starts its own."""
+async def test_a_forked_child_creates_new_pools() -> None:
+    """A forked child does not inherit the threads of its parent, so it creates new pools."""
     await _threads.run_io(time.sleep, 0)
 
     def fork() -> int:
@@ -116,7 +116,7 @@ async def test_a_forked_child_has_pools_of_its_own() -> None:
 
 
 async def test_pictures_wait_before_they_are_read() -> None:
-    """Two pictures per thread hold a slot, in each event loop; all others wait without one."""
+    """In each event loop, two pictures per thread hold a slot; all others wait before they are read."""
     slots = _threads.picture_slot()
     assert slots is _threads.picture_slot()
     most = 2 * (_threads.cores() + 1)

@@ -1,4 +1,4 @@
-"""The version."""
+"""The version of the package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    """``python -m aioimageattach.version`` prints the version, like SQLAlchemy-ImageAttach; importing it does not."""
+    """``python -m aioimageattach.version`` prints the version, like SQLAlchemy-ImageAttach; an import does not."""
     runpy.run_module("aioimageattach.version", run_name="__main__", alter_sys=True)
     assert capsys.readouterr().out == f"{version.VERSION}\n"
     importlib.import_module("aioimageattach.version.__main__")

@@ -29,15 +29,15 @@ from aioimageattach.stores.fs import HttpExposedFileSystemStore, StaticServer, S
         ("/a", "/", "/a"),
     ],
 )
-def test_the_path_below_the_application(path: str, root: str, expected: str) -> None:
+def test_the_path_relative_to_the_application(path: str, root: str, expected: str) -> None:
     """The path is the same whether or not the server includes the root path."""
     assert route_path({"path": path, "root_path": root}) == expected
     assert route_path({"path": expected}) == expected
 
 
 @pytest.mark.parametrize("kind", ["server", "server's middleware", "store's middleware", "context's middleware"])
-def test_servers_that_do_not_run_asyncio(kind: str) -> None:
-    """Start-up fails with an explanation, instead of every later request."""
+def test_servers_without_asyncio(kind: str) -> None:
+    """Start-up fails with an explanation, instead of each later request."""
     app = {
         "server": StaticServer("/"),
         "server's middleware": StaticServerMiddleware(never_called, "/images/", "/"),

@@ -1,4 +1,4 @@
-"""Conditional requests: the table of RFC 9110, row by row."""
+"""Conditional requests, for each row of the table in RFC 9110."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def headers(found: dict[str, str]) -> dict[bytes, str]:
         ({"range": "bytes=0-1"}, 200, 200),
     ],
 )
-def test_which_status(found: dict[str, str], strong: int, weak: int) -> None:
-    """Tags precede dates, If-Match precedes If-None-Match, and invalid dates are ignored."""
+def test_the_status(found: dict[str, str], strong: int, weak: int) -> None:
+    """Tags take precedence over dates, If-Match over If-None-Match, and invalid dates are ignored."""
     assert evaluate(headers(found), STRONG, year=2026) == strong
     assert evaluate(headers(found), WEAK, year=2026) == weak
 
@@ -60,8 +60,8 @@ def test_which_status(found: dict[str, str], strong: int, weak: int) -> None:
         ("nonsense", False), ('"a", "b"', False), ("", False), ("*", False),
     ],
 )  # fmt: skip
-def test_whether_a_range_applies(value: str | None, strong: bool) -> None:
-    """A range applies only to exactly that version; an uncertain version is sent as a whole."""
+def test_if_range(value: str | None, strong: bool) -> None:
+    """A range applies only to exactly the same version; otherwise the whole file is sent."""
     found = {} if value is None else {b"if-range": value}
     assert range_applies(found, STRONG, year=2026) is strong
     assert range_applies(found, WEAK, year=2026) is (value is None)
@@ -89,21 +89,21 @@ def test_whether_a_range_applies(value: str | None, strong: bool) -> None:
         ('"\x01", "a"', False, False),
     ],
 )
-def test_a_list_has_a_strong_tag(header: str, strong: bool, weak: bool) -> None:
-    """Tags are compared as in RFC 9110; an invalid list counts up to the first error."""
+def test_lists_of_tags(header: str, strong: bool, weak: bool) -> None:
+    """Tags are compared as in RFC 9110; an invalid list is read up to the first error."""
     assert matches(header, '"a"', weak=False) is strong
     assert matches(header, '"a"', weak=True) is weak
 
 
 @pytest.mark.parametrize(("header", "weak"), [('"a"', True), ('W/"a"', True), ('"b"', False)])
-def test_a_weak_tag_matches_nothing_strongly(header: str, weak: bool) -> None:
-    """A weak tag is equal to the strong one only in a weak comparison."""
+def test_a_weak_tag_never_matches_strongly(header: str, weak: bool) -> None:
+    """A weak tag equals the strong one only in a weak comparison."""
     assert matches(header, 'W/"a"', weak=False) is False
     assert matches(header, 'W/"a"', weak=True) is weak
 
 
 def test_a_long_list_is_read_once() -> None:
-    """Neither many tags nor many blanks need more than one pass."""
+    """Many tags and long runs of blanks are parsed in one pass."""
     assert matches('"x", ' * 100_000 + '"a"', '"a"', weak=True)
     assert not matches(" " * 1_000_000 + "x", '"a"', weak=True)
 
@@ -111,6 +111,6 @@ def test_a_long_list_is_read_once() -> None:
 @pytest.mark.parametrize(
     ("text", "is_one"), [('"a"', True), ('W/"a"', True), ('""', True), ("a", False), ('"a"b"', False)]
 )
-def test_what_a_tag_is(text: str, is_one: bool) -> None:
-    """An entity tag is a quoted string without quotes in it."""
+def test_valid_entity_tags(text: str, is_one: bool) -> None:
+    """An entity tag is a quoted string that contains no quotes."""
     assert is_etag(text) is is_one

@@ -1,4 +1,4 @@
-"""The header that names a download."""
+"""The ``Content-Disposition`` header of downloads."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ def test_names(filename: str, expected: str) -> None:
     "filename",
     ["", ".", " .. ", "a/b", "..\\a", "a\r\nSet-Cookie: b=c", "a\x00", "a\x7f", "\ud800", "gpj.\u202eexe", b"cat.jpg"],
 )
-def test_what_is_not_a_file_name(filename: str) -> None:
+def test_invalid_file_names(filename: str) -> None:
     """Paths, line feeds and invisible characters are refused."""
     with pytest.raises(ValueError, match=r"download: expected a file name such as 'cat\.jpg'"):
         attachment(filename)
 
 
 def test_a_name_that_is_too_long() -> None:
-    """A name must fit into the 255 bytes of file systems."""
+    """A name that exceeds the 255 bytes of most file systems is refused."""
     assert attachment("x" * MAX_FILENAME)
     with pytest.raises(ValueError, match="at most 200 characters, got 201"):
         attachment("x" * (MAX_FILENAME + 1))
 
 
 @given(st.text(max_size=MAX_FILENAME))
-def test_every_name_comes_back_or_is_refused(filename: str) -> None:
-    """No name can end the header or add a parameter; another library's parser returns the same name."""
+def test_every_valid_name_can_be_parsed(filename: str) -> None:
+    """No valid name can end the header or add a parameter, and an independent parser returns the same name."""
     try:
         value = attachment(filename)
     except ValueError:

@@ -33,13 +33,13 @@ SIZE = 10_000
     ],
 )
 def test_ranges_that_are_sent(header: str, expected: list[tuple[int, int]]) -> None:
-    """Ranges keep the order of the request; overlapping and nearly adjacent ones are merged."""
+    """Ranges are sent in the order of the request; overlapping and nearly adjacent ones are merged."""
     assert parse_ranges(header, SIZE) == expected
 
 
 @pytest.mark.parametrize("header", ["bytes=10000-", "bytes=-0", "bytes=99999-100000", "bytes=10000-,-0"])
-def test_ranges_that_nothing_is_in(header: str) -> None:
-    """Well-formed ranges beyond the file result in 416."""
+def test_ranges_beyond_the_file(header: str) -> None:
+    """Well-formed ranges beyond the end of the file result in 416."""
     assert parse_ranges(header, SIZE) == []
 
 
@@ -53,18 +53,18 @@ def test_ranges_that_nothing_is_in(header: str) -> None:
         f"bytes=0-{'9' * 5000}", "bytes=0.5-1", "bytes=0-1\0",
     ],
 )  # fmt: skip
-def test_what_is_ignored(header: str) -> None:
-    """Other units, invalid syntax and excessive requests result in the whole file."""
+def test_ignored_headers(header: str) -> None:
+    """A header with another unit, invalid syntax or too many ranges is ignored, so the whole file is sent."""
     assert parse_ranges(header, SIZE) is None
 
 
 def test_an_empty_file_has_no_ranges() -> None:
-    """No Content-Range could describe an empty file."""
+    """A range of an empty file is ignored, because no Content-Range could describe it."""
     assert parse_ranges("bytes=0-", 0) is None
 
 
-def test_as_many_as_are_allowed() -> None:
-    """One range more than the limit is too many."""
+def test_the_maximum_number_of_ranges() -> None:
+    """The maximum number of ranges is accepted, and one more is not."""
     specs = [f"{place}-{place}" for place in range(0, 200 * (MAX_RANGES + 1), 200)]
     allowed = parse_ranges(f"bytes={','.join(specs[:-1])}", SIZE)
     assert allowed is not None
@@ -87,8 +87,8 @@ def wanted(spec: str, size: int) -> set[int]:
 
 
 @given(st.lists(specs, min_size=1, max_size=MAX_RANGES), st.integers(1, 1000))
-def test_no_byte_is_missed_and_none_sent_twice(asked: list[str], size: int) -> None:
-    """Every requested byte is sent once, and never more than the file in total."""
+def test_each_requested_byte_is_sent_once(asked: list[str], size: int) -> None:
+    """Every requested byte is sent exactly once, and never more bytes than the file has."""
     found = parse_ranges(f"bytes={', '.join(asked)}", size)
     assert found is not None
     sent = [place for start, end in found for place in range(start, end)]
@@ -98,7 +98,7 @@ def test_no_byte_is_missed_and_none_sent_twice(asked: list[str], size: int) -> N
     assert all(one[1] < other[0] for one, other in pairwise(ordered))
 
 
-def test_several_parts_are_a_message_of_several_parts() -> None:
+def test_a_multipart_body_can_be_parsed() -> None:
     """An independent parser finds the bytes, their positions and their type."""
     content = bytes(range(256))
     pieces = multipart_body([(200, 256), (0, 10)], 256, "image/png", "limit")

@@ -1,4 +1,4 @@
-"""Fixtures: a directory with a database and images, and the program, which runs in it."""
+"""Fixtures: a directory with a database and images, and the program, which runs in this directory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture(autouse=True)
 def blocking_guard() -> None:
-    """No guard: a command runs its own event loop, in which drivers may read their settings from disk."""
+    """Disable the guard, because a command runs its own event loop, in which drivers may read settings from disk."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 async def fill() -> None:
-    """Make seven users with a picture each."""
+    """Create seven users with one picture each."""
     engine = models.engine()
     async with engine.begin() as connection:
         await connection.run_sync(models.Base.metadata.create_all)
@@ -70,7 +70,7 @@ def filled(folder: Path) -> Path:
 
 @pytest.fixture
 def run() -> Run:
-    """Runs the program in this process."""
+    """Return a function that runs the program in this process."""
 
     def invoke(*arguments: str, **environment: str) -> Result:
         result = CliRunner().invoke(app, list(arguments), env=environment)
@@ -82,11 +82,11 @@ def run() -> Run:
 
 
 def documents(result: Result) -> list[dict[str, Any]]:
-    """The JSON documents that a command has written."""
+    """Return the JSON documents that a command has written."""
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 def files(folder: Path) -> list[str]:
-    """The names of all files below a directory, except quarantined ones and records of ownership."""
+    """Return the names of all files below a directory, except quarantined ones and records of ownership."""
     found = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
     return sorted(name for name in found if not name.startswith("."))

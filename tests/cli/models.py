@@ -98,18 +98,18 @@ class TenantCard(CardBase, Image):
 
 
 class Queue:
-    """Notes the originals that are handed to it, like ThumbnailTasks, and what happens to its broker."""
+    """Records the originals that it receives, like ThumbnailTasks, and the calls of its broker."""
 
     def __init__(self) -> None:
         self.broker: Any = self
         self.notes: list[str] = []
 
     async def startup(self) -> None:
-        """Start."""
+        """Record the start."""
         self.notes.append("startup")
 
     async def shutdown(self) -> None:
-        """End."""
+        """Record the shutdown."""
         self.notes.append("shutdown")
 
     async def enqueue(self, original: str, thumbnails: Sequence[str]) -> None:
@@ -121,12 +121,12 @@ queue = Queue()
 
 
 def tasks() -> ThumbnailTasks:
-    """Tasks whose broker runs them in this process."""
+    """Return tasks whose broker runs them in this process."""
     return ThumbnailTasks(InMemoryBroker(await_inplace=True), media(), [Card])
 
 
 class Brokerless:
-    """Has nothing to start."""
+    """A queue without a broker to start."""
 
     async def enqueue(self, original: str, thumbnails: Sequence[str]) -> None:
         """Take a job."""
@@ -162,22 +162,22 @@ def unreachable() -> ThumbnailTasks:
 
 
 def brokerless() -> Brokerless:
-    """Make one."""
+    """Return a queue without a broker."""
     return Brokerless()
 
 
 def engine() -> AsyncEngine:
-    """An engine for the database in the current directory."""
+    """Return an engine for the database in the current directory."""
     return create_async_engine(f"sqlite+aiosqlite:///{DATABASE}")
 
 
 async def sessions() -> async_sessionmaker[AsyncSession]:
-    """A session maker for the database in the current directory."""
+    """Return a session maker for the database in the current directory."""
     return async_sessionmaker(engine())
 
 
 def unbound() -> async_sessionmaker[AsyncSession]:
-    """A session maker whose engine is created with each session."""
+    """Return a session maker whose engine is created with each session."""
     return async_sessionmaker(class_=_Bound)
 
 
@@ -188,29 +188,29 @@ class _Bound(AsyncSession):
 
 
 async def bound_sessions() -> async_sessionmaker[AsyncSession]:
-    """A session maker with the application's store."""
+    """Return a session maker with the store of the application."""
     found = async_sessionmaker(engine())
     bind_store(found, media())
     return found
 
 
 def media() -> FileSystemStore:
-    """A store in the current directory."""
+    """Return a store in the current directory."""
     return FileSystemStore(MEDIA, "https://example.com/")
 
 
 def routed() -> RoutingStore:
-    """A store of its own for the pictures, by the name of their table."""
+    """Return a routing store with a separate store for the pictures, by the name of their table."""
     return RoutingStore({"user_picture": media()}, memory)
 
 
 def routed_thumbnails() -> RoutingStore:
-    """A store of its own for declared thumbnails."""
+    """Return a routing store with a separate store for declared thumbnails."""
     return RoutingStore({"user-picture.t": memory}, media())
 
 
 def misrouted() -> RoutingStore:
-    """The same with a misspelled name, so that the pictures go to the default store."""
+    """Return a routing store with a misspelled object type, so that the pictures go to the default store."""
     return RoutingStore({"user_pictures": memory}, media())
 
 
@@ -243,14 +243,14 @@ def mistaken() -> MemoryStore:
 
 @asynccontextmanager
 async def entering() -> AsyncIterator[Store]:
-    """A store as an asynchronous context manager."""
+    """Provide a store as an asynchronous context manager."""
     Path("entering").touch()
     yield media()
     Path("entering").unlink()
 
 
 class _Interrupting(FileSystemStore):
-    """Sends a signal when the third file is put."""
+    """A store that sends a signal when the third file is put."""
 
     number = signal.SIGINT
     puts = 0
@@ -269,7 +269,7 @@ def interrupting() -> FileSystemStore:
 
 
 class _InterruptedBackfill(FileSystemStore):
-    """Sends a signal when the seventh thumbnail is put."""
+    """A store that sends a signal when the seventh thumbnail is put."""
 
     left = 7
 
@@ -287,7 +287,7 @@ def interrupted_backfill() -> FileSystemStore:
 
 
 class _InterruptedSweep(FileSystemStore):
-    """Sends a signal when the files of users are listed."""
+    """A store that sends a signal when the files of users are listed."""
 
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         if prefix == "user-picture/":
@@ -307,7 +307,7 @@ def terminating() -> FileSystemStore:
 
 
 class Changing(MemoryStore):
-    """Returns other bytes than were put."""
+    """A store that returns bytes other than those that were put."""
 
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> AsyncFile:
         await super().put_object(f"{name}.x", b"x")
@@ -315,7 +315,7 @@ class Changing(MemoryStore):
 
 
 class Hiding(MemoryStore):
-    """Lists no files."""
+    """A store that lists no files."""
 
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         for found in ():
@@ -323,7 +323,7 @@ class Hiding(MemoryStore):
 
 
 class Undeletable(FileSystemStore):
-    """Refuses to delete and move files."""
+    """A store that refuses to delete and move files."""
 
     async def delete_object(self, name: str) -> None:
         raise StorePermissionError("read only")
@@ -336,7 +336,7 @@ class Undeletable(FileSystemStore):
 
 
 class Plain(Store):
-    """Has no names."""
+    """A store that is not a ``KeyedStore``."""
 
     def __init__(self) -> None:
         self.inner = MemoryStore()
@@ -363,7 +363,7 @@ def undeletable() -> FileSystemStore:
 
 
 class _Slow(FileSystemStore):
-    """Waits before its second file is put, and before files are listed, until a line of progress was written."""
+    """A store that waits for a line of progress before its second put and before each listing."""
 
     puts = 0
 
@@ -383,7 +383,7 @@ class _Slow(FileSystemStore):
 
 
 async def _written(words: bytes) -> None:
-    """Wait until the command, which runs in this process, has written some words."""
+    """Wait until the command, which runs in this process, has written a string."""
     outputs: list[Any] = [sys.stdout, sys.stderr]  # of click's CliRunner
     while not any(words in output.buffer.getvalue() for output in outputs):
         await asyncio.sleep(0.005)

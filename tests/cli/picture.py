@@ -50,13 +50,13 @@ FORMAT = """\
 
 
 def screen(text: str) -> list[str]:
-    """Return the lines that a terminal shows after some output: of a redrawn line, the last state."""
+    """Return the lines that a terminal shows for some output; only the last state of a redrawn line."""
     lines = text.replace("\x1b[?25l", "").replace("\x1b[?25h", "").split("\n")
     return [re.split(r"\r(?:\x1b\[2K)?", line.rstrip("\r"))[-1] for line in lines]
 
 
 def run(folder: Path) -> list[str]:
-    """Start to copy 300 pictures, and return the terminal's lines when two thirds are copied."""
+    """Start to copy 300 pictures, and return the lines of the terminal when two thirds have been copied."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": str(WIDTH)}
     environment["DATABASE_URL"] = "sqlite:///app.sqlite"
     master, slave = pty.openpty()

@@ -1,4 +1,4 @@
-"""The commands verify, sweep, undo, own, migrate and thumbnails: effects, output and exit codes."""
+"""The effects, the output and the exit codes of verify, sweep, undo, own, migrate and thumbnails."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ OLD = 1_500_000_000.0
 
 
 def last(result: Result) -> str:
-    """The last line on the standard error."""
+    """Return the last line of the standard error."""
     return result.stderr.splitlines()[-1]
 
 
 def of_user(folder: Path, number: int) -> str:
-    """The name of the file of a user's picture."""
+    """Return the name of the file of a user's picture."""
     with closing(sqlite3.connect(folder / models.DATABASE)) as connection:
         query = "SELECT revision FROM user_picture WHERE user_id = ? AND original"
         [revision] = connection.execute(query, [number]).fetchone()
@@ -70,7 +70,7 @@ def add_orphan(folder: Path) -> str:
 
 
 def test_verify_finds_no_problems(run: Run, filled: Path) -> None:
-    """Nothing is written to the standard output, the last line has the counts, and the exit code is 0."""
+    """Without problems, the standard output is empty, the last line has the counts, and the exit code is 0."""
     done = run("verify", BASE, "-s", MEDIA)
     assert (done.exit_code, done.stdout) == (0, "")
     assert last(done).startswith("verify: 7 of 7, ")
@@ -90,7 +90,7 @@ def test_verify_reports_missing_and_changed_files(run: Run, filled: Path) -> Non
 
 
 def test_verify_repairs_thumbnails(run: Run, filled: Path) -> None:
-    """With --repair the exit code is 0; repaired files are only listed with --verbose."""
+    """With --repair the exit code is 0, and repaired files are listed only with --verbose."""
     assert run("thumbnails", PICTURE, "-s", MEDIA, "-w", "30").exit_code == 0
     thumbnails = [name for name in files(filled / models.MEDIA) if ".30x20." in name]
     for name in thumbnails[:2]:
@@ -109,7 +109,7 @@ def test_verify_repairs_thumbnails(run: Run, filled: Path) -> None:
 
 
 def test_verify_removes_false_marks(run: Run, folder: Path) -> None:
-    """Rows with marks of thumbnails that do not exist are problems, too, until a repair removes the marks."""
+    """Marks of missing thumbnails are reported as problems until --repair removes them."""
 
     async def mark() -> None:
         engine = models.engine()
@@ -135,7 +135,7 @@ def test_verify_removes_false_marks(run: Run, folder: Path) -> None:
 
 
 def test_sweep_reports_and_removes(run: Run, filled: Path) -> None:
-    """Without --delete nothing is removed; with it exactly the orphan is."""
+    """Without --delete nothing is removed; with it, exactly the orphan is removed."""
     before = files(filled / models.MEDIA)
     name = add_orphan(filled)
     done = run("sweep", BASE, "-s", MEDIA)
@@ -152,7 +152,7 @@ def test_sweep_reports_and_removes(run: Run, filled: Path) -> None:
 
 
 def test_undo_restores_the_files_of_a_sweep(run: Run, filled: Path) -> None:
-    """By its identifier, or the last sweep; files that cannot be restored are reported."""
+    """A sweep is undone by its identifier or as the last one, and files that cannot be restored are reported."""
     names = []
     ids = []
     for _ in range(2):
@@ -177,7 +177,7 @@ def test_undo_restores_the_files_of_a_sweep(run: Run, filled: Path) -> None:
 
 
 def test_own_claims_and_transfers(run: Run, filled: Path) -> None:
-    """Files have no owner at first; another database than the owner is refused until they are transferred to it."""
+    """Files without an owner are claimed; another database is refused until the files are transferred to it."""
     done = run("own", BASE, "-s", MEDIA)
     assert (done.exit_code, ": no owner" in done.stdout) == (0, True)
     assert run("own", BASE, "-s", MEDIA, "--claim").stdout.count(": now owned by the sqlite database ") == 3
@@ -200,7 +200,7 @@ def test_own_claims_and_transfers(run: Run, filled: Path) -> None:
 
 
 def test_incomplete_runs_have_a_separate_exit_code(run: Run, filled: Path) -> None:
-    """No rows, no files, and a first migration to a destination that has all files already, exit with 4."""
+    """A run without rows or files, or a first migration to a complete destination, exits with 4."""
     with closing(sqlite3.connect(filled / models.DATABASE)) as connection, connection:
         connection.execute("CREATE TABLE kept AS SELECT * FROM user_picture")
         connection.execute("DELETE FROM user_picture")
@@ -278,7 +278,7 @@ def test_migrate_into_a_bucket(run: Run, filled: Path, gate: Gate) -> None:
 
 
 def test_a_bucket_that_does_not_exist(run: Run, filled: Path, gate: Gate) -> None:
-    """It is reported once, not for each file, and not as files that are unreadable."""
+    """A missing bucket is reported once, not for each file and not as unreadable files."""
     url = f"s3://no-such-bucket?region={REGION}&endpoint_url={gate.url}"
     keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
     for words in (("verify", BASE, "-s", url), ("verify", BASE, "-s", url, "--deep"), ("sweep", BASE, "-s", url)):
@@ -288,7 +288,7 @@ def test_a_bucket_that_does_not_exist(run: Run, filled: Path, gate: Gate) -> Non
 
 
 def test_migrate_dry_run(run: Run, filled: Path) -> None:
-    """Lists the files that would be copied, and copies none."""
+    """A dry run lists the files that would be copied, and copies none."""
     done = run("migrate", BASE, MEDIA, f"file://{filled}/new", "--dry-run")
     assert (done.exit_code, len(done.stdout.splitlines())) == (0, USERS)
     assert "would copy UserPicture 1, 90, 60" in done.stdout.splitlines()
@@ -306,7 +306,7 @@ def test_migrate_reports_failures(run: Run, filled: Path) -> None:
 
 
 def test_migrate_refuses_the_same_store_twice(run: Run, filled: Path) -> None:
-    """The second store is a wrong argument."""
+    """The same store as destination is a wrong argument."""
     store = "tests.cli.models:memory"
     done = run("migrate", BASE, store, store)
     assert (done.exit_code, "Error: destination: expected " in done.stderr) == (2, True), done.output
@@ -316,7 +316,7 @@ def test_migrate_refuses_the_same_store_twice(run: Run, filled: Path) -> None:
 
 
 def test_thumbnails_makes_missing_thumbnails(run: Run, filled: Path) -> None:
-    """Each size of each picture is made once."""
+    """Each size of each picture is made exactly once."""
     arguments = ["thumbnails", PICTURE, "-s", MEDIA, "-w", "30", "-w", "45", "--height", "20", "-v"]
     done = run(*arguments)
     assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "made User 1: 30x20, 45x30"), done.output
@@ -327,14 +327,14 @@ def test_thumbnails_makes_missing_thumbnails(run: Run, filled: Path) -> None:
 
 
 def test_thumbnails_fills_boxes(run: Run, filled: Path) -> None:
-    """Widths and heights are paired with --fit, and --format converts."""
+    """With --fit, each width is combined with each height, and --format converts the thumbnails."""
     done = run("thumbnails", PICTURE, "-s", MEDIA, "-w", "20", "--height", "20", "--fit", "cover", "--format", "webp")
     assert done.exit_code == 0, done.output
     assert len([name for name in files(filled / models.MEDIA) if name.endswith(".20x20.webp")]) == USERS
 
 
 def test_thumbnails_does_not_enlarge(run: Run, filled: Path) -> None:
-    """With --no-enlarge, larger sizes become the size of the original; boxes shrink and keep their gravity."""
+    """With --no-enlarge, larger sizes become that of the original, and boxes shrink and keep their gravity."""
     done = run("thumbnails", PICTURE, "-s", MEDIA, "-w", "500", "-w", "900", "--no-enlarge")
     assert (done.exit_code, f"{USERS} made" in last(done)) == (0, True), done.output
     box = ["-w", "900", "--height", "900", "--fit", "cover", "--gravity", "north", "--no-enlarge"]
@@ -356,8 +356,8 @@ def test_thumbnails_does_not_enlarge(run: Run, filled: Path) -> None:
         (["--height", "20", "--fit", "cover"], "as many --height as --width"),
     ],
 )
-def test_thumbnails_requires_sizes(arguments: list[str], message: str, run: Run, filled: Path) -> None:
-    """The message says what is missing."""
+def test_thumbnails_refuses_invalid_options(arguments: list[str], message: str, run: Run, filled: Path) -> None:
+    """The message states which option is missing or does not apply."""
     done = run("thumbnails", PICTURE, "-s", MEDIA, *arguments)
     assert (done.exit_code, message in done.stderr) == (2, True), done.output
 
@@ -385,12 +385,12 @@ async def put_cards(count: int = 5) -> None:
 
 
 def cards(folder: Path) -> list[str]:
-    """The files of declared thumbnails."""
+    """Return the files of declared thumbnails."""
     return [name for name in files(folder / models.MEDIA) if name.startswith("card.t/")]
 
 
-def test_thumbnails_makes_declared_ones(run: Run, folder: Path) -> None:
-    """Without sizes: those that the class declares; a second run makes none."""
+def test_thumbnails_makes_declared_thumbnails(run: Run, folder: Path) -> None:
+    """Without sizes, the declared thumbnails are made; a second run makes none."""
     asyncio.run(put_cards())
     done = run("thumbnails", CARD, "-s", MEDIA, "-v")
     assert (done.exit_code, len(done.stdout.splitlines())) == (0, 5), done.output
@@ -413,8 +413,8 @@ def test_thumbnails_continues_at_a_position(run: Run, folder: Path, monkeypatch:
     assert (done.exit_code, len(cards(folder))) == (0, 15), done.output
 
 
-def test_thumbnails_hands_work_over(run: Run, folder: Path) -> None:
-    """--enqueue starts the broker, hands over each original, and makes nothing."""
+def test_thumbnails_enqueues_work(run: Run, folder: Path) -> None:
+    """--enqueue starts the broker, sends a job for each original, and makes no thumbnails itself."""
     asyncio.run(put_cards())
     models.queue.notes.clear()
     done = run("thumbnails", CARD, "-s", MEDIA, "--enqueue", "tests.cli.models:queue")
@@ -458,7 +458,7 @@ def test_errors_of_queues_are_shown_without_passwords(name: str, message: str, r
 
 
 def test_thumbnails_are_made_by_tasks(run: Run, folder: Path) -> None:
-    """The jobs that --enqueue sends are those that ThumbnailTasks understands."""
+    """ThumbnailTasks can process the jobs that --enqueue sends."""
     asyncio.run(put_cards())
     done = run("thumbnails", CARD, "-s", MEDIA, "--enqueue", "tests.cli.models:tasks")
     assert (done.exit_code, last(done).endswith(", 5 enqueued")) == (0, True), done.output
@@ -466,7 +466,7 @@ def test_thumbnails_are_made_by_tasks(run: Run, folder: Path) -> None:
 
 
 def test_thumbnails_prunes(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """--prune deletes the files that no class declares; --dry-run reports them; young files stay."""
+    """--prune deletes files that are no longer declared, --dry-run only reports them, and young files are kept."""
     asyncio.run(put_cards())
     run("thumbnails", CARD, "-s", MEDIA)
     monkeypatch.setattr(models.Card, "__thumbnails__", {"icon": models.Card.__thumbnails__["icon"]}, raising=True)
@@ -502,7 +502,7 @@ async def write_note() -> None:
 
 
 def test_offloaded_values(run: Run, filled: Path) -> None:
-    """Migrate copies them, verify checks them, and sweep removes those without rows."""
+    """Migrate copies offloaded values, verify checks them, and sweep removes those without rows."""
     asyncio.run(write_note())
     [name] = [name for name in files(filled / models.MEDIA) if name.startswith("note.body/")]
     done = run("migrate", BASE, MEDIA, f"file://{filled}/new", "-v")
@@ -524,7 +524,7 @@ def test_offloaded_values(run: Run, filled: Path) -> None:
 
 @pytest.mark.parametrize(("store", "number"), [("interrupting", signal.SIGINT), ("terminating", signal.SIGTERM)])
 def test_a_signal_stops_a_command_and_another_run_continues(store: str, number: int, run: Run, filled: Path) -> None:
-    """The command says how to continue, leaves no partial files, and its exit code contains the signal."""
+    """The command explains how to continue, leaves no partial files, and its exit code contains the signal."""
     before = signal.getsignal(number)
     done = run("migrate", BASE, MEDIA, f"tests.cli.models:{store}", "--concurrency", "2")
     assert done.exit_code == 128 + number
@@ -538,7 +538,7 @@ def test_a_signal_stops_a_command_and_another_run_continues(store: str, number: 
 
 
 def test_a_stopped_sweep_says_where_to_resume(run: Run, filled: Path) -> None:
-    """In text and in JSON, after the object types that were swept completely."""
+    """The position to resume from is shown in text and in JSON, after the object types that were swept completely."""
     name = add_orphan(filled)
     arguments = ("sweep", BASE, "-s", "tests.cli.models:interrupted_sweep")
     resume = "Removed files stay removed; run the same command again with --start-after post-photo/ to continue."
@@ -554,7 +554,7 @@ def test_a_stopped_sweep_says_where_to_resume(run: Run, filled: Path) -> None:
 
 
 def test_lines_of_progress_without_a_terminal(run: Run, filled: Path) -> None:
-    """They are written at an interval, with the remaining time."""
+    """Without a terminal, lines of progress with the remaining time are written at an interval."""
     done = run("migrate", BASE, MEDIA, "tests.cli.models:slow", "--concurrency", "1", "--every", "0.02")
     lines = [line for line in done.stderr.splitlines() if " left" in line]
     assert (done.exit_code, bool(lines)) == (0, True), done.stderr
@@ -562,7 +562,7 @@ def test_lines_of_progress_without_a_terminal(run: Run, filled: Path) -> None:
 
 
 def test_lines_of_progress_without_a_total(run: Run, filled: Path) -> None:
-    """A sweep does not know the number of files in advance."""
+    """Lines of a sweep have no total, because the number of files is not known in advance."""
     done = run("sweep", BASE, "-s", "tests.cli.models:listing", "--every", "0.02")
     assert re.search(r"^sweep: \d+, \d+/s$", done.stderr, re.MULTILINE), done.stderr
     found = documents(run("sweep", BASE, "-s", "tests.cli.models:listing", "--every", "0.02", "--json"))
@@ -573,7 +573,7 @@ def test_lines_of_progress_without_a_total(run: Run, filled: Path) -> None:
 
 
 def test_json_is_one_document_per_line(run: Run, filled: Path) -> None:
-    """Results and the end are documents with all fields; nothing is written to the standard error."""
+    """Results and the summary are documents with all fields, and nothing is written to the standard error."""
     name = lose_file(filled)
     done = run("verify", BASE, "-s", MEDIA, "--json")
     mismatch, end = documents(done)
@@ -588,7 +588,7 @@ def test_json_is_one_document_per_line(run: Run, filled: Path) -> None:
 
 
 def test_json_documents_of_errors_and_signals(run: Run, filled: Path) -> None:
-    """They are documents, too."""
+    """Errors and signals are reported as documents, too."""
     done = run("verify", BASE, "-s", MEDIA, "--json", "-d", "postgresql://127.0.0.1:1/x")
     [error] = documents(done)
     assert (done.exit_code, error["event"], error["type"]) == (3, "error", "ConnectionRefusedError")
@@ -598,7 +598,7 @@ def test_json_documents_of_errors_and_signals(run: Run, filled: Path) -> None:
 
 @pytest.mark.parametrize("command", ["migrate", "thumbnails"])
 def test_json_of_each_file(command: str, run: Run, filled: Path) -> None:
-    """With --verbose each file has a document; sets and keys become lists and objects."""
+    """With --verbose each file has a document, in which sets and keys are lists and objects."""
     arguments: dict[str, list[str]] = {
         "migrate": [BASE, MEDIA, f"file://{filled}/new"],
         "thumbnails": [PICTURE, "-s", MEDIA, "-w", "30"],
@@ -610,6 +610,6 @@ def test_json_of_each_file(command: str, run: Run, filled: Path) -> None:
 
 
 def test_another_event_loop_can_run_afterwards(run: Run, filled: Path) -> None:
-    """A command leaves nothing behind that prevents it."""
+    """After a command, another event loop can run in the same process."""
     run("verify", BASE, "-s", MEDIA)
     assert asyncio.run(asyncio.sleep(0, 1)) == 1

@@ -1,4 +1,4 @@
-"""The database by URL: the default driver, and secrets."""
+"""Databases given by URL: the default driver, options, and secrets."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def driverless_url(database: Database) -> str:
 
 
 def test_urls_without_a_driver_get_the_default(driverless_url: str, run: Run) -> None:
-    """URLs as hosting providers give them are sufficient."""
+    """URLs as hosting providers give them, without a driver, are sufficient."""
     done = run("doctor", "-d", driverless_url)
     assert done.exit_code == 0, done.output
     assert "connected to" in done.stdout
 
 
 def test_a_missing_sqlite_file_is_refused(run: Run, folder: Path) -> None:
-    """A mistyped name does not create an empty database."""
+    """A mistyped file name does not create an empty database."""
     done = run("doctor", "-d", "sqlite:///no.sqlite")
     assert (done.exit_code, "expected an existing SQLite database, found no file 'no.sqlite'" in done.stderr) == (
         2,
@@ -43,7 +43,7 @@ def test_a_missing_sqlite_file_is_refused(run: Run, folder: Path) -> None:
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite+aiosqlite:///:memory:", "sqlite:///file:app.sqlite?uri=true"])
 def test_databases_without_a_file(url: str, run: Run) -> None:
-    """Databases in memory, and file names that are URIs, are not checked."""
+    """Databases in memory, and file names that are URIs, are accepted without a check for the file."""
     assert run("doctor", "-d", url).exit_code == 0
 
 
@@ -61,14 +61,14 @@ def test_databases_without_a_file(url: str, run: Run) -> None:
     ],
 )
 def test_messages_do_not_repeat_invalid_urls(url: str, message: str, run: Run) -> None:
-    """No message contains the password."""
+    """No message about an invalid URL contains the password."""
     done = run("doctor", "-d", url)
     assert (done.exit_code, message in done.stderr) == (2, True), done.output
     assert SECRET not in done.output
 
 
 def test_a_database_that_does_not_respond(run: Run) -> None:
-    """The exit code is not that of wrong arguments, and the password is not shown."""
+    """The exit code differs from that of wrong arguments, and the password is not shown."""
     url = f"postgresql://app:{SECRET}@127.0.0.1:1/name"
     done = run("verify", "tests.cli.models:Base", "-s", "tests.cli.models:memory", "-d", url)
     assert (done.exit_code, done.stderr.startswith("Error: ")) == (3, True), done.output
@@ -77,7 +77,7 @@ def test_a_database_that_does_not_respond(run: Run) -> None:
 
 @pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
 def test_a_wrong_password(database: Database, run: Run) -> None:
-    """The database's message is shown, and the password is not."""
+    """The message of the database is shown, but not the password."""
     url = database.url.set(username="nobody_known", password=SECRET).render_as_string(hide_password=False)
     done = run("verify", "tests.cli.models:Base", "-s", "tests.cli.models:memory", "-d", url)
     assert (done.exit_code, "nobody_known" in done.stderr) == (3, True), done.output
@@ -85,7 +85,7 @@ def test_a_wrong_password(database: Database, run: Run) -> None:
 
 
 def test_database_errors_are_shown_without_the_statement(run: Run, folder: Path) -> None:
-    """Only the driver's message is shown."""
+    """Only the message of the driver is shown."""
     Path("app.sqlite").touch()
     done = run("verify", "tests.cli.models:Base", "-s", "tests.cli.models:memory")
     assert (done.exit_code, done.stderr.splitlines()[-1]) == (3, "Error: no such table: post_photo"), done.output
@@ -112,7 +112,7 @@ def test_urls_of_hosting_providers(query: str, scheme: str, database: Database, 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql+psycopg"])
 async def test_options_of_libpq_take_effect(scheme: str, database: Database) -> None:
-    """The options of a URL reach the server."""
+    """The options of a URL take effect on the server."""
     url = database.url.set(drivername=scheme).render_as_string(hide_password=False)
     query = "application_name=shop&options=-c%20statement_timeout%3D5s"
     engine = DatabaseParameter().convert(f"{url}?{query}", None, None)
@@ -125,7 +125,7 @@ async def test_options_of_libpq_take_effect(scheme: str, database: Database) -> 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("query", ["sslmode=require", "ssl=true", "sslmode=verify-full&sslrootcert=system"])
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql+psycopg"])
-def test_a_required_tls_is_never_dropped(scheme: str, query: str, database: Database, run: Run) -> None:
+def test_required_tls_is_never_dropped(scheme: str, query: str, database: Database, run: Run) -> None:
     """A server without TLS is refused if the URL requires TLS."""
     url = database.url.set(drivername=scheme).render_as_string(hide_password=False)
     done = run("doctor", "-d", f"{url}?{query}")
@@ -135,7 +135,7 @@ def test_a_required_tls_is_never_dropped(scheme: str, query: str, database: Data
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_missing_root_certificate(database: Database, run: Run) -> None:
-    """The certificates that a URL names are read."""
+    """The certificate file that a URL names is read."""
     url = database.url.set(drivername="postgres").render_as_string(hide_password=False)
     done = run("doctor", "-d", f"{url}?sslmode=verify-full&sslrootcert=/missing.pem")
     assert (done.exit_code, "No such file" in done.stdout) == (1, True), done.output
@@ -143,7 +143,7 @@ def test_a_missing_root_certificate(database: Database, run: Run) -> None:
 
 @pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
 def test_unknown_options_are_refused(driverless_url: str, run: Run) -> None:
-    """One sentence names the option and the driver, and contains neither the value nor the password."""
+    """The message names the option and the driver, and contains neither the value nor the password."""
     done = run(
         "verify", "tests.cli.models:Base", "-s", "tests.cli.models:memory", "-d", f"{driverless_url}?pool={SECRET}"
     )
@@ -167,7 +167,7 @@ def test_unknown_options_are_refused(driverless_url: str, run: Run) -> None:
     ],
 )
 def test_the_driver(url: str, missing: tuple[str, ...], driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A URL without an asynchronous driver gets one that is installed; other drivers are used as they are."""
+    """A URL without an asynchronous driver gets an installed one; an asynchronous driver is kept."""
     for name in missing:
         monkeypatch.setitem(sys.modules, name, None)
     dialects.registry.register("sqlite.pysqlite_async", __name__, "OtherDialect")
@@ -175,14 +175,14 @@ def test_the_driver(url: str, missing: tuple[str, ...], driver: str, monkeypatch
 
 
 class OtherDialect(SQLiteDialect_aiosqlite):
-    """A dialect of a third party for an asynchronous driver."""
+    """A third-party dialect for an asynchronous driver."""
 
     driver = "pysqlite_async"
     supports_statement_cache = True
 
 
-def test_drivers_that_block(run: Run) -> None:
-    """A driver that is not asynchronous is refused if the library knows no other one for the database."""
+def test_synchronous_drivers(run: Run) -> None:
+    """A synchronous driver is refused if the library knows no asynchronous one for the database."""
     dialects.registry.register("other.sync", "sqlalchemy.dialects.sqlite.pysqlite", "SQLiteDialect_pysqlite")
     done = run("doctor", "-d", "other+sync:///name")
     assert (done.exit_code, "expected an asynchronous driver" in done.stderr) == (2, True), done.output
@@ -197,7 +197,7 @@ def test_drivers_that_block(run: Run) -> None:
     ],
 )
 def test_missing_drivers(url: str, package: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message says which package to install."""
+    """The message names the package to install."""
     for name in ("asyncpg", "psycopg", "asyncmy", "aiomysql"):
         monkeypatch.setitem(sys.modules, name, None)
     done = run("doctor", "-d", url)
@@ -208,7 +208,7 @@ def test_missing_drivers(url: str, package: str, run: Run, monkeypatch: pytest.M
 
 
 def test_ctrl_c_during_an_import(run: Run, folder: Path) -> None:
-    """The exit code is 130, as it is later."""
+    """The exit code for Ctrl-C during an import is 130, as it is later."""
     Path("stopped_here.py").write_text("raise KeyboardInterrupt")
     done = run("verify", "stopped_here:Base", "-s", "tests.cli.models:memory")
     assert (done.exit_code, done.stderr) == (130, "Stopped.\n")

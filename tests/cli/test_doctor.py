@@ -1,4 +1,4 @@
-"""The checks of the doctor."""
+"""The command ``aioimageattach doctor``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BASE = "tests.cli.models:Base"
 
 
 def test_no_problems(run: Run, filled: Path) -> None:
-    """Versions, formats, database, tables and store are checked; no file is left in the store."""
+    """Versions, formats, database, tables and store are checked, and no file is left in the store."""
     before = files(filled / models.MEDIA)
     done = run("doctor", "-m", BASE, "-s", "tests.cli.models:media")
     assert done.exit_code == 0, done.output
@@ -39,7 +39,7 @@ def test_no_problems(run: Run, filled: Path) -> None:
 
 
 def test_json(run: Run) -> None:
-    """Each check is a document."""
+    """Each check is one JSON document."""
     done = run("doctor", "--json", DATABASE_URL="")
     assert {one["event"] for one in documents(done)} == {"check"}
     assert {"versions", "libvips", "formats"} == {one["name"] for one in documents(done)}
@@ -47,7 +47,7 @@ def test_json(run: Run) -> None:
 
 
 def test_tables_of_the_predecessor(run: Run, folder: Path) -> None:
-    """Missing columns and missing tables are named."""
+    """Missing columns and tables are reported by name."""
     with sqlite3.connect(models.DATABASE) as connection:
         for statement in predecessor.statements("sqlite"):
             if "post_photo" not in statement:
@@ -60,7 +60,7 @@ def test_tables_of_the_predecessor(run: Run, folder: Path) -> None:
 
 
 def test_missing_extras(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are named if their packages are not installed."""
+    """Extras whose packages are not installed are reported by name."""
     monkeypatch.setattr(sys, "path", [path for path in sys.path if "site-packages" not in path])
     done = run("doctor", DATABASE_URL="")
     assert done.exit_code == 0
@@ -69,7 +69,7 @@ def test_missing_extras(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_format_that_libvips_cannot_write(run: Run) -> None:
-    """A distribution may build libvips without it, or the host application may block it."""
+    """A format is reported if libvips was built without it, or if the host application blocks it."""
     pyvips.operation_block_set("VipsForeignSaveHeif", True)
     try:
         done = run("doctor", DATABASE_URL="")
@@ -80,7 +80,7 @@ def test_a_format_that_libvips_cannot_write(run: Run) -> None:
 
 
 def test_a_database_that_does_not_respond(run: Run) -> None:
-    """The failure is reported, and the store is checked nevertheless."""
+    """The failure is reported, and the store is still checked."""
     done = run("doctor", "-d", "postgresql://app:hunter2@127.0.0.1:1/x", "-s", "tests.cli.models:memory")
     assert done.exit_code == 1
     assert "✗ database     [Errno 111]" in done.stdout
@@ -97,20 +97,20 @@ def test_a_database_that_does_not_respond(run: Run) -> None:
     ],
 )
 def test_a_store_that_does_not_work(store: str, message: str, run: Run, folder: Path) -> None:
-    """The message says what is wrong."""
+    """The message describes the problem."""
     made = {"Undeletable": "undeletable"}.get(store, store)
     done = run("doctor", "-s", f"tests.cli.models:{made}", DATABASE_URL="")
     assert (done.exit_code, "✗ store        " in done.stdout, message in done.stdout) == (1, True, True), done.output
 
 
 def test_a_store_without_names(run: Run, filled: Path) -> None:
-    """It is written and read, and cannot be listed or owned."""
+    """A store that is not a ``KeyedStore`` is written and read; ownership is not checked."""
     done = run("doctor", "-m", BASE, "-s", "tests.cli.models:Plain")
     assert (done.exit_code, "✓ store" in done.stdout, "ownership" in done.stdout) == (0, True, False), done.output
 
 
 def test_a_bucket(run: Run, gate: Gate) -> None:
-    """Its credentials are found, and not shown."""
+    """The credentials of a bucket are found and not shown."""
     url = f"s3://{BUCKET}/below?region={REGION}&endpoint_url={gate.url}"
     keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "DATABASE_URL": ""}
     done = run("doctor", "-s", url, **keys)
@@ -124,8 +124,8 @@ def test_a_bucket(run: Run, gate: Gate) -> None:
     assert "wrong" not in done.output.replace("wrong region", "")
 
 
-def test_no_row_is_changed(run: Run, filled: Path) -> None:
-    """The number of rows is the same as before."""
+def test_no_row_is_added_or_removed(run: Run, filled: Path) -> None:
+    """The number of rows does not change."""
 
     async def rows() -> int:
         engine = models.engine()
@@ -141,7 +141,7 @@ def test_no_row_is_changed(run: Run, filled: Path) -> None:
 
 
 def test_wrong_keys_and_types(run: Run, folder: Path) -> None:
-    """Differences that are harmless for a small table are reported."""
+    """Differences of keys and types are reported, even if they have no effect in a small table."""
     with sqlite3.connect(models.DATABASE) as connection:
         connection.execute(
             "CREATE TABLE user_picture (user_id INTEGER, width INTEGER, height INTEGER, variant VARCHAR(8), "
@@ -165,7 +165,7 @@ def test_wrong_keys_and_types(run: Run, folder: Path) -> None:
 
 
 def test_ownership(run: Run, filled: Path) -> None:
-    """No owner, this database, another database, and a store that the application does not use."""
+    """The checks report a store without an owner, with this or another database as owner, or one not in use."""
     words = ("doctor", "-m", BASE, "-s", "tests.cli.models:media")
     done = run(*words)
     assert (done.exit_code, "'https://example.com/'): no owner" in done.stdout) == (0, True), done.output
@@ -181,7 +181,7 @@ def test_ownership(run: Run, filled: Path) -> None:
 
 
 def test_routes(run: Run, filled: Path) -> None:
-    """A store for an object type that no class has: its files would go to the default store, unnoticed."""
+    """A route for an object type that no class has is reported: the files would go to the default store."""
     done = run("doctor", "-m", BASE, "-s", "tests.cli.models:routed")
     assert (done.exit_code, "✓ routes       2 stores by object type" in done.stdout) == (0, True), done.output
     done = run("doctor", "-m", BASE, "-s", "tests.cli.models:routed_thumbnails")
@@ -194,13 +194,13 @@ def test_routes(run: Run, filled: Path) -> None:
 
 
 def test_a_database_that_hides_rows(run: Run, filled: Path) -> None:
-    """For example one that is opened read-only."""
+    """A database that may hide rows, such as one opened read-only, is reported."""
     done = run("doctor", "-m", BASE, "-d", f"sqlite:///file:{filled}/{models.DATABASE}?mode=ro&uri=true")
     assert (done.exit_code, "✗ rows         the connection is read-only" in done.stdout) == (1, True), done.output
 
 
 def test_a_bucket_whose_uploads_may_not_be_listed(run: Run, gate: Gate) -> None:
-    """A sweep could not abort unfinished uploads."""
+    """A bucket without the permission to list uploads is reported, because a sweep could not abort them."""
     url = f"s3://{BUCKET}/below?region={REGION}&endpoint_url={gate.url}"
     keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "DATABASE_URL": ""}
     gate.before.append(lambda asked: Refusal(403, "AccessDenied") if "uploadId" in asked.target else None)
@@ -226,7 +226,7 @@ def test_a_bucket_whose_uploads_may_not_be_listed(run: Run, gate: Gate) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can change owners")
 def test_a_directory_of_another_user(run: Run) -> None:
-    """Root makes files for the owner; other users cannot."""
+    """Root creates files for the owner of the directory; other users cannot."""
     with tempfile.TemporaryDirectory() as media:
         os.chown(media, 12345, 12345)
         os.chmod(media, 0o777)

@@ -1,4 +1,4 @@
-"""Loading of ``module:name``."""
+"""Loading objects by ``module:name``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MODELS = "tests.cli.models"
 
 @pytest.mark.parametrize("store", ["media", "entering", "memory"])
 def test_objects_that_resolve_to_a_store(store: str, run: Run, folder: Path) -> None:
-    """A store, a function that returns one, and an asynchronous context manager."""
+    """A store, a function that returns one, and an asynchronous context manager are accepted."""
     done = run("doctor", "-s", f"{MODELS}:{store}", DATABASE_URL="")
     assert done.exit_code == 0, done.output
     assert "Store" in done.stdout
@@ -23,13 +23,13 @@ def test_objects_that_resolve_to_a_store(store: str, run: Run, folder: Path) -> 
 
 @pytest.mark.parametrize("database", ["engine", "sessions", "unbound"])
 def test_objects_that_resolve_to_a_database(database: str, run: Run, filled: Path) -> None:
-    """An engine or a session maker, from a function or a coroutine function."""
+    """An engine or a session maker is accepted, directly or from a function or coroutine function."""
     done = run("verify", f"{MODELS}:Base", "-s", f"{MODELS}:media", DATABASE_URL=f"{MODELS}:{database}")
     assert (done.exit_code, done.stdout) == (0, ""), done.output
 
 
 def test_modules_in_the_current_directory(run: Run, folder: Path) -> None:
-    """They are found, and the directory is added to ``sys.path`` once."""
+    """Modules in the current directory are found, and the directory is added to ``sys.path`` once."""
     (folder / "here_alone.py").write_text(
         "from aioimageattach.stores._memory import MemoryStore\nstore = MemoryStore()"
     )
@@ -54,7 +54,7 @@ def test_modules_in_the_current_directory(run: Run, folder: Path) -> None:
     ],
 )
 def test_objects_that_cannot_be_loaded(spec: str, message: str, run: Run, folder: Path) -> None:
-    """The message says why, without passwords, and the exit code is that of wrong arguments."""
+    """The message states the reason without passwords, and the exit code is that of wrong arguments."""
     (folder / "broken.py").write_text("1 / 0")
     (folder / "leaving.py").write_text("raise SystemExit('no amqp://user:hunter2@host/')")
     done = run("verify", spec, "-s", f"{MODELS}:memory")
@@ -80,7 +80,7 @@ def test_none_is_not_a_missing_option(option: str, run: Run) -> None:
     ],
 )
 def test_objects_that_are_not_stores(store: str, found: str, run: Run) -> None:
-    """The message contains the type, or why the object cannot be called."""
+    """The message contains the type, or the reason why the object cannot be called."""
     done = run("doctor", "-s", f"{MODELS}:{store}", DATABASE_URL="")
     message = f"expected Store, or a function without arguments that returns one, got {found}"
     assert (done.exit_code, message in done.stderr) == (2, True), done.output
@@ -88,7 +88,7 @@ def test_objects_that_are_not_stores(store: str, found: str, run: Run) -> None:
 
 @pytest.mark.parametrize("command", [["verify"], ["own"], ["undo", "--list"]], ids=lambda words: words[0])
 def test_models_without_images(command: list[str], run: Run, filled: Path) -> None:
-    """The message is that of the library."""
+    """The message of the library is shown."""
     name, *options = command
     done = run(name, f"{MODELS}:User", "-s", f"{MODELS}:media", *options)
     assert (done.exit_code, "got User, which has none" in done.stderr) == (2, True), done.output

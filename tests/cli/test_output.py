@@ -24,7 +24,7 @@ class Numbers:
 
 
 def test_counts() -> None:
-    """Counts that are not 0 have their names, and bytes their unit."""
+    """Counts that are not 0 are shown with their names, and numbers of bytes with a unit."""
     assert format_counts(Numbers(), "done") == "1,200 left out, removed 2.5 MB"
     assert format_counts(Numbers(bytes=12, left_out=0, removed_bytes=0)) == "4 done, 12 B"
 
@@ -34,13 +34,13 @@ def test_counts() -> None:
     [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (22_240, "22.2 kB"), (4_321_000, "4.32 MB"), (5e12, "5,000.0 GB")],
 )
 def test_sizes(number: float, text: str) -> None:
-    """Sizes have three digits and a decimal unit."""
+    """A size has three significant digits and a decimal unit."""
     assert format_size(number) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0:00:00"), (61, "0:01:01"), (36_000.6, "10:00:01")])
 def test_durations(seconds: float, text: str) -> None:
-    """Durations are hours, minutes and seconds."""
+    """A duration is shown as hours, minutes and seconds."""
     assert format_duration(seconds) == text
 
 
@@ -56,7 +56,7 @@ def test_durations(seconds: float, text: str) -> None:
     ],
 )
 def test_json_values(value: Any, expected: object) -> None:
-    """Values without a JSON type become objects or strings."""
+    """Values without a JSON equivalent become objects or strings."""
     assert plain(value) == expected
 
 

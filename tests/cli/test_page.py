@@ -1,4 +1,4 @@
-"""The terminals and the tables of JSON fields in the documentation match the program."""
+"""The terminal sessions and the tables of JSON fields in the documentation match the program."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ LONG_AGO = 1.75e9
 
 
 def commands(block: str) -> list[tuple[str, str]]:
-    """The commands in a console block, each with its output."""
+    """Return the commands in a console block, each with its output."""
     joined = re.sub(r"\\\n\s*", "", re.sub(r"^ +", "", block, flags=re.MULTILINE))
     return re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", joined, re.MULTILINE)
 
@@ -106,14 +106,14 @@ def application(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 class _Old(FileSystemStore):
-    """Has files that were put long ago."""
+    """A store whose files were put long ago."""
 
     def make_revision(self) -> str:
         return make_revision(LONG_AGO)
 
 
 async def fill(folder: Path, store: FileSystemStore, users: int) -> None:
-    """Make a database with some pictures."""
+    """Create a database with some pictures."""
     found = importlib.import_module("app.models")
     engine = create_async_engine(f"sqlite+aiosqlite:///{folder}/app.sqlite")
     async with engine.begin() as connection:
@@ -128,7 +128,7 @@ async def fill(folder: Path, store: FileSystemStore, users: int) -> None:
 
 
 def simulate(event: str, folder: Path) -> None:
-    """Make the event simulate that the page mentions."""
+    """Simulate the event that the page mentions."""
     media, database, backup = folder / "srv/media", folder / "app.sqlite", folder / "backup.sqlite"
     match event:
         case "a file is lost":
@@ -176,7 +176,7 @@ TERMINALS = [DOCS / "howto" / "command-line.md", *sorted((DOCS / "howto" / "runb
 
 @pytest.mark.parametrize("page", TERMINALS, ids=lambda page: page.stem)
 def test_terminals(page: Path, application: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each command prints the output on the page, except for times, sizes, and the parts that ``...`` stands for."""
+    """Each command prints the output on the page, except for times, sizes, and the parts replaced by ``...``."""
     is_runbook = page.parent.name == "runbooks"
     if is_runbook:
         monkeypatch.setenv("DATABASE_URL", "sqlite:///app.sqlite")
@@ -210,7 +210,7 @@ def pages() -> list[Path]:
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
 def test_commands_are_valid(page: Path, application: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All commands of the documentation have existing options, models and URLs."""
+    """All commands in the documentation have existing options, models and URLs."""
     monkeypatch.setenv("DATABASE_URL", "sqlite://")
     (application / "copy.sqlite").touch()
     monkeypatch.setenv("AIOIMAGEATTACH_STORE", f"file://{application}/srv/media")
@@ -266,14 +266,14 @@ DATACLASSES = {
 
 
 def documented(command: str) -> dict[str, list[str]]:
-    """The fields of each kind of document in the tables of the reference."""
+    """Return the fields of each kind of document in the tables of the reference."""
     [section] = re.findall(rf"^### {command}\n(.*?)(?=^#|\Z)", REFERENCE, re.DOTALL | re.MULTILINE)
     found = re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE)
     return {event: re.findall(r"`(\w+)`", names) for event, names in found if event != "event"}
 
 
 def fields_of(path: str) -> list[str]:
-    """The fields of a dataclass."""
+    """Return the fields of a dataclass."""
     module, _, name = path.partition(":")
     cls: Any = getattr(importlib.import_module(f"aioimageattach.{module}"), name)
     return [field.name for field in dataclasses.fields(cls)]

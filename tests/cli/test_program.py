@@ -1,4 +1,4 @@
-"""The program itself: as a module, on a terminal, and when keys are pressed."""
+"""The program, run as a module and in a terminal, and its response to keys."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ store = Patient("new", "https://example.com/")
 
 
 def read(terminal: int, until: str) -> str:
-    """Read from a terminal until some text, or until its end."""
+    """Read from a terminal until a string appears, or to the end."""
     text, deadline = "", time.monotonic() + 60
     while until not in text and time.monotonic() < deadline:
         if not select.select([terminal], [], [], 1)[0]:
@@ -71,7 +71,7 @@ def test_the_module_runs_as_a_program(filled: Path) -> None:
 
 
 def test_ctrl_c_stops_a_command_and_another_run_continues(filled: Path) -> None:
-    """Only whole files are left, the command says how to continue, and a second run copies the rest."""
+    """Only complete files are left, the command explains how to continue, and a second run copies the rest."""
     (filled / "patient.py").write_text(PATIENT)
     environment = {**ENVIRONMENT, "DATABASE_URL": f"sqlite:///{models.DATABASE}"}
     arguments = [*PROGRAM, "migrate", BASE, MEDIA, "patient:store", "--concurrency", "1"]
@@ -98,8 +98,8 @@ def test_ctrl_c_stops_a_command_and_another_run_continues(filled: Path) -> None:
     assert (done.returncode, files(filled / "new")) == (0, files(filled / models.MEDIA)), done.stderr
 
 
-def test_a_terminal_shows_a_bar(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It shows the number of files, the rate and the remaining time; results are written above it."""
+def test_a_terminal_shows_a_progress_bar(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bar shows the number of files, the rate and the remaining time, and results are written above it."""
     for name in files(filled / models.MEDIA)[:2]:
         (filled / models.MEDIA / name).unlink()
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -120,7 +120,7 @@ def test_a_terminal_shows_a_bar(filled: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only if it is a package of the extra that is missing."""
+    """The error names the extra, but only if the missing package belongs to it."""
     for name in [name for name in sys.modules if name.startswith("aioimageattach.cli.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "click", None)
@@ -132,8 +132,10 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.main()
 
 
-def test_importing_the_module_does_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Only running it starts the program."""
+def test_importing_the_module_does_not_run_the_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only running the module starts the program."""
     monkeypatch.setattr(sys, "argv", ["aioimageattach", "--version"])
     runpy.run_module("aioimageattach.__main__", run_name="imported")
     assert capsys.readouterr().out == ""
@@ -144,7 +146,7 @@ def test_importing_the_module_does_nothing(monkeypatch: pytest.MonkeyPatch, caps
 
 @pytest.mark.parametrize("command", ["", *app.commands])
 def test_each_command_has_help(command: str) -> None:
-    """With a summary, and a text for each option."""
+    """The help of each command has a summary, and a description of each option."""
     done = CliRunner().invoke(app, [*([command] if command else []), "--help"])
     assert (done.exit_code, done.stdout.startswith("Usage: ")) == (0, True)
     assert not re.search(r"^  -[^ ]*(, --\S+)?( [A-Z]+)?$\n^  -", done.stdout, re.MULTILINE), done.stdout

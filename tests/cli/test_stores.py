@@ -26,7 +26,7 @@ def read(url: str) -> Any:
 
 
 def test_a_directory(folder: Path) -> None:
-    """The base URL is the given one, or a ``file:`` URL."""
+    """The base URL of a directory is the given one, or a ``file:`` URL."""
     (folder / "a b").mkdir()
     store = read(f"file://{folder}/a%20b?base_url=https://example.com/&fsync=no")
     assert isinstance(store, FileSystemStore)
@@ -57,16 +57,16 @@ def test_a_bucket() -> None:
         ("public=yes&acl=private", "public"),
     ],
 )
-def test_whether_objects_are_public(query: str, scope: str) -> None:
-    """The URL of a bucket that is to be filled says so, and it is recorded with each object."""
+def test_public_and_private_objects(query: str, scope: str) -> None:
+    """The URL of a bucket to be filled states whether objects are public, and this is recorded with each object."""
     store = StoreParameter(writes=True).convert(f"s3://pictures?region=eu-central-1&{query}", None, None)
     assert store.describe("image/png", False)["cache_control"] == f"{scope}, max-age=31536000, immutable"
     assert read(f"s3://pictures?region=eu-central-1&{query}").has_signed_urls is (scope == "private")
 
 
 @pytest.mark.parametrize("query", ["", "?acl=private", "?region=eu-central-1"])
-def test_whether_objects_are_public_must_be_said(query: str) -> None:
-    """A command that puts files refuses the URL otherwise; one that only reads does not ask."""
+def test_public_or_private_is_required(query: str) -> None:
+    """A command that puts files refuses a bucket's URL that does not state whether objects are public."""
     assert isinstance(read(f"s3://pictures{query}"), S3Store)
     with pytest.raises(BadParameter, match="public: expected public=yes or public=no"):
         StoreParameter(writes=True).convert(f"s3://pictures{query}", None, None)
@@ -99,7 +99,7 @@ def test_whether_objects_are_public_must_be_said(query: str) -> None:
     ],
 )
 def test_invalid_urls(url: str, message: str) -> None:
-    """The message says what is expected, and contains no secret."""
+    """The message states what was expected, and contains no secret."""
     with pytest.raises(BadParameter, match=message.replace("?", r"\?")) as caught:
         read(url)
     assert SECRET not in str(caught.value)
@@ -107,13 +107,13 @@ def test_invalid_urls(url: str, message: str) -> None:
 
 @pytest.mark.parametrize("parameter", [StoreParameter(), DatabaseParameter(), ModelsParameter()], ids=lambda p: p.name)
 def test_values_that_are_not_strings(parameter: Any) -> None:
-    """They are returned unchanged, as click requires for default values."""
+    """Objects are returned unchanged, as click requires for default values."""
     thing = object()
     assert parameter.convert(thing, None, None) is thing
 
 
 def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3 requires aiohttp."""
+    """A bucket's URL without aiohttp is an error that names the extra."""
     for name in [name for name in sys.modules if name.startswith("aioimageattach.stores.s3.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr("aioimageattach.stores.s3.S3Store", raising=False)  # kept from an earlier access
@@ -123,7 +123,7 @@ def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_profile(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """It is read from the files of the AWS command line; the description of the credentials contains no secret."""
+    """Credentials are read from the files of the AWS command line, and their description contains no secret."""
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "credentials"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(folder / "config"))
     (folder / "credentials").write_text(
@@ -135,7 +135,7 @@ def test_profile(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def test_expiry_of_temporary_credentials(gate: Gate) -> None:
-    """It is shown if it is known."""
+    """The description of temporary credentials contains their expiry, if it is known."""
     from datetime import UTC, datetime
 
     from aioimageattach.stores.s3 import Credentials

@@ -309,7 +309,7 @@ MATRIX: dict[int, Fault] = {
     53: Fault(
         "forks, threads and several event loops",
         (
-            ("tests/test_threads.py", "a_forked_child_has_pools_of_its_own"),
+            ("tests/test_threads.py", "a_forked_child_creates_new_pools"),
             (CLIENT, "each_event_loop_has_its_own_connections"),
             ("tests/stores/fs/test_static.py", "loops_in_several_threads"),
             (KILLS, "at_random"),
@@ -318,7 +318,7 @@ MATRIX: dict[int, Fault] = {
     54: Fault(
         "the store of the context",
         (
-            (CONTEXT, "tasks_do_not_see_each_other a_task_inherits_what_stood_when_it_was_made threads"),
+            (CONTEXT, "tasks_do_not_see_stores_of_other_tasks a_task_inherits_the_store_at_its_creation threads"),
             (CONTEXT, "a_generator_suspended_inside_a_context without_any_store"),
         ),
     ),

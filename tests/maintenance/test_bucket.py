@@ -1,4 +1,4 @@
-"""Sweep and verification of a bucket: prefixes, multipart uploads, and refused requests."""
+"""Sweep and verification of a bucket: prefixes, multipart uploads, and rejected requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def key() -> ImageKey:
 
 
 async def test_a_sweep_of_a_bucket(place: Place, gate: Gate, make_store: MakeStore) -> None:
-    """Orphans and unfinished multipart uploads are removed; those below another prefix are not."""
+    """Orphans and unfinished multipart uploads are removed, but not those below another prefix."""
     store, other = (make_store(gate.url, prefix=prefix, multipart_threshold=1_000_000) for prefix in ("app", "app-2"))
     kept, orphans = [key() for _ in range(3)], [key() for _ in range(40)]
     for one in kept:
@@ -47,7 +47,7 @@ async def test_a_sweep_of_a_bucket(place: Place, gate: Gate, make_store: MakeSto
 
 
 async def test_a_verification_of_a_bucket(place: Place, gate: Gate, make_store: MakeStore) -> None:
-    """Missing files and wrong sizes are reported; a refused request is not reported as a missing file."""
+    """Missing files and wrong sizes are reported, and a rejected request is not reported as a missing file."""
     store = make_store(gate.url)
     kept = [key() for _ in range(4)]
     for one in kept:

@@ -31,7 +31,7 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """A user with one picture, and one whose class declares no thumbnails."""
+    """A user with two attachments; the class of one of them declares no thumbnails."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -55,10 +55,10 @@ class Plain(Base, Image):
 
 
 class Aged(MemoryStore):
-    """A store whose files are three days old, according to their names, too."""
+    """A store whose files are three days old, also according to their names."""
 
     def make_revision(self) -> str:
-        """Return a revision of three days ago."""
+        """Return a revision made three days ago."""
         return make_revision(time.time() - 3 * 86400)
 
     def age(self) -> None:
@@ -104,13 +104,13 @@ class Place:
 
 @pytest.fixture
 async def place(database: Database) -> Place:
-    """Each of the three databases, with an empty store."""
+    """A database of each kind, with an empty store."""
     await database.create(Base.metadata)
     return Place(database)
 
 
 async def test_thumbnails_without_an_original_are_removed(place: Place) -> None:
-    """Thumbnails of other pictures are kept, and so are files whose names no thumbnail can have."""
+    """Thumbnails without an original are removed, but no other thumbnails, and no files with other names."""
     _, gone, _ = await place.fill(3)
     for name in ("picture.t/notes.txt", "picture.t/01234/56/0123456789.30x20.webp"):
         await place.store.put_object(name, b"")
@@ -125,7 +125,7 @@ async def test_thumbnails_without_an_original_are_removed(place: Place) -> None:
 
 
 async def test_a_sweep_can_be_undone(place: Place) -> None:
-    """Originals are restored with their thumbnails, to which URLs may point directly."""
+    """Originals are restored together with their thumbnails, to which URLs may point directly."""
     rows = await place.fill(2)
     before = await place.names()
     await place.forget(rows[0])
@@ -137,8 +137,8 @@ async def test_a_sweep_can_be_undone(place: Place) -> None:
     assert await place.names() == before
 
 
-async def test_outdated_thumbnails_stay(place: Place) -> None:
-    """Cached pages may show them as long as the original exists; those of another original are orphans."""
+async def test_outdated_thumbnails_are_kept(place: Place) -> None:
+    """Outdated thumbnails are kept for cached pages as long as their original exists."""
     [row] = await place.fill(1)
     name = place.store.name_of(declared_files(row)[0].key_for(row))
     stem = name.rpartition("/")[2].partition(".")[0]
@@ -150,8 +150,8 @@ async def test_outdated_thumbnails_stay(place: Place) -> None:
     assert await place.swept() == {foreign}
 
 
-async def test_thumbnails_of_the_predecessor_stay(place: Place) -> None:
-    """Their originals have no revision, by which they could be looked up."""
+async def test_thumbnails_of_legacy_originals_are_kept(place: Place) -> None:
+    """Thumbnails whose original has no revision are kept, because the original cannot be looked up."""
     [row] = await place.fill(1)
     row.__dict__["revision"] = None
     name = place.store.name_of(declared_files(row)[0].key_for(row))
@@ -160,8 +160,8 @@ async def test_thumbnails_of_the_predecessor_stay(place: Place) -> None:
     assert await place.swept() == set()
 
 
-async def test_young_thumbnails_stay(place: Place) -> None:
-    """Their transaction may not be committed yet."""
+async def test_young_thumbnails_are_kept(place: Place) -> None:
+    """Young thumbnails are kept, because their transaction may not be committed yet."""
     [row] = await place.fill(1)
     thumbnail = place.store.name_of(declared_files(row)[0].key_for(row))
     await place.store.delete_object(thumbnail)
@@ -171,14 +171,14 @@ async def test_young_thumbnails_stay(place: Place) -> None:
 
 
 async def test_thumbnails_of_a_picture_count_once(place: Place) -> None:
-    """Twenty deleted pictures are not a hundred consecutive orphans, regardless of the number of files of each."""
+    """All files of a picture count as one of the hundred consecutive orphans that are an objection."""
     rows = await place.fill(22)
     await place.forget(*rows[1:-1])
     assert len(await place.swept(delete=True)) == 120
 
 
-async def test_too_many_are_refused(place: Place) -> None:
-    """The share applies to thumbnails as it does to originals."""
+async def test_too_large_a_share_is_refused(place: Place) -> None:
+    """The maximum share applies to thumbnails as it does to originals."""
     rows = await place.fill(12)
     await place.forget(*rows[1:])
     with pytest.raises(SweepRefusedError, match=r"picture\.t/: "):
@@ -186,7 +186,7 @@ async def test_too_many_are_refused(place: Place) -> None:
 
 
 async def test_object_types_can_be_chosen(place: Place) -> None:
-    """Those of thumbnails only, or those of originals, which include their thumbnails."""
+    """The object types may be those of thumbnails only, or those of originals including their thumbnails."""
     _, second = await place.fill(2)
     orphans = await place.forget(second)
     thumbnails = {name for name in orphans if name.startswith("picture.t/")}
@@ -197,7 +197,7 @@ async def test_object_types_can_be_chosen(place: Place) -> None:
 
 
 async def test_names_of_other_kinds(place: Place) -> None:
-    """They are not thumbnails, and cause no query."""
+    """Other names are not treated as thumbnails and cause no query."""
     kind = DerivedKind(inspect(Picture))
     assert kind.object_types == {"picture.t"}
     assert DerivedKind(inspect(Tenant)).object_types is None
@@ -208,7 +208,7 @@ async def test_names_of_other_kinds(place: Place) -> None:
 
 
 async def test_an_overlay(place: Place) -> None:
-    """Files in the store below it are not touched."""
+    """Files in the store below an overlay are not removed."""
     store = OverlayStore(place.store, MemoryStore("below:/"))
     bind_store(place.sessions, store)
     async with place.sessions.begin() as session:
@@ -222,7 +222,7 @@ async def test_an_overlay(place: Place) -> None:
 
 
 async def test_verify_and_migrate_ignore_thumbnails(place: Place) -> None:
-    """They have no rows, and are rendered again if they are missing."""
+    """Verification and migration ignore declared thumbnails, which can be rendered again."""
     await place.fill(2)
     other = MemoryStore()
     assert [one async for one in verify(place.sessions, Base)] == []

@@ -1,4 +1,4 @@
-"""Databases and sessions that may hide rows: sweep, verification and migration refuse them."""
+"""Databases and sessions that may hide rows are refused by sweep, verification and migration."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 @pytest.fixture
 def replicated() -> Iterator[tuple[URL, URL]]:
-    """A primary, and a streaming replica that lags an hour behind."""
+    """Start a primary, and a streaming replica that lags an hour behind."""
     with (
         tempfile.TemporaryDirectory() as one,
         tempfile.TemporaryDirectory() as other,
@@ -88,7 +88,7 @@ def wait_for(url: URL) -> None:
 
 
 async def test_replicas_behind_a_session(replicated: tuple[URL, URL]) -> None:
-    """A session that reads from a replica, as in SQLAlchemy's manual: only the primary is asked."""
+    """With a session that reads from a replica, as in SQLAlchemy's manual, only the primary is queried."""
     primary, replica = map(create_async_engine, replicated)
     aged = AgedStore()
 
@@ -113,7 +113,7 @@ async def test_replicas_behind_a_session(replicated: tuple[URL, URL]) -> None:
 
 
 async def test_hooks_that_hide_rows(place: Place) -> None:
-    """Conditions that an application adds to every query, in any way, do not hide files."""
+    """Conditions that an application adds to each query, in any way, hide no files."""
     aged = AgedStore()
     await aged.fill(place.engine, 100)
 
@@ -190,7 +190,7 @@ VIEWS = {
 
 @pytest.mark.parametrize(("statements", "words"), VIEWS.values(), ids=VIEWS)
 async def test_views_and_foreign_tables(postgresql: Database, statements: list[str], words: str) -> None:
-    """They may hide rows, for example those that are marked as deleted."""
+    """Views and foreign tables are refused, because they may hide rows, such as soft-deleted ones."""
     aged, engine = AgedStore(), postgresql.engine()
     await aged.fill(engine, 30)
     async with engine.begin() as connection:
@@ -206,7 +206,7 @@ async def test_views_and_foreign_tables(postgresql: Database, statements: list[s
 
 @pytest.mark.parametrize("driver", ["asyncmy", "aiosqlite"])
 async def test_views_of_other_databases(servers: Any, tmp_path: Path, driver: str) -> None:
-    """MariaDB and SQLite have views, too."""
+    """Views in MariaDB and SQLite are refused, too."""
     database: Database = servers.database(driver, tmp_path)
     aged, engine = AgedStore(), database.engine()
     await aged.fill(engine, 30)
@@ -219,7 +219,7 @@ async def test_views_of_other_databases(servers: Any, tmp_path: Path, driver: st
 
 @pytest.mark.parametrize("driver", ["aiosqlite", "asyncpg"])
 async def test_temporary_tables(servers: Any, tmp_path: Path, driver: str) -> None:
-    """A temporary table hides the table with the same name."""
+    """A temporary table that hides the table of the same name is refused."""
     database: Database = servers.database(driver, tmp_path)
     aged, engine = AgedStore(), database.engine()
     await aged.fill(engine, 12)
@@ -238,7 +238,7 @@ async def test_temporary_tables(servers: Any, tmp_path: Path, driver: str) -> No
 
 
 async def test_a_virtual_table(place: Place) -> None:
-    """It may show anything."""
+    """A virtual table is refused, because it may return any rows."""
     aged = AgedStore()
     await aged.fill(place.engine, 12)
     async with place.engine.begin() as connection:
@@ -261,7 +261,7 @@ async def test_a_virtual_table(place: Place) -> None:
     ],
 )
 async def test_mariadb_that_hides_rows(mariadb: Database, question: str, answer: str, words: str) -> None:
-    """The server is shared with other tests, so part of a statement is replaced by the answer."""
+    """Settings of MariaDB that hide rows are refused. The server is shared, so the result of a query is replaced."""
     aged, engine = AgedStore(), mariadb.engine()
     await aged.fill(engine, 12)
 
@@ -280,7 +280,7 @@ class OtherDialect(SQLiteDialect_aiosqlite):
 
 
 async def test_a_database_of_another_vendor(place: Place) -> None:
-    """It has no checks for hidden rows; its files have an owner nevertheless."""
+    """Another database has no checks for hidden rows, but its files have an owner."""
     registry.register("other.aiosqlite", __name__, "OtherDialect")
     aged = AgedStore()
     await aged.fill(place.engine, 12)
@@ -297,7 +297,7 @@ async def test_a_database_of_another_vendor(place: Place) -> None:
 
 
 async def test_row_security_behind_a_view(postgresql: Database, tmp_path: Path) -> None:
-    """A second role does not see all rows of the table behind a view."""
+    """A role that cannot see all rows of the table behind a view is refused."""
     aged, engine = AgedStore(), postgresql.engine()
     await aged.fill(engine, 30)
     async with engine.begin() as connection:
@@ -314,7 +314,7 @@ async def test_row_security_behind_a_view(postgresql: Database, tmp_path: Path) 
 
 
 async def test_row_security_on_the_table(postgresql: Database) -> None:
-    """A second role does not see all rows of the table itself."""
+    """A role that cannot see all rows of the table is refused."""
     aged, engine = AgedStore(), postgresql.engine()
     await aged.fill(engine, 30)
     async with engine.begin() as connection:
@@ -326,7 +326,7 @@ async def test_row_security_on_the_table(postgresql: Database) -> None:
 
 
 async def test_a_read_only_connection_of_postgresql(postgresql: Database) -> None:
-    """Such connections are often to replicas."""
+    """A read-only connection is refused, because it often leads to a replica."""
     aged = AgedStore()
     await aged.fill(postgresql.engine(), 30)
     engine = postgresql.engine(connect_args={"server_settings": {"default_transaction_read_only": "on"}})
@@ -334,7 +334,7 @@ async def test_a_read_only_connection_of_postgresql(postgresql: Database) -> Non
 
 
 async def test_a_subscriber(postgresql: Database) -> None:
-    """A database that receives its rows by logical replication may lag behind."""
+    """A database that receives its rows by logical replication is refused, because it may lag behind."""
     aged, engine = AgedStore(), postgresql.engine()
     await aged.fill(engine, 30)
     name = f"aioimageattach_{secrets.token_hex(4)}"
@@ -353,7 +353,7 @@ async def test_a_subscriber(postgresql: Database) -> None:
 
 
 async def test_a_read_only_file(place: Place) -> None:
-    """An SQLite database that is opened read-only may be a copy."""
+    """An SQLite database that is opened read-only is refused, because it may be a copy."""
     aged = AgedStore()
     await aged.fill(place.engine, 30)
     engine = create_async_engine(f"sqlite+aiosqlite:///file:{place.database.url.database}?mode=ro&uri=true")

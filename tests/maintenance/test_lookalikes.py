@@ -1,4 +1,4 @@
-"""Classes of other declarative bases, and tables to which no class is mapped, may name files, too."""
+"""Files that rows of other declarative bases, or of unmapped tables, name are not orphans."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.maintenance.models import Base, UserPicture
 
 
 def shop(schema: str) -> tuple[type[Any], type[Any], type[Any]]:
-    """Return a declarative base with its own schema, a class with pictures, and their class."""
+    """Return a declarative base with its own schema, a class with pictures, and the class of the pictures."""
 
     class Own(DeclarativeBase):
         metadata = MetaData(schema=schema)
@@ -37,7 +37,7 @@ def shop(schema: str) -> tuple[type[Any], type[Any], type[Any]]:
 
 
 async def test_two_declarative_bases(postgresql: Database) -> None:
-    """Each has its own schema, and both have the same object type: the files of the other base are not orphans."""
+    """Two bases with different schemas have the same object type; the files of the other base are not orphans."""
     aged, engine = AgedStore(), postgresql.engine()
     sessions = async_sessionmaker(engine)
     bases = [shop(schema) for schema in ("shop", "crm")]
@@ -59,7 +59,7 @@ async def test_two_declarative_bases(postgresql: Database) -> None:
 
 
 async def test_a_base_without_a_database(place: Place) -> None:
-    """Classes that are not bound to a database in these sessions have no rows in it."""
+    """Classes of a base that is not bound to a database in these sessions are ignored."""
 
     class Second(DeclarativeBase):
         pass
@@ -76,7 +76,7 @@ async def test_a_base_without_a_database(place: Place) -> None:
 
 
 async def test_an_unmapped_table(any_place: Place) -> None:
-    """The rows of a split table, or of a class that is not imported, name files, and the sweep reports this."""
+    """Files that rows of an unmapped table name are kept, and the sweep reports the table."""
     place, aged = any_place, AgedStore()
     await aged.fill(place.engine, 30)
     async with place.engine.begin() as connection:
@@ -94,7 +94,7 @@ async def test_an_unmapped_table(any_place: Place) -> None:
 
 
 async def test_legacy_rows_of_an_unmapped_table(place: Place) -> None:
-    """The names of their files are unknown, so legacy files are only removed with ``force``."""
+    """The names of their files are unknown, so legacy files are removed only with ``force``."""
     await place.rows(30)
     old = await place.name("user-picture/9/0/9.30x20.jpe")
     async with place.engine.begin() as connection:
@@ -109,7 +109,7 @@ async def test_legacy_rows_of_an_unmapped_table(place: Place) -> None:
 
 
 async def test_an_unmapped_table_that_cannot_be_read(postgresql: Database, tmp_path: Path) -> None:
-    """A role that may only insert rows does not know which files they name."""
+    """A table that the role cannot read is an objection, because its rows may name files."""
     aged = AgedStore()
     place = await place_of(postgresql, tmp_path / "media")
     await aged.fill(place.engine, 12)
@@ -126,7 +126,7 @@ async def test_an_unmapped_table_that_cannot_be_read(postgresql: Database, tmp_p
 
 
 async def test_a_detached_partition(postgresql: Database) -> None:
-    """It becomes a separate table, to which no class is mapped."""
+    """The rows of a detached partition, which is an unmapped table, name files."""
     aged, engine = AgedStore(), postgresql.engine()
     await aged.fill(engine, 30)
     async with engine.begin() as connection:

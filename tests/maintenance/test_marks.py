@@ -1,4 +1,4 @@
-"""Verification of marks, which say that all files of a declared thumbnail are in the store."""
+"""Verification of marks, which record that all files of a declared thumbnail are in the store."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ async def verified(sessions: Sessions, store: KeyedStore | None = None, **option
 
 
 async def is_direct(sessions: Sessions, row: Picture, name: str) -> bool:
-    """Whether a new page leads browsers directly to the store."""
+    """Return whether a new URL points directly to the store."""
     async with sessions() as session:
         fresh = await session.get_one(Picture, [row.user_id, row.width, row.height, row.variant])
         urls = [one.url for one in fresh.candidates(name)]
@@ -171,18 +171,18 @@ async def check(sessions: Sessions, store: KeyedStore) -> None:
 
 
 async def test_marks_of_missing_files_in_a_directory(database: Database, store: Listed) -> None:
-    """They are reported with the number of files, and removed by a repair; other marks of the row stay."""
+    """False marks are reported with the number of files, and a repair removes them but no other marks of the row."""
     await check(await started(database, store), store)
 
 
 async def test_marks_of_missing_files_in_a_bucket(sqlite_database: Database, gate: Gate, make_store: MakeStore) -> None:
-    """As in a directory."""
+    """The same as in a directory holds for a bucket."""
     store = make_store(gate.url)
     await check(await started(sqlite_database, store), store)
 
 
 async def test_files_are_listed(sessions: Sessions, store: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One listing for each page of rows, and no request for each file."""
+    """There is one listing per page of rows, and no request per file."""
     rows = await fill(sessions, 7)
     await store.delete_object(files(rows[5], store, "icon")[0])
     monkeypatch.setattr(_marks, "PAGE", 3)
@@ -194,8 +194,8 @@ async def test_files_are_listed(sessions: Sessions, store: Listed, monkeypatch: 
     assert store.calls.count("picture.t") == 0
 
 
-async def test_marks_that_do_not_count(sessions: Sessions, store: Listed, tmp_path: Path) -> None:
-    """Those of another store, of another focal point and above an overlay are not used, so they are not checked."""
+async def test_invalid_marks_are_not_checked(sessions: Sessions, store: Listed, tmp_path: Path) -> None:
+    """Marks of another store or focal point, or above an overlay, are not used, and so not checked."""
     [row] = await fill(sessions)
     await store.delete_objects([*files(row, store, "icon"), *files(row, store, "card")])
     other = FileSystemStore(tmp_path / "other", "/other/", fsync=False)
@@ -211,7 +211,7 @@ async def test_marks_that_do_not_count(sessions: Sessions, store: Listed, tmp_pa
     assert (found.expected, found.actual) == (2, 0)
 
 
-async def test_rows_that_change_meanwhile(sessions: Sessions, store: Listed) -> None:
+async def test_rows_that_change_during_the_verification(sessions: Sessions, store: Listed) -> None:
     """A picture that is deleted or unmarked after its row was read is not reported."""
     gone, unmarked, kept = await fill(sessions, 3)
 
@@ -228,7 +228,7 @@ async def test_rows_that_change_meanwhile(sessions: Sessions, store: Listed) -> 
 
 
 async def test_rows_that_change_before_the_repair(sessions: Sessions, store: Listed) -> None:
-    """New marks are not overwritten."""
+    """A repair does not overwrite new marks."""
     [row] = await fill(sessions)
     [icon] = files(row, store, "icon")
     await store.delete_object(icon)
@@ -248,7 +248,7 @@ async def test_rows_that_change_before_the_repair(sessions: Sessions, store: Lis
 
 
 async def test_marks_that_cannot_be_repaired(sessions: Sessions, store: Listed) -> None:
-    """Only the application may commit the sessions of a connection."""
+    """A repair with sessions that are bound to a connection is refused, because only the application may commit."""
     [row] = await fill(sessions)
     await store.delete_object(files(row, store, "icon")[0])
     async with sessions() as session:
@@ -261,7 +261,7 @@ async def test_marks_that_cannot_be_repaired(sessions: Sessions, store: Listed) 
 
 
 async def test_marks_of_a_subclass(sessions: Sessions, store: Listed) -> None:
-    """The mixin may be that of a class that shares its table with others."""
+    """Marks are found if only a subclass in a shared table has the mixin."""
     async with sessions.begin() as session:
         session.add(user := User())
         row = await user.cats.from_blob(photo("chelsea"))
@@ -274,7 +274,7 @@ async def test_marks_of_a_subclass(sessions: Sessions, store: Listed) -> None:
 
 
 async def test_a_row_without_a_valid_name(sessions: Sessions, store: Listed) -> None:
-    """It is unreadable, and its marks are not checked."""
+    """A row without a valid name is reported as unreadable, and its marks are not checked."""
     await fill(sessions)
     async with sessions.begin() as session:
         await session.execute(update(Picture.__table__).values(revision="../x"))
@@ -285,7 +285,7 @@ async def test_a_row_without_a_valid_name(sessions: Sessions, store: Listed) -> 
 
 
 class Before(DeclarativeBase):
-    """The application before a change."""
+    """The declarative base of the application before a change."""
 
 
 class OldUser(Before):
@@ -305,20 +305,20 @@ class OldPicture(Before, Image, FocalPoint, ThumbnailMarks):
 
 
 async def pruned(store: KeyedStore, cls: type[Any], sessions: Sessions | None) -> list[str]:
-    """Delete the thumbnails that a class does not declare; return their names."""
+    """Delete the thumbnails that a class does not declare, and return their names."""
     server = ThumbnailServer(store, [cls], base_url="/thumbnails/")
     return [info.name async for info in server.prune(delete=True, grace=timedelta(0), sessions=sessions)]
 
 
 async def existing(urls: Iterable[str], store: KeyedStore) -> list[bool]:
-    """Whether the file of each direct URL exists."""
+    """Return whether the file of each direct URL exists."""
     known = set(await names(store))
     return [url.partition("/files/")[2] in known for url in urls if not url.startswith("/thumbnails/")]
 
 
 @pytest.mark.parametrize("remarked", [True, False])
-async def test_pruned_and_declared_as_before(sessions: Sessions, store: Listed, remarked: bool) -> None:
-    """Marks are removed before the files, so a return to the old declaration leads to no missing file."""
+async def test_a_declaration_is_restored_after_pruning(sessions: Sessions, store: Listed, remarked: bool) -> None:
+    """Marks are removed before the files, so that a restored declaration has no URLs of missing files."""
     async with sessions.begin() as session:
         session.add(user := OldUser())
         row = await user.picture.from_blob(photo("chelsea"))
@@ -341,7 +341,7 @@ async def test_pruned_and_declared_as_before(sessions: Sessions, store: Listed, 
 
 
 async def test_marks_are_removed_before_files(sessions: Sessions, store: Listed) -> None:
-    """If the files cannot be deleted, the marks are gone already, and committed."""
+    """If a file cannot be deleted, its mark has already been removed and committed."""
     async with sessions.begin() as session:
         session.add(user := OldUser())
         row = await user.picture.from_blob(photo("chelsea"))
@@ -355,8 +355,8 @@ async def test_marks_are_removed_before_files(sessions: Sessions, store: Listed)
     assert len(await names(store, "picture.t/")) == 3
 
 
-async def test_migrated_and_back(sessions: Sessions, store: Listed, tmp_path: Path) -> None:
-    """In the new store URLs lead to the server; in the old one, to files that are still there."""
+async def test_a_migration_is_reverted(sessions: Sessions, store: Listed, tmp_path: Path) -> None:
+    """URLs point to the server for the new store, and to the existing files for the old one."""
     [row] = await fill(sessions)
     new = FileSystemStore(tmp_path / "new", "/files/", fsync=False)
     await migrate(sessions, Base, store, new).execute()
@@ -369,8 +369,8 @@ async def test_migrated_and_back(sessions: Sessions, store: Listed, tmp_path: Pa
     assert await verified(sessions, new) == []
 
 
-async def test_restored_from_a_backup(sessions: Sessions, store: Listed) -> None:
-    """A restored row may have marks of files that were deleted since; a repair removes them."""
+async def test_marks_restored_from_a_backup(sessions: Sessions, store: Listed) -> None:
+    """A restored row may have marks of deleted files, and a repair removes them."""
     [row] = await fill(sessions)
     backup = {key: row.__dict__[key] for key in Picture.__table__.columns.keys()}  # noqa: SIM118
     original = store.name_of(row.key)

@@ -26,7 +26,7 @@ from tests.maintenance.models import Base, User, UserPicture
 
 
 async def test_a_restored_database(place: Place) -> None:
-    """The files of the lost rows are consecutive orphans; uploads after the restore make no difference."""
+    """Consecutive orphans after a restore are an objection, even if there were uploads since."""
     aged = AgedStore()
     await aged.fill(place.engine, 1500, lost=150)
     async with place.engine.begin() as connection:
@@ -39,7 +39,7 @@ async def test_a_restored_database(place: Place) -> None:
 
 
 async def test_a_backup_is_restored_in_place(place: Place, tmp_path: Path) -> None:
-    """Even a few lost rows are noticed, because the store knows a sweep that the database does not."""
+    """Even a few lost rows are detected, because the store has the token of a sweep that the database lacks."""
     aged = AgedStore()
     await aged.fill(place.engine, 40)
     assert (await sweep(place.sessions, Base, aged.store, delete=True).execute()).orphans == 0
@@ -63,7 +63,7 @@ async def test_a_backup_is_restored_in_place(place: Place, tmp_path: Path) -> No
 
 
 async def test_a_copy_of_production(place: Place, tmp_path: Path) -> None:
-    """A staging database with production's bucket is refused, even if only one file would be removed."""
+    """A sweep of production's bucket with a staging database is refused, even if it would remove only one file."""
     aged = AgedStore()
     await aged.fill(place.engine, 40)
     assert (await sweep(place.sessions, Base, aged.store, delete=True).execute()).orphans == 0
@@ -86,7 +86,7 @@ async def test_a_copy_of_production(place: Place, tmp_path: Path) -> None:
 
 
 async def test_two_applications_in_one_bucket(postgresql: Database, servers: Any, tmp_path: Path) -> None:
-    """The second application with the same object type is told to which database the files belong."""
+    """A second application with the same object type is refused, and the message names the owner of the files."""
     aged = AgedStore()
     place = await place_of(postgresql, tmp_path / "media")
     await aged.fill(place.engine, 12)
@@ -107,7 +107,7 @@ async def test_two_applications_in_one_bucket(postgresql: Database, servers: Any
 
 
 async def test_a_user_who_may_not_create_tables(postgresql: Database, tmp_path: Path) -> None:
-    """The database is identified by its place only, which distinguishes it from other databases."""
+    """The database is then identified only by its place, which differs from that of other databases."""
     aged = AgedStore()
     place = await place_of(postgresql, tmp_path / "media")
     await aged.fill(place.engine, 12)
@@ -124,7 +124,7 @@ async def test_a_user_who_may_not_create_tables(postgresql: Database, tmp_path: 
 
 
 async def test_a_user_who_may_not_write(postgresql: Database, tmp_path: Path) -> None:
-    """The database's identifier is used, with the token of the last sweep that could write one."""
+    """The identifier of the database is used, with the token of the last sweep that was permitted to write."""
     aged = AgedStore()
     place = await place_of(postgresql, tmp_path / "media")
     await aged.fill(place.engine, 12)
@@ -139,7 +139,7 @@ async def test_a_user_who_may_not_write(postgresql: Database, tmp_path: Path) ->
 
 
 async def test_a_locked_database(place: Place) -> None:
-    """If SQLite cannot commit its identifier because of a reader, it is identified by its place, like others."""
+    """If a reader keeps SQLite from committing its identifier, the database is identified by its place."""
     aged = AgedStore()
     await aged.fill(place.engine, 12)
     engine = place.database.engine(connect_args={"timeout": 0})
@@ -157,8 +157,8 @@ async def owner_of(place: Place, aged: AgedStore) -> Owner:
     return found.owner
 
 
-async def test_a_column_that_named_files_before(place: Place) -> None:
-    """The store knows that rows of a class that is no longer imported named files, too."""
+async def test_a_column_of_a_class_that_is_no_longer_imported(place: Place) -> None:
+    """A sweep is refused if a class whose rows named files is no longer imported."""
     await place.rows(12)
 
     class Second(DeclarativeBase):
@@ -180,11 +180,11 @@ async def test_a_column_that_named_files_before(place: Place) -> None:
 
 
 class NoteBase(DeclarativeBase):
-    """The base of notes."""
+    """The declarative base of notes."""
 
 
 class Note(NoteBase):
-    """A note with a text that it may share with other rows."""
+    """A note with a text that may be shared with other rows."""
 
     __tablename__ = "note"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -201,7 +201,7 @@ class Behind(MemoryStore):
 
 
 async def test_a_store_whose_clock_is_behind(sqlite_database: Database) -> None:
-    """The names of shared files contain no time, so the store's clock must be right."""
+    """Names of shared files contain no time, so a sweep is refused if the store's clock is wrong."""
     await sqlite_database.create(NoteBase.metadata)
     sessions, store = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False), Behind()
     bind_store(sessions, store)
@@ -219,7 +219,7 @@ async def test_a_store_whose_clock_is_behind(sqlite_database: Database) -> None:
 
 
 async def test_a_record_that_is_renewed_concurrently(place: Place) -> None:
-    """Concurrent sweeps renew the record of ownership: none fails or is refused, and one record is left."""
+    """Concurrent sweeps that renew the record of ownership all succeed, and one record is left."""
     await place.rows(12)
     store = FaultyStore(place.store)
     records = ".aioimageattach/owners/user-picture/"
@@ -235,7 +235,7 @@ async def test_a_record_that_is_renewed_concurrently(place: Place) -> None:
 
 
 async def test_a_record_that_cannot_be_read(place: Place) -> None:
-    """The message says what to do."""
+    """The message states the remedy."""
     await place.rows(12)
     await place.store.put_object(".aioimageattach/owners/user-picture/x.json", b"{}")
     with pytest.raises(OwnershipError, match=r"x\.json in .*: expected a record of ownership .*; delete the file"):

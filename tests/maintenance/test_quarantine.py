@@ -18,7 +18,7 @@ from tests.maintenance.models import Base
 
 @pytest.mark.parametrize("combine", [False, True])
 async def test_a_sweep_is_undone(place: Place, combine: bool) -> None:
-    """Files get their names back in every store that had them."""
+    """Files get their names back in each store that had them."""
     await place.rows(12)
     stores: list[KeyedStore] = [place.store, *([MemoryStore()] if combine else [])]
     store = MirrorStore(*stores) if combine else place.store
@@ -41,7 +41,7 @@ async def test_a_sweep_is_undone(place: Place, combine: bool) -> None:
 
 
 async def test_quarantine_is_emptied(place: Place) -> None:
-    """A later sweep deletes files after the retention time; files of newer sweeps, and other files, stay."""
+    """A sweep deletes quarantined files after the retention time, but no newer ones and no other files."""
     await place.rows(12)
     old = make_revision(time.time() - 31 * DAY)
     name = place.store.name_of(await place.file())
@@ -60,7 +60,7 @@ async def test_quarantine_is_emptied(place: Place) -> None:
 
 
 async def test_a_large_sweep_is_undone(place: Place) -> None:
-    """Files are restored in batches; a file that cannot be moved to quarantine is reported, and stays."""
+    """Files are restored in batches; a file that could not be quarantined is reported and keeps its name."""
     aged = AgedStore()
     await aged.fill(place.engine, 12)
     names = aged.names

@@ -1,4 +1,4 @@
-"""Random programs: no sequence of operations makes a committed row lose its file."""
+"""Random programs: no sequence of operations deletes the file of a committed row."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DAY = 24 * 3600
 class World:
     """Two applications, their databases and backups, and two stores between which the first one moves.
 
-    Its randomness comes from one generator, so that a seed determines the whole program.
+    All random choices come from one generator, so that a seed determines the whole program.
     """
 
     def __init__(self, generator: random.Random, databases: list[Database], folder: Path) -> None:
@@ -84,7 +84,7 @@ class World:
             await self.sweep(1)
 
     async def migrate(self) -> None:
-        """Take the next step of a move."""
+        """Run the next step of a move."""
         if self.store is self.old:
             self.store = MirrorStore(self.old, self.new)
         elif isinstance(self.store, MirrorStore) and self.store.stores[0] is self.old:
@@ -99,7 +99,7 @@ class World:
         self.backup = path, {"old": dict(self.old._files), "new": dict(self.new._files)}
 
     async def restore(self) -> None:
-        """Restore the database, and the files of that time, as versions in a bucket make possible."""
+        """Restore the database with the files of that time, as is possible in a versioned bucket."""
         if self.backup is None:
             return
         path, files = self.backup
@@ -124,7 +124,7 @@ class World:
     "seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.thorough) for seed in range(4, 12))]
 )
 async def test_random_programs(seed: int, servers: Any, tmp_path: Path) -> None:
-    """Uploads, deletions, sweeps, migrations, restores and a second application, in any order."""
+    """Uploads, deletions, sweeps, migrations, restores and a second application run in any order."""
     databases = [servers.database("aiosqlite", tmp_path) for _ in range(2)]
     for database in databases:
         await database.create(Base.metadata)

@@ -48,14 +48,14 @@ ORIGINAL = ImageKey("picture", 1, 4000, 2663, "image/jpeg", "0" * 26)
     ],
 )
 def test_looks_with_a_recipe(look: str, size: tuple[int, int], mimetype: str, expected: dict[str, Any]) -> None:
-    """The recipe has the thumbnail's size, type and look."""
+    """The recipe results in the size, type and look of the thumbnail."""
     assert recipe_of(look, *size, mimetype, ORIGINAL) == Recipe(**expected)
 
 
 @pytest.mark.parametrize("ratio", [0.013, 0.1, 0.2501, 0.333, 0.77])
 @pytest.mark.parametrize("size", [(4000, 2663), (2663, 4000), (61, 43), (1000, 1)])
 def test_sizes_of_plain_resizes_are_reproduced(ratio: float, size: tuple[int, int]) -> None:
-    """Regardless of how a plain resize was requested, the recipe results in the same size."""
+    """The recipe of a plain resize results in the same size, however it was requested."""
     original = ImageKey("picture", 1, *size, "image/jpeg", "0" * 26)
     for recipe in (Recipe(ratio=ratio), Recipe(width=17), Recipe(height=17), Recipe(width=19, height=18, fit="inside")):
         target = recipe.target(size)
@@ -83,5 +83,5 @@ def test_sizes_of_plain_resizes_are_reproduced(ratio: float, size: tuple[int, in
     ],
 )
 def test_looks_without_a_recipe(look: str, size: tuple[int, int], mimetype: str) -> None:
-    """Custom names, callables, long looks, and combinations that no recipe has."""
+    """Custom names, callables, long looks and impossible combinations have no recipe."""
     assert recipe_of(look, *size, mimetype, ORIGINAL) is None

@@ -1,4 +1,4 @@
-"""Every committed row is read once, whatever its primary key is and whatever changes in the meantime."""
+"""Every committed row is read once, regardless of its primary key and of concurrent changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 class OddBase(DeclarativeBase):
-    """The base of classes with unusual primary keys."""
+    """The declarative base of classes with unusual primary keys."""
 
 
 class Odd(OddBase, Image):
@@ -84,7 +84,7 @@ async def odd_rows(database: Database, count: int, *, revised: bool) -> tuple[Se
 
 @pytest.mark.parametrize("revised", [True, False])
 async def test_odd_primary_keys(database: Database, revised: bool) -> None:
-    """Every row is read once, regardless of the columns of its primary key and the size of the pages."""
+    """Every row is read once, for any columns in its primary key and any size of the pages."""
     sessions, aged = await odd_rows(database, 10, revised=revised)
     for kind in kinds(OddBase):
         total = await count(sessions, kind)
@@ -99,7 +99,7 @@ async def test_odd_primary_keys(database: Database, revised: bool) -> None:
 @pytest.mark.thorough
 @pytest.mark.parametrize("revised", [True, False])
 async def test_odd_primary_keys_of_several_full_pages(database: Database, revised: bool) -> None:
-    """Verification, sweep and migration process each of more rows than fit into one page."""
+    """Verification, sweep and migration process each row if there are more rows than fit into one page."""
     sessions, aged = await odd_rows(database, 300, revised=revised)
     destination = MemoryStore()
     progress = await verify(sessions, OddBase).execute()
@@ -110,7 +110,7 @@ async def test_odd_primary_keys_of_several_full_pages(database: Database, revise
 
 
 async def test_an_incomplete_run_fails(mariadb: Database) -> None:
-    """If the database sorts and compares in different ways, the missed rows are counted."""
+    """If the database sorts and compares differently, the missed rows are counted and the run fails."""
 
     class Own(DeclarativeBase):
         pass
@@ -136,7 +136,7 @@ async def test_an_incomplete_run_fails(mariadb: Database) -> None:
         assert (plan.progress.done, plan.progress.missed, plan.progress.total) == (1000, 5, 1005)
 
 
-async def test_keys_that_change_meanwhile(place: Place) -> None:
+async def test_keys_that_change_during_the_run(place: Place) -> None:
     """A photo that is moved to the front of its post during a migration is not missed."""
     aged, destination = AgedStore(), MemoryStore()
     rows = [photo(1, number, aged.picture(object_type="post-photo")) for number in range(1, 1101)]
@@ -153,8 +153,8 @@ async def test_keys_that_change_meanwhile(place: Place) -> None:
     assert len(await names_in(destination)) == 1100
 
 
-async def test_keys_of_old_rows_that_change_meanwhile(place: Place) -> None:
-    """Rows without a revision are read by primary key; those that were missed are read at the end."""
+async def test_keys_of_legacy_rows_that_change_during_the_run(place: Place) -> None:
+    """Rows without a revision are read by primary key, and missed ones are read at the end."""
     rows = [photo(number, number, None) for number in range(1, 61)]
     async with place.engine.begin() as connection:
         await connection.execute(insert(Post), [{"id": number} for number in range(-1, 61)])
@@ -188,7 +188,7 @@ def photo(post: int, place: int, revision: str | None) -> dict[str, Any]:
     ],
 )
 async def test_a_row_without_a_valid_name(place: Place, bad: dict[str, Any]) -> None:
-    """It is reported, other rows are processed, and legacy files are not removed."""
+    """A row without a valid name is reported, other rows are processed, and legacy files are not removed."""
     await place.rows(12)
     async with place.engine.begin() as connection:
         await connection.execute(insert(User), [{"id": 77}])
@@ -235,7 +235,7 @@ async def test_a_class_that_was_removed(sqlite_database: Database) -> None:
 
 
 async def test_a_session_keeps_its_info(servers: Any, tmp_path: Path) -> None:
-    """A session that chooses its database by ``info`` is a template for sessions with the same ``info``."""
+    """New sessions have the ``info`` of their template, by which a session may choose its database."""
     databases: dict[str, Database] = {name: servers.database("aiosqlite", tmp_path) for name in ("default", "acme")}
     engines = {name: database.engine() for name, database in databases.items()}
 

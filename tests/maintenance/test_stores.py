@@ -17,7 +17,7 @@ from tests.maintenance.models import Base
 
 
 async def test_a_mirror_of_two_layouts(place: Place) -> None:
-    """Legacy files have another name in each store; neither is an orphan, before and after the stores are swapped."""
+    """A legacy file has a different name in each store, and neither is an orphan, also after swapping the stores."""
     new = MemoryStore()
     for number in range(1, 6):
         key = ImageKey("user-picture", number, 30, 20, "image/png")
@@ -41,7 +41,7 @@ async def test_a_mirror_of_two_layouts(place: Place) -> None:
 
 
 async def test_one_directory_by_two_names(place: Place, tmp_path: Path) -> None:
-    """A trailing slash and a symbolic link are recognized as the same directory."""
+    """A directory is recognised as the same one if it is given with a trailing slash or by a symbolic link."""
     await place.rows(3)
     (link := tmp_path / "link").symlink_to(place.store.path)
     for path in (f"{place.store.path}/", link, f"{link}/."):

@@ -1,4 +1,4 @@
-"""The sweep: it removes files that no committed row names, and no other files."""
+"""The sweep removes files that no committed row names, and no other files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOW = timedelta(0)
 
 
 def on_second_pass(action: Callable[[str], Awaitable[None]]) -> Callable[[str], Awaitable[None]]:
-    """Return a hook for listings that runs an action in the second pass, which removes files."""
+    """Return a hook for listings that runs an action in the second pass, in which files are removed."""
     calls = 0
 
     async def listed(prefix: str) -> None:
@@ -46,7 +46,7 @@ def on_second_pass(action: Callable[[str], Awaitable[None]]) -> Callable[[str], 
 
 
 async def fails(name: str) -> None:
-    """Fail as a store that is unavailable."""
+    """Raise the error of an unavailable store."""
     raise StoreUnavailableError("away", name=name)
 
 
@@ -85,14 +85,14 @@ async def test_orphans_are_found_and_removed(any_place: Place) -> None:
     [(2 * DAY, 2 * DAY, True), (DAY / 2, 2 * DAY, False), (2 * DAY, DAY / 2, False), (-DAY, 2 * DAY, False)],
 )
 async def test_both_times_must_be_old(place: Place, named: float, put: float, old: bool) -> None:
-    """The time in the name, from the application's clock, and the time of the file, from the store's clock."""
+    """A file is old if both the time in its name and the time of the store are before the grace time."""
     await place.rows(1)
     key = await place.file(named=named, put=put)
     assert await found(place) == ({place.store.name_of(key)} if old else set())
 
 
 async def test_young_files_are_not_listed(place: Place) -> None:
-    """Names are in order of time, so a sweep skips all names after the first young one."""
+    """Names sort by time, so a sweep skips all names after the first young one."""
     await place.rows(3)
     for _ in range(40):
         await place.file(named=60, put=60)
@@ -103,7 +103,7 @@ async def test_young_files_are_not_listed(place: Place) -> None:
 
 
 async def test_other_files_are_not_touched(place: Place) -> None:
-    """Files of other classes, names in another format, and other prefixes that start with the same letters."""
+    """Files of other classes, names in another format, and prefixes with the same first letters are ignored."""
     await place.rows(1)
     orphan = place.store.name_of(await place.file())
     await place.file("post-photo")
@@ -132,7 +132,7 @@ async def test_legacy_names(any_place: Place) -> None:
 
 
 async def test_many_legacy_rows(place: Place) -> None:
-    """They are read in bounded memory, by one statement."""
+    """Legacy rows are read in bounded memory with one statement."""
     aged = AgedStore()
     async with place.engine.begin() as connection:
         numbers = range(1, 1002)
@@ -144,7 +144,7 @@ async def test_many_legacy_rows(place: Place) -> None:
 
 
 async def test_bulk_deletes_leave_orphans(any_place: Place) -> None:
-    """Rows are deleted without the session's knowledge."""
+    """Files of rows that a bulk statement has deleted are orphans."""
     place = any_place
     names = await place.rows(20)
     async with place.sessions.begin() as session:
@@ -158,7 +158,7 @@ async def test_bulk_deletes_leave_orphans(any_place: Place) -> None:
 
 
 async def test_too_large_a_share_is_refused(place: Place) -> None:
-    """Nothing is removed, the message says what to do, and a dry run reports the objection, too."""
+    """Nothing is removed, the message states the remedy, and a dry run reports the objection, too."""
     await place.rows(9)
     orphans = {place.store.name_of(await place.file()) for _ in range(11)}
     before = await place.names()
@@ -177,7 +177,7 @@ async def test_too_large_a_share_is_refused(place: Place) -> None:
 
 
 async def test_the_share_applies_to_each_class(place: Place) -> None:
-    """A class that has lost all of its rows is not hidden among others."""
+    """The loss of all rows of one class is detected even if other classes have many files."""
     await place.rows(30)
     other = place.store.name_of(await place.file())
     orphan = place.store.name_of(await place.file("post-photo"))
@@ -191,7 +191,7 @@ async def test_the_share_applies_to_each_class(place: Place) -> None:
 
 
 async def test_an_empty_database_is_refused(any_place: Place) -> None:
-    """A larger share does not help, only ``force`` does."""
+    """A sweep with an empty database requires ``force``; a larger share is not sufficient."""
     for _ in range(3):
         await any_place.file()
     with pytest.raises(SweepRefusedError, match=r"user-picture/: the database has no row for 3 files"):
@@ -201,7 +201,7 @@ async def test_an_empty_database_is_refused(any_place: Place) -> None:
 
 
 async def test_a_database_that_is_older_than_the_files(place: Place) -> None:
-    """A hundred consecutive files without rows belong to a copy or a restored database; later rows do not matter."""
+    """A hundred consecutive orphans indicate a copy or a restored database, even if later rows exist."""
     aged = AgedStore()
     await aged.fill(place.engine, 1001, lost=1)  # three to two days old, the last one without a row
     async with place.engine.begin() as connection:
@@ -229,7 +229,7 @@ async def test_a_database_that_is_older_than_the_files(place: Place) -> None:
 
 
 async def test_an_empty_store(place: Place) -> None:
-    """There is nothing to do, with or without rows."""
+    """A sweep of an empty store succeeds with or without rows."""
     plan = sweep(place.sessions, Base, delete=True)
     assert await plan.execute() == SweepProgress(position="user-picture/")
     assert plan.objections == []
@@ -264,7 +264,7 @@ FAKES = {
 
 @pytest.mark.parametrize(("fake", "words"), FAKES.values(), ids=FAKES)
 async def test_postgresql_that_hides_rows(postgresql: Place, fake: str, words: str) -> None:
-    """A replica, a wrong clock, and old prepared transactions; ``force`` does not help."""
+    """A replica, a wrong clock, or an old prepared transaction is an objection that cannot be forced."""
     await postgresql.rows(1)
     await postgresql.file()
     async with postgresql.engine.begin() as connection:
@@ -275,7 +275,7 @@ async def test_postgresql_that_hides_rows(postgresql: Place, fake: str, words: s
 
 
 async def test_a_failover_during_a_sweep(postgresql: Place) -> None:
-    """The check is repeated for each batch, because sessions may connect to another server at any time."""
+    """The database is checked again for each batch, because sessions may connect to another server."""
     await postgresql.rows(1)
     await postgresql.file()
     store = FaultyStore(postgresql.store)
@@ -293,7 +293,7 @@ async def test_a_failover_during_a_sweep(postgresql: Place) -> None:
 
 
 async def test_row_level_security(servers: Any, tmp_path: Path) -> None:
-    """The files of rows that a user does not see are not removed."""
+    """Files of rows that a user cannot see are not removed."""
     database: Database = servers.database("asyncpg", tmp_path)
     place = await place_of(database, tmp_path / "media")
     await place.rows(12)
@@ -325,7 +325,7 @@ async def test_row_level_security(servers: Any, tmp_path: Path) -> None:
 
 
 async def test_recently_prepared_transactions(postgresql: Place) -> None:
-    """Their files are young, because of the commit fence."""
+    """A recent prepared transaction is not an objection: because of the commit fence, its files are young."""
     await postgresql.rows(1)
     fake = FAKES["prepared"][0].replace("7 hours", "5 hours")
     async with postgresql.engine.begin() as connection:
@@ -334,7 +334,7 @@ async def test_recently_prepared_transactions(postgresql: Place) -> None:
 
 
 async def test_uncommitted_deletions_are_refused(servers: Any, tmp_path: Path) -> None:
-    """Another transaction may still roll back the deletion of rows."""
+    """A sweep is refused while another transaction may still roll back the deletion of rows."""
     database: Database = servers.database("asyncmy", tmp_path)
     place = await place_of(database, tmp_path / "media")
     dirty = Place(database, tmp_path / "media", isolation_level="READ UNCOMMITTED")
@@ -355,7 +355,7 @@ async def test_uncommitted_deletions_are_refused(servers: Any, tmp_path: Path) -
 
 
 async def test_sessions_that_are_bound_to_a_connection(place: Place) -> None:
-    """They see what its transaction did, which may be rolled back."""
+    """Sessions bound to a connection are refused, because they see uncommitted changes."""
     await place.rows(12)
     async with place.engine.connect() as connection:
         await connection.execute(delete(UserPicture).where(UserPicture.user_id == 3))
@@ -369,7 +369,7 @@ async def test_sessions_that_are_bound_to_a_connection(place: Place) -> None:
 
 
 async def test_sessions_with_replicas(place: Place, servers: Any, tmp_path: Path) -> None:
-    """All statements go to the database to which rows are written."""
+    """All statements are sent to the database to which rows are written."""
     other: Database = servers.database("aiosqlite", tmp_path)
     await other.create(Base.metadata)
     reader = other.engine().sync_engine
@@ -389,7 +389,7 @@ async def test_sessions_with_replicas(place: Place, servers: Any, tmp_path: Path
 
 @pytest.mark.parametrize("delete", [True, False])
 async def test_a_short_grace_time(place: Place, delete: bool) -> None:
-    """It is refused with ``delete``, unless the sessions have it, too, or it is forced."""
+    """With ``delete``, a short grace time is refused unless the sessions have it, too, or it is forced."""
     names = await place.rows(9)
     orphan = place.store.name_of(await place.file(named=7200, put=7200))
     hour = timedelta(hours=1)
@@ -410,7 +410,7 @@ async def test_a_short_grace_time(place: Place, delete: bool) -> None:
 
 
 async def test_a_row_that_appears_during_the_sweep_keeps_its_file(place: Place) -> None:
-    """The rows are checked again before a file is removed."""
+    """The rows are queried again before a file is removed."""
     await place.rows(5)
     one, other = await place.file(), await place.file()
     names = await place.names()
@@ -434,7 +434,7 @@ async def test_a_row_that_appears_during_the_sweep_keeps_its_file(place: Place) 
 
 
 async def test_rows_that_are_deleted_during_the_sweep(place: Place) -> None:
-    """The share applies to the removed files, not only to the counted ones; with ``force`` all orphans are removed."""
+    """The share is checked again for the files to remove; with ``force``, all orphans are removed."""
     names = {*await place.rows(30)}
     await place.file()
     store = FaultyStore(place.store)
@@ -453,7 +453,7 @@ async def test_rows_that_are_deleted_during_the_sweep(place: Place) -> None:
 
 
 async def test_a_row_that_moves_to_another_table_during_the_sweep(place: Place) -> None:
-    """It is never in the table that is read at the moment, so both tables are read twice."""
+    """Both tables are read twice, so a row that moves between them is found."""
     await place.database.create(Own.metadata)
     kept, orphan = await place.file("picture-one"), await place.file("picture-one")
     row = "(owner_id, mimetype, width, height, variant, original, created_at, revision"
@@ -500,7 +500,7 @@ async def test_a_listing_that_changes_during_the_sweep(place: Place, at: int) ->
 
 
 async def test_concurrent_sweeps(any_place: Place) -> None:
-    """Both succeed, and no file with a row is removed."""
+    """Two concurrent sweeps succeed, and no file with a row is removed."""
     kept = await any_place.rows(30)
     for _ in range(30):
         await any_place.file()
@@ -511,7 +511,7 @@ async def test_concurrent_sweeps(any_place: Place) -> None:
 
 
 async def test_a_sweep_during_uploads(sqlite_database: Database) -> None:
-    """Files that are uploaded after its start are not touched, even without a grace time."""
+    """Files uploaded after the start of a sweep are not removed, even with a grace time of zero."""
     await sqlite_database.create(faults.Base.metadata)
     rig = Rig(sqlite_database, stores.FaultyStore(), sqlite_database.engine())
     await rig.user(1, b"one")
@@ -531,7 +531,7 @@ async def test_a_sweep_during_uploads(sqlite_database: Database) -> None:
 
 
 async def test_a_sweep_continues_after_a_position(place: Place) -> None:
-    """It starts after the position of the other sweep, in this class and the next ones."""
+    """A sweep starts after the position of an earlier one, in this class and the following ones."""
     await place.rows(3)
     users = sorted([place.store.name_of(await place.file()) for _ in range(3)])
     photo = place.store.name_of(await place.file("post-photo"))
@@ -547,7 +547,7 @@ async def test_a_sweep_continues_after_a_position(place: Place) -> None:
 
 
 async def test_counting_does_not_move_the_position(place: Place) -> None:
-    """A sweep that fails while it counts has to be started from the beginning."""
+    """A sweep that failed while it counted files must start from the beginning."""
     await place.rows(3)
     await place.file()
     store = FaultyStore(place.store)
@@ -564,7 +564,7 @@ async def test_counting_does_not_move_the_position(place: Place) -> None:
 
 
 async def test_many_files(place: Place) -> None:
-    """Files are processed in batches; a limit may end a sweep within one."""
+    """Files are processed in batches, and a limit can end a sweep within a batch."""
     aged = AgedStore()
     await aged.fill(place.engine, 10)
     kept = aged.names
@@ -583,7 +583,7 @@ async def test_many_files(place: Place) -> None:
 
 
 async def test_the_limit(place: Place) -> None:
-    """It bounds the number of files that one run removes; the next run continues."""
+    """The limit bounds the number of files that one run removes, and the next run continues."""
     await place.rows(30)
     for _ in range(9):
         await place.file()
@@ -596,7 +596,7 @@ async def test_the_limit(place: Place) -> None:
 
 
 async def test_files_that_cannot_be_removed(place: Place) -> None:
-    """They are reported, the others are removed, and nothing is raised."""
+    """Files that cannot be removed are reported, the others are removed, and nothing is raised."""
     await place.rows(1)
     names = sorted([place.store.name_of(await place.file()) for _ in range(3)])
     store = FaultyStore(place.store)
@@ -610,7 +610,7 @@ async def test_files_that_cannot_be_removed(place: Place) -> None:
 
 
 async def test_a_listing_that_fails_half_way(place: Place) -> None:
-    """Nothing is removed."""
+    """If a listing fails, nothing is removed."""
     await place.rows(1)
     for _ in range(4):
         await place.file()
@@ -622,7 +622,7 @@ async def test_a_listing_that_fails_half_way(place: Place) -> None:
 
 
 async def test_a_database_that_is_unavailable(place: Place) -> None:
-    """Nothing is removed."""
+    """If the database is unavailable, nothing is removed."""
     await place.file()
     await place.engine.dispose()
     Path(str(place.database.url.database)).unlink()
@@ -633,7 +633,7 @@ async def test_a_database_that_is_unavailable(place: Place) -> None:
 
 @pytest.mark.parametrize("steps", range(0, 60, 6))
 async def test_a_sweep_is_cancelled(place: Place, steps: int) -> None:
-    """At any step only orphans are removed, and the next sweep finds the rest."""
+    """A sweep that is cancelled at any step has removed only orphans, and the next sweep finds the rest."""
     kept = await place.rows(3)
     for _ in range(5):
         await place.file()
@@ -649,7 +649,7 @@ async def test_a_sweep_is_cancelled(place: Place, steps: int) -> None:
 
 
 async def test_unfinished_uploads_are_deleted(place: Place) -> None:
-    """If they are old, and only with ``delete``."""
+    """Unfinished uploads are deleted if they are old, and only with ``delete``."""
     await place.rows(1)
     folder = Path(place.store.path, "user-picture/x")
     folder.mkdir()
@@ -667,7 +667,7 @@ async def test_unfinished_uploads_are_deleted(place: Place) -> None:
 
 
 async def test_a_callback_is_called_or_awaited(place: Place) -> None:
-    """It gets each orphan."""
+    """A callback receives each orphan, and may be asynchronous."""
     await place.rows(1)
     orphan = place.store.name_of(await place.file())
     seen: list[Orphan] = []
@@ -685,7 +685,7 @@ async def test_a_callback_is_called_or_awaited(place: Place) -> None:
 
 
 async def test_the_store(place: Place) -> None:
-    """It is that of the argument, the context, or the sessions."""
+    """The store is that of the argument, the context, or the sessions."""
     await place.rows(1)
     await place.file()
     assert len(await found(place)) == 1
@@ -725,7 +725,7 @@ class Picture(Own, Image):
 
 
 class Other(Own, Image):
-    """A class with files among those of another class."""
+    """A class whose object type is among those of another class."""
 
     __tablename__ = "other"
     owner_id: Mapped[int] = mapped_column(ForeignKey("owner.id"), primary_key=True)
@@ -733,7 +733,7 @@ class Other(Own, Image):
 
 
 async def test_object_types_that_depend_on_the_row(place: Place) -> None:
-    """They must be given; files that rows of another class name are kept."""
+    """Such object types must be given, and files that rows of another class name are kept."""
     await place.database.create(Own.metadata)
     with pytest.raises(DeclarationError, match=r"Picture\.object_type depends on the row: pass all object types"):
         sweep(place.sessions, Picture)
@@ -766,6 +766,6 @@ async def test_arguments(place: Place, options: dict[str, Any], error: Any, word
 
 
 async def test_a_store_without_names(place: Place) -> None:
-    """It cannot be listed."""
+    """A store that is not a ``KeyedStore`` is refused, because it cannot be listed."""
     with pytest.raises(DeclarationError, match="store: expected a KeyedStore, which can be listed"):
         sweep(place.sessions, Base, ThirdPartyStore())

@@ -1,4 +1,4 @@
-"""Offloaded values: their files are verified and swept like those of images."""
+"""Verification and sweep of the files of offloaded values."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def store() -> MemoryStore:
 
 @pytest.fixture
 async def sessions(sqlite_database: Database, store: MemoryStore) -> async_sessionmaker[AsyncSession]:
-    """Ten articles; one has no text, and one has a note that is stored inline."""
+    """Sessions with ten articles, one of which has no text, and one a note that is stored inline."""
     sessions = await started(sqlite_database, Base.metadata)
     bind_store(sessions, store)
     async with sessions.begin() as session:
@@ -69,7 +69,7 @@ async def alter(store: MemoryStore, name: str, data: bytes | None) -> None:
 async def test_missing_and_altered_values_are_reported(
     sessions: async_sessionmaker[AsyncSession], store: MemoryStore
 ) -> None:
-    """For compressed and uncompressed values; values are not repaired."""
+    """Missing and altered values are reported, compressed or not, and not repaired."""
     plan = verify(sessions, Base, deep=True)
     assert [mismatch async for mismatch in plan] == []
     assert (plan.progress.sound, plan.progress.bytes) == (16, sum([one.size async for one in store.list_objects()]))
@@ -98,7 +98,7 @@ async def test_missing_and_altered_values_are_reported(
 async def test_values_without_a_valid_name_are_reported(
     sessions: async_sessionmaker[AsyncSession], store: MemoryStore
 ) -> None:
-    """Neither a verification nor a migration ignores a row with a foreign value."""
+    """Verification and migration report a row whose value this library did not write."""
     async with sessions.begin() as session:
         await session.execute(text("UPDATE article SET body = '@s3://other/secret' WHERE id = 1"))
         await session.execute(text("UPDATE article SET note = '@article.body/elsewhere' WHERE id = 2"))
@@ -119,7 +119,7 @@ async def test_values_without_a_valid_name_are_reported(
 
 
 async def test_a_store_without_names(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """It cannot have offloaded values."""
+    """A store that is not a ``KeyedStore`` is refused, because it cannot contain offloaded values."""
     mismatches = [mismatch async for mismatch in verify(sessions, Article, ThirdPartyStore())]
     assert {mismatch.problem for mismatch in mismatches} == {"unreadable"}
     assert isinstance(mismatches[0].error, DeclarationError)
@@ -127,7 +127,7 @@ async def test_a_store_without_names(sessions: async_sessionmaker[AsyncSession])
 
 
 async def test_orphaned_values_are_removed(sessions: async_sessionmaker[AsyncSession], store: MemoryStore) -> None:
-    """After a bulk deletion; a column that has lost all of its rows is an objection."""
+    """Values of bulk-deleted rows are removed; a column that has lost all of its rows is an objection."""
     assert [repr(kind) for kind in kinds(Base)] == ["<StoredKind Article.body>", "<StoredKind Article.note>"]
     before = await names(store)
     async with sessions() as session:

@@ -1,4 +1,4 @@
-"""Verification: missing and altered files are reported, and thumbnails are repaired."""
+"""Verification: it reports missing and altered files, and repairs thumbnails."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def alter(place: Place, name: str, blob: bytes | None) -> None:
 
 
 async def test_missing_and_altered_files_are_reported(any_place: Place) -> None:
-    """Missing files and wrong sizes always, wrong checksums if the files are read."""
+    """Missing files and wrong sizes are always reported, wrong checksums only if the files are read."""
     place = any_place
     names = await add_files(place, 12)
     assert await mismatches(place) == await mismatches(place, deep=True) == {}
@@ -95,7 +95,7 @@ async def test_missing_and_altered_files_are_reported(any_place: Place) -> None:
 
 
 async def test_progress(place: Place) -> None:
-    """It counts rows, their results, and the bytes that were read."""
+    """The progress counts rows, their results, and the bytes that were read."""
     names = await add_files(place, 5)
     alter(place, names[0], None)
     plan = verify(place.sessions, Base, deep=True)
@@ -113,7 +113,7 @@ async def test_progress(place: Place) -> None:
 
 
 async def test_rows_without_size_and_checksum(place: Place) -> None:
-    """Of files of SQLAlchemy-ImageAttach only the absence is noticed."""
+    """For rows of SQLAlchemy-ImageAttach, only a missing file is detected."""
     name = await place.name("user-picture/1/0/1.30x20.jpe", blob=b"anything")
     await place.row(await place.file(), byte_size=None, sha256=None)
     async with place.sessions.begin() as session:
@@ -125,7 +125,7 @@ async def test_rows_without_size_and_checksum(place: Place) -> None:
 
 @pytest.mark.parametrize("error", [None, OSError(5, "broken"), ZeroDivisionError("in a third-party store")])
 async def test_a_store_that_fails(place: Place, error: Any) -> None:
-    """The file is reported as unreadable, and nothing is raised."""
+    """A file that cannot be read is reported, and nothing is raised."""
     names = await add_files(place, 3)
     store = FaultyStore(place.store)
     store.fail("get", error, at=2)
@@ -146,7 +146,7 @@ async def test_a_missing_file_in_a_third_party_store(place: Place) -> None:
 
 @pytest.mark.parametrize("error", [None, TimeoutError("no answer")])
 async def test_an_outage_ends_the_run(place: Place, error: Any) -> None:
-    """A store that does not respond is reported once, after a number of consecutive files; one response resets it."""
+    """The run ends if the store does not respond for many consecutive files; one response resets the count."""
     await add_files(place, 40)
     store = FaultyStore(place.store)
     for number in range(1, 41):
@@ -161,7 +161,7 @@ async def test_an_outage_ends_the_run(place: Place, error: Any) -> None:
 
 
 async def test_a_bucket_that_does_not_exist(place: Place) -> None:
-    """It is reported once, not for each file."""
+    """A missing bucket is reported once, not for each file."""
     await add_files(place, 3)
     store = FaultyStore(place.store)
     store.fail("head", StoreMissingError("there is no such bucket"))
@@ -170,14 +170,14 @@ async def test_a_bucket_that_does_not_exist(place: Place) -> None:
 
 
 async def test_a_large_file_is_hashed(place: Place) -> None:
-    """It is read in blocks, outside of the event loop."""
+    """A large file is read in blocks, outside of the event loop."""
     blob = bytes(3_000_000)
     await place.row(await place.file(blob=blob), byte_size=len(blob), sha256=hashlib.sha256(blob).hexdigest())
     assert await mismatches(place, deep=True) == {}
 
 
 async def test_a_store_without_names(place: Place) -> None:
-    """Its files are read, because it reports no sizes."""
+    """Files in a store that is not a ``KeyedStore`` are read, because it reports no sizes."""
     store = ThirdPartyStore()
     key = await place.file()
     await place.row(key, byte_size=len(BLOB), sha256=DIGEST)
@@ -208,7 +208,7 @@ async def test_rows_that_change_during_the_verification(place: Place) -> None:
 
 
 async def test_leaving_the_loop_stops_the_verification(place: Place) -> None:
-    """No task is left, and no file is open."""
+    """After the loop is left, no task is running and no file is open."""
     for name in await add_files(place, 40):
         alter(place, name, b"longer")
     before = asyncio.all_tasks()
@@ -220,7 +220,7 @@ async def test_leaving_the_loop_stops_the_verification(place: Place) -> None:
 
 @pytest.mark.parametrize("steps", range(2, 40, 4))
 async def test_a_verification_is_cancelled(place: Place, steps: int) -> None:
-    """At any step it ends, and leaves no task."""
+    """A verification that is cancelled at any step ends and leaves no task running."""
     for name in await add_files(place, 5):
         alter(place, name, None)
     before = asyncio.all_tasks()
@@ -272,7 +272,7 @@ async def picture(place: Place, recipes: Sequence[Recipe] = LOOKS, blob: bytes |
 
 
 async def test_thumbnails_are_repaired(any_place: Place) -> None:
-    """Each gets its size and look, a missing one its old name; no other files are left."""
+    """A repaired thumbnail has its size and look, a missing one also its old name; no other files are left."""
     place = any_place
     names = await picture(place)
     thumbnails = list(names)[1:]
@@ -303,7 +303,7 @@ async def test_thumbnails_are_repaired(any_place: Place) -> None:
     ],
 )
 async def test_thumbnails_of_other_formats_are_repaired(place: Place, recipe: Recipe, blob: Any) -> None:
-    """Animations and transparent images."""
+    """Thumbnails of animations and of transparent images are repaired."""
     names = list(await picture(place, [recipe], blob()))
     alter(place, names[1], None)
     assert [mismatch.repaired for mismatch in (await mismatches(place, repair=True)).values()] == [True]
@@ -311,7 +311,7 @@ async def test_thumbnails_of_other_formats_are_repaired(place: Place, recipe: Re
 
 
 async def test_an_original_cannot_be_repaired(place: Place) -> None:
-    """It is reported, and so are its thumbnails."""
+    """A missing original and its thumbnails are reported and not repaired."""
     names = list(await picture(place, LOOKS[:1]))
     for name in names:
         alter(place, name, None)
@@ -321,7 +321,7 @@ async def test_an_original_cannot_be_repaired(place: Place) -> None:
 
 
 async def test_a_broken_original(place: Place) -> None:
-    """Its thumbnails cannot be rendered; the error says so."""
+    """Thumbnails of a damaged original are not repaired, and the error states the reason."""
     names = list(await picture(place, LOOKS[:1]))
     alter(place, names[0], b"no picture")
     alter(place, names[1], None)
@@ -329,7 +329,7 @@ async def test_a_broken_original(place: Place) -> None:
 
 
 async def test_a_thumbnail_without_an_original(place: Place) -> None:
-    """It cannot be rendered."""
+    """A thumbnail whose original has no row is not repaired."""
     names = list(await picture(place, LOOKS[:1]))
     async with place.sessions.begin() as session:
         await session.execute(delete(UserPicture).where(UserPicture.original))
@@ -339,7 +339,7 @@ async def test_a_thumbnail_without_an_original(place: Place) -> None:
 
 @pytest.mark.parametrize("variant", ["mine", "custom", "cover-0123456789abcdef", "cover.custom", "q999"])
 async def test_looks_without_a_recipe(place: Place, variant: str) -> None:
-    """They are reported, and not repaired."""
+    """Thumbnails whose look does not determine a recipe are reported and not repaired."""
     names = list(await picture(place, LOOKS[:1]))
     async with place.sessions.begin() as session:
         await session.execute(
@@ -351,7 +351,7 @@ async def test_looks_without_a_recipe(place: Place, variant: str) -> None:
 
 
 class Assets(DeclarativeBase):
-    """A base whose images have a single number as primary key."""
+    """A base whose images have a single integer as primary key."""
 
 
 class Asset(Assets):
@@ -364,7 +364,7 @@ class Asset(Assets):
 
 
 class Photo(Asset, Image):
-    """An image with a table of its own, by joined inheritance."""
+    """An image in a separate table, by joined inheritance."""
 
     __tablename__ = "photo"
     id: Mapped[int] = mapped_column(ForeignKey("asset.id"), primary_key=True)
@@ -372,7 +372,7 @@ class Photo(Asset, Image):
 
 
 async def test_images_without_a_set(place: Place) -> None:
-    """No row determines their original; they are reported, and no row is changed."""
+    """Thumbnails whose row does not determine the original are reported, and no row is changed."""
     await place.database.create(Assets.metadata)
     common = {"width": 30, "height": 20, "variant": "", "mimetype": "image/jpeg", "original": False}
     async with place.sessions.begin() as session:
@@ -386,7 +386,7 @@ async def test_images_without_a_set(place: Place) -> None:
 
 
 async def test_thumbnails_of_several_pictures(place: Place) -> None:
-    """Each is rendered from the original of its own set."""
+    """Each thumbnail is rendered from the original of its own set."""
     async with place.sessions() as session:
         session.add(post := Post(id=1))
         for number, name in enumerate(("coffee", "chelsea")):
@@ -407,7 +407,7 @@ async def test_thumbnails_of_several_pictures(place: Place) -> None:
 
 
 async def test_a_row_that_is_replaced_during_the_repair(place: Place) -> None:
-    """It keeps its file, and the new file is deleted."""
+    """A row that is replaced during the repair keeps its file, and the newly rendered file is deleted."""
     names = list(await picture(place, LOOKS[:1]))
     alter(place, names[1], b"broken")
     store = FaultyStore(place.store)
@@ -427,7 +427,7 @@ async def test_a_row_that_is_replaced_during_the_repair(place: Place) -> None:
 
 
 async def test_a_repair_that_the_database_refuses(place: Place) -> None:
-    """The error is raised, and the new file is deleted."""
+    """The error of the database is raised, and the newly rendered file is deleted."""
     names = list(await picture(place, LOOKS[:1]))
     alter(place, names[1], b"broken")
     refuse_updates(place, OperationalError("UPDATE", {}, Exception("read-only")))
@@ -437,7 +437,7 @@ async def test_a_repair_that_the_database_refuses(place: Place) -> None:
 
 
 async def test_a_repair_in_which_a_callback_fails(place: Place) -> None:
-    """The error is that of its row, and the new file is deleted."""
+    """The error of a callback is reported for the row, and the newly rendered file is deleted."""
     names = list(await picture(place, LOOKS[:1]))
     alter(place, names[1], b"broken")
     refuse_updates(place, ZeroDivisionError())
@@ -455,8 +455,8 @@ def refuse_updates(place: Place, error: Exception) -> None:
             raise error
 
 
-async def test_a_repair_in_the_middle_of_a_move(place: Place) -> None:
-    """A thumbnail that only the old store has gets the same name in the new one, so that both URLs work."""
+async def test_a_repair_during_a_move(place: Place) -> None:
+    """A thumbnail that only the old store has gets the same name in the new store, so that both URLs work."""
     names = list(await picture(place, LOOKS[:1]))
     new = FaultyStore()
     async with await place.store.get_object(names[0]) as file:
@@ -478,7 +478,7 @@ async def test_a_repair_in_the_middle_of_a_move(place: Place) -> None:
 
 
 async def test_repairs_in_other_stores_are_refused(place: Place) -> None:
-    """The row would name a file that the application's store does not have."""
+    """A repair in another store is refused, because rows would name files that the application's store lacks."""
     await picture(place, LOOKS[:1])
     other = MemoryStore()
     with pytest.raises(ValueError, match="repair: expected the application's store FileSystemStore"):
@@ -491,7 +491,7 @@ async def test_repairs_in_other_stores_are_refused(place: Place) -> None:
 
 
 async def test_an_old_file_that_cannot_be_deleted(place: Place) -> None:
-    """The repair succeeds; a sweep finds the file."""
+    """The repair succeeds, and a sweep finds the old file."""
     names = list(await picture(place, LOOKS[:1]))
     alter(place, names[1], b"broken")
     store = FaultyStore(place.store)
@@ -502,8 +502,8 @@ async def test_an_old_file_that_cannot_be_deleted(place: Place) -> None:
     assert await mismatches(place, deep=True) == {}
 
 
-async def test_a_column_has_no_thumbnail(place: Place) -> None:
-    """Files that are not images are not rendered."""
+async def test_offloaded_values_are_not_repaired(place: Place) -> None:
+    """Files that are not images are never rendered."""
     [kind] = kinds(UserPicture)
     reference = FileReference(User, (1,), "user.bio", None, "user.bio/x", "text/plain", 1, None, True, None)
     assert not await rebuild(place.sessions, kind, reference, place.store)

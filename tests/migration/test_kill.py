@@ -1,4 +1,4 @@
-"""A migration whose process is killed."""
+"""Migrations whose process is killed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ asyncio.run(main())
 
 
 async def test_a_migration_continues_after_a_kill(sqlite_database: Database, tmp_path: Path) -> None:
-    """SIGKILL leaves only whole files; the next run copies exactly the others."""
+    """SIGKILL leaves only complete files, and the next run copies exactly the others."""
     sessions = await tables(sqlite_database)
     source, destination = tmp_path / "source", tmp_path / "destination"
     old, new = FileSystemStore(source, "/", fsync=False), FileSystemStore(destination, "/", fsync=False)

@@ -65,7 +65,7 @@ async def reached(stop: Stop, task: asyncio.Task[object]) -> None:
 
 
 async def test_files_of_all_classes_are_copied(database: Database, tmp_path: Path) -> None:
-    """Each once, including single-table inheritance; the source is unchanged, and no other file is copied."""
+    """Each file is copied once, also with single-table inheritance; the source and other files are unchanged."""
     sessions = await tables(database)
     source = MemoryStore()
     destination = FileSystemStore(tmp_path / "files", "/", fsync=False)
@@ -93,7 +93,7 @@ async def test_files_of_all_classes_are_copied(database: Database, tmp_path: Pat
 
 
 async def test_one_class_is_copied(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
-    """Only the class and its subclasses are."""
+    """Only the files of the class and its subclasses are copied."""
     await add_users(sessions, source, [b"1"])
     async with sessions() as session, session.begin():
         post = Post(id=1)
@@ -105,7 +105,7 @@ async def test_one_class_is_copied(sessions: Sessions, source: FaultyStore, dest
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_callbacks(sessions: Sessions, source: FaultyStore, destination: FaultyStore, asynchronous: bool) -> None:
-    """A callback gets each file, and may be asynchronous; an error that it raises stops the migration."""
+    """A callback receives each file and may be asynchronous; an error that it raises stops the migration."""
     await add_users(sessions, source, [b"%d" % number for number in range(9)])
     told: list[Migrated] = []
     plan = migrate(sessions, Base, source, destination, concurrency=2)
@@ -129,7 +129,7 @@ async def test_callbacks(sessions: Sessions, source: FaultyStore, destination: F
 async def test_an_error_of_the_callback_stops_copies_in_progress(
     sessions: Sessions, source: FaultyStore, destination: FaultyStore
 ) -> None:
-    """They have ended before the error is raised."""
+    """Copies in progress have ended when the error of a callback is raised."""
     await add_users(sessions, source, [b"1", b"2", b"3"])
     source.at("get", hangs, 1)
     with pytest.raises(ZeroDivisionError) as caught:
@@ -139,7 +139,7 @@ async def test_an_error_of_the_callback_stops_copies_in_progress(
 
 
 async def test_a_dry_run_copies_nothing(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
-    """It reports the files that are present, those that would be copied, and those that the source does not have."""
+    """A dry run reports files that are present, would be copied, or are missing in the source."""
     await add_users(sessions, source, [b"1", b"22", b"333"])
     first, second, third = await keys(sessions)
     await destination.put(first, b"1", reproducible=False)
@@ -155,7 +155,7 @@ async def test_a_dry_run_copies_nothing(sessions: Sessions, source: FaultyStore,
 
 
 async def test_copied_files_are_skipped(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
-    """A second run reads no file of the source and puts none."""
+    """A second run reads no file from the source and puts none."""
     await add_users(sessions, source, [b"1", b"22", b"333"])
     assert (await migrate(sessions, Base, source, destination).execute()).copied == 3
     counts = {**source.counts}, destination.counts["put"]
@@ -165,7 +165,7 @@ async def test_copied_files_are_skipped(sessions: Sessions, source: FaultyStore,
 
 
 async def test_a_stopped_migration_continues(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
-    """Leaving the loop stops the copies in progress; the next run copies the rest."""
+    """Leaving the loop stops the copies in progress, and the next run copies the rest."""
     await add_users(sessions, source, [b"%d" % number for number in range(40)])
     plan = migrate(sessions, Base, source, destination, concurrency=4)
     async with aclosing(aiter(plan)) as running:
@@ -204,7 +204,7 @@ async def test_a_cancelled_migration_leaves_no_partial_files(
 async def test_failures_are_raised_at_the_end(
     sessions: Sessions, source: FaultyStore, destination: FaultyStore, fault: object
 ) -> None:
-    """They do not stop other copies; each names its row, and the next run copies the rest."""
+    """A failure does not stop other copies, and names its row; the next run copies the rest."""
     await add_users(sessions, source, [b"%d" % number for number in range(10)])
     destination.at("put", fault, 3)  # type: ignore[arg-type]
     destination.at("put", fault, 7)  # type: ignore[arg-type]
@@ -223,7 +223,7 @@ async def test_failures_are_raised_at_the_end(
 
 
 async def test_third_party_stores(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
-    """Each error of a store, of any class, is that of its file; a builtin ``FileNotFoundError`` means no file."""
+    """An error of any class is reported for its file, and a builtin ``FileNotFoundError`` as a missing file."""
     destination = ForgetfulStore()
     await add_users(sessions, source, [b"%d" % number for number in range(4)])
 
@@ -240,7 +240,7 @@ async def test_third_party_stores(sessions: Sessions, source: FaultyStore, desti
 
 
 class ForgetfulStore(FaultyStore):
-    """Raises a builtin error for a missing file."""
+    """A store that raises a builtin error for a missing file."""
 
     async def head_object(self, name: str) -> ObjectInfo:
         try:
@@ -249,8 +249,8 @@ class ForgetfulStore(FaultyStore):
             raise FileNotFoundError(2, "no such file", name) from error
 
 
-async def test_failures_hold_no_files(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
-    """Neither do the errors behind them: a thousand failures would keep as many files in memory, or open."""
+async def test_failures_do_not_keep_files(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
+    """Errors that are kept do not keep the bytes of files in memory, nor files open."""
 
     async def trouble(name: str) -> None:
         raise ExceptionGroup("parts", [ConnectionError("reset")])
@@ -276,7 +276,7 @@ async def test_failures_hold_no_files(sessions: Sessions, source: FaultyStore, d
 async def test_too_many_failures_stop_the_migration(
     sessions: Sessions, source: FaultyStore, destination: FaultyStore
 ) -> None:
-    """A store that is down does not get a request for each row."""
+    """If a store is down, the migration stops before it has sent a request for each row."""
     await add_users(sessions, source, [b"%d" % number for number in range(50)])
     destination.at("put", fails)
     plan = migrate(sessions, Base, source, destination, concurrency=4, max_failures=5)
@@ -287,7 +287,7 @@ async def test_too_many_failures_stop_the_migration(
 
 
 async def test_a_damaged_file_is_not_copied(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
-    """If a file in the source does not match its row, it is not put."""
+    """A file in the source that does not match its row is not put."""
     await add_users(sessions, source, [b"one", b"two", b"three"])
     first, second, _ = await keys(sessions)
     for key, blob in ((first, b"longer"), (second, b"TWO")):
@@ -310,7 +310,7 @@ async def test_a_damaged_file_is_not_copied(sessions: Sessions, source: FaultySt
 async def test_a_wrong_file_in_the_destination_is_a_failure(
     sessions: Sessions, source: FaultyStore, destination: FaultyStore, deep: bool, failed: int
 ) -> None:
-    """It is not overwritten; with the same size, only ``deep`` detects it."""
+    """A wrong file is never overwritten; if its size is right, only ``deep`` detects it."""
     await add_users(sessions, source, [b"one", b"two", b"three"])
     first, second, third = await keys(sessions)
     for key, blob in ((first, b"longer"), (second, b"TWO"), (third, b"three")):
@@ -324,7 +324,7 @@ async def test_a_wrong_file_in_the_destination_is_a_failure(
 
 
 async def test_concurrent_migrations(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
-    """They do not disturb each other; files that another one has put are present."""
+    """Concurrent migrations do not disturb each other, and count files that another one has put as present."""
     await add_users(sessions, source, [b"%d" % number for number in range(20)])
     plans = [migrate(sessions, Base, source, destination, concurrency=3) for _ in range(3)]
     found = await asyncio.gather(*(plan.execute() for plan in plans))
@@ -333,13 +333,15 @@ async def test_concurrent_migrations(sessions: Sessions, source: FaultyStore, de
     assert await contents(destination.inner) == await contents(source.inner)
 
 
-async def test_a_file_that_comes_and_goes(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
-    """A put that is refused for a file that does not exist afterwards is a failure, which the next run repairs."""
+async def test_a_file_that_disappears_after_a_refused_put(
+    sessions: Sessions, source: FaultyStore, destination: FaultyStore
+) -> None:
+    """A put is refused for a file that is then missing: this is a failure, and the next run copies the file."""
     await add_users(sessions, source, [b"1", b"2"])
     _, second = sorted(await keys(sessions), key=lambda key: key.revision or "")  # rows are read in this order
 
     class Vanishing(FaultyStore):
-        """Loses what it refused to overwrite."""
+        """A store that loses a file after it has refused to overwrite it."""
 
         async def put_object(self, name: str, data: object, **options: object) -> None:  # type: ignore[override]
             try:
@@ -363,7 +365,7 @@ async def test_a_file_that_comes_and_goes(sessions: Sessions, source: FaultyStor
 
 
 async def test_the_application_continues_to_write(database: Database) -> None:
-    """With a mirror of both stores, no file is lost that is added, replaced or deleted during the migration."""
+    """With a mirror of both stores, files that are added, replaced or deleted during the migration stay consistent."""
     sessions = await tables(database)
     old, new = MemoryStore(), MemoryStore()
     mirror = MirrorStore(old, new)
@@ -417,7 +419,7 @@ async def test_rows_that_are_deleted_during_the_migration(
 
 
 async def old_row(sessions: Sessions, number: int, created: bool = True) -> ImageKey:
-    """Commit a row as SQLAlchemy-ImageAttach would have."""
+    """Commit a row in the form of SQLAlchemy-ImageAttach."""
     async with sessions() as session, session.begin():
         await session.execute(insert(User).values(id=number))
         await session.execute(
@@ -436,7 +438,7 @@ async def old_row(sessions: Sessions, number: int, created: bool = True) -> Imag
 
 @pytest.mark.parametrize("deep", [False, True])
 async def test_legacy_rows(sessions: Sessions, tmp_path: Path, deep: bool) -> None:
-    """Their files get the legacy name of each store; sizes or checksums are compared with the source."""
+    """Legacy files get the legacy name of each store, and their sizes or checksums are compared with the source."""
     source, destination = FileSystemStore(tmp_path / "files", "/", fsync=False), MemoryStore()
     for number in (1, 2, 3):
         await source.put(await old_row(sessions, number), b"old %d" % number, reproducible=False)
@@ -455,7 +457,7 @@ async def test_legacy_rows(sessions: Sessions, tmp_path: Path, deep: bool) -> No
 
 
 async def test_stores_without_names(sessions: Sessions) -> None:
-    """Files are copied from a third-party store, and back; files that are present there have to be read."""
+    """Files are copied from and to third-party stores, in which files that are present have to be read."""
     theirs, ours, back = PlainStore(), MemoryStore(), PlainStore()
     await add_users(sessions, theirs, [b"1", b"2" * 200_000])
     assert (await migrate(sessions, Base, theirs, ours).execute()).copied == 2
@@ -465,7 +467,7 @@ async def test_stores_without_names(sessions: Sessions) -> None:
 
 
 async def test_a_large_file_is_copied_with_a_temporary_file(sessions: Sessions, tmp_path: Path) -> None:
-    """It is not kept in memory."""
+    """A large file is copied through a temporary file, not through memory."""
     source, destination = FileSystemStore(tmp_path / "a", "/", fsync=False), MemoryStore()
     await add_users(sessions, source, [bytes(range(256)) * 24 * 1024])
     assert (await migrate(sessions, Base, source, destination).execute()).bytes == 6 * 1024 * 1024
@@ -474,7 +476,7 @@ async def test_a_large_file_is_copied_with_a_temporary_file(sessions: Sessions, 
 
 
 async def test_a_row_that_contains_a_name(sessions: Sessions, source: FaultyStore) -> None:
-    """Rows of offloaded columns contain names, so both stores must be keyed."""
+    """Rows of offloaded columns contain names, so both stores must be a ``KeyedStore``."""
     from aioimageattach.migration._transfer import Transfer
 
     blob = b"text"
@@ -540,7 +542,7 @@ def test_arguments(source: FaultyStore, destination: FaultyStore) -> None:
 
 
 async def test_a_session_as_a_template(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
-    """It can be used during the migration; its uncommitted rows are not migrated."""
+    """The template session can be used during the migration, and its uncommitted rows are not migrated."""
     await add_users(sessions, source, [b"1"])
     async with sessions() as session:
         async for _ in migrate(session, Base, source, destination):

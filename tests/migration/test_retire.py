@@ -1,4 +1,4 @@
-"""Removing the copies that a migration has left in the old store."""
+"""Removal of the copies that a migration has left in the old store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.migration.test_stores import write
 
 
 async def test_copies_are_removed(sqlite_database: Database) -> None:
-    """Only with ``delete``, and only if the new store has the file with the right size."""
+    """Copies are removed only with ``delete``, and only if the new store has a file of the right size."""
     sessions = await tables(sqlite_database)
     old, new = MemoryStore(), MemoryStore()
     await add_users(sessions, old, [b"1", b"22", b"333"])
@@ -45,7 +45,7 @@ async def test_copies_are_removed(sqlite_database: Database) -> None:
 
 @pytest.mark.parametrize("deep", [False, True])
 async def test_copies_of_values_are_removed(sqlite_database: Database, deep: bool) -> None:
-    """They are found by the names in their rows; with ``deep``, altered files in the new store are detected."""
+    """Copies of offloaded values are removed; with ``deep``, altered files in the new store are detected."""
     await sqlite_database.create(ArticleBase.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
     old, new = MemoryStore(), MemoryStore()
@@ -61,7 +61,7 @@ async def test_copies_of_values_are_removed(sqlite_database: Database, deep: boo
 
 
 async def test_a_bucket_that_does_not_exist(sqlite_database: Database) -> None:
-    """It is reported once, not for each file, by a migration and by a removal of copies."""
+    """A migration and a removal of copies report a missing bucket once, not for each file."""
     sessions = await tables(sqlite_database)
     old, new = FaultyStore(), FaultyStore()
     await add_users(sessions, old, [b"1", b"22", b"333"])
@@ -79,7 +79,7 @@ async def test_a_bucket_that_does_not_exist(sqlite_database: Database) -> None:
 
 @pytest.mark.parametrize("error", [OSError(5, "broken"), ZeroDivisionError("in a third-party store")])
 async def test_a_store_that_fails_for_one_file(sqlite_database: Database, error: Exception) -> None:
-    """The copy is kept and reported; the others are removed."""
+    """The copy of this file is kept and reported, and the others are removed."""
     sessions = await tables(sqlite_database)
     old, new = FaultyStore(), FaultyStore()
     await add_users(sessions, old, [b"1", b"22", b"333"])
@@ -91,7 +91,7 @@ async def test_a_store_that_fails_for_one_file(sqlite_database: Database, error:
 
 
 async def test_an_outage_ends_the_run(sqlite_database: Database) -> None:
-    """A store that does not respond ends a migration and a removal of copies; nothing is lost."""
+    """If a store does not respond, a migration and a removal of copies end, and nothing is lost."""
     sessions = await tables(sqlite_database)
     old, new = FaultyStore(), FaultyStore()
     await add_users(sessions, old, [b"%d" % number for number in range(30)])
@@ -111,7 +111,7 @@ async def test_an_outage_ends_the_run(sqlite_database: Database) -> None:
 
 
 async def test_stores_with_the_same_files(sqlite_database: Database) -> None:
-    """They are refused, because the only copy would be removed."""
+    """Stores with the same files are refused, because the only copy would be removed."""
     sessions = await tables(sqlite_database)
     store = MemoryStore()
     for new in (store, MirrorStore(MemoryStore(), store)):

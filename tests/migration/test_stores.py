@@ -1,4 +1,4 @@
-"""Migration between stores on one server and combined stores, and migration of offloaded values."""
+"""Migration between combined stores and stores on one server, and migration of offloaded values."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ArticlePicture(Base, Image):
 
 
 class CountingStore(MemoryStore):
-    """Counts the files that are read."""
+    """A store that counts the files that are read."""
 
     reads = 0
 
@@ -59,7 +59,7 @@ class CountingStore(MemoryStore):
 
 
 class CopyingStore(CountingStore):
-    """A store on a server that copies files between its stores."""
+    """A store on a server that can copy files between its stores."""
 
     async def copy_from(
         self,
@@ -79,7 +79,7 @@ class CopyingStore(CountingStore):
 
 
 async def write(sessions: Sessions, store: KeyedStore) -> None:
-    """Commit three articles: one note is stored inline, and two notes share a file."""
+    """Commit three articles, of which one note is stored inline and two notes share a file."""
     async with sessions() as session, session.begin():
         for number in (1, 2, 3):
             article = Article(id=number)
@@ -92,7 +92,7 @@ async def write(sessions: Sessions, store: KeyedStore) -> None:
 
 @pytest.mark.parametrize("deep", [False, True])
 async def test_offloaded_values(database: Database, tmp_path: Path, deep: bool) -> None:
-    """Each file is copied once, although two rows name it; inline values have no file, and orphans are not copied."""
+    """A file that two rows name is copied once; inline values and orphans are not copied."""
     await database.create(Base.metadata)
     sessions: Sessions = async_sessionmaker(database.engine(), expire_on_commit=False)
     source, destination = MemoryStore(), FileSystemStore(tmp_path / "files", "/", fsync=False)
@@ -118,7 +118,7 @@ async def test_offloaded_values(database: Database, tmp_path: Path, deep: bool) 
 
 @pytest.mark.parametrize("deep", [False, True])
 async def test_stores_of_one_server(sqlite_database: Database, deep: bool) -> None:
-    """No file is read without ``deep``; damaged copies are deleted."""
+    """Without ``deep`` no file is read; with it, damaged copies are deleted."""
     sessions = await tables(sqlite_database)
     source, destination = CopyingStore(), CopyingStore()
     await add_users(sessions, source, [b"one", b"two", b"six"])
@@ -147,7 +147,7 @@ async def test_stores_of_different_servers(sqlite_database: Database) -> None:
 
 
 async def test_a_move_with_a_mirror(sqlite_database: Database, tmp_path: Path) -> None:
-    """Each step can be verified, and the mirror swept: orphans and unfinished uploads are removed from both stores."""
+    """After each step, verification succeeds, and a sweep of the mirror removes orphans from both stores."""
     sessions = await tables(sqlite_database)
     old, new = MemoryStore(), FileSystemStore(tmp_path / "files", "/", fsync=False)
     await add_users(sessions, old, [b"1", b"2"])
@@ -169,7 +169,7 @@ async def test_a_move_with_a_mirror(sqlite_database: Database, tmp_path: Path) -
 
 
 async def test_one_class_with_a_routing_store(sqlite_database: Database) -> None:
-    """The files of other classes stay; all of them are verified and swept together."""
+    """Files of other classes are not copied, and all files are verified and swept together."""
     sessions = await tables(sqlite_database)
     old, new = MemoryStore(), MemoryStore()
     await add_users(sessions, old, [b"1", b"2"])

@@ -66,7 +66,7 @@ MATRIX: dict[int, Attack] = {
         "`..`, absolute, encoded once and twice, backslashes, NUL, 5,000 characters, devices of Windows",
         "`InvalidKeyError` before any I/O; the server responds with 404",
         (
-            (KEYS, "what_no_key_may_have names_that_no_store_may_have"),
+            (KEYS, "invalid_fields_of_a_key invalid_names_in_a_store"),
             (CONTRACT, "invalid_names"),
             ("tests/stores/fs/test_paths.py", "names_that_no_directory_can_hold"),
             (SHOWN, "nothing_else_is_shown any_text_may_be_asked_for"),
@@ -159,7 +159,8 @@ MATRIX: dict[int, Attack] = {
         (
             (
                 "tests/test_fetch.py",
-                "no_spelling_leads_to_this_machine each_hop_is_checked a_name_whose_address_changes public_addresses",
+                "no_spelling_of_a_local_address_is_allowed each_redirect_is_checked a_name_whose_address_changes"
+                " public_addresses",
             ),
         ),
     ),
@@ -247,7 +248,7 @@ MATRIX: dict[int, Attack] = {
             (UPLOADS, "a_body_without_end_is_left_at_the_limit slow_bodies_hold_no_thread"),
             (UPLOADS, "all_uploads_together_have_a_share_of_the_memory"),
             (UPLOADS, "a_thousand_uploads_at_once_take_constant_memory"),
-            (SPOOLS, "a_file_beyond_the_limit cancelled_while_it_fills_from_an_endless_file"),
+            (SPOOLS, "a_file_beyond_the_limit filling_from_an_endless_file_is_cancelled"),
             (SETS, "bytes_are_counted_while_they_stream what_is_no_picture_changes_nothing"),
         ),
     ),
@@ -256,7 +257,7 @@ MATRIX: dict[int, Attack] = {
         "ranges reversed, by the thousand and out of bounds, other methods, a foreign `Host`",
         "416 or the whole file; URLs use configured hosts",
         (
-            ("tests/_http/test_ranges.py", "ranges_that_nothing_is_in what_is_ignored as_many_as_are_allowed"),
+            ("tests/_http/test_ranges.py", "ranges_beyond_the_file ignored_headers the_maximum_number_of_ranges"),
             (SERVED, "a_range_that_there_is_not files_can_only_be_read conditions"),
             ("tests/stores/fs/test_exposed.py", "which_hosts_a_request_may_name no_request_sees_the_host_of_another"),
         ),
@@ -277,7 +278,7 @@ MATRIX: dict[int, Attack] = {
         "names of other classes, guessed names",
         "110 random bits in each name; a row of one class cannot refer to a file of another",
         (
-            (KEYS, "revisions_of_one_moment_are_different"),
+            (KEYS, "revisions_of_the_same_millisecond_differ"),
             (CONTENT, "what_the_server_knows_wins"),
             (DIRECTORY, "the_name_is_made_of_the_revision"),
         ),

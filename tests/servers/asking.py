@@ -1,4 +1,4 @@
-"""Sends requests to ASGI applications in the same process, as servers do."""
+"""Send requests to ASGI applications in the same process, as servers do."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Told:
     """The response of an application.
 
     Attributes:
-        status: 0 if it did not respond.
-        headers: By lower-case name; repeated headers are joined by commas.
+        status: The status; 0 if the application did not respond.
+        headers: The headers by lower-case name; repeated headers are joined by commas.
         bodies: The messages of the body.
         ended: ``True`` if the last message was sent.
     """
@@ -31,7 +31,7 @@ class Told:
 
 
 class Client:
-    """Sends requests to an application, and can disconnect during a response.
+    """A client that sends requests to an application, and can disconnect during a response.
 
     Args:
         app: The application.

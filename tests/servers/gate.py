@@ -134,7 +134,7 @@ class Gate:
         self._thread.join(10)
         self._loop.close()
 
-    # --- what tests ask for ----------------------------------------------------------------------------------------
+    # --- for tests -------------------------------------------------------------------------------------------------
 
     def fail(self, times: int, status: int, code: str, *, method: str = "", headers: Mapping[str, str] = {}) -> None:
         """Respond to the next requests of a method with an error."""
@@ -157,7 +157,7 @@ class Gate:
         yield found
         found.extend(self.log[start:])
 
-    # --- how it works ----------------------------------------------------------------------------------------------
+    # --- requests --------------------------------------------------------------------------------------------------
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self._under_way += 1
@@ -213,7 +213,7 @@ class Gate:
         headers = {name: value for name, value in asked.headers.items() if name not in HOP_BY_HOP}
         path, _, query = asked.target.partition("?")
         if "authorization" not in headers or headers["authorization"].startswith("AWS "):
-            # The server behind supports only one style and no keys; checked requests are forwarded as checked.
+            # The server behind knows no keys and reads only the region, so the checked signature is replaced.
             region = asked.query.get("X-Amz-Credential", "//us-east-1").split("/")[2]
             if form := FORM_REGION.search(asked.body):
                 region = form[1].decode()

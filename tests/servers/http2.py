@@ -1,4 +1,4 @@
-"""An HTTP/2 clear-text client that reads as slowly as a test wants, resets streams, and disconnects."""
+"""An HTTP/2 clear-text client that can read slowly, reset streams, and disconnect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import h2.settings
 
 @dataclass
 class Stream:
-    """What the server has sent on one stream."""
+    """The data that the server has sent on one stream."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)

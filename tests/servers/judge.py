@@ -1,6 +1,6 @@
-"""Checks requests like S3: credentials, complete signature, signed body and time.
+"""Check requests like S3: credentials, complete signature, signed body and time.
 
-The signatures are those of botocore, which is independent of the signer under test.
+Expected signatures are calculated by botocore, which is independent of the signer under test.
 """
 
 from __future__ import annotations
@@ -84,10 +84,10 @@ class Refusal(Exception):
 
 
 class Judge:
-    """Knows the keys and the time.
+    """The check of requests.
 
     Args:
-        keys: By access key.
+        keys: The known keys by access key.
         versions: The accepted versions of signatures.
     """
 
@@ -260,7 +260,7 @@ class Judge:
 
 
 class _Verifier(S3SigV4Auth):  # type: ignore[misc]
-    """Signs exactly the headers that the request declares as signed, with the declared payload hash."""
+    """A signer that signs exactly the headers that the request declares as signed, with its payload hash."""
 
     def __init__(self, keys: ReadOnlyCredentials, service: str, region: str, payload: str, listed: set[str]) -> None:
         super().__init__(keys, service, region)
@@ -279,7 +279,7 @@ class _Verifier(S3SigV4Auth):  # type: ignore[misc]
 
 
 class _OldVerifier(HmacV1Auth):  # type: ignore[misc]
-    """Signs with the date of the request."""
+    """A signer of version 2 that uses the date of the request."""
 
     def __init__(self, keys: ReadOnlyCredentials, date: str) -> None:
         super().__init__(keys)

@@ -21,7 +21,7 @@ def free_port() -> int:
 
 
 def authorization(region: str) -> str:
-    """Return a header that contains the region of a request; the server ignores the rest."""
+    """Return an ``Authorization`` header that contains the region, the only part that the server reads."""
     scope = f"test/20260101/{region}/s3/aws4_request"
     return f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0"
 

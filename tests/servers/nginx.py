@@ -19,7 +19,7 @@ from tests.databases import REQUIRED
 
 @contextmanager
 def store_directory() -> Generator[Path]:
-    """A directory for a store that nginx may read; pytest's own directories are private."""
+    """Create a directory for a store that nginx may read, because pytest's directories are private."""
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         (images := Path(folder) / "images").mkdir(mode=0o755)

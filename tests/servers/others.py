@@ -1,4 +1,4 @@
-"""Other S3-compatible servers, each in a separate process: small ones from package registries."""
+"""Other S3-compatible servers from package registries, each in a separate process."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class OtherServer(ABC):
 
 
 class Rclone(OtherServer):
-    """rclone serves a directory; it checks signatures, but does not support ``If-None-Match``."""
+    """rclone serves a directory. It checks signatures, but does not support ``If-None-Match``."""
 
     program = "rclone"
 
@@ -95,7 +95,7 @@ class Rclone(OtherServer):
 
 
 class Moto(OtherServer):
-    """moto keeps everything in memory, and checks no signatures."""
+    """moto keeps all objects in memory and checks no signatures."""
 
     program = "moto_server"
 

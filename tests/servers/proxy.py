@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks, delays, drops and throttles what passes through it."""
+"""A TCP proxy that resets, delays, drops and throttles connections."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Plan:
 
     Attributes:
         reset_up_after: Reset the connection after this many bytes from the client.
-        reset_down_after: Reset it after this many bytes from the server.
-        close_down_after: The same with a regular close instead of a reset.
+        reset_down_after: Reset the connection after this many bytes from the server.
+        close_down_after: Close the connection regularly after this many bytes from the server.
         silent_down: ``True`` to discard the server's bytes.
         stall_up_after: Stop reading from the client after this many bytes.
     """

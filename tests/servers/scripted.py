@@ -1,4 +1,4 @@
-"""A server with scripted responses, byte by byte, for behaviour that no real server shows on demand."""
+"""A server with scripted responses, byte by byte, for behaviour that real servers do not show on demand."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def dripping(data: bytes, *, size: int, pause: float) -> Reply:
 
 
 def halting(data: bytes, *, at: int, go_on: asyncio.Event) -> Reply:
-    """Return a response up to a byte, and the rest when released."""
+    """Return a response up to a byte, and the rest when it is released."""
 
     async def reply(_request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(data[:at])
@@ -73,7 +73,7 @@ def halting(data: bytes, *, at: int, go_on: asyncio.Event) -> Reply:
 
 
 async def silence(_request: Request, _writer: asyncio.StreamWriter) -> None:
-    """Return a reply that never comes."""
+    """Never respond."""
     await asyncio.Event().wait()
 
 

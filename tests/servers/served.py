@@ -44,7 +44,7 @@ def count_serving_tasks() -> int:
 
 
 async def left(scope: Any, receive: Any, send: Any) -> None:
-    """Respond with the number of tasks and open files of requests, and the URL of the server."""
+    """Respond with the number of remaining tasks and open files of requests, and the URL of the server."""
     if scope["type"] == "lifespan":
         while (message := await receive())["type"] != "lifespan.shutdown":
             await send({"type": f"{message['type']}.complete"})

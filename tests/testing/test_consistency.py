@@ -1,4 +1,4 @@
-"""The assertion that no row is without its file, and no file without its row."""
+"""``assert_consistent``: each row has its file, and each file has its row."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def place(sqlite_database: Database, tmp_path: Path) -> Place:
     return place
 
 
-async def test_what_is_consistent(place: Place) -> None:
+async def test_consistent_data(place: Place) -> None:
     """The assertion passes for consistent data, and ignores files of other object types."""
     await place.name("elsewhere/file.txt")
     await assert_consistent(place.sessions, Base)
@@ -34,7 +34,7 @@ async def test_what_is_consistent(place: Place) -> None:
         await assert_consistent(session, UserPicture, place.store)
 
 
-async def test_what_is_not(place: Place) -> None:
+async def test_inconsistent_data(place: Place) -> None:
     """The error names each inconsistent row and file."""
     async with place.sessions() as session:  # names of one millisecond are in no order
         rows = (await session.scalars(select(UserPicture).order_by(UserPicture.user_id))).all()
@@ -53,8 +53,8 @@ async def test_what_is_not(place: Place) -> None:
     ]
 
 
-async def test_rows_that_went_unnoticed(place: Place) -> None:
-    """Orphaned files are found even if there are no rows left."""
+async def test_orphans_without_any_rows(place: Place) -> None:
+    """Orphaned files are found even if no rows are left."""
     async with place.sessions.begin() as session:
         await session.execute(delete(UserPicture))
     with pytest.raises(AssertionError, match="2 problems"):
@@ -62,7 +62,7 @@ async def test_rows_that_went_unnoticed(place: Place) -> None:
 
 
 async def test_a_row_with_a_damaged_reference(place: Place) -> None:
-    """A row whose columns cannot name a file is reported with the reason, and its old file is orphaned."""
+    """A row from which no file name can be derived is reported with the reason, and its file is orphaned."""
     async with place.sessions.begin() as session:
         await session.execute(text("UPDATE user_picture SET mimetype = 'no type' WHERE user_id = 1"))
     with pytest.raises(AssertionError, match="2 problems") as caught:

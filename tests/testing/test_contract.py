@@ -261,7 +261,7 @@ contract: Any = StoreContract()
         (Inclusive, lambda store: contract.test_a_range_of_a_file(store, 3, 7), ""),
     ],
 )
-async def test_what_is_wrong_fails(store: type[Store], test: Test, why: str) -> None:
+async def test_each_fault_is_detected(store: type[Store], test: Test, why: str) -> None:
     """Each of these stores has one fault, and the test for this fault fails."""
     with pytest.raises((AssertionError, pytest.fail.Exception, StoreFileNotFoundError), match=why or None):
         await test(store())

@@ -1,4 +1,4 @@
-"""The store that misbehaves when it is told to."""
+"""The store that injects faults."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class TestFaultyStore(StoreContract):
 
     @pytest.fixture
     def store(self) -> Store:
-        """Over a store in memory."""
+        """A faulty store that wraps a store in memory."""
         return FaultyStore()
 
 
 class TestPlainFaultyStore(StoreContract):
-    """Without rules, the store without names passes it, too."""
+    """Without rules, the variant for stores that are not a ``KeyedStore`` passes the suite, too."""
 
     @pytest.fixture
     def store(self) -> Store:
-        """Over four methods."""
+        """A faulty store that wraps a store with only four methods."""
         return PlainFaultyStore(ThirdPartyStore())
 
 
@@ -54,7 +54,7 @@ METHODS = ("put", "get", "head", "delete", "list", "listed")
 
 @pytest.mark.parametrize("method", METHODS)
 async def test_a_method_fails_until_it_is_healed(method: Any) -> None:
-    """Only this method fails, at each call."""
+    """Every call of this method fails, and no other calls do."""
     store = FaultyStore()
     await store.inner.put_object("a", b"x")
     store.fail(method)
@@ -83,7 +83,7 @@ async def test_the_kth_call_fails() -> None:
     assert await store.names() == {"1", "2", "4"}
 
 
-async def test_names_that_are_meant_fail() -> None:
+async def test_only_matching_names_fail() -> None:
     """Only calls with a matching name fail."""
     store = FaultyStore()
     store.fail("put", name=lambda name: name.endswith(".png"))
@@ -93,8 +93,8 @@ async def test_names_that_are_meant_fail() -> None:
 
 
 @pytest.mark.parametrize("method", ["put", "get", "head", "delete", "list"])
-async def test_an_answer_that_is_lost(method: Any) -> None:
-    """With ``after``, the wrapped store has done its work before the call fails."""
+async def test_a_lost_response(method: Any) -> None:
+    """With ``after``, the call fails after the wrapped store has done its work."""
     store = FaultyStore()
     name = "new" if method == "put" else "old"
     await store.inner.put_object("old", b"x")
@@ -105,7 +105,7 @@ async def test_an_answer_that_is_lost(method: Any) -> None:
 
 
 async def test_a_call_hangs_until_it_is_cancelled() -> None:
-    """A hanging call has no effect and ends only when it is cancelled."""
+    """A hanging call has no effect, and ends only when it is cancelled."""
     store = FaultyStore()
     store.hang("put")
     task = asyncio.create_task(call(store, "put", "a"))
@@ -117,8 +117,8 @@ async def test_a_call_hangs_until_it_is_cancelled() -> None:
     assert await store.names() == set()
 
 
-async def test_a_call_takes_longer() -> None:
-    """A delayed call returns after concurrent ones."""
+async def test_a_delayed_call() -> None:
+    """A delayed call returns after concurrent calls that are not delayed."""
     store = FaultyStore()
     store.delay("put", 0.02, name=lambda name: name == "slow")
     done: list[str] = []
@@ -131,7 +131,7 @@ async def test_a_call_takes_longer() -> None:
     assert done == ["fast", "slow"]
 
 
-async def test_a_file_is_cut() -> None:
+async def test_a_truncated_file() -> None:
     """A file is truncated when it is put or read, without an error."""
     store = FaultyStore()
     store.truncate("put", 4, at=1)
@@ -144,7 +144,7 @@ async def test_a_file_is_cut() -> None:
     assert await call(store, "get", "whole") == b"0123456789"
 
 
-async def test_anything_happens_at_a_call() -> None:
+async def test_an_action_runs_at_a_call() -> None:
     """The action is called with the name and awaited."""
     store = FaultyStore()
     names: list[str] = []
@@ -159,8 +159,8 @@ async def test_anything_happens_at_a_call() -> None:
     assert names == ["a", "a"]
 
 
-async def test_a_store_without_names_misbehaves_too() -> None:
-    """Rules of a store without names match revisions."""
+async def test_faults_in_a_store_without_names() -> None:
+    """In a store that is not a ``KeyedStore``, rules match revisions."""
     inner = ThirdPartyStore()
     store = PlainFaultyStore(inner)
     key = ImageKey("x", 1, 2, 3, "image/png", store.make_revision())
@@ -178,7 +178,7 @@ async def test_a_store_without_names_misbehaves_too() -> None:
     assert store.revision_for("user", reproducible=False) != store.make_revision()
 
 
-async def test_what_is_not_told_is_as_in_the_real_store(tmp_path: Any) -> None:
+async def test_other_methods_delegate(tmp_path: Any) -> None:
     """Methods without rules return the result of the wrapped store."""
     inner = FileSystemStore(tmp_path, "/media/", fsync=False)
     store = FaultyStore(inner)
@@ -195,7 +195,7 @@ async def test_what_is_not_told_is_as_in_the_real_store(tmp_path: Any) -> None:
     ("options", "words"),
     [({"method": "move"}, "one of put, get, head"), ({"method": "put", "at": 0}, "at: expected 1")],
 )
-def test_rules_that_cannot_be(options: dict[str, Any], words: str) -> None:
+def test_invalid_rules(options: dict[str, Any], words: str) -> None:
     """Invalid rules raise an error immediately."""
     with pytest.raises(ValueError, match=words):
         FaultyStore().fail(**options)

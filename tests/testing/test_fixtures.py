@@ -58,35 +58,35 @@ def test_faulty(faulty_image_store):
 async def test_in_anyio(image_store):
     assert get_current_store() is image_store
 
-def test_none_is_left():
+def test_no_store_is_left():
     assert overriding_store() is None
 """
 
 
 async def test_the_store_is_the_current_one(image_store: MemoryStore) -> None:
-    """The store is empty and is the current store."""
+    """The fixture is an empty store, and the current store."""
     assert get_current_store() is image_store
     assert [one async for one in image_store.list_objects()] == []
 
 
-async def test_the_store_that_misbehaves(faulty_image_store: FaultyStore) -> None:
-    """The faulty store is the current store, too, and has no rules yet."""
+async def test_the_faulty_store_is_the_current_one(faulty_image_store: FaultyStore) -> None:
+    """The faulty store is the current store, and has no rules yet."""
     assert get_current_store() is faulty_image_store
     await faulty_image_store.put_object("a", b"x")
 
 
 async def put_through(app: FastAPI) -> None:
-    """Send a picture to an application that runs in tasks of its own, as on a real server."""
+    """Send a picture to an application that runs in separate tasks, as on a real server."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         response = await client.put("/users/1/picture", content=photos.png())
     assert response.status_code == 204
 
 
 @pytest.mark.parametrize("way", ["bind", "default", "middleware"])
-async def test_an_application_that_names_its_own_store(
+async def test_the_store_of_an_application_is_replaced(
     way: str, image_store: MemoryStore, sqlite_database: Database
 ) -> None:
-    """The fixture replaces the store of the application, however the application sets it."""
+    """The fixture replaces the store of the application, in whatever way the application sets it."""
     own = MemoryStore()
     await sqlite_database.create(Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
@@ -112,12 +112,12 @@ async def test_an_application_that_names_its_own_store(
     assert counts == [1, 0]
 
 
-def test_none_is_left() -> None:
+def test_no_store_is_left() -> None:
     """After the tests, no store is set."""
     assert overriding_store() is None
 
 
-def test_in_a_run_of_its_own(tmp_path: Path) -> None:
+def test_in_a_separate_run(tmp_path: Path) -> None:
     """The store is the current one in the test and in tasks that it starts."""
     (tmp_path / "test_it.py").write_text(USES)
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
