@@ -131,7 +131,7 @@ MATRIX: dict[int, Fault] = {
         "cancelled while a thread writes",
         (
             (WORKED, "a_thread_that_writes_while_its_caller_is_cancelled"),
-            (DIRECTORY, "cancelled_while_a_thread_writes cancelled_by_scopes_and_timeouts"),
+            (DIRECTORY, "a_put_is_cancelled_while_a_thread_writes a_put_is_cancelled_by_scopes_and_timeouts"),
         ),
     ),
     18: Fault(
@@ -149,7 +149,7 @@ MATRIX: dict[int, Fault] = {
         "a power cut",
         (
             ("tests/faults/test_durability.py", "everything_is_on_the_disk_before_the_commit"),
-            (DIRECTORY, "the_order_on_the_disk"),
+            (DIRECTORY, "the_order_of_disk_operations"),
         ),
     ),
     21: Fault(
@@ -166,14 +166,14 @@ MATRIX: dict[int, Fault] = {
     23: Fault(
         "a disk that is full, or breaks",
         (
-            (DIRECTORY, "a_put_that_the_disk_refuses a_file_that_is_cut_short"),
+            (DIRECTORY, "a_put_on_a_failing_disk a_partially_written_file_is_removed"),
             ("tests/faults/test_disk.py", "a_full_disk a_file_larger_than_is_allowed"),
         ),
     ),
     24: Fault(
         "a directory without rights, read-only, missing; no descriptors left",
         (
-            (DIRECTORY, "a_directory_without_the_right_to_it a_root_in_a_missing_directory a_root_that_is_a_file"),
+            (DIRECTORY, "a_directory_without_permission a_root_in_a_missing_directory a_root_that_is_a_file"),
             (
                 "tests/faults/test_disk.py",
                 "a_read_only_disk no_file_can_be_opened a_root_that_is_gone a_root_that_is_a_file",
@@ -304,7 +304,7 @@ MATRIX: dict[int, Fault] = {
             (SERVERS, "a_client_that_leaves_in_the_middle_of_its_upload a_client_that_leaves_before_its_answer"),
         ),
     ),
-    51: Fault("clients that leave a download", (("tests/stores/fs/test_static.py", "clients_that_leave"),)),
+    51: Fault("clients that leave a download", (("tests/stores/fs/test_static.py", "clients_that_disconnect"),)),
     52: Fault("a server that is told to end", ((SERVERS, "a_server_that_is_told_to_end"),)),
     53: Fault(
         "forks, threads and several event loops",

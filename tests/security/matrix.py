@@ -68,8 +68,8 @@ MATRIX: dict[int, Attack] = {
         (
             (KEYS, "invalid_fields_of_a_key invalid_names_in_a_store"),
             (CONTRACT, "invalid_names"),
-            ("tests/stores/fs/test_paths.py", "names_that_no_directory_can_hold"),
-            (SHOWN, "nothing_else_is_shown any_text_may_be_asked_for"),
+            ("tests/stores/fs/test_paths.py", "invalid_names_in_a_directory"),
+            (SHOWN, "other_paths_are_not_served any_path_can_be_parsed"),
         ),
     ),
     2: Attack(
@@ -78,16 +78,20 @@ MATRIX: dict[int, Attack] = {
         "devices",
         "no link is followed, only regular files are read",
         (
-            (DIRECTORY, "links_do_not_lead_out a_directory_swapped_for_a_link_while_a_file_is_put"),
+            (DIRECTORY, "symbolic_links_are_not_followed a_directory_replaced_by_a_link_during_a_put"),
             (DIRECTORY, "only_regular_files_are_files"),
-            (SERVED, "no_link_leads_out a_directory_that_becomes_a_link_all_the_time only_regular_files_are_opened"),
+            (
+                SERVED,
+                "symbolic_links_are_not_followed a_directory_that_is_repeatedly_replaced_by_a_link"
+                " only_regular_files_are_opened",
+            ),
         ),
     ),
     3: Attack(
         "names as patterns",
         "`*`, `?`, `[a]`, `a` beside `ab`, an empty prefix",
         "only the exact name is deleted",
-        ((CONTRACT, "only_the_exact_name_is_deleted awkward_names"), (LISTING, "prefixes_that_no_name_has")),
+        ((CONTRACT, "only_the_exact_name_is_deleted awkward_names"), (LISTING, "invalid_prefixes")),
     ),
     4: Attack(
         "names that change an S3 request",
@@ -117,7 +121,7 @@ MATRIX: dict[int, Attack] = {
             (CONTENT, "what_a_file_is_called_does_not_count what_follows_a_picture_does_not_reach_thumbnails"),
             (CONTENT, "pixels_of_a_polyglot_are_its_only_content"),
             (PROBE, "bytes_that_are_no_picture_are_unreadable kinds_that_are_not_allowed_are_named"),
-            (SERVED, "what_could_run_is_saved_and_not_shown the_headers_of_a_file"),
+            (SERVED, "active_content_is_downloaded the_headers_of_a_file"),
         ),
     ),
     7: Attack(
@@ -235,7 +239,7 @@ MATRIX: dict[int, Attack] = {
         "umask 0 and 077, planted links, a directory with the setgid bit, a killed process",
         "unfinished files can be read only by their owner; finished ones have the configured permissions",
         (
-            (DIRECTORY, "permissions_are_as_told_whatever_the_umask an_unfinished_file_is_for_its_owner_alone"),
+            (DIRECTORY, "permissions_do_not_depend_on_the_umask only_the_owner_can_read_an_unfinished_file"),
             (DIRECTORY, "the_group_of_the_root_is_inherited a_killed_process_leaves_no_file"),
             (PERMISSIONS, "a_spool_has_no_name_and_one_reader"),
         ),
@@ -258,8 +262,8 @@ MATRIX: dict[int, Attack] = {
         "416 or the whole file; URLs use configured hosts",
         (
             ("tests/_http/test_ranges.py", "ranges_beyond_the_file ignored_headers the_maximum_number_of_ranges"),
-            (SERVED, "a_range_that_there_is_not files_can_only_be_read conditions"),
-            ("tests/stores/fs/test_exposed.py", "which_hosts_a_request_may_name no_request_sees_the_host_of_another"),
+            (SERVED, "a_range_beyond_the_file files_can_only_be_read conditions"),
+            ("tests/stores/fs/test_exposed.py", "allowed_hosts no_request_sees_the_host_of_another"),
         ),
     ),
     19: Attack(
@@ -280,7 +284,7 @@ MATRIX: dict[int, Attack] = {
         (
             (KEYS, "revisions_of_the_same_millisecond_differ"),
             (CONTENT, "what_the_server_knows_wins"),
-            (DIRECTORY, "the_name_is_made_of_the_revision"),
+            (DIRECTORY, "the_name_consists_of_the_revision"),
         ),
     ),
     21: Attack(

@@ -1,4 +1,4 @@
-"""A store that knows the four methods alone, as a third party may write it."""
+"""A store that implements only the four methods, as a third party may write it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aioimageattach.store import Store
 
 
 class PlainStore(Store):
-    """Keeps files in a dictionary; its names are made of everything, the owner's number too."""
+    """A store that keeps files in a dictionary, under names that contain all fields of the key."""
 
     def __init__(self, base_url: str = "plain:/") -> None:
         self.base_url = base_url

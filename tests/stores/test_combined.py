@@ -1,4 +1,4 @@
-"""What stores that are made of other stores have in common."""
+"""The common behaviour of stores that combine other stores."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ async def test_listings_are_closed_when_the_merge_is_left() -> None:
     assert closed == [True, True]
 
 
-async def test_what_killed_puts_have_left_is_removed(tmp_path: Path) -> None:
-    """The temporary data of killed puts is deleted in every store that is written to, and in no other."""
+async def test_unfinished_puts_are_discarded(tmp_path: Path) -> None:
+    """The temporary data of killed puts is deleted in each store that is written to, and in no other."""
     stores = [FileSystemStore(tmp_path / name, "/", fsync=False) for name in "abc"]
     first, second, third = stores
 
@@ -116,7 +116,7 @@ def test_the_places_of_a_store() -> None:
     assert RoutingStore({"a": first}).location_of("b") == frozenset()
 
 
-def test_a_directory_is_known_by_every_path(tmp_path: Path) -> None:
+def test_a_directory_is_the_same_place_by_any_path(tmp_path: Path) -> None:
     """A directory is the same place with a trailing slash, through a symbolic link, and before it exists."""
     (real := tmp_path / "real").mkdir()
     (link := tmp_path / "link").symlink_to(real)
@@ -142,7 +142,7 @@ def test_a_directory_is_known_by_every_path(tmp_path: Path) -> None:
         lambda one, other: PlainOverlayStore(one, other),
     ],
 )
-def test_one_place_twice_is_refused(tmp_path: Path, combine: Callable[[KeyedStore, KeyedStore], object]) -> None:
+def test_the_same_place_twice_is_refused(tmp_path: Path, combine: Callable[[KeyedStore, KeyedStore], object]) -> None:
     """Two stores of one directory cannot be combined, even with different paths."""
     (tmp_path / "media").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "media")
@@ -151,8 +151,8 @@ def test_one_place_twice_is_refused(tmp_path: Path, combine: Callable[[KeyedStor
         combine(one, other)
 
 
-async def test_each_store_gives_a_key_its_own_names(tmp_path: Path) -> None:
-    """For a key without a revision, a combined store returns the names in each of its stores."""
+async def test_names_of_a_key_in_each_store(tmp_path: Path) -> None:
+    """For a key without a revision, a combined store returns the name in each of its stores."""
     directory, bucket = FileSystemStore(tmp_path, "/", fsync=False), MemoryStore()
     key = ImageKey("user-picture", 1234, 30, 20, "image/png")
     names = ("user-picture/234/1/1234.30x20.png", "user-picture/1234/30x20.png")

@@ -1,4 +1,4 @@
-"""URLs that name a download."""
+"""URLs that contain the file name of a download."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.stores.plain import PlainStore
 
 
 class Picture(NamedTuple):
-    """What a store needs of a row."""
+    """The attributes of a row that a store uses."""
 
     key: ImageKey
     reproducible: bool = False
@@ -60,7 +60,7 @@ COMBINED: dict[str, Callable[[HttpExposedFileSystemStore, Store], Store]] = {
 
 @pytest.mark.parametrize("combine", COMBINED.values(), ids=COMBINED)
 def test_combined_stores(combine: Callable[..., Store], tmp_path: Path) -> None:
-    """They give the URL of the store that has the file."""
+    """Combined stores return the download URL of the store that has the file."""
     store = signed(tmp_path)
     combined = combine(store, PlainStore())
     expected = store.locate(PICTURE, download="cat.jpg")
@@ -83,13 +83,13 @@ UNSIGNED: dict[str, Callable[[Path], Store]] = {
 
 @pytest.mark.parametrize("make", UNSIGNED.values(), ids=UNSIGNED)
 def test_stores_that_cannot_name_a_download(make: Callable[[Path], Store], tmp_path: Path) -> None:
-    """They say so, and which option would help."""
+    """The error names the option that enables download names."""
     with pytest.raises(DeclarationError, match=r"expected .*(url_secret|url_expires_in).* because"):
         make(tmp_path).locate(PICTURE, download="cat.jpg")
 
 
-def test_names_that_no_header_may_contain(tmp_path: Path) -> None:
-    """Both kinds of signed URLs refuse them."""
+def test_invalid_download_names(tmp_path: Path) -> None:
+    """Both kinds of signed URLs refuse file names that a header cannot contain."""
     for store in (signed(tmp_path), S3Store("pictures", "key", "secret", region="eu-central-1", url_expires_in=60)):
         with pytest.raises(ValueError, match="download: expected a file name such as"):
             store.locate(PICTURE, download='cat.jpg"\r\nSet-Cookie: a=b')

@@ -1,4 +1,4 @@
-"""The store in memory."""
+"""``MemoryStore``: URLs, the legacy layout, and use from several threads."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class TestMemoryStore(StoreContract):
     [("memory:/", "memory:/a/b%20c"), ("https://x/y", "https://x/y/a/b%20c"), ("/files/", "/files/a/b%20c")],
 )
 def test_urls(base_url: str, expected: str) -> None:
-    """Names are appended to the base URL, with or without a slash at its end."""
+    """Names are appended to the base URL, whether or not it ends with a slash."""
     assert MemoryStore(base_url).url_of("a/b c") == expected
 
 
 async def test_files_without_a_revision() -> None:
-    """Keys without a revision have a simple layout, which needs ``object_id``."""
+    """Keys without a revision have a simple layout that requires ``object_id``."""
     store = MemoryStore()
     await store.put(ImageKey("user", 7, 30, 20, "image/jpeg"), b"old", reproducible=False)
     assert [found.name async for found in store.list_objects()] == ["user/7/30x20.jpe"]
@@ -38,7 +38,7 @@ async def test_files_without_a_revision() -> None:
 
 
 def test_threads_may_share_it() -> None:
-    """Eight threads with their own event loops put the same hundred names, and each name is put once."""
+    """If eight threads with their own event loops put the same hundred names, each name is put once."""
     store = MemoryStore()
 
     async def work(n: int) -> int:

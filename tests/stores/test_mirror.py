@@ -1,4 +1,4 @@
-"""The same files in several stores."""
+"""Stores that keep the same files in several stores."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def read(store: MirrorStore, name: str) -> bytes:
         return await file.read()
 
 
-async def test_all_have_what_is_put() -> None:
+async def test_a_file_is_put_into_all_stores() -> None:
     """All stores get the same bytes, from a source that can be read once, or from the position of a spool."""
     first, second, third = MemoryStore(), MemoryStore(), MemoryStore()
     store = MirrorStore(first, second, third)
@@ -66,8 +66,8 @@ async def test_all_have_what_is_put() -> None:
     assert repr(store) == "<MirrorStore " + ", ".join(["<MemoryStore of 2 files>"] * 3) + ">"
 
 
-async def test_the_first_that_has_a_file_is_read() -> None:
-    """Reading uses the first store that has the file; the error for a missing file is that of the first store."""
+async def test_the_first_store_with_the_file_is_read() -> None:
+    """Reading uses the first store that has the file. The error for a missing file is that of the first store."""
     first, second = MemoryStore("https://first/"), MemoryStore("https://second/")
     store = MirrorStore(first, second)
     await first.put_object("both", b"first")
@@ -86,7 +86,7 @@ async def test_the_first_that_has_a_file_is_read() -> None:
 
 
 async def test_a_listing_has_each_file_once() -> None:
-    """A listing is sorted, and has each file once, as the first store that has it lists it."""
+    """A listing is sorted and contains each file once, as in the first store that has it."""
     first, second = MemoryStore(), MemoryStore()
     store = MirrorStore(first, second)
     for one, name, blob in ((second, "a", b"1"), (first, "b", b"22"), (second, "b", b"1"), (first, "c/d", b"22")):
@@ -110,7 +110,7 @@ async def test_a_put_that_one_store_refuses_leaves_nothing(broken: int) -> None:
 
 
 async def test_a_name_that_one_store_has_is_taken() -> None:
-    """If one store has the name, its file is unchanged and no other store gets one."""
+    """If one store has the name, its file is unchanged, and no other store gets one."""
     first, second = MemoryStore(), MemoryStore()
     await second.put_object("a", b"old")
     store = MirrorStore(first, second)
@@ -120,7 +120,7 @@ async def test_a_name_that_one_store_has_is_taken() -> None:
     assert await read(store, "a") == b"old"
 
 
-async def test_what_cannot_be_taken_back_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failed_clean_up_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """If the clean-up fails, the error of the put is raised, and the log names the store."""
     first, second = FaultyStore(), FaultyStore()
     second.at("put", fails, 1)
@@ -132,8 +132,8 @@ async def test_what_cannot_be_taken_back_is_told(caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_cancelled_put_leaves_nothing_in_any(way: str, tmp_path: Path) -> None:
-    """A put cancelled at any await, even twice, leaves the file in all stores or in none."""
+async def test_a_cancelled_put_is_atomic(way: str, tmp_path: Path) -> None:
+    """A put that is cancelled at any await, even twice, leaves the file in all stores or in none."""
     disk, memory = FileSystemStore(tmp_path, "/", fsync=False), MemoryStore()
     store = MirrorStore(disk, memory, FileSystemStore(tmp_path / "other", "/", fsync=False))
     at = 0
@@ -156,8 +156,8 @@ async def test_a_cancelled_put_leaves_nothing_in_any(way: str, tmp_path: Path) -
     assert at > 5
 
 
-async def test_a_put_is_taken_back_before_its_cancellation_is_told() -> None:
-    """If a put is cancelled in the second store, the file is deleted in the first before the call ends."""
+async def test_a_put_is_undone_before_its_cancellation_is_raised() -> None:
+    """If a put is cancelled in the second store, the file in the first one is deleted before the call ends."""
     first, second = FaultyStore(), FaultyStore()
     putting, deleting = Stop(), Stop()
     second.at("put", putting)
@@ -176,8 +176,8 @@ async def test_a_put_is_taken_back_before_its_cancellation_is_told() -> None:
 
 
 @pytest.mark.parametrize("broken", [0, 1])
-async def test_a_deletion_goes_on_where_one_store_fails(broken: int) -> None:
-    """If one store fails, the others still delete, and the error is raised or returned by name."""
+async def test_a_deletion_continues_if_one_store_fails(broken: int) -> None:
+    """If one store fails, the others still delete the file, and the error is raised or returned by name."""
     stores = [FaultyStore(), FaultyStore()]
     store = MirrorStore(*stores)
     for name in ("a", "b", "c"):
@@ -195,8 +195,8 @@ async def test_a_deletion_goes_on_where_one_store_fails(broken: int) -> None:
     assert await names(store) == []
 
 
-async def test_each_store_has_the_old_layout_of_its_own(tmp_path: Path) -> None:
-    """Files of SQLAlchemy-ImageAttach are found under the name of each store."""
+async def test_legacy_files_have_a_name_in_each_store(tmp_path: Path) -> None:
+    """Files of SQLAlchemy-ImageAttach are found under the legacy name of each store."""
     disk, memory = FileSystemStore(tmp_path, "/", fsync=False), MemoryStore()
     key = ImageKey("user", 7, 30, 20, "image/jpeg")
     await memory.put(key, b"old", reproducible=False)
@@ -209,7 +209,7 @@ async def test_each_store_has_the_old_layout_of_its_own(tmp_path: Path) -> None:
 
 
 async def test_stores_without_names() -> None:
-    """Stores without names are mirrored in the same way; URLs and revisions are those of the first."""
+    """Plain stores are mirrored in the same way, with the URLs and revisions of the first one."""
     first, second = PlainStore("https://first/"), PlainStore("https://second/")
     second.has_signed_urls = True
     store = PlainMirrorStore(first, second)
@@ -225,7 +225,7 @@ async def test_stores_without_names() -> None:
     assert (store.needs_object_id, store.has_signed_urls) == (True, False)
 
 
-def test_what_cannot_be_mirrored_is_refused() -> None:
-    """A store that is not a ``KeyedStore`` is refused, and the error names its class."""
+def test_invalid_stores() -> None:
+    """A store that is not a ``KeyedStore`` is refused with an error that names its class."""
     with pytest.raises(DeclarationError, match="got PlainStore; for other stores, use the class"):
         MirrorStore(MemoryStore(), PlainStore())  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A store over another one that is never written to."""
+"""Stores for changes, over another store that is never written to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TestOverlayStore(StoreContract):
 
 
 class TestOverlayStoreOverTheSame(StoreContract):
-    """An overlay over a store with files: everything that is put and read is in the store above."""
+    """An overlay over a store with files passes the conformance suite."""
 
     @pytest.fixture
     async def store(self) -> OverlayStore:
@@ -40,7 +40,7 @@ class TestPlainOverlayStore(StoreContract):
 
 
 def read_only(inner: MemoryStore) -> FaultyStore:
-    """A store with read permissions only."""
+    """Return a store that permits only reading."""
     store = FaultyStore(inner)
     store.at("put", fails)
     store.at("delete", fails)
@@ -71,7 +71,7 @@ async def read(store: OverlayStore, name: str) -> bytes:
         return await file.read()
 
 
-async def test_files_below_are_seen(store: OverlayStore, below: MemoryStore) -> None:
+async def test_files_below_are_visible(store: OverlayStore, below: MemoryStore) -> None:
     """Files below can be read completely and in ranges, inspected, and listed together with those above."""
     for name in ("b/1", "b/3", "b/5"):
         await below.put_object(name, name.encode())
@@ -103,7 +103,7 @@ async def test_deletions_stay_above(store: OverlayStore, above: MemoryStore, bel
 
 
 async def test_a_name_below_is_taken_until_it_is_deleted(store: OverlayStore, below: MemoryStore) -> None:
-    """A name of the store below can be put only after its deletion; deleting it again hides both files."""
+    """A name of the store below can be put only after its deletion. Deleting it again hides both files."""
     await below.put_object("a", b"below")
     with pytest.raises(StoreFileExistsError):
         await store.put_object("a", b"mine")
@@ -118,14 +118,14 @@ async def test_a_name_below_is_taken_until_it_is_deleted(store: OverlayStore, be
     assert await names(below) == ["a"]
 
 
-async def test_two_delete_the_same_at_once(store: OverlayStore, below: MemoryStore) -> None:
+async def test_concurrent_deletions(store: OverlayStore, below: MemoryStore) -> None:
     """Two tasks can delete the same file concurrently."""
     await below.put_object("a", b"below")
     await asyncio.gather(*(store.delete_object("a") for _ in range(4)))
     assert await names(store) == []
 
 
-async def test_a_mark_that_somebody_else_was_first_to_put(below: MemoryStore) -> None:
+async def test_a_mark_that_another_process_has_put(below: MemoryStore) -> None:
     """A deletion succeeds if another process has put the mark first."""
 
     async def mark(name: str) -> None:
@@ -139,8 +139,8 @@ async def test_a_mark_that_somebody_else_was_first_to_put(below: MemoryStore) ->
     assert await names(store) == []
 
 
-async def test_the_revision_says_where_a_file_is(store: OverlayStore, below: MemoryStore) -> None:
-    """URLs are calculated: new revisions lead to the store above, and all other names to the store below."""
+async def test_the_revision_determines_the_store(store: OverlayStore, below: MemoryStore) -> None:
+    """URLs are calculated: new revisions belong to the store above, all other names to the store below."""
     mine = ImageKey("user", 1, 30, 20, "image/png", store.make_revision())
     theirs = ImageKey("user", 1, 30, 20, "image/png", below.make_revision())
     old = ImageKey("user", 1, 30, 20, "image/jpeg")
@@ -164,8 +164,8 @@ async def test_names_of_marks_are_refused(store: OverlayStore, below: MemoryStor
     assert await names(store) == []
 
 
-async def test_a_listing_hides_what_is_deleted_and_merges_the_rest(store: OverlayStore, below: MemoryStore) -> None:
-    """A listing of any range hides exactly the marked names, and has files that were put over a mark."""
+async def test_listings_hide_deleted_files(store: OverlayStore, below: MemoryStore) -> None:
+    """A listing of any range hides exactly the marked names, and contains files that were put over a mark."""
     for name in ("a", "a/b", "ab", "b/1", "b/2", "b/20", "b/3", "c"):
         await below.put_object(name, b"below")
     for name in ("a", "b/2", "b/3", "c"):
@@ -182,8 +182,8 @@ async def test_a_listing_hides_what_is_deleted_and_merges_the_rest(store: Overla
             ]
 
 
-async def test_an_error_of_one_deletion_does_not_hinder_others(below: MemoryStore) -> None:
-    """An error of one deletion does not affect the others, and is returned by name."""
+async def test_an_error_does_not_stop_other_deletions(below: MemoryStore) -> None:
+    """An error of one deletion is returned by name, and the other files are deleted."""
     above = FaultyStore()
     store = OverlayStore(above, below)
     for name in ("a", "b"):
@@ -194,7 +194,7 @@ async def test_an_error_of_one_deletion_does_not_hinder_others(below: MemoryStor
 
 
 async def test_stores_without_names() -> None:
-    """With stores without names, missing files are read below, writes stay above, and nothing below is hidden."""
+    """With plain stores, missing files are read below, writes stay above, and no file below is hidden."""
     above, below = PlainStore("https://above/"), PlainStore("https://below/")
     store = PlainOverlayStore(above, below)
     theirs = ImageKey("user", 1, 30, 20, "image/png", below.make_revision())
@@ -213,7 +213,7 @@ async def test_stores_without_names() -> None:
     assert repr(store) == "<PlainOverlayStore <PlainStore of 0 files> over <PlainStore of 1 files>>"
 
 
-def test_what_cannot_be_laid_over_is_refused(above: MemoryStore, below: MemoryStore) -> None:
+def test_invalid_combinations(above: MemoryStore, below: MemoryStore) -> None:
     """A store over itself is refused, and so is a store that is not a ``KeyedStore``."""
     assert repr(OverlayStore(above, below)) == "<OverlayStore <MemoryStore of 0 files> over <MemoryStore of 0 files>>"
     for other in (above, MirrorStore(below, above)):
@@ -226,6 +226,6 @@ def test_what_cannot_be_laid_over_is_refused(above: MemoryStore, below: MemorySt
 
 
 def test_revisions_of_a_plain_overlay() -> None:
-    """They have the suffix of the store above, as those of an overlay of stores with names have."""
+    """Revisions have the suffix of the store above, as in an overlay of keyed stores."""
     store = PlainOverlayStore(MemoryStore(), MemoryStore())
     assert store.revision_for("user", reproducible=True).endswith("-sandbox")

@@ -1,4 +1,4 @@
-"""Different stores for different kinds of pictures."""
+"""Stores that keep each object type in its own store."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ async def names(store: RoutingStore | MemoryStore, prefix: str = "", start_after
     return [found.name async for found in store.list_objects(prefix, start_after=start_after)]
 
 
-async def test_each_kind_has_its_store() -> None:
-    """Names and keys use the store of their object type, and all others the default."""
+async def test_each_object_type_has_its_store() -> None:
+    """Names and keys use the store of their object type, and all others use the default store."""
     portraits, rest = MemoryStore("https://private/"), MemoryStore("https://public/")
     store = RoutingStore({"portrait": portraits}, rest)
     for object_type in ("portrait", "portrait-small", "photo"):
@@ -54,7 +54,7 @@ async def test_each_kind_has_its_store() -> None:
 
 
 async def test_files_without_a_revision_have_the_names_of_their_store(tmp_path: Path) -> None:
-    """A key without a revision has the name in the store of its object type."""
+    """A key without a revision has the name that the store of its object type gives it."""
     disk, memory = FileSystemStore(tmp_path, "/", fsync=False), MemoryStore()
     store = RoutingStore({"a": disk}, memory)
     for object_type, name in (("a", "a/7/0/7.30x20.jpe"), ("b", "b/7/30x20.jpe")):
@@ -65,8 +65,8 @@ async def test_files_without_a_revision_have_the_names_of_their_store(tmp_path: 
         assert store.get_url(object_type, 7, 30, 20, "image/jpeg").endswith(name)
 
 
-async def test_listing_merges_and_leaves_out_what_is_elsewhere() -> None:
-    """Listings are merged in order; those of one object type use one store; files in a wrong store are left out."""
+async def test_listings_are_merged() -> None:
+    """Listings are merged in order, one object type is listed in one store, and files in a wrong store are left out."""
     first, rest = MemoryStore(), MemoryStore()
     store = RoutingStore({"b": first, "d": first}, rest)
     for name in ("a/1", "b", "b/2", "b/1", "c/1", "d/1", "e"):
@@ -81,8 +81,8 @@ async def test_listing_merges_and_leaves_out_what_is_elsewhere() -> None:
     assert await names(RoutingStore({"b": first})) == ["b", "b/1", "b/2"]  # no store is meant for the others
 
 
-async def test_many_deletions_go_to_their_stores() -> None:
-    """Each store deletes its own files, and every error is returned by name."""
+async def test_deletions_are_sent_to_the_right_stores() -> None:
+    """Each store deletes its own files, and all errors are returned by name."""
     broken, rest = FaultyStore(), MemoryStore()
     store = RoutingStore({"a": broken, "b": rest})
     for name in ("a/1", "b/1", "b/2"):
@@ -97,8 +97,8 @@ async def test_many_deletions_go_to_their_stores() -> None:
     assert await names(store) == ["a/1", "b/2"]
 
 
-async def test_a_kind_without_a_store_is_refused() -> None:
-    """An object type without a store is refused before anything is read; the error lists the known ones."""
+async def test_an_object_type_without_a_store_is_refused() -> None:
+    """An object type without a store is refused before anything is read, with an error that lists the known ones."""
     store = RoutingStore({"a": MemoryStore(), "b": MemoryStore()})
     source = io.BytesIO(b"x")
     with pytest.raises(InvalidKeyError, match=r"expected one of \['a', 'b'\], or a default store, got 'c'"):
@@ -108,7 +108,7 @@ async def test_a_kind_without_a_store_is_refused() -> None:
         store.get_url("c", 1, 1, 1, "image/png", revision=store.make_revision())
 
 
-def test_what_cannot_be_routed_is_refused() -> None:
+def test_invalid_arguments() -> None:
     """Invalid object types, objects that are not stores, and stores that are not keyed stores are refused."""
     with pytest.raises(InvalidKeyError, match="object_type"):
         RoutingStore({"a/b": MemoryStore()})
@@ -120,8 +120,8 @@ def test_what_cannot_be_routed_is_refused() -> None:
         RoutingStore({}, LocalProxyStore(MemoryStore))  # type: ignore[arg-type]
 
 
-def test_what_one_of_them_needs_all_of_them_get() -> None:
-    """``needs_object_id`` is true if one of the stores needs it."""
+def test_needs_object_id() -> None:
+    """``needs_object_id`` is true if any of the stores requires it."""
     plain = PlainStore()
     plain.needs_object_id = False
     assert not PlainRoutingStore({"a": plain}).needs_object_id
@@ -129,8 +129,8 @@ def test_what_one_of_them_needs_all_of_them_get() -> None:
     assert not RoutingStore({}, MemoryStore()).needs_object_id
 
 
-async def test_only_the_store_of_a_kind_may_copy() -> None:
-    """``copy_from`` calls the store of the object type, which may return False."""
+async def test_only_the_store_of_the_object_type_may_copy() -> None:
+    """``copy_from`` calls the store of the object type, which may return ``False``."""
     source = MemoryStore()
     await source.put_object("a/1", b"x")
     store = RoutingStore({}, MemoryStore())
@@ -140,7 +140,7 @@ async def test_only_the_store_of_a_kind_may_copy() -> None:
 
 
 async def test_the_name_of_a_table_is_an_object_type() -> None:
-    """The name of a table, with ``_``, finds the store of its object type, so private files do not become public."""
+    """The name of a table finds the store of its object type, so that private files do not become public."""
     private, public = MemoryStore(), MemoryStore()
     for object_type in ("private_note.full_text", "private-note.full-text"):
         store = RoutingStore({object_type: private}, public)
@@ -163,8 +163,8 @@ def test_derived_files_go_to_the_store_of_their_originals() -> None:
     assert RoutingStore({"photo": private, f"photo{DERIVED}": small}, public).store_of(f"photo{DERIVED}") is small
 
 
-def test_names_that_no_class_has() -> None:
-    """Object types that no class has are found, with ``_`` and with ``-``."""
+def test_unknown_object_types() -> None:
+    """Object types that no class has are found, whether they are written with ``_`` or ``-``."""
     store = RoutingStore({"private_note.full_text": MemoryStore(), "user-pictures": MemoryStore()}, MemoryStore())
     assert store.unknown_types(["user-picture", "private-note.full-text"]) == ["user-pictures"]
     assert store.unknown_types(["user_pictures", "private_note.full-text"]) == []

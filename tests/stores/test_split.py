@@ -1,4 +1,4 @@
-"""Private originals and public thumbnails of one image class."""
+"""Stores that keep private originals and public thumbnails of one image class in different places."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> SplitStore:
 
 
 async def a_user(sessions: Sessions, store: KeyedStore, number: int = 1) -> User:
-    """Attach a picture with two thumbnails, of which one was made elsewhere."""
+    """Attach a picture with two thumbnails, one of which was made elsewhere."""
     async with sessions.begin() as session:
         bind_store(session, store)
         session.add(user := User(id=number))
@@ -88,7 +88,7 @@ def name_of(store: KeyedStore, row: Image) -> str:
 
 
 async def test_each_file_is_in_its_place(sessions: Sessions, store: SplitStore) -> None:
-    """The original is private, its thumbnails are public, and each has the URL of its place."""
+    """The original is in the private store, the thumbnails are in the public one, and each has the URL of its store."""
     user = await a_user(sessions, store)
     original, thumbnails = user.picture.require_original(), [row for row in user.picture if not row.original]
     assert await names(store.originals) == {name_of(store, original)}
@@ -100,8 +100,8 @@ async def test_each_file_is_in_its_place(sessions: Sessions, store: SplitStore) 
     assert await original.make_blob() == await user.picture.find_thumbnail(width=30).make_blob() == photos.png()
 
 
-async def test_files_go_with_their_rows(sessions: Sessions, store: SplitStore) -> None:
-    """A replacement, a rollback and a deletion leave nothing in either place."""
+async def test_files_are_deleted_with_their_rows(sessions: Sessions, store: SplitStore) -> None:
+    """A replacement, a rollback and a deletion leave no files in either store."""
     await a_user(sessions, store)
     bind_store(sessions, store)
     async with sessions() as session:
@@ -120,8 +120,8 @@ async def test_files_go_with_their_rows(sessions: Sessions, store: SplitStore) -
     assert await names(store) == set()
 
 
-async def test_maintenance_understands_it(sessions: Sessions, store: SplitStore) -> None:
-    """Verify finds what is missing in either place and repairs it, and a sweep removes the orphans of both."""
+async def test_verify_and_sweep(sessions: Sessions, store: SplitStore) -> None:
+    """Verify repairs missing files in both stores, and a sweep removes the orphans of both."""
     user, doomed = await a_user(sessions, store), await a_user(sessions, store, 2)
     thumbnail = user.picture.find_thumbnail(width=20)
     await store.thumbnails.delete_object(name_of(store, thumbnail))
@@ -142,7 +142,7 @@ async def test_maintenance_understands_it(sessions: Sessions, store: SplitStore)
 
 
 async def test_files_are_migrated(sessions: Sessions, store: SplitStore) -> None:
-    """Out of it, all files; into it, each to its place."""
+    """All files are migrated out of a split store, and each file into the right part of one."""
     split = SplitStore(MemoryStore(), MemoryStore())
     await a_user(sessions, split)
     whole = MemoryStore()
@@ -153,8 +153,8 @@ async def test_files_are_migrated(sessions: Sessions, store: SplitStore) -> None
     assert await names(store.originals) == await names(split.originals)
 
 
-async def test_thumbnails_of_before_stay_private(sessions: Sessions) -> None:
-    """What was made before the store was split has no mark: it belongs to the originals, until it is made again."""
+async def test_earlier_thumbnails_stay_private(sessions: Sessions) -> None:
+    """Thumbnails from before the split have no mark, so they stay with the originals until they are made again."""
     plain = MemoryStore("https://plain/")
     await a_user(sessions, plain)
     split = SplitStore(MemoryStore("https://private/"), MemoryStore("https://public/"))
@@ -172,8 +172,8 @@ async def test_thumbnails_of_before_stay_private(sessions: Sessions) -> None:
     assert (len(await names(split.originals)), len(await names(split.thumbnails))) == (1, 1)
 
 
-async def test_a_retried_flush_marks_again(sessions: Sessions) -> None:
-    """A file gets a new revision for each attempt, which still tells where it belongs."""
+async def test_a_retried_flush_marks_the_new_revision(sessions: Sessions) -> None:
+    """Each attempt of a flush uses a new revision, which is marked in the same way."""
     thumbnails = FaultyStore()
     split = SplitStore(MemoryStore(), thumbnails)
     thumbnails.fail("put", at=1)
@@ -191,8 +191,8 @@ async def test_a_retried_flush_marks_again(sessions: Sessions) -> None:
 
 
 @pytest.mark.parametrize("outer", ["routing", "mirror", "overlay", "proxy", "faulty"])
-async def test_it_may_be_part_of_another_store(outer: str, sessions: Sessions) -> None:
-    """Stores that combine others ask it for revisions."""
+async def test_a_split_store_in_a_combined_store(outer: str, sessions: Sessions) -> None:
+    """Stores that combine others get revisions from the split store."""
     split = SplitStore(MemoryStore("https://private/"), MemoryStore("https://public/"))
     makers = {
         "routing": lambda: RoutingStore({OBJECT_TYPE: split}),
@@ -209,7 +209,7 @@ async def test_it_may_be_part_of_another_store(outer: str, sessions: Sessions) -
 
 
 async def test_an_application_serves_both(sessions: Sessions, tmp_path: Path) -> None:
-    """Anybody may have the thumbnails, and only signed URLs lead to the originals, for other files neither."""
+    """Thumbnails are public, and originals and other files are served only by signed URLs."""
     originals = HttpExposedFileSystemStore(tmp_path / "a", "originals", fsync=False, url_secret="s" * 32)
     thumbnails = HttpExposedFileSystemStore(tmp_path / "b", "thumbnails", fsync=False)
     store = SplitStore(originals, thumbnails)
@@ -235,7 +235,7 @@ async def test_an_application_serves_both(sessions: Sessions, tmp_path: Path) ->
 
 
 async def test_an_original_is_never_put_among_the_thumbnails() -> None:
-    """A key that was made up for an original is refused before its file is read."""
+    """An original whose key has the mark of a thumbnail is refused before its file is read."""
     store = SplitStore(MemoryStore(), MemoryStore())
     key = ImageKey(OBJECT_TYPE, None, 30, 20, "image/png", make_revision() + THUMBNAIL)
     with pytest.raises(InvalidKeyError, match="belongs to a thumbnail"):
@@ -263,20 +263,20 @@ async def test_an_original_is_never_put_among_the_thumbnails() -> None:
     ],
 )
 def test_only_exact_names_are_thumbnails(name: str, expected: bool) -> None:
-    """In doubt a file is private."""
+    """A name that is not exactly that of a thumbnail belongs to the private store."""
     store = SplitStore(MemoryStore("https://private/"), MemoryStore("https://public/"))
     assert store.url_of(name.format(r=make_revision())).startswith("https://public/") is expected
 
 
-def test_marked_revisions_tell_their_time() -> None:
-    """As those of originals do."""
+def test_marked_revisions_have_a_time() -> None:
+    """The time of a marked revision can be read, like that of other revisions."""
     moment = revision_time(make_revision() + THUMBNAIL)
     assert moment is not None
     assert revision_time(make_revision() + "-x") is None
 
 
 def test_stores_that_cannot_be_split(tmp_path: Path) -> None:
-    """Both have to be keyed stores, in different places."""
+    """Both stores must be a ``KeyedStore``, in different places."""
     with pytest.raises(ValueError, match="different places"):
         SplitStore(FileSystemStore(tmp_path, "/a"), FileSystemStore(tmp_path, "/b"))
     with pytest.raises(DeclarationError):
@@ -284,7 +284,7 @@ def test_stores_that_cannot_be_split(tmp_path: Path) -> None:
 
 
 async def test_legacy_files_are_originals() -> None:
-    """A key without a revision tells nothing, and so it is private."""
+    """A key without a revision has no mark, so its file is private."""
     store = SplitStore(MemoryStore("https://private/"), MemoryStore("https://public/"))
     key = ImageKey(OBJECT_TYPE, 1, 30, 20, "image/png")
     await store.put(key, b"x", reproducible=True)
@@ -297,8 +297,8 @@ async def test_legacy_files_are_originals() -> None:
     assert repr(store) == "<SplitStore <MemoryStore of 0 files>, thumbnails in <MemoryStore of 0 files>>"
 
 
-async def test_downloads_are_named_by_the_place_of_the_file(sessions: Sessions, tmp_path: Path) -> None:
-    """The signed URL of an original may name a download."""
+async def test_download_urls(sessions: Sessions, tmp_path: Path) -> None:
+    """The signed URL of an original can name a download."""
     originals = HttpExposedFileSystemStore(
         tmp_path / "a", "originals", lambda: "http://localhost/", fsync=False, url_secret="s" * 32
     )

@@ -1,4 +1,4 @@
-"""A store whose files the application itself serves: where its URLs lead."""
+"""``HttpExposedFileSystemStore``: files served by the application, and their URLs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANY = ["*"]
 
 
 class TestHttpExposedFileSystemStore(StoreContract):
-    """It keeps what every store promises."""
+    """The store passes the conformance suite."""
 
     @pytest.fixture
     async def store(self, tmp_path: Path) -> HttpExposedFileSystemStore:
@@ -29,7 +29,7 @@ class TestHttpExposedFileSystemStore(StoreContract):
 
 
 def page(store: HttpExposedFileSystemStore) -> Any:
-    """An application whose pages are a URL of the store, after others had time to be asked."""
+    """Return an application whose response is a URL of the store, calculated after other requests had time to start."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(0)
@@ -62,10 +62,10 @@ async def located(store: HttpExposedFileSystemStore, *hosts: str, **scope: Any) 
         ("localhost", {"type": "websocket", "scheme": "ws"}, "http://localhost/__images__/"),
     ],
 )
-async def test_the_request_tells_where_the_application_is(
+async def test_urls_use_the_host_of_the_request(
     tmp_path: Path, host: str, scope: dict[str, Any], expected: str
 ) -> None:
-    """By its scheme, its host and what the application is mounted under."""
+    """URLs consist of the scheme and host of the request and the path at which the application is mounted."""
     assert await located(HttpExposedFileSystemStore(tmp_path), host, **scope) == expected + NAME
 
 
@@ -97,10 +97,8 @@ async def test_the_request_tells_where_the_application_is(
         (ANY, "a:123456", False),
     ],
 )
-async def test_which_hosts_a_request_may_name(
-    tmp_path: Path, allowed: list[str] | None, host: str, is_allowed: bool
-) -> None:
-    """Those that are listed; those of development if none is. Never what is no host."""
+async def test_allowed_hosts(tmp_path: Path, allowed: list[str] | None, host: str, is_allowed: bool) -> None:
+    """Only the listed hosts are allowed, by default those of local development, and never an invalid one."""
     options = {} if allowed is None else {"allowed_hosts": allowed}
     found = await located(HttpExposedFileSystemStore(tmp_path, **options), host)  # type: ignore[arg-type]
     assert found.endswith(f"/__images__/{NAME}") is is_allowed
@@ -111,14 +109,14 @@ async def test_which_hosts_a_request_may_name(
 
 @pytest.mark.parametrize("hosts", [(), ("localhost", "localhost")])
 async def test_a_request_without_one_host(tmp_path: Path, hosts: tuple[str, ...]) -> None:
-    """None, or more than one, is none."""
+    """A request without a Host header, or with several, has no host."""
     assert "expected a request for a host in allowed_hosts" in await located(
         HttpExposedFileSystemStore(tmp_path), *hosts
     )
 
 
 async def test_no_request_sees_the_host_of_another(tmp_path: Path) -> None:
-    """Neither one at the same time, nor one after it."""
+    """The host of a request affects neither concurrent nor later requests."""
     store = HttpExposedFileSystemStore(tmp_path, allowed_hosts=ANY)
     app = Client(store.asgi_middleware(page(store)))
     hosts = [f"host-{number}.example" for number in range(200)]
@@ -129,7 +127,7 @@ async def test_no_request_sees_the_host_of_another(tmp_path: Path) -> None:
 
 
 async def test_the_host_is_forgotten_after_an_error(tmp_path: Path) -> None:
-    """Whatever the application raises comes through."""
+    """An error of the application propagates, and the host of the request is no longer used."""
     store = HttpExposedFileSystemStore(tmp_path)
 
     async def fail(scope: Any, receive: Any, send: Any) -> None:
@@ -142,7 +140,7 @@ async def test_the_host_is_forgotten_after_an_error(tmp_path: Path) -> None:
 
 
 async def test_two_stores_in_one_application(tmp_path: Path) -> None:
-    """Each has URLs of its own, and asks its own list of hosts."""
+    """Each store has its own URLs and its own list of hosts."""
     one = HttpExposedFileSystemStore(tmp_path / "1", "one", allowed_hosts=["localhost"])
     two = HttpExposedFileSystemStore(tmp_path / "2", "two", allowed_hosts=["other"])
     for store, host, expected in ((one, "localhost", "one"), (two, "other", "two"), (two, "localhost", None)):
@@ -153,7 +151,7 @@ async def test_two_stores_in_one_application(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("call", ["url_of", "get_url", "base_url"])
 def test_no_url_without_a_host(tmp_path: Path, call: str) -> None:
-    """The error is a RuntimeError, and names both remedies."""
+    """The error is a RuntimeError that names both remedies."""
     store = HttpExposedFileSystemStore(tmp_path)
     with pytest.raises(RuntimeError, match=r"host_url_getter.*app = store\.asgi_middleware\(app\)") as caught:
         if call == "url_of":
@@ -166,16 +164,16 @@ def test_no_url_without_a_host(tmp_path: Path, call: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["https://example.com", "https://example.com/"])
-async def test_a_getter_counts_more_than_the_request(tmp_path: Path, url: str) -> None:
-    """Inside of a request and outside of any."""
+async def test_the_getter_takes_precedence_over_the_request(tmp_path: Path, url: str) -> None:
+    """``host_url_getter`` takes precedence inside a request, and works outside of one."""
     store = HttpExposedFileSystemStore(tmp_path, "/a/b/", lambda: url)
     assert store.url_of(NAME) == f"https://example.com/a/b/{NAME}"
     assert await located(store, "evil.example") == f"https://example.com/a/b/{NAME}"
 
 
 @pytest.mark.parametrize("root", ["", "/shop"])
-async def test_a_url_leads_to_the_file(tmp_path: Path, root: str) -> None:
-    """What the store says in a request is what it serves in the next; with and without a root path."""
+async def test_a_url_is_served(tmp_path: Path, root: str) -> None:
+    """The URL that the store returns in one request can be requested next, with and without a root path."""
     store = HttpExposedFileSystemStore(tmp_path, cors=True)
     blob = os.urandom(1000)
     await store.put(KEY, blob, reproducible=False)
@@ -186,16 +184,16 @@ async def test_a_url_leads_to_the_file(tmp_path: Path, root: str) -> None:
     assert mounted.body == blob
 
 
-async def test_a_refused_host_still_sees_files(tmp_path: Path) -> None:
-    """The list is about what URLs are made of; who may ask at all is another's business."""
+async def test_files_are_served_to_any_host(tmp_path: Path) -> None:
+    """The list of hosts restricts the URLs that the store returns, not the requests that it answers."""
     store = HttpExposedFileSystemStore(tmp_path)
     await store.put(KEY, b"data", reproducible=False)
     told = await Client(store.asgi_middleware(page(store))).ask(f"/__images__/{NAME}", ("Host", "example.com"))
     assert told.body == b"data"
 
 
-async def test_the_lifespan_passes(tmp_path: Path) -> None:
-    """There is no request in it."""
+async def test_the_lifespan_is_passed_on(tmp_path: Path) -> None:
+    """Lifespan events reach the application, and provide no host."""
     store = HttpExposedFileSystemStore(tmp_path)
     told = await Client(store.asgi_middleware(page(store))).ask("/", type="lifespan")
     assert told.status == 500
@@ -211,19 +209,19 @@ async def test_the_lifespan_passes(tmp_path: Path) -> None:
         ({"open_files": 0}, "at least 1"),
     ],
 )
-def test_what_cannot_be(tmp_path: Path, options: dict[str, Any], words: str) -> None:
-    """It is refused at once."""
+def test_invalid_options(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    """An invalid option is refused immediately."""
     with pytest.raises(ValueError, match=words):
         HttpExposedFileSystemStore(tmp_path, **options)
 
 
-def test_what_it_says_of_itself(tmp_path: Path) -> None:
-    """Its directory and its prefix."""
+def test_the_repr(tmp_path: Path) -> None:
+    """The repr contains the directory and the prefix."""
     assert repr(HttpExposedFileSystemStore(tmp_path)) == f"HttpExposedFileSystemStore({str(tmp_path)!r}, '__images__')"
 
 
 async def test_locate_appends_nothing(tmp_path: Path) -> None:
-    """The revision stands in the URL; one of the old layout has its time."""
+    """A URL that contains the revision gets no suffix, and that of a legacy file gets the time."""
     store = HttpExposedFileSystemStore(tmp_path, host_url_getter=lambda: "https://example.com/")
     revision = make_revision()
     assert store.get_url("photo", None, 1, 1, "image/png", revision=revision).endswith(f"/{revision}.1x1.png")

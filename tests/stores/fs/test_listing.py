@@ -1,4 +1,4 @@
-"""The files beneath a directory in order of name."""
+"""Listings of the files in a directory, in order of name."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def listed(root: Path, prefix: str = "", start_after: str = "") -> list[str]:
     return [found.name for found in walk(Tree(str(root), dir_mode=0o755), prefix, start_after)]
 
 
-def test_what_is_not_ours_is_skipped(tmp_path: Path) -> None:
-    """Unfinished files, names that no store may have, links and empty directories do not appear."""
+def test_other_files_are_skipped(tmp_path: Path) -> None:
+    """Unfinished files, invalid names, links and empty directories are not listed."""
     put(
         tmp_path, "a", f"{SIDE_PREFIX}1", f"b/{SIDE_PREFIX}2", "back\\slash", "line\nfeed", "bad\\directory/file", "b/c"
     )
@@ -38,14 +38,14 @@ def test_what_is_not_ours_is_skipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["/", "../", "a//b", "a/../b", "\0/x", "nothing/at/all", "\ud800/x"])
-def test_prefixes_that_no_name_has(tmp_path: Path, prefix: str) -> None:
-    """Nothing is listed, inside or outside."""
+def test_invalid_prefixes(tmp_path: Path, prefix: str) -> None:
+    """An invalid prefix lists nothing, inside or outside of the directory."""
     put(tmp_path, "files/a/b", "outside")
     assert listed(tmp_path / "files", prefix) == []
 
 
-def test_directories_out_of_the_question_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither those before ``start_after`` nor those beside the prefix."""
+def test_directories_without_matching_names_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Directories before ``start_after`` or outside of the prefix are not read."""
     put(tmp_path, *(f"type/{n:02}/{m}" for n in range(20) for m in range(2)), "other/1", "typewriter/1")
     real = os.scandir
     read: list[str] = []
@@ -62,8 +62,8 @@ def test_directories_out_of_the_question_are_not_read(tmp_path: Path, monkeypatc
     assert read == ["/type", "/type/09"]
 
 
-def test_what_vanishes_while_it_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file or a directory that somebody deletes meanwhile is left out, and the listing goes on."""
+def test_files_deleted_during_a_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files and directories that are deleted during the listing are left out, and the listing continues."""
     put(tmp_path, "a/1", "b/1", "c/1", "d")
     found = walk(Tree(str(tmp_path), dir_mode=0o755), "", "")
     assert next(found).name == "a/1"
@@ -89,14 +89,14 @@ def test_what_vanishes_while_it_is_listed(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_deep_tree(tmp_path: Path) -> None:
-    """Depth is bounded by the length of names alone."""
+    """Only the length of names limits the depth of a tree."""
     name = "/".join("a" * 120)
     put(tmp_path, name)
     assert listed(tmp_path) == [name]
 
 
-def test_directories_are_read_when_their_turn_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A listing holds one directory of each level, however many there are, and no descriptor in between."""
+def test_directories_are_read_lazily(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing keeps one directory per level in memory, and no open descriptor between two files."""
     put(tmp_path, *(f"{n:02}/{m}/file" for n in range(5) for m in range(3)))
     real = os.scandir
     read: list[str] = []
@@ -116,7 +116,7 @@ def test_directories_are_read_when_their_turn_comes(tmp_path: Path, monkeypatch:
 
 
 async def test_many_files_come_in_batches(tmp_path: Path) -> None:
-    """More than one batch of them arrives whole and in order."""
+    """More than one batch of files is listed completely and in order."""
     names = [f"{n % 7}/{n:04}" for n in range(1203)]
     put(tmp_path, *names)
     store = FileSystemStore(tmp_path, "/")
@@ -124,7 +124,7 @@ async def test_many_files_come_in_batches(tmp_path: Path) -> None:
 
 
 async def test_unfinished_files_are_removed(tmp_path: Path) -> None:
-    """Those below the prefix that were last written before the time, and nothing else."""
+    """Exactly the unfinished files below the prefix that were last written before the time are removed."""
     old = [f"{SIDE_PREFIX}1", f"photo/{SIDE_PREFIX}2", f"photo/deep/{SIDE_PREFIX}3", f"other/{SIDE_PREFIX}4"]
     put(tmp_path, *old, f"photo/{SIDE_PREFIX}5", "photo/file")
     for name in [*old, "photo/file"]:
@@ -139,7 +139,7 @@ async def test_unfinished_files_are_removed(tmp_path: Path) -> None:
 
 
 def test_two_stores_of_one_directory(tmp_path: Path) -> None:
-    """They have the same location, by whatever path, also before the directory exists."""
+    """Stores of one directory have the same location for any path, also before the directory exists."""
     (tmp_path / "link").symlink_to(tmp_path)
     stores = [FileSystemStore(tmp_path / path, "/") for path in ("a/files", "link/a/files", "a/others")]
     for _ in range(2):

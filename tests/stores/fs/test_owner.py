@@ -1,4 +1,4 @@
-"""Whose the files and directories of a store are."""
+"""The owner of files and directories."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files aw
 
 
 @root
-async def test_another_user_makes_no_directory_of_its_own(tmp_path: Path) -> None:
-    """A job that runs as root gives what it makes to the owner and the group of the store's root."""
+async def test_files_of_root_get_the_owner_of_the_directory(tmp_path: Path) -> None:
+    """Files and directories that root creates get the owner and group of the root directory."""
     (folder := tmp_path / "media").mkdir()
     os.chown(folder, 12345, 12346)
     store = FileSystemStore(folder, "/", fsync=False, file_mode=0o600)
@@ -26,7 +26,7 @@ async def test_another_user_makes_no_directory_of_its_own(tmp_path: Path) -> Non
 
 
 async def test_lost_and_found(tmp_path: Path) -> None:
-    """The directory of a file system at the root of a volume is none of the store's."""
+    """``lost+found`` at the root of a volume does not belong to the store."""
     store = FileSystemStore(tmp_path, "/", fsync=False)
     await store.put_object("a/file", b"x")
     (tmp_path / "lost+found").mkdir(mode=0)

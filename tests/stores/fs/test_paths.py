@@ -1,4 +1,4 @@
-"""The pure rules of the directory."""
+"""Names and URLs of a directory store, which are calculated without I/O."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ from aioimageattach.stores.fs import guess_extension
     ],
 )
 def test_legacy_names(object_id: int, mimetype: str, expected: str) -> None:
-    """A key without a revision has the path that the predecessor gave it, character by character."""
+    """A key without a revision has exactly the path that SQLAlchemy-ImageAttach used."""
     assert paths.legacy_name(ImageKey("user-picture", object_id, 320, 240, mimetype)) == expected
 
 
-def test_a_legacy_name_needs_a_number() -> None:
-    """Without an object_id there is no such path."""
+def test_a_legacy_name_requires_an_object_id() -> None:
+    """A key without an ``object_id`` has no legacy path."""
     with pytest.raises(InvalidKeyError, match="object_id"):
         paths.legacy_name(ImageKey("user-picture", None, 320, 240, "image/jpeg"))
 
 
 @pytest.mark.parametrize(("mimetype", "expected"), [("image/jpeg", ".jpe"), ("image/avif", None)])
 def test_guess_extension(mimetype: str, expected: str | None) -> None:
-    """The old extension, or None where the predecessor knew none."""
+    """The extension is that of SQLAlchemy-ImageAttach, or ``None`` if it used none."""
     assert guess_extension(mimetype) == expected
 
 
 @pytest.mark.parametrize(
     "name", ["x" * 256, "a/" + "\u00fc" * 128, paths.SIDE_PREFIX, f"a/{paths.SIDE_PREFIX}1/b", "../x", "x" * 5000]
 )
-def test_names_that_no_directory_can_hold(name: str) -> None:
-    """Segments of more than 255 bytes and those of unfinished files are refused, besides what no store takes."""
+def test_invalid_names_in_a_directory(name: str) -> None:
+    """Segments of more than 255 bytes and names of unfinished files are refused, besides generally invalid names."""
     with pytest.raises(InvalidKeyError):
         paths.check_path(name)
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "a/" + "\u00fc" * 127, ".hidden", "/".join("a" * 500)])
-def test_names_that_a_directory_can_hold(name: str) -> None:
-    """Segments of up to 255 bytes, as many as fit, come back as they are."""
+def test_valid_names_in_a_directory(name: str) -> None:
+    """Names with segments of up to 255 bytes are returned unchanged."""
     assert paths.check_path(name) == name
 
 
 def test_names_of_unfinished_files() -> None:
-    """They begin as agreed, and no two are the same."""
+    """The names start with the agreed prefix and are unique."""
     names = {paths.side_name() for _ in range(100)}
     assert len(names) == 100
     assert all(name.startswith(paths.SIDE_PREFIX) and len(name) >= len(paths.SIDE_PREFIX) + 32 for name in names)
@@ -71,5 +71,5 @@ def test_names_of_unfinished_files() -> None:
     ],
 )
 def test_urls(name: str, expected: str) -> None:
-    """Everything but unreserved characters and the slash is percent-encoded."""
+    """All characters except unreserved ones and the slash are percent-encoded."""
     assert paths.url("https://x/", name) == expected

@@ -1,4 +1,4 @@
-"""URLs of a directory that are signed and that expire."""
+"""Signed URLs of a directory, which expire."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def clock() -> Clock:
 
 
 class TestSignedUrls(StoreContract):
-    """A store that signs its URLs keeps what every store promises."""
+    """A store with signed URLs passes the conformance suite."""
 
     @pytest.fixture
     async def store(self, tmp_path: Path) -> HttpExposedFileSystemStore:
@@ -50,7 +50,7 @@ class TestSignedUrls(StoreContract):
 
 @pytest.mark.parametrize("window", [None, 0, 60, 100_000])
 def test_how_long_a_url_is_valid(clock: Clock, window: int | None) -> None:
-    """At least as long as it has to be, at most that and its window; and it stays the same within the window."""
+    """A URL is valid for the minimum lifetime, at most longer by the window, and stays the same within the window."""
     signer = UrlSigner(SECRET, expires_in=600, window=window, clock=clock)
     width = 600 if window is None else window
     seen = set()
@@ -68,8 +68,8 @@ def test_how_long_a_url_is_valid(clock: Clock, window: int | None) -> None:
     assert len(seen) <= (2 if width == 0 else 4)
 
 
-def test_urls_change_at_different_moments(clock: Clock) -> None:
-    """So that caches are never empty all at once."""
+def test_urls_of_different_names_change_at_different_times(clock: Clock) -> None:
+    """The URLs of different names change at different times, so that caches never expire all at once."""
     signer = UrlSigner(SECRET, clock=clock)
     expiries = {dict(parse_qsl(signer.sign(f"a/{number}")))["expires"] for number in range(50)}
     assert len(expiries) > 40
@@ -77,7 +77,7 @@ def test_urls_change_at_different_moments(clock: Clock) -> None:
 
 @pytest.mark.parametrize("download", [None, "cat.jpg"])
 def test_a_changed_url_is_not_valid(clock: Clock, download: str | None) -> None:
-    """Whatever is changed, left out, added or doubled, each character of it, and for another file."""
+    """A URL is invalid if any character or parameter is changed, omitted, added or repeated, and for another file."""
     signer = UrlSigner(SECRET, clock=clock)
     query = signer.sign(NAME, download=download)
     pairs = parse_qsl(query)
@@ -92,8 +92,8 @@ def test_a_changed_url_is_not_valid(clock: Clock, download: str | None) -> None:
 
 
 @given(st.text(min_size=1, max_size=40), st.text(min_size=1, max_size=200))
-def test_every_file_name_comes_back(name: str, download: str) -> None:
-    """A name that is accepted is the one that the browser gets; control characters and paths are refused."""
+def test_every_valid_download_name_can_be_parsed(name: str, download: str) -> None:
+    """Browsers receive a valid name unchanged; control characters and paths are refused."""
     signer = UrlSigner(SECRET, clock=Clock())
     if not download.isprintable() or {"/", "\\"} & set(download) or not download.strip(". "):
         with pytest.raises(ValueError, match="download: expected"):
@@ -106,8 +106,8 @@ def test_every_file_name_comes_back(name: str, download: str) -> None:
     assert header.count('"') == 2
 
 
-def test_secrets_can_be_replaced(clock: Clock) -> None:
-    """The new one signs, the old one is still accepted, and one that is gone is not."""
+def test_secrets_can_be_rotated(clock: Clock) -> None:
+    """The first secret signs, the others are still accepted, and a removed one is not."""
     old = UrlSigner(SECRET, clock=clock)
     both = UrlSigner([b"another secret of ours", SECRET], clock=clock)
     new = UrlSigner(b"another secret of ours", clock=clock)
@@ -125,16 +125,16 @@ def test_secrets_can_be_replaced(clock: Clock) -> None:
         ({"url_secret": SECRET, "url_window": -1}, "url_window"),
     ],
 )
-def test_options_that_cannot_be(tmp_path: Path, options: dict[str, object], words: str) -> None:
-    """The message names the option, and never the secret."""
+def test_invalid_options(tmp_path: Path, options: dict[str, object], words: str) -> None:
+    """The message names the option, but never contains the secret."""
     with pytest.raises(ValueError, match=words) as caught:
         HttpExposedFileSystemStore(tmp_path, **options)  # type: ignore[arg-type]
     assert "short" not in str(caught.value)
 
 
 @pytest.mark.parametrize("download", ["", ".", "..", "a/b", "a\\b", "a\r\nb", "a\0", "x" * 201])
-def test_what_is_no_file_name(tmp_path: Path, download: str) -> None:
-    """It is refused, and so is a download by a URL that is not signed."""
+def test_invalid_download_names(tmp_path: Path, download: str) -> None:
+    """Invalid download names are refused, and so are download names in unsigned URLs."""
     store = HttpExposedFileSystemStore(tmp_path, host_url_getter=lambda: "https://example.com", url_secret=SECRET)
     with pytest.raises(ValueError, match="download: expected"):
         store.download_url_of(NAME, download)
@@ -154,7 +154,7 @@ async def nothing(scope: object, receive: object, send: object) -> None:
 
 
 async def test_signed_urls_are_served(tmp_path: Path) -> None:
-    """With the URL of the store and only with it; only the browser may keep the file, as long as the URL is valid."""
+    """Only the signed URL is served, and only the browser may cache the file, until the URL expires."""
     store = HttpExposedFileSystemStore(tmp_path, host_url_getter=lambda: "https://example.com", url_secret=SECRET)
     http = Client(store.asgi_middleware(nothing))
     revision = make_revision()
@@ -180,7 +180,7 @@ async def test_signed_urls_are_served(tmp_path: Path) -> None:
 
 
 async def test_a_download_under_a_file_name(tmp_path: Path) -> None:
-    """Browsers save it under that name, whatever its type; and so they do behind nginx."""
+    """Browsers save the file under the name, whatever its type, also behind nginx."""
     for options in ({}, {"x_accel_redirect": "/stored/"}):
         store = HttpExposedFileSystemStore(
             tmp_path, host_url_getter=lambda: "https://example.com", url_secret=SECRET, **options
@@ -196,8 +196,8 @@ async def test_a_download_under_a_file_name(tmp_path: Path) -> None:
             assert ("x-accel-redirect" in told.headers) is bool(options)
 
 
-async def test_files_that_can_change(tmp_path: Path) -> None:
-    """A file of the predecessor's layout is asked for again each time."""
+async def test_legacy_files_are_revalidated(tmp_path: Path) -> None:
+    """Legacy files must be revalidated on each request."""
     (tmp_path / "photo/7/0").mkdir(parents=True)
     (tmp_path / "photo/7/0/7.320x200.jpe").write_bytes(BLOB)
     signer = UrlSigner(SECRET)

@@ -1,4 +1,4 @@
-"""Serving the files of a directory: what is answered, and what no request can get."""
+"""The ASGI application that serves the files of a directory: its responses, and its protection of other files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def put(root: Path, blob: bytes = SMALL, mimetype: str = "image/jpeg", rev
 
 
 def old(root: Path, blob: bytes = SMALL, name: str = "photo/7/0/7.320x200.jpe", age: int = 100) -> str:
-    """Lay a file where SQLAlchemy-ImageAttach would, and return its name."""
+    """Write a file at the path that SQLAlchemy-ImageAttach would use, and return its name."""
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(blob)
@@ -65,7 +65,7 @@ def complete(told: Told, body: bytes) -> bool:
 
 @pytest.mark.parametrize("blob", [SMALL, LARGE, b"", os.urandom(BLOCK), os.urandom(BLOCK + 1)], ids=len)
 async def test_a_file_is_sent_whole(tmp_path: Path, blob: bytes) -> None:
-    """In blocks, from the disk as from memory; HEAD tells the same without it."""
+    """A file is sent completely, from disk and from memory; HEAD returns the same headers without a body."""
     name = await put(tmp_path, blob)
     http = client(tmp_path)
     for _ in range(2):
@@ -78,7 +78,7 @@ async def test_a_file_is_sent_whole(tmp_path: Path, blob: bytes) -> None:
 
 
 async def test_the_headers_of_a_file(tmp_path: Path) -> None:
-    """All that browsers and caches have to know, and not more."""
+    """A response has exactly the headers that browsers and caches need."""
     revision = make_revision()
     told = await client(tmp_path).ask(f"/{await put(tmp_path, revision=revision)}")
     modified = told.headers.pop("last-modified")
@@ -104,8 +104,8 @@ async def test_the_headers_of_a_file(tmp_path: Path) -> None:
         ("image/x-unknown", "application/octet-stream"),
     ],
 )
-async def test_what_could_run_is_saved_and_not_shown(tmp_path: Path, mimetype: str, kind: str) -> None:
-    """Whoever opens it gets a file of a harmless name, and no script in it belongs to this site."""
+async def test_active_content_is_downloaded(tmp_path: Path, mimetype: str, kind: str) -> None:
+    """A file that may contain scripts is sent as a download with a harmless name, in a sandbox."""
     name = await put(tmp_path, b"<svg onload='alert(1)'/>", mimetype)
     told = await client(tmp_path).ask(f"/{name}")
     assert told.headers["content-type"] == kind
@@ -114,8 +114,8 @@ async def test_what_could_run_is_saved_and_not_shown(tmp_path: Path, mimetype: s
     assert told.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_a_file_that_may_change_is_asked_for_again(tmp_path: Path) -> None:
-    """One of the old layout; a replaced one is another version at once."""
+async def test_legacy_files_are_revalidated(tmp_path: Path) -> None:
+    """A legacy file can change, so caches must revalidate it; a replaced file has another version immediately."""
     http = client(tmp_path)
     name = old(tmp_path)
     first = await http.ask(f"/{name}", query_string=b"_ts=20260101000000000000")
@@ -133,7 +133,7 @@ async def test_a_file_that_may_change_is_asked_for_again(tmp_path: Path) -> None
 
 
 async def test_an_open_file_that_is_not_in_memory(tmp_path: Path) -> None:
-    """It is read in a thread, and sent whole."""
+    """An open file that is not in the page cache is read in a thread and sent completely."""
     name = await put(tmp_path, LARGE)
     http = client(tmp_path)
     with (tmp_path / name).open("rb") as file:
@@ -143,8 +143,8 @@ async def test_an_open_file_that_is_not_in_memory(tmp_path: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-async def test_a_client_that_has_the_version(tmp_path: Path) -> None:
-    """It gets a 304, whatever else it asks for, with the headers that update its cache."""
+async def test_a_client_with_the_current_version(tmp_path: Path) -> None:
+    """The response is 304 with the headers that update the cache, whatever the other headers request."""
     revision = make_revision()
     name = await put(tmp_path, revision=revision)
     http = client(tmp_path)
@@ -161,8 +161,8 @@ async def test_a_client_that_has_the_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("opened_before", [True, False])
-async def test_a_deleted_file_is_not_unchanged(tmp_path: Path, opened_before: bool) -> None:
-    """Conditions count only where the request without them would succeed (RFC 9110, section 13.2.1)."""
+async def test_conditional_requests_for_a_deleted_file(tmp_path: Path, opened_before: bool) -> None:
+    """Conditions apply only if the request without them would succeed (RFC 9110, section 13.2.1)."""
     revision = make_revision()
     name = await put(tmp_path, revision=revision)
     http = client(tmp_path)
@@ -192,7 +192,7 @@ async def test_a_deleted_file_is_not_unchanged(tmp_path: Path, opened_before: bo
     ],
 )
 async def test_conditions(tmp_path: Path, layout: str, name: str, value: str, status: int) -> None:
-    """As RFC 9110 has them, for both layouts and both methods."""
+    """Conditional requests are answered as in RFC 9110, for both layouts and both methods."""
     path = await put(tmp_path) if layout == "new" else old(tmp_path)
     os.utime(tmp_path / path, (10**9, 10**9))
     http = client(tmp_path)
@@ -207,7 +207,7 @@ async def test_conditions(tmp_path: Path, layout: str, name: str, value: str, st
         assert told.body == {200: SMALL, 304: b"", 412: b"The file has another version.\n"}[status] * (method == "GET")
 
 
-async def test_a_condition_beside_the_tag(tmp_path: Path) -> None:
+async def test_conditions_with_a_tag_and_a_date(tmp_path: Path) -> None:
     """Conditions are evaluated in the order of RFC 9110, section 13.2.2."""
     revision = make_revision()
     name = await put(tmp_path, revision=revision)
@@ -223,7 +223,7 @@ async def test_a_condition_beside_the_tag(tmp_path: Path) -> None:
     ("header", "start", "end"), [("0-9", 0, 10), ("10-", 10, None), ("-10", -10, None), ("0-", 0, None)]
 )
 async def test_a_range(tmp_path: Path, blob: bytes, header: str, start: int, end: int | None) -> None:
-    """Those bytes, and where they are."""
+    """The requested bytes are sent with their position."""
     name = await put(tmp_path, blob)
     http = client(tmp_path)
     for _ in range(2):
@@ -236,7 +236,7 @@ async def test_a_range(tmp_path: Path, blob: bytes, header: str, start: int, end
 
 
 async def test_several_ranges(tmp_path: Path) -> None:
-    """As one message of several parts, which is as long as it says."""
+    """Several ranges are sent as a multipart body of the announced length."""
     name = await put(tmp_path, LARGE)
     told = await client(tmp_path).ask(f"/{name}", ("Range", "bytes=0-9, 100-20000, -5"))
     assert told.status == 206
@@ -251,8 +251,8 @@ async def test_several_ranges(tmp_path: Path) -> None:
     ]
 
 
-async def test_a_range_that_there_is_not(tmp_path: Path) -> None:
-    """The answer says how long the file is, and may not be kept."""
+async def test_a_range_beyond_the_file(tmp_path: Path) -> None:
+    """The 416 response contains the size of the file, and cannot be cached."""
     told = await client(tmp_path).ask(f"/{await put(tmp_path)}", ("Range", "bytes=1000-"))
     assert told.status == 416
     assert told.headers["content-range"] == "bytes */1000"
@@ -271,8 +271,8 @@ async def test_a_range_that_there_is_not(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-async def test_a_range_that_is_not_counted(tmp_path: Path, headers: list[tuple[str, str]]) -> None:
-    """The whole file is sent."""
+async def test_an_ignored_range(tmp_path: Path, headers: list[tuple[str, str]]) -> None:
+    """The whole file is sent if the range must be ignored."""
     name = await put(tmp_path)
     os.utime(tmp_path / name, (10**9, 10**9))
     told = await client(tmp_path).ask(f"/{name}", *headers)
@@ -280,8 +280,8 @@ async def test_a_range_that_is_not_counted(tmp_path: Path, headers: list[tuple[s
     assert complete(told, SMALL)
 
 
-async def test_a_range_of_the_version_that_the_client_has(tmp_path: Path) -> None:
-    """By its tag or by its date; HEAD has no ranges."""
+async def test_if_range(tmp_path: Path) -> None:
+    """``If-Range`` with the tag or the date permits a partial response; a HEAD request has no ranges."""
     revision = make_revision()
     name = await put(tmp_path, revision=revision)
     os.utime(tmp_path / name, (10**9, 10**9))
@@ -296,14 +296,14 @@ async def test_a_range_of_the_version_that_the_client_has(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "get", "G\xcbT", ""])
 async def test_files_can_only_be_read(tmp_path: Path, method: str) -> None:
-    """Every other method is refused, for files that are there as for others."""
+    """All methods except GET, HEAD and OPTIONS are refused, for existing and for missing files."""
     for name in (await put(tmp_path), "nothing"):
         told = await client(tmp_path).ask(f"/{name}", ("X-HTTP-Method-Override", "GET"), method=method)
         assert (told.status, told.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
 async def test_options(tmp_path: Path) -> None:
-    """What there is to do, without a body."""
+    """The response to OPTIONS lists the permitted methods and has no body."""
     told = await client(tmp_path).ask(f"/{await put(tmp_path)}", method="OPTIONS")
     assert (told.status, told.headers["allow"], told.body) == (204, "GET, HEAD, OPTIONS", b"")
 
@@ -325,7 +325,7 @@ SHOP = "https://shop.example.com"
 async def test_other_origins(
     tmp_path: Path, cors: bool | list[str], origin: str | None, granted: str | None, policy: str
 ) -> None:
-    """Every answer says the same of them: files, parts, unchanged ones and errors; caches know what it depends on."""
+    """Each response has the same CORS headers: files, ranges, 304 and errors; ``Vary`` names the origin."""
     name = await put(tmp_path)
     http = client(tmp_path, cors=cors)
     headers = [] if origin is None else [("Origin", origin)]
@@ -353,8 +353,8 @@ async def test_other_origins(
 @pytest.mark.parametrize(
     ("cors", "allowed"), [(True, True), ([SHOP], True), (False, False), (["https://other.org"], False)]
 )
-async def test_a_page_asks_whether_it_may_ask(tmp_path: Path, cors: bool | list[str], allowed: bool) -> None:
-    """A browser is told methods and headers, or nothing."""
+async def test_preflight_requests(tmp_path: Path, cors: bool | list[str], allowed: bool) -> None:
+    """A preflight response contains the permitted methods and headers, or nothing."""
     asked = [("Origin", SHOP), ("Access-Control-Request-Method", "GET"), ("Access-Control-Request-Headers", "range")]
     told = await client(tmp_path, cors=cors).ask("/any", *asked, method="OPTIONS")
     assert told.status == 204
@@ -393,7 +393,7 @@ def device(path: Path, _: Path) -> None:
 
 @pytest.mark.parametrize("make", [fifo, directory, link, loop, device])
 async def test_only_regular_files_are_opened(tmp_path: Path, make: Callable[[Path, Path], None]) -> None:
-    """Whatever else has the name of a file is not there, and nobody waits for it."""
+    """Anything but a regular file is treated as missing, and opening it never blocks."""
     (secret := tmp_path / "secret").write_bytes(b"secret")
     root = tmp_path / "root"
     path = root / await put(root)
@@ -407,8 +407,8 @@ async def test_only_regular_files_are_opened(tmp_path: Path, make: Callable[[Pat
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-async def test_no_link_leads_out(tmp_path: Path, depth: int) -> None:
-    """Nor a directory that is one, at any level; the root itself may be one."""
+async def test_symbolic_links_are_not_followed(tmp_path: Path, depth: int) -> None:
+    """Links to files or directories are not followed at any level; only the root itself may be a link."""
     outside = tmp_path / "outside"
     name = await put(outside)
     root = tmp_path / "root"
@@ -420,8 +420,8 @@ async def test_no_link_leads_out(tmp_path: Path, depth: int) -> None:
     assert (await client(tmp_path / "alias").ask(f"/{name}")).status == 200
 
 
-async def test_a_directory_that_becomes_a_link_all_the_time(tmp_path: Path) -> None:
-    """However it is timed, what is sent comes from below the root."""
+async def test_a_directory_that_is_repeatedly_replaced_by_a_link(tmp_path: Path) -> None:
+    """Whatever the timing is, only files below the root are sent."""
     root, outside = tmp_path / "root", tmp_path / "outside"
     name = await put(root, b"inside")
     kind = Path(name).parts[0]
@@ -448,8 +448,8 @@ async def test_a_directory_that_becomes_a_link_all_the_time(tmp_path: Path) -> N
     assert b"secret" not in seen
 
 
-async def test_files_that_are_no_pictures_of_the_store(tmp_path: Path) -> None:
-    """Hidden and unfinished files, and what others put there."""
+async def test_files_that_the_store_did_not_put(tmp_path: Path) -> None:
+    """Hidden and unfinished files, and files of other programs, are never sent."""
     root = tmp_path / "images"
     name = await put(root)
     (tmp_path / "images-2").mkdir()
@@ -466,8 +466,8 @@ async def test_files_that_are_no_pictures_of_the_store(tmp_path: Path) -> None:
             assert (await client(root).ask(f"/{asked}")).status == 404
 
 
-async def test_a_deleted_file_is_gone_at_once(tmp_path: Path) -> None:
-    """Though it was open; a client that is just reading it gets all of it."""
+async def test_a_deleted_file_is_gone_immediately(tmp_path: Path) -> None:
+    """A deleted file is missing even if it was open; a client that is reading it receives all of it."""
     store = FileSystemStore(tmp_path, "/")
     name = await put(tmp_path, LARGE)
     http = client(tmp_path)
@@ -491,7 +491,7 @@ async def test_a_deleted_file_is_gone_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_root_that_is_missing(tmp_path: Path) -> None:
-    """There is no file yet; the store makes it at the first put."""
+    """Without the directory, every file is missing; the store creates it with the first put."""
     name = await put(tmp_path / "first")
     http = client(tmp_path / "second")
     assert (await http.ask(f"/{name}")).status == 404
@@ -500,7 +500,7 @@ async def test_a_root_that_is_missing(tmp_path: Path) -> None:
 
 
 async def test_a_root_that_is_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The operator reads why in the log, the client that it is not its fault, and nothing of the disk."""
+    """The log contains the reason; the client gets a server error that reveals nothing about the disk."""
     name = await put(tmp_path / "first")
     (tmp_path / "file").touch()
     with caplog.at_level(logging.WARNING, "aioimageattach"):
@@ -512,17 +512,15 @@ async def test_a_root_that_is_a_file(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 @pytest.mark.parametrize("name", [f"photo/{'1' * 3}/1/{'1' * 250}.1x1.jpe", "photo/111/{}/{}.1x1.jpe"])
 async def test_names_that_no_file_can_have(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
-    """A client cannot fill the log: a name that is too long is not there, whatever limit the file system has."""
+    """A name that is too long is treated as missing and not logged, so that clients cannot fill the log."""
     number = 10**251 + 111
     told = await client(tmp_path).ask(f"/{name.format(number // 1000, number)}")
     assert (told.status, caplog.text) == (404, "")
 
 
 @pytest.mark.parametrize("error", [errno.ENAMETOOLONG, errno.EILSEQ, errno.ELOOP])
-async def test_names_that_the_file_system_does_not_know(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: int
-) -> None:
-    """Its limits may be narrower than ours."""
+async def test_names_that_the_file_system_refuses(tmp_path: Path, caplog: pytest.LogCaptureFixture, error: int) -> None:
+    """Narrower limits of the file system are treated in the same way."""
     name = await put(tmp_path)
     http = client(tmp_path)
     with kernel.in_the_worker(kernel.refused("openat", error)):
@@ -534,10 +532,10 @@ async def test_names_that_the_file_system_does_not_know(
     ("call", "error", "words"),
     [("openat", errno.EACCES, "grant the process access"), ("preadv2", errno.EIO, "check the disk")],
 )
-async def test_a_disk_that_refuses(
+async def test_a_failing_disk(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, call: str, error: int, words: str
 ) -> None:
-    """The log has the reason and the remedy; the client may try again."""
+    """The log contains the reason and the remedy, and the client can retry."""
     name = await put(tmp_path)
     http = client(tmp_path)
     with kernel.in_the_worker(kernel.refused(call, error)):
@@ -547,8 +545,8 @@ async def test_a_disk_that_refuses(
     assert (await http.ask(f"/{name}")).status == 200
 
 
-async def test_a_file_that_is_cut_off_while_it_is_sent(tmp_path: Path) -> None:
-    """The answer ends with an error, which makes the server close the connection; nobody takes it for whole."""
+async def test_a_file_that_is_truncated_while_it_is_sent(tmp_path: Path) -> None:
+    """The response ends with an error, so the server closes the connection and the client notices the truncation."""
     name = await put(tmp_path, LARGE)
     server = StaticServer(tmp_path, block_size=BLOCK)
 
@@ -563,8 +561,8 @@ async def test_a_file_that_is_cut_off_while_it_is_sent(tmp_path: Path) -> None:
         await Client(cutting).ask(f"/{name}")
 
 
-async def test_a_system_without_the_call_that_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is the same, in threads."""
+async def test_a_system_without_non_blocking_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same responses are sent from worker threads."""
     monkeypatch.setattr(files, "_NOWAIT", 0)
     http = client(tmp_path)
     name = await put(tmp_path, LARGE)
@@ -576,8 +574,8 @@ async def test_a_system_without_the_call_that_does_not_wait(tmp_path: Path, monk
 # --- clients that leave ----------------------------------------------------------------------------------------------
 
 
-async def test_clients_that_leave(tmp_path: Path) -> None:
-    """Nothing is left of a thousand of them: no task, no descriptor, no thread that works; and none reads on."""
+async def test_clients_that_disconnect(tmp_path: Path) -> None:
+    """After a thousand disconnects, no task and no descriptor is left, and no file is read further."""
     name = old(tmp_path, LARGE)  # one that is opened for each request
     http = client(tmp_path)
     await http.ask(f"/{name}")
@@ -594,7 +592,7 @@ async def test_clients_that_leave(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("messages", range(1, 6))
 async def test_requests_that_are_cancelled(tmp_path: Path, messages: int) -> None:
-    """At any message: nothing is left."""
+    """A request that is cancelled at any message leaves no task and no descriptor."""
     name = old(tmp_path, LARGE)
     server = StaticServer(tmp_path, block_size=BLOCK)
     await Client(server).ask(f"/{name}")
@@ -628,7 +626,7 @@ async def test_requests_that_are_cancelled(tmp_path: Path, messages: int) -> Non
 async def test_a_send_that_is_blocked_when_the_client_disconnects(
     tmp_path: Path, version: str, blob: bytes, blocked_at: str
 ) -> None:
-    """It is abandoned, and the file is closed. (Servers for HTTP/1 end the send of a single block themselves.)"""
+    """The send is abandoned, and the file is closed. (HTTP/1 servers end the send of a single block themselves.)"""
     name = old(tmp_path, blob)
     server = StaticServer(tmp_path, block_size=BLOCK)
     blocked = asyncio.Event()
@@ -655,13 +653,13 @@ async def test_a_send_that_is_blocked_when_the_client_disconnects(
 
 @pytest.mark.parametrize("blob", [SMALL, LARGE], ids=len)
 async def test_files_over_http2(tmp_path: Path, blob: bytes) -> None:
-    """They are sent as over HTTP/1."""
+    """Files are sent over HTTP/2 as over HTTP/1."""
     name = await put(tmp_path, blob)
     assert complete(await Client(StaticServer(tmp_path, block_size=BLOCK), http_version="2").ask(f"/{name}"), blob)
 
 
-async def test_a_server_that_fails_to_tell_of_leaving(tmp_path: Path) -> None:
-    """The client counts as gone, and no error is left unread."""
+async def test_a_server_whose_receive_fails(tmp_path: Path) -> None:
+    """The client is treated as disconnected, and no error is left unretrieved."""
     name = await put(tmp_path, LARGE)
     server = StaticServer(tmp_path, block_size=BLOCK)
 
@@ -675,8 +673,8 @@ async def test_a_server_that_fails_to_tell_of_leaving(tmp_path: Path) -> None:
     assert not told.ended
 
 
-async def test_bodies_of_requests_are_not_taken_for_leaving(tmp_path: Path) -> None:
-    """A GET may have one; it is let pass."""
+async def test_request_bodies_are_not_disconnects(tmp_path: Path) -> None:
+    """The body of a GET request is ignored, and not taken for a disconnect."""
     name = await put(tmp_path, LARGE)
     server = StaticServer(tmp_path, block_size=BLOCK)
     waiting = [{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.request", "body": b""}]
@@ -690,8 +688,8 @@ async def test_bodies_of_requests_are_not_taken_for_leaving(tmp_path: Path) -> N
     assert complete(await Client(talkative).ask(f"/{name}"), LARGE)
 
 
-async def test_others_have_their_turn(tmp_path: Path) -> None:
-    """However fast a client takes a large file, the loop runs in between."""
+async def test_a_fast_client_does_not_block_the_event_loop(tmp_path: Path) -> None:
+    """The event loop runs other tasks between the blocks of a file, however fast the client reads."""
     name = await put(tmp_path, LARGE)
     http = client(tmp_path)
     await http.ask(f"/{name}")
@@ -713,8 +711,8 @@ async def test_others_have_their_turn(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["x_accel_redirect", "x_sendfile"])
-async def test_the_server_in_front_sends_the_file(tmp_path: Path, kind: str) -> None:
-    """It is told which; the disk is not touched, so it also says what is not there."""
+async def test_the_front_end_server_sends_the_file(tmp_path: Path, kind: str) -> None:
+    """The header names the file. The disk is not accessed, so missing files get the same response."""
     option: Any = "/stored/" if kind == "x_accel_redirect" else True
     http = client(tmp_path / "nowhere", **{kind: option})
     name = await put(tmp_path)
@@ -731,8 +729,8 @@ async def test_the_server_in_front_sends_the_file(tmp_path: Path, kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", ["x_accel_redirect", "x_sendfile"])
-async def test_the_server_in_front_does_not_know_the_tag(tmp_path: Path, kind: str) -> None:
-    """So requests that depend on it are answered here, from the file; all others are handed over."""
+async def test_requests_that_depend_on_the_tag(tmp_path: Path, kind: str) -> None:
+    """A front-end server does not know the tag, so requests that depend on it are answered from the file."""
     http = client(tmp_path, **{kind: "/stored/" if kind == "x_accel_redirect" else True})
     revision = make_revision()
     name = await put(tmp_path, revision=revision)
@@ -759,7 +757,7 @@ async def test_the_server_in_front_does_not_know_the_tag(tmp_path: Path, kind: s
     ("size", "offered", "handed"), [(2 << 20, True, True), (2 << 20, False, False), (1000, True, False)]
 )
 async def test_the_server_reads_large_files(tmp_path: Path, size: int, offered: bool, handed: bool) -> None:
-    """If it offers to, and is allowed to; parts are read here."""
+    """The ASGI server reads a large file itself if it offers and is allowed to; ranges are read by the application."""
     blob = os.urandom(size)
     name = await put(tmp_path, blob)
     http = client(tmp_path, pathsend=True)
@@ -778,7 +776,7 @@ async def test_the_server_reads_large_files(tmp_path: Path, size: int, offered: 
 
 
 async def behind(scope: Any, receive: Any, send: Any) -> None:
-    """An application that says what came to it."""
+    """An application that returns the scope that it received."""
     if scope["type"] == "http":
         await send({"type": "http.response.start", "status": 299, "headers": [(b"set-cookie", b"a=b")]})
         await send({"type": "http.response.body", "body": scope["path"].encode()})
@@ -788,7 +786,7 @@ async def behind(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.mark.parametrize("root", ["", "/shop"])
 async def test_as_a_middleware(tmp_path: Path, root: str) -> None:
-    """What is below the path is a file or nothing; all else goes to the application, as it came."""
+    """Requests below the path are served from files; all others reach the application unchanged."""
     name = await put(tmp_path)
     http = Client(StaticServerMiddleware(behind, "images", tmp_path), root_path=root)
     assert complete(await http.ask(f"{root}/images/{name}"), SMALL)
@@ -826,14 +824,14 @@ async def test_a_middleware_has_the_options_of_the_server(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["lifespan", "websocket"])
-async def test_what_is_no_request_passes(tmp_path: Path, kind: str) -> None:
-    """A middleware leaves it to the application."""
+async def test_other_scopes_are_passed_on(tmp_path: Path, kind: str) -> None:
+    """The middleware passes lifespan and websocket scopes to the application."""
     told = await Client(StaticServerMiddleware(behind, "/images/", tmp_path)).ask("/images/x", type=kind)
     assert told.messages == [{"type": f"seen {kind}"}]
 
 
-async def test_as_an_application_of_its_own(tmp_path: Path) -> None:
-    """It starts and ends with its server, and has no websockets."""
+async def test_as_a_standalone_application(tmp_path: Path) -> None:
+    """The application handles lifespan events and closes websockets."""
     server = StaticServer(tmp_path)
     sent: list[Any] = []
     waiting = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
@@ -866,8 +864,8 @@ async def test_as_an_application_of_its_own(tmp_path: Path) -> None:
         ({"dir_path": ""}, "expected a directory"),
     ],
 )
-def test_what_cannot_be_is_refused_at_once(tmp_path: Path, options: dict[str, Any], words: str) -> None:
-    """The message says what was expected."""
+def test_invalid_options(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    """An invalid option is refused immediately, and the message states what was expected."""
     with pytest.raises(ValueError, match=words):
         StaticServer(**{"dir_path": tmp_path, **options})
 
@@ -875,14 +873,14 @@ def test_what_cannot_be_is_refused_at_once(tmp_path: Path, options: dict[str, An
 @pytest.mark.parametrize(
     "path", ["", "/", "//", "/a/../b/", "/./", "/a//b/", "/a b/", "/a?b/", "/a#b/", "/ä/", "/a%20b/"]
 )
-def test_what_no_path_is(tmp_path: Path, path: str) -> None:
-    """A middleware has a path of its own, which stands in URLs as it is."""
+def test_invalid_paths(tmp_path: Path, path: str) -> None:
+    """The path of a middleware must be normalized and contain only characters that URLs need not escape."""
     with pytest.raises(ValueError, match="expected a path such as '/images/'"):
         StaticServerMiddleware(behind, path, tmp_path)
 
 
 def test_loops_in_several_threads(tmp_path: Path) -> None:
-    """One server serves them all."""
+    """One server can serve several event loops in different threads."""
     names = asyncio.run(put_many(tmp_path))
     server = StaticServer(tmp_path, block_size=BLOCK, open_files=2)
     wrong: list[object] = []
@@ -907,8 +905,8 @@ async def put_many(root: Path) -> dict[str, bytes]:
     return {await put(root, blob): blob for blob in blobs}
 
 
-def test_a_pool_of_threads_that_was_made_anew(tmp_path: Path) -> None:
-    """Another number of threads is no trouble for a server that is there already."""
+def test_a_new_pool_of_threads(tmp_path: Path) -> None:
+    """An existing server works after the number of worker threads has changed."""
 
     async def ask() -> None:
         name = await put(tmp_path)

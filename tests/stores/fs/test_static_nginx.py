@@ -1,4 +1,4 @@
-"""Behind nginx, with the very configuration that the guide has."""
+"""Serving behind nginx, with the configuration in the guide."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def root() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def nginx(root: Path) -> Iterator[str]:
-    """The URL of an nginx that serves the directory under ``/images/``, and all else by an application."""
+    """The URL of an nginx that serves the directory under ``/images/``, and everything else from an application."""
     accel, direct, outer = ((DOCS / f"nginx{name}.conf").read_text() for name in ("-accel", "", "-http"))
     with (
         serving("uvicorn", root, ACCEL="/stored/") as application,
@@ -47,8 +47,8 @@ async def put(root: Path, mimetype: str = "image/jpeg") -> tuple[str, str]:
     return store.name_of(key), revision
 
 
-async def test_nginx_sends_what_the_application_names(root: Path, nginx: str) -> None:
-    """With the application's headers; versions that the client has, ranges and missing files are answered right."""
+async def test_nginx_sends_the_file_that_the_application_names(root: Path, nginx: str) -> None:
+    """nginx sends the file with the application's headers, including conditional requests, ranges and missing files."""
     name, revision = await put(root)
     async with httpx.AsyncClient(base_url=nginx) as http:
         path = f"/__images__/{name}"
@@ -78,7 +78,7 @@ async def test_nginx_sends_what_the_application_names(root: Path, nginx: str) ->
 
 
 async def test_a_drawing_behind_nginx_is_saved(root: Path, nginx: str) -> None:
-    """Either way."""
+    """nginx sends an SVG as a download, either for the application or by itself."""
     name, _ = await put(root, "image/svg+xml")
     async with httpx.AsyncClient(base_url=nginx) as http:
         for path in (f"/__images__/{name}", f"/images/{name}"):
@@ -89,7 +89,7 @@ async def test_a_drawing_behind_nginx_is_saved(root: Path, nginx: str) -> None:
 
 
 def test_nginx_knows_each_type() -> None:
-    """The guide's configuration shows what the store names, under the same types."""
+    """The configuration contains the extension and MIME type of each file that a store can contain."""
     text = (DOCS / "nginx.conf").read_text()
     found = re.search(r"\(\?:([a-z|]+)\)\)\$ \{", text)
     assert found is not None
@@ -101,7 +101,7 @@ def test_nginx_knows_each_type() -> None:
 
 
 async def test_nginx_alone(root: Path, nginx: str) -> None:
-    """It shows the same files by itself, and nothing else of the directory."""
+    """nginx by itself serves the same files, and no others in the directory."""
     name, _ = await put(root)
     async with httpx.AsyncClient(base_url=nginx) as http:
         answer = await http.get(f"/images/{name}")

@@ -1,4 +1,4 @@
-"""Serving by real servers over real sockets."""
+"""Files served by real ASGI servers over real sockets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def key(number: int) -> ImageKey:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a small and a large file, on a disk."""
+    """A directory on a disk with a small and a large file."""
     root = tmp_path_factory.mktemp("served")
 
     async def put() -> None:
@@ -67,7 +67,7 @@ def path_of(number: int) -> str:
 
 @pytest.mark.parametrize(("number", "blob"), [(0, SMALL), (1, LARGE)])
 async def test_files_arrive_whole(url: str, number: int, blob: bytes) -> None:
-    """For every client, one after the other on one connection, and at once on many."""
+    """Clients receive complete files one after another on one connection, and concurrently on many."""
     address = url + path_of(number)
     async with httpx.AsyncClient() as http:
         for _ in range(2):
@@ -89,7 +89,7 @@ async def test_files_arrive_whole(url: str, number: int, blob: bytes) -> None:
 
 
 async def test_conditions_and_ranges(url: str) -> None:
-    """Each status arrives as it was sent, and the connection goes on."""
+    """Each status is received unchanged, and the connection can be used again."""
     async with httpx.AsyncClient(base_url=url) as http:
         for number, blob in ((0, SMALL), (1, LARGE)):
             path, size = path_of(number), len(blob)
@@ -110,8 +110,8 @@ async def test_conditions_and_ranges(url: str) -> None:
         assert (await http.options(path_of(0))).status_code == 204
 
 
-async def test_urls_are_those_of_the_request(url: str) -> None:
-    """The application says where its files are by the Host of each request."""
+async def test_urls_use_the_host_of_the_request(url: str) -> None:
+    """The URLs of files use the Host of each request."""
     async with httpx.AsyncClient(base_url=url) as http:
         assert (await http.get("/")).text.split()[2] == f"{url}/__images__/"
         answer = await http.get("/", headers={"Host": "localhost:1"})
@@ -119,7 +119,7 @@ async def test_urls_are_those_of_the_request(url: str) -> None:
 
 
 def raw(url: str, request: bytes) -> bytes:
-    """Send bytes that no client would; return the answer."""
+    """Send bytes that no HTTP client would send; return the response."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10) as connection:
         connection.sendall(request)
@@ -141,7 +141,7 @@ ATTACKS = (
 
 @pytest.mark.parametrize("target", ATTACKS, ids=lambda target: target[11:40])
 def test_attacks_over_the_wire(url: str, target: str) -> None:
-    """Whatever the server makes of it, no file comes, and no line of ours breaks."""
+    """However the server interprets the path, no file is sent, and the response is an error."""
     answer = raw(url, f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     assert answer.split()[1] in (b"404", b"400", b"414")
     assert b"root:" not in answer
@@ -149,16 +149,16 @@ def test_attacks_over_the_wire(url: str, target: str) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-def test_a_download_that_is_gone_on_with(url: str, tmp_path: Path) -> None:
-    """By a client that knows only ranges."""
+def test_a_download_is_resumed(url: str, tmp_path: Path) -> None:
+    """curl resumes a download with a range."""
     file = tmp_path / "file"
     file.write_bytes(LARGE[:1_234_567])
     subprocess.run(["curl", "-fsS", "-C", "-", "-o", file, url + path_of(1)], check=True, timeout=30)
     assert file.read_bytes() == LARGE
 
 
-async def test_clients_that_leave(url: str) -> None:
-    """Of hundreds that reset the connection in the middle of a file, no task and no descriptor is left."""
+async def test_clients_that_disconnect(url: str) -> None:
+    """After hundreds of connections that were reset in the middle of a file, no task and no descriptor is left."""
     parts = urlsplit(url)
     request = f"GET {path_of(1)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
@@ -178,27 +178,27 @@ async def test_clients_that_leave(url: str) -> None:
 
 
 def processes(url: str) -> list[int]:
-    """The server's processes, found by the port that they listen on."""
+    """Return the processes of the server, found by the port on which they listen."""
     port = urlsplit(url).port
     words = subprocess.run(["ss", "-Hltnp", f"sport = :{port}"], capture_output=True, text=True, check=True).stdout
     return sorted({int(pid) for pid in re.findall(r"pid=(\d+)", words)})
 
 
 def resident(pids: list[int]) -> int:
-    """Kilobytes of memory that processes have."""
+    """Return the resident memory of processes, in kilobytes."""
     return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4 for pid in pids)
 
 
 def work_done(pids: list[int]) -> list[str]:
-    """How long processes have run; where it stays the same they wait."""
+    """Return the CPU time of processes. While it stays the same, they are idle."""
     return [" ".join(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]) for pid in pids]
 
 
 @pytest.mark.skipif(not shutil.which("ss"), reason="ss is not installed")
 async def test_slow_clients_cost_little_memory(url: str, request: pytest.FixtureRequest) -> None:
-    """A hundred that read nothing hold 500 MiB of files up, and less than a sixth of that in memory.
+    """A hundred clients that read nothing of 500 MiB cost less than a sixth of that in memory.
 
-    Granian has a queue of its own for each client, of more than a block.
+    Granian has a separate queue for each client, which contains more than a block.
     """
     parts = urlsplit(url)
     asking = f"GET {path_of(1)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
@@ -217,7 +217,7 @@ async def test_slow_clients_cost_little_memory(url: str, request: pytest.Fixture
                 waiting -= set(select.select(waiting, [], [], 0)[0])
                 await asyncio.sleep(0.02)
             done: list[str] = []
-            while done != (done := work_done(pids)):  # and until the server has put by all that it will
+            while done != (done := work_done(pids)):  # and until the server has buffered as much as it will
                 await asyncio.sleep(0.2)
         grown = resident(pids) - before
     assert grown < (200 if "granian" in request.node.name else 80) * 1024
@@ -228,7 +228,7 @@ HTTP2 = ("hypercorn", "granian")
 
 @pytest.fixture(scope="module", params=HTTP2)
 def http2(request: pytest.FixtureRequest, served: Path) -> Iterator[str]:
-    """The URL of a server that speaks HTTP/2."""
+    """The URL of a server that supports HTTP/2."""
     with serving(request.param, served) as url:
         yield url
 
@@ -244,7 +244,7 @@ async def nothing_is_left(url: str) -> None:
 
 
 def test_files_over_http2(http2: str) -> None:
-    """Arrive whole, several at a time on one connection."""
+    """Files are received completely, several concurrently on one connection."""
     with Http2Client(http2) as http:
         numbers = [http.get(path_of(number)) for number in (1, 0, 1)]
         streams = [http.read_whole(number) for number in numbers]
@@ -255,8 +255,8 @@ def test_files_over_http2(http2: str) -> None:
 
 @pytest.mark.parametrize("size", ["small", "large"])
 @pytest.mark.parametrize("way", ["stream reset", "connection closed"])
-async def test_downloads_over_http2_that_are_cancelled(http2: str, way: str, size: str) -> None:
-    """The send that waits for flow control is abandoned: no task is left, and no descriptor of a file."""
+async def test_cancelled_downloads_over_http2(http2: str, way: str, size: str) -> None:
+    """A send that waits for flow control is abandoned, and no task and no descriptor is left."""
     path = f"/__images__/{OLD[size == 'large']}"
     for _ in range(10):
         with Http2Client(http2, window=0) as http:
@@ -272,7 +272,7 @@ async def test_downloads_over_http2_that_are_cancelled(http2: str, way: str, siz
 
 
 def test_hypercorn_on_trio(served: Path) -> None:
-    """It does not start, and says why."""
+    """Start-up on trio fails with an explanation."""
     words = ["-m", "hypercorn", "-k", "trio", "--bind", "127.0.0.1:0", "tests.servers.served:app"]
     environment = {**os.environ, "SERVED": str(served)}
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=60, env=environment)
@@ -285,7 +285,7 @@ def test_hypercorn_on_trio(served: Path) -> None:
 )
 @pytest.mark.parametrize("root", ["/shop", "/shop/"])
 async def test_a_root_path(served: Path, server: str, option: str, prefix: str, root: str) -> None:
-    """With or without a slash at its end, whether the server puts it in front of the path or not."""
+    """A root path works with or without a slash at its end, whether or not the server includes it in the path."""
     with serving(server, served, options=(option, root)) as url:
         async with httpx.AsyncClient(base_url=f"{url}{prefix}") as http:
             assert (await http.get("/")).text.split()[2] == f"{url}/shop/__images__/"

@@ -1,4 +1,4 @@
-"""The store in a directory."""
+"""``FileSystemStore``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TestFileSystemStore(StoreContract):
 
 
 class TestWithoutUnnamedFiles(StoreContract):
-    """On a file system where every file has a name from its beginning."""
+    """The store passes the conformance suite on a file system without unnamed files."""
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[FileSystemStore]:
@@ -54,7 +54,7 @@ class TestWithoutUnnamedFiles(StoreContract):
 
 
 class TestWithoutLinks(StoreContract):
-    """On a file system that has no hard links either."""
+    """The store passes the conformance suite on a file system without unnamed files and hard links."""
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[FileSystemStore]:
@@ -74,14 +74,14 @@ def store(root: Path) -> FileSystemStore:
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """A directory that everybody may enter."""
+    """A directory that all users may enter."""
     with tempfile.TemporaryDirectory() as path:
         os.chmod(path, 0o755)
         yield Path(path)
 
 
 def everything(root: Path) -> list[str]:
-    """Whatever stands in a directory, unfinished files and empty directories included."""
+    """Return all files and directories below a directory, including unfinished files and empty directories."""
     return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
 
 
@@ -103,8 +103,8 @@ async def pieces(blob: bytes, size: int = 100_000) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("base_url", ["https://example.com/files", "https://example.com/files/"])
-async def test_the_name_is_made_of_the_revision(root: Path, base_url: str) -> None:
-    """Neither the owner's number nor anything else that may change or repeat stands in the path or the URL."""
+async def test_the_name_consists_of_the_revision(root: Path, base_url: str) -> None:
+    """Neither the ``object_id`` nor another value that can change or repeat is part of the path or the URL."""
     store = FileSystemStore(root, base_url)
     key = ImageKey("user-picture", 4321, 30, 20, "image/jpeg", "01m7xvw392my0qm9gn0r3dt55c")
     await store.put(key, b"picture", reproducible=False)
@@ -116,7 +116,7 @@ async def test_the_name_is_made_of_the_revision(root: Path, base_url: str) -> No
 
 
 async def test_files_of_the_predecessor(store: FileSystemStore, root: Path) -> None:
-    """A key without a revision finds the file that the predecessor put, and never overwrites it."""
+    """A key without a revision finds the file of SQLAlchemy-ImageAttach, and a put never overwrites it."""
     old = root / "user-picture/567/1234/1234567.30x20.jpe"
     old.parent.mkdir(parents=True)
     old.write_bytes(b"old picture")
@@ -133,16 +133,16 @@ async def test_files_of_the_predecessor(store: FileSystemStore, root: Path) -> N
     assert everything(root) == []
 
 
-def test_a_store_tells_what_it_is(store: FileSystemStore, root: Path) -> None:
-    """Its repr names the directory and the URL."""
+def test_the_repr(store: FileSystemStore, root: Path) -> None:
+    """The repr contains the directory and the URL."""
     assert repr(store) == f"FileSystemStore({str(root)!r}, 'https://example.com/files/')"
 
 
 # The root
 
 
-async def test_the_root_is_made_at_the_first_put(store: FileSystemStore, root: Path) -> None:
-    """Before it there is nothing: no file, nothing to list or delete, no directory; the next put needs none."""
+async def test_the_root_is_created_by_the_first_put(store: FileSystemStore, root: Path) -> None:
+    """Before the first put the directory does not exist, and no file is found; the next put uses the same directory."""
     assert await names(store) == []
     await store.delete_object("a")
     for call in (store.get_object("a"), store.head_object("a")):
@@ -155,7 +155,7 @@ async def test_the_root_is_made_at_the_first_put(store: FileSystemStore, root: P
 
 
 async def test_a_root_in_a_missing_directory(tmp_path: Path) -> None:
-    """A put names the directory and makes nothing."""
+    """A put raises an error that names the directory, and creates nothing."""
     store = FileSystemStore(tmp_path / "missing" / "files", "/")
     with pytest.raises(StoreFileNotFoundError, match="missing/files' does not exist; create it, or mount it"):
         await store.put_object("a", b"1")
@@ -163,7 +163,7 @@ async def test_a_root_in_a_missing_directory(tmp_path: Path) -> None:
 
 
 async def test_a_root_that_is_a_file(tmp_path: Path) -> None:
-    """Every call says so."""
+    """Every call raises an error that states this."""
     (tmp_path / "file").write_bytes(b"")
     store = FileSystemStore(tmp_path / "file", "/")
     for call in (
@@ -178,7 +178,7 @@ async def test_a_root_that_is_a_file(tmp_path: Path) -> None:
 
 
 async def test_a_root_that_is_a_link(tmp_path: Path) -> None:
-    """The owner of the store may lead it where he likes; a slash at the end changes nothing."""
+    """The root itself may be a symbolic link, with or without a slash at its end."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     store = FileSystemStore(f"{tmp_path}/link/", "/")
@@ -187,7 +187,7 @@ async def test_a_root_that_is_a_link(tmp_path: Path) -> None:
 
 
 async def test_a_relative_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be a name in the working directory, made there."""
+    """The root may be a relative path, and is created in the working directory."""
     monkeypatch.chdir(tmp_path)
     await FileSystemStore("files", "/").put_object("a", b"1")
     assert (tmp_path / "files" / "a").read_bytes() == b"1"
@@ -197,8 +197,8 @@ async def test_a_relative_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077])
-async def test_permissions_are_as_told_whatever_the_umask(tmp_path: Path, umask: int) -> None:
-    """Files and directories have the documented modes, and others when told so."""
+async def test_permissions_do_not_depend_on_the_umask(tmp_path: Path, umask: int) -> None:
+    """Files and directories have the documented or configured modes, regardless of the umask."""
     before = os.umask(umask)
     try:
         await FileSystemStore(tmp_path / "usual", "/").put_object("a/b", b"1")
@@ -220,7 +220,7 @@ async def test_permissions_are_as_told_whatever_the_umask(tmp_path: Path, umask:
 
 
 async def test_the_group_of_the_root_is_inherited(store: FileSystemStore, root: Path) -> None:
-    """A root with the setgid bit hands it on to the directories made in it."""
+    """If the root has the setgid bit, directories created in it inherit the bit and the group."""
     root.mkdir()
     root.chmod(0o2755)
     await store.put_object("a/b/c", b"1")
@@ -228,10 +228,10 @@ async def test_the_group_of_the_root_is_inherited(store: FileSystemStore, root: 
 
 
 @pytest.mark.parametrize("worker", [[], [WITHOUT_UNNAMED]], ids=["without a name", "with a name"])
-async def test_an_unfinished_file_is_for_its_owner_alone(
+async def test_only_the_owner_can_read_an_unfinished_file(
     store: FileSystemStore, root: Path, worker: list[kernel.Callable[[], None]]
 ) -> None:
-    """While it is written it has no name that a listing shows, and nobody else may read it, whatever the umask."""
+    """An unfinished file is not listed, and only its owner can read it, regardless of the umask."""
     seen: list[tuple[str, int]] = []
 
     async def watched() -> AsyncIterator[bytes]:
@@ -252,8 +252,8 @@ async def test_an_unfinished_file_is_for_its_owner_alone(
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o555])
-async def test_a_directory_without_the_right_to_it(open_directory: Path, mode: int) -> None:
-    """A put raises StorePermissionError that names the file and what to do, and leaves nothing."""
+async def test_a_directory_without_permission(open_directory: Path, mode: int) -> None:
+    """A put raises StorePermissionError with the file and the remedy, and leaves nothing."""
     root = open_directory / "files"
     root.mkdir(mode=0o700)
     root.chmod(mode)
@@ -266,8 +266,8 @@ async def test_a_directory_without_the_right_to_it(open_directory: Path, mode: i
     assert everything(root) == []
 
 
-async def test_a_file_without_the_right_to_it(open_directory: Path) -> None:
-    """Reading and deleting raise StorePermissionError; asking for its size needs no right to it."""
+async def test_a_file_without_permission(open_directory: Path) -> None:
+    """Reading and deleting raise StorePermissionError; reading the size requires no permission."""
     store = FileSystemStore(open_directory, "/", file_mode=0o600)
     if os.geteuid() != 0:
         pytest.skip("only root can put files that the other user may not read")
@@ -307,7 +307,7 @@ UNAVAILABLE, REFUSED = StoreUnavailableError, StorePermissionError
 )
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("worker", [[], [WITHOUT_UNNAMED]], ids=["without a name", "with a name"])
-async def test_a_put_that_the_disk_refuses(
+async def test_a_put_on_a_failing_disk(
     store: FileSystemStore,
     root: Path,
     call: str,
@@ -317,7 +317,7 @@ async def test_a_put_that_the_disk_refuses(
     streamed: bool,
     worker: list[kernel.Callable[[], None]],
 ) -> None:
-    """It raises an error of ours that names the file and the remedy, and nothing is left; the next put is fine."""
+    """The error names the file and the remedy, nothing is left, and the next put succeeds."""
     root.mkdir()
     blob = bytes(2_500_000)
     with (
@@ -335,10 +335,10 @@ async def test_a_put_that_the_disk_refuses(
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("worker", [[], [WITHOUT_UNNAMED]], ids=["without a name", "with a name"])
-async def test_a_file_that_is_cut_short(
+async def test_a_partially_written_file_is_removed(
     store: FileSystemStore, root: Path, streamed: bool, worker: list[kernel.Callable[[], None]]
 ) -> None:
-    """When a part was written before the disk refused the rest, that part is gone too."""
+    """If the disk fails after a part was written, this part is removed."""
     root.mkdir()
     blob = bytes(2_500_000)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -352,15 +352,15 @@ async def test_a_file_that_is_cut_short(
 
 
 @pytest.mark.parametrize(("call", "code"), [("openat", errno.EMFILE), ("getdents64", errno.EIO)])
-async def test_a_listing_that_the_disk_refuses(store: FileSystemStore, call: str, code: int) -> None:
-    """It raises, rather than ending as if there were no more files."""
+async def test_a_listing_on_a_failing_disk(store: FileSystemStore, call: str, code: int) -> None:
+    """A listing raises an error instead of ending as if there were no more files."""
     await store.put_object("a/b", b"1")
     with kernel.in_the_worker(kernel.refused(call, code)), pytest.raises(StoreUnavailableError):
         await names(store)
 
 
-async def test_a_read_that_the_disk_refuses(store: FileSystemStore) -> None:
-    """It raises StoreUnavailableError that names the file."""
+async def test_a_read_on_a_failing_disk(store: FileSystemStore) -> None:
+    """A read raises StoreUnavailableError with the name of the file."""
     await store.put_object("a/b", b"1")
     with kernel.in_the_worker(kernel.refused("pread64", errno.EIO)):
         async with await store.get_object("a/b") as file:
@@ -370,10 +370,10 @@ async def test_a_read_that_the_disk_refuses(store: FileSystemStore) -> None:
 
 
 @pytest.mark.parametrize("worker", [[], [WITHOUT_UNNAMED]], ids=["without a name", "with a name"])
-async def test_a_source_that_fails_with_an_error_of_its_own_disk(
+async def test_an_oserror_of_the_source(
     store: FileSystemStore, root: Path, worker: list[kernel.Callable[[], None]]
 ) -> None:
-    """What the source raises is not taken for the store's error."""
+    """An ``OSError`` of the source propagates, and is not taken for an error of the store."""
     root.mkdir()
 
     class Broken:
@@ -394,8 +394,8 @@ async def test_a_source_that_fails_with_an_error_of_its_own_disk(
 # Links and what is no regular file
 
 
-async def test_links_do_not_lead_out(store: FileSystemStore, root: Path, tmp_path: Path) -> None:
-    """Neither to files nor to directories: nothing outside is read, written, deleted or listed."""
+async def test_symbolic_links_are_not_followed(store: FileSystemStore, root: Path, tmp_path: Path) -> None:
+    """No file outside of the root is read, written, deleted or listed through a link to a file or a directory."""
     secret = tmp_path / "files-secret"
     secret.mkdir()
     (secret / "key").write_bytes(b"secret")
@@ -420,10 +420,8 @@ async def test_links_do_not_lead_out(store: FileSystemStore, root: Path, tmp_pat
     assert (secret / "key").read_bytes() == b"secret"
 
 
-async def test_a_directory_swapped_for_a_link_while_a_file_is_put(
-    store: FileSystemStore, root: Path, tmp_path: Path
-) -> None:
-    """What is written ends in the directory that was opened, never behind the link."""
+async def test_a_directory_replaced_by_a_link_during_a_put(store: FileSystemStore, root: Path, tmp_path: Path) -> None:
+    """The file is written to the directory that was opened, never to the target of the link."""
     outside = tmp_path / "outside"
     outside.mkdir()
 
@@ -439,7 +437,7 @@ async def test_a_directory_swapped_for_a_link_while_a_file_is_put(
 
 
 async def test_only_regular_files_are_files(store: FileSystemStore, root: Path) -> None:
-    """A FIFO, a device or a directory is not found, not deleted, not listed, not replaced, and nothing hangs."""
+    """A FIFO, a device or a directory is not found, deleted, listed or replaced, and opening it never blocks."""
     root.mkdir()
     os.mkfifo(root / "fifo")
     (root / "directory").mkdir()
@@ -462,7 +460,7 @@ async def test_only_regular_files_are_files(store: FileSystemStore, root: Path) 
 
 
 async def test_a_file_where_a_directory_is_needed(store: FileSystemStore) -> None:
-    """The put is refused as one of a name that is taken, and so is the other way round."""
+    """The put is refused because the name is taken, and so is a file in the place of a directory."""
     await store.put_object("a", b"1")
     await store.put_object("b/c", b"1")
     for name in ("a/b", "a/b/c", "b"):
@@ -476,10 +474,10 @@ async def test_a_file_where_a_directory_is_needed(store: FileSystemStore) -> Non
 
 @pytest.mark.parametrize("worker", [[], [WITHOUT_UNNAMED]], ids=["without a name", "with a name"])
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_cancelled_while_a_thread_writes(
+async def test_a_put_is_cancelled_while_a_thread_writes(
     store: FileSystemStore, root: Path, streamed: bool, worker: list[kernel.Callable[[], None]]
 ) -> None:
-    """Wherever in 16 mebibytes the cancellation comes, once or twice, nothing is there when the call has ended."""
+    """A put of 16 MiB that is cancelled at any time, once or twice, leaves nothing when the call has ended."""
     root.mkdir()
     blob = bytes(16 * 1024 * 1024)
     cancelled = 0
@@ -503,8 +501,8 @@ async def test_cancelled_while_a_thread_writes(
     assert everything(root) == []
 
 
-async def test_cancelled_by_scopes_and_timeouts(store: FileSystemStore, root: Path) -> None:
-    """A timeout of asyncio, a cancel scope of anyio and a failing neighbour leave nothing either."""
+async def test_a_put_is_cancelled_by_scopes_and_timeouts(store: FileSystemStore, root: Path) -> None:
+    """A timeout of asyncio, a cancel scope of anyio, and a failed task of a group leave nothing."""
     root.mkdir()
 
     async def hanging() -> AsyncIterator[bytes]:
@@ -530,8 +528,8 @@ async def test_cancelled_by_scopes_and_timeouts(store: FileSystemStore, root: Pa
     assert everything(root) == []
 
 
-async def test_a_put_cancelled_before_its_turn_writes_nothing(store: FileSystemStore, root: Path) -> None:
-    """When all threads are busy and the task is cancelled, the queued work ends without touching the disk."""
+async def test_a_put_is_cancelled_while_it_is_queued(store: FileSystemStore, root: Path) -> None:
+    """If all threads are busy, a cancelled put ends without accessing the disk."""
     with kernel.in_the_worker():
         busy = _threads.io_executor().submit(time.sleep, 0.05)
         tasks = [asyncio.create_task(store.put_object(f"{n}", data)) for n, data in enumerate((b"1", b""))]
@@ -544,7 +542,7 @@ async def test_a_put_cancelled_before_its_turn_writes_nothing(store: FileSystemS
 
 
 async def test_an_open_file_is_closed_when_opening_is_cancelled(store: FileSystemStore, tmp_path: Path) -> None:
-    """No descriptor is left, nor a warning of one, wherever the cancellation comes."""
+    """At any time of the cancellation, no descriptor and no warning about one is left."""
     await store.put_object("a", b"1")
     for steps in range(1, 10):
         task = asyncio.create_task(store.get_object("a"))
@@ -574,7 +572,7 @@ asyncio.run(main())
 
 
 def test_a_killed_process_leaves_no_file(root: Path) -> None:
-    """SIGKILL in the middle of a put leaves at most empty directories."""
+    """SIGKILL during a put leaves at most empty directories."""
     with subprocess.Popen([sys.executable, "-c", _KILLED, str(root)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"written\n"
@@ -585,8 +583,8 @@ def test_a_killed_process_leaves_no_file(root: Path) -> None:
 # Deletes beside puts
 
 
-async def test_directories_go_with_their_last_file(store: FileSystemStore, root: Path) -> None:
-    """Those that become empty are removed, others and the root are not."""
+async def test_directories_are_removed_with_their_last_file(store: FileSystemStore, root: Path) -> None:
+    """Directories that become empty are removed, but not other ones, and never the root."""
     for name in ("a/b/c", "a/b/d", "a/e"):
         await store.put_object(name, b"1")
     await store.delete_object("a/b/c")
@@ -600,7 +598,7 @@ async def test_directories_go_with_their_last_file(store: FileSystemStore, root:
 
 @pytest.mark.parametrize("fsync", [True, False])
 async def test_new_directories_are_remembered_only_until_they_are_flushed(tmp_path: Path, fsync: bool) -> None:
-    """And not at all without fsync, so that memory does not grow with their number."""
+    """Memory does not grow with the number of directories: none is remembered after its flush, or without fsync."""
     store = FileSystemStore(tmp_path / "new", "/", fsync=fsync)
     for number in range(3):
         await store.put_object(f"a/{number}/b", b"x")
@@ -611,7 +609,7 @@ async def test_new_directories_are_remembered_only_until_they_are_flushed(tmp_pa
 async def test_puts_and_deletes_in_one_directory(
     store: FileSystemStore, worker: list[kernel.Callable[[], None]] | None
 ) -> None:
-    """A put whose directory a delete removes meanwhile makes it again; no put fails and no file is lost."""
+    """A put whose directory is removed by a concurrent delete creates it again; no put fails and no file is lost."""
 
     async def work(n: int) -> None:
         for turn in range(15):
@@ -628,8 +626,8 @@ async def test_puts_and_deletes_in_one_directory(
     assert await names(store) == []
 
 
-async def test_a_thousand_deletes_are_few_hops(store: FileSystemStore) -> None:
-    """``delete_objects`` takes any number of names, from any iterable."""
+async def test_a_thousand_deletes_in_few_calls(store: FileSystemStore) -> None:
+    """``delete_objects`` accepts any iterable of names, and uses few calls in a thread."""
     for n in range(5):
         await store.put_object(f"{n}", b"1")
     assert await store.delete_objects(f"{n}" for n in range(2500)) == {}
@@ -646,10 +644,10 @@ async def test_a_thousand_deletes_are_few_hops(store: FileSystemStore) -> None:
         (False, ["mkdir", "mkdir", "mkdir", "write", "link"]),
     ],
 )
-async def test_the_order_on_the_disk(
+async def test_the_order_of_disk_operations(
     root: Path, monkeypatch: pytest.MonkeyPatch, fsync: bool, expected: list[str]
 ) -> None:
-    """The file is flushed before it has its name, then its directory, then those above that were made for it."""
+    """The file is flushed before it gets its name, then its directory, then the new directories above it."""
     calls: list[str] = []
 
     def recorded(name: str) -> kernel.Callable[..., object]:
@@ -673,8 +671,8 @@ async def test_the_order_on_the_disk(
 
 
 @pytest.mark.parametrize("kind", ["bytes", "spool", "spool on disk", "file", "small stream"])
-async def test_a_put_is_one_hop(store: FileSystemStore, tmp_path: Path, kind: str) -> None:
-    """Bytes, spools, files and what fits in a mebibyte go to the thread once."""
+async def test_a_put_is_one_call_in_a_thread(store: FileSystemStore, tmp_path: Path, kind: str) -> None:
+    """Bytes, spools, files and up to 1 MiB of other sources are written in one call in a thread."""
     (tmp_path / "source").write_bytes(bytes(3_000_000))
     large = await Spool.fill(bytearray(5_000_000))
     assert large.on_disk
@@ -707,8 +705,8 @@ def _count_submissions(executor: object) -> list[object]:
     return submitted
 
 
-async def test_a_range_has_a_beginning_and_an_end_of_its_own(store: FileSystemStore) -> None:
-    """Positions in it count from its start, and nothing beyond its end is to be had."""
+async def test_positions_in_a_range(store: FileSystemStore) -> None:
+    """Positions count from the start of the range, and nothing beyond its end can be read."""
     await store.put_object("a", bytes(range(100)))
     async with await store.get_object("a", start=10, end=20) as file:
         assert file.size == 10
@@ -726,7 +724,7 @@ async def test_a_range_has_a_beginning_and_an_end_of_its_own(store: FileSystemSt
 
 
 async def test_a_closed_file_cannot_be_read(store: FileSystemStore) -> None:
-    """Closing twice changes nothing, reading after it is a ValueError."""
+    """Closing a file twice has no effect, and reading a closed one raises ValueError."""
     await store.put_object("a", b"1")
     file = await store.get_object("a")
     await file.aclose()

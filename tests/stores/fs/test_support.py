@@ -1,4 +1,4 @@
-"""File systems and operating systems that lack what a directory store uses."""
+"""File systems and operating systems without some features that a directory store uses."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LACKING = {
 
 
 class TestLackingFileSystems(StoreContract):
-    """A store keeps every promise but durability, whatever its file system lacks."""
+    """A store on a file system without these features passes the conformance suite."""
 
     @pytest.fixture(params=LACKING)
     def store(self, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[FileSystemStore]:
@@ -47,7 +47,7 @@ class TestLackingFileSystems(StoreContract):
 
 @pytest.fixture
 def portable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An operating system without what only POSIX has, as Windows is."""
+    """Remove everything that only POSIX systems have, so that the system looks like Windows."""
     real = os.open
 
     def opened(path: str, flags: int, mode: int = 0o777) -> int:
@@ -64,7 +64,7 @@ def portable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("portable")
 class TestOtherOperatingSystems(StoreContract):
-    """So it does where names cannot be opened relative to a directory."""
+    """A store passes the conformance suite on a system that cannot open files relative to a directory."""
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> FileSystemStore:
@@ -89,10 +89,10 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
         ("flushing", ["files of committed rows may be lost", "files of committed rows may be missing"]),
     ],
 )
-async def test_what_is_lost_is_reported_once(
+async def test_missing_features_are_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, lacking: str, expected: list[str]
 ) -> None:
-    """The log says once for each store what the file system lacks and what that means; the puts succeed."""
+    """Each missing feature is logged once per store, with its consequence, and puts succeed."""
     store = FileSystemStore(tmp_path / "files", "/")
     blob = os.urandom(3_000_000)
     with kernel.in_the_worker(*LACKING[lacking]):
@@ -110,7 +110,7 @@ async def test_what_is_lost_is_reported_once(
 async def test_directories_that_cannot_be_flushed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on some FUSE file systems: the files themselves are still flushed."""
+    """On file systems that cannot flush directories, such as some FUSE ones, files are still flushed."""
     real = os.fsync
     flushed: list[int] = []
 
@@ -130,7 +130,7 @@ async def test_directories_that_cannot_be_flushed(
     ("call", "error"), [("fchmod", errno.EIO), ("fsync", errno.EIO), ("linkat", errno.EIO), ("renameat", errno.EIO)]
 )
 async def test_a_failure_is_not_taken_for_a_missing_feature(tmp_path: Path, call: str, error: int) -> None:
-    """A put that cannot be durable for another reason fails, and leaves nothing."""
+    """If a put cannot be durable because of another error, it fails and leaves nothing."""
     (tmp_path / "files").mkdir()
     store = FileSystemStore(tmp_path / "files", "/")
     lacking = [WITHOUT_UNNAMED, WITHOUT_LINKS] if call == "renameat" else []
@@ -142,7 +142,7 @@ async def test_a_failure_is_not_taken_for_a_missing_feature(tmp_path: Path, call
 async def test_a_directory_that_cannot_be_flushed_for_another_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So does one whose directory the disk refuses to flush."""
+    """If the disk fails to flush the directory, the put fails and leaves nothing."""
     real = os.fsync
 
     def fsync(fd: int) -> None:
@@ -158,7 +158,7 @@ async def test_a_directory_that_cannot_be_flushed_for_another_reason(
 
 
 async def test_a_put_is_cancelled_while_its_file_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the file without a name nor its copy remains."""
+    """Neither the unnamed file nor its copy is left."""
     (tmp_path / "files").mkdir()
     store = FileSystemStore(tmp_path / "files", "/")
     loop = asyncio.get_running_loop()
@@ -186,7 +186,7 @@ async def test_a_put_is_cancelled_while_its_file_is_copied(tmp_path: Path, monke
 async def test_permissions_that_are_left_to_the_umask(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, worker: list[kernel.Callable[[], None]]
 ) -> None:
-    """``None`` never changes permissions, also where the file system could not."""
+    """With ``None``, permissions are never changed, not even on file systems that could not change them."""
     before = os.umask(0o027)
     try:
         with kernel.in_the_worker(*worker, WITHOUT_CHMOD):
@@ -211,7 +211,7 @@ def owned() -> Iterator[Path]:
 
 
 async def test_files_belong_to_the_owner_of_the_directory(owned: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A run by root leaves nothing that the application's user cannot write to."""
+    """A process of root creates only files that the application's user can write to."""
     await FileSystemStore(owned, "/").put_object("a/b/c", b"1")
     owners = {(path.stat().st_uid, path.stat().st_gid) for path in owned.rglob("*")}
     assert owners == {(1234, 4321)}
@@ -219,7 +219,7 @@ async def test_files_belong_to_the_owner_of_the_directory(owned: Path, caplog: p
 
 
 async def test_an_owner_that_this_user_cannot_give_files_to(owned: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The put succeeds, and the log says once who will be unable to write."""
+    """The put succeeds, and the log states once which user will be unable to write."""
     owned.chmod(0o777)
     with kernel.in_the_worker(kernel.nobody):
         for name in ("a/b", "a/c"):
@@ -233,7 +233,7 @@ async def test_an_owner_that_this_user_cannot_give_files_to(owned: Path, caplog:
 
 
 async def test_a_directory_of_root_that_others_may_write_to(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """As a volume of a container often is: nothing to report, for root can write everywhere."""
+    """Nothing is logged for a directory of root that others may write to, such as a volume of a container."""
     with tempfile.TemporaryDirectory() as path:
         os.chmod(path, 0o777)
         with kernel.in_the_worker(kernel.nobody):
@@ -242,7 +242,7 @@ async def test_a_directory_of_root_that_others_may_write_to(tmp_path: Path, capl
 
 
 async def test_a_disk_that_fails_while_an_owner_is_set(owned: Path) -> None:
-    """The put fails."""
+    """If the disk fails while the owner is set, the put fails."""
     with kernel.in_the_worker(kernel.refused("fchown", errno.EIO)), pytest.raises(StoreUnavailableError):
         await FileSystemStore(owned, "/").put_object("a/b", b"1")
     assert everything(owned) == []
@@ -251,8 +251,8 @@ async def test_a_disk_that_fails_while_an_owner_is_set(owned: Path) -> None:
 # Directories that are not the store's
 
 
-async def test_a_directory_of_the_file_system_in_the_root(tmp_path: Path) -> None:
-    """``lost+found``, which only root can read, is neither listed nor searched for unfinished files, nor written to."""
+async def test_lost_and_found_is_skipped(tmp_path: Path) -> None:
+    """``lost+found``, which only root can read, is neither listed, searched for unfinished files, nor written to."""
     with tempfile.TemporaryDirectory() as path:
         os.chmod(path, 0o777)
         (lost := Path(path) / "lost+found").mkdir(mode=0o700)
@@ -266,8 +266,8 @@ async def test_a_directory_of_the_file_system_in_the_root(tmp_path: Path) -> Non
             await store.put_object("lost+found/a", b"1")
 
 
-async def test_a_relative_directory_does_not_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the store nor the server, when the process goes elsewhere."""
+async def test_a_relative_path_is_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of the working directory affects neither the store nor the server."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     store, server = FileSystemStore("files", "/"), StaticServer("files")
@@ -285,7 +285,7 @@ async def test_a_relative_directory_does_not_move(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.usefixtures("portable")
 async def test_serving_on_other_operating_systems(tmp_path: Path) -> None:
-    """Files are served whole and in part, and deleted ones are gone."""
+    """Files and ranges are served, and deleted files are missing."""
     store = FileSystemStore(tmp_path / "files", "/")
     http = Client(StaticServer(tmp_path / "files", block_size=4096))
     blob = os.urandom(20_000)
@@ -301,7 +301,7 @@ async def test_serving_on_other_operating_systems(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("portable")
 async def test_links_on_other_operating_systems(tmp_path: Path) -> None:
-    """They are not followed; the root may be one."""
+    """Symbolic links are not followed, except for the root itself."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/secret").write_bytes(b"secret")
     (tmp_path / "real").mkdir()
@@ -324,7 +324,7 @@ async def test_links_on_other_operating_systems(tmp_path: Path) -> None:
 
 
 async def test_a_copy_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where files can only be copied, a full disk leaves no part of one under the final name."""
+    """If files can only be copied, a full disk leaves no partial file under the final name."""
     (tmp_path / "files").mkdir()
     store = FileSystemStore(tmp_path / "files", "/", fsync=False)
     real = os.write
@@ -372,7 +372,7 @@ async def test_a_full_flush_where_fsync_is_not_one(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.usefixtures("portable")
 async def test_other_operating_systems_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Windows on a FAT volume: a file is renamed, and never replaces another one."""
+    """Without links, as on Windows with FAT, files are renamed and never replace other files."""
 
     def refuse(*args: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))

@@ -1,4 +1,4 @@
-"""Directories beneath a root, and what happens when others remove them at the wrong moment."""
+"""Directories that are created and removed concurrently."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def before(monkeypatch: pytest.MonkeyPatch, name: str, times: int, act: Callable[[], None]) -> list[int]:
-    """Let another party do something right before each of the first calls of ``os.NAME``; return whether it did."""
+    """Run an action before each of the first calls of ``os.NAME``; return a list with one entry for each time."""
     real = getattr(os, name)
     acted: list[int] = []
 
@@ -35,7 +35,7 @@ def before(monkeypatch: pytest.MonkeyPatch, name: str, times: int, act: Callable
 
 
 def remover(root: Path) -> Callable[[], None]:
-    """As a delete of the last file in ``a/b`` does."""
+    """Return an action that removes ``a/b``, as a deletion of the last file in it does."""
     rmdir = os.rmdir
 
     def act() -> None:
@@ -50,7 +50,7 @@ def remover(root: Path) -> Callable[[], None]:
 async def test_directories_removed_before_a_step_of_a_put(
     root: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """Whichever step comes too late, the put makes the directories again and succeeds."""
+    """A put creates directories again if they are removed before any of its steps."""
     store = FileSystemStore(root, "/")
     await store.put_object("other", b"0")
     acted = before(monkeypatch, call, 5, remover(root))
@@ -60,8 +60,8 @@ async def test_directories_removed_before_a_step_of_a_put(
 
 
 @pytest.mark.parametrize("call", ["mkdir", "link", "fchmod"])
-async def test_directories_removed_for_ever(root: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """A put gives up after some tries, says that it may be tried again, and leaves nothing."""
+async def test_directories_that_are_always_removed(root: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """After some attempts, a put raises an error that suggests trying again, and leaves nothing."""
     store = FileSystemStore(root, "/")
     await store.put_object("other", b"0")
     acted = before(monkeypatch, call, 10**6, remover(root))
@@ -75,7 +75,7 @@ async def test_directories_removed_for_ever(root: Path, monkeypatch: pytest.Monk
 async def test_directories_removed_before_a_file_is_moved(
     root: Path, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
-    """A move makes them again, and after some tries it says that it may be tried again; the file is never lost."""
+    """A move creates directories again, or raises an error after some attempts; the file is never lost."""
     store = FileSystemStore(root, "/")
     await store.put_object("other", b"0")
     before(monkeypatch, "link", times, remover(root))
@@ -88,7 +88,7 @@ async def test_directories_removed_before_a_file_is_moved(
 
 
 async def test_a_file_that_is_deleted_while_it_is_moved(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says that it does not exist."""
+    """The error states that the file does not exist."""
     store = FileSystemStore(root, "/")
     await store.put_object("other", b"0")
     before(monkeypatch, "link", 1, (root / "other").unlink)
@@ -96,10 +96,8 @@ async def test_a_file_that_is_deleted_while_it_is_moved(root: Path, monkeypatch:
     assert [type(error) for error in failed.values()] == [StoreFileNotFoundError]
 
 
-async def test_a_directory_removed_for_ever_before_it_is_written_in(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A put gives up here too."""
+async def test_a_directory_that_is_always_removed_before_the_write(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some attempts, a put raises an error, and leaves nothing."""
     store = FileSystemStore(root, "/")
     await store.put_object("other", b"0")
     real, remove = os.open, remover(root)
@@ -115,8 +113,8 @@ async def test_a_directory_removed_for_ever_before_it_is_written_in(
     assert sorted(path.name for path in root.rglob("*")) == ["other"]
 
 
-async def test_a_file_deleted_before_its_directories_are_settled(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody may delete the file as soon as it has its name; the put has succeeded then."""
+async def test_a_file_deleted_before_its_directories_are_flushed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A put succeeds if another process deletes the file as soon as it has its name."""
     store = FileSystemStore(root, "/")
     await store.put_object("other", b"0")
     tree = Tree(str(root), dir_mode=0o755)
@@ -126,8 +124,8 @@ async def test_a_file_deleted_before_its_directories_are_settled(root: Path, mon
     assert sorted(path.name for path in root.rglob("*")) == ["other"]
 
 
-def test_directories_made_by_another_put_are_settled_by_both(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A put that finds a directory which another one has just made does not rely on that one to flush it."""
+def test_directories_of_a_concurrent_put_are_flushed_by_both(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A put also flushes directories that a concurrent put has just created."""
     tree = Tree(str(root), dir_mode=0o755)
     tree.make("a/b").close()
     flushed: list[str] = []
@@ -149,8 +147,8 @@ def test_directories_made_by_another_put_are_settled_by_both(root: Path, monkeyp
     assert flushed == [str(root / "a"), str(root)]
 
 
-def test_a_directory_made_again_while_it_is_settled(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It stays to be settled by whoever made it again."""
+def test_a_directory_created_again_during_its_flush(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that is created again during its flush is flushed again by the put that created it."""
     tree = Tree(str(root), dir_mode=0o755)
     tree.make("a").close()
 
@@ -167,7 +165,7 @@ def test_a_directory_made_again_while_it_is_settled(root: Path, monkeypatch: pyt
 
 
 def test_pruning_never_removes_the_root(root: Path) -> None:
-    """Nor anything that is not empty or not there."""
+    """Pruning never removes the root, and ignores directories that are not empty or do not exist."""
     tree = Tree(str(root), dir_mode=0o755)
     tree.make("a/b").close()
     (root / "a/file").touch()
@@ -180,7 +178,7 @@ def test_pruning_never_removes_the_root(root: Path) -> None:
 
 
 def test_no_descriptor_is_left(root: Path) -> None:
-    """Neither after what works nor after what fails."""
+    """No descriptor stays open after successful and failed calls."""
     count = len(os.listdir("/proc/self/fd"))
     tree = Tree(str(root), dir_mode=0o755)
     tree.make("a/b").close()

@@ -1,4 +1,4 @@
-"""Open files, and reading without waiting."""
+"""Files that stay open between requests, and non-blocking reads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def name_of(number: int) -> str:
 
 
 def put(root: Path, name: str, data: bytes) -> ServableFile:
-    """Lay a file where the store would."""
+    """Write a file at the path that the store would use."""
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -46,7 +46,7 @@ def content(file: OpenFile) -> bytes:
 
 
 def test_a_file_stays_open(tmp_path: Path) -> None:
-    """The next one who asks gets the same, at once; an old name is opened each time."""
+    """A file with a revision is opened once; a legacy file is opened for each request."""
     kept = OpenFiles(str(tmp_path), 10)
     new, old = put(tmp_path, name_of(0), b"new"), put(tmp_path, OLD, b"old")
     assert kept.peek(new.name) is None
@@ -58,8 +58,8 @@ def test_a_file_stays_open(tmp_path: Path) -> None:
     assert (content(first), content(kept.get(old))) == (b"new", b"old")
 
 
-def test_the_one_that_was_not_asked_for_longest_is_closed(tmp_path: Path) -> None:
-    """So that there are never more open than the limit; whoever still reads one can go on."""
+def test_the_least_recently_used_file_is_closed(tmp_path: Path) -> None:
+    """At most ``limit`` files stay open, and readers of a file that is dropped can continue."""
     kept = OpenFiles(str(tmp_path), 2)
     shown_files = [put(tmp_path, name_of(number), b"%d" % number) for number in range(3)]
     first, second = (kept.get(file) for file in shown_files[:2])
@@ -84,8 +84,8 @@ def grown(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [deleted, grown])
-def test_a_file_that_is_no_longer_what_it_was(tmp_path: Path, change: object) -> None:
-    """It is looked up again at once."""
+def test_a_changed_file_is_opened_again(tmp_path: Path, change: object) -> None:
+    """A file that was deleted or changed is looked up again immediately."""
     kept = OpenFiles(str(tmp_path), 10)
     file = put(tmp_path, name_of(0), b"data")
     kept.get(file)
@@ -98,8 +98,8 @@ def test_a_file_that_is_no_longer_what_it_was(tmp_path: Path, change: object) ->
         assert kept.get(file).info.size == 8
 
 
-def test_a_file_that_was_moved_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is noticed within seconds."""
+def test_a_renamed_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was renamed is looked up again within seconds."""
     kept = OpenFiles(str(tmp_path), 10)
     file = put(tmp_path, name_of(0), b"data")
     opened = kept.get(file)
@@ -113,22 +113,22 @@ def test_a_file_that_was_moved_away(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def few_descriptors() -> Iterator[None]:
-    """The process may open hardly any more file."""
+    """Limit the descriptors of the process so that hardly any more files can be opened."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 5, limits[1]))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def test_files_that_are_only_kept_make_room(tmp_path: Path, few_descriptors: None) -> None:
-    """Where the process runs out of descriptors they are given back, so that every file can still be opened."""
+def test_kept_files_are_closed_when_descriptors_run_out(tmp_path: Path, few_descriptors: None) -> None:
+    """If the process runs out of descriptors, kept files are closed, so that every file can still be opened."""
     kept = OpenFiles(str(tmp_path), 100)
     for number in range(20):
         assert content(kept.get(put(tmp_path, name_of(number), b"%d" % number))) == b"%d" % number
 
 
 def test_no_descriptors_at_all(tmp_path: Path, few_descriptors: None) -> None:
-    """Where others have them all, the error says so."""
+    """If other code uses all descriptors, the error states this."""
     file = put(tmp_path, name_of(0), b"data")
     others: list[int] = []
     try:
@@ -143,8 +143,8 @@ def test_no_descriptors_at_all(tmp_path: Path, few_descriptors: None) -> None:
     assert caught.value.errno == errno.EMFILE
 
 
-def test_a_cold_file_is_not_waited_for(tmp_path: Path) -> None:
-    """What is not in memory is not read, and what is, up to there, is; tmpfs and others cannot tell."""
+def test_a_read_stops_before_uncached_bytes(tmp_path: Path) -> None:
+    """A non-blocking read returns the bytes up to the first one that is not cached, if the file system supports it."""
     size = 4 << 20
     file = put(tmp_path, name_of(0), os.urandom(size))
     opened = OpenFiles(str(tmp_path), 10).get(file)
@@ -168,8 +168,8 @@ def test_a_cold_file_is_not_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["/dev/shm", None])
-def test_whether_a_file_system_can_tell(tmp_path: Path, folder: str | None) -> None:
-    """Each says by itself: memory file systems cannot, and are always read in a thread."""
+def test_support_by_file_systems(tmp_path: Path, folder: str | None) -> None:
+    """File systems in memory do not support non-blocking reads, so their files are read in a thread."""
     root = Path(folder) / f"aioimageattach-{os.getpid()}" if folder else tmp_path
     if folder and not os.path.isdir(folder):
         pytest.skip("no file system in memory")
@@ -185,13 +185,13 @@ def test_whether_a_file_system_can_tell(tmp_path: Path, folder: str | None) -> N
 
 
 def test_a_system_without_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on macOS: each file is read in a thread."""
+    """Without the system call, as on macOS, each file is read in a thread."""
     monkeypatch.setattr(files, "_NOWAIT", 0)
     assert not OpenFiles(str(tmp_path), 10).get(put(tmp_path, name_of(0), b"data")).nowait
 
 
-def test_an_old_file_has_a_weak_tag_while_it_is_young(tmp_path: Path) -> None:
-    """Two writes within a tick of the clock look alike; later the same tag is strong."""
+def test_a_recent_legacy_file_has_a_weak_tag(tmp_path: Path) -> None:
+    """Two writes within a clock tick have the same time, so the tag is weak at first and strong later."""
     file = put(tmp_path, OLD, b"data")
     kept = OpenFiles(str(tmp_path), 10)
     young = kept.get(file).info.version.etag
@@ -205,14 +205,14 @@ def test_an_old_file_has_a_weak_tag_while_it_is_young(tmp_path: Path) -> None:
 
 
 def test_a_file_of_the_future(tmp_path: Path) -> None:
-    """It was not changed later than now, whatever its time says."""
+    """A modification time in the future is limited to the present."""
     file = put(tmp_path, OLD, b"data")
     os.utime(tmp_path / OLD, (2**33, 2**33))
     assert OpenFiles(str(tmp_path), 10).get(file).info.version.modified < 2**32
 
 
 def test_many_threads_share_the_files(tmp_path: Path) -> None:
-    """With fewer places than files, nobody ever reads another file than it asked for."""
+    """Threads that use more files than may stay open always read the right file."""
     kept = OpenFiles(str(tmp_path), 3)
     shown_files = [put(tmp_path, name_of(number), b"%d" % number * 100) for number in range(8)]
     wrong: list[object] = []

@@ -1,4 +1,4 @@
-"""Which files are shown."""
+"""Paths that may be served."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def key_of(kind: str, number: int | None, mimetype: str, revision: str | None) -
 
 
 @given(kinds, mimetypes)
-def test_whatever_the_store_names_is_shown(kind: str, mimetype: str) -> None:
-    """With the revision as its tag; pictures of pixels to be looked at, all else to be saved."""
+def test_names_of_the_store_are_served(kind: str, mimetype: str) -> None:
+    """Names of the store have the revision as the tag; raster images are inline, all others are downloads."""
     key = key_of(kind, None, mimetype, make_revision())
     if key is not None:
         found = parse_path(key.file_name())
@@ -40,8 +40,8 @@ def test_whatever_the_store_names_is_shown(kind: str, mimetype: str) -> None:
 
 
 @given(kinds, st.integers(-(2**70), 2**512 - 1), mimetypes)
-def test_whatever_the_old_library_named_is_shown(kind: str, number: int, mimetype: str) -> None:
-    """Without a tag, for files may change there."""
+def test_legacy_names_are_served(kind: str, number: int, mimetype: str) -> None:
+    """Legacy names have no tag, because legacy files can change."""
     key = key_of(kind, number, mimetype, None)
     if key is not None:
         found = parse_path(legacy_name(key))
@@ -54,8 +54,8 @@ def test_whatever_the_old_library_named_is_shown(kind: str, number: int, mimetyp
 @pytest.mark.parametrize(
     ("extension", "mimetype"), [(".jpeg", "image/jpeg"), (".jpg", "image/jpeg"), (".webp", "image/webp")]
 )
-def test_what_some_machines_named_in_the_old_layout(extension: str, mimetype: str) -> None:
-    """The old library asked the machine for extensions."""
+def test_legacy_names_with_other_extensions(extension: str, mimetype: str) -> None:
+    """Legacy names may have other extensions, which depended on the machine."""
     found = parse_path(f"photo/7/0/7.320x200{extension}")
     assert found is not None
     assert found.mimetype == mimetype
@@ -81,13 +81,13 @@ def test_what_some_machines_named_in_the_old_layout(extension: str, mimetype: st
         "~root/x", "C:/x", "-rf", "photo/*", "photo/[a]",
     ],
 )  # fmt: skip
-def test_nothing_else_is_shown(path: str) -> None:
-    """Neither what the store never names so, nor another way to write what it does."""
+def test_other_paths_are_not_served(path: str) -> None:
+    """Names that the store never generates, and other spellings of its names, are not served."""
     assert parse_path(path) is None
 
 
 @given(st.text(max_size=60) | st.from_regex(r"[a-z./\\%0-9x-]{0,60}", fullmatch=True))
-def test_any_text_may_be_asked_for(path: str) -> None:
-    """It is shown or not, and what is shown has neither an empty or dotted segment nor anything to escape."""
+def test_any_path_can_be_parsed(path: str) -> None:
+    """A path that is served has no empty or dotted segment, and no character that needs escaping."""
     found = parse_path(path)
     assert found is None or (found.name == path and not {"", ".", ".."} & set(path.split("/")))
