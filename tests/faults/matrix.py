@@ -160,7 +160,7 @@ MATRIX: dict[int, Fault] = {
         "a put that is too slow",
         (
             (ERRORS, "a_deadline_around_a_put_that_hangs a_put_that_cannot_be_stopped"),
-            (f"{BUCKET}/test_faults.py", "a_network_that_swallows_answers a_server_that_stops_reading"),
+            (f"{BUCKET}/test_faults.py", "a_network_that_drops_responses a_server_that_stops_reading"),
         ),
     ),
     23: Fault(
@@ -183,8 +183,8 @@ MATRIX: dict[int, Fault] = {
     25: Fault(
         "an S3 server that fails for a while",
         (
-            (f"{BUCKET}/test_faults.py", "a_server_that_recovers a_server_that_does_not"),
-            (SENDER, "faults_that_pass_are_tried_again attempts_end the_timeout_ends_attempts"),
+            (f"{BUCKET}/test_faults.py", "a_server_that_recovers a_server_that_does_not_recover"),
+            (SENDER, "transient_errors_are_retried the_number_of_attempts_is_limited the_timeout_ends_attempts"),
         ),
     ),
     26: Fault(
@@ -192,36 +192,36 @@ MATRIX: dict[int, Fault] = {
         (
             (
                 f"{BUCKET}/test_faults.py",
-                "a_connection_that_breaks_on_the_way_there a_connection_that_breaks_on_the_way_back",
+                "a_connection_that_breaks_during_the_request a_connection_that_breaks_during_the_response",
             ),
-            (SENDER, "a_put_whose_answer_was_lost"),
+            (SENDER, "a_put_whose_response_was_lost"),
         ),
     ),
     27: Fault(
         "an answer that is cut off",
         (
-            (f"{BUCKET}/test_faults.py", "an_answer_that_is_cut_off"),
-            (SENDER, "reading_goes_on_where_it_broke_off an_answer_of_unknown_length"),
+            (f"{BUCKET}/test_faults.py", "a_truncated_response"),
+            (SENDER, "reading_resumes_after_a_break a_response_of_unknown_length"),
         ),
     ),
     28: Fault(
         "wrong bytes from S3",
-        ((SENDER, "an_object_that_was_replaced_while_it_was_read"), (CLIENT, "checksums")),
+        ((SENDER, "an_object_that_is_replaced_while_it_is_read"), (CLIENT, "checksums")),
     ),
     29: Fault(
         "the wrong region, the wrong keys",
         ((f"{BUCKET}/test_faults.py", "wrong_keys"), (SENDER, "another_region"), (CLIENT, "refusals")),
     ),
-    30: Fault("a clock that is off", ((SENDER, "a_clock_that_is_off a_clock_that_cannot_be_put_right"),)),
+    30: Fault("a clock that is off", ((SENDER, "clock_skew_is_corrected clock_skew_that_cannot_be_corrected"),)),
     31: Fault(
         "credentials that expire", ((SENDER, "credentials_that_expire_are_renewed credentials_that_stay_expired"),)
     ),
     32: Fault(
         "an upload in parts that fails",
         (
-            (f"{BUCKET}/test_faults.py", "an_upload_in_parts_that_fails"),
-            (SENDER, "a_part_that_fails an_upload_in_parts_that_is_cancelled_leaves_none"),
-            (f"{BUCKET}/test_store.py", "uploads_that_a_killed_process_left"),
+            (f"{BUCKET}/test_faults.py", "a_failed_multipart_upload"),
+            (SENDER, "a_part_that_fails a_cancelled_multipart_upload_leaves_no_parts"),
+            (f"{BUCKET}/test_store.py", "uploads_of_killed_processes"),
             (KILLS, "in_an_upload_of_parts"),
         ),
     ),

@@ -1,6 +1,6 @@
-"""The disk's bad days, made by the kernel itself: calls that it refuses, and another user.
+"""Disk errors that the kernel itself raises: system calls that fail, and another user.
 
-Both hold for one thread alone, which is the only one of a fresh pool for files.
+They apply only to one thread, which is the only thread of a new pool for file I/O.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _DIE: Final = 0x80000000
 
 
 def _filter(call: str, answer: int, flag: int = 0) -> None:
-    """A filter of system calls (seccomp): one call, where its third argument has the flag if one is given, fails."""
+    """Install a seccomp filter with which one system call fails, optionally only if its third argument has a flag."""
     if not _CALLS:
         pytest.skip("only Linux refuses calls to a thread")
     load, equal, has, end = 0x20, 0x15, 0x45, 0x06
@@ -94,7 +94,7 @@ def _become_nobody() -> None:
 
 @contextmanager
 def in_the_worker(*calls: Callable[[], None]) -> Generator[None]:
-    """Let the pool for files be one fresh thread that made these calls first."""
+    """Replace the pool for file I/O by one new thread that has made these calls first."""
     _threads.set_workers(io=1)
     try:
         for call in calls:
@@ -105,15 +105,15 @@ def in_the_worker(*calls: Callable[[], None]) -> Generator[None]:
 
 
 def refused(call: str, error: int, flag: int = 0) -> Callable[[], None]:
-    """A call for :func:`in_the_worker`: from then on the kernel answers that system call with an error."""
+    """Return a call for :func:`in_the_worker` after which the kernel answers a system call with an error."""
     return lambda: _filter(call, _FAIL | error, flag)
 
 
 def fatal(call: str) -> Callable[[], None]:
-    """A call for :func:`in_the_worker`: from then on that system call is the end of the process."""
+    """Return a call for :func:`in_the_worker` after which a system call kills the process."""
     return lambda: _filter(call, _DIE)
 
 
 def nobody() -> None:
-    """A call for :func:`in_the_worker`: from then on the thread has no rights of its own."""
+    """Remove the privileges of the thread; a call for :func:`in_the_worker`."""
     _become_nobody()

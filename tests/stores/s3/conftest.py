@@ -1,4 +1,4 @@
-"""A bucket of a real server, behind the gate that judges each request."""
+"""A bucket on a real server, behind a gateway that checks each request."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ MakeClient = Callable[..., S3Client]
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no setting of the one who runs the tests change them."""
+    """Keep the settings of the user who runs the tests from affecting them."""
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate for 127.0.0.1 that nobody else has signed."""
+    """A self-signed certificate for 127.0.0.1."""
 
     path: Path
     key: Path
 
     def server_context(self) -> ssl.SSLContext:
-        """Return what a server shows it with."""
+        """Return the SSL context of a server with this certificate."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.path, self.key)
         return context
@@ -85,7 +85,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
 
 @pytest.fixture
 def gate(s3_server: Gate) -> Gate:
-    """The server, with an empty bucket."""
+    """The gateway, with an empty bucket."""
     s3_server.reset()
     s3_server.backend.create_bucket(BUCKET, REGION)
     return s3_server
@@ -93,7 +93,7 @@ def gate(s3_server: Gate) -> Gate:
 
 @pytest.fixture
 async def make_store() -> AsyncIterator[MakeStore]:
-    """Makes stores, by default in the bucket of the server of ``url``; they are closed at the end."""
+    """Return a function that creates stores, by default in the bucket at ``url``, which are closed at the end."""
     async with AsyncExitStack() as stack:
 
         def make(url: str, bucket: str = BUCKET, **options: Any) -> S3Store:
@@ -108,7 +108,7 @@ async def make_store() -> AsyncIterator[MakeStore]:
 
 @pytest.fixture
 async def make_client() -> AsyncIterator[MakeClient]:
-    """Makes clients likewise."""
+    """Return a function that creates clients in the same way."""
     async with AsyncExitStack() as stack:
 
         def make(url: str, bucket: str = BUCKET, **options: Any) -> S3Client:
@@ -128,5 +128,5 @@ def s3_store(gate: Gate, make_store: MakeStore) -> S3Store:
 
 @pytest.fixture
 def client(gate: Gate, make_client: MakeClient) -> S3Client:
-    """A client of the bucket."""
+    """A client for the bucket."""
     return make_client(gate.url)

@@ -1,4 +1,4 @@
-"""What the tests of signatures share: requests at random, and botocore as the judge."""
+"""Shared parts of the tests of signatures: random requests, and botocore as the oracle."""
 
 from __future__ import annotations
 
@@ -66,17 +66,17 @@ class Request:
 
     @property
     def aws(self) -> AWSRequest:
-        """The request as botocore has them."""
+        """Return the request as an object of botocore."""
         return AWSRequest(self.method, self.url, dict(self.headers))
 
     @property
     def keys(self) -> ReadOnlyCredentials:
-        """The credentials as botocore has them."""
+        """Return the credentials as an object of botocore."""
         return ReadOnlyCredentials(self.credentials.access_key, self.credentials.secret_key, self.credentials.token)
 
 
 class Entropy:
-    """Makes values of bytes; zeros make the simplest. One draw for a whole request is what makes thousands quick."""
+    """Makes values from bytes, of which zeros make the simplest. One draw for a whole request is fast."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data

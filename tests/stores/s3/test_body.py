@@ -1,4 +1,4 @@
-"""Bodies that can be sent again."""
+"""Request bodies, which can be sent several times."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def collect(body: Body) -> list[bytes]:
 
 @pytest.mark.parametrize("blob", [b"", b"x", BLOB, BLOB * 5], ids=len)
 async def test_a_body_is_the_same_each_time(blob: bytes) -> None:
-    """From memory and from disk alike, in slices of a limited size, as often as it is asked for."""
+    """A body in memory or on disk yields the same bytes each time, in slices of a limited size."""
     assert len(BLOB * 5) > SPOOL_MEMORY
     for source in (blob, io.BytesIO(blob), pieces(blob), (await Spool.fill(pieces(blob))).open()):
         body = await Body.of(source)
@@ -40,7 +40,7 @@ async def test_a_body_is_the_same_each_time(blob: bytes) -> None:
 
 
 async def test_parts_of_a_body() -> None:
-    """They are what slicing gives, on disk too."""
+    """Parts of a body equal slices of the bytes, also on disk."""
     for body in (Body(BLOB), await Body.of(pieces(BLOB * 5))):
         part = body.part(1000, 600_000)
         assert (part.size, part.on_disk) == (599_000, body.on_disk)
@@ -49,16 +49,16 @@ async def test_parts_of_a_body() -> None:
 
 
 @pytest.mark.parametrize("blob", [b"", BLOB], ids=len)
-async def test_fingerprints_and_checksums(blob: bytes) -> None:
-    """They are those of the bytes, and the fingerprint is computed once."""
+async def test_sha256_and_checksums(blob: bytes) -> None:
+    """The SHA-256, which is computed once, and the checksums are those of the bytes."""
     body = Body(blob)
     assert await body.sha256() == await body.sha256() == hashlib.sha256(blob).hexdigest()
     assert await body.checksum("crc32") == base64.b64encode(zlib.crc32(blob).to_bytes(4, "big")).decode()
     assert await body.checksum("sha1") == base64.b64encode(hashlib.sha1(blob).digest()).decode()
 
 
-async def test_it_is_known_when_the_last_slice_is_handed_over() -> None:
-    """Before, a server cannot have received the whole. Each slice is progress."""
+async def test_the_watch_records_the_last_slice() -> None:
+    """Before the last slice, the server cannot have the whole body. Each slice counts as progress."""
     body = Body(bytes(2 * SLICE + 1))
     steps: list[int] = []
     watch = Watch()

@@ -1,4 +1,4 @@
-"""Bodies in chunks with a checksum behind them, with botocore as the judge."""
+"""Chunked bodies with a trailing checksum, compared with botocore."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DATA = bytes(range(251)) * 100
 @pytest.mark.parametrize("size", [0, 1, 8191, 8192, 8193, 16384, 25000])
 @pytest.mark.parametrize("block", [1000, 8192, 20000])
 def test_a_body_is_encoded_as_botocore_encodes_it(algorithm: Algorithm, size: int, block: int) -> None:
-    """Whatever the blocks, the chunks are the same, and as long as the headers say."""
+    """For blocks of any size, the encoded body is that of botocore and has the announced length."""
     body = ChunkedBody(size, algorithm, chunk_size=8192)
     headers = body.headers()
     encoded = b"".join(body.feed(DATA[start : min(start + block, size)]) for start in range(0, size, block))
@@ -39,7 +39,7 @@ def test_a_body_is_encoded_as_botocore_encodes_it(algorithm: Algorithm, size: in
 
 @pytest.mark.parametrize("algorithm", THEIRS)
 def test_a_checksum_is_written_as_botocore_writes_it(algorithm: Algorithm) -> None:
-    """The checksum of a header is that of the trailer."""
+    """The checksum for a header is that of the trailer, and that of botocore."""
     assert checksum(DATA, algorithm) == THEIRS[algorithm]().handle(DATA)
 
 
@@ -47,7 +47,7 @@ def test_a_checksum_is_written_as_botocore_writes_it(algorithm: Algorithm) -> No
     ("algorithm", "expected"), [("crc32", "cbf43926"), ("crc32c", "e3069283"), ("crc64nvme", "ae8b14860a799888")]
 )
 def test_a_checksum_of_pieces(algorithm: Algorithm, expected: str) -> None:
-    """The check values of the catalogue of CRCs, whatever the pieces."""
+    """The check values of the CRC catalogue result from pieces of any size."""
     state = new_hash(algorithm)
     for piece in (b"1", memoryview(b"2345678"), b"", b"9"):
         state.update(piece)
@@ -56,7 +56,7 @@ def test_a_checksum_of_pieces(algorithm: Algorithm, expected: str) -> None:
 
 
 def test_a_checksum_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is refused at once, and the others go on."""
+    """A checksum whose library is missing is refused immediately, and others work."""
     monkeypatch.setitem(sys.modules, "awscrt.checksums", None)
     with pytest.raises(DeclarationError, match=r"checksum='crc64nvme' requires .* pip install 'aioimageattach\[crt\]'"):
         new_hash("crc64nvme")
@@ -64,7 +64,7 @@ def test_a_checksum_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_body_of_another_length_is_refused() -> None:
-    """A body that is longer or shorter than announced would break the request: it is said before it is sent."""
+    """A body that is longer or shorter than announced raises an error before the request is broken."""
     with pytest.raises(ValueError, match="expected 3 bytes, as announced, got more"):
         ChunkedBody(3).feed(b"four")
     short = ChunkedBody(3)
@@ -84,7 +84,7 @@ def test_a_body_of_another_length_is_refused() -> None:
         ),
     ],
 )
-def test_what_cannot_be_is_refused(arguments: dict[str, Any], message: str) -> None:
-    """The message says what was expected."""
+def test_invalid_arguments(arguments: dict[str, Any], message: str) -> None:
+    """The message states what was expected."""
     with pytest.raises(ValueError, match=message):
         ChunkedBody(**arguments)

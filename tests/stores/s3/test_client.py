@@ -1,4 +1,4 @@
-"""What a client does with a real server, each of whose requests is judged."""
+"""``S3Client`` with a real server, behind a gateway that checks each request."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def fetch(url: str, method: str = "GET", **options: Any) -> tuple[int, byt
 
 @pytest.mark.parametrize("key", AWKWARD, ids=ascii)
 async def test_awkward_keys(client: S3Client, key: str) -> None:
-    """They are put, read, told, listed, copied, signed in URLs and deleted as they are."""
+    """Unusual keys are put, read, inspected, listed, copied, signed in URLs and deleted unchanged."""
     await client.create(key, b"this")
     await client.create(f"{key[:1000]}-other", b"other")
     assert await read(client, key) == b"this"
@@ -99,7 +99,7 @@ async def test_awkward_keys(client: S3Client, key: str) -> None:
 
 @pytest.mark.parametrize("key", ["", ".", "..", "a/..", "./a", "a/../b", "é" * 513, "\ud800", 7], ids=ascii)
 async def test_keys_that_are_refused(gate: Gate, client: S3Client, key: Any) -> None:
-    """Before anything is asked of the server."""
+    """Invalid keys are refused before any request."""
     calls: list[Callable[[], Any]] = [
         lambda: client.create(key, b""),
         lambda: client.replace(key, b""),
@@ -122,7 +122,7 @@ async def test_keys_that_are_refused(gate: Gate, client: S3Client, key: Any) -> 
 
 
 async def test_control_characters_can_be_deleted(client: S3Client) -> None:
-    """A key that XML cannot write is deleted by a request of its own."""
+    """A key that XML cannot represent is deleted with a separate request."""
     names = ["a\x01b", "a\r\nb", "plain"]
     for name in names:
         await client.create(name, b"x")
@@ -130,8 +130,8 @@ async def test_control_characters_can_be_deleted(client: S3Client) -> None:
     assert await listed(client) == []
 
 
-async def test_what_is_said_of_an_object(client: S3Client) -> None:
-    """Type, caching, disposition and metadata are kept with it."""
+async def test_the_description_of_an_object(client: S3Client) -> None:
+    """Type, caching, disposition and metadata are stored with the object."""
     etag = await client.create(
         "a",
         BLOB,
@@ -153,8 +153,8 @@ async def test_what_is_said_of_an_object(client: S3Client) -> None:
         assert (file.size, file.head.content_type, file.head.etag) == (10, "image/png", etag)
 
 
-async def test_nothing_is_said_that_was_not_asked_for(gate: Gate, client: S3Client) -> None:
-    """No ACL, no storage class, no encryption, no checksum; a length, and a body in one piece."""
+async def test_no_optional_headers_by_default(gate: Gate, client: S3Client) -> None:
+    """By default, no ACL, storage class, encryption or checksum is sent, and the body is sent in one piece."""
     await client.create("a", BLOB)
     (put,) = gate.log
     amz = {name for name in put.asked.headers if name.startswith("x-amz-")}
@@ -165,16 +165,16 @@ async def test_nothing_is_said_that_was_not_asked_for(gate: Gate, client: S3Clie
     assert put.asked.headers["user-agent"] == f"aioimageattach/{VERSION}"
 
 
-async def test_an_acl_is_sent_if_it_is_asked_for(gate: Gate, client: S3Client) -> None:
-    """As a signed header; buckets of today refuse it, and the error says what to do."""
+async def test_an_acl_is_sent_on_request(gate: Gate, client: S3Client) -> None:
+    """The ACL is a signed header; current buckets reject it, and the error names the remedy."""
     with pytest.raises(StoreError, match="omit acl"):
         await client.create("a", b"x", acl="public-read")
     assert gate.log[0].asked.headers["x-amz-acl"] == "public-read"
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\0b", "é"])
-async def test_headers_cannot_be_broken_out_of(gate: Gate, client: S3Client, value: str) -> None:
-    """Line feeds, NUL and what is not ASCII are refused before anything is sent."""
+async def test_header_injection(gate: Gate, client: S3Client, value: str) -> None:
+    """Line feeds, NUL and characters beyond ASCII are refused before anything is sent."""
     for options in ({"content_type": value}, {"content_disposition": value}, {"metadata": {"a": value}}):
         with pytest.raises(ValueError, match="headers"):
             await client.create("a", b"x", **options)
@@ -182,7 +182,7 @@ async def test_headers_cannot_be_broken_out_of(gate: Gate, client: S3Client, val
 
 
 async def test_bodies_are_signed_without_tls_and_on_request(gate: Gate, make_client: MakeClient) -> None:
-    """Otherwise the signature leaves them out."""
+    """By default, a signature covers the body only without TLS."""
     for option in (None, True, False):
         await make_client(gate.url, sign_payload=option).create(f"{option}", b"x")
     hashes = [put.asked.headers["x-amz-content-sha256"] for put in gate.log]
@@ -191,7 +191,7 @@ async def test_bodies_are_signed_without_tls_and_on_request(gate: Gate, make_cli
 
 
 async def test_a_taken_name(client: S3Client) -> None:
-    """It is refused by create, and replaced by replace, if it is what it was thought to be."""
+    """``create`` refuses a taken name, and ``replace`` replaces the object, on request only if its ETag matches."""
     first = await client.create("a", b"first")
     with pytest.raises(StoreFileExistsError):
         await client.create("a", b"second")
@@ -206,7 +206,7 @@ async def test_a_taken_name(client: S3Client) -> None:
 
 
 async def test_a_server_that_cannot_refuse_a_taken_name(gate: Gate, make_client: MakeClient) -> None:
-    """It is asked before; one that says it does not know the header names the option."""
+    """With ``create_only="head"`` the name is checked first; the error for an unsupported header names this option."""
     client = make_client(gate.url, create_only="head")
     await client.create("a", b"first")
     with pytest.raises(StoreFileExistsError):
@@ -219,8 +219,8 @@ async def test_a_server_that_cannot_refuse_a_taken_name(gate: Gate, make_client:
 
 
 @pytest.mark.parametrize("size", [99_999, 100_000, 100_001, 250_000, 1_000_000])
-async def test_large_objects_go_up_in_parts(gate: Gate, make_client: MakeClient, size: int) -> None:
-    """From the threshold on, some parts at a time; the object is the same."""
+async def test_large_objects_are_uploaded_in_parts(gate: Gate, make_client: MakeClient, size: int) -> None:
+    """From the threshold on, parts are uploaded concurrently, and the object is the same."""
     client = make_client(gate.url, multipart_threshold=100_000, part_size=100_000)
     blob = (bytes(range(251)) * (size // 251 + 1))[:size]
     await client.create("a", blob, content_type="image/png", metadata={"x": "y"})
@@ -240,7 +240,7 @@ async def test_large_objects_go_up_in_parts(gate: Gate, make_client: MakeClient,
 
 @pytest.mark.parametrize("algorithm", ["crc32", "crc32c", "crc64nvme", "sha1", "sha256"])
 async def test_checksums(gate: Gate, make_client: MakeClient, algorithm: Any) -> None:
-    """The server compares what is put, in one piece and in parts; the client what it reads as a whole."""
+    """The server verifies uploads, as a whole and in parts; the client verifies objects that it reads as a whole."""
     client = make_client(gate.url, checksum=algorithm, multipart_threshold=100_000, part_size=60_000)
     header = f"x-amz-checksum-{algorithm}"
     await client.create("a", BLOB[:1000])
@@ -271,7 +271,7 @@ async def test_checksums(gate: Gate, make_client: MakeClient, algorithm: Any) ->
 
 
 async def test_ranges(client: S3Client) -> None:
-    """They are what slicing gives; of a missing object there is none."""
+    """Ranges equal slices of the bytes, and a range of a missing object is an error."""
     await client.create("a", bytes(range(100)))
     for start, end in ((0, None), (0, 100), (3, 7), (99, 200), (100, None), (500, 600), (5, 5)):
         assert await read(client, "a", start=start, end=end) == bytes(range(100))[start:end]
@@ -281,8 +281,8 @@ async def test_ranges(client: S3Client) -> None:
         await client.open("a", start=2, end=1)
 
 
-async def test_what_is_not_read_to_its_end(client: S3Client) -> None:
-    """It can be closed at any moment, and the client goes on."""
+async def test_a_partially_read_object(client: S3Client) -> None:
+    """An object can be closed at any time, and the client can be used further."""
     await client.create("a", bytes(5_000_000))
     for size in (0, 1, 100_000):
         async with await client.open("a") as file:
@@ -291,7 +291,7 @@ async def test_what_is_not_read_to_its_end(client: S3Client) -> None:
 
 
 async def test_listings_of_many_pages(gate: Gate, make_client: MakeClient) -> None:
-    """Every page is asked for, none twice, below the prefix and from any name on."""
+    """Each page is requested once, below the prefix and after any name."""
     client = make_client(gate.url, prefix="some/")
     gate.page = 3
     names = [f"{n:02}" for n in range(10)]
@@ -308,8 +308,8 @@ async def test_listings_of_many_pages(gate: Gate, make_client: MakeClient) -> No
     assert await make_client(gate.url).head("some/00")
 
 
-async def test_many_are_deleted_by_one_request(gate: Gate, make_client: MakeClient) -> None:
-    """Or one by one where the server cannot; what cannot be deleted is told, what passes is tried again."""
+async def test_many_objects_are_deleted_with_one_request(gate: Gate, make_client: MakeClient) -> None:
+    """Errors are returned by name and transient ones retried; without bulk deletion, single requests are sent."""
     client = make_client(gate.url, prefix="p/")
     names = [f"{n}" for n in range(12)]
     await asyncio.gather(*(client.create(name, b"x") for name in names))
@@ -342,7 +342,7 @@ async def test_many_are_deleted_by_one_request(gate: Gate, make_client: MakeClie
 
 
 async def test_copies(gate: Gate, make_client: MakeClient) -> None:
-    """Within the bucket and from another; of nothing there is none."""
+    """Objects are copied within a bucket and from another one, and a missing source is an error."""
     gate.backend.create_bucket("other", REGION)
     client, other = make_client(gate.url, prefix="p/"), make_client(gate.url, "other")
     await other.create("a b/ü", b"other", content_type="image/png")
@@ -355,8 +355,8 @@ async def test_copies(gate: Gate, make_client: MakeClient) -> None:
         await client.copy("missing", "again")
 
 
-async def test_uploads_that_were_left(gate: Gate, make_client: MakeClient) -> None:
-    """They are listed page by page, and can be forgotten."""
+async def test_unfinished_uploads(gate: Gate, make_client: MakeClient) -> None:
+    """Unfinished uploads are listed page by page and can be aborted."""
     client = make_client(gate.url, prefix="p/", multipart_threshold=1)
     gate.page = 2
 
@@ -378,7 +378,7 @@ async def test_uploads_that_were_left(gate: Gate, make_client: MakeClient) -> No
 
 
 async def test_encryption(gate: Gate, make_client: MakeClient) -> None:
-    """Its headers go with what makes objects; a key of one's own does not go over the wire in the clear."""
+    """The headers are sent with requests that create objects; a customer key is refused without TLS."""
     client = make_client(gate.url, encryption=Encryption.s3(), multipart_threshold=100)
     await client.create("a", b"x")
     await client.create("b", bytes(200))
@@ -391,7 +391,7 @@ async def test_encryption(gate: Gate, make_client: MakeClient) -> None:
 
 
 async def test_signed_urls(gate: Gate, client: S3Client) -> None:
-    """By them one may read, put and delete, and nothing else, for a time."""
+    """A signed URL permits one kind of request for one object, for a limited time."""
     await client.create("a", b"this")
     url = client.presign(
         "GET", "a", query={"response-content-disposition": "attachment; filename=b"}, expires_in=60, window=60
@@ -413,7 +413,7 @@ async def test_signed_urls(gate: Gate, client: S3Client) -> None:
 
 
 async def test_forms(gate: Gate, client: S3Client) -> None:
-    """A browser can upload by one what it allows."""
+    """A signed form permits only the uploads that it describes."""
     form = client.presign_post(
         "a.png", fields={"Content-Type": "image/png"}, conditions=[["content-length-range", 1, 10]]
     )
@@ -426,8 +426,8 @@ async def test_forms(gate: Gate, client: S3Client) -> None:
     assert await read(client, "a.png") == b"small"
 
 
-async def test_signed_urls_need_credentials_that_are_known(gate: Gate, make_client: MakeClient) -> None:
-    """A calculation cannot ask for them: connect() does."""
+async def test_signed_urls_require_known_credentials(gate: Gate, make_client: MakeClient) -> None:
+    """Signing does no I/O, so ``connect()`` must have fetched the credentials."""
 
     async def provide() -> Credentials:
         return Credentials(ACCESS_KEY, SECRET_KEY)
@@ -441,7 +441,7 @@ async def test_signed_urls_need_credentials_that_are_known(gate: Gate, make_clie
 
 
 async def test_the_region_is_found_once(gate: Gate, make_client: MakeClient) -> None:
-    """Requests find it by being refused, connect() by asking; URLs cannot be signed before."""
+    """The region is detected by a rejected request or by ``connect()``; before that, URLs cannot be signed."""
     endpoint = f"{gate.url}/{{region}}".replace("/{region}", "")
     client = make_client(endpoint, region=None)
     assert client.region == "us-east-1"
@@ -453,7 +453,7 @@ async def test_the_region_is_found_once(gate: Gate, make_client: MakeClient) -> 
 
 
 async def test_settings_of_the_environment(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys, region and endpoint are taken from it where they are not given."""
+    """Keys, region and endpoint come from the environment if they are not given."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
@@ -465,8 +465,8 @@ async def test_settings_of_the_environment(gate: Gate, monkeypatch: pytest.Monke
         assert (await fetch(client.presign("GET", "a")))[1] == b"x"
 
 
-async def test_old_signatures(gate: Gate, make_client: MakeClient) -> None:
-    """Version 2 does all that Version 4 does; a server that does not take one gives an error of its own."""
+async def test_signature_version_2(gate: Gate, make_client: MakeClient) -> None:
+    """Version 2 supports the same operations, and a server that does not accept it causes a specific error."""
     old = make_client(gate.url, signature_version="v2")
     with pytest.raises(AuthMechanismError, match="signature_version='v4'"):
         await old.create("a", b"x")
@@ -486,7 +486,7 @@ async def test_old_signatures(gate: Gate, make_client: MakeClient) -> None:
 
 
 async def test_temporary_credentials(gate: Gate, make_client: MakeClient) -> None:
-    """Their token goes along, in headers and in URLs."""
+    """The token is sent in headers and in URLs."""
     gate.judge.keys["ASIATEMPORARY"] = Key("secret", "token+/=")
     client = make_client(gate.url, credentials=Credentials("ASIATEMPORARY", "secret", "token+/="))
     await client.create("a", b"x")
@@ -497,7 +497,7 @@ async def test_temporary_credentials(gate: Gate, make_client: MakeClient) -> Non
 
 
 async def test_refusals(gate: Gate, make_client: MakeClient) -> None:
-    """They carry what the server says, and no secret."""
+    """Errors contain the server's message and no secret."""
     for credentials, code in (
         (Credentials(ACCESS_KEY, "canary-of-a-secret"), "SignatureDoesNotMatch"),
         (Credentials("AKIAOTHER", "canary-of-a-secret"), "InvalidAccessKeyId"),
@@ -514,7 +514,7 @@ async def test_refusals(gate: Gate, make_client: MakeClient) -> None:
 
 
 async def test_connections_are_kept_and_closed(gate: Gate, make_client: MakeClient) -> None:
-    """One after the other they share one; a closed client can be used again, and closed again."""
+    """Consecutive requests share a connection; a closed client can be used and closed again."""
     client = make_client(gate.url)
     assert KEEP_ALIVE <= 15
     for n in range(5):
@@ -528,7 +528,7 @@ async def test_connections_are_kept_and_closed(gate: Gate, make_client: MakeClie
 
 
 def test_each_event_loop_has_its_own_connections(gate: Gate) -> None:
-    """A client that outlives a loop works in the next."""
+    """A client that outlives an event loop works in the next one."""
     client = S3Client(BUCKET, Credentials(ACCESS_KEY, SECRET_KEY), region=REGION, endpoint_url=gate.url)
 
     async def work(name: str) -> bytes:
@@ -553,7 +553,7 @@ def connections_to(port: int) -> int:
 
 
 class Putting(BaseHTTPRequestHandler):
-    """Accepts every put."""
+    """A server that accepts every put."""
 
     protocol_version = "HTTP/1.1"
 
@@ -570,7 +570,7 @@ class Putting(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_connections_of_closed_event_loops_are_closed(certificate: Certificate, tls: bool) -> None:
-    """Each job of some workers has a loop of its own, and closes nothing; the next one closes what is left."""
+    """If each job runs in a new event loop and closes nothing, the next job closes the connections."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Putting)
     if tls:
         server.socket = certificate.server_context().wrap_socket(server.socket, server_side=True)
@@ -598,15 +598,15 @@ def test_connections_of_closed_event_loops_are_closed(certificate: Certificate, 
     server.server_close()
 
 
-async def test_connections_that_are_left(client: S3Client) -> None:
-    """What lets go of them says so."""
+async def test_unclosed_connections_are_reported(client: S3Client) -> None:
+    """Connections that are garbage-collected without being closed cause a ResourceWarning."""
     await client.replace("a", b"x")
     with pytest.warns(ResourceWarning, match="was not closed"):
         client._sender.transport.__del__()
 
 
-def test_an_unclosed_client_is_told(gate: Gate) -> None:
-    """By a ResourceWarning that says whose connections were left; one that is closed is not."""
+def test_an_unclosed_client_is_reported(gate: Gate) -> None:
+    """A ResourceWarning names a client that was not closed."""
     code = f"""
 import asyncio
 from aioimageattach.stores.s3 import S3Client, Credentials
@@ -652,13 +652,13 @@ asyncio.run(main(CLOSE))
     ids=str,
 )
 def test_arguments_out_of_range(options: dict[str, Any]) -> None:
-    """They are refused by name."""
+    """Arguments that are out of range are refused, and the error names them."""
     with pytest.raises(ValueError, match=next(iter(options)).replace("timeout", "(timeout|expected)")):
         S3Client(BUCKET, Credentials("a", "b"), **options)
 
 
 def test_a_client_shows_no_secret() -> None:
-    """Neither do its parts."""
+    """Neither the repr of a client nor those of its parts contain a secret."""
     client = S3Client(BUCKET, Credentials("AKIA", "canary-of-a-secret", "canary-token"), region=REGION)
     assert repr(client) == "<S3 bucket 'pictures' at https://s3.{region}.amazonaws.com>"
     assert "canary" not in f"{client!r}{client.credentials!r}{vars(client)}{vars(client._sender)}"

@@ -1,4 +1,4 @@
-"""What a store promises, at servers that others have written."""
+"""The conformance suite with S3-compatible servers of other projects."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def other_store(other_server: OtherServer) -> AsyncIterator[S3Store]:
 
 
 class TestOtherServers(StoreContract):
-    """The contract, with the options that the guide names."""
+    """The store passes the conformance suite with the options in the guide."""
 
     @pytest.fixture
     async def store(self, other_store: S3Store) -> S3Store:
@@ -59,7 +59,7 @@ class TestOtherServers(StoreContract):
 
 
 async def test_an_upload_in_parts(other_store: S3Store) -> None:
-    """It is put, read, refused a second time, and leaves nothing unfinished."""
+    """A multipart upload can be read, is refused for a taken name, and leaves no unfinished upload."""
     blob = bytes(range(256)) * 50_000
     await other_store.put_object("large", blob, mimetype="image/png")
     async with await other_store.get_object("large") as file:
@@ -72,7 +72,7 @@ async def test_an_upload_in_parts(other_store: S3Store) -> None:
 
 
 async def test_a_copy_within_the_server(other_store: S3Store) -> None:
-    """It has the description of a put, and a taken name is refused."""
+    """A copy has the headers of a put, and is refused for a taken name."""
     await other_store.put_object("a", b"x", mimetype="image/png")
     assert await other_store.copy_from(other_store, "a", "b", mimetype="image/gif")
     assert (await other_store.client.head("b")).content_type == "image/gif"

@@ -1,4 +1,4 @@
-"""Copies that the server makes by itself, and migrations that use them."""
+"""Copies within the server, and migrations that use them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def there(gate: Gate, make_store: MakeStore) -> S3Store:
 
 
 def methods_of(requests: list[Noted]) -> list[str]:
-    """Return the methods of the requests about files; records of ownership and listings are left out."""
+    """Return the methods of the requests for files, without records of ownership and listings."""
     return [one.asked.method for one in requests if one.asked.key and "/.aioimageattach/" not in f"/{one.asked.key}"]
 
 
@@ -52,7 +52,7 @@ def refuse_copies(gate: Gate, status: int, code: str) -> None:
 
 
 async def test_the_server_copies(gate: Gate, s3_store: S3Store, there: S3Store) -> None:
-    """No bytes pass by here, the source stays, and the copy is described as a put would describe it."""
+    """No bytes are sent to this process, the source is unchanged, and the copy has the headers of a put."""
     await s3_store.put_object("a b/ü.jpg", b"picture", mimetype="image/png")
     with gate.noting() as requests:
         assert await there.copy_from(s3_store, "a b/ü.jpg", "copy.svg", mimetype="image/svg+xml")
@@ -70,7 +70,7 @@ async def test_the_server_copies(gate: Gate, s3_store: S3Store, there: S3Store) 
 
 
 async def test_a_name_that_is_taken_is_not_replaced(gate: Gate, s3_store: S3Store, there: S3Store) -> None:
-    """Though many servers would."""
+    """An existing file is not overwritten, although many servers would do so."""
     await s3_store.put_object("a", b"new")
     await there.put_object("a", b"old")
     with pytest.raises(StoreFileExistsError):
@@ -78,10 +78,8 @@ async def test_a_name_that_is_taken_is_not_replaced(gate: Gate, s3_store: S3Stor
     assert await contents(there) == {"a": b"old"}
 
 
-async def test_what_is_missing_or_unreachable_is_an_error(
-    gate: Gate, s3_store: S3Store, there: S3Store, make_store: MakeStore
-) -> None:
-    """Reading and putting would not help there."""
+async def test_errors_of_copies(gate: Gate, s3_store: S3Store, there: S3Store, make_store: MakeStore) -> None:
+    """Errors that reading and putting the file would cause, too, are raised."""
     with pytest.raises(StoreFileNotFoundError):
         await there.copy_from(s3_store, "a", "a")
     with pytest.raises(InvalidKeyError):
@@ -94,10 +92,10 @@ async def test_what_is_missing_or_unreachable_is_an_error(
 
 
 @pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (501, "NotImplemented"), (400, "InvalidRequest")])
-async def test_what_the_server_does_not_copy(
+async def test_copies_that_the_server_refuses(
     gate: Gate, s3_store: S3Store, there: S3Store, status: int, code: str
 ) -> None:
-    """Is left to be read and put: foreign buckets, servers without such copies, very large objects."""
+    """``copy_from`` returns ``False`` for foreign buckets, servers without copies, and very large objects."""
     await s3_store.put_object("a", b"x")
     refuse_copies(gate, status, code)
     assert not await there.copy_from(s3_store, "a", "a")
@@ -105,7 +103,7 @@ async def test_what_the_server_does_not_copy(
 
 
 async def test_another_server_cannot_copy(gate: Gate, s3_store: S3Store, make_store: MakeStore) -> None:
-    """Nor can a store of another kind; nobody is asked."""
+    """A store of another server or kind is refused without a request."""
     elsewhere = make_store("http://127.0.0.1:9")
     with gate.noting() as requests:
         assert not await s3_store.copy_from(elsewhere, "a", "a")
@@ -118,7 +116,7 @@ async def test_another_server_cannot_copy(gate: Gate, s3_store: S3Store, make_st
 async def test_a_migration_within_one_server(
     gate: Gate, s3_store: S3Store, there: S3Store, sqlite_database: Database, deep: bool
 ) -> None:
-    """Moves no bytes unless it is to compare them, and passes over what is there."""
+    """No bytes are transferred unless they are compared, and existing files are skipped."""
     sessions = await tables(sqlite_database)
     await add_users(sessions, s3_store, [b"1", b"22", b"333"])
     plan = migrate(sessions, Base, s3_store, there, deep=deep)
@@ -132,7 +130,7 @@ async def test_a_migration_within_one_server(
 async def test_a_damaged_file_that_the_server_copied(
     gate: Gate, s3_store: S3Store, there: S3Store, sqlite_database: Database
 ) -> None:
-    """Is deleted again: it is not what its row tells of."""
+    """A copy that does not match its row is deleted."""
     sessions = await tables(sqlite_database)
     await add_users(sessions, s3_store, [b"right"])
     (name,) = await contents(s3_store)
@@ -149,7 +147,7 @@ async def test_a_damaged_file_that_the_server_copied(
 
 
 async def test_a_migration_to_a_bucket(gate: Gate, s3_store: S3Store, sqlite_database: Database) -> None:
-    """From a store of another kind and back: one request for each file, unless something is there already."""
+    """A migration from another kind of store sends one PUT per file, and one HEAD per file that exists."""
     sessions = await tables(sqlite_database)
     memory = MemoryStore()
     await add_users(sessions, memory, [b"%d" % number for number in range(30)])
@@ -174,7 +172,7 @@ TOO_LARGE = "The specified copy source is larger than the maximum allowable size
 
 
 def refuse_whole_copies(gate: Gate, code: str = "InvalidRequest") -> None:
-    """Refuse to copy an object by one request, as Amazon does with one of over 5 GiB."""
+    """Refuse to copy an object with one request, as Amazon does for objects over 5 GiB."""
 
     def check(asked: Asked) -> Refusal | None:
         is_whole = "x-amz-copy-source" in asked.headers and "partNumber" not in asked.query
@@ -184,7 +182,7 @@ def refuse_whole_copies(gate: Gate, code: str = "InvalidRequest") -> None:
 
 
 def part_copies(requests: list[Noted]) -> list[str]:
-    """Return the ranges of the parts that the server was asked to copy."""
+    """Return the ranges of the parts that the server copied."""
     headers = [one.asked.headers for one in requests if "partNumber" in one.asked.query]
     assert all("x-amz-copy-source" in one for one in headers)
     return sorted(one["x-amz-copy-source-range"] for one in headers)
@@ -209,7 +207,7 @@ async def source(gate: Gate, make_client: MakeClient) -> S3Client:
 
 @pytest.mark.parametrize("code", ["InvalidRequest", "EntityTooLarge"])
 async def test_a_large_object_is_copied_in_parts(gate: Gate, make_client: MakeClient, code: str) -> None:
-    """The server copies each part, of one version of the source; no bytes pass by here, and the copy is proven."""
+    """The server copies parts of one version of the source, no bytes are transferred, and the copy is verified."""
     gate.backend.create_bucket(OTHER, REGION)
     refuse_whole_copies(gate, code)
     client, source = make_client(gate.url, part_size=1000), make_client(gate.url, OTHER, prefix="p/")
@@ -233,7 +231,7 @@ async def test_a_large_object_is_copied_in_parts(gate: Gate, make_client: MakeCl
 async def test_a_copy_in_parts_is_described_as_its_source(
     gate: Gate, source: S3Client, make_client: MakeClient
 ) -> None:
-    """As a copy by one request is, if nothing else is said; the mark of the put that made the source is left out."""
+    """Without other headers, the copy has the description of its source, except the identifier of the put."""
     client = make_client(gate.url, part_size=1000)
     await client.copy("a b/ü", "copy", source_client=source, storage_class="STANDARD_IA")
     async with (
@@ -248,7 +246,7 @@ async def test_a_copy_in_parts_is_described_as_its_source(
 
 
 async def test_a_store_copies_large_files(gate: Gate, s3_store: S3Store, there: S3Store) -> None:
-    """Migrations use it, and files are renamed within a bucket."""
+    """Migrations and renames within a bucket copy large files in parts."""
     refuse_whole_copies(gate)
     await s3_store.put_object("a/b.jpg", LARGE)
     with gate.noting() as requests:
@@ -274,10 +272,10 @@ ABSENT = Answer(501, {"content-type": "application/xml"}, Refusal(501, "NotImple
 
 
 @pytest.mark.parametrize("answer", [PAGE, LATE, UNNAMED, ABSENT, None], ids=["page", "late", "no tag", "501", "break"])
-async def test_a_part_that_is_not_proven(
+async def test_a_part_without_evidence(
     gate: Gate, source: S3Client, make_client: MakeClient, answer: Answer | None
 ) -> None:
-    """A status of 200 is not enough: the upload is aborted, and there is no copy."""
+    """A status of 200 is not sufficient: the upload is aborted, and there is no copy."""
     client = make_client(gate.url, part_size=1000, max_retry=0)
     spoil(gate, answer)
     with pytest.raises(StoreError, match="copy part 2 of 'copy'"):
@@ -288,8 +286,8 @@ async def test_a_part_that_is_not_proven(
         await client.head("copy")
 
 
-async def test_a_source_that_changes_meanwhile(gate: Gate, source: S3Client, make_client: MakeClient) -> None:
-    """The parts would be of different versions, so there is no copy; the error says why."""
+async def test_a_source_that_changes_during_the_copy(gate: Gate, source: S3Client, make_client: MakeClient) -> None:
+    """There is no copy, because its parts would be of different versions, and the error states this."""
     client = make_client(gate.url, part_size=1000, parallel_parts=1)
 
     def change(asked: Asked) -> None:
@@ -308,7 +306,7 @@ async def test_a_source_that_changes_meanwhile(gate: Gate, source: S3Client, mak
 
 @pytest.mark.parametrize("size", ["39999", None])
 async def test_a_copy_of_another_size(gate: Gate, source: S3Client, make_client: MakeClient, size: str | None) -> None:
-    """A server that says that it is done, and has made another object or none, is not believed."""
+    """A copy whose size differs from the source, or that is missing, is an error in spite of the response."""
     client = make_client(gate.url, part_size=1000)
     completed: list[Asked] = []
 
@@ -331,7 +329,7 @@ async def test_a_copy_of_another_size(gate: Gate, source: S3Client, make_client:
 
 
 async def test_a_copy_in_parts_that_is_cancelled(gate: Gate, source: S3Client, make_client: MakeClient) -> None:
-    """It ends soon, and leaves neither parts nor a copy."""
+    """The call ends soon, and leaves neither parts nor a copy."""
     client = make_client(gate.url, part_size=1000)
     reached = asyncio.Event()
     loop = asyncio.get_running_loop()

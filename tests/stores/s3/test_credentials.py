@@ -1,4 +1,4 @@
-"""Where credentials come from, when they are renewed, and that nothing shows them."""
+"""Sources of credentials, their renewal, and that nothing reveals them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ KEYS = Credentials("AKID", "canary-secret", "canary-token")
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A home of one's own, and an environment that knows nothing."""
+    """An empty home directory, and no environment variables of AWS."""
     for name in list(os.environ):
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
@@ -63,7 +63,7 @@ class Clock:
 
 
 class Vault:
-    """A source that gives new credentials each time, for some seconds, once it is let."""
+    """A source that returns new credentials on each call, once its gate is open."""
 
     def __init__(self, clock: Clock, lifetime: float | None = 3600) -> None:
         self.clock = clock
@@ -101,15 +101,15 @@ def cache_of(lifetime: float | None = 3600) -> tuple[CredentialCache, Vault, Clo
         (("a", "s", None, datetime(2026, 1, 1)), "expires_at: expected a datetime with a time zone"),
     ],
 )
-def test_credentials_that_cannot_be_are_refused(arguments: tuple[Any, ...], message: str) -> None:
-    """The message says which part, and repeats none."""
+def test_invalid_credentials(arguments: tuple[Any, ...], message: str) -> None:
+    """The message names the invalid part and repeats no part."""
     with pytest.raises(ValueError, match=message) as caught:
         Credentials(*arguments)
     assert "canary" not in str(caught.value)
 
 
 async def test_nothing_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:
-    """No repr, format, pickle or log of credentials, their sources and their cache shows secret or token."""
+    """No repr, format, pickle or log of credentials, sources and caches contains the secret or the token."""
     caplog.set_level(logging.DEBUG)
     source = ChainedCredentials(Credentials("AKID", "canary-secret", "canary-token"), EnvironmentCredentials())
     cache = CredentialCache(source)
@@ -126,14 +126,14 @@ async def test_nothing_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:
     assert replace(KEYS, token=None) == Credentials("AKID", "canary-secret")
 
 
-async def test_known_keys_are_there_without_waiting() -> None:
-    """Static keys can be used for signing before anything was awaited."""
+async def test_static_keys_are_available_immediately() -> None:
+    """Static keys can be used for signing before anything has been awaited."""
     cache = CredentialCache(Credentials("AKID", "secret"))
     assert cache.peek() == await cache.get() == cache.peek() == Credentials("AKID", "secret")
 
 
-async def test_the_environment_is_read_when_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its keys are known without waiting; when there are none, it says so."""
+async def test_the_environment_is_read_on_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys in the environment are available without waiting; without keys, ``fetch`` returns ``None``."""
     source = EnvironmentCredentials()
     assert source.peek() is None
     assert await source.fetch() is None
@@ -155,7 +155,7 @@ async def test_the_environment_is_read_when_it_is_asked(monkeypatch: pytest.Monk
 async def test_an_incomplete_environment_is_an_error(
     monkeypatch: pytest.MonkeyPatch, values: dict[str, str], message: str
 ) -> None:
-    """One key without the other, or one with a line end, is no reason to ask elsewhere."""
+    """A single key, or one with a line end, is an error, and no other source is tried."""
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(StorePermissionError, match=message) as caught:
@@ -208,7 +208,7 @@ aws_secret_access_key = secret
 async def test_a_profile_is_read_from_the_shared_files(
     home: Path, monkeypatch: pytest.MonkeyPatch, name: str | None, expected: Credentials | None, way: str
 ) -> None:
-    """By name or by environment, from either file, the one of credentials first."""
+    """A profile, given by name or environment, is read from either file; the credentials file takes precedence."""
     (home / "credentials").write_text(CREDENTIALS_FILE, "utf-8")
     (home / "config").write_text(CONFIG_FILE, "utf-8")
     if way == "argument":
@@ -221,10 +221,8 @@ async def test_a_profile_is_read_from_the_shared_files(
 
 
 @pytest.mark.parametrize("by_environment", [True, False])
-async def test_the_shared_files_may_stand_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_environment: bool
-) -> None:
-    """By argument or by environment; a ~ is the home."""
+async def test_paths_of_the_shared_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_environment: bool) -> None:
+    """The paths can be given by arguments or the environment, and ``~`` is the home directory."""
     (tmp_path / "keys").write_text(CREDENTIALS_FILE, "utf-8")
     (tmp_path / "conf").write_text(CONFIG_FILE, "utf-8")
     if by_environment:
@@ -237,8 +235,8 @@ async def test_the_shared_files_may_stand_elsewhere(
     assert await ProfileCredentials("quoted", **files).fetch() == Credentials("QUOTED", "secret")
 
 
-async def test_a_profile_that_is_nowhere_is_an_error_only_when_it_was_named(home: Path) -> None:
-    """Without files and without a name there are no credentials here, and that is all."""
+async def test_a_missing_profile_is_an_error_only_if_it_is_named(home: Path) -> None:
+    """Without files and without a name, the source just has no credentials."""
     assert await ProfileCredentials().fetch() is None
     with pytest.raises(StorePermissionError, match=r"expected the profile 'gone' in .*/\.aws/credentials or"):
         await ProfileCredentials("gone").fetch()
@@ -267,14 +265,14 @@ async def test_a_shared_file_that_cannot_be_read_is_an_error(home: Path, content
 
 
 async def test_a_shared_file_that_is_a_directory_is_an_error(home: Path) -> None:
-    """What the system refuses is said."""
+    """The error contains the reason of the operating system."""
     (home / "config").mkdir()
     with pytest.raises(StorePermissionError, match="cannot be read: IsADirectoryError"):
         await ProfileCredentials().fetch()
 
 
-async def test_the_arguments_come_first_and_then_the_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arguments, environment, shared files: in this order; a named profile comes before the environment."""
+async def test_the_order_of_sources(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order is arguments, environment, shared files; a named profile precedes the environment."""
     (home / "credentials").write_text(CREDENTIALS_FILE, "utf-8")
     assert (await CredentialCache(DefaultCredentials()).get()).access_key == "DEFAULT"
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ENV")
@@ -285,10 +283,8 @@ async def test_the_arguments_come_first_and_then_the_environment(home: Path, mon
 
 
 @pytest.mark.parametrize("installed", [True, False])
-async def test_without_any_credentials_the_error_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, installed: bool
-) -> None:
-    """With and without botocore."""
+async def test_the_error_without_credentials(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
+    """The error states the remedies, with and without botocore."""
     if not installed:
         monkeypatch.setitem(sys.modules, "botocore.session", None)
     cache = CredentialCache(DefaultCredentials())
@@ -303,7 +299,7 @@ Answer = Callable[[str, str], tuple[int, str]]
 
 @pytest.fixture
 def metadata() -> Iterator[tuple[str, list[str], list[Answer]]]:
-    """A server that answers as told, and keeps what was asked."""
+    """A server with given responses that records the requests."""
     asked: list[str] = []
     answers: list[Answer] = []
 
@@ -338,10 +334,10 @@ def ends_in(hours: float) -> str:
     return (datetime.now(UTC) + timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-async def test_a_container_gives_credentials(
+async def test_credentials_of_a_container(
     monkeypatch: pytest.MonkeyPatch, metadata: tuple[str, list[str], list[Answer]]
 ) -> None:
-    """Those of a container's task, with their end, asked anew after a refusal."""
+    """Credentials of a container's task have an expiry, and are requested again after a rejection."""
     url, asked, answers = metadata
     ends = ends_in(6)
     answers.append(
@@ -360,10 +356,10 @@ async def test_a_container_gives_credentials(
     assert asked == ["GET /creds", "GET /creds"]
 
 
-async def test_an_instance_gives_credentials(
+async def test_credentials_of_an_instance(
     monkeypatch: pytest.MonkeyPatch, metadata: tuple[str, list[str], list[Answer]]
 ) -> None:
-    """Those of an instance's role, over version 2 of its metadata service."""
+    """Credentials of an instance's role come from version 2 of its metadata service."""
     url, asked, answers = metadata
 
     def answer(path: str, token: str) -> tuple[int, str]:
@@ -394,10 +390,10 @@ STS = """<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc
 
 
 @pytest.mark.parametrize("granted", [True, False])
-async def test_a_web_identity_gives_credentials(
+async def test_credentials_of_a_web_identity(
     monkeypatch: pytest.MonkeyPatch, metadata: tuple[str, list[str], list[Answer]], tmp_path: Path, granted: bool
 ) -> None:
-    """The token of a file is changed for keys; a refusal is an error without what the server said."""
+    """The token in a file is exchanged for keys; the error for a rejection does not repeat the server's message."""
     url, _, answers = metadata
 
     def answer(path: str, body: str) -> tuple[int, str]:
@@ -466,7 +462,7 @@ async def test_the_same_credentials_as_botocore(
     config: str,
     expected: str | None,
 ) -> None:
-    """Whatever settings meet, the same ones decide; a profile that the program names comes before the environment."""
+    """For any combination of settings, the same credentials are selected; a named profile takes precedence."""
     url, _, answers = metadata
 
     def answer(path: str, body: str) -> tuple[int, str]:
@@ -499,7 +495,7 @@ async def test_the_same_credentials_as_botocore(
     "setting", ["role_arn = r", "credential_process = x", "login_session = x", "sso_account_id = 1"]
 )
 async def test_settings_that_need_botocore(home: Path, monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
-    """Without it the error says which one, and how to install it."""
+    """Without botocore, the error names the setting and the package to install."""
     monkeypatch.setitem(sys.modules, "botocore.session", None)
     (home / "config").write_text(f"[default]\n{setting}\n{CONFIG}")
     with pytest.raises(StorePermissionError, match=rf"profile 'default': {setting.split()[0]} .*aioimageattach\[aws\]"):
@@ -532,8 +528,8 @@ source_profile = circle
         ("circle", "InfiniteLoopConfigError: .*circle"),
     ],
 )
-async def test_why_botocore_has_none(home: Path, name: str, message: str) -> None:
-    """The message says what to do, and repeats nothing of what a process has written."""
+async def test_errors_of_botocore(home: Path, name: str, message: str) -> None:
+    """The message states the remedy, and repeats no output of a process."""
     (home / "process.py").write_text("import sys; sys.exit('canary')")
     (home / "config").write_text(SIGN_ON.format(process=PROCESS.format(file=home / "process.py")))
     with pytest.raises(StorePermissionError, match=message) as caught:
@@ -543,7 +539,7 @@ async def test_why_botocore_has_none(home: Path, name: str, message: str) -> Non
 
 @pytest.mark.parametrize("error", ["LoginRefreshRequired", "MetadataRetrievalError", "CredentialRetrievalError"])
 async def test_other_errors_of_botocore(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
-    """Those that may repeat what a server has said are named only."""
+    """Of errors that may repeat a server's message, only the class is shown."""
     kind = getattr(botocore.exceptions, error)
 
     def refuse(self: Any) -> None:
@@ -560,7 +556,7 @@ async def test_other_errors_of_botocore(monkeypatch: pytest.MonkeyPatch, error: 
 async def test_the_region_of_a_role(
     home: Path, monkeypatch: pytest.MonkeyPatch, metadata: tuple[str, list[str], list[Answer]]
 ) -> None:
-    """It is the client's, and not that of the profile."""
+    """Roles are assumed in the region of the client, not in that of the profile."""
     url, asked, answers = metadata
     answers.append(lambda path, body: (200, STS.replace("WithWebIdentity", "").format(ends=ends_in(6))))
     (home / "config").write_text(f"[default]\nregion = eu-west-1\n{ROLE}\n{BASE}")
@@ -581,7 +577,7 @@ async def test_the_region_of_a_role(
 
 
 async def test_the_region_of_a_profile(home: Path) -> None:
-    """It stands in the config file; sources without settings have none."""
+    """The region is read from the config file; sources without settings have none."""
     (home / "config").write_text("[default]\nregion = eu-west-3\n[profile other]\n")
     assert await DefaultCredentials().find_region() == "eu-west-3"
     assert await ProfileCredentials("other").find_region() is None
@@ -593,8 +589,8 @@ async def test_the_region_of_a_profile(home: Path) -> None:
     assert repr(BotocoreCredentials("work")) == "BotocoreCredentials('work')"
 
 
-async def test_the_end_of_keys_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS_CREDENTIAL_EXPIRATION says when they are read again."""
+async def test_the_expiry_of_keys_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS_CREDENTIAL_EXPIRATION determines when the variables are read again."""
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     for text in ("2026-11-20T12:30:00Z", "2026-11-20T12:30:00", "2026-11-20T13:30:00+01:00"):
@@ -607,20 +603,20 @@ async def test_the_end_of_keys_in_the_environment(monkeypatch: pytest.MonkeyPatc
         EnvironmentCredentials().peek()
 
 
-async def test_what_botocore_cannot_do_is_an_error_of_ours(home: Path) -> None:
-    """A profile that botocore does not know."""
+async def test_an_unknown_profile_is_an_error_of_this_library(home: Path) -> None:
+    """A profile that botocore does not know raises an error of this library."""
     with pytest.raises(StorePermissionError, match="botocore could not get credentials: ProfileNotFound"):
         await BotocoreCredentials("gone").fetch()
 
 
-async def test_botocore_gives_keys_that_do_not_end(home: Path) -> None:
-    """Keys of a file have neither token nor end."""
+async def test_keys_of_botocore_without_an_expiry(home: Path) -> None:
+    """Keys in a file have neither a token nor an expiry."""
     (home / "credentials").write_text("[default]\naws_access_key_id=A\naws_secret_access_key=s\n")
     assert await BotocoreCredentials().fetch() == Credentials("A", "s")
 
 
 async def test_a_callable_may_return_credentials() -> None:
-    """The value itself is as good as a tuple."""
+    """A callable can return ``Credentials`` instead of a tuple."""
 
     async def provider() -> Credentials:
         return KEYS
@@ -628,8 +624,8 @@ async def test_a_callable_may_return_credentials() -> None:
     assert await to_source(provider).fetch() is KEYS
 
 
-async def test_credentials_that_do_not_end_are_asked_for_once() -> None:
-    """Nothing is renewed that nobody said would end, until it is refused."""
+async def test_credentials_without_an_expiry_are_fetched_once() -> None:
+    """Credentials without an expiry are not renewed until they are rejected."""
     cache, vault, clock = cache_of(lifetime=None)
     first = await cache.get()
     clock.forward(10**8)
@@ -641,8 +637,8 @@ async def test_credentials_that_do_not_end_are_asked_for_once() -> None:
     assert vault.asked == 2
 
 
-async def test_credentials_are_renewed_ahead_of_their_end() -> None:
-    """Five minutes before, not earlier."""
+async def test_credentials_are_renewed_before_their_expiry() -> None:
+    """Credentials are renewed five minutes before their expiry, and not earlier."""
     cache, vault, clock = cache_of(3600)
     assert cache.peek() is None
     first = await cache.get()
@@ -653,8 +649,8 @@ async def test_credentials_are_renewed_ahead_of_their_end() -> None:
     assert vault.asked == 2
 
 
-async def test_all_who_wait_are_served_by_one_renewal() -> None:
-    """A hundred tasks without credentials ask the source once."""
+async def test_concurrent_callers_share_one_fetch() -> None:
+    """A hundred tasks without credentials call the source once."""
     cache, vault, _ = cache_of()
     vault.gate.clear()
     tasks = [asyncio.create_task(cache.get()) for _ in range(100)]
@@ -664,8 +660,8 @@ async def test_all_who_wait_are_served_by_one_renewal() -> None:
     assert vault.asked == 1
 
 
-async def test_while_some_that_hold_are_renewed_only_one_waits() -> None:
-    """The others go on with what they have."""
+async def test_only_one_caller_waits_for_a_renewal() -> None:
+    """During a renewal, the other callers get the current credentials."""
     cache, vault, clock = cache_of()
     first = await cache.get()
     clock.forward(3500)
@@ -677,8 +673,8 @@ async def test_while_some_that_hold_are_renewed_only_one_waits() -> None:
     assert (await one).access_key == "AKID2"
 
 
-async def test_a_cancelled_caller_leaves_the_request_to_the_others() -> None:
-    """The request to the source continues as long as one caller waits, and all who wait get its result."""
+async def test_a_fetch_continues_for_the_remaining_callers() -> None:
+    """The call of the source continues as long as one caller waits, and all of them get its result."""
     cache, vault, _ = cache_of()
     vault.gate.clear()
     one = asyncio.create_task(cache.get())
@@ -695,8 +691,8 @@ async def test_a_cancelled_caller_leaves_the_request_to_the_others() -> None:
     assert others[0].cancelled()
 
 
-async def test_a_failure_is_everybodys_and_the_next_try_is_free() -> None:
-    """All who wait get the error, without secrets, and the source is asked again by who comes later."""
+async def test_an_error_is_raised_in_all_callers_and_not_kept() -> None:
+    """All waiting callers get the error, without secrets, and the next caller calls the source again."""
     cache, vault, _ = cache_of()
     vault.gate.clear()
     vault.error = RuntimeError("canary")
@@ -712,8 +708,8 @@ async def test_a_failure_is_everybodys_and_the_next_try_is_free() -> None:
     assert (await cache.get()).access_key == "AKID2"
 
 
-async def test_a_failure_that_nobody_waits_for_is_no_warning() -> None:
-    """The loop does not complain of an error that was raised where it was asked for."""
+async def test_an_error_is_never_reported_as_unretrieved() -> None:
+    """asyncio does not log an error that was raised in the callers."""
     cache, vault, _ = cache_of()
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
@@ -725,8 +721,8 @@ async def test_a_failure_that_nobody_waits_for_is_no_warning() -> None:
     assert complaints == []
 
 
-async def test_what_still_holds_is_used_when_it_cannot_be_renewed(caplog: pytest.LogCaptureFixture) -> None:
-    """With a warning, at most every half minute, to the end; then it is an error."""
+async def test_valid_credentials_are_used_if_the_renewal_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """A warning is logged at most every half minute; after the expiry, an error is raised."""
     cache, vault, clock = cache_of()
     first = await cache.get()
     vault.error = RuntimeError("canary")
@@ -749,8 +745,8 @@ async def test_what_still_holds_is_used_when_it_cannot_be_renewed(caplog: pytest
     assert "canary" not in caplog.text
 
 
-async def test_a_source_that_gives_what_has_ended_is_not_asked_all_the_time() -> None:
-    """Our clock may be the wrong one: they are used, and the source is asked every half minute."""
+async def test_a_source_that_returns_expired_credentials() -> None:
+    """Expired credentials are used, because the local clock may be wrong, and renewed every half minute."""
     cache, vault, clock = cache_of(lifetime=-3600)
     first = await cache.get()
     assert await cache.get() is first
@@ -760,8 +756,8 @@ async def test_a_source_that_gives_what_has_ended_is_not_asked_all_the_time() ->
     assert vault.asked == 2
 
 
-async def test_only_what_was_refused_is_forgotten() -> None:
-    """A hundred requests that one refusal hit lead to one renewal."""
+async def test_only_rejected_credentials_are_forgotten() -> None:
+    """A hundred requests with the same rejected credentials lead to one renewal."""
     cache, vault, _ = cache_of()
     old = await cache.get()
     cache.forget(old)
@@ -772,8 +768,8 @@ async def test_only_what_was_refused_is_forgotten() -> None:
     assert vault.asked == 2
 
 
-def test_one_cache_serves_several_loops() -> None:
-    """Each loop asks for itself what it cannot wait for in another, and uses what another has brought."""
+def test_several_event_loops_share_a_cache() -> None:
+    """Event loops share fetched credentials, but a loop never waits for a fetch of another loop."""
     cache, vault, _ = cache_of()
     first = asyncio.run(cache.get())
     assert asyncio.run(cache.get()) is first
@@ -795,7 +791,7 @@ def test_one_cache_serves_several_loops() -> None:
 
 
 def test_credentials_are_a_source_of_themselves() -> None:
-    """Credentials that do not change need no other source, and are known without waiting."""
+    """Static credentials are themselves a source, and are available without waiting."""
     assert KEYS.peek() is KEYS
     assert asyncio.run(CredentialCache(KEYS).get()) is KEYS
 
@@ -804,14 +800,14 @@ def test_credentials_are_a_source_of_themselves() -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that happens by itself."""
+    """Wait until a condition holds."""
     async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.01)
 
 
 async def test_credentials_are_renewed_in_the_background() -> None:
-    """Nobody has to ask for them: a worker that only signs URLs never does."""
+    """Credentials are renewed without a call, for a worker that only signs URLs."""
     asked = 0
 
     async def role() -> Credentials:
@@ -830,10 +826,8 @@ async def test_credentials_are_renewed_in_the_background() -> None:
     assert asked == count
 
 
-async def test_a_renewal_that_fails_is_tried_again(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The log and the error about signed URLs say why; once the source works again, so do they."""
+async def test_a_failed_renewal_is_retried(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log, and the error about signed URLs, contain the reason; signing works again after the source does."""
     monkeypatch.setattr(CredentialCache, "RETRY", timedelta(seconds=0.1))
     broken = False
 
@@ -858,8 +852,8 @@ async def test_a_renewal_that_fails_is_tried_again(
     assert unknown.explain() == "the credentials could not be fetched: the role is gone"
 
 
-async def test_a_renewal_that_is_under_way_is_ended() -> None:
-    """To close does not wait for a source that does not answer."""
+async def test_closing_cancels_a_renewal() -> None:
+    """Closing does not wait for a source that does not respond."""
     asked = 0
 
     async def role() -> Credentials:
@@ -876,8 +870,8 @@ async def test_a_renewal_that_is_under_way_is_ended() -> None:
     assert [task for task in asyncio.all_tasks() if "_keep" in repr(task)] == []
 
 
-async def test_a_cache_that_is_gone_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
-    """Its timer does not hold it."""
+async def test_the_timer_does_not_keep_the_cache_alive(caplog: pytest.LogCaptureFixture) -> None:
+    """The timer holds no reference to the cache."""
     asked: list[None] = []
 
     async def role() -> Credentials:

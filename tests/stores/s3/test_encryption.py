@@ -1,4 +1,4 @@
-"""Headers that ask a server to encrypt."""
+"""Headers for server-side encryption."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ KEY = bytes(range(32))
 
 
 def test_keys_of_s3() -> None:
-    """One header, and none to read."""
+    """SSE-S3 has one header for writing and none for reading."""
     assert (Encryption.s3().write, Encryption.s3().read) == ({PREFIX: "AES256"}, {})
 
 
 def test_keys_of_kms() -> None:
-    """Amazon's own key or a named one, with a key of the bucket's or without."""
+    """SSE-KMS uses Amazon's key or a given one, with or without a bucket key."""
     assert Encryption.kms().write == {PREFIX: "aws:kms"}
     assert Encryption.kms("alias/x", bucket_key=True).write == {
         PREFIX: "aws:kms",
@@ -29,8 +29,8 @@ def test_keys_of_kms() -> None:
     assert Encryption.kms().read == {}
 
 
-def test_keys_of_ones_own() -> None:
-    """They go with each request, and under other names with a copy; no repr shows them."""
+def test_customer_keys() -> None:
+    """SSE-C sends the key with each request, under other names for a copy, and no repr reveals it."""
     encryption = Encryption.customer(KEY)
     assert encryption.write == encryption.read
     assert encryption.read == {
@@ -46,6 +46,6 @@ def test_keys_of_ones_own() -> None:
 
 @pytest.mark.parametrize("size", [0, 16, 31, 33])
 def test_keys_of_another_length(size: int) -> None:
-    """AES-256 wants 32 bytes."""
+    """A key for AES-256 must have 32 bytes."""
     with pytest.raises(ValueError, match="32 bytes"):
         Encryption.customer(bytes(size))

@@ -1,4 +1,4 @@
-"""Where a bucket is."""
+"""The URLs of buckets and objects on different servers."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from aioimageattach.stores.s3._http.endpoint import Endpoint, dns_suffix
     ],
 )
 def test_the_url_of_an_object(endpoint: Endpoint, expected: str) -> None:
-    """The bucket is part of the host or of the path, and the region is where the endpoint says."""
+    """The bucket is part of the host or of the path, and the region is part of the host."""
     assert endpoint.url("eu-west-1", "a b") == expected
 
 
 def test_the_url_of_the_bucket() -> None:
-    """It ends with a slash where the bucket is in the host, since a request line needs a path."""
+    """With the bucket in the host, the URL ends with a slash, because a request line requires a path."""
     assert Endpoint("pictures").url("x", query="uploads=") == "https://pictures.s3.x.amazonaws.com/?uploads="
     assert Endpoint("pictures", "http://x:1").url("x", query="uploads=") == "http://x:1/pictures?uploads="
     assert Endpoint("pictures", "http://x:1").url("x") == "http://x:1/pictures"
@@ -47,14 +47,14 @@ def test_the_url_of_the_bucket() -> None:
 
 @pytest.mark.parametrize("key", ["..", "a/../b", "./a", "", "é" * 513])
 def test_no_key_leaves_the_bucket(key: str) -> None:
-    """Segments that somebody on the way would resolve are refused."""
+    """Keys with segments that proxies would resolve are refused."""
     with pytest.raises(InvalidKeyError):
         Endpoint("pictures").url("x", key)
 
 
 @pytest.mark.parametrize("bucket", ["", "ab", "a/b", "a..b", "-ab", "ab-", "a b", "é" * 5, "x" * 256, "a?b", "../x"])
-def test_what_is_no_name_of_a_bucket(bucket: str) -> None:
-    """It could change the path or the host."""
+def test_invalid_bucket_names(bucket: str) -> None:
+    """A bucket name that could change the path or the host is refused."""
     with pytest.raises(ValueError, match="bucket: expected"):
         Endpoint(bucket)
 
@@ -76,8 +76,8 @@ def test_what_is_no_name_of_a_bucket(bucket: str) -> None:
         "https://exa mple.com",
     ],
 )
-def test_what_is_no_endpoint(template: str) -> None:
-    """It is refused by a message that repeats no password."""
+def test_invalid_endpoints(template: str) -> None:
+    """An invalid endpoint is refused, and the message does not repeat a password."""
     with pytest.raises(ValueError, match="endpoint_url: expected") as caught:
         Endpoint("pictures", template)
     assert "secret" not in str(caught.value)
@@ -99,7 +99,7 @@ def amazon() -> tuple[EndpointProvider, list[str]]:
     ids=str,
 )
 def test_the_hosts_of_amazon(amazon: tuple[EndpointProvider, list[str]], bucket: str, options: dict[str, Any]) -> None:
-    """In every region and partition they are those of Amazon's own rules."""
+    """The hosts in all regions and partitions are those of Amazon's own rules."""
     provider, regions = amazon
     assert len(regions) > 40
     assert {"eu-south-1", "us-gov-west-1", "cn-north-1", "us-iso-east-1", "us-isob-east-1", "eusc-de-east-1"} <= {
@@ -161,21 +161,21 @@ def test_the_hosts_of_amazon(amazon: tuple[EndpointProvider, list[str]], bucket:
         ("pictures", {"template": "http://127.0.0.1:9000/pictures/x/"}, "expected the server's URL without the bucket"),
     ],
 )
-def test_what_would_not_work_is_refused_at_once(bucket: str, options: dict[str, Any], message: str) -> None:
-    """The message says what to give instead."""
+def test_incompatible_options(bucket: str, options: dict[str, Any], message: str) -> None:
+    """Incompatible options are refused immediately, and the message names the remedy."""
     with pytest.raises(ValueError, match=message):
         Endpoint(bucket, **options)
 
 
 def test_a_server_that_is_named_like_the_bucket() -> None:
-    """It can be used by saying so."""
+    """A bucket whose name is the beginning of the host name can be used with an explicit ``path_style``."""
     assert Endpoint("minio", "https://minio.example.com", True).bucket_url("x") == "https://minio.example.com/minio"
     assert Endpoint("pictures", "https://picturesque.example.com").path_style
     assert Endpoint("my.pictures", path_style=False).bucket_url("x") == "https://my.pictures.s3.x.amazonaws.com"
 
 
 def test_the_domains_of_partitions() -> None:
-    """They are told from the name of the region."""
+    """The domain of a partition is derived from the name of the region."""
     assert [dns_suffix(name) for name in ("eu-south-1", "us-gov-east-1", "cn-northwest-1")] == [
         "amazonaws.com",
         "amazonaws.com",
@@ -183,8 +183,8 @@ def test_the_domains_of_partitions() -> None:
     ]
 
 
-def test_what_is_known_of_an_endpoint() -> None:
-    """Whether it is Amazon's, has a region, and is spoken to over TLS."""
+def test_properties_of_an_endpoint() -> None:
+    """An endpoint has properties for Amazon's servers, for the region in the host, and for TLS."""
     aws, own = Endpoint("pictures"), Endpoint("pictures", "http://127.0.0.1:9000")
     assert (aws.label, aws.is_aws, aws.has_region, aws.is_encrypted) == (
         "https://s3.{region}.amazonaws.com",
@@ -213,8 +213,8 @@ AT_HOME = "http://s3.example.com:81/pictures/a"
         ),
     ],
 )
-def test_redirections_within_the_server_are_followed(template: str, url: str, location: str) -> None:
-    """To another host of the same domain."""
+def test_redirects_within_the_server_are_followed(template: str, url: str, location: str) -> None:
+    """A redirect to another host of the same domain is followed."""
     assert Endpoint("pictures", template).redirected(url, location) == location
 
 
@@ -233,6 +233,6 @@ def test_redirections_within_the_server_are_followed(template: str, url: str, lo
         ("http://s3.example.com:81", AT_HOME, "http://169.254.169.254:81/pictures/a"),
     ],
 )
-def test_redirections_that_lead_away_are_not(template: str, url: str, location: str) -> None:
-    """To another domain, port or path, without TLS, or with a user."""
+def test_other_redirects_are_not_followed(template: str, url: str, location: str) -> None:
+    """Redirects to another domain, port or path, without TLS, or with a user name, are not followed."""
     assert Endpoint("pictures", template).redirected(url, location) is None

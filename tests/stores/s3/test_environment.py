@@ -21,12 +21,12 @@ IGNORE = "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"
 
 
 def host_of(region: str | None = "us-gov-west-1", **options: Any) -> str | None:
-    """Return the host of the URLs of a bucket."""
+    """Return the host in the URLs of a bucket."""
     return urlsplit(S3Client("pictures", KEYS, region=region, **options).url("a")).hostname
 
 
 def botocore_host(**config: Any) -> str | None:
-    """Return the host that botocore chooses."""
+    """Return the host that botocore selects."""
     from botocore.config import Config
     from botocore.session import Session
 
@@ -51,15 +51,15 @@ def botocore_host(**config: Any) -> str | None:
     ids=str,
 )
 def test_the_hosts_are_those_of_botocore(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """By each combination of the variables that choose a host of Amazon."""
+    """Each combination of the variables that select a host of Amazon results in the host of botocore."""
     pytest.importorskip("botocore")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert host_of() == botocore_host()
 
 
-def test_arguments_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment decides only what the program leaves open, and only about hosts of Amazon."""
+def test_arguments_take_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment applies only to options that are not given, and only to hosts of Amazon."""
     monkeypatch.setenv(FIPS, "true")
     monkeypatch.setenv(DUAL_STACK, "true")
     assert host_of(fips=False) == "pictures.s3.dualstack.us-gov-west-1.amazonaws.com"
@@ -72,7 +72,7 @@ def test_arguments_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", [FIPS, DUAL_STACK, IGNORE])
 def test_neither_true_nor_false(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is refused: somebody who demands FIPS by "yes" must not get other hosts silently."""
+    """Other values are refused, so that "yes" does not silently disable FIPS."""
     monkeypatch.setenv(name, "yes")
     with pytest.raises(ValueError, match=f"{name}: expected 'true' or 'false' in the environment, got 'yes'"):
         host_of()
@@ -81,7 +81,7 @@ def test_neither_true_nor_false(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 async def test_certificates_that_the_environment_names(
     certificate: Certificate, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are trusted, and no others; an argument comes first."""
+    """Only these certificates are trusted, unless an argument takes precedence."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -100,7 +100,7 @@ async def test_certificates_that_the_environment_names(
 
 
 def test_certificates_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message names the variable and the file."""
+    """The message contains the variable and the file."""
     (tmp_path / "empty.pem").write_text("")
     for name in ("missing.pem", "empty.pem"):
         monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / name))

@@ -1,4 +1,4 @@
-"""What refusals mean."""
+"""Error responses and the exceptions for them."""
 
 from __future__ import annotations
 
@@ -71,23 +71,23 @@ def refusal(status: int, code: str = "", message: str = "no", **more: Any) -> Er
     ids=lambda value: f"{value.status} {value.info.code}" if isinstance(value, ErrorResponse) else None,
 )
 def test_the_kind_of_error(found: ErrorResponse, kind: type[StoreError], advice: str) -> None:
-    """Each refusal is the error it means, and says what to do."""
+    """Each error response becomes the corresponding exception, whose message states the remedy."""
     error = to_error(found, "put 'a'", store="<store>", name="a", attempts=1, options="bulk_delete=False")
     assert type(error) is kind
     assert advice in str(error)
     assert str(error).startswith(f"put 'a': the server responded with {found.status}")
 
 
-def test_what_an_error_carries() -> None:
-    """Status, code, the request's number, attempts, name and store."""
+def test_attributes_of_an_error() -> None:
+    """An exception has the status, code, request identifier, attempts, name and store."""
     error = to_error(refusal(503, "SlowDown", request_id="R1"), "put 'a'", store="<store>", name="a", attempts=3)
     assert (error.status, error.code, error.request_id, error.attempts) == (503, "SlowDown", "R1", 3)
     assert (error.store, error.name) == ("<store>", "a")
     assert str(error) == "put 'a': the server responded with 503 SlowDown: no in 3 attempts"
 
 
-def test_an_answer_is_read() -> None:
-    """Its headers count as its body does."""
+def test_a_response_is_parsed() -> None:
+    """Both the headers and the body of a response are used."""
     body = b"<Error><Code>AccessDenied</Code><Message>m</Message><Region>x</Region><RequestId>R2</RequestId></Error>"
     found = ErrorResponse.read(403, {}, body)
     assert (found.code, found.region, found.request_id, found.location) == ("AccessDenied", "x", "R2", None)
@@ -104,8 +104,8 @@ def test_an_answer_is_read() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-1", "1e3", "9" * 9, "Wed, 06 May 2026 07:08:09 GMT", "٣"])
-def test_a_time_to_wait_that_makes_no_sense(value: str) -> None:
-    """It is left out."""
+def test_an_invalid_retry_after(value: str) -> None:
+    """An invalid Retry-After is ignored."""
     assert ErrorResponse.read(503, {"Retry-After": value}, b"").retry_after is None
 
 
@@ -113,12 +113,12 @@ def test_a_time_to_wait_that_makes_no_sense(value: str) -> None:
     ("value", "expected"), [("nonsense", None), ("", None), ("Wed, 06 May 2026 07:08:09 -0000", NOW)]
 )
 def test_a_date_of_another_form(value: str, expected: datetime | None) -> None:
-    """One that is none is left out; one without a zone is in UTC."""
+    """An invalid date is ignored, and one without a time zone is in UTC."""
     assert ErrorResponse.read(503, {"Date": value}, b"").date == expected
 
 
-def test_how_far_the_clock_is_off() -> None:
-    """The server says so, or the Date header of a refusal shows it."""
+def test_the_clock_offset() -> None:
+    """The offset is derived from the server's error, or from the Date header of a rejection."""
     late = NOW + timedelta(minutes=20)
     skewed = ErrorResponse(403, S3ErrorInfo("RequestTimeTooSkewed", server_time=late))
     assert skewed.clock_offset(NOW) == 1200
@@ -131,8 +131,8 @@ def test_how_far_the_clock_is_off() -> None:
     assert refusal(403, "RequestTimeTooSkewed").clock_offset(NOW) is None
 
 
-def test_what_may_be_put_right() -> None:
-    """Expired credentials, answers that say nothing, other regions."""
+def test_errors_that_can_be_corrected() -> None:
+    """Expired credentials, unexplained errors and other regions are recognised."""
     assert refusal(400, "ExpiredToken").is_expired
     assert refusal(400).is_unexplained
     assert not refusal(400, "InvalidToken").is_unexplained
@@ -141,8 +141,8 @@ def test_what_may_be_put_right() -> None:
     assert not refusal(400).is_elsewhere
 
 
-def test_old_signatures_that_are_refused() -> None:
-    """Some servers call one that they do not know a wrong one."""
+def test_rejected_signatures_of_version_2() -> None:
+    """Some servers report an unsupported signature version as a wrong signature."""
     for code in ("SignatureDoesNotMatch", "AccessDenied", ""):
         error = to_error(refusal(403, code), "put", store="", name=None, attempts=1, version="v2")
         assert "set signature_version='v4'" in str(error)
@@ -159,8 +159,6 @@ def test_old_signatures_that_are_refused() -> None:
         (("uploadId",), ("Content-Type",), ""),
     ],
 )
-def test_the_options_that_avoid_what_a_server_lacks(
-    query: tuple[str, ...], headers: tuple[str, ...], expected: str
-) -> None:
-    """The message names those that concern the request."""
+def test_options_for_unsupported_features(query: tuple[str, ...], headers: tuple[str, ...], expected: str) -> None:
+    """The message names the options that concern the request."""
     assert options_for(query, headers) == expected

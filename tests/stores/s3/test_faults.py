@@ -1,4 +1,4 @@
-"""What sessions promise, kept on S3 while servers and networks fail."""
+"""Guarantees of sessions with a bucket while servers and networks fail."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """The declarative base."""
 
 
 class Author(Base):
-    """Has one picture."""
+    """An author with one picture."""
 
     __tablename__ = "author"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -44,7 +44,7 @@ class AuthorPicture(Base, Image):
 
 
 def png(width: int) -> bytes:
-    """Return a picture of noise, so that its bytes grow with its area."""
+    """Return a picture of noise, whose size in bytes is proportional to its area."""
     image = pyvips.Image.gaussnoise(width, 100, sigma=60, mean=128).cast("uchar")
     return bytes(image.write_to_buffer(".png"))
 
@@ -77,7 +77,7 @@ async def attach(sessions: Sessions, store: S3Store, blob: bytes, author: int = 
 
 
 async def check(sessions: Sessions, store: S3Store, expected: dict[int, bytes]) -> None:
-    """Rows and files are those expected: no row without its file, and no file without its row."""
+    """Assert that the rows and files are the expected ones, and that none lacks its counterpart."""
     async with sessions() as session:
         rows = {row.author_id: row for row in (await session.scalars(select(AuthorPicture))).all()}
         assert rows.keys() == expected.keys()
@@ -93,15 +93,17 @@ async def check(sessions: Sessions, store: S3Store, expected: dict[int, bytes]) 
 async def test_a_server_that_recovers(
     gate: Gate, s3_store: S3Store, sessions: Sessions, small: bytes, status: int, code: str
 ) -> None:
-    """The commit takes longer, and that is all."""
+    """The commit succeeds after the server recovers."""
     gate.fail(3, status, code, method="PUT")
     await attach(sessions, s3_store, small)
     assert [request.status for request in gate.log] == [status] * 3 + [200]
     await check(sessions, s3_store, {1: small})
 
 
-async def test_a_server_that_does_not(gate: Gate, make_store: MakeStore, sessions: Sessions, small: bytes) -> None:
-    """The flush fails, nothing is left, the old picture stays, and the same can be done again later."""
+async def test_a_server_that_does_not_recover(
+    gate: Gate, make_store: MakeStore, sessions: Sessions, small: bytes
+) -> None:
+    """The flush fails, the old picture is unchanged, no file is left, and the flush can be repeated later."""
     store = make_store(gate.url, max_retry=1)
     await attach(sessions, store, small)
     gate.fail(2, 503, "SlowDown", method="PUT")
@@ -114,10 +116,10 @@ async def test_a_server_that_does_not(gate: Gate, make_store: MakeStore, session
 
 
 @pytest.mark.parametrize("at", [1, 200, 400, 10_000, 200_000, 400_000])
-async def test_a_connection_that_breaks_on_the_way_there(
+async def test_a_connection_that_breaks_during_the_request(
     gate: Gate, make_store: MakeStore, sessions: Sessions, large: bytes, at: int
 ) -> None:
-    """After any byte of the request: it is sent again, and the object is there once."""
+    """A break after any byte of the request is retried, and the object exists once."""
     assert len(large) > 400_000
     async with Proxy(gate.port, [Plan(reset_up_after=at)]) as proxy:
         store = make_store(proxy.url)
@@ -129,10 +131,10 @@ async def test_a_connection_that_breaks_on_the_way_there(
 
 @pytest.mark.parametrize("at", [1, 15, 60])
 @pytest.mark.parametrize("kind", ["reset_down_after", "close_down_after"])
-async def test_a_connection_that_breaks_on_the_way_back(
+async def test_a_connection_that_breaks_during_the_response(
     gate: Gate, make_store: MakeStore, sessions: Sessions, large: bytes, at: int, kind: str
 ) -> None:
-    """The object is there already, and the second attempt finds it to be its own."""
+    """The second attempt recognises the existing object as its own."""
     async with Proxy(gate.port, [Plan(**{kind: at})]) as proxy:
         store = make_store(proxy.url)
         await attach(sessions, store, large)
@@ -141,10 +143,10 @@ async def test_a_connection_that_breaks_on_the_way_back(
         await store.aclose()
 
 
-async def test_a_network_that_swallows_answers(
+async def test_a_network_that_drops_responses(
     gate: Gate, make_store: MakeStore, sessions: Sessions, small: bytes
 ) -> None:
-    """All attempts are in vain: the flush fails in time, and what the server did all the same is taken back."""
+    """The flush fails within the timeout, and objects that the server created nevertheless are deleted."""
     plans = [Plan(silent_down=True), Plan(silent_down=True)]
     async with Proxy(gate.port, plans) as proxy:
         store = make_store(proxy.url, max_retry=1, read_timeout=0.3)
@@ -156,7 +158,7 @@ async def test_a_network_that_swallows_answers(
 
 
 async def test_a_server_that_stops_reading(gate: Gate, make_store: MakeStore, sessions: Sessions, large: bytes) -> None:
-    """An upload that gets on no more is sent again."""
+    """An upload that makes no progress is retried."""
     async with Proxy(gate.port, [Plan(stall_up_after=100_000)]) as proxy:
         store = make_store(proxy.url, read_timeout=0.5, multipart_threshold=10**9)
         blob = large * 20
@@ -166,10 +168,10 @@ async def test_a_server_that_stops_reading(gate: Gate, make_store: MakeStore, se
 
 
 @pytest.mark.parametrize("at", [300, 5_000, 100_000, 390_000])
-async def test_an_answer_that_is_cut_off(
+async def test_a_truncated_response(
     gate: Gate, make_store: MakeStore, sessions: Sessions, large: bytes, at: int
 ) -> None:
-    """Reading goes on behind the last byte that came."""
+    """Reading resumes after the last byte received."""
     await attach(sessions, make_store(gate.url), large)
     for kind in ("reset_down_after", "close_down_after"):
         async with Proxy(gate.port, [Plan(**{kind: at})]) as proxy:
@@ -183,7 +185,7 @@ async def test_an_answer_that_is_cut_off(
 
 
 async def test_wrong_keys(gate: Gate, make_store: MakeStore, sessions: Sessions, small: bytes) -> None:
-    """The flush fails with what the server says, nothing is left, and no secret is told."""
+    """The flush fails with the server's message, no file is left, and no secret is revealed."""
     store = make_store(gate.url, secret_key="canary-of-a-secret")
     with pytest.raises(StorePermissionError, match=r"SignatureDoesNotMatch.*secret_key") as caught:
         await attach(sessions, store, small)
@@ -191,10 +193,8 @@ async def test_wrong_keys(gate: Gate, make_store: MakeStore, sessions: Sessions,
     await check(sessions, make_store(gate.url), {})
 
 
-async def test_an_upload_in_parts_that_fails(
-    gate: Gate, make_store: MakeStore, sessions: Sessions, large: bytes
-) -> None:
-    """Neither the object nor a part is left; parts of a killed process are forgotten later."""
+async def test_a_failed_multipart_upload(gate: Gate, make_store: MakeStore, sessions: Sessions, large: bytes) -> None:
+    """No object and no part is left; parts of killed processes are aborted later."""
     store = make_store(gate.url, multipart_threshold=100_000, part_size=100_000)
     gate.before.append(lambda asked: Refusal(403, "AccessDenied") if "partNumber=3" in asked.target else None)
     with pytest.raises(StoreError, match="part 3"):
@@ -206,7 +206,7 @@ async def test_an_upload_in_parts_that_fails(
 
 
 async def test_a_commit_that_is_cancelled(gate: Gate, make_store: MakeStore, sessions: Sessions, small: bytes) -> None:
-    """While the picture is on its way: neither the row nor the file is there."""
+    """A commit that is cancelled during the upload leaves neither the row nor the file."""
     store = make_store(gate.url)
     loop, reached = asyncio.get_running_loop(), asyncio.Event()
 
@@ -229,7 +229,7 @@ async def test_a_commit_that_is_cancelled(gate: Gate, make_store: MakeStore, ses
 async def test_a_delete_that_fails_does_not_fail_the_commit(
     gate: Gate, make_store: MakeStore, sessions: Sessions, small: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The replaced file is left for a sweep, and the log says so."""
+    """The replaced file is left to a sweep, and the log states this."""
     store = make_store(gate.url, max_retry=1)
     await attach(sessions, store, small)
     gate.fail(2, 503, "SlowDown", method="DELETE")

@@ -1,4 +1,4 @@
-"""Headers that are signed, and headers that are none."""
+"""The headers that a signature covers."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from aioimageattach.stores.s3._signing.headers import collapsed, lowered, stripp
     ],
 )
 def test_runs_of_blanks_are_one_space(value: str, expected: str) -> None:
-    """Spaces and tabs, and no others."""
+    """Runs of spaces and tabs become one space, and other characters do not."""
     assert collapsed({"x": value}) == [expected]
 
 
 def test_names_are_in_lower_case() -> None:
-    """In their order."""
+    """Names are converted to lower case and keep their order."""
     assert lowered(("Content-Type", "x")) == ("content-type", "x")
 
 
 def test_blanks_around_values_are_stripped() -> None:
-    """Those inside stay."""
+    """Blanks at both ends of a value are removed, and those inside are kept."""
     assert stripped({"Content-Type": " image/png\t", "x": "a  b", "y": "|"}) == ["image/png", "a  b", "|"]
 
 
@@ -46,7 +46,7 @@ def test_blanks_around_values_are_stripped() -> None:
     ],
 )
 def test_headers_that_would_break_a_request_are_refused(headers: dict[str, str], message: str) -> None:
-    """Nothing may add a line to a request; the message names the header alone."""
+    """A value cannot inject a line into a request, and the message contains only the name of the header."""
     with pytest.raises(ValueError, match=message) as caught:
         zip(lowered(tuple(headers)), stripped(headers), strict=True)
     assert "secret" not in str(caught.value)

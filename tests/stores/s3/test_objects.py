@@ -1,4 +1,4 @@
-"""What headers say of an object."""
+"""Descriptions of objects in headers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ GIVEN = {
 }
 
 
-def test_headers_are_read() -> None:
-    """In any case."""
+def test_headers_are_parsed() -> None:
+    """The names of headers are case-insensitive."""
     assert read_head(CIMultiDict(GIVEN)) == ObjectHead(
         12, datetime(2026, 5, 6, 7, 8, 9, tzinfo=UTC), "abc-2", "image/png", {"put-id": "7"}
     )
@@ -38,7 +38,7 @@ def test_headers_are_read() -> None:
     ],
 )
 def test_headers_that_are_missing(name: str, value: str | None) -> None:
-    """An answer of unknown length may have been cut off."""
+    """A missing or malformed header raises an error, because the response may have been truncated."""
     given = CIMultiDict(GIVEN)
     del given[name]
     if value is not None:

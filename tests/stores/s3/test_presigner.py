@@ -1,4 +1,4 @@
-"""How long signed URLs live, and how long they stay the same."""
+"""The lifetime of signed URLs, and the time for which they stay the same."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ NOW = datetime(2026, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
     st.integers(0, 10**6),
     st.text(st.characters(exclude_categories=["Cs"])),
 )
-def test_a_url_is_valid_as_long_as_promised(expires_in: int, width: int, later: int, name: str) -> None:
-    """At any moment it has begun already, and lives as long as promised, and no longer than that and the window."""
+def test_the_lifetime_of_a_url(expires_in: int, width: int, later: int, name: str) -> None:
+    """At any time, a URL is already valid, and for at least ``expires_in`` and at most the window longer."""
     now = NOW + timedelta(seconds=later)
     begins_at, seconds = Window(expires_in, width).begin(now, name)
     assert begins_at <= now
@@ -31,7 +31,7 @@ def test_a_url_is_valid_as_long_as_promised(expires_in: int, width: int, later: 
 
 
 def test_a_url_stays_the_same_for_its_window() -> None:
-    """In two windows' time it changes twice at most, a window apart; other names change at other moments."""
+    """In two windows, a URL changes at most twice, a window apart; URLs of other names change at other times."""
     window = Window(600, 300)
     found = {
         name: sorted({window.begin(NOW + timedelta(seconds=n), name)[0] for n in range(600)}) for name in ("a", "b")
@@ -42,14 +42,14 @@ def test_a_url_stays_the_same_for_its_window() -> None:
     assert not set(found["a"]) & set(found["b"])
 
 
-def test_without_a_window_each_moment_has_its_own() -> None:
-    """0 means a new URL each time."""
+def test_without_a_window_each_url_is_new() -> None:
+    """A window of 0 results in a new URL each time."""
     assert Window(60, 0).begin(NOW, "a") == (NOW, 60)
 
 
 @pytest.mark.parametrize(("expires_in", "width"), [(60, 60), (WEEK // 2, WEEK // 2), (WEEK - 60, 60), (WEEK, 0)])
-def test_the_window_is_as_long_as_the_url_lives_if_it_can_be(expires_in: int, width: int) -> None:
-    """Together they may be seven days."""
+def test_the_default_window(expires_in: int, width: int) -> None:
+    """The default window equals ``expires_in``, or less if the sum would exceed seven days."""
     assert Window(expires_in).width == width
 
 
@@ -63,7 +63,7 @@ def test_the_window_is_as_long_as_the_url_lives_if_it_can_be(expires_in: int, wi
         (60, WEEK - 59, "url_window"),
     ],
 )
-def test_what_is_out_of_range(expires_in: int, width: int | None, message: str) -> None:
-    """Servers refuse URLs of more than seven days."""
+def test_numbers_out_of_range(expires_in: int, width: int | None, message: str) -> None:
+    """Lifetimes that servers refuse, of more than seven days, are refused."""
     with pytest.raises(ValueError, match=message):
         Window(expires_in, width)

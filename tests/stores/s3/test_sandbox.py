@@ -1,4 +1,4 @@
-"""The sandbox over a bucket that may only be read."""
+"""``S3SandboxStore``, which never writes to the production bucket."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ OWN = "sandbox"
 
 @pytest.fixture
 def production(gate: Gate, make_store: MakeStore) -> S3Store:
-    """The store that the sandbox is over."""
+    """The store below the sandbox."""
     return make_store(gate.url)
 
 
 @pytest.fixture
 def sandbox(gate: Gate, make_store: MakeStore) -> S3SandboxStore:
-    """The sandbox; its keys may write to the bucket above alone."""
+    """A sandbox whose credentials may write only to the bucket above."""
     gate.backend.create_bucket(OWN, REGION)
     return S3SandboxStore(make_store(gate.url), make_store(gate.url, OWN))
 
 
 @pytest.fixture
 def read_only(gate: Gate, production: S3Store) -> Iterator[None]:
-    """Let the bucket below refuse to be written to, and fail if somebody tried."""
+    """Make the bucket below reject writes, and fail the test if there were any."""
     refused = []
 
     def check(asked: Asked) -> Refusal | None:
@@ -62,7 +62,7 @@ async def names(store: S3Store | S3SandboxStore, prefix: str = "", start_after: 
 
 
 async def test_both_buckets_are_listed_as_one(gate: Gate, production: S3Store, sandbox: S3SandboxStore) -> None:
-    """In order over any number of pages, a page of each at a time; what was deleted here is hidden."""
+    """The pages of both listings are merged in order, and files deleted in the sandbox are hidden."""
     below = [f"b/{number:02}" for number in range(0, 20, 2)]
     for name in (*below, "a"):
         await production.put_object(name, b"below")
@@ -85,7 +85,7 @@ async def test_both_buckets_are_listed_as_one(gate: Gate, production: S3Store, s
 
 
 async def test_reads_fall_through(gate: Gate, production: S3Store, sandbox: S3SandboxStore) -> None:
-    """By three requests: to the bucket above, for the mark there, to the bucket below."""
+    """A read sends three requests: to the bucket above, for the mark there, and to the bucket below."""
     await production.put_object("a", b"production")
     with gate.noting() as requests:
         assert await read(sandbox, "a") == b"production"
@@ -101,8 +101,8 @@ async def test_reads_fall_through(gate: Gate, production: S3Store, sandbox: S3Sa
     ]
 
 
-async def test_a_mark_has_the_type_that_says_so(production: S3Store, sandbox: S3SandboxStore) -> None:
-    """It is an empty object above, named after the file, which stands."""
+async def test_the_mimetype_of_a_mark(production: S3Store, sandbox: S3SandboxStore) -> None:
+    """A mark is an empty object with a special MIME type, and the file below is unchanged."""
     await production.put_object("a/b", b"production")
     await sandbox.delete_object("a/b")
     with pytest.raises(StoreFileNotFoundError):
@@ -113,8 +113,8 @@ async def test_a_mark_has_the_type_that_says_so(production: S3Store, sandbox: S3
     assert await read(production, "a/b") == b"production"
 
 
-async def test_the_revision_says_where_a_file_is(gate: Gate, production: S3Store, sandbox: S3SandboxStore) -> None:
-    """URLs are calculated: what is uploaded here is above, everything else below, and nobody is asked."""
+async def test_the_revision_determines_the_bucket(gate: Gate, production: S3Store, sandbox: S3SandboxStore) -> None:
+    """URLs are calculated without a request: new revisions belong to the bucket above, all others to the one below."""
     below = ImageKey("user", 1, 30, 20, "image/png", production.make_revision())
     above = ImageKey("user", 1, 30, 20, "image/png", sandbox.make_revision())
     old = ImageKey("user", 1, 30, 20, "image/jpeg")
@@ -135,7 +135,7 @@ async def test_the_revision_says_where_a_file_is(gate: Gate, production: S3Store
 
 
 async def test_buckets_by_name(gate: Gate, make_store: MakeStore) -> None:
-    """Names make stores of the common arguments, each with its own prefix and region."""
+    """Bucket names become stores with the common arguments, each with its own prefix and region."""
     async with S3SandboxStore(
         BUCKET,
         BUCKET,
@@ -165,6 +165,6 @@ async def test_buckets_by_name(gate: Gate, make_store: MakeStore) -> None:
 
 
 def test_one_bucket_cannot_be_both() -> None:
-    """A sandbox over itself would write to production."""
+    """A sandbox over the same bucket is refused, because it would write to production."""
     with pytest.raises(ValueError, match="another bucket or prefix"):
         S3SandboxStore("same-bucket", "same-bucket", "key", "secret")

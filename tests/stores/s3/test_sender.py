@@ -1,4 +1,4 @@
-"""Requests that are tried again and put right, with a server that errs on order."""
+"""Retries and corrections of requests, with a server that responds as scripted."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def read(client: S3Client, name: str = "a", **options: Any) -> bytes:
 
 
 class Everywhere(AbstractResolver):
-    """Finds all hosts at one local port."""
+    """A resolver that maps all hosts to one local port."""
 
     def __init__(self, port: int, hosts: list[str]) -> None:
         self.port = port
@@ -72,8 +72,8 @@ class Everywhere(AbstractResolver):
         (409, "OperationAborted"),
     ],
 )
-async def test_faults_that_pass_are_tried_again(gate: Gate, make_client: MakeClient, status: int, code: str) -> None:
-    """Each attempt is signed anew, and in the end the object is there once."""
+async def test_transient_errors_are_retried(gate: Gate, make_client: MakeClient, status: int, code: str) -> None:
+    """Each attempt is signed again, and the object exists once in the end."""
     client = make_client(gate.url)
     gate.fail(2, status, code)
     await client.create("a", BLOB)
@@ -81,8 +81,8 @@ async def test_faults_that_pass_are_tried_again(gate: Gate, make_client: MakeCli
     assert await read(client) == BLOB
 
 
-async def test_attempts_end(gate: Gate, make_client: MakeClient) -> None:
-    """After max_retry more, the error tells the last answer and how many there were."""
+async def test_the_number_of_attempts_is_limited(gate: Gate, make_client: MakeClient) -> None:
+    """After ``max_retry`` retries, the error contains the last response and the number of attempts."""
     gate.fail(9, 503, "SlowDown")
     with pytest.raises(StoreUnavailableError, match="SlowDown: no in 3 attempts") as caught:
         await make_client(gate.url, max_retry=2).delete("a")
@@ -95,7 +95,7 @@ async def test_attempts_end(gate: Gate, make_client: MakeClient) -> None:
 
 
 async def test_the_timeout_ends_attempts(gate: Gate, make_client: MakeClient) -> None:
-    """However many were allowed, and what the server asks for is not waited for beyond it."""
+    """The timeout ends the attempts, regardless of their maximum number and of Retry-After."""
     gate.fail(1000, 503, "SlowDown")
     loop = asyncio.get_running_loop()
     start = loop.time()
@@ -109,8 +109,8 @@ async def test_the_timeout_ends_attempts(gate: Gate, make_client: MakeClient) ->
     assert caught.value.attempts == 1
 
 
-async def test_a_server_is_left_alone_as_long_as_it_asks(gate: Gate, make_client: MakeClient) -> None:
-    """Retry-After is waited for."""
+async def test_retry_after_is_respected(gate: Gate, make_client: MakeClient) -> None:
+    """The next attempt is not made before the time in Retry-After."""
     gate.fail(1, 503, "SlowDown", headers={"Retry-After": "1"})
     loop = asyncio.get_running_loop()
     start = loop.time()
@@ -120,16 +120,16 @@ async def test_a_server_is_left_alone_as_long_as_it_asks(gate: Gate, make_client
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 412, 501])
-async def test_refusals_are_not_tried_again(gate: Gate, make_client: MakeClient, status: int) -> None:
-    """They would be refused again."""
+async def test_permanent_errors_are_not_retried(gate: Gate, make_client: MakeClient, status: int) -> None:
+    """A permanent error is raised after the first attempt."""
     gate.fail(1, status, "Odd")
     with pytest.raises(StoreError):
         await make_client(gate.url).replace("a", b"x")
     assert len(gate.log) == 1
 
 
-async def test_success_with_an_error_in_it(make_client: MakeClient) -> None:
-    """It is what it says: tried again if it may pass."""
+async def test_an_error_in_a_successful_response(make_client: MakeClient) -> None:
+    """An error in the body of a 200 response is an error, and is retried if it is transient."""
     copied = b"<CopyObjectResult><ETag>e</ETag><LastModified>2026-05-06T07:08:09Z</LastModified></CopyObjectResult>"
     async with Scripted([error(200, "InternalError"), error(200, "SlowDown"), answer(200, copied)]) as server:
         assert await make_client(server.url).copy("a", "b") == "e"
@@ -155,8 +155,8 @@ async def test_success_with_an_error_in_it(make_client: MakeClient) -> None:
     ],
     ids=range(10),
 )
-async def test_answers_that_make_no_sense(make_client: MakeClient, reply: Reply) -> None:
-    """Empty, foreign, cut off, too long, no HTTP at all: they are asked for again."""
+async def test_invalid_responses_are_retried(make_client: MakeClient, reply: Reply) -> None:
+    """Empty, foreign, truncated and oversized responses, and those that are not HTTP, are retried."""
     page = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
     async with Scripted([reply, answer(200, page)]) as server:
         assert [one async for one in make_client(server.url).list()] == []
@@ -164,7 +164,7 @@ async def test_answers_that_make_no_sense(make_client: MakeClient, reply: Reply)
 
 
 async def test_a_listing_of_version_one(make_client: MakeClient) -> None:
-    """A server without tokens is asked for what comes after the last name."""
+    """If the server sends no token, the next page starts after the last name."""
 
     def page(name: str, more: str) -> Reply:
         item = f"<Key>{name}</Key><Size>1</Size><LastModified>2026-05-06T07:08:09Z</LastModified>"
@@ -181,7 +181,7 @@ async def test_a_listing_of_version_one(make_client: MakeClient) -> None:
 
 
 async def test_a_server_that_is_silent(make_client: MakeClient) -> None:
-    """It is given the read timeout, each time."""
+    """Each attempt fails after the read timeout."""
     async with Scripted([silence, answer(204)]) as server:
         await make_client(server.url, read_timeout=0.2).delete("a")
     async with Scripted([silence]) as server:
@@ -189,8 +189,8 @@ async def test_a_server_that_is_silent(make_client: MakeClient) -> None:
             await make_client(server.url, read_timeout=0.2, max_retry=1).delete("a")
 
 
-async def test_a_server_that_is_slow_but_gets_on(make_client: MakeClient) -> None:
-    """An answer that drips is not given up, as long as the whole stays within the timeout."""
+async def test_a_slow_server_that_makes_progress(make_client: MakeClient) -> None:
+    """A slow response is not aborted as long as the whole request stays within the timeout."""
     page = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(page)}\r\n\r\n".encode()
     drip = dripping(head + page, size=12, pause=0.06)
@@ -202,14 +202,14 @@ async def test_a_server_that_is_slow_but_gets_on(make_client: MakeClient) -> Non
 
 
 async def test_a_server_that_cannot_be_reached(make_client: MakeClient) -> None:
-    """It is tried again; the error names the host."""
+    """The connection is retried, and the error names the host."""
     client = make_client(f"http://127.0.0.1:{free_port()}", max_retry=1)
     with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1 cannot be reached: .*efused in 2 attempts"):
         await client.head("a")
 
 
-async def test_a_connection_that_went_stale(make_client: MakeClient) -> None:
-    """One that the server has closed while it was idle is replaced, and a body is sent again whole."""
+async def test_a_stale_connection(make_client: MakeClient) -> None:
+    """A connection that the server closed while it was idle is replaced, and the whole body is sent again."""
 
     async def close(_request: Any, writer: asyncio.StreamWriter) -> None:
         writer.close()
@@ -221,8 +221,8 @@ async def test_a_connection_that_went_stale(make_client: MakeClient) -> None:
         assert [len(request.body) for request in server.requests] == [0, 600_000, 600_000]
 
 
-async def test_tls_that_is_not_trusted_is_not_tried_again(make_client: MakeClient) -> None:
-    """A certificate does not become better; the error names the option."""
+async def test_an_untrusted_certificate_is_not_retried(make_client: MakeClient) -> None:
+    """An untrusted certificate is a permanent error, which names the option."""
     connections = []
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -243,7 +243,7 @@ async def test_tls_that_is_not_trusted_is_not_tried_again(make_client: MakeClien
 async def test_attempts_are_logged_without_secrets(
     gate: Gate, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who listens hears why there is another attempt."""
+    """The log states the reason for each retry."""
     caplog.set_level(logging.DEBUG)
     gate.fail(1, 503, "SlowDown")
     gate.judge.keys["ASIA"] = Key("canary-secret", "canary-token")
@@ -270,7 +270,7 @@ async def test_attempts_are_logged_without_secrets(
     ids=["301", "307", "400", "mute 400"],
 )
 async def test_another_region(make_client: MakeClient, caplog: pytest.LogCaptureFixture, reply: Reply) -> None:
-    """The server's word for it is taken once, and kept."""
+    """The region in the server's response is accepted once, and used from then on."""
     async with Scripted([reply, answer(204), answer(204)]) as server:
         client = make_client(server.url)
         for _ in range(2):
@@ -285,7 +285,7 @@ async def test_another_region(make_client: MakeClient, caplog: pytest.LogCapture
 
 
 async def test_the_region_is_part_of_the_host(make_client: MakeClient) -> None:
-    """Then the request goes to another host, with the bucket before it."""
+    """After the region is corrected, requests are sent to its host, with the bucket in the host name."""
     hosts: list[str] = []
     async with Scripted([error(301, "PermanentRedirect", x_amz_bucket_region="eu-west-3"), found()]) as server:
         client = make_client(
@@ -312,8 +312,8 @@ async def test_the_region_is_part_of_the_host(make_client: MakeClient) -> None:
         ([answer(200)], "us-east-1"),
     ],
 )
-async def test_the_region_is_asked_for(make_client: MakeClient, replies: list[Reply], region: str) -> None:
-    """connect() asks once; then URLs can be signed."""
+async def test_connect_requests_the_region(make_client: MakeClient, replies: list[Reply], region: str) -> None:
+    """``connect()`` requests the region once; after that, URLs can be signed."""
     async with Scripted(replies) as server:
         client = make_client(
             "http://s3.{region}.example.test",
@@ -327,8 +327,8 @@ async def test_the_region_is_asked_for(make_client: MakeClient, replies: list[Re
         await client.aclose()
 
 
-async def test_redirections(make_client: MakeClient) -> None:
-    """One to a host of the same server is followed for this request; one that leads away is not."""
+async def test_redirects(make_client: MakeClient) -> None:
+    """A redirect to a host of the same server is followed for this request, and any other redirect is not."""
     near = f"http://other.s3.example.test/{BUCKET}/a"
     for location, expected in ((near, 2), ("http://evil.example/x", 1), ("", 1)):
         hosts: list[str] = []
@@ -349,10 +349,10 @@ async def test_redirections(make_client: MakeClient) -> None:
 
 
 @pytest.mark.parametrize("minutes", [-20, 20])
-async def test_a_clock_that_is_off(
+async def test_clock_skew_is_corrected(
     gate: Gate, make_client: MakeClient, caplog: pytest.LogCaptureFixture, minutes: int
 ) -> None:
-    """The server's is used from then on, also in URLs; ``HEAD`` does not say what is wrong, and is put right too."""
+    """The server's clock is used from then on, also in URLs, and also after ``HEAD``, which reports no reason."""
     gate.ahead = timedelta(minutes=minutes)
     client = make_client(gate.url)
     await client.create("a", BLOB)
@@ -367,8 +367,8 @@ async def test_a_clock_that_is_off(
     assert abs((other.now() - datetime.now(UTC)) - gate.ahead) < timedelta(seconds=3)
 
 
-async def test_a_clock_that_cannot_be_put_right(make_client: MakeClient) -> None:
-    """It is tried once."""
+async def test_clock_skew_that_cannot_be_corrected(make_client: MakeClient) -> None:
+    """The clock is corrected only once per request."""
     async with Scripted([error(403, "RequestTimeTooSkewed", date="Wed, 06 May 2026 07:08:09 GMT")]) as server:
         with pytest.raises(StorePermissionError, match="correct this machine's clock"):
             await make_client(server.url).replace("a", b"x")
@@ -376,7 +376,7 @@ async def test_a_clock_that_cannot_be_put_right(make_client: MakeClient) -> None
 
 
 async def test_credentials_that_expire_are_renewed(gate: Gate, make_client: MakeClient) -> None:
-    """A request that was refused for it is signed with new ones, once; so is a ``HEAD``, which does not say why."""
+    """A request is signed again once with new credentials, also after ``HEAD``, which reports no reason."""
     asked = 0
 
     async def provide() -> Credentials:
@@ -409,7 +409,7 @@ async def test_credentials_that_expire_are_renewed(gate: Gate, make_client: Make
 
 
 async def test_credentials_that_stay_expired(gate: Gate, make_client: MakeClient) -> None:
-    """They are renewed once, then the error is raised."""
+    """Credentials are renewed once per request, then the error is raised."""
     gate.judge.keys["ASIA"] = Key("secret", "token", datetime(2020, 1, 1, tzinfo=UTC))
     client = make_client(gate.url, credentials=Credentials("ASIA", "secret", "token"))
     with pytest.raises(StorePermissionError, match=r"ExpiredToken.*renew"):
@@ -427,8 +427,8 @@ def cut(body: bytes, at: int) -> Reply:
     return raw(f"{head}Last-Modified: {MODIFIED['last_modified']}\r\n\r\n".encode() + body[:at])
 
 
-async def test_reading_goes_on_where_it_broke_off(make_client: MakeClient) -> None:
-    """From the very byte, if the object is still the same, as often as it gets on."""
+async def test_reading_resumes_after_a_break(make_client: MakeClient) -> None:
+    """Reading resumes at the next byte as often as it makes progress, if the object has not changed."""
     replies = [cut(BLOB, 5000)]
     for start in (5000, 5001):
         rest = BLOB[start:]
@@ -441,8 +441,8 @@ async def test_reading_goes_on_where_it_broke_off(make_client: MakeClient) -> No
         assert asked == [(None, None), ("bytes=5000-102399", '"tag"'), ("bytes=5001-102399", '"tag"')]
 
 
-async def test_a_server_that_gives_less_than_it_was_asked_for(make_client: MakeClient) -> None:
-    """It is asked for what is still missing."""
+async def test_a_server_that_sends_less_than_requested(make_client: MakeClient) -> None:
+    """The missing bytes are requested again."""
     last = MODIFIED["last_modified"]
     replies = [
         cut(BLOB, 5000),
@@ -457,23 +457,23 @@ async def test_a_server_that_gives_less_than_it_was_asked_for(make_client: MakeC
     ("content_range", "size"),
     [("bytes 0-99/100", 2), ("bytes 11-19/100", 9), ("bytes 0-9/100", 10), ("bytes x-y/z", 2), ("", 2)],
 )
-async def test_another_range_than_the_one_asked_for(make_client: MakeClient, content_range: str, size: int) -> None:
-    """Is refused: its bytes would be taken for others."""
+async def test_a_response_with_another_range(make_client: MakeClient, content_range: str, size: int) -> None:
+    """A response with another range is refused, because its bytes are not those requested."""
     wrong = found(bytes(size), 206, content_range=content_range)
     async with Scripted([wrong]) as server:
         with pytest.raises(StoreError, match="expected the range 10-11, got "):
             await make_client(server.url).open("a", start=10, end=12)
 
 
-async def test_a_checksum_of_checksums(make_client: MakeClient) -> None:
-    """Is not one of the bytes, and so not compared with them."""
+async def test_a_composite_checksum_is_ignored(make_client: MakeClient) -> None:
+    """A composite checksum is not that of the bytes, so it is not compared."""
     headers = {"x-amz-checksum-crc32": "AAAAAA==", "x-amz-checksum-type": "COMPOSITE"}
     async with Scripted([found(**headers)]) as server:
         assert await read(make_client(server.url, checksum="crc32")) == b"body"
 
 
-async def test_a_range_goes_on_where_it_broke_off(gate: Gate, make_client: MakeClient) -> None:
-    """Its end stays where it was."""
+async def test_reading_a_range_resumes_after_a_break(gate: Gate, make_client: MakeClient) -> None:
+    """The end of the range stays the same."""
     body = bytes(range(100))
     head = (
         f"HTTP/1.1 206 X\r\nContent-Length: 50\r\nContent-Range: bytes 10-59/100\r\n"
@@ -486,8 +486,8 @@ async def test_a_range_goes_on_where_it_broke_off(gate: Gate, make_client: MakeC
         assert "if-match" not in server.requests[1].headers
 
 
-async def test_an_object_that_was_replaced_while_it_was_read(make_client: MakeClient) -> None:
-    """Half of one and half of another is nobody's picture."""
+async def test_an_object_that_is_replaced_while_it_is_read(make_client: MakeClient) -> None:
+    """Reading fails, so that bytes of two versions are never mixed."""
     async with Scripted([cut(BLOB, 5000), error(412, "PreconditionFailed")]) as server:
         with pytest.raises(StoreError, match="replaced while it was read"):
             await read(make_client(server.url))
@@ -500,7 +500,7 @@ async def test_an_object_that_was_replaced_while_it_was_read(make_client: MakeCl
 
 
 async def test_an_object_that_cannot_be_read_to_its_end(make_client: MakeClient) -> None:
-    """It is given up when it no longer gets on."""
+    """Reading fails when the attempts make no progress."""
     empty = raw(
         f"HTTP/1.1 206 X\r\nContent-Length: 97400\r\nContent-Range: bytes 5000-102399/102400\r\n"
         f"Last-Modified: {MODIFIED['last_modified']}\r\n\r\n".encode()
@@ -511,24 +511,24 @@ async def test_an_object_that_cannot_be_read_to_its_end(make_client: MakeClient)
         assert len(server.requests) == 3
 
 
-async def test_an_object_whose_server_falls_silent(make_client: MakeClient) -> None:
-    """It goes on by another request."""
+async def test_a_server_that_stops_sending(make_client: MakeClient) -> None:
+    """Reading resumes with another request."""
     head = f"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nLast-Modified: {MODIFIED['last_modified']}\r\n\r\n".encode()
     rest = answer(206, bytes(60), content_range="bytes 40-99/100", last_modified=MODIFIED["last_modified"])
     async with Scripted([raw(head + bytes(40), pause=30), rest]) as server:
         assert await read(make_client(server.url, read_timeout=0.3)) == bytes(100)
 
 
-async def test_an_answer_of_unknown_length(make_client: MakeClient) -> None:
-    """Nobody would see that it was cut off, so it is none."""
+async def test_a_response_of_unknown_length(make_client: MakeClient) -> None:
+    """A response without a length is refused, because truncation could not be detected."""
     head = f"HTTP/1.1 200 OK\r\nLast-Modified: {MODIFIED['last_modified']}\r\n\r\n".encode()
     async with Scripted([raw(head + BLOB[:100]), found(BLOB)]) as server:
         assert await read(make_client(server.url)) == BLOB
 
 
 @pytest.mark.parametrize("size", [100, 5_000_000])
-async def test_reading_can_be_cancelled_and_gone_on_with(make_client: MakeClient, size: int) -> None:
-    """What a cancelled read has taken is not lost."""
+async def test_a_cancelled_read_loses_no_bytes(make_client: MakeClient, size: int) -> None:
+    """Bytes that a cancelled read has received are returned by the next one."""
     body = (bytes(range(250)) * (size // 250 + 1))[:size]
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nLast-Modified: {MODIFIED['last_modified']}\r\n\r\n".encode()
     go_on = asyncio.Event()
@@ -547,8 +547,8 @@ async def test_reading_can_be_cancelled_and_gone_on_with(make_client: MakeClient
 
 
 @pytest.mark.parametrize("options", [{}, {"multipart_threshold": 1, "part_size": 60_000}], ids=["whole", "parts"])
-async def test_a_put_whose_answer_was_lost(gate: Gate, make_client: MakeClient, options: dict[str, Any]) -> None:
-    """The object that is in the way of the next attempt is known to be its own."""
+async def test_a_put_whose_response_was_lost(gate: Gate, make_client: MakeClient, options: dict[str, Any]) -> None:
+    """The next attempt recognises the existing object as its own."""
     client = make_client(gate.url, **options)
     lost = 0
 
@@ -570,10 +570,10 @@ async def test_a_put_whose_answer_was_lost(gate: Gate, make_client: MakeClient, 
 
 
 @pytest.mark.parametrize("options", [{}, {"multipart_threshold": 1, "part_size": 60_000}], ids=["whole", "parts"])
-async def test_a_put_that_failed_after_all_is_taken_back(
+async def test_a_put_without_any_response_is_undone(
     gate: Gate, make_client: MakeClient, options: dict[str, Any]
 ) -> None:
-    """When every answer is lost, nothing is left under the name, nor any part."""
+    """If every response is lost, no object and no part is left."""
     client = make_client(gate.url, max_retry=1, **options)
     gate.after.append(
         lambda asked, found: (
@@ -588,8 +588,8 @@ async def test_a_put_that_failed_after_all_is_taken_back(
     assert [one async for one in client.list_uploads()] == []
 
 
-async def test_another_object_is_not_taken_back(gate: Gate, make_client: MakeClient) -> None:
-    """What somebody else has put meanwhile stays."""
+async def test_the_object_of_another_client_is_not_deleted(gate: Gate, make_client: MakeClient) -> None:
+    """An object that another client has put in the meantime is not deleted."""
     client = make_client(gate.url, max_retry=0)
 
     def replace(asked: Any, found: Any) -> Any:
@@ -604,10 +604,10 @@ async def test_another_object_is_not_taken_back(gate: Gate, make_client: MakeCli
     assert await read(client) == b"other"
 
 
-async def test_what_cannot_be_taken_back_is_told(
+async def test_a_failed_clean_up_is_logged(
     gate: Gate, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The first error is raised, and the log says what may be left."""
+    """The first error is raised, and the log names the object that may be left."""
     client = make_client(gate.url, max_retry=0)
     gate.after.append(lambda asked, found: None if asked.method == "PUT" else found)
     gate.before.append(lambda asked: Refusal(403, "AccessDenied") if asked.method in ("HEAD", "DELETE") else None)
@@ -622,7 +622,7 @@ async def test_what_cannot_be_taken_back_is_told(
 
 
 async def test_a_part_that_fails(gate: Gate, make_client: MakeClient) -> None:
-    """One that passes is sent again; one that is refused ends the upload, and no part is left."""
+    """A transient error of a part is retried; a permanent one aborts the upload and leaves no part."""
     client = make_client(gate.url, multipart_threshold=1, part_size=30_000)
     failed = []
 
@@ -646,7 +646,7 @@ async def test_a_part_that_fails(gate: Gate, make_client: MakeClient) -> None:
 
 
 async def cancelled(work: Any, reached: asyncio.Event, *, again: bool = False) -> float:
-    """Cancel a task once something is reached; return how long it took to end."""
+    """Cancel a task as soon as an event is set; return the time that it took to end."""
     task = asyncio.create_task(work)
     await asyncio.wait_for(reached.wait(), 5)
     loop = asyncio.get_running_loop()
@@ -661,8 +661,8 @@ async def cancelled(work: Any, reached: asyncio.Event, *, again: bool = False) -
 
 
 @pytest.mark.parametrize("again", [False, True])
-async def test_a_put_cancelled_before_it_is_sent_ends_at_once(make_client: MakeClient, again: bool) -> None:
-    """The server cannot have it, as its last bytes were never sent."""
+async def test_a_put_cancelled_before_it_is_sent_ends_immediately(make_client: MakeClient, again: bool) -> None:
+    """The server cannot have the object, because the last bytes were never sent."""
     reached = asyncio.Event()
 
     async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -683,10 +683,8 @@ async def test_a_put_cancelled_before_it_is_sent_ends_at_once(make_client: MakeC
 
 
 @pytest.mark.parametrize("again", [False, True])
-async def test_a_put_cancelled_after_it_was_sent_is_taken_back(
-    gate: Gate, make_client: MakeClient, again: bool
-) -> None:
-    """Its answer is waited for, and nothing is left."""
+async def test_a_put_cancelled_after_it_was_sent_is_undone(gate: Gate, make_client: MakeClient, again: bool) -> None:
+    """The call waits for the response, and no object is left."""
     client = make_client(gate.url)
     loop, reached = asyncio.get_running_loop(), asyncio.Event()
 
@@ -702,10 +700,10 @@ async def test_a_put_cancelled_after_it_was_sent_is_taken_back(
     assert [one async for one in client.list()] == []
 
 
-async def test_a_put_whose_answer_does_not_come_is_not_waited_for_long(
+async def test_the_wait_for_the_response_to_a_cancelled_put_is_limited(
     make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a few seconds it is given up, and the server asked whether there is something to take back."""
+    """After a few seconds, the client checks whether there is an object to delete."""
     monkeypatch.setattr("aioimageattach.stores.s3._upload._GRACE", 0.3)
     reached = asyncio.Event()
 
@@ -719,7 +717,7 @@ async def test_a_put_whose_answer_does_not_come_is_not_waited_for_long(
         assert [request.method for request in server.requests] == ["PUT", "HEAD"]
 
 
-async def test_an_upload_in_parts_that_is_cancelled_leaves_none(gate: Gate, make_client: MakeClient) -> None:
+async def test_a_cancelled_multipart_upload_leaves_no_parts(gate: Gate, make_client: MakeClient) -> None:
     """The upload is aborted before the call returns."""
     client = make_client(gate.url, multipart_threshold=1, part_size=20_000)
     loop, reached = asyncio.get_running_loop(), asyncio.Event()
@@ -740,14 +738,14 @@ async def test_an_upload_in_parts_that_is_cancelled_leaves_none(gate: Gate, make
     ("size", "wanted", "expected"),
     [(1, 5, 5), (50_000, 5, 5), (50_001, 5, 6), (5 * 1024**4, 8 * 1024**2, 549_755_814)],
 )
-def test_parts_grow_where_there_would_be_too_many(size: int, wanted: int, expected: int) -> None:
-    """There are 10,000 at most, also of the largest object there may be."""
+def test_the_size_of_parts_limits_their_number(size: int, wanted: int, expected: int) -> None:
+    """The largest possible object has at most 10,000 parts."""
     assert part_size_for(size, wanted) == expected
     assert -(-size // expected) <= 10_000
 
 
-async def test_keys_of_the_wrong_server(make_client: MakeClient) -> None:
-    """No request is sent while there are no credentials."""
+async def test_credentials_that_cannot_be_fetched(make_client: MakeClient) -> None:
+    """No request is sent if the source of credentials fails."""
 
     async def provide() -> Credentials:
         raise RuntimeError("canary")

@@ -1,4 +1,4 @@
-"""What servers do differently, and what the environment adds: ranges, clocks, missing buckets, payment, proxies."""
+"""Differences between servers, and settings of the environment."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def read(store: Any, name: str = "a", **options: Any) -> bytes:
     ("start", "end"), [(0, 1), (10, 20), (90, None), (0, 100), (99, 200), (100, None), (100, 110), (200, 300)]
 )
 async def test_the_whole_object_for_a_range(make_store: MakeStore, start: int, end: int | None) -> None:
-    """The bytes that were asked for are found in it."""
+    """The requested bytes are extracted from a response with the whole object."""
     async with Scripted([answer(200, BODY, **MODIFIED)]) as server:
         async with await make_store(server.url).get_object("a", start=start, end=end) as file:
             assert file.size == len(BODY[start:end])
@@ -47,8 +47,8 @@ async def test_the_whole_object_for_a_range(make_store: MakeStore, start: int, e
         assert "range" in server.requests[0].headers
 
 
-async def test_a_range_with_the_status_of_the_whole(make_store: MakeStore) -> None:
-    """Content-Range counts; s3rver sends the whole range where the first byte is asked for."""
+async def test_a_range_with_status_200(make_store: MakeStore) -> None:
+    """A range with status 200 is recognised by its Content-Range, as for s3rver."""
     async with Scripted([answer(200, BODY[10:20], content_range="bytes 10-19/100", **MODIFIED)]) as server:
         assert await read(make_store(server.url), start=10, end=20) == BODY[10:20]
     async with Scripted([answer(206, BODY, content_range="bytes 0-99/100", **MODIFIED)]) as server:
@@ -60,7 +60,7 @@ async def test_a_range_with_the_status_of_the_whole(make_store: MakeStore) -> No
 
 @pytest.mark.parametrize(("start", "end"), [(50, 1000), (100, None), (100, 200), (10, 20)])
 async def test_a_range_beyond_the_end_that_is_refused(make_store: MakeStore, start: int, end: int | None) -> None:
-    """nanio answers 400; the size of the object tells what there is to read."""
+    """If the server (nanio) responds with 400, the size of the object determines the bytes to read."""
 
     async def reply(request: Request, writer: Any) -> None:
         if request.method == "HEAD":
@@ -79,7 +79,7 @@ async def test_a_range_beyond_the_end_that_is_refused(make_store: MakeStore, sta
 
 
 async def test_a_cancelled_put_at_a_server_that_keeps_no_metadata(make_store: MakeStore) -> None:
-    """localbucket; the ETag of the response tells that the object is its own."""
+    """For localbucket, the ETag of the response identifies the object of the put."""
     reached = asyncio.Event()
 
     async def reply(request: Request, writer: Any) -> None:
@@ -99,8 +99,8 @@ async def test_a_cancelled_put_at_a_server_that_keeps_no_metadata(make_store: Ma
 
 
 @pytest.mark.parametrize("at", [5, 60])
-async def test_a_server_without_ranges_is_read_on(make_store: MakeStore, at: int) -> None:
-    """After a break the whole object comes again, and breaks again before the place is reached or behind it."""
+async def test_reading_resumes_without_ranges(make_store: MakeStore, at: int) -> None:
+    """The whole object is sent again, and may break again before or after the position."""
     head = (
         f'HTTP/1.1 200 OK\r\nContent-Length: 100\r\nLast-Modified: {MODIFIED["last_modified"]}\r\nETag: "tag"\r\n\r\n'
     )
@@ -111,7 +111,7 @@ async def test_a_server_without_ranges_is_read_on(make_store: MakeStore, at: int
 
 
 async def test_a_server_without_conditions(make_store: MakeStore) -> None:
-    """It does not compare If-Match, so its ETag is compared here."""
+    """If the server ignores If-Match, the client compares the ETag."""
     head = (
         f'HTTP/1.1 200 OK\r\nContent-Length: 100\r\nLast-Modified: {MODIFIED["last_modified"]}\r\nETag: "old"\r\n\r\n'
     )
@@ -130,7 +130,7 @@ async def test_a_server_without_conditions(make_store: MakeStore) -> None:
     ],
 )
 async def test_a_server_that_sends_a_body_after_head(make_store: MakeStore, reply: Reply, size: int | None) -> None:
-    """Swift does where there is no object, which breaks the connection: the first byte is asked for instead."""
+    """Swift does so for a missing object, which breaks the connection, so the first byte is requested instead."""
     broken = raw(b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
     async with Scripted([broken, reply, answer(200)]) as server:
         store = make_store(server.url)
@@ -154,10 +154,10 @@ def dated(reply: Any, offset: timedelta) -> Reply:
 
 
 @pytest.mark.parametrize("code", ["SignatureDoesNotMatch", "AccessDenied", ""])
-async def test_a_clock_that_only_the_date_reveals(
+async def test_clock_skew_in_the_date_header(
     make_store: MakeStore, caplog: pytest.LogCaptureFixture, code: str
 ) -> None:
-    """Some servers call a time that is off a wrong signature; the corrected clock is kept."""
+    """Some servers report clock skew as a wrong signature; the corrected clock is kept."""
     refused = dated(lambda **headers: error(403, code, **headers), timedelta(minutes=30))
     async with Scripted([refused, answer(204), answer(204)]) as server:
         store = make_store(server.url)
@@ -169,8 +169,8 @@ async def test_a_clock_that_only_the_date_reveals(
     assert "clock is -1" in caplog.text
 
 
-async def test_a_date_that_was_not_the_reason(make_store: MakeStore) -> None:
-    """Where the corrected request is refused as well, the clock stays as it was."""
+async def test_clock_skew_that_was_not_the_reason(make_store: MakeStore) -> None:
+    """If the corrected request is rejected, too, the clock is not changed."""
     refused = dated(lambda **headers: error(403, "AccessDenied", **headers), timedelta(minutes=30))
     async with Scripted([refused]) as server:
         store = make_store(server.url)
@@ -183,8 +183,8 @@ async def test_a_date_that_was_not_the_reason(make_store: MakeStore) -> None:
 # --- buckets ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_missing_bucket_is_told_from_a_missing_file(gate: Gate, make_store: MakeStore) -> None:
-    """The response to HEAD is the same for both, so the bucket is looked for once."""
+async def test_a_missing_bucket_differs_from_a_missing_file(gate: Gate, make_store: MakeStore) -> None:
+    """HEAD has the same response for both, so the client checks once whether the bucket exists."""
     with pytest.raises(StoreError, match="the bucket 'no-bucket' does not exist: create it") as caught:
         await make_store(gate.url, "no-bucket").head_object("a")
     assert not isinstance(caught.value, StoreFileNotFoundError)
@@ -203,7 +203,7 @@ async def test_a_missing_bucket_is_told_from_a_missing_file(gate: Gate, make_sto
 
 
 async def test_a_server_that_cannot_list_uploads(make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing fails, and the log says once what does the work instead."""
+    """Nothing is aborted, and one warning names the lifecycle rule that can do so; other errors are raised."""
     caplog.set_level(logging.DEBUG)
     async with Scripted([error(501, "NotImplemented")]) as server:
         store = make_store(server.url)
@@ -217,7 +217,7 @@ async def test_a_server_that_cannot_list_uploads(make_store: MakeStore, caplog: 
 
 
 async def test_copies_that_pass_through_this_process(make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
-    """B2 answers 501 to If-None-Match; the log names the option that lets the server copy."""
+    """B2 responds with 501 to If-None-Match; the log names the option that lets the server copy."""
     replies = [error(404, ""), error(501, "NotImplemented")]
     async with Scripted(replies) as server:
         store = make_store(server.url)
@@ -231,7 +231,7 @@ async def test_copies_that_pass_through_this_process(make_store: MakeStore, capl
 
 
 async def test_the_requester_pays(gate: Gate, make_client: MakeClient) -> None:
-    """Every request and every signed URL agrees to it, and only if it was asked for."""
+    """Every request and signed URL has the header for requester-pays buckets, only if it is requested."""
     client = make_client(gate.url, requester_pays=True, multipart_threshold=100, part_size=100)
     await client.create("a", b"x")
     await client.create("b", bytes(250))
@@ -252,7 +252,7 @@ async def test_the_requester_pays(gate: Gate, make_client: MakeClient) -> None:
 async def test_the_region_of_the_profile(
     gate: Gate, make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is used where none was given, for requests and for URLs."""
+    """The region of the profile is used for requests and URLs if none is given."""
     from tests.servers.gate import ACCESS_KEY, SECRET_KEY
 
     (tmp_path / "config").write_text(
@@ -272,8 +272,8 @@ async def test_the_region_of_the_profile(
 # --- signed URLs whose credentials have ended -------------------------------------------------------------------------
 
 
-async def test_signed_urls_say_why_they_cannot_be_made() -> None:
-    """The credentials have expired, and the role is gone."""
+async def test_signed_urls_without_valid_credentials() -> None:
+    """The error states why there are no valid credentials, and what to do."""
     asked = 0
 
     async def role() -> Credentials:
@@ -301,7 +301,7 @@ async def test_signed_urls_say_why_they_cannot_be_made() -> None:
 
 @pytest.fixture
 def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A .netrc with a password for this host, as curl and aiohttp read it."""
+    """A .netrc file with a password for this host, as curl and aiohttp read it."""
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login canary password canary\n")
     (tmp_path / "netrc").chmod(0o600)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -310,7 +310,7 @@ def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("netrc")
 @pytest.mark.parametrize("way", ["environment", "argument"])
 async def test_a_proxy(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    """It is that of the argument or of the environment, its credentials are in its URL, and signatures stay."""
+    """The proxy of the argument or the environment is used with its credentials, and signatures are valid."""
     async with Scripted([answer(204)]) as proxy:
         url = proxy.url.replace("://", "://user:word@")
         options: dict[str, Any] = {"proxy": url} if way == "argument" else {"trust_env": True}
@@ -329,8 +329,8 @@ async def test_a_proxy(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch, w
 
 
 @pytest.mark.usefixtures("netrc")
-async def test_what_the_environment_does_not_give(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passwords of .netrc are not sent, hosts of NO_PROXY are reached directly, and nothing is read unless asked."""
+async def test_ignored_settings_of_the_environment(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passwords in .netrc are not sent, NO_PROXY is respected, and nothing is read unless requested."""
     async with Scripted([answer(204)]) as server:
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
         await make_store(server.url).delete_object("a")
@@ -340,8 +340,8 @@ async def test_what_the_environment_does_not_give(make_store: MakeStore, monkeyp
         assert "canary" not in str(server.requests)
 
 
-async def test_a_proxy_that_wants_credentials(make_store: MakeStore) -> None:
-    """It is asked once, and the error says where to put them; with and without TLS behind it."""
+async def test_a_proxy_that_requires_credentials(make_store: MakeStore) -> None:
+    """The request is sent once, and the error names the option for the credentials, with and without TLS."""
     async with Scripted([answer(407)]) as proxy:
         for url in ("http://s3.example.test", "https://s3.example.test"):
             with pytest.raises(StoreError, match=r"407.*include them in its URL; \.netrc is not read") as caught:
@@ -353,8 +353,8 @@ async def test_a_proxy_that_wants_credentials(make_store: MakeStore) -> None:
 # --- other refusals --------------------------------------------------------------------------------------------------
 
 
-async def test_old_signatures_at_a_server_that_does_not_know_them(make_store: MakeStore) -> None:
-    """rclone calls it an unsupported algorithm, s3rver a wrong signature; the message names the option."""
+async def test_version_2_at_a_server_that_does_not_support_it(make_store: MakeStore) -> None:
+    """The message names the option for each form of the error that rclone and s3rver send."""
     for reply in (error(400, "UnsupportedAlgorithm"), error(403, "SignatureDoesNotMatch"), answer(400)):
         async with Scripted([reply]) as server:
             with pytest.raises(StoreError, match="set signature_version='v4'"):
@@ -362,7 +362,7 @@ async def test_old_signatures_at_a_server_that_does_not_know_them(make_store: Ma
 
 
 async def test_object_lock(make_store: MakeStore) -> None:
-    """Puts need a checksum there, which the message says."""
+    """Puts into a bucket with object lock need a checksum, and the message states this."""
     message = (
         "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters"
     )
@@ -372,6 +372,6 @@ async def test_object_lock(make_store: MakeStore) -> None:
 
 
 def test_sources_show_no_secret() -> None:
-    """Nor does a request in a message."""
+    """No source or request reveals a secret in its repr."""
     assert repr(Credentials("AKID", "canary")) == "Credentials(access_key='AKID', expires_at=None)"
     assert "canary" not in repr(Request("GET", "/", {}, b""))

@@ -1,4 +1,4 @@
-"""Signature Version 4: Amazon's own cases, botocore as the judge, and what is refused."""
+"""Signature Version 4, compared with Amazon's test cases and botocore; invalid requests are refused."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _botocore_clock() -> Iterator[None]:
 
 
 class HeaderOracle(botocore.auth.S3SigV4Auth):
-    """botocore with a payload hash that is told."""
+    """A signer of botocore with a given payload hash."""
 
     def __init__(self, request: Request) -> None:
         super().__init__(request.keys, "s3", request.region)
@@ -62,7 +62,7 @@ def signature(authorization: str) -> str:
 
 
 def parse(case: Mapping[str, Any]) -> tuple[str, str, dict[str, str], str]:
-    """Return method, URL, headers and payload hash of one of Amazon's cases."""
+    """Return the method, URL, headers and payload hash of one of Amazon's test cases."""
     head, _, body = case["request"].partition("\n\n")
     # Amazon reads a folded line as one more value.
     first, *lines = re.sub(r"\n +", ",", head).split("\n")
@@ -134,10 +134,10 @@ def test_urls_are_signed_as_amazon_signs_them(case: Mapping[str, Any]) -> None:
         ),
     ],
 )
-def test_the_examples_of_the_api_reference_hold(
+def test_examples_of_the_api_reference(
     method: str, target: str, headers: dict[str, str], payload_hash: str, expected: str
 ) -> None:
-    """The worked examples of the Amazon S3 API Reference come out as they stand there."""
+    """The signatures of the examples in the Amazon S3 API Reference are reproduced."""
     signed = SignerV4("us-east-1").sign(
         method,
         f"https://examplebucket.s3.amazonaws.com/{target}",
@@ -149,8 +149,8 @@ def test_the_examples_of_the_api_reference_hold(
     assert signature(signed["authorization"]) == expected
 
 
-def test_the_presigned_example_of_the_api_reference_holds() -> None:
-    """The worked example of a presigned URL comes out as it stands there."""
+def test_the_presigned_example_of_the_api_reference() -> None:
+    """The example of a presigned URL in the Amazon S3 API Reference is reproduced."""
     url = SignerV4("us-east-1").presign(
         "GET",
         "https://examplebucket.s3.amazonaws.com/test.txt",
@@ -170,7 +170,7 @@ def test_the_presigned_example_of_the_api_reference_holds() -> None:
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(batches)
 def test_botocore_signs_the_same(batch: list[Request]) -> None:
-    """botocore's signature is ours, whatever the request, as headers and as a URL."""
+    """Signatures of any request, in headers and in URLs, are those of botocore."""
     for request in batch:
         CLOCK[0] = request.now
         judge_headers(request)
@@ -213,8 +213,8 @@ def query_of(url: str) -> list[tuple[str, str]]:
     return parse_qsl(urlsplit(url).query, keep_blank_values=True)
 
 
-def test_a_url_with_a_query_is_presigned_letter_for_letter_as_by_botocore() -> None:
-    """Where botocore leaves the query alone, the whole URL is the same."""
+def test_a_presigned_url_is_identical_to_that_of_botocore() -> None:
+    """If botocore does not rewrite the query, the whole URL is identical."""
     url = f"{URL}?response-content-type=image%2Fpng&versionId="
     CLOCK[0] = NOW
     sent = AWSRequest("GET", url)
@@ -223,7 +223,7 @@ def test_a_url_with_a_query_is_presigned_letter_for_letter_as_by_botocore() -> N
 
 
 def test_parameters_are_sorted_after_encoding_by_name_then_value() -> None:
-    """Sorting whole pairs, or before encoding, would put these in another order."""
+    """Sorting whole pairs, or sorting before encoding, would result in a different order."""
     signer = SignerV4("us-east-1")
     one = signer.presign("GET", f"{URL}?a-b=1&a=2&a=1&%C3%A9=&z=3", KEYS, now=NOW, expires_in=1)
     other = signer.presign("GET", f"{URL}?%C3%A9&a=1&a=2&a-b=1&z=3", KEYS, now=NOW, expires_in=1)
@@ -231,8 +231,8 @@ def test_parameters_are_sorted_after_encoding_by_name_then_value() -> None:
 
 
 @pytest.mark.parametrize("name", ["User-Agent", "accept-encoding", "EXPECT", "traceparent", "Connection"])
-def test_what_may_change_on_the_way_is_sent_but_not_signed(name: str) -> None:
-    """Proxies and tracers may change these headers without breaking the signature."""
+def test_headers_that_proxies_change_are_not_signed(name: str) -> None:
+    """Proxies and tracing tools can change these headers without invalidating the signature."""
     signer = SignerV4("us-east-1")
     signed = [signer.sign("GET", URL, {name: value}, KEYS, now=NOW) for value in ("one", "two")]
     assert [headers[name] for headers in signed] == ["one", "two"]
@@ -242,15 +242,15 @@ def test_what_may_change_on_the_way_is_sent_but_not_signed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["x-amz-meta-a", "Content-Type", "If-None-Match", "content-length"])
-def test_everything_else_is_signed(name: str) -> None:
-    """Another value of any other header is another signature."""
+def test_other_headers_are_signed(name: str) -> None:
+    """A different value of any other header results in a different signature."""
     signer = SignerV4("us-east-1")
     signed = {signer.sign("PUT", URL, {name: value}, KEYS, now=NOW)["authorization"] for value in ("one", "two")}
     assert len(signed) == 2
 
 
 def test_a_former_signature_is_replaced() -> None:
-    """Signing what was signed before, at another time and with another token, leaves nothing of the old."""
+    """A request that is signed again, at another time and with another token, has no part of the old signature."""
     signer = SignerV4("us-east-1")
     old = signer.sign("PUT", URL, {"X-Amz-Meta-A": "1"}, replace(KEYS, token="old"), now=NOW, payload_hash="0" * 64)
     old = {name.title(): value for name, value in old.items()}
@@ -269,13 +269,13 @@ def test_a_former_signature_is_replaced() -> None:
         ("https://[::1]:9000/a", "[::1]:9000"),
     ],
 )
-def test_the_host_is_that_of_the_url_without_a_usual_port(url: str, host: str) -> None:
+def test_the_host_has_no_default_port(url: str, host: str) -> None:
     """The host is signed as HTTP clients send it."""
     assert SignerV4("auto").sign("GET", url, {}, KEYS, now=NOW)["host"] == host
 
 
-def test_a_host_that_is_given_stands() -> None:
-    """Behind a proxy the host that is signed need not be that of the URL."""
+def test_a_given_host_is_kept() -> None:
+    """Behind a proxy, the signed host can differ from that of the URL."""
     signed = SignerV4("auto").sign("GET", "http://proxy:3128/a", {"Host": "s3.test"}, KEYS, now=NOW)
     direct = SignerV4("auto").sign("GET", "http://s3.test/a", {}, KEYS, now=NOW)
     assert signed["authorization"] == direct["authorization"]
@@ -291,19 +291,19 @@ def test_a_host_that_is_given_stands() -> None:
     ],
 )
 def test_a_presigned_url_is_the_url_and_a_signature(url: str, start: str) -> None:
-    """Nothing of the URL is rewritten."""
+    """The URL is not rewritten; the signature is appended."""
     assert SignerV4("auto").presign("GET", url, KEYS, now=NOW, expires_in=1).startswith(start)
 
 
-def test_the_time_is_that_of_utc_whatever_its_zone() -> None:
-    """The same moment gives the same signature in each zone."""
+def test_the_time_is_converted_to_utc() -> None:
+    """The same time in any time zone results in the same signature."""
     there = NOW.astimezone(timezone(timedelta(hours=9)))
     signer = SignerV4("us-east-1")
     assert signer.sign("GET", URL, {}, KEYS, now=NOW) == signer.sign("GET", URL, {}, KEYS, now=there)
 
 
-def test_the_key_of_a_day_and_a_secret_is_used_for_no_other() -> None:
-    """A signer that has signed with other keys, on other days, signs as a new one does."""
+def test_signing_keys_are_not_reused_for_other_scopes() -> None:
+    """A signer that has signed with other keys and on other days signs like a new one."""
     signer = SignerV4("us-east-1")
     other = replace(KEYS, secret_key="other")
     for credentials, now in [(KEYS, NOW), (other, NOW), (KEYS, NOW + timedelta(days=1)), (KEYS, NOW)]:
@@ -317,7 +317,7 @@ POST = {"content-type": "image/png", "x-amz-meta-a": "é"}
 
 @pytest.mark.parametrize("token", [None, "token+/="])
 def test_a_form_is_signed_as_botocore_signs_it(token: str | None) -> None:
-    """botocore signs the same policy, and adds the same fields to it."""
+    """botocore signs the same policy and adds the same fields."""
     credentials = replace(KEYS, token=token)
     fields = SignerV4("eu-west-1").presign_post(
         "bucket",
@@ -367,14 +367,14 @@ def test_a_form_is_signed_as_botocore_signs_it(token: str | None) -> None:
         (lambda s: SignerV4("us-east-1", service="s3/x"), "service: expected letters"),
     ],
 )
-def test_what_cannot_be_signed_is_refused(call: Any, message: str) -> None:
-    """The message says what was expected."""
+def test_invalid_requests_are_refused(call: Any, message: str) -> None:
+    """The message states what was expected."""
     with pytest.raises(ValueError, match=message):
         call(SignerV4("us-east-1"))
 
 
 def test_nothing_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:
-    """A signer that has signed shows no secret in its repr, its pickle or a log, nor does what it keeps."""
+    """The repr, pickle, logs and caches of a used signer contain no secret."""
     caplog.set_level(logging.DEBUG)
     signer = SignerV4("us-east-1")
     credentials = Credentials("AKID", "canary-secret", "canary-token")
@@ -398,7 +398,7 @@ def test_signing_loads_no_client() -> None:
 
 
 def test_without_a_hash_the_body_is_unsigned() -> None:
-    """The payload hash is always there and always signed; by default it leaves the body out."""
+    """The payload hash is always sent and signed; by default, it excludes the body."""
     signed = SignerV4("us-east-1").sign("PUT", URL, {}, KEYS, now=NOW)
     assert signed["x-amz-content-sha256"] == UNSIGNED_PAYLOAD == "UNSIGNED-PAYLOAD"
     assert "SignedHeaders=host;x-amz-content-sha256;x-amz-date," in signed["authorization"]

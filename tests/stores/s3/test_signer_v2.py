@@ -1,4 +1,4 @@
-"""Signature Version 2: the documented examples, botocore as the judge, and what is refused."""
+"""Signature Version 2, compared with documented examples and botocore; invalid requests are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ URL = "https://s3.test/bucket/key.png"
 
 
 class HeaderOracle(HmacV1Auth):
-    """botocore with a clock that is told."""
+    """A signer of botocore with a given time."""
 
     def __init__(self, request: Request) -> None:
         super().__init__(request.keys)
@@ -38,7 +38,7 @@ class HeaderOracle(HmacV1Auth):
 
 
 class QueryOracle(HmacV1QueryAuth):
-    """botocore with a time of expiry that is told."""
+    """A signer of botocore with a given expiry time."""
 
     def __init__(self, request: Request) -> None:
         super().__init__(request.keys)
@@ -48,8 +48,8 @@ class QueryOracle(HmacV1QueryAuth):
         return str(self.expires)
 
 
-def test_the_presigned_example_of_the_user_guide_holds() -> None:
-    """The worked example of the Amazon S3 User Guide comes out as it stands there."""
+def test_the_presigned_example_of_the_user_guide() -> None:
+    """The example in the Amazon S3 User Guide is reproduced."""
     url = SignerV2(bucket="johnsmith").presign(
         "GET",
         "https://johnsmith.s3.amazonaws.com/photos/puppy.jpg",
@@ -67,7 +67,7 @@ def test_the_presigned_example_of_the_user_guide_holds() -> None:
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(batches)
 def test_botocore_signs_the_same(batch: list[Request]) -> None:
-    """botocore's signature is ours, whatever the request, as headers and as a URL."""
+    """Signatures of any request, in headers and in URLs, are those of botocore."""
     for request in batch:
         theirs = request.aws
         HeaderOracle(request).add_auth(theirs)
@@ -99,8 +99,8 @@ def test_botocore_signs_the_same(batch: list[Request]) -> None:
         assert urlsplit(url)[:3] == urlsplit(theirs.url)[:3]
 
 
-def test_what_belongs_to_a_url_stands_in_it_as_botocore_writes_it() -> None:
-    """The token and what begins with x-amz- are signed and go into the URL; a former query comes first."""
+def test_signed_parameters_are_part_of_the_url() -> None:
+    """The token and ``x-amz-`` headers become part of the URL, after an existing query, as in botocore."""
     credentials = Credentials("AKID", "secret", "token+/=")
     headers = {"x-amz-acl": "private", "content-type": "image/png"}
     request = Request("PUT", f"{URL}?acl", headers, credentials, "", NOW, "", 60)
@@ -113,13 +113,13 @@ def test_what_belongs_to_a_url_stands_in_it_as_botocore_writes_it() -> None:
 
 
 def test_the_parameters_that_botocore_signs_are_signed() -> None:
-    """All but two, which no server asks for."""
+    """Two of the parameters that botocore signs are not used by any server; all others are signed."""
     assert set(HmacV1Auth.QSAOfInterest) - SUBRESOURCES == {"defaultObjectAcl", "storageClass"}
 
 
 @pytest.mark.parametrize("name", sorted(SUBRESOURCES))
-def test_what_a_query_asks_of_an_object_is_signed(name: str) -> None:
-    """A parameter that means another thing of the object changes the signature; botocore agrees."""
+def test_subresources_are_signed(name: str) -> None:
+    """A parameter that selects a subresource changes the signature, as in botocore."""
     request = Request("GET", f"{URL}?z=1&{name}=a%20b", {}, KEYS, "", NOW, "", 1)
     theirs = request.aws
     HeaderOracle(request).add_auth(theirs)
@@ -130,14 +130,14 @@ def test_what_a_query_asks_of_an_object_is_signed(name: str) -> None:
 
 @pytest.mark.parametrize("host", ["bucket.s3.test", "BUCKET.s3.test"])
 def test_a_bucket_in_the_host_is_signed_with_the_path(host: str) -> None:
-    """A URL of either style has one signature, and another host has no bucket in it."""
+    """URLs of both styles have the same signature, and another host contains no bucket."""
     signer = SignerV2(bucket="bucket")
     virtual = signer.sign("GET", f"https://{host}/key.png", {}, KEYS, now=NOW)
     assert virtual["authorization"] == signer.sign("GET", URL, {}, KEYS, now=NOW)["authorization"]
 
 
 def test_a_former_signature_is_replaced() -> None:
-    """Signing what was signed before leaves nothing of the old; a host that is given stands."""
+    """A request that is signed again has no part of the old signature; a given host is kept."""
     token = Credentials("A", "s", "token")
     old = SignerV2().sign("PUT", URL, {"x-amz-meta-a": "1", "X-Amz-Date": "old"}, token, now=NOW)
     again = SignerV2().sign("PUT", URL, old, KEYS, now=NOW + timedelta(hours=1))
@@ -146,7 +146,7 @@ def test_a_former_signature_is_replaced() -> None:
 
 @pytest.mark.parametrize("token", [None, "token+/="])
 def test_a_form_is_signed_as_botocore_signs_it(token: str | None) -> None:
-    """botocore signs the same policy, and adds the same fields."""
+    """botocore signs the same policy and adds the same fields."""
     credentials = Credentials("AKID", "secret", token)
     fields = SignerV2().presign_post(
         "bucket", "a/${filename}", credentials, now=NOW, expires_in=600, fields={"acl": "private"}
@@ -161,8 +161,8 @@ def test_a_form_is_signed_as_botocore_signs_it(token: str | None) -> None:
     assert fields == request.context["s3-presign-post-fields"]
 
 
-def test_what_cannot_be_signed_is_refused() -> None:
-    """The message says what was expected."""
+def test_invalid_requests_are_refused() -> None:
+    """The message states what was expected."""
     with pytest.raises(ValueError, match="now: expected a datetime with a time zone"):
         SignerV2().sign("GET", URL, {}, KEYS, now=NOW.replace(tzinfo=None))
     with pytest.raises(ValueError, match="expires_in: expected at least 1 second, got 0"):
@@ -171,6 +171,6 @@ def test_what_cannot_be_signed_is_refused() -> None:
         SignerV2().presign_post("b", "k", KEYS, now=NOW, expires_in=-1)
 
 
-def test_its_repr_is_short() -> None:
-    """The signer keeps no secret, and says whose bucket it signs for."""
+def test_the_repr() -> None:
+    """The repr contains the bucket, and no secret."""
     assert repr(SignerV2(bucket="bucket")) == "SignerV2(bucket='bucket')"

@@ -1,4 +1,4 @@
-"""The store in a bucket."""
+"""``S3Store``."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ AWS = {"access_key": "key", "secret_key": "secret"}
     ],
 )
 def test_plain_urls(options: dict[str, Any], expected: str) -> None:
-    """They are those of the bucket, of the server, or below what is given for the public."""
+    """Unsigned URLs are those of the bucket or the server, or start with the public base URL."""
     assert S3Store(**{"bucket": "pictures", **AWS, **options}).url_of("a/b c+~") == expected
 
 
@@ -109,14 +109,14 @@ def test_the_arguments_of_the_predecessor() -> None:
     ],
     ids=str,
 )
-def test_arguments_that_do_not_go_together(options: dict[str, Any], message: str) -> None:
-    """They are refused by name."""
+def test_incompatible_arguments(options: dict[str, Any], message: str) -> None:
+    """Incompatible arguments are refused, and the error names them."""
     with pytest.raises(ValueError, match=message):
         S3Store(**{"bucket": "pictures", **options})
 
 
-async def test_old_rows(s3_store: S3Store) -> None:
-    """Files without a revision have the names of SQLAlchemy-ImageAttach, below its prefix; others need no number."""
+async def test_legacy_files(s3_store: S3Store) -> None:
+    """Keys without a revision have the names of SQLAlchemy-ImageAttach, below the prefix."""
     await s3_store.put(ImageKey("user", 7, 30, 20, "image/jpeg"), b"old", reproducible=False)
     await s3_store.put(ImageKey("user", 7, 30, 20, "image/webp"), b"odd", reproducible=False)
     assert [found.name async for found in s3_store.list_objects()] == ["user/7/30x20.jpe", "user/7/30x20None"]
@@ -126,8 +126,8 @@ async def test_old_rows(s3_store: S3Store) -> None:
         s3_store.name_of(ImageKey("user", None, 30, 20, "image/jpeg"))
 
 
-async def test_what_the_server_says_of_files(gate: Gate, make_store: MakeStore) -> None:
-    """Pictures are kept for ever and shown, what may hold scripts is a download, private files are not shared."""
+async def test_headers_of_files(gate: Gate, make_store: MakeStore) -> None:
+    """Images can be cached for a year, active content is downloaded, and private files are not shared."""
     store = make_store(gate.url, url_expires_in=60)
     for mimetype, disposition in (("image/png", None), ("image/svg+xml", "attachment"), ("text/html", "attachment")):
         key = await put(store, mimetype)
@@ -143,7 +143,7 @@ async def test_what_the_server_says_of_files(gate: Gate, make_store: MakeStore) 
 
 
 async def test_storage_classes(gate: Gate, make_store: MakeStore) -> None:
-    """Files that can be made again may lie somewhere cheaper; nothing is said unless it is asked for."""
+    """Reproducible files can have another storage class; without an option, none is sent."""
 
     async def classes(**options: Any) -> list[str | None]:
         store = make_store(gate.url, **options)
@@ -162,7 +162,7 @@ async def test_storage_classes(gate: Gate, make_store: MakeStore) -> None:
 
 
 async def test_private_files(gate: Gate, make_store: MakeStore) -> None:
-    """Their URLs are signed, stay the same for a while, end in time, and nobody reads them without."""
+    """Signed URLs stay the same for a while and expire, and unsigned requests are refused."""
     store = make_store(gate.url, url_expires_in=60)
     key = await put(store)
     name = store.name_of(key)
@@ -184,16 +184,16 @@ async def test_private_files(gate: Gate, make_store: MakeStore) -> None:
     assert (await fetch(url))[0] == 403
 
 
-async def test_old_rows_of_public_files_are_stamped(s3_store: S3Store) -> None:
-    """As the old library did, so that caches let go of them."""
+async def test_urls_of_public_legacy_files_have_a_timestamp(s3_store: S3Store) -> None:
+    """The URLs have ``_ts``, as in SQLAlchemy-ImageAttach, so that caches do not return old files."""
     old = SimpleNamespace(
         key=ImageKey("user", 7, 30, 20, "image/jpeg"), reproducible=False, created_at=datetime(2020, 1, 2, tzinfo=UTC)
     )
     assert s3_store.locate(old).endswith("/user/7/30x20.jpe?_ts=20200102000000000000")
 
 
-async def test_what_no_store_has_put_is_left_out(gate: Gate, make_store: MakeStore) -> None:
-    """Empty folders and the like, and everything outside of the prefix."""
+async def test_listings_contain_only_files_of_stores(gate: Gate, make_store: MakeStore) -> None:
+    """Listings leave out empty folders, invalid names, and everything outside of the prefix."""
     store = make_store(gate.url, prefix="p")
     for key in ("p/", "p/folder/", "p//x", "q/a", "pa"):
         async with S3Client(
@@ -204,8 +204,8 @@ async def test_what_no_store_has_put_is_left_out(gate: Gate, make_store: MakeSto
     assert [found.name async for found in store.list_objects()] == ["a"]
 
 
-async def test_credentials_of_ones_own(gate: Gate, make_store: MakeStore) -> None:
-    """A callable is asked when they are needed; a temporary pair has its token."""
+async def test_custom_credentials(gate: Gate, make_store: MakeStore) -> None:
+    """A callable is called when credentials are needed, and temporary credentials are sent with their token."""
 
     async def provide() -> Credentials:
         return Credentials(ACCESS_KEY, SECRET_KEY)
@@ -219,8 +219,8 @@ async def test_credentials_of_ones_own(gate: Gate, make_store: MakeStore) -> Non
     await put(make_store(gate.url, access_key="ASIA", secret_key="secret", token="token"))
 
 
-async def test_uploads_that_a_killed_process_left(gate: Gate, make_store: MakeStore) -> None:
-    """Old ones are aborted; young ones may still be in progress, and other programs' are left alone."""
+async def test_uploads_of_killed_processes(gate: Gate, make_store: MakeStore) -> None:
+    """Old uploads are aborted, but not young ones, which may be in progress, and not those of other programs."""
     store = make_store(gate.url, multipart_threshold=1, prefix="p")
     gate.before.append(lambda asked: Refusal(403, "AccessDenied") if "uploadId" in asked.target else None)
     for n in range(3):
@@ -238,7 +238,7 @@ async def test_uploads_that_a_killed_process_left(gate: Gate, make_store: MakeSt
 
 
 def test_importing_loads_no_botocore() -> None:
-    """It is heavy, and only needed to find what others have configured."""
+    """botocore, which is slow to import, is loaded only to find credentials."""
     code = (
         "import sys, aioimageattach.stores.s3 as s3; s3.S3Store, s3.S3SandboxStore\n"
         "print([name for name in ('botocore', 'boto3', 'aiobotocore') if name in sys.modules])"
@@ -248,7 +248,7 @@ def test_importing_loads_no_botocore() -> None:
 
 
 async def test_downloads_under_a_file_name(gate: Gate, make_store: MakeStore) -> None:
-    """The server takes the signed name, and sends it as a header; another name breaks the signature."""
+    """The server sends the signed file name in a header, and rejects another name."""
     store = make_store(gate.url, url_expires_in=600)
     key = await put(store)
     url = store.download_url_for(key, "Кот 1.jpg")
@@ -263,7 +263,7 @@ async def test_downloads_under_a_file_name(gate: Gate, make_store: MakeStore) ->
 
 
 async def test_files_of_very_many_types(gate: Gate, make_store: MakeStore) -> None:
-    """Each is described by its own type, however many there are."""
+    """Each file has its own type, regardless of the number of different types."""
     store = make_store(gate.url)
     types = [f"image/x-{number}" for number in range(70)]
     for mimetype in types * 2:

@@ -1,4 +1,4 @@
-"""Keys and queries in URLs, and URLs taken apart."""
+"""Encoding of keys and queries, and parsing of URLs."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from aioimageattach.stores.s3._signing.urls import quote_key, quote_query, split
     ],
 )
 def test_a_key_is_encoded_once(key: str, expected: str) -> None:
-    """Slashes stay, everything else that is not unreserved is encoded."""
+    """All characters except unreserved ones and slashes are percent-encoded."""
     assert quote_key(key) == expected
 
 
 @pytest.mark.parametrize("key", ["", ".", "..", "a/../b", "./a", "a/.", "é" * 513, "a\ud800"])
-def test_a_key_that_no_url_can_carry_is_refused(key: str) -> None:
-    """Empty, too long, not encodable, or with a segment that somebody on the way would resolve."""
+def test_invalid_keys(key: str) -> None:
+    """Keys that are empty, too long, not encodable, or have a segment that proxies would resolve are refused."""
     with pytest.raises(InvalidKeyError, match=r"^key: "):
         quote_key(key)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60))
 def test_an_encoded_key_is_one_path_and_can_be_decoded(key: str) -> None:
-    """Whatever a key is made of, its URL is understood, has no query, and names this key."""
+    """The URL of any key can be parsed, has no query, and decodes to the key."""
     try:
         quoted = quote_key(key)
     except InvalidKeyError:
@@ -54,7 +54,7 @@ def test_an_encoded_key_is_one_path_and_can_be_decoded(key: str) -> None:
 
 @pytest.mark.parametrize("params", [{"a b": "c+d", "é": "", "x": "~/"}, [("a b", "c+d"), ("é", ""), ("x", "~/")]])
 def test_a_query_is_encoded_as_it_is_signed(params: dict[str, str] | list[tuple[str, str]]) -> None:
-    """A space is %20, an empty value has its sign, a slash is encoded."""
+    """A space is ``%20``, an empty value has its ``=``, and a slash is encoded."""
     assert quote_query(params) == "a%20b=c%2Bd&%C3%A9=&x=~%2F"
     assert quote_query({"uploads": None, "a b": None, "x": "y"}) == "uploads&a%20b&x=y"
 
@@ -77,7 +77,7 @@ def test_a_query_is_encoded_as_it_is_signed(params: dict[str, str] | list[tuple[
     ],
 )
 def test_a_url_that_would_be_rewritten_is_refused(url: str) -> None:
-    """The message does not repeat it, since a URL may hold a password or a signature."""
+    """The message does not repeat the URL, which may contain a password or a signature."""
     with pytest.raises(ValueError, match=r"^url: expected") as caught:
         split_url(url)
     assert "secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""A response is a success only if it proves to be one, whatever its status; the bytes are those on the wire."""
+"""A response counts as a success only with evidence in it, whatever its status."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ KINDS = {"uploads": "start", "partNumber": "part", "uploadId": "complete", "dele
 
 
 def routed(**replies: Reply) -> Reply:
-    """Answer each kind of request by a reply of its own, and the others as if there were no such object."""
+    """Return a server that has a reply for each kind of request, and otherwise responds as if no object exists."""
 
     async def reply(request: Request, writer: Any) -> None:
         query = request.target.partition("?")[2]
@@ -72,10 +72,10 @@ def routed(**replies: Reply) -> Reply:
         (answer(200, b"", etag='""'), StoreUnavailableError, "not from an S3 server: expected an ETag header"),
     ],
 )
-async def test_a_put_is_proven_by_its_etag(
+async def test_a_put_requires_an_etag(
     make_client: MakeClient, reply: Reply, kind: type[StoreError], message: str
 ) -> None:
-    """A 200 with an error, with a page or without an ETag is not a success, and the put is taken back."""
+    """A 200 response with an error, with a page or without an ETag is not a success, and the put is undone."""
     async with Scripted([routed(PUT=reply)]) as server:
         client = make_client(server.url, max_retry=1)
         for call in (client.create("a", b"x"), client.replace("a", b"x")):
@@ -86,8 +86,8 @@ async def test_a_put_is_proven_by_its_etag(
         assert methods == ["PUT"] * tries + ["HEAD"] + ["PUT"] * tries
 
 
-async def test_a_put_whose_response_was_replaced_on_the_way(gate: Gate, make_client: MakeClient) -> None:
-    """The server has done it, and a proxy answers with a page: the next attempt finds its own object."""
+async def test_a_put_whose_response_was_replaced_by_a_proxy(gate: Gate, make_client: MakeClient) -> None:
+    """If a proxy replaces the response, the next attempt recognises its own object."""
     played: list[Answer] = []
 
     def replace(asked: Asked, found: Answer) -> Answer:
@@ -104,8 +104,8 @@ async def test_a_put_whose_response_was_replaced_on_the_way(gate: Gate, make_cli
 
 
 @pytest.mark.parametrize("options", [{}, {"multipart_threshold": 1}])
-async def test_a_checksum_is_confirmed(make_client: MakeClient, options: dict[str, Any]) -> None:
-    """A server that does not know checksums, or that has received other bytes, has not done what was asked."""
+async def test_checksums_must_be_confirmed(make_client: MakeClient, options: dict[str, Any]) -> None:
+    """A put fails if the server does not return the checksum, or returns another one."""
     started = answer(200, b"<a><UploadId>1</UploadId></a>")
 
     def server(**headers: str) -> Scripted:
@@ -122,8 +122,8 @@ async def test_a_checksum_is_confirmed(make_client: MakeClient, options: dict[st
             await make_client(scripted.url, checksum="crc32", max_retry=0, **options).create("a", b"x")
 
 
-async def test_a_part_is_proven_by_its_etag(make_client: MakeClient) -> None:
-    """As a put is; the upload is aborted, and nothing is completed."""
+async def test_a_part_requires_an_etag(make_client: MakeClient) -> None:
+    """A part without an ETag aborts the upload, and nothing is completed."""
     for body, kind in ((PAGE, StoreUnavailableError), (REFUSED, StorePermissionError)):
         script = routed(
             start=answer(200, b"<a><UploadId>1</UploadId></a>"), part=answer(200, body), DELETE_complete=answer(204)
@@ -139,8 +139,8 @@ async def test_a_part_is_proven_by_its_etag(make_client: MakeClient) -> None:
 
 
 @pytest.mark.parametrize("body", [PAGE, b"", b"<CompleteMultipartUploadResult/>"])
-async def test_a_completed_upload_is_proven_by_its_etag(make_client: MakeClient, body: bytes) -> None:
-    """Otherwise it is aborted, and what it may have made is taken back."""
+async def test_a_completed_upload_requires_an_etag(make_client: MakeClient, body: bytes) -> None:
+    """Without an ETag, the upload is aborted, and an object that it may have created is deleted."""
     script = routed(
         start=answer(200, b"<a><UploadId>1</UploadId></a>"),
         part=answer(200, etag='"p"'),
@@ -165,8 +165,8 @@ async def test_a_completed_upload_is_proven_by_its_etag(make_client: MakeClient,
         (error(404, "NoSuchBucket"), StoreError),
     ],
 )
-async def test_a_deletion_is_proven(make_client: MakeClient, reply: Reply, kind: type[StoreError]) -> None:
-    """A page, an error and a 404 of somebody else are not; nor for an upload that is aborted."""
+async def test_a_deletion_requires_an_empty_body(make_client: MakeClient, reply: Reply, kind: type[StoreError]) -> None:
+    """A page, an error or a foreign 404 is not a success, also when an upload is aborted."""
     async with Scripted([reply]) as server:
         client = make_client(server.url, max_retry=0)
         for call in (client.delete("a"), client.abort_upload("a", "1")):
@@ -178,8 +178,8 @@ async def test_a_deletion_is_proven(make_client: MakeClient, reply: Reply, kind:
             await make_client(server.url).abort_upload("a", "1")
 
 
-async def test_a_take_back_is_proven(make_client: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
-    """What answers a page to a deletion may not have deleted, and the log says so."""
+async def test_an_unproven_clean_up_is_logged(make_client: MakeClient, caplog: pytest.LogCaptureFixture) -> None:
+    """If a clean-up is answered by a page, the log states that the object may be left."""
     ids: list[str] = []
 
     async def put(request: Request, writer: Any) -> None:
@@ -196,8 +196,8 @@ async def test_a_take_back_is_proven(make_client: MakeClient, caplog: pytest.Log
     assert "'a' may be left behind: undo the put of 'a': the response is not from an S3 server" in caplog.text
 
 
-async def test_many_deletions_are_proven(make_client: MakeClient) -> None:
-    """By a document of the kind that was asked for."""
+async def test_a_bulk_deletion_requires_its_document(make_client: MakeClient) -> None:
+    """A bulk deletion succeeds only with a document of the requested kind."""
     for body, kind in (
         (PAGE, StoreUnavailableError),
         (b"<html/>", StoreUnavailableError),
@@ -209,8 +209,8 @@ async def test_many_deletions_are_proven(make_client: MakeClient) -> None:
 
 
 @pytest.mark.parametrize("body", [PAGE, b"", b"<CopyObjectResult/>", REFUSED])
-async def test_a_copy_is_proven_by_its_etag(make_client: MakeClient, body: bytes) -> None:
-    """Otherwise it failed, and what it may have made is taken back."""
+async def test_a_copy_requires_an_etag(make_client: MakeClient, body: bytes) -> None:
+    """A copy without an ETag has failed, and an object that it may have created is deleted."""
     async with Scripted([routed(copy=answer(200, body))]) as server:
         with pytest.raises(StoreError, match="copy to 'b'"):
             await make_client(server.url, max_retry=0).copy("a", "b", only_new=True, content_type="image/png")
@@ -218,8 +218,8 @@ async def test_a_copy_is_proven_by_its_etag(make_client: MakeClient, body: bytes
 
 
 @pytest.mark.parametrize("status", [404, 412])
-async def test_a_refusal_of_somebody_else(make_client: MakeClient, status: int) -> None:
-    """A proxy's 404 does not mean that there is no such object, nor its 412 that there is one."""
+async def test_a_foreign_error_response(make_client: MakeClient, status: int) -> None:
+    """A proxy's 404 does not mean that the object is missing, nor its 412 that it exists."""
     async with Scripted([answer(status, PAGE)]) as server:
         client = make_client(server.url)
         for call in (client.open("a"), client.replace("a", b"x")):
@@ -248,7 +248,7 @@ async def lost(_request: Request, writer: Any) -> None:
 
 
 def after(first: Reply, rest: Reply) -> Reply:
-    """Answer the first request by one reply, and the others by another."""
+    """Return a server that has one reply for the first request, and another one for all others."""
     replies = [first]
 
     async def reply(request: Request, writer: Any) -> None:
@@ -262,7 +262,7 @@ STARTED = answer(200, b"<InitiateMultipartUpload><UploadId>2</UploadId></Initiat
 
 
 async def test_the_response_of_gofakes3(make_client: MakeClient) -> None:
-    """Its root element has another name; the upload is started once, and completed."""
+    """A response with another root element is accepted: the upload is started once and completed."""
     script = routed(start=STARTED, part=answer(200, etag='"p"'), complete=answer(200, b"<a><ETag>e</ETag></a>"))
     async with Scripted([script]) as server:
         assert await make_client(server.url, multipart_threshold=1).create("a", b"x") == "e"
@@ -271,7 +271,7 @@ async def test_the_response_of_gofakes3(make_client: MakeClient) -> None:
 
 @pytest.mark.parametrize("body", [PAGE, b"<a/>", b""])
 async def test_an_upload_that_may_have_been_started_is_not_started_again(make_client: MakeClient, body: bytes) -> None:
-    """The response makes no sense, so the next one would not either; what was started is looked for and aborted."""
+    """After an invalid response, the upload that may have been started is looked for and aborted."""
     script = routed(start=answer(200, body), GET_start=uploads(("a", "1", NOW)), DELETE_complete=answer(204))
     async with Scripted([script]) as server:
         with pytest.raises(StoreUnavailableError, match=r"start the upload of 'a': .*not from an S3 server"):
@@ -285,7 +285,7 @@ async def test_an_upload_that_may_have_been_started_is_not_started_again(make_cl
 
 @pytest.mark.parametrize("status", [0, 500, 502])
 async def test_an_upload_whose_start_is_uncertain(make_client: MakeClient, status: int) -> None:
-    """The one that was started is aborted before the next is; those of others, and old ones, are left alone."""
+    """It is aborted before another one is started; uploads of others and older ones are not touched."""
     first = error(status, "InternalError") if status else lost
     found = uploads(("a", "1", NOW), ("ab", "3", NOW), ("a", "4", "2020-01-01T00:00:00Z"))
     script = routed(
@@ -311,7 +311,7 @@ async def test_an_upload_whose_start_is_uncertain(make_client: MakeClient, statu
 async def test_an_upload_that_cannot_be_found(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture, listed: Reply, message: str
 ) -> None:
-    """Nothing is started again, nothing of others is aborted, and the log says what may be left."""
+    """Nothing is started again, no other upload is aborted, and the log states that an upload may be left."""
     async with Scripted([routed(start=lost, GET_start=listed)]) as server:
         with pytest.raises(StoreUnavailableError, match="the connection failed"):
             await make_client(server.url, multipart_threshold=1).create("a", b"x")
@@ -321,7 +321,7 @@ async def test_an_upload_that_cannot_be_found(
 
 
 async def test_an_upload_that_is_cancelled_while_it_is_started(make_client: MakeClient) -> None:
-    """The server may have started it although its response never came, so it is looked for and aborted."""
+    """The server may have started the upload without a response, so it is looked for and aborted."""
     reached = asyncio.Event()
 
     async def wait(_request: Request, _writer: Any) -> None:
@@ -339,7 +339,7 @@ async def test_an_upload_that_is_cancelled_while_it_is_started(make_client: Make
 
 
 async def test_an_upload_that_was_not_started_is_started_again(make_client: MakeClient) -> None:
-    """A server that is busy says that it has done nothing: nobody looks for an upload."""
+    """After a response that nothing was started, no upload is looked for."""
     script = routed(
         start=after(error(503, "SlowDown"), STARTED),
         part=answer(200, etag='"p"'),
@@ -356,7 +356,7 @@ COPIED = answer(200, b"<a><ETag>e</ETag></a>")
 
 
 async def test_a_copy_honours_create_only(make_client: MakeClient) -> None:
-    """A server that does not know If-None-Match is not sent it, by no request."""
+    """With ``create_only="head"``, no request contains If-None-Match."""
     for option, expected in (("head", None), ("if-none-match", "*")):
         async with Scripted([routed(copy=COPIED)]) as server:
             await make_client(server.url, create_only=option).copy("a", "b", only_new=True)
@@ -364,7 +364,7 @@ async def test_a_copy_honours_create_only(make_client: MakeClient) -> None:
 
 
 async def test_a_copy_that_is_refused_for_its_source(make_client: MakeClient) -> None:
-    """Swift compares the header with the source: the destination is looked at before the 412 is believed."""
+    """Swift compares If-None-Match with the source, so the destination is checked after a 412 response."""
     async with Scripted([routed(copy=error(412, "PreconditionFailed"))]) as server:
         with pytest.raises(StoreError, match=r"there is no such object: .*set create_only='head'") as caught:
             await make_client(server.url).copy("a", "b", only_new=True)
@@ -376,7 +376,7 @@ async def test_a_copy_that_is_refused_for_its_source(make_client: MakeClient) ->
 
 
 async def test_a_copy_whose_response_was_lost(gate: Gate, make_client: MakeClient) -> None:
-    """The copy that is in the way of the next attempt is known to be its own."""
+    """The next attempt recognises the existing copy as its own."""
     client = make_client(gate.url)
     await client.create("a", b"x")
     losses: list[None] = [None]
@@ -418,7 +418,7 @@ TOKEN = "<NextContinuationToken>t</NextContinuationToken>"
     ids=["no token", "one token", "one marker", "a circle", "empty pages", "nothing"],
 )
 async def test_a_listing_that_makes_no_progress(make_client: MakeClient, pages: list[Reply]) -> None:
-    """It ends with an error: the names that came are not all there are."""
+    """The listing raises an error, because it may be incomplete."""
     async with Scripted(pages) as server:
         with pytest.raises(StoreError, match="expected a complete listing, but"):
             _ = [one async for one in make_client(server.url).list()]
@@ -426,7 +426,7 @@ async def test_a_listing_that_makes_no_progress(make_client: MakeClient, pages: 
 
 
 async def test_a_thousand_empty_pages(make_client: MakeClient) -> None:
-    """Some may be empty; a server that sends nothing else does not list."""
+    """Some pages may be empty, but a server that sends only empty pages is an error."""
     count = 0
 
     async def empty(request: Request, writer: Any) -> None:
@@ -440,8 +440,8 @@ async def test_a_thousand_empty_pages(make_client: MakeClient) -> None:
         assert count == 1001
 
 
-async def test_a_server_that_knows_version_one_only(make_client: MakeClient) -> None:
-    """1,000 names are listed once; names at or before the start are dropped by the client."""
+async def test_a_server_that_supports_only_version_one(make_client: MakeClient) -> None:
+    """A listing sends one request per page, and the client drops names up to the start."""
     names = [f"n{number:03}" for number in range(1000)]
 
     async def listing(request: Request, writer: Any) -> None:
@@ -459,14 +459,14 @@ async def test_a_server_that_knows_version_one_only(make_client: MakeClient) -> 
 
 
 async def test_a_listing_of_uploads_that_ignores_the_prefix(make_client: MakeClient) -> None:
-    """Uploads of other names are left out: somebody aborts what is listed."""
+    """Uploads of other names are left out, because listed uploads are aborted."""
     async with Scripted([uploads(("p/a1", "1", NOW), ("p/b", "2", NOW), ("a2", "3", NOW))]) as server:
         client = make_client(server.url, prefix="p/")
         assert [(one.key, one.upload_id) async for one in client.list_uploads("a")] == [("a1", "1")]
 
 
 async def test_a_listing_of_uploads_that_makes_no_progress(make_client: MakeClient) -> None:
-    """With the same marker, or with none; where the marker is left out, the last upload says how to go on."""
+    """A repeated marker is an error; if the marker is missing, the last upload is used."""
     upload = LISTED[1].format("a", "1", NOW)
     for more in ("", "<NextKeyMarker>a</NextKeyMarker>"):
         body = f"<a><IsTruncated>true</IsTruncated>{more}{upload}</a>".encode()
@@ -487,7 +487,7 @@ async def test_a_listing_of_uploads_that_makes_no_progress(make_client: MakeClie
 async def test_a_server_without_bulk_deletion(
     make_client: MakeClient, caplog: pytest.LogCaptureFixture, reply: Reply
 ) -> None:
-    """It is asked once, then objects are deleted one by one, and the log names the option."""
+    """Bulk deletion is tried once, then objects are deleted one by one, and the log names the option."""
     async with Scripted([routed(many=reply, DELETE=answer(204))]) as server:
         client = make_client(server.url)
         assert await client.delete_many(["a", "b"]) == {}

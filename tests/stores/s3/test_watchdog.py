@@ -1,4 +1,4 @@
-"""Limits on what is awaited, by one timer."""
+"""Time limits that share one timer."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def soon(seconds: float) -> float:
 
 
 async def test_a_block_that_ends_in_time(watchdog: Watchdog) -> None:
-    """Nothing happens, also not later."""
+    """A block that ends in time is never cancelled."""
     with Limit(watchdog, soon(0.01)):
         await asyncio.sleep(0)
     await asyncio.sleep(0.02)
 
 
 async def test_a_block_that_takes_too_long(watchdog: Watchdog) -> None:
-    """It ends by a timeout, and its task is not left cancelled."""
+    """The block raises TimeoutError, and its task is not left cancelled."""
     with pytest.raises(TimeoutError), Limit(watchdog, soon(0.01)):
         await asyncio.Event().wait()
     task = asyncio.current_task()
@@ -38,8 +38,8 @@ async def test_a_block_that_takes_too_long(watchdog: Watchdog) -> None:
     await asyncio.sleep(0)
 
 
-async def test_a_limit_that_is_moved(watchdog: Watchdog) -> None:
-    """The later time counts."""
+async def test_a_postponed_limit(watchdog: Watchdog) -> None:
+    """A limit that was postponed expires at the later time."""
     with Limit(watchdog, soon(0.01)) as limit:
         limit.at = soon(60)
         await asyncio.sleep(0.03)
@@ -49,7 +49,7 @@ async def test_a_limit_that_is_moved(watchdog: Watchdog) -> None:
 
 
 async def test_a_block_that_makes_progress(watchdog: Watchdog) -> None:
-    """It ends when it has made none for too long, and at the latest time in any case."""
+    """The block is cancelled if it makes no progress for too long, and in any case at the deadline."""
     with pytest.raises(TimeoutError), Limit(watchdog, soon(60), 0.01):
         await asyncio.Event().wait()
     with Limit(watchdog, soon(60), 5) as limit:
@@ -64,7 +64,7 @@ async def test_a_block_that_makes_progress(watchdog: Watchdog) -> None:
 
 
 async def test_many_limits(watchdog: Watchdog) -> None:
-    """Each ends by itself, whichever was first, and they share a timer."""
+    """Each limit expires at its own time, and all share a timer."""
     ended: list[int] = []
 
     async def wait(number: int, seconds: float) -> None:
@@ -78,8 +78,8 @@ async def test_many_limits(watchdog: Watchdog) -> None:
     assert ended == [1, 2, 0]
 
 
-async def test_a_cancellation_counts_more(watchdog: Watchdog) -> None:
-    """Whether it comes before the limit or together with it."""
+async def test_a_cancellation_takes_precedence(watchdog: Watchdog) -> None:
+    """A cancellation before or together with the limit is raised instead of TimeoutError."""
     started = asyncio.Event()
 
     async def wait(limit: Limit) -> None:
@@ -100,7 +100,7 @@ async def test_a_cancellation_counts_more(watchdog: Watchdog) -> None:
 
 
 async def test_an_error_of_the_block(watchdog: Watchdog) -> None:
-    """What the block makes of being ended is raised as it is."""
+    """An error that the block raises when it is cancelled propagates."""
     with pytest.raises(KeyError), Limit(watchdog, soon(0.01)):
         try:
             await asyncio.Event().wait()

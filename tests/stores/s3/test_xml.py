@@ -1,4 +1,4 @@
-"""The XML that S3 speaks: what is read of it, what is refused, and botocore as the other end."""
+"""XML documents of S3: parsing, refusal of invalid ones, and comparison with botocore."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def theirs(operation: OperationModel, body: bytes) -> dict[str, Any]:
 
 
 def shape(body: bytes) -> Any:
-    """Return a document without what may differ: names, texts and children, in order."""
+    """Return the names, texts and children of a document in order, without details that may differ."""
 
     def of(element: ElementTree.Element) -> Any:
         return element.tag, (element.text or "").strip(), [of(child) for child in element]
@@ -64,8 +64,8 @@ def shape(body: bytes) -> Any:
     return of(ElementTree.fromstring(body))
 
 
-def test_a_listing_is_read() -> None:
-    """Keys and prefixes are decoded, times have a zone, tags no quotes."""
+def test_a_listing_is_parsed() -> None:
+    """Keys and prefixes are decoded, times have a zone, and ETags have no quotes."""
     assert responses.parse_list(PAGE.encode()) == ListPage(
         objects=(
             ListedObject(
@@ -82,8 +82,8 @@ def test_a_listing_is_read() -> None:
     )
 
 
-def test_a_plain_listing_of_an_old_server_is_read() -> None:
-    """Without encoding, namespace, tag and token: the key is as it stands, and nothing says how to go on."""
+def test_a_listing_of_an_old_server_is_parsed() -> None:
+    """Without encoding, namespace, ETag and token, keys are returned unchanged, and there is no next page."""
     body = (
         "  \n<?xml version='1.0'?><ListBucketResult><IsTruncated>true</IsTruncated><Contents><Key> a+b%20 </Key>"
         "<LastModified>Fri, 20 Nov 2026 12:30:05 GMT</LastModified><Size>1</Size></Contents></ListBucketResult>"
@@ -95,8 +95,8 @@ def test_a_plain_listing_of_an_old_server_is_read() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(WRITABLE, max_size=5))
-def test_botocore_reads_the_same_listing(s3: ServiceModel, keys: list[str]) -> None:
-    """Whatever the keys, botocore reads the same of a listing."""
+def test_botocore_parses_the_same_listing(s3: ServiceModel, keys: list[str]) -> None:
+    """For any keys, botocore parses a listing to the same values."""
     root = ElementTree.Element("ListBucketResult", xmlns="http://s3.amazonaws.com/doc/2006-03-01/")
     for number, key in enumerate(keys):
         item = ElementTree.SubElement(root, "Contents")
@@ -111,8 +111,8 @@ def test_botocore_reads_the_same_listing(s3: ServiceModel, keys: list[str]) -> N
     assert [item.key for item in responses.parse_list(body).objects] == keys
 
 
-def test_a_result_of_deletions_is_read(s3: ServiceModel) -> None:
-    """Deleted keys and failures are told apart, as botocore tells them."""
+def test_a_result_of_a_bulk_deletion_is_parsed(s3: ServiceModel) -> None:
+    """Deleted keys and failures are distinguished, as in botocore."""
     body = (
         f"{HEAD}<DeleteResult {NS}><Deleted><Key>a &amp; b</Key></Deleted><Error><Key>c</Key>"
         "<Code>AccessDenied</Code><Message>Access\n  Denied</Message></Error><Error><Key>d</Key></Error></DeleteResult>"
@@ -125,8 +125,8 @@ def test_a_result_of_deletions_is_read(s3: ServiceModel) -> None:
     assert [item["Key"] for item in expected["Errors"]] == ["c", "d"]
 
 
-def test_uploads_and_what_becomes_of_them_are_read() -> None:
-    """Begun, listed, completed, copied."""
+def test_responses_about_uploads_are_parsed() -> None:
+    """Responses for started, listed, completed and copied uploads are parsed."""
     begun = f"{HEAD}<InitiateMultipartUploadResult {NS}><UploadId> VXBsb2Fk </UploadId></InitiateMultipartUploadResult>"
     assert responses.parse_upload_id(begun.encode()) == "VXBsb2Fk"
     done = (
@@ -162,8 +162,8 @@ INFO = S3ErrorInfo(
 
 
 @pytest.mark.parametrize("body", [ERROR, f"<ErrorResponse>{ERROR.removeprefix(HEAD)}</ErrorResponse>", f"  {ERROR}"])
-def test_an_error_is_read(body: str) -> None:
-    """What helps is kept; what the server repeats of the signature is not."""
+def test_an_error_is_parsed(body: str) -> None:
+    """The useful elements are kept, but not those that repeat the signature."""
     assert xml.parse_error(body.encode()) == INFO
     assert "canary" not in repr(xml.parse_error(body.encode()))
 
@@ -181,19 +181,19 @@ def test_an_error_is_read(body: str) -> None:
     ids=lambda body: str(body[:20]),
 )
 def test_bodies_that_are_not_errors_of_s3(body: bytes) -> None:
-    """A proxy's page, a body that was cut off, another service: ``None``, and nothing is raised."""
+    """A proxy's page, a truncated body or that of another service is parsed as ``None``, without an error."""
     assert xml.parse_error(body) is None
 
 
 @pytest.mark.parametrize("body", [b"<ErrorResponse/>", b"<Error><Code/><Message> </Message></Error>"])
 def test_errors_without_a_code(body: bytes) -> None:
-    """They are errors all the same."""
+    """Errors without a code are still recognised."""
     assert xml.parse_error(body) == S3ErrorInfo()
 
 
 @pytest.mark.parametrize("root", ["InitiateMultipartUpload", "InitiateMultipartUploadOutput", "Anything"])
 def test_the_name_of_the_root_does_not_matter(root: str) -> None:
-    """Servers built on gofakes3, such as rclone, leave out "Result"."""
+    """Servers based on gofakes3, such as rclone, omit "Result" from the names of root elements."""
     assert responses.parse_upload_id(f"<{root}><UploadId>1</UploadId></{root}>".encode()) == "1"
     assert responses.parse_etag(f'<{root}><ETag>"e"</ETag></{root}>'.encode()) == "e"
     page = f"<{root}><IsTruncated>TRUE</IsTruncated><NextMarker>m</NextMarker>{ITEM}</{root}>"
@@ -212,13 +212,13 @@ def test_the_name_of_the_root_does_not_matter(root: str) -> None:
     ],
 )
 def test_documents_without_evidence(parse: Any, body: bytes, message: str) -> None:
-    """A document that lacks what was asked for is not a success."""
+    """A document without the requested elements is not a success."""
     with pytest.raises(UnexpectedResponse, match=message):
         parse(body)
 
 
-def test_an_error_says_no_more_than_fits_a_message() -> None:
-    """A server cannot fill the logs, nor write lines of its own into them."""
+def test_the_length_of_an_error_message_is_limited() -> None:
+    """A server can neither flood the logs nor inject lines into them."""
     info = xml.parse_error(f"<Error><Code>{'c' * 999}</Code><Message>a\n\x85b{'x' * 999}</Message></Error>".encode())
     assert (len(info.code), len(info.message)) == (100, 500)
     assert info.message.startswith("a bxx")
@@ -234,8 +234,8 @@ PARSERS = [
 
 
 @pytest.mark.parametrize("parse", PARSERS)
-def test_an_error_in_an_answer_of_success_is_raised(parse: Any) -> None:
-    """Status 200 with an error inside is an error."""
+def test_an_error_in_a_successful_response_is_raised(parse: Any) -> None:
+    """An error in the body of a 200 response is raised."""
     with pytest.raises(S3ErrorInResponse, match="AuthorizationHeaderMalformed") as caught:
         parse(ERROR.encode())
     assert caught.value.info == INFO
@@ -277,14 +277,14 @@ def listing(content: str) -> bytes:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_is_no_listing_is_refused(body: bytes, message: str) -> None:
-    """A cut, hostile or foreign answer is an error that is worth another try, and costs no memory."""
+def test_invalid_listings_are_refused(body: bytes, message: str) -> None:
+    """A truncated, hostile or foreign response raises a transient error and needs little memory."""
     with pytest.raises(UnexpectedResponse, match=message):
         responses.parse_list(body)
 
 
-def test_other_answers_are_refused_alike() -> None:
-    """An upload without a name, and one whose key is none."""
+def test_other_invalid_responses_are_refused() -> None:
+    """An upload without an identifier, and a listing with an undecodable key, are refused."""
     with pytest.raises(StoreUnavailableError, match="expected <UploadId> in "):
         responses.parse_upload_id(b"<InitiateMultipartUploadResult><UploadId/></InitiateMultipartUploadResult>")
     with pytest.raises(StoreUnavailableError, match="expected keys in UTF-8"):
@@ -294,21 +294,21 @@ def test_other_answers_are_refused_alike() -> None:
         )
 
 
-def test_a_listing_of_objects_where_uploads_were_asked_for() -> None:
-    """Is what a server sends that does not know them: it lacks the operation."""
+def test_a_listing_of_objects_instead_of_uploads() -> None:
+    """A server without support for uploads lists objects, which is treated as a missing operation."""
     with pytest.raises(S3ErrorInResponse, match="NotImplemented"):
         responses.parse_uploads(b"<ListBucketResult/>")
 
 
-def test_a_deep_answer_does_no_harm() -> None:
-    """Neither reading nor forgetting a document of 90,000 levels ends the process."""
+def test_a_deeply_nested_response() -> None:
+    """Neither parsing nor freeing a document of 90,000 levels crashes the process."""
     assert responses.parse_list(listing("<a>" * 90_000 + "</a>" * 90_000)).objects == ()
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_no_answer_raises_a_foreign_error(data: st.DataObject) -> None:
-    """Whatever is cut, flipped or put into an answer: a value, or an error of ours."""
+def test_any_response_raises_only_errors_of_this_library(data: st.DataObject) -> None:
+    """A response that was truncated or altered in any way results in a value or an error of this library."""
     body = bytearray(data.draw(st.sampled_from([PAGE, ERROR])).encode())
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(body)))
@@ -322,8 +322,8 @@ def test_no_answer_raises_a_foreign_error(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("quiet", [True, False])
-def test_botocore_writes_the_same_deletions(s3: ServiceModel, quiet: bool) -> None:
-    """Awkward keys are written as botocore writes them, and are read as they were."""
+def test_the_document_of_a_bulk_deletion(s3: ServiceModel, quiet: bool) -> None:
+    """Unusual keys are written as by botocore, and are parsed unchanged."""
     keys = [*(key for key in AWKWARD if key.isprintable()), "a\tb", "<&>\"'"]
     body = documents.build_delete(keys, quiet=quiet)
     operation = s3.operation_model("DeleteObjects")
@@ -338,8 +338,8 @@ def test_botocore_writes_the_same_deletions(s3: ServiceModel, quiet: bool) -> No
     assert [element.text for element in root.iter() if element.tag.endswith("Key")] == keys
 
 
-def test_line_ends_in_a_key_survive() -> None:
-    """XML would turn them into others where they are not escaped."""
+def test_line_ends_in_a_key_are_escaped() -> None:
+    """XML would change line ends that are not escaped."""
     key = "a\r\n\tb\r"
     root = ElementTree.fromstring(documents.build_delete([key]))
     assert [element.text for element in root.iter() if element.tag.endswith("Key")] == [key]
@@ -347,7 +347,7 @@ def test_line_ends_in_a_key_survive() -> None:
 
 @pytest.mark.parametrize("key", ["a\x00", "\x1f", "\ud800", "\uffff"])
 def test_a_key_that_xml_cannot_write_is_refused(key: str) -> None:
-    """It is not written as something else, which would delete another."""
+    """Such a key is not replaced by another one, which would delete a different object."""
     with pytest.raises(InvalidKeyError, match="expected characters that XML can represent") as caught:
         documents.build_delete(["fine", key])
     assert caught.value.name == key
@@ -355,13 +355,13 @@ def test_a_key_that_xml_cannot_write_is_refused(key: str) -> None:
 
 @pytest.mark.parametrize("count", [0, 1001])
 def test_too_many_deletions_are_refused(count: int) -> None:
-    """A server takes 1 to 1,000."""
+    """A request can contain 1 to 1,000 keys."""
     with pytest.raises(ValueError, match="keys: expected 1 to 1,000"):
         documents.build_delete(["a"] * count)
 
 
-def test_botocore_writes_the_same_completion(s3: ServiceModel) -> None:
-    """Parts are written in order of their numbers, with their checksums, as botocore writes them."""
+def test_the_document_that_completes_an_upload(s3: ServiceModel) -> None:
+    """Parts are written in order of their numbers, with their checksums, as by botocore."""
     body = documents.build_complete(
         [Part(2, '"b"', ("crc32", "AAAAAA==")), Part(10, "<c>", ("crc64nvme", "AA==")), Part(1, "a")]
     )
@@ -384,7 +384,7 @@ def test_botocore_writes_the_same_completion(s3: ServiceModel) -> None:
 
 
 @pytest.mark.parametrize("numbers", [[], [0], [10_001], [1, 1]])
-def test_parts_that_no_upload_has_are_refused(numbers: list[int]) -> None:
-    """There is at least one, from 1 to 10,000, each once."""
+def test_invalid_parts_are_refused(numbers: list[int]) -> None:
+    """There must be at least one part, numbers are from 1 to 10,000, and none is repeated."""
     with pytest.raises(ValueError, match="parts: expected at least one, with distinct numbers from 1 to 10,000"):
         documents.build_complete(Part(number, "e") for number in numbers)
