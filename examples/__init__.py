@@ -1,3 +1,3 @@
-"""Programs to learn from: each is a folder of its own, started with ``python -m examples.NAME``."""
+"""Example programs, each in a separate folder. Start one with ``python -m examples.NAME``."""
 
 from __future__ import annotations

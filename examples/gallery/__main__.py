@@ -60,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     listener = listen(options.host, options.port)
     url = f"http://{options.host}:{listener.getsockname()[1]}/"
-    # uvicorn raises a signal again after its shutdown: what was started must end, too
+    # uvicorn raises a signal again after its shutdown; the services that were started must end, too
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     with suppress(KeyboardInterrupt), ExitStack() as stack:

@@ -94,7 +94,7 @@ async def add_samples(request: Request, session: Writing) -> Response:
 
 
 async def attach(images: BaseImageSet[Photo] | BaseImageSet[Avatar], upload: UploadFile) -> None:
-    """Attach an upload without its metadata, which may contain a place; add the file name to an error."""
+    """Attach an upload without its metadata, which may contain a location; add the file name to an error."""
     try:
         await images.from_file(upload, strip_metadata=True)
     except ImageError as error:
@@ -103,7 +103,7 @@ async def attach(images: BaseImageSet[Photo] | BaseImageSet[Avatar], upload: Upl
 
 
 async def author_named(session: AsyncSession, name: str) -> Author:
-    """Return the author with a name; add one to the session if there is none."""
+    """Return the author with a name; add an author to the session if there is none."""
     author = await session.scalar(select(Author).where(Author.name == name))
     if author is None:
         session.add(author := Author(name=name))
@@ -127,7 +127,7 @@ async def get_photo(session: AsyncSession, post_id: int, order_index: int) -> Im
 
 
 def done(request: Request, url: str) -> Response:
-    """Respond to a script without a body, and redirect a browser without script to a page."""
+    """Respond to a script without a body, and redirect a browser without scripts to a page."""
     if "application/json" in request.headers.get("Accept", ""):
         return Response(status_code=204)
     return RedirectResponse(url, 303)

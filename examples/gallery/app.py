@@ -80,7 +80,7 @@ def create_app(data: Path, bucket: S3Store | None = None, fleet: Fleet | None = 
 
 
 async def refused(request: Request, error: Any) -> Response:
-    """Respond with the error of a route."""
+    """Respond with the error that a route raised."""
     return problem(request, error.status_code, str(error.detail))
 
 

@@ -12,7 +12,7 @@ from .database import Database
 
 
 async def reading(request: Request) -> AsyncIterator[AsyncSession]:
-    """Yield a session that reads."""
+    """Yield a session for reading."""
     database: Database = request.app.state.database
     async with database.reading() as session:
         yield session

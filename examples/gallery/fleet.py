@@ -1,4 +1,4 @@
-"""Workers in processes of their own, with PostgreSQL and RabbitMQ. The workers import this module, too."""
+"""Thumbnail workers in separate processes, with PostgreSQL and RabbitMQ. The workers import this module, too."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TIMEOUT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """The services of one gallery: a database and a queue, which have the same name and exist as long as it runs."""
+    """The services of one gallery while it runs: a database and a queue, which have the same name."""
 
     name: str
 
@@ -55,13 +55,13 @@ class Fleet:
 
     @asynccontextmanager
     async def tasks(self, store: KeyedStore) -> AsyncGenerator[ThumbnailTasks]:
-        """Send each photograph to the workers after its commit."""
+        """Send each photograph to the workers after its commit, while the block runs."""
         broker = self.broker()
         async with broker, ThumbnailTasks(broker, store, [Photo]) as tasks:
             yield tasks
 
     async def execute(self, statement: str) -> None:
-        """Execute a statement outside the database of the gallery."""
+        """Execute a statement while connected to another database."""
         engine = create_async_engine(POSTGRESQL_URL, isolation_level="AUTOCOMMIT", poolclass=NullPool)
         async with asyncio.timeout(TIMEOUT), engine.connect() as connection:
             await connection.execute(text(statement))
@@ -81,7 +81,7 @@ class Fleet:
         environment = {**os.environ, "GALLERY_QUEUE": self.name, "GALLERY_BUCKET": place}
         root = Path(__file__).parents[2]
         processes = [
-            # In sessions of their own, Ctrl+C does not reach them: they end after the application.
+            # In a new session, Ctrl+C does not reach the workers, so that they end after the application.
             subprocess.Popen([sys.executable, *COMMAND], env=environment, cwd=root, start_new_session=True)
             for _ in range(2)
         ]
@@ -105,7 +105,7 @@ def services() -> Generator[Fleet]:
     Raises:
         ConnectionError: PostgreSQL or RabbitMQ cannot be used.
     """
-    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # what it logs is also raised
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # the errors that it logs are also raised
     fleet = Fleet(f"aioimageattach_gallery_{secrets.token_hex(4)}")
     with ExitStack() as stack:
         _use("RabbitMQ", fleet.delete_queues())
@@ -118,7 +118,7 @@ def services() -> Generator[Fleet]:
 def _use(service: str, work: Coroutine[Any, Any, None]) -> None:
     try:
         asyncio.run(work)
-    except Exception as error:  # of any driver
+    except Exception as error:  # each driver has its own errors
         # errors about a URL may quote a part of it, which may be a part of the password
         reason = "the URL is not valid" if isinstance(error, ValueError) else str(error) or type(error).__name__
         variable = f"GALLERY_{service.upper()}_URL"

@@ -18,9 +18,9 @@ class Base(DeclarativeBase):
 
 
 class Avatar(Base, Image, ThumbnailMarks):
-    """An author's avatar. An author has one, so the author's key is all it needs.
+    """An author's avatar. An author has one, so the author's key is sufficient as its key.
 
-    Its thumbnails are made before it is committed. The mark says so: their URLs lead directly to the store.
+    Its thumbnails are made before it is committed. The marks record this, so their URLs point directly to the store.
     """
 
     __tablename__ = "avatar"
@@ -31,7 +31,7 @@ class Avatar(Base, Image, ThumbnailMarks):
 
 
 class Author(Base):
-    """Somebody who posts."""
+    """A person who posts photographs."""
 
     __tablename__ = "author"
 
@@ -57,7 +57,7 @@ class Photo(Base, Image, Placeholder):
 
 
 class Post(Base):
-    """Photographs under one title."""
+    """Photographs with a common title."""
 
     __tablename__ = "post"
 

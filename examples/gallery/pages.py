@@ -35,7 +35,7 @@ environment = Environment(
 shared: dict[str, Any] = {"limits": LIMITS}
 environment.globals.update(shared)
 for name in environment.list_templates():
-    environment.get_template(name)  # compiled here, so that no request waits for the disk
+    environment.get_template(name)  # compile all templates now, so that no request waits for the disk
 templates = Jinja2Templates(env=environment)
 
 

@@ -44,4 +44,4 @@ async def load(session: AsyncSession) -> None:
             async with await anyio.open_file(FOLDER / f"{name}.jpg", "rb") as file:
                 await post.photos.get_image_set(order_index=order_index).from_file(file)
         session.add(post)
-        await session.flush()  # one after the other, so that the last one is the newest
+        await session.flush()  # flush each post, so that the last one is the newest

@@ -1,4 +1,4 @@
-"""Starts the marketplace, with the options of uvicorn; environment variables say where it keeps rows and files."""
+"""Start the marketplace, with the options of uvicorn. Environment variables determine where rows and files are kept."""
 
 from __future__ import annotations
 

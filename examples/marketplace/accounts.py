@@ -1,4 +1,4 @@
-"""Sign-up and sign-in: scrypt hashes of passwords, and random cookies of which the database has a hash."""
+"""Sign-up and sign-in, with scrypt hashes of passwords, and random cookies of which the database has only hashes."""
 
 from __future__ import annotations
 

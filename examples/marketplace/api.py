@@ -58,7 +58,7 @@ OwnPhoto = Annotated[ImageSubset[Photo], Depends(own_photo)]
 
 async def make_thumbnails(request: Request, product_id: int) -> None:
     async with request.app.state.sessions() as session:
-        with suppress(ImageAttachError, SQLAlchemyError):  # replaced or deleted meanwhile: the rest is made on request
+        with suppress(ImageAttachError, SQLAlchemyError):  # missing ones are made on request
             product = await session.get_one(Product, product_id)
             await session.commit()  # no transaction is open while pictures are decoded and encoded
             for photo in product.photos:

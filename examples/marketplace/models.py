@@ -1,4 +1,4 @@
-"""What the marketplace keeps in its database: users, their sign-ins, products, and the pictures of products."""
+"""The models of the marketplace: users, their sign-ins, products, and the pictures of products."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Photo(Base, Image, Placeholder, ThumbnailMarks):
 
     @property
     def alt(self) -> str:
-        return self.caption or ""  # it has its default from the flush on
+        return self.caption or ""  # None before the flush, which sets the default
 
 
 class Product(Base):

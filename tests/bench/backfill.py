@@ -44,7 +44,7 @@ REAL = 12
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """The declarative base."""
 
 
 class Small(Base, Image, ThumbnailMarks):

@@ -44,7 +44,7 @@ DISTANCE = 0.02
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """The declarative base."""
 
 
 class Product(Base):

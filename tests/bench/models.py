@@ -18,7 +18,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 class Base(DeclarativeBase):
-    """Of all tables."""
+    """The declarative base."""
 
 
 class UserPicture(Base, Image):

@@ -36,7 +36,7 @@ LISTS = 5
 
 
 class Base(DeclarativeBase):
-    """Of all tables."""
+    """The declarative base."""
 
 
 class InRow(Base):

@@ -325,9 +325,12 @@ MATRIX: dict[int, Attack] = {
             (DECLARED, "forged_names_make_nothing_else originals_of_other_classes"),
             (DECLARED, "forged_signatures_ask_nothing_of_the_store bombs_as_originals"),
             (DECLARED, "a_crawler_that_requests_everything slow_clients_hold_one_block_each"),
-            (THUMBNAIL_SERVER, "what_was_never_declared_is_not_found sizes_cannot_be_made_up"),
-            (THUMBNAIL_SERVER, "focal_points_cannot_fill_the_disk a_broken_original_is_remembered a_bomb_is_refused"),
-            (THUMBNAIL_SERVER, "one_signature_is_for_all_files_of_a_picture a_signature_expires"),
+            (THUMBNAIL_SERVER, "other_names_are_not_found sizes_cannot_be_forged"),
+            (
+                THUMBNAIL_SERVER,
+                "focal_points_cannot_fill_the_disk a_broken_original_is_remembered a_decompression_bomb_is_refused",
+            ),
+            (THUMBNAIL_SERVER, "one_signature_covers_all_files_of_a_picture a_signature_expires"),
         ),
     ),
 }

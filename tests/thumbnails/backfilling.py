@@ -1,4 +1,4 @@
-"""Originals for backfills, and a program that backfills them until it kills itself."""
+"""Originals for backfills, and a program that runs a backfill until it kills itself."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ FILES = 4
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """The declarative base."""
 
 
 class Picture(Base, Image, FocalPoint, ThumbnailMarks):
-    """Has four files."""
+    """A picture with four files."""
 
     __tablename__ = "backfilled"
     __thumbnails__ = {
@@ -47,7 +47,7 @@ class Picture(Base, Image, FocalPoint, ThumbnailMarks):
 
 
 class Bare(Base, Image):
-    """Has no marks and no focal point."""
+    """A picture without marks and a focal point."""
 
     __tablename__ = "bare"
     __thumbnails__ = {"card": Recipe(width=10)}
@@ -55,7 +55,7 @@ class Bare(Base, Image):
 
 
 def values(number: int, **others: Any) -> dict[str, Any]:
-    """The columns of a row, uploaded five minutes after the one before."""
+    """Return the columns of a row whose picture was uploaded five minutes after the previous one."""
     return {
         "id": number,
         "width": 60,
@@ -88,12 +88,12 @@ async def fill(
 
 
 def bucket(url: str, access_key: str, secret_key: str, name: str, region: str) -> S3Store:
-    """A bucket of the tests."""
+    """Return a store in a bucket of the tests."""
     return S3Store(name, access_key, secret_key, endpoint_url=url, region=region, timeout=30.0)
 
 
 async def main(spec: dict[str, Any]) -> None:
-    """Backfill, and kill this process when the given number of files were put."""
+    """Run the backfill, and kill this process after the given number of puts."""
     left = spec["puts"]
 
     def mortal(base: type[Any]) -> type[Any]:
@@ -117,7 +117,7 @@ async def main(spec: dict[str, Any]) -> None:
 
 
 def arguments(spec: dict[str, Any]) -> Sequence[str]:
-    """The command that runs the program."""
+    """Return the command that runs the program."""
     return [sys.executable, "-m", __name__, json.dumps(spec)]
 
 

@@ -1,4 +1,4 @@
-"""A broker of taskiq on the RabbitMQ of this machine, with a queue of the test's own."""
+"""A broker of taskiq on a real RabbitMQ, with a separate queue for each test."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def require_rabbitmq() -> None:
 
 
 def own_name() -> str:
-    """The name of a queue that no other test has."""
+    """Return a name for a queue that no other test uses."""
     return f"aioimageattach.{os.getpid()}.{secrets.token_hex(4)}"
 
 
 def broker_of(name: str, url: str = URL) -> AioPikaBroker:
-    """A broker with one queue of that name."""
+    """Return a broker with one queue of this name."""
     queue = Queue(name=name, arguments={"x-delivery-limit": 20})
     return AioPikaBroker(
         url, exchange=Exchange(name=name), task_queues=[queue], dead_letter_queue=Queue(name=f"{name}.dead")
@@ -44,7 +44,7 @@ def broker_of(name: str, url: str = URL) -> AioPikaBroker:
 
 
 class Relay:
-    """Passes connections on to a broker; it can be cut and opened again at the same address.
+    """A relay for connections to a broker, which can be interrupted and resumed at the same address.
 
     Args:
         url: URL of the broker.
@@ -58,7 +58,7 @@ class Relay:
 
     @property
     def url(self) -> str:
-        """URL of the broker through the relay."""
+        """The URL of the broker through the relay."""
         return f"amqp://{self._broker.username}:{self._broker.password}@127.0.0.1:{self._port}/"
 
     async def open(self) -> None:
@@ -92,7 +92,7 @@ class Relay:
 
 @asynccontextmanager
 async def own_queue() -> AsyncIterator[str]:
-    """The name of a queue, which is deleted afterwards."""
+    """Yield the name of a queue that is deleted afterwards."""
     require_rabbitmq()
     name = own_name()
     try:
@@ -106,7 +106,7 @@ async def own_queue() -> AsyncIterator[str]:
 
 
 async def waiting(name: str) -> int:
-    """The number of messages in a queue that no worker has received."""
+    """Return the number of messages in a queue that no worker has received."""
     async with await aio_pika.connect(URL) as connection:
         queue = await (await connection.channel()).declare_queue(name, passive=True)
         return queue.declaration_result.message_count or 0

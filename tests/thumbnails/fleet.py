@@ -1,7 +1,7 @@
-"""Workers of taskiq in processes of their own, which the tests and the benchmark start, kill and start again.
+"""taskiq workers in separate processes, which tests and the benchmark start, kill and start again.
 
-A worker runs ``taskiq worker tests.thumbnails.fleet:worker_broker``, and reads from its environment where its files and
-its queue are.
+A worker runs ``taskiq worker tests.thumbnails.fleet:worker_broker``. It reads the location of its files and its queue
+from the environment.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ROOT = Path(__file__).parent.parent.parent
 
 
 class Base(DeclarativeBase):
-    """The base of the model here."""
+    """The declarative base."""
 
 
 class Snapshot(Base, Image):
@@ -46,7 +46,7 @@ class Snapshot(Base, Image):
 
 
 class Poster(Base, Image):
-    """A picture with the four files of a usual page."""
+    """A picture with four files, as on a typical page."""
 
     __tablename__ = "poster"
     __thumbnails__ = {"card": Srcset([320, 640, 1280], sizes="100vw")}
@@ -57,7 +57,7 @@ CLASSES: list[type[Image]] = [Snapshot, Poster]
 
 
 def worker_broker() -> AsyncBroker:
-    """The broker of a worker."""
+    """Return the broker of a worker."""
     broker = broker_of(os.environ["FLEET_QUEUE"], os.environ["FLEET_URL"])
     ThumbnailTasks(broker, FileSystemStore(os.environ["FLEET_FILES"], "/", fsync=False), CLASSES)
     return broker
@@ -89,13 +89,13 @@ class Worker:
         self.start()
 
     def start(self) -> None:
-        """Start it, or start it again."""
+        """Start the process, or start it again."""
         self._process = subprocess.Popen(
             self._command, env=self._environment, cwd=_ROOT, start_new_session=True, stdout=subprocess.DEVNULL
         )
 
     def stop(self, number: int = signal.SIGKILL) -> None:
-        """Send a signal to the process and to those it has started, and wait for its end."""
+        """Send a signal to the process group, and wait until the process has ended."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
@@ -104,14 +104,14 @@ class Worker:
 
 
 def thumbnails_of(maker: ThumbnailMaker, name: str) -> tuple[Original, list[Thumbnail]]:
-    """The original of a name, and its declared thumbnails."""
+    """Return the original with a name, and its declared thumbnails."""
     original = Original.parse(name)
     assert original is not None
     return original, all_thumbnails(maker, original)
 
 
 def wrong_files(files: FileSystemStore, name: str, blob: bytes) -> list[str]:
-    """The declared files of an original that are missing, or are not what is rendered from it.
+    """Return the declared files of an original that are missing or differ from a rendering of it.
 
     Args:
         files: The store.
@@ -123,7 +123,7 @@ def wrong_files(files: FileSystemStore, name: str, blob: bytes) -> list[str]:
     steps = {one.name_of(step): one.recipe_of(step) for one in thumbnails for step in one.ladder.steps}
 
     def rendered(path: str, others: Sequence[str]) -> bytes:
-        """The file, rendered from one decode with some others."""
+        """Render the file from one decode with some others."""
         together = [one for one in steps if one == path or one in others]
         return render(blob, [steps[one] for one in together])[together.index(path)].blob
 

@@ -1,4 +1,4 @@
-"""Classes with declared thumbnails, and originals of them that are in no database."""
+"""Classes with declared thumbnails, and originals that are in no database."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.photos import photo
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """The declarative base."""
 
 
 class Photo(Base, Image, FocalPoint):
-    """Has thumbnails of every kind."""
+    """A photo with thumbnails of every kind."""
 
     __tablename__ = "photo"
     __thumbnails__ = {
@@ -33,14 +33,14 @@ class Photo(Base, Image, FocalPoint):
 
 
 class Plain(Base, Image):
-    """Declares nothing."""
+    """A picture without declared thumbnails."""
 
     __tablename__ = "plain"
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
 class Tenant(Base, Image):
-    """Has an object type that depends on the row."""
+    """A picture whose object type depends on the row."""
 
     __tablename__ = "tenant"
     __thumbnails__ = {"card": Srcset([60], fallback=None)}
@@ -49,37 +49,37 @@ class Tenant(Base, Image):
 
     @property
     def object_type(self) -> str:
-        """Separate the tenants."""
+        """Return a different object type for each tenant."""
         return f"tenant-{self.tenant}"
 
 
 def row(cls: type[Any], store: Store, **values: Any) -> Any:
-    """An original that no session knows."""
+    """Return an original that belongs to no session."""
     usual = {"width": 451, "height": 300, "mimetype": "image/jpeg", "original": True, "revision": store.make_revision()}
     return cls(**{**usual, **values})
 
 
 async def put(cls: type[Any], store: KeyedStore, blob: bytes | None = None, **values: Any) -> Any:
-    """Put the file of an original, Chelsea unless another one is given, and return its row."""
+    """Put the file of an original, by default a photograph of Chelsea, and return its row."""
     found = row(cls, store, **values)
     await store.put(found.key, photo("chelsea") if blob is None else blob, reproducible=False)
     return found
 
 
 def size_of(blob: bytes) -> tuple[int, int]:
-    """The size of a picture."""
+    """Return the size of a picture."""
     return PillowImage.open(io.BytesIO(blob)).size
 
 
 async def names(store: KeyedStore, prefix: str = "") -> list[str]:
-    """The names of the files in a store."""
+    """Return the names of the files in a store."""
     return [info.name async for info in store.list_objects(prefix)]
 
 
 def all_thumbnails(
     maker: ThumbnailMaker, original: Original, point: tuple[float, float] | None = None
 ) -> list[Thumbnail]:
-    """All declared thumbnails of an original with a focal point."""
+    """Return all declared thumbnails of an original with a focal point."""
     found = (
         Thumbnail.of(original, declaration, format_point(point))
         for declarations in maker.declared(original.object_type)

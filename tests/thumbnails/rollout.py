@@ -1,4 +1,4 @@
-"""An application in two versions, which a rolling deployment runs side by side: ``VERSION`` is ``old`` or ``new``."""
+"""Two versions of an application, which run side by side in a rolling deployment: ``VERSION`` is ``old`` or ``new``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Base(DeclarativeBase):
 
 
 class New(Base, Image, FocalPoint):
-    """Has other widths of ``icon``, other formats and another look of ``card``, and another size of ``share``."""
+    """A class with other widths of ``icon``, formats and look of ``card``, and size of ``share``."""
 
     __tablename__ = "photo"
     __thumbnails__ = {

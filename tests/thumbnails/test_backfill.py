@@ -1,4 +1,4 @@
-"""Making the declared thumbnails of all existing pictures."""
+"""Backfills: making the declared thumbnails of all existing pictures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 @pytest.fixture
 async def sessions(sqlite_database: Database) -> Sessions:
-    """Sessions of an empty database."""
+    """Sessions on an empty database."""
     return await started(sqlite_database, Base.metadata, expire_on_commit=False)
 
 
@@ -60,7 +60,7 @@ def store(tmp_path: Path) -> CountingStore:
 
 
 class CountingStore(FileSystemStore):
-    """Counts what it is asked for."""
+    """A store that counts its calls."""
 
     def __init__(self, path: Path) -> None:
         path.mkdir()
@@ -81,13 +81,13 @@ class CountingStore(FileSystemStore):
 
 
 async def marks(sessions: Sessions) -> list[str | None]:
-    """The marks of all rows."""
+    """Return the marks of all rows."""
     async with sessions() as session:
         return [*await session.scalars(select(Picture.thumbnail_marks).order_by(Picture.id))]
 
 
 async def test_no_rows(sessions: Sessions, store: CountingStore) -> None:
-    """There is nothing to do."""
+    """A backfill without rows succeeds."""
     progress = await backfill(sessions, Picture, store=store).execute()
     assert (progress.total, progress.done, progress.position, store.listings) == (0, 0, "", 0)
 
@@ -96,7 +96,7 @@ async def test_no_rows(sessions: Sessions, store: CountingStore) -> None:
 
 
 async def test_all_declared_files_are_made_and_marked(sessions: Sessions, store: CountingStore) -> None:
-    """Each original is read once, with one listing of the files; a second run reads none and writes nothing."""
+    """Each original is read once, with one listing of the files; a second run reads and writes nothing."""
     await fill(sessions, store, COUNT)
     plan = backfill(sessions, Picture, store=store)
     made = [one async for one in plan]
@@ -133,7 +133,7 @@ async def test_only_missing_files_are_made(sessions: Sessions, store: CountingSt
 
 
 async def test_old_and_new_names_coexist(sessions: Sessions) -> None:
-    """Files of another declaration stay, and a server with that declaration still serves them."""
+    """Files of another declaration are kept, and a server with that declaration still serves them."""
     store = MemoryStore()
 
     class OldBase(DeclarativeBase):
@@ -154,7 +154,7 @@ async def test_old_and_new_names_coexist(sessions: Sessions) -> None:
 
 
 async def test_focal_points_are_those_of_the_rows(sessions: Sessions, store: CountingStore) -> None:
-    """The names of cropped thumbnails contain them, rounded; the rows are marked for them."""
+    """The names and marks of cropped thumbnails contain the rounded focal points of the rows."""
     await fill(sessions, store, 2, focal_x=0.333, focal_y=0.5)
     await backfill(sessions, Picture, store=store).execute()
     found = await names(store, "backfilled.t/")
@@ -168,7 +168,7 @@ async def test_focal_points_are_those_of_the_rows(sessions: Sessions, store: Cou
 
 
 async def test_a_condition_selects_rows(sessions: Sessions, store: CountingStore) -> None:
-    """Of the rest, nothing is read or listed but what lies between."""
+    """Other rows are not read, and only files between the selected ones are listed."""
     await fill(sessions, store, COUNT)
     plan = backfill(sessions, Picture, store=store, where=Picture.id >= COUNT - 2)
     assert (await plan.execute()).total == 2
@@ -192,7 +192,7 @@ async def test_far_rows_are_not_listed_in_between(
 
 
 async def test_a_class_without_marks(sessions: Sessions, store: CountingStore) -> None:
-    """Its files are made, and no row is written."""
+    """The files are made, and no row is written."""
     await fill(sessions, store, COUNT, Bare)
     bind_store(sessions, store)
     with statements(sessions) as sent:
@@ -203,7 +203,7 @@ async def test_a_class_without_marks(sessions: Sessions, store: CountingStore) -
 async def test_several_object_types(
     sqlite_database: Database, monkeypatch: pytest.MonkeyPatch, store: CountingStore
 ) -> None:
-    """Each has a listing of its own; not all are kept open, and subclasses have their own declarations."""
+    """Each object type has a listing, of which only some are kept open; subclasses have their own declarations."""
 
     class TenantBase(DeclarativeBase):
         pass
@@ -240,7 +240,7 @@ async def test_several_object_types(
 
 
 async def test_rows_of_the_predecessor(sessions: Sessions, tmp_path: Path) -> None:
-    """Their files are made under computed names; they are not marked, and one that cannot be named fails."""
+    """Files of legacy rows have computed names and no marks; a row without a possible name is a failure."""
     store = FileSystemStore(tmp_path, "/", fsync=False)
     async with sessions.begin() as session:
         rows = [values(number, revision=None) for number in (1, 2, 1 << 40)]
@@ -266,7 +266,7 @@ async def test_rows_of_the_predecessor(sessions: Sessions, tmp_path: Path) -> No
 async def test_a_run_continues_at_its_position(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch, store: CountingStore
 ) -> None:
-    """The position reveals nothing of the secret part of a revision; what lies before it is not looked at again."""
+    """Originals before the position are skipped, and the position contains no secret part of a revision."""
     monkeypatch.setattr(_backfill, "PAGE", 4)
     keys = await fill(sessions, store, COUNT)
     plan = backfill(sessions, Picture, store=store)
@@ -286,7 +286,7 @@ async def test_a_run_continues_at_its_position(
 async def test_a_killed_run_is_continued(
     where: str, database: Database, gate: Gate, make_store: MakeStore, tmp_path: Path
 ) -> None:
-    """After SIGKILL the next run makes exactly the files that are missing, and every file is whole."""
+    """After SIGKILL, the next run makes exactly the missing files, and every file is complete."""
     sessions = await started(database, Base.metadata)
     spec: dict[str, Any] = {"database": database.url.render_as_string(hide_password=False), "puts": COUNT * FILES // 2}
     if where == "directory":
@@ -312,7 +312,7 @@ async def test_a_killed_run_is_continued(
 
 
 async def test_a_bucket_receives_few_requests(sessions: Sessions, gate: Gate, make_store: MakeStore) -> None:
-    """One listing for all originals, and none for each."""
+    """All originals are compared with one listing, without requests for each."""
     store = make_store(gate.url)
     await fill(sessions, store, COUNT)
     await backfill(sessions, Picture, store=store).execute()
@@ -321,11 +321,11 @@ async def test_a_bucket_receives_few_requests(sessions: Sessions, gate: Gate, ma
     assert len(noted) == 1
 
 
-# --- handing over ----------------------------------------------------------------------------------------------------
+# --- enqueuing -------------------------------------------------------------------------------------------------------
 
 
-async def test_work_is_handed_over(sessions: Sessions, store: CountingStore) -> None:
-    """With the name of each original that lacks files and the revisions of its thumbnails; nothing is made here."""
+async def test_work_is_enqueued(sessions: Sessions, store: CountingStore) -> None:
+    """``enqueue`` gets the name of each original that lacks files, with the revisions; no files are made."""
     keys = await fill(sessions, store, COUNT)
     await backfill(sessions, Picture, store=store, where=Picture.id < 2).execute()
     lacking = next(name for name in await names(store, "backfilled.t/") if "-card-" in name)
@@ -352,8 +352,8 @@ async def test_work_is_handed_over(sessions: Sessions, store: CountingStore) -> 
     assert store.reads == 0
 
 
-async def test_an_error_while_handing_over_ends_the_run(sessions: Sessions, store: CountingStore) -> None:
-    """The next run continues."""
+async def test_an_error_of_enqueue_ends_the_run(sessions: Sessions, store: CountingStore) -> None:
+    """The error is raised, and the next run continues."""
     await fill(sessions, store, COUNT)
 
     async def enqueue(name: str, stems: Sequence[str]) -> None:
@@ -367,7 +367,7 @@ async def test_an_error_while_handing_over_ends_the_run(sessions: Sessions, stor
 
 
 async def test_failures_are_listed(sessions: Sessions, store: CountingStore) -> None:
-    """The other pictures are made; a picture without a file counts as gone, and neither is marked."""
+    """Other pictures are made; a picture without a file counts as gone, and neither is marked."""
     keys = await fill(sessions, store, COUNT)
     await store.discard(keys[3])
     await store.discard(keys[5])
@@ -384,7 +384,7 @@ async def test_failures_are_listed(sessions: Sessions, store: CountingStore) -> 
 
 
 async def test_a_row_without_a_valid_name_fails_alone(sessions: Sessions, store: CountingStore) -> None:
-    """The others are processed."""
+    """The other rows are processed."""
     await fill(sessions, store, COUNT)
     async with sessions.begin() as session:
         await session.execute(update(Picture.__table__).where(Picture.id == 4).values(revision="short"))
@@ -395,7 +395,7 @@ async def test_a_row_without_a_valid_name_fails_alone(sessions: Sessions, store:
 
 
 class Unavailable(MemoryStore):
-    """Does not respond after some reads."""
+    """A store that does not respond after some reads."""
 
     left = 3
 
@@ -407,7 +407,7 @@ class Unavailable(MemoryStore):
 
 
 async def test_a_run_ends_when_the_store_does_not_respond(sessions: Sessions) -> None:
-    """Otherwise every original would be a failure."""
+    """The run ends with an error, instead of a failure for each original."""
     store = Unavailable()
     await fill(sessions, store, 30)
     plan = backfill(sessions, Picture, store=store, concurrency=1)
@@ -420,7 +420,7 @@ async def test_a_run_ends_when_the_store_does_not_respond(sessions: Sessions) ->
 
 
 async def test_the_rate_is_limited(sessions: Sessions, store: CountingStore) -> None:
-    """Originals that lack files begin at equal distances; others do not wait."""
+    """Originals that lack files start at equal intervals, and others do not wait."""
     await fill(sessions, store, 5)
     started = time.monotonic()
     await backfill(sessions, Picture, store=store, rate=20.0).execute()
@@ -434,7 +434,7 @@ async def test_the_rate_is_limited(sessions: Sessions, store: CountingStore) -> 
 async def test_the_number_of_originals_in_progress_is_limited(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch, concurrency: int, store: CountingStore
 ) -> None:
-    """It is reached and not exceeded."""
+    """The limit is reached and never exceeded."""
     await fill(sessions, store, COUNT)
     running = most = 0
     get = store.get_object
@@ -468,13 +468,13 @@ async def test_the_number_of_originals_in_progress_is_limited(
 async def test_arguments_are_checked(
     sessions: Sessions, target: Any, options: dict[str, Any], error: type[Exception], message: str, store: CountingStore
 ) -> None:
-    """Before anything is done."""
+    """Invalid arguments are refused immediately."""
     with pytest.raises(error, match=message):
         backfill(sessions, target, **{"store": MemoryStore(), **options})
 
 
 async def test_a_class_without_declarations_is_refused(sessions: Sessions, store: CountingStore) -> None:
-    """The message tells what to add."""
+    """The message states what to add to the class."""
 
     class PlainBase(DeclarativeBase):
         pass

@@ -48,11 +48,11 @@ SHIFTS = """<script>shifts = []; new PerformanceObserver(list => shifts.push(...
 
 
 class Base(DeclarativeBase):
-    """The base of the model here."""
+    """The declarative base."""
 
 
 class Photo(Base, Image, Placeholder):
-    """Has one thumbnail, in two formats and one more."""
+    """A photo with one thumbnail in two formats and a fallback format."""
 
     __tablename__ = "photo"
     __thumbnails__ = {"card": Srcset(WIDTHS, formats=["avif", "webp"], sizes="(min-width: 60rem) 33vw, 100vw")}
@@ -60,14 +60,14 @@ class Photo(Base, Image, Placeholder):
 
 
 def chosen(viewport: int, density: int) -> int:
-    """The smallest width that has a pixel for each pixel of the screen."""
+    """Return the smallest width with at least one pixel per pixel of the screen."""
     needed = density * viewport * (0.33 if viewport >= 960 else 1)
     return next((width for width in WIDTHS if width >= needed), WIDTHS[-1])
 
 
 @pytest.mark.parametrize("density", [1, 2])
 async def test_a_browser_loads_the_file_that_fits(tmp_path: Path, density: int) -> None:
-    """The best format that it knows, in the width for its viewport and screen; nothing moves when it arrives."""
+    """The browser loads its preferred format in the right width, without a layout shift."""
     if CHROMIUM is None:
         if REQUIRED:
             pytest.fail("a browser is needed: apt-get install chromium")

@@ -22,8 +22,8 @@ from tests.thumbnails.test_server import Site, changed
 COUNT = 5
 
 
-async def test_a_bucket_is_asked_a_few_times(gate: Gate, make_store: MakeStore) -> None:
-    """A hit is one request; a miss looks for the file, lists, reads, puts, and looks for the original again."""
+async def test_the_number_of_requests(gate: Gate, make_store: MakeStore) -> None:
+    """A hit sends one request; a miss checks the file, lists, reads, puts, and checks the original again."""
     store = make_store(gate.url)
     site, original = Site(store), await put(Photo, store)
     [share] = site.urls(original, "share")
@@ -42,7 +42,7 @@ async def test_a_bucket_is_asked_a_few_times(gate: Gate, make_store: MakeStore) 
 
 
 async def test_thumbnails_are_deleted_together(sqlite_database: Database, gate: Gate, make_store: MakeStore) -> None:
-    """One request for those of many pictures, and no listing; URLs of marked ones are those of the bucket."""
+    """Thumbnails of many pictures are deleted with one request, without a listing; URLs of marked ones are direct."""
     store = make_store(gate.url)
     sessions = await started(sqlite_database, Base.metadata, expire_on_commit=False)
     bind_store(sessions, store, thumbnails=ThumbnailServer(store, [], base_url="/thumbnails/"))
@@ -69,10 +69,10 @@ async def test_thumbnails_are_deleted_together(sqlite_database: Database, gate: 
     assert await names(store) == kept
 
 
-async def test_thumbnails_of_many_pictures_are_deleted_meanwhile(
+async def test_thumbnails_are_deleted_while_originals_are(
     sqlite_database: Database, gate: Gate, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of the first originals are deleted while the other originals are, and nothing is left."""
+    """Thumbnails of the first originals are deleted while further originals are, and nothing is left."""
     monkeypatch.setattr(files, "_ORIGINALS", 2)
     store = make_store(gate.url)
     sessions = await started(sqlite_database, Base.metadata, expire_on_commit=False)

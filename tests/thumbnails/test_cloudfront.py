@@ -1,4 +1,4 @@
-"""The configuration of CloudFront that the guide has, against the model of its API; it is not run."""
+"""The CloudFront configuration in the guide, checked against the model of its API, without running it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.thumbnails.test_server import BASE, Site
 GUIDES = Path(__file__).parents[2] / "docs" / "howto"
 
 
-def test_the_distribution_fits_the_api() -> None:
-    """Each member exists and has the right type, required ones are there, and references lead somewhere."""
+def test_the_distribution_is_valid() -> None:
+    """All members exist and have the right type, required ones are present, and references are resolved."""
     config: dict[str, Any] = json.loads((GUIDES / "cloudfront-thumbnails.json").read_text())
     model = botocore.session.get_session().get_service_model("cloudfront")
     shape = model.operation_model("CreateDistribution").input_shape
@@ -34,7 +34,7 @@ def test_the_distribution_fits_the_api() -> None:
 
 
 async def test_the_policy_of_the_bucket_excludes_originals() -> None:
-    """Its pattern fits all names of thumbnails, and no name of an original."""
+    """The pattern of the policy matches all names of thumbnails and no name of an original."""
     policy = json.loads((GUIDES / "cloudfront-bucket-policy.json").read_text())
     [statement] = policy["Statement"]
     pattern = statement["Resource"].partition("BUCKET/")[2]

@@ -1,4 +1,4 @@
-"""Making all missing files of an original ahead of requests, and marking its row."""
+"""``ThumbnailMaker``: making the missing files of an original, and marking its row."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from tests.thumbnails.test_server import Site, Troubled
 
 @pytest.fixture(params=["directory", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyedStore:
-    """A store in a directory, and one that is not."""
+    """A store in a directory, and one in memory."""
     return MemoryStore() if request.param == "memory" else FileSystemStore(tmp_path, "/", fsync=False)
 
 
 def original_of(store: KeyedStore, row: Any) -> Original:
-    """The original of a row."""
+    """Return the original of a row."""
     found = Original.parse(store.name_of(row.key))
     assert found is not None
     return found
@@ -77,7 +77,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, store: KeyedStore) -> dict[str, int
 async def test_all_files_are_made_from_one_read(
     store: KeyedStore, monkeypatch: pytest.MonkeyPatch, point: tuple[float, float] | None
 ) -> None:
-    """They are those whose URLs the row has, in their sizes; a second time there is nothing to do."""
+    """All files that the row has URLs for are made in their sizes; a second call makes none."""
     original = await put(Photo, store)
     original.focal_point = point
     maker = ThumbnailMaker(store, [Photo, Plain])
@@ -102,7 +102,7 @@ async def test_all_files_are_made_from_one_read(
 
 
 async def test_only_missing_files_are_made(store: KeyedStore) -> None:
-    """The caller may know which exist, for example from a listing of all."""
+    """The caller can pass the names of existing files, for example from a listing."""
     original, maker = await put(Photo, store), ThumbnailMaker(store, [Photo])
     [missing, *others] = (await made(maker, original)).made
     await store.delete_object(missing)
@@ -114,7 +114,7 @@ async def test_only_missing_files_are_made(store: KeyedStore) -> None:
 
 
 async def test_thumbnails_by_name(store: KeyedStore) -> None:
-    """An outdated name stands for the current files; other names are left out."""
+    """An outdated name is resolved to the current files, and other names are left out."""
     original, other = await put(Photo, store), await put(Photo, store)
     maker = ThumbnailMaker(store, [Photo])
     parsed = original_of(store, original)
@@ -131,7 +131,7 @@ async def test_thumbnails_by_name(store: KeyedStore) -> None:
 
 
 async def test_originals_by_name(store: KeyedStore) -> None:
-    """Also those of SQLAlchemy-ImageAttach, which are found by the names of their thumbnails."""
+    """Originals, including those of SQLAlchemy-ImageAttach, are found by the names of their thumbnails."""
     maker = ThumbnailMaker(store, [Photo])
     original, legacy = await put(Photo, store), await put(Photo, store, revision=None, id=7)
     site = Site(store)
@@ -150,13 +150,13 @@ async def test_originals_by_name(store: KeyedStore) -> None:
 
 
 async def test_classes_with_their_own_limits(store: KeyedStore) -> None:
-    """Two classes may have one object type; each renders with its own limits."""
+    """If two classes share an object type, each renders with its own limits."""
 
     class Own(DeclarativeBase):
-        """A registry of its own."""
+        """A separate registry."""
 
     class Small(Own, Image):
-        """Allows less."""
+        """A class with lower limits."""
 
         __tablename__ = "photo"
         __image_limits__ = ImageLimits(max_pixels=1000)
@@ -174,7 +174,7 @@ async def test_classes_with_their_own_limits(store: KeyedStore) -> None:
 
 
 async def test_a_broken_original_fails_once(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All its files fail, and it is remembered for a while as by the server."""
+    """All files fail, and the error is remembered for a while, as in the server."""
     original, maker = await put(Photo, store, b"not a picture" * 99), ThumbnailMaker(store, [Photo])
     counts = counted(monkeypatch, store)
     for _ in range(2):
@@ -186,19 +186,19 @@ async def test_a_broken_original_fails_once(store: KeyedStore, monkeypatch: pyte
 
 
 def broken(picture: Any) -> Any:
-    """Fail."""
+    """Raise an error."""
     raise ZeroDivisionError
 
 
 @pytest.mark.parametrize("alone", [False, True])
 async def test_one_thumbnail_may_fail(store: KeyedStore, alone: bool) -> None:
-    """The others are made."""
+    """If one thumbnail fails, the others are still made."""
 
     class Own(DeclarativeBase):
-        """A registry of its own."""
+        """A separate registry."""
 
     class Bad(Own, Image):
-        """One of its thumbnails cannot be made."""
+        """A class with a thumbnail that cannot be made."""
 
         __tablename__ = "photo"
         __thumbnails__ = {
@@ -216,10 +216,10 @@ async def test_one_thumbnail_may_fail(store: KeyedStore, alone: bool) -> None:
 
 @pytest.mark.parametrize("failing", ["get", "put", "head", "list"])
 async def test_a_store_that_fails(failing: str) -> None:
-    """Every missing file is reported with the error, and can be made later."""
+    """Each missing file is reported with the error, and can be made later."""
 
     class Unlisted(Troubled):
-        """Fails to list, too."""
+        """A store whose listings fail, too."""
 
         async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
             self.check("list")
@@ -238,13 +238,13 @@ async def test_a_store_that_fails(failing: str) -> None:
 
 
 async def test_a_store_that_fails_between_thumbnails() -> None:
-    """What was put stays, and what was not is reported."""
+    """Files that were put are kept, and the others are reported."""
 
     class Own(DeclarativeBase):
-        """A registry of its own."""
+        """A separate registry."""
 
     class Bad(Own, Image):
-        """One of its thumbnails cannot be made."""
+        """A class with a thumbnail that cannot be made."""
 
         __tablename__ = "photo"
         __thumbnails__ = {
@@ -255,7 +255,7 @@ async def test_a_store_that_fails_between_thumbnails() -> None:
         id: Mapped[int] = mapped_column(primary_key=True)
 
     class Once(MemoryStore):
-        """Puts one thumbnail."""
+        """A store that puts only one thumbnail."""
 
         async def put_object(self, name: str, *args: Any, **options: Any) -> None:
             if name.startswith("photo.t/") and await names(self, "photo.t/"):
@@ -270,7 +270,7 @@ async def test_a_store_that_fails_between_thumbnails() -> None:
 
 
 async def test_an_original_that_is_gone(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is made, and nothing stays if it goes meanwhile."""
+    """No files are made, and none are left if the original is deleted in the meantime."""
     maker, loop = ThumbnailMaker(store, [Photo]), asyncio.get_running_loop()
     assert (await made(maker, row(Photo, store))).is_gone
     original = await put(Photo, store)
@@ -285,7 +285,7 @@ async def test_an_original_that_is_gone(store: KeyedStore, monkeypatch: pytest.M
 
 
 async def test_places_are_shared_with_the_server(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work that nobody waits for leaves a place to requests."""
+    """Work that no request waits for leaves a place to requests."""
     monkeypatch.setattr(making, "render", lambda *args: seen.append(turns_of.active) or render(*args))
     seen: list[int] = []
     turns_of = turns()
@@ -305,11 +305,11 @@ async def test_places_are_shared_with_the_server(store: KeyedStore, monkeypatch:
 
 
 class Base(DeclarativeBase):
-    """The base of the classes with marks."""
+    """The declarative base of the classes with marks."""
 
 
 class Cover(Base, Image, FocalPoint, ThumbnailMarks):
-    """Can be marked."""
+    """A picture with marks."""
 
     __tablename__ = "cover"
     __thumbnails__ = {
@@ -323,7 +323,7 @@ class Cover(Base, Image, FocalPoint, ThumbnailMarks):
 
 
 class Back(Cover):
-    """Of the same table, with other thumbnails."""
+    """A class in the same table, with other thumbnails."""
 
     __thumbnails__ = {"icon": Srcset([32], aspect=(1, 1), quality=30, fallback=None)}
     __mapper_args__ = {"polymorphic_identity": "back"}
@@ -331,12 +331,12 @@ class Back(Cover):
 
 @pytest.fixture
 async def sessions(database: Database) -> async_sessionmaker[AsyncSession]:
-    """Sessions on each of the databases."""
+    """Sessions on each kind of database."""
     return await started(database, Base.metadata, expire_on_commit=False)
 
 
 async def inserted(sessions: async_sessionmaker[AsyncSession], store: KeyedStore, cls: type[Any], number: int) -> Any:
-    """The row of a picture."""
+    """Insert and return the row of a picture."""
     original = await put(cls, store)
     columns = {column.key: getattr(original, column.key) for column in cls.__table__.columns}
     columns |= {"id": number, "kind": cls.__mapper_args__["polymorphic_identity"], "variant": ""}
@@ -346,7 +346,7 @@ async def inserted(sessions: async_sessionmaker[AsyncSession], store: KeyedStore
 
 
 async def test_complete_thumbnails_are_marked(sessions: async_sessionmaker[AsyncSession], tmp_path: Path) -> None:
-    """With one UPDATE per class, and only in rows that still have this picture, if all thumbnails were considered."""
+    """One UPDATE per class marks the rows that still have this picture, if all thumbnails were considered."""
     store = FileSystemStore(tmp_path, "/", fsync=False)
     maker = ThumbnailMaker(store, [Cover, Photo])
     rows = [await inserted(sessions, store, Back if number == 2 else Cover, number) for number in (1, 2, 3, 4)]

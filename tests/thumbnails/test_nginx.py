@@ -1,4 +1,4 @@
-"""Thumbnails behind nginx, with the very configuration that the guide has."""
+"""Thumbnails behind nginx, with the configuration in the guide."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def root() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def nginx(root: Path) -> Iterator[str]:
-    """The URL of an nginx in front of a server of thumbnails."""
+    """The URL of an nginx in front of a thumbnail server."""
     with (
         serving("uvicorn", root, app="tests.thumbnails.app:app") as application,
         nginx_before(application, root, CONFIGURATION.read_text()) as url,
@@ -37,7 +37,7 @@ def nginx(root: Path) -> Iterator[str]:
 
 
 async def test_the_application_sees_each_file_once(root: Path, nginx: str) -> None:
-    """nginx asks it for a file that is missing, and sends the file itself from then on; originals are not reached."""
+    """nginx requests a missing file from the application, and then sends it itself; originals are not accessible."""
     store = FileSystemStore(root, "/")
     original = await put(Photo, store)
     with store_context(store, thumbnails=ThumbnailServer(store, [Photo], base_url="/thumbnails/")):

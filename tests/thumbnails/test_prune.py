@@ -1,4 +1,4 @@
-"""Files of thumbnails that are no longer declared."""
+"""Pruning: finding and deleting the files of thumbnails that are no longer declared."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ NOW = timedelta(0)
 
 
 class Base(DeclarativeBase):
-    """Another version of the application."""
+    """The declarative base of another version of the application."""
 
 
 class New(Base, Image, FocalPoint):
-    """The class with another look of ``card``, another width of ``icon``, and without ``share``."""
+    """The same class with another look of ``card``, another width of ``icon``, and without ``share``."""
 
     __tablename__ = "photo"
     __thumbnails__ = {"icon": Srcset([24, 40], aspect=(1, 1)), "card": Srcset([60, 120], quality=50)}
@@ -35,12 +35,12 @@ class New(Base, Image, FocalPoint):
 
 @pytest.fixture(params=["directory", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyedStore:
-    """A store in a directory, and one that is not."""
+    """A store in a directory, and one in memory."""
     return MemoryStore() if request.param == "memory" else FileSystemStore(tmp_path, "/", fsync=False)
 
 
 async def filled(store: KeyedStore, count: int = 3) -> None:
-    """Put originals with all files that both versions declare; one has a focal point, one is old."""
+    """Put originals with the files of both versions; one has a focal point, one is in the legacy layout."""
     for number in range(count):
         original = await put(Photo, store, **({"revision": f"01m8mvtw392my{'a' * 13}"} if number == 1 else {}))
         if number == 2:
@@ -54,8 +54,8 @@ async def filled(store: KeyedStore, count: int = 3) -> None:
             await site.settle()
 
 
-async def test_what_is_declared_stays(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything else is found, and deleted on request; originals, orphans and names of others are left alone."""
+async def test_declared_files_are_kept(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other files are found and deleted on request, but no originals, orphans or files of other object types."""
     monkeypatch.setattr(_prune, "_BATCH", 4)
     await filled(store)
     orphan = Site(store, New).urls(row(New, store), "card")[0].removeprefix(BASE)
@@ -73,14 +73,14 @@ async def test_what_is_declared_stays(store: KeyedStore, monkeypatch: pytest.Mon
     assert [info async for info in site.server.prune(grace=NOW)] == []
 
 
-async def test_young_files_stay(store: KeyedStore) -> None:
-    """Another process may have made them a moment ago."""
+async def test_young_files_are_kept(store: KeyedStore) -> None:
+    """A young file is kept, because another process may have just made it."""
     await filled(store, 1)
     assert [info async for info in Site(store, New).server.prune(delete=True)] == []
 
 
 async def test_object_types_that_depend_on_the_row(store: KeyedStore) -> None:
-    """They have to be named."""
+    """Such object types must be given."""
     site = Site(store, Tenant)
     original = await put(Tenant, store, tenant="a")
     [url] = site.urls(original, "card")
@@ -99,7 +99,7 @@ class Refusing(MemoryStore):
 
 
 async def test_a_file_that_cannot_be_deleted() -> None:
-    """The error is raised, and what was not deleted is found again."""
+    """The error is raised, and the remaining files are found again."""
     store = Refusing()
     await filled(store, 1)
     with pytest.raises(StoreUnavailableError):

@@ -1,4 +1,4 @@
-"""A recipe is changed under load: old and new processes run side by side, and any of them may get any request."""
+"""A recipe is changed under load, while old and new processes run side by side and receive any request."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ POINTS = (None, (0.2, 0.7))
 
 @pytest.fixture(params=["directory", pytest.param("bucket", marks=pytest.mark.thorough)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
-    """A store, as a process of its own is told of it."""
+    """Return the location of a store, in the form in which it is passed to another process."""
     if request.param == "directory":
         return {"folder": str(tmp_path)}
     port = request.getfixturevalue("bucket_server").port
@@ -49,7 +49,7 @@ async def store(place: dict[str, str]) -> AsyncIterator[KeyedStore]:
 
 
 def urls_of(store: KeyedStore, original: Any) -> dict[str, list[str]]:
-    """Return the URLs that each version gives out for a picture."""
+    """Return the URLs that each version generates for a picture."""
     found: dict[str, list[str]] = {}
     for version, cls in VERSIONS.items():
         same = row(cls, store, revision=original.revision, width=original.width, height=original.height)
@@ -60,7 +60,7 @@ def urls_of(store: KeyedStore, original: Any) -> dict[str, list[str]]:
 
 
 async def look(http: httpx.AsyncClient, url: str, servers: list[str], colour: tuple[int, ...]) -> None:
-    """Assert that a URL shows a picture of a colour, with at most one redirect, which the next server gets."""
+    """Assert that a URL shows a picture of a colour, with at most one redirect, which the next server receives."""
     told = await http.get(servers[0] + url)
     if told.status_code == 302:
         told = await http.get(servers[-1] + told.headers["location"])
@@ -71,7 +71,7 @@ async def look(http: httpx.AsyncClient, url: str, servers: list[str], colour: tu
 
 
 async def test_a_recipe_is_changed_under_load(place: dict[str, str], store: KeyedStore) -> None:
-    """Each URL that either version has given out shows its picture, also if a redirect reaches the other version."""
+    """Each URL of either version shows its picture, also if the other version receives the redirect."""
     random = Random(7)
     asked: list[tuple[str, tuple[int, ...]]] = []
     given: dict[str, list[tuple[str, tuple[int, ...]]]] = {"old": [], "new": []}

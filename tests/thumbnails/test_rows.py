@@ -1,4 +1,4 @@
-"""Missing thumbnails are made for all owners, in batches that stand by themselves."""
+"""Generating missing thumbnails with rows for all owners, in independent batches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 class FailingStore(CountingStore):
-    """Refuses some puts; something can happen while it is read for the first time."""
+    """A store that refuses some puts, and can run an action at its first read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def store() -> FailingStore:
 
 @pytest.fixture
 async def sessions(database: Database, store: FailingStore) -> Sessions:
-    """Sessions with SQLAlchemy's defaults; seven users have pictures, one has none."""
+    """Sessions with SQLAlchemy's defaults, and eight users, seven of whom have pictures."""
     sessions = await started(database, Base.metadata)
     bind_store(sessions, store)
     async with sessions.begin() as session:
@@ -76,14 +76,14 @@ async def sessions(database: Database, store: FailingStore) -> Sessions:
 
 
 async def connect(sessions: Sessions) -> None:
-    """Open the connections that two need at once: drivers may read the disk when they connect."""
+    """Open two connections in advance, because drivers may read the disk when they connect."""
     async with sessions() as one, sessions() as other:
         await one.get(User, 1)
         await other.get(User, 1)
 
 
 async def test_some_owners(sessions: Sessions) -> None:
-    """A condition, or several, choose the owners; the progress counts their pictures alone."""
+    """Conditions select the owners, and the progress counts only their pictures."""
     plan = generate(sessions, User.picture, [20], where=User.id > 6)
     await plan.execute()
     assert (plan.progress.total, plan.progress.made) == (2, 2)
@@ -101,8 +101,8 @@ async def thumbnails(sessions: Sessions) -> list[tuple[int, int]]:
         return [(row.user_id, row.width) for row in await session.scalars(query)]
 
 
-async def test_each_picture_gets_what_it_lacks(sessions: Sessions, store: FailingStore) -> None:
-    """What is there stays, what is not is made and committed, and the progress says how much."""
+async def test_missing_thumbnails_are_generated(sessions: Sessions, store: FailingStore) -> None:
+    """Existing thumbnails are kept, missing ones are made and committed, and the progress counts them."""
     async with sessions.begin() as session:
         await (await session.get_one(User, 2)).picture.generate_thumbnail(width=30)
     plan = generate(sessions, User.picture, [30, Recipe(width=40, format="webp")], batch=3)
@@ -121,8 +121,8 @@ async def test_each_picture_gets_what_it_lacks(sessions: Sessions, store: Failin
     assert plan.failures == []
 
 
-async def test_a_second_run_finds_nothing_to_do(sessions: Sessions, store: FailingStore) -> None:
-    """It reads no original and makes no file."""
+async def test_a_second_run_generates_nothing(sessions: Sessions, store: FailingStore) -> None:
+    """A second run reads no original and makes no file."""
     await generate(sessions, User.picture, [30]).execute()
     store.calls.clear()
     plan = generate(sessions, User.picture, [30])
@@ -130,8 +130,8 @@ async def test_a_second_run_finds_nothing_to_do(sessions: Sessions, store: Faili
     assert (plan.progress.done, plan.progress.made, store.calls) == (7, 0, [])
 
 
-async def test_nothing_is_enlarged_on_request(sessions: Sessions, store: FailingStore) -> None:
-    """Widths beyond the original's make one thumbnail of its own size; a second run finds it."""
+async def test_thumbnails_are_not_enlarged_on_request(sessions: Sessions, store: FailingStore) -> None:
+    """Widths beyond that of the original make one thumbnail of its size, which a second run finds."""
     for expected in (7, 0):
         plan = generate(sessions, User.picture, [100, 200, Recipe(width=300, enlarge=False)], enlarge=False)
         await plan.execute()
@@ -139,8 +139,8 @@ async def test_nothing_is_enlarged_on_request(sessions: Sessions, store: Failing
     assert await thumbnails(sessions) == [(number, 90) for number in range(1, 9) if number != 4]
 
 
-async def test_each_of_several_pictures_is_one(sessions: Sessions) -> None:
-    """The pictures of an owner with several are told apart."""
+async def test_several_pictures_of_an_owner(sessions: Sessions) -> None:
+    """The pictures of an owner with several are processed separately."""
     async with sessions.begin() as session:
         session.add(post := Post(id=5))
         for index in (1, 2):
@@ -153,7 +153,7 @@ async def test_each_of_several_pictures_is_one(sessions: Sessions) -> None:
 
 
 async def test_callbacks_are_called_or_awaited(sessions: Sessions) -> None:
-    """Once for each picture, when its thumbnails are committed."""
+    """A callback is called once per picture, after its thumbnails have been committed."""
     seen: list[Any] = []
 
     async def awaited(made: Thumbnails) -> None:
@@ -166,8 +166,8 @@ async def test_callbacks_are_called_or_awaited(sessions: Sessions) -> None:
     assert len(seen) == 7
 
 
-async def test_a_missing_original_keeps_no_other_from_its_thumbnails(sessions: Sessions, store: FailingStore) -> None:
-    """It is a failure that names the picture; the rest of its batch is made."""
+async def test_a_missing_original_does_not_affect_others(sessions: Sessions, store: FailingStore) -> None:
+    """A missing original is a failure with the identity of the picture, and the rest of its batch is made."""
     async with sessions() as session:
         await store.delete((await session.get_one(User, 3)).picture.require_original())
     plan = generate(sessions, User.picture, [30])
@@ -179,8 +179,8 @@ async def test_a_missing_original_keeps_no_other_from_its_thumbnails(sessions: S
     assert (plan.progress.done, plan.progress.failed) == (7, 1)
 
 
-async def test_a_batch_that_fails_is_tried_one_by_one(sessions: Sessions, store: FailingStore) -> None:
-    """Of the owners whose upload fails again each is a failure, and the files of the failed batch are gone."""
+async def test_a_failed_batch_is_repeated_one_by_one(sessions: Sessions, store: FailingStore) -> None:
+    """Each owner that fails again is a failure, and the files of the failed batch are deleted."""
     store.refused = {store.puts + 2, store.puts + 9}
     plan = generate(sessions, User.picture, [30])
     await plan.execute()
@@ -192,8 +192,8 @@ async def test_a_batch_that_fails_is_tried_one_by_one(sessions: Sessions, store:
     assert (plan.progress.done, plan.progress.made, plan.progress.failed) == (7, 6, 1)
 
 
-async def test_so_many_at_once_and_no_more(sessions: Sessions, store: FailingStore) -> None:
-    """As many originals are fetched as may be, and of as many owners as make a batch."""
+async def test_concurrency_and_batch_size(sessions: Sessions, store: FailingStore) -> None:
+    """The number of originals fetched concurrently, and of owners per transaction, is as configured."""
     for width, concurrency, batch, expected in ((30, 2, 50, 2), (40, 8, 3, 3)):
         store.together.clear()
         store.peak, store.awaited = 0, expected
@@ -202,8 +202,8 @@ async def test_so_many_at_once_and_no_more(sessions: Sessions, store: FailingSto
 
 
 @pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)  # SQLite lets nobody write meanwhile
-async def test_an_owner_that_goes_meanwhile_is_no_failure(sessions: Sessions, store: FailingStore) -> None:
-    """Where its batch fails for it, the others are made."""
+async def test_an_owner_that_is_deleted_is_not_a_failure(sessions: Sessions, store: FailingStore) -> None:
+    """If a batch fails because an owner was deleted, the thumbnails of the others are made."""
 
     async def leave() -> None:
         async with sessions.begin() as session:
@@ -220,8 +220,8 @@ async def test_an_owner_that_goes_meanwhile_is_no_failure(sessions: Sessions, st
 
 
 @pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)  # SQLite lets nobody write meanwhile
-async def test_a_picture_that_is_replaced_meanwhile(sessions: Sessions, store: FailingStore) -> None:
-    """Its thumbnail is one of the new picture, and none of the old one is left."""
+async def test_a_picture_that_is_replaced_during_the_run(sessions: Sessions, store: FailingStore) -> None:
+    """The thumbnail is one of the new picture, and none of the old one is left."""
     new = photos.saved(photos.opened("coffee", (120, 60)), "JPEG")
 
     async def replace() -> None:
@@ -240,8 +240,8 @@ async def test_a_picture_that_is_replaced_meanwhile(sessions: Sessions, store: F
     assert len(await store.names()) == 14
 
 
-async def test_stopped_and_begun_again(sessions: Sessions, store: FailingStore) -> None:
-    """A cancelled run leaves whole batches, no file without a row, and is gone on with by another."""
+async def test_a_cancelled_run_can_be_continued(sessions: Sessions, store: FailingStore) -> None:
+    """A cancelled run leaves complete batches and no file without a row, and another run continues."""
     plan = generate(sessions, User.picture, [30], batch=2)
     async for _ in plan:
         break
@@ -257,8 +257,8 @@ async def test_stopped_and_begun_again(sessions: Sessions, store: FailingStore) 
     assert len(await thumbnails(sessions)) == 7
 
 
-async def test_the_current_store_is_meant(sessions: Sessions) -> None:
-    """A store of a context goes before that of the sessions."""
+async def test_the_current_store_is_used(sessions: Sessions) -> None:
+    """The store of a context takes precedence over that of the sessions."""
     with store_context(other := CountingStore()):
         plan = generate(sessions, User.picture, [30])
         await plan.execute()
@@ -267,8 +267,8 @@ async def test_the_current_store_is_meant(sessions: Sessions) -> None:
 
 
 @pytest.mark.parametrize("attachment", [User, User.id, UserPicture, "picture", UserPicture.user])
-def test_what_is_no_attachment_is_refused(attachment: Any) -> None:
-    """The message says what is expected."""
+def test_other_attributes_are_refused(attachment: Any) -> None:
+    """The message states what was expected."""
     with pytest.raises(DeclarationError, match=r"such as User\.picture"):
         generate(async_sessionmaker(), attachment, [30])
 
@@ -280,13 +280,13 @@ def test_numbers_below_one_are_refused(arguments: dict[str, Any]) -> None:
         generate(async_sessionmaker(), User.picture, **{"recipes": [30], **arguments})
 
 
-def test_a_plan_is_what_generate_returns() -> None:
-    """Nothing happens before it is awaited: no session is made."""
+def test_generate_returns_a_plan() -> None:
+    """No session is created before the plan is awaited."""
     assert isinstance(generate(async_sessionmaker(), User.picture, [30]), ThumbnailPlan)
 
 
-async def test_errors_of_callables_and_third_parties_stop_nothing(sessions: Sessions, store: FailingStore) -> None:
-    """Whatever a recipe's function or a store raises about one picture is its failure; the others are made."""
+async def test_errors_of_callables_and_third_party_stores(sessions: Sessions, store: FailingStore) -> None:
+    """Such an error is the failure of one picture, and the others are made."""
 
     async def fail() -> None:
         raise OSError(5, "broken")
@@ -306,7 +306,7 @@ async def test_errors_of_callables_and_third_parties_stop_nothing(sessions: Sess
     assert (plan.progress.done, plan.progress.made, plan.progress.failed) == (7, 5, 2)
 
 
-async def test_errors_of_the_program_stop_the_run(sessions: Sessions) -> None:
+async def test_programming_errors_stop_the_run(sessions: Sessions) -> None:
     """An error that every picture would have is raised."""
     with pytest.raises(DeclarationError, match="expected a callable that returns a pyvips"):
         await generate(sessions, User.picture, [Recipe(width=30, preprocess=lambda _: None, variant="none")]).execute()

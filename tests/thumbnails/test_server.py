@@ -1,4 +1,4 @@
-"""Serving declared thumbnails, and making those that are missing."""
+"""``ThumbnailServer``: serving declared thumbnails, and making those that are missing."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ BASE = "/thumbnails/"
 
 @pytest.fixture(params=["directory", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyedStore:
-    """A store in a directory, and one that is not."""
+    """A store in a directory, and one in memory."""
     return MemoryStore() if request.param == "memory" else FileSystemStore(tmp_path, "/", fsync=False)
 
 
 class Site:
-    """A server of thumbnails, and what asks it.
+    """A thumbnail server and a client for it.
 
     Args:
         store: The store.
         classes: The image classes.
-        options: Of the server.
+        options: The other arguments of the server.
     """
 
     def __init__(self, store: KeyedStore, *classes: type[Any], **options: Any) -> None:
@@ -53,23 +53,23 @@ class Site:
         self.store = store
 
     def urls(self, original: Any, name: str) -> list[str]:
-        """The URLs of a thumbnail."""
+        """Return the URLs of a thumbnail."""
         with store_context(self.store, thumbnails=self.server):
             return [one.url for one in original.candidates(name)]
 
     async def ask(self, url: str, *headers: tuple[str, str], **options: Any) -> Told:
-        """Ask for a URL."""
+        """Request a URL."""
         path, _, query = url.removeprefix(BASE.rstrip("/")).partition("?")
         return await self.client.ask(path, *headers, query_string=query.encode(), **options)
 
     async def settle(self) -> None:
-        """Wait for what is made ahead."""
+        """Wait until the files that are made ahead exist."""
         if self.server._maker._rest is not None:
             await self.server._maker._rest
 
 
 def is_refused(told: Told, status: int = 404) -> bool:
-    """Whether an answer is an error that no cache keeps."""
+    """Return whether a response is an error that caches do not store."""
     return told.status == status and told.headers["cache-control"] == "no-store"
 
 
@@ -78,7 +78,7 @@ def is_refused(told: Told, status: int = 404) -> bool:
 
 @pytest.mark.parametrize("name", ["icon", "card", "share"])
 async def test_a_missing_file_is_made(store: KeyedStore, name: str) -> None:
-    """It has the size that its name says, is stored, and is served from then on."""
+    """The file has the size in its name, is stored, and is served from then on."""
     site, original = Site(store), await put(Photo, store)
     for url in site.urls(original, name):
         first = await site.ask(url)
@@ -97,7 +97,7 @@ async def test_a_missing_file_is_made(store: KeyedStore, name: str) -> None:
 
 
 async def test_a_file_is_served_as_by_the_static_server(tmp_path: Path) -> None:
-    """With the same headers, whole and in part."""
+    """Whole files and ranges have the same headers."""
     store = FileSystemStore(tmp_path, "/", fsync=False)
     site, original = Site(store), await put(Photo, store)
     url = site.urls(original, "card")[0]
@@ -112,7 +112,7 @@ async def test_a_file_is_served_as_by_the_static_server(tmp_path: Path) -> None:
 
 
 async def test_ranges_of_other_stores() -> None:
-    """They come from the whole file."""
+    """Ranges in a store that is not a directory are taken from the whole file."""
     store = MemoryStore()
     site, original = Site(store), await put(Photo, store)
     url = site.urls(original, "card")[0]
@@ -125,8 +125,8 @@ async def test_ranges_of_other_stores() -> None:
     assert (await site.ask(url, ("range", "bytes=9999999-"))).status == 416
 
 
-async def test_large_files_of_a_directory_come_in_blocks(tmp_path: Path) -> None:
-    """As from the static server."""
+async def test_large_files_of_a_directory_are_sent_in_blocks(tmp_path: Path) -> None:
+    """Large files are sent in blocks, as by the static server."""
     store = FileSystemStore(tmp_path, "/", fsync=False)
     site, original = Site(store, block_size=1000), await put(Photo, store)
     url = site.urls(original, "card")[2]
@@ -137,7 +137,7 @@ async def test_large_files_of_a_directory_come_in_blocks(tmp_path: Path) -> None
 
 
 async def test_other_widths_are_made_ahead(store: KeyedStore) -> None:
-    """Those of the same format, and not again if they exist."""
+    """Missing widths of the same format are made ahead, and existing ones are not made again."""
     site, original = Site(store), await put(Photo, store)
     url = site.urls(original, "card")[1]
     await site.ask(url)
@@ -152,13 +152,13 @@ async def test_other_widths_are_made_ahead(store: KeyedStore) -> None:
 
 
 async def test_all_classes_of_an_object_type(store: KeyedStore) -> None:
-    """Each declares its own; where the object type depends on the row, any may be meant."""
+    """Each class has its own declarations; a class whose object type depends on the row can have any object type."""
 
     class Own(DeclarativeBase):
-        """A registry of its own."""
+        """A separate registry."""
 
     class Animal(Own, Image):
-        """With single-table inheritance."""
+        """A class with single-table inheritance."""
 
         __tablename__ = "animal"
         __thumbnails__ = {"card": Srcset([30], fallback=None)}
@@ -167,13 +167,13 @@ async def test_all_classes_of_an_object_type(store: KeyedStore) -> None:
         kind: Mapped[str]
 
     class Cat(Animal):
-        """Has another look."""
+        """A subclass with another look."""
 
         __thumbnails__ = {"card": Srcset([40], fallback=None, quality=30), "own": Recipe(width=10)}
         __mapper_args__ = {"polymorphic_identity": "cat"}
 
     class Other(Own, Image):
-        """Of another table, with the same object type."""
+        """A class of another table with the same object type."""
 
         __tablename__ = "other"
         __thumbnails__ = {"card": Srcset([50], fallback=None, quality=70)}
@@ -193,7 +193,7 @@ async def test_all_classes_of_an_object_type(store: KeyedStore) -> None:
 
 
 async def test_originals_of_the_predecessor(store: KeyedStore) -> None:
-    """They have no revision, and are found by what their names tell; a missing one is not found."""
+    """Originals without a revision are found by the public part of the names; missing ones are 404."""
     site = Site(store)
     original = await put(Photo, store, revision=None, id=7)
     for url in site.urls(original, "card"):
@@ -205,7 +205,7 @@ async def test_originals_of_the_predecessor(store: KeyedStore) -> None:
 
 
 async def test_the_focal_point_comes_from_the_name(store: KeyedStore) -> None:
-    """The server knows no rows."""
+    """The server has no database, so the name contains the focal point."""
     site = Site(store)
     original = await put(Photo, store)
     bodies = set()
@@ -216,7 +216,7 @@ async def test_the_focal_point_comes_from_the_name(store: KeyedStore) -> None:
 
 
 async def test_a_picture_above_an_overlay(tmp_path: Path) -> None:
-    """Its thumbnails are made above, and so are those of pictures below."""
+    """Thumbnails of pictures in both stores of an overlay are put into the store above."""
     above, below = FileSystemStore(tmp_path, "/", fsync=False), MemoryStore("below:/")
     store = OverlayStore(above, below)
     site = Site(store)
@@ -229,7 +229,7 @@ async def test_a_picture_above_an_overlay(tmp_path: Path) -> None:
 
 
 async def test_public_thumbnails_of_private_originals(tmp_path: Path) -> None:
-    """They are where the routes send them, and otherwise where the originals are."""
+    """A routing store determines the store of thumbnails; without a route, it is that of their originals."""
     private, public = MemoryStore(), FileSystemStore(tmp_path, "/", fsync=False)
     for routes, expected in (({"photo": private, "photo.t": public}, public), ({"photo": private}, private)):
         store = RoutingStore(routes, default=MemoryStore())
@@ -240,17 +240,17 @@ async def test_public_thumbnails_of_private_originals(tmp_path: Path) -> None:
         assert (await site.ask(url)).status == 200
 
 
-# --- names that are outdated, undeclared or made up ------------------------------------------------------------------
+# --- outdated, undeclared and forged names ---------------------------------------------------------------------------
 
 
 async def changed(store: KeyedStore, original: Any, what: Srcset | Recipe, name: str = "card") -> list[str]:
-    """The URLs that another version of the class gives for the same picture."""
+    """Return the URLs that another version of the class generates for the same picture."""
 
     class Own(DeclarativeBase):
-        """A registry of its own."""
+        """A separate registry."""
 
     class Old(Own, Image):
-        """The other version."""
+        """The other version of the class."""
 
         __tablename__ = "photo"
         __thumbnails__ = {name: what}
@@ -260,8 +260,8 @@ async def changed(store: KeyedStore, original: Any, what: Srcset | Recipe, name:
     return Site(store, Old).urls(old, name)
 
 
-async def test_an_outdated_name_leads_to_the_present_file(store: KeyedStore) -> None:
-    """Of the nearest width and the same format, for pages and e-mails that were sent before; it is made first."""
+async def test_an_outdated_name_is_redirected(store: KeyedStore) -> None:
+    """An outdated name is redirected to the file of the nearest width and the same format, which is made first."""
     site, original = Site(store), await put(Photo, store)
     now = site.urls(original, "card")
     cases = [
@@ -282,15 +282,15 @@ async def test_an_outdated_name_leads_to_the_present_file(store: KeyedStore) -> 
 
 
 async def test_an_outdated_file_that_exists_is_served(store: KeyedStore) -> None:
-    """Whatever the classes declare by now."""
+    """An existing file is served, whatever the classes declare by now."""
     site, original = Site(store), await put(Photo, store)
     url = (await changed(store, original, Srcset([70], quality=30)))[0]
     await store.put_object(url.removeprefix(BASE), b"old")
     assert (await site.ask(url)).body == b"old"
 
 
-async def test_what_was_never_declared_is_not_found(store: KeyedStore) -> None:
-    """Nor is anything that cannot be a thumbnail, nor a picture that is gone; and nothing is made."""
+async def test_other_names_are_not_found(store: KeyedStore) -> None:
+    """Undeclared thumbnails, invalid names and deleted pictures are 404, and nothing is made."""
     site, original = Site(store, Photo, Plain), await put(Photo, store)
     plain = await put(Plain, store)
     [other] = await changed(store, original, Recipe(width=30), "other")
@@ -318,8 +318,8 @@ async def test_what_was_never_declared_is_not_found(store: KeyedStore) -> None:
     assert (await site.ask(card, method="POST")).status == 405
 
 
-async def test_sizes_cannot_be_made_up(store: KeyedStore) -> None:
-    """A tag is for declared files alone; other sizes lead to one of them, and nothing else is made."""
+async def test_sizes_cannot_be_forged(store: KeyedStore) -> None:
+    """Names with other sizes are redirected to a declared file, and nothing else is made."""
     site, original = Site(store), await put(Photo, store)
     urls = site.urls(original, "card")
     for width in range(61, 80):
@@ -329,8 +329,8 @@ async def test_sizes_cannot_be_made_up(store: KeyedStore) -> None:
     assert {BASE + name for name in await names(store, "photo.t/")} <= {*urls}
 
 
-async def test_originals_are_told_apart_that_begin_alike(store: KeyedStore) -> None:
-    """Revisions of earlier versions have hardly any public part, and other files may begin with it."""
+async def test_originals_with_similar_revisions_are_distinguished(store: KeyedStore) -> None:
+    """Revisions of earlier versions have a short public part, with which names of other files can begin."""
     site = Site(store)
     beginning = "01m8mvtw392my"
     originals = [await put(Photo, store, revision=beginning + end * 13) for end in "abc"]
@@ -341,7 +341,7 @@ async def test_originals_are_told_apart_that_begin_alike(store: KeyedStore) -> N
 
 
 async def test_focal_points_cannot_fill_the_disk(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who knows the original's URL can calculate names for all of them; beyond some there are no more files."""
+    """A client that knows the original's URL can calculate names for all points, but only some files are made."""
     monkeypatch.setattr(server, "_MAX_POINTS", 2)
     site, original = Site(store), await put(Photo, store)
     icon = Photo.__thumbnails__["icon"]
@@ -354,14 +354,14 @@ async def test_focal_points_cannot_fill_the_disk(store: KeyedStore, monkeypatch:
     assert len(await names(store, "photo.t/")) == 4
 
 
-async def test_thumbnails_that_the_class_has_no_room_for(store: KeyedStore) -> None:
-    """An outdated name leads nowhere if no file can be made."""
+async def test_thumbnails_that_exceed_all_limits(store: KeyedStore) -> None:
+    """An outdated name is 404 if the limits permit no file."""
 
     class Own(DeclarativeBase):
-        """A registry of its own."""
+        """A separate registry."""
 
     class Narrow(Own, Image):
-        """Allows nothing of this size."""
+        """A class whose limits permit no file of this size."""
 
         __tablename__ = "photo"
         __image_limits__ = ImageLimits(max_side=20)
@@ -373,13 +373,13 @@ async def test_thumbnails_that_the_class_has_no_room_for(store: KeyedStore) -> N
     assert is_refused(await Site(store, Narrow).ask(url))
 
 
-# --- originals that come and go, and that are broken -----------------------------------------------------------------
+# --- deleted and broken originals ------------------------------------------------------------------------------------
 
 
-async def test_nothing_is_left_of_an_original_that_goes_meanwhile(
+async def test_an_original_that_is_deleted_during_the_rendering(
     store: KeyedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its thumbnail is removed again, because nobody else would."""
+    """The thumbnail is deleted again, because no other code would do so."""
     site, original = Site(store), await put(Photo, store)
 
     def deleted(*args: Any) -> Any:
@@ -396,7 +396,7 @@ async def test_nothing_is_left_of_an_original_that_goes_meanwhile(
 async def test_a_broken_original_is_remembered(
     store: KeyedStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """For a while, so that a page that many people look at does not cost a decode for each of them."""
+    """The error is remembered for a while, so that a popular page does not cause one decode per visitor."""
     site, original = Site(store), await put(Photo, store, b"not a picture" * 99)
     opens = 0
     get = store.get_object
@@ -421,8 +421,8 @@ async def test_a_broken_original_is_remembered(
     assert len(site.server._maker._broken) == 1
 
 
-async def test_a_bomb_is_refused(store: KeyedStore) -> None:
-    """An original that was stored by other means is checked as an upload is."""
+async def test_a_decompression_bomb_is_refused(store: KeyedStore) -> None:
+    """An original that was stored by other means is checked like an upload."""
     bomb = saved(opened("chelsea", (40, 30)), "PNG").replace((40).to_bytes(4), (60_000).to_bytes(4), 1)
     site, original = Site(store), await put(Photo, store, bomb, mimetype="image/png")
     assert is_refused(await site.ask(site.urls(original, "card")[0]))
@@ -434,7 +434,7 @@ class Troubled(MemoryStore):
     failing = ""
 
     def check(self, call: str) -> None:
-        """Fail if this call is to fail."""
+        """Raise an error if this call should fail."""
         if self.failing == call:
             raise StoreUnavailableError("out of order")
 
@@ -455,7 +455,7 @@ class Troubled(MemoryStore):
 
 @pytest.mark.parametrize("failing", ["get", "put", "head"])
 async def test_a_store_that_fails(failing: str) -> None:
-    """The client may try again."""
+    """The response permits the client to retry."""
     store = Troubled()
     site, original = Site(store), await put(Photo, store)
     url = site.urls(original, "card")[0]
@@ -467,8 +467,8 @@ async def test_a_store_that_fails(failing: str) -> None:
     assert (await site.ask(url)).status == 200
 
 
-async def test_trouble_ahead_of_requests_is_nobodys(caplog: pytest.LogCaptureFixture) -> None:
-    """A width that nobody has asked for is made when somebody does."""
+async def test_an_error_while_making_ahead_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A width that could not be made ahead is made on request."""
     store = Troubled()
     site, original = Site(store), await put(Photo, store)
     first, second, *_ = site.urls(original, "card")
@@ -486,7 +486,7 @@ async def test_trouble_ahead_of_requests_is_nobodys(caplog: pytest.LogCaptureFix
 
 
 async def test_requests_for_a_file_share_the_work(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two hundred clients for ten missing files are ten decodes."""
+    """Two hundred clients for ten missing files cause ten decodes."""
     decodes: list[Any] = []
     monkeypatch.setattr(maker, "render", lambda *args: decodes.append(args) or render(*args))
     site = Site(store)
@@ -498,7 +498,7 @@ async def test_requests_for_a_file_share_the_work(store: KeyedStore, monkeypatch
 
 
 async def test_two_processes_make_one_file(store: KeyedStore) -> None:
-    """The one that is late gives the other's file."""
+    """The slower process responds with the file of the other one."""
     original = await put(Photo, store)
     sites = [Site(store), Site(store)]
     url = sites[0].urls(original, "card")[0]
@@ -507,8 +507,8 @@ async def test_two_processes_make_one_file(store: KeyedStore) -> None:
     assert len({one.body for one in told}) == 1
 
 
-async def test_somebody_else_was_first(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is stored stays as it is."""
+async def test_an_existing_file_is_not_overwritten(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that another process has stored in the meantime is not overwritten."""
     site, original = Site(store), await put(Photo, store)
     url = site.urls(original, "share")[0]
     loop = asyncio.get_running_loop()
@@ -524,7 +524,7 @@ async def test_somebody_else_was_first(store: KeyedStore, monkeypatch: pytest.Mo
 
 
 class Gate:
-    """Holds the work of a server until it is opened."""
+    """Blocks the work of a server until it is opened."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered = asyncio.Event()
@@ -539,8 +539,8 @@ class Gate:
         monkeypatch.setattr(making, "fetch", held)
 
 
-async def test_a_busy_server_gives_another_file(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of the same thumbnail if there is one; otherwise the client has to come again."""
+async def test_a_busy_server_redirects_to_another_file(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy server redirects to another file of the thumbnail, or responds with 503 if there is none."""
     site = Site(store, concurrency=1, max_wait=0.01)
     busy, known, new = [await put(Photo, store) for _ in range(3)]
     await site.ask(site.urls(known, "card")[0])
@@ -560,7 +560,7 @@ async def test_a_busy_server_gives_another_file(store: KeyedStore, monkeypatch: 
 
 
 async def test_nothing_is_made_ahead_while_requests_wait(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They come first."""
+    """No file is made ahead while a request waits."""
     site = Site(store, concurrency=1)
     one, other = await put(Photo, store), await put(Photo, store)
     gate = Gate(monkeypatch)
@@ -575,8 +575,8 @@ async def test_nothing_is_made_ahead_while_requests_wait(store: KeyedStore, monk
     assert sorted(made.count(revision) for revision in {*made}) == [1, 3]
 
 
-async def test_what_is_made_ahead_gives_way(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that waits gets its turn after the file that is in progress."""
+async def test_a_request_interrupts_making_ahead(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiting request is served after the file in progress."""
     site = Site(store, concurrency=1)
     one, other = await put(Photo, store), await put(Photo, store)
     entered, opened = asyncio.Event(), asyncio.Event()
@@ -600,8 +600,10 @@ async def test_what_is_made_ahead_gives_way(store: KeyedStore, monkeypatch: pyte
     assert len(await names(store, "photo.t/")) == 2
 
 
-async def test_a_request_waits_for_what_is_made_ahead(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file that is in progress is not made again."""
+async def test_a_request_waits_for_a_file_that_is_made_ahead(
+    store: KeyedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file in progress is not made a second time."""
     decodes = 0
     loop, entered, opened = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
@@ -628,8 +630,8 @@ async def test_a_request_waits_for_what_is_made_ahead(store: KeyedStore, monkeyp
     assert decodes == 3
 
 
-async def test_what_is_made_ahead_ends_with_the_application(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No task is left behind."""
+async def test_making_ahead_ends_with_the_application(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No task is left."""
     site, original = Site(store), await put(Photo, store)
     await site.ask(site.urls(original, "card")[0])
     ahead = site.server._maker._rest
@@ -639,10 +641,10 @@ async def test_what_is_made_ahead_ends_with_the_application(store: KeyedStore, m
     await site.server.aclose()
 
 
-async def test_a_client_that_leaves_does_not_stop_the_others(
+async def test_a_client_that_disconnects_does_not_stop_the_work(
     store: KeyedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who waits for the same file gets it."""
+    """Other clients that wait for the file get it."""
     site, original = Site(store), await put(Photo, store)
     url = site.urls(original, "card")[0]
     gate = Gate(monkeypatch)
@@ -661,8 +663,8 @@ async def test_a_client_that_leaves_does_not_stop_the_others(
 SECRETS = ["a secret of the tests", "the secret before it"]
 
 
-async def test_one_signature_is_for_all_files_of_a_picture(store: KeyedStore) -> None:
-    """Also for other thumbnails of it, and for no other picture; no cache but the browser's keeps what is served."""
+async def test_one_signature_covers_all_files_of_a_picture(store: KeyedStore) -> None:
+    """The signature covers all thumbnails of one picture, and only the browser may cache the response."""
     site = Site(store, url_secret=SECRETS)
     assert site.server.is_private
     original, other = await put(Photo, store), await put(Photo, store)
@@ -688,8 +690,8 @@ async def test_one_signature_is_for_all_files_of_a_picture(store: KeyedStore) ->
     assert (await site.ask(f"{BASE}photo.t/7/0/7.3x2.jpe?{signature}")).status == 403
 
 
-async def test_secrets_can_be_replaced(store: KeyedStore) -> None:
-    """URLs that were signed with the one before are valid as long as it is accepted."""
+async def test_secrets_can_be_rotated(store: KeyedStore) -> None:
+    """URLs signed with an earlier secret are valid as long as it is accepted."""
     original = await put(Photo, store)
     [old] = Site(store, url_secret=SECRETS[1]).urls(original, "share")
     assert (await Site(store, url_secret=SECRETS).ask(old)).status == 200
@@ -697,7 +699,7 @@ async def test_secrets_can_be_replaced(store: KeyedStore) -> None:
 
 
 async def test_a_signature_expires(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a rounded time; what is served must not be kept for longer, nor is the time extended by a redirect."""
+    """Signatures expire at a rounded time; responses are not cached for longer, and redirects do not extend it."""
     site = Site(store, url_secret=SECRETS, url_expires_in=100, url_window=50)
     original = await put(Photo, store)
     [url] = site.urls(original, "share")
@@ -713,7 +715,7 @@ async def test_a_signature_expires(store: KeyedStore, monkeypatch: pytest.Monkey
 
 
 async def test_nginx_may_send_the_file(tmp_path: Path) -> None:
-    """Once it exists; its headers are still ours."""
+    """nginx sends an existing file with the headers of the server."""
     store = FileSystemStore(tmp_path, "/", fsync=False)
     site = Site(store, url_secret=SECRETS, x_accel_redirect="/stored/")
     [url] = site.urls(await put(Photo, store), "share")
@@ -729,8 +731,8 @@ async def test_nginx_may_send_the_file(tmp_path: Path) -> None:
 # --- arguments -------------------------------------------------------------------------------------------------------
 
 
-def test_mistakes_are_refused(store: KeyedStore) -> None:
-    """Each with what was expected."""
+def test_invalid_arguments_are_refused(store: KeyedStore) -> None:
+    """Each message states what was expected."""
     with pytest.raises(DeclarationError, match="expected a KeyedStore"):
         ThumbnailServer("directory", [Photo], base_url=BASE)  # type: ignore[arg-type]
     for wrong in (Photo(), str):

@@ -1,4 +1,4 @@
-"""Thumbnails that workers make, with taskiq and the RabbitMQ of this machine."""
+"""Thumbnails made by taskiq workers, with a real RabbitMQ."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ async def store(tmp_path: Path) -> AsyncIterator[FileSystemStore]:
 
 @pytest.fixture
 async def queue() -> AsyncIterator[str]:
-    """The name of a queue of the test's own."""
+    """The name of a queue for this test."""
     async with own_queue() as name:
         yield name
 
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits long for another attempt."""
+    """Shorten the pauses between attempts."""
     monkeypatch.setattr(module, "_FIRST_DELAY", 0.01)
     monkeypatch.setattr(module, "_LAST_DELAY", 0.02)
 
@@ -87,30 +87,30 @@ async def working(name: str, store: KeyedStore, *classes: type[Any], **options: 
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something is true."""
+    """Wait until a condition is true."""
     while not condition():
         await asyncio.sleep(0.02)
 
 
 def in_memory(store: KeyedStore, *classes: type[Any], **options: Any) -> ThumbnailTasks:
-    """Tasks that run as soon as they are sent."""
+    """Return tasks that run as soon as they are sent."""
     return ThumbnailTasks(InMemoryBroker(await_inplace=True), store, classes or [Photo], **options)
 
 
 async def job_of(store: KeyedStore, blob: bytes | None = None) -> tuple[str, list[str]]:
-    """The job of a new picture."""
+    """Return the job for a new picture."""
     original = Original.parse(store.name_of((await put(Photo, store, blob)).key))
     assert original is not None
     return original.name, [one.stem for one in all_thumbnails(ThumbnailMaker(store, [Photo]), original)]
 
 
-# --- from the commit to the files ------------------------------------------------------------------------------------
+# --- thumbnails of committed pictures --------------------------------------------------------------------------------
 
 
 async def test_workers_make_the_thumbnails(
     sessions: async_sessionmaker[AsyncSession], store: FileSystemStore, queue: str
 ) -> None:
-    """They need the store and the classes; with a database, they also mark the row."""
+    """Workers need only the store and the classes; with a database, they also mark the row."""
     broker = broker_of(queue)
     tasks = ThumbnailTasks(broker, store, [Cover])
     async with broker, tasks, working(queue, store, Cover, sessions=sessions):
@@ -129,7 +129,7 @@ async def test_workers_make_the_thumbnails(
 async def test_a_job_consists_of_names(
     sessions: async_sessionmaker[AsyncSession], store: FileSystemStore, queue: str
 ) -> None:
-    """It is JSON, without recipes and pickles."""
+    """A job is JSON that contains no recipes and no pickles."""
     broker = broker_of(queue)
     tasks = ThumbnailTasks(broker, store, [Cover])
     async with broker, tasks:
@@ -159,7 +159,7 @@ async def test_a_broker_that_is_down(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Commits do not wait for it; pictures wait in memory, and are sent when it is there again."""
+    """Commits are not delayed; pictures wait in memory, and are sent when the broker is available again."""
     monkeypatch.setattr(module, "_SEND_TIMEOUT", 0.2)
     relay = Relay(URL)
     await relay.open()
@@ -200,7 +200,7 @@ async def test_passwords_of_brokers_are_not_logged(
 
 
 async def test_killed_workers_lose_nothing(store: FileSystemStore, queue: str) -> None:
-    """Every declared file exists at the end, and none is wrong; also if a worker is asked to end."""
+    """After workers were killed or stopped, every declared file exists and is correct."""
     blobs = {}
     broker = broker_of(queue)
     tasks = ThumbnailTasks(broker, store, [Snapshot])
@@ -241,7 +241,7 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyedStore:
 
 
 async def test_jobs_are_idempotent(any_store: KeyedStore) -> None:
-    """The same job may run twice, also at the same time."""
+    """The same job can run twice, also concurrently."""
     tasks = in_memory(any_store)
     name, stems = await job_of(any_store)
     await asyncio.gather(tasks.enqueue(name, stems), tasks.enqueue(name, stems))
@@ -250,7 +250,7 @@ async def test_jobs_are_idempotent(any_store: KeyedStore) -> None:
 
 
 async def test_pictures_that_do_not_exist(any_store: KeyedStore, caplog: pytest.LogCaptureFixture) -> None:
-    """A job for one does nothing, nor does one whose names are wrong."""
+    """A job for a missing picture or with invalid names does nothing."""
     tasks = in_memory(any_store)
     name, stems = await job_of(any_store)
     legacy = row(Photo, any_store, revision=None, id=7)
@@ -264,7 +264,7 @@ async def test_pictures_that_do_not_exist(any_store: KeyedStore, caplog: pytest.
 
 @pytest.mark.parametrize("attempts", [1, 3])
 async def test_a_picture_that_fails_every_time(attempts: int, caplog: pytest.LogCaptureFixture) -> None:
-    """It is given up after some attempts, and reported by the log and by the result of the task."""
+    """After the configured attempts, the error is in the log and in the result of the task."""
     store = Troubled()
     tasks = in_memory(store, attempts=attempts)
     name, stems = await job_of(store)
@@ -277,8 +277,8 @@ async def test_a_picture_that_fails_every_time(attempts: int, caplog: pytest.Log
     assert len(await names(store, "photo.t/")) == 8
 
 
-async def test_a_failure_that_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next attempt makes the thumbnails; also if the failure is that of the lookup of an old original."""
+async def test_a_transient_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next attempt makes the thumbnails, also if the lookup of a legacy original failed."""
     store = Troubled()
     tasks = in_memory(store)
     name, stems = await job_of(store)
@@ -299,8 +299,8 @@ async def test_a_failure_that_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(await names(store, "photo.t/")) == 16
 
 
-async def test_a_broken_picture_is_given_up_at_once(any_store: KeyedStore, caplog: pytest.LogCaptureFixture) -> None:
-    """No other attempt would succeed."""
+async def test_a_broken_picture_is_not_retried(any_store: KeyedStore, caplog: pytest.LogCaptureFixture) -> None:
+    """A picture that cannot be decoded is not tried again."""
     tasks = in_memory(any_store)
     name, stems = await job_of(any_store, b"not a picture" * 99)
     result = await (await tasks._task.kiq(name, stems)).wait_result()
@@ -308,8 +308,8 @@ async def test_a_broken_picture_is_given_up_at_once(any_store: KeyedStore, caplo
     assert "given up after 1 attempts" in caplog.text
 
 
-def test_mistakes_are_refused() -> None:
-    """Each with what was expected; the task has its name and its labels."""
+def test_invalid_arguments_are_refused() -> None:
+    """Each message states what was expected; the task has the given name and labels."""
     with pytest.raises(ValueError, match="attempts: expected at least 1, got 0"):
         in_memory(MemoryStore(), attempts=0)
     tasks = in_memory(MemoryStore(), task_name="own", labels={"queue_name": "thumbnails"})

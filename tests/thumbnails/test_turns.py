@@ -1,4 +1,4 @@
-"""The places for originals in progress, which all makers of an event loop share."""
+"""The limit on the originals in progress, which all makers of an event loop share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REQUEST, NEW, REST = Priority
 
 
 class Line:
-    """Work that waits for places, and the order in which it got them."""
+    """Work that waits for places, and the order in which it was admitted."""
 
     def __init__(self) -> None:
         self.turns = Turns()
@@ -20,7 +20,7 @@ class Line:
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     async def join(self, name: str, priority: Priority, places: int = 1) -> None:
-        """Let work of this name wait."""
+        """Start work with this name, which waits for a place."""
 
         async def wait() -> None:
             await self.turns.acquire(priority, places)
@@ -30,13 +30,13 @@ class Line:
         await asyncio.sleep(0)
 
     async def free(self) -> None:
-        """Free a place, and let the next one continue."""
+        """Free a place, and let the next waiter continue."""
         self.turns.release()
         await asyncio.sleep(0)
 
 
 async def test_requests_come_first() -> None:
-    """Then new pictures, then the rest, and each in the order of their arrival."""
+    """Requests are admitted first, then new pictures, then the rest, each in the order of arrival."""
     line = Line()
     await line.join("first", REST)
     for name, priority in (("rest", REST), ("new", NEW), ("a", REQUEST), ("b", REQUEST), ("newer", NEW)):
@@ -47,8 +47,8 @@ async def test_requests_come_first() -> None:
     assert line.turns.active == 0
 
 
-async def test_requests_have_a_place_that_other_work_has_not() -> None:
-    """Each caller has its own number of places; nobody overtakes a waiter of a higher priority."""
+async def test_one_place_is_reserved_for_requests() -> None:
+    """Each caller has its own limit, and a waiter is never overtaken by one of a lower priority."""
     line = Line()
     await line.join("new", NEW, 1)
     await line.join("newer", NEW, 1)
@@ -65,8 +65,8 @@ async def test_requests_have_a_place_that_other_work_has_not() -> None:
 
 
 @pytest.mark.parametrize("admitted", [False, True])
-async def test_who_stops_waiting_gives_the_place_to_the_next(admitted: bool) -> None:
-    """Also if the place became free in the same turn of the event loop."""
+async def test_a_cancelled_waiter_passes_its_place_on(admitted: bool) -> None:
+    """The next waiter is admitted, also if the place became free in the same iteration of the event loop."""
     line = Line()
     await line.join("first", NEW)
     await line.join("leaving", REQUEST)
@@ -84,7 +84,7 @@ async def test_who_stops_waiting_gives_the_place_to_the_next(admitted: bool) -> 
 
 
 async def test_a_place_is_freed_after_an_error() -> None:
-    """The block may fail."""
+    """A place is freed if the block raises an error."""
     with pytest.raises(ZeroDivisionError):
         async with turns().hold(NEW, 1):
             assert turns().active == 1

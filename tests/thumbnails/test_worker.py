@@ -1,4 +1,4 @@
-"""Pictures that are handed over once their transaction was committed, and the worker in the process."""
+"""Pictures that are handed over after the commit, and the worker in the process."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ from tests.thumbnails.test_server import Gate, Troubled
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """The declarative base."""
 
 
 class Product(Base):
-    """Has a cover, and any number of photos."""
+    """A product with a cover and any number of photos."""
 
     __tablename__ = "product"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -66,7 +66,7 @@ class Product(Base):
 
 
 class Cover(Base, Image, FocalPoint, ThumbnailMarks):
-    """Can be marked."""
+    """A picture with marks."""
 
     __tablename__ = "cover"
     __thumbnails__ = {"icon": Srcset([24], aspect=(1, 1), fallback=None), "card": Srcset([60, 120], sizes="50vw")}
@@ -74,7 +74,7 @@ class Cover(Base, Image, FocalPoint, ThumbnailMarks):
 
 
 class Photo(Base, Image):
-    """Cannot be marked."""
+    """A picture without marks."""
 
     __tablename__ = "photo"
     __thumbnails__ = {"card": Srcset([60], fallback=None)}
@@ -83,14 +83,14 @@ class Photo(Base, Image):
 
 
 class Plain(Base, Image):
-    """Declares nothing."""
+    """A picture without declared thumbnails."""
 
     __tablename__ = "plain"
     product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
 
 
 class Collector(Dispatcher):
-    """Notes the pictures that are handed over, and makes nothing."""
+    """A receiver that records the pictures and makes no thumbnails."""
 
     def __init__(self, store: KeyedStore) -> None:
         super().__init__(store, [Cover, Photo, Plain], 1000, 10.0, 1)
@@ -100,13 +100,13 @@ class Collector(Dispatcher):
         self.jobs.append(job)
 
     async def originals(self) -> list[str]:
-        """The names of the pictures so far."""
+        """The names of the pictures received so far."""
         await self.join()
         return [job.original for job in self.jobs]
 
 
 class Handed(Receiver):
-    """Keeps the files that are handed over."""
+    """A receiver that keeps the files."""
 
     def __init__(self) -> None:
         self.files: list[TrackedFile] = []
@@ -122,7 +122,7 @@ class Handed(Receiver):
 
 @pytest.fixture
 async def sessions(database: Database) -> async_sessionmaker[AsyncSession]:
-    """Sessions on each of the databases."""
+    """Sessions on each kind of database."""
     return await started(database, Base.metadata, expire_on_commit=False)
 
 
@@ -152,7 +152,7 @@ async def store(tmp_path: Path) -> AsyncIterator[KeyedStore]:
 
 @pytest.fixture
 async def collector(store: KeyedStore) -> AsyncIterator[Collector]:
-    """What is handed over."""
+    """A registered collector."""
     async with Collector(store) as collector:
         yield collector
     assert receivers() == []
@@ -160,7 +160,7 @@ async def collector(store: KeyedStore) -> AsyncIterator[Collector]:
 
 @pytest.fixture
 async def handed(store: KeyedStore) -> AsyncIterator[Handed]:
-    """The files that are handed over."""
+    """The files that are handed over during the test."""
     handed = Handed()
     add_receiver(handed)
     yield handed
@@ -168,7 +168,7 @@ async def handed(store: KeyedStore) -> AsyncIterator[Handed]:
 
 
 async def attached(sessions: async_sessionmaker[AsyncSession], number: int = 1) -> Product:
-    """A product with a cover, committed."""
+    """Commit a product with a cover, and return it."""
     async with sessions.begin() as session:
         session.add(product := Product(id=number))
         await product.cover.from_blob(photo("chelsea"))
@@ -176,12 +176,12 @@ async def attached(sessions: async_sessionmaker[AsyncSession], number: int = 1) 
 
 
 def declared(row: Image, store: KeyedStore) -> list[str]:
-    """The names of the files that are declared for a row."""
+    """Return the names of the files that are declared for a row."""
     return sorted(store.name_of(one.key_for(row)) for one in declared_files(row))
 
 
 def original(row: Any, store: KeyedStore) -> str:
-    """The name of the original of a set."""
+    """Return the name of the original of a set."""
     return store.name_of(row.original.key)
 
 
@@ -191,7 +191,7 @@ def original(row: Any, store: KeyedStore) -> str:
 async def test_thumbnails_are_made_after_the_commit(
     sessions: async_sessionmaker[AsyncSession], store: KeyedStore
 ) -> None:
-    """All declared files exist, and the row is marked, so that its URLs lead to the store."""
+    """All declared files exist, and the row is marked, so its URLs point to the store."""
     async with ThumbnailWorker(store, [Cover, Photo], sessions=sessions) as worker:
         product = await attached(sessions)
         await worker.join()
@@ -206,7 +206,7 @@ async def test_thumbnails_are_made_after_the_commit(
 async def test_each_picture_is_handed_over_once(
     sessions: async_sessionmaker[AsyncSession], collector: Collector
 ) -> None:
-    """When its root transaction has committed, and never for what was rolled back; with the focal point it had."""
+    """A picture is handed over after the root commit, never after a rollback, with its focal point at that time."""
     store = collector._store
     async with sessions() as session:
         session.add(product := Product(id=1))
@@ -240,7 +240,7 @@ async def test_each_picture_is_handed_over_once(
 async def test_nothing_is_handed_over_after_a_rollback(
     sessions: async_sessionmaker[AsyncSession], collector: Collector
 ) -> None:
-    """Whether it was asked for, or the session was closed, or the COMMIT was refused."""
+    """This holds for an explicit rollback, a closed session, and a refused COMMIT."""
     for end in ("rollback", "close"):
         async with sessions() as session:
             session.add(product := Product(id=1))
@@ -260,7 +260,7 @@ async def test_nothing_is_handed_over_after_a_rollback(
 async def test_postgresql_may_answer_commit_with_rollback(
     postgresql: async_sessionmaker[AsyncSession], collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The database decides: no committed row has the picture, although the session saw a commit."""
+    """The session reports a commit, but the database has no committed row, so nothing is handed over."""
     async with postgresql.begin() as session:
         session.add(product := Product(id=1))
         await product.cover.from_blob(photo("chelsea"))
@@ -276,7 +276,7 @@ async def test_postgresql_may_answer_commit_with_rollback(
 async def test_a_commit_whose_outcome_is_unknown(
     servers: Servers, tmp_path: Path, collector: Collector, fault: Fault
 ) -> None:
-    """The database decides, here too: the picture of a committed row is handed over."""
+    """The database is asked, and the picture of a committed row is handed over."""
     database, proxy = servers.database("asyncpg", tmp_path), Proxy()
     await database.create(Base.metadata)
     async with proxy.before(database.url) as url:
@@ -296,7 +296,7 @@ async def test_a_commit_whose_outcome_is_unknown(
 
 
 async def test_a_picture_that_is_gone_again(sqlite: async_sessionmaker[AsyncSession], handed: Handed) -> None:
-    """It is not handed over if it was deleted before it was looked up."""
+    """A picture that is deleted before the lookup is not handed over."""
     await attached(sqlite)
     assert handed.certain == [True]
     assert await committed(dict.fromkeys(handed.files, True)) == handed.files
@@ -308,7 +308,7 @@ async def test_a_picture_that_is_gone_again(sqlite: async_sessionmaker[AsyncSess
 async def test_pictures_that_have_their_thumbnails(
     sqlite: async_sessionmaker[AsyncSession], collector: Collector
 ) -> None:
-    """Those that were made in the transaction need nobody."""
+    """Pictures whose thumbnails were made in the transaction are not handed over."""
     async with sqlite.begin() as session:
         session.add(product := Product(id=1))
         await product.cover.from_blob(photo("chelsea"))
@@ -317,7 +317,7 @@ async def test_pictures_that_have_their_thumbnails(
 
 
 async def test_adopted_pictures(sqlite: async_sessionmaker[AsyncSession], collector: Collector) -> None:
-    """They are handed over, too: nobody knows whether they have their thumbnails."""
+    """Adopted pictures are handed over, because their thumbnails may not exist."""
     product = await attached(sqlite)
     name = original(product.cover, collector._store)
     assert await collector.originals() == [name]
@@ -329,13 +329,13 @@ async def test_adopted_pictures(sqlite: async_sessionmaker[AsyncSession], collec
     assert await collector.originals() == [name, name]
 
 
-async def test_a_receiver_cannot_spoil_a_commit(
+async def test_an_error_of_a_receiver_does_not_affect_the_commit(
     sqlite: async_sessionmaker[AsyncSession], store: KeyedStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it raises is logged."""
+    """An error that a receiver raises is logged."""
 
     class Broken(Handed):
-        """Raises an error."""
+        """A receiver that raises an error."""
 
         def receive(self, files: Sequence[TrackedFile], certain: bool) -> None:
             raise ZeroDivisionError
@@ -352,7 +352,7 @@ async def test_a_receiver_cannot_spoil_a_commit(
 async def test_each_picture_goes_to_one_receiver(
     sqlite: async_sessionmaker[AsyncSession], collector: Collector
 ) -> None:
-    """To the last that accepts it: its classes, and its store."""
+    """Only the last registered receiver that accepts the class and the store gets the picture."""
     store = collector._store
     other = Collector(MemoryStore())
     async with other, ThumbnailWorker(store, [Photo]):
@@ -368,7 +368,7 @@ async def test_each_picture_goes_to_one_receiver(
 
 
 async def test_a_pool_with_one_connection_is_not_disturbed(collector: Collector) -> None:
-    """A query would become part of the application's transaction, and end it; the session's word has to do."""
+    """The session's report is trusted, because a query would become part of the application's transaction."""
     engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
@@ -388,7 +388,7 @@ async def test_a_pool_with_one_connection_is_not_disturbed(collector: Collector)
 async def test_a_session_that_was_given_its_connection(
     sqlite: async_sessionmaker[AsyncSession], collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The application decides about its transaction, and nobody knows when."""
+    """Its pictures are not handed over, because the application controls the transaction."""
     async with sqlite.kw["bind"].connect() as connection:
         with caplog.at_level(logging.INFO):
             async with AsyncSession(connection, expire_on_commit=False) as session:
@@ -400,10 +400,10 @@ async def test_a_session_that_was_given_its_connection(
     assert "1 pictures are not handed over: the session was given its connection" in caplog.text
 
 
-async def test_a_database_that_cannot_be_asked(
+async def test_a_database_that_cannot_be_queried(
     sqlite: async_sessionmaker[AsyncSession], handed: Handed, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its pictures are left to requests."""
+    """Thumbnails of the pictures are made on request."""
     await attached(sqlite)
     async with sqlite.begin() as session:
         await session.execute(text("DROP TABLE cover"))
@@ -414,7 +414,7 @@ async def test_a_database_that_cannot_be_asked(
 async def test_many_pictures_are_looked_up_together(
     sqlite: async_sessionmaker[AsyncSession], collector: Collector
 ) -> None:
-    """With one query."""
+    """Many pictures are looked up with one query."""
     async with sqlite.begin() as session:
         session.add_all(products := [Product(id=number) for number in range(20)])
         for product in products:
@@ -428,7 +428,7 @@ async def test_many_pictures_are_looked_up_together(
 
 
 async def test_a_session_in_another_event_loop(sqlite: async_sessionmaker[AsyncSession], collector: Collector) -> None:
-    """Its pictures are left to requests: the connections of its engine cannot be used here."""
+    """Its pictures are left to requests, because the connections of its engine belong to another loop."""
     url = sqlite.kw["bind"].url
 
     async def attach() -> None:
@@ -445,7 +445,7 @@ async def test_a_session_in_another_event_loop(sqlite: async_sessionmaker[AsyncS
 async def test_too_many_pictures(
     sqlite: async_sessionmaker[AsyncSession], store: KeyedStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Memory is bounded: further ones are logged, and left to requests."""
+    """The number of waiting pictures is limited; further ones are logged, and made on request."""
     async with ThumbnailWorker(store, [Cover], max_waiting=1) as worker:
         async with sqlite.begin() as session:
             session.add_all(products := [Product(id=number) for number in (1, 2, 3)])
@@ -463,7 +463,7 @@ async def test_the_end_of_the_application(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What waits is finished, or given up after the configured time; then the worker can be started again."""
+    """Waiting pictures are finished, or dropped after the configured time; the worker can be started again."""
     worker = ThumbnailWorker(store, [Cover])
     async with worker:
         product = await attached(sqlite)
@@ -483,7 +483,7 @@ async def test_the_end_of_the_application(
 
 
 async def test_a_store_that_fails(sqlite: async_sessionmaker[AsyncSession], caplog: pytest.LogCaptureFixture) -> None:
-    """The failure is logged, and so is that of a database whose rows cannot be marked; the worker continues."""
+    """Failures of the store, and of a database whose rows cannot be marked, are logged, and the worker continues."""
     store = Troubled()
     set_default_store(store)
     try:
@@ -500,10 +500,10 @@ async def test_a_store_that_fails(sqlite: async_sessionmaker[AsyncSession], capl
         set_default_store(None)
 
 
-async def test_a_database_that_cannot_be_marked(
+async def test_a_row_that_cannot_be_marked(
     sqlite: async_sessionmaker[AsyncSession], store: KeyedStore, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """The files are there nevertheless."""
+    """The files are made even if the row cannot be marked."""
     empty = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}")
     async with ThumbnailWorker(store, [Cover], sessions=async_sessionmaker(empty)) as worker:
         async with sqlite.begin() as session:
@@ -517,7 +517,7 @@ async def test_a_database_that_cannot_be_marked(
 
 
 async def test_several_processes(tmp_path: Path) -> None:
-    """Each process of uvicorn makes the thumbnails of its own uploads, and finishes them when it is asked to end."""
+    """Each process of uvicorn makes the thumbnails of its own uploads, and finishes them when it is stopped."""
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'app.db'}")
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
@@ -554,7 +554,7 @@ async def test_tests_of_applications(
     thumbnails_made: Any,
     handed: Handed,
 ) -> None:
-    """They wait for the thumbnails, which are in the store of the test."""
+    """Tests can wait for the thumbnails, which are in the store of the test."""
     async with ThumbnailWorker(store, [Cover]):
         product = await attached(sqlite)
         await thumbnails_made()
@@ -564,8 +564,8 @@ async def test_tests_of_applications(
     assert await names(store) == []
 
 
-def test_mistakes_are_refused() -> None:
-    """Each with what was expected."""
+def test_invalid_arguments_are_refused() -> None:
+    """Each message states what was expected."""
     store = MemoryStore()
     with pytest.raises(DeclarationError, match="expected image classes"):
         ThumbnailWorker(store, [Product])  # type: ignore[list-item]

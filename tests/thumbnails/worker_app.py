@@ -1,4 +1,4 @@
-"""An application with a worker for thumbnails, which ``uvicorn tests.thumbnails.worker_app:app`` serves."""
+"""An application with a thumbnail worker, run by ``uvicorn tests.thumbnails.worker_app:app``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.put("/covers/{number}")
 async def put_cover(number: int, request: Request) -> int:
-    """Attach a picture; return the number of the process."""
+    """Attach a picture; return the process id."""
     async with sessions.begin() as session:
         session.add(product := Product(id=number))
         await product.cover.from_blob(await request.body())
