@@ -1,3 +1,3 @@
-"""Benchmarks: ``python -m tests.bench`` runs them all; ``--help`` tells more. They are no tests, and assert nothing."""
+"""Benchmarks: ``python -m tests.bench`` runs all of them; see ``--help``. They are not tests and assert nothing."""
 
 from __future__ import annotations

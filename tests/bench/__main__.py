@@ -1,4 +1,4 @@
-"""Runs the benchmarks one after the other, each in an interpreter of its own."""
+"""Run the benchmarks one after another, each in a new interpreter."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ BENCHES = {
     "offload": "1,000 texts of 100 KB: written, read, listed",
     "s3.limits": "memory, lag and URLs of those who speak S3",
 }
-# A part of a benchmark is run by itself by its whole name; the name before the dot means all its parts.
+# The full name selects one part of a benchmark, and the name before the dot selects all parts.
 CHOICES = sorted({*BENCHES, *(name.partition(".")[0] for name in BENCHES)})
 
 
 def main() -> int:
-    """Do what the arguments say; return how many benchmarks failed."""
+    """Run the benchmarks that the arguments name; return the number of failed ones."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="The benchmarks.")
     parser.add_argument("--only", action="append", choices=CHOICES, help="run this one; may be given several times")
     parser.add_argument("--rounds", type=int, default=15, help="of each measurement; %(default)s unless told")

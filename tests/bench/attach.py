@@ -1,4 +1,4 @@
-"""Attach a picture and commit, against an insert and a file written by hand."""
+"""Attaching a picture and committing, compared with an INSERT and a file written by hand."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _write(path: str, blob: bytes) -> None:
 
 
 def _write_safely(path: str, blob: bytes) -> None:
-    """Whole or not at all, and there after a power loss."""
+    """Write a file atomically and durably."""
     _write(f"{path}.part", blob)
     os.rename(f"{path}.part", path)
     directory = os.open(os.path.dirname(path), os.O_RDONLY)
@@ -108,11 +108,11 @@ async def _bare(sessions: Sessions, folder: Path, blob: bytes, write: Callable[[
 
 
 def _no_file(path: str, blob: bytes) -> None:
-    """Let the rows be measured by themselves."""
+    """Write no file, to measure the rows alone."""
 
 
 async def _examine(blob: bytes) -> None:
-    """What is done with the bytes before they are attached: checksum and header."""
+    """Process the bytes as before attaching: checksum and header."""
     spool = await Spool.fill(blob, defer_hash=True)
     await run_pixels(probe, spool.view, DEFAULT_LIMITS)
     await run_pixels(spool.complete_hash)
@@ -134,10 +134,10 @@ def _engines(held: ExitStack, folder: Path) -> dict[str, AsyncEngine]:
 
 
 def run(rounds: int) -> None:
-    """Measure, and keep the result as ``attach``."""
+    """Run the measurements, and save the result as ``attach``."""
     tables = []
     with ExitStack() as held:
-        # not in a file system in memory, where a sync costs nothing
+        # not in a file system in memory, where fsync does nothing
         base = Path(held.enter_context(tempfile.TemporaryDirectory(dir=Path(__file__).parent)))
         runner = held.enter_context(asyncio.Runner())
         for database, engine in _engines(held, base).items():

@@ -1,4 +1,4 @@
-"""The declared thumbnails of 100,000 existing pictures, killed and continued; and what a real picture costs."""
+"""The declared thumbnails of 100,000 existing pictures, killed and continued; and the cost of a real picture."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Base(DeclarativeBase):
 
 
 class Small(Base, Image, ThumbnailMarks):
-    """Its originals are so small that everything but the pixels is measured."""
+    """A picture with a tiny original, to measure everything except the processing of pixels."""
 
     __tablename__ = "small"
     __thumbnails__ = {"icon": Recipe(width=8, format="jpeg")}
@@ -56,7 +56,7 @@ class Small(Base, Image, ThumbnailMarks):
 
 
 class Real(Base, Image, ThumbnailMarks):
-    """Has nine files of photographs of 12 megapixels."""
+    """A picture with nine files, for photographs of 12 megapixels."""
 
     __tablename__ = "real"
     __thumbnails__ = {
@@ -85,11 +85,11 @@ def _write(store: FileSystemStore, numbers: range, then: float) -> list[dict[str
     return rows
 
 
-# --- one run, in a process of its own --------------------------------------------------------------------------------
+# --- one run, in a separate process ----------------------------------------------------------------------------------
 
 
 async def _run(url: str, folder: str) -> None:
-    """Backfill; print a line with what was done every half second, and at the end."""
+    """Run a backfill; print a line with its progress every half second, and at the end."""
     engine = create_async_engine(url)
     plan = backfill(async_sessionmaker(engine), Small, store=FileSystemStore(folder, "/", fsync=False))
     began = time.perf_counter()
@@ -112,7 +112,7 @@ async def _run(url: str, folder: str) -> None:
 
 
 def _process(url: str, folder: str, kill_at: int | None = None) -> list[list[float]]:
-    """Run a process, and kill it when it has made so many files; return its lines."""
+    """Run a process, and kill it after a number of files; return its lines."""
     command = [sys.executable, "-m", "tests.bench.backfill", url, folder]
     series: list[list[float]] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -126,7 +126,7 @@ def _process(url: str, folder: str, kill_at: int | None = None) -> list[list[flo
 
 
 def _cost(series: list[list[float]]) -> dict[str, Any]:
-    """The CPU seconds per original of each half, and the memory in each quarter, of the part that makes something."""
+    """Return the CPU time per original in each half, and the memory in each quarter, while files are made."""
     made = series[-1][1]
     series = [line for line in series if line[1] or not made]
     begin, end = series[0][0], series[-1][0]
@@ -152,7 +152,7 @@ def _cost(series: list[list[float]]) -> dict[str, Any]:
 
 
 async def _real(folder: Path) -> dict[str, float]:
-    """Make nine files of each of some photographs of 12 megapixels, one after the other; the CPU seconds of one."""
+    """Make the nine files of some photographs of 12 megapixels one by one; return the CPU time of one photograph."""
     store = FileSystemStore(folder / "real", "/", fsync=False)
     maker, blob = ThumbnailMaker(store, [Real], 2), originals.large()
     with PillowImage.open(io.BytesIO(blob)) as picture:
@@ -215,7 +215,7 @@ async def _measure(folder: Path) -> None:
 
 
 def run(rounds: int) -> None:
-    """Do it once: it takes minutes."""
+    """Run the measurements once, because they take minutes."""
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(_measure(Path(folder)))
 

@@ -1,6 +1,6 @@
-"""An endpoint that answers as S3 does and keeps nothing: ``python -m tests.bench.blackhole`` prints its port.
+"""An S3 endpoint that stores nothing: ``python -m tests.bench.blackhole`` prints its port.
 
-What is got is as long as the last part of its path says: ``/bucket/some-name/4096``.
+The last part of a path is the length of the object that is returned: ``/bucket/some-name/4096``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COMPLETED = b"<CompleteMultipartUploadResult><ETag>&quot;d41d8cd9&quot;</ETag><
 
 
 def _head(status: str, length: int) -> bytes:
-    """The headers that Amazon sends, so that everybody has as many to read as there."""
+    """Return the headers that Amazon sends, so that clients have as much to parse."""
     lines = [
         f"HTTP/1.1 {status}",
         "x-amz-id-2: Example7qoYGN7uMuFuYS6m7a4l2BHx6zPkx7gZwWdTSMrD7mhqDWVzx2rMdmAbCdEfGhIjKlMnOp=",
@@ -112,7 +112,7 @@ async def _serve() -> None:
 
 @contextmanager
 def running() -> Iterator[str]:
-    """Run the endpoint in a process of its own; yield its URL."""
+    """Run the endpoint in a separate process; yield its URL."""
     process = Popen([sys.executable, "-m", "tests.bench.blackhole"], stdout=PIPE, text=True)
     assert process.stdout is not None
     try:

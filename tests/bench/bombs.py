@@ -1,4 +1,4 @@
-"""Files that ask for more than anybody has: how soon, and with how little, they are refused."""
+"""Decompression bombs: the time and memory until they are refused."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _status(name: str) -> int:
 
 
 def _one(data: bytes) -> tuple[float, float, str]:
-    """Milliseconds of the processor, MiB at most, and what it is refused for."""
+    """Return the CPU time in milliseconds, the peak memory in MiB, and the error."""
     Path("/proc/self/clear_refs").write_text("5")
     before, answer = _status("VmRSS"), "accepted"
     began = time.process_time()
@@ -73,7 +73,7 @@ def _one(data: bytes) -> tuple[float, float, str]:
 
 
 def run(rounds: int) -> None:
-    """Measure, and keep the result as ``bombs``."""
+    """Run the measurements, and save the result as ``bombs``."""
     for name in photos.NAMES:
         probe(photos.photo(name))
     _one(photos.SVG), _one(photos.pdf())

@@ -1,6 +1,7 @@
-"""Those who make thumbnails in Python, each in a process of its own: ``python -m tests.bench.contenders NAME``.
+"""Python libraries that make thumbnails, each in a separate process: ``python -m tests.bench.contenders NAME``.
 
-A line of JSON in says the original, the width, the format and where to leave the thumbnail; a line out what it cost.
+Each line of JSON on standard input has the original, the width, the format and the path of the thumbnail; each line of
+output contains the cost.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["PYTHON", "Task", "main"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be made: a thumbnail of so many pixels of width, of the usual quality of the format."""
+    """The thumbnail to make, with a width in pixels, and the usual quality of its format."""
 
     blob: bytes
     width: int
@@ -31,7 +32,7 @@ class Task:
 
 
 Make = Callable[[Task], Callable[[], bytes]]
-"""Prepares a task; what it returns is measured."""
+"""Prepares a task; the returned function is measured."""
 
 _QUALITY = {"jpeg": 80, "webp": 80, "avif": 60}
 
@@ -47,7 +48,7 @@ def _render() -> tuple[str, Make]:
 
 
 def _attachment() -> tuple[str, Make]:
-    """The whole of ``await user.picture.generate_thumbnail(width=…)``, the original being in a store in memory."""
+    """Run ``await user.picture.generate_thumbnail(width=…)``, with the original in a store in memory."""
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from aioimageattach import __version__
@@ -101,7 +102,7 @@ def _libvips_version() -> str:
 
 
 def _libvips() -> tuple[str, Make]:
-    """The one call that libvips has for it."""
+    """Run the one call of libvips that makes a thumbnail."""
     import pyvips
 
     def make(task: Task) -> Callable[[], bytes]:
@@ -115,7 +116,7 @@ def _libvips() -> tuple[str, Make]:
 
 
 def _libvips_shrunk() -> tuple[str, Make]:
-    """The least calls that make the picture as this library makes it: the decoder shrinks as much."""
+    """Run the minimum of calls of libvips that result in the same picture: the decoder shrinks as much as here."""
     import pyvips
 
     def make(task: Task) -> Callable[[], bytes]:
@@ -135,7 +136,7 @@ def _libvips_shrunk() -> tuple[str, Make]:
 
 
 def _pillow() -> tuple[str, Make]:
-    """Pillow as well as it can: the decoder shrinks, the rest is resized by Lanczos, the profile and EXIF apply."""
+    """Run the fastest calls of Pillow: the decoder shrinks, Lanczos resizes, and the profile and EXIF are applied."""
     from PIL import Image, ImageCms, ImageOps, __version__
 
     srgb = ImageCms.createProfile("sRGB")
@@ -165,7 +166,7 @@ def _pillow() -> tuple[str, Make]:
 
 
 def _wand() -> tuple[str, Make]:
-    """Wand as SQLAlchemy-ImageAttach used it: decode the whole, resize, encode; the profile stays in the file."""
+    """Run Wand as SQLAlchemy-ImageAttach did: decode completely, resize, encode; the profile is kept in the file."""
     from wand.image import Image
     from wand.version import MAGICK_VERSION_NUMBER, VERSION
 
@@ -191,11 +192,11 @@ PYTHON: dict[str, Callable[[], tuple[str, Make]]] = {
     "Pillow": _pillow,
     "Wand": _wand,
 }
-"""By name: the library in two ways, its foundation in two ways, and its peers."""
+"""The contenders by name: this library and libvips in two ways each, and other libraries."""
 
 
 def main(name: str) -> None:
-    """Do what the lines of standard input say."""
+    """Run the tasks requested on standard input."""
     try:
         version, make = PYTHON[name]()
     except (ImportError, OSError) as error:

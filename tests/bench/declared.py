@@ -1,6 +1,6 @@
-"""What declared thumbnails cost: a page of 500 pictures, and the deletion of pictures from a bucket.
+"""The cost of declared thumbnails: a page of 500 pictures, and the deletion of pictures from a bucket.
 
-Times of the page are processor time of this process, the best of several runs.
+For the page, the CPU time of this process is measured, as the best of several runs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PRODUCTS, PICTURES = 50, 10
 WIDTHS = [320, 640, 1280, 1920]
 DELETED = 300
 DISTANCE = 0.02
-"""How much later each response of the bucket arrives, in seconds."""
+"""Latency of each response of the bucket, in seconds."""
 
 
 class Base(DeclarativeBase):
@@ -48,7 +48,7 @@ class Base(DeclarativeBase):
 
 
 class Product(Base):
-    """Has ten pictures."""
+    """A product with ten pictures."""
 
     __tablename__ = "product"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -57,7 +57,7 @@ class Product(Base):
 
 
 class Photo(Base, Image, Placeholder, ThumbnailMarks):
-    """Has twelve candidates."""
+    """A photo with twelve candidates."""
 
     __tablename__ = "product_photo"
     __thumbnails__ = {"card": Srcset(WIDTHS, formats=["avif", "webp", "jpeg"], sizes="100vw")}
@@ -66,7 +66,7 @@ class Photo(Base, Image, Placeholder, ThumbnailMarks):
 
 
 class Cover(Base, Image):
-    """Has nine files of thumbnails."""
+    """A cover with nine thumbnail files."""
 
     __tablename__ = "product_cover"
     __thumbnails__ = {"card": Srcset(WIDTHS[:3], formats=["avif", "webp", "jpeg"], sizes="100vw")}
@@ -74,7 +74,7 @@ class Cover(Base, Image):
 
 
 def cpu(work: Callable[[], Any], runs: int = 15) -> float:
-    """The best processor time of some runs, in milliseconds."""
+    """Return the best CPU time of some runs, in milliseconds."""
     found = []
     for _ in range(runs):
         before = time.thread_time()
@@ -89,7 +89,7 @@ def show(products: Sequence[Product]) -> list[str]:
 
 
 def dump(products: Sequence[Product]) -> list[PictureOut]:
-    """Return what an API says of them."""
+    """Return the JSON of an API."""
     return [PictureOut.model_validate(one) for product in products for one in product.photos]
 
 
@@ -110,7 +110,7 @@ async def page(sessions: async_sessionmaker[AsyncSession], root: Path) -> dict[s
 
 
 async def presigned(sessions: async_sessionmaker[AsyncSession]) -> dict[str, float]:
-    """Measure the same page where all thumbnails are marked, so that its URLs are those of a bucket."""
+    """Measure the same page with all thumbnails marked, so that the URLs are those of a bucket."""
     found = {}
     for label, options in (("public", {}), ("presigned", {"url_expires_in": 3600})):
         store = S3Store("pictures", ACCESS_KEY, SECRET_KEY, region="eu-central-1", **options)
@@ -130,7 +130,7 @@ async def presigned(sessions: async_sessionmaker[AsyncSession]) -> dict[str, flo
 
 
 async def fill(sessions: async_sessionmaker[AsyncSession], store: S3Store, *, derived: bool) -> list[int]:
-    """Put the files of some products with a cover each, and of all declared thumbnails; return the products' keys."""
+    """Put products with one cover each, and the files of all declared thumbnails; return the primary keys."""
     async with sessions.begin() as session:
         products = [Product() for _ in range(DELETED)]
         session.add_all(products)
@@ -150,7 +150,7 @@ async def fill(sessions: async_sessionmaker[AsyncSession], store: S3Store, *, de
 
 
 async def deletion(rounds: int) -> dict[str, Any]:
-    """Delete products, in turns with the files of their thumbnails and of a class that declares none."""
+    """Delete products, in turns with declared thumbnails and with a class that declares none."""
     samples: dict[str, list[Sample]] = {"with thumbnails": [], "originals alone": []}
     with TemporaryDirectory() as folder:
         server = Ministack(Path(folder))
@@ -224,6 +224,6 @@ async def pages() -> dict[str, Any]:
 
 
 def run(rounds: int, part: str) -> None:
-    """Measure one part, ``page`` or ``deletion``, and keep the result as ``declared.PART``."""
+    """Measure one part, ``page`` or ``deletion``, and save the result as ``declared.PART``."""
     found = asyncio.run(pages() if part == "page" else deletion(rounds))
     save(f"declared.{part}", {**found, "rounds": rounds})

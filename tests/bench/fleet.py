@@ -1,7 +1,7 @@
-"""Workers of taskiq on RabbitMQ: what is lost when they are killed, how fast two are, and what a commit notices.
+"""taskiq workers on RabbitMQ: losses when they are killed, the speed of two, and the effect on commits.
 
-``python -m tests.bench.fleet killed|throughput|commit``. ``killed`` waits for ``--restarted`` seconds after half of the
-files, in which RabbitMQ can be restarted by hand; ``--url`` names a RabbitMQ to use instead of the usual one.
+``python -m tests.bench.fleet killed|throughput|commit``. ``killed`` pauses for ``--restarted`` seconds after half of
+the files, so that RabbitMQ can be restarted by hand; ``--url`` selects another RabbitMQ.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Site:
                 await tasks.enqueue(name, [one.stem for one in thumbnails_of(maker, name)[1]])
 
     async def ready(self) -> int:
-        """The number of jobs that no worker has."""
+        """Return the number of jobs that no worker has received."""
         async with await aio_pika.connect(self.url) as connection:
             queue = await (await connection.channel()).declare_queue(self.queue, passive=True)
             return queue.declaration_result.message_count or 0
@@ -78,7 +78,7 @@ class Site:
 async def site(
     url: str, blobs: Sequence[tuple[bytes, tuple[int, int]]], count: int, cls: type[Image] = Snapshot
 ) -> AsyncIterator[Site]:
-    """A store with originals, made of some pictures in turn."""
+    """Yield a store with originals, made from the given pictures in turn."""
     folder = Path(tempfile.mkdtemp(prefix="fleet"))
     found = Site(FileSystemStore(folder, "/", fsync=False), own_name(), url, {})
     try:
@@ -98,7 +98,7 @@ async def site(
 
 
 async def in_one_process(store: KeyedStore, names: Sequence[str]) -> tuple[float, float]:
-    """The time and the CPU time that one process takes for all."""
+    """Return the time and the CPU time for all pictures in one process."""
     maker = ThumbnailMaker(store, CLASSES)
     started, cpu = time.perf_counter(), time.process_time()
     turn = asyncio.Semaphore(maker.concurrency)
@@ -114,25 +114,25 @@ async def in_one_process(store: KeyedStore, names: Sequence[str]) -> tuple[float
 
 
 def cpu_of(worker: Worker) -> float:
-    """The CPU time of a worker and its child so far, in seconds."""
+    """Return the CPU time of a worker and its child so far, in seconds."""
     process = worker._process
     assert process is not None
     total = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[2]) == process.pid:  # its process group
+            if int(fields[2]) == process.pid:  # a member of its process group
                 total += int(fields[11]) + int(fields[12])
     return total / os.sysconf("SC_CLK_TCK")
 
 
 def small() -> list[tuple[bytes, tuple[int, int]]]:
-    """Small photographs."""
+    """Return small photographs."""
     return [(photos.photo(name), size) for name, size in SIZES.items()]
 
 
 async def killed(url: str, count: int, kills: int, pause: float) -> None:
-    """Two workers, one of them killed at random again and again; then once more with an empty queue."""
+    """Run two workers, one of which is repeatedly killed at random; then run them again with an empty queue."""
     async with site(url, small(), count) as alone:
         seconds, cpu = await in_one_process(alone.store, list(alone.originals))
         say(f"{count} pictures, {alone.made()} files in one process: {seconds:.1f} s, {cpu:.1f} s of CPU")
@@ -154,7 +154,7 @@ async def killed(url: str, count: int, kills: int, pause: float) -> None:
                     await asyncio.sleep(pause)
                     pause, waited = 0.0, pause
                 if done == kills - 1 and made > expected * 0.8 and not await found.ready():
-                    workers[0].stop()  # it has the last jobs, and the queue is empty
+                    workers[0].stop()  # it has received the last jobs, and the queue is empty
                     workers[0].start()
                     done += 1
                     say(f"killed number {done} with an empty queue, with {made} files")
@@ -168,7 +168,7 @@ async def killed(url: str, count: int, kills: int, pause: float) -> None:
 
 
 async def throughput(url: str, count: int) -> None:
-    """One worker on a core, and two on two, with pictures of 12 megapixels."""
+    """Measure one worker on a core, and two on two cores, with pictures of 12 megapixels."""
     blobs = [(photos.large(), (4000, 3000))]
     for cores in ((0,), (0, 1), (0,), (0, 1)):
         async with site(url, blobs, count, Poster) as found:
@@ -193,11 +193,11 @@ async def throughput(url: str, count: int) -> None:
 
 
 class Base(DeclarativeBase):
-    """The base of the models of :func:`commit`."""
+    """The declarative base of the models of :func:`commit`."""
 
 
 class Album(Base):
-    """Has a picture."""
+    """An album with a picture."""
 
     __tablename__ = "album"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -205,7 +205,7 @@ class Album(Base):
 
 
 class AlbumCover(Base, Image):
-    """Declares a thumbnail."""
+    """A picture with one declared thumbnail."""
 
     __tablename__ = "album_cover"
     __thumbnails__ = {"card": Srcset([60], fallback=None)}
@@ -213,7 +213,7 @@ class AlbumCover(Base, Image):
 
 
 async def commit(url: str, count: int) -> None:
-    """Commits while the broker is up and while it is down, in turn."""
+    """Measure commits in turn while the broker is up and while it is down."""
     name = f"aioimageattach_fleet_{os.getpid()}"
     with psycopg.connect("host=127.0.0.1 user=postgres dbname=postgres", autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
@@ -261,7 +261,7 @@ async def commit(url: str, count: int) -> None:
 
 
 def main() -> None:
-    """Do what the arguments say."""
+    """Run the part that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.fleet", description="Workers of taskiq.")
     parser.add_argument("what", choices=["killed", "throughput", "commit"])
     parser.add_argument("--count", type=int, help="number of pictures")

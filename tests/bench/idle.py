@@ -1,4 +1,4 @@
-"""Sessions without pictures, in a process that has imported the library and in one that has SQLAlchemy alone."""
+"""Sessions without pictures, in a process that has imported the library, and in one with SQLAlchemy alone."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .measure import Sample, Timer, interleaved, ratio, save, say, summary
 __all__ = ["run"]
 
 COUNT = 300
-"""How many transactions one measurement is the mean of."""
+"""Number of transactions over which one measurement is averaged."""
 
 
 class Base(DeclarativeBase):
-    """Of a table without pictures."""
+    """The declarative base of a table without pictures."""
 
 
 class Note(Base):
-    """A row that no file belongs to."""
+    """A row without a file."""
 
     __tablename__ = "note"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -36,17 +36,17 @@ class Note(Base):
 
 
 async def insert(session: AsyncSession, number: int) -> None:
-    """One flush."""
+    """Run one flush."""
     session.add(Note(text="new"))
 
 
 async def update(session: AsyncSession, number: int) -> None:
-    """A query and a flush."""
+    """Run a query and a flush."""
     (await session.get_one(Note, 1)).text = str(number)
 
 
 async def read(session: AsyncSession, number: int) -> None:
-    """A query."""
+    """Run a query."""
     await session.scalar(select(Note).where(Note.id == 1))
 
 
@@ -56,7 +56,7 @@ STEPS: dict[str, Callable[[AsyncSession, int], Awaitable[None]]] = {
 
 
 class _Process:
-    """A process of one contender, which measures when it is asked to."""
+    """A process that measures on request."""
 
     def __init__(self, name: str) -> None:
         command = [sys.executable, "-m", "tests.bench.idle", name]
@@ -71,12 +71,12 @@ class _Process:
         return Sample(*json.loads(stdout.readline()))
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._process.communicate()
 
 
 def run(rounds: int) -> None:
-    """Measure, and keep the result as ``idle``."""
+    """Run the measurements, and save the result as ``idle``."""
     table: list[dict[str, Any]] = []
     with ExitStack() as held:
         processes = {name: _Process(name) for name in ("sqlalchemy", "aioimageattach")}

@@ -1,4 +1,4 @@
-"""Pictures read in a worker process, against the same in a thread."""
+"""Reading pictures in a worker process, compared with a thread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _workers() -> list[int]:
 
 
 def _cpu() -> float:
-    """Seconds of the processor, of this process and of those it has started."""
+    """Return the CPU time of this process and its children, in seconds."""
     passed = time.process_time()
     for pid in _workers():
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -38,7 +38,7 @@ def _measured(data: bytes, recipe: Recipe | None, where: str, times: int) -> dic
     limits, walls = LIMITS[where], []
     began = 0.0
     for number in range(times + 1):
-        if number == 1:  # the first one warms up
+        if number == 1:  # the first run warms up
             began = _cpu()
         start = time.perf_counter()
         _ = probe(data, limits) if recipe is None else render(data, [recipe], limits)
@@ -47,7 +47,7 @@ def _measured(data: bytes, recipe: Recipe | None, where: str, times: int) -> dic
 
 
 def run(rounds: int) -> None:
-    """Measure, and keep the result as ``isolation``."""
+    """Run the measurements, and save the result as ``isolation``."""
     began = time.perf_counter()
     probe(photos.png(), LIMITS["process"])
     start = 1000 * (time.perf_counter() - began)

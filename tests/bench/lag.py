@@ -1,4 +1,4 @@
-"""How late the event loop is while thumbnails are made."""
+"""The delay of the event loop while thumbnails are made."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def _measure() -> None:
         key = await stored(sessions, store, originals.large())
         widths: asyncio.Queue[int] = asyncio.Queue()
         for number in range(COUNT):
-            widths.put_nowait(200 + number)  # no two alike, or they would share the work
+            widths.put_nowait(200 + number)  # different widths, because equal ones would share the work
         idle: list[float] = []
         ticker = asyncio.create_task(_ticker(idle))
         await asyncio.sleep(2)
@@ -61,5 +61,5 @@ async def _measure() -> None:
 
 
 def run(rounds: int) -> None:
-    """Measure, and keep the result as ``lag``; once, however many rounds."""
+    """Run the measurements, and save the result as ``lag``; once, regardless of ``rounds``."""
     asyncio.run(_measure())

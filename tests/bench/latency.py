@@ -1,4 +1,4 @@
-"""A proxy that is far away: whatever passes through it arrives later. Runs by itself, and prints its port."""
+"""A proxy with latency: it delays all data. Runs as a separate program, and prints its port."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BIND = "127.0.0.1"
 
 
 async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
-    """Pass on what comes, each piece as late as the others: distance, not a narrow line."""
+    """Forward data, delaying each piece by the same time: this simulates distance, not low bandwidth."""
     loop = asyncio.get_running_loop()
     while data := await reader.read(64 * 1024):
         loop.call_later(delay, writer.write, data)
@@ -17,11 +17,11 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dela
 
 
 async def serve(target: int, seconds: float) -> None:
-    """Serve for ever.
+    """Serve forever.
 
     Args:
-        target: The port to pass on to.
-        seconds: How much later an answer comes.
+        target: The port to forward to.
+        seconds: The delay of a response.
     """
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

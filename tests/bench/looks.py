@@ -1,4 +1,4 @@
-"""How a thumbnail looks that the JPEG decoder has helped to shrink, and what the help saves."""
+"""The quality and speed of thumbnails for which the JPEG decoder shrinks the picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .measure import Sample, Timer, interleaved, ratio, save, say, summary
 __all__ = ["run"]
 
 TRIALS = ((2, 1000), (2, 1200), (2, 1333), (2, 1500), (2, 1750), (8, 300), (8, 333), (8, 400), (8, 440))
-"""The decoder's shrink, and the widths that leave between 2 and 1.1 times the thumbnail to the kernel."""
+"""The decoder's shrink factors, and widths for which the kernel shrinks by factors between 2 and 1.1."""
 
 
 def _thumbnail(blob: bytes, shrink: int, width: int) -> Any:
@@ -33,7 +33,7 @@ def _cost(blob: bytes, shrink: int, width: int) -> Sample:
 
 
 def _reference(blob: bytes, width: int, *, linear: bool) -> Any:
-    """The whole picture, resized by Lanczos in floating point, in linear light or as sRGB is."""
+    """Return the whole picture resized by Lanczos in floating point, in linear light or in sRGB."""
     image = pyvips.Image.jpegload_buffer(blob)
     image = image.colourspace("scrgb") if linear else image.cast("float")
     height = int(originals.SIZE[1] * width / originals.SIZE[0] + 0.5)
@@ -48,7 +48,7 @@ def _png(image: Any) -> io.BytesIO:
 
 
 def run(rounds: int) -> None:
-    """Measure, and keep the result as ``looks``."""
+    """Run the measurements, and save the result as ``looks``."""
     try:
         from ssimulacra2 import compute_ssimulacra2
     except ImportError as error:

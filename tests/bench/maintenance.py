@@ -1,4 +1,4 @@
-"""A sweep of 200,000 files, and a verification of the rows of most of them: a directory, and PostgreSQL."""
+"""A sweep of 200,000 files and a verification of their rows, in a directory and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DAY = 24 * 3600
 
 
 def _write(store: FileSystemStore, numbers: range, then: float) -> list[dict[str, Any]]:
-    """Make files of the day before yesterday, and the rows of most of them."""
+    """Create files that are two days old, and the rows of most of them."""
     rows = []
     for number in numbers:
         revision = make_revision(then + number * DAY / FILES)
@@ -57,7 +57,7 @@ async def _prepare(sessions: async_sessionmaker[AsyncSession], store: FileSystem
 
 
 async def _watched(plan: Any, done: str) -> dict[str, Any]:
-    """Run a plan, and tell what it cost and how large the process was meanwhile."""
+    """Run a plan; return its cost and the memory of the process."""
     began, cpu = time.perf_counter(), time.process_time()
     series: list[tuple[int, float, float]] = []
     running = True
@@ -81,7 +81,7 @@ async def _watched(plan: Any, done: str) -> dict[str, Any]:
 
 
 async def _sweeps(sessions: async_sessionmaker[AsyncSession], store: FileSystemStore) -> dict[str, Any]:
-    """Half of the files are too young for the first."""
+    """Sweep three times; for the first sweep, half of the files are too young."""
     return {
         "dry run, half young": await _watched(sweep(sessions, Base, store, grace=timedelta(days=2.5)), "listed"),
         "dry run": await _watched(sweep(sessions, Base, store), "listed"),
@@ -115,6 +115,6 @@ async def _measure(folder: Path, part: str) -> None:
 
 
 def run(rounds: int, part: str) -> None:
-    """Do it once: it takes minutes."""
+    """Run the measurements once, because they take minutes."""
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(_measure(Path(folder), part))

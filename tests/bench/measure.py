@@ -1,4 +1,4 @@
-"""Rounds, medians, ratios, and what machine it was."""
+"""Rounds, medians, ratios, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ RESULTS = Path(__file__).with_name("results")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Seconds of one run: of the processor, all threads of the process together, and of the clock."""
+    """The CPU time of all threads of the process and the elapsed time of one run, in seconds."""
 
     cpu: float
     wall: float
 
 
 class Timer:
-    """Measures what runs inside of its ``with`` block."""
+    """Measures the block of a ``with`` statement."""
 
     sample: Sample
 
@@ -41,7 +41,7 @@ class Timer:
 def interleaved(
     contenders: Mapping[str, Callable[[], Sample]], rounds: int, progress: Callable[[str], object]
 ) -> dict[str, list[Sample]]:
-    """Run everybody once to warm up, then in rounds, each round beginning with the next one."""
+    """Run all contenders once to warm up, then in rounds, each of which begins with another contender."""
     names = list(contenders)
     for name in names:
         contenders[name]()
@@ -55,7 +55,7 @@ def interleaved(
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, float]:
-    """The medians in milliseconds, and the least."""
+    """Return the medians in milliseconds, and the minimum."""
     return {
         "cpu_ms": 1e3 * statistics.median(sample.cpu for sample in samples),
         "cpu_ms_least": 1e3 * min(sample.cpu for sample in samples),
@@ -64,18 +64,18 @@ def summary(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def ratio(samples: Sequence[Sample], to: Sequence[Sample]) -> float:
-    """How many times the CPU of the others: the median over the rounds, so that a slow minute counts for both."""
+    """Return the median ratio of CPU times over the rounds, so that a slow minute affects both."""
     return statistics.median(mine.cpu / theirs.cpu for mine, theirs in zip(samples, to, strict=True))
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that this share of all is not above."""
+    """Return the value that this share of the values does not exceed."""
     ranked = sorted(values)
     return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
 
 
 def machine() -> dict[str, Any]:
-    """What it ran on."""
+    """Return a description of the machine and the versions."""
     model = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
     if information.exists():
@@ -94,7 +94,7 @@ def machine() -> dict[str, Any]:
 
 
 def save(name: str, result: Mapping[str, Any]) -> None:
-    """Keep a result for the report."""
+    """Save a result for the report."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(
         json.dumps(result, indent=1, default=lambda value: asdict(value)) + "\n", encoding="utf-8"
@@ -102,5 +102,5 @@ def save(name: str, result: Mapping[str, Any]) -> None:
 
 
 def say(text: str) -> None:
-    """Tell how far it is."""
+    """Print the progress."""
     print(text, flush=True)

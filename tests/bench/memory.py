@@ -1,4 +1,4 @@
-"""Memory over two thousand thumbnails."""
+"""Memory while two thousand thumbnails are made."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AT_ONCE = 4
 
 
 def resident() -> float:
-    """Megabytes of memory that the process holds now."""
+    """Return the resident memory of this process, in megabytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -58,7 +58,7 @@ async def _measure() -> None:
 
 
 def run(rounds: int) -> None:
-    """Measure, and keep the result as ``memory``; once, however many rounds."""
+    """Run the measurements, and save the result as ``memory``; once, regardless of ``rounds``."""
     if not Path("/proc/self/statm").exists():
         say("  missing: /proc, where Linux tells how much memory a process holds")
         return

@@ -1,4 +1,4 @@
-"""Files move from a directory to another, and to a bucket that is 20 ms away, against a loop without thought."""
+"""Migration from a directory to another, and to a bucket with 20 ms latency, compared with a simple loop."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NAIVE = {"disk": 4000, "s3": 500}
 
 
 def _destination(where: str) -> Any:
-    """The store of a folder, or of a bucket of a server."""
+    """Return a store in a folder, or in a bucket on a server."""
     if not where.startswith("http"):
         return FileSystemStore(where, "/")
     url, bucket = where.rsplit("/", 1)
@@ -45,7 +45,7 @@ def _destination(where: str) -> Any:
 
 
 async def _prepare(folder: Path, count: int) -> None:
-    """Make rows and files, as quickly as that can be done."""
+    """Create rows and files as fast as possible."""
     store = FileSystemStore(folder / "source", "/")
     now = datetime.now(UTC)
 
@@ -83,7 +83,7 @@ async def _prepare(folder: Path, count: int) -> None:
 
 
 async def _naively(folder: Path, destination: Any, count: int) -> AsyncIterator[None]:
-    """What one would write: read a row, read its file, put it."""
+    """Run a simple loop: read a row, read its file, put the file."""
     source = FileSystemStore(folder / "source", "/")
     async with async_sessionmaker(sqlite(folder))() as session:
         for row in await session.scalars(select(UserPicture).limit(count)):
@@ -93,7 +93,7 @@ async def _naively(folder: Path, destination: Any, count: int) -> AsyncIterator[
 
 
 async def _work(folder: Path, where: str, naive: int) -> None:
-    """Be the process that migrates: tell every so often how far it is, when, and how large the process is."""
+    """Run a migration in this process, and print its progress, the time and the memory regularly."""
     destination = _destination(where)
     engine = sqlite(folder)
     plan = migrate(async_sessionmaker(engine), Base, FileSystemStore(folder / "source", "/"), destination)
@@ -111,7 +111,7 @@ async def _work(folder: Path, where: str, naive: int) -> None:
 
 
 def _child(folder: Path, where: str, *, naive: int = 0, kill_at: int | None = None) -> dict[str, Any]:
-    """Run a migration in a process of its own; kill it when it is so far, if it is to be."""
+    """Run a migration in a separate process; kill it at a given progress, if requested."""
     command = [sys.executable, "-m", "tests.bench.migration", str(folder), where, str(naive)]
     series: list[list[float]] = []
     cpu = None
@@ -133,7 +133,7 @@ def _child(folder: Path, where: str, *, naive: int = 0, kill_at: int | None = No
 
 
 def _half(found: dict[str, Any]) -> tuple[float, float]:
-    """Memory in the second quarter, and in the last."""
+    """Return the memory in the second and in the last quarter."""
     sizes = [size for *_, size in found["series"]]
     quarter = max(1, len(sizes) // 4)
     return max(sizes[quarter : 2 * quarter]), max(sizes[-quarter:])
@@ -182,9 +182,9 @@ def _measure(part: str, folder: Path, place: Callable[[str], str]) -> None:
 
 
 def run(rounds: int, part: str) -> None:
-    """Measure one part, ``disk`` or ``s3``, once, and keep the result as ``migration.PART``."""
+    """Measure one part, ``disk`` or ``s3``, once, and save the result as ``migration.PART``."""
     with ExitStack() as held:
-        # not in a file system in memory, where a sync costs nothing
+        # not in a file system in memory, where fsync does nothing
         base = Path(held.enter_context(tempfile.TemporaryDirectory(dir=Path(__file__).parent)))
         if part == "disk":
             _measure(part, base, lambda name: str(base / name))

@@ -1,4 +1,4 @@
-"""An owner with a picture, and databases to keep them in."""
+"""An owner with a picture, and databases for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class UserPicture(Base, Image):
 
 
 class User(Base):
-    """Somebody with a picture."""
+    """A user with a picture."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -37,7 +37,7 @@ class User(Base):
 
 
 def sqlite(folder: Path | None = None) -> AsyncEngine:
-    """Return an engine on a new database in that folder, or in memory."""
+    """Return an engine for a new database in a folder, or in memory."""
     return create_async_engine("sqlite+aiosqlite://" + (f"/{folder}/bench.sqlite" if folder else ""))
 
 

@@ -1,4 +1,4 @@
-"""A thousand texts of 100 KB in a bucket that is 20 ms away, against a TEXT column and a loop of single loads."""
+"""A thousand texts of 100 KB in a bucket with 20 ms latency, compared with a TEXT column and a loop of single loads."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class InRow(Base):
 
 
 class Plain(Base):
-    """One whose text is in a store, as it is."""
+    """A document whose text is in a store, uncompressed."""
 
     __tablename__ = "plain"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -58,7 +58,7 @@ class Plain(Base):
 
 
 class Packed(Base):
-    """One whose text is in a store, compressed."""
+    """A document whose text is in a store, compressed."""
 
     __tablename__ = "packed"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -67,7 +67,7 @@ class Packed(Base):
 
 
 def _texts() -> list[str]:
-    """Texts of words, some of which come often; no two are the same."""
+    """Return different texts of words, some of which are frequent."""
     dice = random.Random(7)
     words = ["".join(dice.choices("abcdefghijklmnopqrstuvwxyz", k=dice.randint(2, 11))) for _ in range(5000)]
     weights = [1 / (rank + 1) for rank in range(len(words))]
@@ -77,12 +77,12 @@ def _texts() -> list[str]:
 
 
 class _Bench:
-    """What is measured; each measurement leaves the tables as it found them.
+    """The measurements. Each of them restores the tables.
 
     Args:
-        sessions: Of PostgreSQL.
+        sessions: Sessions on PostgreSQL.
         stores: The bucket, and a directory.
-        texts: What is stored.
+        texts: The texts to store.
     """
 
     def __init__(self, sessions: async_sessionmaker[AsyncSession], stores: dict[str, KeyedStore]) -> None:
@@ -97,12 +97,12 @@ class _Bench:
         return [cls(id=number, title=f"document {number}", body=value) for number, value in enumerate(values, first)]
 
     async def fill(self, cls: type[Any], store: str, first: int) -> None:
-        """Write rows that stay."""
+        """Write the rows that are read."""
         async with self.sessions() as session, session.begin():
             session.add_all(self._rows(cls, store, first))
 
     async def write(self, cls: type[Any], store: str = "") -> Sample:
-        """Insert all in one transaction; then delete them, which is not measured."""
+        """Insert all rows in one transaction, then delete them, which is not measured."""
         rows = self._rows(cls, store, 1_000_000)
         async with self.sessions() as session:
             with Timer() as timer:
@@ -129,7 +129,7 @@ class _Bench:
         return timer.sample
 
     async def list(self, cls: type[Any], *options: Any) -> Sample:
-        """Read all rows without what is deferred, or in the store; some times over."""
+        """Read all rows without texts that are deferred or in the store, several times."""
         with Timer() as timer:
             for _ in range(LISTS):
                 async with self.sessions() as session:
@@ -163,10 +163,10 @@ async def _make(held: AsyncExitStack, base: Path) -> _Bench:
 
 
 def run(rounds: int) -> None:
-    """Measure writing, reading and listing, each in turns, and keep the result as ``offload``."""
+    """Measure writing, reading and listing in turn, and save the result as ``offload``."""
     with asyncio.Runner() as runner:
         held = AsyncExitStack()
-        # not in a file system in memory, where a sync costs nothing
+        # not in a file system in memory, where fsync does nothing
         folder = tempfile.TemporaryDirectory(dir=Path(__file__).parent)
         held.callback(folder.cleanup)
         try:

@@ -1,4 +1,4 @@
-"""What was measured of offloaded texts, as a plot and as tables in Markdown."""
+"""Results of the benchmark of offloaded texts, as a plot and as tables in Markdown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Row = Callable[..., None]
 
 
 def tables(found: dict[str, Any], row: Row, head: Row) -> None:
-    """Time, pace and CPU of each way."""
+    """Print the time, rate and CPU time of each way."""
     for what, title in TITLES.items():
         head(title, "s", "a second", "s of CPU")
         for name, one in found[what].items():
@@ -33,7 +33,7 @@ def tables(found: dict[str, Any], row: Row, head: Row) -> None:
 
 
 def plot(figure: Any, found: dict[str, Any]) -> None:
-    """Seconds for all of them."""
+    """Draw the total time in seconds."""
     figure.set_size_inches(11, 2.8)
     for axes, (what, title) in zip(figure.subplots(1, len(TITLES)), TITLES.items(), strict=True):
         names = [*reversed(found[what])]

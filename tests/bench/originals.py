@@ -1,4 +1,4 @@
-"""The pictures that thumbnails are made of, 12 megapixels each."""
+"""The originals, 12 megapixels each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LABELS = {
 
 
 def large() -> bytes:
-    """A picture as telephones write it."""
+    """Return a picture as a phone writes it."""
     return photos.large()
 
 
@@ -29,7 +29,7 @@ def _untagged() -> bytes:
 
 
 def _mosaic() -> bytes:
-    """Detail down to the pixel, which a picture that was blown up has not."""
+    """Return a picture with detail down to the pixel, which an enlarged picture would not have."""
     picture = Image.new("RGB", SIZE)
     tiles = [photos.opened(name).convert("RGB") for name in photos.NAMES]
     left = number = 0
@@ -46,7 +46,7 @@ def _mosaic() -> bytes:
 
 
 def by_format() -> dict[str, bytes]:
-    """The same picture as files of several formats."""
+    """Return the same picture in several formats."""
     return {
         "JPEG, 3.9 MB, Display P3": large(),
         "JPEG, 3.9 MB, no profile": _untagged(),
@@ -59,7 +59,7 @@ _MAKERS: dict[str, Callable[[], bytes]] = {"telephone": large, "untagged": _unta
 
 
 def written(name: str, folder: Path) -> Path:
-    """Write one of :data:`LABELS` into the folder, unless it is there, and return its path."""
+    """Write one of :data:`LABELS` into the folder, unless it exists, and return its path."""
     path = folder / f"{name}.jpg"
     if not path.exists():
         path.write_bytes(_MAKERS[name]())

@@ -1,4 +1,4 @@
-"""The pictures of many owners in one transaction: attached, replaced, deleted; and plain rows with SQLAlchemy alone."""
+"""The pictures of many owners in one transaction, compared with rows of SQLAlchemy alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Owner(Base):
 
 
 class Row(Base):
-    """A row with as many columns as the library's."""
+    """A row with as many columns as that of the library."""
 
     __tablename__ = "plain_row"
     owner_id: Mapped[int] = mapped_column(ForeignKey(Owner.id), primary_key=True)
@@ -79,7 +79,7 @@ Step = Callable[[Any, int], Awaitable[None]]
 
 
 def _steps(blob: bytes) -> dict[str, tuple[Step, Step]]:
-    """What is done to the owners, with the library and without."""
+    """Return the operations on the owners, with and without the library."""
 
     async def attach(session: Any, count: int) -> None:
         for number in range(count):
@@ -116,7 +116,7 @@ async def _measure(sessions: Sessions, engine: AsyncEngine, step: Step, count: i
 
 
 def run(rounds: int) -> None:
-    """Measure, and keep the result as ``owners``; each step runs once for each number of owners."""
+    """Run the measurements, once per number of owners, and save the result as ``owners``."""
     blob = photos.saved(photos.opened("coffee", (30, 20)), "PNG")
     table: list[dict[str, Any]] = []
     with ExitStack() as held:

@@ -1,4 +1,4 @@
-"""What was measured, as plots and as tables in Markdown."""
+"""Results of the benchmarks as plots and as tables in Markdown."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GREEN, GREY, BLUE, RED = "#2f855a", "#8a94a3", "#2b6cb0", "#b5523b"
 
 
 def run(*, plots: bool, tables: bool) -> int:
-    """Do what is asked for with the results there are; return how many of them are missing."""
+    """Print and draw the available results as requested; return the number of missing results."""
     missing = 0
     for name, (table, plot) in REPORTS.items():
         path = RESULTS / f"{name}.json"
@@ -154,7 +154,7 @@ def _looks_plot(figure: Any, found: dict[str, Any]) -> None:
     saved.set_ylim(bottom=0)
 
 
-# --- the others ------------------------------------------------------------------------------------------------------
+# --- other benchmarks ------------------------------------------------------------------------------------------------
 
 
 def _sizes_table(found: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Objects put and got, by everybody who speaks S3, against an endpoint that keeps nothing."""
+"""Puts and gets of objects by all S3 clients, with an endpoint that stores nothing."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ PEERS_PYTHON = Path(__file__).parent.parent.parent / ".venv-s3-peers" / "bin" / 
 BASE = "aiohttp"
 KIB, MIB = 2**10, 2**20
 CONCURRENCY = (1, 16, 64)
-# how many operations one turn has, by size; at least one for each task
+# number of operations per turn, by size; at least one for each task
 SMALL = {4 * KIB: 256, 100 * KIB: 192}
 LARGE = {MIB: 48, 20 * MIB: 8}
 
 
-# Whether glibc gives large blocks back to the system, to take and clear them anew a moment later, hangs on chance, and
-# then costs four times the CPU of the rest. So nobody does where CPU is measured.
+# glibc may return large blocks to the system and soon allocate and clear them again, depending on chance, which costs
+# four times the CPU time of the rest. Therefore this is disabled where CPU time is measured.
 KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(32 * MIB), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 
 
 class _Peer:
-    """The process of one of them."""
+    """The process of a client."""
 
     def __init__(self, name: str, url: str, environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -72,7 +72,7 @@ def _python() -> str:
 
 @contextmanager
 def _all(url: str, names: list[str], environment: Mapping[str, str] = KEEPING) -> Iterator[dict[str, _Peer]]:
-    """Start those who are installed; tell who is not."""
+    """Start the installed clients, and print the names of the others."""
     with ExitStack() as stack:
         found = {}
         for name in names:
@@ -98,12 +98,12 @@ def _requests(section: str, sizes: Mapping[int, int], rounds: int) -> None:
     tables = []
     with running() as url, _all(url, names) as peers:
         for size, count in sizes.items():
-            # a large body takes so long that few rounds say as much
+            # a large body takes so long that few rounds are sufficient
             turns = max(2, rounds if size < MIB else rounds // 2 if size == MIB else 2)
             for operation in ("put", "get"):
                 for concurrency in CONCURRENCY:
                     if operation == "get" and concurrency * size > 2**30:
-                        continue  # everybody would hold more than a gigabyte
+                        continue  # each client would hold more than a gigabyte
                     task = {"operation": operation, "size": size, "concurrency": concurrency}
                     takes_part = {
                         name: _turn(peer, count=max(count, concurrency), **task)
@@ -135,7 +135,7 @@ def _tell(table: dict[str, Any]) -> None:
 
 
 def _memory(url: str, name: str, file: Path) -> dict[str, float]:
-    """The most that a process ever holds while 16 bodies of 20 MiB go up at once, and what it held before."""
+    """Return the peak memory while 16 bodies of 20 MiB are put concurrently, and the memory before."""
     found: dict[str, float] = {}
     for what, source in (("bytes", {}), ("file", {"file": str(file)})):
         with _all(url, [name], {}) as peers:
@@ -191,7 +191,7 @@ def _limits(section: str, rounds: int) -> None:
 
 
 def run(rounds: int, part: str) -> None:
-    """Measure one part, ``small``, ``large`` or ``limits``, and keep the result as ``s3.PART``."""
+    """Measure one part, ``small``, ``large`` or ``limits``, and save the result as ``s3.PART``."""
     section = f"s3.{part}"
     if part == "limits":
         _limits(section, max(3, rounds // 3))

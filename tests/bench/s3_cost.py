@@ -1,6 +1,6 @@
-"""What the S3 client costs beyond aiohttp, both in one process: ``python -m tests.bench.s3_cost``.
+"""The cost of the S3 client compared with plain aiohttp, in one process: ``python -m tests.bench.s3_cost``.
 
-Clients in processes of their own differ by up to 30 % for no reason of theirs; here they share everything.
+Clients in separate processes differ by up to 30 % for unrelated reasons; in one process they share everything.
 """
 
 from __future__ import annotations
@@ -71,8 +71,10 @@ async def _measure(url: str, rounds: int) -> None:
 
 
 def main(rounds: int) -> None:
-    """Measure, and print a table."""
-    importlib.import_module("aioimageattach.entity")  # applications load it, and its objects cost the collector time
+    """Run the measurements, and print a table."""
+    importlib.import_module(
+        "aioimageattach.entity"
+    )  # applications load it, and its objects cost time in garbage collections
     print(f"bucket {BUCKET}, {rounds} rounds", flush=True)
     with running() as url:
         asyncio.run(_measure(url, rounds))

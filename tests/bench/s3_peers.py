@@ -1,7 +1,8 @@
-"""Those who speak S3, each in a process of its own: ``python -m tests.bench.s3_peers NAME URL``.
+"""S3 clients, each in a separate process: ``python -m tests.bench.s3_peers NAME URL``.
 
-A line of JSON in says what to do, see :func:`main`; a line out what it cost. Everybody puts an object by one request,
-reads one into memory whole, and leaves bodies out of the signature where it can, as over TLS. Other defaults stay.
+Each line of JSON on standard input requests a measurement, see :func:`main`; each line of output contains its result.
+All clients put an object with one request, read an object completely into memory, and exclude bodies from signatures
+where possible, as over TLS. Other options have their defaults.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ TICK = 0.001
 
 @dataclass(frozen=True)
 class Peer:
-    """How one puts and gets.
+    """The operations of a client.
 
     Args:
-        put: Of a name and bytes or an open file.
-        get: Of a name; returns how many bytes there were.
-        url: Of a name, signed, if it is a calculation.
+        put: Puts a name with bytes or an open file.
+        get: Gets a name; returns the number of bytes.
+        url: Signs the URL of a name, if the client can do so without I/O.
     """
 
     put: Callable[[str, bytes | BinaryIO], Awaitable[object]]
@@ -87,13 +88,13 @@ async def _ours_parts(endpoint: str) -> AsyncIterator[Peer]:
 
 @asynccontextmanager
 async def _raw(endpoint: str) -> AsyncIterator[Peer]:
-    """What everybody who builds on aiohttp pays at least: no signature, no retry, no error read."""
+    """Yield a peer without signatures, retries and errors: the minimum that any client based on aiohttp costs."""
     import aiohttp
 
     async with aiohttp.ClientSession() as session:
 
         async def put(name: str, body: bytes | BinaryIO) -> None:
-            # aiohttp warns of bytes beyond 1 MiB, and reads a file as it goes
+            # aiohttp emits a warning for bytes beyond 1 MiB, and streams a file
             data = io.BytesIO(body) if isinstance(body, bytes) and len(body) > 2**20 else body
             headers = {"Content-Type": "image/jpeg"}
             async with session.put(f"{endpoint}/{BUCKET}/{name}", data=data, headers=headers) as answer:
@@ -256,11 +257,11 @@ PEERS = {
     "aiobotocore": (_aiobotocore, ("aiobotocore", "botocore", "aiohttp")),
     "boto3": (_boto3, ("boto3", "botocore")),
 }
-"""By name, with the packages whose versions matter."""
+"""The clients by name, with the packages whose versions are reported."""
 
 
 def _memory(what: str) -> float:
-    """Megabytes: ``VmHWM``, the most that the process ever held, or ``VmRSS``, what it holds now."""
+    """Return memory in megabytes: the peak (``VmHWM``) or the current value (``VmRSS``)."""
     found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) / 1000 if found else 0.0
 
@@ -278,7 +279,7 @@ async def _all(peer: Peer, task: dict[str, Any], body: bytes | Path, numbers: It
 
     async def work() -> None:
         for number in mine:
-            # as many names as pictures, so that nobody lives on what it has cached
+            # as many names as pictures, so that no client profits from its cache
             name = f"user-picture/{number:08x}/{number * 2654435761 % 2**32:08x}.jpg/{size}"
             if operation == "get":
                 if await peer.get(name) != size:
@@ -317,9 +318,9 @@ async def _measured(peer: Peer, task: dict[str, Any], numbers: Iterator[int]) ->
 
 
 async def main(name: str, endpoint: str) -> None:
-    """Do what the lines of standard input say: ``operation``, ``size``, ``count``, ``concurrency``, perhaps ``lag``.
+    """Run the measurements on standard input: ``operation``, ``size``, ``count``, ``concurrency``, ``lag``.
 
-    A put has a ``file`` where it is to come from disk.
+    ``lag`` is optional. A put has a ``file`` if its body comes from disk.
     """
     make, packages = PEERS[name]
     try:

@@ -1,4 +1,4 @@
-"""What was measured of S3, as a plot and as tables in Markdown."""
+"""Results of the S3 benchmarks as a plot and as tables in Markdown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _label(table: dict[str, Any]) -> str:
 
 
 def requests_tables(found: dict[str, Any], row: Row, head: Row) -> None:
-    """CPU and pace of each, by what was asked."""
+    """Print the CPU time and rate of each client, by operation."""
     names = list(found["versions"])
     head("", *names)
     for table in found["tables"]:
@@ -37,7 +37,7 @@ def requests_tables(found: dict[str, Any], row: Row, head: Row) -> None:
 
 
 def limits_tables(found: dict[str, Any], row: Row, head: Row) -> None:
-    """Memory, lag and URLs."""
+    """Print memory, delays and signed URLs."""
     columns = ("bytes_before", "bytes_peak", "file_before", "file_peak")
     head("MB", *columns)
     for name, sizes in found["memory"].items():
@@ -55,7 +55,7 @@ def limits_tables(found: dict[str, Any], row: Row, head: Row) -> None:
 
 
 def requests_plot(figure: Any, found: dict[str, Any]) -> None:
-    """CPU of one operation, 16 at once."""
+    """Draw the CPU time of one operation, with 16 concurrent ones."""
     figure.set_size_inches(11, 3.4)
     tables = [table for table in found["tables"] if table["concurrency"] == 16]
     for axes, table in zip(figure.subplots(1, len(tables), sharey=True), tables, strict=True):

@@ -1,4 +1,4 @@
-"""Files over HTTP: this library on two servers, beside Starlette, aiohttp, granian, Caddy and nginx."""
+"""Files over HTTP: this library on two servers, compared with Starlette, aiohttp, granian, Caddy and nginx."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ Command = tuple[list[str], dict[str, str]]
 
 
 def name_of(number: int, width: int = 100) -> str:
-    """The name of a file of the store."""
+    """Return the name of a file of the store."""
     return ImageKey("picture", None, width, 100, "image/jpeg", f"{number:026d}").file_name()
 
 
 def commands(root: Path, port: int) -> dict[str, Command]:
-    """How each server is started on a port, with its environment; one process that works, each with its best loop."""
+    """Return the commands that start each server on a port, with one process and its best event loop."""
     python, there = sys.executable, {"BENCH_ROOT": str(root)}
     uvicorn = [python, "-m", "uvicorn", "--port", str(port), "--no-access-log", "--log-level", "error"]
     granian = [python, "-m", "granian", "--interface", "asgi", "--port", str(port), "--workers", "1", "--no-log"]
@@ -108,25 +108,25 @@ def running(command: Command, port: int) -> Iterator[int]:
 
 
 def family(pid: int) -> list[int]:
-    """A process and all that it has started."""
+    """Return a process and all its descendants."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *(one for child in children for one in family(int(child)))]
 
 
 def cpu_of(pid: int) -> float:
-    """Seconds of the processor that a process and its children have used."""
+    """Return the CPU time of a process and its descendants, in seconds."""
     fields = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split() for one in family(pid)]
     return sum(int(found[11]) + int(found[12]) for found in fields) / TICKS
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
 def load(url: str, seconds: int, *headers: str) -> dict[str, float]:
-    """Let wrk ask for a URL as fast as it can; return requests, requests a second and the 99th percentile in ms."""
+    """Request a URL with wrk at full speed; return requests, requests per second, and the 99th percentile in ms."""
     options = [word for header in headers for word in ("-H", header)]
     words = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency", *options, url]
     text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
@@ -145,25 +145,25 @@ def load(url: str, seconds: int, *headers: str) -> dict[str, float]:
 
 
 def measured(pid: int, url: str, seconds: int, *headers: str) -> dict[str, float]:
-    """:func:`load`, with the seconds of the processor that a server needs for 1,000 requests."""
+    """Return the result of :func:`load` with the CPU time of the server per 1,000 requests, in seconds."""
     before = cpu_of(pid)
     found = load(url, seconds, *headers)
     return {**found, "cpu": (cpu_of(pid) - before) / found["requests"] * 1000}
 
 
 def tag_of(url: str) -> str:
-    """The entity tag of a file."""
+    """Return the entity tag of a file."""
     with urlopen(url) as answer:
         return str(answer.headers["ETag"])
 
 
 def medians(samples: list[dict[str, float]]) -> dict[str, float]:
-    """The median of each figure."""
+    """Return the median of each figure."""
     return {key: statistics.median(sample[key] for sample in samples) for key in samples[0]}
 
 
 def hot(root: Path, part: str, rounds: int) -> dict[str, Any]:
-    """Ask each server in turn for one file again and again, or whether a version that the client has is still good."""
+    """Request one file from each server in turn, repeatedly, or with the entity tag of the current version."""
     name = name_of(0)
     (root / name).parent.mkdir(parents=True)
     (root / name).write_bytes(os.urandom(SIZES[part]))
@@ -194,14 +194,14 @@ def hot(root: Path, part: str, rounds: int) -> dict[str, Any]:
 
 
 def takes_part(who: str, part: str) -> bool:
-    """Whether a server is asked: some have no tags, and what granian is handed is large."""
+    """Return whether a server is measured: some have no tags, and granian reads large files itself."""
     if part == "unchanged":
         return who in ("ours, uvicorn", "ours, granian", "Starlette, uvicorn", "aiohttp", "Caddy", "nginx")
     return part == "large" or "pathsend" not in who
 
 
 def overhead(root: Path, rounds: int) -> dict[str, float]:
-    """Ask one process in turns for a file, for the same messages from memory, and for the file if it has changed.
+    """Request from one process in turn a file, the same messages from memory, and the file with its tag.
 
     Returns the CPU time per request in microseconds.
     """
@@ -231,12 +231,12 @@ def overhead(root: Path, rounds: int) -> dict[str, float]:
 
 
 def median_ratio(mine: list[dict[str, float]], theirs: list[dict[str, float]], figure: str) -> float:
-    """How many times the figure of the others, of the same round."""
+    """Return the median of the ratios within each round."""
     return statistics.median(one[figure] / other[figure] for one, other in zip(mine, theirs, strict=True))
 
 
 def cold(root: Path) -> dict[str, Any]:
-    """Ask for many files once each, none of which is in the page cache, and look at the loop's lag."""
+    """Request many files that are not in the page cache once each, and measure the delay of the event loop."""
     names = [name_of(number, 200) for number in range(COLD_FILES)]
     blob = os.urandom(SIZES["medium"])
     for name in names:
@@ -269,7 +269,7 @@ def cold(root: Path) -> dict[str, Any]:
 
 
 def forget(path: Path) -> bool:
-    """Let the system forget what a file contains; return whether it did."""
+    """Remove a file from the page cache; return whether that was possible."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -306,10 +306,10 @@ async def _ask_each(port: int, names: list[str]) -> None:
 
 
 def run(rounds: int, part: str) -> None:
-    """Measure one part, and keep the result as ``serving.PART``."""
+    """Measure one part, and save the result as ``serving.PART``."""
     if not shutil.which("wrk"):
         raise SystemExit("wrk is needed to measure: apt-get install wrk")
-    # not in a file system in memory, which cannot be asked for what is in memory
+    # not in a file system in memory, which does not support non-blocking reads
     with TemporaryDirectory(dir=Path(__file__).parent) as folder:
         root = Path(folder)
         if part == "overhead":

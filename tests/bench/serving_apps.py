@@ -1,4 +1,4 @@
-"""The applications of the benchmark of serving, each as its own documentation has it."""
+"""The applications of the benchmark of serving, each written as its documentation shows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = os.environ["BENCH_ROOT"]
 
 
 class Lag:
-    """How late the event loop comes to a task that wants to run every two milliseconds."""
+    """Measures the delay of a task that wants to run every two milliseconds."""
 
     def __init__(self) -> None:
         self.late: list[float] = []
@@ -27,7 +27,7 @@ class Lag:
             self.late.append(1e3 * (time.perf_counter() - wanted))
 
     async def tell(self, request: Any) -> Any:
-        """Answer what was measured since the last time, in milliseconds, and go on."""
+        """Return the delays since the last request, in milliseconds, and continue to measure."""
         from starlette.responses import JSONResponse
 
         late, self.late = sorted(self.late), []
@@ -38,7 +38,7 @@ class Lag:
 
 
 def application(*routes: Any) -> Any:
-    """An application with routes, one of which tells the lag."""
+    """Return an application with routes, one of which returns the delays."""
     from starlette.applications import Starlette
     from starlette.routing import Route
 
@@ -46,7 +46,7 @@ def application(*routes: Any) -> Any:
 
 
 class Overhead:
-    """Serves a file by this library, and below ``/bare/`` the very same messages from memory."""
+    """Serves a file with this library, and below ``/bare/`` the same messages from memory."""
 
     def __init__(self) -> None:
         self.files = StaticServerMiddleware(nothing, "/files/", ROOT)
@@ -81,7 +81,7 @@ def __getattr__(name: str) -> Any:
 
 
 async def nothing(scope: Any, receive: Any, send: Any) -> None:
-    """Answers nothing: the server has the files."""
+    """Do not respond: the server itself serves the files."""
     while scope["type"] == "lifespan":
         kind = (await receive())["type"]
         await send({"type": f"{kind}.complete"})
@@ -90,7 +90,7 @@ async def nothing(scope: Any, receive: Any, send: Any) -> None:
 
 
 def aiohttp_server(port: int) -> None:
-    """Serve the files by aiohttp."""
+    """Serve the files with aiohttp."""
     from aiohttp import web
 
     app = web.Application()

@@ -1,4 +1,4 @@
-"""What was measured of serving, as tables and as plots."""
+"""Results of the benchmark of serving, as tables and plots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Line = Callable[..., None]
 
 
 def table(found: dict[str, Any], *, row: Line, head: Line) -> None:
-    """Print what each server does in a second, what it needs for that, and what came late."""
+    """Print the requests per second of each server, the CPU time per request, and the delays."""
     head("", "requests/s", "× Starlette", "CPU s per 1,000", "× nginx", "p99, ms")
     for name, figures in found["servers"].items():
         to_nginx = figures["times_nginx_cpu"]
@@ -29,7 +29,7 @@ def table(found: dict[str, Any], *, row: Line, head: Line) -> None:
 
 
 def cold_table(found: dict[str, Any], *, row: Line, head: Line) -> None:
-    """Print what becomes of the loop."""
+    """Print the delays of the event loop."""
     head("", "files/s", "CPU s per 1,000", "not in memory", "lag p50, ms", "p99", "max", "p99 with nothing to do")
     for name, figures in found["servers"].items():
         lag = (f"{figures['lag'][key]:.2f}" for key in ("p50", "p99", "max"))
@@ -38,18 +38,20 @@ def cold_table(found: dict[str, Any], *, row: Line, head: Line) -> None:
 
 
 def overhead_table(found: dict[str, Any], *, row: Line, head: Line) -> None:
-    """Print what serving a file costs more than sending the same bytes from memory."""
+    """Print the cost of serving a file compared with sending the same bytes from memory."""
     head("", "file, µs CPU", "from memory", "more", "×")
     row("10 KiB, uvicorn", *(f"{found[key]:.1f}" for key in ("file", "memory", "more")), f"{found['times']:.2f}")
 
 
 def plot(figure: Any, found: dict[str, Any]) -> None:
-    """Draw what each server does in a second, and the time of the processor that it needs for each request."""
+    """Draw the requests per second of each server, and its CPU time per request."""
     figure.set_size_inches(10, 0.9 + 0.27 * len(found["servers"]))
     names = list(reversed(found["servers"]))
     colours = [GREEN if name.startswith("ours") else BLUE if name in ("nginx", "Caddy") else GREY for name in names]
     for axes, (key, title) in zip(figure.subplots(1, len(FIGURES), sharey=True), FIGURES.items(), strict=True):
-        values = [found["servers"][name][key] for name in names]  # seconds for 1,000 are milliseconds for one
+        values = [
+            found["servers"][name][key] for name in names
+        ]  # seconds per 1,000 requests are milliseconds per request
         axes.barh(names, values, color=colours)
         most = max(values)
         for place, value in enumerate(values):

@@ -1,4 +1,4 @@
-"""Four sizes of one picture: from one decode, and from four."""
+"""Four sizes of one picture, from one decode and from four."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Pictures = SingleImageSet[UserPicture]
 
 
 def run(rounds: int) -> None:
-    """Measure, and keep the result as ``sizes``."""
+    """Run the measurements, and save the result as ``sizes``."""
     with asyncio.Runner() as runner:
         store = MemoryStore()
 
@@ -66,7 +66,7 @@ def run(rounds: int) -> None:
 
 
 def _libvips(blob: bytes) -> Sample:
-    """What four calls of libvips cost, without store and rows."""
+    """Measure four calls of libvips, without a store and rows."""
     image = pyvips.Image.new_from_buffer(blob, "")
     save = {
         "jpegload_buffer": "jpegsave_buffer",

@@ -1,4 +1,4 @@
-"""What was measured of declared thumbnails, as tables and as plots."""
+"""Results of the benchmarks of declared thumbnails, as tables and plots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Line = Callable[..., None]
 
 
 def page_table(found: dict[str, Any], *, row: Line, head: Line) -> None:
-    """Print what a page costs."""
+    """Print the cost of a page."""
     head("500 pictures, 12 candidates each", "ms CPU")
     for name, value in found.items():
         if isinstance(value, float):
@@ -30,7 +30,7 @@ def page_table(found: dict[str, Any], *, row: Line, head: Line) -> None:
 
 
 def deletion_table(found: dict[str, Any], *, row: Line, head: Line) -> None:
-    """Print what the deletion of thumbnails costs beside that of their originals."""
+    """Print the cost of deleting thumbnails compared with that of deleting only originals."""
     head("300 pictures", "ms", "ms CPU")
     for name, figures in found["ways"].items():
         row(name, f"{figures['wall_ms']:.0f}", f"{figures['cpu_ms']:.0f}")
@@ -38,7 +38,7 @@ def deletion_table(found: dict[str, Any], *, row: Line, head: Line) -> None:
 
 
 def hits_table(found: dict[str, Any], *, row: Line, head: Line) -> None:
-    """Print what a file costs that exists."""
+    """Print the cost of an existing file."""
     head("hit", "requests/s", "ms CPU", "p99, ms")
     for name, figures in found["servers"].items():
         row(name, f"{figures['per_second']:,.0f}", f"{figures['cpu']:.3f}", f"{figures['p99_ms']:.1f}")
@@ -46,7 +46,7 @@ def hits_table(found: dict[str, Any], *, row: Line, head: Line) -> None:
 
 
 def misses_table(found: dict[str, Any], *, row: Line, head: Line) -> None:
-    """Print what a file costs that is missing."""
+    """Print the cost of a missing file."""
     head("miss", "ms", "ms CPU")
     for name, figures in found["ways"].items():
         row(name, f"{figures['wall_ms']:.0f}", f"{figures['cpu_ms']:.1f}")
@@ -54,7 +54,7 @@ def misses_table(found: dict[str, Any], *, row: Line, head: Line) -> None:
 
 
 def lag_table(found: dict[str, Any], *, row: Line, head: Line) -> None:
-    """Print how late the event loop is."""
+    """Print the delays of the event loop."""
     head("lag, ms", "p50", "p99", "max")
     for name in ("idle", "busy"):
         row(name, *(f"{found[name][key]:.1f}" for key in ("p50", "p99", "max")))
@@ -79,7 +79,7 @@ def memory_plot(figure: Any, found: dict[str, Any]) -> None:
 
 
 def peers_table(found: dict[str, Any], *, row: Line, head: Line) -> None:
-    """Print what each server needs, and the bytes at the same quality."""
+    """Print the cost on each server, and the bytes at equal quality."""
     head("", "miss, ms", "ms CPU", "hit, ms", "ms CPU")
     for name, figures in found["speed"].items():
         cells = [figures.get(kind, {}).get(key) for kind in ("miss", "hit") for key in ("ms", "cpu")]

@@ -1,4 +1,4 @@
-"""One thumbnail of a 12-megapixel JPEG, by everybody."""
+"""One thumbnail of a 12-megapixel JPEG, made by all contenders."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _sample(worker: Worker, original: Path, width: int, file_format: str) -> Sam
 
 
 def run(rounds: int) -> None:
-    """Measure, and keep the result as ``thumbnails``."""
+    """Run the measurements, and save the result as ``thumbnails``."""
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
         workers: dict[str, Worker] = {}

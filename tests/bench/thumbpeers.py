@@ -1,4 +1,4 @@
-"""The server of thumbnails beside ipx and thumbor: hits, misses, and bytes at the same quality as people see it."""
+"""The thumbnail server compared with ipx and thumbor: hits, misses, and bytes at equal perceived quality."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ THUMBOR = HERE.parent.parent / ".venv-thumbor" / "bin" / "thumbor"
 HITS = 200
 WIDTH = 640
 SCORES = (60, 70, 80)
-"""SSIMULACRA 2: 70 is high quality, where people see little difference beside the original."""
+"""SSIMULACRA 2 scores. 70 is high quality: people see little difference from the original."""
 
 
 @dataclass
 class Peer:
-    """A server of others.
+    """Another server.
 
     Attributes:
-        pid: Its process.
-        port: Its port.
-        path: Returns the path of a WebP of some width and quality.
-        keeps: Whether it keeps what it has made.
+        pid: The process id.
+        port: The port.
+        path: Returns the path of a WebP of a width and quality.
+        keeps: ``True`` if the server stores the files that it has made.
     """
 
     pid: int
@@ -57,7 +57,7 @@ class Peer:
 
 
 def ipx(folder: Path, port: int) -> Command | None:
-    """Return how ipx is started; ``None`` if it is not installed."""
+    """Return the command that starts ipx; ``None`` if it is not installed."""
     node = shutil.which("node")
     if node is None or not (HERE / "node_modules" / "ipx").exists():
         say("  missing: ipx; npm install --prefix tests/bench --no-save ipx")
@@ -66,7 +66,7 @@ def ipx(folder: Path, port: int) -> Command | None:
 
 
 def thumbor(folder: Path, port: int) -> Command | None:
-    """Return how thumbor is started; ``None`` if it is not installed."""
+    """Return the command that starts thumbor; ``None`` if it is not installed."""
     if not THUMBOR.exists():
         say("  missing: thumbor; python3 -m venv .venv-thumbor; .venv-thumbor/bin/pip install thumbor")
         return None
@@ -81,30 +81,30 @@ def thumbor(folder: Path, port: int) -> Command | None:
 
 
 def ipx_path(name: str, width: int, quality: int) -> str:
-    """Return the path of a thumbnail by ipx."""
+    """Return the path of a thumbnail on ipx."""
     return f"/w_{width},f_webp,q_{quality}/{name}"
 
 
 def thumbor_path(name: str, width: int, quality: int) -> str:
-    """Return the path of a thumbnail by thumbor."""
+    """Return the path of a thumbnail on thumbor."""
     return f"/unsafe/{width}x0/filters:format(webp):quality({quality})/{name}"
 
 
 def pinned(command: Command) -> Command:
-    """Let a server run on the last core, as ours does."""
+    """Run a server on the last core, like the thumbnail server of this library."""
     words, environment = command
     return (["taskset", "-c", str(max(os.sched_getaffinity(0))), *words], environment)
 
 
 def turn(pid: int, port: int, paths: list[str], connections: int) -> dict[str, float]:
-    """Request some paths; return milliseconds of the clock and of the processor for each."""
+    """Request paths; return the elapsed time and CPU time of each request, in milliseconds."""
     before = cpu_of(pid)
     took = asyncio.run(get(port, paths, connections))
     return {"ms": statistics.median(took), "cpu": 1e3 * (cpu_of(pid) - before) / len(paths)}
 
 
 def speed(folder: Path, rounds: int) -> dict[str, Any]:
-    """Request files that are missing, one at a time, and one file again and again; everybody in turns."""
+    """Request missing files one at a time, and one existing file repeatedly, from all servers in turn."""
     blob = photos.large()
     store = FileSystemStore(folder / "store", "/files/", fsync=False)
     found: dict[str, Any] = {}
@@ -128,7 +128,7 @@ def speed(folder: Path, rounds: int) -> dict[str, Any]:
                 path = mine if name == "ours" else peers[name].path(f"{number}.jpg", WIDTH, 80)
                 misses[name].append(turn(*where, [path], 1))
                 while name == "ours" and len([*(folder / "store").glob("*.t/**/*.webp")]) < 4 * (number + 1):
-                    time.sleep(0.1)  # the other widths are made behind the response
+                    time.sleep(0.1)  # the other widths are made after the response
                 if name == "ours" or peers[name].keeps:
                     hits[name].append(turn(*where, [path] * HITS, 1))
     for name, samples in misses.items():
@@ -141,7 +141,7 @@ def speed(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def quality(folder: Path) -> dict[str, Any]:
-    """Search the quality at which everybody reaches a score, and tell the bytes that it takes."""
+    """Search the quality with which each server reaches a score, and return the number of bytes."""
     from ssimulacra2 import compute_ssimulacra2
 
     blob = originals.written("mosaic", folder).read_bytes()
@@ -187,6 +187,6 @@ def quality(folder: Path) -> dict[str, Any]:
 
 
 def run(rounds: int) -> None:
-    """Measure, and keep the result as ``thumbpeers``."""
+    """Run the measurements, and save the result as ``thumbpeers``."""
     with TemporaryDirectory(dir=HERE) as folder, TemporaryDirectory(dir=HERE) as other:
         save("thumbpeers", {"speed": speed(Path(folder), rounds), "quality": quality(Path(other)), "rounds": rounds})

@@ -1,6 +1,6 @@
-"""The server of declared thumbnails on uvicorn: hits, misses, the event loop meanwhile, and memory.
+"""The thumbnail server on uvicorn: hits, misses, event loop delay, and memory.
 
-The server and the clients run on one core each, where there are two.
+If there are two cores, the server and the clients run on one each.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def uvicorn(root: Path) -> Iterator[tuple[int, int]]:
 
 
 async def get(port: int, paths: Sequence[str], connections: int = CONNECTIONS) -> list[float]:
-    """Request each path once; return the milliseconds that each response took."""
+    """Request each path once; return the duration of each request, in milliseconds."""
     waiting, took = iter(paths), []
 
     async def work() -> None:
@@ -81,7 +81,7 @@ async def get(port: int, paths: Sequence[str], connections: int = CONNECTIONS) -
 
 
 async def lag(port: int) -> dict[str, float]:
-    """Return how late the event loop of the server was since the last time, in milliseconds."""
+    """Return the delays of the server's event loop since the last call, in milliseconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /lag HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     answer = await reader.read()
@@ -91,7 +91,7 @@ async def lag(port: int) -> dict[str, float]:
 
 
 async def original(store: FileSystemStore, blob: bytes) -> Photo:
-    """Put an original that no session knows."""
+    """Put an original that belongs to no session."""
     size = PillowImage.open(io.BytesIO(blob)).size
     row = Photo(width=size[0], height=size[1], mimetype="image/jpeg", original=True, revision=store.make_revision())
     await store.put(row.key, blob, reproducible=False)
@@ -105,7 +105,7 @@ def urls(store: FileSystemStore, row: Photo, mimetype: str = "image/webp") -> li
 
 
 def hits(root: Path, rounds: int) -> dict[str, Any]:
-    """Request one file again and again, in turns from the server of thumbnails and from the static server."""
+    """Request one file repeatedly, in turn from the thumbnail server and the static server."""
     store = FileSystemStore(root, "/files/", fsync=False)
     url = urls(store, asyncio.run(original(store, photos.photo("chelsea"))))[0]
     paths = {"thumbnails": url, "static": url.replace("/thumbnails/", "/files/")}
@@ -129,7 +129,7 @@ def hits(root: Path, rounds: int) -> dict[str, Any]:
 
 
 async def misses(root: Path, rounds: int) -> dict[str, Any]:
-    """Make a file that is missing, in turns by a request and by get, ``render()`` and put."""
+    """Make a missing file, in turn with a request, and with get, ``render()`` and put."""
     store = FileSystemStore(root, "/files/", fsync=False)
     server = ThumbnailServer(store, [Photo], base_url="/thumbnails/")
     client = Client(server)
@@ -150,7 +150,7 @@ async def misses(root: Path, rounds: int) -> dict[str, Any]:
                     [made] = await asyncio.to_thread(render, spool.view, [recipe])
                     await store.put_object(f"elsewhere/{number}", made.blob)
             samples[who].append(timer.sample)
-            await server.aclose()  # of the other widths, only the first has begun
+            await server.aclose()  # stop making the other widths, of which only the first is in progress
     found = {who: summary(values[1:]) for who, values in samples.items()}
     pairs = list(zip(samples["request"], samples["by hand"], strict=True))[1:]
     wall = statistics.median(one.wall / other.wall for one, other in pairs)
@@ -163,7 +163,7 @@ async def misses(root: Path, rounds: int) -> dict[str, Any]:
 
 
 async def busy(root: Path) -> dict[str, Any]:
-    """Request many missing files at once, and some that exist, and look at the loop."""
+    """Request many missing files and some existing ones concurrently, and measure the event loop."""
     store = FileSystemStore(root, "/files/", fsync=False)
     blob = photos.large()
     rows = [await original(store, blob) for _ in range(FLOOD)]
@@ -187,12 +187,12 @@ async def busy(root: Path) -> dict[str, Any]:
 
 
 def resident(pid: int) -> float:
-    """Return the megabytes of memory that a process holds."""
+    """Return the resident memory of a process, in megabytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 async def memory(root: Path) -> dict[str, Any]:
-    """Request files 20,000 times, each fifth of which is missing."""
+    """Request files 20,000 times, of which one in five is missing."""
     store = FileSystemStore(root, "/files/", fsync=False)
     count = REQUESTS // 5 // 2
     paths: list[str] = []
@@ -217,7 +217,7 @@ async def memory(root: Path) -> dict[str, Any]:
 
 
 def run(rounds: int, part: str) -> None:
-    """Measure one part, and keep the result as ``thumbserver.PART``."""
+    """Measure one part, and save the result as ``thumbserver.PART``."""
     with TemporaryDirectory(dir=Path(__file__).parent) as folder:
         root = Path(folder)
         if part == "hits":

@@ -1,4 +1,4 @@
-"""The application of the benchmark of thumbnails that are served: thumbnails, static files, and the lag."""
+"""The application for the benchmark of the thumbnail server: thumbnails, static files, and event loop delays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page of fifty users with their pictures: one select, and a URL each."""
+"""A page of fifty users with their pictures: the SELECT, and one URL for each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ USERS = 50
 
 
 class _Counting(MemoryStore):
-    """A store that counts what is read of it."""
+    """A store that counts reads."""
 
     reads = 0
 
@@ -75,5 +75,5 @@ async def _measure(engine: AsyncEngine, rounds: int) -> None:
 
 
 def run(rounds: int) -> None:
-    """Measure, and keep the result as ``urls``."""
+    """Run the measurements, and save the result as ``urls``."""
     asyncio.run(_measure(sqlite(), 3 * rounds))

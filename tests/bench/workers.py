@@ -1,4 +1,4 @@
-"""The contenders, seen from outside: a process each, so that none pays for what another left behind."""
+"""Contenders in separate processes, so that they do not affect each other."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Failed(Exception):
 
 
 class Worker:
-    """A contender, waiting for tasks.
+    """The process of a contender, which waits for tasks.
 
     Raises:
-        Missing: It is not installed here.
+        Missing: The contender is not installed.
     """
 
     def __init__(self, name: str) -> None:
@@ -46,10 +46,10 @@ class Worker:
         self.version: str = hello["version"]
 
     def make(self, original: Path, width: int, file_format: str, output: Path | None = None) -> tuple[Sample, int]:
-        """Return what one thumbnail costs, and its bytes.
+        """Make a thumbnail; return its cost and its size in bytes.
 
         Raises:
-            Failed: The contender said so.
+            Failed: The contender cannot do this.
         """
         task = {"original": str(original), "width": width, "format": file_format, "output": output and str(output)}
         assert self._process.stdin is not None
@@ -66,7 +66,7 @@ class Worker:
         return json.loads(line) if line else {"missing": "it does not start", "error": "it has ended"}
 
     def close(self) -> None:
-        """Let the process end, and wait for it."""
+        """End the process, and wait for it."""
         self._process.communicate()
 
     def __enter__(self) -> Self:

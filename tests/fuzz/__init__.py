@@ -1,1 +1,1 @@
-"""Files that a fuzzer makes up, guided by what of our code they reach."""
+"""Fuzzing: generated files, guided by the code of this library that they reach."""

@@ -1,6 +1,6 @@
-"""Fuzz the reading of pictures: ``python -m tests.fuzz [TARGET] [SECONDS]``; every target in turn where none is named.
+"""Fuzz the reading of pictures: ``python -m tests.fuzz [TARGET] [SECONDS]``, by default each target in turn.
 
-What is found is kept in ``build/fuzz``, and the files that reached new code are where the next run begins.
+Findings are kept in ``build/fuzz``, and the next run starts from the files that reached new code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ OPTIONS = ["-timeout=20", "-rss_limit_mb=1500", "-max_len=16384", "-print_final_
 
 
 def fuzz(target: str, seconds: int) -> None:
-    """Fuzz one target in this process, which ends with it."""
+    """Fuzz one target in this process, which then exits."""
     with atheris.instrument_imports(include=INSTRUMENTED):
         from tests.fuzz.targets import ANSWERS, TARGETS
     from tests.imaging.test_hostile import KINDS, small
@@ -37,7 +37,7 @@ def fuzz(target: str, seconds: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Fuzz the named target, or each in a process of its own."""
+    """Fuzz the named target, or each target in a separate process."""
     targets = [argument for argument in arguments if not argument.isdigit()]
     seconds = next((int(argument) for argument in arguments if argument.isdigit()), 120)
     if len(targets) == 1:

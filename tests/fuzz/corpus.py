@@ -1,4 +1,4 @@
-"""Compare what this library makes of your own files with other decoders: ``python -m tests.fuzz.corpus FOLDER...``.
+"""Compare renderings of your own files with those of other decoders: ``python -m tests.fuzz.corpus FOLDER...``.
 
 Each file below the folders is read with all types allowed, and reduced to a width of 64 pixels. It is *accepted* or
 *refused*, with the error; an accepted one is compared with Pillow, pillow-heif (HEIC) or resvg (SVG, if it is
@@ -24,7 +24,7 @@ from aioimageattach.imaging._limits import KNOWN_TYPES
 LIMITS: Final = ImageLimits(types=KNOWN_TYPES)
 SIDE: Final = 64
 MOST_DIFFERENCE: Final = 12.0
-"""How much two renderings may differ in any colour, 0 to 255, on average."""
+"""Largest accepted mean difference of two renderings in any colour, 0 to 255."""
 SUFFIXES: Final = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".apng", ".gif", ".webp", ".avif", ".avifs", ".heic", ".heif", ".hif", ".tif"}
     | {".tiff", ".svg", ".bmp", ".ico", ".jp2", ".psd"}
@@ -32,7 +32,7 @@ SUFFIXES: Final = frozenset(
 
 
 def files(folders: list[str]) -> Iterator[Path]:
-    """Yield the files that are named like pictures, each content once."""
+    """Yield files with the extension of a picture, once per content."""
     seen: set[bytes] = set()
     for folder in folders:
         for path in sorted(Path(folder).rglob("*")):
@@ -44,7 +44,7 @@ def files(folders: list[str]) -> Iterator[Path]:
 
 
 def by_others(data: bytes, mimetype: str, size: tuple[int, int]) -> Image.Image | None:
-    """The picture at that size by another decoder; ``None`` if it does not read it either."""
+    """Return the picture at this size, rendered by another decoder; ``None`` if that does not read it either."""
     try:
         if mimetype == "image/svg+xml":
             import resvg_py
@@ -54,12 +54,12 @@ def by_others(data: bytes, mimetype: str, size: tuple[int, int]) -> Image.Image 
         with Image.open(io.BytesIO(data)) as picture:
             picture.load()
             return in_srgb(ImageOps.exif_transpose(picture)).resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
-    except Exception:  # whatever they raise about a file that they do not read
+    except Exception:  # each decoder has its own errors for files that it does not read
         return None
 
 
 def in_srgb(picture: Image.Image) -> Image.Image:
-    """The picture with its colour profile applied, if lcms can, and alpha multiplied in."""
+    """Return the picture with its colour profile applied, if lcms can do so, and premultiplied alpha."""
     alpha = picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
     if picture.mode.startswith("I;16") or picture.mode == "I":
         picture = picture.convert("I").point(lambda value: value / 257).convert("L")
@@ -82,7 +82,7 @@ def in_srgb(picture: Image.Image) -> Image.Image:
 
 
 def difference(first: Image.Image, second: Image.Image) -> float:
-    """How much two pictures differ on white, where a pixel's shift does not count."""
+    """Return the difference of two pictures on white, ignoring shifts by one pixel."""
 
     def on_white(picture: Image.Image) -> Image.Image:
         canvas = Image.new("RGBA", picture.size, "white")
@@ -92,7 +92,7 @@ def difference(first: Image.Image, second: Image.Image) -> float:
 
 
 def examine(data: bytes) -> tuple[str, str]:
-    """What becomes of a file, in one word, and why."""
+    """Return the result for a file in one word, and the reason."""
     try:
         found = probe(data, LIMITS)
     except UnsupportedImageError as error:
@@ -116,7 +116,7 @@ def examine(data: bytes) -> tuple[str, str]:
 
 
 def main(folders: list[str]) -> int:
-    """Print the files that are not rendered alike, and how many there are of each kind."""
+    """Print the files that are rendered differently, and the number of files of each kind."""
     warnings.simplefilter("ignore")
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     Image.MAX_IMAGE_PIXELS = None

@@ -1,8 +1,8 @@
-"""Generate files whose structure is hostile, and check what reading them costs.
+"""Generate files with a hostile structure, and check the cost of reading them.
 
-``python -m tests.fuzz.structured [FILES] [SEED]`` makes EXIF, TIFF and ISO-BMFF that is well formed enough to be read:
-directories that point to each other, tables that claim what is not there, and items that refer to themselves. Every
-file must be refused with an error of this library, or accepted, within the budgets; the last line says how many were.
+``python -m tests.fuzz.structured [FILES] [SEED]`` generates EXIF, TIFF and ISO-BMFF that are well-formed enough to be
+read: directories that point to each other, tables that claim missing data, and items that refer to themselves. Every
+file must be accepted, or refused with an error of this library, within the budgets. The last line has the counts.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from aioimageattach.imaging._containers import heif_items
 from aioimageattach.imaging._limits import KNOWN_TYPES
 
 MOST_SECONDS: Final = 0.05
-"""Processor time that refusing a file may take, and reading the header of one that is accepted."""
+"""Largest CPU time for refusing a file, or for reading the header of an accepted one."""
 MOST_MEMORY: Final = 50
-"""MiB that either may take."""
+"""Largest memory for either, in MiB."""
 GROUP: Final = 20
-"""Files whose memory is measured together."""
+"""Number of files whose memory is measured together."""
 LIMITS: Final = ImageLimits(types=KNOWN_TYPES)
 SMALL: Final = replace(LIMITS, max_pixels=1_000_000, max_memory=40_000_000, timeout=10)
-"""A sixteenth of the accepted files is made into thumbnails, by these."""
+"""Limits for thumbnails, which are made of one in sixteen accepted files."""
 
 EXTREMES: Final = (0, 1, 2, 7, 8, 255, 256, 65_535, 65_536, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFE, 0xFFFF_FFFF)
 POINTERS: Final = (0x8769, 0x8825, 0xA005, 0x014A, 0x0201, 0x927C, 0x83BB, 0x8649, 0x02BC)
 
 
 class Hostile(random.Random):
-    """A source of files, some of which have few numbers that are wrong, and some many."""
+    """A source of random numbers for files, of which some have few wrong numbers, and others many."""
 
     def __init__(self, seed: str) -> None:
         super().__init__(seed)
@@ -52,12 +52,12 @@ class Hostile(random.Random):
         return self.random() < self.rate
 
     def some(self, *usual: int) -> int:
-        """A number that is usual, or extreme."""
+        """Return a number that is typical or extreme."""
         return self.choice(EXTREMES) if self.wrong() else self.choice(usual)
 
 
 def directories(source: Hostile, room: int, *, first: Sequence[tuple[int, int, int, int]] = ()) -> bytes:
-    """A TIFF: directories of entries that point to each other, to themselves and to nowhere."""
+    """Return a TIFF whose directories have entries that point to each other, to themselves, and beyond the file."""
     order = source.choice("<>")
     count, entry, offset = ("H", "HHII", "I")
     head, entry_size, offset_size = (8, 12, 4)
@@ -100,7 +100,7 @@ def directories(source: Hostile, room: int, *, first: Sequence[tuple[int, int, i
 
 
 def exif(source: Hostile) -> bytes:
-    """A block of EXIF, sometimes of the kind that costs the third power of its size."""
+    """Return an EXIF block, sometimes of the kind whose cost is cubic in its size."""
     if source.random() < 0.2:
         count = source.choice((3, 30, 300, 1_500))
         order = source.choice("<>")
@@ -120,7 +120,7 @@ def exif(source: Hostile) -> bytes:
 
 @cache
 def still(file_format: str) -> bytes:
-    """A good picture of 48 x 32."""
+    """Return a valid picture of 48 x 32."""
     picture = Image.linear_gradient("L").resize((48, 32)).convert("RGBA" if file_format == "AVIF" else "RGB")
     file = io.BytesIO()
     if file_format == "HEIC":
@@ -131,7 +131,7 @@ def still(file_format: str) -> bytes:
 
 
 def jpeg(source: Hostile) -> bytes:
-    """A JPEG with EXIF, once or several times."""
+    """Return a JPEG with one or several EXIF blocks."""
     data = still("JPEG")
     blocks = b""
     for _ in range(source.choice((1, 1, 1, 1, 1, 2, 10))):
@@ -150,7 +150,7 @@ def zeros(size: int) -> bytes:
 
 
 def png(source: Hostile) -> bytes:
-    """A PNG with EXIF, profiles, colours and texts, some of them compressed."""
+    """Return a PNG with EXIF, profiles, colours and texts, some of them compressed."""
     data = still("PNG")
     chunks = chunk(b"eXIf", exif(source))
     for _ in range(source.choice((0, 1, 1, 3, 3, 3, 100))):
@@ -164,7 +164,7 @@ def png(source: Hostile) -> bytes:
 
 
 def webp(source: Hostile) -> bytes:
-    """A WebP with EXIF."""
+    """Return a WebP with EXIF."""
     data = still("WEBP")
     body = exif(source)
     extra = b"VP8X\x0a\0\0\0\x08\0\0\0" + (47).to_bytes(3, "little") + (31).to_bytes(3, "little")
@@ -173,7 +173,7 @@ def webp(source: Hostile) -> bytes:
 
 
 def tiff(source: Hostile) -> bytes:
-    """A TIFF whose first directory describes a picture, more or less."""
+    """Return a TIFF whose first directory more or less describes a picture."""
     usual = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 8, 279: 64}
     fields = [(tag, 4, source.some(1), source.some(value)) for tag, value in usual.items() if not source.wrong()]
     for _ in range(source.choice((0, 0, 1, 5))):
@@ -184,7 +184,7 @@ def tiff(source: Hostile) -> bytes:
 
 
 def box(source: Hostile, name: bytes, *parts: bytes) -> bytes:
-    """A box, whose size is sometimes wrong."""
+    """Return a box, sometimes with a wrong size."""
     body = b"".join(parts)
     if source.wrong():
         return struct.pack(">I4s", source.some(len(body) + 8), name) + body
@@ -195,7 +195,7 @@ def box(source: Hostile, name: bytes, *parts: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Coded:
-    """A coded picture: its brand, its kind, its size, its configuration, and its data."""
+    """A coded picture: its brand, type, size, configuration and data."""
 
     brand: bytes
     kind: bytes
@@ -206,7 +206,7 @@ class Coded:
 
 @cache
 def coded(file_format: str) -> Coded:
-    """The primary picture of a good file."""
+    """Return the primary picture of a valid file."""
     file = still(file_format)
     brand, kind, name, size = {
         "AVIF": (b"avif", b"av01", b"av1C", (48, 32)),
@@ -218,11 +218,11 @@ def coded(file_format: str) -> Coded:
 
 
 DATA: Final = 32
-"""Where the coded data are: behind the boxes ``ftyp`` and ``mdat``."""
+"""Offset of the coded data, after the boxes ``ftyp`` and ``mdat``."""
 
 
 def bmff(source: Hostile) -> bytes:
-    """AVIF or HEIC: tables of items, properties, references, places and samples."""
+    """Return an AVIF or HEIC with tables of items, properties, references, locations and samples."""
     good = coded(source.choice(("AVIF", "HEIC")))
     count = source.choice((1, 1, 2, 2, 3, 3, 4, 10, 10, 30)) if source.random() < 0.99 else 1_000
     ids = [source.some(number) & 0xFFFF for number in range(1, count + 1)]
@@ -251,7 +251,7 @@ def bmff(source: Hostile) -> bytes:
         name, to = source.choice((b"dimg", b"auxl", b"thmb")), source.choices(ids, k=source.choice((1, 2, 60)))
         body = struct.pack(f">HH{len(to)}H", source.choice(ids), source.some(len(to)) & 0xFFFF, *to)
         references.append(box(source, name, body))
-    narrow = source.random() < 0.1  # extents that have no bytes in the table
+    narrow = source.random() < 0.1  # extents that take no bytes in the table
     places = b""
     for one in ids:
         extents = source.some(1) & 0xFFFF
@@ -289,7 +289,7 @@ def bmff(source: Hostile) -> bytes:
 
 
 def film(source: Hostile, good: Coded) -> bytes:
-    """A film whose tables claim many samples."""
+    """Return an image sequence whose tables claim many samples."""
     size = struct.pack(">HH", *(source.some(side) & 0xFFFF for side in good.size))
     entry = box(source, good.kind, bytes(24), size, bytes(50), good.config)
     claimed = source.choice((1, 2, 10, *EXTREMES))
@@ -319,20 +319,20 @@ KINDS: Final[dict[str, Callable[[Hostile], bytes]]] = {
 
 
 def peak() -> int:
-    """The most memory that this process has had, in KiB."""
+    """Return the peak memory of this process, in KiB."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
 
 
 def forget_peak() -> int:
-    """Let the peak be what the process has now, and return it."""
+    """Reset the peak to the current memory, and return it."""
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     return peak()
 
 
 def attempt(data: bytes) -> tuple[str, float]:
-    """Whether a file is accepted, and the processor time of finding it out."""
+    """Return whether a file is accepted, and the CPU time for that."""
     start = time.thread_time()
     try:
         probe(data, LIMITS)
@@ -343,7 +343,7 @@ def attempt(data: bytes) -> tuple[str, float]:
 
 
 def painted(data: bytes) -> str:
-    """Whether a thumbnail can be made of an accepted file; any error that is not ours passes through."""
+    """Return whether a thumbnail of an accepted file can be made; errors that are not of this library propagate."""
     try:
         (made,) = render(data, [Recipe(width=16, height=16)], SMALL)
     except ImageError:
@@ -353,7 +353,7 @@ def painted(data: bytes) -> str:
 
 
 def run(files: int, seed: int, *, most_seconds: float = MOST_SECONDS) -> tuple[Counter[str], list[str]]:
-    """Try so many files; return what became of them, and those that took more than they may."""
+    """Try a number of files; return the results, and the files that exceeded a budget."""
     found: Counter[str] = Counter()
     over: list[str] = []
     for data in (still("JPEG"), still("PNG"), still("WEBP"), still("AVIF"), still("HEIC")):
@@ -367,14 +367,16 @@ def run(files: int, seed: int, *, most_seconds: float = MOST_SECONDS) -> tuple[C
             data = KINDS[name](Hostile(f"{seed} {number}"))
             verdict, seconds = attempt(data)
             if seconds > most_seconds:
-                seconds = min(attempt(data)[1] for _ in range(3))  # others may have had the machine
+                seconds = min(attempt(data)[1] for _ in range(3))  # other processes may have used the CPU
             if seconds > most_seconds:
                 over.append(f"{name}, file {number} of seed {seed}: {seconds * 1000:.0f} ms, {verdict}")
             found[f"{name}: {verdict}"] += 1
             found["slowest, in microseconds"] = max(found["slowest, in microseconds"], int(seconds * 1e6))
             if verdict == "accepted" and not number // len(names) % 16:
                 accepted.append((name, data))
-        if peak() - before > MOST_MEMORY * 1024 // 5:  # to find out whose it is, and what making the files took
+        if (
+            peak() - before > MOST_MEMORY * 1024 // 5
+        ):  # find out which file it is, without the memory for generating the files
             for number in range(first, min(first + GROUP, files)):
                 data = KINDS[names[number % len(names)]](Hostile(f"{seed} {number}"))
                 before = forget_peak()
@@ -389,7 +391,7 @@ def run(files: int, seed: int, *, most_seconds: float = MOST_SECONDS) -> tuple[C
 
 
 def main(arguments: list[str]) -> int:
-    """Try files and print what became of them."""
+    """Try files and print the results."""
     files, seed = (int(arguments[at]) if len(arguments) > at else default for at, default in enumerate((200_000, 1)))
     found, over = run(files, seed)
     for name, count in sorted(found.items()):

@@ -1,4 +1,4 @@
-"""What is fuzzed: each takes any bytes, and may raise nothing but an error of this library."""
+"""Fuzzing targets. Each accepts any bytes, and may raise only errors of this library."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ RECIPES: Final = (Recipe(width=16, height=16, animated=True), Recipe(width=8))
 
 
 def check_picture(data: bytes) -> None:
-    """A picture becomes thumbnails of the right size, or is refused."""
+    """Thumbnails of a picture have the right size, or the picture is refused."""
     found = probe(data, LIMITS)
     for rendering in render(data, RECIPES, LIMITS):
         with Image.open(io.BytesIO(rendering.blob)) as picture:
@@ -45,14 +45,14 @@ def check_picture(data: bytes) -> None:
 
 
 def check_header(data: bytes) -> None:
-    """A header is read, or refused."""
+    """A header is read or refused."""
     found = probe(data, LIMITS)
     assert 0 < found.width <= LIMITS.max_side
     assert 0 < found.height <= LIMITS.max_side
 
 
 def check_stripping(data: bytes) -> None:
-    """What is stripped is the same kind of picture, of the same size, and has nothing left to be stripped."""
+    """A picture without metadata has the same type and size, and nothing left to remove."""
     found = probe(data, LIMITS)
     if found.mimetype in STRIPPED_TYPES:
         stripped = strip_metadata(data, found.mimetype)
@@ -62,9 +62,9 @@ def check_stripping(data: bytes) -> None:
 
 
 def check_walks(data: bytes) -> None:
-    """Every walk over a structure stays inside of the file."""
+    """Iteration over any structure stays inside the file."""
     if len(data) < 12:
-        return  # nobody walks over what has no magic
+        return  # files without a signature are never iterated over
     view = memoryview(data)
     for walk in (
         containers.jpeg_parts,
@@ -83,12 +83,12 @@ def check_walks(data: bytes) -> None:
 
 
 def check_drawing(data: bytes) -> None:
-    """A drawing is counted, or refused."""
+    """The cost of a drawing is calculated, or the drawing is refused."""
     svg.examine(memoryview(data), LIMITS, lambda picture: None)
 
 
 def check_answer(data: bytes) -> None:
-    """What a worker answers, which may be somebody's who has taken it over, can be or cannot be; nothing else."""
+    """The response of a worker, which may be compromised, is accepted or raises one of the expected errors."""
     head, _, body = data.partition(b"\0")
     try:
         found = json.loads(head)
@@ -128,4 +128,4 @@ ANSWERS: Final = (
     b'{"error": "UnsupportedImageError", "text": "x", "fields": {"mimetype": "x", "allowed": ["y"], "limit": 1}}',
     b'{"memory": true}',
 )
-"""Where the making up of answers begins."""
+"""Seeds of generated responses."""
