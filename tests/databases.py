@@ -210,7 +210,7 @@ class MariaDB:
     def _drop(self) -> None:
         for name in (self.name, *self.others):
             for (thread,) in self._rows(f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"):
-                with suppress(pymysql.Error):  # it may have been dropped meanwhile
+                with suppress(pymysql.Error):  # it may have been dropped in the meantime
                     self._rows(f"KILL {thread}")
             self._rows(f"DROP DATABASE IF EXISTS {name}")
         self.others.clear()

@@ -405,7 +405,7 @@ async def test_a_proxy_has_the_attributes_of_its_store() -> None:
     await proxy.put(key, b"blob", reproducible=False)
     async with await proxy.get(key) as file:
         assert await file.read() == b"blob"
-    assert proxy.locate(StoredRow(key)) == "memory:/user/1/30x20.png"  # a stamp would make a signed URL invalid
+    assert proxy.locate(StoredRow(key)) == "memory:/user/1/30x20.png"  # a timestamp would make a signed URL invalid
     assert proxy.location == signed.location
     assert len(proxy.revision_for("user", reproducible=True)) == len(signed.make_revision())
     assert [info.name async for info in proxy.list_objects()] == ["user/1/30x20.png"]

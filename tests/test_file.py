@@ -43,7 +43,7 @@ SMALL = bytes(range(256)) * 10
 LARGE = (os.urandom(499) + b"\n" + os.urandom(500)) * 5500
 
 
-# Sources: each opens one with the bytes, in a stack that closes it
+# Sources: each function opens one with the bytes, and an exit stack closes it
 
 Opener = Callable[[bytes, Path, AsyncExitStack], Awaitable[Any]]
 

@@ -100,7 +100,7 @@ async def test_replicas_behind_a_session(replicated: tuple[URL, URL]) -> None:
 
     await aged.fill(primary, 30)
     async with replica.connect() as connection:
-        assert await connection.scalar(text("SELECT count(*) FROM user_picture")) == 0  # it is an hour behind
+        assert await connection.scalar(text("SELECT count(*) FROM user_picture")) == 0  # the replica is an hour behind
     sessions = async_sessionmaker(sync_session_class=Routed)
     before = aged.names
     progress = await sweep(sessions, Base, aged.store, delete=True).execute()

@@ -193,7 +193,7 @@ class Gate:
             return self._refused(asked, refusal)
         answer: Answer | None = await self._forward(asked)
         assert answer is not None
-        if asked.method == "PUT" and answer.status == 200:  # the server behind does not confirm checksums, but S3 does
+        if asked.method == "PUT" and answer.status == 200:  # unlike S3, the server behind does not confirm checksums
             confirmed = {name: value for name, value in asked.headers.items() if CHECKSUM.fullmatch(name)}
             answer = replace(answer, headers={**answer.headers, **confirmed})
         for change in tuple(self.after):

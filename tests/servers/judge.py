@@ -225,7 +225,7 @@ class Judge:
             raise Refusal(403, "RequestTimeTooSkewed", "The difference is too large.")
         request = AWSRequest(asked.method, f"http://{asked.headers['host']}{asked.target}", dict(asked.headers))
         auth = _OldVerifier(keys, asked.headers["date"])
-        # A parameter without a value is signed by its name alone, like Ceph, however it was sent.
+        # Like Ceph, sign a parameter without a value by its name alone, in whatever form it was sent.
         split = _Split(asked.path, re.sub("=(?=&|$)", "", asked.target.partition("?")[2]))
         expected = auth.sign_string(auth.canonical_string(asked.method, split, request.headers))
         if expected != signature:

@@ -78,7 +78,7 @@ async def test_listings_are_merged() -> None:
     assert await names(store, "b/") == ["b/1", "b/2"]
     assert await names(store, "", "b/1") == ["b/2", "c/1", "d/1", "e"]
     assert await names(RoutingStore({"b": first}), "x/") == []
-    assert await names(RoutingStore({"b": first})) == ["b", "b/1", "b/2"]  # no store is meant for the others
+    assert await names(RoutingStore({"b": first})) == ["b", "b/1", "b/2"]  # other object types have no store
 
 
 async def test_deletions_are_sent_to_the_right_stores() -> None:

@@ -36,7 +36,7 @@ async def test_consistent_data(place: Place) -> None:
 
 async def test_inconsistent_data(place: Place) -> None:
     """The error names each inconsistent row and file."""
-    async with place.sessions() as session:  # names of one millisecond are in no order
+    async with place.sessions() as session:  # names made in the same millisecond have no defined order
         rows = (await session.scalars(select(UserPicture).order_by(UserPicture.user_id))).all()
     lost, altered = (place.store.name_of(row.key) for row in rows)
     Path(place.store.path, lost).unlink()

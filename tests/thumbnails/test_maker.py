@@ -365,7 +365,9 @@ async def test_complete_thumbnails_are_marked(sessions: async_sessionmaker[Async
     with statements(sessions) as sent:
         for some in (results[:1], results[2:3], results):
             await set_marks(sessions, maker.classes, store, some)
-        await set_marks(sessions, maker.classes, MemoryStore(), results)  # would not be recognised by other processes
+        await set_marks(
+            sessions, maker.classes, MemoryStore(), results
+        )  # other processes would not recognise this store
     assert len([one for one in sent if one.startswith("UPDATE")]) == 3
     async with sessions() as session:
         found = {one.id: one for one in await session.scalars(select(Cover))}

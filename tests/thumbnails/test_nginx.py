@@ -50,7 +50,7 @@ async def test_the_application_sees_each_file_once(root: Path, nginx: str) -> No
         assert first.headers["etag"] == f'"{share.rpartition("/")[2].partition(".")[0]}"'
         second = await http.get(share)
         assert second.content == first.content
-        assert second.headers["etag"] != first.headers["etag"]  # nginx makes its own
+        assert second.headers["etag"] != first.headers["etag"]  # nginx generates its own tag
         for header in ("content-type", "cache-control", "x-content-type-options", "cross-origin-resource-policy"):
             assert second.headers[header] == first.headers[header]
         told = await http.get(outdated)

@@ -43,7 +43,7 @@ class FailingStore(CountingStore):
         if self.reading >= self.awaited:
             self.together.set()
         await self.together.wait()
-        for _ in range(20):  # for one too many to begin
+        for _ in range(20):  # time in which too many could begin
             await asyncio.sleep(0)
         self.reading -= 1
         return await super().get_object(*args, **options)
@@ -201,7 +201,9 @@ async def test_concurrency_and_batch_size(sessions: Sessions, store: FailingStor
         assert store.peak == expected
 
 
-@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)  # SQLite lets nobody write meanwhile
+@pytest.mark.parametrize(
+    "database", ["postgresql", "mariadb"], indirect=True
+)  # SQLite would block the concurrent write
 async def test_an_owner_that_is_deleted_is_not_a_failure(sessions: Sessions, store: FailingStore) -> None:
     """If a batch fails because an owner was deleted, the thumbnails of the others are made."""
 
@@ -219,7 +221,9 @@ async def test_an_owner_that_is_deleted_is_not_a_failure(sessions: Sessions, sto
     assert len(await store.names()) == 12
 
 
-@pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)  # SQLite lets nobody write meanwhile
+@pytest.mark.parametrize(
+    "database", ["postgresql", "mariadb"], indirect=True
+)  # SQLite would block the concurrent write
 async def test_a_picture_that_is_replaced_during_the_run(sessions: Sessions, store: FailingStore) -> None:
     """The thumbnail is one of the new picture, and none of the old one is left."""
     new = photos.saved(photos.opened("coffee", (120, 60)), "JPEG")

@@ -52,7 +52,7 @@ def client(root: Path, **options: Any) -> Client:
 
 
 def descriptors() -> int:
-    gc.collect()  # what earlier tests have left
+    gc.collect()  # descriptors that earlier tests have left
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -138,7 +138,7 @@ async def test_an_open_file_that_is_not_in_memory(tmp_path: Path) -> None:
     http = client(tmp_path)
     with (tmp_path / name).open("rb") as file:
         os.fsync(file.fileno())
-        for _ in range(20):  # the system may keep pages at first that were just written
+        for _ in range(20):  # the system may first keep pages that have just been written
             assert complete(await http.ask(f"/{name}"), LARGE)
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -199,7 +199,7 @@ async def test_conditions(tmp_path: Path, layout: str, name: str, value: str, st
     tag = (await http.ask(f"/{path}")).headers["etag"]
     text = value.format(tag=tag, modified=formatdate(10**9, usegmt=True), before=formatdate(10**9 - 1, usegmt=True))
     if tag.startswith("W/") and name == "If-Match" and value == "{tag}":
-        status = 412  # a weak tag is no promise
+        status = 412  # a weak tag never matches in a strong comparison
     for method in ("GET", "HEAD"):
         told = await http.ask(f"/{path}", (name, text), method=method)
         assert told.status == status
@@ -576,7 +576,7 @@ async def test_a_system_without_non_blocking_reads(tmp_path: Path, monkeypatch: 
 
 async def test_clients_that_disconnect(tmp_path: Path) -> None:
     """After a thousand disconnects, no task and no descriptor is left, and no file is read further."""
-    name = old(tmp_path, LARGE)  # one that is opened for each request
+    name = old(tmp_path, LARGE)  # a legacy file, which is opened for each request
     http = client(tmp_path)
     await http.ask(f"/{name}")
     before, tasks = descriptors(), len(asyncio.all_tasks())
@@ -615,7 +615,7 @@ async def test_requests_that_are_cancelled(tmp_path: Path, messages: int) -> Non
         task.cancel()
     outcomes = await asyncio.gather(*asking, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 5
-    del asking, outcomes, task  # whose tracebacks refer to all that was there
+    del asking, outcomes, task  # their tracebacks refer to the open files
     gc.collect()
     assert descriptors() <= before
     assert len(asyncio.all_tasks()) == tasks

@@ -391,7 +391,7 @@ async def test_an_oserror_of_the_source(
     assert everything(root) == []
 
 
-# Links and what is no regular file
+# Links and other files that are not regular
 
 
 async def test_symbolic_links_are_not_followed(store: FileSystemStore, root: Path, tmp_path: Path) -> None:
@@ -580,7 +580,7 @@ def test_a_killed_process_leaves_no_file(root: Path) -> None:
     assert [path for path in root.rglob("*") if not path.is_dir()] == []
 
 
-# Deletes beside puts
+# Concurrent deletes and puts
 
 
 async def test_directories_are_removed_with_their_last_file(store: FileSystemStore, root: Path) -> None:

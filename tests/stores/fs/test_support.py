@@ -248,7 +248,7 @@ async def test_a_disk_that_fails_while_an_owner_is_set(owned: Path) -> None:
     assert everything(owned) == []
 
 
-# Directories that are not the store's
+# Directories that do not belong to the store
 
 
 async def test_lost_and_found_is_skipped(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ class Entropy:
         found = chr(self.below(0x110000))
         if "\ud800" <= found <= "\udfff":
             return "ß"
-        # botocore takes other blanks than space and tab for blanks, too: in headers they stand for themselves.
+        # botocore also strips other whitespace than space and tab, which in headers is ordinary data.
         if not control and (found.isspace() or ord(found) < 32 or ord(found) == 127):
             return "\t"
         return found

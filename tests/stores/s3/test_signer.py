@@ -30,7 +30,7 @@ from tests.stores.s3.oracle import Request, batches
 DATA = json.loads((Path(__file__).parents[2] / "data/sigv4/vectors.json").read_text("utf-8"))
 CONTEXT = DATA["context"]
 CASES = [pytest.param(case, id=case["name"]) for case in DATA["cases"]]
-# Each example has ten requests, and each request is judged as headers and as a URL.
+# Each example has ten requests, and each request is signed in headers and in a URL.
 EXAMPLES = 500 if os.environ.get("CI") else 50
 NOW = datetime(2026, 11, 20, 12, 30, 5, tzinfo=UTC)
 KEYS = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
@@ -64,7 +64,7 @@ def signature(authorization: str) -> str:
 def parse(case: Mapping[str, Any]) -> tuple[str, str, dict[str, str], str]:
     """Return the method, URL, headers and payload hash of one of Amazon's test cases."""
     head, _, body = case["request"].partition("\n\n")
-    # Amazon reads a folded line as one more value.
+    # Amazon treats a folded line as another value.
     first, *lines = re.sub(r"\n +", ",", head).split("\n")
     method, _, target = first.removesuffix(" HTTP/1.1").partition(" ")
     headers: dict[str, str] = {}

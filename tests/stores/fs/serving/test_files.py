@@ -36,7 +36,7 @@ def put(root: Path, name: str, data: bytes) -> ServableFile:
 
 
 def descriptors() -> int:
-    gc.collect()  # what earlier tests have left
+    gc.collect()  # descriptors that earlier tests have left
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -153,9 +153,9 @@ def test_a_read_stops_before_uncached_bytes(tmp_path: Path) -> None:
     os.fsync(opened._fd)
     os.posix_fadvise(opened._fd, 0, 0, os.POSIX_FADV_RANDOM)  # so that the kernel does not read ahead
     buffer = memoryview(bytearray(size))
-    for _ in range(1000):  # it may keep pages at first that were just written
+    for _ in range(1000):  # it may first keep pages that have just been written
         os.posix_fadvise(opened._fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        assert OpenFiles(str(tmp_path), 10).get(file).nowait  # which is found out without waiting, too
+        assert OpenFiles(str(tmp_path), 10).get(file).nowait  # detecting the support does not wait, either
         if opened.read_cached(buffer[:1], size // 2) == 0:
             break
     else:
