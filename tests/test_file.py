@@ -9,6 +9,7 @@ import gc
 import hashlib
 import io
 import os
+import pickle
 import resource
 import tempfile
 import threading
@@ -572,7 +573,9 @@ async def test_spooled_files_are_independent() -> None:
     for offset, whence in ((-1, os.SEEK_SET), (0, 9)):
         with pytest.raises(ValueError, match="expected"):
             await one.seek(offset, whence)
-    assert copy.deepcopy(spool) is spool
+    assert copy.deepcopy(spool) is copy.copy(spool) is spool
+    with pytest.raises(TypeError, match="a spool cannot be pickled"):
+        pickle.dumps(spool)
     assert repr(spool) == "<Spool of 5,500,000 bytes>"
     await one.aclose()
     with pytest.raises(ValueError, match="closed"):

@@ -316,6 +316,9 @@ class _Bound:
     def __init__(self, store: Store | None = None) -> None:
         self.store = store
 
+    def __deepcopy__(self, memo: object) -> _Bound:
+        return _Bound(self.store)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _Bound, ()
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar, cast
 
 from sqlalchemy import Column, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_object_session
@@ -18,7 +18,7 @@ from sqlalchemy.orm.attributes import (
     set_committed_value,
 )
 
-from ..exc import DeclarationError, DetachedError, NoOriginalError, NotLoadedError
+from ..exc import DeclarationError, DetachedError, NoOriginalError, NotLoadedError, UsageError
 from ._columns import copy_values, own_columns
 from ._gallery import check_max_pictures
 from ._groups import Groups
@@ -61,6 +61,15 @@ class Collection(Generic[I]):
         self.owner: object = owner
         self.name: str = name
         self.attachment: Attachment = attachment
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        owner = type(self.owner).__name__
+        raise UsageError(
+            f"{owner}.{self.name} cannot be pickled or deep-copied without its owner: pickle or copy the {owner}"
+        )
 
     @property
     def cls(self) -> type[I]:

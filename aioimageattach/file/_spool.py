@@ -8,7 +8,7 @@ import mmap
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 from weakref import finalize
 
 from .._threads import run_io, run_io_until
@@ -282,8 +282,14 @@ class Spool:
         """Return a new async file over the bytes, at their start; any number may be open at the same time."""
         return SpoolFile(self)
 
+    def __copy__(self) -> Self:
+        return self
+
     def __deepcopy__(self, memo: object) -> Self:
         return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a spool cannot be pickled, because its bytes may be on disk: pickle `bytes(spool.view)`")
 
     def __repr__(self) -> str:
         return f"<Spool of {self.size:,} bytes>"

@@ -304,7 +304,10 @@ class StoredFile(Stored[Spool]):
 
     def __getstate__(self) -> dict[str, Any]:
         if self._raw is None:
-            raise OffloadError(f"the file {self.filename!r} cannot be pickled before it is stored: flush first")
+            raise OffloadError(
+                f"{self.filename!r} cannot be pickled before it is stored, because its content may be on disk: "
+                "flush first, or pickle `await handle.read()`"
+            )
         return {**super().__getstate__(), "value": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

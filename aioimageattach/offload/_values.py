@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar, cast
 from weakref import ref
 
 from sqlalchemy.orm import InstanceState, Session
@@ -371,7 +372,21 @@ class Stored(Generic[V]):
         self._session = None if owner.session is None else ref(owner.session)
         self._bound = bound_store(owner.session) or former_store(owner)
 
+    def __copy__(self) -> Self:
+        return cast("Self", self._twin())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        twin = self.__copy__()
+        if twin._value is not _MISSING:
+            twin._value = copy.deepcopy(twin._value, memo)
+        return twin
+
     def __getstate__(self) -> dict[str, Any]:
+        if self._raw is None and self._chosen is not None:
+            raise OffloadError(
+                f"a {type(self).__name__} with store= cannot be pickled before it is stored, because stores are not "
+                "pickled: flush first, or pickle its value"
+            )
         value = None if self._value is _MISSING else (self._value,)
         return {"value": value, "raw": self._raw, "settings": self._settings}
 

@@ -142,6 +142,24 @@ async def test_a_copy_comes_later_in_the_same_transaction(rig: Rig) -> None:
     assert len(await rig.store.names()) == 2
 
 
+async def test_an_image_set_is_copied(rig: Rig) -> None:
+    """A set belongs to its owner: it cannot be separated from it."""
+    user = await new_user(rig)
+    assert copy.copy(user.picture) == user.picture
+    for separate in copy.deepcopy, pickle.dumps:
+        with pytest.raises(UsageError, match=r"User\.picture cannot be pickled .*: pickle or copy the User"):
+            separate(user.picture)
+
+
+async def test_a_detached_owner_is_copied_with_the_store_of_its_session(rig: Rig) -> None:
+    """The copy finds the files in the store that was bound to the session of the original."""
+    await rig.user()
+    async with rig.sessions() as session:
+        bind_store(session, rig.store)
+        user = await get(session)
+    assert await copy.deepcopy(user).picture.make_blob() == b"old"
+
+
 async def test_a_new_owner_is_pickled(rig: Rig) -> None:
     """The bytes are not pickled: the row is refused, so that it is never without a file."""
     user = pickle.loads(pickle.dumps(await new_user(rig)))

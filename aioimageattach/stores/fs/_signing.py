@@ -8,7 +8,7 @@ import zlib
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn, Self
 from urllib.parse import parse_qsl, quote, urlencode
 
 from ..._http.disposition import attachment, check_filename
@@ -76,6 +76,18 @@ class UrlSigner:
         self._expires_in = expires_in
         self._window = expires_in if window is None else window
         self._clock = clock
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "secrets of URLs cannot be pickled, because they do not belong in files and queues: create the store or "
+            "the server in the process that uses it"
+        )
 
     def sign(self, name: str, *, download: str | None = None) -> str:
         """Return the query string that makes the URL of a file valid.

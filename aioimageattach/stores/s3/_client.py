@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType, TracebackType
-from typing import Final, Self, Unpack
+from typing import Final, NoReturn, Self, Unpack
 from urllib.parse import quote
 
 import aiohttp
@@ -218,6 +218,18 @@ class S3Client:
 
     def __repr__(self) -> str:
         return self._label
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self._label} cannot be pickled, because it has connections and credentials: create the client or the "
+            "store in the process that uses it"
+        )
 
     # --- life --------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
@@ -205,3 +207,12 @@ async def test_legacy_files_are_revalidated(tmp_path: Path) -> None:
     name = "photo/7/0/7.320x200.jpe"
     told = await ask(http, f"/{name}?{signer.sign(name)}")
     assert (told.status, told.headers["cache-control"]) == (200, "private, no-cache")
+
+
+def test_secrets_are_not_pickled(tmp_path: Path) -> None:
+    """A pickled store would contain the secret; a copied one signs the same URLs."""
+    store = HttpExposedFileSystemStore(tmp_path, host_url_getter=lambda: "https://example.com", url_secret=SECRET)
+    with pytest.raises(TypeError, match="secrets of URLs cannot be pickled"):
+        pickle.dumps(store)
+    for twin in copy.copy(store), copy.deepcopy(store):
+        assert twin.url_of(NAME) == store.url_of(NAME)

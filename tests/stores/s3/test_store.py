@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -269,3 +271,15 @@ async def test_files_of_very_many_types(gate: Gate, make_store: MakeStore) -> No
     for mimetype in types * 2:
         await store.put_object(f"a/{store.make_revision()}", b"x", mimetype=mimetype)
     assert [one.asked.headers["content-type"] for one in gate.log] == types * 2
+
+
+async def test_copies_share_the_connections(gate: Gate, s3_store: S3Store) -> None:
+    """A copy, as dataclasses.asdict() makes one, works and is closed with the store; nothing is pickled."""
+    for number, twin in enumerate((copy.copy(s3_store), copy.deepcopy(s3_store))):
+        await twin.put_object(f"{number}", b"x")
+        assert twin.client is s3_store.client
+    assert len([found async for found in s3_store.list_objects()]) == 2
+    with pytest.raises(
+        TypeError, match=r"<S3 bucket .*> cannot be pickled, because it has connections and credentials"
+    ):
+        pickle.dumps(s3_store)
