@@ -16,14 +16,15 @@ from hashlib import sha256
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, NamedTuple
+from urllib.parse import quote
 
 from .._credentials.sources import Credentials
 from .._errors import SignatureVersion
 from .headers import UNSIGNED_HEADERS, collapsed, lowered
 from .policy import Condition, encode_policy
-from .urls import Target, quote_key, quote_query, split_url
+from .urls import Target, split_url
 
-__all__ = ["EMPTY_SHA256", "MAX_EXPIRES_IN", "UNSIGNED_PAYLOAD", "SignerV4", "quote_key", "quote_query"]
+__all__ = ["EMPTY_SHA256", "MAX_EXPIRES_IN", "UNSIGNED_PAYLOAD", "SignerV4"]
 
 UNSIGNED_PAYLOAD: Final = "UNSIGNED-PAYLOAD"
 """The payload hash that excludes the body from the signature."""
@@ -265,16 +266,16 @@ class SignerV4:
         stamp = self._timestamp(now)
         signed = {"host": host, **headers} if "host" not in lowered(tuple(headers)) else headers
         scope = self._scope_of(stamp[:8], credentials.secret_key)
-        params = {
-            "X-Amz-Algorithm": _ALGORITHM,
-            "X-Amz-Credential": f"{credentials.access_key}/{scope.text}",
-            "X-Amz-Date": stamp,
-            "X-Amz-Expires": str(expires_in),
-            "X-Amz-SignedHeaders": _layout(tuple(signed))[0],
-        }
+        # Quoting all of these values would take as long as the rest; most of them never contain reserved characters.
+        credential = f"{quote(credentials.access_key, safe='~')}%2F{scope.text.replace('/', '%2F')}"
+        listed = quote(_layout(tuple(signed))[0], safe="~")
+        params = (
+            f"X-Amz-Algorithm={_ALGORITHM}&X-Amz-Credential={credential}&X-Amz-Date={stamp}"
+            f"&X-Amz-Expires={expires_in}&X-Amz-SignedHeaders={listed}"
+        )
         if credentials.token is not None:
-            params["X-Amz-Security-Token"] = credentials.token
-        query = f"{query}&{quote_query(params)}" if query else quote_query(params)
+            params = f"{params}&X-Amz-Security-Token={quote(credentials.token, safe='~')}"
+        query = f"{query}&{params}" if query else params
         names, values = tuple(signed), collapsed(signed)
         _, signature = self._signature(scope, stamp, method, path, query, names, values, payload_hash)
         return f"{origin}{path}?{query}&X-Amz-Signature={signature}"
