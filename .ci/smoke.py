@@ -1,4 +1,4 @@
-"""Try the package as it was installed: it is light to import, and a picture can be attached with it."""
+"""Test the installed package: importing it loads neither aiohttp nor libvips, and an image can be attached."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import aioimageattach
 
 assert "site-packages" in Path(aioimageattach.__file__).parts, aioimageattach.__file__
-assert not {"aiohttp", "pyvips"} & set(sys.modules), "importing the package has loaded what is heavy"
+assert not {"aiohttp", "pyvips"} & set(sys.modules), "importing the package has loaded aiohttp or pyvips"
 
 import pyvips
 from sqlalchemy import ForeignKey
