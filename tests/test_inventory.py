@@ -91,7 +91,7 @@ class Night(Shot):
 
 
 class Tagged(Shot):
-    """A subclass with a table of its own."""
+    """A subclass with a separate table."""
 
     __table__ = Table(
         "tagged",

@@ -1,4 +1,4 @@
-"""Deferred deletion: replaced and deleted files wait for the sweep."""
+"""Deferred deletion: replaced and deleted files are kept until the sweep."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def deferring(database: Database) -> Rig:
 
 
 async def test_replaced_and_deleted_files_stay(database: Database) -> None:
-    """Restored rows find their files, until a sweep without quarantine deletes them."""
+    """Restored rows have their files until a sweep without quarantine deletes them."""
     rig = await deferring(database)
     async with rig.sessions() as session, session.begin():
         await rig.attach((await get(session, 1)).picture, b"new")
@@ -36,7 +36,7 @@ async def test_replaced_and_deleted_files_stay(database: Database) -> None:
     await rig.check(b"new")
 
 
-async def test_uploads_that_are_rolled_back_go_at_once(database: Database) -> None:
+async def test_rolled_back_uploads_are_deleted_immediately(database: Database) -> None:
     """Rolled back uploads are deleted immediately, because no row can reappear for them."""
     rig = await deferring(database)
     async with rig.sessions() as session:

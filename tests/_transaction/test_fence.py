@@ -48,8 +48,8 @@ async def test_an_old_transaction_is_not_committed(rig: Rig, style: str) -> None
     await rig.check(b"old", b"next")
 
 
-async def test_a_session_goes_on_after_a_rollback(rig: Rig) -> None:
-    """The session is used after a rollback, as after a COMMIT that the database refused."""
+async def test_a_session_can_be_used_after_a_rollback(rig: Rig) -> None:
+    """After a rollback, the session can be used as after a COMMIT that the database refused."""
     async with rig.sessions() as session:
         session.add(user := User(id=2))
         await rig.attach(user.picture, b"new")
@@ -67,7 +67,7 @@ async def test_a_session_goes_on_after_a_rollback(rig: Rig) -> None:
 
 @pytest.mark.parametrize("released", [True, False])
 async def test_files_of_a_savepoint_count_if_they_are_kept(rig: Rig, released: bool) -> None:
-    """Uploads of a released savepoint count; those of a rolled back one do not."""
+    """Uploads of a released savepoint count, and those of a rolled back one do not."""
     set_grace(rig.sessions, SHORT)
     async with rig.sessions() as session:
         savepoint = await session.begin_nested()
@@ -87,8 +87,8 @@ async def test_files_of_a_savepoint_count_if_they_are_kept(rig: Rig, released: b
     await rig.check(b"old", *([] if released else [b"newer"]))
 
 
-async def test_what_counts_is_when_the_upload_began(rig: Rig) -> None:
-    """A picture that was attached long ago is not old; an upload that takes long is."""
+async def test_the_age_starts_with_the_upload(rig: Rig) -> None:
+    """A picture that was attached long ago is not old, and a slow upload is."""
     set_grace(rig.sessions, SHORT)
     async with rig.sessions() as session:
         session.add(user := User(id=2))
@@ -108,7 +108,7 @@ async def test_what_counts_is_when_the_upload_began(rig: Rig) -> None:
     await rig.check(b"old", b"new")
 
 
-async def test_a_transaction_without_new_files_may_take_its_time(rig: Rig) -> None:
+async def test_a_transaction_without_new_files_may_take_long(rig: Rig) -> None:
     """A transaction without new files has no files that a sweep could delete."""
     async with rig.sessions() as session:
         user = await session.get_one(User, 1)
@@ -149,7 +149,7 @@ def test_grace_times_out_of_range(grace: timedelta) -> None:
 
 
 @pytest.mark.parametrize("target", [None, 7])
-def test_what_has_no_sessions(target: Any) -> None:
+def test_objects_without_sessions_are_refused(target: Any) -> None:
     """An object without sessions is refused."""
     with pytest.raises(DeclarationError, match="expected a session or a sessionmaker"):
         set_grace(target, timedelta(hours=1))

@@ -1,4 +1,4 @@
-"""The SQLAlchemy events, and their order, that the package relies on."""
+"""The SQLAlchemy events on which the package relies, and their order."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ async def engine(database: Database) -> AsyncEngine:
 
 
 @pytest.mark.parametrize("how", ["commit", "rollback", "close", "reset", "invalidate", "block"])
-async def test_the_end_of_the_root_is_the_last_word(engine: AsyncEngine, how: str) -> None:
-    """For every kind of ending, the event follows the return of the connection, and no event follows it."""
+async def test_the_end_of_the_root_is_the_last_event(engine: AsyncEngine, how: str) -> None:
+    """For each kind of ending, this event follows the return of the connection, and no event follows it."""
     async with AsyncSession(engine) as session:
         heard = Heard(engine, session)
         session.add(Child(id=2, parent_id=1))
@@ -98,8 +98,8 @@ async def test_the_end_of_the_root_is_the_last_word(engine: AsyncEngine, how: st
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "invalidate", "block"])
-async def test_closing_is_no_rollback_to_the_session(engine: AsyncEngine, how: str) -> None:
-    """The database rolls back, and only the end of the transaction reports it."""
+async def test_closing_is_not_reported_as_a_rollback(engine: AsyncEngine, how: str) -> None:
+    """The database rolls back, and only the end of the transaction reports this."""
     async with AsyncSession(engine) as session:
         heard = Heard(engine, session)
         session.add(Child(id=2, parent_id=1))
@@ -133,8 +133,8 @@ async def test_a_commit_in_order(engine: AsyncEngine) -> None:
     ]
 
 
-async def test_a_released_savepoint_says_that_it_is_committed(engine: AsyncEngine) -> None:
-    """``after_commit`` fires with the nested transaction; the connection reports no COMMIT; the end follows."""
+async def test_a_released_savepoint_is_reported_as_committed(engine: AsyncEngine) -> None:
+    """``after_commit`` fires with the nested transaction, the connection reports no COMMIT, and the end follows."""
     async with AsyncSession(engine) as session:
         heard = Heard(engine, session)
         async with session.begin_nested():
@@ -162,7 +162,7 @@ async def test_a_savepoint_rolled_back(engine: AsyncEngine) -> None:
         assert "end of root" not in words
 
 
-async def test_whose_commit_it_is_with_a_savepoint_open(engine: AsyncEngine) -> None:
+async def test_a_commit_with_an_open_savepoint(engine: AsyncEngine) -> None:
     """``before_commit`` fires for the root while the savepoint is current, and again for the savepoint."""
     async with AsyncSession(engine) as session:
         heard = Heard(engine, session)
@@ -175,8 +175,8 @@ async def test_whose_commit_it_is_with_a_savepoint_open(engine: AsyncEngine) -> 
     assert words[-1] == "end of root"
 
 
-async def test_a_flush_that_fails_rolls_back_at_once(engine: AsyncEngine) -> None:
-    """The database has rolled back; the session reports the end when it is rolled back."""
+async def test_a_failed_flush_rolls_back_immediately(engine: AsyncEngine) -> None:
+    """The database has rolled back, and the session reports the end when it is rolled back."""
     async with AsyncSession(engine) as session:
         heard = Heard(engine, session)
         session.add(Child(id=1, parent_id=1))
@@ -190,7 +190,7 @@ async def test_a_flush_that_fails_rolls_back_at_once(engine: AsyncEngine) -> Non
 
 @pytest.mark.parametrize("where", ["after_flush", "after_flush_postexec"])
 async def test_an_error_in_a_hook_after_the_statements_rolls_back(engine: AsyncEngine, where: str) -> None:
-    """A row whose file could not be stored is therefore not kept."""
+    """Therefore a row whose file could not be stored is not kept."""
 
     def refuse(*_: Any) -> None:
         raise ZeroDivisionError
@@ -204,8 +204,8 @@ async def test_an_error_in_a_hook_after_the_statements_rolls_back(engine: AsyncE
         assert await session.get(Child, 2) is None
 
 
-async def test_an_error_before_the_statements_does_not(engine: AsyncEngine) -> None:
-    """The flush can therefore be retried."""
+async def test_an_error_before_the_statements_does_not_roll_back(engine: AsyncEngine) -> None:
+    """Therefore the flush can be retried."""
     async with AsyncSession(engine) as session:
         refusals = [ZeroDivisionError()]
 
@@ -222,8 +222,8 @@ async def test_an_error_before_the_statements_does_not(engine: AsyncEngine) -> N
         assert await session.get(Child, 2) is child
 
 
-async def test_orphans_and_switched_rows_are_deleted_to_the_session_alone(engine: AsyncEngine) -> None:
-    """``persistent_to_deleted`` reports rows that the mapper's event does not: a row replaced under the same key."""
+async def test_only_the_session_reports_orphans_and_switched_rows(engine: AsyncEngine) -> None:
+    """``persistent_to_deleted`` also reports, for example, a row that is replaced under the same key."""
     by_mapper: list[int] = []
 
     def note(mapper: Any, connection: Any, child: Child) -> None:
@@ -249,7 +249,7 @@ async def test_orphans_and_switched_rows_are_deleted_to_the_session_alone(engine
     assert by_mapper == [1]
 
 
-async def test_bulk_deletes_tell_of_what_is_loaded(engine: AsyncEngine) -> None:
+async def test_bulk_deletes_report_loaded_objects(engine: AsyncEngine) -> None:
     """Bulk statements report only loaded objects."""
     async with AsyncSession(engine) as session:
         heard = Heard(engine, session)
@@ -263,7 +263,7 @@ async def test_bulk_deletes_tell_of_what_is_loaded(engine: AsyncEngine) -> None:
 
 
 @pytest.mark.parametrize("mode", ["conditional_savepoint", "rollback_only", "control_fully", "create_savepoint"])
-async def test_a_session_in_anothers_transaction_says_committed(engine: AsyncEngine, mode: Any) -> None:
+async def test_a_session_in_an_outer_transaction_reports_a_commit(engine: AsyncEngine, mode: Any) -> None:
     """Every join mode reports ``after_commit``, but only one of them commits."""
     async with engine.connect() as connection:
         outer = await connection.begin()

@@ -55,7 +55,7 @@ def test_verdicts_add_up() -> None:
     assert total == Verdict(uploads=(one,), dropped=(three,), unresolved=(two,))
 
 
-def test_an_end_without_files_means_nothing() -> None:
+def test_the_end_of_a_transaction_without_files() -> None:
     """Transactions without files, and those of flushes, leave nothing behind."""
     journal = Journal()
     journal.sending("root")
@@ -113,7 +113,7 @@ def test_a_rollback_nominates_what_was_uploaded() -> None:
 
 
 def test_a_commit_without_a_reply_nominates_nothing() -> None:
-    """The rows may exist or may still appear: every file is kept."""
+    """The rows may exist or may still appear, so every file is kept."""
     journal, files = replaced()
     journal.sending("root")
     verdict = journal.end("root")
@@ -123,7 +123,7 @@ def test_a_commit_without_a_reply_nominates_nothing() -> None:
 
 
 def test_files_are_attached_once() -> None:
-    """Those that were uploaded or adopted for a row, and not those of other rows that this transaction changed."""
+    """Files uploaded or adopted for a row are attached, but not other files of rows that have changed."""
     journal = Journal()
     uploaded, adopted, moved, undone, deleted = (file() for _ in range(5))
     journal.uploaded(["root"], uploaded)
@@ -163,8 +163,8 @@ def test_a_file_dropped_and_named_again_stays() -> None:
     assert journal.end("root") == Verdict()
 
 
-def test_a_file_uploaded_and_dropped_goes_with_the_commit() -> None:
-    """A file attached and replaced in one transaction is nominated: no committed row references it."""
+def test_a_file_uploaded_and_dropped_is_nominated() -> None:
+    """A file attached and replaced in one transaction is nominated, because no committed row references it."""
     journal, brief = Journal(), file()
     journal.uploaded(["root"], brief)
     journal.named(["root"], brief)
@@ -187,7 +187,7 @@ def nested() -> tuple[Journal, TrackedFile, TrackedFile]:
 
 
 def test_a_savepoint_rolled_back() -> None:
-    """Its deletions are discarded, and its uploads wait for the end of the root transaction."""
+    """The deletions of the savepoint are discarded, and its uploads are kept until the root transaction ends."""
     for committed in (True, False):
         journal, _, new = nested()
         assert journal.end("savepoint") == Verdict()

@@ -1,4 +1,4 @@
-"""Row locks: which rows are locked, by any identifying columns, and with how many statements."""
+"""Row locks: the locked rows, identified by any columns, and the number of statements."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class Brokerless:
 
 
 class NoMethod:
-    """Has an attribute of the right name only."""
+    """An object with only an attribute of the right name."""
 
     enqueue = 0
 

@@ -439,7 +439,7 @@ def test_thumbnails_enqueues_work(run: Run, folder: Path) -> None:
     ],
 )
 def test_objects_that_are_not_queues(name: str, message: str, run: Run, folder: Path) -> None:
-    """They are refused, and no thumbnail is made."""
+    """Objects that are not queues are refused, and no thumbnail is made."""
     asyncio.run(put_cards())
     done = run("thumbnails", CARD, "-s", MEDIA, "--enqueue", f"tests.cli.models:{name}")
     assert (done.exit_code, message in done.stderr, cards(folder)) == (2, True, []), done.output

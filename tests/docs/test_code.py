@@ -1,4 +1,4 @@
-"""The code in the documentation runs, and has the results that are shown."""
+"""The code in the documentation runs and has the documented results."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ async def test_pages_are_read_as_written() -> None:
         ("1 +", SyntaxError),
     ],
 )
-async def test_what_is_wrong_fails(code: str, error: type[Exception]) -> None:
+async def test_errors_in_pages_are_detected(code: str, error: type[Exception]) -> None:
     """A page with a wrong value, a value without an expression, or invalid code fails."""
     with pytest.raises(error):
         await run(code, "page.md", {})

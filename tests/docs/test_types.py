@@ -29,7 +29,7 @@ CASES = sorted(file for file in [ROOT / "README.md", *(ROOT / "docs").rglob("*.m
 
 
 class TopLevel(ast.NodeVisitor):
-    """Finds what only a prompt with ``await`` allows outside of functions, and how to write it without ``async``."""
+    """Finds code outside of functions that is valid only at a prompt with ``await``, and the edits that replace it."""
 
     def __init__(self, code: str) -> None:
         self.lines = code.splitlines(keepends=True)

@@ -24,10 +24,10 @@ PATIENCE = 60.0  # seconds; a busy machine measures coverage, too
 
 
 class Browser:
-    """One tab.
+    """A browser tab.
 
     Attributes:
-        errors: What the browser has complained about: scripts that failed, policies that were violated.
+        errors: Errors that the browser has reported: failed scripts, and violated policies.
     """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -38,7 +38,7 @@ class Browser:
         self._answers: dict[int, asyncio.Future[Any]] = {}
 
     async def listen(self) -> None:
-        """Read what the browser sends, until it ends."""
+        """Read messages of the browser until it ends."""
         async for message in self._socket:
             event = json.loads(message.data)
             if "id" in event:
@@ -62,7 +62,7 @@ class Browser:
         return await asyncio.wait_for(answer, PATIENCE)
 
     async def window(self, width: int, height: int = 900, scale: float = 1) -> None:
-        """Give the window another size, in CSS pixels, on a screen of that density."""
+        """Set the size of the window, in CSS pixels, and the density of the screen."""
         await self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=False
         )
@@ -107,12 +107,12 @@ class Browser:
         await self.call("DOM.setFileInputFiles", files=files, objectId=found["result"]["objectId"])
 
     async def overflow(self) -> int:
-        """Return by how many pixels the page is wider than the window."""
+        """Return the number of pixels by which the page is wider than the window."""
         page = "document.documentElement"
         return int(await self.run(f"{page}.scrollWidth - {page}.clientWidth"))
 
     async def screenshot(self, path: Path) -> None:
-        """Write a PNG of what the window shows."""
+        """Write the content of the window as a PNG."""
         answer = await self.call("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(answer["data"]))
 

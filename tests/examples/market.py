@@ -1,4 +1,4 @@
-"""What the tests of the marketplace share: settings for each database and store, and visitors."""
+"""Shared parts of the tests of the marketplace: settings for each database and store, and visitors."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ REGION = "us-east-1"
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """An S3 server that checks signatures, with the two buckets; thumbnails can be read past the check, as on a CDN."""
+    """An S3 server that checks signatures, with two buckets; thumbnails can be read without signatures, as on a CDN."""
 
     endpoint: str
     thumbnails_url: str
 
     def settings(self) -> dict[str, str]:
-        """What the marketplace needs to know; the rest is in the environment."""
+        """The settings of the marketplace that are not in the environment."""
         return {
             "ORIGINALS_BUCKET": "originals",
             "THUMBNAILS_BUCKET": "thumbnails",
@@ -45,7 +45,7 @@ class Buckets:
         }
 
     def environment(self) -> dict[str, str]:
-        """What the S3 store reads from the environment."""
+        """The environment variables that the S3 store reads."""
         return {
             "AWS_ACCESS_KEY_ID": ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
@@ -93,7 +93,7 @@ class Market:
         return found
 
     async def sign_up(self, name: str = "Mia") -> httpx.Response:
-        """Let the visitor sign up."""
+        """Sign the visitor up."""
         return await self.client.post("/api/users", json={"name": name, "password": PASSWORD})
 
     async def offer(self, *names: str, title: str = "A cat") -> str:
@@ -119,7 +119,7 @@ class Market:
 
 
 def store_of(settings: dict[str, str]) -> tuple[SplitStore, tuple[KeyedStore, KeyedStore]]:
-    """Return a store of the same files, for looking behind the application."""
+    """Return a store of the same files, to inspect them without the application."""
     parts = open_stores(settings)
     return SplitStore(*parts), parts
 

@@ -1,4 +1,4 @@
-"""The gallery, used as a browser uses it: a real server, real forms, real photographs."""
+"""The gallery, with a real server, real forms and real photographs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CONNECTIONS = httpx.Limits(keepalive_expiry=2)  # uvicorn closes idle ones after
 
 @dataclass
 class Tile:
-    """One photograph on a page: the URL of its forms, its WebP files by width, and its JPEG."""
+    """A photograph on a page: the URL of its forms, its WebP files by width, and its JPEG."""
 
     address: str
     sizes: dict[int, str]
@@ -77,7 +77,7 @@ class Gallery:
         return found
 
     async def load(self, tiles: list[Tile]) -> None:
-        """Request all files of some photographs, as browsers of every kind do together."""
+        """Request all files of some photographs concurrently, like browsers of every kind."""
         for tile in tiles:
             for url in tile.urls:
                 await self.picture(url)
@@ -105,23 +105,23 @@ class Gallery:
         return Image.open(io.BytesIO(answer.content))
 
     def stored(self, *folders: str) -> set[str]:
-        """The names of all files in the store's directory, or in some of its folders."""
+        """Return the names of all files in the directory of the store, or in some of its folders."""
         root = self.data / "files"
         found = [path for folder in folders or (".",) for path in (root / folder).rglob("*") if path.is_file()]
         return {str(path.relative_to(root)) for path in found}
 
     def originals(self) -> list[Path]:
-        """The files of photographs, oldest first."""
+        """Return the files of photographs, oldest first."""
         return sorted(self.data / "files" / name for name in self.stored("photo"))
 
     def rows(self) -> int:
-        """How many image rows the database has."""
+        """Return the number of image rows in the database."""
         with closing(sqlite3.connect(self.data / "gallery.sqlite")) as connection:
             query = "SELECT (SELECT count(*) FROM photo) + (SELECT count(*) FROM avatar)"
             return int(connection.execute(query).fetchone()[0])
 
     async def raw(self, request: bytes) -> int:
-        """Send bytes that no client would, and return the status of the answer."""
+        """Send bytes that no HTTP client would send, and return the status of the response."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.client.base_url.port)
         writer.write(request)
         line = await reader.readline()
@@ -156,12 +156,12 @@ def jpeg(name: str) -> tuple[str, bytes]:
 
 
 def in_store(urls: Iterable[str]) -> set[str]:
-    """The names of the files of some thumbnails."""
+    """Return the names of the files of some thumbnails."""
     return {url.removeprefix("/thumbnails/") for url in urls}
 
 
-async def test_a_form_is_answered_with_the_page_that_shows_its_photographs(gallery: Gallery) -> None:
-    """Several photographs become one post, in their order, also for a browser without script."""
+async def test_the_response_to_a_form_shows_its_photographs(gallery: Gallery) -> None:
+    """Several photographs become one post in their order, also for a browser without scripts."""
     answer = await gallery.post(jpeg("chelsea"), jpeg("coffee"), jpeg("rocket"), title="Three <at> once")
     assert (answer.status_code, answer.headers["Location"]) == (303, "/#post-1")
     page = await gallery.page()
@@ -178,7 +178,7 @@ async def test_a_form_is_answered_with_the_page_that_shows_its_photographs(galle
 
 
 async def test_thumbnails_are_made_after_the_commit(gallery: Gallery) -> None:
-    """Each URL leads to a file of the size that it says, none is larger than the original, and no row is added."""
+    """Each URL returns a file of the stated size, none is larger than the original, and no row is added."""
     await gallery.post(("large.jpg", photos.large()), jpeg("chelsea"))
     large, small = await gallery.tiles()
     assert list(large.sizes) == [320, 640, 1280, 2560]
@@ -192,16 +192,16 @@ async def test_thumbnails_are_made_after_the_commit(gallery: Gallery) -> None:
     assert gallery.rows() == 2
 
 
-async def test_until_a_photograph_is_loaded_its_colour_is_shown(gallery: Gallery) -> None:
-    """The policy of the pages allows the attribute."""
+async def test_the_colour_is_shown_until_a_photograph_is_loaded(gallery: Gallery) -> None:
+    """The policy of the pages permits the style attribute."""
     await gallery.post(jpeg("coffee"))
     assert re.search(r'style="background-color:#[0-9a-f]{6}"', await gallery.page())
     answer = await gallery.client.get("/")
     assert "style-src-attr 'unsafe-inline'" in answer.headers["Content-Security-Policy"]
 
 
-async def test_the_list_is_two_statements_however_many_pictures(gallery: Gallery) -> None:
-    """One for posts, authors and avatars, one for all photographs; the page says so."""
+async def test_the_list_takes_two_statements(gallery: Gallery) -> None:
+    """One statement loads posts, authors and avatars, and one all photographs; the page shows the number."""
     counted: list[str] = []
     engine = gallery.app.state.database.engine.sync_engine
 
@@ -220,8 +220,8 @@ async def test_the_list_is_two_statements_however_many_pictures(gallery: Gallery
         assert f"{2 * posts} photographs, shown with" in page
 
 
-async def test_a_replaced_photograph_takes_its_files_along(gallery: Gallery) -> None:
-    """The new one has other URLs; the other photographs do not change."""
+async def test_the_files_of_a_replaced_photograph_are_deleted(gallery: Gallery) -> None:
+    """The new photograph has other URLs, and the other photographs do not change."""
     await gallery.post(jpeg("chelsea"), jpeg("coffee"))
     first, second = await gallery.tiles()
     await gallery.load([first, second])
@@ -250,8 +250,8 @@ async def test_deleting_leaves_no_file(gallery: Gallery) -> None:
     assert len(gallery.originals()) == 1
 
 
-async def test_photographs_are_added_behind_the_last_one(gallery: Gallery) -> None:
-    """A place that was freed in the middle is not used again."""
+async def test_photographs_are_added_after_the_last_one(gallery: Gallery) -> None:
+    """An index that became free in the middle is not used again."""
     await gallery.post(jpeg("chelsea"), jpeg("coffee"), jpeg("rocket"))
     await gallery.client.post("/posts/1/photos/1/delete")
     files = [("photos", jpeg("camera")), ("photos", jpeg("hubble"))]
@@ -265,13 +265,13 @@ async def test_photographs_are_added_behind_the_last_one(gallery: Gallery) -> No
 
 
 def bomb() -> bytes:
-    """A PNG of a few bytes that says it is 30,000 pixels wide and high."""
+    """Return a PNG of a few bytes that claims to be 30,000 pixels wide and high."""
     header = (30_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
     return photos.png_file(header, zlib.compress(b""))
 
 
 def broken() -> bytes:
-    """An AVIF whose header is valid and whose pixels are not."""
+    """Return an AVIF with a valid header and invalid pixels."""
     blob = bytearray(photos.saved(photos.opened("coffee"), "AVIF"))
     blob[len(blob) // 2 :] = bytes(len(blob) - len(blob) // 2)
     return bytes(blob)
@@ -288,8 +288,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-async def test_what_is_no_acceptable_picture_is_refused_by_name(gallery: Gallery, kind: str) -> None:
-    """The answer names the file and says why; nothing of the form is kept, and nothing else changes."""
+async def test_refused_pictures_are_named(gallery: Gallery, kind: str) -> None:
+    """The response names the file and the reason; nothing of the form is stored, and nothing else changes."""
     blob, status, words = BAD[kind]
     await gallery.post(jpeg("coffee"))
     before = await gallery.tiles()
@@ -303,7 +303,7 @@ async def test_what_is_no_acceptable_picture_is_refused_by_name(gallery: Gallery
 
 
 async def test_a_browser_without_script_gets_a_page_about_the_problem(gallery: Gallery) -> None:
-    """The library's words are escaped on it."""
+    """The page contains the message of the library, escaped."""
     answer = await gallery.post(("<b>.jpg", b"<script>"))
     assert answer.status_code == 422
     assert "text/html" in answer.headers["Content-Type"]
@@ -311,7 +311,7 @@ async def test_a_browser_without_script_gets_a_page_about_the_problem(gallery: G
     assert "<script>" not in answer.text.partition("<main")[2]
 
 
-async def test_many_uploads_at_once_are_all_kept(gallery: Gallery) -> None:
+async def test_concurrent_uploads_are_all_stored(gallery: Gallery) -> None:
     """Writers wait for the lock instead of failing, and a long list is divided into pages."""
     count = PER_PAGE + 2
     answers = await asyncio.gather(*(gallery.post(jpeg("chelsea"), title=f"Number {n}") for n in range(count)))
@@ -324,8 +324,8 @@ async def test_many_uploads_at_once_are_all_kept(gallery: Gallery) -> None:
     assert gallery.rows() == len(gallery.stored("photo", "avatar")) == count
 
 
-async def test_of_many_replacements_at_once_one_stays(gallery: Gallery) -> None:
-    """The last one is kept, with no file of the others, although thumbnails were requested in the meantime."""
+async def test_one_of_many_concurrent_replacements_is_kept(gallery: Gallery) -> None:
+    """The last one is kept, without files of the others, although thumbnails were requested in the meantime."""
     await gallery.post(jpeg("chelsea"))
     names = ("coffee", "rocket", "camera", "hubble", "astronaut", "coffee")
 
@@ -346,8 +346,8 @@ async def test_of_many_replacements_at_once_one_stays(gallery: Gallery) -> None:
     assert abs((await gallery.picture(tile.sizes[320])).height - 320 * height / width) <= 1
 
 
-async def test_an_avatar_is_cut_to_a_square(gallery: Gallery) -> None:
-    """In three sizes, which are stored when the form is answered; the next avatar replaces it."""
+async def test_an_avatar_is_cropped_to_a_square(gallery: Gallery) -> None:
+    """The avatar has three sizes, which are stored before the response; the next avatar replaces it."""
     await gallery.post(jpeg("coffee"))
     seen = set()
     for name in ("rocket", "chelsea"):
@@ -367,15 +367,15 @@ async def test_an_avatar_is_cut_to_a_square(gallery: Gallery) -> None:
 
 
 async def test_an_avatar_that_cannot_be_decoded_is_refused(gallery: Gallery) -> None:
-    """Its thumbnails are made before the commit, so nothing is stored."""
+    """The thumbnails are made before the commit, so nothing is stored."""
     await gallery.post(jpeg("coffee"))
     assert (await gallery.send("/authors/1/avatar", "avatar", broken())).status_code == 422
     assert gallery.stored("avatar", "avatar.t") == set()
     assert gallery.rows() == 1
 
 
-async def test_where_a_photograph_was_taken_is_not_told(gallery: Gallery) -> None:
-    """The place is removed from the original, which stays upright, and is in no thumbnail."""
+async def test_the_location_of_a_photograph_is_removed(gallery: Gallery) -> None:
+    """The location is removed from the original, which stays upright, and is in no thumbnail."""
     taken = photos.oriented(6)
     assert photos.GPS[0] in taken
     await gallery.post(("telephone.jpg", taken))
@@ -387,8 +387,8 @@ async def test_where_a_photograph_was_taken_is_not_told(gallery: Gallery) -> Non
         assert picture.width > picture.height
 
 
-async def test_files_are_kept_by_browsers_for_ever(gallery: Gallery) -> None:
-    """The content of a URL never changes, so nobody has to ask twice; ranges and conditions work."""
+async def test_files_are_cached_by_browsers(gallery: Gallery) -> None:
+    """The content of a URL never changes, so it is cached for a year; ranges and conditions work."""
     await gallery.post(jpeg("coffee"), ("moving.webp", photos.animated_webp()), ("still.avif", photos.avif()))
     coffee, *others = await gallery.tiles()
     answer = await gallery.client.get(coffee.fallback)
@@ -404,8 +404,8 @@ async def test_files_are_kept_by_browsers_for_ever(gallery: Gallery) -> None:
     assert (part.status_code, part.content) == (206, b"\xff\xd8")
 
 
-async def test_nothing_but_pictures_is_served(gallery: Gallery) -> None:
-    """No path leads out of the directory, to unfinished or hidden files, to other kinds of files or to folders."""
+async def test_only_pictures_are_served(gallery: Gallery) -> None:
+    """No path returns files outside of the directory, unfinished, hidden or other files, or folders."""
     await gallery.post(jpeg("coffee"))
     [tile] = await gallery.tiles()
     folder = gallery.data / "files"
@@ -430,23 +430,23 @@ async def test_nothing_but_pictures_is_served(gallery: Gallery) -> None:
     assert (await gallery.client.delete(tile.fallback)).status_code == 405
 
 
-async def test_other_sites_cannot_send_forms_here(gallery: Gallery) -> None:
-    """A visitor's browser says which site made it send something."""
+async def test_forms_of_other_sites_are_refused(gallery: Gallery) -> None:
+    """The browser sends the origin of a form, and forms of other sites are refused."""
     await gallery.post(jpeg("coffee"))
     answer = await gallery.client.post("/posts/1/delete", headers={"Sec-Fetch-Site": "cross-site"})
     assert answer.status_code == 403
     assert len(await gallery.tiles()) == 1
 
 
-async def test_a_form_beyond_all_bounds_is_refused_before_it_is_read(gallery: Gallery) -> None:
-    """Its length is known before its first byte is spooled."""
+async def test_an_oversized_form_is_refused_before_it_is_read(gallery: Gallery) -> None:
+    """The length is known before the first byte is spooled."""
     kind = "Content-Type: multipart/form-data; boundary=x"
     request = f"POST /posts HTTP/1.1\r\nHost: localhost\r\n{kind}\r\nContent-Length: {MAX_BODY + 1}\r\n\r\n"
     assert await gallery.raw(request.encode()) == 413
 
 
-async def test_scripts_are_answered_in_short(gallery: Gallery) -> None:
-    """Nothing to read where it worked, a message where not."""
+async def test_responses_to_scripts_are_short(gallery: Gallery) -> None:
+    """A script gets no body on success, and a message on failure."""
     assert (await gallery.post(jpeg("coffee"), **SCRIPT)).status_code == 204
     answer = await gallery.client.post("/posts", data={"author": " ", "title": "x"}, headers=SCRIPT)
     assert (answer.status_code, answer.json()) == (422, {"message": "Please check: author, photos."})
@@ -454,8 +454,8 @@ async def test_scripts_are_answered_in_short(gallery: Gallery) -> None:
 
 
 @pytest.mark.parametrize("address", ["/authors/9/avatar", "/posts/9/photos/0", "/posts/1/photos/9"])
-async def test_what_is_not_there_cannot_be_replaced(gallery: Gallery, address: str) -> None:
-    """The answer says that it is not there, and nothing is stored."""
+async def test_missing_objects_cannot_be_replaced(gallery: Gallery, address: str) -> None:
+    """The response is 404, and nothing is stored."""
     await gallery.post(jpeg("coffee"))
     field = "avatar" if "avatar" in address else "photo"
     assert (await gallery.send(address, field, photos.photo("camera"))).status_code == 404
@@ -463,7 +463,7 @@ async def test_what_is_not_there_cannot_be_replaced(gallery: Gallery, address: s
 
 
 async def test_an_empty_gallery_can_be_filled(gallery: Gallery) -> None:
-    """Once; the photographs come with authors and avatars."""
+    """The sample photographs, with authors and avatars, are added only once."""
     assert 'action="/samples"' in await gallery.page()
     assert (await gallery.client.post("/samples")).status_code == 303
     tiles = await gallery.tiles()
@@ -475,13 +475,13 @@ async def test_an_empty_gallery_can_be_filled(gallery: Gallery) -> None:
 
 
 async def test_an_author_that_does_not_exist_is_not_found(gallery: Gallery) -> None:
-    """The page says so."""
+    """The page for a missing author states this."""
     answer = await gallery.client.get("/authors/9")
     assert (answer.status_code, "There is no such author." in answer.text) == (404, True)
 
 
 async def test_photographs_survive_a_restart(tmp_path: Path) -> None:
-    """With the URLs that they had before."""
+    """After a restart, the photographs have the same URLs."""
     async with running(tmp_path / "data") as gallery:
         await gallery.post(jpeg("coffee"))
         before = await gallery.tiles()
@@ -493,7 +493,7 @@ async def test_photographs_survive_a_restart(tmp_path: Path) -> None:
 
 
 async def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
-    """And the second writer waits for the first, then sees what it did."""
+    """A second writer waits for the first one, and then sees its changes."""
     database = Database(tmp_path / "gallery.sqlite")
     await database.create_tables()
     written, read = asyncio.Event(), asyncio.Event()
@@ -521,7 +521,7 @@ async def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
 
 
 async def test_one_command_shows_the_page_in_a_browser(tmp_path: Path) -> None:
-    """It takes a free port if asked to, opens the browser once it answers, and ends at Ctrl+C."""
+    """The command finds a free port on request, opens the browser when the server responds, and ends with Ctrl+C."""
     opened = tmp_path / "opened"
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {opened}.part && mv {opened}.part {opened}\n')

@@ -1,4 +1,4 @@
-"""The gallery in a real browser, and what the browser caches."""
+"""The gallery in a real browser, with the browser's cache."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PICTURES = """Promise.all([...document.images].map(async (image) => {
 
 @pytest.fixture(autouse=True)
 def chromium() -> None:
-    """Skip the tests if there is no browser."""
+    """Skip the tests if no browser is installed."""
     if CHROMIUM is None:
         if REQUIRED:
             pytest.fail("a browser is needed: apt-get install chromium")
@@ -55,7 +55,7 @@ class Tab:
         self.violations: list[str] = []
 
     async def call(self, method: str, *, until: str | None = None, **params: Any) -> Any:
-        """Call a method of the debugger; wait for its result, or for an event."""
+        """Call a method of the debugger, and wait for its result or for an event."""
         await self._socket.send_json({"id": 1, "method": method, "params": params})
         while True:
             answer = await self._socket.receive_json()
@@ -66,7 +66,7 @@ class Tab:
                 return answer.get("result")
 
     async def open(self, url: str, width: int, *, density: int = 1, height: int = 3000) -> None:
-        """Load a page in a window of some width."""
+        """Load a page in a window with a given width."""
         size = {"width": width, "height": height, "deviceScaleFactor": density, "mobile": False}
         await self.call("Emulation.setDeviceMetricsOverride", **size)
         await self.call("Page.navigate", until="Page.loadEventFired", url=url)
@@ -110,7 +110,7 @@ async def browsing(profile: Path) -> AsyncGenerator[Tab, None]:
 
 @asynccontextmanager
 async def serving(app: Any, *blobs: bytes, avatar: bool = False) -> AsyncGenerator[str, None]:
-    """Serve a gallery with one post of some photographs, and yield its URL."""
+    """Serve a gallery with one post of some photographs; yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         task = asyncio.create_task(server.serve([listener]))
@@ -128,8 +128,8 @@ async def serving(app: Any, *blobs: bytes, avatar: bool = False) -> AsyncGenerat
             await task
 
 
-async def test_a_browser_asks_for_no_picture_twice(tmp_path: Path) -> None:
-    """All pictures of a page appear; if the browser is started again and opens it again, it requests none of them."""
+async def test_a_browser_requests_each_picture_once(tmp_path: Path) -> None:
+    """All pictures of a page are shown; after a restart, the browser requests none of them again."""
     asked: Counter[tuple[str, int]] = Counter()
     gallery = create_app(tmp_path / "data")
 
@@ -160,7 +160,7 @@ async def test_a_browser_asks_for_no_picture_twice(tmp_path: Path) -> None:
     ("viewport", "density", "expected"), [(390, 1, 640), (390, 2, 1280), (1280, 1, 1280), (1280, 2, 2560)]
 )
 async def test_a_browser_loads_the_width_that_fits(tmp_path: Path, viewport: int, density: int, expected: int) -> None:
-    """The narrowest file with a pixel for each pixel of the screen; the viewer shows the same one."""
+    """The browser loads the narrowest file with a pixel per screen pixel, and the viewer shows the same one."""
     async with (
         serving(create_app(tmp_path / "data"), photos.large()) as url,
         browsing(tmp_path / "profile") as tab,
@@ -177,7 +177,7 @@ async def test_a_browser_loads_the_width_that_fits(tmp_path: Path, viewport: int
 
 
 async def test_a_browser_shows_the_pictures_of_a_bucket(tmp_path: Path) -> None:
-    """The policy of the pages allows the bucket, to which the URLs of marked thumbnails lead."""
+    """The policy of the pages permits the bucket, to which the URLs of marked thumbnails point."""
     if not ENVIRONMENT.exists():
         if REQUIRED:
             pytest.fail("the S3 server is needed: make install")
@@ -197,7 +197,7 @@ async def test_a_browser_shows_the_pictures_of_a_bucket(tmp_path: Path) -> None:
 
 
 async def test_no_page_scrolls_sideways(tmp_path: Path) -> None:
-    """Pages are as wide as the window, on a phone and on a screen, also if a scroll bar covers a part of it."""
+    """Pages fit the width of the window, on a phone and on a screen, even if a scroll bar covers a part of it."""
     found = {}
     async with (
         serving(create_app(tmp_path / "data"), *THREE) as url,

@@ -1,4 +1,4 @@
-"""The gallery with PostgreSQL, a bucket, RabbitMQ and two workers, started by its one command."""
+"""The gallery with PostgreSQL, a bucket, RabbitMQ and two workers, started with one command."""
 
 from __future__ import annotations
 

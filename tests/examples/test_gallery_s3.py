@@ -1,4 +1,4 @@
-"""The gallery with its pictures in a private bucket."""
+"""The gallery with pictures in a private bucket."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOURCE = re.compile(r'srcset="([^"]+)"')
 
 @pytest.mark.skipif(not REQUIRED and not ENVIRONMENT.exists(), reason=f"{ENVIRONMENT} is missing; `make test` makes it")
 async def test_pictures_are_kept_in_the_bucket(tmp_path: Path) -> None:
-    """URLs of avatars are signed and lead to the bucket; thumbnails of photographs are made there on request."""
+    """URLs of avatars are signed URLs of the bucket, in which thumbnails of photographs are made on request."""
     with private_bucket() as bucket:
         app = create_app(tmp_path, bucket)
         transport = httpx.ASGITransport(app)

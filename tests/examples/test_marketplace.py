@@ -1,4 +1,4 @@
-"""The marketplace by its JSON API and its pages: on SQLite and PostgreSQL, with directories and buckets."""
+"""The JSON API and the pages of the marketplace, with SQLite and PostgreSQL, directories and buckets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Buckets]:
-    """Two buckets, started when the first test asks for them."""
+    """Two buckets, started when a test first uses them."""
     with buckets() as found:
         yield found
 
@@ -60,7 +60,7 @@ async def shop(tmp_path: Path) -> AsyncIterator[Market]:
 
 
 async def fetch(one: Market, url: str) -> httpx.Response:
-    """Get a file from the application, or from the server that the URL leads to."""
+    """Get a file from the application, or from the server of its URL."""
     if url.startswith(("/", "http://testserver/")):
         return await one.client.get(url)
     async with httpx.AsyncClient() as client:
@@ -68,7 +68,7 @@ async def fetch(one: Market, url: str) -> httpx.Response:
 
 
 async def test_a_seller_offers_sorts_replaces_and_deletes(anywhere: Market) -> None:
-    """Pictures come back in their order, with public thumbnails of the right size; nothing is left of deleted ones."""
+    """Pictures are returned in their order with public thumbnails of the right size; deleted ones leave nothing."""
     one = anywhere
     assert (await one.sign_up()).status_code == 201
     address = await one.offer("chelsea", "coffee", "rocket")
@@ -106,7 +106,7 @@ async def test_a_seller_offers_sorts_replaces_and_deletes(anywhere: Market) -> N
 
 
 async def test_originals_are_private_and_thumbnails_are_public(anywhere: Market) -> None:
-    """Only the seller gets the URL of an original, and only its signature opens it; the pixels are those uploaded."""
+    """Only the seller gets the signed URL of an original, whose pixels are those uploaded."""
     one = anywhere
     await one.sign_up()
     address = await one.offer("coffee")
@@ -124,8 +124,8 @@ async def test_originals_are_private_and_thumbnails_are_public(anywhere: Market)
     assert (await one.client.get(f"{address}/photos/{photo['photo_id']}/original")).status_code == 401
 
 
-async def test_marked_thumbnails_are_those_of_the_store(anywhere: Market) -> None:
-    """After the background task, no page leads to the application's server of thumbnails any more."""
+async def test_urls_of_marked_thumbnails_point_to_the_store(anywhere: Market) -> None:
+    """After the background task, no URL points to the application's thumbnail server."""
     one = anywhere
     await one.sign_up()
     address = await one.offer("chelsea", "rocket")
@@ -145,8 +145,8 @@ async def test_marked_thumbnails_are_those_of_the_store(anywhere: Market) -> Non
         assert (await fetch(one, unescape(url))).headers["content-type"] in ("image/avif", "image/webp")
 
 
-async def test_only_the_seller_changes_a_product(shop: Market) -> None:
-    """Others are refused, whatever they try; visitors have to sign in."""
+async def test_only_the_seller_can_change_a_product(shop: Market) -> None:
+    """All changes by others are refused, and visitors have to sign in."""
     await shop.sign_up("Mia")
     address = await shop.offer("chelsea", "coffee")
     before = await shop.photos(address)
@@ -172,7 +172,7 @@ async def test_only_the_seller_changes_a_product(shop: Market) -> None:
 
 
 async def test_requests_of_other_sites_are_refused(shop: Market) -> None:
-    """A page of another site cannot make a browser change anything, and the cookie is out of reach of scripts."""
+    """A page of another site cannot cause changes, and scripts cannot read the cookie."""
     cookie = (await shop.sign_up()).headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=lax" in cookie
@@ -184,7 +184,7 @@ async def test_requests_of_other_sites_are_refused(shop: Market) -> None:
 
 
 async def test_signing_in_and_out(shop: Market) -> None:
-    """A name is taken once, a wrong password is refused, and a cookie ends with the session. The hash is salted."""
+    """Names are unique, wrong passwords are refused, cookies end with the session, and hashes are salted."""
     await shop.sign_up("Mia")
     assert (await shop.sign_up("Mia")).status_code == 409
     copied = {"Cookie": "; ".join(f"{name}={value}" for name, value in shop.client.cookies.items())}
@@ -204,7 +204,7 @@ async def test_signing_in_and_out(shop: Market) -> None:
 
 
 async def test_refused_pictures_are_problems(shop: Market) -> None:
-    """All pictures of a form are added or none; the problem says why."""
+    """Either all pictures of a form are added or none, and the problem states the reason."""
     await shop.sign_up()
     address = await shop.offer("chelsea")
     files = [("photos", photos.photo("coffee")), ("photos", b"no picture")]
@@ -221,8 +221,8 @@ async def test_refused_pictures_are_problems(shop: Market) -> None:
     await assert_consistent(shop.sessions, Base, store_of(shop.settings)[0])
 
 
-async def test_pages_forbid_what_they_do_not_need(shop: Market) -> None:
-    """Titles are escaped, and the policy allows pictures of the application only."""
+async def test_the_policy_of_the_pages(shop: Market) -> None:
+    """Titles are escaped, and the policy permits only pictures of the application."""
     await shop.sign_up()
     address = await shop.offer("chelsea", title="<script>alert(1)</script>")
     for url in ("/", address.removeprefix("/api")):
@@ -232,7 +232,7 @@ async def test_pages_forbid_what_they_do_not_need(shop: Market) -> None:
 
 
 def test_openapi_describes_pictures_and_problems(tmp_path: Path) -> None:
-    """Clients know the fields of a picture, and how a refusal looks."""
+    """The schema contains the fields of a picture and the form of a problem."""
     api = create_app(
         {"DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path}/a", "DATA_DIR": str(tmp_path), "SECRET_KEY": "s" * 16}
     )
@@ -242,7 +242,7 @@ def test_openapi_describes_pictures_and_problems(tmp_path: Path) -> None:
     assert "application/problem+json" in answers["413"]["content"]
 
 
-def test_it_stays_small() -> None:
-    """It fits into 400 lines of Python, in which nothing makes up for the library."""
+def test_the_size_of_the_marketplace() -> None:
+    """The marketplace has at most 400 lines of Python, without workarounds for the library."""
     files = (ROOT / "examples" / "marketplace").glob("*.py")
     assert sum(len(file.read_text("utf-8").splitlines()) for file in files) <= 400

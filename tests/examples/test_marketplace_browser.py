@@ -1,4 +1,4 @@
-"""The marketplace in a real browser: what a seller does, and which files the browser chooses."""
+"""The marketplace in a real browser: the work of a seller, and the files that the browser loads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IDS = "[...document.querySelectorAll('li[data-id]')].map((one) => one.dataset.id
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Buckets]:
-    """Two buckets, started when the first test asks for them."""
+    """Two buckets, started when a test first uses them."""
     with buckets() as found:
         yield found
 
@@ -34,7 +34,7 @@ def s3() -> Iterator[Buckets]:
 async def address(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[str]:
-    """The URL of a marketplace that uvicorn serves."""
+    """The URL of a marketplace served by uvicorn."""
     settings = {
         "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path}/marketplace.sqlite",
         "DATA_DIR": str(tmp_path),
@@ -55,18 +55,18 @@ async def address(
 
 
 def written(folder: Path, name: str, blob: bytes) -> Path:
-    """Write a file that a seller has."""
+    """Write a file for the seller."""
     (path := folder / name).write_bytes(blob)
     return path
 
 
 async def in_order(tab: Browser, ids: list[str]) -> None:
-    """Wait until the page shows these pictures, in this order, and has loaded them."""
+    """Wait until the page has loaded these pictures in this order."""
     await tab.until(f"JSON.stringify({IDS}) === JSON.stringify({ids!r}) && {SHOWN}")
 
 
 async def test_a_seller_at_work(address: str, tmp_path: Path) -> None:
-    """Sign up, offer, upload, sort, describe, replace and delete by clicking; the browser gets the file that fits."""
+    """A seller signs up, offers, uploads, sorts, describes, replaces and deletes; the browser loads the right files."""
     wide = photos.saved(photos.opened("hubble", (2000, 1500)), "JPEG")
     files = [written(tmp_path, "wide.jpg", wide)]
     files += [written(tmp_path, f"{name}.jpg", photos.photo(name)) for name in ("chelsea", "coffee")]

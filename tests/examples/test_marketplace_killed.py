@@ -1,4 +1,4 @@
-"""The marketplace with two workers, of which one after another is killed while sellers upload."""
+"""The marketplace with two workers, which are killed in turn while sellers upload."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def workers(settings: dict[str, str]) -> AsyncGenerator[tuple[str, int], N
 
 
 async def answered(client: httpx.AsyncClient, method: str, url: str, **options: object) -> httpx.Response | None:
-    """Send a request; ``None`` if its worker was killed, or none was there."""
+    """Send a request; return ``None`` if its worker was killed, or no worker was running."""
     try:
         return await client.request(method, url, **options)  # type: ignore[arg-type]
     except httpx.TransportError:
@@ -64,7 +64,7 @@ async def answered(client: httpx.AsyncClient, method: str, url: str, **options: 
 
 @pytest.mark.parametrize("driver", ["aiosqlite", "asyncpg"])
 async def test_nothing_is_lost_when_workers_are_killed(driver: str, servers: Servers, tmp_path: Path) -> None:
-    """Each picture whose upload was confirmed is there; each row has its file; a sweep removes what nobody has seen."""
+    """Each picture of a confirmed upload exists, each row has its file, and a sweep removes the other files."""
     database = servers.database(driver, tmp_path)
     url = database.url.render_as_string(hide_password=False)
     settings = {"DATABASE_URL": url, "DATA_DIR": str(tmp_path), "SECRET_KEY": "a secret of the tests"}

@@ -1,4 +1,4 @@
-"""The type of a file follows from its bytes, not from its name, its sender or its row."""
+"""The type of a file is determined by its content, not by its name, its sender or its row."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def upload(data: bytes, name: str, declared: str) -> UploadFile:
         (b'<?xml version="1.0"?><html/>', UnreadableImageError),
     ],
 )
-async def test_what_a_file_is_called_does_not_count(
+async def test_the_name_of_a_file_is_ignored(
     data: bytes, error: type[ImageError], session: AsyncSession, store: CountingStore
 ) -> None:
     """A script with the file name of a picture is refused, and leaves neither a row nor a file."""
@@ -66,8 +66,8 @@ async def test_the_type_is_that_of_the_bytes(declared: str, session: AsyncSessio
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "WEBP"])
-def test_what_follows_a_picture_does_not_reach_thumbnails(file_format: str) -> None:
-    """HTML after a picture, or in a comment, reaches no thumbnail, nor an original whose metadata is removed."""
+def test_data_after_a_picture_is_not_in_thumbnails(file_format: str) -> None:
+    """HTML after a picture, or in a comment, is in no thumbnail, nor in an original whose metadata is removed."""
     options: dict[str, Any] = {"JPEG": {"comment": HTML}, "GIF": {"comment": HTML}}.get(file_format, {})
     data = photos.saved(photos.opened("chelsea", (90, 60)), file_format, **options) + HTML
     mimetype = probe(data).mimetype
@@ -89,7 +89,7 @@ INTERNAL = {
 }
 
 
-async def test_what_the_server_knows_wins(session: AsyncSession) -> None:
+async def test_constructor_arguments_do_not_override_the_library(session: AsyncSession) -> None:
     """Constructor arguments cannot change the file that a row references, nor its owner."""
     user, post = User(id=1), Post(id=1)
     session.add_all([user, post])

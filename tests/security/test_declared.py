@@ -1,4 +1,4 @@
-"""Attacks on the server of declared thumbnails, by somebody who knows URLs that it has given out."""
+"""Attacks on the thumbnail server by a client that knows URLs that the server has issued."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Base(DeclarativeBase):
 
 
 class Other(Base, Image):
-    """Declares the same thumbnails as ``Photo``, for pictures that are not public."""
+    """A class with the same thumbnails as ``Photo``, for pictures that are not public."""
 
     __tablename__ = "other"
     __thumbnails__ = Photo.__thumbnails__
@@ -45,7 +45,7 @@ class Other(Base, Image):
 
 
 class Large(Base, Image):
-    """Has one large thumbnail."""
+    """A class with one large thumbnail."""
 
     __tablename__ = "large"
     __thumbnails__ = {"page": Recipe(width=1000, format="png")}
@@ -53,7 +53,7 @@ class Large(Base, Image):
 
 
 class Watched(MemoryStore):
-    """A store that counts the requests that it gets."""
+    """A store that counts its calls."""
 
     calls = 0
 
@@ -72,7 +72,7 @@ class Watched(MemoryStore):
 
 @pytest.fixture(params=["directory", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyedStore:
-    """A store in a directory, and one that is not."""
+    """A store in a directory, and one in memory."""
     return MemoryStore() if request.param == "memory" else FileSystemStore(tmp_path, "/", fsync=False)
 
 
@@ -84,8 +84,8 @@ def declared_urls(site: Site, original: Any) -> set[str]:
 # --- the original ----------------------------------------------------------------------------------------------------
 
 
-async def test_no_response_leads_to_the_original(store: KeyedStore) -> None:
-    """No status, header or body contains its bytes or the secret part of its name."""
+async def test_no_response_reveals_the_original(store: KeyedStore) -> None:
+    """No status, header or body contains the original's bytes or the secret part of its name."""
     site, original = Site(store), await put(Photo, store)
     blob, secret = photo("chelsea"), original.revision[-14:].encode()
     [share] = site.urls(original, "share")
@@ -126,8 +126,8 @@ async def test_no_response_leads_to_the_original(store: KeyedStore) -> None:
         "{original}.webp",
     ],
 )
-async def test_no_path_leads_to_the_original(path: str) -> None:
-    """They are refused by their form: the store is not asked."""
+async def test_no_path_returns_the_original(path: str) -> None:
+    """Other paths are refused because of their form, without a call of the store."""
     store = Watched()
     site, original = Site(store), await put(Photo, store)
     name = store.name_of(original.key)
@@ -140,7 +140,7 @@ async def test_no_path_leads_to_the_original(path: str) -> None:
 
 
 async def test_forged_names_make_nothing_else(store: KeyedStore) -> None:
-    """Each digit of a tag is changed: the proof fails, or the request is redirected to a declared file."""
+    """If a digit of the tag is changed, the proof fails, or the request is redirected to a declared file."""
     site, original = Site(store), await put(Photo, store)
     chance = random.Random(3)
     url = site.urls(original, "card")[0]
@@ -168,7 +168,7 @@ async def test_forged_names_make_nothing_else(store: KeyedStore) -> None:
 
 
 async def test_originals_of_other_classes(store: KeyedStore) -> None:
-    """A name is for one object type, also if both classes declare the thumbnail and one server serves them."""
+    """A name is valid for one object type, even if both classes declare the thumbnail and one server serves them."""
     site = Site(store, Photo, Other)
     public, private = await put(Photo, store), await put(Other, store)
     for url in site.urls(public, "card"):
@@ -182,8 +182,8 @@ async def test_originals_of_other_classes(store: KeyedStore) -> None:
 # --- signatures ------------------------------------------------------------------------------------------------------
 
 
-async def test_forged_signatures_ask_nothing_of_the_store() -> None:
-    """Each character is changed, and parameters are left out, doubled and emptied; an expired one is the same."""
+async def test_forged_signatures_cause_no_call_of_the_store() -> None:
+    """A signature with a changed character, or omitted, repeated, empty or expired parameters, is refused."""
     store = Watched()
     site = Site(store, url_secret=SECRETS, url_expires_in=60, url_window=10)
     original = await put(Photo, store)
@@ -206,8 +206,8 @@ async def test_forged_signatures_ask_nothing_of_the_store() -> None:
 
 
 @pytest.mark.parametrize("name", ["PNG of 900 megapixels", "PNG text", "progressive JPEG", "JPEG of many scans"])
-async def test_bombs_as_originals(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that was stored by other means is refused as an upload is, and not even read for the next request."""
+async def test_decompression_bombs_as_originals(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bomb that was stored by other means is refused like an upload, and not read for the next request."""
     blob = BOMBS[name][0]()
     store = Watched()
     site, original = Site(store), await put(Photo, store, blob, width=60, height=40)
@@ -226,7 +226,7 @@ async def test_bombs_as_originals(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_a_crawler_that_requests_everything(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gets each declared file once, for a bounded number of focal points, whatever else it asks for and follows."""
+    """A crawler gets each declared file once, for a bounded number of focal points, whatever it requests."""
     monkeypatch.setattr(server, "_MAX_POINTS", POINTS)
     decodes = 0
 
@@ -278,7 +278,7 @@ async def test_a_crawler_that_requests_everything(store: KeyedStore, monkeypatch
 
 
 async def test_slow_clients_hold_one_block_each(tmp_path: Path) -> None:
-    """A hundred that ask for a large thumbnail of a directory and read nothing of it."""
+    """A hundred clients that request a large thumbnail of a directory and read nothing hold one block each."""
     store = FileSystemStore(tmp_path, "/", fsync=False)
     noise = PillowImage.frombytes("RGB", (1100, 400), random.Random(1).randbytes(1100 * 400 * 3))
     original = await put(Large, store, saved(noise, "PNG"), width=1100, height=400, mimetype="image/png")
@@ -310,6 +310,6 @@ async def test_slow_clients_hold_one_block_each(tmp_path: Path) -> None:
 
 
 def test_secrets_have_a_minimum_length(store: KeyedStore) -> None:
-    """A short one could be guessed."""
+    """A short secret is refused, because it could be guessed."""
     with pytest.raises(ValueError, match="16"):
         ThumbnailServer(store, [Photo], base_url=BASE, url_secret="short")

@@ -12,7 +12,7 @@ from tests.security.matrix import MATRIX, table
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "security.md"
 
 
-def test_every_number_is_there() -> None:
+def test_every_number_exists() -> None:
     """There are 23 attacks."""
     assert MATRIX.keys() >= set(range(1, 24))
 

@@ -17,7 +17,7 @@ from aioimageattach.file._spool import SPOOL_MEMORY
 
 @pytest.mark.parametrize("umask", [0, 0o077])
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are listed on Linux")
-async def test_a_spool_has_no_name_and_one_reader(umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_the_owner_can_read_a_spool(umask: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even in a shared directory full of planted links, an upload has no name, and only its owner can read it."""
     outside = tmp_path / "outside"
     outside.write_bytes(b"mine")

@@ -67,8 +67,8 @@ def test_a_secret_is_seen(leak: Any, watch: Canary) -> None:
     assert SECRET not in watch.leaks[0]
 
 
-def test_what_is_no_secret_is_not(watch: Canary) -> None:
-    """Other texts are not reported."""
+def test_other_texts_are_not_reported(watch: Canary) -> None:
+    """Texts without secrets are not reported."""
     logged(watch, "signed with %s", "a key", error=ValueError("wrong"))
     watch.around()
     assert watch.leaks == []
@@ -83,14 +83,14 @@ def test_signatures_are_secret(watch: Canary) -> None:
     assert len(watch.leaks) == 3
 
 
-def test_errors_that_tests_expect_are_looked_at(ears: Canary) -> None:
-    """An expected error is examined as well."""
+def test_expected_errors_are_examined(ears: Canary) -> None:
+    """An error that a test expects is examined, too."""
     with pytest.raises(ValueError, match="wrong"):
         raise ValueError("wrong") from chained()
     assert ears.leaks == ["an error that the test expects"]
 
 
-def test_nobody_who_configures_logging_shuts_it_out(ears: Canary) -> None:
+def test_reconfigured_logging_does_not_disable_the_plugin(ears: Canary) -> None:
     """Frameworks that replace logging handlers do not disable the plugin."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
@@ -105,8 +105,8 @@ def test_nobody_who_configures_logging_shuts_it_out(ears: Canary) -> None:
     assert ears.leaks == ["a record of the logger aioimageattach.stores.s3.of_this_test"]
 
 
-def test_programs_are_read(ears: Canary) -> None:
-    """The output and the errors of the command line are examined, in this process and in another."""
+def test_the_output_of_programs_is_examined(ears: Canary) -> None:
+    """The output and errors of the command line are examined, in this process and in another."""
 
     @click.command()
     @click.argument("text")
@@ -123,8 +123,8 @@ def test_programs_are_read(ears: Canary) -> None:
     assert ears.leaks == ["the output of a program"] * 2
 
 
-def test_objects_are_looked_at(watch: Canary) -> None:
-    """The representation of this library's objects is examined."""
+def test_objects_are_examined(watch: Canary) -> None:
+    """The repr of this library's objects is examined."""
     kept = StoreError(SECRET)
     watch.around()
     assert "the text of a StoreError" in watch.leaks

@@ -1,4 +1,4 @@
-"""A signed URL is valid only for the request that it was signed for."""
+"""A signed URL is valid only for the request for which it was signed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def changed(url: str) -> Iterator[str]:
     yield start
 
 
-async def test_a_url_that_was_changed_opens_nothing(gate: Gate, client: S3Client) -> None:
+async def test_a_changed_url_is_refused(gate: Gate, client: S3Client) -> None:
     """Any change is refused, and the response contains nothing of the file."""
     url = client.presign("GET", "a", query={"response-content-disposition": "attachment; filename=b"}, expires_in=60)
     async with aiohttp.ClientSession() as session:
@@ -92,8 +92,8 @@ async def test_a_url_that_was_changed_opens_nothing(gate: Gate, client: S3Client
     assert (await client.head("a")).size == len(SECRETS)
 
 
-async def test_urls_that_others_sign(gate: Gate, client: S3Client, make_client: MakeClient) -> None:
-    """Another secret, user or region gives another signature."""
+async def test_urls_signed_by_others(gate: Gate, client: S3Client, make_client: MakeClient) -> None:
+    """Another secret, user or region results in another signature."""
     others = [
         make_client(gate.url, credentials=Credentials(ACCESS_KEY, "canary-of-a-secret")),
         make_client(gate.url, credentials=Credentials("AKIAOTHER", "canary-of-a-secret")),
@@ -108,7 +108,7 @@ async def test_urls_that_others_sign(gate: Gate, client: S3Client, make_client: 
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 7 * 86_400 + 1, 10**30, math.nan, math.inf])
-def test_times_that_no_url_has(seconds: float, client: S3Client) -> None:
+def test_invalid_lifetimes(seconds: float, client: S3Client) -> None:
     """Lifetimes that a server would refuse, or treat as unlimited, are not signed."""
     with pytest.raises((ValueError, TypeError)):
         client.presign("GET", "a", expires_in=seconds)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A client that can request thumbnails of any size can exhaust neither the store nor the memory."""
+"""A client that can request thumbnails of any size exhausts neither the store nor the memory."""
 
 from __future__ import annotations
 
@@ -73,10 +73,8 @@ async def test_absurd_sizes_are_refused(arguments: dict[str, Any], session: Asyn
 
 
 @pytest.mark.parametrize(("size", "expected"), [((1, 9_000), (1, 100)), ((9_000, 1), (900, 1))])
-async def test_strips_make_small_thumbnails(
-    size: tuple[int, int], expected: tuple[int, int], session: AsyncSession
-) -> None:
-    """The most extreme proportions give a thumbnail of at least one pixel per side."""
+async def test_extreme_proportions(size: tuple[int, int], expected: tuple[int, int], session: AsyncSession) -> None:
+    """The most extreme proportions result in a thumbnail of at least one pixel per side."""
     from PIL import Image
 
     user = await user_of(session, photos.saved(Image.new("RGB", size), "PNG"))
@@ -84,8 +82,8 @@ async def test_strips_make_small_thumbnails(
     assert (made.width, made.height) == expected
 
 
-async def test_a_ratio_next_to_nothing_is_one_pixel(session: AsyncSession) -> None:
-    """However small the ratio, the thumbnail has at least one pixel."""
+async def test_a_tiny_ratio_is_one_pixel(session: AsyncSession) -> None:
+    """For any ratio, the thumbnail has at least one pixel."""
     user = await user_of(session, photos.webp())
     made = await user.picture.generate_thumbnail(ratio=1e-300)
     assert (made.width, made.height) == (1, 1)
@@ -109,7 +107,7 @@ class SlowStore(CountingStore):
         return FileProxy(file, close=close)
 
 
-async def test_originals_are_read_when_it_is_their_turn(sessions: Sessions) -> None:
+async def test_few_originals_are_in_memory(sessions: Sessions) -> None:
     """For many concurrent thumbnails, only a few originals are in memory, and all thumbnails are made."""
     store = SlowStore()
     async with sessions() as session:

@@ -1,4 +1,4 @@
-"""Endless, slow and numerous uploads: memory is bounded, and no upload blocks the others."""
+"""Endless, slow and numerous uploads: memory is bounded, and no upload blocks another."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def body(size: int, piece: int = 64 * 1024) -> AsyncIterator[bytes]:
         yield bytes(min(piece, size - at))
 
 
-async def test_a_body_without_end_is_left_at_the_limit() -> None:
+async def test_an_endless_body_is_read_up_to_the_limit() -> None:
     """At most one piece beyond the limit is read, whatever length was announced."""
     asked = 0
 
@@ -42,7 +42,7 @@ async def test_a_body_without_end_is_left_at_the_limit() -> None:
 
 
 async def test_slow_bodies_hold_no_thread() -> None:
-    """A thousand clients that send a byte now and then do not delay one that sends quickly."""
+    """A thousand clients that send a byte now and then do not delay a client that sends quickly."""
     asked = asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
@@ -57,8 +57,8 @@ async def test_slow_bodies_hold_no_thread() -> None:
     assert {found.size for found in await asyncio.gather(*waiting)} == {1}
 
 
-async def test_all_uploads_together_have_a_share_of_the_memory() -> None:
-    """Uploads beyond the shared memory go to temporary files, and the memory is available again afterwards."""
+async def test_all_uploads_together_have_a_memory_limit() -> None:
+    """Uploads beyond the shared limit use temporary files, and the memory is available again afterwards."""
     gc.collect()
     size = SPOOL_MEMORY - 1
     spools = [await Spool.fill(body(size), checksum=False) for _ in range(SPOOLS_MEMORY // size + 20)]
@@ -89,8 +89,8 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what a process had at most is told in other units elsewhere")
-def test_a_thousand_uploads_at_once_take_constant_memory() -> None:
-    """A thousand concurrent uploads of a megabyte take a fraction of that memory, whatever the allocator keeps."""
+def test_a_thousand_concurrent_uploads_take_constant_memory() -> None:
+    """A thousand concurrent uploads of 1 MB take a fraction of that memory, whatever the allocator keeps."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, env=environment)
     count, grown = json.loads(done.stdout)

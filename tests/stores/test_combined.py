@@ -218,7 +218,7 @@ class Pooled(PlainStore):
 
 
 async def test_stores_are_opened_and_closed_together() -> None:
-    """They are opened in order and closed in reverse order."""
+    """Stores are opened in order and closed in reverse order."""
     events: list[str] = []
     async with PlainMirrorStore(
         Pooled("a", events), PlainMirrorStore(Pooled("b", events), Pooled("c", events))

@@ -1,4 +1,4 @@
-"""What type checkers know of middlewares and of functions that an application passes. Checked, never run."""
+"""Types of middlewares and of functions that an application passes. Checked, never run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What type checkers know of attachments, image sets and rows. Checked, never run."""
+"""Types of attachments, image sets and rows. Checked, never run."""
 
 from __future__ import annotations
 

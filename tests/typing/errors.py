@@ -1,4 +1,4 @@
-"""What type checkers know of errors, keys and names. Checked, never run."""
+"""Types of errors, keys and names. Checked, never run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What type checkers know of offloaded columns. Checked, never run."""
+"""Types of offloaded columns. Checked, never run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What type checkers know of Pydantic models of images. Checked, never run."""
+"""Types of Pydantic models of images. Checked, never run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Type checkers infer what the documentation promises."""
+"""Type checkers infer the documented types."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_mypy_infers_what_is_promised() -> None:
-    """Each case holds under mypy --strict, and each `type: ignore` in it is a mistake that mypy finds."""
+def test_mypy_infers_the_documented_types() -> None:
+    """Each case passes mypy --strict, and each `type: ignore` in it marks a mistake that mypy finds."""
     done = run(*CHECKERS["mypy"], *map(str, CASES))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_pyright_infers_what_is_promised(tmp_path: Path) -> None:
-    """Each case holds under strict pyright, and each `pyright: ignore` in it is a mistake that pyright finds."""
+def test_pyright_infers_the_documented_types(tmp_path: Path) -> None:
+    """Each case passes strict pyright, and each `pyright: ignore` in it marks a mistake that pyright finds."""
     project = tmp_path / "pyrightconfig.json"
     project.write_text(
         json.dumps(
@@ -50,7 +50,7 @@ def test_pyright_infers_what_is_promised(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_the_checkers_see_the_package(checker: str, tmp_path: Path) -> None:
-    """A wrong promise is found out: the checks above can fail."""
+    """A wrong type is found, so the checks above can fail."""
     wrong = tmp_path / "wrong.py"
     wrong.write_text(
         "from typing import assert_type\n"

@@ -234,7 +234,7 @@ def http2(request: pytest.FixtureRequest, served: Path) -> Iterator[str]:
 
 
 async def nothing_is_left(url: str) -> None:
-    """Wait until no task sends a file any more, and no file is open except those kept for later requests."""
+    """Wait until no task sends a file, and no file is open except those kept for later requests."""
     async with httpx.AsyncClient(base_url=url) as http, asyncio.timeout(20):
         while True:
             tasks, files, _ = (await http.get("/")).text.split()

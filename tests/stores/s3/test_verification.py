@@ -285,7 +285,7 @@ async def test_an_upload_that_may_have_been_started_is_not_started_again(make_cl
 
 @pytest.mark.parametrize("status", [0, 500, 502])
 async def test_an_upload_whose_start_is_uncertain(make_client: MakeClient, status: int) -> None:
-    """It is aborted before another one is started; uploads of others and older ones are not touched."""
+    """The uncertain upload is aborted before another one is started; uploads of others and older ones are kept."""
     first = error(status, "InternalError") if status else lost
     found = uploads(("a", "1", NOW), ("ab", "3", NOW), ("a", "4", "2020-01-01T00:00:00Z"))
     script = routed(
