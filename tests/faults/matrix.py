@@ -1,6 +1,6 @@
-"""The faults that the library must survive, by number, and the tests that prove it.
+"""The faults that the library must survive, by number, and the tests that cover them.
 
-``python -m tests.faults.matrix`` prints the files of those tests that are elsewhere.
+``python -m tests.faults.matrix`` prints the files of those tests that are in other folders.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Fault:
     """A fault.
 
     Attributes:
-        name: What happens.
+        name: A description.
         proofs: The tests that cover it, by file; each word is the rest of a function's name.
-        reason: Why it has no test, if it has none.
+        reason: The reason why it has no test, if it has none.
     """
 
     name: str

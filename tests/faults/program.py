@@ -57,7 +57,7 @@ class Program:
         return self.views[-1]
 
     async def do(self, name: str) -> None:
-        """Apply one of the operations below, and compare if it has ended a transaction."""
+        """Apply one of the operations below, and compare if a transaction has ended."""
         self.log.append(name)
         try:
             await getattr(self, name)()

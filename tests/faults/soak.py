@@ -1,4 +1,4 @@
-"""How many repetitions to run: few in normal runs, many with ``make soak``."""
+"""The number of repetitions: few in normal runs, many with ``make soak``."""
 
 from __future__ import annotations
 

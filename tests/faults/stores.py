@@ -121,7 +121,7 @@ async def hangs(name: str) -> None:
 
 
 class Stop:
-    """A place where a call waits until it is let go.
+    """A point at which a call waits until it is released.
 
     ::
 

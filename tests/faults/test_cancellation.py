@@ -1,4 +1,4 @@
-"""Cancellation at every possible point: everything happens or nothing, and only CancelledError is raised."""
+"""Cancellation at every possible point: all changes are made or none, and only CancelledError is raised."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ async def test_with_a_directory(sqlite_rig: Rig, tmp_path: Any, operation: str, 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("operation", ["replace", "photograph"])
 async def test_with_a_bucket(sqlite_rig: Rig, s3_store: S3Store, operation: str, way: str, tally: Tally) -> None:
-    """A put whose response is not awaited any more is undone."""
+    """A put whose response is no longer awaited is undone."""
     sqlite_rig.store = FaultyStore(s3_store)
     do = doing(sqlite_rig, OPERATIONS[operation])
     await do(b"first")

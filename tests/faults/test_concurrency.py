@@ -94,7 +94,7 @@ def may_refuse(rig: Rig, errors: list[BaseException | None]) -> None:
 @pytest.mark.parametrize("before", ["flush", "commit"])
 @pytest.mark.parametrize("sizes", [((30, 20), (30, 20)), ((8, 8), (9, 9))], ids=["same size", "other sizes"])
 async def test_two_replace(rig: Rig, sizes: tuple[tuple[int, int], tuple[int, int]], before: str) -> None:
-    """The last one wins, and the picture stored in between is deleted."""
+    """The last replacement is kept, and the picture stored in between is deleted."""
     await rig.user(thumbnail=b"small")
     errors = await together(rig, replacing(b"A", sizes[0]), replacing(b"B", sizes[1]), before=before)
     may_refuse(rig, errors)
@@ -103,7 +103,7 @@ async def test_two_replace(rig: Rig, sizes: tuple[tuple[int, int], tuple[int, in
 
 @pytest.mark.parametrize("sizes", [((30, 20), (30, 20)), ((8, 8), (9, 9))], ids=["same size", "other sizes"])
 async def test_two_attach_the_first(rig: Rig, sizes: tuple[tuple[int, int], tuple[int, int]]) -> None:
-    """There is no row to lock yet, and still one set is left."""
+    """Although there is no row to lock yet, one set is left."""
     await rig.user(content=None)
     errors = await together(rig, replacing(b"A", sizes[0]), replacing(b"B", sizes[1]), before="flush")
     failed = [error for error in errors if error is not None]
@@ -122,7 +122,7 @@ async def test_one_replaces_and_one_deletes(rig: Rig, before: str) -> None:
 
 
 async def test_two_delete(rig: Rig) -> None:
-    """Both succeed, without a warning."""
+    """Both deletions succeed without a warning."""
     await rig.user(thumbnail=b"small")
     may_refuse(rig, await together(rig, deleting, deleting, before="flush"))
     await rig.check()
@@ -176,7 +176,7 @@ async def statements(rig: Rig) -> AsyncIterator[list[str]]:
 
 
 async def test_two_want_one_thumbnail(rig: Rig, statements: list[str]) -> None:
-    """Both get the same row, no transaction fails, and one file exists."""
+    """Both transactions get the same row, neither fails, and one file exists."""
     await photographed(rig)
     meeting = asyncio.Barrier(2)
 
@@ -269,7 +269,7 @@ async def test_a_hundred_want_one_thumbnail(sqlite_database: Database) -> None:
 
 
 async def test_two_replace_on_sqlite(sqlite_rig: Rig) -> None:
-    """With deferred transactions SQLite refuses the second one: its file is deleted, and the first is complete."""
+    """With deferred transactions, SQLite refuses the second one: its file is deleted, and the first is complete."""
     rig = sqlite_rig
     await rig.user()
     errors = await together(rig, replacing(b"A", (8, 8)), replacing(b"B", (9, 9)), before="flush")

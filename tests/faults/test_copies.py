@@ -57,7 +57,7 @@ async def test_expired_rows_are_deleted_with_their_thumbnails(rig: Rig) -> None:
 
 
 async def test_detached(rig: Rig) -> None:
-    """Its files can be read; changing it is refused before anything is read or written."""
+    """The files of a detached owner can be read; changing it is refused before anything is read or written."""
     await rig.user()
     async with rig.sessions() as session:
         user = await get(session)
@@ -91,7 +91,7 @@ async def test_a_new_owner_is_merged(rig: Rig) -> None:
 
 
 async def test_a_new_owner_is_merged_and_forgotten(rig: Rig) -> None:
-    """This holds even if only the copy is left."""
+    """The merged copy has the bytes even if only the copy is left."""
     async with rig.sessions() as session:
         await session.merge(await new_user(rig))
         gc.collect()
@@ -130,7 +130,7 @@ async def test_a_copy_comes_later(rig: Rig) -> None:
 
 
 async def test_a_copy_comes_later_in_the_same_transaction(rig: Rig) -> None:
-    """The same within one transaction."""
+    """A copy that is added later in the same transaction gets its own file, too."""
     user = await new_user(rig)
     other = copy.deepcopy(user)
     other.id = 2

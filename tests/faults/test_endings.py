@@ -1,4 +1,4 @@
-"""How transactions and savepoints end without an error."""
+"""Transactions and savepoints that end without an error."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ async def test_savepoints_released_and_all_rolled_back(rig: Rig, style: Style) -
 
 
 async def test_a_violated_constraint_in_a_savepoint(any_driver_rig: Rig, style: Style) -> None:
-    """Caught outside of the savepoint: its files are deleted, and the rest is committed."""
+    """If the error is caught outside of the savepoint, its files are deleted, and the rest is committed."""
     rig = any_driver_rig
     await rig.user()
     async with style(rig.sessions) as session:

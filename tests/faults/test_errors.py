@@ -1,4 +1,4 @@
-"""Errors: the original error is raised, and files match the rows."""
+"""After an error, the original error is raised, and files match the rows."""
 
 from __future__ import annotations
 
@@ -430,7 +430,7 @@ async def test_a_plain_session_deletes(sqlite_rig: Rig, caplog: pytest.LogCaptur
 
 
 async def test_a_plain_session_does_not_upload(sqlite_rig: Rig) -> None:
-    """It is refused before a statement is sent, with a message that says what is needed."""
+    """The flush is refused before a statement is sent, with a message that states the remedy."""
     rig = sqlite_rig
     user = User(id=1)
     await rig.attach(user.picture, b"new")

@@ -1,4 +1,4 @@
-"""COMMIT was sent and its outcome is unknown: the files of both outcomes exist."""
+"""The outcome of a COMMIT that was sent is unknown: the files of both outcomes are kept."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_the_reply_is_lost(rig: Rig, proxy: Proxy, style: Style, caplog: p
 
 @pytest.mark.parametrize("rig", ["psycopg", "aiomysql"], indirect=True)
 async def test_the_reply_is_lost_to_another_driver(rig: Rig, proxy: Proxy) -> None:
-    """The same with the style in which the session is notified least."""
+    """The files of both outcomes are kept with the style in which the session is notified least."""
     await test_the_reply_is_lost_with_a_savepoint_left_open(rig, proxy)
 
 

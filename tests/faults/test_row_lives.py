@@ -28,7 +28,7 @@ async def test_bulk_deletes_of_loaded_rows_remove_files(rig: Rig) -> None:
 
 
 async def test_deletes_behind_our_back_leave_orphans_only(rig: Rig) -> None:
-    """Raw SQL and cascades orphan files, but no row is without its file."""
+    """Raw SQL and cascades orphan files, but no row loses its file."""
     await rig.user()
     await rig.user(2, b"two")
     async with rig.sessions() as session, session.begin():
@@ -189,7 +189,7 @@ async def test_a_row_of_the_predecessor_needs_no_store_to_be_inserted(rig: Rig) 
 
 
 async def test_a_row_made_by_hand_is_refused(rig: Rig) -> None:
-    """A revision that was never uploaded would be a row without a file."""
+    """A row with a revision that was never uploaded would have no file."""
     await rig.user(1, None)
     async with rig.sessions() as session:
         row = UserPicture(user_id=1, width=3, height=2, mimetype="image/png", original=True, revision=make_revision())

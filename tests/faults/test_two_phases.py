@@ -39,7 +39,7 @@ async def rig(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) 
 
 
 async def test_committed(rig: Rig, style: Style) -> None:
-    """It behaves like any other commit."""
+    """A two-phase commit behaves like any other commit."""
     await rig.user()
     async with style(async_sessionmaker(rig.engine, twophase=True)) as session:
         await rig.attach((await get(session)).picture, b"new")

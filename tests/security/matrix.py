@@ -1,4 +1,4 @@
-"""The attacks that the library must withstand, by number, and the tests that prove it."""
+"""The attacks that the library must withstand, by number, and the tests that cover them."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Attack:
     """An attack.
 
     Attributes:
-        name: What the attacker tries.
+        name: The attack.
         inputs: Some of the tested inputs.
-        answer: How the library responds.
+        answer: The response of the library.
         proofs: The tests that cover it, by file; each word is the rest of a function's name.
-        reason: Why it has no test, if it has none.
+        reason: The reason why it has no test, if it has none.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""One prepared owner, copied into several sessions that flush concurrently: each row has its own file."""
+"""One prepared owner is copied into several sessions that flush concurrently: each row has its own file."""
 
 from __future__ import annotations
 

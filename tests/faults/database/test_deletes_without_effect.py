@@ -1,4 +1,4 @@
-"""A DELETE or UPDATE that the session considers successful, but that changed nothing: the row keeps its file."""
+"""A DELETE or UPDATE that the session considers successful but that changed nothing keeps the file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_a_bulk_delete_evaluated_on_an_unflushed_change(rig: Rig) -> None:
 
 
 async def test_a_bulk_delete_that_matches_a_stale_object(rig: Rig) -> None:
-    """Another session has changed the row."""
+    """The file is kept if another session has changed the row."""
     await rig.user()
     async with rig.sessions() as session, session.begin():
         await session.execute(update(UserPicture).values(hidden=True))

@@ -49,7 +49,7 @@ def name_of(user: User, store: KeyedStore) -> str:
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 @pytest.mark.parametrize("how", ["delete", "replace", "delete the owner", "in a savepoint", "adopted in a savepoint"])
 async def test_given_up_by_one_row_and_adopted_by_another(picture_rig: Rig, how: str, end: str) -> None:
-    """One transaction, with a flush between the two."""
+    """A file is dropped and adopted in one transaction, with a flush in between."""
     rig = picture_rig
     await photographed(rig.sessions)
     async with rig.sessions() as session:
@@ -219,7 +219,7 @@ async def change_hands(database: Database, first: KeyedStore, second: KeyedStore
 
 
 async def test_two_stores_of_one_directory(sqlite_database: Database, tmp_path: Path) -> None:
-    """The directory may be spelled in any way."""
+    """Two store objects are the same place, in whatever way the directory is spelled."""
     (tmp_path / "files").mkdir()
     first = FileSystemStore(tmp_path / "files", "http://one/")
     second = FileSystemStore(tmp_path / "files" / ".." / "files", "http://two/")

@@ -1,4 +1,4 @@
-"""Transactions and savepoints that end without the session: the result follows the database."""
+"""Transactions and savepoints that end without the session: the files follow the database."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_savepoint_of_the_connection(rig: Rig, change: Change, end: str)
 
 
 async def test_a_savepoint_in_sql(rig: Rig, change: Change) -> None:
-    """The same with SQL statements."""
+    """A savepoint that SQL statements roll back undoes a flush, too, and the session is not notified."""
     await rig.user()
     async with rig.sessions() as session:
         await session.execute(text("SAVEPOINT mine"))

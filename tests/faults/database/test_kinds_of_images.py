@@ -101,7 +101,7 @@ async def logos(sessions: Sessions, store: FaultyStore) -> list[Logo]:
 
 
 async def test_an_image_without_an_owner_is_deleted(sessions: Sessions, store: FaultyStore) -> None:
-    """Its file is deleted, and that of the other logo stays."""
+    """The file of the image is deleted, and that of another image is kept."""
     one, other = await logos(sessions, store)
     async with sessions() as session, session.begin():
         await session.delete(await session.get_one(Logo, (1, 3, 2, "")))
@@ -110,7 +110,7 @@ async def test_an_image_without_an_owner_is_deleted(sessions: Sessions, store: F
 
 
 async def test_an_image_without_an_owner_is_deleted_twice(sessions: Sessions, store: FaultyStore) -> None:
-    """After another transaction has deleted it, nothing is deleted and no warning is emitted."""
+    """If another transaction has already deleted it, nothing is deleted and no warning is emitted."""
     one, other = await logos(sessions, store)
     async with sessions() as session:
         row = await session.get_one(Logo, (1, 3, 2, ""))

@@ -281,7 +281,7 @@ def test_thumbnails_in_many_loops(jobs: Callable[[Callable[[AsyncSession, int], 
 
 
 def test_uploads_in_many_loops(jobs: Callable[[Callable[[AsyncSession, int], Any]], None]) -> None:
-    """Pictures and values are uploaded."""
+    """Pictures and values can be uploaded in many event loops, one after another."""
 
     async def work(session: AsyncSession, number: int) -> None:
         user = await get(session, number)
@@ -333,7 +333,7 @@ async def test_a_store_bound_to_scoped_sessions(database: Database) -> None:
 
 
 async def test_a_store_bound_to_scoped_sessions_that_exist(sqlite_database: Database) -> None:
-    """Also the task that already has a session uses the store."""
+    """A task that already has a session uses the store, too."""
     await sqlite_database.create(Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
     scoped = async_scoped_session(sessions, scopefunc=asyncio.current_task)

@@ -1,4 +1,4 @@
-"""Locks of concurrent transactions: they are taken in one order, and not held while code of the application runs."""
+"""Locks of concurrent transactions are acquired in one order, and not held while code of the application runs."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def values(**more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("event_name", ["before_flush", "after_flush", "after_flush_postexec"])
 async def test_added_by_a_hook_of_the_application(picture_rig: Rig, event_name: str) -> None:
-    """It is refused whether the hook runs before or after that of the library."""
+    """The row is refused whether the hook runs before or after that of the library."""
     rig = picture_rig
     await rig.user(1, None)
     async with rig.sessions() as session:
@@ -156,7 +156,7 @@ async def failed(rig: Rig, session: AsyncSession, how: str) -> StoredBinary:
     ["the store fails", "the database fails", "a hook fails", "a savepoint is rolled back", "all is rolled back"],
 )
 async def test_a_handle_of_a_failed_flush_in_a_statement(value_rig: Rig, how: str) -> None:
-    """Its file was deleted, or never existed."""
+    """The handle is refused, because its file was deleted or never existed."""
     rig = value_rig
     await rig.user(1)
     await rig.user(2, b"two")
@@ -197,7 +197,7 @@ async def contents(rig: Rig) -> set[bytes]:
 
 
 async def test_a_handle_of_a_failed_flush_is_assigned_again(value_rig: Rig) -> None:
-    """Its bytes are in memory: they are stored under another name, for this row or another one."""
+    """The bytes are in memory, so they are stored under another name, for this row or another one."""
     rig = value_rig
     await rig.user(1)
     await rig.user(2, b"two")

@@ -1,4 +1,4 @@
-"""Sessions with several engines: the library's own statements use the database that the rows are written to."""
+"""Sessions with several engines: the library's statements use the database to which the rows are written."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def use(rig: Rig, cls: type[Session]) -> None:
 
 @pytest.mark.parametrize("what", CHANGES)
 async def test_reads_by_an_engine_that_commits_each_statement(rig: Rig, what: str) -> None:
-    """Files that no row references are deleted, and a rollback keeps the old one, because it is one transaction."""
+    """Unreferenced files are deleted, and a rollback keeps the old one, because all statements use one transaction."""
     await rig.user()
     use(rig, routed(rig.engine, rig.engine.execution_options(isolation_level="AUTOCOMMIT")))
     async with rig.sessions() as session:
@@ -78,7 +78,7 @@ READ_ONLY: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("rig", [f"{driver} {kind}" for driver in READ_ONLY for kind in KINDS], indirect=True)
 @pytest.mark.parametrize("what", [*CHANGES, "generate_thumbnail"])
 async def test_reads_by_a_replica(rig: Rig, what: str) -> None:
-    """The replica refuses locks."""
+    """Rows are locked on the primary, because the replica refuses locks."""
     await rig.user()
     replica = rig.database.engine(**READ_ONLY[rig.database.driver])
     use(rig, routed(rig.engine, replica))

@@ -1,4 +1,4 @@
-"""Pictures that are expired, refreshed, expunged or deleted before their flush: as if they had never been attached."""
+"""Pictures that are expired, refreshed, expunged or deleted before their flush have no effect."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ TAKE_BACK: dict[str, TakeBack] = {
 @pytest.mark.filterwarnings("ignore:Object of type <UserPicture> not in session")
 @pytest.mark.parametrize(("how", "size"), [("expire", SIZE), ("refresh", (8, 8)), ("expunge_the_row", SIZE)])
 async def test_what_was_attached_is_taken_back(picture_rig: Rig, how: str, size: tuple[int, int]) -> None:
-    """SQLAlchemy discards the pending row: the old picture and thumbnail stay, and nothing is uploaded."""
+    """SQLAlchemy discards the pending row: the old picture and thumbnail are kept, and nothing is uploaded."""
     rig = picture_rig
     await rig.user(thumbnail=b"small")
     puts = rig.store.counts["put"]
@@ -95,7 +95,7 @@ async def test_what_was_attached_and_is_still_pending(picture_rig: Rig, how: str
 
 @pytest.mark.parametrize("how", ["expire", "expire_all", "refresh_the_attribute"])
 async def test_an_assigned_value_is_taken_back(value_rig: Rig, how: str) -> None:
-    """The same with values."""
+    """An assigned value is discarded in the same way."""
     rig = value_rig
     await rig.user()
     async with rig.sessions() as session:
@@ -122,7 +122,7 @@ async def test_attached_again_after_it_was_taken_back(rig: Rig, how: str) -> Non
 
 
 async def test_the_first_picture_is_taken_back(picture_rig: Rig) -> None:
-    """There was no old picture, and there is none afterwards."""
+    """The owner had no picture before, and has none afterwards."""
     rig = picture_rig
     await rig.user(1, None)
     async with rig.sessions() as session:
@@ -135,7 +135,7 @@ async def test_the_first_picture_is_taken_back(picture_rig: Rig) -> None:
 
 
 async def test_a_new_owner_is_expunged(rig: Rig) -> None:
-    """It is expunged with everything attached to it."""
+    """The owner is expunged with everything attached to it."""
     async with rig.sessions() as session:
         user = User(id=1)
         session.add(user)
@@ -175,7 +175,7 @@ async def test_attached_to_an_owner_that_is_deleted(rig: Rig, content: bytes | N
 
 @pytest.mark.parametrize(("flushed", "content"), [(False, None), (True, b"old")])
 async def test_attached_to_a_deleted_owner(rig: Rig, flushed: bool, content: bytes | None) -> None:
-    """It is refused, or has no effect."""
+    """The attachment is refused, or has no effect."""
     await rig.user(1, content)
     async with rig.sessions() as session:
         user = await get(session)
@@ -194,7 +194,7 @@ async def test_attached_to_a_deleted_owner(rig: Rig, flushed: bool, content: byt
 
 
 async def test_a_thumbnail_of_an_owner_that_is_deleted(picture_rig: Rig) -> None:
-    """The same with a thumbnail of a picture that is deleted."""
+    """A thumbnail of a picture that is deleted in the same flush leaves neither a row nor a file."""
     rig = picture_rig
     await rig.user()
     async with rig.sessions() as session, session.begin():

@@ -116,7 +116,7 @@ async def test_thumbnails(database: Database, store: FaultyStore, sessions: Sess
 async def test_one_is_replaced(
     database: Database, store: FaultyStore, sessions: Sessions, owner: Any, loaded: bool
 ) -> None:
-    """The other picture is unchanged."""
+    """Replacing one picture does not change the other."""
     async with sessions() as session, session.begin():
         one = await session.get_one(owner, 1)
         if not loaded:
@@ -128,7 +128,7 @@ async def test_one_is_replaced(
 
 
 async def test_both_are_replaced(database: Database, store: FaultyStore, sessions: Sessions, owner: Any) -> None:
-    """Both are replaced in one flush."""
+    """Both pictures can be replaced in one flush."""
     async with sessions() as session, session.begin():
         one = await session.get_one(owner, 1)
         await one.cover.from_blob(AVATAR)

@@ -56,7 +56,7 @@ class Place:
         return {"role": role, "store": self.store, "photo": self.photo, **database, **more}
 
     async def quiet(self) -> None:
-        """Wait until the database has noticed that its clients are dead, because a COMMIT may still be in progress."""
+        """Wait until the database has noticed that its clients are dead, because a COMMIT may be in progress."""
         ask = OTHERS.get(self.database.name)
         if ask is not None:
             async with self.database.reader.connect() as connection, asyncio.timeout(20):

@@ -93,7 +93,7 @@ async def site(request: pytest.FixtureRequest, make_directories: MakePlaces, zyg
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_upload(site: Site, zygote: Zygote, tally: Tally) -> None:
-    """Nothing is stored, and the old picture stays."""
+    """Nothing is stored, and the old picture is unchanged."""
     await site.post("/pictures/1", bytes(100_000), missing=1000)
     site.leave()
     await site.answered("/pictures/2", b"other")

@@ -1,4 +1,4 @@
-"""Two processes serve declared thumbnails while pictures are replaced and deleted, and are killed meanwhile."""
+"""Two processes serve declared thumbnails while pictures are replaced and deleted, and the processes are killed."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ USUAL = {
 
 
 async def check_files(database: Any, store: KeyedStore) -> int:
-    """Assert that each file of a thumbnail shows the picture that its name was given out for; return their number.
+    """Assert that each thumbnail file shows the picture for which its name was issued; return their number.
 
-    A name whose picture was never committed was given to nobody.
+    Names of pictures that were never committed were never issued.
     """
     count = 0
     async with AsyncSession(database.reader) as session:
@@ -50,7 +50,7 @@ async def check_files(database: Any, store: KeyedStore) -> int:
 
 
 async def check(place: Place) -> tuple[int, int]:
-    """Assert what must hold when the processes are dead; return the number of files of thumbnails, and of orphans."""
+    """Assert the invariants after the processes have died; return the number of thumbnail files and of orphans."""
     await place.quiet()
     store = store_of(place.store)
     site = Site(async_sessionmaker(place.database.reader, expire_on_commit=False), store)
@@ -86,9 +86,9 @@ async def check(place: Place) -> tuple[int, int]:
     indirect=["make_places"],
 )
 async def test_servers_are_killed(make_places: MakePlaces, zygote: Zygote, tally: Tally, step: str, seed: int) -> None:
-    """No URL ever shows another picture, none of an attached one is missing, and a sweep removes what was left behind.
+    """No URL ever returns another picture, no attached picture is missing, and a sweep removes all other files.
 
-    One process is killed at a step, the other wherever it is.
+    One process is killed at a given step, the other at any time.
     """
     random = Random(f"{step} {seed}")
     [place] = make_places(1)

@@ -1,4 +1,4 @@
-"""What a process that serves declared thumbnails does until it is killed, while pictures are replaced and deleted."""
+"""A process that serves declared thumbnails while pictures are replaced and deleted, until it is killed."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ Colour = tuple[int, ...]
 
 
 class Base(DeclarativeBase):
-    """The base of the models here."""
+    """The declarative base."""
 
 
 class Owner(Base):
-    """Has one picture."""
+    """An owner of one picture."""
 
     __tablename__ = "owner"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -45,7 +45,7 @@ class Owner(Base):
 
 
 class Picture(Base, Image, FocalPoint, ThumbnailMarks):
-    """Has two colours, one on each side; ``icon`` shows the side with the focal point."""
+    """A picture with a different colour on each side; ``icon`` shows the side with the focal point."""
 
     __tablename__ = "picture"
     __thumbnails__ = {
@@ -65,7 +65,7 @@ class Given(Base):
 
 
 def colour_of(number: int) -> Colour:
-    """Return one of 125 colours that differ by more than compression can."""
+    """Return one of 125 colours that differ by more than compression can cause."""
     return tuple(LEVELS[number // 5**place % 5] for place in range(3))
 
 
@@ -79,7 +79,7 @@ def picture_of(left: int, right: int) -> bytes:
 
 
 def check_picture(blob: bytes, name: str, point: str, given: Given) -> None:
-    """Assert that a thumbnail shows the colours of its original, and the right part of it."""
+    """Assert that a thumbnail shows the colours of the right part of its original."""
     with PillowImage.open(io.BytesIO(blob)) as image:
         pixels = image.convert("RGB")
     sides = [given.left, given.right]
@@ -92,10 +92,10 @@ def check_picture(blob: bytes, name: str, point: str, given: Given) -> None:
 
 
 class Watched(WatchedStore):
-    """Tells a watch of the puts of thumbnails and of all deletions; is at the place of the store behind it."""
+    """A store at the same location that notifies a watch of puts of thumbnails and of all deletions."""
 
     def location_of(self, object_type: str | None = None) -> frozenset[Hashable]:
-        """The same in every process."""
+        """Return a location that is the same in every process."""
         return self.inner.location_of(object_type)
 
     def _passing(self, step: str) -> Any:
@@ -109,10 +109,10 @@ class Watched(WatchedStore):
 
 
 class Site:
-    """A server of thumbnails, and what it shows of a database.
+    """A thumbnail server, and the pictures in a database.
 
     Args:
-        sessions: Of the database.
+        sessions: Sessions on the database.
         store: The store.
     """
 
@@ -123,7 +123,7 @@ class Site:
         self.client = Client(self.server)
 
     async def rows(self) -> list[Picture]:
-        """Return all pictures of now."""
+        """Return all current pictures."""
         async with self.sessions() as session:
             return [*await session.scalars(select(Picture).order_by(Picture.owner_id))]
 
@@ -133,14 +133,14 @@ class Site:
             return [one.url for one in row.candidates(name)]
 
     async def ask(self, url: str) -> Told:
-        """Ask for a URL, and follow a redirect."""
+        """Request a URL, and follow a redirect."""
         told = await self.client.ask(url.removeprefix("/thumbnails"))
         if told.status == 302:
             told = await self.client.ask(told.headers["location"].removeprefix("/thumbnails"))
         return told
 
     async def view(self, row: Picture, name: str, url: str) -> int:
-        """Look at a thumbnail; return the status. A URL of the store stands for all files of the thumbnail."""
+        """Request a thumbnail, and return the status. For a URL of the store, request all files of the thumbnail."""
         async with self.sessions() as session:
             given = await session.get_one(Given, row.revision)
         files = [one for one in declared_files(row) if one.declaration.name == name]
@@ -166,7 +166,7 @@ class Site:
 
 
 class Program:
-    """Attaches, replaces, turns and deletes pictures, and looks at thumbnails, without an end."""
+    """Attaches, replaces, changes and deletes pictures, and requests thumbnails, until the process ends."""
 
     def __init__(self, spec: dict[str, Any], watch: Watch) -> None:
         self.random = Random(spec["seed"])
@@ -178,7 +178,7 @@ class Program:
         self.site = Site(async_sessionmaker(self.database.engine(), expire_on_commit=False), self.store)
 
     async def write(self, session: AsyncSession) -> None:
-        """Do something to a picture."""
+        """Change a random picture."""
         number = self.random.choice(self.owners)
         owner = await session.get(Owner, number)
         if owner is None:
@@ -204,7 +204,7 @@ class Program:
         await session.commit()
 
     async def writer(self) -> None:
-        """One transaction after the other; what the database refuses is left."""
+        """Run transactions; those that the database refuses are skipped."""
         while True:
             self.watch.begun += 1
             self.watch.note()
@@ -216,7 +216,7 @@ class Program:
                 self.watch.refused += 1
 
     async def viewer(self) -> None:
-        """Look at one thumbnail after the other; only what was replaced or deleted meanwhile may be missing."""
+        """Request thumbnails; only those of replaced or deleted pictures may be missing."""
         while True:
             try:
                 for row in self.random.sample(rows := await self.site.rows(), min(3, len(rows))):
@@ -232,7 +232,7 @@ class Program:
 
 
 async def run(spec: dict[str, Any], watch: Watch) -> None:
-    """Write and look, until somebody ends the process."""
+    """Write and view until the process is terminated."""
     program = Program(spec, watch)
     async with asyncio.TaskGroup() as group:
         group.create_task(program.writer())

@@ -1,4 +1,4 @@
-"""COMMIT was sent and its outcome is unknown: the same tests with values."""
+"""The outcome of a COMMIT that was sent is unknown: the same tests, with values."""
 
 from __future__ import annotations
 

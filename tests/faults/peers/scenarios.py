@@ -1,4 +1,4 @@
-"""Scenarios that any library of this kind meets in an application, written so that each library can run them.
+"""Scenarios that such a library encounters in an application, which any of these libraries can run.
 
 Each scenario runs in a separate process, with SQLite and a directory. Another process then checks the result.
 """
