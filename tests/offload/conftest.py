@@ -27,7 +27,7 @@ async def sessions(sqlite_database: Database, store: FaultyStore) -> Sessions:
 
 @pytest.fixture
 async def each_sessions(database: Database, store: FaultyStore) -> Sessions:
-    """The same on each of three databases."""
+    """Sessions on each of three databases, with the tables and the store."""
     return await sessions_of(database, store)
 
 

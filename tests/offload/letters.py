@@ -20,7 +20,7 @@ class Base(DeclarativeBase):
 
 
 class Letter(Base):
-    """Has two files, one of them small."""
+    """A letter with two files, one of them small."""
 
     __tablename__ = "letter"
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -1,4 +1,4 @@
-"""Alembic compares the columns correctly, and migrations need not import this library."""
+"""Alembic compares the columns correctly, and migrations do not import this library."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ async def differences(database: Database, metadata: MetaData) -> list[Any]:
 
 
 async def test_created_tables_need_no_migration(database: Database) -> None:
-    """Neither types nor defaults, which the database does not know, differ."""
+    """Neither types nor defaults, which the database does not contain, are reported as different."""
     _, metadata = models()
     await database.create(metadata)
     assert await differences(database, metadata) == []
 
 
 @pytest.mark.parametrize("limit", [0, 100])
-async def test_a_changed_limit_is_seen(database: Database, limit: int) -> None:
+async def test_a_changed_limit_is_detected(database: Database, limit: int) -> None:
     """Adding or removing ``inline_below`` changes the type in the database."""
 
     class Base(DeclarativeBase):
@@ -78,7 +78,7 @@ async def test_a_changed_limit_is_seen(database: Database, limit: int) -> None:
 
 
 async def test_a_migration_that_adds_columns(database: Database, store: FaultyStore) -> None:
-    """It contains only types of SQLAlchemy, and existing rows have no value."""
+    """The migration contains only types of SQLAlchemy, and existing rows have no value."""
     _, old = models(before=True)
     await database.create(old)
     paper, metadata = models()

@@ -77,8 +77,8 @@ def make_app(sessions: Sessions) -> FastAPI:
     return app
 
 
-async def test_in_and_out(sessions: Sessions, store: FaultyStore) -> None:
-    """The response contains the sent value; a list needs no store; an unloaded value is an error, not empty."""
+async def test_a_round_trip(sessions: Sessions, store: FaultyStore) -> None:
+    """The response contains the sent value, a list needs no store, and an unloaded value is an error, not empty."""
     app = make_app(sessions)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -101,8 +101,8 @@ async def test_in_and_out(sessions: Sessions, store: FaultyStore) -> None:
             await client.get("/articles/1", params={"loaded": False})
 
 
-def test_the_schema_says_what_the_values_are(sessions: Sessions) -> None:
-    """In the OpenAPI schema a text is a string, and a JSON object an object."""
+def test_the_openapi_schema(sessions: Sessions) -> None:
+    """In the OpenAPI schema, a text is a string, and a JSON object an object."""
     schemas = make_app(sessions).openapi()["components"]["schemas"]
     assert schemas["ArticleIn"]["properties"]["body"] == {
         "type": "string",

@@ -1,4 +1,4 @@
-"""Compression: stored values are restored, and anything else is refused."""
+"""Compression: stored values are restored, and other data is refused."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def sha256(data: bytes) -> str:
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @given(data=st.binary(max_size=3000), times=st.integers(1, 400))
-def test_what_goes_in_comes_out(compression: Any, data: bytes, times: int) -> None:
-    """Values of any size, including more than a block, never exceed the bound."""
+def test_values_are_restored(compression: Any, data: bytes, times: int) -> None:
+    """Values of any size, including more than a block, are restored, and never exceed the bound."""
     data *= times
     file = codec.compress(data, compression)
     assert len(file) <= codec.bound(len(data))
@@ -38,7 +38,7 @@ BOMB = bytes(200_000_000)
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_what_is_not_what_was_stored_is_refused(compression: Any) -> None:
+def test_altered_data_is_refused(compression: Any) -> None:
     """Truncated, extended, repeated, resized, altered, foreign and empty data is refused."""
     file = codec.compress(PLAIN, compression)
     size, fingerprint = len(PLAIN), sha256(PLAIN)
@@ -59,7 +59,7 @@ def test_what_is_not_what_was_stored_is_refused(compression: Any) -> None:
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_what_follows_in_a_later_block_is_refused(compression: Any) -> None:
+def test_trailing_data_is_refused(compression: Any) -> None:
     """Data after the end of the value is refused, even in a later block."""
     plain = random.Random(1).randbytes(2 * codec.BLOCK)
     file = codec.compress(plain, compression)
@@ -68,8 +68,8 @@ def test_what_follows_in_a_later_block_is_refused(compression: Any) -> None:
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
-def test_a_bomb_takes_no_memory(compression: Any) -> None:
-    """A false size is detected after that size, regardless of the rest: 200 MB in some kilobytes."""
+def test_a_decompression_bomb_takes_little_memory(compression: Any) -> None:
+    """A false size is detected after this size: 200 MB are refused with some kilobytes of memory."""
     file = codec.compress(BOMB, compression)
     assert len(file) < 250_000
     tracemalloc.start()
@@ -81,7 +81,7 @@ def test_a_bomb_takes_no_memory(compression: Any) -> None:
         tracemalloc.stop()
 
 
-def test_a_frame_that_asks_for_a_large_window_is_refused() -> None:
+def test_a_large_window_is_refused() -> None:
     """A header of zstd may request 128 MB before a byte is decompressed."""
     library = codec._zstd()
     options = {library.CompressionParameter.window_log: 27, library.CompressionParameter.compression_level: 3}
@@ -92,18 +92,18 @@ def test_a_frame_that_asks_for_a_large_window_is_refused() -> None:
 
 
 def test_gzip_is_gzip() -> None:
-    """Other programs can read it."""
+    """Other programs can decompress the data."""
     assert gzip.decompress(codec.compress(PLAIN, "gzip")) == PLAIN
 
 
 @pytest.mark.parametrize("compression", ["lzma", "", 3])
-def test_a_compression_that_there_is_not(compression: object) -> None:
+def test_an_unknown_compression(compression: object) -> None:
     """The message lists the supported compressions."""
     with pytest.raises(DeclarationError, match="expected None, 'gzip' or 'zstd'"):
         codec.check_compression(compression)
 
 
-def test_zstd_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zstd_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without zstd, the declaration fails, and values that do not need it keep working."""
     for name in ("compression.zstd", "backports.zstd"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -1,4 +1,4 @@
-"""Offloaded columns: every form of declaration, assignment, and use in SQLAlchemy."""
+"""Offloaded columns: all forms of declaration, assignment, and use in SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Concrete(Shape):
 
 
 class Report(Base):
-    """Column names, keys, defaults, and deferred columns."""
+    """A class with column names, keys, defaults, and deferred columns."""
 
     __tablename__ = "annual_report"
     __table_args__ = {"comment": "of all years"}
@@ -168,7 +168,7 @@ class Card(SQLModel, table=True):
 
 
 class Remarkable:
-    """A value with its own comparison, and therefore without a hash."""
+    """A value with its own comparison, which therefore has no hash."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Remarkable)
@@ -243,8 +243,8 @@ async def test_each_form_of_declaration(
     assert await store.names() == set()
 
 
-def test_a_mixins_classes_have_settings_of_their_own() -> None:
-    """The declarations are equal, but the settings of each class are separate."""
+def test_classes_of_a_mixin_have_separate_settings() -> None:
+    """The declarations are equal, but each class has separate settings."""
     letter, memo = (inspect(cls).columns["body"].type.settings for cls in (Letter, Memo))
     assert letter is not memo
     assert (letter.place, memo.place) == ("letter.body", "memo.body")
@@ -281,8 +281,8 @@ async def test_defaults(sessions: Sessions, store: FaultyStore) -> None:
         assert [await row.told.load() for row in rows] == ["once upon a time"] * 3
 
 
-async def test_a_value_that_was_changed_in_place_is_assigned_anew(sessions: Sessions, store: FaultyStore) -> None:
-    """A change in place is not detected; an assigned value is stored as it is at the flush."""
+async def test_a_value_that_was_changed_in_place_must_be_assigned_again(sessions: Sessions, store: FaultyStore) -> None:
+    """A change in place is not detected, and an assigned value is stored as it is at the flush."""
     async with sessions() as session, session.begin():
         session.add(Report(id=1))
     async with sessions() as session, session.begin():
@@ -295,8 +295,8 @@ async def test_a_value_that_was_changed_in_place_is_assigned_anew(sessions: Sess
         assert (await session.get_one(Report, 1)).tags == ["new", "unseen", "late"]
 
 
-async def test_what_is_not_loaded_says_so(sessions: Sessions, store: FaultyStore) -> None:
-    """An expired or deferred value is not loaded implicitly; each call in the message loads it."""
+async def test_values_that_are_not_loaded(sessions: Sessions, store: FaultyStore) -> None:
+    """An expired or deferred value is not loaded implicitly, and each call in the message loads it."""
     async with sessions() as session, session.begin():
         session.add(Report(id=1, long_body="long"))
     async with sessions() as session:
@@ -467,19 +467,19 @@ NOT_STORED: Any = str
         ),
     ],
 )
-def test_what_cannot_be_declared(declare: Any, message: str) -> None:
+def test_invalid_declarations(declare: Any, message: str) -> None:
     """An invalid declaration raises an error with the expected arguments."""
     with pytest.raises(DeclarationError, match=message):
         declare()
 
 
-def test_what_may_be_null() -> None:
-    """The declaration decides whether a column is nullable; otherwise SQLAlchemy's default applies."""
+def test_nullable_columns() -> None:
+    """The declaration determines whether a column is nullable; otherwise SQLAlchemy's default applies."""
     declared = {given: stored_text(name="x", nullable=given).column.nullable for given in (True, False, None)}  # type: ignore[call-overload]
     assert declared == {True: True, False: False, None: True}
 
 
-def test_a_table_whose_name_is_no_object_type() -> None:
+def test_a_table_whose_name_is_not_an_object_type() -> None:
     """The error is raised when the mapping is configured, or when the first object of the class is created."""
 
     class Local(DeclarativeBase):

@@ -1,4 +1,4 @@
-"""Attached files: what comes from anywhere is stored with the row, and read, located, replaced and deleted with it."""
+"""Attached files are stored with the row, from any source, and read, located, replaced and deleted with it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def sessions(sqlite_database: Database, store: FaultyStore) -> Sessions:
 
 @pytest.fixture
 async def each_sessions(database: Database, store: FaultyStore) -> Sessions:
-    """The same of three databases in turn."""
+    """Sessions on each of three databases, with tables and the store."""
     return await prepared(database, store)
 
 
@@ -89,14 +89,14 @@ def upload(filename: str | None = "a.pdf", content_type: str = "application/pdf"
     ],
 )
 async def test_sources(source: Any, filename: str, mimetype: str) -> None:
-    """The name and the type are those of an upload, made safe; a type that says nothing is guessed from the name."""
+    """The name and the type of an upload are cleaned; a missing or generic type is guessed from the name."""
     file = await StoredFile.from_file(source)
     assert (file.filename, file.mimetype, file.size) == (filename, mimetype, len(PDF))
     assert await file.read() == PDF
 
 
 async def test_a_stream_and_a_path(tmp_path: Path) -> None:
-    """An iterator has no name; a file on disk has that of its path, whether it is opened here or there."""
+    """An iterator has no name, and a file on disk has the name of its path, whoever opens it."""
     path = tmp_path / "Märchen.TXT"
     path.write_bytes(PDF)
     streamed = await StoredFile.from_file(pieces())
@@ -114,7 +114,7 @@ async def test_a_stream_and_a_path(tmp_path: Path) -> None:
 
 
 async def test_responses_and_parts() -> None:
-    """Responses of httpx and aiohttp and a part of a form of aiohttp have a name and a type, too."""
+    """Responses of httpx and aiohttp, and a part of a form of aiohttp, have a name and a type, too."""
     found: list[StoredFile] = []
 
     async def receive(request: web.Request) -> web.Response:
@@ -143,7 +143,7 @@ async def test_responses_and_parts() -> None:
 
 
 async def test_too_large() -> None:
-    """A source that exceeds the limit is refused, and read hardly further."""
+    """A source that exceeds the limit is refused, and at most one chunk more is read."""
     read = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -162,7 +162,7 @@ async def test_too_large() -> None:
 
 
 async def test_the_column_has_a_limit(sessions: Sessions, store: FaultyStore) -> None:
-    """A file that exceeds it is refused in the flush, before anything is put."""
+    """A file that exceeds the limit is refused in the flush, before anything is put."""
     async with sessions() as session:
         session.add(Letter(id=1, stamp=await StoredFile.from_blob(bytes(1001), filename="x")))
         with pytest.raises(ValueTooLargeError, match=r"letter\.stamp"):
@@ -171,7 +171,7 @@ async def test_the_column_has_a_limit(sessions: Sessions, store: FaultyStore) ->
 
 
 async def test_a_source_that_fails(sessions: Sessions, store: FaultyStore) -> None:
-    """The error reaches the caller, and neither the row nor the store has anything."""
+    """The error propagates, and neither the row nor the store is changed."""
 
     async def broken() -> AsyncIterator[bytes]:
         yield bytes(SPOOL_MEMORY + 1)
@@ -186,8 +186,8 @@ async def test_a_source_that_fails(sessions: Sessions, store: FaultyStore) -> No
     assert await store.names() == set()
 
 
-async def test_cancelled_while_it_reads() -> None:
-    """A cancelled upload ends at once."""
+async def test_reading_is_cancelled() -> None:
+    """A cancelled upload ends immediately."""
     waiting = asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
@@ -206,8 +206,8 @@ async def test_cancelled_while_it_reads() -> None:
 
 
 @pytest.mark.parametrize("filename", ["Invoice 7.pdf", "日本語 🎉.html", "x" * 300 + ".svg", "%2e%2e#?&=+;'.txt"])
-async def test_the_row_knows_the_file(each_sessions: Sessions, store: FaultyStore, filename: str) -> None:
-    """Name, type, size, checksum and time come from the row on each database; the store has the bytes."""
+async def test_the_row_contains_the_metadata(each_sessions: Sessions, store: FaultyStore, filename: str) -> None:
+    """Name, type, size, checksum and time are read from the row with each database; the store has the bytes."""
     async with each_sessions() as session, session.begin():
         file = await StoredFile.from_blob(PDF, filename=filename, mimetype="application/x-anything")
         session.add(Letter(id=1, scan=file))
@@ -227,7 +227,7 @@ async def test_the_row_knows_the_file(each_sessions: Sessions, store: FaultyStor
 
 
 async def test_an_empty_file(sessions: Sessions, store: FaultyStore) -> None:
-    """It is a file, though without bytes."""
+    """An empty file is stored like any other."""
     await attach(sessions, b"", "empty.txt")
     found = await scan_of(sessions)
     assert (found.size, bool(found), found.filename) == (0, False, "empty.txt")
@@ -236,7 +236,7 @@ async def test_an_empty_file(sessions: Sessions, store: FaultyStore) -> None:
 
 
 async def test_reading(sessions: Sessions, store: FaultyStore) -> None:
-    """As a stream, in chunks, as bytes, or loaded into a spool that is then read without the store."""
+    """A file is read as a stream, in chunks, as bytes, or loaded into a spool that no longer needs the store."""
     await attach(sessions)
     found = await scan_of(sessions)
     async with await found.open() as file:
@@ -259,8 +259,8 @@ async def test_reading(sessions: Sessions, store: FaultyStore) -> None:
         assert [bytes(row.scan.value.view) for row in rows if row.scan is not None] == [PDF]
 
 
-async def test_before_it_is_stored(sessions: Sessions) -> None:
-    """A file that is only attached can be read and described, but not located or pickled."""
+async def test_before_the_flush(sessions: Sessions) -> None:
+    """A file that is not stored yet can be read and described, but not located or pickled."""
     file = await StoredFile.from_blob(PDF, filename="a.pdf")
     assert (file.name, file.created_at, file.loaded) == (None, None, True)
     assert [chunk async for chunk in file.chunks()] == [PDF]
@@ -277,7 +277,7 @@ async def test_before_it_is_stored(sessions: Sessions) -> None:
 
 
 async def test_pickled(sessions: Sessions) -> None:
-    """A stored file keeps what the row says, without its bytes."""
+    """A pickled handle of a stored file has the metadata in the row, without the bytes."""
     await attach(sessions)
     found = await scan_of(sessions)
     await found.load()
@@ -291,7 +291,7 @@ async def test_pickled(sessions: Sessions) -> None:
 
 
 async def test_replaced(each_sessions: Sessions, store: FaultyStore) -> None:
-    """The same file again changes nothing; another name, type or content replaces the file after the commit."""
+    """An equal file changes nothing; another name, type or content replaces the file after the commit."""
     await attach(each_sessions)
     for change, puts in (
         ({"blob": PDF}, 1),
@@ -315,7 +315,7 @@ async def test_replaced(each_sessions: Sessions, store: FaultyStore) -> None:
 
 
 async def test_rolled_back(each_sessions: Sessions, store: FaultyStore) -> None:
-    """What a rollback, a savepoint or a store that refuses undoes leaves no file; the handle can be used again."""
+    """After a rollback, also of a savepoint, or an error of the store, no file is left; the handle stays usable."""
     file = await StoredFile.from_blob(PDF, filename="a.pdf")
     async with each_sessions() as session:
         session.add(unsaved := Letter(id=1, scan=file))
@@ -346,7 +346,7 @@ async def test_rolled_back(each_sessions: Sessions, store: FaultyStore) -> None:
 
 
 async def test_copied_to_another_row(sessions: Sessions, store: FaultyStore) -> None:
-    """Each row has a file of its own, with the same name, type and bytes."""
+    """Each row has its own file, with the same name, type and bytes."""
     await attach(sessions, bytes(SPOOL_MEMORY + 1), "large.pdf")
     async with sessions() as session, session.begin():
         first = await session.get_one(Letter, 1)
@@ -366,7 +366,7 @@ async def test_copied_to_another_row(sessions: Sessions, store: FaultyStore) -> 
 
 
 async def test_a_damaged_file(sessions: Sessions, store: FaultyStore) -> None:
-    """Other bytes, a lost file, and a row that names another column's file are errors."""
+    """Altered bytes, a lost file, and a row that names another column's file are errors."""
     await attach(sessions)
     found = await scan_of(sessions)
     assert found.name is not None
@@ -391,8 +391,8 @@ async def test_a_damaged_file(sessions: Sessions, store: FaultyStore) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-async def test_what_is_not_a_file() -> None:
-    """Bytes, an upload and a call that was not awaited are refused with the call that is right."""
+async def test_other_values_are_refused() -> None:
+    """Bytes, uploads and calls that were not awaited are refused with an error that names the right call."""
     row = Letter(id=1)
     for value in (PDF, upload(), StoredFile.from_blob(PDF, filename="x"), "text"):
         with pytest.raises(DeclarationError, match=r"await StoredFile\.from_file"):
@@ -408,14 +408,14 @@ async def test_what_is_not_a_file() -> None:
 @pytest.mark.parametrize(
     "options", [{"compression": "gzip"}, {"inline_below": 10}, {"dedupe": True}, {"default": b"x"}]
 )
-def test_options_that_files_do_not_have(options: dict[str, Any]) -> None:
-    """They are refused when the column is declared."""
+def test_invalid_options(options: dict[str, Any]) -> None:
+    """Invalid options are refused when the column is declared."""
     with pytest.raises(DeclarationError, match="attached files"):
         stored(StoredFile, **options)
 
 
 def test_columns() -> None:
-    """The column is wide enough for any name, and optional in a dataclass."""
+    """The column is wide enough for any name, and can be optional in a dataclass."""
 
     class DataBase(MappedAsDataclass, DeclarativeBase):
         pass
@@ -431,7 +431,7 @@ def test_columns() -> None:
 
 
 async def test_sqlmodel(sqlite_database: Database, store: FaultyStore) -> None:
-    """A model of SQLModel has a file."""
+    """A model of SQLModel can have a file."""
 
     class Receipt(SQLModel, table=True):
         metadata = MetaData()
@@ -451,8 +451,8 @@ async def test_sqlmodel(sqlite_database: Database, store: FaultyStore) -> None:
         assert (found.filename, await found.read()) == ("a.pdf", PDF)
 
 
-async def test_a_column_of_bytes_becomes_one_of_files(sqlite_database: Database, store: FaultyStore) -> None:
-    """Values that were stored as bytes are files with the last part of their name, and are replaced by real ones."""
+async def test_a_column_of_bytes_is_changed_to_files(sqlite_database: Database, store: FaultyStore) -> None:
+    """Values that were stored as bytes can be read as files, and are replaced by attached ones."""
 
     class OldBase(DeclarativeBase):
         pass
@@ -490,7 +490,7 @@ async def test_a_column_of_bytes_becomes_one_of_files(sqlite_database: Database,
 
 
 async def test_pydantic(sessions: Sessions, store: FaultyStore) -> None:
-    """A model of a response has the URL, the name, the type and the size; nothing but a handle is accepted."""
+    """A response model has the URL, name, type and size, and accepts only handles."""
 
     class LetterOut(BaseModel):
         model_config = ConfigDict(from_attributes=True, arbitrary_types_allowed=False)

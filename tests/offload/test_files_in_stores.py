@@ -1,4 +1,4 @@
-"""Attached files in a directory and a bucket: URLs, serving, maintenance, memory and processes that are killed."""
+"""Attached files in a directory and a bucket: URLs, serving, maintenance, memory, and killed processes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_each_store(sqlite_database: Database, real_store: KeyedStore, fil
 
 @pytest.mark.parametrize("filename", HOSTILE)
 async def test_urls_of_a_bucket(sqlite_database: Database, gate: Gate, make_store: MakeStore, filename: str) -> None:
-    """A signed URL leads to the file, whose type no browser runs; a download has its name, or another."""
+    """A signed URL returns the file with a type that no browser runs; a download has its name, or another one."""
     sessions = await prepared(sqlite_database, make_store(gate.url, url_expires_in=3600))
     await attach(sessions, PDF, filename)
     found = await scan_of(sessions)
@@ -102,7 +102,7 @@ def exposed(tmp_path: Path, **options: Any) -> HttpExposedFileSystemStore:
 @pytest.mark.parametrize("filename", HOSTILE)
 @pytest.mark.parametrize("signed", [False, True])
 async def test_urls_of_a_directory(sqlite_database: Database, tmp_path: Path, filename: str, signed: bool) -> None:
-    """The application's server sends it as a download, with a type that no browser runs."""
+    """The server of the application sends a file as a download, with a type that no browser runs."""
     store = exposed(tmp_path, url_secret=SECRET if signed else None)
     sessions = await prepared(sqlite_database, store)
     await attach(sessions, PDF, filename)
@@ -125,7 +125,7 @@ async def test_urls_of_a_directory(sqlite_database: Database, tmp_path: Path, fi
 
 
 async def test_pictures_are_displayed(sqlite_database: Database, tmp_path: Path) -> None:
-    """An attached picture may be displayed; whatever its extension hides cannot run."""
+    """An attached picture may be displayed, and active content behind its extension cannot run."""
     store = exposed(tmp_path)
     sessions = await prepared(sqlite_database, store)
     await attach(sessions, b"<script>alert(1)</script>", "cat.PNG")
@@ -135,8 +135,8 @@ async def test_pictures_are_displayed(sqlite_database: Database, tmp_path: Path)
     assert "content-disposition" not in response.headers
 
 
-async def test_a_front_server_sends_it(sqlite_database: Database, tmp_path: Path) -> None:
-    """The path in the header is escaped, since web servers decode it."""
+async def test_a_front_end_server_sends_the_file(sqlite_database: Database, tmp_path: Path) -> None:
+    """The path in the header is percent-encoded, because web servers decode it."""
     store = exposed(tmp_path, x_accel_redirect="/internal/")
     sessions = await prepared(sqlite_database, store)
     await attach(sessions, PDF, "日本語 1%.pdf")
@@ -148,7 +148,7 @@ async def test_a_front_server_sends_it(sqlite_database: Database, tmp_path: Path
 
 
 async def test_nginx(sqlite_database: Database) -> None:
-    """With the configuration of the guide, browsers save each file under its name; other names are not served."""
+    """With the configuration in the guide, browsers save each file under its name, and other names are not served."""
     server = f"{NGINX} {NGINX_FILES}"
     with store_directory() as root, nginx_before("http://127.0.0.1:1", root, server, NGINX_HTTP) as url:
         store = FileSystemStore(root, f"{url}/images/")
@@ -181,8 +181,8 @@ async def test_nginx(sqlite_database: Database) -> None:
         lambda name: name.replace("~", "/"),
     ],
 )
-async def test_paths_that_name_no_file(sqlite_database: Database, tmp_path: Path, change: Callable[[str], str]) -> None:
-    """A path that this library cannot have made is not looked for."""
+async def test_other_paths(sqlite_database: Database, tmp_path: Path, change: Callable[[str], str]) -> None:
+    """A path that this library cannot have generated is not looked up."""
     store = exposed(tmp_path)
     sessions = await prepared(sqlite_database, store)
     await attach(sessions)
@@ -199,7 +199,7 @@ async def test_paths_that_name_no_file(sqlite_database: Database, tmp_path: Path
 
 
 async def test_maintenance(database: Database, real_store: KeyedStore) -> None:
-    """Verification, sweep and migration know the files, and the copy has the same names and types."""
+    """Verification, sweep and migration include the files, and copies have the same names and types."""
     sessions = await prepared(database, real_store)
     await attach(sessions, PDF, "日本語.pdf")
     async with sessions() as session, session.begin():
@@ -308,7 +308,7 @@ def run(database: Database, store: KeyedStore, gate: Gate, task: str) -> subproc
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process's memory can be reset on Linux only")
 async def test_a_large_file_takes_little_memory(sqlite_database: Database, real_store: KeyedStore, gate: Gate) -> None:
-    """Attaching and reading a stream of 200 MiB takes less than 64 MiB of memory, whatever the store."""
+    """Attaching and reading a stream of 200 MiB takes less than 64 MiB of memory with each store."""
     sessions = await prepared(sqlite_database, real_store)
     done = run(sqlite_database, real_store, gate, "measure")
     assert done.returncode == 0, done.stderr
@@ -322,7 +322,7 @@ async def test_a_large_file_takes_little_memory(sqlite_database: Database, real_
 
 
 async def test_a_killed_process(database: Database, real_store: KeyedStore, gate: Gate) -> None:
-    """A process that is killed between the flush and the commit leaves a file without a row, which a sweep deletes."""
+    """A process killed between the flush and the commit leaves a file without a row, which a sweep deletes."""
     sessions = await prepared(database, real_store)
     assert run(database, real_store, gate, "die").returncode < 0
     [left] = await names(real_store)

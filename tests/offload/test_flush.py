@@ -1,4 +1,4 @@
-"""Offloaded columns in a flush: which files are put, and which are deleted with the commit."""
+"""Offloaded columns in a flush: the files that are put, and those that are deleted with the commit."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_the_life_of_a_value(each_sessions: Sessions, store: FaultyStore) 
 
 @pytest.mark.parametrize("how", ["loaded", "expired", "deferred", "deleted"])
 async def test_the_old_value_need_not_be_known(each_sessions: Sessions, store: FaultyStore, how: str) -> None:
-    """The file that the row references just before it is written is deleted."""
+    """The file that the row references immediately before it is written is deleted."""
     sessions = each_sessions
     await article(sessions, data=b"data")
     async with sessions() as session, session.begin():
@@ -76,8 +76,8 @@ async def test_the_old_value_need_not_be_known(each_sessions: Sessions, store: F
     assert await contents(sessions, store) == (set() if how == "deleted" else {b"new", b"data"})
 
 
-async def test_what_is_the_same_is_not_put(sessions: Sessions, store: FaultyStore) -> None:
-    """A resubmitted form causes no upload and no UPDATE; the handle then knows the value."""
+async def test_equal_values_are_not_put(sessions: Sessions, store: FaultyStore) -> None:
+    """A resubmitted form causes no upload and no UPDATE, and the handle then has the value."""
     await article(sessions, note="short")
     sent: list[str] = []
     async with sessions() as session, session.begin():
@@ -102,7 +102,7 @@ async def test_what_is_the_same_is_not_put(sessions: Sessions, store: FaultyStor
 
 
 def drafts(**options: Any) -> Any:
-    """Return a class for a table that other classes also use, declared as it was at some time."""
+    """Return a class for a table that other classes use, too, as it was declared at some time."""
 
     class Local(DeclarativeBase):
         pass
@@ -140,8 +140,8 @@ async def test_options_that_were_changed(sessions: Sessions, store: FaultyStore)
     assert store.counts["put"] == 1
 
 
-async def test_set_back_to_what_it_was(sessions: Sessions, store: FaultyStore) -> None:
-    """Also after a flush, the file that was to be deleted has a copy, or is kept."""
+async def test_a_previous_value_is_assigned_again(sessions: Sessions, store: FaultyStore) -> None:
+    """The file that was to be deleted is copied or kept, also after a flush."""
     await article(sessions)
     async with sessions() as session, session.begin():
         found = await session.get_one(Article, 1)
@@ -156,8 +156,8 @@ async def test_set_back_to_what_it_was(sessions: Sessions, store: FaultyStore) -
     assert await contents(sessions, store) == {b"old"}
 
 
-async def test_each_row_has_a_file_of_its_own(each_sessions: Sessions, store: FaultyStore) -> None:
-    """The value of another row's handle is copied, loaded or not, new or not, from any column."""
+async def test_each_row_has_its_own_file(each_sessions: Sessions, store: FaultyStore) -> None:
+    """The value of another row's handle is copied, whether or not it is loaded or new, from any column."""
     sessions = each_sessions
     await article(sessions)
     async with sessions() as session, session.begin():
@@ -175,8 +175,8 @@ async def test_each_row_has_a_file_of_its_own(each_sessions: Sessions, store: Fa
     assert await contents(sessions, store) == {b"old", b"two rows"}
 
 
-async def test_the_handle_of_another_row_is_as_good(sessions: Sessions, store: FaultyStore) -> None:
-    """Also before the flush, the handle has the same value and can be loaded."""
+async def test_the_handle_of_another_row_can_be_loaded(sessions: Sessions, store: FaultyStore) -> None:
+    """Before the flush, too, the handle has the same value and can be loaded."""
     await article(sessions)
     async with sessions() as session, session.begin():
         one = await session.get_one(Article, 1)
@@ -201,7 +201,7 @@ async def check_notes(sessions: Sessions) -> None:
 
 
 async def test_merged_and_pickled(each_sessions: Sessions, store: FaultyStore) -> None:
-    """An unchanged value changes nothing; a value replaced meanwhile is refused; a loaded one is put again."""
+    """An unchanged value changes nothing, a replaced one is refused, and a loaded one is put again."""
     sessions = each_sessions
     await article(sessions)
     async with sessions() as session:
@@ -227,7 +227,7 @@ async def test_merged_and_pickled(each_sessions: Sessions, store: FaultyStore) -
 
 
 async def test_rolled_back_and_added_again(sessions: Sessions, store: FaultyStore) -> None:
-    """The value is still in memory: it is put again."""
+    """The value is still in memory, so it is put again."""
     async with sessions() as session:
         session.add(found := Article(id=1, body="text", note="short"))
         await session.flush()
@@ -239,7 +239,7 @@ async def test_rolled_back_and_added_again(sessions: Sessions, store: FaultyStor
 
 
 async def test_a_row_in_the_place_of_another(each_sessions: Sessions, store: FaultyStore) -> None:
-    """Deleting and inserting the same key becomes one UPDATE: missing values are not inherited."""
+    """Deleting and inserting the same key becomes one UPDATE, in which missing values are not inherited."""
     sessions = each_sessions
     await article(sessions, data=b"data")
     async with sessions() as session, session.begin():
@@ -249,7 +249,7 @@ async def test_a_row_in_the_place_of_another(each_sessions: Sessions, store: Fau
 
 
 async def test_orphans_and_composite_keys(each_sessions: Sessions, store: FaultyStore) -> None:
-    """Rows that the flush itself deletes, loaded or not; a default; ``del``; and a changed key."""
+    """Files of delete-orphan rows are deleted, loaded or not; defaults, ``del`` and changed keys work, too."""
     sessions = each_sessions
     async with sessions() as session, session.begin():
         session.add(found := Article(id=1))
@@ -296,7 +296,7 @@ async def test_equal_values_share_a_file(each_sessions: Sessions, store: FaultyS
 
 
 async def test_nothing_is_shared_with_a_short_grace_time(sessions: Sessions, store: FaultyStore) -> None:
-    """An existing file could be too old for a sweep with a shorter grace time."""
+    """With a shorter grace time, an existing file could be too old for a sweep, so it is not shared."""
     set_grace(sessions, timedelta(hours=1))
     async with sessions() as session, session.begin():
         session.add(Article(id=1, parts=[Part(number=number, body="x", tags=["same"]) for number in range(3)]))
@@ -316,7 +316,7 @@ async def test_nothing_is_shared_with_a_short_grace_time(sessions: Sessions, sto
     ids=["insert", "core", "update", "a handle", "compare", "compare a handle"],
 )
 async def test_values_in_statements_are_refused(sessions: Sessions, store: FaultyStore, statement: Any) -> None:
-    """They would be rows without files, or two rows with one file; the message names the right call."""
+    """They would cause rows without files, or two rows with one file; the message names the right call."""
     await article(sessions)
     async with sessions() as session:
         other = (await session.get_one(Article, 1)).body
@@ -347,10 +347,10 @@ async def test_bulk_deletes(sessions: Sessions, store: FaultyStore, changed: boo
     assert await contents(sessions, store) == set()
 
 
-async def test_bulk_deletes_that_nobody_can_follow(
+async def test_bulk_deletes_of_unknown_files(
     sessions: Sessions, store: FaultyStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Files of unloaded rows, or without a known store, are left for the sweep, and the log says so."""
+    """Files of unloaded rows, or without a known store, are left to the sweep, and the log states this."""
     await article(sessions)
     await article(sessions, 2)
     sessions.kw["info"].clear()
@@ -365,7 +365,7 @@ async def test_bulk_deletes_that_nobody_can_follow(
 
 
 @pytest.mark.parametrize("what", ["replace", "delete"])
-async def test_what_somebody_wrote_into_the_row_is_not_deleted(
+async def test_foreign_references_are_not_deleted(
     sessions: Sessions, store: FaultyStore, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If the row references another column's file, or none, the row is deleted or changed, and the file is kept."""
@@ -384,10 +384,10 @@ async def test_what_somebody_wrote_into_the_row_is_not_deleted(
 
 
 @pytest.mark.parametrize("what", ["assigns", "adds"])
-async def test_hooks_of_the_application_that_come_after_ours(
+async def test_hooks_that_run_after_those_of_the_library(
     each_sessions: Sessions, store: FaultyStore, what: str
 ) -> None:
-    """Values that they assign, and rows that they add, have their files before the statements."""
+    """Values that such hooks assign, and rows that they add, have their files before the statements."""
     sessions = each_sessions
     await article(sessions)
     async with sessions() as session:
@@ -406,8 +406,8 @@ async def test_hooks_of_the_application_that_come_after_ours(
     assert await contents(sessions, store) == ({b"early", b"late"} if what == "adds" else {b"late"})
 
 
-async def test_a_row_that_a_hook_takes_away(sessions: Sessions, store: FaultyStore) -> None:
-    """Its file was put, and is deleted with the commit, because no row references it."""
+async def test_a_row_that_a_hook_expunges(sessions: Sessions, store: FaultyStore) -> None:
+    """The file was put, and is deleted with the commit, because no row references it."""
     for others in ([], [Article(id=2, body="another")]):
         async with sessions() as session:
             session.add_all([found := Article(id=1, body="text"), *others])
@@ -429,7 +429,7 @@ async def test_rows_without_values(sessions: Sessions, store: FaultyStore) -> No
     assert await contents(sessions, store) == set()
 
 
-async def test_keys_that_the_database_takes_for_the_same(sessions: Sessions, store: FaultyStore) -> None:
+async def test_keys_that_the_database_considers_equal(sessions: Sessions, store: FaultyStore) -> None:
     """A row whose key the database spells differently is written, and its old file is deleted."""
     async with sessions() as session, session.begin():
         session.add(Draft(id="a", body="old"))
@@ -444,8 +444,8 @@ async def test_keys_that_the_database_takes_for_the_same(sessions: Sessions, sto
         assert await handle.load(store) == "new"
 
 
-async def test_a_store_of_images_alone(sessions: Sessions) -> None:
-    """The store is refused before anything is written; the message says what is needed."""
+async def test_a_store_that_is_not_keyed(sessions: Sessions) -> None:
+    """The store is refused before anything is written, and the message states the requirement."""
     with pytest.raises(DeclarationError, match="KeyedStore"):
         await article(sessions, body=StoredText("x", store=PlainStore()))
 
@@ -453,7 +453,7 @@ async def test_a_store_of_images_alone(sessions: Sessions) -> None:
 @pytest.mark.parametrize("before", ["flush", "commit"])
 @pytest.mark.parametrize("driver", ["asyncpg", "asyncmy"])
 async def test_two_replace(servers: Servers, tmp_path: Any, store: FaultyStore, driver: str, before: str) -> None:
-    """The last one wins, and the file that the first one put in between is deleted."""
+    """The last replacement is kept, and the file of the first one is deleted."""
     database = servers.database(driver, tmp_path)
     try:
         sessions = await sessions_of(database, store)
@@ -480,8 +480,8 @@ async def test_two_replace(servers: Servers, tmp_path: Any, store: FaultyStore, 
         await database.aclose()
 
 
-async def test_many_values_at_once(sessions: Sessions, store: FaultyStore) -> None:
-    """Values are loaded concurrently, once each; rows without a value are skipped; an error ends all."""
+async def test_many_values_are_loaded_concurrently(sessions: Sessions, store: FaultyStore) -> None:
+    """Each value is loaded once, rows without a value are skipped, and an error ends all loads."""
     async with sessions() as session, session.begin():
         session.add_all([Article(id=number, body=f"text {number}" * number) for number in range(1, 60)])
         session.add(Article(id=100, note="short"))

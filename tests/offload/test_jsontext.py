@@ -1,4 +1,4 @@
-"""JSON within limits, with the same results with and without the fast parser."""
+"""JSON with limits, and with the same results from both parsers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @given(value=VALUES)
-def test_what_goes_in_comes_out(value: Any) -> None:
+def test_values_are_restored(value: Any) -> None:
     """Values are preserved, including integers of any size."""
     data = jsontext.encode(value)
     assert jsontext.decode(data) == value
@@ -38,7 +38,7 @@ def test_what_goes_in_comes_out(value: Any) -> None:
 
 @pytest.mark.parametrize("number", [2**63 - 1, 2**64, -(2**70), 10**300])
 def test_integers_stay_integers(parser: str, number: int) -> None:
-    """One of the parsers would convert some to floats."""
+    """Large integers stay integers, which one of the parsers would convert to floats."""
     found = jsontext.decode(jsontext.encode([number]))[0]
     assert (type(found), found) == (int, number)
 
@@ -48,8 +48,8 @@ def test_integers_stay_integers(parser: str, number: int) -> None:
     [float("nan"), float("inf"), object(), {1, 2}, b"bytes", "\ud800", {(1, 2): 3}, [[[]]] * 2 + [json]],
     ids=["nan", "inf", "object", "set", "bytes", "half a pair", "a key", "a module"],
 )
-def test_what_is_no_json_is_refused(value: Any) -> None:
-    """Other values are refused before they are written."""
+def test_other_values_are_refused(value: Any) -> None:
+    """Values that JSON cannot represent are refused before they are written."""
     with pytest.raises(OffloadError, match="cannot be encoded as JSON"):
         jsontext.encode(value)
 
@@ -63,7 +63,7 @@ TEXTS = st.text(alphabet='"\\[]{}u\n', max_size=8)
 
 
 @given(value=st.recursive(TEXTS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=10))
-def test_how_deep_it_is(value: Any) -> None:
+def test_the_nesting_depth(value: Any) -> None:
     """Brackets, quotes and backslashes in strings do not count."""
     assert jsontext._depth(jsontext.encode(value)) == depth_of(value)
 
@@ -75,8 +75,8 @@ def nested(depth: int) -> Any:
     return value
 
 
-def test_values_may_be_nested_so_deep() -> None:
-    """Deeper nesting is refused, with both parsers; strings do not count."""
+def test_the_maximum_nesting() -> None:
+    """Deeper nesting is refused with both parsers, and brackets in strings do not count."""
     assert jsontext.decode(jsontext.encode(nested(jsontext.MAX_DEPTH))) == nested(jsontext.MAX_DEPTH)
     with pytest.raises(OffloadError, match="nested deeper"):
         jsontext.encode(nested(jsontext.MAX_DEPTH + 1))
@@ -113,7 +113,7 @@ def test_hostile_json(parser: str, data: bytes) -> None:
         jsontext.decode(data)
 
 
-def test_data_stay_data(parser: str) -> None:
-    """No name has a meaning; of duplicate keys, the last one counts."""
+def test_names_have_no_special_meaning(parser: str) -> None:
+    """No name has a special meaning, and of duplicate keys the last one counts."""
     data = b'{"__class__": "os.system", "a": 1, "a": 2, "s": "\\ud83d\\ude00"}'
     assert jsontext.decode(data) == {"__class__": "os.system", "a": 2, "s": "\U0001f600"}

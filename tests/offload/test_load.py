@@ -62,7 +62,7 @@ async def sessions(sqlite_database: Database, store: FaultyStore) -> Sessions:
     return sessions
 
 
-async def test_much_work_is_done_in_threads(sessions: Sessions) -> None:
+async def test_large_values_are_processed_in_threads(sessions: Sessions) -> None:
     """Large values are not encoded or decoded in the event loop."""
     StoredWitness.threads.clear()
     value = "x" * 100_000
@@ -78,7 +78,7 @@ async def test_much_work_is_done_in_threads(sessions: Sessions) -> None:
 
 
 async def test_a_stream_takes_little_memory(sessions: Sessions) -> None:
-    """A stream of 32 MB takes a few blocks of a quarter megabyte."""
+    """A stream of 32 MB takes a few blocks of 256 KiB."""
     size = 32_000_000
     async with sessions() as session, session.begin():
         session.add(Tape(id=1, data=bytes(size)))
@@ -105,7 +105,7 @@ async def tapes(sessions: Sessions, count: int = 20) -> list[Tape]:
         return list(await session.scalars(select(Tape).order_by(Tape.id)))
 
 
-async def test_cancelled_while_it_loads(sessions: Sessions, store: FaultyStore) -> None:
+async def test_loading_is_cancelled(sessions: Sessions, store: FaultyStore) -> None:
     """Values that were read are loaded, nothing continues in the background, and the next call loads the rest."""
     rows = await tapes(sessions)
     hanging = asyncio.Event()
@@ -132,7 +132,7 @@ async def test_cancelled_while_it_loads(sessions: Sessions, store: FaultyStore) 
     assert store.counts["get"] == 8 + 15
 
 
-async def test_one_that_fails_ends_the_others(sessions: Sessions, store: FaultyStore) -> None:
+async def test_an_error_ends_the_other_loads(sessions: Sessions, store: FaultyStore) -> None:
     """The error is raised although other loads hang."""
     rows = await tapes(sessions)
 
@@ -147,8 +147,8 @@ async def test_one_that_fails_ends_the_others(sessions: Sessions, store: FaultyS
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_rows_whose_column_is_not_there(sessions: Sessions, store: FaultyStore) -> None:
-    """Expired rows raise an error before anything is read; without values nothing is done."""
+async def test_rows_whose_column_is_not_loaded(sessions: Sessions, store: FaultyStore) -> None:
+    """Expired rows raise an error before anything is read, and without values nothing is done."""
     await tapes(sessions, 3)
     async with sessions() as session:
         rows = list(await session.scalars(select(Tape)))
@@ -169,14 +169,14 @@ async def test_rows_whose_column_is_not_there(sessions: Sessions, store: FaultyS
         ((Tape.text,), {"concurrency": 0}, "concurrency: expected at least 1, got 0"),
     ],
 )
-async def test_calls_that_cannot_work(attributes: Any, options: Any, message: str) -> None:
+async def test_invalid_arguments(attributes: Any, options: Any, message: str) -> None:
     """The message states the expected arguments."""
     with pytest.raises(DeclarationError, match=message):
         await load_stored([Tape(id=1)], *attributes, **options)
 
 
-async def test_handles_know_the_store_that_was_bound(sessions: Sessions, store: FaultyStore) -> None:
-    """A value is loaded after the session is closed, even if its row is not referenced any more."""
+async def test_handles_keep_the_bound_store(sessions: Sessions, store: FaultyStore) -> None:
+    """A value is loaded after the session is closed, even if its row is no longer referenced."""
     first, second = await tapes(sessions, 2)
     assert first.text is not None
     assert second.text is not None

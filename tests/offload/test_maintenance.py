@@ -1,4 +1,4 @@
-"""The inventory includes offloaded columns, and so do verify, sweep and migrate."""
+"""The inventory, verify, sweep and migrate include offloaded columns."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ async def test_the_inventory_has_each_attribute_once(database: Database) -> None
 
 @pytest.fixture(params=["memory", "directory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> KeyedStore:
-    """Two kinds of store."""
+    """A store of each of two kinds."""
     return MemoryStore() if request.param == "memory" else FileSystemStore(tmp_path / "files", "http://test/")
 
 
@@ -150,8 +150,8 @@ async def test_sweep(database: Database) -> None:
     assert await names(store) == kept | foreign
 
 
-async def test_sweep_leaves_what_is_young(sqlite_database: Database) -> None:
-    """A file without a row may belong to an open transaction."""
+async def test_sweep_keeps_young_files(sqlite_database: Database) -> None:
+    """A young file without a row is kept, because its transaction may be open."""
     store = MemoryStore()
     sessions = await library(sqlite_database, store)
     young = {aged(name, 0) for name in await names(store) if "shared" not in name}
@@ -175,8 +175,8 @@ async def test_migrate(sqlite_database: Database, store: KeyedStore) -> None:
         assert (poem.body and poem.body.value) == "the poem " * 9
 
 
-async def test_what_is_no_reference_names_no_file(sqlite_database: Database) -> None:
-    """An edited row is reported with the reason, whatever it contains."""
+async def test_edited_rows_are_reported(sqlite_database: Database) -> None:
+    """A row with any foreign content is reported with the reason."""
     sessions = await library(sqlite_database, MemoryStore())
     async with sessions() as session, session.begin():
         await session.execute(text("UPDATE work SET body = '@other/column/x.txt'"))
@@ -185,10 +185,10 @@ async def test_what_is_no_reference_names_no_file(sqlite_database: Database) -> 
     assert {(one.name, one.content, type(one.damage)) for one in found} == {(None, None, DamagedValueError)}
 
 
-async def test_a_transaction_that_shares_is_as_old_as_what_it_shares(
+async def test_the_age_of_a_shared_file_counts_for_the_fence(
     sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A shared file may soon be old enough for a sweep: the fence uses the earliest time at which it was put."""
+    """A shared file may soon be old enough for a sweep, so the fence uses the earliest time at which it was put."""
     store = MemoryStore()
     sessions = await library(sqlite_database, store)
     clock: Callable[[], float] = time.time

@@ -1,4 +1,4 @@
-"""The content of the column: complete names, and references that are always validated."""
+"""The content of the column: names with all metadata, and references that are always validated."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def made(
 
 @pytest.mark.parametrize("compression", [None, "gzip", "zstd"])
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_name_says_all(compression: Compression | None, shared: bool) -> None:
-    """Parsing a name returns the values that it was built from, and it fits into the column."""
+def test_a_name_contains_all_metadata(compression: Compression | None, shared: bool) -> None:
+    """Parsing a name returns the values from which it was made, and the name fits into the column."""
     longest = make_reference(
         "x" * 80, size=10**14, stored=10**14, sha256=SHA, kind=".abcdefghijkl", compression=compression, shared=shared
     )
@@ -46,8 +46,8 @@ def test_a_name_says_all(compression: Compression | None, shared: bool) -> None:
         assert abs(time.time() - reference.since) < 2**25 / 1000 + 1
 
 
-def test_names_tell_their_time() -> None:
-    """A sweep need not query recent names; no two are equal."""
+def test_names_contain_their_time() -> None:
+    """A sweep need not query recent names, and no two names are equal."""
     names = [made().name for _ in range(100)]
     assert len(set(names)) == 100
     revision = revision_of(names[0])
@@ -57,7 +57,7 @@ def test_names_tell_their_time() -> None:
     assert abs(moment.timestamp() - time.time()) < 5
 
 
-def test_shared_names_are_the_same_for_the_same() -> None:
+def test_shared_names_of_equal_values_are_equal() -> None:
     """Shared names of equal values are equal within nine hours, and differ from others."""
     one, two = made(shared=True), made(shared=True)
     assert one.name == two.name or one.name[:20] != two.name[:20]
@@ -72,8 +72,8 @@ def test_values_in_the_row(data: bytes) -> None:
     assert "\0" not in raw
 
 
-def test_texts_stand_in_the_row_as_they_are() -> None:
-    """They are readable for people and in SQL."""
+def test_texts_are_stored_unchanged_in_the_row() -> None:
+    """A text in the row is readable for people and in SQL."""
     assert format_inline("grün".encode()) == "=grün"
     assert format_inline(b"") == "="
     assert format_inline(b"\xff") == "#/w=="
@@ -111,14 +111,14 @@ NAME = made(compression="gzip").name
     ],
     ids=lambda raw: str(len(raw)),  # a name contains the current time, and each test process must find the same ids
 )
-def test_what_somebody_else_wrote_is_refused(raw: str) -> None:
+def test_foreign_references_are_refused(raw: str) -> None:
     """Files of other columns and buckets, paths and false sizes are neither read nor deleted."""
     with pytest.raises(DamagedValueError, match=r"article\.body"):
         parse(raw, "article.body")
 
 
-def test_what_is_no_reference_is_not_shown() -> None:
-    """Previous text of the column is not shown; a name is shown to help finding the file."""
+def test_other_content_is_not_shown() -> None:
+    """The message repeats a name, to help finding the file, but no other text of the column."""
     with pytest.raises(DamagedValueError, match=r"holds 11 characters, which") as caught:
         parse("Dear Mr. X,", "article.body")
     assert "Dear" not in str(caught.value)
@@ -127,15 +127,15 @@ def test_what_is_no_reference_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize("object_type", ["", "a/b", "..", ".a", "a.", "-x", "a b", "ä", "x" * 81, "a\n"])
-def test_object_types_that_no_name_begins_with(object_type: str) -> None:
+def test_invalid_object_types(object_type: str) -> None:
     """The message states the expected form."""
     with pytest.raises(DeclarationError, match="expected at most 80"):
         check_object_type(object_type)
 
 
 @pytest.mark.parametrize("kind", ["", "txt", ".", ".TXT", ".tar.gz", ".gz", ".zst", ".abcdefghijklm", ".a b"])
-def test_kinds_that_no_name_ends_in(kind: str) -> None:
-    """The suffixes of compressions are not allowed either."""
+def test_invalid_kinds(kind: str) -> None:
+    """Invalid extensions are refused, and so are those of compressions."""
     with pytest.raises(DeclarationError, match=r"such as '\.msgpack'"):
         check_kind(kind)
     assert check_kind(".msgpack") == ".msgpack"

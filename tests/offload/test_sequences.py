@@ -1,4 +1,4 @@
-"""Random sequences of operations: after each commit and rollback, rows and files equal those of a dict."""
+"""Random sequences of operations: after each commit and rollback, rows and files match those of a dict."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def compare(sessions: Sessions, store: FaultyStore, expected: State) -> No
 
 @pytest.mark.parametrize("seed", range(24))
 async def test_any_sequence(sessions: Sessions, store: FaultyStore, seed: int) -> None:
-    """Every file has a row, and every row its file."""
+    """Every file has a row, and every row has its file."""
     async with sessions() as session:
         player = Player(session, random.Random(seed))
         ended = 0

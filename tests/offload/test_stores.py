@@ -1,4 +1,4 @@
-"""Stores of values: each behaves the same, also several in one transaction."""
+"""Stores of values, each alone and several in one transaction."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_each_store(sqlite_database: Database, real_store: KeyedStore) -> 
     assert await names(real_store) == set()
 
 
-async def test_a_file_that_is_lost(sqlite_database: Database, real_store: KeyedStore) -> None:
+async def test_a_lost_file(sqlite_database: Database, real_store: KeyedStore) -> None:
     """Each store raises the same error."""
     await sqlite_database.create(Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
@@ -103,7 +103,7 @@ async def test_a_file_that_is_lost(sqlite_database: Database, real_store: KeyedS
 
 
 async def test_two_stores_in_one_transaction(sessions: Sessions, store: FaultyStore) -> None:
-    """Each value goes to the store of its handle; a failure in one leaves nothing in the other."""
+    """Each value is put into the store of its handle, and a failure in one store leaves nothing in the other."""
     other = FaultyStore()
     other.at("put", fails)
     async with sessions() as session:
@@ -154,8 +154,8 @@ async def test_copied_between_stores(sqlite_database: Database, sessions: Sessio
     assert len(await other.names()) == 1
 
 
-async def test_what_the_session_does_not_see_is_swept(each_sessions: Sessions, store: FaultyStore) -> None:
-    """A bulk DELETE of unloaded rows, a cascade of the database, and unreferenced shared files are swept."""
+async def test_changes_that_bypass_the_session_are_swept(each_sessions: Sessions, store: FaultyStore) -> None:
+    """Files of a bulk DELETE of unloaded rows, of a database cascade, and unreferenced shared files are swept."""
     sessions = each_sessions
     async with sessions() as session, session.begin():
         session.add(Article(id=1, body="kept", parts=[Part(number=1, body="part", tags=["shared"])]))

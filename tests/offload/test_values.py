@@ -1,4 +1,4 @@
-"""Handles: what they know without the store, and what they load on request."""
+"""Handles: their attributes without the store, and loading on request."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def fresh(sessions: Sessions, **values: Any) -> Article:
 
 @pytest.mark.parametrize("key", VALUES)
 async def test_each_kind(sessions: Sessions, store: FaultyStore, key: str) -> None:
-    """A handle that was read knows size and checksum; the value is loaded on request, once."""
+    """A handle that was read has a size and checksum, and its value is loaded once, on request."""
     value = VALUES[key]
     handle: Stored[Any] = getattr(await fresh(sessions, **{key: value}), key)
     plain = type(handle).encode(value)
@@ -69,7 +69,7 @@ async def test_each_kind(sessions: Sessions, store: FaultyStore, key: str) -> No
 
 @pytest.mark.parametrize("key", VALUES)
 async def test_streams(sessions: Sessions, store: FaultyStore, key: str) -> None:
-    """The plain bytes can be read as a whole, in pieces and by line, even before they are stored."""
+    """The plain bytes can be read completely, in pieces and by line, even before they are stored."""
     handle: Stored[Any] = getattr(await fresh(sessions, **{key: VALUES[key]}), key)
     plain = type(handle).encode(VALUES[key])
     async with await handle.open(store) as file:
@@ -86,7 +86,7 @@ async def test_streams(sessions: Sessions, store: FaultyStore, key: str) -> None
 
 
 async def test_values_in_the_row_need_no_store(sessions: Sessions, store: FaultyStore) -> None:
-    """They are available with the row."""
+    """Values in the row are available without a store."""
     article = await fresh(sessions, note="short")
     assert article.note is not None
     assert await article.note.load() == "short"
@@ -100,7 +100,7 @@ async def test_values_in_the_row_need_no_store(sessions: Sessions, store: Faulty
     assert store.counts["get"] == 0
 
 
-async def test_nothing_and_empty_are_not_the_same(sessions: Sessions) -> None:
+async def test_none_differs_from_empty_values(sessions: Sessions) -> None:
     """``None`` is no value; an empty string, empty bytes, null and an empty list are values."""
     article = await fresh(sessions, note="", data=b"", outline=StoredJSON(None))
     assert article.body is None
@@ -110,12 +110,12 @@ async def test_nothing_and_empty_are_not_the_same(sessions: Sessions) -> None:
     assert (article.note.value, bool(article.note), article.note == "") == ("", False, True)
     assert (article.data == b"", bool(article.data)) == (True, False)
     assert article.outline
-    assert article.outline != None  # noqa: E711 - that is what is asked
+    assert article.outline != None  # noqa: E711 - this comparison is tested
     assert article.outline == StoredJSON(None)
 
 
 async def test_equality_is_that_of_bytes(sessions: Sessions) -> None:
-    """Handles of one kind and plain values compare by bytes; other objects are unequal without an error."""
+    """Handles of one kind and plain values are compared by bytes; other objects are unequal without an error."""
     article = await fresh(sessions, body="same", data=b"same")
     assert article.body == StoredText("same")
     assert hash(article.body) == hash(StoredText("same"))
@@ -128,7 +128,7 @@ async def test_equality_is_that_of_bytes(sessions: Sessions) -> None:
     assert repr(StoredText("secret")) == "<StoredText, not stored yet>"
 
 
-def test_only_values_of_the_type_are_taken() -> None:
+def test_values_of_other_types_are_refused() -> None:
     """The message states the expected type."""
     wrong: Any = b"bytes"
     with pytest.raises(DeclarationError, match="StoredText: expected str or a StoredText, got bytes"):
@@ -141,15 +141,15 @@ def test_only_values_of_the_type_are_taken() -> None:
         Article(body=StoredBinary(wrong))
 
 
-def test_the_base_has_no_bytes() -> None:
-    """The error says that a serializer is needed."""
+def test_the_base_class_has_no_serializer() -> None:
+    """The error states that a serializer is required."""
     for call in (lambda: Stored.encode(1), lambda: Stored.decode(b"")):
         with pytest.raises(NotImplementedError):
             call()
 
 
 async def test_errors_of_serializers(sessions: Sessions) -> None:
-    """They become the cause of an error of this library, in the flush and in a load."""
+    """Errors of a serializer become the cause of an error of this library, in a flush and in a load."""
     with pytest.raises(OffloadError, match="a dict could not be encoded") as caught:
         await fresh(sessions, packed={"a": object()})
     assert isinstance(caught.value.__cause__, TypeError)
@@ -198,7 +198,7 @@ async def test_files_that_were_altered(sessions: Sessions, store: FaultyStore, k
             await file.read()
 
 
-async def test_files_that_are_not_there(sessions: Sessions, store: FaultyStore) -> None:
+async def test_missing_files(sessions: Sessions, store: FaultyStore) -> None:
     """The errors of the store are raised; afterwards the same handle can be loaded."""
     handle = (await fresh(sessions, body=LONG)).body
     assert handle is not None
@@ -216,7 +216,7 @@ async def test_files_that_are_not_there(sessions: Sessions, store: FaultyStore) 
         await again.load(store)
 
 
-async def test_what_somebody_wrote_into_the_row(sessions: Sessions) -> None:
+async def test_foreign_content_of_a_row(sessions: Sessions) -> None:
     """Other rows can be listed; loading the handle raises an error, and nothing is read."""
     await fresh(sessions, data=b"x")
     async with sessions() as session, session.begin():
@@ -254,8 +254,8 @@ async def test_values_that_are_too_large(sessions: Sessions, store: FaultyStore)
     assert store.counts["get"] == 0
 
 
-async def test_which_store_is_meant(sessions: Sessions, store: FaultyStore) -> None:
-    """The argument, the handle, the context and the current or former session are used in this order."""
+async def test_the_order_of_stores(sessions: Sessions, store: FaultyStore) -> None:
+    """The argument, the handle, the context, and the current or former session are used in this order."""
     other = FaultyStore()
     article = await fresh(sessions, body=StoredText("there", store=other))
     handle = article.body
@@ -278,7 +278,7 @@ async def test_which_store_is_meant(sessions: Sessions, store: FaultyStore) -> N
 
 
 async def test_handles_are_copied(sessions: Sessions, store: FaultyStore) -> None:
-    """Copies keep everything but the store."""
+    """Copies keep everything except the store."""
     article = await fresh(sessions, body=LONG)
     assert article.body is not None
     for twin in (copy.copy(article.body), copy.deepcopy(article.body), pickle.loads(pickle.dumps(article.body))):
@@ -289,8 +289,8 @@ async def test_handles_are_copied(sessions: Sessions, store: FaultyStore) -> Non
     assert pickle.loads(pickle.dumps(StoredText("new"))).value == "new"
 
 
-async def test_cancelled_while_it_reads(sessions: Sessions, store: FaultyStore) -> None:
-    """A stream that continues after a cancellation has lost nothing."""
+async def test_a_read_is_cancelled(sessions: Sessions, store: FaultyStore) -> None:
+    """A stream that is read further after a cancellation has lost no bytes."""
     handle = (await fresh(sessions, body=LONG)).body
     assert handle is not None
     async with await handle.open(store) as file:
@@ -318,7 +318,7 @@ class ArticleOut(BaseModel):
 
 
 async def test_pydantic(sessions: Sessions, store: FaultyStore) -> None:
-    """A loaded handle is serialised as its value; an unloaded one raises an error; plain values become handles."""
+    """A loaded handle is serialised as its value, an unloaded one raises an error, and plain values become handles."""
     article = await fresh(sessions, body="text", outline=[1])
     out = ArticleOut.model_validate(article)
     with pytest.raises(Exception, match="is in the store"):
