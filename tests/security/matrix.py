@@ -96,7 +96,7 @@ MATRIX: dict[int, Attack] = {
     4: Attack(
         "names that change an S3 request",
         "`..`, `a//b`, `?`, `#`, CR and LF, more than 1,024 bytes",
-        "the request is sent exactly as it was signed; names that could leave the bucket are refused",
+        "the request is sent exactly as it was signed; names that could leave the bucket are rejected",
         (
             (CLIENT, "awkward_keys keys_that_are_refused"),
             (f"{BUCKET}/test_endpoint.py", "no_key_leaves_the_bucket"),
@@ -106,7 +106,7 @@ MATRIX: dict[int, Attack] = {
     5: Attack(
         "header injection",
         "types and names with CR, LF, NUL, quotes",
-        "types are detected from the content; values that would break a header are refused",
+        "types are detected from the content; values that would break a header are rejected",
         (
             (HEADERS, "headers_that_would_break_a_request_are_refused"),
             (CLIENT, "header_injection"),
@@ -136,7 +136,7 @@ MATRIX: dict[int, Attack] = {
     8: Attack(
         "decompression bombs",
         "the table above",
-        "refused because of header or structure",
+        "rejected because of header or structure",
         (
             (GUARD, "bombs_are_refused refusing_takes_little_memory frames_of_animated_png_are_limited"),
             (PROBE, "each_limit_holds"),
@@ -171,7 +171,7 @@ MATRIX: dict[int, Attack] = {
     11: Attack(
         "signed URLs",
         "each parameter changed, cut, doubled and left out, each digit of the signature; other keys, methods, times",
-        "refused by the server for which they were signed",
+        "rejected by the server for which they were signed",
         (
             (SIGNED, "a_changed_url_is_refused urls_signed_by_others invalid_lifetimes"),
             (CLIENT, "signed_urls forms"),
@@ -182,7 +182,7 @@ MATRIX: dict[int, Attack] = {
     12: Attack(
         "thumbnails of extreme sizes or numbers",
         "sides of 0, −1, 10⁹ and NaN, ratios of 10⁻³⁰⁰ and 10⁹, any number of sizes, strips, many concurrent requests",
-        "limits on sides and pixels, 100 thumbnails a picture, one decoding for concurrent requests, waiting requests "
+        "limits on sides and pixels, 100 thumbnails an image, one decoding for concurrent requests, waiting requests "
         "hold no image",
         (
             (SIZES, "a_picture_has_no_more_thumbnails_than_allowed absurd_sizes_are_refused"),
@@ -268,7 +268,7 @@ MATRIX: dict[int, Attack] = {
     ),
     19: Attack(
         "private metadata",
-        "GPS, previews of the whole picture, profiles and XMP of ten megabytes",
+        "GPS, previews of the whole image, profiles and XMP of ten megabytes",
         "thumbnails have no metadata; originals lose them with `strip_metadata=True`",
         (
             ("tests/imaging/test_render.py", "metadata_is_left_out"),
@@ -280,7 +280,7 @@ MATRIX: dict[int, Attack] = {
     20: Attack(
         "files of other tenants",
         "names of other classes, guessed names",
-        "110 random bits in each name; a row of one class cannot refer to a file of another",
+        "110 random bits in each name; a row of one class cannot refer to a file of another class",
         (
             (KEYS, "revisions_of_the_same_millisecond_differ"),
             (CONTENT, "constructor_arguments_do_not_override_the_library"),
@@ -316,8 +316,8 @@ MATRIX: dict[int, Attack] = {
     ),
     23: Attack(
         "URLs of declared thumbnails",
-        "forged tags, sizes and formats, names of other classes, `..`, forged and expired signatures, bombs as "
-        "originals, 100 clients that read nothing, a crawler that requests every file and focal point",
+        "forged tags, sizes and formats, names of other classes, `..`, forged and expired signatures, decompression "
+        "bombs as originals, 100 clients that read nothing, a crawler that requests every file and focal point",
         "only declared files are made, each once; no response contains the original or its name; each client holds one "
         "block",
         (
