@@ -340,7 +340,8 @@ def _claim(session: Session, row: Image) -> None:
 def _require_file(session: Session, row: Image) -> None:
     """Refuse to insert a row whose file was not put for it.
 
-    Such rows result from ``pickle``, from ``merge`` of a deleted row, and from a transaction that was rolled back.
+    Such rows result from ``pickle``, from ``make_transient``, from ``merge`` of a deleted row, and from a transaction
+    that was rolled back.
     Rows of SQLAlchemy-ImageAttach have no revision; they are not checked, because it is unknown whether their files
     exist.
 
@@ -353,8 +354,8 @@ def _require_file(session: Session, row: Image) -> None:
     file = _file_of(session, row)
     if file is None or not holds(session, file):
         raise UsageError(
-            f"{row!r} has no file, because it is a copy, or because the transaction that uploaded its file was rolled "
-            "back; attach the picture again with from_file()"
+            f"{row!r} has no file, because it is a copy, because it was made transient, or because the transaction "
+            "that uploaded its file was rolled back; attach the picture again with from_file()"
         )
 
 

@@ -212,7 +212,10 @@ def _of_new(session: Session, work: _Work, row: object, *, switched: bool = Fals
             set_attribute(row, key, copy.deepcopy(cast("Any", column.default).arg))
         elif key not in values and switched:  # an UPDATE of a deleted row would keep the old value
             set_attribute(row, key, None)
-        if values.get(key) is not None and not work.knows(row, key):
+        value = values.get(key)
+        if value is not None and not work.knows(row, key):
+            if isinstance(value, Stored):
+                value._moves_with(instance_state(row))
             yield _change(session, work, row, key, column, None)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from .._tasks import map_concurrently
 from .._threads import run_pixels
 from .._transaction.files import CONCURRENCY
+from ..exc import StoreFileNotFoundError
 from ..file import Spool
 from ..store import KeyedStore
 from ._codec import compress
@@ -66,7 +67,9 @@ async def prepare_all(wanted: Sequence[Wanted]) -> list[Prepared]:
 
     Raises:
         OffloadError: A value cannot be encoded, or is too large.
-        StoreError: A value that is stored for another row could not be read.
+        StoreFileNotFoundError: The file of a value that is stored for another row is not in the store where it is
+            looked for.
+        StoreError: It could not be read.
     """
     turn = asyncio.Semaphore(CONCURRENCY)
 
@@ -77,7 +80,16 @@ async def prepare_all(wanted: Sequence[Wanted]) -> list[Prepared]:
             return None
         check_size(content.size, one.settings)
         async with turn:
-            return await one.handle._fetch_payload(one.store, content)
+            try:
+                return await one.handle._fetch_payload(one.store, content)
+            except StoreFileNotFoundError as error:
+                raise StoreFileNotFoundError(
+                    f"{one.settings.place}: expected the file {content.name!r} in {one.store!r}, to copy it for this "
+                    "row, found none: it was deleted, or it is in another store; for the latter, `await "
+                    "handle.load(store)` before the flush",
+                    store=repr(one.store),
+                    name=content.name,
+                ) from error
 
     async def batch(some: Sequence[Wanted]) -> list[Prepared]:
         found = await map_concurrently(plain, some, limit=CONCURRENCY)

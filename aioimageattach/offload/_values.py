@@ -372,6 +372,11 @@ class Stored(Generic[V]):
         self._session = None if owner.session is None else ref(owner.session)
         self._bound = bound_store(owner.session) or former_store(owner)
 
+    def _moves_with(self, owner: InstanceState[Any]) -> None:
+        """Remember which store has the file of a row that was made transient, and is now in another session."""
+        if self._raw is not None and self._origin is None:
+            self._origin = self._store, former_store(owner)
+
     def __copy__(self) -> Self:
         return cast("Self", self._twin())
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import inspect
+from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.orm import make_transient
 
 from aioimageattach.context import bind_store
-from aioimageattach.exc import OffloadError
+from aioimageattach.exc import OffloadError, StoreFileNotFoundError
 from aioimageattach.offload import Stored, StoredBinary, StoredFile, StoredJSON, StoredText
-from tests.databases import Database
+from tests.databases import Database, Servers
 from tests.faults.stores import FaultyStore
 from tests.offload.conftest import Sessions
 from tests.offload.letters import PDF, Letter, prepared
@@ -116,6 +119,63 @@ async def test_a_stored_row_is_copied(sessions: Sessions, store: FaultyStore) ->
         article = await session.get_one(Article, 1)
     assert inspect(article).detached
     assert await copy.deepcopy(article).body.load() == "text"
+
+
+# --- rows that are added to the database of another session ----------------------------------------------------------
+
+
+@pytest.fixture
+async def elsewhere(tmp_path: Path, servers: Servers) -> AsyncIterator[tuple[Sessions, FaultyStore]]:
+    """Sessions of another database, with another store."""
+    (tmp_path / "elsewhere").mkdir()
+    database = servers.database("aiosqlite", tmp_path / "elsewhere")
+    store = FaultyStore()
+    yield await prepared(database, store), store
+    await database.aclose()
+
+
+@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("leave", ["closed", "expunged", "made transient"])
+async def test_a_row_made_transient_is_copied(
+    letters: Sessions, store: FaultyStore, elsewhere: tuple[Sessions, FaultyStore], leave: str, read: bool
+) -> None:
+    """The file is copied from the store of the former session to that of the new one."""
+    others, other = elsewhere
+    async with letters() as session, session.begin():
+        session.add(Letter(id=1, scan=await a_file()))
+    async with letters() as session:
+        letter = await session.get_one(Letter, 1)
+        assert not read or letter.scan.name
+        if leave == "expunged":
+            session.expunge(letter)
+        elif leave == "made transient":
+            make_transient(letter)
+    make_transient(letter)
+    async with others() as session, session.begin():
+        session.add(letter)
+    async with others() as session:
+        assert await (await session.get_one(Letter, 1)).scan.read() == PDF
+    assert (len(await store.names()), len(await other.names())) == (1, 1)
+
+
+async def test_a_row_of_an_unknown_store(letters: Sessions, elsewhere: tuple[Sessions, FaultyStore]) -> None:
+    """Without a store of its former session, the error says where the file is looked for, and what to do."""
+    others, other = elsewhere
+    private = FaultyStore()
+    async with letters() as session, session.begin():
+        session.add(Letter(id=1, scan=await a_file(store=private)))
+    async with async_sessionmaker(letters.kw["bind"])() as session:
+        letter = await session.get_one(Letter, 1)
+    make_transient(letter)
+    with pytest.raises(StoreFileNotFoundError) as caught:
+        async with others() as session, session.begin():
+            session.add(letter)
+    assert str(caught.value).startswith(f"letter.scan: expected the file {letter.scan.name!r} in {other!r}, to copy it")
+    assert (caught.value.store, caught.value.name) == (repr(other), letter.scan.name)
+    await letter.scan.load(private)
+    async with others() as session, session.begin():
+        session.add(letter)
+    assert len(await other.names()) == 1
 
 
 class Form(BaseModel):
