@@ -355,7 +355,11 @@ async def test_old_files_of_deleted_owners_are_deleted(sessions: Sessions, store
 async def test_old_rows_are_verified(sessions: Sessions, store: KeyedStore) -> None:
     """Verification finds all files, and reports a missing one with its row."""
     progress = await verify(sessions, Base, deep=True).execute()
-    assert (progress.total, progress.sound, progress.mismatched) == (len(predecessor.images()), progress.total, 0)
+    assert (progress.total, progress.counts["sound"], progress.counts["mismatched"]) == (
+        len(predecessor.images()),
+        progress.total,
+        0,
+    )
     lost = next(old for old in predecessor.images() if old.object_type == "issue-cover")
     await store.delete_object(name_in(store, lost))
     [flaw] = [flaw async for flaw in verify(sessions, Base)]
@@ -372,7 +376,7 @@ async def test_a_sweep_keeps_the_files_of_old_rows(sessions: Sessions, store: Ke
     plan = sweep(sessions, Base, delete=True, grace=timedelta(0), force=True)
     assert [orphan.name async for orphan in plan] == [name_in(store, gone)]
     assert await names_of(store) == {*before, name_in(store, other)}
-    assert plan.progress.named == len(before)
+    assert plan.progress.counts["named"] == len(before)
 
 
 async def test_old_files_are_migrated_between_layouts(
@@ -384,13 +388,13 @@ async def test_old_files_are_migrated_between_layouts(
         FileSystemStore(tmp_path / "new", BASE) if isinstance(store, S3Store) else make_store(gate.url, prefix="new")
     )
     progress = await move(sessions, Base, store, new).execute()
-    assert (progress.copied, progress.failed) == (len(predecessor.images()), 0)
+    assert (progress.counts["copied"], progress.failed) == (len(predecessor.images()), 0)
     assert await names_of(new) == {name_in(new, old) for old in predecessor.images()}
     async with sessions() as session:
         for old, row in await rows_of(session):
             assert await row.make_blob(new) == old.blob
     progress = await move(sessions, Base, store, new).execute()
-    assert (progress.copied, progress.present) == (0, len(predecessor.images()))
+    assert (progress.counts["copied"], progress.counts["present"]) == (0, len(predecessor.images()))
 
 
 async def test_old_files_without_rows_are_adopted(sessions: Sessions, store: KeyedStore) -> None:

@@ -75,7 +75,8 @@ class Ownership:
     Args:
         object_type: The object type, with which the files' names begin.
         store: The store, or the part of a combined store.
-        owner: The database to which the files belong now; ``None`` if no database has claimed them.
+        owner: The database to which the files belong now, with its ``description``, ``place`` and identifier
+            (``database``), and the time ``written_at``; ``None`` if no database has claimed them.
         conflict: The reason why the files do not belong to this database; ``None`` if they do, or have no owner.
         changed: ``True`` if this call wrote the record.
     """

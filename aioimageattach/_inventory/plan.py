@@ -6,7 +6,8 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from typing import Any, Final, Generic, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from .._tasks import as_completed
 from ..exc import IncompleteError, StoreMissingError, StoreUnavailableError, UnsafeDatabaseError
@@ -15,36 +16,88 @@ from .kind import FileReference, Kind
 from .reader import Reader, Sessions
 from .scan import Scan, count
 
-__all__ = ["Outage", "Plan", "RowPlan", "RowProgress"]
+__all__ = ["Objection", "Outage", "Plan", "Progress", "RowPlan"]
 
 R = TypeVar("R")
 ItemT = TypeVar("ItemT")
-ProgressT = TypeVar("ProgressT")
 
 _OUTAGE: Final = 16
 """Consecutive files, beyond those in progress, for which a store may fail to respond before a run ends."""
 
 
-class Plan(ABC, Generic[ItemT, ProgressT]):
+_FAILURES_KEPT: Final = 10_000
+
+
+@dataclass(slots=True)
+class Progress:
+    """The progress of a :class:`Plan`.
+
+    Args:
+        total: Number of rows or pictures at the start, and of rows that were read at the end; ``None`` if not known.
+        done: Rows, files or pictures that were processed.
+        counts: Numbers by outcome; the function that returns the plan lists the outcomes.
+        failed: Those that could not be processed; see :attr:`Plan.failures`.
+        bytes: Total size of the files that the counts are about.
+        missed: Rows that the database counts but did not return; if there are any, the run fails.
+        position: The last name or picture that was processed. Another run can start after it, if the function that
+            returns the plan has the argument ``start_after``.
+    """
+
+    total: int | None = None
+    done: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    failed: int = 0
+    bytes: int = 0
+    missed: int = 0
+    position: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """A reason not to continue.
+
+    Args:
+        object_type: The object type of the files; empty if it concerns the database.
+        reason: What is wrong.
+        can_be_forced: ``True`` if ``force=True`` continues nevertheless.
+    """
+
+    object_type: str
+    reason: str
+    can_be_forced: bool
+
+    def __str__(self) -> str:
+        return f"{self.object_type}/: {self.reason}" if self.object_type else self.reason
+
+
+class Plan(ABC, Generic[ItemT]):
     """An operation to run: iterate over it with ``async for``, or call :meth:`execute`.
 
     Each iteration is a new run. A loop that is left early continues in the background until Python closes its
     iterator; use :func:`contextlib.aclosing` to stop it immediately.
 
-    Args:
-        new_progress: Factory of the progress object of a run.
-
     Attributes:
         progress: Counts of the current run, or of the last one; reset when a run starts.
+        failures: The items that could not be processed, at most 10,000 of them. Each has an ``error``.
+        objections: Reasons to refuse to continue, each with ``object_type``, ``reason`` and ``can_be_forced``.
         warnings: Signs that the last run was incomplete or used the wrong database or classes, although nothing failed.
+        id: Identifies the last run for :func:`~aioimageattach.maintenance.undo` if it moved files to quarantine;
+            otherwise ``None``.
     """
 
-    def __init__(self, new_progress: Callable[[], ProgressT]) -> None:
-        self._new_progress = new_progress
-        self.progress: ProgressT = new_progress()
-        self.warnings: list[str] = []
+    _outcomes: ClassVar[tuple[str, ...]] = ()
 
-    async def execute(self, callback: Callable[[ItemT], object] | None = None) -> ProgressT:
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self.progress: Progress = Progress(counts=dict.fromkeys(self._outcomes, 0))
+        self.failures: list[ItemT] = []
+        self.objections: list[Objection] = []
+        self.warnings: list[str] = []
+        self.id: str | None = None
+
+    async def execute(self, callback: Callable[[ItemT], object] | None = None) -> Progress:
         """Run the plan and return its progress.
 
         Args:
@@ -59,9 +112,13 @@ class Plan(ABC, Generic[ItemT, ProgressT]):
 
     def __aiter__(self) -> AsyncGenerator[ItemT, None]:
         """Start a run, and yield each item as soon as it is finished."""
-        self.progress = self._new_progress()
-        self.warnings.clear()
+        self._reset()
         return self._run()
+
+    def _add_failures(self, failures: Sequence[ItemT]) -> None:
+        """Count items that could not be processed, and keep them if they are not too many."""
+        self.progress.failed += len(failures)
+        self.failures += failures[: _FAILURES_KEPT - len(self.failures)]
 
     @abstractmethod
     def _run(self) -> AsyncGenerator[ItemT, None]: ...
@@ -95,42 +152,18 @@ class Outage:
             ) from error
 
 
-class RowProgress(Protocol):
-    """The progress of a plan that processes rows."""
-
-    total: int | None
-    done: int
-    missed: int
-
-
-RowProgressT = TypeVar("RowProgressT", bound=RowProgress)
-
-
-class RowPlan(Plan[ItemT, RowProgressT]):
+class RowPlan(Plan[ItemT]):
     """A plan that processes all rows of some kinds.
 
     Args:
-        new_progress: Factory of the progress object of a run.
         sessions: Factory of sessions.
         kinds: The kinds.
         concurrency: Number of rows that are processed concurrently.
         force: ``True`` to continue if the database may hide rows.
-
-    Attributes:
-        objections: Reasons why the database may hide rows.
     """
 
-    def __init__(
-        self,
-        new_progress: Callable[[], RowProgressT],
-        sessions: Sessions,
-        kinds: Sequence[Kind],
-        *,
-        concurrency: int,
-        force: bool = False,
-    ) -> None:
-        super().__init__(new_progress)
-        self.objections: list[str] = []
+    def __init__(self, sessions: Sessions, kinds: Sequence[Kind], *, concurrency: int, force: bool = False) -> None:
+        super().__init__()
         if concurrency < 1:
             raise ValueError(f"concurrency: expected at least 1, got {concurrency}")
         self._sessions = sessions
@@ -145,7 +178,6 @@ class RowPlan(Plan[ItemT, RowProgressT]):
         Raises:
             UnsafeDatabaseError: The database may hide rows, and the plan is not forced.
         """
-        self.objections.clear()
         self._outage = Outage(self._concurrency)
         self.progress.total = sum([await count(self._sessions, kind) for kind in self._kinds])
         async with aclosing(as_completed(self._read(work), self._concurrency)) as results:
@@ -183,7 +215,8 @@ class RowPlan(Plan[ItemT, RowProgressT]):
     def _check(self, kind: Kind) -> Callable[[Reader], None]:
         def check(reader: Reader) -> None:
             reasons = unsafe_reasons(reader, kind.tables)
-            self.objections += [reason for reason in reasons if reason not in self.objections]
+            found = [Objection("", reason, True) for reason in reasons]
+            self.objections += [one for one in found if one not in self.objections]
             if reasons and not self._force:
                 raise UnsafeDatabaseError(
                     f"the database may hide rows: {'; '.join(reasons)}. force=True continues with the visible rows"

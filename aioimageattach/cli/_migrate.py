@@ -63,12 +63,13 @@ def migrate(
             )
             try:
                 async with out.tracked("migrate", plan):
-                    async for migrated in plan:
-                        if out.verbose or (dry_run and migrated.outcome != "present"):
-                            word = "would copy" if migrated.outcome == "missing" else migrated.outcome
-                            out.emit("file", f"{word} {row_label(migrated.reference)}", **fields(migrated))
+                    async for copy in plan:
+                        if out.verbose or (dry_run and copy.outcome != "present"):
+                            word = "would copy" if copy.outcome == "missing" else copy.outcome
+                            out.emit("file", f"{word} {row_label(copy.reference)}", **fields(copy))
             except MigrationError:
                 for failure in plan.failures:
+                    assert failure.error is not None
                     text = f"failed {row_label(failure.reference)}: {error_text(failure.error)}"
                     out.emit("failure", text, **fields(failure))
                 return FOUND

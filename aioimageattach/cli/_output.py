@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 import click
 from rich.console import Console
@@ -20,6 +20,8 @@ from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 
 from .._inventory import FileReference
+from .._inventory.plan import Plan
+from .._inventory.plan import Progress as Counts
 from .._tasks import cancel_and_wait
 from .._telemetry import redacted
 
@@ -27,9 +29,9 @@ __all__ = [
     "EVERY",
     "Bar",
     "Output",
-    "Tracked",
     "error_text",
     "fields",
+    "flattened",
     "format_counts",
     "format_duration",
     "format_size",
@@ -41,13 +43,6 @@ EVERY: Final = 10.0
 """Interval between lines of progress if there is no terminal, in seconds."""
 
 _REDRAW: Final = 0.2
-
-
-class Tracked(Protocol):
-    """A plan, whose progress is a dataclass of counts."""
-
-    @property
-    def progress(self) -> Any: ...
 
 
 class Output:
@@ -82,52 +77,51 @@ class Output:
             click.echo(text, err=err)
 
     @asynccontextmanager
-    async def tracked(self, label: str, plan: Tracked, done: str = "done") -> AsyncGenerator[None, None]:
+    async def tracked(self, label: str, plan: Plan[Any]) -> AsyncGenerator[None, None]:
         """Write the progress of a plan while the block runs, and a summary at its end.
 
         Args:
             label: The name of the operation.
             plan: The plan.
-            done: The field of the progress that counts up to ``total``, if the progress has a total.
         """
         started = time.monotonic()
-        ticking = asyncio.create_task(self._tick(label, plan, done, started))
+        ticking = asyncio.create_task(self._tick(label, plan, started))
         has_begun = True
         try:
             yield
         except Exception:
-            has_begun = getattr(plan.progress, done) > 0
+            has_begun = plan.progress.done > 0
             raise
         finally:
             await cancel_and_wait([ticking])
             if has_begun:
-                self._report("end", label, plan.progress, done, time.monotonic() - started)
+                self._report("end", label, plan.progress, time.monotonic() - started)
 
-    async def _tick(self, label: str, plan: Tracked, done: str, started: float) -> None:
+    async def _tick(self, label: str, plan: Plan[Any], started: float) -> None:
         if self._as_json or not sys.stderr.isatty():
             while True:
                 await asyncio.sleep(self._every)
-                self._report("progress", label, plan.progress, done, time.monotonic() - started)
+                self._report("progress", label, plan.progress, time.monotonic() - started)
         with Bar(label) as bar:
             self._bar = bar
             try:
                 while True:
-                    _draw(bar, plan.progress, done)
+                    _draw(bar, plan.progress)
                     await asyncio.sleep(_REDRAW)
             finally:
-                _draw(bar, plan.progress, done)
+                _draw(bar, plan.progress)
                 self._bar = None
 
-    def _report(self, event: str, label: str, progress: Any, done: str, seconds: float) -> None:
-        number, total = getattr(progress, done), getattr(progress, "total", None)
+    def _report(self, event: str, label: str, progress: Counts, seconds: float) -> None:
+        number, total = progress.done, progress.total
         rate = number / seconds
         parts = [f"{label}: {number:,}{'' if total is None else f' of {total:,}'}", f"{rate:,.0f}/s"]
         if event == "end":
             parts.append(format_duration(seconds))
         elif total is not None and number:
             parts.append(f"{format_duration(max(0, total - number) / rate)} left")
-        text = ", ".join([*parts, format_counts(progress, done)]).removesuffix(", ")
-        measured = {"label": label, **plain(progress), "seconds": round(seconds, 3), "rate": round(rate, 1)}
+        text = ", ".join([*parts, format_counts(progress)]).removesuffix(", ")
+        measured = {"label": label, **flattened(progress), "seconds": round(seconds, 3), "rate": round(rate, 1)}
         self._write(event, text, measured, err=True)
 
 
@@ -181,8 +175,8 @@ class Bar:
         self._progress.stop()
 
 
-def _draw(bar: Bar, progress: Any, done: str) -> None:
-    bar.show(getattr(progress, done), getattr(progress, "total", None), format_counts(progress, done))
+def _draw(bar: Bar, progress: Counts) -> None:
+    bar.show(progress.done, progress.total, format_counts(progress))
 
 
 # --- formatting ------------------------------------------------------------------------------------------------------
@@ -206,19 +200,17 @@ def error_text(error: BaseException) -> str:
     return redacted(cause or error) or type(error).__name__
 
 
-def format_counts(progress: Any, *excluded: str) -> str:
+def format_counts(progress: Counts) -> str:
     """Return the counts of a progress that are not 0."""
-    words: list[str] = []
-    for field in dataclasses.fields(progress):
-        value = getattr(progress, field.name)
-        if field.name in ("total", *excluded) or not isinstance(value, int) or not value:
-            continue
-        name, _, unit = field.name.rpartition("_")
-        if unit == "bytes":
-            words.append(f"{name} {format_size(value)}".strip())
-        else:
-            words.append(f"{value:,} {field.name.replace('_', ' ')}")
-    return ", ".join(words)
+    numbers = {**progress.counts, "failed": progress.failed, "missed": progress.missed}
+    words = [f"{number:,} {name}" for name, number in numbers.items() if number]
+    return ", ".join([*words, *([format_size(progress.bytes)] if progress.bytes else [])])
+
+
+def flattened(progress: Counts) -> dict[str, Any]:
+    """Return the fields of a progress, with its counts among them."""
+    values = fields(progress)
+    return {"total": values.pop("total"), "done": values.pop("done"), **values.pop("counts"), **values}
 
 
 def format_size(number: float) -> str:

@@ -51,9 +51,10 @@ def retire(
             async with out.tracked("retire", plan):
                 async for copy in plan:
                     if out.verbose or copy.error is not None:
-                        word = "kept" if copy.error is not None else "removed" if copy.removed else "safe"
-                        why = "" if copy.error is None else f": {error_text(copy.error)}"
+                        word, why = (
+                            (copy.outcome, "") if copy.error is None else ("kept", f": {error_text(copy.error)}")
+                        )
                         out.emit("copy", f"{word} {row_label(copy.reference)}{why}", **fields(copy))
-            return with_warnings(out, plan, FOUND if plan.progress.kept else DONE)
+            return with_warnings(out, plan, FOUND if plan.progress.failed else DONE)
 
     run(out, work, resume="Removed copies stay removed; run the same command again to continue.")

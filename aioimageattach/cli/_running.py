@@ -53,7 +53,7 @@ def make_plan(make: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         raise click.UsageError(error_text(error)) from error
 
 
-def with_warnings(out: Output, plan: Plan[Any, Any], code: int) -> int:
+def with_warnings(out: Output, plan: Plan[Any], code: int) -> int:
     """Write the warnings of a plan; return the exit code, which is another one if there are warnings."""
     for warning in plan.warnings:
         out.warn("warning", f"Warning: {warning}", warning=warning)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from ..exc import SweepRefusedError
-from ..maintenance import Orphan, SweepPlan
+from ..maintenance import Orphan, Plan
 from ..maintenance import sweep as plan_sweep
 from ..maintenance._sweep import MAX_SHARE, RETENTION
 from . import _options as options
@@ -78,7 +78,7 @@ def sweep(
     MODELS is MODULE:NAME of a declarative base or one class; files of other classes are not touched. Removed files stay
     in quarantine for a while, and `aioimageattach undo` restores them.
     """
-    plans: list[SweepPlan] = []
+    plans: list[Plan[Orphan]] = []
 
     async def work() -> int:
         async with AsyncExitStack() as stack:
@@ -100,7 +100,7 @@ def sweep(
             plans.append(plan)
             refused = None
             try:
-                async with out.tracked("sweep", plan, done="listed"):
+                async with out.tracked("sweep", plan):
                     async for orphan in plan:
                         if out.verbose or not orphan.removed:
                             out.emit("orphan", _describe(orphan), **fields(orphan))
@@ -114,7 +114,7 @@ def sweep(
                 out.warn("objection", text, **fields(objection))
             if refused is not None:
                 raise refused
-            left = plan.progress.orphans - plan.progress.removed
+            left = plan.progress.counts["orphans"] - plan.progress.counts["removed"]
             return with_warnings(out, plan, FOUND if left else DONE)
 
     def resume() -> str:

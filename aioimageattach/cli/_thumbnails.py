@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import AsyncGenerator, Awaitable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, Protocol, get_args, runtime_checkable
 
@@ -20,7 +19,7 @@ from ..entity._references import object_types as types_of
 from ..exc import DeclarationError
 from ..imaging._recipe import FORMATS, GRAVITIES, Fit, Recipe
 from ..store import ObjectInfo
-from ..thumbnails import ThumbnailFailure, ThumbnailPlan, Thumbnails, backfill, generate
+from ..thumbnails import Thumbnails, backfill, generate
 from ..thumbnails._backfill import Enqueue, image_class
 from ..thumbnails._maker import ThumbnailMaker
 from ..thumbnails._prune import prune
@@ -48,15 +47,7 @@ class _Broker(Protocol):
     async def shutdown(self) -> object: ...
 
 
-@dataclass(slots=True)
-class Pruned:
-    """Progress of a :class:`_PrunePlan`."""
-
-    outdated: int = 0
-    bytes: int = 0
-
-
-class _PrunePlan(Plan[ObjectInfo, Pruned]):
+class _PrunePlan(Plan[ObjectInfo]):
     """Deletes the files of a class that no class declares any more."""
 
     def __init__(
@@ -68,7 +59,7 @@ class _PrunePlan(Plan[ObjectInfo, Pruned]):
         grace: float,
         dry_run: bool,
     ) -> None:
-        super().__init__(Pruned)
+        super().__init__()
         known = types_of(mapper_of(cls).self_and_descendants)
         if known is None and not types:
             raise click.UsageError(f"--object-type is required: the object types of {cls.__name__} depend on the row")
@@ -82,7 +73,7 @@ class _PrunePlan(Plan[ObjectInfo, Pruned]):
         found = prune(self._maker, self._types, self._before, delete=not self._dry_run, sessions=self._sessions)
         async with aclosing(found) as outdated:
             async for info in outdated:
-                self.progress.outdated += 1
+                self.progress.done += 1
                 self.progress.bytes += info.size
                 yield info
 
@@ -104,11 +95,11 @@ def _sharing(cls: type[Image], types: Collection[str]) -> Iterator[type[Image]]:
 
 
 async def _prune(out: Output, plan: _PrunePlan, dry_run: bool) -> int:
-    async with out.tracked("prune", plan, done="outdated"):
+    async with out.tracked("prune", plan):
         async for info in plan:
             if out.verbose or dry_run:
                 out.emit("outdated", f"{'outdated' if dry_run else 'deleted'} {info.name}", **fields(info))
-    return FOUND if dry_run and plan.progress.outdated else DONE
+    return FOUND if dry_run and plan.progress.done else DONE
 
 
 async def _open_queue(stack: AsyncExitStack, target: Any) -> Enqueue:
@@ -124,7 +115,7 @@ async def _open_queue(stack: AsyncExitStack, target: Any) -> Enqueue:
     return enqueue
 
 
-def _picture_label(item: Thumbnails | ThumbnailFailure) -> str:
+def _picture_label(item: Thumbnails) -> str:
     key = ", ".join(map(str, (*item.identity, *item.picture.values())))
     return f"{item.owner.__name__} {key}".rstrip(" ,")
 
@@ -228,7 +219,7 @@ def thumbnails(
 
     Existing thumbnails are kept, so run the command again after it was stopped. The application may continue to run.
     """
-    plans: list[ThumbnailPlan] = []
+    plans: list[Plan[Thumbnails]] = []
     has_sizes = bool(width or height)
     if has_sizes and (enqueue or rate or start_after or prunes):
         raise click.UsageError(
@@ -247,7 +238,7 @@ def thumbnails(
     recipes = _recipes(width, height, fit, gravity=gravity, enlarge=enlarge, format=form)
     cls = None if has_sizes else _declaring_class(target)
 
-    async def make_plan_of(stack: AsyncExitStack) -> ThumbnailPlan:
+    async def make_plan_of(stack: AsyncExitStack) -> Plan[Thumbnails]:
         sessions, where = await open_sessions(stack, database), await open_store(stack, store)
         if cls is None:
             concurrent = concurrency or CONCURRENCY
@@ -277,6 +268,7 @@ def thumbnails(
                         sizes = ", ".join(f"{key.width}x{key.height}" for key in made.keys)
                         out.emit("thumbnails", f"made {_picture_label(made)}: {sizes}", **fields(made))
             for failure in plan.failures:
+                assert failure.error is not None
                 out.emit("failure", f"failed {_picture_label(failure)}: {error_text(failure.error)}", **fields(failure))
         return FOUND if plan.progress.failed else DONE
 

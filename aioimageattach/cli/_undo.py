@@ -42,8 +42,8 @@ def undo(
         async with AsyncExitStack() as stack:
             where = await open_store(stack, store)
             if as_list:
-                for past in await find_sweeps(models, where):
-                    out.emit("sweep", f"{past.id} of {past.swept_at:%Y-%m-%d %H:%M:%S} UTC", **fields(past))
+                for past, swept_at in (await find_sweeps(models, where)).items():
+                    out.emit("sweep", f"{past} of {swept_at:%Y-%m-%d %H:%M:%S} UTC", id=past, swept_at=swept_at)
                 return DONE
             plan = make_plan(plan_undo, models, where, sweep=sweep, object_types=object_types or None)
             async with out.tracked("undo", plan):

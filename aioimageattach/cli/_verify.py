@@ -67,7 +67,8 @@ def verify(
                 async for mismatch in plan:
                     if out.verbose or not mismatch.repaired:
                         out.emit("mismatch", _describe(mismatch), **fields(mismatch))
-        found = plan.progress.mismatched + plan.progress.mismarked
-        return with_warnings(out, plan, FOUND if found > plan.progress.repaired else DONE)
+        counts = plan.progress.counts
+        found = counts["mismatched"] + counts["mismarked"]
+        return with_warnings(out, plan, FOUND if found > counts["repaired"] else DONE)
 
     run(out, work, resume="Repaired files stay repaired; run the same command again, it starts from the beginning.")

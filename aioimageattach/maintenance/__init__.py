@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from .._inventory.ownership import Owner, Ownership, own
+from .._inventory.ownership import Ownership, own
+from .._inventory.plan import Plan, Progress
 from .._transaction.deferral import defer_deletion
 from .._transaction.fence import set_grace
-from ._quarantine import Restored, Sweep, UndoPlan, UndoProgress, sweeps, undo
-from ._sweep import Objection, Orphan, SweepPlan, SweepProgress, sweep
-from ._verify import Mismatch, VerifyPlan, VerifyProgress, verify
+from ._quarantine import sweeps, undo
+from ._search import Orphan
+from ._sweep import sweep
+from ._verify import Mismatch, verify
 
 __all__ = [
     "Mismatch",
-    "Objection",
     "Orphan",
-    "Owner",
     "Ownership",
-    "Restored",
-    "Sweep",
-    "SweepPlan",
-    "SweepProgress",
-    "UndoPlan",
-    "UndoProgress",
-    "VerifyPlan",
-    "VerifyProgress",
+    "Plan",
+    "Progress",
     "defer_deletion",
     "own",
     "set_grace",

@@ -12,6 +12,7 @@ from typing import Final
 from .._declared.names import DerivedName
 from .._inventory import Kind, Reader, Sessions, run_with_reader
 from .._inventory.database import SweepLimits, unsafe_reasons
+from .._inventory.plan import Progress
 from .._listings import merged
 from .._names import revision_of, revision_time
 from .._transaction.fence import grace_of
@@ -19,7 +20,7 @@ from ..exc import ImageAttachError, StoreError
 from ..store import KeyedStore, ObjectInfo
 from ._lookalikes import Lookalikes
 
-__all__ = ["Orphan", "Search", "SweepOptions", "SweepProgress", "Tally"]
+__all__ = ["Orphan", "Search", "SweepOptions", "Tally"]
 
 _BATCH: Final = 1000
 _LEGACY_BATCH: Final = 50_000  # larger, because all rows without a revision are read for each batch of legacy names
@@ -27,15 +28,15 @@ _LEGACY_BATCH: Final = 50_000  # larger, because all rows without a revision are
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A file that no committed row names.
+    """A file that no committed row names, or that was removed for that reason.
 
     Args:
         object_type: The object type, with which the name begins.
         name: The name in the store.
         size: The size in bytes.
         modified_at: When the file was put, according to the store's clock.
-        removed: ``True`` if the file was removed.
-        error: Why the file could not be removed.
+        removed: ``True`` if the file is removed.
+        error: Why the file could not be removed or restored.
     """
 
     object_type: str
@@ -44,41 +45,6 @@ class Orphan:
     modified_at: datetime
     removed: bool = False
     error: StoreError | None = None
-
-
-@dataclass(slots=True)
-class SweepProgress:
-    """The progress of a sweep.
-
-    Args:
-        listed: Files that were listed.
-        young: Listed files whose transactions may not have ended yet.
-        named: Listed files that rows name.
-        foreign: Listed files with names that this library does not generate; they are not touched.
-        orphans: Listed files that no row names.
-        orphan_bytes: Total size of the orphans.
-        rechecked: Files that were listed again, immediately before orphans are removed.
-        removed: Orphans that were removed.
-        removed_bytes: Total size of the removed orphans.
-        failed: Orphans that could not be removed.
-        unfinished: Unfinished uploads that were deleted.
-        emptied: Files of earlier sweeps that were deleted from quarantine.
-        position: The last name that was processed; another sweep can start after it.
-    """
-
-    listed: int = 0
-    young: int = 0
-    named: int = 0
-    foreign: int = 0
-    orphans: int = 0
-    orphan_bytes: int = 0
-    rechecked: int = 0
-    removed: int = 0
-    removed_bytes: int = 0
-    failed: int = 0
-    unfinished: int = 0
-    emptied: int = 0
-    position: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +108,7 @@ class Search:
         present: Mapping[str, Sequence[Kind]],
         lookalikes: Lookalikes,
         options: SweepOptions,
-        progress: SweepProgress,
+        progress: Progress,
         now: datetime,
     ) -> None:
         self._sessions = sessions
@@ -166,7 +132,7 @@ class Search:
             async for info in files:
                 last = info.name
                 if not any(kind.can_have(info.name) for kind in self._present[object_type]):
-                    self._progress.foreign += not removing
+                    self._progress.counts["foreign"] += not removing
                     continue
                 batch[info.name] = info
                 if len(batch) >= (_LEGACY_BATCH if revision_of(info.name) is None else _BATCH):
@@ -192,15 +158,15 @@ class Search:
         while True:
             jump = ""
             async for info in self._list(prefix, after):
-                self._progress.listed += not removing
-                self._progress.rechecked += removing
+                self._progress.done += not removing
+                self._progress.counts["rechecked"] += removing
                 revision = revision_of(info.name)
                 made_at = None if revision is None else revision_time(revision)
                 young = made_at is not None and made_at >= cutoff
                 if young and has_times:
                     jump = f"{prefix}{info.name[len(prefix)]}{{"  # follows all names with this time or a later one
                 if young or info.modified_at >= cutoff:
-                    self._progress.young += not removing
+                    self._progress.counts["young"] += not removing
                 else:
                     yield info
                 if jump:
@@ -230,9 +196,9 @@ class Search:
             if name in unnamed
         ]
         if not removing:
-            self._progress.named += len(batch) - len(orphans)
-            self._progress.orphans += len(orphans)
-            self._progress.orphan_bytes += sum(orphan.size for orphan in orphans)
+            self._progress.counts["named"] += len(batch) - len(orphans)
+            self._progress.counts["orphans"] += len(orphans)
+            self._progress.bytes += sum(orphan.size for orphan in orphans)
         return orphans
 
     async def _unnamed(self, object_type: str, names: set[str], tally: Tally) -> set[str]:
@@ -259,4 +225,4 @@ class Search:
 
     def is_limit_reached(self) -> bool:
         """Return ``True`` if the largest number of files was removed."""
-        return self._options.limit is not None and self._progress.removed >= self._options.limit
+        return self._options.limit is not None and self._progress.counts["removed"] >= self._options.limit

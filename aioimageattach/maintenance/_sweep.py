@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Final
@@ -19,16 +19,16 @@ from .._inventory import Kind, Sessions, count, kinds
 from .._inventory.derived import with_derived
 from .._inventory.identity import identify, renew
 from .._inventory.ownership import Owner, conflict, existing, keyed, read_owner, types_of, write_owner
-from .._inventory.plan import Plan
+from .._inventory.plan import Objection, Plan
 from .._names import revision_of, revision_time
 from .._transaction.fence import grace_of
 from ..exc import StoreError, SweepRefusedError
 from ..store import KeyedStore, Store
 from ._lookalikes import Lookalikes
 from ._quarantine import delete_expired, make_sweep_id, quarantine
-from ._search import Orphan, Search, SweepOptions, SweepProgress, Tally
+from ._search import Orphan, Search, SweepOptions, Tally
 
-__all__ = ["MAX_SHARE", "RETENTION", "Objection", "Orphan", "SweepPlan", "SweepProgress", "sweep"]
+__all__ = ["MAX_SHARE", "RETENTION", "sweep"]
 
 MAX_SHARE: Final = 0.1
 """Largest share of the files of one object type that a sweep removes by default."""
@@ -41,56 +41,24 @@ _MANY: Final = 100  # consecutive orphans: ordinary ones appear one by one, but 
 _CLOCK_RESOLUTION: Final = timedelta(seconds=2)  # some stores report times in whole seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Objection:
-    """A reason not to remove the files of an object type.
-
-    Args:
-        object_type: The object type.
-        reason: What is wrong.
-        can_be_forced: ``True`` if ``force=True`` removes the files nevertheless.
-    """
-
-    object_type: str
-    reason: str
-    can_be_forced: bool
-
-    def __str__(self) -> str:
-        return f"{self.object_type}/: {self.reason}"
-
-
-class SweepPlan(Plan[Orphan, SweepProgress]):
-    """A sweep that has not started yet.
-
-    It yields each orphan after it was removed or could not be, or without ``delete``, when it is found. At its end it
-    raises :exc:`~aioimageattach.exc.SweepRefusedError` if some object types were refused; the others were swept.
-
-    Attributes:
-        progress: Counts of the current run, or of the last one; reset when a run starts.
-        objections: Why object types were refused, or after a dry run, would be refused.
-        warnings: Signs that the last run was incomplete, or that its arguments were wrong.
-        id: Identifies the last run for :func:`~aioimageattach.maintenance.undo`; ``None`` if it quarantined no files.
-    """
+class _SweepPlan(Plan[Orphan]):
+    _outcomes = ("young", "named", "foreign", "orphans", "rechecked", "removed", "unfinished", "emptied")
 
     def __init__(
         self, sessions: Sessions, anchor: Kind, types: dict[str, list[Kind]], store: KeyedStore, options: SweepOptions
     ) -> None:
-        super().__init__(SweepProgress)
+        super().__init__()
         self._sessions = sessions
         self._anchor = anchor
         self._types = types
         self._store = store
         self._options = options
-        self.objections: list[Objection] = []
-        self.id: str | None = None
 
     def __repr__(self) -> str:
-        return f"<SweepPlan of {', '.join(self._types)} in {self._store!r}>"
+        return f"<Plan to sweep {', '.join(self._types)} in {self._store!r}>"
 
     async def _run(self) -> AsyncGenerator[Orphan, None]:
         now = datetime.now(UTC)
-        self.objections.clear()
-        self.id = None
         self.progress.position = self._options.start_after
         self._present = {one: await existing(self._sessions, parts, self._anchor) for one, parts in self._types.items()}
         lookalikes = Lookalikes(self._sessions)
@@ -103,7 +71,7 @@ class SweepPlan(Plan[Orphan, SweepProgress]):
                     for orphan in () if self._options.delete else orphans:
                         yield orphan
             self.objections += await self._object(object_type, tally)
-        if not self.progress.listed:
+        if not self.progress.done:
             self.warnings.append("there were no files: is it the right store?")
         if self._options.delete:
             async with aclosing(self._remove_all(search, now, tallies)) as removed:
@@ -111,7 +79,8 @@ class SweepPlan(Plan[Orphan, SweepProgress]):
                     yield orphan
             refused = [one for one in self.objections if not (one.can_be_forced and self._options.force)]
             if refused:
-                what = f"{self.progress.removed:,} files were" if self.progress.removed else "nothing was"
+                number = self.progress.counts["removed"]
+                what = f"{number:,} files were" if number else "nothing was"
                 raise SweepRefusedError(f"{what} removed; refused: {'; '.join(map(str, refused))}")
 
     def _is_refused(self, object_type: str) -> bool:
@@ -208,9 +177,10 @@ class SweepPlan(Plan[Orphan, SweepProgress]):
             else:
                 self.progress.position = tallies[object_type].last
             cutoff = now - self._options.grace
-            self.progress.unfinished += await self._store.discard_unfinished(cutoff, f"{object_type}/")
+            self.progress.counts["unfinished"] += await self._store.discard_unfinished(cutoff, f"{object_type}/")
         parts = {id(part): part for one in accepted for part in self._store.parts(one)}
-        self.progress.emptied = await delete_expired(list(parts.values()), accepted, now - self._options.retention)
+        before = now - self._options.retention
+        self.progress.counts["emptied"] = await delete_expired(list(parts.values()), accepted, before)
 
     async def _claim(self, object_types: list[str]) -> None:
         """Record that the files belong to this database; object if the clock of a store is wrong."""
@@ -225,7 +195,7 @@ class SweepPlan(Plan[Orphan, SweepProgress]):
 
     async def _remove(self, object_type: str, orphans: list[Orphan], sweep_id: str) -> list[Orphan]:
         if self._options.limit is not None:
-            orphans = list(islice(orphans, max(0, self._options.limit - self.progress.removed)))
+            orphans = list(islice(orphans, max(0, self._options.limit - self.progress.counts["removed"])))
         names = [orphan.name for orphan in orphans]
         if not names:
             return []
@@ -237,9 +207,8 @@ class SweepPlan(Plan[Orphan, SweepProgress]):
             self.id = sweep_id
             failed = await quarantine(self._store, object_type, names, sweep_id)
         done = [replace(one, removed=one.name not in failed, error=failed.get(one.name)) for one in orphans]
-        self.progress.removed += sum(one.removed for one in done)
-        self.progress.removed_bytes += sum(one.size for one in done if one.removed)
-        self.progress.failed += len(failed)
+        self.progress.counts["removed"] += sum(one.removed for one in done)
+        self._add_failures([one for one in done if not one.removed])
         return done
 
 
@@ -257,7 +226,7 @@ def sweep(
     force: bool = False,
     start_after: str = "",
     object_types: Iterable[str] | None = None,
-) -> SweepPlan:
+) -> Plan[Orphan]:
     """Plan to find, and on request remove, the files that no committed row names.
 
     Memory is bounded, and the cost is proportional to the number of files that are older than the grace time. Uploads,
@@ -279,15 +248,25 @@ def sweep(
             orphans, rows of an unmapped table may reference them, or ``grace`` is shorter than the grace time of the
             sessions, which is only safe while nothing is uploaded. ``force`` applies to all object types that are
             swept, so pass ``object_types``, too.
-        start_after: Start after this name, the :attr:`SweepProgress.position` of an earlier sweep.
+        start_after: Start after this name, the ``progress.position`` of an earlier sweep.
         object_types: The object types to sweep; required for classes whose object type depends on the row.
 
     Returns:
-        The plan: iterate over it, or await :meth:`SweepPlan.execute`.
+        The plan. It yields each orphan after it was removed or could not be, or without ``delete``, when it is found.
+        Its progress counts the files that were listed:
+
+        - ``young``: their transactions may not have ended yet;
+        - ``named``: rows name them;
+        - ``foreign``: this library does not generate such names; these files are not touched;
+        - ``orphans``: no row names them; ``bytes`` is their total size.
+
+        It also counts ``rechecked``, files that were listed again before orphans were removed; ``removed``, orphans
+        that were removed; ``unfinished``, unfinished uploads that were deleted; and ``emptied``, files of earlier
+        sweeps that were deleted from quarantine.
 
     Raises:
         SweepRefusedError: From the plan, at its end, with ``delete``: some object types were refused, or their sweep
-            was stopped; see :attr:`SweepPlan.objections`. Some objections cannot be forced, such as that the database
+            was stopped; see :attr:`Plan.objections`. Some objections cannot be forced, such as that the database
             may hide rows, or that the files belong to another database (see :func:`own`).
         OwnershipError: From the plan: the record of ownership in the store cannot be read.
         DeclarationError: No class has files, the store cannot be listed, or ``object_types`` is required.
@@ -315,4 +294,4 @@ def sweep(
         raise ValueError(f"limit: expected at least 1, got {limit}")
     options = SweepOptions(grace, delete, permanently, retention, max_share, limit, force, start_after)
     types = with_derived(types_of(target, object_types), target)
-    return SweepPlan(sessions, kinds(target)[0], types, keyed(store, sessions), options)
+    return _SweepPlan(sessions, kinds(target)[0], types, keyed(store, sessions), options)

@@ -13,7 +13,7 @@ from .._inventory import FileReference, Kind, Sessions, kinds, reread
 from .._inventory.identity import identify
 from .._inventory.marks import MarkedKind, MarkedRow, marked_kinds, write_marks
 from .._inventory.ownership import own_kinds
-from .._inventory.plan import RowPlan
+from .._inventory.plan import Plan, RowPlan
 from ..context._current import bound_store, resolve_store
 from ..exc import (
     DamagedValueError,
@@ -28,7 +28,7 @@ from ..store import KeyedStore, Store
 from ._marks import false_marks
 from ._rebuild import rebuild
 
-__all__ = ["Mismatch", "Problem", "VerifyPlan", "VerifyProgress", "verify"]
+__all__ = ["Mismatch", "verify"]
 
 Problem: TypeAlias = Literal["missing", "size", "checksum", "unreadable", "thumbnails"]
 """Missing, wrong size, wrong checksum, not readable, or marked although declared thumbnails are missing."""
@@ -58,45 +58,8 @@ class Mismatch:
     error: Exception | None = None
 
 
-@dataclass(slots=True)
-class VerifyProgress:
-    """The progress of a verification.
-
-    Args:
-        total: Number of rows at the start; ``None`` before that.
-        done: Files that were checked: the sum of the following three.
-        sound: Files that match their rows.
-        mismatched: Files that do not match their rows, repaired or not.
-        gone: Files whose rows were changed or deleted in the meantime.
-        marked: Rows whose marks of stored thumbnails were checked, in addition to their files.
-        mismarked: Rows whose marks were false, repaired or not.
-        repaired: Mismatches that were repaired.
-        bytes: Number of bytes that were read.
-        missed: Rows that the database counts but did not return; if there are any, the run fails.
-    """
-
-    total: int | None = None
-    done: int = 0
-    sound: int = 0
-    mismatched: int = 0
-    gone: int = 0
-    marked: int = 0
-    mismarked: int = 0
-    repaired: int = 0
-    bytes: int = 0
-    missed: int = 0
-
-
-class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
-    """A verification that has not started yet; it yields each mismatch as it is found.
-
-    Leaving the loop cancels the checks that are in progress.
-
-    Attributes:
-        progress: Counts of the current run, or of the last one; reset when a run starts.
-        objections: Reasons why the database may hide rows, with ``force=True``.
-        warnings: Signs that the last run did not verify everything, such as a table without rows.
-    """
+class _VerifyPlan(RowPlan[Mismatch]):
+    _outcomes = ("sound", "mismatched", "gone", "marked", "mismarked", "repaired")
 
     def __init__(
         self,
@@ -109,13 +72,13 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
         concurrency: int,
         force: bool,
     ) -> None:
-        super().__init__(VerifyProgress, sessions, parts, concurrency=concurrency, force=force)
+        super().__init__(sessions, parts, concurrency=concurrency, force=force)
         self._store = store
         self._deep = deep
         self._repair = repair
 
     def __repr__(self) -> str:
-        return f"<VerifyPlan of {', '.join(kind.cls.__name__ for kind in self._kinds)} in {self._store!r}>"
+        return f"<Plan to verify {', '.join(kind.cls.__name__ for kind in self._kinds)} in {self._store!r}>"
 
     async def _run(self) -> AsyncGenerator[Mismatch, None]:
         if self._repair:
@@ -124,17 +87,17 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
             async for kind, mismatch in results:
                 confirmed = mismatch and await self._confirm(kind, mismatch)
                 if mismatch is None:
-                    self.progress.sound += 1
+                    self.progress.counts["sound"] += 1
                 elif confirmed is None:
-                    self.progress.gone += 1
+                    self.progress.counts["gone"] += 1
                 else:
-                    self.progress.mismatched += 1
-                    self.progress.repaired += confirmed.repaired
+                    self.progress.counts["mismatched"] += 1
+                    self.progress.counts["repaired"] += confirmed.repaired
                     yield confirmed
         async with aclosing(self._check_marks()) as mismatches:
             async for mismatch in mismatches:
-                self.progress.mismarked += 1
-                self.progress.repaired += mismatch.repaired
+                self.progress.counts["mismarked"] += 1
+                self.progress.counts["repaired"] += mismatch.repaired
                 yield mismatch
         self._require_all_rows()
 
@@ -165,7 +128,7 @@ class VerifyPlan(RowPlan[Mismatch, VerifyProgress]):
         for kind in marked_kinds(self._kinds):
             async with aclosing(false_marks(self._sessions, kind, store)) as pages:
                 async for rows, found in pages:
-                    self.progress.marked += rows
+                    self.progress.counts["marked"] += rows
                     for row, missing in found:
                         yield await self._repair_marks(kind, row, missing)
 
@@ -252,7 +215,7 @@ def verify(
     repair: bool = False,
     concurrency: int = 16,
     force: bool = False,
-) -> VerifyPlan:
+) -> Plan[Mismatch]:
     """Plan to check that each file that a committed row names exists and matches the row.
 
     Rows with :class:`~aioimageattach.entity.ThumbnailMarks` are also checked for declared thumbnails that are marked as
@@ -274,7 +237,10 @@ def verify(
         force: ``True`` to continue if the database may hide rows.
 
     Returns:
-        The plan: iterate over it, or await :meth:`VerifyPlan.execute`.
+        The plan. It yields each mismatch as it is found. Its progress counts the files that were checked: ``sound``
+        match their rows, ``mismatched`` do not, and the rows of ``gone`` were changed or deleted in the meantime. It
+        also counts ``marked``, rows whose marks of stored thumbnails were checked; ``mismarked``, those whose marks
+        were false; and ``repaired``, mismatches that were repaired. ``bytes`` were read.
 
     Raises:
         DeclarationError: No class has files. From the plan, with ``repair``: there are false marks, and the sessions
@@ -299,4 +265,4 @@ def verify(
             f"repair: expected the application's store {bound!r}, got {found!r}, whose new thumbnails the application "
             "would not find: repair in the application's store, or finish the migration first"
         )
-    return VerifyPlan(sessions, kinds(target), found, deep=deep, repair=repair, concurrency=concurrency, force=force)
+    return _VerifyPlan(sessions, kinds(target), found, deep=deep, repair=repair, concurrency=concurrency, force=force)

@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from ._plan import Migrated, MigrationFailure, MigrationPlan, MigrationProgress, migrate, migrate_class
-from ._retire import Retired, RetirePlan, RetireProgress, retire
-from ._transfer import Outcome
+from ._plan import MigrationPlan, migrate, migrate_class
+from ._retire import retire
+from ._transfer import Copy
 
-__all__ = [
-    "Migrated",
-    "MigrationFailure",
-    "MigrationPlan",
-    "MigrationProgress",
-    "Outcome",
-    "RetirePlan",
-    "RetireProgress",
-    "Retired",
-    "migrate",
-    "migrate_class",
-    "retire",
-]
+__all__ = ["Copy", "MigrationPlan", "migrate", "migrate_class", "retire"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from traceback import format_exception
 from typing import Any
 
@@ -14,83 +13,28 @@ from .._inventory.plan import RowPlan
 from ..context._current import resolve_store
 from ..exc import ImageAttachError, MigrationError, OwnershipError
 from ..store import KeyedStore, Store
-from ._transfer import Outcome, Transfer, share_files
+from ._transfer import Copy, Transfer, share_files
 
-__all__ = ["Migrated", "MigrationFailure", "MigrationPlan", "MigrationProgress", "migrate", "migrate_class"]
-
-
-@dataclass(frozen=True, slots=True)
-class Migrated:
-    """A file that is in the destination now, or that a dry run would copy.
-
-    Args:
-        reference: The file, as its row describes it.
-        outcome: The result: the file was copied, was already present, or would be copied.
-        size: The size in bytes.
-    """
-
-    reference: FileReference
-    outcome: Outcome
-    size: int
+__all__ = ["MigrationPlan", "migrate", "migrate_class"]
 
 
-@dataclass(frozen=True, slots=True)
-class MigrationFailure:
-    """A file that could not be copied.
+class MigrationPlan(RowPlan[Copy]):
+    """A :class:`~aioimageattach.maintenance.Plan` to migrate files.
 
-    Args:
-        reference: The file, as its row describes it.
-        error: Why it could not be copied.
-    """
-
-    reference: FileReference
-    error: Exception
-
-
-@dataclass(slots=True)
-class MigrationProgress:
-    """The progress of a migration.
-
-    Args:
-        total: Number of rows at the start, and at the end number of rows that were read; ``None`` before.
-        done: Rows that were processed: the sum of the following five.
-        copied: Files that were copied.
-        missing: In a dry run, files that would be copied.
-        present: Files that were already in the destination.
-        gone: Rows that were replaced or deleted in the meantime, with their files.
-        failed: Files that could not be copied.
-        bytes: Total size of the files that were copied, or would be.
-        missed: Rows that the database counts but did not return; if there are any, the run fails.
-    """
-
-    total: int | None = None
-    done: int = 0
-    copied: int = 0
-    missing: int = 0
-    present: int = 0
-    gone: int = 0
-    failed: int = 0
-    bytes: int = 0
-    missed: int = 0
-
-
-class MigrationPlan(RowPlan[Migrated, MigrationProgress]):
-    """A migration that has not started yet; it yields each file that is in the destination, in order of completion.
-
-    Each run starts from the beginning, and skips files that are already in the destination. An error or a cancellation
-    stops the copies that are in progress, and leaves no partial file. A loop that is left early continues in the
-    background until Python closes its iterator; use :func:`contextlib.aclosing` to stop it immediately.
+    It yields each file that is in the destination, or that a dry run would copy, in order of completion. Each run
+    starts from the beginning, and skips files that are already in the destination. An error or a cancellation stops the
+    copies that are in progress, and leaves no partial file.
 
     A run raises :exc:`~aioimageattach.exc.MigrationError` at its end if some files could not be copied, or immediately
     if there are too many of them. An outage of a store ends the run with
     :exc:`~aioimageattach.exc.StoreUnavailableError`.
 
-    Attributes:
-        progress: Counts of the current run, or of the last one; reset when a run starts.
-        failures: The files that could not be copied.
-        objections: Reasons why the database may hide rows, with ``force=True``.
-        warnings: Signs that the last run did not copy everything, or that its arguments were wrong.
+    Its progress counts the rows that were processed: files that were ``copied``; those that were ``present`` in the
+    destination; in a dry run, those that are ``missing`` there; and those that are ``gone``, because their rows were
+    replaced or deleted in the meantime. ``bytes`` is the total size of the files that were copied, or would be.
     """
+
+    _outcomes = ("copied", "missing", "present", "gone")
 
     def __init__(
         self,
@@ -102,32 +46,29 @@ class MigrationPlan(RowPlan[Migrated, MigrationProgress]):
         max_failures: int,
         force: bool,
     ) -> None:
-        super().__init__(MigrationProgress, sessions, parts, concurrency=concurrency, force=force)
+        super().__init__(sessions, parts, concurrency=concurrency, force=force)
         if max_failures < 1:
             raise ValueError(f"max_failures: expected at least 1, got {max_failures}")
         self._transfer = transfer
         self._max_failures = max_failures
-        self.failures: list[MigrationFailure] = []
 
     def __repr__(self) -> str:
         names = ", ".join(kind.cls.__name__ for kind in self._kinds)
         return f"<MigrationPlan of {names} from {self._transfer.source!r} to {self._transfer.destination!r}>"
 
-    async def _run(self) -> AsyncGenerator[Migrated, None]:
-        self.failures = []
+    async def _run(self) -> AsyncGenerator[Copy, None]:
         is_first = await self._check_owner(claim=False)
         async with aclosing(self._results(self._attempt)) as attempts:
-            async for attempt in attempts:
-                migrated = await self._record(attempt)
-                if migrated is not None:
-                    yield migrated
-                if len(self.failures) >= self._max_failures:
+            async for kind, copy in attempts:
+                if await self._record(kind, copy):
+                    yield copy
+                if self.progress.failed >= self._max_failures:
                     raise self._error(", and the migration was stopped")
         if self.failures:
             raise self._error("")
         self._require_all_rows()
         await self._check_owner(claim=not self._transfer.dry_run)
-        if is_first and self.progress.present == self.progress.done > 0:
+        if is_first and self.progress.counts["present"] == self.progress.done > 0:
             self.warnings.append(
                 "every file was in the destination before the first migration to it: is it another name of the source?"
             )
@@ -149,40 +90,32 @@ class MigrationPlan(RowPlan[Migrated, MigrationProgress]):
             raise OwnershipError(f"nothing was copied: {'; '.join(conflicts)}")
         return all(one.changed or one.owner is None for one in owned)
 
-    async def _attempt(self, kind: Kind, reference: FileReference) -> _Attempt:
+    async def _attempt(self, kind: Kind, reference: FileReference) -> tuple[Kind, Copy]:
         result = await self._try(self._transfer.run(reference))
-        if isinstance(result, Exception):
-            return _Attempt(kind, reference, result)
-        return _Attempt(kind, reference, Migrated(reference, *result))
+        return kind, Copy(reference, "failed", error=result) if isinstance(result, Exception) else result
 
-    async def _record(self, attempt: _Attempt) -> Migrated | None:
-        """Count an attempt; return the file if it is in the destination, or would be copied."""
-        progress, result = self.progress, attempt.result
-        if not isinstance(result, Exception):
-            if result.outcome == "present":
-                progress.present += 1
-            else:
-                progress.copied += result.outcome == "copied"
-                progress.missing += result.outcome == "missing"
-                progress.bytes += result.size
-            return result
-        if isinstance(result, FileNotFoundError) and await self._is_gone(attempt):
-            progress.gone += 1
-            return None
-        result.add_note(f"the file of {attempt.reference.cls.__name__} {attempt.reference.identity!r}")
-        _drop_frames(result)
-        progress.failed += 1
-        self.failures.append(MigrationFailure(attempt.reference, result))
-        return None
+    async def _record(self, kind: Kind, copy: Copy) -> bool:
+        """Count a result; return ``True`` if the file is in the destination, or would be copied."""
+        progress, error = self.progress, copy.error
+        if error is None:
+            progress.counts[copy.outcome] += 1
+            progress.bytes += 0 if copy.outcome == "present" else copy.size
+        elif isinstance(error, FileNotFoundError) and await self._is_gone(kind, copy.reference):
+            progress.counts["gone"] += 1
+        else:
+            error.add_note(f"the file of {copy.reference.cls.__name__} {copy.reference.identity!r}")
+            _drop_frames(error)
+            self._add_failures([copy])
+        return error is None
 
-    async def _is_gone(self, attempt: _Attempt) -> bool:
+    async def _is_gone(self, kind: Kind, reference: FileReference) -> bool:
         """Return ``True`` if the row was replaced or deleted since it was read, so that it no longer names the file."""
-        now = await reread(self._sessions, attempt.kind, attempt.reference)
-        return now is None or (now.key, now.name) != (attempt.reference.key, attempt.reference.name)
+        now = await reread(self._sessions, kind, reference)
+        return now is None or (now.key, now.name) != (reference.key, reference.name)
 
     def _error(self, more: str) -> MigrationError:
-        errors = [failure.error for failure in self.failures]
-        return MigrationError(f"{len(errors):,} files could not be copied{more}", errors)
+        errors = [copy.error for copy in self.failures if copy.error is not None]
+        return MigrationError(f"{self.progress.failed:,} files could not be copied{more}", errors)
 
 
 def _drop_frames(error: Exception) -> None:
@@ -200,13 +133,6 @@ def _drop_frames(error: Exception) -> None:
             seen.add(id(one))
             one.__traceback__ = None
             pending += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    kind: Kind
-    reference: FileReference
-    result: Migrated | Exception
 
 
 def migrate(
@@ -241,7 +167,7 @@ def migrate(
         force: ``True`` to continue if the database may hide rows.
 
     Returns:
-        The plan: iterate over it, or await :meth:`MigrationPlan.execute`.
+        The plan: iterate over it, or await its method ``execute()``.
 
     Raises:
         DeclarationError: No class of the base has files, or an argument is not a store.

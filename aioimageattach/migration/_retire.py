@@ -4,82 +4,46 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
 from .._inventory import FileReference, Kind, Sessions, kinds
-from .._inventory.plan import RowPlan
+from .._inventory.plan import Plan, RowPlan
 from ..context._current import resolve_store
 from ..store import Store
-from ._transfer import Transfer, share_files
+from ._transfer import Copy, Transfer, share_files
 
-__all__ = ["RetirePlan", "RetireProgress", "Retired", "retire"]
-
-
-@dataclass(frozen=True, slots=True)
-class Retired:
-    """A copy in the old store.
-
-    Args:
-        reference: The file, as its row describes it.
-        removed: ``True`` if the copy was removed.
-        error: Why the copy was kept: the new store does not have the file, or a store failed.
-    """
-
-    reference: FileReference
-    removed: bool
-    error: Exception | None = None
+__all__ = ["retire"]
 
 
-@dataclass(slots=True)
-class RetireProgress:
-    """The progress of removing copies.
-
-    Args:
-        total: Number of rows at the start, and at the end number of rows that were read; ``None`` before.
-        done: Rows that were processed: the sum of the following two.
-        safe: Files that the new store has; their copies were removed, or would be.
-        kept: Files whose copies were kept, because the new store does not have them.
-        missed: Rows that the database counts but did not return; if there are any, the run fails.
-    """
-
-    total: int | None = None
-    done: int = 0
-    safe: int = 0
-    kept: int = 0
-    missed: int = 0
-
-
-class RetirePlan(RowPlan[Retired, RetireProgress]):
-    """A removal of copies that has not started yet; it yields each copy after it was removed or kept.
-
-    Attributes:
-        progress: Counts of the current run, or of the last one; reset when a run starts.
-        warnings: Signs that the last run was incomplete, or that its arguments were wrong.
-    """
+class _RetirePlan(RowPlan[Copy]):
+    _outcomes = ("removed", "safe")
 
     def __init__(
         self, sessions: Sessions, parts: tuple[Kind, ...], transfer: Transfer, *, delete: bool, concurrency: int
     ) -> None:
-        super().__init__(RetireProgress, sessions, parts, concurrency=concurrency)
+        super().__init__(sessions, parts, concurrency=concurrency)
         self._transfer = transfer
         self._delete = delete
 
     def __repr__(self) -> str:
         names = ", ".join(kind.cls.__name__ for kind in self._kinds)
-        return f"<RetirePlan of {names} in {self._transfer.source!r}>"
+        return f"<Plan to retire {names} in {self._transfer.source!r}>"
 
-    async def _run(self) -> AsyncGenerator[Retired, None]:
+    async def _run(self) -> AsyncGenerator[Copy, None]:
         async with aclosing(self._results(self._retire)) as results:
-            async for retired in results:
-                self.progress.safe += retired.error is None
-                self.progress.kept += retired.error is not None
-                yield retired
+            async for copy in results:
+                if copy.error is None:
+                    self.progress.counts[copy.outcome] += 1
+                else:
+                    self._add_failures([copy])
+                yield copy
         self._require_all_rows()
 
-    async def _retire(self, kind: Kind, reference: FileReference) -> Retired:
+    async def _retire(self, kind: Kind, reference: FileReference) -> Copy:
         error = await self._try(self._remove(reference))
-        return Retired(reference, self._delete) if error is None else Retired(reference, False, error)
+        if error is not None:
+            return Copy(reference, "failed", error=error)
+        return Copy(reference, "removed" if self._delete else "safe")
 
     async def _remove(self, reference: FileReference) -> None:
         await self._transfer.check(reference)
@@ -96,7 +60,7 @@ def retire(
     delete: bool = False,
     deep: bool = False,
     concurrency: int = 16,
-) -> RetirePlan:
+) -> Plan[Copy]:
     """Plan to remove the copies of files from a store that the application no longer uses.
 
     A copy is removed only if the new store has the file, with the size that its row contains. Files that no row names
@@ -112,7 +76,9 @@ def retire(
         concurrency: Number of files that are processed concurrently.
 
     Returns:
-        The plan: iterate over it, or await :meth:`RetirePlan.execute`.
+        The plan. It yields each copy after it was removed or kept. Its progress counts the copies that were
+        ``removed``; those that would be removed with ``delete``, because the new store has the files (``safe``); and
+        ``failed``, those that were kept because the new store does not have the files, or a store failed.
 
     Raises:
         ValueError: Both stores keep the files in the same place, so they are not copies; or ``concurrency`` is less
@@ -131,4 +97,4 @@ def retire(
     if any(share_files(kind, old, new) for kind in parts):
         raise ValueError(f"old: expected a store in another place than {new!r}, got {old!r}")
     transfer = Transfer(old, new, deep=deep, dry_run=True)
-    return RetirePlan(session, parts, transfer, delete=delete, concurrency=concurrency)
+    return _RetirePlan(session, parts, transfer, delete=delete, concurrency=concurrency)

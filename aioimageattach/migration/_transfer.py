@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from .._inventory import FileReference, Kind
 from ..exc import InvalidKeyError, StoreFileExistsError, StoreFileMismatchError
@@ -11,10 +11,26 @@ from ..file import AsyncFile, Spool
 from ..file._spool import measure
 from ..store import KeyedStore, Store
 
-__all__ = ["Outcome", "Transfer", "share_files"]
+__all__ = ["Copy", "Transfer", "share_files"]
 
-Outcome: TypeAlias = Literal["copied", "present", "missing"]
-"""``"copied"``; ``"present"`` if the file was already in the destination; ``"missing"`` if a dry run would copy it."""
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A file of a row that has, or should have, a copy in another store.
+
+    Args:
+        reference: The file, as its row describes it.
+        outcome: For :func:`migrate`, ``"copied"``, ``"present"`` if the file was already in the destination, or
+            ``"missing"`` if a dry run would copy it. For :func:`retire`, ``"removed"``, or ``"safe"`` if the copy in
+            the old store could be removed. ``"failed"`` for both, if there is an error.
+        size: The size in bytes; 0 if it was not read.
+        error: Why the file was not copied, or its copy was kept.
+    """
+
+    reference: FileReference
+    outcome: Literal["copied", "present", "missing", "removed", "safe", "failed"]
+    size: int = 0
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +59,8 @@ class Transfer:
         self.dry_run: bool = dry_run
         self._seems_present = True
 
-    async def run(self, reference: FileReference) -> tuple[Outcome, int]:
+    async def run(self, reference: FileReference) -> Copy:
         """Copy the file of a row, unless it is present.
-
-        Returns:
-            What was done, and the size of the file in bytes.
 
         Raises:
             StoreFileNotFoundError: The source does not have the file.
@@ -62,18 +75,19 @@ class Transfer:
         if self._seems_present or self.dry_run:
             found = await _facts_or_none(self.destination, reference)
             if found is not None:
-                return "present", await self._compare(reference, found)
+                return Copy(reference, "present", await self._compare(reference, found))
             self._seems_present = False
         if self.dry_run:
-            return "missing", self._expect(reference, self.source, await _facts(self.source, reference))
+            size = self._expect(reference, self.source, await _facts(self.source, reference))
+            return Copy(reference, "missing", size)
         try:
-            return "copied", await self._copy(reference)
+            return Copy(reference, "copied", await self._copy(reference))
         except StoreFileExistsError:
             self._seems_present = True
             found = await _facts_or_none(self.destination, reference)
             if found is None:
                 raise
-            return "present", await self._compare(reference, found)
+            return Copy(reference, "present", await self._compare(reference, found))
 
     async def check(self, reference: FileReference) -> None:
         """Compare the file in the destination with its row, and with the source if the row does not contain enough.

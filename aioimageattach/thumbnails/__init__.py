@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from .._declared import Srcset
 from ._backfill import backfill
-from ._plan import ThumbnailFailure, ThumbnailPlan, ThumbnailProgress, Thumbnails
+from ._plan import Thumbnails
 from ._rows import generate
 from ._server import ThumbnailServer
 from ._worker import ThumbnailWorker
 
 __all__ = [
     "Srcset",
-    "ThumbnailFailure",
-    "ThumbnailPlan",
-    "ThumbnailProgress",
     "ThumbnailServer",
     "ThumbnailWorker",
     "Thumbnails",

@@ -18,7 +18,7 @@ from .._declared.maker import Original, Thumbnail
 from .._declared.names import format_point, legacy_revision, public_of
 from .._inventory import PAGE, Scan, count
 from .._inventory.ownership import keyed
-from .._inventory.plan import Outage
+from .._inventory.plan import Outage, Plan
 from .._names import ALPHABET, RANDOM_CHARS, TIME_CHARS
 from .._tasks import as_completed
 from .._threads import cores
@@ -31,7 +31,7 @@ from ..store import KeyedStore, Store
 from ._maker import Made, ThumbnailMaker
 from ._marks import set_marks
 from ._originals import OriginalKind, OriginalReference, ThumbnailFiles
-from ._plan import ThumbnailFailure, ThumbnailPlan, Thumbnails
+from ._plan import ThumbnailPlan, Thumbnails
 from ._turns import Priority
 
 __all__ = ["backfill", "image_class"]
@@ -71,7 +71,6 @@ class _Backfill(ThumbnailPlan):
         self._outage = Outage(concurrency)
 
     async def _run(self) -> AsyncGenerator[Thumbnails, None]:
-        self.failures.clear()
         self._outage = Outage(self._concurrency)
         self.progress.total = await count(self._sessions, self._kind)
         try:
@@ -100,7 +99,7 @@ class _Backfill(ThumbnailPlan):
         async with aclosing(as_completed(self._works(items), self._concurrency)) as done:
             async for item, result in done:
                 if result is None:
-                    self.progress.enqueued += 1
+                    self.progress.counts["enqueued"] += 1
                     self._count(1, [], [])
                     continue
                 if self._is_unmarked(item, result):
@@ -109,7 +108,7 @@ class _Backfill(ThumbnailPlan):
                 if made is not None:
                     yield made
         await set_marks(self._sessions, [self._kind.cls], self._store, marks)
-        self.progress.marked += len(marks)
+        self.progress.counts["marked"] += len(marks)
 
     async def _works(self, items: Sequence[_Item]) -> AsyncGenerator[_Work, None]:
         """Yield one coroutine per original."""
@@ -147,7 +146,7 @@ class _Backfill(ThumbnailPlan):
 
     def _add(self, reference: OriginalReference, result: Made) -> Thumbnails | None:
         """Count a result; return the new thumbnails, if there are any."""
-        self.progress.gone += result.is_gone
+        self.progress.counts["gone"] += result.is_gone
         if result.error is not None:
             self._add_failure(reference, result.error)
         if result.error is not None or result.made:
@@ -161,7 +160,7 @@ class _Backfill(ThumbnailPlan):
         return made
 
     def _add_failure(self, reference: OriginalReference, error: Exception) -> None:
-        self._count(1, [], [ThumbnailFailure(reference.cls, reference.identity, {}, error)])
+        self._count(1, [], [Thumbnails(reference.cls, reference.identity, {}, error=error)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +262,7 @@ def backfill(
     concurrency: int | None = None,
     rate: float | None = None,
     start_after: str = "",
-) -> ThumbnailPlan:
+) -> Plan[Thumbnails]:
     """Return a plan that generates the missing files of the declared thumbnails of all originals of a class.
 
     ::
@@ -291,7 +290,12 @@ def backfill(
             if the store responds slowly.
         rate: Largest number of originals to process per second, not counting those whose files all exist; ``None`` for
             no limit.
-        start_after: Skip the originals up to this :attr:`ThumbnailProgress.position` of an earlier run.
+        start_after: Skip the originals up to the ``progress.position`` of an earlier run.
+
+    Returns:
+        The plan. It yields the new files of each original. Its progress counts originals: ``enqueued`` were handed to
+        workers, ``gone`` were deleted meanwhile or have no file (see :func:`~aioimageattach.maintenance.verify`), and
+        the rows of ``marked`` were marked. ``made`` counts files, and ``bytes`` is their total size.
 
     Raises:
         DeclarationError: ``target`` is not an image class or an attachment, the class declares no thumbnails, or the
@@ -301,7 +305,8 @@ def backfill(
         ContextError: No store is given, bound or current.
         StoreMissingError: From the plan: the bucket does not exist.
         StoreUnavailableError: From the plan: the store could not be listed, or has not responded for many consecutive
-            originals. Other failures are listed in :attr:`ThumbnailPlan.failures`.
+            originals. Other failures are listed in
+            :attr:`Plan.failures <aioimageattach.maintenance.Plan.failures>`.
 
     Effects: The plan does nothing until it is awaited or iterated over. If it is cancelled, each file in progress is
     either complete or absent.

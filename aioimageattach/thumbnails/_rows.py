@@ -12,6 +12,7 @@ from sqlalchemy.orm import RelationshipProperty, lazyload, selectinload
 from sqlalchemy.sql.base import ExecutableOption
 
 from .._inventory import beyond
+from .._inventory.plan import Plan
 from .._tasks import map_concurrently
 from ..entity import BaseImageSet, Image, MultipleImageSet
 from ..entity._looks import as_recipes
@@ -19,7 +20,7 @@ from ..exc import DeclarationError, ImageError, NoOriginalError, StoreError, Usa
 from ..imaging._recipe import Recipe
 from ..key import ImageKey
 from ..store import Store
-from ._plan import ThumbnailFailure, ThumbnailPlan, Thumbnails
+from ._plan import ThumbnailPlan, Thumbnails
 
 __all__ = ["BATCH", "CONCURRENCY", "generate"]
 
@@ -57,7 +58,6 @@ class _RowPlan(ThumbnailPlan):
         self._extra_kwargs = extra_kwargs
 
     async def _run(self) -> AsyncGenerator[Thumbnails, None]:
-        self.failures.clear()
         async with self._sessions() as session:
             self.progress.total = await session.scalar(self._total())
         after: tuple[Any, ...] | None = None
@@ -109,9 +109,9 @@ class _RowPlan(ThumbnailPlan):
             try:
                 return self._counted(*await self._make(session, [] if owner is None else [owner]))
             except _FAILURES_OF_A_TRANSACTION as error:
-                return self._counted(1, [], [ThumbnailFailure(self._owner, key, {}, error)])
+                return self._counted(1, [], [Thumbnails(self._owner, key, {}, error=error)])
 
-    def _counted(self, looked: int, made: list[Thumbnails], failures: list[ThumbnailFailure]) -> list[Thumbnails]:
+    def _counted(self, looked: int, made: list[Thumbnails], failures: list[Thumbnails]) -> list[Thumbnails]:
         self._count(looked, made, failures)
         return made
 
@@ -119,10 +119,10 @@ class _RowPlan(ThumbnailPlan):
 
     async def _make(
         self, session: AsyncSession, owners: Sequence[object]
-    ) -> tuple[int, list[Thumbnails], list[ThumbnailFailure]]:
+    ) -> tuple[int, list[Thumbnails], list[Thumbnails]]:
         """Generate the thumbnails of some owners and commit. Return the number of pictures, results and failures."""
         pictures = [(owner, picture) for owner in owners for picture in self._pictures(owner)]
-        failures: list[ThumbnailFailure] = []
+        failures: list[Thumbnails] = []
 
         async def generate_one(item: tuple[object, BaseImageSet[Any]]) -> None:
             owner, picture = item
@@ -132,7 +132,7 @@ class _RowPlan(ThumbnailPlan):
                 raise  # every picture would fail, or the transaction has failed
             except Exception as error:  # includes errors of a recipe's callables and of third-party stores
                 identity = tuple(inspect(owner).identity)
-                failures.append(ThumbnailFailure(type(owner), identity, picture.identity, error))
+                failures.append(Thumbnails(type(owner), identity, picture.identity, error=error))
 
         await map_concurrently(generate_one, pictures, limit=self._concurrency)
         new = [(owner, picture, [row for row in picture if inspect(row).pending]) for owner, picture in pictures]
@@ -167,7 +167,7 @@ def generate(
     concurrency: int = CONCURRENCY,
     where: ColumnElement[bool] | Sequence[ColumnElement[bool]] = (),
     extra_kwargs: Mapping[str, Any] | None = None,
-) -> ThumbnailPlan:
+) -> Plan[Thumbnails]:
     """Return a plan that generates the missing thumbnails of each picture of each owner.
 
     ::
@@ -177,7 +177,7 @@ def generate(
 
     Each batch of owners is processed in a separate transaction. An interrupted plan can be run again: existing
     thumbnails are not generated again. The application can keep running in the meantime. If a picture fails, the
-    others are still processed; see :attr:`ThumbnailPlan.failures`.
+    others are still processed; see :attr:`Plan.failures <aioimageattach.maintenance.Plan.failures>`.
 
     Args:
         sessions: Factory of the sessions, one for each batch.
@@ -190,6 +190,10 @@ def generate(
         concurrency: Number of originals fetched and resized concurrently.
         where: Conditions on the owners, such as ``User.is_active``, combined with AND.
         extra_kwargs: Arguments for the constructor of the image class, for each thumbnail.
+
+    Returns:
+        The plan. It yields the new thumbnails of each picture. Its progress counts pictures; ``made`` counts
+        thumbnails, and ``bytes`` is their total size.
 
     Raises:
         DeclarationError: ``attachment`` is not an image attachment.

@@ -96,7 +96,7 @@ async def _run(url: str, folder: str) -> None:
 
     def look() -> None:
         progress = plan.progress
-        line = [progress.done, progress.made, time.perf_counter() - began, time.process_time(), resident()]
+        line = [progress.done, progress.counts["made"], time.perf_counter() - began, time.process_time(), resident()]
         print(json.dumps(line), flush=True)
 
     async def watch() -> None:

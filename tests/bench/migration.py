@@ -102,8 +102,11 @@ async def _work(folder: Path, where: str, naive: int) -> None:
     async for _ in _naively(folder, destination, naive) if naive else plan:
         number += 1
         if number % EVERY == 0:
-            print(json.dumps([number, plan.progress.present, time.perf_counter() - began, resident()]), flush=True)
-    print(json.dumps([number, plan.progress.present, time.perf_counter() - began, resident()]), flush=True)
+            print(
+                json.dumps([number, plan.progress.counts["present"], time.perf_counter() - began, resident()]),
+                flush=True,
+            )
+    print(json.dumps([number, plan.progress.counts["present"], time.perf_counter() - began, resident()]), flush=True)
     print(json.dumps(time.process_time() - cpu), flush=True)
     await engine.dispose()
     if isinstance(destination, S3Store):

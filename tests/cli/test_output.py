@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from aioimageattach.cli._output import error_text, format_counts, format_duration, format_size, plain
-
-
-@dataclass
-class Numbers:
-    total: int | None = 10
-    done: int = 4
-    copied: int = 0
-    left_out: int = 1200
-    bytes: int = 0
-    removed_bytes: int = 2_500_000
-    position: str = "a/b"
+from aioimageattach.maintenance import Progress
 
 
 def test_counts() -> None:
-    """Counts that are not 0 are shown with their names, and numbers of bytes with a unit."""
-    assert format_counts(Numbers(), "done") == "1,200 left out, removed 2.5 MB"
-    assert format_counts(Numbers(bytes=12, left_out=0, removed_bytes=0)) == "4 done, 12 B"
+    """Counts that are not 0 are shown with their names, and the number of bytes with a unit."""
+    progress = Progress(10, 4, {"copied": 0, "left": 1200}, failed=1, bytes=2_500_000, position="a/b")
+    assert format_counts(progress) == "1,200 left, 1 failed, 2.5 MB"
+    assert format_counts(Progress(10, 4)) == ""
 
 
 @pytest.mark.parametrize(
@@ -48,7 +38,7 @@ def test_durations(seconds: float, text: str) -> None:
     ("value", "expected"),
     [
         ({1: (True, None, 1.5)}, {"1": [True, None, 1.5]}),
-        (Numbers, "Numbers"),
+        (Progress, "Progress"),
         (datetime(2026, 5, 17, tzinfo=UTC), "2026-05-17T00:00:00+00:00"),
         (ValueError("no"), {"type": "ValueError", "message": "no"}),
         (OSError("amqp://user:p@ss@host"), {"type": "OSError", "message": "amqp://***@host"}),

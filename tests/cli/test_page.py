@@ -25,6 +25,7 @@ from aioimageattach._declared.names import path_of, stem_of
 from aioimageattach.cli._app import app
 from aioimageattach.context import bind_store
 from aioimageattach.key import ImageKey, make_revision
+from aioimageattach.maintenance import Plan, Progress
 from aioimageattach.stores.fs import FileSystemStore
 from tests import photos
 from tests.cli.conftest import files
@@ -230,30 +231,22 @@ REFERENCE = (DOCS / "reference" / "command-line.md").read_text("utf-8")
 OBJECTS = "Objects in fields"
 
 DATACLASSES = {
-    "verify": {"mismatch": "maintenance._verify:Mismatch", "progress": "maintenance._verify:VerifyProgress"},
+    "verify": {"mismatch": "maintenance:Mismatch", "progress": "maintenance._verify:_VerifyPlan"},
     "sweep": {
-        "orphan": "maintenance._search:Orphan",
-        "progress": "maintenance._search:SweepProgress",
-        "objection": "maintenance._sweep:Objection",
+        "orphan": "maintenance:Orphan",
+        "progress": "maintenance._sweep:_SweepPlan",
+        "objection": "_inventory.plan:Objection",
     },
-    "undo": {
-        "restored": "maintenance._quarantine:Restored",
-        "sweep": "maintenance._quarantine:Sweep",
-        "progress": "maintenance._quarantine:UndoProgress",
-    },
-    "retire": {"copy": "migration._retire:Retired", "progress": "migration._retire:RetireProgress"},
-    "own": {"ownership": "_inventory.ownership:Ownership"},
-    "migrate": {
-        "file": "migration._plan:Migrated",
-        "failure": "migration._plan:MigrationFailure",
-        "progress": "migration._plan:MigrationProgress",
-    },
+    "undo": {"restored": "maintenance:Orphan", "progress": "maintenance._quarantine:_UndoPlan"},
+    "retire": {"copy": "migration:Copy", "progress": "migration._retire:_RetirePlan"},
+    "own": {"ownership": "maintenance:Ownership"},
+    "migrate": {"file": "migration:Copy", "failure": "migration:Copy", "progress": "migration:MigrationPlan"},
     "thumbnails": {
         "thumbnails": "thumbnails:Thumbnails",
-        "failure": "thumbnails:ThumbnailFailure",
-        "progress": "thumbnails:ThumbnailProgress",
+        "failure": "thumbnails:Thumbnails",
+        "progress": "thumbnails._plan:ThumbnailPlan",
     },
-    "thumbnails --prune": {"outdated": "store:ObjectInfo", "progress": "cli._thumbnails:Pruned"},
+    "thumbnails --prune": {"outdated": "store:ObjectInfo", "progress": "cli._thumbnails:_PrunePlan"},
     "doctor": {"check": "cli._doctor:Check"},
     OBJECTS: {
         "reference": "_inventory:FileReference",
@@ -273,16 +266,19 @@ def documented(command: str) -> dict[str, list[str]]:
 
 
 def fields_of(path: str) -> list[str]:
-    """Return the fields of a dataclass."""
+    """Return the fields of a dataclass, or the outcomes of a plan."""
     module, _, name = path.partition(":")
     cls: Any = getattr(importlib.import_module(f"aioimageattach.{module}"), name)
-    return [field.name for field in dataclasses.fields(cls)]
+    return list(cls._outcomes) if issubclass(cls, Plan) else [field.name for field in dataclasses.fields(cls)]
 
 
 @pytest.mark.parametrize("command", DATACLASSES)
 def test_documented_fields(command: str) -> None:
     """The reference lists all fields of each dataclass, in order."""
-    assert documented(command) == {event: fields_of(path) for event, path in DATACLASSES[command].items()}
+    expected = {event: fields_of(path) for event, path in DATACLASSES[command].items()}
+    found = documented(command)
+    assert found.pop("sweep", None) == (["id", "swept_at"] if command == "undo" else None)
+    assert found == expected
 
 
 def test_written_fields(application: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +305,8 @@ def test_written_fields(application: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("doctor",),
     ):
         expected = documented(command)
-        ends = {"label", *expected.get("progress", []), "seconds", "rate"}
+        numbers = {field.name for field in dataclasses.fields(Progress)} - {"counts"}
+        ends = {"label", "seconds", "rate", *numbers, *expected.get("progress", [])}
         result = CliRunner().invoke(app, [*command.split(), *words, "--json"])
         for document in map(json.loads, result.stdout.splitlines()):
             event = document.pop("event")
@@ -328,4 +325,5 @@ def test_written_fields(application: Path, monkeypatch: pytest.MonkeyPatch) -> N
         *((command, "end") for command in DATACLASSES if command not in ("doctor", OBJECTS, "own")),
         ("sweep", "quarantine"),
         ("sweep", "error"),
+        ("undo", "sweep"),
     }

@@ -85,7 +85,7 @@ async def swept(database: Database, store: FaultyStore, base: type[DeclarativeBa
     """Sweep without a grace time while nothing is uploaded, and return the number of deleted files."""
     sessions = async_sessionmaker(database.reader)
     plan = sweep(sessions, base, store, grace=timedelta(0), delete=True, force=True)
-    return (await plan.execute()).removed
+    return (await plan.execute()).counts["removed"]
 
 
 async def settled() -> None:

@@ -37,10 +37,17 @@ async def test_a_sweep_of_a_bucket(place: Place, gate: Gate, make_store: MakeSto
             await prefixed.put_object(store.name_of(key()), bytes(6_000_000))
     gate.before.clear()
 
-    assert (await sweep(place.sessions, UserPicture, store).execute()).young == 43  # according to the store's clock
+    assert (await sweep(place.sessions, UserPicture, store).execute()).counts[
+        "young"
+    ] == 43  # according to the store's clock
     now = timedelta(0)
     progress = await sweep(place.sessions, UserPicture, store, grace=now, delete=True, force=True).execute()
-    assert (progress.named, progress.removed, progress.failed, progress.unfinished) == (3, 40, 0, 1)
+    assert (progress.counts["named"], progress.counts["removed"], progress.failed, progress.counts["unfinished"]) == (
+        3,
+        40,
+        0,
+        1,
+    )
     assert await names_in(store) == {store.name_of(one) for one in kept}
     assert [one.name async for one in other.list_objects()] == [store.name_of(orphans[0])]
     assert len([one async for one in other.client.list_uploads()]) == 1

@@ -52,7 +52,7 @@ async def test_two_declarative_bases(postgresql: Database) -> None:
             await connection.execute(insert(picture), rows)
     for own_base, _, _ in bases:
         progress = await sweep(sessions, own_base, aged.store, delete=True).execute()
-        assert (progress.named, progress.orphans) == (22, 0)
+        assert (progress.counts["named"], progress.counts["orphans"]) == (22, 0)
     async with engine.begin() as connection:
         for schema in ("shop", "crm"):
             await connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
@@ -71,7 +71,7 @@ async def test_a_base_without_a_database(place: Place) -> None:
 
     await place.rows(12)
     sessions = async_sessionmaker(binds={Base: place.engine})
-    assert (await sweep(sessions, UserPicture, place.store, delete=True).execute()).named == 12
+    assert (await sweep(sessions, UserPicture, place.store, delete=True).execute()).counts["named"] == 12
     assert Elsewhere.__table__ is not None  # the class still exists
 
 
@@ -140,7 +140,7 @@ async def test_a_detached_partition(postgresql: Database) -> None:
         ):
             await connection.execute(text(statement))
     sessions, before = async_sessionmaker(engine), aged.names
-    assert (await sweep(sessions, Base, aged.store, delete=True).execute()).orphans == 0
+    assert (await sweep(sessions, Base, aged.store, delete=True).execute()).counts["orphans"] == 0
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE user_picture DETACH PARTITION part_1"))
     with pytest.raises(SweepRefusedError, match=r"part_1, to which no class is mapped, name 9 files"):

@@ -161,7 +161,12 @@ async def check(sessions: Sessions, store: KeyedStore) -> None:
         third.user_id: ("thumbnails", 3, 0, False),
     }
     progress = plan.progress
-    assert (progress.marked, progress.mismarked, progress.sound, progress.mismatched) == (3, 2, 3, 0)
+    assert (
+        progress.counts["marked"],
+        progress.counts["mismarked"],
+        progress.counts["sound"],
+        progress.counts["mismatched"],
+    ) == (3, 2, 3, 0)
     assert await is_direct(sessions, second, "card")
 
     assert [one.repaired for one in await verified(sessions, repair=True)] == [True, True]

@@ -13,9 +13,10 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach import bind_store
+from aioimageattach._inventory.ownership import Owner
 from aioimageattach.entity import Image
 from aioimageattach.exc import OwnershipError, SweepRefusedError
-from aioimageattach.maintenance import Owner, own, sweep
+from aioimageattach.maintenance import own, sweep
 from aioimageattach.migration import migrate
 from aioimageattach.offload import StoredText, stored_text
 from aioimageattach.stores import MemoryStore
@@ -42,14 +43,14 @@ async def test_a_backup_is_restored_in_place(place: Place, tmp_path: Path) -> No
     """Even a few lost rows are detected, because the store has the token of a sweep that the database lacks."""
     aged = AgedStore()
     await aged.fill(place.engine, 40)
-    assert (await sweep(place.sessions, Base, aged.store, delete=True).execute()).orphans == 0
+    assert (await sweep(place.sessions, Base, aged.store, delete=True).execute()).counts["orphans"] == 0
     path = Path(str(place.database.url.database))
     await place.engine.dispose()
     backup = shutil.copy(path, tmp_path / "backup")
     async with place.engine.begin() as connection:
         await connection.execute(insert(User), [{"id": 41}])
         await connection.execute(insert(UserPicture.__table__), [row(41, aged.picture(2))])
-    assert (await sweep(place.sessions, Base, aged.store, delete=True).execute()).orphans == 0
+    assert (await sweep(place.sessions, Base, aged.store, delete=True).execute()).counts["orphans"] == 0
     await place.database.aclose()
     shutil.copy(backup, path)
     before = aged.names
@@ -66,7 +67,7 @@ async def test_a_copy_of_production(place: Place, tmp_path: Path) -> None:
     """A sweep of production's bucket with a staging database is refused, even if it would remove only one file."""
     aged = AgedStore()
     await aged.fill(place.engine, 40)
-    assert (await sweep(place.sessions, Base, aged.store, delete=True).execute()).orphans == 0
+    assert (await sweep(place.sessions, Base, aged.store, delete=True).execute()).counts["orphans"] == 0
     await place.engine.dispose()
     staging = create_async_engine(
         place.database.url.set(database=str(shutil.copy(str(place.database.url.database), tmp_path / "staging.sqlite")))
@@ -81,7 +82,7 @@ async def test_a_copy_of_production(place: Place, tmp_path: Path) -> None:
     with pytest.raises(OwnershipError, match=r"nothing was copied: user-picture/ in <MemoryStore.*a copy of it"):
         await migrate(sessions, Base, MemoryStore(), aged.store).execute()
     assert aged.names == before
-    assert (await sweep(place.sessions, Base, aged.store, delete=True).execute()).orphans == 0
+    assert (await sweep(place.sessions, Base, aged.store, delete=True).execute()).counts["orphans"] == 0
     await staging.dispose()
 
 
@@ -114,13 +115,13 @@ async def test_a_user_who_may_not_create_tables(postgresql: Database, tmp_path: 
     async with role_on(place.engine) as role:
         reader = Place(postgresql, tmp_path / "media", connect_args={"server_settings": {"role": role}})
         orphan = aged.picture()
-        assert (await sweep(reader.sessions, Base, aged.store, delete=True).execute()).removed == 1
+        assert (await sweep(reader.sessions, Base, aged.store, delete=True).execute()).counts["removed"] == 1
         assert orphan
         owner = await owner_of(reader, aged)
         assert (owner.database, owner.token) == (None, None)
         assert owner.place.startswith("postgresql:")
-        assert (await sweep(place.sessions, Base, aged.store, delete=True).execute()).orphans == 0
-        assert (await sweep(reader.sessions, Base, aged.store, delete=True).execute()).orphans == 0
+        assert (await sweep(place.sessions, Base, aged.store, delete=True).execute()).counts["orphans"] == 0
+        assert (await sweep(reader.sessions, Base, aged.store, delete=True).execute()).counts["orphans"] == 0
 
 
 async def test_a_user_who_may_not_write(postgresql: Database, tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ async def test_a_user_who_may_not_write(postgresql: Database, tmp_path: Path) ->
     before = await owner_of(place, aged)
     async with role_on(place.engine) as role:
         reader = Place(postgresql, tmp_path / "media", connect_args={"server_settings": {"role": role}})
-        assert (await sweep(reader.sessions, Base, aged.store, delete=True).execute()).orphans == 0
+        assert (await sweep(reader.sessions, Base, aged.store, delete=True).execute()).counts["orphans"] == 0
         after = await owner_of(reader, aged)
     assert (after.database, after.token) == (before.database, before.token)
     assert after.written_at > before.written_at
@@ -170,13 +171,13 @@ async def test_a_column_of_a_class_that_is_no_longer_imported(place: Place) -> N
         object_type = "user-picture"
 
     await place.database.create(Second.metadata)
-    assert (await sweep(place.sessions, UserPicture, delete=True).execute()).orphans == 0
+    assert (await sweep(place.sessions, UserPicture, delete=True).execute()).counts["orphans"] == 0
     async with place.engine.begin() as connection:
         await connection.execute(text("DROP TABLE archived"))
     with pytest.raises(SweepRefusedError, match=r"named by archived\.revision, for which no class is"):
         await sweep(place.sessions, UserPicture, delete=True, force=True).execute()
     await own(place.sessions, UserPicture, transfer=True)
-    assert (await sweep(place.sessions, UserPicture, delete=True).execute()).orphans == 0
+    assert (await sweep(place.sessions, UserPicture, delete=True).execute()).counts["orphans"] == 0
 
 
 class NoteBase(DeclarativeBase):
@@ -212,9 +213,9 @@ async def test_a_store_whose_clock_is_behind(sqlite_database: Database) -> None:
     plan = sweep(sessions, NoteBase, delete=True, force=True)
     with pytest.raises(SweepRefusedError, match=r"the clock of <MemoryStore .* is 1 day, \S+ behind: set it"):
         await plan.execute()
-    assert plan.progress.removed == 0
+    assert plan.progress.counts["removed"] == 0
     plan = sweep(sessions, NoteBase)
-    assert (await plan.execute()).orphans == 1
+    assert (await plan.execute()).counts["orphans"] == 1
     assert len(plan.objections) == 1
 
 
@@ -230,7 +231,7 @@ async def test_a_record_that_is_renewed_concurrently(place: Place) -> None:
     for method in ("head", "get"):
         store.heal()
         store.on(method, renew_too, at=1, name=lambda name: name.startswith(records))  # type: ignore[arg-type]
-        assert (await sweep(place.sessions, UserPicture, store, delete=True).execute()).named == 12
+        assert (await sweep(place.sessions, UserPicture, store, delete=True).execute()).counts["named"] == 12
     assert len(await store.names(records)) == 1
 
 

@@ -31,12 +31,12 @@ async def test_a_sweep_is_undone(place: Place, combine: bool) -> None:
     plan = sweep(place.sessions, Base, store, delete=True)
     assert {one.name async for one in plan} == orphans
     assert [await names_in(one) for one in stores] == [one - orphans for one in before]
-    assert [one.id for one in await sweeps(Base, store)] == [plan.id]
+    assert list(await sweeps(Base, store)) == [plan.id]
     restoring = undo(Base, store)
     progress = await restoring.execute()
-    assert (progress.done, progress.restored) == (3 * len(stores), 3 * len(stores))
+    assert (progress.done, progress.counts["restored"]) == (3 * len(stores), 3 * len(stores))
     assert [await names_in(one) for one in stores] == before
-    assert await sweeps(Base, store) == []
+    assert await sweeps(Base, store) == {}
     assert (await undo(Base, store).execute()).done == 0
 
 
@@ -49,12 +49,12 @@ async def test_quarantine_is_emptied(place: Place) -> None:
     await place.name(f".trash/{old}/other-type/x")
     await place.name(".trash/notes.txt")
     progress = await sweep(place.sessions, Base, delete=True).execute()
-    assert (progress.removed, progress.emptied) == (1, 1)
-    first, second = await sweeps(Base, place.store)
-    assert first.id == old  # for the other object type
-    assert second.swept_at > first.swept_at
+    assert (progress.counts["removed"], progress.counts["emptied"]) == (1, 1)
+    (first, first_at), (_, second_at) = (await sweeps(Base, place.store)).items()
+    assert first == old  # for the other object type
+    assert second_at > first_at
     progress = await sweep(place.sessions, Base, delete=True, retention=timedelta(0)).execute()
-    assert progress.emptied == 1
+    assert progress.counts["emptied"] == 1
     assert name not in await place.names()
     assert ".trash/notes.txt" in [info.name async for info in place.store.list_objects(".trash/")]
 
@@ -74,5 +74,5 @@ async def test_a_large_sweep_is_undone(place: Place) -> None:
     assert len(failed) == plan.progress.failed == 1
     store.heal()
     progress = await undo(Base, store).execute()
-    assert (progress.done, progress.restored) == (1001, 1001)
+    assert (progress.done, progress.counts["restored"]) == (1001, 1001)
     assert sorted(aged.names - names) == orphans

@@ -92,8 +92,8 @@ async def test_odd_primary_keys(database: Database, revised: bool) -> None:
             scan = references(sessions, kind, page=page)
             found = [one.identity async for one in scan]
             assert (len(found), len(set(found)), scan.missed) == (total, total, 0)
-    assert (await verify(sessions, OddBase).execute()).sound == len(aged.names) == 60
-    assert (await sweep(sessions, OddBase, delete=True).execute()).orphans == 0
+    assert (await verify(sessions, OddBase).execute()).counts["sound"] == len(aged.names) == 60
+    assert (await sweep(sessions, OddBase, delete=True).execute()).counts["orphans"] == 0
 
 
 @pytest.mark.thorough
@@ -103,9 +103,9 @@ async def test_odd_primary_keys_of_several_full_pages(database: Database, revise
     sessions, aged = await odd_rows(database, 300, revised=revised)
     destination = MemoryStore()
     progress = await verify(sessions, OddBase).execute()
-    assert (progress.total, progress.done, progress.sound) == (1800, 1800, 1800)
-    assert (await sweep(sessions, OddBase, delete=True).execute()).orphans == 0
-    assert (await migrate(sessions, Odd, aged.store, destination).execute()).copied == 1200
+    assert (progress.total, progress.done, progress.counts["sound"]) == (1800, 1800, 1800)
+    assert (await sweep(sessions, OddBase, delete=True).execute()).counts["orphans"] == 0
+    assert (await migrate(sessions, Odd, aged.store, destination).execute()).counts["copied"] == 1200
     assert len(await names_in(destination)) == 1200
 
 
@@ -149,7 +149,7 @@ async def test_keys_that_change_during_the_run(place: Place) -> None:
         if plan.progress.done == 500:  # when the first page of 1,000 rows was read
             async with place.engine.begin() as connection:
                 await connection.execute(update(photos).where(photos.c.place == 1090).values(place=-1))
-    assert (plan.progress.copied, plan.progress.done, plan.progress.total) == (1100, 1100, 1100)
+    assert (plan.progress.counts["copied"], plan.progress.done, plan.progress.total) == (1100, 1100, 1100)
     assert len(await names_in(destination)) == 1100
 
 
@@ -199,8 +199,8 @@ async def test_a_row_without_a_valid_name(place: Place, bad: dict[str, Any]) -> 
     plan = migrate(place.sessions, Base, place.store, MemoryStore())
     with pytest.raises(ExceptionGroup):
         await plan.execute()
-    assert (plan.progress.copied, plan.progress.failed) == (12, 1)
-    assert (await sweep(place.sessions, Base, delete=True).execute()).orphans == 0
+    assert (plan.progress.counts["copied"], plan.progress.failed) == (12, 1)
+    assert (await sweep(place.sessions, Base, delete=True).execute()).counts["orphans"] == 0
     old = await place.name("user-picture/77/0/77.0x0.svg")
     with pytest.raises(SweepRefusedError, match=r"the file of UserPicture \(77, .* cannot be distinguished from an"):
         await sweep(place.sessions, Base, delete=True, force=True).execute()
@@ -231,7 +231,7 @@ async def test_a_class_that_was_removed(sqlite_database: Database) -> None:
     found = [one async for one in verify(sessions, Own, aged.store)]
     assert [(one.problem, one.reference.identity[0]) for one in found] == [("unreadable", 2)]
     assert "expected a polymorphic identity of an imported class, got 'removed'" in str(found[0].error)
-    assert (await sweep(sessions, Own, aged.store, delete=True).execute()).orphans == 0
+    assert (await sweep(sessions, Own, aged.store, delete=True).execute()).counts["orphans"] == 0
 
 
 async def test_a_session_keeps_its_info(servers: Any, tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ async def test_a_session_keeps_its_info(servers: Any, tmp_path: Path) -> None:
     sessions = async_sessionmaker(sync_session_class=Tenant)
     async with sessions(info={"tenant": "acme"}) as session:
         progress = await verify(session, Base, stores["acme"].store).execute()
-        assert (progress.total, progress.sound) == (3, 3)
-        assert (await sweep(session, Base, stores["acme"].store, delete=True).execute()).named == 3
+        assert (progress.total, progress.counts["sound"]) == (3, 3)
+        assert (await sweep(session, Base, stores["acme"].store, delete=True).execute()).counts["named"] == 3
     for database in databases.values():
         await database.aclose()

@@ -72,7 +72,10 @@ async def test_missing_and_altered_values_are_reported(
     """Missing and altered values are reported, compressed or not, and not repaired."""
     plan = verify(sessions, Base, deep=True)
     assert [mismatch async for mismatch in plan] == []
-    assert (plan.progress.sound, plan.progress.bytes) == (16, sum([one.size async for one in store.list_objects()]))
+    assert (plan.progress.counts["sound"], plan.progress.bytes) == (
+        16,
+        sum([one.size async for one in store.list_objects()]),
+    )
     async with sessions() as session:
         articles = (await session.scalars(select(Article).where(Article.id < 4).order_by(Article.id))).all()
     bodies = [article.body.name for article in articles if article.body is not None]
@@ -115,7 +118,10 @@ async def test_values_without_a_valid_name_are_reported(
     plan = migrate(sessions, Base, store, MemoryStore())
     with pytest.raises(MigrationError, match="2 files could not be copied"):
         await plan.execute()
-    assert (plan.progress.copied, {type(failure.error) for failure in plan.failures}) == (14, {DamagedValueError})
+    assert (plan.progress.counts["copied"], {type(failure.error) for failure in plan.failures}) == (
+        14,
+        {DamagedValueError},
+    )
 
 
 async def test_a_store_without_names(sessions: async_sessionmaker[AsyncSession]) -> None:

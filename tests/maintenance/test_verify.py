@@ -102,14 +102,20 @@ async def test_progress(place: Place) -> None:
     assert plan.progress.total is None
     seen: list[Mismatch] = []
     progress = await plan.execute(seen.append)
-    assert (progress.total, progress.done, progress.sound, progress.mismatched, progress.bytes) == (5, 5, 4, 1, 16)
+    assert (progress.total, progress.done, progress.counts["sound"], progress.counts["mismatched"], progress.bytes) == (
+        5,
+        5,
+        4,
+        1,
+        16,
+    )
 
     async def note(mismatch: Mismatch) -> None:
         seen.append(mismatch)
 
     await plan.execute(note)
     assert [mismatch.problem for mismatch in seen] == ["missing", "missing"]
-    assert repr(plan).startswith("<VerifyPlan of PostPhoto, UserPicture in FileSystemStore(")
+    assert repr(plan).startswith("<Plan to verify PostPhoto, UserPicture in FileSystemStore(")
 
 
 async def test_rows_without_size_and_checksum(place: Place) -> None:
@@ -155,9 +161,9 @@ async def test_an_outage_ends_the_run(place: Place, error: Any) -> None:
     plan = verify(place.sessions, Base, store, concurrency=1)
     with pytest.raises(StoreUnavailableError, match="did not respond for 18 consecutive files, so the run was stopped"):
         await plan.execute()
-    assert (plan.progress.sound, plan.progress.mismatched) == (1, 14 + 17)
+    assert (plan.progress.counts["sound"], plan.progress.counts["mismatched"]) == (1, 14 + 17)
     store.heal()
-    assert (await plan.execute()).sound == 40
+    assert (await plan.execute()).counts["sound"] == 40
 
 
 async def test_a_bucket_that_does_not_exist(place: Place) -> None:
@@ -204,7 +210,7 @@ async def test_rows_that_change_during_the_verification(place: Place) -> None:
                 update(UserPicture.__table__).where(UserPicture.__table__.c.user_id == 3).values(revision="0" * 26)
             )
     assert len(told) == 1
-    assert (plan.progress.mismatched, plan.progress.gone, plan.progress.done) == (1, 2, 3)
+    assert (plan.progress.counts["mismatched"], plan.progress.counts["gone"], plan.progress.done) == (1, 2, 3)
 
 
 async def test_leaving_the_loop_stops_the_verification(place: Place) -> None:
@@ -281,7 +287,7 @@ async def test_thumbnails_are_repaired(any_place: Place) -> None:
     assert set(await mismatches(place)) == set(thumbnails)
     plan = verify(place.sessions, Base, repair=True)
     assert [mismatch.repaired async for mismatch in plan] == [True] * len(thumbnails)
-    assert (plan.progress.repaired, plan.progress.mismatched) == (len(thumbnails),) * 2
+    assert (plan.progress.counts["repaired"], plan.progress.counts["mismatched"]) == (len(thumbnails),) * 2
     assert await mismatches(place, deep=True) == {}
     missing = {name for number, name in enumerate(thumbnails) if number % 2}
     assert await place.names() & set(thumbnails) <= missing  # which were rendered identically
@@ -484,7 +490,7 @@ async def test_repairs_in_other_stores_are_refused(place: Place) -> None:
     with pytest.raises(ValueError, match="repair: expected the application's store FileSystemStore"):
         verify(place.sessions, Base, other, repair=True)
     await own(place.sessions, Base)
-    assert (await verify(place.sessions, Base, repair=True).execute()).sound == 2
+    assert (await verify(place.sessions, Base, repair=True).execute()).counts["sound"] == 2
     plan = verify(async_sessionmaker(place.engine), Base, other, repair=True)
     with pytest.raises(OwnershipError, match="nothing was repaired: post-photo/ in <MemoryStore of 0 files>: no owner"):
         await plan.execute()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, ClassVar
 
 from sqlalchemy import ForeignKey, String
@@ -10,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach.entity import Image, MultipleImageSet, image_attachment
+from aioimageattach.maintenance import Progress
 from aioimageattach.store import KeyedStore, Store
 from tests.databases import Database
 
@@ -84,3 +86,9 @@ async def contents(store: KeyedStore) -> dict[str, bytes]:
         async with await store.get_object(info.name) as file:
             found[info.name] = await file.read()
     return found
+
+
+def counted(progress: Progress) -> dict[str, Any]:
+    """Return the values of a progress that are not 0."""
+    values = {field.name: getattr(progress, field.name) for field in fields(progress)}
+    return {name: value for name, value in (values.pop("counts") | values).items() if value}

@@ -6,10 +6,10 @@ import asyncio
 import sys
 from pathlib import Path
 
-from aioimageattach.migration import MigrationProgress, migrate
+from aioimageattach.migration import migrate
 from aioimageattach.stores.fs import FileSystemStore
 from tests.databases import Database
-from tests.migration.models import Base, add_users, contents, tables
+from tests.migration.models import Base, add_users, contents, counted, tables
 
 COUNT = 120
 PROGRAM = """
@@ -54,11 +54,11 @@ async def test_a_migration_continues_after_a_kill(sqlite_database: Database, tmp
     assert COUNT // 2 <= len(after) < COUNT
     assert after.items() <= before.items()
     progress = await migrate(sessions, Base, old, new, deep=True).execute()
-    assert progress == MigrationProgress(
-        total=COUNT,
-        done=COUNT,
-        copied=COUNT - len(after),
-        present=len(after),
-        bytes=sum(map(len, before.values())) - sum(map(len, after.values())),
-    )
+    assert counted(progress) == {
+        "total": COUNT,
+        "done": COUNT,
+        "copied": COUNT - len(after),
+        "present": len(after),
+        "bytes": sum(map(len, before.values())) - sum(map(len, after.values())),
+    }
     assert await contents(new) == before

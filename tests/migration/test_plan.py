@@ -24,13 +24,25 @@ from aioimageattach.exc import (
 )
 from aioimageattach.file import Spool
 from aioimageattach.key import ImageKey, make_revision
-from aioimageattach.migration import Migrated, MigrationProgress, migrate, migrate_class
+from aioimageattach.migration import Copy, migrate, migrate_class
 from aioimageattach.store import ObjectInfo
 from aioimageattach.stores import MemoryStore, MirrorStore, OverlayStore, RoutingStore
 from aioimageattach.stores.fs import FileSystemStore
 from tests.databases import Database
 from tests.faults.stores import FaultyStore, Stop, breaks, fails, hangs
-from tests.migration.models import Base, Panorama, Photo, Post, Sessions, User, UserPicture, add_users, contents, tables
+from tests.migration.models import (
+    Base,
+    Panorama,
+    Photo,
+    Post,
+    Sessions,
+    User,
+    UserPicture,
+    add_users,
+    contents,
+    counted,
+    tables,
+)
 from tests.stores.plain import PlainStore
 
 
@@ -80,13 +92,13 @@ async def test_files_of_all_classes_are_copied(database: Database, tmp_path: Pat
     await source.put_object("orphan", b"nobody's")
     before = await contents(source)
     plan = migrate(sessions, Base, source, destination)
-    assert plan.progress == MigrationProgress()
+    assert counted(plan.progress) == {}
     assert repr(plan) == f"<MigrationPlan of Photo, UserPicture from {source!r} to {destination!r}>"
     found = [migrated async for migrated in plan]
     assert {one.reference.cls for one in found} == {Photo, Panorama, UserPicture}
     assert {one.outcome for one in found} == {"copied"}
     assert len({one.reference.identity for one in found}) == len(found) == 7
-    assert plan.progress == MigrationProgress(total=7, done=7, copied=7, bytes=26)
+    assert counted(plan.progress) == {"total": 7, "done": 7, "copied": 7, "bytes": 26}
     assert await contents(source) == before
     del before["orphan"]
     assert await contents(destination) == before
@@ -99,7 +111,7 @@ async def test_one_class_is_copied(sessions: Sessions, source: FaultyStore, dest
         post = Post(id=1)
         session.add(post)
         await post.photos.get_image_set(order_index=1).from_raw_file(b"photo", source, (30, 20), "image/jpeg")
-    assert (await migrate_class(sessions, Photo, source, destination).execute()).copied == 1
+    assert (await migrate_class(sessions, Photo, source, destination).execute()).counts["copied"] == 1
     assert list((await contents(destination.inner)).values()) == [b"photo"]
 
 
@@ -107,20 +119,20 @@ async def test_one_class_is_copied(sessions: Sessions, source: FaultyStore, dest
 async def test_callbacks(sessions: Sessions, source: FaultyStore, destination: FaultyStore, asynchronous: bool) -> None:
     """A callback receives each file and may be asynchronous; an error that it raises stops the migration."""
     await add_users(sessions, source, [b"%d" % number for number in range(9)])
-    told: list[Migrated] = []
+    told: list[Copy] = []
     plan = migrate(sessions, Base, source, destination, concurrency=2)
 
-    def note(migrated: Migrated) -> None:
+    def note(migrated: Copy) -> None:
         told.append(migrated)
         if plan.progress.done != len(told):
             raise ZeroDivisionError
 
-    async def wait(migrated: Migrated) -> None:
+    async def wait(migrated: Copy) -> None:
         await asyncio.sleep(0)
         note(migrated)
 
     callback = wait if asynchronous else note
-    assert (await plan.execute(callback)).copied == 9
+    assert (await plan.execute(callback)).counts["copied"] == 9
     with pytest.raises(ZeroDivisionError):
         await plan.execute(callback)
     assert plan.progress.done == 1
@@ -150,17 +162,17 @@ async def test_a_dry_run_copies_nothing(sessions: Sessions, source: FaultyStore,
         async for migrated in plan:
             found.append((migrated.reference.key, migrated.outcome, migrated.size))
     assert sorted(found, key=str) == sorted([(first, "present", 1), (second, "missing", 2)], key=str)
-    assert plan.progress == MigrationProgress(total=3, done=3, missing=1, present=1, failed=1, bytes=2)
+    assert counted(plan.progress) == {"total": 3, "done": 3, "missing": 1, "present": 1, "failed": 1, "bytes": 2}
     assert len(await contents(destination.inner)) == 1
 
 
 async def test_copied_files_are_skipped(sessions: Sessions, source: FaultyStore, destination: FaultyStore) -> None:
     """A second run reads no file from the source and puts none."""
     await add_users(sessions, source, [b"1", b"22", b"333"])
-    assert (await migrate(sessions, Base, source, destination).execute()).copied == 3
+    assert (await migrate(sessions, Base, source, destination).execute()).counts["copied"] == 3
     counts = {**source.counts}, destination.counts["put"]
     plan = migrate(sessions, Base, source, destination)
-    assert await plan.execute() == MigrationProgress(total=3, done=3, present=3)
+    assert counted(await plan.execute()) == {"total": 3, "done": 3, "present": 3}
     assert ({**source.counts}, destination.counts["put"]) == counts
 
 
@@ -177,7 +189,7 @@ async def test_a_stopped_migration_continues(sessions: Sessions, source: FaultyS
     await asyncio.sleep(0.01)
     assert len(await contents(destination.inner)) == there
     progress = await plan.execute()
-    assert (progress.present, progress.copied) == (there, 40 - there)
+    assert (progress.counts["present"], progress.counts["copied"]) == (there, 40 - there)
     assert await contents(destination.inner) == await contents(source.inner)
 
 
@@ -212,13 +224,13 @@ async def test_failures_are_raised_at_the_end(
     with pytest.raises(MigrationError, match="2 files could not be copied") as caught:
         await plan.execute()
     assert [failure.error for failure in plan.failures] == list(caught.value.exceptions)
-    assert plan.progress == MigrationProgress(total=10, done=10, copied=8, failed=2, bytes=8)
+    assert counted(plan.progress) == {"total": 10, "done": 10, "copied": 8, "failed": 2, "bytes": 8}
     for failure in plan.failures:
         first, *more = failure.error.__notes__
         assert first == f"the file of UserPicture {failure.reference.identity!r}"
         assert [note.startswith("Traceback") for note in more] == [True] * (fault is breaks)
         assert failure.reference.cls is UserPicture
-    assert await plan.execute() == MigrationProgress(total=10, done=10, copied=2, present=8, bytes=2)
+    assert counted(await plan.execute()) == {"total": 10, "done": 10, "copied": 2, "present": 8, "bytes": 2}
     assert plan.failures == []
 
 
@@ -235,8 +247,8 @@ async def test_third_party_stores(sessions: Sessions, source: FaultyStore, desti
     with pytest.raises(MigrationError, match="1 files could not be copied"):
         await plan.execute()
     assert [type(failure.error) for failure in plan.failures] == [ZeroDivisionError]
-    assert plan.progress.copied == 3
-    assert (await plan.execute()).present == 3
+    assert plan.progress.counts["copied"] == 3
+    assert (await plan.execute()).counts["present"] == 3
 
 
 class ForgetfulStore(FaultyStore):
@@ -319,7 +331,7 @@ async def test_a_wrong_file_in_the_destination_is_a_failure(
     with pytest.raises(MigrationError):
         await plan.execute()
     assert {type(failure.error) for failure in plan.failures} == {StoreFileMismatchError}
-    assert plan.progress == MigrationProgress(total=3, done=3, present=3 - failed, failed=failed)
+    assert counted(plan.progress) == {"total": 3, "done": 3, "present": 3 - failed, "failed": failed}
     assert sorted((await contents(destination.inner)).values()) == [b"TWO", b"longer", b"three"]
 
 
@@ -328,8 +340,8 @@ async def test_concurrent_migrations(sessions: Sessions, source: FaultyStore, de
     await add_users(sessions, source, [b"%d" % number for number in range(20)])
     plans = [migrate(sessions, Base, source, destination, concurrency=3) for _ in range(3)]
     found = await asyncio.gather(*(plan.execute() for plan in plans))
-    assert sum(progress.copied for progress in found) == 20
-    assert sum(progress.present for progress in found) == 40
+    assert sum(progress.counts["copied"] for progress in found) == 20
+    assert sum(progress.counts["present"] for progress in found) == 40
     assert await contents(destination.inner) == await contents(source.inner)
 
 
@@ -361,7 +373,7 @@ async def test_a_file_that_disappears_after_a_refused_put(
         await plan.execute()
     assert [failure.reference.key for failure in plan.failures] == [second]
     vanishing.heal()
-    assert (await plan.execute()).copied == 1
+    assert (await plan.execute()).counts["copied"] == 1
 
 
 async def test_the_application_continues_to_write(database: Database) -> None:
@@ -385,7 +397,10 @@ async def test_the_application_continues_to_write(database: Database) -> None:
                 else:
                     await user.picture.delete()
     assert plan.progress.failed == 0
-    assert plan.progress.done == plan.progress.copied + plan.progress.present + plan.progress.gone
+    assert (
+        plan.progress.done
+        == plan.progress.counts["copied"] + plan.progress.counts["present"] + plan.progress.counts["gone"]
+    )
     named = await keys(sessions)
     there = await contents(new)
     assert {new.name_of(key) for key in named} <= there.keys()
@@ -415,7 +430,7 @@ async def test_rows_that_are_deleted_during_the_migration(
         await task
     assert [type(error) for error in caught.value.exceptions] == [StoreFileNotFoundError]
     assert plan.failures[0].reference.key == third
-    assert plan.progress == MigrationProgress(total=4, done=4, copied=1, gone=2, failed=1, bytes=1)
+    assert counted(plan.progress) == {"total": 4, "done": 4, "copied": 1, "gone": 2, "failed": 1, "bytes": 1}
 
 
 async def old_row(sessions: Sessions, number: int, created: bool = True) -> ImageKey:
@@ -452,17 +467,17 @@ async def test_legacy_rows(sessions: Sessions, tmp_path: Path, deep: bool) -> No
     assert (await contents(destination))["user-picture/1/30x20.jpe"] == b"old 1"
     for number in (2, 3):
         await destination.delete_object(f"user-picture/{number}/30x20.jpe")
-    assert (await plan.execute()).copied == 2
-    assert (await migrate(sessions, Base, source, destination, deep=True).execute()).present == 3
+    assert (await plan.execute()).counts["copied"] == 2
+    assert (await migrate(sessions, Base, source, destination, deep=True).execute()).counts["present"] == 3
 
 
 async def test_stores_without_names(sessions: Sessions) -> None:
     """Files are copied from and to third-party stores, in which files that are present have to be read."""
     theirs, ours, back = PlainStore(), MemoryStore(), PlainStore()
     await add_users(sessions, theirs, [b"1", b"2" * 200_000])
-    assert (await migrate(sessions, Base, theirs, ours).execute()).copied == 2
-    assert (await migrate(sessions, Base, ours, back).execute()).copied == 2
-    assert (await migrate(sessions, Base, ours, back, deep=True).execute()).present == 2
+    assert (await migrate(sessions, Base, theirs, ours).execute()).counts["copied"] == 2
+    assert (await migrate(sessions, Base, ours, back).execute()).counts["copied"] == 2
+    assert (await migrate(sessions, Base, ours, back, deep=True).execute()).counts["present"] == 2
     assert back.files == theirs.files
 
 
@@ -472,7 +487,7 @@ async def test_a_large_file_is_copied_with_a_temporary_file(sessions: Sessions, 
     await add_users(sessions, source, [bytes(range(256)) * 24 * 1024])
     assert (await migrate(sessions, Base, source, destination).execute()).bytes == 6 * 1024 * 1024
     assert await contents(source) == await contents(destination)
-    assert (await migrate(sessions, Base, source, destination, deep=True).execute()).present == 1
+    assert (await migrate(sessions, Base, source, destination, deep=True).execute()).counts["present"] == 1
 
 
 async def test_a_row_that_contains_a_name(sessions: Sessions, source: FaultyStore) -> None:
@@ -494,7 +509,7 @@ async def test_a_row_that_contains_a_name(sessions: Sessions, source: FaultyStor
     )
     await source.put_object("user/bio/1", blob)
     destination = MemoryStore()
-    assert await Transfer(source, destination, deep=True, dry_run=False).run(reference) == ("copied", 4)
+    assert await Transfer(source, destination, deep=True, dry_run=False).run(reference) == Copy(reference, "copied", 4)
     assert await contents(destination) == {"user/bio/1": blob}
     for one, other in ((source, PlainStore()), (PlainStore(), MemoryStore())):
         with pytest.raises(Exception, match="expected a KeyedStore, which can have a file named 'user/bio/1'"):

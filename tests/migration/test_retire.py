@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from aioimageattach.exc import StoreFileMismatchError, StoreFileNotFoundError, StoreMissingError, StoreUnavailableError
-from aioimageattach.migration import RetireProgress, migrate, retire
+from aioimageattach.migration import migrate, retire
 from aioimageattach.stores import MemoryStore, MirrorStore
 from aioimageattach.testing import FaultyStore
 from tests.databases import Database
-from tests.migration.models import Base, add_users, contents, tables
+from tests.migration.models import Base, add_users, contents, counted, tables
 from tests.migration.test_stores import Base as ArticleBase
 from tests.migration.test_stores import write
 
@@ -30,16 +30,16 @@ async def test_copies_are_removed(sqlite_database: Database) -> None:
     await new.delete_object(altered)
     await new.put_object(altered, b"another size")
     plan = retire(sessions, Base, old, new)
-    assert repr(plan) == f"<RetirePlan of Photo, UserPicture in {old!r}>"
+    assert repr(plan) == f"<Plan to retire Photo, UserPicture in {old!r}>"
     found = {one.reference.name_in(old): one async for one in plan}
-    assert {name: (one.removed, type(one.error)) for name, one in found.items()} == {
-        missing: (False, StoreFileNotFoundError),
-        altered: (False, StoreFileMismatchError),
-        safe: (False, type(None)),
+    assert {name: (one.outcome, type(one.error)) for name, one in found.items()} == {
+        missing: ("failed", StoreFileNotFoundError),
+        altered: ("failed", StoreFileMismatchError),
+        safe: ("safe", type(None)),
     }
-    assert plan.progress == RetireProgress(total=3, done=3, safe=1, kept=2)
+    assert counted(plan.progress) == {"total": 3, "done": 3, "safe": 1, "failed": 2}
     assert await contents(old) == before
-    assert [one.removed async for one in retire(sessions, Base, old, new, delete=True)].count(True) == 1
+    assert [one.outcome async for one in retire(sessions, Base, old, new, delete=True)].count("removed") == 1
     assert set(await contents(old)) == {missing, altered, "orphan"}
 
 
@@ -56,7 +56,7 @@ async def test_copies_of_values_are_removed(sqlite_database: Database, deep: boo
     await new.delete_object(name)
     await new.put_object(name, b"x" * size)
     progress = await retire(sessions, ArticleBase, old, new, deep=deep, delete=True).execute()
-    assert (progress.done, progress.kept) == (9, int(deep))
+    assert (progress.done, progress.failed) == (9, int(deep))
     assert set(await contents(old)) == ({name} if deep else set())
 
 
@@ -85,8 +85,9 @@ async def test_a_store_that_fails_for_one_file(sqlite_database: Database, error:
     await add_users(sessions, old, [b"1", b"22", b"333"])
     await migrate(sessions, Base, old, new).execute()
     new.fail("head", error, at=2)
-    kept = [one async for one in retire(sessions, Base, old, new, delete=True, concurrency=1) if not one.removed]
-    assert [one.error for one in kept] == [error]
+    plan = retire(sessions, Base, old, new, delete=True, concurrency=1)
+    assert {one.outcome async for one in plan} == {"removed", "failed"}
+    assert [one.error for one in plan.failures] == [error]
     assert len(await old.names()) == 1
 
 

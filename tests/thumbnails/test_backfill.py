@@ -105,7 +105,12 @@ async def test_all_declared_files_are_made_and_marked(sessions: Sessions, store:
     assert {store.name_of(key) for one in made for key in one.keys} == {*await names(store, "backfilled.t/")}
     assert sorted(one.identity for one in made) == [(number, 60, 40, "") for number in range(COUNT)]
     progress = plan.progress
-    assert (progress.total, progress.done, progress.made, progress.marked) == (COUNT, COUNT, COUNT * FILES, COUNT)
+    assert (progress.total, progress.done, progress.counts["made"], progress.counts["marked"]) == (
+        COUNT,
+        COUNT,
+        COUNT * FILES,
+        COUNT,
+    )
     assert progress.bytes == sum(one.byte_size for one in made) > 0
     assert (store.reads, store.listings) == (COUNT, 3)  # two of them by this test
     async with sessions() as session:
@@ -115,7 +120,7 @@ async def test_all_declared_files_are_made_and_marked(sessions: Sessions, store:
                 assert all(one.url.startswith(store.base_url) for one in row.candidates("card"))
     with statements(sessions) as sent:
         progress = await plan.execute()
-    assert (progress.done, progress.made, progress.marked, store.reads) == (COUNT, 0, 0, COUNT)
+    assert (progress.done, progress.counts["made"], progress.counts["marked"], store.reads) == (COUNT, 0, 0, COUNT)
     assert not [one for one in sent if one.startswith("UPDATE")]
 
 
@@ -127,7 +132,7 @@ async def test_only_missing_files_are_made(sessions: Sessions, store: CountingSt
     some = (await names(store, "backfilled.t/"))[::7]
     await store.delete_objects(some)
     store.reads = 0
-    assert (await plan.execute()).made == len(some)
+    assert (await plan.execute()).counts["made"] == len(some)
     assert store.reads <= len(some)
     assert len(await names(store, "backfilled.t/")) == COUNT * FILES
 
@@ -150,7 +155,7 @@ async def test_old_and_new_names_coexist(sessions: Sessions) -> None:
     await backfill(sessions, Picture, store=store).execute()
     assert {*old} < {*await names(store, "backfilled.t/")}
     assert len(await names(store, "backfilled.t/")) == COUNT * (2 + FILES)
-    assert (await backfill(sessions, Old, store=store).execute()).made == 0
+    assert (await backfill(sessions, Old, store=store).execute()).counts["made"] == 0
 
 
 async def test_focal_points_are_those_of_the_rows(sessions: Sessions, store: CountingStore) -> None:
@@ -174,7 +179,7 @@ async def test_a_condition_selects_rows(sessions: Sessions, store: CountingStore
     assert (await plan.execute()).total == 2
     assert len(await names(store, "backfilled.t/")) == 2 * FILES
     plan = backfill(sessions, Picture, store=store, where=[Picture.id < 5, Picture.id > 2])
-    assert (await plan.execute()).made == 2 * FILES
+    assert (await plan.execute()).counts["made"] == 2 * FILES
 
 
 async def test_far_rows_are_not_listed_in_between(
@@ -196,7 +201,7 @@ async def test_a_class_without_marks(sessions: Sessions, store: CountingStore) -
     await fill(sessions, store, COUNT, Bare)
     bind_store(sessions, store)
     with statements(sessions) as sent:
-        assert (await backfill(sessions, Bare).execute()).made == COUNT
+        assert (await backfill(sessions, Bare).execute()).counts["made"] == COUNT
     assert not [one for one in sent if one.startswith("UPDATE")]
 
 
@@ -232,10 +237,10 @@ async def test_several_object_types(
         for row in await session.scalars(select(Tenant)):
             await store.put(row.key, photo("chelsea"), reproducible=False)
     progress = await backfill(sessions, Tenant, store=store).execute()
-    assert (progress.made, progress.marked) == (6 + 12, 12)
+    assert (progress.counts["made"], progress.counts["marked"]) == (6 + 12, 12)
     for number in range(3):
         assert len(await names(store, f"tenant-{number}.t/")) == 6
-    assert (await backfill(sessions, Tenant, store=store).execute()).marked == 0
+    assert (await backfill(sessions, Tenant, store=store).execute()).counts["marked"] == 0
     assert (await backfill(sessions, Special, store=store).execute()).total == 6
 
 
@@ -250,14 +255,14 @@ async def test_rows_of_the_predecessor(sessions: Sessions, tmp_path: Path) -> No
         await store.put(key, photo("chelsea"), reproducible=False)
         assert legacy_revision(key)
     plan = backfill(sessions, Picture, store=store)
-    assert (await plan.execute()).made == 2 * FILES
+    assert (await plan.execute()).counts["made"] == 2 * FILES
     assert await marks(sessions) == [None] * 3
     assert plan.progress.position == ""
     [failure] = plan.failures
     assert failure.identity == (1 << 40, 60, 40, "")
     assert isinstance(failure.error, InvalidKeyError)
     assert "attach the picture again" in str(failure.error)
-    assert (await plan.execute()).made == 0
+    assert (await plan.execute()).counts["made"] == 0
 
 
 # --- resuming --------------------------------------------------------------------------------------------------------
@@ -302,13 +307,13 @@ async def test_a_killed_run_is_continued(
     before = await names(store, "backfilled.t/")
     assert 0 < len(before) < COUNT * FILES
     progress = await backfill(sessions, Picture, store=store).execute()
-    assert progress.made == COUNT * FILES - len(before)
+    assert progress.counts["made"] == COUNT * FILES - len(before)
     assert (progress.done, progress.failed) == (COUNT, 0)
     after = await names(store, "backfilled.t/")
     assert {*before} < {*after}
     assert len(after) == COUNT * FILES
     assert None not in await marks(sessions)
-    assert (await backfill(sessions, Picture, store=store).execute()).made == 0
+    assert (await backfill(sessions, Picture, store=store).execute()).counts["made"] == 0
 
 
 async def test_a_bucket_receives_few_requests(sessions: Sessions, gate: Gate, make_store: MakeStore) -> None:
@@ -348,7 +353,7 @@ async def test_work_is_enqueued(sessions: Sessions, store: CountingStore) -> Non
         found = maker.thumbnails(original, stems)
         assert [one.declaration.name for one in found] == [*Picture.__thumbnails__]
         assert [one.stem for one in found] == stems
-    assert (plan.progress.enqueued, plan.progress.made, plan.progress.done) == (COUNT - 1, 0, COUNT)
+    assert (plan.progress.counts["enqueued"], plan.progress.counts["made"], plan.progress.done) == (COUNT - 1, 0, COUNT)
     assert store.reads == 0
 
 
@@ -374,8 +379,8 @@ async def test_failures_are_listed(sessions: Sessions, store: CountingStore) -> 
     await store.put(keys[5], b"\xff\xd8\xff broken", reproducible=False)
     plan = backfill(sessions, Picture, store=store)
     progress = await plan.execute()
-    assert (progress.done, progress.made, progress.failed) == (COUNT, (COUNT - 2) * FILES, 1)
-    assert (progress.gone, progress.marked) == (1, COUNT - 2)
+    assert (progress.done, progress.counts["made"], progress.failed) == (COUNT, (COUNT - 2) * FILES, 1)
+    assert (progress.counts["gone"], progress.counts["marked"]) == (1, COUNT - 2)
     [failure] = plan.failures
     assert (failure.owner, failure.identity) == (Picture, (5, 60, 40, ""))
     assert isinstance(failure.error, UnreadableImageError)
@@ -390,7 +395,7 @@ async def test_a_row_without_a_valid_name_fails_alone(sessions: Sessions, store:
         await session.execute(update(Picture.__table__).where(Picture.id == 4).values(revision="short"))
     plan = backfill(sessions, Picture, store=store)
     progress = await plan.execute()
-    assert (progress.done, progress.failed, progress.made) == (COUNT, 1, (COUNT - 1) * FILES)
+    assert (progress.done, progress.failed, progress.counts["made"]) == (COUNT, 1, (COUNT - 1) * FILES)
     assert isinstance(plan.failures[0].error, InvalidKeyError)
 
 
@@ -413,7 +418,7 @@ async def test_a_run_ends_when_the_store_does_not_respond(sessions: Sessions) ->
     plan = backfill(sessions, Picture, store=store, concurrency=1)
     with pytest.raises(StoreUnavailableError, match="18 consecutive files"):
         await plan.execute()
-    assert (plan.progress.made, plan.progress.failed) == (3 * FILES, 18)
+    assert (plan.progress.counts["made"], plan.progress.failed) == (3 * FILES, 18)
 
 
 # --- limits ----------------------------------------------------------------------------------------------------------
@@ -427,7 +432,7 @@ async def test_the_rate_is_limited(sessions: Sessions, store: CountingStore) -> 
     assert time.monotonic() - started >= 4 / 20
     async with asyncio.timeout(60):
         progress = await backfill(sessions, Picture, store=store, rate=0.001).execute()
-    assert (progress.done, progress.made) == (5, 0)
+    assert (progress.done, progress.counts["made"]) == (5, 0)
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])

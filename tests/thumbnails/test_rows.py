@@ -14,7 +14,8 @@ from aioimageattach.context import bind_store, store_context
 from aioimageattach.exc import DeclarationError, StoreFileNotFoundError, StoreUnavailableError
 from aioimageattach.file import Source
 from aioimageattach.imaging import Recipe
-from aioimageattach.thumbnails import ThumbnailPlan, Thumbnails, generate
+from aioimageattach.maintenance import Plan
+from aioimageattach.thumbnails import Thumbnails, generate
 from tests import photos
 from tests.databases import Database
 from tests.entity.models import Base, CountingStore, Post, User, UserPicture, started
@@ -86,12 +87,12 @@ async def test_some_owners(sessions: Sessions) -> None:
     """Conditions select the owners, and the progress counts only their pictures."""
     plan = generate(sessions, User.picture, [20], where=User.id > 6)
     await plan.execute()
-    assert (plan.progress.total, plan.progress.made) == (2, 2)
+    assert (plan.progress.total, plan.progress.counts["made"]) == (2, 2)
     plan = generate(
         sessions, User.picture, [20], where=[User.id < 3, User.picture.any(UserPicture.width == 90)], batch=1
     )
     await plan.execute()
-    assert (plan.progress.total, plan.progress.made) == (2, 2)
+    assert (plan.progress.total, plan.progress.counts["made"]) == (2, 2)
     assert await thumbnails(sessions) == [(1, 20), (2, 20), (7, 20), (8, 20)]
 
 
@@ -116,7 +117,7 @@ async def test_missing_thumbnails_are_generated(sessions: Sessions, store: Faili
         first = await session.get_one(User, 2)
         first = (await first.picture.generate_thumbnail(width=30)).byte_size
     progress = plan.progress
-    assert (progress.total, progress.done, progress.made, progress.failed) == (7, 7, 13, 0)
+    assert (progress.total, progress.done, progress.counts["made"], progress.failed) == (7, 7, 13, 0)
     assert progress.bytes == sum(found.byte_size for found in made) == size - first
     assert plan.failures == []
 
@@ -127,7 +128,7 @@ async def test_a_second_run_generates_nothing(sessions: Sessions, store: Failing
     store.calls.clear()
     plan = generate(sessions, User.picture, [30])
     assert [found async for found in plan] == []
-    assert (plan.progress.done, plan.progress.made, store.calls) == (7, 0, [])
+    assert (plan.progress.done, plan.progress.counts["made"], store.calls) == (7, 0, [])
 
 
 async def test_thumbnails_are_not_enlarged_on_request(sessions: Sessions, store: FailingStore) -> None:
@@ -135,7 +136,7 @@ async def test_thumbnails_are_not_enlarged_on_request(sessions: Sessions, store:
     for expected in (7, 0):
         plan = generate(sessions, User.picture, [100, 200, Recipe(width=300, enlarge=False)], enlarge=False)
         await plan.execute()
-        assert (plan.progress.done, plan.progress.made, plan.failures) == (7, expected, [])
+        assert (plan.progress.done, plan.progress.counts["made"], plan.failures) == (7, expected, [])
     assert await thumbnails(sessions) == [(number, 90) for number in range(1, 9) if number != 4]
 
 
@@ -189,7 +190,7 @@ async def test_a_failed_batch_is_repeated_one_by_one(sessions: Sessions, store: 
     assert failure.identity not in [(number,) for number, _ in await thumbnails(sessions)]
     assert len(await thumbnails(sessions)) == 6
     assert len(await store.names()) == 7 + 6
-    assert (plan.progress.done, plan.progress.made, plan.progress.failed) == (7, 6, 1)
+    assert (plan.progress.done, plan.progress.counts["made"], plan.progress.failed) == (7, 6, 1)
 
 
 async def test_concurrency_and_batch_size(sessions: Sessions, store: FailingStore) -> None:
@@ -286,7 +287,7 @@ def test_numbers_below_one_are_refused(arguments: dict[str, Any]) -> None:
 
 def test_generate_returns_a_plan() -> None:
     """No session is created before the plan is awaited."""
-    assert isinstance(generate(async_sessionmaker(), User.picture, [30]), ThumbnailPlan)
+    assert isinstance(generate(async_sessionmaker(), User.picture, [30]), Plan)
 
 
 async def test_errors_of_callables_and_third_party_stores(sessions: Sessions, store: FailingStore) -> None:
@@ -307,7 +308,7 @@ async def test_errors_of_callables_and_third_party_stores(sessions: Sessions, st
     plan = generate(sessions, User.picture, [Recipe(width=30, preprocess=fail_once, variant="mine")])
     await plan.execute()
     assert {type(failure.error) for failure in plan.failures} == {KeyError, OSError}
-    assert (plan.progress.done, plan.progress.made, plan.progress.failed) == (7, 5, 2)
+    assert (plan.progress.done, plan.progress.counts["made"], plan.progress.failed) == (7, 5, 2)
 
 
 async def test_programming_errors_stop_the_run(sessions: Sessions) -> None:
