@@ -19,7 +19,7 @@ __all__ = ["ImageOut", "ImageSetOut", "PictureOut", "ThumbnailOut"]
 class ImageOut(BaseModel):
     """An image: a row, or the original of an image set.
 
-    Declare a field for several pictures as ``list[ImageOut]``, and a field for an optional picture as
+    Declare a field for several images as ``list[ImageOut]``, and a field for an optional image as
     :data:`ImageSetOut`. Subclasses can add fields, which are read from the image's attributes of the same names::
 
         class PhotoOut(ImageOut):
@@ -34,9 +34,9 @@ class ImageOut(BaseModel):
     url: Annotated[str, Field(json_schema_extra={"format": "uri-reference"})]
     """URL of the file."""
     width: Annotated[int, Field(ge=1)]
-    """Width of the displayed picture, in pixels."""
+    """Width of the displayed image, in pixels."""
     height: Annotated[int, Field(ge=1)]
-    """Height of the displayed picture, in pixels."""
+    """Height of the displayed image, in pixels."""
     mimetype: Annotated[str, Field(examples=["image/jpeg"])]
     """MIME type of the file."""
     alt: str
@@ -81,10 +81,10 @@ class ThumbnailOut(BaseModel):
 
 
 class PictureOut(BaseModel):
-    """A picture and its declared thumbnails, read from an image set or from the row of an original.
+    """An image and its declared thumbnails, read from an image set or from the row of an original.
 
-    It does not contain the URL of the original. Declare a field for several pictures as ``list[PictureOut]``, and a
-    field for an optional picture as ``ImageSetOut[PictureOut]``. Subclasses can add fields, as for :class:`ImageOut`.
+    It does not contain the URL of the original. Declare a field for several images as ``list[PictureOut]``, and a
+    field for an optional image as ``ImageSetOut[PictureOut]``. Subclasses can add fields, as for :class:`ImageOut`.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(from_attributes=True)
@@ -142,4 +142,4 @@ def _original(value: Any) -> Any:
 M = TypeVar("M", bound=ImageOut | PictureOut, default=ImageOut)
 
 ImageSetOut = Annotated[M | None, BeforeValidator(_original)]
-"""The original of an image set, or ``null`` if no picture is attached; ``ImageSetOut[PhotoOut]`` for a subclass."""
+"""The original of an image set, or ``null`` if no image is attached; ``ImageSetOut[PhotoOut]`` for a subclass."""

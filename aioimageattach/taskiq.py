@@ -32,7 +32,7 @@ from .thumbnails._turns import Priority
 __all__ = ["ThumbnailTasks"]
 
 _SENDERS: Final = 4
-"""Number of pictures that are sent to the broker concurrently."""
+"""Number of images that are sent to the broker concurrently."""
 
 _SEND_TIMEOUT: Final = 10.0
 """Time that the broker may take to accept a job, in seconds."""
@@ -48,12 +48,12 @@ class ThumbnailTasks(Dispatcher):
 
     Create it in the module that the workers import. In a worker, it makes the thumbnails of the jobs that arrive, for
     which it needs the store and the classes. In the application, enter it as an asynchronous context manager: each
-    picture that a session of this process attaches is then sent to the broker after the transaction has been committed.
-    While the broker cannot be reached, commits are not delayed, pictures wait in memory, and their thumbnails are made
+    image that a session of this process attaches is then sent to the broker after the transaction has been committed.
+    While the broker cannot be reached, commits are not delayed, images wait in memory, and their thumbnails are made
     on request.
 
     A job consists of the name of the original and those of its thumbnails. A job may run more than once; it does
-    nothing if the picture no longer exists.
+    nothing if the image no longer exists.
 
     Args:
         broker: The broker. The caller starts it and shuts it down.
@@ -63,12 +63,12 @@ class ThumbnailTasks(Dispatcher):
             :class:`~aioimageattach.entity.ThumbnailMarks`; ``None`` if no marks are set.
         task_name: Name of the task on the broker.
         labels: Labels of the task, such as ``{"queue_name": "thumbnails"}`` for a broker with several queues.
-        attempts: Maximum number of attempts to make the thumbnails of a picture if the store or the database fails.
+        attempts: Maximum number of attempts to make the thumbnails of an image if the store or the database fails.
             After the last one, the error is logged and raised, and the job ends.
         concurrency: As for :class:`~aioimageattach.thumbnails.ThumbnailWorker`.
-        max_waiting: Maximum number of pictures that wait to be sent. Further pictures are logged, and their thumbnails
+        max_waiting: Maximum number of images that wait to be sent. Further images are logged, and their thumbnails
             are made on request.
-        shutdown_timeout: Time to send the waiting pictures when the application ends, in seconds.
+        shutdown_timeout: Time to send the waiting images when the application ends, in seconds.
 
     Raises:
         DeclarationError: A class is not an image class, the store is not a

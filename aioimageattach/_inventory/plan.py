@@ -33,13 +33,13 @@ class Progress:
     """The progress of a :class:`Plan`.
 
     Args:
-        total: Number of rows or pictures at the start, and of rows that were read at the end; ``None`` if not known.
-        done: Rows, files or pictures that were processed.
+        total: Number of rows or images at the start, and of rows that were read at the end; ``None`` if not known.
+        done: Rows, files or images that were processed.
         counts: Numbers by outcome; the function that returns the plan lists the outcomes.
         failed: Those that could not be processed; see :attr:`Plan.failures`.
         bytes: Total size of the files that the counts are about.
         missed: Rows that the database counts but did not return; if there are any, the run fails.
-        position: The last name or picture that was processed. Another run can start after it, if the function that
+        position: The last name or image that was processed. Another run can start after it, if the function that
             returns the plan has the argument ``start_after``.
     """
 

@@ -26,5 +26,5 @@ class ThumbnailLinks(Protocol):
         ...
 
     def query_of(self, picture: str) -> str:
-        """Return the query of the URLs of a picture's thumbnails, with its ``?``; empty if they have none."""
+        """Return the query of the URLs of an image's thumbnails, with its ``?``; empty if they have none."""
         ...

@@ -39,11 +39,11 @@ _REFUSED: Final[dict[str, tuple[object, ...] | None]] = {
     "secondary": None,
     "viewonly": (True,),
 }
-"""Arguments of a relationship that image sets do not support, with the refused values; ``None`` refuses any value."""
+"""Arguments of a relationship that image sets do not support, with the rejected values; ``None`` rejects any value."""
 
 
 class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
-    """An attribute of a mapped class that attaches one picture, or many, to each instance.
+    """An attribute of a mapped class that attaches one image, or many, to each instance.
 
     It adds an ordinary one-to-many relationship named ``<attribute>_images`` to the mapping. On an instance, the
     attribute returns the image set. On the class, it returns the relationship's attribute, for use in
@@ -59,8 +59,8 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
 
     Args:
         argument: The image class, its name, or a callable that returns it.
-        uselist: ``True`` if an owner has many pictures.
-        max_pictures: The maximum number of pictures per owner, with ``uselist=True``; ``None`` means no limit. The
+        uselist: ``True`` if an owner has many images.
+        max_pictures: The maximum number of images per owner, with ``uselist=True``; ``None`` means no limit. The
             flush checks it while the owner is locked, and raises :exc:`~aioimageattach.exc.TooManyPicturesError`.
         arguments: Other arguments of :func:`sqlalchemy.orm.relationship`.
 
@@ -71,16 +71,16 @@ class image_attachment(Generic[I, S]):  # noqa: N801 - the name users know
     argument: type[I] | str | Callable[[], type[I]]
     """The image class, its name, or a callable that returns it."""
     uselist: bool
-    """``True`` if an owner has many pictures."""
+    """``True`` if an owner has many images."""
     max_pictures: int | None
-    """The maximum number of pictures per owner; ``None`` means no limit."""
+    """The maximum number of images per owner; ``None`` means no limit."""
     arguments: dict[str, Any]
     """The other arguments of the relationship."""
     name: str
     """The name of the attribute."""
 
-    # Overloads of __init__ could not change the type of image_attachment["P"](...), a single picture by default, to a
-    # list of pictures.
+    # Overloads of __init__ could not change the type of image_attachment["P"](...), a single image by default, to a
+    # list of images.
     @overload
     def __new__(
         cls: type[image_attachment[I, SingleImageSet[I]]],

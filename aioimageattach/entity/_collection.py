@@ -103,7 +103,7 @@ class Collection(Generic[I]):
     def set_keys(self) -> list[tuple[Any, ...]]:
         """Return the sets that have rows, each as the values of its discriminators.
 
-        They are sorted by these values, or in the order that ``order_by`` gives their originals. Stored pictures
+        They are sorted by these values, or in the order that ``order_by`` gives their originals. Stored images
         without a position come first, because they are older than the position column.
 
         Raises:
@@ -160,7 +160,7 @@ class Collection(Generic[I]):
     def _present(self, rows: Iterable[I]) -> list[I]:
         """Return the rows that are neither deleted nor marked for deletion.
 
-        This is a hot path: it is called for each picture of a page.
+        This is a hot path: it is called for each image of a page.
         """
         session = self.state.session
         deleted = {} if session is None else session._deleted
@@ -313,7 +313,7 @@ class Collection(Generic[I]):
             set_committed_value(row, name, value)
 
     async def lock(self) -> None:
-        """Lock the owner until the end of the transaction, like a flush of its pictures, and load all rows again."""
+        """Lock the owner until the end of the transaction, like a flush of its images, and load all rows again."""
         session = self.session()
         if session is None or self.state.key is None:
             return
@@ -328,15 +328,15 @@ class Collection(Generic[I]):
             await self._load(session, None)
 
     async def check_max_pictures(self, set_key: tuple[Any, ...]) -> None:
-        """Refuse a new picture that would exceed the limit. The flush checks this again while the owner is locked.
+        """Reject a new image that would exceed the limit. The flush checks this again while the owner is locked.
 
         Raises:
-            TooManyPicturesError: The picture would exceed the limit.
+            TooManyPicturesError: The image would exceed the limit.
         """
         limit = self.attachment.options.max_pictures
         if limit is None or len({*self.pictures(), set_key}) <= limit:
             return
-        await self.load(again=True)  # another transaction may have deleted pictures
+        await self.load(again=True)  # another transaction may have deleted images
         check_max_pictures(self.attachment, len({*self.pictures(), set_key}))
 
     # --- changes -----------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ class OwnColumns:
 
     Args:
         copied: Attributes that a thumbnail copies from its original.
-        kept: Attributes that a picture copies from the picture that it replaces.
+        kept: Attributes that an image copies from the image that it replaces.
         cleared: The attributes in ``kept`` with a unique constraint. They are set to NULL in the replaced row first,
             because SQLAlchemy inserts rows before it deletes others.
         references: Relationships to other objects, with the attributes of their foreign keys.
@@ -129,7 +129,7 @@ def _is_empty(column: object) -> bool:
 
 
 def is_unique(mapper: Mapper[Any], column: Column[Any]) -> bool:
-    """Return whether two images of one picture cannot have the same value in a column."""
+    """Return whether two rows of one image set cannot have the same value in a column."""
     table = column.table
     assert isinstance(table, Table)
     sides = {mapper.columns[name] for name in SIZE}

@@ -99,7 +99,7 @@ def _problems_of_keys(attachment: Attachment) -> Iterator[str]:
 
 
 def _problems_of_position(attachment: Attachment) -> Iterator[str]:
-    """Yield a problem if a unique position is NOT NULL: a picture and its replacement share it within a flush."""
+    """Yield a problem if a unique position is NOT NULL: an image and its replacement share it within a flush."""
     image, name = attachment.image, attachment.position
     column = None if name is None else image.columns[name]
     if column is not None and not column.nullable and is_unique(image, column):

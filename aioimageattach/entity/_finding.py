@@ -146,7 +146,7 @@ class ThumbnailFinder(ImageView[I]):
     ) -> Any:
         """Return the smallest thumbnail that is large enough; never the original. Only loaded rows are searched.
 
-        Only thumbnails of the whole picture are considered, unless ``variant`` names a look.
+        Only thumbnails of the whole image are considered, unless ``variant`` names a look.
 
         Args:
             width: The minimum width in pixels; ``None`` means any.

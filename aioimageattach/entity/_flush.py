@@ -175,9 +175,9 @@ def _with_owners(session: Session, new: Sequence[Image]) -> Iterator[Image]:
 
 
 def _without_replaced(session: Session, new: Sequence[Image]) -> list[Image]:
-    """Expunge the rows of pictures that were replaced before they were flushed, and return the others.
+    """Expunge the rows of images that were replaced before they were flushed, and return the others.
 
-    Attaching a picture does this, too, unless the application has expired the owner's collection in the meantime.
+    Attaching an image does this, too, unless the application has expired the owner's collection in the meantime.
     """
     attachments = {cls: attachments_to(cls) for cls in {type(row) for row in new}}
     sets: dict[tuple[Any, ...], list[Image]] = {}
@@ -360,7 +360,7 @@ def _require_file(session: Session, row: Image) -> None:
 
 
 def _check_changed(session: Session, work: _Work, row: Image) -> None:
-    """Refuse a change that makes a row reference another file, unless this session has put that file.
+    """Reject a change that makes a row reference another file, unless this session has put that file.
 
     Raises:
         UsageError: This session has not put the file.
@@ -456,7 +456,7 @@ def _after_begin(session: Session, transaction: object, connection: Connection) 
 
 @event.listens_for(Engine, "before_execute")
 def _executing(connection: Connection, statement: object, many: Any, params: Any, options: object) -> None:
-    """Refuse statements such as ``insert(Picture)`` or ``bulk_save_objects`` that write references to files.
+    """Reject statements such as ``insert(Picture)`` or ``bulk_save_objects`` that write references to files.
 
     No other event fires for all of them. This listener is called for every statement of every engine, so it returns
     early for queries and for other tables. ``do_orm_execute`` fires less often, but makes SQLAlchemy prepare each query

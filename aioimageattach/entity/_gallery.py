@@ -1,4 +1,4 @@
-"""The pictures of one owner as a gallery: their maximum number, and their order."""
+"""The images of one owner as a gallery: their maximum number, and their order."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def renumbered(positions: Sequence[int | None]) -> list[int]:
 
 
 def check_max_pictures(attachment: Attachment, count: int) -> None:
-    """Refuse more pictures than one owner may have.
+    """Reject more images than one owner may have.
 
     Raises:
         TooManyPicturesError: ``count`` exceeds the limit.
@@ -57,10 +57,10 @@ def check_max_pictures(attachment: Attachment, count: int) -> None:
 
 
 def assign_first_positions(new: Iterable[Image]) -> None:
-    """Assign positions to the pictures of new owners, and check how many pictures they have.
+    """Assign positions to the images of new owners, and check how many images they have.
 
     Raises:
-        TooManyPicturesError: An owner would have more pictures than are allowed.
+        TooManyPicturesError: An owner would have more images than are allowed.
     """
     galleries: dict[tuple[int, Any], tuple[Attachment, list[Image]]] = {}
     for row in new:
@@ -83,7 +83,7 @@ def assign_positions(
     new: Mapping[tuple[Any, ...], Sequence[Image]],
     gone: Mapping[tuple[Any, ...], Sequence[Image]],
 ) -> None:
-    """Assign positions to new pictures of locked owners, and check how many pictures they have.
+    """Assign positions to new images of locked owners, and check how many images they have.
 
     Args:
         attachment: The attachment.
@@ -92,7 +92,7 @@ def assign_positions(
         gone: The rows to delete, in the same form.
 
     Raises:
-        TooManyPicturesError: An owner would have more pictures than are allowed.
+        TooManyPicturesError: An owner would have more images than are allowed.
     """
     pictures = {set_key: rows for set_key, some in new.items() if (rows := [row for row in some if row.original])}
     cleared = own_columns(attachment).cleared
@@ -120,7 +120,7 @@ def assign_positions(
 
 
 def _keep_position(attachment: Attachment, rows: Sequence[Image], position: int | None) -> None:
-    """Update positions copied from the replaced picture, which may have been moved since it was loaded."""
+    """Update positions copied from the replaced image, which may have been moved since it was loaded."""
     name = attachment.position
     for row in rows:
         if name is not None and row.__dict__.get(name) == record_of(row).position:
@@ -162,7 +162,7 @@ def _originals(attachment: Attachment) -> list[Any]:
 def _present(
     attachment: Attachment, connection: Connection, set_keys: Sequence[tuple[Any, ...]]
 ) -> dict[tuple[Any, ...], int | None]:
-    """Return the positions of the pictures in the database, by set key."""
+    """Return the positions of the images in the database, by set key."""
     columns = [_column(attachment, name) for name in attachment.set_attributes]
     position = [] if attachment.position is None else [_column(attachment, attachment.position)]
     query = select(*columns, *position).select_from(attachment.image.selectable)
@@ -176,7 +176,7 @@ def _present(
 def _totals(
     attachment: Attachment, connection: Connection, owners: Sequence[tuple[Any, ...]]
 ) -> dict[tuple[Any, ...], tuple[int, int]]:
-    """Return the number of pictures of each owner, and its last position; -1 if it has no picture with a position."""
+    """Return the number of images of each owner, and its last position; -1 if it has no image with a position."""
     columns = [_column(attachment, name) for _, name in attachment.pairs]
     last = [] if attachment.position is None else [func.max(_column(attachment, attachment.position))]
     query = select(*columns, func.count(), *last).select_from(attachment.image.selectable)

@@ -51,18 +51,18 @@ class Image(DeclaredThumbnails):
 
     Override :attr:`object_type` if you rename the table; :attr:`object_id` if the store uses it in file names and the
     owner's key is neither an integer nor a UUID; :attr:`alt` to provide alternative text; :attr:`__image_limits__` to
-    change which pictures are accepted; and :attr:`__strip_metadata__` to store originals without metadata. Declare the
-    sizes in which pictures are displayed in :attr:`__thumbnails__`.
+    change which images are accepted; and :attr:`__strip_metadata__` to store originals without metadata. Declare the
+    sizes in which images are displayed in :attr:`__thumbnails__`.
     """
 
     __thumbnails__: ClassVar[Mapping[str, Srcset | Recipe]] = {}
     """The declared thumbnails by name; see the guide *Show responsive images*."""
 
     __fallback_picture__: ClassVar[str | None] = None
-    """The URL of the image that is displayed instead of a declared thumbnail if no picture is attached."""
+    """The URL of the image that is displayed instead of a declared thumbnail if no image is attached."""
 
     __image_limits__: ClassVar[ImageLimits] = DEFAULT_LIMITS
-    """Limits on the pictures that are accepted: types, sizes and proportions."""
+    """Limits on the images that are accepted: types, sizes and proportions."""
 
     __strip_metadata__: ClassVar[bool] = False
     """``True`` to remove EXIF, GPS, XMP and comments from originals in ``from_file``, ``from_blob`` and ``from_url``,
@@ -70,9 +70,9 @@ class Image(DeclaredThumbnails):
 
     if TYPE_CHECKING:
         width: Mapped[int]
-        """Width of the displayed picture in pixels; part of the primary key."""
+        """Width of the displayed image in pixels; part of the primary key."""
         height: Mapped[int]
-        """Height of the displayed picture in pixels; part of the primary key."""
+        """Height of the displayed image in pixels; part of the primary key."""
         variant: Mapped[str]
         """The look of a thumbnail, empty if it looks like the original; part of the primary key."""
         mimetype: Mapped[str]
@@ -217,9 +217,9 @@ class Image(DeclaredThumbnails):
 
     @property
     def alt(self) -> str:
-        """The alternative text of the picture; override it if your rows contain a description.
+        """The alternative text of the image; override it if your rows contain a description.
 
-        It is empty by default, which marks the picture as decorative (WCAG 2, technique H67).
+        It is empty by default, which marks the image as decorative (WCAG 2, technique H67).
         """
         return ""
 

@@ -1,4 +1,4 @@
-"""The image set: one picture of one owner, as an original and the thumbnails made from it."""
+"""The image set: one image of one owner, as an original and the thumbnails made from it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ I = TypeVar("I", bound=Image)  # noqa: E741
 
 
 class BaseImageSet(ThumbnailSet[I]):
-    """One picture of an owner: an original, and the thumbnails made from it.
+    """One image of an owner: an original, and the thumbnails made from it.
 
     Coroutine methods load the rows that they need. All other methods read the loaded rows without a query, so they can
-    be used in templates. An image set is a view and holds no data. Two views of the same picture are equal.
+    be used in templates. An image set is a view and holds no data. Two views of the same image are equal.
     """
 
     __slots__ = ()
@@ -51,14 +51,14 @@ class BaseImageSet(ThumbnailSet[I]):
         *,
         strip_metadata: bool | None = None,
     ) -> I:
-        """Attach a picture. It replaces the previous picture and its thumbnails.
+        """Attach an image. It replaces the previous image and its thumbnails.
 
         The application's columns, such as a caption or a position, keep their values unless ``extra_kwargs`` overrides
         them.
 
         Args:
             file: Bytes, a sync or async file, a response's stream or an async iterator. It is read once, from its
-                current position to its end; the caller closes it. Pass an image to copy another owner's picture.
+                current position to its end; the caller closes it. Pass an image to copy another owner's image.
             store: The store for the file; ``None`` for the current store.
             extra_args: Positional arguments for the image class's constructor.
             extra_kwargs: Keyword arguments for the image class's constructor.
@@ -75,12 +75,12 @@ class BaseImageSet(ThumbnailSet[I]):
             ImageTooLargeError: It exceeds a limit of the image class.
             ImageTooSmallError: It is smaller than the image class allows.
             ImageProportionsError: The image class does not allow its proportions.
-            TooManyPicturesError: The owner would have more pictures than allowed.
+            TooManyPicturesError: The owner would have more images than allowed.
             DetachedError: The owner is detached from its session, or deleted.
 
         Effects: The bytes are spooled, in memory up to 4 MiB and in a temporary file beyond that. The next flush
         uploads them to the store. An error or a cancellation changes nothing. If the image class has the limit
-        ``reduce_to``, a larger picture is first resized and encoded again.
+        ``reduce_to``, a larger image is first resized and encoded again.
         """
         store = self._store(store)
         cls: type[Image] = self._rows.cls
@@ -107,7 +107,7 @@ class BaseImageSet(ThumbnailSet[I]):
         *,
         strip_metadata: bool | None = None,
     ) -> I:
-        """Attach a picture from its bytes; see :meth:`from_file`."""
+        """Attach an image from its bytes; see :meth:`from_file`."""
         return await self.from_file(blob, store, extra_args, extra_kwargs, strip_metadata=strip_metadata)
 
     async def from_url(
@@ -122,7 +122,7 @@ class BaseImageSet(ThumbnailSet[I]):
         max_redirects: int = MAX_REDIRECTS,
         is_allowed: Callable[[Address], bool] = is_public,
     ) -> I:
-        """Download a picture from a URL provided by a user, and attach it; see :meth:`from_file`.
+        """Download an image from a URL provided by a user, and attach it; see :meth:`from_file`.
 
         By default, only public addresses are allowed. The file may be as large as the image class allows.
 
@@ -252,7 +252,7 @@ class BaseImageSet(ThumbnailSet[I]):
         return self._append(row) if same is None else same
 
     async def delete(self) -> None:
-        """Delete the picture and its thumbnails: the rows with the next flush, and the files after the commit."""
+        """Delete the image and its thumbnails: the rows with the next flush, and the files after the commit."""
         await self._rows.load(self._set_key, again=True)
         await self._rows.remove(self.images)
 

@@ -43,8 +43,8 @@ class AttachmentOptions:
     """The arguments of an attachment that are not those of its relationship.
 
     Args:
-        many: ``True`` if an owner has many pictures.
-        max_pictures: The maximum number of pictures per owner; ``None`` means no limit.
+        many: ``True`` if an owner has many images.
+        max_pictures: The maximum number of images per owner; ``None`` means no limit.
     """
 
     many: bool = False
@@ -227,7 +227,7 @@ def _configured() -> Iterator[RelationshipProperty[Any]]:
 def identity_without_size(mapper: Mapper[Any]) -> tuple[str, ...]:
     """Return the primary key attributes that all images of a set share and that distinguish image sets.
 
-    Attributes with a default are included only if an owner has many pictures; otherwise they only identify the row.
+    Attributes with a default are included only if an owner has many images; otherwise they only identify the row.
     """
     if mapper not in _identities:
         many = any(one.info[AttachmentOptions].many for one in relationships_to(mapper.class_))

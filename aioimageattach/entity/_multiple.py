@@ -1,4 +1,4 @@
-"""Image sets for attachments with any number of pictures per owner."""
+"""Image sets for attachments with any number of images per owner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ I = TypeVar("I", bound=Image)  # noqa: E741
 
 
 class ImageSubset(BaseImageSet[I]):
-    """One of the pictures of an owner, with its thumbnails; returned by :meth:`MultipleImageSet.get_image_set`."""
+    """One of the images of an owner, with its thumbnails; returned by :meth:`MultipleImageSet.get_image_set`."""
 
     __slots__ = ("_identity",)
 
@@ -30,12 +30,12 @@ class ImageSubset(BaseImageSet[I]):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The key attributes that distinguish this picture from the owner's others."""
+        """The key attributes that distinguish this image from the owner's others."""
         return dict(self._identity)
 
 
 class MultipleImageSet(Generic[I]):
-    """All pictures of an owner; the value of an ``image_attachment(..., uselist=True)`` attribute.
+    """All images of an owner; the value of an ``image_attachment(..., uselist=True)`` attribute.
 
     Its elements are image sets. It supports iteration, ``len()`` and access by key with :meth:`get_image_set`. It is a
     view and holds no data, like its elements.
@@ -47,11 +47,11 @@ class MultipleImageSet(Generic[I]):
         self._rows = rows
 
     def get_image_set(self, **key: Any) -> ImageSubset[I]:
-        """Return the image set with the given key. If it is empty, you can attach a picture to it.
+        """Return the image set with the given key. If it is empty, you can attach an image to it.
 
         Args:
-            key: A value for each primary key attribute that distinguishes the owner's pictures. Omit an attribute with
-                a default, such as ``default=uuid4``, to create a new picture.
+            key: A value for each primary key attribute that distinguishes the owner's images. Omit an attribute with
+                a default, such as ``default=uuid4``, to create a new image.
 
                 The owner's own key is accepted too, so that ``get_image_set(**image.identity_map)`` works.
 
@@ -77,7 +77,7 @@ class MultipleImageSet(Generic[I]):
 
     @property
     def image_sets(self) -> list[ImageSubset[I]]:
-        """The attached pictures, sorted by key, or in the order in which ``order_by`` puts their originals.
+        """The attached images, sorted by key, or in the order in which ``order_by`` puts their originals.
 
         Raises:
             NotLoadedError: The rows are not loaded.
@@ -87,7 +87,7 @@ class MultipleImageSet(Generic[I]):
 
     @property
     def cover(self) -> ImageSubset[I] | None:
-        """The first picture; ``None`` if no picture is attached.
+        """The first image; ``None`` if no image is attached.
 
         Raises:
             NotLoadedError: The rows are not loaded.
@@ -95,14 +95,14 @@ class MultipleImageSet(Generic[I]):
         return next(iter(self.image_sets), None)
 
     async def move(self, picture: ImageSubset[I], *, to: int) -> None:
-        """Move a picture to another position in the order; see :meth:`reorder`.
+        """Move an image to another position in the order; see :meth:`reorder`.
 
         Args:
-            picture: One of the pictures.
+            picture: One of the images.
             to: Its new index; negative numbers count from the end, so that -1 makes it the last.
 
         Raises:
-            ValueError: It is not one of the pictures.
+            ValueError: It is not one of the images.
             DeclarationError: The image class has no position column.
         """
         pictures = await self._locked()
@@ -113,19 +113,19 @@ class MultipleImageSet(Generic[I]):
         self._number(pictures)
 
     async def reorder(self, pictures: Iterable[ImageSubset[I]]) -> None:
-        """Put the pictures in a new order.
+        """Put the images in a new order.
 
         The attachment's ``order_by`` must begin with an integer column of the image class, the position. Only
-        originals need a position; new pictures are added at the end.
+        originals need a position; new images are added at the end.
 
         Args:
-            pictures: The pictures in their new order. Those that are omitted follow in their old order.
+            pictures: The images in their new order. Those that are omitted follow in their old order.
 
         Raises:
-            ValueError: A picture does not belong to the owner, or occurs twice.
+            ValueError: An image does not belong to the owner, or occurs twice.
             DeclarationError: The image class has no position column.
 
-        Effects: The owner is locked until the end of the transaction, and its pictures are loaded again. The next flush
+        Effects: The owner is locked until the end of the transaction, and its images are loaded again. The next flush
         writes the new positions, and never gives two rows the same position.
         """
         present = await self._locked()
@@ -163,7 +163,7 @@ class MultipleImageSet(Generic[I]):
         await self._rows.load(again=True)
 
     async def delete(self) -> None:
-        """Delete all pictures. The next flush deletes the rows; the files are deleted after the commit."""
+        """Delete all images. The next flush deletes the rows; the files are deleted after the commit."""
         await self._rows.load(again=True)
         await self._rows.remove([row for set_key in self._rows.unordered() for row in self._rows.members(set_key)])
 

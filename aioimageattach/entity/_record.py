@@ -67,7 +67,7 @@ class Record:
         origin: The original that the row was made from, until the row is in the database; ``None`` for a copy.
         file: The file that a flush has put for the row, or is about to put.
         owner: The state of the owner that the row was attached to.
-        position: The position copied from the picture that it replaces, as loaded at that time.
+        position: The position copied from the image that it replaces, as loaded at that time.
     """
 
     store: Store | None = None

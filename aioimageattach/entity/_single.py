@@ -1,4 +1,4 @@
-"""Image set for attachments with one picture per owner."""
+"""Image set for attachments with one image per owner."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ I = TypeVar("I", bound=Image)  # noqa: E741
 
 
 class SingleImageSet(BaseImageSet[I]):
-    """The picture of an owner and its thumbnails; the value of an ``image_attachment(...)`` attribute."""
+    """The image of an owner and its thumbnails; the value of an ``image_attachment(...)`` attribute."""
 
     __slots__ = ()
 

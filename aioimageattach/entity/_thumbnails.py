@@ -78,7 +78,7 @@ class ThumbnailSet(ThumbnailFinder[I]):
             filter: The resampling kernel; see :class:`~aioimageattach.imaging.Recipe` for this and the other options.
             store: The store that contains the original and receives the thumbnail; ``None`` for the store with which
                 the original was attached in this session, or else the current store.
-            fit: How the picture fits into a box of ``width`` and ``height``; ``None`` means ``"cover"``.
+            fit: How the image fits into a box of ``width`` and ``height``; ``None`` means ``"cover"``.
             enlarge: ``False`` to make the thumbnail at most as large as the original.
             gravity: The part that ``"cover"`` keeps, if the original has no focal point.
             crop: The part of the original to use: left, top, width and height, as fractions.
@@ -96,7 +96,7 @@ class ThumbnailSet(ThumbnailFinder[I]):
             The existing thumbnail, or a new one that is pending in the session.
 
         Raises:
-            NoOriginalError: No picture is attached.
+            NoOriginalError: No image is attached.
             StoreFileNotFoundError: The original's file is missing in the store.
             ImageTooLargeError: The thumbnail would exceed a limit, or there would be too many thumbnails.
             ValueError: An argument is out of range.

@@ -1,7 +1,7 @@
 """Image processing: limits, headers, sizes, thumbnails, previews and metadata.
 
 This package does not depend on a database, a store or an event loop. Every function is synchronous and takes buffers;
-call it in a worker thread. Importing the package does not load any decoder: libvips is loaded with the first picture.
+call it in a worker thread. Importing the package does not load any decoder: libvips is loaded with the first image.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def sequence_colours(config: bytes, data: bytes) -> Colours | None:
 
     Args:
         config: Content of the property ``av1C`` (AV1-ISOBMFF 2.3).
-        data: Beginning of the coded picture.
+        data: Beginning of the coded image.
     """
     try:
         for kind, body in (*_units(config[4 : 4 + _MOST]), *_units(data[:_MOST])):

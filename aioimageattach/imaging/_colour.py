@@ -28,7 +28,7 @@ _PRIMARIES: Final[dict[int, tuple[Point, Point, Point, Point]]] = {
 }
 """Chromaticity coordinates of red, green, blue and white, by code point (ITU-T H.273, table 2)."""
 
-_DIFFUSE_WHITE: Final = 203.0  # cd/m², the level of white paper in HDR pictures (ITU-R BT.2408)
+_DIFFUSE_WHITE: Final = 203.0  # cd/m², the level of white paper in HDR images (ITU-R BT.2408)
 _D50: Final = (0.9642, 1.0, 0.8249)
 _BRADFORD: Final[Matrix] = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
 _STEPS: Final = 4_096

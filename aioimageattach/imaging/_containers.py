@@ -1,4 +1,4 @@
-"""The container structure of picture files: iterate over segments, chunks, blocks and boxes, in plain Python.
+"""The container structure of image files: iterate over segments, chunks, blocks and boxes, in plain Python.
 
 Each iterator takes a view of single bytes, yields well-formed parts, and stops without an error at the first malformed
 one; callers can check the last part for completeness. No pixels are decoded, and the file is not copied. A file with

@@ -1,4 +1,4 @@
-"""Decode a file to a libvips picture, at a size no larger than needed."""
+"""Decode a file to a libvips image, at a size no larger than needed."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def decode(
     needed: tuple[int, int] | None = None,
     frames: bool = False,
 ) -> Picture:
-    """Open a picture for sequential reading, from top to bottom and only once.
+    """Open an image for sequential reading, from top to bottom and only once.
 
     The orientation is not applied yet. The colours are sRGB, grey, or those of the attached profile, which is known to
     be usable.
 
     Args:
-        view: The file. It must outlive the picture.
+        view: The file. It must outlive the image.
         header: The result of :func:`~aioimageattach.imaging._header.inspect`.
-        limits: Limits for the canvas of SVG and PDF. Their ``verify`` decides whether damaged pictures are rejected.
+        limits: Limits for the canvas of SVG and PDF. Their ``verify`` decides whether damaged images are rejected.
         watch: Stops decoding when the time is over.
         needed: Smallest allowed width and height, as displayed; ``None`` means the original size.
         frames: ``True`` to read all frames, stacked vertically.
@@ -86,7 +86,7 @@ def _render_svg(drawing: Drawing, canvas: tuple[int, int], limits: ImageLimits, 
 
 
 def _as_png(data: bytes, limits: ImageLimits, watch: Watch) -> bytes:
-    """Convert a picture embedded in an SVG to a PNG for the renderer, upright and in sRGB."""
+    """Convert an image embedded in an SVG to a PNG for the renderer, upright and in sRGB."""
     inner = replace(limits, types=EMBEDDED)
     with memoryview(data) as view:
         header = inspect(view, inner)
@@ -100,7 +100,7 @@ def _as_png(data: bytes, limits: ImageLimits, watch: Watch) -> bytes:
 def _load_options(
     mimetype: str, size: tuple[int, int], wanted: tuple[int, int], header: Header, frames: bool
 ) -> dict[str, Any]:
-    """Return the loader options that make the decoder shrink the picture while loading, or read all frames."""
+    """Return the loader options that make the decoder shrink the image while loading, or read all frames."""
     if frames:
         return {"n": header.probe.frames}
     room = min(size[0] / wanted[0], size[1] / wanted[1])
@@ -131,7 +131,7 @@ def _to_full_range(image: Picture, structure: Structure) -> Picture:
 
 
 def _with_profile(image: Picture, structure: Structure) -> Picture:
-    """Attach the orientation and, if it is usable, the profile to a picture. Convert CMYK to sRGB."""
+    """Attach the orientation and, if it is usable, the profile to an image. Convert CMYK to sRGB."""
     profile = structure.profile
     if profile is not None and not _is_usable(profile, image.interpretation, image.bands - image.hasalpha()):
         profile = None  # browsers ignore unusable profiles as well

@@ -10,7 +10,7 @@ __all__ = ["Box", "covering", "fitted", "nearest", "proportional", "stored"]
 
 
 class Box(NamedTuple):
-    """A part of a picture, in pixels.
+    """A part of an image, in pixels.
 
     Args:
         left: Distance from the left edge.
@@ -36,10 +36,10 @@ def nearest(numerator: int, denominator: int) -> int:
 
 
 def fitted(size: tuple[int, int], box: tuple[int, int], *, cover: bool = False) -> tuple[int, int]:
-    """Return the size of a picture scaled to a box, keeping its aspect ratio.
+    """Return the size of an image scaled to a box, keeping its aspect ratio.
 
     Args:
-        size: Width and height of the picture.
+        size: Width and height of the image.
         box: Width and height of the box.
         cover: ``True`` to fill the whole box, ``False`` to stay inside it.
     """
@@ -79,11 +79,11 @@ def covering(box: Box, shape: tuple[int, int], point: tuple[float, float]) -> Bo
 
 
 def stored(box: Box, size: tuple[int, int], orientation: int) -> Box:
-    """Convert a part of the displayed picture to the rows and columns of the stored picture.
+    """Convert a part of the displayed image to the rows and columns of the stored image.
 
     Args:
         box: The part, as displayed.
-        size: Width and height of the whole picture, as displayed.
+        size: Width and height of the whole image, as displayed.
         orientation: The EXIF orientation, 1 to 8 (Exif 3.0, tag 274).
     """
     left, top, width, height = box

@@ -1,6 +1,6 @@
-"""Analyse the structure of a picture: which parts the decoder needs, and how much memory decoding takes.
+"""Analyse the structure of an image: which parts the decoder needs, and how much memory decoding takes.
 
-The decoder gets a file without metadata: no EXIF, XMP or texts, no previews, no other pictures. The cost of parsing
+The decoder gets a file without metadata: no EXIF, XMP or texts, no previews, no other images. The cost of parsing
 them is therefore bounded by these modules and does not depend on the decoder. The orientation and the colours are read
 here.
 """
@@ -30,13 +30,13 @@ _DEEP: Final = 1.5  # factor for more than 8 bits per sample
 
 
 def examine(view: memoryview, mimetype: str, limits: ImageLimits, clock: Clock) -> Structure:
-    """Analyse the structure of a raster picture of the given MIME type.
+    """Analyse the structure of a raster image of the given MIME type.
 
     Raises:
         UnreadableImageError: The part that contains the size, or another part that the decoder requires, is missing or
             damaged.
-        UnsupportedImageError: The picture uses a variant of its format that would be rendered incorrectly.
-        ImageTooLargeError: The picture exceeds a limit.
+        UnsupportedImageError: The image uses a variant of its format that would be rendered incorrectly.
+        ImageTooLargeError: The image exceeds a limit.
     """
     match mimetype:
         case "image/jpeg":

@@ -1,4 +1,4 @@
-"""Read the header of a picture, before any pixels are decoded."""
+"""Read the header of an image, before any pixels are decoded."""
 
 from __future__ import annotations
 
@@ -49,21 +49,21 @@ LOADERS: Final = {
 EMBEDDED: Final = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 _PROGRESSIVELY_SHOWN: Final = frozenset({"image/jpeg", "image/png", "image/gif"})
 """MIME types of which browsers display damaged files as far as they can be decoded."""
-_EMBEDDED_COST: Final = 25  # bytes of memory per pixel of a picture embedded in an SVG
+_EMBEDDED_COST: Final = 25  # bytes of memory per pixel of an image embedded in an SVG
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Properties of a picture, read from its header.
+    """Properties of an image, read from its header.
 
     Args:
         width: Width in pixels as displayed, after the orientation is applied. For SVG and PDF, the natural width: one
             pixel per ``px`` of an SVG, or per point of the first page of a PDF.
         height: Height in pixels as displayed, likewise.
         mimetype: MIME type, detected from the content.
-        frames: Number of frames of an animation, or of pages; 1 for a still picture.
+        frames: Number of frames of an animation, or of pages; 1 for a still image.
         orientation: EXIF orientation, 1 to 8; 1 if the file has none, or if it need not be applied.
-        has_alpha: ``True`` if the picture has transparency.
+        has_alpha: ``True`` if the image has transparency.
     """
 
     width: int
@@ -111,12 +111,12 @@ def open_view(data: Buffer) -> Generator[memoryview, None, None]:
 
 
 def inspect(view: memoryview, limits: ImageLimits) -> Header:
-    """Read the header of a picture in this process.
+    """Read the header of an image in this process.
 
     Raises:
-        UnreadableImageError: The file is not a picture, or its header is damaged.
-        UnsupportedImageError: The limits do not allow the type of the picture, or it needs an extra.
-        ImageTooLargeError: The picture exceeds a limit.
+        UnreadableImageError: The file is not an image, or its header is damaged.
+        UnsupportedImageError: The limits do not allow the type of the image, or it needs an extra.
+        ImageTooLargeError: The image exceeds a limit.
     """
     check_bytes(view, limits)
     mimetype = sniff(view)
@@ -167,7 +167,7 @@ def fail_on(mimetype: str, limits: ImageLimits) -> str:
 
 
 def load(data: memoryview | bytes, mimetype: str, **options: Any) -> Picture:
-    """Open a picture with the loader of its type. The data must outlive the picture."""
+    """Open an image with the loader of its type. The data must outlive the image."""
     source = libvips().Source.new_from_memory(data)
     return getattr(libvips().Image, LOADERS[mimetype])(source, **options)
 

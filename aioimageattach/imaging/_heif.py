@@ -1,8 +1,8 @@
-"""AVIF and HEIC (ISO 23008-12, MIAF): extract the primary picture, and read what determines its decoding cost.
+"""AVIF and HEIC (ISO 23008-12, MIAF): extract the primary image, and read what determines its decoding cost.
 
-Files from phones contain previews, depth maps, gain maps, image sequences and metadata besides the picture. The decoder
+Files from phones contain previews, depth maps, gain maps, image sequences and metadata besides the image. The decoder
 gets a new file with only the primary item, its tiles and its alpha channel. An image sequence without a primary item
-becomes a still picture of its first frame.
+becomes a still image of its first frame.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Still", "still"]
 _MOST_ITEMS: Final = 4_096  # phones with 200 megapixels write 800
 _MOST_REFERENCES: Final = 20_000
 _ALPHA: Final = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
-_HEAD: Final = 200  # bytes of a coded picture that are searched for its sequence header
+_HEAD: Final = 200  # bytes of a coded image that are searched for its sequence header
 _TURNS: Final = (b"irot", b"imir", b"clap")
 _METADATA: Final = (b"Exif", b"mime", b"uri ")
 _CODED: Final = {b"av01": b"av1C", b"hvc1": b"hvcC"}
@@ -31,17 +31,17 @@ _KEPT: Final = frozenset({b"ispe", b"pixi", b"av1C", b"hvcC", b"colr", b"auxC", 
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """The primary picture.
+    """The primary image.
 
     Args:
         pieces: The new file, as bytes and ranges of the old file.
         width: Width in pixels, as displayed.
         height: Height in pixels, as displayed.
         coded: Width and height before cropping and rotation.
-        frames: Number of frames of the image sequence; 1 for a still picture.
+        frames: Number of frames of the image sequence; 1 for a still image.
         metadata: Size of EXIF, XMP and other metadata, in bytes.
         bits: Bits per sample.
-        is_grey: ``True`` if the picture is monochrome.
+        is_grey: ``True`` if the image is monochrome.
         has_alpha: ``True`` if it has an alpha channel.
         alpha_full_range: ``True`` if the alpha channel uses the full range of values, from 0 to the highest.
         colours: Colours as code points.
@@ -93,11 +93,11 @@ class _File:
 
 
 def still(view: memoryview, mimetype: str) -> Still:
-    """Return the primary picture of a file.
+    """Return the primary image of a file.
 
     Raises:
-        UnreadableImageError: There is no primary picture, or the tables are contradictory or point beyond the file.
-        UnsupportedImageError: The picture is derived from other items in a way that is not supported.
+        UnreadableImageError: There is no primary image, or the tables are contradictory or point beyond the file.
+        UnsupportedImageError: The image is derived from other items in a way that is not supported.
         ImageTooLargeError: The file has too many items.
     """
     top = first_boxes(view, Part(b"", 0, 0, len(view)))
@@ -234,7 +234,7 @@ def _read_track(file: _File, stbl: Part) -> int:
 
 
 class _Picture:
-    """The primary picture, with its tiles and its alpha channel."""
+    """The primary image, with its tiles and its alpha channel."""
 
     def __init__(self, file: _File) -> None:
         self._file = file
@@ -255,7 +255,7 @@ class _Picture:
             self._need(number)
 
     def _need(self, number: int) -> None:
-        """Add an item and its tiles. The decoder itself checks that coded pictures are not larger than declared."""
+        """Add an item and its tiles. The decoder itself checks that coded images are not larger than declared."""
         file = self._file
         kind = file.items[number].kind
         self._needed[number] = None
@@ -351,13 +351,13 @@ class _Picture:
         return found, profile
 
     def _coded_colours(self, number: int) -> Colours | None:
-        """Return the colours stated in the coded picture itself."""
+        """Return the colours stated in the coded image itself."""
         file = self._file
         config, (start, end) = file.property_of(number, b"av1C"), (*file.items[number].extents, (0, 0))[0]
         return None if config is None else sequence_colours(config, bytes(file.view[start:end][:_HEAD]))
 
     def _associated(self, number: int) -> list[int]:
-        """Return the properties of an item in the new file. An alpha channel gets the picture's rotation and crop."""
+        """Return the properties of an item in the new file. An alpha channel gets the image's rotation and crop."""
         file = self._file
         found = [
             index
@@ -371,7 +371,7 @@ class _Picture:
         ]
 
     def _pieces(self) -> Iterator[Piece]:
-        """Yield the new file: the ranges of the old file that contain the picture, and the tables that locate them."""
+        """Yield the new file: the ranges of the old file that contain the image, and the tables that locate them."""
         file = self._file
         indexes = sorted({index for number in self._needed for index in self._associated(number)})
         renumbered = {index: new for new, index in enumerate(indexes, 1)}
@@ -417,7 +417,7 @@ class _Picture:
 
 
 def _cropped(width: int, height: int, body: bytes) -> tuple[int, int]:
-    """Return the size of a clean aperture (ISO 14496-12); 0 for a side that is invalid or outside of the picture."""
+    """Return the size of a clean aperture (ISO 14496-12); 0 for a side that is invalid or outside of the image."""
     found = []
     for side, at in ((width, 0), (height, 8)):
         count, by = struct.unpack_from(">II", body, at)
@@ -433,11 +433,11 @@ def _box(name: bytes, *parts: bytes) -> bytes:
 
 
 def _av1_depth(config: bytes) -> tuple[int, bool]:
-    """Return the bits per sample, and whether the picture is monochrome (AV1-ISOBMFF 2.3)."""
+    """Return the bits per sample, and whether the image is monochrome (AV1-ISOBMFF 2.3)."""
     flags = config[2]
     return (12 if flags & 0x20 else 10) if flags & 0x40 else 8, bool(flags & 0x10)
 
 
 def _hevc_depth(config: bytes) -> tuple[int, bool]:
-    """Return the bits per sample, and whether the picture is monochrome (ISO 14496-15 8.3.2)."""
+    """Return the bits per sample, and whether the image is monochrome (ISO 14496-15 8.3.2)."""
     return (config[17] & 7) + 8, config[16] & 3 == 0

@@ -1,7 +1,7 @@
-"""Worker processes that read pictures. Unlike a thread, a process can be terminated.
+"""Worker processes that read images. Unlike a thread, a process can be terminated.
 
-A worker processes one picture at a time and is then reused. A thread starts a worker if none is idle, so there are
-never more workers than image processing threads. If a worker dies, only its current picture is affected.
+A worker processes one image at a time and is then reused. A thread starts a worker if none is idle, so there are
+never more workers than image processing threads. If a worker dies, only its current image is affected.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TIMEOUT: Final = 20.0
 """Seconds to wait for a worker to start, and, after ``timeout``, for a worker to terminate itself."""
 
 _MOST_PICTURES: Final = 200
-"""Replace a worker after this many pictures, before its heap fragments."""
+"""Replace a worker after this many images, before its heap fragments."""
 
 _START: Final = """
 import socket
@@ -181,7 +181,7 @@ def ask(
     *,
     preview: bool = False,
 ) -> T:
-    """Read the header of a picture, or render thumbnails of it, in a worker process.
+    """Read the header of an image, or render thumbnails of it, in a worker process.
 
     Args:
         view: The file.
@@ -201,7 +201,7 @@ def ask(
         ProcessingError: The worker could not be started, sent an invalid response, or exited by itself.
         DeclarationError: A callable cannot be imported by name in another process.
 
-    Effects: A worker that died has been reaped when this function returns or raises. The next picture gets another
+    Effects: A worker that died has been reaped when this function returns or raises. The next image gets another
     worker.
     """
     try:
@@ -214,7 +214,7 @@ def ask(
     worker = _pool.acquire()
     used = worker.pictures > 0
     result = _exchange(worker, head, view, limits, read)
-    if used and isinstance(result, _OutOfMemoryError):  # earlier pictures may have left too little memory
+    if used and isinstance(result, _OutOfMemoryError):  # earlier images may have left too little memory
         result = _exchange(_pool.start(), head, view, limits, read)
     if isinstance(result, _OutOfMemoryError):
         raise ImageTooLargeError(

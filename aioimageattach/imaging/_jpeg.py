@@ -14,7 +14,7 @@ __all__ = ["examine_jpeg"]
 
 _FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _PROGRESSIVE: Final = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-_SCAN: Final = 100_000  # minimum cost of a scan, in pixels, however small the picture is
+_SCAN: Final = 100_000  # minimum cost of a scan, in pixels, however small the image is
 _PASSES: Final = 4  # limit for the cost of all scans, as a multiple of max_pixels: about ten seconds
 _MOST_SCANS: Final = 1_000  # encoders write a few dozen at most
 

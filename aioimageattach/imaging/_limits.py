@@ -1,4 +1,4 @@
-"""Limits on accepted pictures, checked before any pixels are decoded."""
+"""Limits on accepted images, checked before any pixels are decoded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KNOWN_TYPES: Final = DEFAULT_TYPES | {"image/tiff", "image/heic", "image/svg+xml
 """All MIME types that can be accepted: :data:`DEFAULT_TYPES`, and those that must be enabled explicitly."""
 
 Verify: TypeAlias = Literal["header", "pixels", "complete"]
-"""How thoroughly a picture is checked when it is attached."""
+"""How thoroughly an image is checked when it is attached."""
 
 VECTOR_TYPES: Final = frozenset({"image/svg+xml", "application/pdf"})
 """MIME types of vector images, which can be rendered at any size."""
@@ -42,19 +42,19 @@ _OPTIONAL: Final = frozenset({"min_aspect", "max_aspect", "reduce_to", "timeout"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageLimits:
-    """Limits on pictures from untrusted sources.
+    """Limits on images from untrusted sources.
 
     Decoders enforce few limits themselves: a file of six kilobytes can make one allocate ten gigabytes. The defaults
-    accept pictures from current phones, cameras and scanners, and keep each decoder below one gigabyte of memory.
+    accept images from current phones, cameras and scanners, and keep each decoder below one gigabyte of memory.
 
     Args:
         types: Accepted MIME types, detected from the content; any of :data:`KNOWN_TYPES`. HEIC requires the extra
             ``heif``, PDF the extra ``pdf``. SVG and PDF can contain scripts: never serve such originals inline.
         min_width: Smallest width of an original, in pixels as displayed. Like ``min_height``, ``min_aspect`` and
-            ``max_aspect``, it is checked when a picture is attached. Pictures that are already attached stay valid.
+            ``max_aspect``, it is checked when an image is attached. Images that are already attached stay valid.
         min_height: Smallest height of an original, in pixels as displayed. Neither ``min_width`` nor ``min_height``
             applies to SVG and PDF, which have no pixels.
-        min_aspect: Smallest ratio of width to height of an original: ``1 / 2`` rejects pictures that are more than
+        min_aspect: Smallest ratio of width to height of an original: ``1 / 2`` rejects images that are more than
             twice as high as wide. ``None`` means no limit.
         max_aspect: Largest ratio of width to height of an original, such as ``16 / 9``; ``None`` means no limit.
         reduce_to: Longest side to which originals are reduced when they are attached, in pixels. The uploaded file is
@@ -65,26 +65,26 @@ class ImageLimits:
         max_side: Largest width and largest height, in pixels; also of a thumbnail.
         max_pixels: Largest area (width times height), in pixels; also of a thumbnail, and of all frames together if
             an animation is kept.
-        max_memory: Memory that decoding one picture may take, in bytes. It is calculated from the header before any
+        max_memory: Memory that decoding one image may take, in bytes. It is calculated from the header before any
             pixels are decoded: progressive JPEG, interlaced PNG, GIF, WebP, AVIF and HEIC are decoded as a whole, other
-            pictures line by line. With ``isolated``, it is also the memory limit of the worker process, including
+            images line by line. With ``isolated``, it is also the memory limit of the worker process, including
             about 60 MB for the process itself.
         max_frames: Largest number of frames or pages in a file.
         max_animated_frames: Largest number of frames in a thumbnail that keeps the animation.
         max_metadata: Largest size of metadata and colour profiles in a file, in bytes after decompression.
         max_elements: Largest number of elements in an SVG. An element counts once for each time it is painted.
-        max_thumbnails: Largest number of thumbnails of one picture, so that a client that can request any size cannot
+        max_thumbnails: Largest number of thumbnails of one image, so that a client that can request any size cannot
             fill the store.
         header_timeout: CPU time that reading one header may take, in seconds.
-        timeout: Time that decoding and resizing one picture may take, in seconds; ``None`` means no limit. It is
-            checked between strips of pixels. Pictures that are decoded as a whole, and AVIF encoding, can therefore
+        timeout: Time that decoding and resizing one image may take, in seconds; ``None`` means no limit. It is
+            checked between strips of pixels. Images that are decoded as a whole, and AVIF encoding, can therefore
             take longer; ``isolated`` makes it a hard limit.
-        verify: How thoroughly a picture is checked when it is attached. ``"header"`` checks its structure and header;
-            damaged pixels are only detected when the first thumbnail is rendered. ``"pixels"`` decodes the picture
+        verify: How thoroughly an image is checked when it is attached. ``"header"`` checks its structure and header;
+            damaged pixels are only detected when the first thumbnail is rendered. ``"pixels"`` decodes the image
             once and rejects it if thumbnails cannot be rendered from it. ``"complete"`` also rejects it if any pixels
             are missing or damaged; without it, JPEG, PNG and GIF are rendered as far as they can be decoded, as
             browsers do.
-        isolated: ``True`` to read pictures in a worker process, which is terminated if it exceeds ``timeout`` or
+        isolated: ``True`` to read images in a worker process, which is terminated if it exceeds ``timeout`` or
             ``max_memory``. The callables of recipes run there too. They must be importable by name, and see only a
             few environment variables.
 
@@ -189,8 +189,8 @@ class ImageLimits:
         Args:
             width: Width in pixels.
             height: Height in pixels.
-            what: Noun phrase for the picture in the error message, such as ``"a thumbnail"``.
-            bytes_per_pixel: Memory that decoding takes per pixel, in bytes; ``None`` if the picture is not decoded.
+            what: Noun phrase for the image in the error message, such as ``"a thumbnail"``.
+            bytes_per_pixel: Memory that decoding takes per pixel, in bytes; ``None`` if the image is not decoded.
         """
         if max(width, height) > self.max_side:
             raise ImageTooLargeError(

@@ -36,10 +36,10 @@ _SPARE_BOXES: Final = frozenset({b"free", b"skip", b"uuid", b"udta"})
 
 
 def strip_metadata(data: Buffer, mimetype: str) -> bytes:
-    """Return a copy of a picture without its metadata. The pixels stay identical, because nothing is re-encoded.
+    """Return a copy of an image without its metadata. The pixels stay identical, because nothing is re-encoded.
 
     Removes EXIF (including the location and the preview), XMP, IPTC, comments, texts, maker notes, and data after the
-    end of the picture, such as the videos and gain maps of phones. Keeps the colour profile, the orientation, the
+    end of the image, such as the videos and gain maps of phones. Keeps the colour profile, the orientation, the
     resolution of PNG, and the timing of an animation.
 
     Args:
@@ -62,7 +62,7 @@ def strip_metadata(data: Buffer, mimetype: str) -> bytes:
 
 
 def strip_probed(data: Buffer, found: Probe) -> bytes:
-    """Do the same as :func:`strip_metadata` for a picture whose header has been read, without reading it again."""
+    """Do the same as :func:`strip_metadata` for an image whose header has been read, without reading it again."""
     strip = _stripper(found.mimetype)
     with open_view(data) as view:
         return b"".join(strip(view, found.orientation))
@@ -233,7 +233,7 @@ _STRIPPERS: Final[MappingProxyType[str, _Stripper]] = MappingProxyType(
 STRIPPED_TYPES: Final = frozenset(_STRIPPERS)
 """MIME types whose metadata can be removed."""
 
-# The picture was already checked against the limits of its class. These only bound the memory that a header can take.
+# The image was already checked against the limits of its class. These only bound the memory that a header can take.
 _LENIENT: Final = ImageLimits(
     types=STRIPPED_TYPES,
     max_bytes=2**40,

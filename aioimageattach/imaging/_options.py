@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 Fit = Literal["cover", "contain", "fill", "inside"]
-"""How a picture is fitted into a box with a different aspect ratio: the values of CSS ``object-fit``, and ``inside``.
+"""How an image is fitted into a box with a different aspect ratio: the values of CSS ``object-fit``, and ``inside``.
 
 ===========  ===============================================================================
 ``cover``    fills the box; the parts that exceed it are cropped, see ``gravity``
@@ -63,7 +63,7 @@ Gravity = Literal[
     "attention",
     "entropy",
 ]
-"""Name of the part of the picture that ``cover`` keeps; see :data:`GRAVITIES`."""
+"""Name of the part of the image that ``cover`` keeps; see :data:`GRAVITIES`."""
 
 Point: TypeAlias = tuple[float, float]
 Crop: TypeAlias = tuple[float, float, float, float]
@@ -139,7 +139,7 @@ DEFAULT_KERNEL: Final = "lanczos3"
 POINT_STEPS: Final = 100
 """Number of steps to which each coordinate of a focal point is rounded."""
 CROP_STEPS: Final = 10_000
-"""Number of steps to which a crop box is rounded: finer than most pictures' pixels, and four hex digits in a look."""
+"""Number of steps to which a crop box is rounded: finer than most images' pixels, and four hex digits in a look."""
 
 
 def checked_int(label: str, value: object, low: int, high: int) -> int:

@@ -43,7 +43,7 @@ def require() -> Any:
 
 
 def load(file: memoryview | bytes) -> Pixels:
-    """Decode the primary picture. Samples of more than 8 bits are returned as 16 bits."""
+    """Decode the primary image. Samples of more than 8 bits are returned as 16 bits."""
     library = require()
     try:
         image = library.open_heif(file, convert_hdr_to_8bit=False)

@@ -1,4 +1,4 @@
-"""Placeholders for pictures that are still loading: a ThumbHash and the dominant colour."""
+"""Placeholders for images that are still loading: a ThumbHash and the dominant colour."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._vips import Picture
 __all__ = ["SIDE", "Preview", "dominant_colour", "preview_of", "thumbhash"]
 
 SIDE: Final = 48
-"""Longest side of the reduced picture from which a preview is computed, in pixels."""
+"""Longest side of the reduced image from which a preview is computed, in pixels."""
 
 _LEAST: Final = 8
 """Shortest side, in pixels, so that the highest frequency of a ThumbHash has more than one pixel per half-wave."""
@@ -28,11 +28,11 @@ _NOISE: Final = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A placeholder to show until a picture is loaded.
+    """A placeholder to show until an image is loaded.
 
     Args:
-        thumbhash: ThumbHash of the picture, a blurred version of at most 28 bytes, in Base64.
-        colour: Dominant colour, such as ``"#1e90ff"``; ``None`` if the picture is fully transparent.
+        thumbhash: ThumbHash of the image, a blurred version of at most 28 bytes, in Base64.
+        colour: Dominant colour, such as ``"#1e90ff"``; ``None`` if the image is fully transparent.
     """
 
     thumbhash: str
@@ -40,10 +40,10 @@ class Preview:
 
 
 def preview_of(image: Picture) -> Preview:
-    """Return the preview of a small picture.
+    """Return the preview of a small image.
 
     Args:
-        image: A picture of at most a few hundred pixels per side, upright, in sRGB or grey, with 8 bits per band.
+        image: An image of at most a few hundred pixels per side, upright, in sRGB or grey, with 8 bits per band.
     """
     scale = min(1.0, SIDE / max(image.width, image.height))
     width, height = (max(_LEAST, round(side * scale)) for side in (image.width, image.height))
@@ -81,9 +81,9 @@ def dominant_colour(pixels: bytes) -> str | None:
 
 
 def thumbhash(width: int, height: int, pixels: bytes) -> bytes:
-    """Return the ThumbHash of a picture, 5 to 25 bytes (https://evanw.github.io/thumbhash/).
+    """Return the ThumbHash of an image, 5 to 25 bytes (https://evanw.github.io/thumbhash/).
 
-    The picture is split into luminance, two colour differences and alpha. A discrete cosine transform is applied to
+    The image is split into luminance, two colour differences and alpha. A discrete cosine transform is applied to
     each channel, and the lowest frequencies are kept. The header contains the constant component and the largest
     amplitude of each channel; the other components follow as 4 bits each, relative to that amplitude.
 

@@ -1,4 +1,4 @@
-"""Check a picture against the limits and read its header."""
+"""Check an image against the limits and read its header."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _SMALL = (16, 16)
 
 
 def probe(data: Buffer, limits: ImageLimits = DEFAULT_LIMITS) -> Probe:
-    """Read the header of a picture and check it against the limits.
+    """Read the header of an image and check it against the limits.
 
     This takes a fraction of a millisecond for a file of any size, because no pixels are decoded. With
     ``ImageLimits(verify="pixels")`` or ``"complete"``, the pixels are decoded as well.
 
     Args:
         data: The file as bytes, a memoryview or a read-only ``mmap``. It is not copied.
-        limits: Limits that the picture must satisfy.
+        limits: Limits that the image must satisfy.
 
     Returns:
-        The size, the MIME type and other properties of the picture.
+        The size, the MIME type and other properties of the image.
 
     Raises:
-        UnreadableImageError: The file is not a picture, or its header is damaged. With ``verify``, also if its pixels
+        UnreadableImageError: The file is not an image, or its header is damaged. With ``verify``, also if its pixels
             are damaged.
-        UnsupportedImageError: The limits do not allow the type of the picture, or it needs an extra.
-        ImageTooLargeError: The picture exceeds a limit.
+        UnsupportedImageError: The limits do not allow the type of the image, or it needs an extra.
+        ImageTooLargeError: The image exceeds a limit.
         ImageTooSmallError: The width or the height is below the limits.
         ImageProportionsError: The limits do not allow the aspect ratio.
     """
@@ -58,7 +58,7 @@ def _read_header(view: memoryview, limits: ImageLimits) -> Probe:
 
 
 def _verify(view: memoryview, header: Header, limits: ImageLimits) -> None:
-    """Decode the whole picture, at the smallest size that the decoder supports."""
+    """Decode the whole image, at the smallest size that the decoder supports."""
     with watched(header.probe.mimetype, limits.timeout) as watch:
         decode(view, header, limits, watch, needed=_SMALL).avg()
 

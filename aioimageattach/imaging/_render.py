@@ -30,7 +30,7 @@ __all__ = ["Rendering", "render", "render_with_preview"]
 _FRAME_COST: Final = 10
 """Memory per pixel of each frame of an animation, in bytes: for the decoded, resized and joined copies."""
 _WASTE: Final = 4
-"""Largest area of a shared picture in memory, relative to the largest thumbnail rendered from it."""
+"""Largest area of a shared image in memory, relative to the largest thumbnail rendered from it."""
 _SAMPLE: Final = 256
 """Longest side of the reduced copy used for previews and smart crops, in pixels."""
 _SMART: Final = frozenset({"attention", "entropy"})
@@ -63,11 +63,11 @@ class Rendering:
 
 
 def render(data: Buffer, recipes: Sequence[Recipe], limits: ImageLimits = DEFAULT_LIMITS) -> list[Rendering]:
-    """Render thumbnails of one picture.
+    """Render thumbnails of one image.
 
-    The picture is decoded once, at a size just large enough for the largest thumbnail, and the thumbnails are rendered
-    from that copy. The picture is decoded separately for a recipe that cannot share it: one with another ``filter``,
-    a ``preprocess`` or a kept animation, or one that uses only a small part of the picture. Thumbnails are upright, in
+    The image is decoded once, at a size just large enough for the largest thumbnail, and the thumbnails are rendered
+    from that copy. The image is decoded separately for a recipe that cannot share it: one with another ``filter``,
+    a ``preprocess`` or a kept animation, or one that uses only a small part of the image. Thumbnails are upright, in
     sRGB with 8 bits per band, and have no metadata. Rendering a thumbnail of 300 pixels from a 12-megapixel JPEG takes
     30 ms on one core.
 
@@ -75,17 +75,17 @@ def render(data: Buffer, recipes: Sequence[Recipe], limits: ImageLimits = DEFAUL
         data: The file as bytes, a memoryview or a read-only ``mmap``. It is not copied, and must not change during the
             call.
         recipes: One recipe per thumbnail.
-        limits: Limits for the picture, for the thumbnails, and for the time that rendering may take.
+        limits: Limits for the image, for the thumbnails, and for the time that rendering may take.
 
     Returns:
         The thumbnails, in the order of the recipes.
 
     Raises:
-        UnreadableImageError: The file is not a picture, or the picture is damaged.
-        UnsupportedImageError: The limits do not allow the type of the picture, or it needs an extra.
-        ImageTooLargeError: The picture or a thumbnail exceeds a limit, or rendering took too long.
+        UnreadableImageError: The file is not an image, or the image is damaged.
+        UnsupportedImageError: The limits do not allow the type of the image, or it needs an extra.
+        ImageTooLargeError: The image or a thumbnail exceeds a limit, or rendering took too long.
         ProcessingError: The result of a callable could not be computed.
-        DeclarationError: A callable did not return a picture.
+        DeclarationError: A callable did not return an image.
     """
     return _rendered(data, recipes, limits, preview=False)[0]
 
@@ -93,7 +93,7 @@ def render(data: Buffer, recipes: Sequence[Recipe], limits: ImageLimits = DEFAUL
 def render_with_preview(
     data: Buffer, recipes: Sequence[Recipe], limits: ImageLimits = DEFAULT_LIMITS
 ) -> tuple[list[Rendering], Preview]:
-    """Render thumbnails of one picture, and its preview from the same decode; see :func:`render`.
+    """Render thumbnails of one image, and its preview from the same decode; see :func:`render`.
 
     Args:
         data: As for :func:`render`.
@@ -157,7 +157,7 @@ def _validate_preview(fields: Any) -> Preview:
 
 
 class _Job:
-    """Renders the thumbnails of one picture."""
+    """Renders the thumbnails of one image."""
 
     def __init__(self, view: memoryview, header: Header, limits: ImageLimits, watch: Watch) -> None:
         self._header, self._limits = header, limits
@@ -186,10 +186,10 @@ class _Job:
     def _can_share(self, recipe: Recipe) -> bool:
         return recipe.kernel == DEFAULT_KERNEL and recipe.preprocess is None and not self._keeps_frames(recipe)
 
-    # --- the whole picture, decoded once ----------------------------------------------------------------------------
+    # --- the whole image, decoded once ------------------------------------------------------------------------------
 
     def _share(self, targets: dict[Recipe, tuple[int, int]], *, sampled: bool) -> None:
-        """Decode the whole picture into memory, if two or more of the recipes and the sample can share it.
+        """Decode the whole image into memory, if two or more of the recipes and the sample can share it.
 
         The size is the largest that any of them needs.
         """
@@ -202,10 +202,10 @@ class _Job:
             if width * height <= _WASTE * max(_area(target) for _, target in wanted):
                 self._shared = _resized(self._open((width, height)), (width, height)).copy_memory()
                 return
-            wanted.pop()  # uses so small a part that a copy of the whole picture at that scale would waste memory
+            wanted.pop()  # uses so small a part that a copy of the whole image at that scale would waste memory
 
     def _whole(self, recipe: Recipe) -> tuple[int, int]:
-        """Return the size of the whole picture at the scale at which the part used by a recipe has the needed size."""
+        """Return the size of the whole image at the scale at which the part used by a recipe has the needed size."""
         part, inner, _ = recipe.layout(self._size, self._mimetype)
         width, height = (
             -(-side * whole // shown) for side, whole, shown in zip(inner, self._size, part.size, strict=True)
@@ -213,7 +213,7 @@ class _Job:
         return width, height
 
     def _source(self, size: tuple[int, int]) -> Picture:
-        """Return the whole picture, at the given size or larger."""
+        """Return the whole image, at the given size or larger."""
         shared = self._shared
         if shared is not None and shared.width >= size[0] and shared.height >= size[1]:
             return shared
@@ -225,7 +225,7 @@ class _Job:
         return recipe.layout(self._size, self._mimetype).target
 
     def _sample(self) -> Picture:
-        """Return a small, upright copy of the whole picture, in memory."""
+        """Return a small, upright copy of the whole image, in memory."""
         if self._sampled is None:
             size = self._sample_size
             self._sampled = _resized(self._source(size), size).copy_memory()
@@ -269,10 +269,10 @@ class _Job:
         return self._finished(image, size, recipe, point)
 
     def _finished(self, image: Picture, size: tuple[int, int], recipe: Recipe, point: Point) -> Picture:
-        """Crop the picture, resize it, add bars, and call ``postprocess``.
+        """Crop the image, resize it, add bars, and call ``postprocess``.
 
         Args:
-            image: The picture, or a smaller copy of it.
+            image: The image, or a smaller copy of it.
             size: Width and height to which the sizes of the recipe refer.
             recipe: The recipe of the thumbnail.
             point: The focal point of the crop.
@@ -333,7 +333,7 @@ def _area(size: tuple[int, int]) -> int:
 
 
 def _cropped(image: Picture, recipe: Recipe, target: tuple[int, int], point: Point) -> Picture:
-    """Crop a picture, whose orientation may not have been applied yet, to the part that a recipe uses."""
+    """Crop an image, whose orientation may not have been applied yet, to the part that a recipe uses."""
     orientation = image.get("orientation") if "orientation" in image.get_fields() else 1
     size = (image.height, image.width) if orientation in (5, 6, 7, 8) else (image.width, image.height)
     region = recipe.region(size, target, point)
@@ -348,7 +348,7 @@ def _profile(image: Picture) -> dict[str, str]:
 
 
 def _resized(image: Picture, size: tuple[int, int]) -> Picture:
-    """Resize a picture to exactly the given size, upright and in sRGB."""
+    """Resize an image to exactly the given size, upright and in sRGB."""
     return _in_srgb(image.thumbnail_image(size[0], height=size[1], size="force", **_profile(image)))
 
 
@@ -365,7 +365,7 @@ def _resized_by(image: Picture, size: tuple[int, int], kernel: str) -> Picture:
 
 
 def _upright(image: Picture) -> Picture:
-    """Return the picture in sRGB, with its orientation applied."""
+    """Return the image in sRGB, with its orientation applied."""
     if _profile(image):
         image = image.icc_transform("srgb", embedded=True, depth=8)
     image = _in_srgb(image)
@@ -375,7 +375,7 @@ def _upright(image: Picture) -> Picture:
 
 
 def _in_srgb(image: Picture) -> Picture:
-    """Convert a picture to 8-bit sRGB, unless it is 8-bit grey. Remove its profile, which has already been applied."""
+    """Convert an image to 8-bit sRGB, unless it is 8-bit grey. Remove its profile, which has already been applied."""
     if _profile(image):
         image = image.copy()
         image.remove("icc-profile-data")
@@ -385,7 +385,7 @@ def _in_srgb(image: Picture) -> Picture:
 
 
 def _match_background(image: Picture, background: tuple[int, int, int]) -> tuple[Picture, list[int]]:
-    """Return the picture in a colour space that can represent the background, and the background as its band values."""
+    """Return the image in a colour space that can represent the background, and the background as its band values."""
     colour = list(background)
     if image.interpretation == "b-w":
         if len(set(background)) == 1:

@@ -1,4 +1,4 @@
-"""Detect the type of a picture from its content."""
+"""Detect the type of an image from its content."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _FoundError(Exception):
 
 
 def sniff(view: memoryview) -> str | None:
-    """Return the MIME type of a file from its first bytes; ``None`` if it is not a known type of picture.
+    """Return the MIME type of a file from its first bytes; ``None`` if it is not a known type of image.
 
     The rest of the file may still be damaged. Types that this library cannot read are also detected, so that error
     messages can name them.

@@ -1,4 +1,4 @@
-"""The structure of a picture: the parts of the file that a decoder needs, and the memory that decoding takes."""
+"""The structure of an image: the parts of the file that a decoder needs, and the memory that decoding takes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ._limits import ImageLimits
 __all__ = ["STREAMED", "Clock", "Metadata", "Pieces", "Structure", "assemble", "check_frames", "damaged"]
 
 STREAMED: Final = 0.5
-"""Memory per pixel of a picture that is decoded line by line, in bytes."""
+"""Memory per pixel of an image that is decoded line by line, in bytes."""
 
 _LEAST_PART: Final = 1_000  # bytes that a decoder keeps for each part, however small the part is
 
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """The result of analysing the structure of a picture.
+    """The result of analysing the structure of an image.
 
     Args:
         pieces: The parts of the file that the decoder needs; ``None`` for the whole file.
         head: Number of pieces that are enough to read the header.
-        bytes_per_pixel: Memory that decoding takes per pixel of the picture, in bytes.
+        bytes_per_pixel: Memory that decoding takes per pixel of the image, in bytes.
         frames: Number of frames of an animation, or of pages.
         size: Width and height, in pixels as displayed; ``None`` if the structure does not contain them.
         orientation: EXIF orientation, 1 to 8.
@@ -33,7 +33,7 @@ class Structure:
         extra_bands: Number of bands that are neither colours nor an alpha channel.
         bits: Bits per sample of HEIC.
         has_alpha: ``True`` if HEIC has an alpha channel.
-        is_narrow: ``True`` if black and white of a grey picture are 16 and 235 (ITU-R BT.601).
+        is_narrow: ``True`` if black and white of a grey image are 16 and 235 (ITU-R BT.601).
         is_alpha_narrow: The same for its alpha channel.
     """
 
@@ -85,7 +85,7 @@ def assemble(view: memoryview, structure: Structure, *, header: bool = False) ->
             break
         end = piece[1]
     else:
-        return view[:end]  # only data after the picture is left out, so no copy is needed
+        return view[:end]  # only data after the image is left out, so no copy is needed
     return b"".join([piece if isinstance(piece, bytes) else view[piece[0] : piece[1]] for piece in pieces])
 
 

@@ -140,7 +140,7 @@ class Drawing:
             aspect ratio.
         height: Natural height in whole pixels, likewise.
         filters: Cost of the filters, in nanoseconds per pixel of the canvas.
-        parts: The document after the attributes of its root element: text, and pictures to embed.
+        parts: The document after the attributes of its root element: text, and images to embed.
     """
 
     width: int
@@ -156,7 +156,7 @@ class Drawing:
         Args:
             width: Width in pixels.
             height: Height in pixels.
-            embed: Converts an embedded picture to a ``data:`` URL that the renderer can read.
+            embed: Converts an embedded image to a ``data:`` URL that the renderer can read.
         """
         head = f'<{self.root} width="{width}" height="{height}"{self.attributes}'
         body = "".join(part if isinstance(part, str) else embed(part) for part in self.parts)
@@ -429,13 +429,13 @@ def examine(view: memoryview, limits: ImageLimits, check_picture: Callable[[byte
     Args:
         view: The file.
         limits: The limits. ``max_elements``, ``max_side`` and ``max_metadata`` apply, the latter to the whole text.
-        check_picture: Called with each embedded picture; raises an error if the picture must not be painted.
+        check_picture: Called with each embedded image; raises an error if the image must not be painted.
         clock: Limits the CPU time that reading takes.
 
     Raises:
         UnreadableImageError: The file is not well-formed XML, or has no usable size.
         UnsupportedImageError: The file contains unsupported references: entities, other documents, or embedded data
-            that is not a supported picture.
+            that is not a supported image.
         ImageTooLargeError: The drawing exceeds a limit.
     """
     if len(view) > limits.max_metadata:

@@ -1,4 +1,4 @@
-"""TIFF directories (TIFF 6.0 section 2, BigTIFF): read the EXIF orientation, and reduce files to their first picture.
+"""TIFF directories (TIFF 6.0 section 2, BigTIFF): read the EXIF orientation, and reduce files to their first image.
 
 Only the pointer to the first directory and the chain of next directories are followed, and each offset only once. A
 file with circular pointers therefore costs no more than any other.
@@ -17,8 +17,8 @@ __all__ = ["MOST_ENTRIES", "Entry", "Page", "Tiff", "exif_orientation"]
 MOST_ENTRIES: Final = 4_000
 """Largest number of entries in one directory. Encoders write a few dozen."""
 
-_MOST_VALUES: Final = 200_000  # strips or tiles of a picture
-_MOST_BYTES: Final = 1_000_000  # of the other fields that describe the picture; the largest palette has 393,216
+_MOST_VALUES: Final = 200_000  # strips or tiles of an image
+_MOST_BYTES: Final = 1_000_000  # of the other fields that describe the image; the largest palette has 393,216
 _SIZES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _INTEGERS: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 
@@ -68,7 +68,7 @@ class Entry(NamedTuple):
 
 
 class Page(NamedTuple):
-    """The first picture of a TIFF."""
+    """The first image of a TIFF."""
 
     width: int
     height: int
@@ -79,7 +79,7 @@ class Page(NamedTuple):
     """Size of one decompressed strip or tile, which the decoder keeps in memory, in bytes."""
     profile: bytes | None
     head: bytes
-    """A directory that contains only the picture. It is placed before the file, and is enough to read the header."""
+    """A directory that contains only the image. It is placed before the file, and is enough to read the header."""
 
 
 class Tiff:
@@ -156,10 +156,10 @@ class Tiff:
         return struct.unpack_from(f"{self._order}{entry.values}{code}", self._view, entry.start)
 
     def page(self, max_profile: int) -> Page:
-        """Return the first picture, with a directory that describes only this picture.
+        """Return the first image, with a directory that describes only this image.
 
         Raises:
-            UnreadableImageError: Parts of the picture are missing, or its fields contradict each other.
+            UnreadableImageError: Parts of the image are missing, or its fields contradict each other.
             UnsupportedImageError: The file uses a variant of TIFF that would be rendered incorrectly.
             ImageTooLargeError: The file has too many entries, strips or tiles.
         """
@@ -275,7 +275,7 @@ _CHECKED: Final = (
 
 
 def _extra_bands(fields: dict[int, tuple[int, ...]], samples: int) -> int:
-    """Return how many samples are neither colours nor alpha; raise an error if the picture would render incorrectly."""
+    """Return how many samples are neither colours nor alpha; raise an error if the image would render incorrectly."""
     compression = fields.get(COMPRESSION, (1,))[0]
     if compression not in _COMPRESSIONS:
         raise _unsupported(f"the compression {_NAMES.get(compression, compression)}")

@@ -21,7 +21,7 @@ def whole_size(width: float, height: float, limits: ImageLimits, what: str) -> t
         width: Width in CSS pixels, greater than 0.
         height: Height in CSS pixels, greater than 0.
         limits: The limits, of which ``max_side`` applies.
-        what: Noun phrase for the picture in the error message, such as ``"an SVG"``.
+        what: Noun phrase for the image in the error message, such as ``"an SVG"``.
 
     Raises:
         ImageTooLargeError: A side exceeds ``max_side``.

@@ -1,6 +1,6 @@
-"""The only module that loads libvips, with the first picture, and that converts its errors.
+"""The only module that loads libvips, with the first image, and that converts its errors.
 
-libvips starts threads, which do not exist in a forked process. Fork before the first picture, or use ``spawn`` or
+libvips starts threads, which do not exist in a forked process. Fork before the first image, or use ``spawn`` or
 ``forkserver``.
 """
 
@@ -42,7 +42,7 @@ def libvips() -> Any:
 
 def vips_errors() -> tuple[type[Exception], ...]:
     """Return the errors that libvips raises."""
-    # pyvips decodes error messages as UTF-8, but a decoder's message can contain bytes of the picture
+    # pyvips decodes error messages as UTF-8, but a decoder's message can contain bytes of the image
     return libvips().Error, UnicodeDecodeError
 
 
@@ -56,7 +56,7 @@ def header_errors(mimetype: str) -> Generator[None, None, None]:
 
 
 class Watch:
-    """Stops the decoding of the registered pictures when their time is over."""
+    """Stops the decoding of the registered images when their time is over."""
 
     def __init__(self) -> None:
         self.over: bool = False
@@ -64,14 +64,14 @@ class Watch:
         self._held: list[object] = []
 
     def add(self, image: Picture) -> Picture:
-        """Register a picture that a loader has just opened, and return it."""
+        """Register an image that a loader has just opened, and return it."""
         self._images.append(image)
         if self.over:
             image.set_kill(True)
         return image
 
     def hold(self, memory: object) -> None:
-        """Keep a reference to the memory from which a picture is read, because the picture itself does not."""
+        """Keep a reference to the memory from which an image is read, because the image itself does not."""
         self._held.append(memory)
 
     def stop(self) -> None:
@@ -81,7 +81,7 @@ class Watch:
             image.set_kill(True)
 
     def forget(self) -> None:
-        """Release all pictures and their memory. The timer thread can keep this object itself alive a little longer."""
+        """Release all images and their memory. The timer thread can keep this object itself alive a little longer."""
         self._images.clear()
         self._held.clear()
 
@@ -96,7 +96,7 @@ def watched(mimetype: str, timeout: float | None) -> Generator[Watch, None, None
 
     Raises:
         ImageTooLargeError: The time limit was exceeded.
-        UnreadableImageError: libvips could not decode the picture.
+        UnreadableImageError: libvips could not decode the image.
     """
     watch = Watch()
     clock = threading.Timer(timeout, watch.stop) if timeout is not None else None
@@ -119,12 +119,12 @@ def watched(mimetype: str, timeout: float | None) -> Generator[Watch, None, None
 
 
 def call_hook(label: str, hook: Callable[[Any], Any], image: Picture) -> Picture:
-    """Call a user's callable with a picture, and return the computed result.
+    """Call a user's callable with an image, and return the computed result.
 
     Errors that the callable raises itself propagate, unless they are libvips errors.
 
     Raises:
-        DeclarationError: The callable did not return a picture.
+        DeclarationError: The callable did not return an image.
         ProcessingError: libvips could not compute the result.
     """
     try:

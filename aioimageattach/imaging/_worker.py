@@ -1,4 +1,4 @@
-"""The program of a worker process, which reads pictures for its parent under limits enforced by the kernel.
+"""The program of a worker process, which reads images for its parent under limits enforced by the kernel.
 
 The parent does not import this module. Requests from the parent are pickled. Responses are JSON and bytes, so that a
 compromised decoder cannot make the parent unpickle anything.
@@ -83,7 +83,7 @@ def _respond(head: bytes, body: memoryview) -> Response:
             _failure(error, is_memory=_is_out_of_memory(error, inner)),
             error.__cause__ is not None,
         )
-    # Some decoders report a damaged picture if an allocation fails. Check this outside of the except block: the error
+    # Some decoders report a damaged image if an allocation fails. Check this outside of the except block: the error
     # has been released here, and with it the frames that keep the decoded pixels alive.
     reported["memory"] = reported["memory"] or (is_from_decoder and _exceeds_memory(body, limits, inner))
     return reported, []
@@ -117,7 +117,7 @@ def _is_out_of_memory(error: Exception, inner: ImageLimits) -> bool:
 
 
 def _exceeds_memory(body: memoryview, limits: ImageLimits, inner: ImageLimits) -> bool:
-    """Return whether decoding the picture takes more memory than the kernel allows."""
+    """Return whether decoding the image takes more memory than the kernel allows."""
     try:
         needed = memory_of(inspect(body, inner))
     except ImageError:

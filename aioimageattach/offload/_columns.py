@@ -53,7 +53,7 @@ MAX_INLINE: Final = 16 * 1024
 """Upper limit of ``inline_below``, in bytes, so that a value fits into MySQL's ``TEXT`` in any encoding."""
 
 _REFUSED: Final = frozenset({"primary_key", "server_default", "server_onupdate", "onupdate", "insert_default", "type_"})
-"""Column arguments that are refused, because most of them would write values that no flush has processed."""
+"""Column arguments that are rejected, because most of them would write values that no flush has processed."""
 
 
 class ColumnOptions(TypedDict, total=False):

@@ -204,7 +204,7 @@ class StoredFile(Stored[Spool]):
     def locate(self, store: Store | None = None, *, download: bool | str = False) -> str:
         """Return the URL of the file. No query and no I/O.
 
-        The URL ends with the file name. Browsers display pictures and save all other files, if the store or the web
+        The URL ends with the file name. Browsers display images and save all other files, if the store or the web
         server is set up as the guide *Attach files of any kind* describes.
 
         Args:

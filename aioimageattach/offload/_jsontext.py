@@ -32,7 +32,7 @@ def _fast() -> ModuleType | None:
 
 
 def encode(value: object) -> bytes:
-    """Encode a value as standard JSON in UTF-8; NaN and infinity are refused.
+    """Encode a value as standard JSON in UTF-8; NaN and infinity are rejected.
 
     Raises:
         OffloadError: JSON cannot represent the value, or it is nested too deeply.

@@ -119,7 +119,7 @@ class Stored(Generic[V]):
     _column_length: ClassVar[int] = 255
 
     plain: ClassVar[Any] = Any
-    """The type of plain values, as an annotation for Pydantic. If it is a class, values of other types are refused."""
+    """The type of plain values, as an annotation for Pydantic. If it is a class, values of other types are rejected."""
 
     def __init__(self, value: V, *, store: Store | None = None) -> None:
         self._begin(type(self).check(value), store=store)
@@ -439,7 +439,7 @@ def content_of(handle: Stored[Any]) -> Reference | Inline | None:
 
 
 def check_size(size: int, settings: Settings) -> None:
-    """Refuse a value that is larger than its column allows.
+    """Reject a value that is larger than its column allows.
 
     Raises:
         ValueTooLargeError: The value is too large.

@@ -81,7 +81,7 @@ INVALID_NAMES: Final = (
     "\ud800",
     "x" * 5000,
 )
-"""Invalid names, which every ``KeyedStore`` must refuse before it reads or writes anything."""
+"""Invalid names, which every ``KeyedStore`` must reject before it reads or writes anything."""
 
 _BLOB: Final = bytes(range(256)) * 400 + b"the end\nwithout a line feed"
 _LARGE: Final = secrets.token_bytes(64 * 1024) * 80 + b"end"
@@ -479,7 +479,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("name", INVALID_NAMES, ids=ascii)
     async def test_invalid_names(self, store: Store, name: str) -> None:
-        """Every method refuses an invalid name, before the source is read."""
+        """Every method rejects an invalid name, before the source is read."""
         keyed = _keyed(store)
         source = io.BytesIO(b"not read")
         for call in (

@@ -37,7 +37,7 @@ def faulty_image_store() -> Iterator[FaultyStore]:
 
 @pytest.fixture
 def thumbnails_made() -> Callable[[], Awaitable[None]]:
-    """Provide a coroutine function that waits for the thumbnails of all pictures committed so far.
+    """Provide a coroutine function that waits for the thumbnails of all images committed so far.
 
     It waits for each running :class:`~aioimageattach.thumbnails.ThumbnailWorker` of the process, and until each
     :class:`~aioimageattach.taskiq.ThumbnailTasks` has sent its jobs.

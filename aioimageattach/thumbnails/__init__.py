@@ -1,4 +1,4 @@
-"""Serve declared thumbnails; render them on request, after a commit, or for all existing pictures."""
+"""Serve declared thumbnails; render them on request, after a commit, or for all existing images."""
 
 from __future__ import annotations
 

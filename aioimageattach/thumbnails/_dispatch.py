@@ -1,4 +1,4 @@
-"""Record pictures when their transaction has ended, and process those that the database has committed."""
+"""Record images when their transaction has ended, and process those that the database has committed."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from ._turns import Priority
 __all__ = ["Dispatcher", "Job", "JobRunner"]
 
 _BATCH: Final = 500
-"""Largest number of pictures whose rows are looked up in one transaction."""
+"""Largest number of images whose rows are looked up in one transaction."""
 
 _log = logging.getLogger("aioimageattach.thumbnails")
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The thumbnails to make of one picture.
+    """The thumbnails to make of one image.
 
     Args:
         original: File name of the original.
@@ -79,7 +79,7 @@ class JobRunner:
     async def run(self, job: Job, priority: Priority) -> Exception | None:
         """Run a job. Return the error if some thumbnails could not be made, or the row could not be marked.
 
-        A picture that no longer exists is not an error.
+        An image that no longer exists is not an error.
         """
         try:
             with JOB():
@@ -102,12 +102,12 @@ class JobRunner:
         try:
             await self._mark(made)
         except Exception as error:
-            raise made.error or error  # noqa: B904  # the error of the picture has its own cause
+            raise made.error or error  # noqa: B904  # the error of the image has its own cause
         if made.error is not None:
             raise made.error
 
     async def _mark(self, made: Made) -> None:
-        """Set the marks of a picture, in one transaction with those of all pictures that are waiting to be marked."""
+        """Set the marks of an image, in one transaction with those of all images that are waiting to be marked."""
         if self._sessions is None or made.is_gone:
             return
         self._unmarked.append(made)
@@ -121,14 +121,14 @@ class JobRunner:
 
 
 class Dispatcher(Receiver, ABC):
-    """Receives pictures of its event loop when their transaction has ended, while its ``async with`` block is running.
+    """Receives images of its event loop when their transaction has ended, while its ``async with`` block is running.
 
     Args:
-        store: The store of the pictures.
-        classes: The image classes of the pictures.
-        max_waiting: Maximum number of pictures that wait.
-        shutdown_timeout: Time to process the waiting pictures when the block ends, in seconds.
-        consumers: Number of pictures that are processed concurrently.
+        store: The store of the images.
+        classes: The image classes of the images.
+        max_waiting: Maximum number of images that wait.
+        shutdown_timeout: Time to process the waiting images when the block ends, in seconds.
+        consumers: Number of images that are processed concurrently.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Dispatcher(Receiver, ABC):
         return self._loop
 
     async def __aenter__(self) -> Self:
-        """Start receiving pictures.
+        """Start receiving images.
 
         Raises:
             UsageError: The block is already running.
@@ -180,7 +180,7 @@ class Dispatcher(Receiver, ABC):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Stop receiving pictures; process those that wait, or give up after the configured time."""
+        """Stop receiving images; process those that wait, or give up after the configured time."""
         remove_receiver(self)
         try:
             async with asyncio.timeout(self._shutdown_timeout):
@@ -193,12 +193,12 @@ class Dispatcher(Receiver, ABC):
             await cancel_and_wait(tasks)
 
     async def join(self) -> None:
-        """Wait until all pictures that were received have been processed."""
+        """Wait until all images that were received have been processed."""
         await self._idle.wait()
 
     @abstractmethod
     async def _process(self, job: Job) -> None:
-        """Process a picture. An error is logged."""
+        """Process an image. An error is logged."""
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
@@ -231,7 +231,7 @@ class Dispatcher(Receiver, ABC):
             self._arrived.set()
 
     async def _look_up(self) -> None:
-        """Pass on the pictures that the database has committed."""
+        """Pass on the images that the database has committed."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()

@@ -1,4 +1,4 @@
-"""The base class of the plans that generate thumbnails for many pictures, and their results."""
+"""The base class of the plans that generate thumbnails for many images, and their results."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["ThumbnailPlan", "Thumbnails"]
 
 @dataclass(frozen=True, slots=True)
 class Thumbnails:
-    """The new thumbnails of one picture: committed rows with their files, or the files of declared thumbnails.
+    """The new thumbnails of one image: committed rows with their files, or the files of declared thumbnails.
 
     If they could not be generated, ``error`` is set, and there are no keys.
 
     Args:
         owner: Class of the owner. For declared thumbnails, the image class.
         identity: Primary key of the owner. For declared thumbnails, that of the original's row.
-        picture: Values that identify the picture among those of the owner; empty if an owner has only one, for
+        picture: Values that identify the image among those of the owner; empty if an owner has only one, for
             declared thumbnails, and if a whole transaction failed.
         keys: Keys of the new thumbnails.
         byte_size: Total size of the new thumbnails, in bytes.
@@ -42,7 +42,7 @@ class ThumbnailPlan(Plan[Thumbnails]):
     _outcomes = ("made", "enqueued", "gone", "marked")
 
     def _count(self, looked: int, made: Sequence[Thumbnails], failures: Sequence[Thumbnails]) -> None:
-        """Add the results for some pictures to the progress."""
+        """Add the results for some images to the progress."""
         self._add_failures(failures)
         self.progress.done += looked
         self.progress.counts["made"] += sum(len(one.keys) for one in made)

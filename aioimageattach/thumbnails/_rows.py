@@ -84,7 +84,7 @@ class _RowPlan(ThumbnailPlan):
         return query.where(self._attachment.mapper.class_.original, *self._where)
 
     def _query(self, after: tuple[Any, ...] | None) -> Select[Any]:
-        """Return the query for the next owners with pictures, after a primary key."""
+        """Return the query for the next owners with images, after a primary key."""
         mapper = self._attachment.parent
         columns = [getattr(self._owner, mapper.get_property_by_column(column).key) for column in mapper.primary_key]
         images = getattr(self._owner, self._attachment.key)
@@ -115,12 +115,12 @@ class _RowPlan(ThumbnailPlan):
         self._count(looked, made, failures)
         return made
 
-    # --- pictures ----------------------------------------------------------------------------------------------------
+    # --- images ------------------------------------------------------------------------------------------------------
 
     async def _make(
         self, session: AsyncSession, owners: Sequence[object]
     ) -> tuple[int, list[Thumbnails], list[Thumbnails]]:
-        """Generate the thumbnails of some owners and commit. Return the number of pictures, results and failures."""
+        """Generate the thumbnails of some owners and commit. Return the number of images, results and failures."""
         pictures = [(owner, picture) for owner in owners for picture in self._pictures(owner)]
         failures: list[Thumbnails] = []
 
@@ -129,7 +129,7 @@ class _RowPlan(ThumbnailPlan):
             try:
                 await picture.generate_thumbnails(self._recipes, self._store, extra_kwargs=self._extra_kwargs)
             except (UsageError, SQLAlchemyError):
-                raise  # every picture would fail, or the transaction has failed
+                raise  # every image would fail, or the transaction has failed
             except Exception as error:  # includes errors of a recipe's callables and of third-party stores
                 identity = tuple(inspect(owner).identity)
                 failures.append(Thumbnails(type(owner), identity, picture.identity, error=error))
@@ -168,7 +168,7 @@ def generate(
     where: ColumnElement[bool] | Sequence[ColumnElement[bool]] = (),
     extra_kwargs: Mapping[str, Any] | None = None,
 ) -> Plan[Thumbnails]:
-    """Return a plan that generates the missing thumbnails of each picture of each owner.
+    """Return a plan that generates the missing thumbnails of each image of each owner.
 
     ::
 
@@ -176,7 +176,7 @@ def generate(
         await plan.execute()
 
     Each batch of owners is processed in a separate transaction. An interrupted plan can be run again: existing
-    thumbnails are not generated again. The application can keep running in the meantime. If a picture fails, the
+    thumbnails are not generated again. The application can keep running in the meantime. If an image fails, the
     others are still processed; see :attr:`Plan.failures <aioimageattach.maintenance.Plan.failures>`.
 
     Args:
@@ -192,7 +192,7 @@ def generate(
         extra_kwargs: Arguments for the constructor of the image class, for each thumbnail.
 
     Returns:
-        The plan. It yields the new thumbnails of each picture. Its progress counts pictures; ``made`` counts
+        The plan. It yields the new thumbnails of each image. Its progress counts images; ``made`` counts
         thumbnails, and ``bytes`` is their total size.
 
     Raises:

@@ -22,7 +22,7 @@ class Priority(IntEnum):
     REQUEST = 0
     """A client is waiting for the file."""
     NEW = 1
-    """A picture that has just been attached."""
+    """An image that has just been attached."""
     REST = 2
     """All other work: a backfill, and the other widths of a file that was requested."""
 

@@ -1,4 +1,4 @@
-"""Make the declared thumbnails of new pictures in the process of the application, after the commit."""
+"""Make the declared thumbnails of new images in the process of the application, after the commit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ThumbnailWorker"]
 
 
 class ThumbnailWorker(Dispatcher):
-    """Makes the declared thumbnails of new pictures in this process, after their transaction has been committed.
+    """Makes the declared thumbnails of new images in this process, after their transaction has been committed.
 
     ::
 
@@ -25,7 +25,7 @@ class ThumbnailWorker(Dispatcher):
             async with ThumbnailWorker(store, [ProductPhoto], sessions=sessions):
                 yield
 
-    While the block is running, each picture that a session of this process attaches is recorded when its transaction
+    While the block is running, each image that a session of this process attaches is recorded when its transaction
     has ended, looked up in the database, and rendered if a committed row references it. This never delays a commit or
     makes it fail. Requests to a :class:`ThumbnailServer` in the same event loop take precedence, and share the limit on
     originals in progress. If thumbnails are not made, because the process ends or the store fails, they are made when
@@ -38,10 +38,10 @@ class ThumbnailWorker(Dispatcher):
             :class:`~aioimageattach.entity.ThumbnailMarks`; ``None`` if no marks are set.
         concurrency: Number of originals in progress, including those of requests; ``None`` means the number of cores
             plus one. The worker itself uses at most one less, so that a request need not wait for it.
-        max_waiting: Maximum number of pictures that wait. Further pictures are logged, and their thumbnails are made on
+        max_waiting: Maximum number of images that wait. Further images are logged, and their thumbnails are made on
             request.
-        shutdown_timeout: Time to render the waiting pictures when the block ends, in seconds. After that, only the
-            pictures in progress are finished; the others are logged, and their thumbnails are made on request.
+        shutdown_timeout: Time to render the waiting images when the block ends, in seconds. After that, only the
+            images in progress are finished; the others are logged, and their thumbnails are made on request.
 
     Raises:
         DeclarationError: A class is not an image class, or the store is not a

@@ -280,7 +280,7 @@ class StaticServerMiddleware(ServerMiddleware):
         signer: UrlSigner | None = None,
         x_accel_redirect: str | None = None,
         x_sendfile: bool = False,
-    ) -> None:  # no **options: mypy then refuses it as an argument of Starlette's add_middleware()
+    ) -> None:  # no **options: mypy then rejects it as an argument of Starlette's add_middleware()
         server = StaticServer(
             dir_path,
             block_size=block_size,
