@@ -68,32 +68,34 @@ MATRIX: dict[int, Fault] = {
             ("tests/faults/test_every_call.py", "of_the_database"),
         ),
     ),
-    2: Fault("COMMIT refused", ((ERRORS, "a_refused_commit"),)),
+    2: Fault("COMMIT rejected by the database", ((ERRORS, "a_refused_commit"),)),
     3: Fault(
-        "serialization failure, deadlock, and the retry",
+        "a serialization failure or a deadlock, with a retry",
         ((ERRORS, "a_serialization_failure_and_the_retry a_deadlock_and_the_retry"),),
     ),
     4: Fault(
-        "the backend killed before COMMIT",
+        "the database backend is killed before COMMIT",
         (
             (ERRORS, "the_backend_is_killed_before_commit"),
             ("tests/faults/test_every_call.py", "of_the_database"),
         ),
     ),
     5: Fault(
-        "COMMIT done, the reply lost",
+        "COMMIT succeeds, but its response is lost",
         (("tests/faults/test_outcomes.py", "the_reply_is_lost the_reply_is_lost_with_a_savepoint_left_open"),),
     ),
-    6: Fault("COMMIT never arrives", (("tests/faults/test_outcomes.py", "the_commit_never_arrives"),)),
+    6: Fault("COMMIT never reaches the database", (("tests/faults/test_outcomes.py", "the_commit_never_arrives"),)),
     7: Fault(
-        "a deadline or a cancellation during COMMIT",
+        "a timeout or a cancellation during COMMIT",
         (("tests/faults/test_outcomes.py", "a_commit_that_takes_too_long"),),
     ),
-    8: Fault("given up, in every way", ((ENDINGS, "every_way_to_give_up left_by_the_block_alone"),)),
-    9: Fault("a session that is forgotten", ((ENDINGS, "forgotten"),)),
+    8: Fault(
+        "every way to end a session without a commit", ((ENDINGS, "every_way_to_give_up left_by_the_block_alone"),)
+    ),
+    9: Fault("a session that is never closed", ((ENDINGS, "forgotten"),)),
     10: Fault("savepoints rolled back", ((ENDINGS, "savepoints_rolled_back"),)),
     11: Fault(
-        "savepoints released, all of it rolled back",
+        "released savepoints in a transaction that is rolled back",
         ((ENDINGS, "savepoints_released savepoints_released_and_all_rolled_back"),),
     ),
     12: Fault("a violated constraint in a savepoint", ((ENDINGS, "a_violated_constraint_in_a_savepoint"),)),
@@ -109,14 +111,14 @@ MATRIX: dict[int, Fault] = {
     ),
     14: Fault("AUTOCOMMIT", ((ENDINGS, "autocommit sqlite_without_the_recipe"),)),
     15: Fault(
-        "two phases, nobody there for the second",
+        "two-phase commits whose second phase does not follow",
         (
             ("tests/faults/test_two_phases.py", "committed nobody_there_for_the_second"),
             (SWEEP, "postgresql_that_hides_rows recently_prepared_transactions"),
         ),
     ),
     16: Fault(
-        "cancelled at each await",
+        "cancellations at each await",
         (
             (
                 WORKED,
@@ -128,14 +130,14 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     17: Fault(
-        "cancelled while a thread writes",
+        "cancellations while a thread writes",
         (
             (WORKED, "a_thread_that_writes_while_its_caller_is_cancelled"),
             (DIRECTORY, "a_put_is_cancelled_while_a_thread_writes a_put_is_cancelled_by_scopes_and_timeouts"),
         ),
     ),
     18: Fault(
-        "cancelled again during the clean-up",
+        "a second cancellation during the clean-up",
         ((WORKED, "cancelled_again_while_it_cleans_up replacing_a_picture each_operation"),),
     ),
     19: Fault(
@@ -146,7 +148,7 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     20: Fault(
-        "a power cut",
+        "a power failure",
         (
             ("tests/faults/test_durability.py", "everything_is_on_the_disk_before_the_commit"),
             (DIRECTORY, "the_order_of_disk_operations"),
@@ -164,14 +166,14 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     23: Fault(
-        "a disk that is full, or breaks",
+        "a full or failing disk",
         (
             (DIRECTORY, "a_put_on_a_failing_disk a_partially_written_file_is_removed"),
             ("tests/faults/test_disk.py", "a_full_disk a_file_larger_than_is_allowed"),
         ),
     ),
     24: Fault(
-        "a directory without rights, read-only, missing; no descriptors left",
+        "a directory that is missing, read-only or without permissions; no free descriptors",
         (
             (DIRECTORY, "a_directory_without_permission a_root_in_a_missing_directory a_root_that_is_a_file"),
             (
@@ -181,14 +183,14 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     25: Fault(
-        "an S3 server that fails for a while",
+        "transient failures of an S3 server",
         (
             (f"{BUCKET}/test_faults.py", "a_server_that_recovers a_server_that_does_not_recover"),
             (SENDER, "transient_errors_are_retried the_number_of_attempts_is_limited the_timeout_ends_attempts"),
         ),
     ),
     26: Fault(
-        "a connection that breaks anywhere",
+        "connections that break at any point",
         (
             (
                 f"{BUCKET}/test_faults.py",
@@ -198,26 +200,26 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     27: Fault(
-        "an answer that is cut off",
+        "a truncated response",
         (
             (f"{BUCKET}/test_faults.py", "a_truncated_response"),
             (SENDER, "reading_resumes_after_a_break a_response_of_unknown_length"),
         ),
     ),
     28: Fault(
-        "wrong bytes from S3",
+        "incorrect bytes from S3",
         ((SENDER, "an_object_that_is_replaced_while_it_is_read"), (CLIENT, "checksums")),
     ),
     29: Fault(
-        "the wrong region, the wrong keys",
+        "a wrong region, or wrong keys",
         ((f"{BUCKET}/test_faults.py", "wrong_keys"), (SENDER, "another_region"), (CLIENT, "refusals")),
     ),
-    30: Fault("a clock that is off", ((SENDER, "clock_skew_is_corrected clock_skew_that_cannot_be_corrected"),)),
+    30: Fault("a wrong clock", ((SENDER, "clock_skew_is_corrected clock_skew_that_cannot_be_corrected"),)),
     31: Fault(
         "credentials that expire", ((SENDER, "credentials_that_expire_are_renewed credentials_that_stay_expired"),)
     ),
     32: Fault(
-        "an upload in parts that fails",
+        "a multipart upload that fails",
         (
             (f"{BUCKET}/test_faults.py", "a_failed_multipart_upload"),
             (SENDER, "a_part_that_fails a_cancelled_multipart_upload_leaves_no_parts"),
@@ -232,22 +234,30 @@ MATRIX: dict[int, Fault] = {
             (f"{BUCKET}/test_faults.py", "a_delete_that_fails_does_not_fail_the_commit"),
         ),
     ),
-    34: Fault("a file that is gone already", ((ERRORS, "a_file_that_is_gone_already"), (TOGETHER, "two_delete"))),
+    34: Fault("a file that was already deleted", ((ERRORS, "a_file_that_is_gone_already"), (TOGETHER, "two_delete"))),
     35: Fault(
-        "two replace one picture",
+        "two transactions replace one image",
         ((TOGETHER, "two_replace two_attach_the_first two_replace_on_sqlite"), (KILLS, "at_random")),
     ),
-    36: Fault("one replaces, one deletes", ((TOGETHER, "one_replaces_and_one_deletes"),)),
-    37: Fault("two want one thumbnail", ((TOGETHER, "two_want_one_thumbnail"),)),
-    38: Fault("a thumbnail of what is replaced meanwhile", ((TOGETHER, "a_thumbnail_of_what_is_replaced_meanwhile"),)),
+    36: Fault(
+        "one transaction replaces and another one deletes an image", ((TOGETHER, "one_replaces_and_one_deletes"),)
+    ),
+    37: Fault("two requests for one thumbnail", ((TOGETHER, "two_want_one_thumbnail"),)),
+    38: Fault(
+        "a thumbnail of an original that is replaced meanwhile",
+        ((TOGETHER, "a_thumbnail_of_what_is_replaced_meanwhile"),),
+    ),
     39: Fault(
-        "a hundred want one thumbnail",
+        "a hundred requests for one thumbnail",
         ((TOGETHER, "a_hundred_want_one_thumbnail"), (SETS, "a_hundred_tasks_make_one_thumbnail")),
     ),
-    40: Fault("expired by a commit", ((COPIES, "after_a_commit_with_the_sessions_defaults"),)),
-    41: Fault("detached, pickled, copied", ((COPIES, "detached a_new_owner_is_pickled a_new_owner_is_copied"),)),
+    40: Fault("rows that a commit has expired", ((COPIES, "after_a_commit_with_the_sessions_defaults"),)),
+    41: Fault(
+        "owners that are detached, pickled or copied",
+        ((COPIES, "detached a_new_owner_is_pickled a_new_owner_is_copied"),),
+    ),
     42: Fault(
-        "merged, made anew, given to another owner",
+        "rows that are merged, created again or moved to another owner",
         (
             (
                 COPIES,
@@ -260,14 +270,14 @@ MATRIX: dict[int, Fault] = {
         "two sessions, two stores", ((COPIES, "two_sessions_want_one_owner each_picture_goes_to_its_own_store"),)
     ),
     44: Fault(
-        "keys that change, and keys of every kind",
+        "keys that change, and keys of all types",
         (
             (LIVES, "a_changed_primary_key_changes_no_file"),
             ("tests/entity/test_image.py", "uuid_owners text_keys_need_no_object_id_in_the_built_in_stores"),
         ),
     ),
     45: Fault(
-        "owners that inherit",
+        "owners with inheritance",
         ((COPIES, "owners_that_inherit"), ("tests/entity/test_owners.py", "an_owner_of_each_kind_has_a_picture")),
     ),
     46: Fault(
@@ -290,22 +300,24 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     48: Fault(
-        "replaced, deleted and added again in one transaction",
+        "images that are replaced, deleted and added again in one transaction",
         (
             (LIVES, "replaced_again_and_again a_row_deleted_and_added_again_keeps_its_file"),
             ("tests/faults/test_programs.py", "a_program a_program_on_a_server a_state_machine"),
         ),
     ),
-    49: Fault("the same request twice", ((COPIES, "the_retried_request"),)),
+    49: Fault("a request that is sent twice", ((COPIES, "the_retried_request"),)),
     50: Fault(
-        "a handler that raises, a client that leaves",
+        "a handler that raises an error, a client that disconnects",
         (
             (ENDINGS, "a_web_frameworks_dependency"),
             (SERVERS, "a_client_that_leaves_in_the_middle_of_its_upload a_client_that_leaves_before_its_answer"),
         ),
     ),
-    51: Fault("clients that leave a download", (("tests/stores/fs/test_static.py", "clients_that_disconnect"),)),
-    52: Fault("a server that is told to end", ((SERVERS, "a_server_that_is_told_to_end"),)),
+    51: Fault(
+        "clients that disconnect during a download", (("tests/stores/fs/test_static.py", "clients_that_disconnect"),)
+    ),
+    52: Fault("a server that receives SIGTERM", ((SERVERS, "a_server_that_is_told_to_end"),)),
     53: Fault(
         "forks, threads and several event loops",
         (
@@ -323,14 +335,14 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     55: Fault(
-        "a sweep beside uploads, and long transactions",
+        "a sweep during uploads and long transactions",
         (
             (SWEEP, "a_sweep_during_uploads a_row_that_appears_during_the_sweep_keeps_its_file a_short_grace_time"),
             (FENCE, "an_old_transaction_is_not_committed"),
         ),
     ),
     56: Fault(
-        "a sweep with the wrong database, an empty one, or none",
+        "a sweep with a wrong, empty or unavailable database",
         (
             (
                 SWEEP,
@@ -339,10 +351,10 @@ MATRIX: dict[int, Fault] = {
             ),
         ),
     ),
-    57: Fault("two sweeps at once", ((SWEEP, "concurrent_sweeps"), (KILLS, "at_each_step"))),
-    58: Fault("files that are altered or lost", ((VERIFY, "missing_and_altered_files_are_reported"),)),
+    57: Fault("two concurrent sweeps", ((SWEEP, "concurrent_sweeps"), (KILLS, "at_each_step"))),
+    58: Fault("altered or missing files", ((VERIFY, "missing_and_altered_files_are_reported"),)),
     59: Fault(
-        "an error that the application swallows before the commit",
+        "an error that the application ignores before the commit",
         (
             (
                 SWALLOWED,
@@ -354,7 +366,7 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     60: Fault(
-        "savepoints and endings that the session does not know",
+        "savepoints and ends of transactions of which the session is not notified",
         (
             (
                 HIDDEN,
@@ -368,7 +380,7 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     61: Fault(
-        "a DELETE or UPDATE that matched nothing, or that a trigger undid",
+        "a DELETE or UPDATE that matches no row, or that a trigger undoes",
         (
             (
                 EFFECTLESS,
@@ -379,11 +391,11 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     62: Fault(
-        "the owner's key and its picture changed in one flush",
+        "the key of an owner and its image are changed in one flush",
         ((EFFECTLESS, "the_owners_key_changes_in_the_same_flush"),),
     ),
     63: Fault(
-        "a stale owner merged, and columns of which file names are made",
+        "a stale owner that is merged; columns that are part of file names",
         (
             (
                 COLUMNS,
@@ -394,7 +406,7 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     64: Fault(
-        "rows that are written past the hooks",
+        "rows that are written without the hooks",
         (
             (
                 "tests/faults/database/test_rows_without_files.py",
@@ -404,11 +416,11 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     65: Fault(
-        "copies of one prepared owner, flushed at once",
+        "copies of one prepared owner that are flushed together",
         (("tests/faults/database/test_copies_at_once.py", "flushed_at_once many_at_once"),),
     ),
     66: Fault(
-        "a file deleted from one row and adopted by another",
+        "a file that one row loses and another row adopts",
         (
             (
                 HANDS,
@@ -419,7 +431,7 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     67: Fault(
-        "references copied inside the database",
+        "references that are copied within the database",
         (
             (
                 HANDS,
@@ -429,7 +441,7 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     68: Fault(
-        "rows that move while others take their places",
+        "rows that move while other rows take their keys",
         (
             (
                 MOVES,
@@ -440,7 +452,7 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     69: Fault(
-        "deletions that the application takes back",
+        "deletions that the application undoes",
         (
             (
                 SOFT,
@@ -479,11 +491,11 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     73: Fault(
-        "expired, refreshed or expunged after it was attached",
+        "owners that are expired, refreshed or expunged after an attachment",
         ((TAKEN_BACK, "what_was_attached_is_taken_back what_was_attached_and_is_still_pending"),),
     ),
     74: Fault(
-        "attached to an owner that goes; keys that the database returns in another form",
+        "attachments to an owner that is then deleted; keys that the database returns in another form",
         (
             (
                 TAKEN_BACK,
@@ -492,11 +504,11 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     75: Fault(
-        "sets of which a query has loaded a part",
+        "image sets that a query has loaded partly",
         (("tests/faults/database/test_narrowed_sets.py", "deleted a_thumbnail replaced a_gallery"),),
     ),
     76: Fault(
-        "one owner's picture replaced by many",
+        "many transactions replace the image of one owner",
         (
             (
                 LOCKS,
@@ -505,14 +517,14 @@ MATRIX: dict[int, Fault] = {
         ),
     ),
     77: Fault(
-        "imported while sessions are open",
+        "the library is imported while sessions are open",
         ((LIFETIMES, "imported_while_a_session_is_open imported_by_a_hook_in_a_flush"),),
     ),
     78: Fault(
         "hooks of the application that call the library",
         ((LOCKS, "a_hook_calls_the_library a_hook_wants_the_same_thumbnail"),),
     ),
-    79: Fault("owners that are never freed", ((LIFETIMES, "nothing_outlives_its_session a_handle_keeps_no_session"),)),
+    79: Fault("objects that are never freed", ((LIFETIMES, "nothing_outlives_its_session a_handle_keeps_no_session"),)),
     80: Fault(
         "an event loop for each job",
         ((LIFETIMES, "thumbnails_in_many_loops uploads_in_many_loops a_bucket_in_many_loops"),),

@@ -45,14 +45,14 @@ class Mutant:
 
 MUTANTS = [
     Mutant(
-        "files are removed without asking the database",
+        "files are removed without a query of the database",
         HOOKS,
         "files = await unreferenced(verdict.uploads, verdict.dropped)",
         "files = [*verdict.uploads, *verdict.dropped]",
         "test_swallowed_errors.py::test_postgresql_answers_commit_with_rollback",
     ),
     Mutant(
-        "a database that cannot be asked is taken to reference nothing",
+        "if the database cannot be queried, all files count as unreferenced",
         REFERENCES,
         "            continue\n        for file in kept:",
         "            kept = set()\n        for file in kept:",
@@ -60,14 +60,14 @@ MUTANTS = [
         " test_hidden_endings.py::test_the_database_does_not_answer_when_it_is_asked",
     ),
     Mutant(
-        "only the class that has dropped a file is asked",
+        "only the class that no longer references a file is queried",
         "entity/_references.py",
         "for mapper in (self.mapper, *self.mapper.registry.mappers):",
         "for mapper in (self.mapper,):",
         "test_files_that_change_hands.py::test_image_rows_copied_into_the_table_of_another_class",
     ),
     Mutant(
-        "a COMMIT without an answer is taken for a rollback",
+        "a COMMIT without a response counts as a rollback",
         JOURNAL,
         "    if root.sent:\n",
         "    if False:\n",
@@ -83,7 +83,7 @@ MUTANTS = [
         "test_locks.py::test_one_picture_is_replaced_by_many test_locks.py::test_replaced_deleted_and_given_thumbnails",
     ),
     Mutant(
-        "the owners of pictures and of values are locked one after the other",
+        "the owners of images and the rows of values are locked in separate steps",
         HOOKS,
         "    lock(session, [owner for plan in plans for owner in plan.owners])\n",
         "    for owner in [owner for plan in plans for owner in plan.owners]:\n"
@@ -105,7 +105,7 @@ MUTANTS = [
         "test_locks.py::test_no_file_is_removed_while_locks_are_held",
     ),
     Mutant(
-        "the files of a savepoint that is rolled back do not wait for the transaction",
+        "the files of a savepoint that is rolled back are deleted before the end of the transaction",
         JOURNAL,
         "            parent.events += [(event, file) for event, file in frame.events if event is _Event.UPLOADED]\n",
         "            return _verdict(frame)\n",
@@ -147,7 +147,7 @@ MUTANTS = [
         "../test_copies.py::test_a_new_owner_is_copied ../test_copies.py::test_a_copy_comes_later",
     ),
     Mutant(
-        "nobody is kept from removing a file that is being adopted",
+        "a file that is being adopted can be removed",
         HOOKS,
         "    files = [file for file in files if not any(file in journal.claimed for journal in _claiming)]\n",
         "",

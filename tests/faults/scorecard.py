@@ -39,40 +39,42 @@ INK = {"held": "white", "swept": "black", "leak": "black", "lost": "white"}
 NAMED = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mariadb": "MariaDB"}
 
 MISSED = """\
-## What this page missed
+## Faults that this page missed
 
-Until November 2026 this page counted F01 to F58, with no dangling row. It did not count F59 to F82, because they had
-not been tested. Ordinary application code then showed that most of them lost committed pictures: a statement that
-failed after the flush on PostgreSQL and was ignored, a savepoint of the connection, a bulk deletion that SQLAlchemy
-evaluates in Python, a cached owner that is merged, a gallery whose photos move by one place.
+Until November 2026, this page counted F01 to F58, with no dangling row. F59 to F82 were missing, because they had not
+been tested. Ordinary application code then showed that most of them lost committed images. Examples are a statement
+that failed after the flush on PostgreSQL and was ignored, a savepoint of the connection, a bulk deletion that
+SQLAlchemy evaluates in Python, a cached owner that is merged, and a gallery whose photos move by one place.
 
-Their common cause was that the library deleted files when SQLAlchemy's events said that the rows were gone. It did not
-ask the database. Three reasons explain why the tests had not found this:
+These faults had a common cause: the library deleted files when SQLAlchemy's events reported that the rows were deleted,
+and did not query the database. The tests had not found this for three reasons:
 
-- The random programs compared the result with a model of what the session believes. The model and the library made the
-  same mistake. The programs of `tests/faults/database/oracle.py` have no such model: they read what the database has
-  committed, whatever the session believes, and open each file.
-- Each fault of the list was provoked from outside: a lost connection, a killed process, a store that fails. None was
-  provoked by the application itself: an ignored exception, a hook, a trigger, SQL of its own.
+- The random programs compared the result with a model of the session's state. The model and the library made the same
+  mistake. The programs of `tests/faults/database/oracle.py` have no such model: they read the committed rows from the
+  database, and open each file.
+- The tests caused each fault of the list from outside: a lost connection, a killed process, a store that fails. The
+  application itself caused none of them, for example with an ignored exception, a hook, a trigger, or raw SQL.
 - The tests themselves were not tested. Now faults are planted in the code, as the table below shows.
 """
 
 PLANTED = """\
 ## Planted faults
 
-Each fault was planted in a copy of the package. The table names the first test that fails, and says whether twenty of
-the random programs, ten on SQLite and ten on PostgreSQL, find the fault as well. `python -m tests.faults.mutants`
-repeats this.
+Each fault was planted in a copy of the package. The table names the first test that fails. The last column tells
+whether twenty of the random programs, ten on SQLite and ten on PostgreSQL, find the fault as well. `python -m
+tests.faults.mutants` repeats this.
 """
 
 LIMITS = """\
-## What the tests do not cover
+## Limits of the tests
 
-- A row copied by `INSERT ... SELECT` or `UPDATE` in a transaction that is still open while another transaction deletes
-  the original. On PostgreSQL the copy is not visible to the query that protects files. Lock the source row
+The tests do not cover:
+
+- A row that one transaction copies with `INSERT ... SELECT` or `UPDATE`, if another transaction deletes the original
+  before the first one ends. On PostgreSQL, the query that protects files cannot see the copy. Lock the source row
   (`with_for_update(read=True)`) in the transaction that copies it.
-- References that are kept outside of mapped tables: in an unmapped table, in another database, in a view's source.
-- A file that another *process* adopts at the moment when this process removes it.
+- References outside of mapped tables: in an unmapped table, in another database, in the source of a view.
+- A file that one process adopts at the moment when another process removes it.
 - Databases and drivers other than those named above.
 """
 
@@ -80,10 +82,10 @@ Counts = dict[str, dict[str, int]]
 Cases = Counter[tuple[str, str]]
 TRIED = {
     "kills": "processes killed",
-    "cancellations": "cancellations, each at another await",
+    "cancellations": "cancellations, each at a different await",
     "failing calls": "failing calls of store and database",
     "random programs": "random programs",
-    "clients that left": "clients that left, and servers told to end",
+    "clients that left": "clients that disconnected, and servers that were stopped",
 }
 
 
@@ -162,7 +164,7 @@ def circumstances(reports: Iterable[Path]) -> str:
     day = min(datetime.fromisoformat(suite.attrib["timestamp"]) for suite in suites)
     minutes = round(sum(float(suite.attrib["time"]) for suite in suites) / 60)
     return (
-        f"Run on {day:%-d %B %Y} in {minutes} minutes altogether, on {os.cpu_count()} cores"
+        f"Run on {day:%-d %B %Y} in {minutes} minutes, on {os.cpu_count()} cores"
         f" ({platform.machine()}, {platform.system()}): Python {platform.python_version()},"
         f" SQLAlchemy {sqlalchemy.__version__}, {', '.join(asyncio.run(servers()))},"
         " and ministack as S3 server."
@@ -187,32 +189,32 @@ def page(
         "# The scorecard",
         "",
         "This page lists the attempts to make the library lose a file, and their results. `make soak` generates it;",
-        "each run of the tests makes the same attempts in smaller numbers. A *dangling* row is a committed row whose",
-        "file is missing or has other content; an *orphan* is a file that no committed row names.",
+        "each run of the tests repeats the attempts in smaller numbers. A *dangling* row is a committed row whose",
+        "file is missing or altered; an *orphan* is a file that no committed row references.",
         "",
         when,
         "",
         "```{image} ../_static/scorecard.svg",
-        ":alt: How each library fares in the scenarios, and at which step processes were killed",
+        ":alt: The results of each library in the scenarios, and the steps at which processes were killed",
         "```",
         *table(
             ("attempts", "number", "in each run of CI", "dangling rows", "orphans after one sweep"),
             [
-                ("faults of the list below, all cases", distinct(ran), distinct(ran_once), 0, 0),
+                ("faults in the list below, all cases", distinct(ran), distinct(ran_once), 0, 0),
                 *((title, total(counts, name), total(once, name), 0, 0) for name, title in TRIED.items()),
             ],
         ),
-        "The tests fail at the first dangling row, and at an orphan that a sweep does not find. This page is only",
+        "The tests fail at the first dangling row, and at any orphan that a sweep does not find. This page is only",
         "generated if all tests have passed.",
         f"After the kills, {total(counts, 'files of committed rows'):,} files of committed rows were read back with",
-        f"their original content, and {total(counts, 'files without a row before the sweep'):,} orphans were left for",
-        "the sweep.",
+        f"their original content, and the sweep found {total(counts, 'files without a row before the sweep'):,}",
+        "orphans.",
         "",
         "## Where processes were killed",
         "",
-        "Processes were killed by SIGKILL, at a step or at a random moment, or by the kernel at a system call of a put",
-        f"or a delete. The step is the last one that was reached. By database: {kills}; with directories and with",
-        "buckets.",
+        "Processes were killed with SIGKILL, at a step or at a random moment, or by the kernel at a system call of a",
+        "put or a delete. The table shows the last step that was reached. Killed processes by database:",
+        f"{kills}. The stores were directories and buckets.",
         *table(
             ("step", "processes"),
             killed(counts).items(),
@@ -237,7 +239,7 @@ def page(
         "",
         "## Other libraries",
         "",
-        "These scenarios apply to every library for attaching files. Each runs in its own process, on SQLite and a",
+        "These scenarios apply to every library for attaching files. Each runs in a separate process, on SQLite and a",
         "directory, with sessions as in the documentation of each library, and waits for background work to end.",
         "*Held*: rows and files are consistent. *Swept*: a file was orphaned, and a sweep deleted it. *Left behind*: a",
         "file is orphaned, and the library has no sweep. *Lost*: a committed row has no file, or the file of another",

@@ -8,7 +8,11 @@ import sys
 
 from tests.faults.kill.parent import ROOT
 
-LEFT_TO_THE_SWEEP = {"killed before COMMIT", "COMMIT is refused", "deleted by a statement, while it is loaded"}
+LEFT_TO_THE_SWEEP = {
+    "killed before COMMIT",
+    "COMMIT is rejected by the database",
+    "a loaded user is deleted by a statement",
+}
 
 
 def test_ours() -> None:

@@ -142,7 +142,7 @@ async def _(scene: Scene) -> None:
         await scene.attach(session, b"new")
 
 
-@scenario("killed when commit() has returned", {1: b"new"})
+@scenario("killed after commit() has returned", {1: b"new"})
 async def _(scene: Scene) -> None:
     async with scene.session() as session:
         await scene.attach(session, b"new")
@@ -173,7 +173,7 @@ async def _(scene: Scene) -> None:
         await session.flush()
 
 
-@scenario("the handler raises", {1: b"old"})
+@scenario("the handler raises an error", {1: b"old"})
 async def _(scene: Scene) -> None:
     with contextlib.suppress(GivenUp):
         async with scene.begun() as session:
@@ -182,7 +182,7 @@ async def _(scene: Scene) -> None:
             raise GivenUp
 
 
-@scenario("a violated constraint", {1: b"old"})
+@scenario("a constraint violation", {1: b"old"})
 async def _(scene: Scene) -> None:
     with contextlib.suppress(IntegrityError):
         async with scene.begun() as session:
@@ -190,14 +190,14 @@ async def _(scene: Scene) -> None:
             session.add(scene.peer.User(id=2, name="taken"))
 
 
-@scenario("COMMIT is refused", {1: b"old"})
+@scenario("COMMIT is rejected by the database", {1: b"old"})
 async def _(scene: Scene) -> None:
     with contextlib.suppress(IntegrityError):
         async with scene.begun() as session:
             (await scene.attach(session, b"new")).boss_id = 77
 
 
-@scenario("savepoint rolled back, the rest committed", {1: b"new", 2: b"two"})
+@scenario("savepoint rolled back, transaction committed", {1: b"new", 2: b"two"})
 async def _(scene: Scene) -> None:
     async with scene.begun() as session:
         await scene.attach(session, b"two", 2)
@@ -230,7 +230,7 @@ async def _(scene: Scene) -> None:
         await savepoint.rollback()
 
 
-@scenario("savepoint released, all of it rolled back", {1: b"old"})
+@scenario("savepoint released, transaction rolled back", {1: b"old"})
 async def _(scene: Scene) -> None:
     async with scene.session() as session:
         async with session.begin_nested():
@@ -238,7 +238,7 @@ async def _(scene: Scene) -> None:
         await session.rollback()
 
 
-@scenario("a violated constraint in a savepoint, caught", {1: b"new", 2: b"two"})
+@scenario("a caught constraint violation in a savepoint", {1: b"new", 2: b"two"})
 async def _(scene: Scene) -> None:
     async with scene.begun() as session:
         await scene.attach(session, b"new")
@@ -257,7 +257,7 @@ async def _(scene: Scene) -> None:
             await session.flush()
 
 
-@scenario("taken away, then rolled back", {1: b"old"})
+@scenario("deleted, then rolled back", {1: b"old"})
 async def _(scene: Scene) -> None:
     async with scene.session() as session:
         await scene.peer.take(session, await scene.user(session))
@@ -265,13 +265,13 @@ async def _(scene: Scene) -> None:
         await session.rollback()
 
 
-@scenario("the user deleted", {})
+@scenario("the user is deleted", {})
 async def _(scene: Scene) -> None:
     async with scene.begun() as session:
         await session.delete(await scene.user(session))
 
 
-@scenario("deleted by a statement, while it is loaded", {})
+@scenario("a loaded user is deleted by a statement", {})
 async def _(scene: Scene) -> None:
     async with scene.begun() as session:
         await scene.user(session)
@@ -288,7 +288,7 @@ async def _(scene: Scene) -> None:
         await ours.commit()
 
 
-@scenario("one picture for two users, one of them deleted", None)
+@scenario("one image for two users, one of whom is deleted", None)
 async def _(scene: Scene) -> None:
     with contextlib.suppress(Exception):  # a refusal is also an answer
         async with scene.begun() as session:
@@ -307,7 +307,7 @@ async def _(scene: Scene) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
 
 
-@scenario("cancelled somewhere in commit()", None)
+@scenario("cancelled during commit()", None)
 async def _(scene: Scene) -> None:
     async def replace() -> None:
         async with scene.session() as session:
