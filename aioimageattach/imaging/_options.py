@@ -82,6 +82,8 @@ FORMATS: Final = MappingProxyType(
 
 NAMES: Final = MappingProxyType({mimetype: name for name, mimetype in FORMATS.items() if name != "jpg"})
 """The MIME types of thumbnails and the names of their formats."""
+_FORMAT_NAMES: Final = {key: NAMES[mimetype] for key, mimetype in (*FORMATS.items(), *zip(NAMES, NAMES, strict=True))}
+"""The name of each format, by its other names and its MIME type."""
 
 GRAVITIES: Final = MappingProxyType(
     {
@@ -216,11 +218,10 @@ def checked_ratio(ratio: object) -> float:
 def checked_format(name: object) -> str:
     if not isinstance(name, str):
         raise DeclarationError(f"format: expected one of {', '.join(NAMES.values())}, got {name!r:.80}")
-    known = {**FORMATS, **{mimetype: mimetype for mimetype in NAMES}}
-    mimetype = known.get(name.lower())
-    if mimetype is None:
+    found = _FORMAT_NAMES.get(name.lower())
+    if found is None:
         raise ValueError(f"format: expected one of {', '.join(NAMES.values())}, got {name!r:.80}")
-    return NAMES[mimetype]
+    return found
 
 
 def checked_background(colour: object) -> tuple[int, int, int]:
