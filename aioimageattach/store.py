@@ -93,8 +93,16 @@ class Store(ABC):
     ) -> AsyncFile:
         """Open a file; the caller closes it.
 
+        Args:
+            object_type: As for :meth:`put_file`, like all other arguments.
+            object_id: See there.
+            width: See there.
+            height: See there.
+            mimetype: See there.
+            revision: See there; ``None`` for a file in the layout of SQLAlchemy-ImageAttach.
+
         Raises:
-            StoreFileNotFoundError: There is no such file.
+            StoreFileNotFoundError: The file does not exist.
             StoreError: The file could not be opened.
         """
 
@@ -109,7 +117,7 @@ class Store(ABC):
         *,
         revision: str | None = None,
     ) -> str:
-        """Return the URL of a file, which need not exist. No I/O."""
+        """Return the URL of a file, which need not exist; for the arguments, see :meth:`get_file`. No I/O."""
 
     @abstractmethod
     async def delete_file(
@@ -122,21 +130,23 @@ class Store(ABC):
         *,
         revision: str | None = None,
     ) -> None:
-        """Delete a file; a missing one is not an error.
+        """Delete a file; for the arguments, see :meth:`get_file`. A missing file is not an error.
 
         Raises:
             StoreError: The file could not be deleted.
+
+        Effects: On return, the file no longer exists. After an error or a cancellation, it may or may not exist.
         """
 
     async def connect(self) -> None:  # noqa: B027 - most stores need not override it
-        """Prepare what the URLs of this store need; a store whose URLs need nothing has nothing to do.
+        """Fetch the data that URLs of this store require, such as credentials. By default, do nothing.
 
         Raises:
-            StoreError: The store cannot be prepared.
+            StoreError: The data could not be fetched.
         """
 
     async def aclose(self) -> None:  # noqa: B027 - most stores need not override it
-        """Close the connections of this store; a store without connections has nothing to do.
+        """Close the connections of this store. By default, do nothing.
 
         Effects: The store can be used again, which opens new connections. Closing it twice is not an error.
         """
@@ -420,10 +430,16 @@ class KeyedStore(KeyLevelStore):
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> AsyncFile:
         """Open a file, or its bytes from ``start`` up to but not including ``end``; the caller closes it.
 
+        Args:
+            name: The name.
+            start: Offset of the first byte. If it is beyond the end of the file, no bytes are read.
+            end: Offset just past the last byte; ``None``, or an offset beyond the end of the file, means its end.
+
         Raises:
-            StoreFileNotFoundError: There is no such file.
+            StoreFileNotFoundError: The file does not exist.
             InvalidKeyError: The name is not valid.
             ValueError: ``start`` is negative or greater than ``end``.
+            StoreError: The file could not be opened.
         """
 
     @abstractmethod
@@ -431,12 +447,21 @@ class KeyedStore(KeyLevelStore):
         """Return a file's size and modification time.
 
         Raises:
-            StoreFileNotFoundError: There is no such file.
+            StoreFileNotFoundError: The file does not exist.
+            InvalidKeyError: The name is not valid.
+            StoreError: The store failed.
         """
 
     @abstractmethod
     async def delete_object(self, name: str) -> None:
-        """Delete a file; a missing one is not an error."""
+        """Delete a file; a missing one is not an error.
+
+        Raises:
+            InvalidKeyError: The name is not valid.
+            StoreError: The file could not be deleted.
+
+        Effects: On return, the file no longer exists. After an error or a cancellation, it may or may not exist.
+        """
 
     @abstractmethod
     def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
@@ -445,6 +470,9 @@ class KeyedStore(KeyLevelStore):
         Args:
             prefix: Compared character by character, so ``"a"`` also finds ``"ab"``; empty for all files.
             start_after: Only names after this one are listed; a file of this name need not exist.
+
+        Raises:
+            StoreError: While iterating: the files could not be listed.
         """
 
     @abstractmethod
@@ -456,7 +484,13 @@ class KeyedStore(KeyLevelStore):
         raise _cannot_download(self)
 
     async def delete_objects(self, names: Iterable[str]) -> dict[str, StoreError]:
-        """Delete many files; return the error of each that could not be deleted."""
+        """Delete many files; return the error of each that could not be deleted, by name.
+
+        This implementation deletes the files one by one. Override it if the backend can delete many with one request.
+
+        Args:
+            names: The names. Missing files are not errors.
+        """
         failed: dict[str, StoreError] = {}
         for name in names:
             try:

@@ -145,6 +145,9 @@ class Stored(Generic[V]):
     def encode(cls, value: V) -> bytes:
         """Encode a value as bytes; a flush calls it in a worker thread.
 
+        Args:
+            value: The value that :meth:`check` returned.
+
         Raises:
             OffloadError: The value cannot be encoded. Other exceptions become the cause of an ``OffloadError``.
         """
@@ -153,6 +156,9 @@ class Stored(Generic[V]):
     @classmethod
     def decode(cls, data: bytes) -> V:
         """Decode a value from bytes; called in a worker thread if there are many bytes.
+
+        Args:
+            data: The bytes that :meth:`encode` returned.
 
         Raises:
             DamagedValueError: The bytes cannot be decoded. Other exceptions become the cause of a
@@ -163,6 +169,9 @@ class Stored(Generic[V]):
     @classmethod
     def check(cls, value: V) -> V:
         """Validate an assigned value, and return the value to keep.
+
+        Args:
+            value: The plain value.
 
         Raises:
             DeclarationError: The class does not accept values of this type.
