@@ -84,7 +84,7 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
             None if url_secret is None else UrlSigner(url_secret, expires_in=url_expires_in, window=url_window)
         )
         self.has_signed_urls: bool = self._signer is not None
-        self.server: StaticServer = StaticServer(path, cors=cors, signer=self._signer, **options)
+        self.server: StaticServer = StaticServer(path, cors=cors, url_secret=url_secret, **options)
         self._host_url_getter = host_url_getter
         self._allowed = frozenset(host.lower() for host in allowed_hosts)
 

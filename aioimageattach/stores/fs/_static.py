@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import quote
 
@@ -55,7 +55,7 @@ class FileServer:
         reader: Finds and reads files.
         cors: As for :class:`StaticServer`.
         pathsend: The directory whose files the ASGI server may read itself; ``None`` disables this.
-        signer: As for :class:`StaticServer`.
+        signer: If given, serve only URLs with a valid signature of this signer, and respond to all others with 403.
         offload: The header that makes a front-end server send the file, and the start of its value.
     """
 
@@ -188,7 +188,8 @@ class StaticServer(FileServer):
         pathsend: ``True`` if the ASGI server may read files of at least 1 MiB itself, if it supports the ``pathsend``
             extension. This saves CPU time. But the server opens the file later, by its path, and follows symbolic
             links, so no other program may have write access to the directory.
-        signer: If given, serve only URLs with a valid signature of this signer, and respond to all others with 403.
+        url_secret: The secret of the :class:`~aioimageattach.stores.fs.HttpExposedFileSystemStore` that signs the URLs,
+            or several secrets. If it is given, serve only signed URLs, and respond to all others with 403.
         x_accel_redirect: Let nginx send the files, with the header ``X-Accel-Redirect``: the path of an internal
             location that maps to the directory, such as ``"/stored/"``.
         x_sendfile: Let Apache or lighttpd send the files, with the header ``X-Sendfile``.
@@ -205,7 +206,7 @@ class StaticServer(FileServer):
         cors: bool | Iterable[str] = False,
         open_files: int = 256,
         pathsend: bool = False,
-        signer: UrlSigner | None = None,
+        url_secret: str | bytes | Sequence[str | bytes] | None = None,
         x_accel_redirect: str | None = None,
         x_sendfile: bool = False,
     ) -> None:
@@ -217,7 +218,7 @@ class StaticServer(FileServer):
             Reader(self.dir_path, block_size, open_files),
             cors=cors,
             pathsend=self.dir_path if pathsend else None,
-            signer=signer,
+            signer=None if url_secret is None else UrlSigner(url_secret),
             offload=offload(self.dir_path, x_accel_redirect, x_sendfile),
         )
 
@@ -277,7 +278,7 @@ class StaticServerMiddleware(ServerMiddleware):
         *,
         open_files: int = 256,
         pathsend: bool = False,
-        signer: UrlSigner | None = None,
+        url_secret: str | bytes | Sequence[str | bytes] | None = None,
         x_accel_redirect: str | None = None,
         x_sendfile: bool = False,
     ) -> None:  # no **options: mypy then rejects it as an argument of Starlette's add_middleware()
@@ -287,7 +288,7 @@ class StaticServerMiddleware(ServerMiddleware):
             cors=cors,
             open_files=open_files,
             pathsend=pathsend,
-            signer=signer,
+            url_secret=url_secret,
             x_accel_redirect=x_accel_redirect,
             x_sendfile=x_sendfile,
         )

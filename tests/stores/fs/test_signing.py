@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from aioimageattach.exc import DeclarationError
 from aioimageattach.key import ImageKey, make_revision
-from aioimageattach.stores.fs import HttpExposedFileSystemStore, StaticServer
+from aioimageattach.stores.fs import HttpExposedFileSystemStore, StaticServer, StaticServerMiddleware
 from aioimageattach.stores.fs._signing import UrlSigner
 from aioimageattach.testing import StoreContract
 from tests.servers.asking import Client, Told
@@ -181,6 +181,19 @@ async def test_signed_urls_are_served(tmp_path: Path) -> None:
     assert (await ask(http, url)).status == 404
 
 
+async def test_another_process_serves_signed_urls(tmp_path: Path) -> None:
+    """A server with the secret serves the URLs of the store; a server with the next secret serves them, too."""
+    store = HttpExposedFileSystemStore(tmp_path, "p", lambda: "https://example.com", url_secret=SECRET)
+    key = ImageKey("photo", None, 320, 200, "image/jpeg", make_revision())
+    await store.put(key, BLOB, reproducible=False)
+    url = store.url_for(key).replace("/p/", "/")
+    for secrets, status in ((SECRET, 200), (["another secret of this test", SECRET], 200), ("another secret", 403)):
+        assert (await ask(Client(StaticServer(tmp_path, url_secret=secrets)), url)).status == status
+    middleware = StaticServerMiddleware(nothing, "/p/", tmp_path, url_secret=SECRET)
+    assert (await ask(Client(middleware), store.url_for(key))).status == 200
+    assert (await ask(Client(middleware), store.url_for(key).partition("?")[0])).status == 403
+
+
 async def test_a_download_under_a_file_name(tmp_path: Path) -> None:
     """Browsers save the file under the name, whatever its type, also behind nginx."""
     for options in ({}, {"x_accel_redirect": "/stored/"}):
@@ -202,10 +215,9 @@ async def test_legacy_files_are_revalidated(tmp_path: Path) -> None:
     """Legacy files must be revalidated on each request."""
     (tmp_path / "photo/7/0").mkdir(parents=True)
     (tmp_path / "photo/7/0/7.320x200.jpe").write_bytes(BLOB)
-    signer = UrlSigner(SECRET)
-    http = Client(StaticServer(tmp_path, signer=signer))
+    http = Client(StaticServer(tmp_path, url_secret=SECRET))
     name = "photo/7/0/7.320x200.jpe"
-    told = await ask(http, f"/{name}?{signer.sign(name)}")
+    told = await ask(http, f"/{name}?{UrlSigner(SECRET).sign(name)}")
     assert (told.status, told.headers["cache-control"]) == (200, "private, no-cache")
 
 
