@@ -168,7 +168,7 @@ async def _check_formats() -> AsyncIterator[Check]:
 
 
 async def _check_database(sessions: async_sessionmaker[Any], models: Any) -> AsyncIterator[Check]:
-    """Connect to the database, and check the tables of the models and whether all of their rows are visible."""
+    """Connect to the database, and check that the tables of the models are right and all of their rows are visible."""
     tables: dict[Table, Kind] = {}
     async with sessions() as session:
         connection = await session.connection()
@@ -265,7 +265,7 @@ async def _check_store(store: Store) -> AsyncIterator[Check]:
 
 
 async def _check_rights(store: Store) -> AsyncIterator[Check]:
-    """Check what else a sweep needs: to list and abort uploads in a bucket, and to write as the application does."""
+    """Check the other permissions that a sweep needs: to list and abort uploads, and to write like the application."""
     s3 = as_s3_store(store)
     if s3 is not None:
         try:
@@ -289,7 +289,7 @@ async def _check_rights(store: Store) -> AsyncIterator[Check]:
 
 
 def _check_routes(store: PlainRoutingStore[Any], models: Any) -> Check:
-    """Check that each object type that has a store of its own is that of a class."""
+    """Check that each object type with a separate store is that of a class."""
     found = kinds(kinds(models)[0].mapper.registry)
     known = {object_type for kind in found for object_type in kind.object_types or ()}
     unknown = store.unknown_types(known.union(map(derived_type, known)))

@@ -1,4 +1,4 @@
-"""Loading objects that the command line names as ``module:name``: models, stores and engines."""
+"""Load objects that the command line names as ``module:name``: models, stores and engines."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def resolve(stack: AsyncExitStack, target: Any, *kinds: type) -> Any:
     """Return a loaded object, after it was called, awaited and entered where possible.
 
     Args:
-        stack: Exits the context manager, if the object is one.
+        stack: The stack that exits the context manager, if the object is one.
         target: The loaded object: an instance, a function or coroutine function that returns one, or an asynchronous
             context manager.
         kinds: The expected types.

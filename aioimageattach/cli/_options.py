@@ -93,7 +93,7 @@ def deep(where: str = "") -> Decorator:
     """Add ``--deep``.
 
     Args:
-        where: Where the files are, for the help.
+        where: The location of the files, for the help.
     """
     return click.option(
         "--deep", is_flag=True, help=f"Read the files{where} and compare checksums, instead of only sizes."
@@ -112,7 +112,7 @@ def concurrency(default: int = 16) -> Decorator:
 
 
 def two_stores(old: str, new: str, *, fills: bool = False) -> Callable[[Command], Command]:
-    """Add everything that the commands for a move from one store to another share.
+    """Add the common arguments and options of the commands for a move from one store to another.
 
     Args:
         old: The name of the argument for the store with the files.

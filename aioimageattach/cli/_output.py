@@ -46,7 +46,9 @@ _REDRAW: Final = 0.2
 
 
 class Output:
-    """Writes results to the standard output, and everything else to the standard error; JSON only to the former.
+    """Writes results to the standard output, and all other lines to the standard error.
+
+    JSON is written only to the standard output.
 
     Args:
         as_json: ``True`` to write one JSON document per line.
@@ -191,8 +193,8 @@ def row_label(reference: FileReference) -> str:
 def error_text(error: BaseException) -> str:
     """Return the message of an error.
 
-    It has neither the statement that SQLAlchemy appends to a driver's message, nor the passwords of URLs. An error of
-    taskiq says only that a task was not sent; its cause says why.
+    The statement that SQLAlchemy appends to a driver's message and the passwords of URLs are removed. For an error of
+    taskiq, which says only that a task was not sent, the message of its cause is returned.
     """
     cause: BaseException | None = error.orig if isinstance(error, DBAPIError) else None
     if type(error).__module__.partition(".")[0] == "taskiq":
@@ -208,7 +210,7 @@ def format_counts(progress: Counts) -> str:
 
 
 def flattened(progress: Counts) -> dict[str, Any]:
-    """Return the fields of a progress, with its counts among them."""
+    """Return the fields of a progress and its counts in one dictionary."""
     values = fields(progress)
     return {"total": values.pop("total"), "done": values.pop("done"), **values.pop("counts"), **values}
 
@@ -234,7 +236,7 @@ def fields(item: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON can represent it."""
+    """Convert a value to one that JSON can represent."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):

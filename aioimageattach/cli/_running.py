@@ -1,4 +1,4 @@
-"""How a command runs, is stopped, and ends: the exit codes."""
+"""Run and stop a command, and determine its exit code."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _StoppedError(Exception):
 
 
 def make_plan(make: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Return a plan. If the library refuses its arguments, the arguments of the command are wrong.
+    """Return a plan, and report arguments that the library rejects as wrong arguments of the command.
 
     Raises:
         UsageError: The arguments are wrong.
@@ -54,7 +54,7 @@ def make_plan(make: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 
 
 def with_warnings(out: Output, plan: Plan[Any], code: int) -> int:
-    """Write the warnings of a plan; return the exit code, which is another one if there are warnings."""
+    """Write the warnings of a plan; return the exit code, :data:`UNCERTAIN` if there are warnings and no problem."""
     for warning in plan.warnings:
         out.warn("warning", f"Warning: {warning}", warning=warning)
     return UNCERTAIN if plan.warnings and code == DONE else code
@@ -64,12 +64,12 @@ def run(out: Output, work: Callable[[], Awaitable[int]], *, resume: str | Callab
     """Run a coroutine in a new event loop, and exit with its result.
 
     Args:
-        out: Writes the error, or how to continue.
-        work: Makes the coroutine, which returns the exit code.
-        resume: How to continue after the command was stopped; if it is a function, it is called then.
+        out: The output for errors and hints.
+        work: Factory of the coroutine, which returns the exit code.
+        resume: A hint for the user of a stopped command, or a function that returns one.
 
     Raises:
-        UsageError: The arguments are wrong, which was noticed only now.
+        UsageError: The arguments are wrong, which was detected only during the run.
     """
     try:
         code = asyncio.run(_stoppable(work))

@@ -33,8 +33,8 @@ class StoreParameter(click.ParamType[Any]):
     """``file:///path?base_url=...``, ``s3://bucket/prefix?region=...``, or ``module:name``.
 
     Args:
-        writes: ``True`` if the command puts files. The URL of a bucket then has to say whether everybody may read them,
-            since that is recorded with each object and tells caches whether they may keep it.
+        writes: ``True`` if the command puts files. The URL of a bucket must then state whether objects are public,
+            because this is recorded with each object and determines whether shared caches may store it.
     """
 
     name = "store"

@@ -48,7 +48,7 @@ class _Broker(Protocol):
 
 
 class _PrunePlan(Plan[ObjectInfo]):
-    """Deletes the files of a class that no class declares any more."""
+    """Deletes the thumbnail files of a class that are no longer declared."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ async def _prune(out: Output, plan: _PrunePlan, dry_run: bool) -> int:
 
 
 async def _open_queue(stack: AsyncExitStack, target: Any) -> Enqueue:
-    """Return what hands work to workers; its broker is started, and shut down with the stack."""
+    """Return the function that sends work to workers. Its broker is started, and shut down with the stack."""
     tasks = await resolve(stack, target, ThumbnailTasks)
     enqueue: Enqueue = tasks.enqueue
     if not callable(enqueue):
@@ -211,7 +211,7 @@ def thumbnails(
     object_types: tuple[str, ...],
     out: Output,
 ) -> NoReturn:
-    """Make the missing thumbnails of all pictures of TARGET.
+    """Make the missing thumbnails of all images of TARGET.
 
     Without sizes, the thumbnails are made that the image class declares in __thumbnails__. TARGET is MODULE:CLASS of an
     image class, or MODULE:CLASS.ATTRIBUTE of an attachment, such as app.models:User.picture. With --width or --height,

@@ -26,7 +26,7 @@ DRIVERS: Final = MappingProxyType(
 )
 """The asynchronous drivers, in order of preference. Each is also the name of its package."""
 
-# libpq reads these options, and so does asyncpg, but only in a connection string of its own (its argument ``dsn``).
+# libpq reads these options, and so does asyncpg, but only in its argument ``dsn``.
 _DSN_OPTIONS: Final = frozenset(
     {"application_name", "dbname", "gsslib", "krbsrvname", "options", "passfile", "service", "sslcert", "sslcrl"}
     | {"sslkey", "sslmode", "sslnegotiation", "sslpassword", "sslrootcert", "ssl_max_protocol_version"}
@@ -71,7 +71,7 @@ def open_engine(url: URL) -> AsyncEngine:
 
 
 def _choose_driver(url: URL) -> URL:
-    """Return the URL with an asynchronous driver: its own, or the first one that is installed."""
+    """Return the URL with an asynchronous driver: that of the URL, or the first one that is installed."""
     backend, _, driver = url.drivername.partition("+")
     backend = "postgresql" if backend == "postgres" else backend
     candidates = DRIVERS.get(backend, ())
@@ -88,7 +88,7 @@ def _choose_driver(url: URL) -> URL:
 
 
 def _require_file(url: URL) -> None:
-    """Refuse a missing database file, because SQLite would create an empty one for a mistyped name."""
+    """Reject a missing database file, because SQLite would create an empty one for a mistyped name."""
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:" or "uri" in url.query:
         return
     if not os.path.exists(url.database):

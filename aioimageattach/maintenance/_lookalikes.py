@@ -49,7 +49,7 @@ class Lookalikes:
     """The unmapped tables of a database that have the columns of image rows.
 
     Args:
-        sessions: Makes sessions of the database.
+        sessions: Factory of sessions of the database.
     """
 
     def __init__(self, sessions: Sessions) -> None:
@@ -57,13 +57,13 @@ class Lookalikes:
         self._tables: list[tuple[Kind, Table]] = []
 
     async def find(self, kinds: Sequence[Kind]) -> None:
-        """Find the tables in the database of some kinds that none of these kinds reads."""
+        """Find the tables in the kinds' database that none of these kinds reads."""
         anchor = kinds[0]
         tables = await run_with_reader(self._sessions, anchor.mapper, lambda reader: _find(reader, kinds))
         self._tables = [(anchor, table) for table in tables]
 
     async def named(self, names: Collection[str]) -> tuple[set[str], dict[str, bool]]:
-        """Return those of some names that rows of the tables name, and the reasons not to remove the other files.
+        """Return the names that rows of the tables contain, and the reasons not to remove the other files.
 
         Returns:
             The names; and for each reason, whether files may be removed with ``force=True``.

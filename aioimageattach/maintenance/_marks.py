@@ -14,13 +14,13 @@ from ..store import KeyedStore
 __all__ = ["FalseMarks", "false_marks"]
 
 FalseMarks = tuple[MarkedRow, set[str]]
-"""A row, and the names of those of its files that do not exist."""
+"""A row, and the names of its missing files."""
 
 
 async def false_marks(
     sessions: Sessions, kind: MarkedKind, store: KeyedStore
 ) -> AsyncGenerator[tuple[int, list[FalseMarks]], None]:
-    """Yield for each page of rows the number of rows, and those whose files are not all in the store.
+    """Yield for each page the number of rows, and the rows whose files are not all in the store.
 
     Files are listed instead of looked up: each page is compared with the range of names that its files can have.
     """
@@ -29,7 +29,7 @@ async def false_marks(
         rows, after = await _page(sessions, kind, store, after)
         missing = await _missing(store, rows)
         found = [(row, gone) for row in rows if (gone := missing.intersection(row.names))]
-        # The picture may have been replaced or deleted after the page was read.
+        # The image may have been replaced or deleted after the page was read.
         yield len(rows), [(row, gone) for row, gone in found if await _is_unchanged(sessions, kind, row, store)]
         if after is None:
             return
@@ -38,7 +38,7 @@ async def false_marks(
 async def _page(
     sessions: Sessions, kind: MarkedKind, store: KeyedStore, after: tuple[Any, ...] | None
 ) -> tuple[list[MarkedRow], tuple[Any, ...] | None]:
-    """Return the next rows, and the place after which the following page begins; ``None`` after the last page."""
+    """Return the next rows, and the position after which the following page begins; ``None`` after the last page."""
     [part] = kind.parts()
 
     def read(reader: Reader) -> tuple[list[MarkedRow], tuple[Any, ...] | None]:
@@ -53,7 +53,7 @@ async def _page(
 
 
 async def _missing(store: KeyedStore, rows: Sequence[MarkedRow]) -> set[str]:
-    """Return the names of those files of some rows that do not exist."""
+    """Return the names of the missing files of some rows."""
     wanted: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         if row.names:
@@ -68,7 +68,7 @@ async def _missing(store: KeyedStore, rows: Sequence[MarkedRow]) -> set[str]:
 
 
 async def _is_unchanged(sessions: Sessions, kind: MarkedKind, row: MarkedRow, store: KeyedStore) -> bool:
-    """Return whether a row still has the same marks of the same files."""
+    """Return ``True`` if a row still has the same marks of the same files."""
     same = kind.at(row.reference.identity)
     found = await run_with_reader(sessions, kind.mapper, lambda reader: kind.rows(reader, store, *same))
     return any((one.marks, one.files) == (row.marks, row.files) for one in found)

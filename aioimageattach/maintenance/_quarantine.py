@@ -71,7 +71,7 @@ def _parts(store: KeyedStore, object_types: Iterable[str]) -> list[KeyedStore]:
 
 
 async def _sweeps_in(part: KeyedStore) -> dict[str, datetime]:
-    """Return the sweeps with files in quarantine. Each sweep costs one listing that is left after its first name."""
+    """Return the sweeps with files in quarantine. This lists one file per sweep."""
     found: dict[str, datetime] = {}
     after = ""
     while True:

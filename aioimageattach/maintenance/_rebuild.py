@@ -64,16 +64,16 @@ async def rebuild(
     does not change: if the store is a mirror, its other store may still have the file.
 
     Returns:
-        ``True`` if the thumbnail was rebuilt and committed. It was not if the row has changed, or does not
-        determine how the thumbnail was made.
+        ``True`` if the thumbnail was rebuilt and committed; ``False`` if the row has changed, or does not determine
+        the recipe.
 
     Raises:
         NoOriginalError: The database has no original.
         StoreError: The original could not be read, or the thumbnail could not be put.
         ImageError: The original is not a valid image.
 
-    Effects: On an error or a cancellation, the row is unchanged and the new file is deleted. If COMMIT itself fails,
-        the row names one of the two files; both are kept, and a sweep removes the other one.
+    Effects: On an error or a cancellation, the row is unchanged and the new file is deleted. If COMMIT fails, the row
+        may name either file; both are kept, and a sweep removes the one that it does not name.
     """
     old = reference.key
     if not isinstance(kind, ImageKind) or old is None:
@@ -116,7 +116,7 @@ async def rebuild(
 
 
 def _original(reader: Reader, kind: ImageKind, reference: FileReference) -> tuple[ImageKey | None, str]:
-    """Return the key of a thumbnail's original, and the thumbnail's look, which not every primary key contains."""
+    """Return the key of a thumbnail's original, and the thumbnail's look, because not every primary key contains it."""
     names = kind.cls.identity_attributes()
     identity = dict(zip(names, reference.identity, strict=True))
     columns = kind.mapper.columns
@@ -129,7 +129,7 @@ def _original(reader: Reader, kind: ImageKind, reference: FileReference) -> tupl
 async def _update_row(
     session: AsyncSession, kind: ImageKind, identity: tuple[Any, ...], old: ImageKey, new: ImageKey, spool: Spool
 ) -> bool:
-    """Let a row name the new file; return whether it still named the old one."""
+    """Update a row to name the new file; return ``False`` if it no longer names the old one."""
     columns = kind.mapper.columns
     table = columns["revision"].table
     same: list[ColumnElement[bool]] = []

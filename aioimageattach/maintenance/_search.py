@@ -34,9 +34,9 @@ class Orphan:
         object_type: The object type, with which the name begins.
         name: The name in the store.
         size: The size in bytes.
-        modified_at: When the file was put, according to the store's clock.
+        modified_at: The time when the file was put, according to the store's clock.
         removed: ``True`` if the file is removed.
-        error: Why the file could not be removed or restored.
+        error: The error, if the file could not be removed or restored.
     """
 
     object_type: str
@@ -68,11 +68,11 @@ class Tally:
     old: int = 0
     orphans: int = 0
     run: int = 0  # consecutive orphans, in order of time, up to the last name
-    picture: str = ""  # the revision of the last name; all declared thumbnails of a picture count as one orphan
+    picture: str = ""  # the revision of the last name; all declared thumbnails of an image count as one orphan
     longest: int = 0
     longest_end: str = ""
     last: str = ""  # the last name of the pass
-    reasons: dict[str, bool] = field(default_factory=dict)  # not to remove files, and whether each can be forced
+    reasons: dict[str, bool] = field(default_factory=dict)  # not to remove files; ``True``: can be forced
 
     def add(self, name: str, is_orphan: bool) -> None:
         """Count a file; files are added in order of name."""
@@ -92,13 +92,13 @@ class Search:
     """A search for orphans, during one run of a sweep.
 
     Args:
-        sessions: Makes sessions.
+        sessions: Factory of sessions.
         store: The store with the files.
         present: The kinds of files of each object type whose tables are in the database.
         lookalikes: The tables to which no class is mapped, but that may name files.
         options: The options of the sweep.
-        progress: Counts the files.
-        now: When the run started.
+        progress: The progress, which counts the files.
+        now: The time when the run started.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Search:
         tally.last = last
 
     def _advance(self, name: str, removing: bool) -> None:
-        """Move the position, unless the files before it are yet to be removed in a second pass."""
+        """Advance the position, unless the files before it are still to be removed in a second pass."""
         if removing or not self._options.delete:
             self._progress.position = name
 
@@ -202,7 +202,7 @@ class Search:
         return orphans
 
     async def _unnamed(self, object_type: str, names: set[str], tally: Tally) -> set[str]:
-        """Return those of some names that no row contains; record why the database may not know all rows."""
+        """Return the names that no row contains; record the reasons why the database may not have all rows."""
         # The commit fence refuses to prepare a transaction later than three quarters of the grace time after its first
         # upload, so older prepared transactions may name files that are old enough to be swept.
         limits = SweepLimits(prepared_before=self._now - self._options.grace / 4, max_skew=grace_of(self._sessions) / 8)

@@ -24,7 +24,7 @@ class Copy:
             ``"missing"`` if a dry run would copy it. For :func:`retire`, ``"removed"``, or ``"safe"`` if the copy in
             the old store could be removed. ``"failed"`` for both, if there is an error.
         size: The size in bytes; 0 if it was not read.
-        error: Why the file was not copied, or its copy was kept.
+        error: The error, if the file was not copied, or its copy was kept.
     """
 
     reference: FileReference
@@ -118,7 +118,7 @@ class Transfer:
         return spool.size
 
     async def _copy_by_server(self, reference: FileReference) -> int | None:
-        """Let the server copy if both stores are on one server; return the size, or ``None`` if it could not."""
+        """Copy within the server if both stores are on one; return the size, or ``None`` if the server cannot copy."""
         source, destination = self.source, self.destination
         if not isinstance(source, KeyedStore) or not isinstance(destination, KeyedStore):
             return None
@@ -139,7 +139,7 @@ class Transfer:
             raise
 
     async def _compare(self, reference: FileReference, found: _Facts) -> int:
-        """Return the size of a file in the destination if it is the right one."""
+        """Compare a file in the destination with its row; return its size."""
         if self._deep and found.sha256 is None:
             found = await _read(self.destination, reference)
         self._expect(reference, self.destination, found)

@@ -93,7 +93,7 @@ class NameRoutingStore(CombinedStore, KeyedStore):
 
     @abstractmethod
     def _of(self, name: str) -> KeyedStore:
-        """Return the store that a name belongs to.
+        """Return the store to which a name belongs.
 
         Raises:
             InvalidKeyError: It belongs to none.
@@ -101,12 +101,12 @@ class NameRoutingStore(CombinedStore, KeyedStore):
 
     @abstractmethod
     def _candidates(self, prefix: str) -> Sequence[KeyedStore]:
-        """Return the stores that names with a prefix may belong to."""
+        """Return the stores to which names with a prefix may belong."""
 
     async def put_object(
         self, name: str, data: Source, *, mimetype: str = "application/octet-stream", reproducible: bool = False
     ) -> None:
-        """Put a file into the store that its name belongs to."""
+        """Put a file into the store to which its name belongs."""
         await self._of(name).put_object(name, data, mimetype=mimetype, reproducible=reproducible)
 
     async def get_object(self, name: str, *, start: int = 0, end: int | None = None) -> AsyncFile:
@@ -144,8 +144,8 @@ class NameRoutingStore(CombinedStore, KeyedStore):
     async def list_objects(self, prefix: str = "", *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Iterate over the files whose names begin with ``prefix``, in order of name.
 
-        The listings of all stores that can have such files are merged. A file in another store than the one that its
-        name belongs to is left out.
+        The listings of all stores that can have such files are merged. Files in a store to which their name does not
+        belong are left out.
 
         Args:
             prefix: Compared character by character; empty for all files.
@@ -172,7 +172,7 @@ class NameRoutingStore(CombinedStore, KeyedStore):
         return sum([await store.discard_unfinished(before, prefix) for store in self._candidates(prefix)])
 
     def url_of(self, name: str) -> str:
-        """Return the URL of a name: a calculation."""
+        """Return the URL of a name. No I/O."""
         return self._of(name).url_of(name)
 
     def download_url_of(self, name: str, filename: str) -> str:
@@ -188,6 +188,6 @@ class NameRoutingStore(CombinedStore, KeyedStore):
         mimetype: str = "application/octet-stream",
         reproducible: bool = False,
     ) -> bool:
-        """Copy a file on the server, if the store that the name belongs to can do so."""
+        """Copy a file on the server, if the store of the name supports this."""
         store = self._of(name)
         return await store.copy_from(source, source_name, name, mimetype=mimetype, reproducible=reproducible)

@@ -76,7 +76,7 @@ class MemoryStore(KeyedStore):
                 yield ObjectInfo(name, len(blob), modified_at)
 
     def url_of(self, name: str) -> str:
-        """Return the URL of a name: a calculation."""
+        """Return the URL of a name. No I/O."""
         return self.base_url + quote(check_name(name), safe="/")
 
     def legacy_name(self, key: ImageKey) -> str:

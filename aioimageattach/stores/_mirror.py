@@ -1,4 +1,4 @@
-"""A store that keeps the same files in several stores, for the time of a move from one to another."""
+"""A store that keeps the same files in several stores during a move from one to another."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class PlainMirrorStore(CombinedStore, KeyLevelStore, Generic[S]):
         put: Callable[[S, Source], Awaitable[None]],
         undo_put: Callable[[S], Awaitable[None]],
     ) -> None:
-        """Put into one store after the other: if two tasks put the same name, the first store refuses one of them."""
+        """Put into one store after the other: if two tasks put the same name, the first store rejects one of them."""
         file = data if isinstance(data, SpoolFile) else (await Spool.fill(data, checksum=False)).open()
         begin = await file.tell()
         done: list[S] = []
@@ -143,8 +143,8 @@ class MirrorStore(PlainMirrorStore[KeyedStore], KeyedStore):
     """Writes to all of its stores, reads from the first one that has the file, and deletes in all of them.
 
     Use it while files are moved from one store to another; see :doc:`/howto/move`. It does not make the application
-    independent of the failure of a store: an error of any of its stores is raised, except that a missing file is looked
-    for in the next one. Opening, connecting and closing it applies to all its stores.
+    independent of the failure of a store: an error of any of its stores is raised, except that a missing file is read
+    from the next one. Opening, connecting and closing it applies to all its stores.
 
     Args:
         first: The store that is read first, and that provides URLs and revisions.
@@ -216,7 +216,7 @@ class MirrorStore(PlainMirrorStore[KeyedStore], KeyedStore):
         return sum(await self._in_all(lambda store: store.discard_unfinished(before, prefix)))
 
     def url_of(self, name: str) -> str:
-        """Return the URL of a name in the first store, without I/O."""
+        """Return the URL of a name in the first store. No I/O."""
         return self.stores[0].url_of(name)
 
     def download_url_of(self, name: str, filename: str) -> str:

@@ -31,8 +31,8 @@ _PARALLEL: Final = 8
 class PlainOverlayStore(CombinedStore, KeyLevelStore, Generic[S]):
     """An :class:`OverlayStore` for stores that are not a :class:`~aioimageattach.store.KeyedStore`.
 
-    It cannot record that a file of the store below was deleted. Such a file stays readable by its key, which no row has
-    any more.
+    It cannot record that a file of the store below was deleted. Such a file stays readable by its key, which no row
+    contains any longer.
 
     Args:
         above: As for :class:`OverlayStore`.
@@ -137,7 +137,7 @@ class OverlayStore(CombinedStore, KeyedStore):
         return f"<{type(self).__name__} {self.above!r} over {self.below!r}>"
 
     async def _is_hidden(self, name: str) -> bool:
-        """Return whether the store below is not to be read for a name: it is one of the store above, or was deleted."""
+        """Return ``True`` if a name must not be read from the store below: the file is new or was deleted."""
         if _is_own(name):
             return True
         try:
@@ -275,7 +275,7 @@ def _has_mark(revision: str | None) -> bool:
 
 
 def _is_own(name: str) -> bool:
-    """Return whether the revision in the name has the suffix of files of the store above."""
+    """Return ``True`` if the revision in a name has the suffix of files of the store above."""
     return not name.startswith(_MARKS) and _has_mark(name.rpartition("/")[2].partition(".")[0])
 
 

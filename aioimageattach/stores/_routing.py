@@ -49,9 +49,9 @@ class PlainRoutingStore(CombinedStore, KeyLevelStore, Generic[S]):
         return self.stores
 
     def unknown_types(self, object_types: Iterable[str]) -> list[str]:
-        """Return the object types that have a store of their own here, but are not among those of an application.
+        """Return the object types with a separate store here that are not among those of an application.
 
-        Their files would silently go to the default store if a name is misspelled. ``aioimageattach doctor`` asks this.
+        If a name is misspelled, files silently go to the default store. ``aioimageattach doctor`` calls this.
         """
         known = set(map(_plain, object_types))
         return sorted(object_type for object_type in self._stores if object_type not in known)
@@ -115,13 +115,13 @@ class PlainRoutingStore(CombinedStore, KeyLevelStore, Generic[S]):
 class RoutingStore(PlainRoutingStore[KeyedStore], NameRoutingStore):
     """Keeps each object type in its own store, such as portraits in a private bucket.
 
-    The object type of a name is the part before the first ``/``. Opening, connecting
-    and closing it applies to all its stores.
+    The object type of a name is the part before the first ``/``. Opening, connecting and closing it applies to
+    all its stores.
 
     Args:
         stores: The store of each object type. By default, the object type of an image class is the name of its table
-            with ``-`` for ``_``. The two characters are equal here, so the name of the table works, too.
-        default: The store of all other object types; ``None`` to refuse them.
+            with ``-`` instead of ``_``. Both characters are accepted, so the name of the table works, too.
+        default: The store of all other object types; ``None`` to reject them.
 
     Raises:
         InvalidKeyError: An object type is not valid.

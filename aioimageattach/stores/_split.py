@@ -25,10 +25,9 @@ _DERIVED: Final = re.compile(r"[A-Za-z0-9_-]{8,18}-[a-z][a-z0-9_]{0,15}(?:-[0-9]
 class SplitStore(NameRoutingStore):
     """Keeps the originals in one store and the thumbnails in another, such as a private and a public bucket.
 
-    The revision of a thumbnail ends in ``-t``, so the name of each file tells which store has it. All other files
+    The revision of a thumbnail ends in ``-t``, so the name of a file determines its store. All other files
     belong to the store of the originals: offloaded values, and thumbnails that were made before the store was split.
-    No original is ever put into the store of the thumbnails. Opening, connecting
-    and closing it applies to both.
+    No original is ever put into the store of the thumbnails. Opening, connecting and closing it applies to both.
 
     Args:
         originals: The store of the originals, and of all other files.

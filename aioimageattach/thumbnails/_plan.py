@@ -25,7 +25,7 @@ class Thumbnails:
             declared thumbnails, and if a whole transaction failed.
         keys: Keys of the new thumbnails.
         byte_size: Total size of the new thumbnails, in bytes.
-        error: Why they could not be generated; ``None`` if they were.
+        error: The error, if they could not be generated.
     """
 
     owner: type[Any]

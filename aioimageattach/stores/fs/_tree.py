@@ -28,7 +28,7 @@ class Tree:
     Args:
         root: The absolute path of the root.
         dir_mode: The permissions of new directories, regardless of the umask; ``None`` leaves them to the umask.
-        fsync: Whether new directories are flushed to disk; otherwise, they are not remembered for that.
+        fsync: ``True`` to remember new directories, so that they can be flushed to disk.
 
     Attributes:
         support: The optional features of the file system.
