@@ -22,7 +22,6 @@ from aioimageattach.exc import StoreUnavailableError
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores.fs import FileSystemStore, StaticServer, StaticServerMiddleware
 from aioimageattach.stores.fs._serving import files
-from aioimageattach.stores.fs._signing import UrlSigner
 from tests.servers.asking import Client, Told
 from tests.stores import kernel
 
@@ -816,7 +815,7 @@ async def test_a_middleware_has_the_options_of_the_server(tmp_path: Path) -> Non
     assert (await ask(block_size=1 << 18)).messages[1]["body"] == (await ask()).body[: 1 << 18]
     assert "access-control-allow-origin" in (await ask(cors=True)).headers
     assert (await ask(pathsend=True)).messages[1]["type"] == "http.response.pathsend"
-    assert (await ask(signer=UrlSigner(b"a secret of sixteen bytes"))).status == 403
+    assert (await ask(url_secret=b"a secret of sixteen bytes")).status == 403
     assert "x-accel-redirect" in (await ask(x_accel_redirect="/stored/")).headers
     assert "x-sendfile" in (await ask(x_sendfile=True)).headers
     with pytest.raises(ValueError, match="open_files"):
