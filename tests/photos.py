@@ -1,4 +1,4 @@
-"""Pictures for the tests: real photographs, and realistic files of every format made from them.
+"""Images for the tests: real photographs, and realistic files of every format made from them.
 
 Each file is made once per process from fixed data, with Pillow or by hand: never with libvips, so that it can be made
 in a running event loop and is independent of the library under test.

@@ -117,7 +117,7 @@ def test_a_push_inside_a_context_ends_with_it() -> None:
 
 @pytest.mark.parametrize("wrong", [None, "path", MemoryStore])
 def test_objects_that_are_not_stores_are_refused(wrong: object) -> None:
-    """An object that is not a store is refused when it is set, not later when it is used."""
+    """An object that is not a store is rejected when it is set, not later when it is used."""
     for use in (store_context(wrong).__enter__, lambda: push_store_context(wrong)):  # type: ignore[arg-type]
         with pytest.raises(DeclarationError, match="expected a Store"):
             use()
@@ -267,7 +267,7 @@ def test_a_decorated_function() -> None:
 
 
 def test_generators_cannot_be_decorated() -> None:
-    """Generator functions are refused, because they run after the call; the error explains an alternative."""
+    """Generator functions are rejected, because they run after the call; the error explains an alternative."""
 
     def generate() -> Iterator[int]:
         yield 1  # pragma: no cover - never run

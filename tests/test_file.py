@@ -320,7 +320,7 @@ async def _read_bytes() -> bytes:
     ],
 )
 async def test_invalid_sources_are_refused(make: Callable[[], Any], named: str) -> None:
-    """Strings, paths and other objects are refused with an error that names their type."""
+    """Strings, paths and other objects are rejected with an error that names their type."""
     for read in (lambda source: Spool.fill(source), lambda source: FileProxy(source).read()):
         with pytest.raises(DeclarationError, match=named):
             await read(make())
@@ -519,7 +519,7 @@ def _target(fd: str) -> str:
 @pytest.mark.parametrize("source", [a_bytes, a_bytearray, a_file, an_async_iterator])
 @pytest.mark.parametrize("limit", [0, 1, len(LARGE) - 1])
 async def test_a_file_beyond_the_limit(source: Opener, limit: int, tmp_path: Path) -> None:
-    """A file that exceeds the limit is refused while it is read, and no bytes are kept."""
+    """A file that exceeds the limit is rejected while it is read, and no bytes are kept."""
     async with AsyncExitStack() as stack:
         opened = await source(LARGE, tmp_path / "file", stack)
         before = _temporary_files()

@@ -52,7 +52,7 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """A user with one picture."""
+    """A user with one image."""
 
     __tablename__ = "user"
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
@@ -60,7 +60,7 @@ class User(Base):
 
 
 class UserPicture(Base, Image):
-    """The picture of a user."""
+    """The image of a user."""
 
     __tablename__ = "user_picture"
     user_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("user.id"), primary_key=True)
@@ -446,7 +446,7 @@ def test_names_of_other_programs(name: str, expected: bool) -> None:
 
 
 async def test_sharded_sessions_are_refused(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """Sharded sessions are refused, because they return rows in no defined order; the message states the remedy."""
+    """Sharded sessions are rejected, because they return rows in no defined order; the message states the remedy."""
     sharded = async_sessionmaker(
         sync_session_class=ShardedSession,
         shards={"one": engine_of(sessions).sync_engine},
@@ -474,6 +474,6 @@ class Other(DeclarativeBase):
     ],
 )
 def test_targets_without_files(target: Any, words: str) -> None:
-    """A target without files is refused, and the message states the remedy."""
+    """A target without files is rejected, and the message states the remedy."""
     with pytest.raises(DeclarationError, match=words):
         kinds(target)

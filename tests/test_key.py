@@ -132,7 +132,7 @@ def test_valid_names_in_a_store(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*INVALID_NAMES, None, b"a", 7, "x" * 1025, "\u00fc" * 513], ids=ascii)
 def test_invalid_names_in_a_store(name: Any) -> None:
-    """An invalid name is refused with a reason, and the message contains only its beginning."""
+    """An invalid name is rejected with a reason, and the message contains only its beginning."""
     with pytest.raises(InvalidKeyError, match="name: expected ") as caught:
         check_name(name)
     assert len(str(caught.value)) < 200

@@ -273,7 +273,7 @@ async def test_old_rows_are_read_and_located(sessions: Sessions, store: KeyedSto
 
 
 async def test_old_thumbnails_are_found(sessions: Sessions) -> None:
-    """Thumbnails are found by width, height or both, within the right picture of several."""
+    """Thumbnails are found by width, height or both, within the right image of several."""
     async with sessions() as session:
         user = await session.get_one(User, 1)
         assert user.picture.find_thumbnail(width=150).size == (150, 99)
@@ -336,7 +336,7 @@ async def test_a_rollback_leaves_old_files(sessions: Sessions, store: KeyedStore
 
 
 async def test_old_files_of_deleted_owners_are_deleted(sessions: Sessions, store: KeyedStore) -> None:
-    """One of several pictures, an owner with several, and a polymorphic image are deleted with their files."""
+    """One of several images, an owner with several, and a polymorphic image are deleted with their files."""
     async with sessions.begin() as session:
         await (await session.get_one(Post, 3)).photos.get_image_set(order_index=2).delete()
         await session.delete(await session.get_one(Article, "issue-42"))

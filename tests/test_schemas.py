@@ -72,7 +72,7 @@ class ShopOut(BaseModel):
 
 @pytest.fixture
 async def sessions(sqlite_database: Database) -> Sessions:
-    """Sessions with a bound store, and two shops, one of which has pictures."""
+    """Sessions with a bound store, and two shops, one of which has images."""
     await sqlite_database.create(Base.metadata)
     sessions = async_sessionmaker(sqlite_database.engine(), expire_on_commit=False)
     bind_store(sessions, MemoryStore("https://example.com/"))

@@ -146,7 +146,7 @@ class Named(MemoryStore):
 
 
 async def test_a_keyed_store_has_no_legacy_layout_by_default() -> None:
-    """A key without a revision is refused, unless the store implements ``legacy_name``."""
+    """A key without a revision is rejected, unless the store implements ``legacy_name``."""
     store = Named()
     with pytest.raises(InvalidKeyError, match="key: expected a revision"):
         await store.put(ImageKey("user", 7, 30, 20, "image/png"), b"x", reproducible=False)
@@ -195,7 +195,7 @@ async def test_the_four_methods_of_a_keyed_store() -> None:
 
 
 async def test_objects_that_are_not_images_are_refused() -> None:
-    """Methods that take an image refuse any other object with a ``TypeError``."""
+    """Methods that take an image reject any other object with a ``TypeError``."""
     store = MemoryStore()
     wrong: Any = 123
     for call in (store.open, store.delete, store.locate):

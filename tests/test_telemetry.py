@@ -274,7 +274,7 @@ def test_providers_may_be_configured_after_the_first_call(without_api: None) -> 
 
 
 async def test_refused_uploads_are_counted(observed: Observed) -> None:
-    """The data point of a refused upload has the class of the error."""
+    """The data point of a rejected upload has the class of the error."""
     user = User()
     await user.picture.from_blob(photo("chelsea"), MemoryStore())
     with pytest.raises(UnsupportedImageError):
@@ -305,7 +305,7 @@ async def test_requests_for_thumbnails_are_counted(observed: Observed, store: Ke
 
 
 async def test_refused_requests_are_counted(observed: Observed) -> None:
-    """Requests that got no capacity in time, and those whose picture cannot be read, are counted."""
+    """Requests that got no capacity in time, and those whose image cannot be read, are counted."""
     store = MemoryStore()
     site, original = Site(store, concurrency=1, max_wait=0.01), await put(Photo, store)
     broken = await put(Photo, store, b"not a picture")
@@ -320,7 +320,7 @@ async def test_refused_requests_are_counted(observed: Observed) -> None:
 
 
 async def test_jobs_are_measured(observed: Observed, sqlite_database: Database, tmp_path: Path) -> None:
-    """The wait and the duration of jobs for committed pictures, and the number of dropped jobs, are measured."""
+    """The wait and the duration of jobs for committed images, and the number of dropped jobs, are measured."""
     store = FileSystemStore(tmp_path, "/", fsync=False)
     sessions = await started(sqlite_database, worker.Base.metadata)
     bind_store(sessions, store)

@@ -116,7 +116,7 @@ async def test_a_forked_child_creates_new_pools() -> None:
 
 
 async def test_pictures_wait_before_they_are_read() -> None:
-    """In each event loop, two pictures per thread hold a slot; all others wait before they are read."""
+    """In each event loop, two images per thread hold a slot; all others wait before they are read."""
     slots = _threads.picture_slot()
     assert slots is _threads.picture_slot()
     most = 2 * (_threads.cores() + 1)

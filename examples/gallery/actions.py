@@ -28,10 +28,10 @@ Title = Annotated[str, Form(), StringConstraints(strip_whitespace=True, min_leng
 async def add_post(
     request: Request, session: Writing, author: Name, title: Title, photos: list[UploadFile]
 ) -> Response:
-    """Post photographs: all of them, or none if one is refused."""
+    """Post photographs: all of them, or none if one is rejected."""
     post = Post(title=title)
     for order_index, upload in enumerate(photos):
-        # Attached before the post is added to the session: no transaction is open while pictures are decoded.
+        # Attached before the post is added to the session: no transaction is open while images are decoded.
         await attach(post.photos.get_image_set(order_index=order_index), upload)
     post.author = await author_named(session, author)
     session.add(post)

@@ -34,7 +34,7 @@ STATUS: dict[type[Exception], int] = {
     StoreError: 503,
 }
 MAX_BODY = 200_000_000
-"""Largest request body, in bytes. The library limits each picture, but by then the form is on disk."""
+"""Largest request body, in bytes. The library limits each image, but by then the form is on disk."""
 
 
 def create_app(data: Path, bucket: S3Store | None = None, fleet: Fleet | None = None) -> FastAPI:
@@ -91,7 +91,7 @@ async def incomplete(request: Request, error: Any) -> Response:
 
 
 async def not_attached(request: Request, error: Any) -> Response:
-    """Respond with the library's message about a picture, which is written for users."""
+    """Respond with the library's message about an image, which is written for users."""
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 422)
     name = "".join(f"{note}: " for note in getattr(error, "__notes__", ()))
     return problem(request, status, f"{name}{error}")

@@ -21,8 +21,8 @@ async def reading(request: Request) -> AsyncIterator[AsyncSession]:
 async def writing(request: Request) -> AsyncIterator[AsyncSession]:
     """Yield a session that commits when the route returns, and rolls back when it raises.
 
-    The scope ``"function"`` makes FastAPI commit before it responds: a client that gets a success can see the picture,
-    and a client whose picture could not be stored gets an error.
+    The scope ``"function"`` makes FastAPI commit before it responds: a client that gets a success can see the image,
+    and a client whose image could not be stored gets an error.
     """
     database: Database = request.app.state.database
     async with database.writing.begin() as session:
@@ -30,7 +30,7 @@ async def writing(request: Request) -> AsyncIterator[AsyncSession]:
 
 
 def same_origin(request: Request) -> None:
-    """Refuse requests that pages of other sites make a visitor's browser send."""
+    """Reject requests that pages of other sites make a visitor's browser send."""
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         raise HTTPException(403, "this form was sent by another site")
 

@@ -20,7 +20,7 @@ from .models import LIMITS, Author, Post
 
 PER_PAGE = 24
 POLICY = "default-src 'self'; img-src 'self' blob: {}; style-src-attr 'unsafe-inline'; frame-ancestors 'none'"
-"""The Content-Security-Policy: pictures from the gallery or its bucket, and colours until they are loaded."""
+"""The Content-Security-Policy: images from the gallery or its bucket, and colours until they are loaded."""
 
 router = APIRouter()
 

@@ -60,7 +60,7 @@ async def make_thumbnails(request: Request, product_id: int) -> None:
     async with request.app.state.sessions() as session:
         with suppress(ImageAttachError, SQLAlchemyError):  # missing ones are made on request
             product = await session.get_one(Product, product_id)
-            await session.commit()  # no transaction is open while pictures are decoded and encoded
+            await session.commit()  # no transaction is open while images are decoded and encoded
             for photo in product.photos:
                 await photo.generate_thumbnails()
                 await session.commit()

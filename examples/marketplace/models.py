@@ -1,4 +1,4 @@
-"""The models of the marketplace: users, their sign-ins, products, and the pictures of products."""
+"""The models of the marketplace: users, their sign-ins, products, and the images of products."""
 
 from __future__ import annotations
 

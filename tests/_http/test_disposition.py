@@ -33,13 +33,13 @@ def test_names(filename: str, expected: str) -> None:
     ["", ".", " .. ", "a/b", "..\\a", "a\r\nSet-Cookie: b=c", "a\x00", "a\x7f", "\ud800", "gpj.\u202eexe", b"cat.jpg"],
 )
 def test_invalid_file_names(filename: str) -> None:
-    """Paths, line feeds and invisible characters are refused."""
+    """Paths, line feeds and invisible characters are rejected."""
     with pytest.raises(ValueError, match=r"download: expected a file name such as 'cat\.jpg'"):
         attachment(filename)
 
 
 def test_a_name_that_is_too_long() -> None:
-    """A name that exceeds the 255 bytes of most file systems is refused."""
+    """A name that exceeds the 255 bytes of most file systems is rejected."""
     assert attachment("x" * MAX_FILENAME)
     with pytest.raises(ValueError, match="at most 200 characters, got 201"):
         attachment("x" * (MAX_FILENAME + 1))

@@ -13,7 +13,7 @@ from tests.faults.rig import Rig, get
 
 
 async def deferring(database: Database) -> Rig:
-    """A database and a store with deferred deletion, and the pictures of two users."""
+    """A database and a store with deferred deletion, and the images of two users."""
     rig = await rig_of(database)
     defer_deletion(rig.sessions)
     await rig.user(1)

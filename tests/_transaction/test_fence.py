@@ -26,7 +26,7 @@ SHORT = timedelta(seconds=2)
 
 @pytest.fixture
 async def rig(database: Database) -> Rig:
-    """Each database in turn, with a picture."""
+    """Each database in turn, with an image."""
     await database.create(Base.metadata)
     rig = Rig(database, FaultyStore(), database.engine(pool_size=1, max_overflow=0))
     await rig.user(1, b"old")
@@ -88,7 +88,7 @@ async def test_files_of_a_savepoint_count_if_they_are_kept(rig: Rig, released: b
 
 
 async def test_the_age_starts_with_the_upload(rig: Rig) -> None:
-    """A picture that was attached long ago is not old, and a slow upload is."""
+    """An image that was attached long ago is not old, and a slow upload is."""
     set_grace(rig.sessions, SHORT)
     async with rig.sessions() as session:
         session.add(user := User(id=2))

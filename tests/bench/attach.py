@@ -1,4 +1,4 @@
-"""Attaching a picture and committing, compared with an INSERT and a file written by hand."""
+"""Attaching an image and committing, compared with an INSERT and a file written by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The declared thumbnails of 100,000 existing pictures, killed and continued; and the cost of a real picture."""
+"""The declared thumbnails of 100,000 existing images, killed and continued; and the cost of a real image."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COUNT = int(os.environ.get("BACKFILL_COUNT", "100000"))
 YEAR = 365 * 24 * 3600
 KILLED_AT = 0.4
 REAL = 12
-"""Number of large pictures that are measured."""
+"""Number of large images that are measured."""
 
 
 class Base(DeclarativeBase):
@@ -48,7 +48,7 @@ class Base(DeclarativeBase):
 
 
 class Small(Base, Image, ThumbnailMarks):
-    """A picture with a tiny original, to measure everything except the processing of pixels."""
+    """An image with a tiny original, to measure everything except the processing of pixels."""
 
     __tablename__ = "small"
     __thumbnails__ = {"icon": Recipe(width=8, format="jpeg")}
@@ -56,7 +56,7 @@ class Small(Base, Image, ThumbnailMarks):
 
 
 class Real(Base, Image, ThumbnailMarks):
-    """A picture with nine files, for photographs of 12 megapixels."""
+    """An image with nine files, for photographs of 12 megapixels."""
 
     __tablename__ = "real"
     __thumbnails__ = {

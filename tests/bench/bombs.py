@@ -1,4 +1,4 @@
-"""Decompression bombs: the time and memory until they are refused."""
+"""Decompression bombs: the time and memory until they are rejected."""
 
 from __future__ import annotations
 

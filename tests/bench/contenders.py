@@ -116,7 +116,7 @@ def _libvips() -> tuple[str, Make]:
 
 
 def _libvips_shrunk() -> tuple[str, Make]:
-    """Run the minimum of calls of libvips that result in the same picture: the decoder shrinks as much as here."""
+    """Run the minimum of calls of libvips that result in the same image: the decoder shrinks as much as here."""
     import pyvips
 
     def make(task: Task) -> Callable[[], bytes]:

@@ -1,4 +1,4 @@
-"""The cost of declared thumbnails: a page of 500 pictures, and the deletion of pictures from a bucket.
+"""The cost of declared thumbnails: a page of 500 images, and the deletion of images from a bucket.
 
 For the page, the CPU time of this process is measured, as the best of several runs.
 """
@@ -48,7 +48,7 @@ class Base(DeclarativeBase):
 
 
 class Product(Base):
-    """A product with ten pictures."""
+    """A product with ten images."""
 
     __tablename__ = "product"
     id: Mapped[int] = mapped_column(primary_key=True)

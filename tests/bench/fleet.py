@@ -78,7 +78,7 @@ class Site:
 async def site(
     url: str, blobs: Sequence[tuple[bytes, tuple[int, int]]], count: int, cls: type[Image] = Snapshot
 ) -> AsyncIterator[Site]:
-    """Yield a store with originals, made from the given pictures in turn."""
+    """Yield a store with originals, made from the given images in turn."""
     folder = Path(tempfile.mkdtemp(prefix="fleet"))
     found = Site(FileSystemStore(folder, "/", fsync=False), own_name(), url, {})
     try:
@@ -98,7 +98,7 @@ async def site(
 
 
 async def in_one_process(store: KeyedStore, names: Sequence[str]) -> tuple[float, float]:
-    """Return the time and the CPU time for all pictures in one process."""
+    """Return the time and the CPU time for all images in one process."""
     maker = ThumbnailMaker(store, CLASSES)
     started, cpu = time.perf_counter(), time.process_time()
     turn = asyncio.Semaphore(maker.concurrency)
@@ -168,7 +168,7 @@ async def killed(url: str, count: int, kills: int, pause: float) -> None:
 
 
 async def throughput(url: str, count: int) -> None:
-    """Measure one worker on a core, and two on two cores, with pictures of 12 megapixels."""
+    """Measure one worker on a core, and two on two cores, with images of 12 megapixels."""
     blobs = [(photos.large(), (4000, 3000))]
     for cores in ((0,), (0, 1), (0,), (0, 1)):
         async with site(url, blobs, count, Poster) as found:
@@ -197,7 +197,7 @@ class Base(DeclarativeBase):
 
 
 class Album(Base):
-    """An album with a picture."""
+    """An album with an image."""
 
     __tablename__ = "album"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -205,7 +205,7 @@ class Album(Base):
 
 
 class AlbumCover(Base, Image):
-    """A picture with one declared thumbnail."""
+    """An image with one declared thumbnail."""
 
     __tablename__ = "album_cover"
     __thumbnails__ = {"card": Srcset([60], fallback=None)}

@@ -1,4 +1,4 @@
-"""Sessions without pictures, in a process that has imported the library, and in one with SQLAlchemy alone."""
+"""Sessions without images, in a process that has imported the library, and in one with SQLAlchemy alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COUNT = 300
 
 
 class Base(DeclarativeBase):
-    """The declarative base of a table without pictures."""
+    """The declarative base of a table without images."""
 
 
 class Note(Base):

@@ -1,4 +1,4 @@
-"""Reading pictures in a worker process, compared with a thread."""
+"""Reading images in a worker process, compared with a thread."""
 
 from __future__ import annotations
 

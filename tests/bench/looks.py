@@ -1,4 +1,4 @@
-"""The quality and speed of thumbnails for which the JPEG decoder shrinks the picture."""
+"""The quality and speed of thumbnails for which the JPEG decoder shrinks the image."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _cost(blob: bytes, shrink: int, width: int) -> Sample:
 
 
 def _reference(blob: bytes, width: int, *, linear: bool) -> Any:
-    """Return the whole picture resized by Lanczos in floating point, in linear light or in sRGB."""
+    """Return the whole image resized by Lanczos in floating point, in linear light or in sRGB."""
     image = pyvips.Image.jpegload_buffer(blob)
     image = image.colourspace("scrgb") if linear else image.cast("float")
     height = int(originals.SIZE[1] * width / originals.SIZE[0] + 0.5)

@@ -1,4 +1,4 @@
-"""An owner with a picture, and databases for it."""
+"""An owner with an image, and databases for it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Base(DeclarativeBase):
 
 
 class UserPicture(Base, Image):
-    """One size of the picture of a user."""
+    """One size of the image of a user."""
 
     __tablename__ = "user_picture"
     user_id: Mapped[int] = mapped_column(ForeignKey("user.id"), primary_key=True)
 
 
 class User(Base):
-    """A user with a picture."""
+    """A user with an image."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -53,7 +53,7 @@ async def prepared(engine: AsyncEngine) -> AsyncIterator[Sessions]:
 
 
 async def stored(sessions: Sessions, store: Store, blob: bytes) -> int:
-    """Commit a user with a picture; return the primary key."""
+    """Commit a user with an image; return the primary key."""
     async with sessions() as session:
         user = User()
         session.add(user)

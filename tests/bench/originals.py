@@ -20,7 +20,7 @@ LABELS = {
 
 
 def large() -> bytes:
-    """Return a picture as a phone writes it."""
+    """Return an image as a phone writes it."""
     return photos.large()
 
 
@@ -29,7 +29,7 @@ def _untagged() -> bytes:
 
 
 def _mosaic() -> bytes:
-    """Return a picture with detail down to the pixel, which an enlarged picture would not have."""
+    """Return an image with detail down to the pixel, which an enlarged image would not have."""
     picture = Image.new("RGB", SIZE)
     tiles = [photos.opened(name).convert("RGB") for name in photos.NAMES]
     left = number = 0
@@ -46,7 +46,7 @@ def _mosaic() -> bytes:
 
 
 def by_format() -> dict[str, bytes]:
-    """Return the same picture in several formats."""
+    """Return the same image in several formats."""
     return {
         "JPEG, 3.9 MB, Display P3": large(),
         "JPEG, 3.9 MB, no profile": _untagged(),

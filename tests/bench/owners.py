@@ -1,4 +1,4 @@
-"""The pictures of many owners in one transaction, compared with rows of SQLAlchemy alone."""
+"""The images of many owners in one transaction, compared with rows of SQLAlchemy alone."""
 
 from __future__ import annotations
 

@@ -279,7 +279,7 @@ async def _all(peer: Peer, task: dict[str, Any], body: bytes | Path, numbers: It
 
     async def work() -> None:
         for number in mine:
-            # as many names as pictures, so that no client profits from its cache
+            # as many names as images, so that no client profits from its cache
             name = f"user-picture/{number:08x}/{number * 2654435761 % 2**32:08x}.jpg/{size}"
             if operation == "get":
                 if await peer.get(name) != size:

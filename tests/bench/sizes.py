@@ -1,4 +1,4 @@
-"""Four sizes of one picture, from one decode and from four."""
+"""Four sizes of one image, from one decode and from four."""
 
 from __future__ import annotations
 

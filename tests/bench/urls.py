@@ -1,4 +1,4 @@
-"""A page of fifty users with their pictures: the SELECT, and one URL for each."""
+"""A page of fifty users with their images: the SELECT, and one URL for each."""
 
 from __future__ import annotations
 

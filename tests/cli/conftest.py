@@ -47,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 async def fill() -> None:
-    """Create seven users with one picture each."""
+    """Create seven users with one image each."""
     engine = models.engine()
     async with engine.begin() as connection:
         await connection.run_sync(models.Base.metadata.create_all)

@@ -200,7 +200,7 @@ def media() -> FileSystemStore:
 
 
 def routed() -> RoutingStore:
-    """Return a routing store with a separate store for the pictures, by the name of their table."""
+    """Return a routing store with a separate store for the images, by the name of their table."""
     return RoutingStore({"user_picture": media()}, memory)
 
 
@@ -210,7 +210,7 @@ def routed_thumbnails() -> RoutingStore:
 
 
 def misrouted() -> RoutingStore:
-    """Return a routing store with a misspelled object type, so that the pictures go to the default store."""
+    """Return a routing store with a misspelled object type, so that the images go to the default store."""
     return RoutingStore({"user_pictures": memory}, media())
 
 

@@ -56,7 +56,7 @@ def screen(text: str) -> list[str]:
 
 
 def run(folder: Path) -> list[str]:
-    """Start to copy 300 pictures, and return the lines of the terminal when two thirds have been copied."""
+    """Start to copy 300 images, and return the lines of the terminal when two thirds have been copied."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": str(WIDTH)}
     environment["DATABASE_URL"] = "sqlite:///app.sqlite"
     master, slave = pty.openpty()
@@ -74,7 +74,7 @@ def run(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    """Draw the picture."""
+    """Draw the image."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part in ("app", "srv/media", "srv/new"):

@@ -41,7 +41,7 @@ def last(result: Result) -> str:
 
 
 def of_user(folder: Path, number: int) -> str:
-    """Return the name of the file of a user's picture."""
+    """Return the name of the file of a user's image."""
     with closing(sqlite3.connect(folder / models.DATABASE)) as connection:
         query = "SELECT revision FROM user_picture WHERE user_id = ? AND original"
         [revision] = connection.execute(query, [number]).fetchone()
@@ -316,7 +316,7 @@ def test_migrate_refuses_the_same_store_twice(run: Run, filled: Path) -> None:
 
 
 def test_thumbnails_makes_missing_thumbnails(run: Run, filled: Path) -> None:
-    """Each size of each picture is made exactly once."""
+    """Each size of each image is made exactly once."""
     arguments = ["thumbnails", PICTURE, "-s", MEDIA, "-w", "30", "-w", "45", "--height", "20", "-v"]
     done = run(*arguments)
     assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "made User 1: 30x20, 45x30"), done.output
@@ -363,7 +363,7 @@ def test_thumbnails_refuses_invalid_options(arguments: list[str], message: str, 
 
 
 def test_thumbnails_reports_failures(run: Run, filled: Path) -> None:
-    """The picture and the error are printed, the exit code is 1, and the other thumbnails are made."""
+    """The image and the error are printed, the exit code is 1, and the other thumbnails are made."""
     lose_file(filled)
     done = run("thumbnails", PICTURE, "-s", MEDIA, "-w", "30")
     assert (done.exit_code, done.stdout.startswith("failed User 3: ")) == (1, True), done.output
@@ -439,7 +439,7 @@ def test_thumbnails_enqueues_work(run: Run, folder: Path) -> None:
     ],
 )
 def test_objects_that_are_not_queues(name: str, message: str, run: Run, folder: Path) -> None:
-    """Objects that are not queues are refused, and no thumbnail is made."""
+    """Objects that are not queues are rejected, and no thumbnail is made."""
     asyncio.run(put_cards())
     done = run("thumbnails", CARD, "-s", MEDIA, "--enqueue", f"tests.cli.models:{name}")
     assert (done.exit_code, message in done.stderr, cards(folder)) == (2, True, []), done.output

@@ -126,7 +126,7 @@ async def test_options_of_libpq_take_effect(scheme: str, database: Database) -> 
 @pytest.mark.parametrize("query", ["sslmode=require", "ssl=true", "sslmode=verify-full&sslrootcert=system"])
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql+psycopg"])
 def test_required_tls_is_never_dropped(scheme: str, query: str, database: Database, run: Run) -> None:
-    """A server without TLS is refused if the URL requires TLS."""
+    """A server without TLS is rejected if the URL requires TLS."""
     url = database.url.set(drivername=scheme).render_as_string(hide_password=False)
     done = run("doctor", "-d", f"{url}?{query}")
     assert (done.exit_code, "SSL" in done.stdout) == (1, True), done.output
@@ -182,7 +182,7 @@ class OtherDialect(SQLiteDialect_aiosqlite):
 
 
 def test_synchronous_drivers(run: Run) -> None:
-    """A synchronous driver is refused if the library knows no asynchronous one for the database."""
+    """A synchronous driver is rejected if the library knows no asynchronous one for the database."""
     dialects.registry.register("other.sync", "sqlalchemy.dialects.sqlite.pysqlite", "SQLiteDialect_pysqlite")
     done = run("doctor", "-d", "other+sync:///name")
     assert (done.exit_code, "expected an asynchronous driver" in done.stderr) == (2, True), done.output

@@ -63,7 +63,7 @@ def test_objects_that_cannot_be_loaded(spec: str, message: str, run: Run, folder
 
 @pytest.mark.parametrize("option", ["-m", "-d", "-s"])
 def test_none_is_not_a_missing_option(option: str, run: Run) -> None:
-    """An option whose object is ``None`` is refused, not ignored."""
+    """An option whose object is ``None`` is rejected, not ignored."""
     done = run("doctor", option, f"{MODELS}:none", DATABASE_URL="")
     assert (done.exit_code, f"'{MODELS}:none' is None" in done.stderr) == (2, True), done.output
 

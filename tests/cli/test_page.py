@@ -89,7 +89,7 @@ def normalize(text: str) -> str:
 
 @pytest.fixture
 def application(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An application with twelve pictures, and the directories of the page."""
+    """An application with twelve images, and the directories of the page."""
     (folder / "app").mkdir()
     (folder / "app" / "models.py").write_text(MODELS)
     (folder / "app" / "tasks.py").write_text("from tests.cli.models import queue as tasks")
@@ -114,7 +114,7 @@ class _Old(FileSystemStore):
 
 
 async def fill(folder: Path, store: FileSystemStore, users: int) -> None:
-    """Create a database with some pictures."""
+    """Create a database with some images."""
     found = importlib.import_module("app.models")
     engine = create_async_engine(f"sqlite+aiosqlite:///{folder}/app.sqlite")
     async with engine.begin() as connection:

@@ -66,7 +66,7 @@ def test_public_and_private_objects(query: str, scope: str) -> None:
 
 @pytest.mark.parametrize("query", ["", "?acl=private", "?region=eu-central-1"])
 def test_public_or_private_is_required(query: str) -> None:
-    """A command that puts files refuses a bucket's URL that does not state whether objects are public."""
+    """A command that puts files rejects a bucket's URL that does not state whether objects are public."""
     assert isinstance(read(f"s3://pictures{query}"), S3Store)
     with pytest.raises(BadParameter, match="public: expected public=yes or public=no"):
         StoreParameter(writes=True).convert(f"s3://pictures{query}", None, None)

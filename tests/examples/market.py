@@ -97,7 +97,7 @@ class Market:
         return await self.client.post("/api/users", json={"name": name, "password": PASSWORD})
 
     async def offer(self, *names: str, title: str = "A cat") -> str:
-        """Offer a product with pictures; return its address in the API."""
+        """Offer a product with images; return its address in the API."""
         answer = await self.client.post("/api/products", json={"title": title, "price": "3.50"})
         assert answer.status_code == 201, answer.text
         address = f"/api/products/{answer.json()['id']}"
@@ -106,12 +106,12 @@ class Market:
         return address
 
     async def upload(self, address: str, *names: str) -> httpx.Response:
-        """Add pictures to a product."""
+        """Add images to a product."""
         files = [("photos", (f"{name}.jpg", photos.photo(name))) for name in names]
         return await self.client.post(f"{address}/photos", files=files)
 
     async def photos(self, address: str) -> list[dict[str, Any]]:
-        """Return the pictures of a product, as the API shows them."""
+        """Return the images of a product, as the API shows them."""
         answer = await self.client.get(address)
         assert answer.status_code == 200
         found: list[dict[str, Any]] = answer.json()["photos"]

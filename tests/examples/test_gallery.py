@@ -94,7 +94,7 @@ class Gallery:
         return answer
 
     async def send(self, url: str, field: str, blob: bytes) -> httpx.Response:
-        """Send a picture, and wait until its thumbnails are made."""
+        """Send an image, and wait until its thumbnails are made."""
         answer = await self.client.post(url, files={field: ("new.jpg", blob)})
         await self.app.state.worker.join()
         return answer
@@ -431,7 +431,7 @@ async def test_only_pictures_are_served(gallery: Gallery) -> None:
 
 
 async def test_forms_of_other_sites_are_refused(gallery: Gallery) -> None:
-    """The browser sends the origin of a form, and forms of other sites are refused."""
+    """The browser sends the origin of a form, and forms of other sites are rejected."""
     await gallery.post(jpeg("coffee"))
     answer = await gallery.client.post("/posts/1/delete", headers={"Sec-Fetch-Site": "cross-site"})
     assert answer.status_code == 403

@@ -31,7 +31,7 @@ PICTURES = """Promise.all([...document.images].map(async (image) => {
   while (!image.complete) await new Promise((done) => setTimeout(done, 20));
   return [image.currentSrc, image.naturalWidth, image.clientWidth];
 }))"""
-"""The URL, the width and the displayed width of each picture of a page, once all are loaded or have failed."""
+"""The URL, the width and the displayed width of each image of a page, once all are loaded or have failed."""
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +129,7 @@ async def serving(app: Any, *blobs: bytes, avatar: bool = False) -> AsyncGenerat
 
 
 async def test_a_browser_requests_each_picture_once(tmp_path: Path) -> None:
-    """All pictures of a page are shown; after a restart, the browser requests none of them again."""
+    """All images of a page are shown; after a restart, the browser requests none of them again."""
     asked: Counter[tuple[str, int]] = Counter()
     gallery = create_app(tmp_path / "data")
 

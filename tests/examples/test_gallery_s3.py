@@ -1,4 +1,4 @@
-"""The gallery with pictures in a private bucket."""
+"""The gallery with images in a private bucket."""
 
 from __future__ import annotations
 

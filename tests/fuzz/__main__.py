@@ -1,4 +1,4 @@
-"""Fuzz the reading of pictures: ``python -m tests.fuzz [TARGET] [SECONDS]``, by default each target in turn.
+"""Fuzz the reading of images: ``python -m tests.fuzz [TARGET] [SECONDS]``, by default each target in turn.
 
 Findings are kept in ``build/fuzz``, and the next run starts from the files that reached new code.
 """

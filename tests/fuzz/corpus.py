@@ -1,7 +1,7 @@
 """Compare renderings of your own files with those of other decoders: ``python -m tests.fuzz.corpus FOLDER...``.
 
 Each file below the folders is read with all types allowed, and reduced to a width of 64 pixels. It is *accepted* or
-*refused*, with the error; an accepted one is compared with Pillow, pillow-heif (HEIC) or resvg (SVG, if it is
+*rejected*, with the error; an accepted one is compared with Pillow, pillow-heif (HEIC) or resvg (SVG, if it is
 installed), and listed if it is *rendered differently*.
 """
 
@@ -32,7 +32,7 @@ SUFFIXES: Final = frozenset(
 
 
 def files(folders: list[str]) -> Iterator[Path]:
-    """Yield files with the extension of a picture, once per content."""
+    """Yield files with the extension of an image, once per content."""
     seen: set[bytes] = set()
     for folder in folders:
         for path in sorted(Path(folder).rglob("*")):
@@ -44,7 +44,7 @@ def files(folders: list[str]) -> Iterator[Path]:
 
 
 def by_others(data: bytes, mimetype: str, size: tuple[int, int]) -> Image.Image | None:
-    """Return the picture at this size, rendered by another decoder; ``None`` if that does not read it either."""
+    """Return the image at this size, rendered by another decoder; ``None`` if that does not read it either."""
     try:
         if mimetype == "image/svg+xml":
             import resvg_py
@@ -59,7 +59,7 @@ def by_others(data: bytes, mimetype: str, size: tuple[int, int]) -> Image.Image 
 
 
 def in_srgb(picture: Image.Image) -> Image.Image:
-    """Return the picture with its colour profile applied, if lcms can do so, and premultiplied alpha."""
+    """Return the image with its colour profile applied, if lcms can do so, and premultiplied alpha."""
     alpha = picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
     if picture.mode.startswith("I;16") or picture.mode == "I":
         picture = picture.convert("I").point(lambda value: value / 257).convert("L")
@@ -82,7 +82,7 @@ def in_srgb(picture: Image.Image) -> Image.Image:
 
 
 def difference(first: Image.Image, second: Image.Image) -> float:
-    """Return the difference of two pictures on white, ignoring shifts by one pixel."""
+    """Return the difference of two images on white, ignoring shifts by one pixel."""
 
     def on_white(picture: Image.Image) -> Image.Image:
         canvas = Image.new("RGBA", picture.size, "white")

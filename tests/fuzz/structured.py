@@ -2,7 +2,7 @@
 
 ``python -m tests.fuzz.structured [FILES] [SEED]`` generates EXIF, TIFF and ISO-BMFF that are well-formed enough to be
 read: directories that point to each other, tables that claim missing data, and items that refer to themselves. Every
-file must be accepted, or refused with an error of this library, within the budgets. The last line has the counts.
+file must be accepted, or rejected with an error of this library, within the budgets. The last line has the counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from aioimageattach.imaging._containers import heif_items
 from aioimageattach.imaging._limits import KNOWN_TYPES
 
 MOST_SECONDS: Final = 0.05
-"""Largest CPU time for refusing a file, or for reading the header of an accepted one."""
+"""Largest CPU time for rejecting a file, or for reading the header of an accepted one."""
 MOST_MEMORY: Final = 50
 """Largest memory for either, in MiB."""
 GROUP: Final = 20
@@ -120,7 +120,7 @@ def exif(source: Hostile) -> bytes:
 
 @cache
 def still(file_format: str) -> bytes:
-    """Return a valid picture of 48 x 32."""
+    """Return a valid image of 48 x 32."""
     picture = Image.linear_gradient("L").resize((48, 32)).convert("RGBA" if file_format == "AVIF" else "RGB")
     file = io.BytesIO()
     if file_format == "HEIC":
@@ -173,7 +173,7 @@ def webp(source: Hostile) -> bytes:
 
 
 def tiff(source: Hostile) -> bytes:
-    """Return a TIFF whose first directory more or less describes a picture."""
+    """Return a TIFF whose first directory more or less describes an image."""
     usual = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 8, 279: 64}
     fields = [(tag, 4, source.some(1), source.some(value)) for tag, value in usual.items() if not source.wrong()]
     for _ in range(source.choice((0, 0, 1, 5))):
@@ -195,7 +195,7 @@ def box(source: Hostile, name: bytes, *parts: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Coded:
-    """A coded picture: its brand, type, size, configuration and data."""
+    """A coded image: its brand, type, size, configuration and data."""
 
     brand: bytes
     kind: bytes
@@ -206,7 +206,7 @@ class Coded:
 
 @cache
 def coded(file_format: str) -> Coded:
-    """Return the primary picture of a valid file."""
+    """Return the primary image of a valid file."""
     file = still(file_format)
     brand, kind, name, size = {
         "AVIF": (b"avif", b"av01", b"av1C", (48, 32)),

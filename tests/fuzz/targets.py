@@ -37,7 +37,7 @@ RECIPES: Final = (Recipe(width=16, height=16, animated=True), Recipe(width=8))
 
 
 def check_picture(data: bytes) -> None:
-    """Thumbnails of a picture have the right size, or the picture is refused."""
+    """Thumbnails of an image have the right size, or the image is rejected."""
     found = probe(data, LIMITS)
     for rendering in render(data, RECIPES, LIMITS):
         with Image.open(io.BytesIO(rendering.blob)) as picture:
@@ -45,14 +45,14 @@ def check_picture(data: bytes) -> None:
 
 
 def check_header(data: bytes) -> None:
-    """A header is read or refused."""
+    """A header is read or rejected."""
     found = probe(data, LIMITS)
     assert 0 < found.width <= LIMITS.max_side
     assert 0 < found.height <= LIMITS.max_side
 
 
 def check_stripping(data: bytes) -> None:
-    """A picture without metadata has the same type and size, and nothing left to remove."""
+    """An image without metadata has the same type and size, and nothing left to remove."""
     found = probe(data, LIMITS)
     if found.mimetype in STRIPPED_TYPES:
         stripped = strip_metadata(data, found.mimetype)
@@ -83,7 +83,7 @@ def check_walks(data: bytes) -> None:
 
 
 def check_drawing(data: bytes) -> None:
-    """The cost of a drawing is calculated, or the drawing is refused."""
+    """The cost of a drawing is calculated, or the drawing is rejected."""
     svg.examine(memoryview(data), LIMITS, lambda picture: None)
 
 

@@ -31,7 +31,7 @@ DAY = 24 * 3600
 
 
 def row(number: int, revision: str | None, **more: Any) -> dict[str, Any]:
-    """Return the columns of a picture."""
+    """Return the columns of an image."""
     return {
         "user_id": number,
         "width": 30,
@@ -64,7 +64,7 @@ class AgedStore:
         return revision
 
     async def fill(self, engine: AsyncEngine, count: int, *, lost: int = 0, base: Any = Base) -> None:
-        """Put pictures in order of time, and commit rows for all but the last ones."""
+        """Put images in order of time, and commit rows for all but the last ones."""
         rows = [row(number, self.picture(3 - number * 0.001)) for number in range(1, count + 1)]
         async with engine.begin() as connection:
             await connection.run_sync(base.metadata.create_all)
@@ -78,7 +78,7 @@ class AgedStore:
 
 
 class Place:
-    """A database with users, and a directory with their pictures."""
+    """A database with users, and a directory with their images."""
 
     def __init__(self, database: Database, root: Path, **options: Any) -> None:
         self.database = database
@@ -119,7 +119,7 @@ class Place:
         return name
 
     async def row(self, key: ImageKey, **values: Any) -> dict[str, Any]:
-        """Commit a user, and a row for a picture with a key."""
+        """Commit a user, and a row for an image with a key."""
         self.users += 1
         row = {
             "user_id": self.users,

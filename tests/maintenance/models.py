@@ -13,7 +13,7 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """A user with one picture."""
+    """A user with one image."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -22,7 +22,7 @@ class User(Base):
 
 
 class UserPicture(Base, Image):
-    """The picture of a user."""
+    """The image of a user."""
 
     __tablename__ = "user_picture"
     user_id: Mapped[int] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)

@@ -36,7 +36,7 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """A user with pictures."""
+    """A user with images."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -45,7 +45,7 @@ class User(Base):
 
 
 class Picture(Base, Image, FocalPoint, ThumbnailMarks):
-    """A picture with two thumbnails, one of which depends on the focal point."""
+    """An image with two thumbnails, one of which depends on the focal point."""
 
     __tablename__ = "picture"
     __thumbnails__ = {
@@ -56,7 +56,7 @@ class Picture(Base, Image, FocalPoint, ThumbnailMarks):
 
 
 class Animal(Base, Image):
-    """A picture without marks."""
+    """An image without marks."""
 
     __tablename__ = "animal"
     __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}
@@ -119,7 +119,7 @@ async def sessions(sqlite_database: Database, store: Listed) -> Sessions:
 
 
 async def fill(sessions: Sessions, count: int = 1) -> list[Picture]:
-    """Commit pictures with their thumbnails."""
+    """Commit images with their thumbnails."""
     rows = []
     for _ in range(count):
         async with sessions.begin() as session:
@@ -217,7 +217,7 @@ async def test_invalid_marks_are_not_checked(sessions: Sessions, store: Listed, 
 
 
 async def test_rows_that_change_during_the_verification(sessions: Sessions, store: Listed) -> None:
-    """A picture that is deleted or unmarked after its row was read is not reported."""
+    """An image that is deleted or unmarked after its row was read is not reported."""
     gone, unmarked, kept = await fill(sessions, 3)
 
     async def change() -> None:
@@ -294,7 +294,7 @@ class Before(DeclarativeBase):
 
 
 class OldUser(Before):
-    """A user with a picture."""
+    """A user with an image."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -125,7 +125,7 @@ async def test_values_without_a_valid_name_are_reported(
 
 
 async def test_a_store_without_names(sessions: async_sessionmaker[AsyncSession]) -> None:
-    """A store that is not a ``KeyedStore`` is refused, because it cannot contain offloaded values."""
+    """A store that is not a ``KeyedStore`` is rejected, because it cannot contain offloaded values."""
     mismatches = [mismatch async for mismatch in verify(sessions, Article, ThirdPartyStore())]
     assert {mismatch.problem for mismatch in mismatches} == {"unreadable"}
     assert isinstance(mismatches[0].error, DeclarationError)

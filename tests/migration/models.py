@@ -1,4 +1,4 @@
-"""Models of the migration tests: users' pictures, posts' photos, and single-table inheritance."""
+"""Models of the migration tests: users' images, posts' photos, and single-table inheritance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Base(DeclarativeBase):
 
 
 class User(Base):
-    """A user with one picture."""
+    """A user with one image."""
 
     __tablename__ = "user"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -31,7 +31,7 @@ class User(Base):
 
 
 class UserPicture(Base, Image):
-    """The picture of a user."""
+    """The image of a user."""
 
     __tablename__ = "user_picture"
     user_id: Mapped[int] = mapped_column(ForeignKey("user.id"), primary_key=True)
@@ -69,7 +69,7 @@ async def tables(database: Database) -> Sessions:
 
 
 async def add_users(sessions: Sessions, store: Store, blobs: Sequence[bytes], first: int = 1) -> None:
-    """Commit a user for each picture; the bytes need not be an image."""
+    """Commit a user for each image; the bytes need not be an image."""
     async with sessions() as session, session.begin():
         for number, blob in enumerate(blobs, first):
             user = User(id=number)

@@ -62,7 +62,7 @@ def destination() -> FaultyStore:
 
 
 async def keys(sessions: Sessions) -> list[ImageKey]:
-    """Return the keys of the users' pictures, in order."""
+    """Return the keys of the users' images, in order."""
     async with sessions() as session:
         return [row.key for row in await session.scalars(select(UserPicture).order_by(UserPicture.user_id))]
 
@@ -529,7 +529,7 @@ async def test_a_hanging_copy_does_not_stop_the_others(
 
 
 def test_arguments(source: FaultyStore, destination: FaultyStore) -> None:
-    """The same store twice, other objects, classes without files, and invalid numbers are refused immediately."""
+    """The same store twice, other objects, classes without files, and invalid numbers are rejected immediately."""
     sessions = Sessions()
     for other in (
         source,

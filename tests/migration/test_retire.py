@@ -112,7 +112,7 @@ async def test_an_outage_ends_the_run(sqlite_database: Database) -> None:
 
 
 async def test_stores_with_the_same_files(sqlite_database: Database) -> None:
-    """Stores with the same files are refused, because the only copy would be removed."""
+    """Stores with the same files are rejected, because the only copy would be removed."""
     sessions = await tables(sqlite_database)
     store = MemoryStore()
     for new in (store, MirrorStore(MemoryStore(), store)):

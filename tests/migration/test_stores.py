@@ -31,7 +31,7 @@ class Base(DeclarativeBase):
 
 
 class Article(Base):
-    """An article with a picture and offloaded values."""
+    """An article with an image and offloaded values."""
 
     __tablename__ = "article"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -42,7 +42,7 @@ class Article(Base):
 
 
 class ArticlePicture(Base, Image):
-    """The picture of an article."""
+    """The image of an article."""
 
     __tablename__ = "article_picture"
     article_id: Mapped[int] = mapped_column(ForeignKey(Article.id), primary_key=True)

@@ -1,4 +1,4 @@
-"""Compression: stored values are restored, and other data is refused."""
+"""Compression: stored values are restored, and other data is rejected."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BOMB = bytes(200_000_000)
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_altered_data_is_refused(compression: Any) -> None:
-    """Truncated, extended, repeated, resized, altered, foreign and empty data is refused."""
+    """Truncated, extended, repeated, resized, altered, foreign and empty data is rejected."""
     file = codec.compress(PLAIN, compression)
     size, fingerprint = len(PLAIN), sha256(PLAIN)
     wrong = [
@@ -60,7 +60,7 @@ def test_altered_data_is_refused(compression: Any) -> None:
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_trailing_data_is_refused(compression: Any) -> None:
-    """Data after the end of the value is refused, even in a later block."""
+    """Data after the end of the value is rejected, even in a later block."""
     plain = random.Random(1).randbytes(2 * codec.BLOCK)
     file = codec.compress(plain, compression)
     with pytest.raises(DamagedValueError, match="'x' is not what was stored"):
@@ -69,7 +69,7 @@ def test_trailing_data_is_refused(compression: Any) -> None:
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
 def test_a_decompression_bomb_takes_little_memory(compression: Any) -> None:
-    """A false size is detected after this size: 200 MB are refused with some kilobytes of memory."""
+    """A false size is detected after this size: 200 MB are rejected with some kilobytes of memory."""
     file = codec.compress(BOMB, compression)
     assert len(file) < 250_000
     tracemalloc.start()

@@ -125,7 +125,7 @@ async def test_urls_of_a_directory(sqlite_database: Database, tmp_path: Path, fi
 
 
 async def test_pictures_are_displayed(sqlite_database: Database, tmp_path: Path) -> None:
-    """An attached picture may be displayed, and active content behind its extension cannot run."""
+    """An attached image may be displayed, and active content behind its extension cannot run."""
     store = exposed(tmp_path)
     sessions = await prepared(sqlite_database, store)
     await attach(sessions, b"<script>alert(1)</script>", "cat.PNG")

@@ -201,7 +201,7 @@ async def check_notes(sessions: Sessions) -> None:
 
 
 async def test_merged_and_pickled(each_sessions: Sessions, store: FaultyStore) -> None:
-    """An unchanged value changes nothing, a replaced one is refused, and a loaded one is put again."""
+    """An unchanged value changes nothing, a replaced one is rejected, and a loaded one is put again."""
     sessions = each_sessions
     await article(sessions)
     async with sessions() as session:
@@ -445,7 +445,7 @@ async def test_keys_that_the_database_considers_equal(sessions: Sessions, store:
 
 
 async def test_a_store_that_is_not_keyed(sessions: Sessions) -> None:
-    """The store is refused before anything is written, and the message states the requirement."""
+    """The store is rejected before anything is written, and the message states the requirement."""
     with pytest.raises(DeclarationError, match="KeyedStore"):
         await article(sessions, body=StoredText("x", store=PlainStore()))
 

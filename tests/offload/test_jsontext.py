@@ -49,7 +49,7 @@ def test_integers_stay_integers(parser: str, number: int) -> None:
     ids=["nan", "inf", "object", "set", "bytes", "half a pair", "a key", "a module"],
 )
 def test_other_values_are_refused(value: Any) -> None:
-    """Values that JSON cannot represent are refused before they are written."""
+    """Values that JSON cannot represent are rejected before they are written."""
     with pytest.raises(OffloadError, match="cannot be encoded as JSON"):
         jsontext.encode(value)
 
@@ -76,7 +76,7 @@ def nested(depth: int) -> Any:
 
 
 def test_the_maximum_nesting() -> None:
-    """Deeper nesting is refused with both parsers, and brackets in strings do not count."""
+    """Deeper nesting is rejected with both parsers, and brackets in strings do not count."""
     assert jsontext.decode(jsontext.encode(nested(jsontext.MAX_DEPTH))) == nested(jsontext.MAX_DEPTH)
     with pytest.raises(OffloadError, match="nested deeper"):
         jsontext.encode(nested(jsontext.MAX_DEPTH + 1))

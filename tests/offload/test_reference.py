@@ -66,7 +66,7 @@ def test_shared_names_of_equal_values_are_equal() -> None:
 
 @given(st.binary(max_size=200))
 def test_values_in_the_row(data: bytes) -> None:
-    """Bytes are stored as text if they are valid text, and never with characters that PostgreSQL refuses."""
+    """Bytes are stored as text if they are valid text, and never with characters that PostgreSQL rejects."""
     raw = format_inline(data)
     assert parse(raw, "article.body") == Inline(data)
     assert "\0" not in raw
@@ -135,7 +135,7 @@ def test_invalid_object_types(object_type: str) -> None:
 
 @pytest.mark.parametrize("kind", ["", "txt", ".", ".TXT", ".tar.gz", ".gz", ".zst", ".abcdefghijklm", ".a b"])
 def test_invalid_kinds(kind: str) -> None:
-    """Invalid extensions are refused, and so are those of compressions."""
+    """Invalid extensions are rejected, and so are those of compressions."""
     with pytest.raises(DeclarationError, match=r"such as '\.msgpack'"):
         check_kind(kind)
     assert check_kind(".msgpack") == ".msgpack"

@@ -89,7 +89,7 @@ def test_stores_that_cannot_name_a_download(make: Callable[[Path], Store], tmp_p
 
 
 def test_invalid_download_names(tmp_path: Path) -> None:
-    """Both kinds of signed URLs refuse file names that a header cannot contain."""
+    """Both kinds of signed URLs reject file names that a header cannot contain."""
     for store in (signed(tmp_path), S3Store("pictures", "key", "secret", region="eu-central-1", url_expires_in=60)):
         with pytest.raises(ValueError, match="download: expected a file name such as"):
             store.locate(PICTURE, download='cat.jpg"\r\nSet-Cookie: a=b')

@@ -226,6 +226,6 @@ async def test_stores_without_names() -> None:
 
 
 def test_invalid_stores() -> None:
-    """A store that is not a ``KeyedStore`` is refused with an error that names its class."""
+    """A store that is not a ``KeyedStore`` is rejected with an error that names its class."""
     with pytest.raises(DeclarationError, match="got PlainStore; for other stores, use the class"):
         MirrorStore(MemoryStore(), PlainStore())  # type: ignore[arg-type]

@@ -214,7 +214,7 @@ async def test_stores_without_names() -> None:
 
 
 def test_invalid_combinations(above: MemoryStore, below: MemoryStore) -> None:
-    """A store over itself is refused, and so is a store that is not a ``KeyedStore``."""
+    """A store over itself is rejected, and so is a store that is not a ``KeyedStore``."""
     assert repr(OverlayStore(above, below)) == "<OverlayStore <MemoryStore of 0 files> over <MemoryStore of 0 files>>"
     for other in (above, MirrorStore(below, above)):
         with pytest.raises(ValueError, match="which keep the same files"):

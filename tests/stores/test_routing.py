@@ -98,7 +98,7 @@ async def test_deletions_are_sent_to_the_right_stores() -> None:
 
 
 async def test_an_object_type_without_a_store_is_refused() -> None:
-    """An object type without a store is refused before anything is read, with an error that lists the known ones."""
+    """An object type without a store is rejected before anything is read, with an error that lists the known ones."""
     store = RoutingStore({"a": MemoryStore(), "b": MemoryStore()})
     source = io.BytesIO(b"x")
     with pytest.raises(InvalidKeyError, match=r"expected one of \['a', 'b'\], or a default store, got 'c'"):
@@ -109,7 +109,7 @@ async def test_an_object_type_without_a_store_is_refused() -> None:
 
 
 def test_invalid_arguments() -> None:
-    """Invalid object types, objects that are not stores, and stores that are not keyed stores are refused."""
+    """Invalid object types, objects that are not stores, and stores that are not keyed stores are rejected."""
     with pytest.raises(InvalidKeyError, match="object_type"):
         RoutingStore({"a/b": MemoryStore()})
     with pytest.raises(DeclarationError, match="expected a KeyedStore, got PlainStore"):

@@ -69,7 +69,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> SplitStore:
 
 
 async def a_user(sessions: Sessions, store: KeyedStore, number: int = 1) -> User:
-    """Attach a picture with two thumbnails, one of which was made elsewhere."""
+    """Attach an image with two thumbnails, one of which was made elsewhere."""
     async with sessions.begin() as session:
         bind_store(session, store)
         session.add(user := User(id=number))
@@ -235,7 +235,7 @@ async def test_an_application_serves_both(sessions: Sessions, tmp_path: Path) ->
 
 
 async def test_an_original_is_never_put_among_the_thumbnails() -> None:
-    """An original whose key has the mark of a thumbnail is refused before its file is read."""
+    """An original whose key has the mark of a thumbnail is rejected before its file is read."""
     store = SplitStore(MemoryStore(), MemoryStore())
     key = ImageKey(OBJECT_TYPE, None, 30, 20, "image/png", make_revision() + THUMBNAIL)
     with pytest.raises(InvalidKeyError, match="belongs to a thumbnail"):

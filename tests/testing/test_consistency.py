@@ -17,7 +17,7 @@ from tests.testing.test_contract import ThirdPartyStore
 
 @pytest.fixture
 async def place(sqlite_database: Database, tmp_path: Path) -> Place:
-    """SQLite, a directory, and two users with pictures."""
+    """SQLite, a directory, and two users with images."""
     place = await place_of(sqlite_database, tmp_path / "media")
     async with place.sessions.begin() as session:
         for number in (1, 2):
@@ -73,6 +73,6 @@ async def test_a_row_with_a_damaged_reference(place: Place) -> None:
 
 
 async def test_a_store_without_names(place: Place) -> None:
-    """A store that is not a ``KeyedStore`` is refused."""
+    """A store that is not a ``KeyedStore`` is rejected."""
     with pytest.raises(DeclarationError, match="assert_consistent: expected a KeyedStore"):
         await assert_consistent(place.sessions, Base, ThirdPartyStore())

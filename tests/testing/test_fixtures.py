@@ -76,7 +76,7 @@ async def test_the_faulty_store_is_the_current_one(faulty_image_store: FaultySto
 
 
 async def put_through(app: FastAPI) -> None:
-    """Send a picture to an application that runs in separate tasks, as on a real server."""
+    """Send an image to an application that runs in separate tasks, as on a real server."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         response = await client.put("/users/1/picture", content=photos.png())
     assert response.status_code == 204

@@ -36,7 +36,7 @@ class Base(DeclarativeBase):
 
 
 class Picture(Base, Image, FocalPoint, ThumbnailMarks):
-    """A picture with four files."""
+    """An image with four files."""
 
     __tablename__ = "backfilled"
     __thumbnails__ = {
@@ -47,7 +47,7 @@ class Picture(Base, Image, FocalPoint, ThumbnailMarks):
 
 
 class Bare(Base, Image):
-    """A picture without marks and a focal point."""
+    """An image without marks and a focal point."""
 
     __tablename__ = "bare"
     __thumbnails__ = {"card": Recipe(width=10)}
@@ -55,7 +55,7 @@ class Bare(Base, Image):
 
 
 def values(number: int, **others: Any) -> dict[str, Any]:
-    """Return the columns of a row whose picture was uploaded five minutes after the previous one."""
+    """Return the columns of a row whose image was uploaded five minutes after the previous one."""
     return {
         "id": number,
         "width": 60,

@@ -35,7 +35,7 @@ class Base(DeclarativeBase):
 
 
 class Snapshot(Base, Image):
-    """A picture with five thumbnails."""
+    """An image with five thumbnails."""
 
     __tablename__ = "snapshot"
     __thumbnails__ = {
@@ -46,7 +46,7 @@ class Snapshot(Base, Image):
 
 
 class Poster(Base, Image):
-    """A picture with four files, as on a typical page."""
+    """An image with four files, as on a typical page."""
 
     __tablename__ = "poster"
     __thumbnails__ = {"card": Srcset([320, 640, 1280], sizes="100vw")}

@@ -1,4 +1,4 @@
-"""Backfills: making the declared thumbnails of all existing pictures."""
+"""Backfills: making the declared thumbnails of all existing images."""
 
 from __future__ import annotations
 
@@ -372,7 +372,7 @@ async def test_an_error_of_enqueue_ends_the_run(sessions: Sessions, store: Count
 
 
 async def test_failures_are_listed(sessions: Sessions, store: CountingStore) -> None:
-    """Other pictures are made; a picture without a file counts as gone, and neither is marked."""
+    """Other images are made; an image without a file counts as gone, and neither is marked."""
     keys = await fill(sessions, store, COUNT)
     await store.discard(keys[3])
     await store.discard(keys[5])
@@ -473,7 +473,7 @@ async def test_the_number_of_originals_in_progress_is_limited(
 async def test_arguments_are_checked(
     sessions: Sessions, target: Any, options: dict[str, Any], error: type[Exception], message: str, store: CountingStore
 ) -> None:
-    """Invalid arguments are refused immediately."""
+    """Invalid arguments are rejected immediately."""
     with pytest.raises(error, match=message):
         backfill(sessions, target, **{"store": MemoryStore(), **options})
 

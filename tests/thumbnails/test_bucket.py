@@ -42,7 +42,7 @@ async def test_the_number_of_requests(gate: Gate, make_store: MakeStore) -> None
 
 
 async def test_thumbnails_are_deleted_together(sqlite_database: Database, gate: Gate, make_store: MakeStore) -> None:
-    """Thumbnails of many pictures are deleted with one request, without a listing; URLs of marked ones are direct."""
+    """Thumbnails of many images are deleted with one request, without a listing; URLs of marked ones are direct."""
     store = make_store(gate.url)
     sessions = await started(sqlite_database, Base.metadata, expire_on_commit=False)
     bind_store(sessions, store, thumbnails=ThumbnailServer(store, [], base_url="/thumbnails/"))

@@ -49,7 +49,7 @@ async def store(place: dict[str, str]) -> AsyncIterator[KeyedStore]:
 
 
 def urls_of(store: KeyedStore, original: Any) -> dict[str, list[str]]:
-    """Return the URLs that each version generates for a picture."""
+    """Return the URLs that each version generates for an image."""
     found: dict[str, list[str]] = {}
     for version, cls in VERSIONS.items():
         same = row(cls, store, revision=original.revision, width=original.width, height=original.height)
@@ -60,7 +60,7 @@ def urls_of(store: KeyedStore, original: Any) -> dict[str, list[str]]:
 
 
 async def look(http: httpx.AsyncClient, url: str, servers: list[str], colour: tuple[int, ...]) -> None:
-    """Assert that a URL shows a picture of a colour, with at most one redirect, which the next server receives."""
+    """Assert that a URL shows an image of a colour, with at most one redirect, which the next server receives."""
     told = await http.get(servers[0] + url)
     if told.status_code == 302:
         told = await http.get(servers[-1] + told.headers["location"])
@@ -71,7 +71,7 @@ async def look(http: httpx.AsyncClient, url: str, servers: list[str], colour: tu
 
 
 async def test_a_recipe_is_changed_under_load(place: dict[str, str], store: KeyedStore) -> None:
-    """Each URL of either version shows its picture, also if the other version receives the redirect."""
+    """Each URL of either version shows its image, also if the other version receives the redirect."""
     random = Random(7)
     asked: list[tuple[str, tuple[int, ...]]] = []
     given: dict[str, list[tuple[str, tuple[int, ...]]]] = {"old": [], "new": []}

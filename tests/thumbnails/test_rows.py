@@ -65,7 +65,7 @@ def store() -> FailingStore:
 
 @pytest.fixture
 async def sessions(database: Database, store: FailingStore) -> Sessions:
-    """Sessions with SQLAlchemy's defaults, and eight users, seven of whom have pictures."""
+    """Sessions with SQLAlchemy's defaults, and eight users, seven of whom have images."""
     sessions = await started(database, Base.metadata)
     bind_store(sessions, store)
     async with sessions.begin() as session:
@@ -84,7 +84,7 @@ async def connect(sessions: Sessions) -> None:
 
 
 async def test_some_owners(sessions: Sessions) -> None:
-    """Conditions select the owners, and the progress counts only their pictures."""
+    """Conditions select the owners, and the progress counts only their images."""
     plan = generate(sessions, User.picture, [20], where=User.id > 6)
     await plan.execute()
     assert (plan.progress.total, plan.progress.counts["made"]) == (2, 2)
@@ -141,7 +141,7 @@ async def test_thumbnails_are_not_enlarged_on_request(sessions: Sessions, store:
 
 
 async def test_several_pictures_of_an_owner(sessions: Sessions) -> None:
-    """The pictures of an owner with several are processed separately."""
+    """The images of an owner with several are processed separately."""
     async with sessions.begin() as session:
         session.add(post := Post(id=5))
         for index in (1, 2):
@@ -154,7 +154,7 @@ async def test_several_pictures_of_an_owner(sessions: Sessions) -> None:
 
 
 async def test_callbacks_are_called_or_awaited(sessions: Sessions) -> None:
-    """A callback is called once per picture, after its thumbnails have been committed."""
+    """A callback is called once per image, after its thumbnails have been committed."""
     seen: list[Any] = []
 
     async def awaited(made: Thumbnails) -> None:
@@ -168,7 +168,7 @@ async def test_callbacks_are_called_or_awaited(sessions: Sessions) -> None:
 
 
 async def test_a_missing_original_does_not_affect_others(sessions: Sessions, store: FailingStore) -> None:
-    """A missing original is a failure with the identity of the picture, and the rest of its batch is made."""
+    """A missing original is a failure with the identity of the image, and the rest of its batch is made."""
     async with sessions() as session:
         await store.delete((await session.get_one(User, 3)).picture.require_original())
     plan = generate(sessions, User.picture, [30])
@@ -226,7 +226,7 @@ async def test_an_owner_that_is_deleted_is_not_a_failure(sessions: Sessions, sto
     "database", ["postgresql", "mariadb"], indirect=True
 )  # SQLite would block the concurrent write
 async def test_a_picture_that_is_replaced_during_the_run(sessions: Sessions, store: FailingStore) -> None:
-    """The thumbnail is one of the new picture, and none of the old one is left."""
+    """The thumbnail is one of the new image, and none of the old one is left."""
     new = photos.saved(photos.opened("coffee", (120, 60)), "JPEG")
 
     async def replace() -> None:
@@ -291,7 +291,7 @@ def test_generate_returns_a_plan() -> None:
 
 
 async def test_errors_of_callables_and_third_party_stores(sessions: Sessions, store: FailingStore) -> None:
-    """Such an error is the failure of one picture, and the others are made."""
+    """Such an error is the failure of one image, and the others are made."""
 
     async def fail() -> None:
         raise OSError(5, "broken")
@@ -312,6 +312,6 @@ async def test_errors_of_callables_and_third_party_stores(sessions: Sessions, st
 
 
 async def test_programming_errors_stop_the_run(sessions: Sessions) -> None:
-    """An error that every picture would have is raised."""
+    """An error that every image would have is raised."""
     with pytest.raises(DeclarationError, match="expected a callable that returns a pyvips"):
         await generate(sessions, User.picture, [Recipe(width=30, preprocess=lambda _: None, variant="none")]).execute()

@@ -98,13 +98,13 @@ def in_memory(store: KeyedStore, *classes: type[Any], **options: Any) -> Thumbna
 
 
 async def job_of(store: KeyedStore, blob: bytes | None = None) -> tuple[str, list[str]]:
-    """Return the job for a new picture."""
+    """Return the job for a new image."""
     original = Original.parse(store.name_of((await put(Photo, store, blob)).key))
     assert original is not None
     return original.name, [one.stem for one in all_thumbnails(ThumbnailMaker(store, [Photo]), original)]
 
 
-# --- thumbnails of committed pictures --------------------------------------------------------------------------------
+# --- thumbnails of committed images ---------------------------------------------------------------------------------
 
 
 async def test_workers_make_the_thumbnails(
@@ -159,7 +159,7 @@ async def test_a_broker_that_is_down(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Commits are not delayed; pictures wait in memory, and are sent when the broker is available again."""
+    """Commits are not delayed; images wait in memory, and are sent when the broker is available again."""
     monkeypatch.setattr(module, "_SEND_TIMEOUT", 0.2)
     relay = Relay(URL)
     await relay.open()
@@ -250,7 +250,7 @@ async def test_jobs_are_idempotent(any_store: KeyedStore) -> None:
 
 
 async def test_pictures_that_do_not_exist(any_store: KeyedStore, caplog: pytest.LogCaptureFixture) -> None:
-    """A job for a missing picture or with invalid names does nothing."""
+    """A job for a missing image or with invalid names does nothing."""
     tasks = in_memory(any_store)
     name, stems = await job_of(any_store)
     legacy = row(Photo, any_store, revision=None, id=7)
@@ -300,7 +300,7 @@ async def test_a_transient_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_broken_picture_is_not_retried(any_store: KeyedStore, caplog: pytest.LogCaptureFixture) -> None:
-    """A picture that cannot be decoded is not tried again."""
+    """An image that cannot be decoded is not tried again."""
     tasks = in_memory(any_store)
     name, stems = await job_of(any_store, b"not a picture" * 99)
     result = await (await tasks._task.kiq(name, stems)).wait_result()

@@ -36,7 +36,7 @@ class Line:
 
 
 async def test_requests_come_first() -> None:
-    """Requests are admitted first, then new pictures, then the rest, each in the order of arrival."""
+    """Requests are admitted first, then new images, then the rest, each in the order of arrival."""
     line = Line()
     await line.join("first", REST)
     for name, priority in (("rest", REST), ("new", NEW), ("a", REQUEST), ("b", REQUEST), ("newer", NEW)):

@@ -1,4 +1,4 @@
-"""Pictures that are handed over after the commit, and the worker in the process."""
+"""Images that are handed over after the commit, and the worker in the process."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Product(Base):
 
 
 class Cover(Base, Image, FocalPoint, ThumbnailMarks):
-    """A picture with marks."""
+    """An image with marks."""
 
     __tablename__ = "cover"
     __thumbnails__ = {"icon": Srcset([24], aspect=(1, 1), fallback=None), "card": Srcset([60, 120], sizes="50vw")}
@@ -74,7 +74,7 @@ class Cover(Base, Image, FocalPoint, ThumbnailMarks):
 
 
 class Photo(Base, Image):
-    """A picture without marks."""
+    """An image without marks."""
 
     __tablename__ = "photo"
     __thumbnails__ = {"card": Srcset([60], fallback=None)}
@@ -83,14 +83,14 @@ class Photo(Base, Image):
 
 
 class Plain(Base, Image):
-    """A picture without declared thumbnails."""
+    """An image without declared thumbnails."""
 
     __tablename__ = "plain"
     product_id: Mapped[int] = mapped_column(ForeignKey(Product.id), primary_key=True)
 
 
 class Collector(Dispatcher):
-    """A receiver that records the pictures and makes no thumbnails."""
+    """A receiver that records the images and makes no thumbnails."""
 
     def __init__(self, store: KeyedStore) -> None:
         super().__init__(store, [Cover, Photo, Plain], 1000, 10.0, 1)
@@ -100,7 +100,7 @@ class Collector(Dispatcher):
         self.jobs.append(job)
 
     async def originals(self) -> list[str]:
-        """The names of the pictures received so far."""
+        """The names of the images received so far."""
         await self.join()
         return [job.original for job in self.jobs]
 
@@ -206,7 +206,7 @@ async def test_thumbnails_are_made_after_the_commit(
 async def test_each_picture_is_handed_over_once(
     sessions: async_sessionmaker[AsyncSession], collector: Collector
 ) -> None:
-    """A picture is handed over after the root commit, never after a rollback, with its focal point at that time."""
+    """An image is handed over after the root commit, never after a rollback, with its focal point at that time."""
     store = collector._store
     async with sessions() as session:
         session.add(product := Product(id=1))
@@ -276,7 +276,7 @@ async def test_postgresql_may_answer_commit_with_rollback(
 async def test_a_commit_whose_outcome_is_unknown(
     servers: Servers, tmp_path: Path, collector: Collector, fault: Fault
 ) -> None:
-    """The database is asked, and the picture of a committed row is handed over."""
+    """The database is asked, and the image of a committed row is handed over."""
     database, proxy = servers.database("asyncpg", tmp_path), Proxy()
     await database.create(Base.metadata)
     async with proxy.before(database.url) as url:
@@ -296,7 +296,7 @@ async def test_a_commit_whose_outcome_is_unknown(
 
 
 async def test_a_picture_that_is_gone_again(sqlite: async_sessionmaker[AsyncSession], handed: Handed) -> None:
-    """A picture that is deleted before the lookup is not handed over."""
+    """An image that is deleted before the lookup is not handed over."""
     await attached(sqlite)
     assert handed.certain == [True]
     assert await committed(dict.fromkeys(handed.files, True)) == handed.files
@@ -308,7 +308,7 @@ async def test_a_picture_that_is_gone_again(sqlite: async_sessionmaker[AsyncSess
 async def test_pictures_that_have_their_thumbnails(
     sqlite: async_sessionmaker[AsyncSession], collector: Collector
 ) -> None:
-    """Pictures whose thumbnails were made in the transaction are not handed over."""
+    """Images whose thumbnails were made in the transaction are not handed over."""
     async with sqlite.begin() as session:
         session.add(product := Product(id=1))
         await product.cover.from_blob(photo("chelsea"))
@@ -317,7 +317,7 @@ async def test_pictures_that_have_their_thumbnails(
 
 
 async def test_adopted_pictures(sqlite: async_sessionmaker[AsyncSession], collector: Collector) -> None:
-    """Adopted pictures are handed over, because their thumbnails may not exist."""
+    """Adopted images are handed over, because their thumbnails may not exist."""
     product = await attached(sqlite)
     name = original(product.cover, collector._store)
     assert await collector.originals() == [name]
@@ -352,7 +352,7 @@ async def test_an_error_of_a_receiver_does_not_affect_the_commit(
 async def test_each_picture_goes_to_one_receiver(
     sqlite: async_sessionmaker[AsyncSession], collector: Collector
 ) -> None:
-    """Only the last registered receiver that accepts the class and the store gets the picture."""
+    """Only the last registered receiver that accepts the class and the store gets the image."""
     store = collector._store
     other = Collector(MemoryStore())
     async with other, ThumbnailWorker(store, [Photo]):
@@ -388,7 +388,7 @@ async def test_a_pool_with_one_connection_is_not_disturbed(collector: Collector)
 async def test_a_session_that_was_given_its_connection(
     sqlite: async_sessionmaker[AsyncSession], collector: Collector, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its pictures are not handed over, because the application controls the transaction."""
+    """Its images are not handed over, because the application controls the transaction."""
     async with sqlite.kw["bind"].connect() as connection:
         with caplog.at_level(logging.INFO):
             async with AsyncSession(connection, expire_on_commit=False) as session:
@@ -403,7 +403,7 @@ async def test_a_session_that_was_given_its_connection(
 async def test_a_database_that_cannot_be_queried(
     sqlite: async_sessionmaker[AsyncSession], handed: Handed, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Thumbnails of the pictures are made on request."""
+    """Thumbnails of the images are made on request."""
     await attached(sqlite)
     async with sqlite.begin() as session:
         await session.execute(text("DROP TABLE cover"))
@@ -414,7 +414,7 @@ async def test_a_database_that_cannot_be_queried(
 async def test_many_pictures_are_looked_up_together(
     sqlite: async_sessionmaker[AsyncSession], collector: Collector
 ) -> None:
-    """Many pictures are looked up with one query."""
+    """Many images are looked up with one query."""
     async with sqlite.begin() as session:
         session.add_all(products := [Product(id=number) for number in range(20)])
         for product in products:
@@ -428,7 +428,7 @@ async def test_many_pictures_are_looked_up_together(
 
 
 async def test_a_session_in_another_event_loop(sqlite: async_sessionmaker[AsyncSession], collector: Collector) -> None:
-    """Its pictures are left to requests, because the connections of its engine belong to another loop."""
+    """Its images are left to requests, because the connections of its engine belong to another loop."""
     url = sqlite.kw["bind"].url
 
     async def attach() -> None:
@@ -445,7 +445,7 @@ async def test_a_session_in_another_event_loop(sqlite: async_sessionmaker[AsyncS
 async def test_too_many_pictures(
     sqlite: async_sessionmaker[AsyncSession], store: KeyedStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The number of waiting pictures is limited; further ones are logged, and made on request."""
+    """The number of waiting images is limited; further ones are logged, and made on request."""
     async with ThumbnailWorker(store, [Cover], max_waiting=1) as worker:
         async with sqlite.begin() as session:
             session.add_all(products := [Product(id=number) for number in (1, 2, 3)])
@@ -463,7 +463,7 @@ async def test_the_end_of_the_application(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Waiting pictures are finished, or dropped after the configured time; the worker can be started again."""
+    """Waiting images are finished, or dropped after the configured time; the worker can be started again."""
     worker = ThumbnailWorker(store, [Cover])
     async with worker:
         product = await attached(sqlite)

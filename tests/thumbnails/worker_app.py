@@ -34,7 +34,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.put("/covers/{number}")
 async def put_cover(number: int, request: Request) -> int:
-    """Attach a picture; return the process id."""
+    """Attach an image; return the process id."""
     async with sessions.begin() as session:
         session.add(product := Product(id=number))
         await product.cover.from_blob(await request.body())

@@ -134,7 +134,7 @@ def refused(user: User, post: Post) -> None:
     post.by_class.locate()  # type: ignore[attr-defined]  # pyright: ignore
     image_attachment(User)  # type: ignore[type-var]  # pyright: ignore
     wrong: image_attachment[UserPicture] = image_attachment("UserPicture", uselist=True)  # type: ignore[assignment]  # pyright: ignore
-    image_attachment(UserPicture, max_pictures=2)  # refused when it runs
+    image_attachment(UserPicture, max_pictures=2)  # rejected when it runs
     del wrong
 
 

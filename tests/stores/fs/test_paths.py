@@ -43,7 +43,7 @@ def test_guess_extension(mimetype: str, expected: str | None) -> None:
     "name", ["x" * 256, "a/" + "\u00fc" * 128, paths.SIDE_PREFIX, f"a/{paths.SIDE_PREFIX}1/b", "../x", "x" * 5000]
 )
 def test_invalid_names_in_a_directory(name: str) -> None:
-    """Segments of more than 255 bytes and names of unfinished files are refused, besides generally invalid names."""
+    """Segments of more than 255 bytes and names of unfinished files are rejected, besides generally invalid names."""
     with pytest.raises(InvalidKeyError):
         paths.check_path(name)
 

@@ -460,7 +460,7 @@ async def test_only_regular_files_are_files(store: FileSystemStore, root: Path) 
 
 
 async def test_a_file_where_a_directory_is_needed(store: FileSystemStore) -> None:
-    """The put is refused because the name is taken, and so is a file in the place of a directory."""
+    """The put is rejected because the name is taken, and so is a file in the place of a directory."""
     await store.put_object("a", b"1")
     await store.put_object("b/c", b"1")
     for name in ("a/b", "a/b/c", "b"):

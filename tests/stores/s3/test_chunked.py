@@ -56,7 +56,7 @@ def test_a_checksum_of_pieces(algorithm: Algorithm, expected: str) -> None:
 
 
 def test_a_checksum_whose_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checksum whose library is missing is refused immediately, and others work."""
+    """A checksum whose library is missing is rejected immediately, and others work."""
     monkeypatch.setitem(sys.modules, "awscrt.checksums", None)
     with pytest.raises(DeclarationError, match=r"checksum='crc64nvme' requires .* pip install 'aioimageattach\[crt\]'"):
         new_hash("crc64nvme")

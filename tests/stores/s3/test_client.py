@@ -99,7 +99,7 @@ async def test_awkward_keys(client: S3Client, key: str) -> None:
 
 @pytest.mark.parametrize("key", ["", ".", "..", "a/..", "./a", "a/../b", "é" * 513, "\ud800", 7], ids=ascii)
 async def test_keys_that_are_refused(gate: Gate, client: S3Client, key: Any) -> None:
-    """Invalid keys are refused before any request."""
+    """Invalid keys are rejected before any request."""
     calls: list[Callable[[], Any]] = [
         lambda: client.create(key, b""),
         lambda: client.replace(key, b""),
@@ -174,7 +174,7 @@ async def test_an_acl_is_sent_on_request(gate: Gate, client: S3Client) -> None:
 
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\0b", "é"])
 async def test_header_injection(gate: Gate, client: S3Client, value: str) -> None:
-    """Line feeds, NUL and characters beyond ASCII are refused before anything is sent."""
+    """Line feeds, NUL and characters beyond ASCII are rejected before anything is sent."""
     for options in ({"content_type": value}, {"content_disposition": value}, {"metadata": {"a": value}}):
         with pytest.raises(ValueError, match="headers"):
             await client.create("a", b"x", **options)
@@ -191,7 +191,7 @@ async def test_bodies_are_signed_without_tls_and_on_request(gate: Gate, make_cli
 
 
 async def test_a_taken_name(client: S3Client) -> None:
-    """``create`` refuses a taken name, and ``replace`` replaces the object, on request only if its ETag matches."""
+    """``create`` rejects a taken name, and ``replace`` replaces the object, on request only if its ETag matches."""
     first = await client.create("a", b"first")
     with pytest.raises(StoreFileExistsError):
         await client.create("a", b"second")
@@ -378,7 +378,7 @@ async def test_unfinished_uploads(gate: Gate, make_client: MakeClient) -> None:
 
 
 async def test_encryption(gate: Gate, make_client: MakeClient) -> None:
-    """The headers are sent with requests that create objects; a customer key is refused without TLS."""
+    """The headers are sent with requests that create objects; a customer key is rejected without TLS."""
     client = make_client(gate.url, encryption=Encryption.s3(), multipart_threshold=100)
     await client.create("a", b"x")
     await client.create("b", bytes(200))
@@ -652,7 +652,7 @@ asyncio.run(main(CLOSE))
     ids=str,
 )
 def test_arguments_out_of_range(options: dict[str, Any]) -> None:
-    """Arguments that are out of range are refused, and the error names them."""
+    """Arguments that are out of range are rejected, and the error names them."""
     with pytest.raises(ValueError, match=next(iter(options)).replace("timeout", "(timeout|expected)")):
         S3Client(BUCKET, Credentials("a", "b"), **options)
 

@@ -59,7 +59,7 @@ class TestOtherServers(StoreContract):
 
 
 async def test_an_upload_in_parts(other_store: S3Store) -> None:
-    """A multipart upload can be read, is refused for a taken name, and leaves no unfinished upload."""
+    """A multipart upload can be read, is rejected for a taken name, and leaves no unfinished upload."""
     blob = bytes(range(256)) * 50_000
     await other_store.put_object("large", blob, mimetype="image/png")
     async with await other_store.get_object("large") as file:
@@ -72,7 +72,7 @@ async def test_an_upload_in_parts(other_store: S3Store) -> None:
 
 
 async def test_a_copy_within_the_server(other_store: S3Store) -> None:
-    """A copy has the headers of a put, and is refused for a taken name."""
+    """A copy has the headers of a put, and is rejected for a taken name."""
     await other_store.put_object("a", b"x", mimetype="image/png")
     assert await other_store.copy_from(other_store, "a", "b", mimetype="image/gif")
     assert (await other_store.client.head("b")).content_type == "image/gif"

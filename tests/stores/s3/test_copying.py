@@ -103,7 +103,7 @@ async def test_copies_that_the_server_refuses(
 
 
 async def test_another_server_cannot_copy(gate: Gate, s3_store: S3Store, make_store: MakeStore) -> None:
-    """A store of another server or kind is refused without a request."""
+    """A store of another server or kind is rejected without a request."""
     elsewhere = make_store("http://127.0.0.1:9")
     with gate.noting() as requests:
         assert not await s3_store.copy_from(elsewhere, "a", "a")

@@ -47,14 +47,14 @@ def test_the_url_of_the_bucket() -> None:
 
 @pytest.mark.parametrize("key", ["..", "a/../b", "./a", "", "é" * 513])
 def test_no_key_leaves_the_bucket(key: str) -> None:
-    """Keys with segments that proxies would resolve are refused."""
+    """Keys with segments that proxies would resolve are rejected."""
     with pytest.raises(InvalidKeyError):
         Endpoint("pictures").url("x", key)
 
 
 @pytest.mark.parametrize("bucket", ["", "ab", "a/b", "a..b", "-ab", "ab-", "a b", "é" * 5, "x" * 256, "a?b", "../x"])
 def test_invalid_bucket_names(bucket: str) -> None:
-    """A bucket name that could change the path or the host is refused."""
+    """A bucket name that could change the path or the host is rejected."""
     with pytest.raises(ValueError, match="bucket: expected"):
         Endpoint(bucket)
 
@@ -77,7 +77,7 @@ def test_invalid_bucket_names(bucket: str) -> None:
     ],
 )
 def test_invalid_endpoints(template: str) -> None:
-    """An invalid endpoint is refused, and the message does not repeat a password."""
+    """An invalid endpoint is rejected, and the message does not repeat a password."""
     with pytest.raises(ValueError, match="endpoint_url: expected") as caught:
         Endpoint("pictures", template)
     assert "secret" not in str(caught.value)
@@ -162,7 +162,7 @@ def test_the_hosts_of_amazon(amazon: tuple[EndpointProvider, list[str]], bucket:
     ],
 )
 def test_incompatible_options(bucket: str, options: dict[str, Any], message: str) -> None:
-    """Incompatible options are refused immediately, and the message names the remedy."""
+    """Incompatible options are rejected immediately, and the message names the remedy."""
     with pytest.raises(ValueError, match=message):
         Endpoint(bucket, **options)
 

@@ -72,7 +72,7 @@ def test_arguments_take_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", [FIPS, DUAL_STACK, IGNORE])
 def test_neither_true_nor_false(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other values are refused, so that "yes" does not silently disable FIPS."""
+    """Other values are rejected, so that "yes" does not silently disable FIPS."""
     monkeypatch.setenv(name, "yes")
     with pytest.raises(ValueError, match=f"{name}: expected 'true' or 'false' in the environment, got 'yes'"):
         host_of()

@@ -29,7 +29,7 @@ class Base(DeclarativeBase):
 
 
 class Author(Base):
-    """An author with one picture."""
+    """An author with one image."""
 
     __tablename__ = "author"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -37,14 +37,14 @@ class Author(Base):
 
 
 class AuthorPicture(Base, Image):
-    """The picture of an author."""
+    """The image of an author."""
 
     __tablename__ = "author_picture"
     author_id: Mapped[int] = mapped_column(ForeignKey("author.id"), primary_key=True)
 
 
 def png(width: int) -> bytes:
-    """Return a picture of noise, whose size in bytes is proportional to its area."""
+    """Return an image of noise, whose size in bytes is proportional to its area."""
     image = pyvips.Image.gaussnoise(width, 100, sigma=60, mean=128).cast("uchar")
     return bytes(image.write_to_buffer(".png"))
 
@@ -67,7 +67,7 @@ async def sessions(sqlite_database: Database) -> Sessions:
 
 
 async def attach(sessions: Sessions, store: S3Store, blob: bytes, author: int = 1) -> None:
-    """Attach a picture to an author, and commit."""
+    """Attach an image to an author, and commit."""
     with store_context(store):
         async with sessions() as session:
             owner = await session.get(Author, author) or Author(id=author)
@@ -103,7 +103,7 @@ async def test_a_server_that_recovers(
 async def test_a_server_that_does_not_recover(
     gate: Gate, make_store: MakeStore, sessions: Sessions, small: bytes
 ) -> None:
-    """The flush fails, the old picture is unchanged, no file is left, and the flush can be repeated later."""
+    """The flush fails, the old image is unchanged, no file is left, and the flush can be repeated later."""
     store = make_store(gate.url, max_retry=1)
     await attach(sessions, store, small)
     gate.fail(2, 503, "SlowDown", method="PUT")

@@ -64,6 +64,6 @@ def test_the_default_window(expires_in: int, width: int) -> None:
     ],
 )
 def test_numbers_out_of_range(expires_in: int, width: int | None, message: str) -> None:
-    """Lifetimes that servers refuse, of more than seven days, are refused."""
+    """Lifetimes that servers reject, of more than seven days, are rejected."""
     with pytest.raises(ValueError, match=message):
         Window(expires_in, width)

@@ -73,6 +73,6 @@ def test_an_endless_number_of_attempts_does_not_overflow() -> None:
     "arguments", [{"max_retry": -1}, {"first": -1}, {"longest": -1}, {"timeout": 0}, {"timeout": float("nan")}]
 )
 def test_invalid_policies(arguments: dict[str, Any]) -> None:
-    """Negative numbers and a timeout of zero are refused."""
+    """Negative numbers and a timeout of zero are rejected."""
     with pytest.raises(ValueError, match="expected"):
         RetryPolicy(**arguments)

@@ -165,6 +165,6 @@ async def test_buckets_by_name(gate: Gate, make_store: MakeStore) -> None:
 
 
 def test_one_bucket_cannot_be_both() -> None:
-    """A sandbox over the same bucket is refused, because it would write to production."""
+    """A sandbox over the same bucket is rejected, because it would write to production."""
     with pytest.raises(ValueError, match="another bucket or prefix"):
         S3SandboxStore("same-bucket", "same-bucket", "key", "secret")

@@ -458,7 +458,7 @@ async def test_a_server_that_sends_less_than_requested(make_client: MakeClient) 
     [("bytes 0-99/100", 2), ("bytes 11-19/100", 9), ("bytes 0-9/100", 10), ("bytes x-y/z", 2), ("", 2)],
 )
 async def test_a_response_with_another_range(make_client: MakeClient, content_range: str, size: int) -> None:
-    """A response with another range is refused, because its bytes are not those requested."""
+    """A response with another range is rejected, because its bytes are not those requested."""
     wrong = found(bytes(size), 206, content_range=content_range)
     async with Scripted([wrong]) as server:
         with pytest.raises(StoreError, match="expected the range 10-11, got "):
@@ -520,7 +520,7 @@ async def test_a_server_that_stops_sending(make_client: MakeClient) -> None:
 
 
 async def test_a_response_of_unknown_length(make_client: MakeClient) -> None:
-    """A response without a length is refused, because truncation could not be detected."""
+    """A response without a length is rejected, because truncation could not be detected."""
     head = f"HTTP/1.1 200 OK\r\nLast-Modified: {MODIFIED['last_modified']}\r\n\r\n".encode()
     async with Scripted([raw(head + BLOB[:100]), found(BLOB)]) as server:
         assert await read(make_client(server.url)) == BLOB

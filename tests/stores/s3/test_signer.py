@@ -1,4 +1,4 @@
-"""Signature Version 4, compared with Amazon's test cases and botocore; invalid requests are refused."""
+"""Signature Version 4, compared with Amazon's test cases and botocore; invalid requests are rejected."""
 
 from __future__ import annotations
 

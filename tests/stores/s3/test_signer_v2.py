@@ -1,4 +1,4 @@
-"""Signature Version 2, compared with documented examples and botocore; invalid requests are refused."""
+"""Signature Version 2, compared with documented examples and botocore; invalid requests are rejected."""
 
 from __future__ import annotations
 

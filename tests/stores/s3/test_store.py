@@ -112,7 +112,7 @@ def test_the_arguments_of_the_predecessor() -> None:
     ids=str,
 )
 def test_incompatible_arguments(options: dict[str, Any], message: str) -> None:
-    """Incompatible arguments are refused, and the error names them."""
+    """Incompatible arguments are rejected, and the error names them."""
     with pytest.raises(ValueError, match=message):
         S3Store(**{"bucket": "pictures", **options})
 
@@ -164,7 +164,7 @@ async def test_storage_classes(gate: Gate, make_store: MakeStore) -> None:
 
 
 async def test_private_files(gate: Gate, make_store: MakeStore) -> None:
-    """Signed URLs stay the same for a while and expire, and unsigned requests are refused."""
+    """Signed URLs stay the same for a while and expire, and unsigned requests are rejected."""
     store = make_store(gate.url, url_expires_in=60)
     key = await put(store)
     name = store.name_of(key)

@@ -35,7 +35,7 @@ def test_a_key_is_encoded_once(key: str, expected: str) -> None:
 
 @pytest.mark.parametrize("key", ["", ".", "..", "a/../b", "./a", "a/.", "é" * 513, "a\ud800"])
 def test_invalid_keys(key: str) -> None:
-    """Keys that are empty, too long, not encodable, or have a segment that proxies would resolve are refused."""
+    """Keys that are empty, too long, not encodable, or have a segment that proxies would resolve are rejected."""
     with pytest.raises(InvalidKeyError, match=r"^key: "):
         quote_key(key)
 

@@ -1,4 +1,4 @@
-"""XML documents of S3: parsing, refusal of invalid ones, and comparison with botocore."""
+"""XML documents of S3: parsing, rejection of invalid ones, and comparison with botocore."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ def test_invalid_listings_are_refused(body: bytes, message: str) -> None:
 
 
 def test_other_invalid_responses_are_refused() -> None:
-    """An upload without an identifier, and a listing with an undecodable key, are refused."""
+    """An upload without an identifier, and a listing with an undecodable key, are rejected."""
     with pytest.raises(StoreUnavailableError, match="expected <UploadId> in "):
         responses.parse_upload_id(b"<InitiateMultipartUploadResult><UploadId/></InitiateMultipartUploadResult>")
     with pytest.raises(StoreUnavailableError, match="expected keys in UTF-8"):
