@@ -4,14 +4,12 @@
 
     ImageAttachError
     ├── UsageError                                  the program uses the library wrongly
-    │   ├── ContextError (LookupError)              no current store
+    │   ├── ContextError (LookupError)              no current store, or no current request
     │   ├── DeclarationError (TypeError)            a model or a call is invalid
-    │   ├── NotLoadedError (RuntimeError)           the rows of an image set are not loaded
-    │   └── DetachedError (RuntimeError)            the owner is not in a session
+    │   └── NotLoadedError (RuntimeError)           rows or values are not loaded
     ├── ImageError                                  a picture is rejected
     │   ├── FetchError (OSError)                    .status
-    │   │   ├── ForbiddenAddressError (PermissionError)
-    │   │   └── FetchTimeoutError (TimeoutError)
+    │   │   └── ForbiddenAddressError (PermissionError)
     │   ├── UnreadableImageError (ValueError)
     │   ├── UnsupportedImageError (ValueError)      .mimetype .allowed
     │   ├── ImageTooLargeError (ValueError)         .limit .actual
@@ -27,17 +25,13 @@
     │   ├── StoreFileExistsError (FileExistsError)  files are never overwritten
     │   ├── StoreMissingError (LookupError)         the bucket does not exist
     │   ├── StoreFileMismatchError (ValueError)     wrong size or wrong checksum
-    │   ├── InvalidKeyError (ValueError)
-    │   └── UnknownHostError (RuntimeError)         the host of a URL is not known
+    │   └── InvalidKeyError (ValueError)
     ├── MigrationError (ExceptionGroup)             .exceptions: why files were not moved
-    ├── SweepRefusedError (RuntimeError)            deleting files would be unsafe
-    ├── UnsafeDatabaseError (RuntimeError)          the database may hide committed rows
+    ├── RefusedError (RuntimeError)                 an operation could damage files
     ├── IncompleteError (RuntimeError)              fewer rows were read than counted
-    ├── OwnershipError (RuntimeError)               the files belong to another database
     ├── TransactionExpiredError (TimeoutError)      the transaction took too long to commit
     └── OffloadError                                a value of an offloaded column
         ├── DamagedValueError (ValueError)          the stored value is corrupt
-        ├── ValueNotLoadedError (UsageError)        the value has not been fetched from the store
         └── ValueTooLargeError (ValueError)         .limit .actual
 
 An :class:`ImageError` is caused by the sender of a picture, a :class:`UsageError` by the programmer, and the others by
@@ -56,9 +50,7 @@ __all__ = [
     "ContextError",
     "DamagedValueError",
     "DeclarationError",
-    "DetachedError",
     "FetchError",
-    "FetchTimeoutError",
     "ForbiddenAddressError",
     "ImageAttachError",
     "ImageError",
@@ -71,8 +63,8 @@ __all__ = [
     "NoOriginalError",
     "NotLoadedError",
     "OffloadError",
-    "OwnershipError",
     "ProcessingError",
+    "RefusedError",
     "StoreError",
     "StoreFileExistsError",
     "StoreFileMismatchError",
@@ -80,15 +72,11 @@ __all__ = [
     "StoreMissingError",
     "StorePermissionError",
     "StoreUnavailableError",
-    "SweepRefusedError",
     "TooManyPicturesError",
     "TransactionExpiredError",
-    "UnknownHostError",
     "UnreadableImageError",
-    "UnsafeDatabaseError",
     "UnsupportedImageError",
     "UsageError",
-    "ValueNotLoadedError",
     "ValueTooLargeError",
 ]
 
@@ -102,7 +90,10 @@ class UsageError(ImageAttachError):
 
 
 class ContextError(UsageError, LookupError):
-    """No store is available: none was passed, and neither the context, the session nor the default sets one."""
+    """No store is available: none was passed, and neither the context, the session nor the default sets one.
+
+    It is also raised for a URL whose host neither the settings nor the current request provide.
+    """
 
 
 class DeclarationError(UsageError, TypeError):
@@ -173,10 +164,6 @@ class InvalidKeyError(StoreError, ValueError):
     """A file name, an object type, an identifier or a revision is invalid."""
 
 
-class UnknownHostError(StoreError, RuntimeError):
-    """A URL cannot be built, because neither the settings nor the current request provide its host."""
-
-
 class MigrationError(ImageAttachError, ExceptionGroup[Exception]):
     """Some files could not be moved; all others were. Contains one error per file, with a note that names its row."""
 
@@ -245,7 +232,10 @@ class TooManyPicturesError(ImageError, ValueError):
 
 
 class FetchError(ImageError, OSError):
-    """A picture cannot be fetched from a URL; ``status`` is the HTTP status of the response, if there was one."""
+    """A picture cannot be fetched from a URL, or not in time.
+
+    ``status`` is the HTTP status of the response, if there was one.
+    """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
@@ -259,10 +249,6 @@ class ForbiddenAddressError(FetchError, PermissionError):
     """A URL resolves to an address that is not public. Nothing was sent to that address."""
 
 
-class FetchTimeoutError(FetchError, TimeoutError):
-    """A server did not send the file within the timeout."""
-
-
 class NoOriginalError(ImageAttachError, FileNotFoundError):
     """The image set has no original, or the original that a thumbnail was made from has been replaced or deleted."""
 
@@ -271,31 +257,23 @@ class NoOriginalError(ImageAttachError, FileNotFoundError):
 
 
 class NotLoadedError(UsageError, RuntimeError):
-    """The rows of an image set are not loaded, and a synchronous call cannot load them."""
-
-
-class DetachedError(UsageError, RuntimeError):
-    """The owner of an image set is detached from its session or deleted, so its images cannot be changed."""
+    """The rows of an image set, or an offloaded value, are not loaded, and a synchronous call cannot load them."""
 
 
 class ProcessingError(ImageAttachError, RuntimeError):
     """Processing failed for a reason other than the picture: in ``preprocess``, ``postprocess`` or a worker process."""
 
 
-class SweepRefusedError(ImageAttachError, RuntimeError):
-    """A sweep refused to delete files that may still be needed. The message lists the refused files and the reasons."""
+class RefusedError(ImageAttachError, RuntimeError):
+    """An operation on many files was refused, because it could damage them. The message lists the reasons.
 
-
-class UnsafeDatabaseError(ImageAttachError, RuntimeError):
-    """The database may hide committed rows, as a replica or a view does. The message says why."""
+    A sweep found too many orphans, the files in a store belong to another database, or the database may hide committed
+    rows, as a replica or a view does.
+    """
 
 
 class IncompleteError(ImageAttachError, RuntimeError):
     """Fewer rows were read than the database counts. The rows that were read have been processed."""
-
-
-class OwnershipError(ImageAttachError, RuntimeError):
-    """The files in a store belong to another database. The message identifies both."""
 
 
 class TransactionExpiredError(ImageAttachError, TimeoutError):
@@ -314,10 +292,6 @@ class OffloadError(ImageAttachError):
 
 class DamagedValueError(OffloadError, ValueError):
     """A stored file, or the reference to it in the row, is truncated, altered, or does not belong to the column."""
-
-
-class ValueNotLoadedError(OffloadError, UsageError, RuntimeError):
-    """A value has not been fetched from the store, or its column is not loaded, and a synchronous call cannot do so."""
 
 
 class ValueTooLargeError(OffloadError, ValueError):

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from .exc import DeclarationError, FetchError, FetchTimeoutError, ForbiddenAddressError
+from .exc import DeclarationError, FetchError, ForbiddenAddressError
 from .file import Spool
 from .version import VERSION
 
@@ -81,10 +81,9 @@ async def fetch(
 
     Raises:
         ForbiddenAddressError: An address is not allowed. Nothing was sent to it.
-        FetchTimeoutError: The fetch took longer than ``timeout``.
         ImageTooLargeError: The file is larger than ``max_bytes``. At most one chunk beyond the limit was read.
-        FetchError: The URL is invalid, the server could not be reached or did not respond with status 200, or there are
-            too many redirects.
+        FetchError: The URL is invalid, the server could not be reached or did not respond with status 200, there are
+            too many redirects, or the fetch took longer than ``timeout``.
         DeclarationError: aiohttp is not installed.
 
     Effects: No connection stays open, whether the call returns, raises or is cancelled.
@@ -106,7 +105,7 @@ async def fetch(
                     target = _validate_url(URL, response.headers.get("Location", ""), target)
             raise FetchError(f"{_redact(target)}: expected at most {max_redirects} redirects (max_redirects), got more")
     except TimeoutError as error:
-        raise FetchTimeoutError(f"the server did not send the file within {timeout:g} seconds (timeout)") from error
+        raise FetchError(f"the server did not send the file within {timeout:g} seconds (timeout)") from error
     except (aiohttp.ClientError, OSError, UnicodeError) as error:
         if refused:
             raise ForbiddenAddressError(

@@ -18,7 +18,6 @@ from aioimageattach.context import bind_store
 from aioimageattach.exc import (
     DeclarationError,
     FetchError,
-    FetchTimeoutError,
     ForbiddenAddressError,
     ImageError,
     ImageTooLargeError,
@@ -137,7 +136,7 @@ async def test_a_name_whose_address_changes(server: Server, monkeypatch: pytest.
     ("path", "options", "kind", "message"),
     [
         ("endless", {}, ImageTooLargeError, "more than 1,000,000 bytes"),
-        ("slow", {"timeout": 0.2}, FetchTimeoutError, r"within 0\.2 seconds"),
+        ("slow", {"timeout": 0.2}, FetchError, r"within 0\.2 seconds"),
         ("redirect?to=/redirect?to=/a.png", {"max_redirects": 0}, FetchError, "at most 0 redirects"),
         ("nowhere", {}, FetchError, "expected an http or https URL"),
         ("redirect?to=file:///etc/passwd", {}, FetchError, "expected an http or https URL"),

@@ -125,11 +125,9 @@ async def test_internal_details_are_not_shown(error: Exception, status: int, det
 
 USAGE = [
     exc.NotLoadedError("no"),
-    exc.DetachedError("no"),
     exc.ContextError("no"),
     exc.DeclarationError("no"),
     exc.UsageError("no"),
-    exc.ValueNotLoadedError("no"),
 ]
 
 

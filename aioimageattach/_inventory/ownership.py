@@ -21,7 +21,7 @@ from sqlalchemy.exc import UnboundExecutionError
 
 from .._names import revision_time
 from ..context._current import resolve_store
-from ..exc import DeclarationError, OwnershipError, StoreFileNotFoundError
+from ..exc import DeclarationError, RefusedError, StoreFileNotFoundError
 from ..key import make_revision
 from ..store import KeyedStore, ObjectInfo, Store
 from .identity import Identity, identify, renew
@@ -95,7 +95,7 @@ async def read_owner(part: KeyedStore, object_type: str) -> Owner | None:
     """Return the owner of the files of an object type; ``None`` without a record.
 
     Raises:
-        OwnershipError: The record cannot be read.
+        RefusedError: The record cannot be read.
     """
     while records := [info async for info in part.list_objects(f"{_RECORDS}/{object_type}/")]:
         with contextlib.suppress(StoreFileNotFoundError):  # another sweep has just renewed it
@@ -119,7 +119,7 @@ async def _load(part: KeyedStore, info: ObjectInfo) -> Owner:
             stored_at=info.modified_at,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise OwnershipError(
+        raise RefusedError(
             f"{info.name} in {part!r}: expected a record of ownership of this library; delete the file, and run "
             "`aioimageattach own`"
         ) from error
@@ -249,7 +249,7 @@ async def own(
         The owner of each object type in each store.
 
     Raises:
-        OwnershipError: A record cannot be read.
+        RefusedError: A record cannot be read.
     """
     where, anchor = keyed(store, sessions), kinds(target)[0]
     types = types_of(target, object_types)

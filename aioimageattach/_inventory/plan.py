@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from .._tasks import as_completed
-from ..exc import IncompleteError, StoreMissingError, StoreUnavailableError, UnsafeDatabaseError
+from ..exc import IncompleteError, RefusedError, StoreMissingError, StoreUnavailableError
 from .database import unsafe_reasons
 from .kind import FileReference, Kind
 from .reader import Reader, Sessions
@@ -176,7 +176,7 @@ class RowPlan(Plan[ItemT]):
         """Call a function for the rows concurrently; yield its results in the order of completion, and count them.
 
         Raises:
-            UnsafeDatabaseError: The database may hide rows, and the plan is not forced.
+            RefusedError: The database may hide rows, and the plan is not forced.
         """
         self._outage = Outage(self._concurrency)
         self.progress.total = sum([await count(self._sessions, kind) for kind in self._kinds])
@@ -218,7 +218,7 @@ class RowPlan(Plan[ItemT]):
             found = [Objection("", reason, True) for reason in reasons]
             self.objections += [one for one in found if one not in self.objections]
             if reasons and not self._force:
-                raise UnsafeDatabaseError(
+                raise RefusedError(
                     f"the database may hide rows: {'; '.join(reasons)}. force=True continues with the visible rows"
                 )
 

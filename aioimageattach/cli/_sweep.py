@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ..exc import SweepRefusedError
+from ..exc import RefusedError
 from ..maintenance import Orphan, Plan
 from ..maintenance import sweep as plan_sweep
 from ..maintenance._sweep import MAX_SHARE, RETENTION
@@ -104,7 +104,7 @@ def sweep(
                     async for orphan in plan:
                         if out.verbose or not orphan.removed:
                             out.emit("orphan", _describe(orphan), **fields(orphan))
-            except SweepRefusedError as error:
+            except RefusedError as error:
                 refused = error
             if plan.id is not None:
                 text = f"Removed files are in quarantine; `aioimageattach undo` with {plan.id} restores them."

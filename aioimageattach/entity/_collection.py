@@ -18,7 +18,7 @@ from sqlalchemy.orm.attributes import (
     set_committed_value,
 )
 
-from ..exc import DeclarationError, DetachedError, NoOriginalError, NotLoadedError, UsageError
+from ..exc import DeclarationError, NoOriginalError, NotLoadedError, UsageError
 from ._columns import copy_values, own_columns
 from ._gallery import check_max_pictures
 from ._groups import Groups
@@ -207,11 +207,11 @@ class Collection(Generic[I]):
         """Return the session of the owner; ``None`` if the owner has not been added to one yet.
 
         Raises:
-            DetachedError: The owner is detached or was deleted.
+            UsageError: The owner is detached or was deleted.
             DeclarationError: The session is not used through an ``AsyncSession``.
         """
         if self.state.was_deleted or (self.state.session is not None and self.state in self.state.session._deleted):
-            raise DetachedError(f"this {type(self.owner).__name__} was deleted, so its images cannot be changed")
+            raise UsageError(f"this {type(self.owner).__name__} was deleted, so its images cannot be changed")
         session = async_object_session(self.owner)
         if session is None:
             if self.state.session is not None:
@@ -219,7 +219,7 @@ class Collection(Generic[I]):
                     f"expected the {type(self.owner).__name__} to be in an AsyncSession, got a Session"
                 )
             if self.state.key is not None:
-                raise DetachedError(
+                raise UsageError(
                     f"this {type(self.owner).__name__} is detached from its session; merge it into a session before "
                     "changing its images"
                 )

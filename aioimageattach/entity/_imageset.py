@@ -76,7 +76,7 @@ class BaseImageSet(ThumbnailSet[I]):
             ImageTooSmallError: It is smaller than the image class allows.
             ImageProportionsError: The image class does not allow its proportions.
             TooManyPicturesError: The owner would have more images than allowed.
-            DetachedError: The owner is detached from its session, or deleted.
+            UsageError: The owner is detached from its session, or deleted.
 
         Effects: The bytes are spooled, in memory up to 4 MiB and in a temporary file beyond that. The next flush
         uploads them to the store. An error or a cancellation changes nothing. If the image class has the limit
@@ -139,8 +139,7 @@ class BaseImageSet(ThumbnailSet[I]):
 
         Raises:
             ForbiddenAddressError: The URL, or a redirect, leads to an address that is not allowed.
-            FetchTimeoutError: The download exceeded ``timeout``.
-            FetchError: The URL is invalid, or the server did not respond with a file.
+            FetchError: The URL is invalid, or the server did not respond with a file, or not within ``timeout``.
             Error: Any error of :meth:`from_file`.
         """
         store = self._store(store)

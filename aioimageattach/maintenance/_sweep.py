@@ -22,7 +22,7 @@ from .._inventory.ownership import Owner, conflict, existing, keyed, read_owner,
 from .._inventory.plan import Objection, Plan
 from .._names import revision_of, revision_time
 from .._transaction.fence import grace_of
-from ..exc import StoreError, SweepRefusedError
+from ..exc import RefusedError, StoreError
 from ..store import KeyedStore, Store
 from ._lookalikes import Lookalikes
 from ._quarantine import delete_expired, make_sweep_id, quarantine
@@ -81,7 +81,7 @@ class _SweepPlan(Plan[Orphan]):
             if refused:
                 number = self.progress.counts["removed"]
                 what = f"{number:,} files were" if number else "nothing was"
-                raise SweepRefusedError(f"{what} removed; refused: {'; '.join(map(str, refused))}")
+                raise RefusedError(f"{what} removed; refused: {'; '.join(map(str, refused))}")
 
     def _is_refused(self, object_type: str) -> bool:
         return any(
@@ -265,10 +265,10 @@ def sweep(
         sweeps that were deleted from quarantine.
 
     Raises:
-        SweepRefusedError: From the plan, at its end, with ``delete``: some object types were refused, or their sweep
+        RefusedError: From the plan, at its end, with ``delete``: some object types were refused, or their sweep
             was stopped; see :attr:`Plan.objections`. Some objections cannot be forced, such as that the database
-            may hide rows, or that the files belong to another database (see :func:`own`).
-        OwnershipError: From the plan: the record of ownership in the store cannot be read.
+            may hide rows, or that the files belong to another database (see :func:`own`). Or the record of ownership in
+            the store cannot be read.
         DeclarationError: No class has files, the store cannot be listed, or ``object_types`` is required.
         ValueError: An argument is out of range; or with ``delete`` and without ``force``, ``grace`` is shorter than the
             grace time of the sessions.

@@ -18,7 +18,7 @@ from ..context._current import bound_store, resolve_store
 from ..exc import (
     DamagedValueError,
     DeclarationError,
-    OwnershipError,
+    RefusedError,
 )
 from ..file._source import CHUNK
 from ..file._spool import measure
@@ -105,7 +105,7 @@ class _VerifyPlan(RowPlan[Mismatch]):
         """Refuse to repair in a store other than the application's: rows would name files that only this store has.
 
         Raises:
-            OwnershipError: The store is the destination of an unfinished migration, or belongs to another database.
+            RefusedError: The store is the destination of an unfinished migration, or belongs to another database.
         """
         if not isinstance(self._store, KeyedStore) or (await identify(self._sessions, self._kinds[0])).id is None:
             return  # this database owns no store yet
@@ -116,7 +116,7 @@ class _VerifyPlan(RowPlan[Mismatch]):
             if one.conflict or one.owner is None
         ]
         if problems:
-            raise OwnershipError(
+            raise RefusedError(
                 f"nothing was repaired: {'; '.join(problems)}. If this is the application's store, and not the "
                 "destination of an unfinished migration, run `aioimageattach own --claim`"
             )
@@ -247,9 +247,9 @@ def verify(
             are bound to a connection.
         ContextError: No store is given, bound or current.
         ValueError: ``concurrency`` is less than 1; or ``repair`` is set and the store is not that of the sessions.
-        OwnershipError: From the plan, with ``repair``: the files in the store belong to another database, or have no
-            owner although this database owns the files in another store.
-        UnsafeDatabaseError: From the plan: the database may hide rows, and ``force`` is not set.
+        RefusedError: From the plan: the database may hide rows, and ``force`` is not set. Or with ``repair``, the files
+            in the store belong to another database, or have no owner although this database owns the files in another
+            store.
         IncompleteError: From the plan, at its end: not all rows were read.
         StoreMissingError: From the plan: the bucket does not exist.
         StoreUnavailableError: From the plan: the store has not responded for many consecutive files.

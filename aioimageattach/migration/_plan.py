@@ -11,7 +11,7 @@ from .._inventory import FileReference, Kind, Sessions, kinds, reread
 from .._inventory.ownership import own_kinds
 from .._inventory.plan import RowPlan
 from ..context._current import resolve_store
-from ..exc import ImageAttachError, MigrationError, OwnershipError
+from ..exc import ImageAttachError, MigrationError, RefusedError
 from ..store import KeyedStore, Store
 from ._transfer import Copy, Transfer, share_files
 
@@ -80,14 +80,14 @@ class MigrationPlan(RowPlan[Copy]):
             claim: ``True`` to record that files without an owner belong to this database.
 
         Raises:
-            OwnershipError: The files belong to another database.
+            RefusedError: The files belong to another database.
         """
         destination = self._transfer.destination
         if not isinstance(destination, KeyedStore):
             return False
         owned = await own_kinds(self._sessions, self._kinds, destination, claim=claim)
         if conflicts := [f"{one.object_type}/ in {one.store!r}: {one.conflict}" for one in owned if one.conflict]:
-            raise OwnershipError(f"nothing was copied: {'; '.join(conflicts)}")
+            raise RefusedError(f"nothing was copied: {'; '.join(conflicts)}")
         return all(one.changed or one.owner is None for one in owned)
 
     async def _attempt(self, kind: Kind, reference: FileReference) -> tuple[Kind, Copy]:
@@ -174,8 +174,8 @@ def migrate(
         ContextError: One of the stores is ``current_store``, and there is no current store.
         ValueError: Both stores keep all files in the same place, for example a store and a mirror of it. If this is the
             case for some classes only, as with a routing store, those classes are skipped. Or a number is less than 1.
-        OwnershipError: From the plan: the files in the destination belong to another database.
-        UnsafeDatabaseError: From the plan: the database may hide rows, and ``force`` is not set.
+        RefusedError: From the plan: the files in the destination belong to another database; or the database may hide
+            rows, and ``force`` is not set.
         MigrationError: From the plan: some files could not be copied.
         StoreMissingError: From the plan: a bucket does not exist.
         StoreUnavailableError: From the plan: a store has not responded for many consecutive files.

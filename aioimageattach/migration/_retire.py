@@ -84,7 +84,7 @@ def retire(
         ValueError: Both stores keep the files in the same place, so they are not copies; or ``concurrency`` is less
             than 1.
         DeclarationError: No class of the base has files.
-        UnsafeDatabaseError: From the plan: the database may hide rows.
+        RefusedError: From the plan: the database may hide rows.
         StoreMissingError: From the plan: a bucket does not exist.
         StoreUnavailableError: From the plan: a store has not responded for many consecutive files.
         IncompleteError: From the plan, at its end: not all rows were read.

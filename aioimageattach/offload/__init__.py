@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..exc import DamagedValueError, OffloadError, ValueNotLoadedError, ValueTooLargeError
+from ..exc import DamagedValueError, NotLoadedError, OffloadError, ValueTooLargeError
 from . import _flush as _flush
 from ._columns import stored, stored_binary, stored_file, stored_json, stored_text
 from ._files import StoredFile
@@ -11,13 +11,13 @@ from ._values import Stored, StoredBinary, StoredJSON, StoredText
 
 __all__ = [
     "DamagedValueError",
+    "NotLoadedError",
     "OffloadError",
     "Stored",
     "StoredBinary",
     "StoredFile",
     "StoredJSON",
     "StoredText",
-    "ValueNotLoadedError",
     "ValueTooLargeError",
     "load_stored",
     "stored",

@@ -16,7 +16,7 @@ from sqlalchemy.types import TypeDecorator
 
 from .._greenlet import in_bridge
 from .._names import check_mimetype
-from ..exc import DeclarationError, InvalidKeyError, ValueNotLoadedError
+from ..exc import DeclarationError, InvalidKeyError, NotLoadedError
 from ._codec import Compression, check_compression
 from ._files import MAX_FILE_SIZE, StoredFile
 from ._reference import check_kind, check_object_type
@@ -182,7 +182,7 @@ def _require_loaded(instance: object, key: str) -> None:
     state = instance_state(instance)
     if state.key is not None and not in_bridge() and async_object_session(instance) is not None:
         name = f"{type(instance).__name__}.{key}"
-        raise ValueNotLoadedError(
+        raise NotLoadedError(
             f"the column of {name} is not loaded, as after a commit, or because it is deferred: "
             f"`await session.refresh(row, [{key!r}])`, query with `undefer({name})`, or make sessions with "
             "expire_on_commit=False"

@@ -37,7 +37,7 @@ async def load_stored(
 
     Raises:
         DeclarationError: An attribute is not an offloaded attribute.
-        ValueNotLoadedError: The column of a row is not loaded.
+        NotLoadedError: The column of a row is not loaded.
         StoreError: A file could not be read; the first such error is raised.
         DamagedValueError: The content of a file is not what was stored.
 

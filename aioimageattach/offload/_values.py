@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstanceState, Session
 from .._threads import run_pixels
 from .._transaction.hooks import former_store
 from ..context._current import bound_store, resolve_store
-from ..exc import DamagedValueError, DeclarationError, OffloadError, ValueNotLoadedError, ValueTooLargeError
+from ..exc import DamagedValueError, DeclarationError, NotLoadedError, OffloadError, ValueTooLargeError
 from ..file import AsyncFile, SeekableFileProxy, Spool
 from ..store import KeyedStore, Store
 from . import _jsontext as jsontext
@@ -194,13 +194,13 @@ class Stored(Generic[V]):
         """The plain value.
 
         Raises:
-            ValueNotLoadedError: The value is in the store and has not been loaded.
+            NotLoadedError: The value is in the store and has not been loaded.
             DamagedValueError: The column holds a string that this library did not write.
         """
         if self._value is _MISSING:
             content = self._read()
             if not isinstance(content, Inline):
-                raise ValueNotLoadedError(
+                raise NotLoadedError(
                     f"this {type(self).__name__} of {self.size:,} bytes is in the store: `await handle.load()`, or "
                     "`await load_stored(rows, Class.attribute)` for many"
                 )
@@ -325,8 +325,9 @@ class Stored(Generic[V]):
 
     def _encode(self) -> bytes | Spool:
         """Encode the value as bytes. The result is not cached, because the value may be mutable."""
+        value = self.value
         try:
-            return type(self).encode(self.value)
+            return type(self).encode(value)
         except OffloadError:
             raise
         except Exception as error:

@@ -15,12 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from aioimageattach.context import store_context
 from aioimageattach.exc import (
     DeclarationError,
-    DetachedError,
     ImageError,
     ImageTooLargeError,
     InvalidKeyError,
     StoreFileNotFoundError,
     UnreadableImageError,
+    UsageError,
 )
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores import MirrorStore, OverlayStore, RoutingStore
@@ -192,7 +192,7 @@ async def test_what_cannot_be_adopted(sessions: Sessions, store: CountingStore) 
         assert not user.picture
         await session.commit()
         session.expunge(user)
-    with pytest.raises(DetachedError):
+    with pytest.raises(UsageError, match=r"was deleted|is detached"):
         await user.picture.adopt(await put(store), store)
 
 

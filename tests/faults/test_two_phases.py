@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import URL, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from aioimageattach.exc import SweepRefusedError
+from aioimageattach.exc import RefusedError
 from tests.databases import Database, Servers
 from tests.faults.cluster import cluster, new_database
 from tests.faults.conftest import rig_of
@@ -72,7 +72,7 @@ async def test_nobody_there_for_the_second(rig: Rig, later: str) -> None:
     name = await prepare(rig)
     try:
         if rig.database.name == "postgresql":
-            with pytest.raises(SweepRefusedError, match="1 transactions were prepared"):
+            with pytest.raises(RefusedError, match="1 transactions were prepared"):
                 await swept(rig.database, rig.store)
         assert len(await rig.store.names()) == 2
     finally:  # which would otherwise lock the tables forever

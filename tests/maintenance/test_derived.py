@@ -16,7 +16,7 @@ from aioimageattach._declared.names import derived_type
 from aioimageattach._inventory import run_with_reader
 from aioimageattach._inventory.derived import DerivedKind
 from aioimageattach.entity._derived import declared_files
-from aioimageattach.exc import SweepRefusedError
+from aioimageattach.exc import RefusedError
 from aioimageattach.key import make_revision
 from aioimageattach.maintenance import sweep, undo, verify
 from aioimageattach.migration import migrate
@@ -181,7 +181,7 @@ async def test_too_large_a_share_is_refused(place: Place) -> None:
     """The maximum share applies to thumbnails as it does to originals."""
     rows = await place.fill(12)
     await place.forget(*rows[1:])
-    with pytest.raises(SweepRefusedError, match=r"picture\.t/: "):
+    with pytest.raises(RefusedError, match=r"picture\.t/: "):
         await place.swept(delete=True, max_share=0.1)
 
 

@@ -23,7 +23,7 @@ from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteDialect_aiosqlite
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session
 
-from aioimageattach.exc import SweepRefusedError, UnsafeDatabaseError
+from aioimageattach.exc import RefusedError
 from aioimageattach.maintenance import own, sweep, verify
 from aioimageattach.migration import migrate
 from aioimageattach.stores import MemoryStore
@@ -145,11 +145,11 @@ async def test_hooks_that_hide_rows(place: Place) -> None:
 async def refuses(sessions: Sessions, aged: AgedStore, words: str) -> None:
     """Check that all three tools refuse a database, and that nothing is removed."""
     before = aged.names
-    with pytest.raises(SweepRefusedError, match=words):
+    with pytest.raises(RefusedError, match=words):
         await sweep(sessions, Base, aged.store, delete=True, force=True).execute()
-    with pytest.raises(UnsafeDatabaseError, match=words):
+    with pytest.raises(RefusedError, match=words):
         await verify(sessions, Base, aged.store).execute()
-    with pytest.raises(UnsafeDatabaseError, match=words):
+    with pytest.raises(RefusedError, match=words):
         await migrate(sessions, Base, aged.store, MemoryStore()).execute()
     plan = verify(sessions, Base, aged.store, force=True)
     await plan.execute()

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach.entity import Image, image_attachment
-from aioimageattach.exc import SweepRefusedError
+from aioimageattach.exc import RefusedError
 from aioimageattach.maintenance import sweep
 from tests.databases import Database
 from tests.maintenance.conftest import AgedStore, Place, place_of, role_on, row
@@ -88,7 +88,7 @@ async def test_an_unmapped_table(any_place: Place) -> None:
     assert [one.name async for one in plan] == [name for name in aged.names if orphan in name]
     [objection] = plan.objections
     assert "archive, to which no class is mapped, name 5 files: import its class" in objection.reason
-    with pytest.raises(SweepRefusedError):
+    with pytest.raises(RefusedError):
         await sweep(place.sessions, Base, aged.store, delete=True, force=True).execute()
     assert aged.names > before
 
@@ -120,7 +120,7 @@ async def test_an_unmapped_table_that_cannot_be_read(postgresql: Database, tmp_p
         reader = Place(postgresql, tmp_path / "media", connect_args={"server_settings": {"role": role}})
         orphan = aged.picture()
         words = "the table public.archive, to which no class is mapped, cannot be read: .*permission denied"
-        with pytest.raises(SweepRefusedError, match=words):
+        with pytest.raises(RefusedError, match=words):
             await sweep(reader.sessions, Base, aged.store, delete=True, force=True).execute()
     assert any(orphan in name for name in aged.names)
 
@@ -143,6 +143,6 @@ async def test_a_detached_partition(postgresql: Database) -> None:
     assert (await sweep(sessions, Base, aged.store, delete=True).execute()).counts["orphans"] == 0
     async with engine.begin() as connection:
         await connection.execute(text("ALTER TABLE user_picture DETACH PARTITION part_1"))
-    with pytest.raises(SweepRefusedError, match=r"part_1, to which no class is mapped, name 9 files"):
+    with pytest.raises(RefusedError, match=r"part_1, to which no class is mapped, name 9 files"):
         await sweep(sessions, Base, aged.store, delete=True, force=True).execute()
     assert aged.names == before

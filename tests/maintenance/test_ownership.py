@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from aioimageattach import bind_store
 from aioimageattach._inventory.ownership import Owner
 from aioimageattach.entity import Image
-from aioimageattach.exc import OwnershipError, SweepRefusedError
+from aioimageattach.exc import RefusedError
 from aioimageattach.maintenance import own, sweep
 from aioimageattach.migration import migrate
 from aioimageattach.offload import StoredText, stored_text
@@ -34,7 +34,7 @@ async def test_a_restored_database(place: Place) -> None:
         await connection.execute(insert(User), [{"id": 5000}])
         await connection.execute(insert(UserPicture.__table__), [row(5000, aged.picture(1.5))])
     before = aged.names
-    with pytest.raises(SweepRefusedError, match="150 consecutive files"):
+    with pytest.raises(RefusedError, match="150 consecutive files"):
         await sweep(place.sessions, Base, aged.store, delete=True).execute()
     assert aged.names == before
 
@@ -55,7 +55,7 @@ async def test_a_backup_is_restored_in_place(place: Place, tmp_path: Path) -> No
     shutil.copy(backup, path)
     before = aged.names
     plan = sweep(place.sessions, Base, aged.store, delete=True, force=True)
-    with pytest.raises(SweepRefusedError, match="restored from a backup, or is a copy"):
+    with pytest.raises(RefusedError, match="restored from a backup, or is a copy"):
         await plan.execute()
     assert aged.names == before
     assert [one.can_be_forced for one in plan.objections] == [False]
@@ -77,9 +77,9 @@ async def test_a_copy_of_production(place: Place, tmp_path: Path) -> None:
         await connection.execute(insert(UserPicture.__table__), [row(41, aged.picture(2))])
     before = aged.names
     sessions = async_sessionmaker(staging)
-    with pytest.raises(SweepRefusedError, match=r"belong to the sqlite database .* this is .*staging\.sqlite', a copy"):
+    with pytest.raises(RefusedError, match=r"belong to the sqlite database .* this is .*staging\.sqlite', a copy"):
         await sweep(sessions, Base, aged.store, delete=True, force=True).execute()
-    with pytest.raises(OwnershipError, match=r"nothing was copied: user-picture/ in <MemoryStore.*a copy of it"):
+    with pytest.raises(RefusedError, match=r"nothing was copied: user-picture/ in <MemoryStore.*a copy of it"):
         await migrate(sessions, Base, MemoryStore(), aged.store).execute()
     assert aged.names == before
     assert (await sweep(place.sessions, Base, aged.store, delete=True).execute()).counts["orphans"] == 0
@@ -99,9 +99,7 @@ async def test_two_applications_in_one_bucket(postgresql: Database, servers: Any
         await session.execute(insert(User), [{"id": 1}])
         await session.execute(insert(UserPicture.__table__), [row(1, aged.picture())])
     before = aged.names
-    with pytest.raises(
-        SweepRefusedError, match=r"belong to the postgresql database '\w+' at 127\.0\.0\.1.*this is the sq"
-    ):
+    with pytest.raises(RefusedError, match=r"belong to the postgresql database '\w+' at 127\.0\.0\.1.*this is the sq"):
         await sweep(sessions, Base, aged.store, delete=True, force=True).execute()
     assert aged.names == before
     await other.aclose()
@@ -174,7 +172,7 @@ async def test_a_column_of_a_class_that_is_no_longer_imported(place: Place) -> N
     assert (await sweep(place.sessions, UserPicture, delete=True).execute()).counts["orphans"] == 0
     async with place.engine.begin() as connection:
         await connection.execute(text("DROP TABLE archived"))
-    with pytest.raises(SweepRefusedError, match=r"named by archived\.revision, for which no class is"):
+    with pytest.raises(RefusedError, match=r"named by archived\.revision, for which no class is"):
         await sweep(place.sessions, UserPicture, delete=True, force=True).execute()
     await own(place.sessions, UserPicture, transfer=True)
     assert (await sweep(place.sessions, UserPicture, delete=True).execute()).counts["orphans"] == 0
@@ -211,7 +209,7 @@ async def test_a_store_whose_clock_is_behind(sqlite_database: Database) -> None:
             session.add(Note(id=number + 1, body=f"text {number}"))
     await store.put_object("note.body/01abc/shared.1.1." + "0" * 64 + ".txt", b"x")
     plan = sweep(sessions, NoteBase, delete=True, force=True)
-    with pytest.raises(SweepRefusedError, match=r"the clock of <MemoryStore .* is 1 day, \S+ behind: set it"):
+    with pytest.raises(RefusedError, match=r"the clock of <MemoryStore .* is 1 day, \S+ behind: set it"):
         await plan.execute()
     assert plan.progress.counts["removed"] == 0
     plan = sweep(sessions, NoteBase)
@@ -239,5 +237,5 @@ async def test_a_record_that_cannot_be_read(place: Place) -> None:
     """The message states the remedy."""
     await place.rows(12)
     await place.store.put_object(".aioimageattach/owners/user-picture/x.json", b"{}")
-    with pytest.raises(OwnershipError, match=r"x\.json in .*: expected a record of ownership .*; delete the file"):
+    with pytest.raises(RefusedError, match=r"x\.json in .*: expected a record of ownership .*; delete the file"):
         await sweep(place.sessions, UserPicture).execute()

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import delete, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
-from aioimageattach.exc import SweepRefusedError
+from aioimageattach.exc import RefusedError
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.maintenance import own, sweep, undo, verify
 from aioimageattach.migration import migrate
@@ -73,7 +73,7 @@ class World:
         force = self.generator.random() < 0.5
         try:
             await sweep(self.sessions(which), Base, self.store, delete=True, force=force).execute()
-        except SweepRefusedError:
+        except RefusedError:
             if which == 0 and self.generator.random() < 0.5:
                 return
             await undo(Base, self.store).execute()

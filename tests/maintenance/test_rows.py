@@ -13,7 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from aioimageattach import bind_store
 from aioimageattach._inventory import count, kinds, references
 from aioimageattach.entity import Image
-from aioimageattach.exc import IncompleteError, InvalidKeyError, SweepRefusedError
+from aioimageattach.exc import IncompleteError, InvalidKeyError, RefusedError
 from aioimageattach.key import ImageKey
 from aioimageattach.maintenance import sweep, verify
 from aioimageattach.migration import migrate
@@ -202,7 +202,7 @@ async def test_a_row_without_a_valid_name(place: Place, bad: dict[str, Any]) -> 
     assert (plan.progress.counts["copied"], plan.progress.failed) == (12, 1)
     assert (await sweep(place.sessions, Base, delete=True).execute()).counts["orphans"] == 0
     old = await place.name("user-picture/77/0/77.0x0.svg")
-    with pytest.raises(SweepRefusedError, match=r"the file of UserPicture \(77, .* cannot be distinguished from an"):
+    with pytest.raises(RefusedError, match=r"the file of UserPicture \(77, .* cannot be distinguished from an"):
         await sweep(place.sessions, Base, delete=True, force=True).execute()
     assert old in await place.names()
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from aioimageattach import store_context
 from aioimageattach._transaction.fence import set_grace
 from aioimageattach.entity import Image, image_attachment
-from aioimageattach.exc import ContextError, DeclarationError, StoreUnavailableError, SweepRefusedError
+from aioimageattach.exc import ContextError, DeclarationError, RefusedError, StoreUnavailableError
 from aioimageattach.maintenance import Orphan, own, sweep, verify
 from aioimageattach.stores import MemoryStore
 from aioimageattach.testing import FaultyStore
@@ -170,7 +170,7 @@ async def test_too_large_a_share_is_refused(place: Place) -> None:
             True,
         )
     ]
-    with pytest.raises(SweepRefusedError, match=r"nothing was removed; refused: user-picture/: 11 of 20 files are"):
+    with pytest.raises(RefusedError, match=r"nothing was removed; refused: user-picture/: 11 of 20 files are"):
         await sweep(place.sessions, Base, delete=True).execute()
     assert await place.names() == before
     assert await found(place, delete=True, max_share=0.6) == orphans
@@ -183,7 +183,7 @@ async def test_the_share_applies_to_each_class(place: Place) -> None:
     orphan = place.store.name_of(await place.file("post-photo"))
     plan = sweep(place.sessions, Base, delete=True)
     words = r"1 files were removed; refused: post-photo/: the database has no row for 1 files \(is it the right one\?\)"
-    with pytest.raises(SweepRefusedError, match=words):
+    with pytest.raises(RefusedError, match=words):
         await plan.execute()
     assert [one.object_type for one in plan.objections] == ["post-photo"]
     assert other not in await place.names()
@@ -194,7 +194,7 @@ async def test_an_empty_database_is_refused(any_place: Place) -> None:
     """A sweep with an empty database requires ``force``; a larger share is not sufficient."""
     for _ in range(3):
         await any_place.file()
-    with pytest.raises(SweepRefusedError, match=r"user-picture/: the database has no row for 3 files"):
+    with pytest.raises(RefusedError, match=r"user-picture/: the database has no row for 3 files"):
         await sweep(any_place.sessions, Base, delete=True, max_share=1).execute()
     assert len(await any_place.names()) == 3
     assert len(await found(any_place, delete=True, force=True)) == 3
@@ -215,11 +215,11 @@ async def test_a_database_that_is_older_than_the_files(place: Place) -> None:
     assert plan.objections == []
     first, _ = aged.picture(1.5), aged.picture(1.49)
     words = "user-picture/: 100 consecutive files, the last of .* UTC, are orphans"
-    with pytest.raises(SweepRefusedError, match=words):
+    with pytest.raises(RefusedError, match=words):
         await sweep(place.sessions, Base, aged.store, delete=True).execute()
     async with place.engine.begin() as connection:
         await connection.execute(insert(UserPicture.__table__), [row(1002, aged.picture(1.2))])
-    with pytest.raises(SweepRefusedError, match=words):
+    with pytest.raises(RefusedError, match=words):
         await sweep(place.sessions, Base, aged.store, delete=True).execute()
     async with place.engine.begin() as connection:  # 98 and 1 are left
         await connection.execute(insert(UserPicture.__table__), [row(1001, first)])
@@ -270,7 +270,7 @@ async def test_postgresql_that_hides_rows(postgresql: Place, fake: str, words: s
     await postgresql.file()
     async with postgresql.engine.begin() as connection:
         await connection.execute(text(fake))
-    with pytest.raises(SweepRefusedError, match=words):
+    with pytest.raises(RefusedError, match=words):
         await sweep(postgresql.sessions, Base, delete=True, force=True).execute()
     assert len(await postgresql.names()) == 2
 
@@ -288,7 +288,7 @@ async def test_a_failover_during_a_sweep(postgresql: Place) -> None:
 
     store.on("list", on_second_pass(fail_over))
     words = "nothing was removed; refused: user-picture/: stopped: the database is a replica"
-    with pytest.raises(SweepRefusedError, match=words):
+    with pytest.raises(RefusedError, match=words):
         await sweep(postgresql.sessions, UserPicture, store, delete=True, force=True).execute()
     assert len(await postgresql.names()) == 2
 
@@ -315,7 +315,7 @@ async def test_row_level_security(servers: Any, tmp_path: Path) -> None:
         assert [one.reason for one in plan.objections] == [
             "row-level security hides rows of user_picture: connect as a user with BYPASSRLS"
         ]
-        with pytest.raises(SweepRefusedError, match="row-level security"):
+        with pytest.raises(RefusedError, match="row-level security"):
             await sweep(shown.sessions, Base, delete=True, force=True).execute()
     finally:
         async with place.engine.begin() as connection:
@@ -347,7 +347,7 @@ async def test_uncommitted_deletions_are_refused(servers: Any, tmp_path: Path) -
         assert [one.reason for one in plan.objections] == [
             "the sessions read uncommitted rows: use another isolation level"
         ]
-        with pytest.raises(SweepRefusedError, match="uncommitted rows"):
+        with pytest.raises(RefusedError, match="uncommitted rows"):
             await sweep(dirty.sessions, Base, delete=True, force=True).execute()
         assert await found(place, delete=True) == set()
         await session.rollback()
@@ -361,7 +361,7 @@ async def test_sessions_that_are_bound_to_a_connection(place: Place) -> None:
     async with place.engine.connect() as connection:
         await connection.execute(delete(UserPicture).where(UserPicture.user_id == 3))
         inside = AsyncSession(connection)
-        with pytest.raises(SweepRefusedError, match=r"bound to a connection.*: bind them to an engine"):
+        with pytest.raises(RefusedError, match=r"bound to a connection.*: bind them to an engine"):
             await sweep(inside, Base, place.store, delete=True, force=True).execute()
         with pytest.raises(DeclarationError, match="expected sessions that are bound to an engine"):
             await own(inside, Base, place.store)
@@ -446,7 +446,7 @@ async def test_rows_that_are_deleted_during_the_sweep(place: Place) -> None:
 
     store.on("list", on_second_pass(lose))
     words = "nothing was removed; refused: user-picture/: stopped: meanwhile 15 of 31 files are orphans, more than the"
-    with pytest.raises(SweepRefusedError, match=words):
+    with pytest.raises(RefusedError, match=words):
         await sweep(place.sessions, UserPicture, store, delete=True).execute()
     assert len(await place.names()) == 31
     assert (await sweep(place.sessions, UserPicture, store, delete=True, force=True).execute()).counts["removed"] == 15

@@ -24,7 +24,7 @@ from aioimageattach.exc import (
     ContextError,
     DeclarationError,
     NoOriginalError,
-    OwnershipError,
+    RefusedError,
     StoreFileNotFoundError,
     StoreMissingError,
     StoreUnavailableError,
@@ -492,7 +492,7 @@ async def test_repairs_in_other_stores_are_refused(place: Place) -> None:
     await own(place.sessions, Base)
     assert (await verify(place.sessions, Base, repair=True).execute()).counts["sound"] == 2
     plan = verify(async_sessionmaker(place.engine), Base, other, repair=True)
-    with pytest.raises(OwnershipError, match="nothing was repaired: post-photo/ in <MemoryStore of 0 files>: no owner"):
+    with pytest.raises(RefusedError, match="nothing was repaired: post-photo/ in <MemoryStore of 0 files>: no owner"):
         await plan.execute()
 
 

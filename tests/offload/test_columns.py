@@ -38,7 +38,7 @@ from sqlalchemy.orm.exc import DetachedInstanceError
 from sqlmodel import Field, SQLModel
 
 from aioimageattach.context import bind_store
-from aioimageattach.exc import DeclarationError, ValueNotLoadedError
+from aioimageattach.exc import DeclarationError, NotLoadedError
 from aioimageattach.offload import (
     Stored,
     StoredBinary,
@@ -301,12 +301,12 @@ async def test_values_that_are_not_loaded(sessions: Sessions, store: FaultyStore
         session.add(Report(id=1, long_body="long"))
     async with sessions() as session:
         found = await session.get_one(Report, 1)
-        with pytest.raises(ValueNotLoadedError, match=r"undefer\(Report\.long_body\)"):
+        with pytest.raises(NotLoadedError, match=r"undefer\(Report\.long_body\)"):
             assert found.long_body
         await session.refresh(found, ["long_body"])
         assert await found.long_body.load() == "long"
         session.expire(found)
-        with pytest.raises(ValueNotLoadedError, match="expire_on_commit=False"):
+        with pytest.raises(NotLoadedError, match="expire_on_commit=False"):
             assert found.told
         assert await session.run_sync(lambda _: found.told.size) == 16
         session.expire(found)

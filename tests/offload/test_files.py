@@ -25,10 +25,10 @@ from aioimageattach.context import bind_store
 from aioimageattach.exc import (
     DamagedValueError,
     DeclarationError,
+    NotLoadedError,
     OffloadError,
     StoreFileNotFoundError,
     StoreUnavailableError,
-    ValueNotLoadedError,
     ValueTooLargeError,
 )
 from aioimageattach.file import Spool
@@ -242,7 +242,7 @@ async def test_reading(sessions: Sessions, store: FaultyStore) -> None:
     async with await found.open() as file:
         assert await file.read(8) == PDF[:8]
     assert [len(chunk) async for chunk in found.chunks(4000)] == [4000, 4000, len(PDF) - 8000]
-    with pytest.raises(ValueNotLoadedError):
+    with pytest.raises(NotLoadedError):
         _ = found.value
     spool = await found.load()
     gets = store.counts["get"]

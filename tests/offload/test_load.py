@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach.context import bind_store
-from aioimageattach.exc import DeclarationError, StoreUnavailableError, ValueNotLoadedError
+from aioimageattach.exc import DeclarationError, NotLoadedError, StoreUnavailableError
 from aioimageattach.offload import Stored, StoredBinary, StoredText, load_stored, stored, stored_binary, stored_text
 from tests.databases import Database
 from tests.faults.stores import FaultyStore
@@ -153,7 +153,7 @@ async def test_rows_whose_column_is_not_loaded(sessions: Sessions, store: Faulty
     async with sessions() as session:
         rows = list(await session.scalars(select(Tape)))
         session.expire(rows[2])
-        with pytest.raises(ValueNotLoadedError, match=r"session\.refresh"):
+        with pytest.raises(NotLoadedError, match=r"session\.refresh"):
             await load_stored(rows, Tape.text)
         await load_stored([], Tape.text)
         await load_stored(rows[:2], Tape.data)

@@ -17,10 +17,10 @@ from aioimageattach.exc import (
     ContextError,
     DamagedValueError,
     DeclarationError,
+    NotLoadedError,
     OffloadError,
     StoreFileNotFoundError,
     StoreUnavailableError,
-    ValueNotLoadedError,
     ValueTooLargeError,
 )
 from aioimageattach.offload import Stored, StoredBinary, StoredJSON, StoredText
@@ -55,7 +55,7 @@ async def test_each_kind(sessions: Sessions, store: FaultyStore, key: str) -> No
     assert not handle.loaded
     assert (handle.size, handle.sha256) == (len(plain), hashlib.sha256(plain).hexdigest())
     assert "not loaded" in repr(handle)
-    with pytest.raises(ValueNotLoadedError, match=r"await handle\.load\(\)"):
+    with pytest.raises(NotLoadedError, match=r"await handle\.load\(\)"):
         assert handle.value
     assert bool(handle)
     assert handle == type(handle)(value)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from ..._http.asgi import ASGIApp, Receive, Scope, Send
-from ...exc import DeclarationError, UnknownHostError
+from ...exc import ContextError, DeclarationError
 from ._signing import UrlSigner
 from ._static import ServerMiddleware, StaticServer, url_prefix
 from ._store import BaseFileSystemStore
@@ -103,7 +103,7 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
         """The URL that names are appended to.
 
         Raises:
-            UnknownHostError: There is neither a ``host_url_getter`` nor a current request with an allowed host.
+            ContextError: There is neither a ``host_url_getter`` nor a current request with an allowed host.
         """
         return f"{self._host_url()}{self.prefix}/"
 
@@ -111,7 +111,7 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
         """Return the URL of a file, without I/O; it is signed if the store has a ``url_secret``.
 
         Raises:
-            UnknownHostError: There is neither a ``host_url_getter`` nor a current request with an allowed host.
+            ContextError: There is neither a ``host_url_getter`` nor a current request with an allowed host.
         """
         url = super().url_of(name)
         return url if self._signer is None else f"{url}?{self._signer.sign(name)}"
@@ -125,7 +125,7 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
 
         Raises:
             DeclarationError: The store has no ``url_secret``; without signatures, anyone could choose the name.
-            UnknownHostError: There is neither a ``host_url_getter`` nor a current request with an allowed host.
+            ContextError: There is neither a ``host_url_getter`` nor a current request with an allowed host.
             ValueError: ``filename`` is not a valid file name.
         """
         if self._signer is None:
@@ -139,16 +139,13 @@ class HttpExposedFileSystemStore(BaseFileSystemStore):
             if store is self and url is not None:
                 return url
             if store is self:
-                raise UnknownHostError(
-                    f"expected a request for a host in allowed_hosts, got {host!r:.80}; add the host, or pass a "
-                    "host_url_getter",
-                    store=repr(self),
+                raise ContextError(
+                    f"{self!r}: expected a request for a host in allowed_hosts, got {host!r:.80}; add the host, or "
+                    "pass a host_url_getter"
                 )
-        raise UnknownHostError(
-            "expected a current request, which provides the host of URLs, found none; pass a host_url_getter to the "
-            "store, "
-            "or wrap the application: app = store.asgi_middleware(app)",
-            store=repr(self),
+        raise ContextError(
+            f"{self!r}: expected a current request, which provides the host of URLs, found none; pass a "
+            "host_url_getter to the store, or wrap the application: app = store.asgi_middleware(app)"
         )
 
     def allows(self, host: str) -> bool:
