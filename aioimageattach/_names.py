@@ -41,6 +41,9 @@ LEGACY_EXTENSIONS: Final = MappingProxyType(
 DERIVED: Final = ".t"
 """Suffix that turns the object type of originals into that of their declared thumbnails."""
 
+FRAMING: Final = "[0-9]{6}|[0-9]{8}|[0-9]{14}"
+"""Form of the crop box and the focal point in the names of declared thumbnails."""
+
 SANDBOX: Final = "-sandbox"
 """Suffix of the revisions of files in the upper store of an overlay."""
 
@@ -63,7 +66,7 @@ _MADE: Final = re.compile(
 )
 _FILE_NAME: Final = re.compile(
     r"[^/]+/(?P<five>[A-Za-z0-9_-]{5})/(?P<two>[A-Za-z0-9_-]{2})/"
-    r"(?P<revision>(?P=five)(?P=two)[A-Za-z0-9_-]{1,57})(?:\..+)?",
+    r"(?P<revision>(?P=five)(?P=two)[A-Za-z0-9_-]{1,65})(?:\..+)?",
     re.ASCII,
 )
 _SHARED_NAME: Final = re.compile(r"[^/]+/[0-9a-z]{5}/shared\.\d+\.\d+\.[0-9a-f]{64}\..+", re.ASCII)

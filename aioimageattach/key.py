@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from ._names import ALPHABET, EXTENSIONS, LEGACY_EXTENSIONS, RANDOM_CHARS, RESERVED, TIME_CHARS, check_mimetype
+from ._names import ALPHABET, DERIVED, EXTENSIONS, LEGACY_EXTENSIONS, RANDOM_CHARS, RESERVED, TIME_CHARS, check_mimetype
 from .exc import InvalidKeyError
 
 __all__ = ["VECTOR_TYPES", "ImageKey", "extension", "guess_extension", "make_revision"]
@@ -17,7 +17,9 @@ VECTOR_TYPES: Final = frozenset({"image/svg+xml", "application/pdf"})
 """The vector image types; their thumbnails are PNG."""
 
 _OBJECT_TYPE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~-]{0,126}[A-Za-z0-9_~-]|[A-Za-z0-9_]", re.ASCII)
-_REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,63}", re.ASCII)
+_REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,71}", re.ASCII)
+_MAX_REVISION: Final = 64  # as the column of the rows
+_MAX_DERIVED: Final = 72  # declared thumbnails have no rows
 _MAX_SIDE: Final = 2**31 - 1
 _MAX_ID_BITS: Final = 512
 
@@ -94,11 +96,14 @@ class ImageKey:
             if type(side) is not int or not 0 < side <= _MAX_SIDE:
                 raise InvalidKeyError(f"{label}: expected pixels from 1 to {_MAX_SIDE}, got {side!r:.80}")
         check_mimetype(self.mimetype)
-        if self.revision is not None and (not isinstance(self.revision, str) or not _REVISION.fullmatch(self.revision)):
-            raise InvalidKeyError(
-                "revision: expected 8 to 64 letters, digits, '_' and '-', beginning with a letter or digit, "
-                f"got {self.revision!r:.80}"
-            )
+        if self.revision is not None:
+            most = _MAX_DERIVED if self.object_type.endswith(DERIVED) else _MAX_REVISION
+            valid = isinstance(self.revision, str) and _REVISION.fullmatch(self.revision)
+            if not valid or len(self.revision) > most:
+                raise InvalidKeyError(
+                    f"revision: expected 8 to {most} letters, digits, '_' and '-', beginning with a letter or digit, "
+                    f"got {self.revision!r:.80}"
+                )
 
     def file_name(self) -> str:
         """Return the name under which the built-in stores keep the file.

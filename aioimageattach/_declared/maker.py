@@ -14,7 +14,8 @@ from ..imaging._recipe import Recipe
 from ..imaging._render import Rendering, render
 from ..key import ImageKey
 from ..store import KeyedStore
-from .names import DerivedName, legacy_key, legacy_revision, parse_point, path_of, stem_of
+from .framing import Framing
+from .names import DerivedName, legacy_key, legacy_revision, path_of, stem_of
 from .srcset import Declaration, Declarations, Ladder, Step
 
 __all__ = ["Original", "Thumbnail", "fetch", "find_original", "put", "thumbnail_of"]
@@ -66,31 +67,32 @@ class Thumbnail:
         original: The original.
         declaration: The declaration.
         stem: Revision of the files.
-        point: Focal point in the file names; ``None`` if there is none.
+        framing: Crop box and focal point in the file names.
     """
 
     original: Original
     declaration: Declaration
     stem: str
-    point: tuple[float, float] | None
+    framing: Framing
 
     @classmethod
-    def of(cls, original: Original, declaration: Declaration, point: str) -> Thumbnail:
+    def of(cls, original: Original, declaration: Declaration, framing: Framing) -> Thumbnail:
         """Return the thumbnail that a declaration defines for an original.
 
         Args:
             original: The original.
             declaration: The declaration.
-            point: Focal point, as in file names; empty if there is none. It has no effect unless the recipe crops.
+            framing: Crop box and focal point. The point has no effect unless the recipe crops.
         """
-        digits = point if declaration.crops else ""
-        stem = stem_of(original.revision, declaration.name, declaration.look, digits)
-        return cls(original, declaration, stem, parse_point(digits))
+        framing = declaration.relevant(framing)
+        stem = stem_of(original.revision, declaration.name, declaration.look, framing)
+        return cls(original, declaration, stem, framing)
 
     @property
     def ladder(self) -> Ladder:
         """The files of the thumbnail."""
-        return self.declaration.ladder(self.original.width, self.original.height, self.original.mimetype)
+        original = self.original
+        return self.declaration.ladder(original.width, original.height, original.mimetype, self.framing)
 
     def name_of(self, step: Step) -> str:
         """Return the name of a file."""
@@ -98,7 +100,7 @@ class Thumbnail:
 
     def recipe_of(self, step: Step) -> Recipe:
         """Return the recipe of a file, with the focal point applied."""
-        return step.recipe if self.point is None else step.recipe.with_focal_point(self.point)
+        return self.framing.focused(step.recipe)
 
     def render(self, spool: Spool, steps: Sequence[Step]) -> list[Rendering]:
         """Render some of the files. Blocks the calling thread."""
@@ -143,13 +145,12 @@ def thumbnail_of(original: Original, name: DerivedName, declared: Sequence[Decla
         name: Name of the thumbnail.
         declared: Declarations of the classes whose originals have this object type.
     """
-    point = "" if parse_point(name.point) is None else name.point
     found: Thumbnail | None = None
     for declarations in declared:
         declaration = declarations.get(name.name)
         if declaration is None:
             continue
-        thumbnail = Thumbnail.of(original, declaration, point)
+        thumbnail = Thumbnail.of(original, declaration, name.framing)
         if DerivedName.parse(thumbnail.stem) == name:
             return thumbnail
         found = found or thumbnail

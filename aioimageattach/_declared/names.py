@@ -1,13 +1,13 @@
 """File names of declared thumbnails. Does no I/O.
 
-A thumbnail is named after its original and its declaration: ``OBJECT_TYPE.t/.../PUBLIC-NAME[-POINT]-TAG.WxH.EXT``.
+A thumbnail is named after its original and its declaration: ``OBJECT_TYPE.t/.../PUBLIC-NAME[-FRAMING]-TAG.WxH.EXT``.
 
 - PUBLIC is the first part of the original's revision. It identifies the original. The rest stays secret.
 - NAME is the name of the declaration.
-- POINT is the focal point of the row, if the thumbnail is cropped.
+- FRAMING is the crop box of the row, and its focal point if the thumbnail is cropped to an aspect ratio.
 - TAG is a keyed hash of twelve characters, with the whole revision as the key, so that names cannot be forged. The
-  first five characters prove that a name of this thumbnail was once issued for this picture. The other seven are a hash
-  of the recipe and the focal point, so that a different recipe gets a different name.
+  first five characters prove that a name of this thumbnail with this crop box was once issued for this picture. The
+  other seven are a hash of the recipe and the framing, so that a different recipe gets a different name.
 """
 
 from __future__ import annotations
@@ -19,20 +19,18 @@ from hashlib import blake2b
 from hmac import compare_digest
 from typing import Final
 
-from .._names import DERIVED, LEGACY_EXTENSIONS, SANDBOX
+from .._names import DERIVED, FRAMING, LEGACY_EXTENSIONS, SANDBOX
 from ..exc import InvalidKeyError
-from ..imaging._options import POINT_STEPS
 from ..key import ImageKey
+from .framing import WHOLE, Framing
 
 __all__ = [
     "NAME",
     "DerivedName",
     "derived_type",
-    "format_point",
     "legacy_key",
     "legacy_revision",
     "original_type",
-    "parse_point",
     "path_of",
     "picture_of",
     "public_of",
@@ -54,7 +52,7 @@ _CHECK: Final = 5  # 25 bits
 _LOOK: Final = 7  # 35 bits
 _STEM: Final = re.compile(
     rf"(?P<public>[A-Za-z0-9][A-Za-z0-9_-]{{{_SHORTEST - 1},{_PUBLIC - 1}}})-(?P<name>{NAME.pattern})"
-    rf"(?:-(?P<point>[0-9]{{6}}))?-(?P<tag>[0-9a-z]{{{_CHECK + _LOOK}}})(?P<mark>{SANDBOX})?",
+    rf"(?:-(?P<framing>{FRAMING}))?-(?P<tag>[0-9a-z]{{{_CHECK + _LOOK}}})(?P<mark>{SANDBOX})?",
     re.ASCII,
 )
 
@@ -66,14 +64,14 @@ class DerivedName:
     Args:
         public: The first part of the original's revision.
         name: Name of the declaration.
-        point: Focal point as six digits; empty if there is none.
+        framing: Crop box and focal point.
         tag: Keyed hash; see the module docstring.
         sandbox: ``True`` if the original is in the upper store of an overlay.
     """
 
     public: str
     name: str
-    point: str
+    framing: Framing
     tag: str
     sandbox: bool
 
@@ -81,14 +79,18 @@ class DerivedName:
     def parse(cls, revision: str) -> DerivedName | None:
         """Parse the revision of a thumbnail; return ``None`` if it is not one."""
         found = _STEM.fullmatch(revision)
-        if found is None:
+        framing = None if found is None else Framing.parse(found["framing"] or "")
+        if found is None or framing is None:
             return None
-        return cls(found["public"], found["name"], found["point"] or "", found["tag"], found["mark"] is not None)
+        return cls(found["public"], found["name"], framing, found["tag"], found["mark"] is not None)
 
     def belongs_to(self, revision: str) -> bool:
-        """Return whether the name was issued for the original with the given revision, under any recipe."""
+        """Return whether the name was issued for the original with the given revision, under any recipe.
+
+        The crop box is the one that it was issued with; the focal point may be another one.
+        """
         same = self.sandbox == revision.endswith(SANDBOX) and public_of(revision) == self.public
-        return same and compare_digest(_check_of(revision, self.name), self.tag[:_CHECK])
+        return same and compare_digest(_check_of(revision, self.name, self.framing), self.tag[:_CHECK])
 
 
 def legacy_revision(key: ImageKey) -> str | None:
@@ -139,29 +141,14 @@ def public_of(revision: str) -> str | None:
     return plain[:chars] if chars >= _SHORTEST else None
 
 
-def format_point(point: tuple[float, float] | None) -> str:
-    """Format a focal point for file names, rounded to 1/100; empty if there is none."""
-    if point is None:
-        return ""
-    return "".join(f"{int(part * POINT_STEPS + 0.5):03}" for part in point)
-
-
-def parse_point(digits: str) -> tuple[float, float] | None:
-    """Parse the six digits of a focal point in a file name; return ``None`` if they are empty or out of range."""
-    if not digits:
-        return None
-    x, y = int(digits[:3]) / POINT_STEPS, int(digits[3:]) / POINT_STEPS
-    return (x, y) if max(x, y) <= 1 else None
-
-
-def stem_of(revision: str, name: str, look: str, point: str = "") -> str:
+def stem_of(revision: str, name: str, look: str, framing: Framing = WHOLE) -> str:
     """Return the revision of a thumbnail.
 
     Args:
         revision: Revision of the original.
         name: Name of the declaration.
         look: Description of the processing, apart from size and format.
-        point: Focal point from :func:`format_point`; empty if the result does not depend on it.
+        framing: Crop box, and the focal point if the result depends on it.
 
     Raises:
         InvalidKeyError: The original's revision is too short to keep enough of its characters secret.
@@ -172,9 +159,10 @@ def stem_of(revision: str, name: str, look: str, point: str = "") -> str:
             f"revision: expected at least {_SHORTEST + _SECRET} characters, so that enough of them stay secret in the "
             f"names of declared thumbnails; got {len(revision.removesuffix(SANDBOX))}"
         )
-    tag = _check_of(revision, name) + _code(revision, f"{name} {look} {point}", _LOOK)
+    text = framing.text
+    tag = _check_of(revision, name, framing) + _code(revision, f"{name} {look} {text}", _LOOK)
     mark = SANDBOX if revision.endswith(SANDBOX) else ""
-    return f"{public}-{name}-{point}-{tag}{mark}" if point else f"{public}-{name}-{tag}{mark}"
+    return f"{public}-{name}-{text}-{tag}{mark}" if text else f"{public}-{name}-{tag}{mark}"
 
 
 def path_of(object_type: str, stem: str) -> str:
@@ -192,8 +180,9 @@ def picture_of(object_type: str, public: str) -> str:
     return f"{object_type}{DERIVED}/{public}"
 
 
-def _check_of(revision: str, name: str) -> str:
-    return _code(revision, name, _CHECK)
+def _check_of(revision: str, name: str, framing: Framing) -> str:
+    box = framing.without_point().text
+    return _code(revision, f"{name} {box}" if box else name, _CHECK)
 
 
 @lru_cache(4096)

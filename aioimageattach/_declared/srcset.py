@@ -24,6 +24,7 @@ from ..imaging._options import (
 )
 from ..imaging._recipe import Recipe
 from ..key import VECTOR_TYPES, extension
+from .framing import WHOLE, Framing
 from .names import NAME
 
 __all__ = ["Declaration", "Declarations", "Ladder", "Srcset", "Step", "declarations"]
@@ -208,7 +209,7 @@ class Declaration:
         if isinstance(value, Srcset):
             files = [value.widths, value.formats, value.fallback]
         self.digest: str = blake2b(f"{name} {self.look} {files}".encode(), digest_size=8).hexdigest()
-        self._ladders: dict[tuple[int, int, str], Ladder] = {}
+        self._ladders: dict[tuple[int, int, str, Any], Ladder] = {}
 
     def __repr__(self) -> str:
         return f"<Declaration {self.name!r}: {self.value!r}>"
@@ -218,33 +219,38 @@ class Declaration:
         """The HTML attribute ``sizes``."""
         return self.value.sizes if isinstance(self.value, Srcset) else None
 
-    def ladder(self, width: int, height: int, mimetype: str) -> Ladder:
-        """Return the files for an original.
+    def relevant(self, framing: Framing) -> Framing:
+        """Return the part of a framing that the result depends on."""
+        return framing if self.crops else framing.without_point()
+
+    def ladder(self, width: int, height: int, mimetype: str, framing: Framing = WHOLE) -> Ladder:
+        """Return the files for an original. Their recipes contain its crop box, but not its focal point.
 
         Args:
             width: Width of the original, in pixels, as displayed.
             height: Height of the original, in pixels, as displayed.
             mimetype: MIME type of the original.
+            framing: Crop box and focal point of the original.
         """
-        original = width, height, mimetype
+        original = width, height, mimetype, framing.box
         found = self._ladders.get(original)
         if found is None:
             if len(self._ladders) >= _KEPT:
                 self._ladders.clear()
-            found = self._ladders[original] = self._make_ladder((width, height), mimetype)
+            found = self._ladders[original] = self._make_ladder((width, height), mimetype, framing)
         return found
 
-    def _make_ladder(self, size: tuple[int, int], original: str) -> Ladder:
+    def _make_ladder(self, size: tuple[int, int], original: str, framing: Framing) -> Ladder:
         if isinstance(self.value, Recipe):
-            steps = self._steps([replace(self.value, enlarge=False)], size, original)
+            steps = self._steps([replace(framing.boxed(self.value), enlarge=False)], size, original)
             return Ladder((steps,) if steps else (), steps[0] if steps else None)
-        srcset = self.value
-        boxes = _boxes(srcset, size, original)
-        animated = srcset.recipe.is_animated_for(original)
+        srcset, common = self.value, framing.boxed(self.value.recipe)
+        boxes = _boxes(srcset, common.part(size).size, original)
+        animated = common.is_animated_for(original)
         names = [name for name in srcset.formats if name in _MOVING or not animated]
         formats = []
         for name in names or ["webp"]:
-            recipe = replace(srcset.recipe, format=name, animated=animated)
+            recipe = replace(common, format=name, animated=animated)
             recipes = [replace(recipe, width=box[0], height=box[1]) for box in boxes]
             formats.append(self._steps(recipes, size, original))
         found = tuple(steps for steps in formats if steps)
@@ -311,9 +317,11 @@ def declarations(found: object, where: str, limits: ImageLimits) -> Declarations
     return MappingProxyType({name: Declaration(name, value, limits) for name, value in found.items()})
 
 
-def _boxes(srcset: Srcset, size: tuple[int, int], original: str) -> list[tuple[int, int | None]]:
-    """Return the width and height of each file's recipe, limited to the original's size unless it is a vector image."""
-    part = srcset.recipe.part(size).size
+def _boxes(srcset: Srcset, part: tuple[int, int], original: str) -> list[tuple[int, int | None]]:
+    """Return the width and height of each file's recipe.
+
+    Unless the original is a vector image, they are limited to the size of the part of it that is shown.
+    """
     aspect = srcset.aspect
     own = part if aspect is None else fitted(aspect, part)
     widths = list(srcset.widths)

@@ -12,7 +12,8 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import event
 from sqlalchemy.orm import Mapper
 
-from .._declared.names import derived_type, format_point, legacy_revision, parse_point, path_of, stem_of
+from .._declared.framing import WHOLE, Framing
+from .._declared.names import derived_type, legacy_revision, path_of, stem_of
 from .._declared.srcset import Declaration, Declarations, Step, declarations
 from .._transaction.references import Derived
 from ..exc import DeclarationError, UsageError
@@ -28,12 +29,12 @@ __all__ = [
     "declarations_of",
     "declared_files",
     "derived_from",
+    "framing_of",
     "is_marked",
     "keyed",
     "marked_files",
     "marks_for",
     "marks_of",
-    "point_of",
 ]
 
 MARKS: Final = "thumbnail_marks"
@@ -66,39 +67,45 @@ class DerivedFile:
 
     Args:
         declaration: The declaration of the thumbnail to which the file belongs.
-        point: The focal point in the form used in file names.
+        framing: The crop box and the focal point.
         step: Size, format and recipe of the file.
     """
 
     declaration: Declaration
-    point: str
+    framing: Framing
     step: Step
 
     @property
     def recipe(self) -> Recipe:
         """The recipe of the file, with the focal point applied."""
-        recipe, point = self.step.recipe, parse_point(self.point)
-        return recipe if point is None else recipe.with_focal_point(point)
+        return self.framing.focused(self.step.recipe)
 
     def key_for(self, row: Any) -> ImageKey:
         """Return the key of the file for the current revision of the row."""
-        stem = stem_of(check_original(row), self.declaration.name, self.declaration.look, self.point)
+        stem = stem_of(check_original(row), self.declaration.name, self.declaration.look, self.framing)
         step = self.step
         return ImageKey(derived_type(row.object_type), None, step.width, step.height, step.mimetype, stem)
 
 
 def declared_files(row: Any) -> list[DerivedFile]:
     """Return the files that are declared for an original."""
+    framing = framing_of(row)
     return [
-        DerivedFile(declaration, point_of(row, declaration), step)
+        DerivedFile(declaration, declaration.relevant(framing), step)
         for declaration in declarations_of(type(row)).values()
-        for step in declaration.ladder(row.width, row.height, row.mimetype).steps
+        for step in declaration.ladder(row.width, row.height, row.mimetype, framing).steps
     ]
 
 
-def point_of(row: Any, declaration: Declaration) -> str:
-    """Return the focal point of a row in the form used in file names; empty if the thumbnail does not depend on it."""
-    return format_point(getattr(row, "focal_point", None)) if declaration.crops else ""
+def framing_of(row: Any) -> Framing:
+    """Return the crop box and the focal point of a row.
+
+    Raises:
+        NotLoadedError: Their columns are expired.
+    """
+    for name in ("crop_box", "focal_point"):
+        getattr(row, name, None)  # raises the error
+    return Framing.of(row.__dict__)
 
 
 def check_original(row: Any) -> str:
@@ -147,30 +154,29 @@ class DeclaredFiles(Derived):
         key: The key of the original.
         revision: The revision of the original, or its substitute; see
             :func:`~aioimageattach._declared.names.legacy_revision`.
-        point: The focal point in the form used in file names; empty if there is none.
+        framing: The crop box and the focal point.
         is_made: ``True`` if the files are stored together with the original.
     """
 
     declared: Declarations
     key: ImageKey
     revision: str
-    point: str
+    framing: Framing
     is_made: bool
 
     def names(self) -> Sequence[str]:
-        """Return the names of the files, with and without the focal point."""
-        key = self.key
+        """Return the names of the files, with and without the crop box and the focal point."""
         return [
-            f"{path_of(key.object_type, stem_of(self.revision, name, declaration.look, point))}{step.tail}"
-            for name, declaration in self.declared.items()
-            for point in dict.fromkeys(("", self.point) if declaration.crops else ("",))
-            for step in declaration.ladder(key.width, key.height, key.mimetype).steps
+            name
+            for declaration in self.declared.values()
+            for framing in dict.fromkeys((WHOLE, declaration.relevant(self.framing)))
+            for name in _file_names(declaration, self.key, self.revision, framing)
         ]
 
     def thumbnails(self) -> Sequence[str]:
         """Return the revisions of the thumbnails that remain to be made."""
         return [
-            stem_of(self.revision, name, declaration.look, self.point if declaration.crops else "")
+            stem_of(self.revision, name, declaration.look, declaration.relevant(self.framing))
             for name, declaration in ({} if self.is_made else self.declared).items()
         ]
 
@@ -188,13 +194,12 @@ def derived_from(row: Any, store: Store, key: ImageKey, *, is_made: bool = False
     revision = key.revision or legacy_revision(key)
     if not declared or revision is None or not isinstance(store, KeyedStore) or row.__dict__["original"] is False:
         return None
-    return DeclaredFiles(declared, key, revision, _point(row.__dict__), is_made)
+    return DeclaredFiles(declared, key, revision, Framing.of(row.__dict__), is_made)
 
 
-def _point(values: Mapping[str, Any]) -> str:
-    """Return the focal point among the values of a row's columns, in the form used in file names."""
-    x, y = values.get("focal_x"), values.get("focal_y")
-    return "" if x is None or y is None else format_point((x, y))
+def _file_names(declaration: Declaration, key: ImageKey, revision: str, framing: Framing) -> list[str]:
+    path = path_of(key.object_type, stem_of(revision, declaration.name, declaration.look, framing))
+    return [path + step.tail for step in declaration.ladder(key.width, key.height, key.mimetype, framing).steps]
 
 
 # --- marks -----------------------------------------------------------------------------------------------------------
@@ -206,29 +211,30 @@ def marks_of(row: Any, store: KeyedStore) -> str | None:
     Returns:
         The marks; ``None`` if the store has no location that another process could recognise.
     """
-    points = [(one, point_of(row, one)) for one in declarations_of(type(row)).values()]
-    return marks_for(points, store, row.object_type)
+    framing = framing_of(row)
+    framings = [(one, one.relevant(framing)) for one in declarations_of(type(row)).values()]
+    return marks_for(framings, store, row.object_type)
 
 
-def marks_for(points: Iterable[tuple[Declaration, str]], store: KeyedStore, object_type: str) -> str | None:
+def marks_for(framings: Iterable[tuple[Declaration, Framing]], store: KeyedStore, object_type: str) -> str | None:
     """Return the marks of thumbnails that are in the store.
 
     Args:
-        points: The declarations, each with the focal point in the form used in file names.
+        framings: The declarations, each with the framing of its files.
         store: The store.
         object_type: Object type of the original.
 
     Returns:
         The marks; ``None`` if the store has no location that another process could recognise.
     """
-    found = [_mark(*one, store, object_type) for one in points]
+    found = [_mark(*one, store, object_type) for one in framings]
     return None if None in found else " ".join(str(one) for one in found)
 
 
-def is_marked(row: Any, declaration: Declaration, point: str, store: KeyedStore, object_type: str) -> bool:
+def is_marked(row: Any, declaration: Declaration, framing: Framing, store: KeyedStore, object_type: str) -> bool:
     """Return whether a row has the mark for a thumbnail whose files are all in this store."""
     marks = row.__dict__.get(MARKS)
-    return bool(marks) and _mark(declaration, point, store, object_type) in str(marks).split(" ")
+    return bool(marks) and _mark(declaration, framing, store, object_type) in str(marks).split(" ")
 
 
 def marked_files(cls: type[Any], key: ImageKey, values: Mapping[str, Any], store: KeyedStore) -> dict[str, list[str]]:
@@ -244,20 +250,19 @@ def marked_files(cls: type[Any], key: ImageKey, values: Mapping[str, Any], store
     """
     marks, revision = str(values.get(MARKS) or "").split(" "), str(key.revision)
     found: dict[str, list[str]] = {}
-    for name, declaration in declarations_of(cls).items():
-        point = _point(values) if declaration.crops else ""
-        mark = _mark(declaration, point, store, key.object_type)
+    for declaration in declarations_of(cls).values():
+        framing = declaration.relevant(Framing.of(values))
+        mark = _mark(declaration, framing, store, key.object_type)
         if mark is not None and mark in marks:
-            path = path_of(key.object_type, stem_of(revision, name, declaration.look, point))
-            found[mark] = [path + one.tail for one in declaration.ladder(key.width, key.height, key.mimetype).steps]
+            found[mark] = _file_names(declaration, key, revision, framing)
     return found
 
 
-def _mark(declaration: Declaration, point: str, store: KeyedStore, object_type: str) -> str | None:
+def _mark(declaration: Declaration, framing: Framing, store: KeyedStore, object_type: str) -> str | None:
     if not store.has_certain_urls:
         return None
     place = _place(store.location_of(derived_type(object_type)))
-    return None if place is None else _digest(f"{declaration.digest} {point} {place}")
+    return None if place is None else _digest(f"{declaration.digest} {framing.text} {place}")
 
 
 @lru_cache(1024)

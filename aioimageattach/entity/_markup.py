@@ -24,7 +24,7 @@ from .._declared.srcset import Declaration, Srcset
 from ..context._current import thumbnail_links
 from ..exc import DeclarationError
 from ..store import Store
-from ._derived import check_original, declarations_of, is_marked, keyed, point_of
+from ._derived import check_original, declarations_of, framing_of, is_marked, keyed
 
 __all__ = ["DeclaredThumbnails"]
 
@@ -201,11 +201,11 @@ def _candidates(original: Any, declaration: Declaration, store: Store | None) ->
     revision = check_original(original)
     values = original.__dict__
     place, object_type = keyed(original._store(store), type(original)), original.object_type
-    point = point_of(original, declaration)
-    path = path_of(object_type, stem_of(revision, declaration.name, declaration.look, point))
-    ladder = declaration.ladder(values["width"], values["height"], values["mimetype"])
+    framing = declaration.relevant(framing_of(original))
+    path = path_of(object_type, stem_of(revision, declaration.name, declaration.look, framing))
+    ladder = declaration.ladder(values["width"], values["height"], values["mimetype"], framing)
     links = thumbnail_links(place, session=instance_state(original).session)
-    if not links.is_private and is_marked(original, declaration, point, place, object_type):
+    if not links.is_private and is_marked(original, declaration, framing, place, object_type):
         urls = [place.url_of(path + step.tail) for step in ladder.steps]
     else:
         before = links.base_url + path

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import InstanceState, Mapper
 from sqlalchemy.orm.base import LoaderCallableStatus
 
+from .._declared.framing import COLUMNS
 from .._transaction.locks import among
 from ._image import Image
 from ._mapping import Attachment, attachments_to, identity_attributes
@@ -81,7 +82,7 @@ def key_columns(mapper: Mapper[Any]) -> dict[str, Column[Any]]:
     These are all columns if a class overrides ``object_type`` or ``object_id``.
     """
     attachments = attachments_to(mapper.class_)
-    names = {"mimetype", "original", "revision", "focal_x", "focal_y", *identity_attributes(mapper)}
+    names = {"mimetype", "original", "revision", *COLUMNS, *identity_attributes(mapper)}
     names.update(name for one in attachments for name in (*one.set_attributes, *one.constants))
     classes: list[type[Image]] = [one.class_ for one in mapper.self_and_descendants]
     own = any(cls.object_type is not Image.object_type or cls.object_id is not Image.object_id for cls in classes)

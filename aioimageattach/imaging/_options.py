@@ -24,6 +24,7 @@ __all__ = [
     "Fit",
     "Gravity",
     "Point",
+    "checked_area",
     "checked_background",
     "checked_choice",
     "checked_crop",
@@ -191,10 +192,17 @@ def checked_gravity(gravity: object) -> str | Point:
     return named or (x, y)
 
 
-def checked_crop(crop: object) -> Crop | None:
-    left, top, width, height = checked_fractions("crop", crop, 4)
+def checked_area(label: str, area: object) -> Crop:
+    left, top, width, height = checked_fractions(label, area, 4)
     if width == 0 or height == 0 or left + width > 1 + 1e-9 or top + height > 1 + 1e-9:
-        raise ValueError(f"crop: expected left, top, width and height of an area inside the picture, got {crop!r:.80}")
+        raise ValueError(
+            f"{label}: expected left, top, width and height of an area inside the picture, got {area!r:.80}"
+        )
+    return left, top, width, height
+
+
+def checked_crop(crop: object) -> Crop | None:
+    left, top, width, height = checked_area("crop", crop)
     x, y = (min(math.floor(part * CROP_STEPS + 0.5), CROP_STEPS - 1) for part in (left, top))
     across = min(max(math.floor(width * CROP_STEPS + 0.5), 1), CROP_STEPS - x)
     down = min(max(math.floor(height * CROP_STEPS + 0.5), 1), CROP_STEPS - y)

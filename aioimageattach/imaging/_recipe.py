@@ -25,6 +25,7 @@ from ._options import (
     Fit,
     Gravity,
     Point,
+    checked_area,
     checked_background,
     checked_choice,
     checked_crop,
@@ -208,6 +209,23 @@ class Recipe:
             left, top, width, height = self.crop
             x, y = min(max((x - left) / width, 0.0), 1.0), min(max((y - top) / height, 0.0), 1.0)
         return replace(self, gravity=(x, y))
+
+    def with_crop_box(self, box: Crop) -> Recipe:
+        """Return a copy that renders only this part of the original. The recipe's own ``crop`` is a part of the box.
+
+        Args:
+            box: Left, top, width and height, as fractions of the displayed original.
+
+        Raises:
+            ValueError: The box is empty, or not inside the picture.
+            DeclarationError: ``box`` is not four numbers.
+        """
+        left, top, width, height = checked_area("crop box", box)
+        if self.crop is not None:
+            inner_left, inner_top, inner_width, inner_height = self.crop
+            left, top = left + inner_left * width, top + inner_top * height
+            width, height = inner_width * width, inner_height * height
+        return replace(self, crop=(left, top, width, height))
 
     def layout(self, size: tuple[int, int], original: str = "") -> Layout:
         """Return the sizes at each step from an original to its thumbnail, without checking them against any limit.

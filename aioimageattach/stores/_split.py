@@ -6,7 +6,7 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Final
 
-from .._names import DERIVED, SANDBOX, THUMBNAIL, check_name, revision_time
+from .._names import DERIVED, FRAMING, SANDBOX, THUMBNAIL, check_name, revision_time
 from ..exc import InvalidKeyError
 from ..file import AsyncFile, Source
 from ..key import ImageKey, make_revision
@@ -19,7 +19,9 @@ _NAME: Final = re.compile(
     rf"(?P<path>.+/)?(?P<revision>[A-Za-z0-9_-]+?)(?:{SANDBOX})?\.[0-9]+x[0-9]+(?:\.[0-9a-z]+)?", re.ASCII
 )
 _DERIVED_PATH: Final = re.compile(rf"(?:.+/)?[^/]+{re.escape(DERIVED)}/[^/]{{5}}/[^/]{{2}}/")
-_DERIVED: Final = re.compile(r"[A-Za-z0-9_-]{8,18}-[a-z][a-z0-9_]{0,15}(?:-[0-9]{6})?-[0-9a-z]{12}", re.ASCII)
+_DERIVED: Final = re.compile(
+    rf"[A-Za-z0-9_-]{{8,18}}-[a-z][a-z0-9_]{{0,15}}(?:-(?:{FRAMING}))?-[0-9a-z]{{12}}", re.ASCII
+)
 
 
 class SplitStore(NameRoutingStore):

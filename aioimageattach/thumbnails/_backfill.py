@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import RelationshipProperty
 
 from .._declared.maker import Original, Thumbnail
-from .._declared.names import format_point, legacy_revision, public_of
+from .._declared.names import legacy_revision, public_of
 from .._inventory import PAGE, Scan, count
 from .._inventory.ownership import keyed
 from .._inventory.plan import Outage, Plan
@@ -140,8 +140,8 @@ class _Backfill(ThumbnailPlan):
 
     def _is_unmarked(self, item: _Item, made: Made) -> bool:
         """Return whether the row lacks the marks of the thumbnails whose files all exist."""
-        points = [(one.declaration, format_point(one.point)) for one in made.complete]
-        marks = marks_for(points, self._store, item.original.object_type) if self._has_marks else None
+        framings = [(one.declaration, one.framing) for one in made.complete]
+        marks = marks_for(framings, self._store, item.original.object_type) if self._has_marks else None
         return bool(marks) and marks != item.reference.marks and item.reference.has_revision
 
     def _add(self, reference: OriginalReference, result: Made) -> Thumbnails | None:
@@ -194,9 +194,8 @@ def _item(reference: OriginalReference, store: KeyedStore) -> _Item:
             "thumbnails cannot be named after it; attach the picture again"
         )
     original = Original(name, key.object_type, revision, key.width, key.height, key.mimetype)
-    point = format_point(reference.point)
     declared = declarations_of(reference.cls).values()
-    return _Item(reference, original, [Thumbnail.of(original, declaration, point) for declaration in declared])
+    return _Item(reference, original, [Thumbnail.of(original, one, reference.framing) for one in declared])
 
 
 def _key_of(name: str) -> ImageKey:

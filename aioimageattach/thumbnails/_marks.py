@@ -10,7 +10,6 @@ from sqlalchemy import bindparam, update
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import Mapper
 
-from .._declared.names import format_point
 from .._inventory import ImageKind, Sessions, run_with_reader
 from .._inventory.marks import marked_kinds, write_marks
 from ..entity import Image
@@ -98,12 +97,12 @@ def _marked(mapper: Mapper[Any], store: KeyedStore, results: Sequence[Made]) -> 
         about = {id(one.declaration) for one in result.thumbnails}
         if not declared or not about.issuperset(map(id, declared.values())):
             continue
-        points = [
-            (one.declaration, format_point(one.point))
+        framings = [
+            (one.declaration, one.framing)
             for one in result.complete
             if declared.get(one.declaration.name) is one.declaration
         ]
-        marks = marks_for(points, store, result.original.object_type)
+        marks = marks_for(framings, store, result.original.object_type)
         if marks:
             found[result.original.revision] = marks
     return [{"of": revision, "marks": found[revision]} for revision in sorted(found)]

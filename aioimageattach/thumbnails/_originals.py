@@ -9,6 +9,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Row
 from sqlalchemy.orm import Mapper
 
+from .._declared.framing import WHOLE, Framing
 from .._declared.names import derived_type, path_of, public_of
 from .._inventory import PAGE, FileReference, ImageKind, Reader
 from .._inventory.kind import Part
@@ -26,11 +27,11 @@ class OriginalReference(FileReference):
     """The row of an original.
 
     Args:
-        point: The focal point; ``None`` if there is none.
+        framing: The crop box and the focal point.
         marks: The marks, separated by spaces; see :class:`~aioimageattach.entity.ThumbnailMarks`.
     """
 
-    point: tuple[float, float] | None = None
+    framing: Framing = WHOLE
     marks: str | None = None
 
     @property
@@ -63,11 +64,10 @@ class OriginalKind(ImageKind):
         return Part((*first.where, first.order[0] > self._start_after), first.order, first.stable), last
 
     def reference(self, reader: Reader, row: Row[Any]) -> OriginalReference:
-        """Return the file of an original, its focal point and its marks."""
+        """Return the file of an original, its framing and its marks."""
         found, values = super().reference(reader, row), self._values(row)
-        x, y = values.get("focal_x"), values.get("focal_y")
         same = {field.name: getattr(found, field.name) for field in fields(FileReference)}
-        return OriginalReference(**same, point=None if x is None or y is None else (x, y), marks=values.get(MARKS))
+        return OriginalReference(**same, framing=Framing.of(values), marks=values.get(MARKS))
 
 
 class ThumbnailFiles:

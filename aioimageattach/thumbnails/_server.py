@@ -8,6 +8,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from .._declared.framing import WHOLE
 from .._declared.maker import find_original, thumbnail_of
 from .._declared.names import DerivedName, original_type, path_of, picture_of
 from .._declared.srcset import Declarations
@@ -28,8 +29,11 @@ from ._reader import StoreReader
 
 __all__ = ["ThumbnailServer"]
 
-_MAX_POINTS: Final = 100
-"""Largest number of focal points per thumbnail: a client that knows an original's URL could request all of them."""
+_MAX_FRAMINGS: Final = 100
+"""Largest number of crop boxes and focal points per thumbnail.
+
+A client that has the URL of a thumbnail could request all focal points, and one that has the original's all boxes.
+"""
 
 _RESULTS: Final = {302: "redirect", 404: "not_found", 503: "refused"}
 _RETRY_AFTER: Final = (b"retry-after", b"1")
@@ -218,7 +222,7 @@ class ThumbnailServer(FileServer):
         wanted = file.name if file.name in steps else _nearest(file, steps)
         if wanted is None:
             return Delivery(error_response(request, 404, cors))
-        if name.point and await self._has_too_many_points(object_type, name):
+        if name.framing != WHOLE and await self._has_too_many_framings(object_type, name):
             return await self._redirect_to_existing(request, file, cors, object_type, name)
         try:
             if wanted != file.name:
@@ -237,8 +241,9 @@ class ThumbnailServer(FileServer):
     async def _redirect_to_existing(
         self, request: RequestInfo, file: ServableFile, cors: Headers, object_type: str, name: DerivedName
     ) -> Delivery:
-        """Redirect to an existing file of a thumbnail; respond with 503 if there is none."""
-        existing = _nearest(file, await self._existing(object_type, name))
+        """Redirect to an existing file of a thumbnail with the same crop box; respond with 503 if there is none."""
+        found = await self._existing(object_type, name)
+        existing = _nearest(file, [path for path, one in found.items() if one.framing.box == name.framing.box])
         if existing is None:
             return Delivery(error_response(request, 503, cors, _RETRY_AFTER))
         return self._redirect(request, cors, existing)
@@ -253,14 +258,16 @@ class ThumbnailServer(FileServer):
         ]
         return Delivery(Response(302, headers))
 
-    async def _existing(self, object_type: str, name: DerivedName) -> list[str]:
-        """Return the existing files of a thumbnail, including those of earlier recipes."""
+    async def _existing(self, object_type: str, name: DerivedName) -> dict[str, DerivedName]:
+        """Return the existing files of a thumbnail, including those of earlier recipes and other framings."""
         prefix = path_of(object_type, f"{name.public}-{name.name}-")
-        return [info.name async for info in self.store.list_objects(prefix)]
+        names = [info.name async for info in self.store.list_objects(prefix)]
+        parsed = [(one, DerivedName.parse(revision_of(one) or "")) for one in names]
+        return {one: found for one, found in parsed if found is not None}
 
-    async def _has_too_many_points(self, object_type: str, name: DerivedName) -> bool:
-        stems = (DerivedName.parse(revision_of(one) or "") for one in await self._existing(object_type, name))
-        return len({one.point for one in stems if one is not None} - {name.point}) >= _MAX_POINTS
+    async def _has_too_many_framings(self, object_type: str, name: DerivedName) -> bool:
+        existing = await self._existing(object_type, name)
+        return len({one.framing for one in existing.values()} - {name.framing}) >= _MAX_FRAMINGS
 
 
 def _width_of(name: str) -> int:

@@ -6,41 +6,46 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aioimageattach._declared.framing import WHOLE, Framing
 from aioimageattach._declared.names import (
     DerivedName,
     derived_type,
-    format_point,
     legacy_key,
     legacy_revision,
     original_type,
-    parse_point,
     path_of,
     picture_of,
     public_of,
     stem_of,
 )
+from aioimageattach._names import revision_of
 from aioimageattach.exc import InvalidKeyError
 from aioimageattach.key import ImageKey, make_revision
 from aioimageattach.stores.fs._serving.names import parse_path
+from tests.declared.test_framing import framings
 
 REVISION = "01m8mvtw392my0qm9gn0r3dt55cabcde"
 EARLIER = "01m7xvw392my0qm9gn0r3dt55c"
 
 
 @pytest.mark.parametrize(
-    ("revision", "name", "look", "point", "stem"),
+    ("revision", "name", "look", "framing", "stem"),
     [
         (REVISION, "card", "", "", "01m8mvtw392my0qm9g-card-tqax54gwyetm"),
         (REVISION, "card", "q50", "", "01m8mvtw392my0qm9g-card-tqax5c75kejn"),
         (REVISION, "icon", "aspect1x1", "", "01m8mvtw392my0qm9g-icon-hcsgs2901eba"),
         (REVISION, "icon", "aspect1x1", "040025", "01m8mvtw392my0qm9g-icon-040025-hcsgs6k8hg6x"),
+        (REVISION, "card", "", "10054089", "01m8mvtw392my0qm9g-card-10054089-051sfva36ka3"),
+        (REVISION, "icon", "aspect1x1", "10054089040025", "01m8mvtw392my0qm9g-icon-10054089040025-drpnk8k81n5c"),
         (f"{REVISION}-sandbox", "card", "", "", "01m8mvtw392my0qm9g-card-46apd1w9pncw-sandbox"),
         (EARLIER, "card", "", "", "01m7xvw392my-card-8g6c3d2y0pv6"),
     ],
 )
-def test_names_do_not_change(revision: str, name: str, look: str, point: str, stem: str) -> None:
+def test_names_do_not_change(revision: str, name: str, look: str, framing: str, stem: str) -> None:
     """Names are the same as in the first version that made them, because files have them."""
-    assert stem_of(revision, name, look, point) == stem
+    found = Framing.parse(framing)
+    assert found is not None
+    assert stem_of(revision, name, look, found) == stem
 
 
 def test_the_public_part_does_not_tell_the_rest() -> None:
@@ -60,24 +65,16 @@ def test_the_public_part_does_not_tell_the_rest() -> None:
 @given(
     revision=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{21,47}", fullmatch=True),
     name=st.from_regex(r"[a-z][a-z0-9_]{0,15}", fullmatch=True),
-    point=st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    framing=framings(),
     sandbox=st.booleans(),
 )
-def test_a_name_is_read_as_it_was_written(
-    revision: str, name: str, point: tuple[float, float] | None, sandbox: bool
-) -> None:
+def test_a_name_is_read_as_it_was_written(revision: str, name: str, framing: Framing, sandbox: bool) -> None:
     """Parsing a name returns its parts, and a file can have the name in the layout of all images."""
     revision = revision.removesuffix("-sandbox").ljust(22, "x") + "-sandbox" * sandbox
-    stem = stem_of(revision, name, "q50", format_point(point))
+    stem = stem_of(revision, name, "q50", framing)
     found = DerivedName.parse(stem)
     assert found is not None
-    assert (found.public, found.name, found.point, found.sandbox) == (
-        public_of(revision),
-        name,
-        format_point(point),
-        sandbox,
-    )
-    assert parse_point(found.point) == (None if point is None else tuple(int(part * 100 + 0.5) / 100 for part in point))
+    assert (found.public, found.name, found.framing, found.sandbox) == (public_of(revision), name, framing, sandbox)
     assert found.belongs_to(revision)
     key = ImageKey(derived_type("photo"), None, 320, 240, "image/webp", stem)
     assert key.file_name() == f"{path_of('photo', stem)}.320x240.webp"
@@ -109,6 +106,31 @@ def test_a_name_of_another_recipe_is_recognised() -> None:
     assert not forged.belongs_to(REVISION)
 
 
+@pytest.mark.parametrize("issued", [WHOLE, Framing((10, 5, 55, 90)), Framing((10, 5, 55, 90), (40, 25))])
+def test_a_name_is_for_one_crop_box(issued: Framing) -> None:
+    """The part that an editor has cut off cannot be requested by changing, removing or adding a box."""
+    public, name, *_, tag = stem_of(REVISION, "card", "q50", issued).split("-")
+    for box in (None, (10, 5, 55, 90), (0, 5, 55, 90), (10, 5, 55, 91)):
+        for point in (None, (40, 25), (0, 0)):
+            text = Framing(box, point).text
+            changed = DerivedName.parse(f"{public}-{name}-{text}-{tag}" if text else f"{public}-{name}-{tag}")
+            assert changed is not None
+            assert changed.belongs_to(REVISION) == (box == issued.box)
+
+
+def test_the_longest_names_are_valid() -> None:
+    """A name of 16 characters, a box, a point and the mark of an overlay fit into a file name."""
+    stem = stem_of(f"{REVISION}-sandbox", "x" * 16, "", Framing((10, 5, 55, 90), (40, 25)))
+    assert len(stem) == 71
+    name = file_name(ImageKey("photo.t", None, 10, 10, "image/webp", stem))
+    assert revision_of(name) == stem
+    assert parse_path(name) is not None
+    with pytest.raises(InvalidKeyError, match="expected 8 to 64 letters"):
+        ImageKey("photo", None, 10, 10, "image/webp", stem)
+    with pytest.raises(InvalidKeyError, match="expected 8 to 72 letters"):
+        ImageKey("photo.t", None, 10, 10, "image/webp", "x" * 73)
+
+
 @pytest.mark.parametrize(
     "revision",
     [
@@ -118,6 +140,9 @@ def test_a_name_of_another_recipe_is_recognised() -> None:
         "01m8mvtw392my0qm9g-card-tqax5kmmz30",
         "01m8mvtw392my0qm9g-Card-tqax5kmmz30d",
         "01m8mvtw392my0qm9g-card-04002-tqax5kmmz30d",
+        "01m8mvtw392my0qm9g-card-101000-tqax5kmmz30d",
+        "01m8mvtw392my0qm9g-card-90054089-tqax5kmmz30d",
+        "01m8mvtw392my0qm9g-card-1005408904002-tqax5kmmz30d",
         "short-card-tqax5kmmz30d",
         "01m8mvtw392my0qm9gx-card-tqax5kmmz30d",
         "01m8mvtw392my0qm9g-card-tqax5kmmz30d-other",
@@ -126,11 +151,6 @@ def test_a_name_of_another_recipe_is_recognised() -> None:
 def test_other_names_are_none(revision: str) -> None:
     """A revision that no thumbnail can have is rejected."""
     assert DerivedName.parse(revision) is None
-
-
-def test_points_outside_of_the_picture_are_none() -> None:
-    """Six digits may encode more than 100 percent, which is rejected."""
-    assert [parse_point(digits) for digits in ("101000", "000999", "", "100000")] == [None, None, None, (1.0, 0.0)]
 
 
 @pytest.mark.parametrize("object_id", [0, 7, 2**35 - 1])

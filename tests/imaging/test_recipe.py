@@ -347,6 +347,19 @@ def test_focal_points_replace_the_gravity_of_what_is_cropped() -> None:
         Recipe(**BOX).with_focal_point((0.2, 7))
 
 
+def test_crop_boxes_contain_the_crop_of_a_recipe() -> None:
+    """A recipe's own crop is a part of the box; the whole picture as a box changes nothing."""
+    assert Recipe(width=9).with_crop_box((0.1, 0.2, 0.5, 0.8)) == Recipe(width=9, crop=(0.1, 0.2, 0.5, 0.8))
+    cropped = Recipe(width=9, crop=(0.5, 0, 0.5, 0.5))
+    assert cropped.with_crop_box((0.1, 0.2, 0.5, 0.8)) == Recipe(width=9, crop=(0.35, 0.2, 0.25, 0.4))
+    assert cropped.with_crop_box((0, 0, 1, 1)) == cropped
+    assert Recipe(width=9, crop=(0.9999, 0, 0.0001, 1)).with_crop_box((0.99, 0, 0.01, 1)).crop == (0.9999, 0, 0.0001, 1)
+    with pytest.raises(ValueError, match="crop box: expected left, top, width and height of an area inside"):
+        cropped.with_crop_box((0.5, 0, 0.6, 1))
+    with pytest.raises(DeclarationError, match="crop box: expected 4 numbers"):
+        cropped.with_crop_box((0.5, 0, 0.6))  # type: ignore[arg-type]
+
+
 def test_focal_points_are_those_of_the_whole_picture() -> None:
     """With a crop box they are converted; a point outside of the box is moved to its edge."""
     recipe = Recipe(**BOX, crop=(0.5, 0, 0.5, 0.5))

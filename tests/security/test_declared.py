@@ -227,7 +227,7 @@ async def test_decompression_bombs_as_originals(name: str, monkeypatch: pytest.M
 
 async def test_a_crawler_that_requests_everything(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crawler gets each declared file once, for a bounded number of focal points, whatever it requests."""
-    monkeypatch.setattr(server, "_MAX_POINTS", POINTS)
+    monkeypatch.setattr(server, "_MAX_FRAMINGS", POINTS)
     decodes = 0
 
     def counted(*args: Any) -> Any:

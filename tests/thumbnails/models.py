@@ -9,8 +9,8 @@ from PIL import Image as PillowImage
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach import FocalPoint, Image, Recipe, Srcset
+from aioimageattach._declared.framing import POINT, Framing
 from aioimageattach._declared.maker import Original, Thumbnail
-from aioimageattach._declared.names import format_point
 from aioimageattach.store import KeyedStore, Store
 from aioimageattach.thumbnails._maker import ThumbnailMaker
 from tests.photos import photo
@@ -80,8 +80,9 @@ def all_thumbnails(
     maker: ThumbnailMaker, original: Original, point: tuple[float, float] | None = None
 ) -> list[Thumbnail]:
     """Return all declared thumbnails of an original with a focal point."""
+    framing = Framing.of(dict(zip(POINT, point or (), strict=False)))
     found = (
-        Thumbnail.of(original, declaration, format_point(point))
+        Thumbnail.of(original, declaration, framing)
         for declarations in maker.declared(original.object_type)
         for declaration in declarations.values()
     )

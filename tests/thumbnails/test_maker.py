@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from aioimageattach import FocalPoint, Image, ImageLimits, Recipe, Srcset, ThumbnailMarks
+from aioimageattach._declared.framing import WHOLE, Framing
 from aioimageattach._declared.maker import Original
 from aioimageattach._declared.names import DerivedName
 from aioimageattach._names import revision_of
@@ -372,10 +373,10 @@ async def test_complete_thumbnails_are_marked(sessions: async_sessionmaker[Async
     async with sessions() as session:
         found = {one.id: one for one in await session.scalars(select(Cover))}
     marked = [
-        (number, name, point)
+        (number, name, framing.text)
         for number, one in found.items()
         for name, declaration in declarations_of(type(one)).items()
-        for point in ("", "025050")
-        if is_marked(one, declaration, point, store, "cover")
+        for framing in (WHOLE, Framing(point=(25, 50)))
+        if is_marked(one, declaration, framing, store, "cover")
     ]
     assert marked == [(1, "icon", "025050"), (1, "card", ""), (2, "icon", "025050")]

@@ -342,7 +342,7 @@ async def test_originals_with_similar_revisions_are_distinguished(store: KeyedSt
 
 async def test_focal_points_cannot_fill_the_disk(store: KeyedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that knows the original's URL can calculate names for all points, but only some files are made."""
-    monkeypatch.setattr(server, "_MAX_POINTS", 2)
+    monkeypatch.setattr(server, "_MAX_FRAMINGS", 2)
     site, original = Site(store), await put(Photo, store)
     icon = Photo.__thumbnails__["icon"]
     assert isinstance(icon, Srcset)

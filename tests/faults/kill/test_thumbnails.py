@@ -44,7 +44,7 @@ async def check_files(database: Any, store: KeyedStore) -> int:
         for one in given:
             if name.belongs_to(one.revision):
                 async with await store.get_object(info.name) as file:
-                    check_picture(await file.read(), name.name, name.point, one)
+                    check_picture(await file.read(), name.name, name.framing.text, one)
                 count += 1
     return count
 

@@ -148,12 +148,12 @@ class Site:
             told = await self.ask(url)
             assert told.status in (200, 404, 503), (told.status, url)
             if told.status == 200:
-                check_picture(told.body, name, files[0].point, given)
+                check_picture(told.body, name, files[0].framing.text, given)
             return told.status
         for one in files:
             try:
                 async with await self.store.get_object(self.store.name_of(one.key_for(row))) as file:
-                    check_picture(await file.read(), name, one.point, given)
+                    check_picture(await file.read(), name, one.framing.text, given)
             except StoreFileNotFoundError:
                 return 404
         return 200
