@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         store_context,
     )
     from .entity import (
+        CropBox,
         FocalPoint,
         Image,
         ImageSubset,
@@ -46,6 +47,7 @@ __version__ = _VERSION
 
 __all__ = [
     "ContextError",
+    "CropBox",
     "FileSystemStore",
     "FocalPoint",
     "Image",
@@ -94,6 +96,7 @@ _MODULES = {
     ],
     "_declared": ["Srcset"],
     "entity": [
+        "CropBox",
         "FocalPoint",
         "Image",
         "ImageSubset",

@@ -8,13 +8,14 @@ from . import _flush as _flush  # registers its handler of the session's flushes
 from ._attachment import image_attachment
 from ._image import Image
 from ._imageset import BaseImageSet
-from ._mixins import FocalPoint, Placeholder, ThumbnailMarks
+from ._mixins import CropBox, FocalPoint, Placeholder, ThumbnailMarks
 from ._multiple import ImageSubset, MultipleImageSet
 from ._single import ImageSet, SingleImageSet
 
 __all__ = [
     "VECTOR_TYPES",
     "BaseImageSet",
+    "CropBox",
     "FocalPoint",
     "Image",
     "ImageSet",

@@ -14,7 +14,7 @@ from sqlalchemy.orm.attributes import set_attribute
 
 from ._image import Image
 from ._mapping import SIZE, Attachment, identity_attributes
-from ._mixins import FocalPoint, Placeholder, ThumbnailMarks
+from ._mixins import CropBox, FocalPoint, Placeholder, ThumbnailMarks
 
 __all__ = ["OwnColumns", "copy_values", "is_unique", "own_columns"]
 
@@ -46,7 +46,7 @@ class OwnColumns:
 
 _OURS: Final = frozenset(
     name
-    for cls in (Image, FocalPoint, Placeholder, ThumbnailMarks)
+    for cls in (Image, FocalPoint, CropBox, Placeholder, ThumbnailMarks)
     for name, value in vars(cls).items()
     if isinstance(value, MappedColumn)
 )

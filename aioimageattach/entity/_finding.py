@@ -108,7 +108,8 @@ class ThumbnailFinder(ImageView[I]):
         original = newest(images)
         found = find(images, original, focus(recipe, original))
         if found is None and {fit, gravity, crop, variant} == {None} and width is not None and height is not None:
-            look = Recipe(width=width, format=format).look("" if original is None else original.mimetype)
+            plain = focus(Recipe(width=width, format=format), original)
+            look = plain.look("" if original is None else original.mimetype)
             found = match(images, original, width, height, variant_of(original, look, (width, height)))
         if found is not None:
             return found
@@ -146,7 +147,7 @@ class ThumbnailFinder(ImageView[I]):
     ) -> Any:
         """Return the smallest thumbnail that is large enough; never the original. Only loaded rows are searched.
 
-        Only thumbnails of the whole image are considered, unless ``variant`` names a look.
+        Only thumbnails of the whole image, or of the original's crop box, are considered, unless ``variant`` names a look.
 
         Args:
             width: The minimum width in pixels; ``None`` means any.
@@ -163,7 +164,7 @@ class ThumbnailFinder(ImageView[I]):
         images = self.images
         original = newest(images)
         mimetype = "" if original is None else original.mimetype
-        look = Recipe(width=1, format=format, variant=variant).look(mimetype)
+        look = focus(Recipe(width=1, format=format, variant=variant), original).look(mimetype)
         looks = {look} if look else {look, FULL_SIZE}
         found = [
             row

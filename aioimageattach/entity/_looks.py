@@ -8,7 +8,7 @@ from typing import TypeVar
 from ..imaging._options import NAMES
 from ..imaging._recipe import FULL_SIZE, Recipe
 from ._image import Image
-from ._mixins import focal_point_of
+from ._mixins import crop_box_of, focal_point_of
 
 __all__ = [
     "applied",
@@ -31,13 +31,17 @@ def as_recipes(recipes: Sequence[int | Recipe], *, enlarge: bool) -> list[Recipe
 
 
 def focus(recipe: Recipe, original: Image | None) -> Recipe:
-    """Apply the focal point of the original, if it has one, to a recipe."""
-    point = focal_point_of(original)
+    """Apply the crop box and the focal point of the original, if it has them, to a recipe."""
+    box, point = crop_box_of(original), focal_point_of(original)
+    recipe = recipe if box is None else recipe.with_crop_box(box)
     return recipe if point is None else recipe.with_focal_point(point)
 
 
 def applied(recipes: Sequence[Recipe], original: Image | None) -> list[Recipe]:
-    """Apply the original's focal point to recipes. Recipes that make the same thumbnail become the same object."""
+    """Apply the original's crop box and focal point to recipes.
+
+    Recipes that make the same thumbnail become the same object.
+    """
     recipes = [focus(recipe, original) for recipe in recipes]
     if original is None:
         return recipes

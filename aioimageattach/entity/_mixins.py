@@ -1,21 +1,25 @@
-"""Mixins that add columns to an image class: a focal point, a placeholder, and marks of stored thumbnails."""
+"""Mixins that add columns to an image class: focal point, crop box, placeholder, and marks of stored thumbnails."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from sqlalchemy import Float, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, validates
 from sqlalchemy.orm.attributes import instance_state, set_attribute
 
-from ..imaging._options import checked_fractions
+from .._declared.framing import BOX, POINT, Framing
+from ..imaging._options import Crop, checked_area, checked_fractions
 from ..imaging._preview import Preview
 from ._image import Image
 
 __all__ = [
+    "CropBox",
     "FocalPoint",
     "Placeholder",
     "ThumbnailMarks",
+    "crop_box_of",
     "focal_point_of",
     "keep_preview",
     "wants_preview",
@@ -54,7 +58,7 @@ class FocalPoint:
         Raises:
             NotLoadedError: The row's columns are expired.
         """
-        cast("Image", self)._require_loaded("focal_x", "focal_y")
+        cast("Image", self)._require_loaded(*POINT)
         x, y = self.__dict__.get("focal_x"), self.__dict__.get("focal_y")
         return None if x is None or y is None else (x, y)
 
@@ -64,9 +68,64 @@ class FocalPoint:
         set_attribute(self, "focal_x", x)
         set_attribute(self, "focal_y", y)
 
-    @validates("focal_x", "focal_y")
+    @validates(*POINT)
     def _check_fraction(self, name: str, value: Any) -> float | None:
-        return None if value is None else checked_fractions(name, (value,), 1)[0]
+        return _checked_fraction(name, value)
+
+
+class CropBox:
+    """Mixin for image classes: the part of an original that all thumbnails show.
+
+    ::
+
+        class UserPicture(Base, Image, CropBox):
+            ...
+
+        user.picture.original.crop_box = 0.1, 0, 0.8, 0.95
+
+    Sizes, aspect ratios and the ``crop`` of recipes refer to this part, and no declared thumbnail is larger than it. A
+    thumbnail belongs to the box that it was made with: after a change, declared thumbnails have other names, and
+    ``generate_thumbnail`` makes a new one. Only rows of originals have a crop box.
+    """
+
+    if TYPE_CHECKING:
+        crop_left: Mapped[float | None]
+        """Distance of the box from the left edge of the displayed picture, as a fraction of its width."""
+        crop_top: Mapped[float | None]
+        """Distance of the box from the top edge of the displayed picture, as a fraction of its height."""
+        crop_width: Mapped[float | None]
+        """Width of the box, as a fraction of that of the displayed picture."""
+        crop_height: Mapped[float | None]
+        """Height of the box, as a fraction of that of the displayed picture."""
+    else:  # not annotated at run time, for the reason given in Image
+        crop_left = mapped_column(Float, nullable=True, sort_order=25)
+        crop_top = mapped_column(Float, nullable=True, sort_order=26)
+        crop_width = mapped_column(Float, nullable=True, sort_order=27)
+        crop_height = mapped_column(Float, nullable=True, sort_order=28)
+
+    @property
+    def crop_box(self) -> Crop | None:
+        """Left, top, width and height of the box, as fractions of width and height; ``None`` for the whole picture.
+
+        File names contain the box in hundredths. So its edges are rounded inwards to 0.01, and nothing outside of the
+        given box is shown.
+
+        Raises:
+            NotLoadedError: The row's columns are expired.
+        """
+        cast("Image", self)._require_loaded(*BOX)
+        return Framing.of(self.__dict__).crop
+
+    @crop_box.setter
+    def crop_box(self, box: Crop | None) -> None:
+        values: Mapping[str, float] = {} if box is None else dict(zip(BOX, checked_area("crop box", box), strict=True))
+        rounded = Framing.of(values).crop or (None,) * len(BOX)
+        for name, value in zip(BOX, rounded, strict=True):
+            set_attribute(self, name, value)
+
+    @validates(*BOX)
+    def _check_box(self, name: str, value: Any) -> float | None:
+        return _checked_fraction(name, value)
 
 
 class Placeholder:
@@ -105,6 +164,15 @@ class ThumbnailMarks:
         """The marks, separated by spaces, one for each thumbnail; ``None`` if no thumbnail is marked."""
     else:
         thumbnail_marks = mapped_column(Text, nullable=True, sort_order=24)
+
+
+def _checked_fraction(name: str, value: Any) -> float | None:
+    return None if value is None else checked_fractions(name, (value,), 1)[0]
+
+
+def crop_box_of(row: Image | None) -> Crop | None:
+    """Return the crop box of an original; ``None`` if it has none, or if its class lacks the mixin."""
+    return row.crop_box if isinstance(row, CropBox) else None
 
 
 def focal_point_of(row: Image | None) -> tuple[float, float] | None:
