@@ -122,7 +122,7 @@ def test_the_longest_names_are_valid() -> None:
     """A name of 16 characters, a box, a point and the mark of an overlay fit into a file name."""
     stem = stem_of(f"{REVISION}-sandbox", "x" * 16, "", Framing((10, 5, 55, 90), (40, 25)))
     assert len(stem) == 71
-    name = file_name(ImageKey("photo.t", None, 10, 10, "image/webp", stem))
+    name = ImageKey("photo.t", None, 10, 10, "image/webp", stem).file_name()
     assert revision_of(name) == stem
     assert parse_path(name) is not None
     with pytest.raises(InvalidKeyError, match="expected 8 to 64 letters"):

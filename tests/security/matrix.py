@@ -11,6 +11,7 @@ CLIENT = f"{BUCKET}/test_client.py"
 COLUMNS = "tests/offload"
 CONTENT = "tests/security/test_content.py"
 CONTRACT = "aioimageattach/testing/_contract.py"
+CROP_BOXES = "tests/thumbnails/test_crop_boxes.py"
 DECLARED = "tests/security/test_declared.py"
 DIRECTORY = "tests/stores/fs/test_store.py"
 DRAWINGS = "tests/imaging/test_svg.py"
@@ -316,8 +317,9 @@ MATRIX: dict[int, Attack] = {
     ),
     23: Attack(
         "URLs of declared thumbnails",
-        "forged tags, sizes and formats, names of other classes, `..`, forged and expired signatures, decompression "
-        "bombs as originals, 100 clients that read nothing, a crawler that requests every file and focal point",
+        "forged tags, sizes, formats and crop boxes, names of other classes, `..`, forged and expired signatures, "
+        "decompression bombs as originals, 100 clients that read nothing, a crawler that requests every file and focal "
+        "point",
         "only declared files are made, each once; no response contains the original or its name; each client holds one "
         "block",
         (
@@ -330,6 +332,7 @@ MATRIX: dict[int, Attack] = {
                 THUMBNAIL_SERVER,
                 "focal_points_cannot_fill_the_disk a_broken_original_is_remembered a_decompression_bomb_is_refused",
             ),
+            (CROP_BOXES, "forged_boxes_are_refused boxes_cannot_fill_the_disk a_busy_server_shows_no_other_part"),
             (THUMBNAIL_SERVER, "one_signature_covers_all_files_of_a_picture a_signature_expires"),
         ),
     ),
