@@ -147,7 +147,8 @@ class ThumbnailFinder(ImageView[I]):
     ) -> Any:
         """Return the smallest thumbnail that is large enough; never the original. Only loaded rows are searched.
 
-        Only thumbnails of the whole image, or of the original's crop box, are considered, unless ``variant`` names a look.
+        Only thumbnails of the whole image, or of the original's crop box, are considered, unless ``variant`` names a
+        look.
 
         Args:
             width: The minimum width in pixels; ``None`` means any.
